@@ -1,0 +1,40 @@
+"""What an image is made for: os, architecture, variant and distribution (buildpack.md "Targets").
+
+Called by buildpack, plan, image and lifecycle. Never called a platform: that word is the specification's for
+whoever drives the lifecycle.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import Self
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Distro:
+    """A distribution as `/etc/os-release` names it: ID and VERSION_ID."""
+
+    name: str
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """os, architecture and variant as OCI (and Go) spell them, and the distribution where it is known."""
+
+    os: str = "linux"
+    arch: str = "amd64"
+    variant: str = ""
+    distro: Distro | None = None
+
+    @classmethod
+    def host(cls) -> Self:
+        """The machine this process runs on, without its distribution."""
+        machine = platform.machine()
+        return cls(arch=_ARCHITECTURES.get(machine, machine))
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.arch, self.variant) if part)

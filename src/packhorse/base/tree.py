@@ -1,0 +1,83 @@
+"""The two ports through which a phase touches files that a buildpack could have written.
+
+Between ② and ④ everything on disk is hostile: a link planted in a layer would be followed outside the
+sandbox. So no phase opens such a path by name; it is handed a `TreeView` or a `TreeEdit`. The one adapter is
+`base.rooted`. Paths are absolute inside the tree (`/layers/a_b/c.toml`), `/`-separated text decoded with
+surrogateescape; links are resolved inside the tree and never lead out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import BinaryIO, Protocol
+
+
+class Kind(Enum):
+    """What an entry is. `OTHER` is a socket, FIFO or device: it is listed, and never opened."""
+
+    DIRECTORY = "directory"
+    FILE = "file"
+    LINK = "link"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One entry of a tree, as lstat(2) has it, with ids as they are inside the sandbox.
+
+    `name` is the last path element; `mode` has the twelve permission bits; `size` is in bytes (0 unless a file);
+    times are nanoseconds since the epoch; `rdev` is (major, minor) of a device, (0, 0) otherwise.
+    """
+
+    name: str
+    kind: Kind
+    mode: int
+    size: int = 0
+    uid: int = 0
+    gid: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    inode: int = 0
+    rdev: tuple[int, int] = (0, 0)
+
+
+class TreeView(Protocol):
+    """Reads a tree without leaving it. Every method raises TreeError where it cannot do what it says."""
+
+    def stat(self, path: str, *, follow: bool = False) -> Node | None:
+        """The entry at `path`, or None when there is none; `follow` resolves a link at its end."""
+        ...
+
+    def list(self, path: str) -> Sequence[Node]:
+        """The entries of the directory at `path` (links in `path` resolved inside), in byte order of their names."""
+        ...
+
+    def open(self, path: str) -> BinaryIO:
+        """The regular file at `path`, links resolved inside the tree; anything else raises TreeError."""
+        ...
+
+    def readlink(self, path: str) -> str:
+        """The target text of the link at `path`, as it is."""
+        ...
+
+
+class TreeEdit(TreeView, Protocol):
+    """A tree that can be written. New entries belong to the tree's own user (the CNB user)."""
+
+    def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Puts a regular file at `path`, replacing a file or link there (never following it); parents are made."""
+        ...
+
+    def mkdir(self, path: str, *, mode: int = 0o755) -> None:
+        """Makes the directory `path` and its missing parents; an existing directory is left as it is."""
+        ...
+
+    def rename(self, source: str, destination: str) -> None:
+        """Moves `source` to `destination`, which must not exist."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Removes `path` and everything below it, following nothing; a missing path is no error."""
+        ...

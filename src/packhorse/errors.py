@@ -1,0 +1,200 @@
+"""Every error packhorse shows a user, as one tree; each class owns the exit code it ends the program with.
+
+::
+
+    PackhorseError                    1   anything not named below
+    ├── UsageError                    2   the command line itself is wrong
+    ├── InputError                    3   a path, file or value handed in is wrong (all issues at once)
+    ├── NotFoundError                 4   no such image, builder, buildpack or entry
+    ├── NetworkError                  5   a registry or proxy did not answer, refused, or broke off
+    │   └── RegistryError             5   a registry answered, with an error
+    ├── StoreError                    6   the store cannot be read or written
+    ├── HostError                     7   this machine lacks something that is needed
+    │   └── SandboxError              7   a sandbox could not be made
+    ├── FormatError                   8   bytes are not what their format demands (image, layer, archive, TOML)
+    │   └── TreeError                 8   an entry of a file tree is missing, of another kind, or leads outside
+    ├── PlatformApiError             11   unsupported Platform API (specification: platform.md exit codes)
+    ├── BuildpackApiError            12   unsupported Buildpack API
+    ├── DetectFailed                 20   no group of buildpacks takes this source
+    ├── DetectErrored                21   as above, and a bin/detect itself went wrong
+    ├── AnalyzeError                 32
+    ├── RestoreError                 42
+    ├── BuildpackFailed              51   a bin/build ended with a non-zero status
+    ├── BuildError                   52   what a buildpack wrote cannot be used
+    ├── ExportError                  62
+    ├── RunError                    125   `packhorse run` could not start the image (docker's convention)
+    │   ├── NotExecutable           126
+    │   └── CommandNotFound         127
+    ├── Interrupted                 130   SIGINT
+    └── Terminated                  143   SIGTERM
+
+Called by every folder; imports nothing. Printing is `cli.output`'s, exiting is `cli.main`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class PackhorseError(Exception):
+    """One failure in three parts: what happened, why, and what to do about it.
+
+    `what` is a single sentence without a full stop; `why` and `fix` may have several lines or be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return "\n".join(part for part in (self.what, self.why, self.fix) if part)
+
+
+class UsageError(PackhorseError):
+    """The command line cannot be understood."""
+
+    exit_code = 2
+
+
+class InputError(PackhorseError):
+    """Something the user handed in is wrong; `issues` has one line for each thing to mend."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "", issues: Iterable[str] = ()) -> None:
+        self.issues = tuple(issues)
+        super().__init__(what, why=why or "\n".join(self.issues), fix=fix)
+
+
+class NotFoundError(PackhorseError):
+    """A named thing does not exist."""
+
+    exit_code = 4
+
+
+class NetworkError(PackhorseError):
+    """The network, or who is at its other end, did not do what was asked."""
+
+    exit_code = 5
+
+
+class RegistryError(NetworkError):
+    """A registry answered with an error; `status` is the HTTP status, 0 when there was none."""
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "", status: int = 0) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.status = status
+
+
+class StoreError(PackhorseError):
+    """The store on this machine cannot be read or written."""
+
+    exit_code = 6
+
+
+class HostError(PackhorseError):
+    """This machine lacks something that is needed."""
+
+    exit_code = 7
+
+
+class SandboxError(HostError):
+    """A sandbox could not be made."""
+
+
+class FormatError(PackhorseError):
+    """Bytes are not what their format demands."""
+
+    exit_code = 8
+
+
+class TreeError(FormatError):
+    """An entry of a file tree is missing, of another kind than needed, or leads out of the tree."""
+
+
+class PlatformApiError(PackhorseError):
+    """The Platform API asked for is not supported."""
+
+    exit_code = 11
+
+
+class BuildpackApiError(PackhorseError):
+    """The Buildpack API of a buildpack is not supported."""
+
+    exit_code = 12
+
+
+class DetectFailed(PackhorseError):
+    """No group of buildpacks takes this source."""
+
+    exit_code = 20
+
+
+class DetectErrored(DetectFailed):
+    """No group of buildpacks takes this source, and a bin/detect itself went wrong."""
+
+    exit_code = 21
+
+
+class AnalyzeError(PackhorseError):
+    """What was built last time cannot be read."""
+
+    exit_code = 32
+
+
+class RestoreError(PackhorseError):
+    """Layers worth keeping cannot be brought back."""
+
+    exit_code = 42
+
+
+class BuildpackFailed(PackhorseError):
+    """A bin/build ended with a non-zero status."""
+
+    exit_code = 51
+
+
+class BuildError(PackhorseError):
+    """What a buildpack wrote cannot be used."""
+
+    exit_code = 52
+
+
+class ExportError(PackhorseError):
+    """The image cannot be made from what was built."""
+
+    exit_code = 62
+
+
+class RunError(PackhorseError):
+    """An image cannot be started."""
+
+    exit_code = 125
+
+
+class NotExecutable(RunError):
+    """The command to start is there and cannot be executed."""
+
+    exit_code = 126
+
+
+class CommandNotFound(RunError):
+    """The command to start does not exist in the image."""
+
+    exit_code = 127
+
+
+class Interrupted(PackhorseError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130
+
+
+class Terminated(PackhorseError):
+    """Somebody asked this process to end."""
+
+    exit_code = 143

@@ -1,0 +1,61 @@
+"""What a phase needs from outside, as ports; phases themselves open no file and start no process by name.
+
+Two sets of adapters exist: on a host (`sandbox` behind `platform.runner`, `store.overlay`) and inside a builder image
+(`lifecycle.local`). All are in terms of base and noun types, so that no adapter imports this folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from packhorse.base.digest import Digest
+from packhorse.base.step import Room, Step
+from packhorse.base.tree import TreeView
+from packhorse.image.view import Layer
+
+
+class Runner(Protocol):
+    """Runs buildpack executables where buildpacks run, and shows the file tree there."""
+
+    def open(self, step: Step) -> AbstractContextManager[Room]:
+        """Makes the step's mounts and holds its process; leaving the context ends whatever still runs.
+
+        A step without argv runs nothing and is opened for its tree. Only `scratch` steps may be open beside another.
+        """
+        ...
+
+
+class LayerCache(Protocol):
+    """Keeps layer directories between builds. `path` is a layer's directory inside: `/layers/<id>/<name>`.
+
+    A layer is known by its diff ID, which covers the path too.
+    """
+
+    def read(self) -> bytes:
+        """The metadata of the last `commit`, or b"" when there was none."""
+        ...
+
+    def restore(self, path: str, diff_id: Digest) -> bool:
+        """Makes the kept layer appear at `path` in every room opened from now on; False when it is not kept here."""
+        ...
+
+    def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
+        """The layer at `path` as it now is, with its diff ID, and whether it is the restored one, untouched.
+
+        An untouched layer is neither read nor hashed. Any other is read once: hashed, and kept for later.
+        """
+        ...
+
+    def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
+        """Records that these layers (by path) and this metadata are what the next build may restore."""
+        ...
+
+
+class Clock(Protocol):
+    """Time for people to read (durations); no digest ever depends on it."""
+
+    def now(self) -> float:
+        """Seconds since some fixed moment, never going back."""
+        ...
