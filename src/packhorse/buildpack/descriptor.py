@@ -1,0 +1,136 @@
+"""② buildpack.toml as a value (buildpack.md "buildpack.toml"; lifecycle.md 2.7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from packhorse.base.target import Distro
+from packhorse.base.toml import Table
+from packhorse.buildpack.api import EXEC_ENV, BuildpackApi
+from packhorse.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A buildpack in an order or group: which, and whether the group stands without it."""
+
+    id: str
+    version: str
+    optional: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.id}@{self.version}"
+
+    @property
+    def directory(self) -> str:
+        """The id as a directory is named after it: `/` becomes `_` (P-158)."""
+        return escape_id(self.id)
+
+
+Group = tuple[Ref, ...]
+Order = tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildpackTarget:
+    """What a buildpack says it runs on; empty fields match everything (B-149, B-151)."""
+
+    os: str = ""
+    arch: str = ""
+    variant: str = ""
+    distros: tuple[Distro, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """One buildpack. A composite has an `order` and no executables; a component has executables and no order."""
+
+    api: BuildpackApi
+    id: str
+    version: str
+    name: str = ""
+    homepage: str = ""
+    clear_env: bool = False
+    sbom_formats: tuple[str, ...] = ()
+    exec_env: tuple[str, ...] = ()
+    targets: tuple[BuildpackTarget, ...] = ()
+    order: Order = ()
+
+    @classmethod
+    def parse(cls, data: bytes, source: str) -> Self:
+        """Reads a buildpack.toml; `source` names it in messages.
+
+        Raises InputError with every issue in it, and BuildpackApiError for an API that is not supported.
+        """
+        top = Table.read(data, source)
+        own = top.table("buildpack")
+        identifier, version = own.text("id", required=True), own.text("version", required=True)
+        declared = top.text("api", required=True)
+        targets = tuple(_target(table) for table in top.tables("targets"))
+        order = tuple(read_order(top))
+        if order and (targets or top.has("stacks")):
+            top.issue("a composite buildpack (with [[order]]) has neither [[targets]] nor [[stacks]]")
+        top.finish()
+        api = BuildpackApi.parse(declared, owner=identifier)
+        return cls(
+            api=api,
+            id=identifier,
+            version=version,
+            name=own.text("name"),
+            homepage=own.text("homepage"),
+            clear_env=own.flag("clear-env"),
+            sbom_formats=own.texts("sbom-formats"),
+            exec_env=_exec_env(own) if api.has(EXEC_ENV) else (),
+            targets=targets,
+            order=order,
+        )
+
+    @property
+    def ref(self) -> Ref:
+        """How orders and groups name this buildpack."""
+        return Ref(self.id, self.version)
+
+
+def escape_id(identifier: str) -> str:
+    """A buildpack id as directories below `/layers` and `/cnb/buildpacks` are named (P-158)."""
+    return identifier.replace("/", "_")
+
+
+def read_order(top: Table) -> list[Group]:
+    """The `[[order]]` tables of a buildpack.toml, order.toml or builder (B-152, P-184)."""
+    order = []
+    for group in top.tables("order"):
+        refs = tuple(
+            Ref(entry.text("id", required=True), entry.text("version"), entry.flag("optional"))
+            for entry in group.tables("group")
+        )
+        if not refs:
+            group.issue("an order's group names no buildpack")
+        order.append(refs)
+    return order
+
+
+def parse_order(data: bytes, source: str) -> Order:
+    """Reads an order.toml; raises InputError with every issue in it."""
+    top = Table.read(data, source)
+    order = tuple(read_order(top))
+    top.finish()
+    if not order:
+        raise InputError(f"{source} has no [[order]]", why="so there is no buildpack to try")
+    return order
+
+
+def _target(table: Table) -> BuildpackTarget:
+    distros = tuple(Distro(entry.text("name"), entry.text("version")) for entry in table.tables("distros"))
+    # The specification says `variant`, the reference reads `arch-variant` (lifecycle.md V4): either is taken.
+    variant = table.text("variant") or table.text("arch-variant")
+    return BuildpackTarget(table.text("os"), table.text("arch"), variant, distros)
+
+
+def _exec_env(own: Table) -> tuple[str, ...]:
+    # The specification has [[buildpack.exec-env]] tables with a name, the reference a plain list (V1).
+    value = own.values.get("exec-env")
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return tuple(entry.text("name") for entry in own.tables("exec-env"))
+    return own.texts("exec-env")

@@ -1,0 +1,103 @@
+"""② launch.toml, build.toml and store.toml: what a buildpack says beside its layers (buildpack.md "Data Format")."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from packhorse.base.toml import Table
+from packhorse.buildpack.api import EXEC_ENV, BuildpackApi
+
+_PROCESS_TYPE = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process type an image can start; always executed directly, without a shell (B-136, B-137).
+
+    `command` holds the executable and arguments a user cannot replace, `args` those a user can.
+    """
+
+    type: str
+    command: tuple[str, ...]
+    args: tuple[str, ...] = ()
+    default: bool = False
+    working_dir: str = ""
+    exec_env: tuple[str, ...] = ()
+    buildpack_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchToml:
+    """One buildpack's launch.toml."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    processes: tuple[Process, ...] = ()
+    slices: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes, source: str, *, api: BuildpackApi, owner: str) -> Self:
+        """Reads the launch.toml that buildpack `owner` wrote; raises InputError with every issue in it."""
+        top = Table.read(data, source)
+        labels = tuple((entry.text("key", required=True), entry.text("value")) for entry in top.tables("labels"))
+        processes = tuple(_process(entry, api=api, owner=owner) for entry in top.tables("processes"))
+        slices = tuple(entry.texts("paths") for entry in top.tables("slices"))
+        if sum(process.default for process in processes) > 1:
+            top.issue("more than one process has default = true", "processes")  # B-138
+        types = [process.type for process in processes]
+        for repeated in sorted({kind for kind in types if types.count(kind) > 1}):
+            top.issue(f"process type {repeated!r} is there twice", "processes")  # B-134
+        top.finish()
+        return cls(labels, processes, slices)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildToml:
+    """One buildpack's build.toml: the plan entries it leaves to others (B-070)."""
+
+    unmet: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes, source: str) -> Self:
+        """Reads a build.toml; raises InputError."""
+        top = Table.read(data, source)
+        unmet = tuple(entry.text("name", required=True) for entry in top.tables("unmet"))
+        top.finish()
+        return cls(unmet)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreToml:
+    """One buildpack's store.toml: metadata kept from build to build (B-043)."""
+
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, data: bytes, source: str) -> Self:
+        """Reads a store.toml; raises InputError."""
+        top = Table.read(data, source)
+        metadata = top.mapping("metadata")
+        top.finish()
+        return cls(metadata)
+
+
+def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
+    kind = entry.text("type", required=True)
+    if kind and not _PROCESS_TYPE.fullmatch(kind):
+        entry.issue(f"process type {kind!r} may have letters, digits, '.', '_' and '-' only", "type")  # B-135
+    if entry.has("direct"):
+        entry.issue("direct is no key of a process from Buildpack API 0.9 on: every process is direct", "direct")
+    command = entry.texts("command")
+    if not command:
+        entry.issue(f"process {kind!r} has no command")
+    return Process(
+        type=kind,
+        command=command,
+        args=entry.texts("args"),
+        default=entry.flag("default"),
+        working_dir=entry.text("working-dir"),
+        exec_env=entry.texts("exec-env") if api.has(EXEC_ENV) else (),
+        buildpack_id=owner,
+    )

@@ -1,0 +1,56 @@
+"""② `<layers>/<layer>.toml`: which types a layer has and what its buildpack noted (buildpack.md "Layer Content Metadata")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from packhorse.base import gotoml
+from packhorse.base.toml import Table
+
+RESERVED = frozenset({"build", "launch", "store"})
+"""Names of TOML files beside the layers' that are no layer's (B-065)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """The three layer types; a layer with none of them is ignored (B-045, B-067)."""
+
+    build: bool = False
+    launch: bool = False
+    cache: bool = False
+
+    def __bool__(self) -> bool:
+        return self.build or self.launch or self.cache
+
+
+@dataclass(frozen=True, slots=True)
+class LayerToml:
+    """One layer's TOML file."""
+
+    types: Types = Types()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, data: bytes, source: str) -> Self:
+        """Reads what a buildpack wrote; raises InputError (B-044: the types stand in their table, not at the top)."""
+        top = Table.read(data, source)
+        for key in ("build", "launch", "cache"):
+            if top.has(key):
+                top.issue(f"{key} belongs in the [types] table", key)
+        types = top.table("types")
+        value = cls(
+            Types(types.flag("build"), types.flag("launch"), types.flag("cache")), top.mapping("metadata")
+        )
+        top.finish()
+        return value
+
+    def restored(self) -> bytes:
+        """The file as a buildpack finds it next time: the metadata alone, never the types (B-079)."""
+        return gotoml.dumps({"metadata": gotoml_map(self.metadata)}) if self.metadata else b""
+
+
+def gotoml_map(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A buildpack's own table, keys in the order Go writes a map's: sorted."""
+    return {key: gotoml_map(value) if isinstance(value, Mapping) else value for key, value in sorted(values.items())}

@@ -1,0 +1,72 @@
+"""② The two plans a buildpack exchanges: the build plan that bin/detect writes, and the entries bin/build is given.
+
+(buildpack.md "Build Plan (TOML)" and "Buildpack Plan (TOML)".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from packhorse.base import gotoml
+from packhorse.base.toml import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Require:
+    """A dependency somebody asks for, with what they want to say about it."""
+
+    name: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One alternative of a build plan: names provided and dependencies required."""
+
+    provides: tuple[str, ...] = ()
+    requires: tuple[Require, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """What one bin/detect wrote: alternatives, the top-level one first, then each `[[or]]` (B-026, B-027)."""
+
+    options: tuple[Section, ...] = (Section(),)
+
+    @classmethod
+    def parse(cls, data: bytes, source: str) -> Self:
+        """Reads a build plan; an empty file is one empty alternative. Raises InputError."""
+        top = Table.read(data, source)
+        options = (_section(top), *(_section(table) for table in top.tables("or")))
+        top.finish()
+        return cls(options)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildpackPlan:
+    """The entries one bin/build has to meet (B-062)."""
+
+    entries: tuple[Require, ...]
+
+    def dump(self) -> bytes:
+        """The file at CNB_BP_PLAN_PATH."""
+        entries = []
+        for entry in self.entries:
+            table: dict[str, object] = {"name": entry.name}
+            if entry.metadata:
+                table["metadata"] = dict(entry.metadata)
+            entries.append(table)
+        return gotoml.dumps({"entries": entries}) if entries else b""
+
+
+def _section(table: Table) -> Section:
+    provides = tuple(entry.text("name", required=True) for entry in table.tables("provides"))
+    requires = []
+    for entry in table.tables("requires"):
+        if entry.has("version"):
+            # Removed from the format; the reference refuses it in every API (B-158).
+            entry.issue("requires.version is not a key of a build plan; put the version into requires.metadata", "version")
+        requires.append(Require(entry.text("name", required=True), entry.mapping("metadata")))
+    return Section(provides, tuple(requires))
