@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import BinaryIO, Protocol
 
+from packhorse.errors import TreeError
+
 
 class Kind(Enum):
     """What an entry is. `OTHER` is a socket, FIFO or device: it is listed, and never opened."""
@@ -81,3 +83,23 @@ class TreeEdit(TreeView, Protocol):
     def remove(self, path: str) -> None:
         """Removes `path` and everything below it, following nothing; a missing path is no error."""
         ...
+
+
+def read(view: TreeView, path: str, *, limit: int = 1 << 20) -> bytes | None:
+    """The content of the regular file at `path`, or None when nothing is there.
+
+    Raises TreeError when it is no regular file or has more than `limit` bytes.
+    """
+    if view.stat(path, follow=True) is None:
+        return None
+    with view.open(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise TreeError(f"{path} is too large", why=f"at most {limit} bytes are read of such a file")
+    return data
+
+
+def is_directory(view: TreeView, path: str) -> bool:
+    """Whether a directory, or a link that leads to one, is at `path`."""
+    node = view.stat(path, follow=True)
+    return node is not None and node.kind is Kind.DIRECTORY

@@ -1,0 +1,65 @@
+"""What each Platform API version brought, by name (platform.md; lifecycle.md 1.51). A phase asks `api.has(EXEC_ENV)`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Self
+
+from packhorse.errors import PlatformApiError
+
+_FORM = re.compile(r"(\d{1,9})\.(\d{1,9})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PlatformApi:
+    """A Platform API version, `<major>.<minor>` (P-001)."""
+
+    major: int
+    minor: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads a version; raises PlatformApiError if it is malformed or unsupported (P-003)."""
+        match = _FORM.fullmatch(text)
+        api = cls(int(match[1]), int(match[2])) if match else None
+        if api is None or api not in SUPPORTED:
+            raise PlatformApiError(
+                f"Platform API {text!r} is not supported", why=f"supported are {', '.join(map(str, SUPPORTED))}"
+            )
+        return api
+
+    @classmethod
+    def highest(cls, known: Collection[str], *, owner: str) -> Self:
+        """The highest version that both this lifecycle and `owner` (a builder) have; raises PlatformApiError if none."""
+        common = [api for api in SUPPORTED if str(api) in known]
+        if not common:
+            raise PlatformApiError(
+                f"{owner} and packhorse have no Platform API in common",
+                why=f"it has {', '.join(sorted(known)) or 'none'}, packhorse has {', '.join(map(str, SUPPORTED))}",
+                fix="use a newer version of the builder",
+            )
+        best = max(common)
+        return cls(best.major, best.minor)
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+    def has(self, feature: Feature) -> bool:
+        """Whether platforms of this version have `feature`."""
+        return (self.major, self.minor) >= feature.since
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something that platforms have since one version."""
+
+    name: str
+    since: tuple[int, int]
+
+
+CACHED_METADATA = Feature("metadata of cached launch layers is restored though the image lacks them", (0, 14))
+EXEC_ENV = Feature("buildpacks and processes are chosen by execution environment", (0, 15))
+
+SUPPORTED = tuple(PlatformApi(0, minor) for minor in (12, 13, 14, 15))

@@ -1,0 +1,54 @@
+"""The specification's files for the values of `lifecycle.stages`, as the reference writes them (lifecycle.md 2.4, 2.5)."""
+
+from __future__ import annotations
+
+from packhorse.base import gotoml
+from packhorse.buildpack.launch import Process
+from packhorse.image.place import Receipt
+from packhorse.lifecycle.stages import Built, Member
+
+
+def metadata_toml(built: Built) -> bytes:
+    """`<layers>/config/metadata.toml`, which the launcher reads."""
+    value: dict[str, object] = {}
+    if built.default_process:
+        value["buildpack-default-process-type"] = built.default_process
+    value["buildpacks"] = [_member(member) for member in built.group]
+    if built.labels:
+        value["labels"] = [{"key": key, "value": text} for key, text in built.labels]
+    if built.processes:
+        value["processes"] = [_process(process) for process in built.processes]
+    if built.slices:
+        value["slices"] = [{"paths": list(paths)} for paths in built.slices]
+    return gotoml.dumps(value)
+
+
+def report_toml(tags: tuple[str, ...], receipt: Receipt) -> bytes:
+    """report.toml (P-107, P-187): the digest for a registry, the image ID for an engine or the store."""
+    image: dict[str, object] = {"tags": list(tags)}
+    if receipt.manifest_digest is None:
+        image["image-id"] = str(receipt.image_id)
+    else:
+        image["digest"] = str(receipt.manifest_digest)
+        image["manifest-size"] = receipt.manifest_size
+    return gotoml.dumps({"image": image})
+
+
+def _member(member: Member) -> dict[str, object]:
+    value = {"id": member.ref.id, "version": member.ref.version, "api": member.api}
+    return value | ({"homepage": member.homepage} if member.homepage else {})
+
+
+def _process(process: Process) -> dict[str, object]:
+    value: dict[str, object] = {
+        "type": process.type,
+        "command": list(process.command),
+        "args": list(process.args),
+        "direct": True,
+        "buildpack-id": process.buildpack_id,
+    }
+    if process.working_dir:
+        value["working-dir"] = process.working_dir
+    if process.exec_env:
+        value["exec-env"] = list(process.exec_env)
+    return value

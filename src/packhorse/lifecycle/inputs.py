@@ -1,0 +1,68 @@
+"""What a build is asked to do, as one value (platform.md "Lifecycle Interface"). Made by platform and `lifecycle.main`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from packhorse.buildpack.descriptor import Order, Ref
+from packhorse.lifecycle.api import PlatformApi
+
+EPOCH = 315532801
+"""1980-01-01T00:00:01Z: the time of everything in an image unless SOURCE_DATE_EPOCH says otherwise (P-105, P-106)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunImageName:
+    """A run image and where else it can be had: one `[[images]]` entry of run.toml."""
+
+    image: str
+    mirrors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherInfo:
+    """Whose launcher goes into the image, for the label io.buildpacks.build.metadata (P-191)."""
+
+    version: str
+    repository: str = ""
+    commit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One build. Paths are those inside; `env` is the whole base environment of buildpacks, already filtered (P-161).
+
+    `default_process` is the `-process-type` of the specification; `project` the content of project-metadata.toml;
+    `created` seconds since the epoch; `skip_restore` leaves every layer behind (`--clear-cache`); `parallel` is how many
+    bin/detect run at once.
+    """
+
+    platform_api: PlatformApi
+    order: Order
+    launcher: LauncherInfo
+    env: Mapping[str, str]
+    run_image: RunImageName
+    app: str = "/workspace"
+    layers: str = "/layers"
+    platform: str = "/platform"
+    buildpacks: str = "/cnb/buildpacks"
+    build_config: str = "/cnb/build-config"
+    launcher_path: str = "/cnb/lifecycle/launcher"
+    uid: int = 1000
+    gid: int = 1000
+    exec_env: str = "production"
+    default_process: str = ""
+    project: Mapping[str, Any] = field(default_factory=dict)
+    created: int = EPOCH
+    skip_restore: bool = False
+    parallel: int = 4
+
+    def buildpack_directory(self, ref: Ref) -> str:
+        """Where a buildpack is: `/cnb/buildpacks/<escaped id>/<version>` (P-158)."""
+        return f"{self.buildpacks}/{ref.directory}/{ref.version}"
+
+    def layers_directory(self, ref: Ref) -> str:
+        """Where a buildpack's layers are: `/layers/<escaped id>`."""
+        return f"{self.layers}/{ref.directory}"

@@ -1,0 +1,212 @@
+"""The labels of an app image, as values and as the reference writes them (lifecycle.md 2.11): JSON in Go's field order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from packhorse.base import gojson
+from packhorse.buildpack.launch import Process
+
+LIFECYCLE = "io.buildpacks.lifecycle.metadata"
+BUILD = "io.buildpacks.build.metadata"
+PROJECT = "io.buildpacks.project.metadata"
+EXEC_ENV = "io.buildpacks.exec-env"
+BASE_ID = "io.buildpacks.base.id"
+DISTRO_NAME = "io.buildpacks.base.distro.name"
+DISTRO_VERSION = "io.buildpacks.base.distro.version"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """One layer of a buildpack as the label has it; `sha` is a diff ID as text, `data` the buildpack's own metadata."""
+
+    sha: str
+    data: Mapping[str, Any] | None = None
+    build: bool = False
+    launch: bool = False
+    cache: bool = False
+
+    def encode(self) -> dict[str, object]:
+        """The JSON object, fields in Go's order."""
+        data = gojson.Sorted(self.data) if self.data is not None else None
+        return {"sha": self.sha, "data": data, "build": self.build, "launch": self.launch, "cache": self.cache}
+
+
+@dataclass(frozen=True, slots=True)
+class BuildpackRecord:
+    """One buildpack's layers, and its store.toml metadata where it has one."""
+
+    id: str
+    version: str
+    layers: Mapping[str, LayerRecord] = field(default_factory=dict)
+    store: Mapping[str, Any] | None = None
+
+    def encode(self) -> dict[str, object]:
+        """The JSON object, fields in Go's order."""
+        layers = gojson.Sorted({name: record.encode() for name, record in self.layers.items()})
+        value: dict[str, object] = {"key": self.id, "version": self.version, "layers": layers}
+        if self.store is not None:
+            value["store"] = {"metadata": gojson.Sorted(self.store)}
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class RunImageRecord:
+    """The base of an image: its top layer (diff ID), an identifier, and where newer versions come from."""
+
+    top_layer: str = ""
+    reference: str = ""
+    image: str = ""
+    mirrors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayersMetadata:
+    """io.buildpacks.lifecycle.metadata; the cache's metadata is the same with buildpacks and SBOM alone."""
+
+    app: tuple[str, ...] = ()
+    sbom: str = ""
+    buildpacks: tuple[BuildpackRecord, ...] = ()
+    config: str = ""
+    launcher: str = ""
+    process_types: str = ""
+    run_image: RunImageRecord = RunImageRecord()
+
+    @classmethod
+    def parse(cls, data: str | bytes) -> Self:
+        """Reads a label or cache metadata. What cannot be understood is as if it were not there (lifecycle.md 2.1)."""
+        try:
+            value = json.loads(data)
+        except ValueError:
+            return cls()
+        if not isinstance(value, dict):
+            return cls()
+        app = value.get("app")
+        return cls(
+            app=tuple(_text(entry, "sha") for entry in app) if isinstance(app, list) else (),
+            sbom=_text(value.get("sbom"), "sha"),
+            buildpacks=_buildpacks(value.get("buildpacks")),
+            config=_text(value.get("config"), "sha"),
+            launcher=_text(value.get("launcher"), "sha"),
+            process_types=_text(value.get("process-types"), "sha"),
+            run_image=_run_image(value.get("runImage")),
+        )
+
+    def buildpack(self, identifier: str) -> BuildpackRecord | None:
+        """The record of a buildpack by id: versions are not compared (lifecycle.md 3.5)."""
+        return next((record for record in self.buildpacks if record.id == identifier), None)
+
+    def label(self) -> str:
+        """The label's text."""
+        run = self.run_image
+        names: dict[str, object] = {}
+        if run.image:
+            names["image"] = run.image
+        if run.mirrors:
+            names["mirrors"] = list(run.mirrors)
+        value: dict[str, object] = {"app": [{"sha": sha} for sha in self.app] or None}
+        if self.sbom:
+            value["sbom"] = {"sha": self.sbom}
+        value |= {
+            "buildpacks": [record.encode() for record in self.buildpacks] or None,
+            "config": {"sha": self.config},
+            "launcher": {"sha": self.launcher},
+            "process-types": {"sha": self.process_types},
+            "runImage": {"topLayer": run.top_layer, "reference": run.reference} | names,
+        }
+        if names:
+            value["stack"] = {"runImage": {"image": run.image} | names}
+        return gojson.dumps(value).decode()
+
+    def cache(self) -> bytes:
+        """The metadata of a cache (lifecycle.md 2.12)."""
+        value = {"sbom": {"sha": self.sbom}, "buildpacks": [record.encode() for record in self.buildpacks] or None}
+        return gojson.dumps(value)
+
+
+def build_label(
+    group: Sequence[Mapping[str, str]], launcher: Mapping[str, str], processes: Sequence[Process], default: str
+) -> str:
+    """io.buildpacks.build.metadata. `group` has id, version, homepage; `launcher` has version, repository, commit."""
+    buildpacks = [{key: value for key, value in member.items() if value or key != "homepage"} for member in group]
+    source = {"git": {"repository": launcher["repository"], "commit": launcher["commit"]}}
+    value: dict[str, object] = {
+        "buildpacks": buildpacks or None,
+        "launcher": {"version": launcher["version"], "source": source},
+        "processes": [_process(process) for process in processes] or None,
+    }
+    if default:
+        value["buildpack-default-process-type"] = default
+    return gojson.dumps(value).decode()
+
+
+def project_label(project: Mapping[str, Any]) -> str:
+    """io.buildpacks.project.metadata: the source's type, version and metadata, or {} (design 2.12)."""
+    source = project.get("source")
+    if not source:
+        return "{}"
+    fields = {key: source[key] for key in ("type", "version", "metadata") if source.get(key)}
+    return gojson.dumps(
+        {"source": {key: gojson.Sorted(value) if isinstance(value, Mapping) else value for key, value in fields.items()}}
+    ).decode()
+
+
+def _process(process: Process) -> dict[str, object]:
+    value: dict[str, object] = {
+        "type": process.type,
+        "command": list(process.command),
+        "args": list(process.args) or None,
+        "direct": True,
+        "buildpackID": process.buildpack_id,
+    }
+    if process.working_dir:
+        value["working-dir"] = process.working_dir
+    if process.exec_env:
+        value["exec-env"] = list(process.exec_env)
+    return value
+
+
+def _text(value: object, key: str) -> str:
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _buildpacks(value: object) -> tuple[BuildpackRecord, ...]:
+    if not isinstance(value, list):
+        return ()
+    records = []
+    for entry in value:
+        if not isinstance(entry, dict):
+            continue
+        layers = entry.get("layers")
+        store = entry.get("store")
+        metadata = store.get("metadata") if isinstance(store, dict) else None
+        records.append(
+            BuildpackRecord(
+                _text(entry, "key"),
+                _text(entry, "version"),
+                {name: _layer(layer) for name, layer in layers.items()} if isinstance(layers, dict) else {},
+                metadata if isinstance(metadata, dict) else None,
+            )
+        )
+    return tuple(records)
+
+
+def _layer(value: object) -> LayerRecord:
+    fields = value if isinstance(value, dict) else {}
+    data = fields.get("data")
+    flags = {key: fields.get(key) is True for key in ("build", "launch", "cache")}
+    return LayerRecord(_text(fields, "sha"), data if isinstance(data, dict) else None, **flags)
+
+
+def _run_image(value: object) -> RunImageRecord:
+    mirrors = value.get("mirrors") if isinstance(value, dict) else None
+    return RunImageRecord(
+        _text(value, "topLayer"),
+        _text(value, "reference"),
+        _text(value, "image"),
+        tuple(mirror for mirror in mirrors if isinstance(mirror, str)) if isinstance(mirrors, list) else (),
+    )
