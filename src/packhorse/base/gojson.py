@@ -1,0 +1,111 @@
+"""JSON byte for byte as Go's encoding/json Marshal writes it, so that equal configs have equal image IDs.
+
+Called by image (configs, manifests) and lifecycle (labels). A dict is a Go struct and keeps its order; a Go
+map is a `Sorted`. Leaving out what `omitempty` leaves out is the caller's. Reading is the standard library's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+
+from packhorse.errors import FormatError
+
+_UNSAFE = re.compile('["\\\\<>&\x00-\x1f\u2028\u2029\udc80-\udcff]')
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+class Sorted(dict[str, object]):
+    """A Go map: written in the byte order of its keys. A plain dict inside it is a struct again."""
+
+
+def untyped(value: object) -> object:
+    """`value` with every dict at any depth as a `Sorted`: a Go value of no declared type, as metadata is."""
+    if isinstance(value, Mapping):
+        return Sorted((key, untyped(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return [untyped(item) for item in value]
+    return value
+
+
+def dumps(value: object) -> bytes:
+    """`value` as compact JSON with `<`, `>`, `&`, U+2028 and U+2029 escaped.
+
+    Takes None, bool, int, float, str, list, tuple, dict, `Sorted` and the date and time types of tomllib. A
+    byte that surrogateescape carried in a string becomes `\\ufffd`. Raises FormatError for an integer that does
+    not fit 64 bits and for a float that is not finite; TypeError for any other type.
+    """
+    return _text(value).encode()
+
+
+def members(table: Mapping[str, object]) -> list[tuple[str, object]]:
+    """The keys and values of `table` in the order Go writes them: a `Sorted` by the bytes of its keys."""
+    if isinstance(table, Sorted):
+        return sorted(table.items(), key=lambda item: _raw(item[0]))
+    return list(table.items())
+
+
+def moment(value: datetime | time) -> str:
+    """`value` as Go's RFC3339Nano: no trailing zeros in the fraction, `Z` for UTC, no zone when local."""
+    head, dot, tail = value.isoformat().partition(".")
+    if dot:
+        fraction = tail[:6].rstrip("0")
+        head = f"{head}.{fraction}{tail[6:]}"
+    return head[:-6] + "Z" if head.endswith("+00:00") else head
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return _string(value)
+        case int():
+            if not -(1 << 63) <= value < 1 << 64:
+                raise FormatError(f"the number {value} cannot be written", why="it does not fit 64 bits")
+            return str(int(value))
+        case float():
+            return _float(value)
+        case Mapping():
+            return "{" + ",".join(f"{_string(key)}:{_text(item)}" for key, item in members(value)) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(_text, value)) + "]"
+        case datetime():
+            return f'"{moment(value)}{"" if value.tzinfo else "Z"}"'
+        case date():
+            return f'"{value.isoformat()}T00:00:00Z"'
+        case time():
+            return f'"0000-01-01T{moment(value)}Z"'
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _string(text: str) -> str:
+    if not text.isascii():
+        text = _raw(text).decode("utf-8", "surrogateescape")
+    return f'"{_UNSAFE.sub(_escape, text)}"'
+
+
+def _raw(text: str) -> bytes:
+    # Half a surrogate pair, which JSON can spell, is U+FFFD to Go as soon as it reads it.
+    return _HALF.sub("\ufffd", text).encode("utf-8", "surrogateescape")
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if "\udc80" <= character <= "\udcff":
+        return "\\ufffd"
+    return _SHORT.get(character) or f"\\u{ord(character):04x}"
+
+
+def _float(value: float) -> str:
+    if not math.isfinite(value):
+        raise FormatError(f"the number {value} cannot be written", why="JSON has no infinity and no NaN")
+    if value == 0 or 1e-6 <= abs(value) < 1e21:
+        return format(Decimal(repr(value)), "f").removesuffix(".0")
+    return repr(value).replace("e-0", "e-")

@@ -1,0 +1,118 @@
+"""TOML byte for byte as the Go lifecycle writes it, since some of its files end in a layer.
+
+The lifecycle 0.21.0 writes with BurntSushi/toml 1.5.0 and its defaults: tables indented by two spaces, a
+table's simple keys before its sub-tables, arrays on one line. Called by lifecycle (`config/metadata.toml` and
+the other files of a build) and sdk. A dict is a Go struct and keeps its order; a Go map is a `gojson.Sorted`.
+Reading is `base.toml`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+
+from packhorse.base.gojson import members, moment
+from packhorse.errors import FormatError
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_UNSAFE = re.compile(r'["\\\x00-\x1f\x7f]')
+_SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+_Path = tuple[str, ...]
+
+
+def dumps(table: Mapping[str, object]) -> bytes:
+    """`table` as a TOML document; keys whose value is None are left out.
+
+    Takes bool, int, float, str, list, tuple, dict, `Sorted` and the date and time types of tomllib. Text that
+    surrogateescape decoded gets its bytes back. Raises FormatError for an array with None in it and an
+    integer that does not fit 64 bits; TypeError for any other type.
+    """
+    out: list[str] = []
+    _body(out, (), table)
+    return "".join(out).encode("utf-8", "surrogateescape")
+
+
+def _body(out: list[str], path: _Path, table: Mapping[str, object]) -> None:
+    """Writes the members of the table at `path`, simple keys first: after a header a key is that table's."""
+    indent = "  " * len(path)
+    simple, nested = _parted(table)
+    out += (f"{indent}{_key(key)} = {_inline(value)}\n" for key, value in simple)
+    for key, value in nested:
+        below = (*path, key)
+        name = ".".join(map(_key, below))
+        if isinstance(value, Mapping):
+            if out and not path:
+                out.append("\n")
+            out.append(f"{indent}[{name}]\n")
+            _body(out, below, value)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                out.append(f"\n{indent}[[{name}]]\n" if out else f"{indent}[[{name}]]\n")
+                _body(out, below, item)
+
+
+def _parted(table: Mapping[str, object]) -> tuple[list[tuple[str, object]], list[tuple[str, object]]]:
+    """The members of `table` that have a value: first the simple ones, then tables and arrays of tables."""
+    simple: list[tuple[str, object]] = []
+    nested: list[tuple[str, object]] = []
+    for key, value in members(table):
+        if value is not None:
+            (nested if _is_nested(value) else simple).append((key, value))
+    return simple, nested
+
+
+def _is_nested(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(item, Mapping) for item in value)
+    return isinstance(value, Mapping)
+
+
+def _inline(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return _quoted(value)
+        case int():
+            if not -(1 << 63) <= value < 1 << 64:
+                raise FormatError(f"the number {value} cannot be written", why="it does not fit 64 bits")
+            return str(int(value))
+        case float():
+            return _float(value)
+        case list() | tuple():
+            return "[" + ", ".join(map(_inline, value)) + "]"
+        case Mapping():
+            simple, nested = _parted(value)
+            return "{" + ", ".join(f"{_key(key)} = {_inline(item)}" for key, item in simple + nested) + "}"
+        case datetime() | time():
+            return moment(value)
+        case date():
+            return value.isoformat()
+        case None:
+            raise FormatError("an array with an empty element cannot be written", why="TOML has no null")
+    raise TypeError(f"no TOML for {type(value).__name__}")
+
+
+def _float(value: float) -> str:
+    if math.isnan(value):
+        return "-nan" if math.copysign(1, value) < 0 else "nan"
+    if math.isinf(value):
+        return "-inf" if value < 0 else "inf"
+    digits = format(Decimal(repr(value)), "f")
+    return digits if "." in digits else digits + ".0"
+
+
+def _key(text: str) -> str:
+    return text if _BARE.fullmatch(text) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    return f'"{_UNSAFE.sub(_escape, text)}"'
+
+
+def _escape(match: re.Match[str]) -> str:
+    return _SHORT.get(match[0]) or f"\\u{ord(match[0]):04x}"
