@@ -15,7 +15,7 @@ from packhorse.image.view import Image, Layer
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a place identifies a written image by: the image ID always, the manifest digest where it has manifests."""
+    """What a place identifies a written image by: the image ID, and where it has manifests their digest."""
 
     image_id: Digest
     manifest_digest: Digest | None = None
@@ -26,17 +26,18 @@ class Place(Protocol):
     """One name in one storage. Nothing is visible under the name before `commit` returns."""
 
     def read(self) -> Image:
-        """The image under this name; raises NotFoundError when there is none, FormatError when it is broken."""
+        """The image under this name; raises NotFoundError if there is none, FormatError if it is broken."""
         ...
 
     def begin(self, layer: Layer) -> Layer:
         """Brings one layer's bytes here unless they are here already; may be called from several threads.
 
-        A layer of unknown digest is read once. The answer has `diff_id`, `size` and, where this place stores blobs,
-        the `descriptor` of the stored form. Raises StoreError, NetworkError or FormatError (bytes that do not match).
+        A layer of unknown digest is read once. The answer has `diff_id` and, where this place stores blobs,
+        the `descriptor` of the stored form; `size` too unless the blob was copied as it is.
+        Raises StoreError, NetworkError or FormatError (bytes that do not match).
         """
         ...
 
     def commit(self, image: Image) -> Receipt:
-        """Makes `image`, all of whose layers came back from `begin`, appear under this name, whole or not at all."""
+        """Makes `image`, whose layers all came back from `begin`, appear under this name, or fails wholly."""
         ...

@@ -1,6 +1,7 @@
 """④ An image as an immutable view: a config, and layers whose bytes are read only when somebody asks.
 
-Places make views and take them (`image.place`); `image.edit` makes a new view from an old one. Nothing here does I/O.
+Places make views and take them (`image.place`); `image.edit` makes a new config from an old one. Nothing here
+does I/O.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ Chunks = Callable[[], Iterator[bytes]]
 class Layer:
     """One layer: what is known of it, and how to get at its bytes.
 
-    `tar` yields the uncompressed tar. `diff_id` is its digest and `size` its length in bytes, None while nobody has
-    read it. `blob` yields the stored form described by `descriptor` (usually gzip), where there is one.
+    `tar` yields the uncompressed tar. `diff_id` is its digest and `size` its length in bytes, None while
+    nobody knows. `blob` yields the stored form described by `descriptor` (usually gzip), where there is one.
     A layer of an image being read always has `diff_id`.
     """
 
@@ -33,7 +34,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A single-target image. `manifest` is there when it was read from, or written to, a place that has manifests.
+    """A single-target image. `manifest` is there when it was read from a place that has manifests.
 
     `id` is the digest of the config's raw bytes: what docker calls the image ID.
     """

@@ -1,0 +1,345 @@
+"""④ The documents of an image: descriptor, manifest, index and config, of OCI and of docker's schema 2.
+
+Each parsed document keeps the bytes it came from in `raw`; what this file does not know lives only there, so
+copying never re-encodes. Called by every place, and by lifecycle and platform for reading. Changing a config
+is `image.edit`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Self
+
+from packhorse.base import gojson
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.errors import FormatError, NotFoundError
+from packhorse.image.wire import Node
+
+REF_NAME = "org.opencontainers.image.ref.name"
+"""The annotation that names an image in a layout's index (image-spec, annotations.md)."""
+
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+_VARIANTS = {"amd64": ("v1", "v2", "v3", "v4"), "arm": ("v5", "v6", "v7", "v8"), "arm64": ("v8", "v9")}
+_USUAL_VARIANT = {"amd64": "v1", "arm": "v7", "arm64": "v8"}  # what no variant means (containerd's platforms)
+_LAYER_LIMIT = 4096
+_INDEX_LIMIT = 10_000
+
+
+def _nothing() -> Mapping[str, str]:
+    return _EMPTY
+
+
+class MediaType(StrEnum):
+    """The media types of images. A descriptor may have any other; an image with one cannot be read."""
+
+    OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+    OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+    OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+    OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+    OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+    OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+    DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+    DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+    DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+    DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+    DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+
+
+INDEXES = frozenset({MediaType.OCI_INDEX, MediaType.DOCKER_INDEX})
+MANIFESTS = frozenset({MediaType.OCI_MANIFEST, MediaType.DOCKER_MANIFEST})
+CONFIGS = frozenset({MediaType.OCI_CONFIG, MediaType.DOCKER_CONFIG})
+OCI_LAYERS: Mapping[str, MediaType] = MappingProxyType(
+    {
+        MediaType.OCI_LAYER: MediaType.OCI_LAYER,
+        MediaType.OCI_LAYER_GZIP: MediaType.OCI_LAYER_GZIP,
+        MediaType.OCI_LAYER_ZSTD: MediaType.OCI_LAYER_ZSTD,
+        MediaType.DOCKER_LAYER: MediaType.OCI_LAYER,
+        MediaType.DOCKER_LAYER_GZIP: MediaType.OCI_LAYER_GZIP,
+        MediaType.DOCKER_LAYER_ZSTD: MediaType.OCI_LAYER_ZSTD,
+    }
+)
+"""Every layer media type that can be read, and what an OCI manifest calls the same bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Points at a blob: its media type, digest and size in bytes (image-spec, descriptor.md)."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    target: Target | None = None
+    annotations: Mapping[str, str] = field(default_factory=_nothing, hash=False)
+
+    @classmethod
+    def parse(cls, node: Node) -> Self:
+        """Reads one descriptor; raises FormatError."""
+        platform = node.node("platform")
+        return cls(
+            media_type=node.media_type("mediaType"),
+            digest=node.digest("digest"),
+            size=node.size("size"),
+            target=None if platform is None else _target(platform),
+            annotations=MappingProxyType(node.mapping("annotations")),
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """The JSON object for this descriptor, fields in the order go-containerregistry gives them."""
+        fields: dict[str, Any] = {
+            "mediaType": str(self.media_type),
+            "size": self.size,
+            "digest": str(self.digest),
+        }
+        if self.annotations:
+            fields["annotations"] = gojson.Sorted(self.annotations)
+        if self.target:
+            fields["platform"] = {"architecture": self.target.arch, "os": self.target.os}
+            if self.target.variant:
+                fields["platform"]["variant"] = self.target.variant
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An image manifest: the config's descriptor and the layers', lowest first."""
+
+    raw: bytes
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=_nothing, hash=False)
+
+    @classmethod
+    def parse(cls, raw: bytes, media_type: str = "") -> Self:
+        """Reads an image manifest; `media_type` is what its descriptor or the registry said.
+
+        Raises FormatError, for docker's schema 1 and for artifacts that are no images too.
+        """
+        node = Node.parse(raw, "manifest")
+        media_type = _document_type(node, media_type, MANIFESTS, MediaType.OCI_MANIFEST)
+        config = node.node("config")
+        if config is None:
+            node.fail("config", "it is missing")
+        layers = node.nodes("layers")
+        if len(layers) > _LAYER_LIMIT:
+            node.fail("layers", f"there are {len(layers)}, at most {_LAYER_LIMIT} are read")
+        return cls(
+            raw=raw,
+            media_type=media_type,
+            config=Descriptor.parse(config),
+            layers=tuple(Descriptor.parse(layer) for layer in layers),
+            annotations=MappingProxyType(node.mapping("annotations")),
+        )
+
+    @classmethod
+    def of(
+        cls, config: Descriptor, layers: Iterable[Descriptor], annotations: Mapping[str, str] = _EMPTY
+    ) -> Self:
+        """A new OCI manifest; the same arguments always give the same bytes."""
+        layers = tuple(layers)
+        fields: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": str(MediaType.OCI_MANIFEST),
+            "config": config.fields(),
+            "layers": [layer.fields() for layer in layers],
+        }
+        if annotations:
+            fields["annotations"] = gojson.Sorted(annotations)
+        return cls(
+            gojson.dumps(fields), MediaType.OCI_MANIFEST, config, layers, MappingProxyType(dict(annotations))
+        )
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the raw bytes, by which a registry knows this manifest."""
+        return Digest.of(self.raw)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What an index says of this manifest."""
+        return Descriptor(self.media_type, self.digest, len(self.raw))
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An image index (docker: manifest list): images for several targets, or the names in a layout."""
+
+    raw: bytes
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=_nothing, hash=False)
+
+    @classmethod
+    def parse(cls, raw: bytes, media_type: str = "") -> Self:
+        """Reads an index; `media_type` is what its descriptor or the registry said. Raises FormatError."""
+        node = Node.parse(raw, "index")
+        media_type = _document_type(node, media_type, INDEXES, MediaType.OCI_INDEX)
+        manifests = node.nodes("manifests")
+        if len(manifests) > _INDEX_LIMIT:
+            node.fail("manifests", f"there are {len(manifests)}, at most {_INDEX_LIMIT} are read")
+        return cls(
+            raw=raw,
+            media_type=media_type,
+            manifests=tuple(Descriptor.parse(item) for item in manifests),
+            annotations=MappingProxyType(node.mapping("annotations")),
+        )
+
+    @classmethod
+    def of(cls, manifests: Iterable[Descriptor], annotations: Mapping[str, str] = _EMPTY) -> Self:
+        """A new OCI index; the same arguments always give the same bytes."""
+        manifests = tuple(manifests)
+        fields: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": str(MediaType.OCI_INDEX),
+            "manifests": [item.fields() for item in manifests],
+        }
+        if annotations:
+            fields["annotations"] = gojson.Sorted(annotations)
+        return cls(gojson.dumps(fields), MediaType.OCI_INDEX, manifests, MappingProxyType(dict(annotations)))
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the raw bytes."""
+        return Digest.of(self.raw)
+
+    def select(self, target: Target) -> Descriptor:
+        """The entry for `target`; raises NotFoundError that lists what there is.
+
+        Of several with the same os and architecture the best variant that the target can run is taken. An
+        entry that says no target is taken if it is the only one; attestations, whose os is "unknown", never.
+        """
+        entries = [item for item in self.manifests if item.media_type in MANIFESTS | INDEXES]
+        images = [item for item in entries if item.target is None or item.target.os != "unknown"]
+        for variant in _runnable_variants(target):
+            for item in images:
+                if item.target and _machine(item.target) == (target.os, target.arch, variant):
+                    return item
+        if len(images) == 1 and images[0].target is None:
+            return images[0]
+        there = ", ".join(str(item.target) for item in images if item.target) or "none that says its target"
+        raise NotFoundError(f"no image for {target}", why=f"the index has images for: {there}")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One entry of a config's history; `created` as it is written, "" when absent."""
+
+    created: str = ""
+    created_by: str = ""
+    author: str = ""
+    comment: str = ""
+    empty_layer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """An image config: what the image is for, how it starts, and the diff IDs of its layers, lowest first.
+
+    `env` keeps its order, as `NAME=value`. Fields not named here are in `raw` alone.
+    """
+
+    raw: bytes
+    os: str
+    architecture: str
+    variant: str = ""
+    os_version: str = ""
+    created: str = ""
+    env: tuple[str, ...] = ()
+    user: str = ""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    working_dir: str = ""
+    stop_signal: str = ""
+    labels: Mapping[str, str] = field(default_factory=_nothing, hash=False)
+    exposed_ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    diff_ids: tuple[Digest, ...] = ()
+    history: tuple[History, ...] = ()
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Reads an image config; raises FormatError. Every field may be absent, as in old images."""
+        node = Node.parse(raw, "config")
+        run = node.node("config") or Node({}, "config.config")
+        rootfs = node.node("rootfs") or Node({}, "config.rootfs")
+        ports, volumes = run.node("ExposedPorts"), run.node("Volumes")
+        return cls(
+            raw=raw,
+            os=node.text("os"),
+            architecture=node.text("architecture"),
+            variant=node.text("variant"),
+            os_version=node.text("os.version"),
+            created=node.text("created"),
+            env=run.texts("Env"),
+            user=run.text("User"),
+            entrypoint=run.texts("Entrypoint"),
+            cmd=run.texts("Cmd"),
+            working_dir=run.text("WorkingDir"),
+            stop_signal=run.text("StopSignal"),
+            labels=MappingProxyType(run.mapping("Labels")),
+            exposed_ports=tuple(sorted(ports.fields)) if ports else (),
+            volumes=tuple(sorted(volumes.fields)) if volumes else (),
+            diff_ids=rootfs.digests("diff_ids"),
+            history=tuple(_history(entry) for entry in node.nodes("history")),
+        )
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the raw bytes: the image ID."""
+        return Digest.of(self.raw)
+
+    @property
+    def target(self) -> Target:
+        """What the image is made for, without its distribution."""
+        return Target(self.os, self.architecture, self.variant)
+
+    def variable(self, name: str) -> str | None:
+        """The value of an environment variable; the last entry counts, None when there is none."""
+        for entry in reversed(self.env):
+            key, _, value = entry.partition("=")
+            if key == name:
+                return value
+        return None
+
+
+def _document_type(node: Node, told: str, allowed: frozenset[MediaType], default: MediaType) -> str:
+    """The media type a document states, which must agree with the one told (image-spec, manifest.md)."""
+    if node.fields.get("schemaVersion") != 2:
+        node.fail("schemaVersion", f"it is {node.fields.get('schemaVersion')!r:.100}, only 2 can be read")
+    stated = node.media_type("mediaType")
+    if stated and told and stated != told:
+        raise FormatError(f"{node.where} is not what it was said to be", why=f"it is {stated}, not {told}")
+    media_type = stated or told or default
+    if media_type not in allowed:
+        raise FormatError(f"{node.where} is not one of an image", why=f"its media type is {media_type}")
+    return media_type
+
+
+def _target(platform: Node) -> Target:
+    return Target(platform.text("os"), platform.text("architecture"), platform.text("variant"))
+
+
+def _history(entry: Node) -> History:
+    return History(
+        created=entry.text("created"),
+        created_by=entry.text("created_by"),
+        author=entry.text("author"),
+        comment=entry.text("comment"),
+        empty_layer=entry.flag("empty_layer"),
+    )
+
+
+def _machine(target: Target) -> tuple[str, str, str]:
+    return target.os, target.arch, target.variant or _USUAL_VARIANT.get(target.arch, "")
+
+
+def _runnable_variants(target: Target) -> tuple[str, ...]:
+    """The variants whose code runs on `target`, best first."""
+    variant = _machine(target)[2]
+    line = _VARIANTS.get(target.arch, ())
+    return tuple(reversed(line[: line.index(variant) + 1])) if variant in line else (variant,)

@@ -1,0 +1,141 @@
+"""④ JSON off the wire, read field by field, with the place of every value for the error message.
+
+Called by `image.model`, `image.layout` and `image.archive`. What the fields mean is not here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn, Self
+
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError
+
+MANIFEST_LIMIT = 4 << 20
+"""The most bytes a manifest, index or config may have (distribution-spec, "Pushing Manifests": 4 MiB)."""
+
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One JSON object and where it stands: `manifest.layers[3]`. A null field counts as absent, as in Go."""
+
+    fields: dict[str, Any]
+    where: str
+
+    @classmethod
+    def parse(cls, raw: bytes, where: str) -> Self:
+        """Reads a JSON object of at most MANIFEST_LIMIT bytes; raises FormatError for anything else."""
+        if len(raw) > MANIFEST_LIMIT:
+            raise FormatError(
+                f"{where} is too large", why=f"{len(raw)} bytes, at most {MANIFEST_LIMIT} are read"
+            )
+        try:
+            value = json.loads(raw, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            why = str(error) if isinstance(error, ValueError) else "nested too deep"
+            raise FormatError(f"{where} is not JSON", why=why) from error
+        if not isinstance(value, dict):
+            raise FormatError(f"{where} is not a JSON object", why=f"it is {_kind(value)}")
+        return cls(value, where)
+
+    def fail(self, key: str, why: str) -> NoReturn:
+        """Raises FormatError about the field `key`."""
+        raise FormatError(f"{self.where}.{key} cannot be used", why=why)
+
+    def text(self, key: str) -> str:
+        """The string at `key`, "" when absent."""
+        value = self.fields.get(key)
+        return "" if value is None else self._string(value, key)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The strings of the list at `key`."""
+        return tuple(self._string(item, f"{key}[{index}]") for index, item in enumerate(self._list(key)))
+
+    def flag(self, key: str) -> bool:
+        """The boolean at `key`, False when absent."""
+        value = self.fields.get(key)
+        if value is not None and not isinstance(value, bool):
+            self.fail(key, f"it is {_kind(value)}, not a boolean")
+        return bool(value)
+
+    def size(self, key: str) -> int:
+        """The byte count at `key`, which must be there."""
+        value = self.fields.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+            self.fail(key, f"it is {_kind(value)}, not a number of bytes")
+        return value
+
+    def digest(self, key: str) -> Digest:
+        """The digest at `key`, which must be there."""
+        return self._digest(self.text(key), key)
+
+    def digests(self, key: str) -> tuple[Digest, ...]:
+        """The digests of the list at `key`."""
+        return tuple(self._digest(text, f"{key}[{index}]") for index, text in enumerate(self.texts(key)))
+
+    def media_type(self, key: str) -> str:
+        """The media type at `key`, "" when absent (RFC 6838 grammar)."""
+        text = self.text(key)
+        if text and not _MEDIA_TYPE.fullmatch(text):
+            self.fail(key, f"not a media type: {text[:100]!r}")
+        return text
+
+    def mapping(self, key: str) -> dict[str, str]:
+        """The object of strings at `key`; a null value counts as "", as in Go."""
+        node = self.node(key)
+        return {} if node is None else {name: node.text(name) for name in node.fields}
+
+    def node(self, key: str) -> Node | None:
+        """The object at `key`, None when absent."""
+        value = self.fields.get(key)
+        return None if value is None else self._node(value, key)
+
+    def nodes(self, key: str) -> tuple[Node, ...]:
+        """The objects of the list at `key`."""
+        return tuple(self._node(item, f"{key}[{index}]") for index, item in enumerate(self._list(key)))
+
+    def _list(self, key: str) -> list[Any]:
+        value = self.fields.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.fail(key, f"it is {_kind(value)}, not a list")
+        return value
+
+    def _node(self, value: Any, key: str) -> Node:
+        if not isinstance(value, dict):
+            self.fail(key, f"it is {_kind(value)}, not an object")
+        return Node(value, f"{self.where}.{key}")
+
+    def _string(self, value: Any, key: str) -> str:
+        if not isinstance(value, str):
+            self.fail(key, f"it is {_kind(value)}, not a string")
+        return value
+
+    def _digest(self, text: str, key: str) -> Digest:
+        try:
+            return Digest.parse(text)
+        except FormatError as error:
+            raise FormatError(
+                f"{self.where}.{key} cannot be used", why=f"{error.what}; {error.why}"
+            ) from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _kind(value: Any) -> str:
+    kinds = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+    }
+    return kinds.get(type(value), "missing")
