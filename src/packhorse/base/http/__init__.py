@@ -1,0 +1,7 @@
+"""HTTP as packhorse speaks it: TLS everywhere, plain text on this machine only, no answer read without a
+limit.
+
+Called by `image.registry`; `platform.wiring` calls `pool.connect`. `message` has the values, `client` the
+rules (redirects, repetition) and no socket, `pool` the sockets, and only it and `failure` import urllib3. Not
+here: what the other end means by its answers, and who one is to it (`image.registry`).
+"""

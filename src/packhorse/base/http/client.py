@@ -1,0 +1,128 @@
+"""The rules of an exchange: where a redirect may lead, what is repeated and when, what may go unencrypted.
+
+Called by `image.registry`. No sockets here: a `Transport` has them, `base.http.pool` or a test's.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from urllib.parse import urljoin
+
+from packhorse.base.http.message import (
+    BrokenConnection,
+    Request,
+    Response,
+    Transport,
+    host_of,
+    is_loopback,
+    origin,
+    split,
+)
+from packhorse.errors import NetworkError
+
+REDIRECTS = 10
+ATTEMPTS = 5
+LONGEST_PAUSE = 60.0
+"""Seconds that a Retry-After may ask for; an answer that asks for more is handed to the caller at once."""
+
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2
+_REFUSED_UNDONE = frozenset({429, 503})
+_FAILED_ONCE = frozenset({500, 502, 504})
+_REDIRECTING = frozenset({301, 302, 303, 307, 308})
+
+# What follows a redirect to another host. A list of what is known to be harmless, so that no way of
+# presenting credentials can be forgotten.
+_TRAVELS = frozenset({"accept", "range"})
+
+
+class Client:
+    """Requests with redirects followed and passing failures repeated; usable from several threads.
+
+    Redirects are followed for GET and HEAD. Another host is sent none of the request's headers but `accept`
+    and `range`, and encryption is never given up on the way.
+
+    429 and 503 are repeated after the time that Retry-After asks for, cut connections and other passing
+    failures where the method is idempotent. A streamed body is never repeated here: only its maker knows
+    what the other end has kept of it.
+    """
+
+    def __init__(self, transport: Transport, *, pause: Callable[[float], None] = time.sleep) -> None:
+        self._transport = transport
+        self._pause = pause
+
+    def send(self, request: Request) -> Response:
+        """The final answer, whatever its status; raises NetworkError when there is none."""
+        for _ in range(REDIRECTS + 1):
+            _require_privacy(request.url)
+            response = self._persist(request)
+            location = response.header("location")
+            if response.status not in _REDIRECTING or not location or request.method not in ("GET", "HEAD"):
+                return response
+            response.close()
+            request = _redirected(request, location)
+        raise NetworkError(
+            "too many redirects", why=f"more than {REDIRECTS} in a row, the last to {host_of(request.url)}"
+        )
+
+    def _persist(self, request: Request) -> Response:
+        attempts = ATTEMPTS if request.body is None or isinstance(request.body, bytes) else 1
+        idempotent = request.method in _IDEMPOTENT
+        passing = _REFUSED_UNDONE | _FAILED_ONCE if idempotent else _REFUSED_UNDONE
+        for attempt in range(1, attempts):
+            wait = 0.5 * 2 ** (attempt - 1)
+            try:
+                response = self._transport.send(request)
+            except BrokenConnection:
+                if not idempotent:
+                    raise
+            else:
+                asked = _retry_after(response)
+                if response.status not in passing or (asked or 0) > LONGEST_PAUSE:
+                    return response
+                response.close()
+                wait = wait if asked is None else asked
+            self._pause(wait)
+        return self._transport.send(request)
+
+
+def _retry_after(response: Response) -> float | None:
+    """Seconds that the answer asks to wait (RFC 9110 10.2.3), None when it does not."""
+    value = response.header("retry-after").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _redirected(request: Request, location: str) -> Request:
+    try:
+        url = urljoin(request.url, location)
+        same_server = origin(url) == origin(request.url)
+    except ValueError as error:
+        raise NetworkError(f"{host_of(request.url)} redirects to what is no URL", why=str(error)) from error
+    if split(request.url).scheme == "https" and split(url).scheme != "https":
+        raise NetworkError(
+            f"{host_of(request.url)} redirects from https to {split(url).scheme}",
+            why="following it would give up encryption",
+        )
+    if same_server:
+        return replace(request, url=url)
+    return replace(request, url=url, headers={k: v for k, v in request.headers.items() if k in _TRAVELS})
+
+
+def _require_privacy(url: str) -> None:
+    try:
+        parts = split(url)
+    except ValueError as error:
+        raise NetworkError("a request leads nowhere", why=str(error)) from error
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+        return
+    raise NetworkError(
+        f"refusing to reach {parts.hostname} by {parts.scheme or 'an unknown scheme'}",
+        why="only this machine itself is spoken to without encryption, everything else by https",
+    )

@@ -1,0 +1,95 @@
+"""What urllib3 and the layers below it raise, in words: what happened, why, what to do.
+
+Called by `base.http.pool`.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+from urllib3 import exceptions
+
+from packhorse.base.http.message import BrokenConnection, host_of
+from packhorse.base.http.settings import Settings
+from packhorse.errors import NetworkError
+
+# OpenSSL's codes (x509_vfy.h) for what no other bundle would mend.
+_NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
+
+
+def explained(error: Exception, url: str, settings: Settings) -> NetworkError:
+    """The error to raise for `error`: BrokenConnection for what may pass, NetworkError for what will not."""
+    host = host_of(url)
+    if isinstance(error, exceptions.ProxyError):
+        return _proxy_failed(error.original_error, host, settings)
+    if isinstance(error, exceptions.SSLError):
+        return _tls_failed(error.args[0] if error.args else error, host, settings)
+    if isinstance(error, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
+        return _unreachable(error, host, settings)
+    if isinstance(error, exceptions.ReadTimeoutError):
+        return BrokenConnection(
+            f"{host} fell silent", why=f"nothing came for {settings.read_timeout:g} seconds"
+        )
+    if isinstance(error, ValueError):
+        return NetworkError(f"a request to {host} cannot be sent", why=str(error))
+    if isinstance(error, exceptions.ProtocolError) and "Tunnel connection failed" in str(error):
+        return _proxy_failed(error, host, settings)
+    return BrokenConnection(f"the connection to {host} was cut", why=_reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words: urllib3 wraps them several times, as causes or as last arguments."""
+    last = error.args[-1] if error.args else None
+    inner = error.__cause__ or (last if isinstance(last, BaseException) else None)
+    if inner is not None:
+        return _reason(inner)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _unreachable(error: exceptions.HTTPError, host: str, settings: Settings) -> NetworkError:
+    if isinstance(error, exceptions.NameResolutionError):
+        return NetworkError(
+            f"the host {host} is not known",
+            why=f"its name could not be resolved: {_reason(error)}",
+            fix="check the spelling, and the network and DNS of this machine",
+        )
+    if isinstance(error, exceptions.NewConnectionError):
+        return NetworkError(
+            f"{host} cannot be reached", why=_reason(error), fix="check that it runs and listens on this port"
+        )
+    return NetworkError(
+        f"{host} cannot be reached",
+        why=f"no connection within {settings.connect_timeout:g} seconds",
+        fix="check the network, and HTTPS_PROXY if this machine needs a proxy",
+    )
+
+
+def _proxy_failed(error: BaseException, host: str, settings: Settings) -> NetworkError:
+    return NetworkError(
+        f"the proxy {host_of(settings.proxy)} does not lead to {host}",
+        why=_reason(error),
+        fix="check HTTPS_PROXY, or add the host to NO_PROXY if it is reached without a proxy",
+    )
+
+
+def _tls_failed(error: BaseException, host: str, settings: Settings) -> NetworkError:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+            return NetworkError(
+                f"{host} does not speak TLS on this port",
+                why="only this machine itself is spoken to without encryption",
+                fix="check the port, or give the registry a certificate",
+            )
+        return BrokenConnection(f"the encrypted connection to {host} broke", why=_reason(error))
+    why = error.verify_message
+    if error.verify_code in (_OTHER_NAME, _OTHER_ADDRESS):
+        fix = "use the name that the certificate is for"
+    elif error.verify_code in (_NOT_YET_VALID, _EXPIRED):
+        fix = "check the clock of this machine; if it is right, the certificate must be renewed"
+    elif settings.ca_bundle:
+        why += f"; trusted is what {settings.ca_variable} names: {settings.ca_bundle}"
+        fix = f"add the authority that signed the certificate to that file, or unset {settings.ca_variable}"
+    else:
+        why += "; trusted are the certificates of this system"
+        fix = "add the authority that signed it to them, or name a PEM file that has it by SSL_CERT_FILE"
+    return NetworkError(f"the certificate of {host} is not trusted", why=why, fix=fix)

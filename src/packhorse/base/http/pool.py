@@ -1,0 +1,148 @@
+"""The transport over the network: urllib3, its failures turned into NetworkError (`base.http.failure`).
+
+`platform.wiring` and the mains call `connect`. This is one of the edges that read the environment:
+certificate bundle and proxy, under the names that curl, requests and Go read.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from packhorse.base.http.client import Client
+from packhorse.base.http.failure import explained
+from packhorse.base.http.message import Request, Response, host_of, split
+from packhorse.base.http.settings import Settings
+from packhorse.errors import InputError
+from packhorse.version import __version__
+
+_CHUNK = 256 * 1024
+_WORTH_DRAINING = 64 * 1024  # bytes left of an answer that are read to keep its connection
+
+# Where distributions keep their certificates. An interpreter that did not come with the distribution has its
+# own builder's paths compiled in and finds nothing there.
+_SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+)
+
+
+class Pool:
+    """Connections to any number of hosts, kept alive and shared by all threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._timeout = urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout)
+        self._managers: dict[tuple[str, str], urllib3.PoolManager] = {}
+        self._lock = threading.Lock()
+
+    def send(self, request: Request) -> Response:
+        """One exchange; the body of the answer stays on the connection until it is read or closed."""
+        headers = {
+            "user-agent": f"packhorse/{__version__}",
+            "accept-encoding": "identity",  # a digest is of the bytes as stored: nobody may recode them
+            **request.headers,
+        }
+        body = request.body() if callable(request.body) else request.body
+        if request.length is not None:
+            headers["content-length"] = str(request.length)
+        with self._failures(request.url):
+            raw = self._manager(request.url).urlopen(
+                request.method,
+                request.url,
+                body=body,
+                headers=headers,
+                timeout=self._timeout,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        return Response(
+            status=raw.status,
+            headers={name.lower(): value for name, value in raw.headers.items()},
+            body=self._body(raw, request.url),
+            url=request.url,
+            close=lambda: _finish(raw),
+        )
+
+    def _body(self, raw: urllib3.BaseHTTPResponse, url: str) -> Iterator[bytes]:
+        with self._failures(url):
+            yield from raw.stream(_CHUNK, decode_content=False)
+
+    def _manager(self, url: str) -> urllib3.PoolManager:
+        key = split(url).scheme, self._settings.proxy_for(url)
+        with self._lock:
+            if key not in self._managers:
+                self._managers[key] = self._make_manager(*key)
+            return self._managers[key]
+
+    def _make_manager(self, scheme: str, proxy: str) -> urllib3.PoolManager:
+        trusted = trust(self._settings) if scheme == "https" else None
+        if not proxy:
+            return urllib3.PoolManager(maxsize=16, ssl_context=trusted)
+        parts, headers = urlsplit(proxy), None
+        if parts.scheme not in ("http", "https"):
+            raise InputError(
+                f"the proxy {host_of(proxy)} cannot be used",
+                why=f"it is spoken to by {parts.scheme}, which is not supported",
+                fix="set HTTPS_PROXY to the URL of an http or https proxy",
+            )
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            headers = urllib3.make_headers(proxy_basic_auth=pair)
+        return urllib3.ProxyManager(
+            proxy, maxsize=16, proxy_headers=headers, ssl_context=trusted, proxy_ssl_context=trusted
+        )
+
+    @contextmanager
+    def _failures(self, url: str) -> Iterator[None]:
+        """Turns what urllib3 and the layers below it raise into NetworkError."""
+        try:
+            yield
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
+            raise explained(error, url, self._settings) from error
+
+
+def connect() -> Client:
+    """A client for this machine's network, as the environment of this process describes it."""
+    return Client(Pool(Settings.from_environment(os.environ)))
+
+
+def trust(settings: Settings) -> ssl.SSLContext:
+    """The certificates to trust: the bundle that was named, else the system's. Raises InputError."""
+    bundle = settings.ca_bundle
+    if not bundle:
+        context = ssl.create_default_context()
+        if context.cert_store_stats()["x509_ca"] == 0:
+            for path in filter(os.path.exists, _SYSTEM_BUNDLES):
+                context.load_verify_locations(path)
+        return context
+    try:
+        if Path(bundle).is_dir():
+            return ssl.create_default_context(capath=bundle)
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:  # ssl.SSLError is one
+        raise InputError(
+            f"the certificate bundle {bundle} cannot be read",
+            why=f"{error.strerror or error} ({settings.ca_variable} names it)",
+            fix=f"name a PEM file of certificates, or unset {settings.ca_variable} to trust the system's",
+        ) from error
+
+
+def _finish(raw: urllib3.BaseHTTPResponse) -> None:
+    """Ends an answer that may be half read: the connection is kept where that costs little."""
+    if raw.length_remaining is not None and raw.length_remaining <= _WORTH_DRAINING:
+        raw.drain_conn()
+    else:
+        raw.close()

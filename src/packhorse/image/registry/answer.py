@@ -1,0 +1,59 @@
+"""④ What a registry's refusals mean, in words (distribution-spec, "Error Codes").
+
+Called by the other files of `image.registry`.
+"""
+
+from __future__ import annotations
+
+from packhorse.base.http.message import Response, host_of
+from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
+from packhorse.image.wire import Node
+
+_LIMIT = 64 * 1024  # bytes of an error document; some registries answer with a page of HTML
+_SHOWN = 500  # characters of it that a message may hold
+
+
+def refusal(response: Response, doing: str) -> RegistryError | NotFoundError:
+    """The error for an answer that is no success; `doing` completes "could not". Reads and closes the
+    answer."""
+    host, status = host_of(response.url), response.status
+    said = _said(response)
+    what = f"could not {doing}"
+    if status == 404:
+        return NotFoundError(what, why=said or f"{host} does not have it")
+    if status in (401, 403):
+        return RegistryError(
+            what,
+            why=f"{host} does not allow it: {said or status}",
+            fix=f"check the name; if it is right and not public, log in to {host}",
+            status=status,
+        )
+    if status == 429:
+        wait = response.header("retry-after")
+        return RegistryError(
+            what,
+            why=f"{host} has had too many requests: {said or status}",
+            fix=f"wait{f' {wait} seconds' if wait.isdecimal() else ''}, or log in to have a higher limit",
+            status=status,
+        )
+    fix = "try again later" if status >= 500 else ""
+    return RegistryError(what, why=f"{host} answered with status {status}: {said}", fix=fix, status=status)
+
+
+def clean(text: str) -> str:
+    """Text from the network, fit for a terminal: one line, printable, of bounded length."""
+    line = "".join(c if c.isprintable() else " " for c in text[: 4 * _SHOWN])
+    return " ".join(line.split())[:_SHOWN]
+
+
+def _said(response: Response) -> str:
+    """The messages of an error document, or the beginning of what came in its place."""
+    try:
+        raw = response.read(_LIMIT)
+    except NetworkError:
+        return ""  # the status says the most important
+    try:
+        entries = Node.parse(raw, "answer").nodes("errors")
+        return clean("; ".join(f"{entry.text('message')} ({entry.text('code')})" for entry in entries))
+    except FormatError:
+        return "" if "html" in response.header("content-type") else clean(raw.decode(errors="replace"))

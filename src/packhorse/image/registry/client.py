@@ -1,0 +1,201 @@
+"""④ One registry, spoken to by the OCI distribution specification: what is under a name, and the bytes of
+blobs.
+
+Called by `image.registry.place`. Everything that comes is held against its digest and size while it streams.
+Who we are is `auth`'s, bringing blobs there is `upload`'s, sockets are `base.http`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+from packhorse.base.digest import Digest
+from packhorse.base.http.client import Client
+from packhorse.base.http.message import BrokenConnection, Request, Response, is_loopback, origin, split
+from packhorse.errors import FormatError, NotFoundError, RegistryError
+from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Index, Manifest
+from packhorse.image.reference import DEFAULT_REGISTRY
+from packhorse.image.registry.answer import refusal
+from packhorse.image.registry.auth import Authorizer, Credentials
+from packhorse.image.wire import MANIFEST_LIMIT, Node
+
+# Docker's registry is called by one name and answers by another.
+_HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
+_ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
+
+PATIENCE = 5
+"""How often a blob's download is taken up again within one mebibyte of it."""
+
+_PROGRESS = 1 << 20
+_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+
+
+class Registry:
+    """One registry host; usable from several threads at once.
+
+    `repository` is always a repository's full name there, `library/debian`. Raises NetworkError
+    (RegistryError where the registry said no), NotFoundError and FormatError (what came is not what was
+    named).
+    """
+
+    def __init__(self, host: str, http: Client, *, credentials: Credentials | None = None) -> None:
+        where = _HOSTS.get(host, host)
+        scheme = "http" if is_loopback(split(f"//{where}").hostname or "") else "https"
+        self.host = host
+        self._base = f"{scheme}://{where}"
+        self._http = http
+        self._authorizer = Authorizer(credentials)
+
+    def url(self, repository: str, rest: str) -> str:
+        """The address of something in a repository: `blobs/<digest>`, `manifests/<tag>`."""
+        return f"{self._base}/v2/{repository}/{rest}"
+
+    def exchange(self, request: Request, scope: str) -> Response:
+        """The answer to a request, after whatever authorization it took; any status. `scope` as for
+        `Authorizer`.
+
+        A request to another server, where a registry said to upload to, is sent without authorization.
+        """
+        if origin(request.url) != origin(self._base):
+            return self._http.send(request)
+        flow = self._authorizer.flow(request, scope)
+        outgoing = next(flow)
+        while True:
+            response = self._http.send(outgoing)
+            try:
+                outgoing = flow.send(response)
+            except StopIteration:
+                return response
+
+    def resolve(self, repository: str, identifier: str) -> Descriptor | None:
+        """What a tag or digest stands for now, without reading it; None when there is no such thing."""
+        request = Request("HEAD", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
+        with self.exchange(request, pull(repository)) as response:
+            if response.status == 404:
+                return None
+            told, length = response.header("docker-content-digest"), response.header("content-length")
+            if response.status == 200 and told and length.isdecimal():
+                digest = Digest.parse(told)
+                _require_same(digest, identifier, self._name(repository, identifier))
+                return Descriptor(_media_type(response), digest, int(length))
+            if response.status not in (200, 405):
+                raise refusal(response, f"look up {self._name(repository, identifier)}")
+        try:
+            found = self.manifest(repository, identifier)
+            return Descriptor(found.media_type, found.digest, len(found.raw))
+        except NotFoundError:
+            return None
+
+    def manifest(self, repository: str, identifier: str) -> Manifest | Index:
+        """The manifest or index under a tag or digest."""
+        name = self._name(repository, identifier)
+        request = Request("GET", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
+        with self.exchange(request, pull(repository)) as response:
+            if response.status != 200:
+                raise refusal(response, f"read {name}")
+            raw = response.read(MANIFEST_LIMIT)
+        digest = Digest.of(raw)
+        _require_same(digest, identifier, name)
+        _require_same(digest, response.header("docker-content-digest"), name)
+        told = _media_type(response)
+        media_type = told or Node.parse(raw, name).media_type("mediaType")
+        return Index.parse(raw, told) if media_type in INDEXES else Manifest.parse(raw, told)
+
+    def has_blob(self, repository: str, digest: Digest, scope: str) -> bool:
+        """Whether a repository has a blob."""
+        with self.exchange(Request("HEAD", self.url(repository, f"blobs/{digest}")), scope) as response:
+            if response.status not in (200, 404):
+                raise refusal(response, f"look up a blob of {self.host}/{repository}")
+            return response.status == 200
+
+    def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
+        """The bytes of a blob, taken up where they broke off when a connection is cut.
+
+        They are verified as they pass: the end is reached only if digest and size are right.
+        """
+        hasher, offset = hashlib.sha256(), 0
+        cuts, renewed_at = 0, 0
+        while offset < blob.size:
+            with self._open(repository, blob, offset) as response:
+                try:
+                    for chunk in _after(response, offset):
+                        offset += len(chunk)
+                        if offset > blob.size:
+                            raise FormatError(
+                                f"{_named(blob)} is too long", why=f"more than {blob.size} bytes"
+                            )
+                        hasher.update(chunk)
+                        yield chunk
+                    break
+                except BrokenConnection:
+                    if offset - renewed_at >= _PROGRESS:
+                        cuts, renewed_at = 0, offset
+                    cuts += 1
+                    if cuts > PATIENCE:
+                        raise
+        if offset != blob.size:
+            raise FormatError(f"{_named(blob)} is too short", why=f"{offset} bytes instead of {blob.size}")
+        _require_same(Digest(hasher.hexdigest()), str(blob.digest), _named(blob))
+
+    def _open(self, repository: str, blob: Descriptor, offset: int) -> Response:
+        headers = {"range": f"bytes={offset}-"} if offset else {}
+        request = Request("GET", self.url(repository, f"blobs/{blob.digest}"), headers)
+        response = self.exchange(request, pull(repository))
+        if response.status not in ((200, 206) if offset else (200,)):
+            raise refusal(response, f"read {_named(blob)} of {self.host}/{repository}")
+        length, expected = response.header("content-length"), blob.size - _start(response)
+        if length.isdecimal() and int(length) != expected:
+            response.close()
+            raise FormatError(
+                f"{_named(blob)} has the wrong length",
+                why=f"{self.host} has {length} bytes of it where the manifest says {expected}",
+            )
+        return response
+
+    def _name(self, repository: str, identifier: str) -> str:
+        return f"{self.host}/{repository}{'@' if ':' in identifier else ':'}{identifier}"
+
+
+def pull(repository: str) -> str:
+    """The scope of a token to read a repository."""
+    return f"repository:{repository}:pull"
+
+
+def push(repository: str) -> str:
+    """The scope of a token to read and write a repository."""
+    return f"repository:{repository}:pull,push"
+
+
+def _named(blob: Descriptor) -> str:
+    return f"blob {blob.digest.short}"
+
+
+def _media_type(response: Response) -> str:
+    """The media type that came with a manifest, "" where a registry says nothing of use."""
+    media_type = response.header("content-type").partition(";")[0].strip().lower()
+    return media_type if media_type in MANIFESTS | INDEXES else ""
+
+
+def _start(response: Response) -> int:
+    """The offset at which an answer begins (RFC 9110 14.4): a server may ignore that a range was asked
+    for."""
+    match = _RANGE.fullmatch(response.header("content-range"))
+    return int(match[1]) if response.status == 206 and match else 0
+
+
+def _after(response: Response, offset: int) -> Iterator[bytes]:
+    """The bytes of a blob from `offset` on."""
+    surplus = offset - _start(response)
+    if surplus < 0:
+        raise RegistryError("a download cannot be taken up again", why="another range came than asked for")
+    for chunk in response.chunks():
+        yield chunk[surplus:]
+        surplus = max(0, surplus - len(chunk))
+
+
+def _require_same(digest: Digest, told: str, name: str) -> None:
+    """Holds a digest against one that was told, where one was (a tag is not)."""
+    if told.startswith("sha256:") and told != str(digest):
+        raise FormatError(f"{name} is not what it is said to be", why=f"its digest is {digest}, not {told}")
