@@ -36,8 +36,8 @@ def dumps(value: object) -> bytes:
     """`value` as compact JSON with `<`, `>`, `&`, U+2028 and U+2029 escaped.
 
     Takes None, bool, int, float, str, list, tuple, dict, `Sorted` and the date and time types of tomllib. A
-    byte that surrogateescape carried in a string becomes `\\ufffd`. Raises FormatError for an integer that does
-    not fit 64 bits and for a float that is not finite; TypeError for any other type.
+    byte that surrogateescape carried in a string becomes `\\ufffd`. Raises FormatError for an integer
+    that does not fit 64 bits and for a float that is not finite; TypeError for any other type.
     """
     return _text(value).encode()
 

@@ -17,11 +17,12 @@ from packhorse.errors import TreeError
 
 
 class Kind(Enum):
-    """What an entry is. `OTHER` is a socket, FIFO or device: it is listed, and never opened."""
+    """What an entry is. A FIFO and `OTHER`, a socket or device, are listed and never opened."""
 
     DIRECTORY = "directory"
     FILE = "file"
     LINK = "link"
+    FIFO = "fifo"
     OTHER = "other"
 
 

@@ -1,0 +1,191 @@
+"""③ Layer entries as uncompressed tar bytes, the same bytes as Go's archive/tar writes for the reference.
+
+Called by lifecycle (export, cache) and store. A header is USTAR where everything fits it and PAX otherwise;
+every entry is dated 1980-01-01T00:00:01Z and names no user; the end is two zero blocks, without further
+padding. Where entries come from is `layers.tree`'s; reading tars that others made is `layers.untar`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+
+from packhorse.base.digest import Digest
+from packhorse.base.tree import Kind
+from packhorse.errors import FormatError, TreeError
+from packhorse.layers.tree import TarEntry
+
+CHUNK = 1 << 20
+"""The most bytes in one piece of a stream."""
+
+_BLOCK = 512
+_FIELD = 100  # bytes for a name or link target in a USTAR header
+_PREFIX = 155  # bytes for the leading directories of a longer name
+_ID_LIMIT = 1 << 21  # seven octal digits
+_SIZE_LIMIT = 1 << 33  # eleven octal digits
+_TYPES = {Kind.FILE: b"0", Kind.LINK: b"2", Kind.DIRECTORY: b"5", Kind.FIFO: b"6"}
+_MTIME = b"%011o" % 315532801  # 1980-01-01T00:00:01Z
+_USTAR = b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2  # no user and group name, device 0/0 in digits
+_PAX = b"ustar\x0000" + bytes(80)  # Go leaves the device of an extended header empty
+
+
+def stream(entries: Iterable[TarEntry]) -> Iterator[bytes]:
+    """The tar of `entries`, in chunks of at most 1 MiB.
+
+    Raises TreeError for a file that has another size than its entry says, FormatError for a name with a NUL.
+    """
+    parts: list[bytes] = []
+    length = 0
+    for piece in _pieces(entries):
+        if length + len(piece) > CHUNK:
+            yield b"".join(parts)
+            parts.clear()
+            length = 0
+        parts.append(piece)
+        length += len(piece)
+    yield b"".join(parts)
+
+
+def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
+    """The digest of all `chunks`, a layer's diff ID when they are its tar, and their length in bytes."""
+    total = hashlib.sha256()
+    size = 0
+    for chunk in chunks:
+        total.update(chunk)
+        size += len(chunk)
+    return Digest(total.hexdigest()), size
+
+
+def _pieces(entries: Iterable[TarEntry]) -> Iterator[bytes]:
+    for entry in entries:
+        yield header(entry)
+        if entry.open is not None:
+            yield from _content(entry, entry.open)
+            yield bytes(-entry.size % _BLOCK)
+    yield bytes(2 * _BLOCK)
+
+
+def _content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
+    """The bytes of a file. One more than are left is asked for, so growth is seen without another read."""
+    left = entry.size
+    with start() as file:
+        asked = got = 1
+        while got == asked:
+            asked = min(left + 1, CHUNK)
+            data = file.read(asked)
+            got = len(data)
+            left -= got
+            if left < 0:
+                raise _changed(entry, "grew")
+            yield data
+    if left:
+        raise _changed(entry, "shrank")
+
+
+def _changed(entry: TarEntry, verb: str) -> TreeError:
+    return TreeError(
+        f"{entry.name} {verb} while it was read",
+        why=f"it had {entry.size} bytes when the layer was listed",
+        fix="Make sure that no process writes to it any more when the build ends, then build again.",
+    )
+
+
+def header(entry: TarEntry) -> bytes:
+    """The header blocks of `entry`: one, or with an extended header before it three or more.
+
+    Raises FormatError for a name or link target with a NUL.
+    """
+    name = entry.name.encode("utf-8", "surrogateescape")
+    link = entry.link.encode("utf-8", "surrogateescape")
+    if b"\x00" in name or b"\x00" in link:
+        raise FormatError(f"{entry.name!r} cannot be put into a layer", why="its name or target has a NUL")
+    fits = (
+        len(link) <= _FIELD and entry.uid < _ID_LIMIT and entry.gid < _ID_LIMIT and entry.size < _SIZE_LIMIT
+    )
+    if fits and link.isascii() and name.isascii():
+        if len(name) <= _FIELD:
+            return _main(entry, name, link, b"")
+        split = _split(name)
+        if split is not None:
+            return _main(entry, split[1], link, split[0])
+    return _extended(entry, name, link) + _main(entry, _cut(name), _cut(link), b"")
+
+
+def _main(entry: TarEntry, name: bytes, link: bytes, prefix: bytes) -> bytes:
+    numbers = b"%07o\x00%07o\x00%07o\x00%011o\x00%b\x00" % (
+        entry.mode & 0o7777,
+        entry.uid if entry.uid < _ID_LIMIT else 0,
+        entry.gid if entry.gid < _ID_LIMIT else 0,
+        entry.size if entry.size < _SIZE_LIMIT else 0,
+        _MTIME,
+    )
+    return _block(name, numbers, _TYPES[entry.kind], link, _USTAR, prefix)
+
+
+def _block(name: bytes, numbers: bytes, flag: bytes, link: bytes, fixed: bytes, prefix: bytes) -> bytes:
+    # POSIX sums the header with its checksum taken as eight spaces; padding is zero and need not be summed.
+    checksum = sum(name) + sum(numbers) + 8 * 0x20 + flag[0] + sum(link) + sum(fixed) + sum(prefix)
+    head = b"%b%b%06o\x00 %b%b" % (
+        name.ljust(_FIELD, b"\x00"),
+        numbers,
+        checksum,
+        flag,
+        link.ljust(_FIELD, b"\x00"),
+    )
+    return (head + fixed + prefix).ljust(_BLOCK, b"\x00")
+
+
+def _split(name: bytes) -> tuple[bytes, bytes] | None:
+    """A long `name` cut at the last slash with at most 155 bytes before it, if 100 then hold the rest."""
+    prefix, slash, rest = name[: _PREFIX + 1].rpartition(b"/")
+    rest += name[_PREFIX + 1 :]
+    if not slash or not prefix or not 0 < len(rest) <= _FIELD:
+        return None
+    return prefix, rest
+
+
+def _extended(entry: TarEntry, name: bytes, link: bytes) -> bytes:
+    """The PAX header with what USTAR cannot say; its own name only helps readers that do not know it."""
+    records = []
+    if entry.gid >= _ID_LIMIT:
+        records.append((b"gid", b"%d" % entry.gid))
+    if len(link) > _FIELD or not link.isascii():
+        records.append((b"linkpath", link))
+    if len(name) > _FIELD or not name.isascii():
+        records.append((b"path", name))
+    if entry.size >= _SIZE_LIMIT:
+        records.append((b"size", b"%d" % entry.size))
+    if entry.uid >= _ID_LIMIT:
+        records.append((b"uid", b"%d" % entry.uid))
+    data = b"".join(_record(key, value) for key, value in records)
+    above, _, last = name.rpartition(b"/")
+    label = _ascii(above + b"/PaxHeaders.0/" + last)[:_FIELD].rstrip(b"/")
+    numbers = b"%07o\x00%07o\x00%07o\x00%011o\x00%011o\x00" % (0, 0, 0, len(data), 0)
+    block = _block(label, numbers, b"x", b"", _PAX, b"")
+    return block + data + bytes(-len(data) % _BLOCK)
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """A PAX record: its length in decimal, counting those digits too, then key and value."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    if length != rest + len(str(length)):
+        length = rest + len(str(length))
+    return b"%d %b=%b\n" % (length, key, value)
+
+
+def _ascii(text: bytes) -> bytes:
+    return text if text.isascii() else bytes(byte for byte in text if byte < 0x80)
+
+
+def _cut(text: bytes) -> bytes:
+    """What the main header keeps of a name that a PAX record has whole.
+
+    Where the cut falls on a slash, Go ends the name before it: old readers would take it for a directory's.
+    """
+    text = _ascii(text)
+    field = bytearray(text[:_FIELD])
+    if len(text) > _FIELD and field.endswith(b"/"):
+        field[len(field[:-1].rstrip(b"/"))] = 0
+    return bytes(field)

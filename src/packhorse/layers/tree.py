@@ -1,0 +1,112 @@
+"""③ Directories as the entries of a layer, in the order and with the owners that the reference gives them.
+
+Called by lifecycle's export and cache; `layers.tar` turns the entries into bytes. Entries above a layer's
+directory and those of the launcher layers are made by the caller (`TarEntry.directory` and its siblings),
+never from stat: what the host has there must not reach a digest (reference: lifecycle v0.21 `layers/`,
+`archive/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO, Self
+
+from packhorse.base.tree import Kind, Node, TreeView
+from packhorse.errors import TreeError
+
+Found = tuple[str, Node]
+"""A path below some directory ("" for itself), and the entry there."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarEntry:
+    """One entry of a layer. `name` is absolute, without a trailing slash even for a directory.
+
+    `mode` has the twelve permission bits. `size`, in bytes, and `open`, which starts a pass over that many
+    bytes, are a file's; `link` is a link's target. Text is decoded with surrogateescape.
+    """
+
+    name: str
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    size: int = 0
+    link: str = ""
+    open: Callable[[], BinaryIO] | None = None
+
+    @classmethod
+    def directory(cls, name: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Self:
+        """A directory that no tree has, such as a parent of a layer."""
+        return cls(name, Kind.DIRECTORY, mode, uid, gid)
+
+    @classmethod
+    def symlink(cls, name: str, target: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Self:
+        """A link that no tree has."""
+        return cls(name, Kind.LINK, mode, uid, gid, link=target)
+
+    @classmethod
+    def file(cls, name: str, size: int, open: Callable[[], BinaryIO], *, mode: int = 0o755) -> Self:
+        """A file of root's that comes from elsewhere, such as the launcher."""
+        return cls(name, Kind.FILE, mode, 0, 0, size=size, open=open)
+
+
+def directory(
+    view: TreeView, path: str, *, uid: int, gid: int, parents: Sequence[TarEntry] = ()
+) -> Iterator[TarEntry]:
+    """The layer made of the directory `path`: `parents`, then the directory and all below it, of one owner.
+
+    An entry whose name is among `parents` is written once, as it is there. Sockets and devices are left out.
+    Raises TreeError when `path` is not a directory.
+    """
+    yield from parents
+    yield from _entries(view, path, _walk(view, path), uid=uid, gid=gid, parents=parents)
+
+
+def selection(
+    view: TreeView, path: str, found: Sequence[Found], *, uid: int, gid: int, parents: Sequence[TarEntry] = ()
+) -> Iterator[TarEntry]:
+    """The layer made of what was `found` below `path`, and no more: `parents`, then the rest in its order.
+
+    It is empty, without even `parents`, when nothing was found (B-085). Owners and doubles as in `directory`.
+    """
+    if found:
+        yield from parents
+    yield from _entries(view, path, found, uid=uid, gid=gid, parents=parents)
+
+
+def _walk(view: TreeView, path: str) -> Iterator[Found]:
+    """Everything from `path` down: a directory before its entries, those in byte order, no link followed."""
+    top = view.stat(path)
+    if top is None or top.kind is not Kind.DIRECTORY:
+        raise TreeError(f"{path} is not a directory", why="a layer is made of a directory")
+    stack = [("", top)]
+    while stack:
+        here, node = stack.pop()
+        yield here, node
+        if node.kind is Kind.DIRECTORY:
+            prefix = f"{here}/" if here else ""
+            stack += ((prefix + child.name, child) for child in reversed(view.list(_join(path, here))))
+
+
+def _join(path: str, below: str) -> str:
+    return f"{path}/{below}" if below else path
+
+
+def _entries(
+    view: TreeView, path: str, found: Iterable[Found], *, uid: int, gid: int, parents: Sequence[TarEntry]
+) -> Iterator[TarEntry]:
+    written = {parent.name for parent in parents}
+    for below, node in found:
+        name = _join(path, below)
+        if name in written:
+            continue
+        match node.kind:
+            case Kind.FILE:
+                yield TarEntry(name, Kind.FILE, node.mode, uid, gid, node.size, open=partial(view.open, name))
+            case Kind.LINK:
+                yield TarEntry(name, Kind.LINK, node.mode, uid, gid, link=view.readlink(name))
+            case Kind.DIRECTORY | Kind.FIFO:
+                yield TarEntry(name, node.kind, node.mode, uid, gid)
