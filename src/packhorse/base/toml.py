@@ -18,7 +18,9 @@ LIMIT = 1 << 20
 """The largest TOML file read, in bytes."""
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?")
-_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_KEY = re.compile(
+    r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
+)
 _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 Path = tuple[str | int, ...]
@@ -38,7 +40,9 @@ class Table:
     def read(cls, data: bytes, source: str) -> Self:
         """Parses a whole file; raises InputError with the line for text that is not TOML, or is over 1 MiB."""
         if len(data) > LIMIT:
-            raise InputError(f"{source} is too large", why=f"it has {len(data)} bytes, at most {LIMIT} are read")
+            raise InputError(
+                f"{source} is too large", why=f"it has {len(data)} bytes, at most {LIMIT} are read"
+            )
         try:
             text = data.decode()
             values = tomllib.loads(text)

@@ -49,7 +49,9 @@ def with_files(env: Env, files: Collection[EnvFile], *, default_action: str = "o
     `<build-config>/env` (P-166).
     """
     # The reference looks for .delim in the same directory only (V10).
-    delims = {name: file.content for file in files for name, action in [_split(file.name)] if action == "delim"}
+    delims = {
+        name: file.content for file in files for name, action in [_split(file.name)] if action == "delim"
+    }
     result = dict(env)
     for file in sorted(files, key=lambda file: os.fsencode(file.name)):
         name, action = _split(file.name)

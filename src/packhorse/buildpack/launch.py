@@ -17,12 +17,13 @@ _PROCESS_TYPE = re.compile(r"[A-Za-z0-9._-]+")
 class Process:
     """A process type an image can start; always executed directly, without a shell (B-136, B-137).
 
-    `command` holds the executable and arguments a user cannot replace, `args` those a user can.
+    `command` holds the executable and arguments a user cannot replace, `args` those a user can; None, where the key is
+    absent, reads otherwise than an empty list in the image's label.
     """
 
     type: str
     command: tuple[str, ...]
-    args: tuple[str, ...] = ()
+    args: tuple[str, ...] | None = None
     default: bool = False
     working_dir: str = ""
     exec_env: tuple[str, ...] = ()
@@ -41,7 +42,9 @@ class LaunchToml:
     def parse(cls, data: bytes, source: str, *, api: BuildpackApi, owner: str) -> Self:
         """Reads the launch.toml that buildpack `owner` wrote; raises InputError with every issue in it."""
         top = Table.read(data, source)
-        labels = tuple((entry.text("key", required=True), entry.text("value")) for entry in top.tables("labels"))
+        labels = tuple(
+            (entry.text("key", required=True), entry.text("value")) for entry in top.tables("labels")
+        )
         processes = tuple(_process(entry, api=api, owner=owner) for entry in top.tables("processes"))
         slices = tuple(entry.texts("paths") for entry in top.tables("slices"))
         if sum(process.default for process in processes) > 1:
@@ -88,14 +91,16 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
     if kind and not _PROCESS_TYPE.fullmatch(kind):
         entry.issue(f"process type {kind!r} may have letters, digits, '.', '_' and '-' only", "type")  # B-135
     if entry.has("direct"):
-        entry.issue("direct is no key of a process from Buildpack API 0.9 on: every process is direct", "direct")
+        entry.issue(
+            "direct is no key of a process from Buildpack API 0.9 on: every process is direct", "direct"
+        )
     command = entry.texts("command")
     if not command:
         entry.issue(f"process {kind!r} has no command")
     return Process(
         type=kind,
         command=command,
-        args=entry.texts("args"),
+        args=entry.texts("args") if entry.has("args") else None,
         default=entry.flag("default"),
         working_dir=entry.text("working-dir"),
         exec_env=entry.texts("exec-env") if api.has(EXEC_ENV) else (),

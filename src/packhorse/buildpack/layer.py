@@ -53,4 +53,7 @@ class LayerToml:
 
 def gotoml_map(values: Mapping[str, Any]) -> dict[str, Any]:
     """A buildpack's own table, keys in the order Go writes a map's: sorted."""
-    return {key: gotoml_map(value) if isinstance(value, Mapping) else value for key, value in sorted(values.items())}
+    return {
+        key: gotoml_map(value) if isinstance(value, Mapping) else value
+        for key, value in sorted(values.items())
+    }

@@ -67,6 +67,9 @@ def _section(table: Table) -> Section:
     for entry in table.tables("requires"):
         if entry.has("version"):
             # Removed from the format; the reference refuses it in every API (B-158).
-            entry.issue("requires.version is not a key of a build plan; put the version into requires.metadata", "version")
+            entry.issue(
+                "requires.version is not a key of a build plan; put the version into requires.metadata",
+                "version",
+            )
         requires.append(Require(entry.text("name", required=True), entry.mapping("metadata")))
     return Section(provides, tuple(requires))

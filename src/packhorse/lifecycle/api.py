@@ -26,7 +26,8 @@ class PlatformApi:
         api = cls(int(match[1]), int(match[2])) if match else None
         if api is None or api not in SUPPORTED:
             raise PlatformApiError(
-                f"Platform API {text!r} is not supported", why=f"supported are {', '.join(map(str, SUPPORTED))}"
+                f"Platform API {text!r} is not supported",
+                why=f"supported are {', '.join(map(str, SUPPORTED))}",
             )
         return api
 

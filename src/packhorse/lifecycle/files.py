@@ -16,8 +16,7 @@ def metadata_toml(built: Built) -> bytes:
     value["buildpacks"] = [_member(member) for member in built.group]
     if built.labels:
         value["labels"] = [{"key": key, "value": text} for key, text in built.labels]
-    if built.processes:
-        value["processes"] = [_process(process) for process in built.processes]
+    value["processes"] = [_process(process) for process in built.processes]
     if built.slices:
         value["slices"] = [{"paths": list(paths)} for paths in built.slices]
     return gotoml.dumps(value)
@@ -35,18 +34,15 @@ def report_toml(tags: tuple[str, ...], receipt: Receipt) -> bytes:
 
 
 def _member(member: Member) -> dict[str, object]:
-    value = {"id": member.ref.id, "version": member.ref.version, "api": member.api}
+    value: dict[str, object] = {"id": member.ref.id, "version": member.ref.version, "api": member.api}
     return value | ({"homepage": member.homepage} if member.homepage else {})
 
 
 def _process(process: Process) -> dict[str, object]:
-    value: dict[str, object] = {
-        "type": process.type,
-        "command": list(process.command),
-        "args": list(process.args),
-        "direct": True,
-        "buildpack-id": process.buildpack_id,
-    }
+    value: dict[str, object] = {"type": process.type, "command": list(process.command)}
+    if process.args is not None:
+        value["args"] = list(process.args)
+    value |= {"direct": True, "buildpack-id": process.buildpack_id}
     if process.working_dir:
         value["working-dir"] = process.working_dir
     if process.exec_env:

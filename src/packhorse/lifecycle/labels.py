@@ -32,7 +32,13 @@ class LayerRecord:
     def encode(self) -> dict[str, object]:
         """The JSON object, fields in Go's order."""
         data = gojson.Sorted(self.data) if self.data is not None else None
-        return {"sha": self.sha, "data": data, "build": self.build, "launch": self.launch, "cache": self.cache}
+        return {
+            "sha": self.sha,
+            "data": data,
+            "build": self.build,
+            "launch": self.launch,
+            "cache": self.cache,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +129,28 @@ class LayersMetadata:
 
     def cache(self) -> bytes:
         """The metadata of a cache (lifecycle.md 2.12)."""
-        value = {"sbom": {"sha": self.sbom}, "buildpacks": [record.encode() for record in self.buildpacks] or None}
+        value = {
+            "sbom": {"sha": self.sbom},
+            "buildpacks": [record.encode() for record in self.buildpacks] or None,
+        }
         return gojson.dumps(value)
 
 
 def build_label(
-    group: Sequence[Mapping[str, str]], launcher: Mapping[str, str], processes: Sequence[Process], default: str
+    group: Sequence[Mapping[str, str]],
+    launcher: Mapping[str, str],
+    processes: Sequence[Process],
+    default: str,
 ) -> str:
     """io.buildpacks.build.metadata. `group` has id, version, homepage; `launcher` has version, repository, commit."""
-    buildpacks = [{key: value for key, value in member.items() if value or key != "homepage"} for member in group]
+    buildpacks = [
+        {key: value for key, value in member.items() if value or key != "homepage"} for member in group
+    ]
     source = {"git": {"repository": launcher["repository"], "commit": launcher["commit"]}}
     value: dict[str, object] = {
         "buildpacks": buildpacks or None,
         "launcher": {"version": launcher["version"], "source": source},
-        "processes": [_process(process) for process in processes] or None,
+        "processes": [_process(process) for process in processes],
     }
     if default:
         value["buildpack-default-process-type"] = default
@@ -150,7 +164,12 @@ def project_label(project: Mapping[str, Any]) -> str:
         return "{}"
     fields = {key: source[key] for key in ("type", "version", "metadata") if source.get(key)}
     return gojson.dumps(
-        {"source": {key: gojson.Sorted(value) if isinstance(value, Mapping) else value for key, value in fields.items()}}
+        {
+            "source": {
+                key: gojson.Sorted(value) if isinstance(value, Mapping) else value
+                for key, value in fields.items()
+            }
+        }
     ).decode()
 
 
@@ -158,7 +177,7 @@ def _process(process: Process) -> dict[str, object]:
     value: dict[str, object] = {
         "type": process.type,
         "command": list(process.command),
-        "args": list(process.args) or None,
+        "args": None if process.args is None else list(process.args),
         "direct": True,
         "buildpackID": process.buildpack_id,
     }

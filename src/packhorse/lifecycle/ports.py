@@ -59,3 +59,23 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since some fixed moment, never going back."""
         ...
+
+
+class Observer(Protocol):
+    """Is told what happens, for people; nothing it does changes a result."""
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """A phase begins; it ends with the context."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line worth reading."""
+        ...
+
+    def detail(self, text: str) -> None:
+        """One line for those who asked for more."""
+        ...
+
+    def output(self, source: str, data: bytes) -> None:
+        """What the buildpack `source` wrote, as it comes; hostile bytes."""
+        ...

@@ -30,7 +30,8 @@ def _fits(declared: BuildpackTarget, target: Target) -> bool:
 
 def _distro_fits(declared: Sequence[Distro], distro: Distro | None) -> bool:
     return distro is not None and any(
-        _same_or_empty(one.name, distro.name) and _same_or_empty(one.version, distro.version) for one in declared
+        _same_or_empty(one.name, distro.name) and _same_or_empty(one.version, distro.version)
+        for one in declared
     )
 
 

@@ -32,7 +32,9 @@ def _order(
         yield from _group(rest, (), done, lookup, inside[:-1])
 
 
-def _group(group: Group, rest: Group, done: Group, lookup: Lookup, inside: tuple[str, ...]) -> Iterator[Group]:
+def _group(
+    group: Group, rest: Group, done: Group, lookup: Lookup, inside: tuple[str, ...]
+) -> Iterator[Group]:
     elements = group + rest
     for index, ref in enumerate(elements):
         if any(ref.id == other.id for other in done):

@@ -120,6 +120,10 @@ def _first_misfit(dependencies: dict[str, _Dependency]) -> tuple[_Candidate, str
     """A requirement nobody meets (B-029, B-032) before a provision nobody uses (B-028, B-030), required ones first."""
     misfits = [
         *((candidate, f"requires {name}") for name, one in dependencies.items() for candidate in one.unmet),
-        *((candidate, f"provides unused {name}") for name, one in dependencies.items() for candidate in one.unused),
+        *(
+            (candidate, f"provides unused {name}")
+            for name, one in dependencies.items()
+            for candidate in one.unused
+        ),
     ]
     return min(misfits, key=lambda misfit: misfit[0].optional, default=None)

@@ -1,0 +1,152 @@
+"""③ Divides an application directory into slices (buildpack.md "Slices", B-081 to B-086).
+
+Called by lifecycle.export. Which entries are in which layer is decided here; their bytes are `layers.tar`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from packhorse.base.tree import Kind, Node, TreeView
+from packhorse.errors import FormatError
+from packhorse.layers.tree import Found
+
+Glob = str
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The entries of one layer, in byte order of their paths; none for a slice that matched nothing."""
+
+    entries: tuple[Found, ...]
+
+
+def divide(view: TreeView, directory: str, slices: Sequence[Sequence[Glob]]) -> list[Slice]:
+    """One slice for each list of globs, and one, last, with everything that is left.
+
+    A directory that a glob matches brings all below it; a taken file brings the directories above it along.
+    Raises FormatError for a malformed glob.
+    """
+    tree = _Directory(view, directory)
+    divided = [tree.take([_compile(glob) for glob in globs]) for globs in slices]
+    return [*divided, tree.rest()]
+
+
+class _Directory:
+    def __init__(self, view: TreeView, directory: str) -> None:
+        root = view.stat(directory, follow=True)
+        if root is None or root.kind is not Kind.DIRECTORY:
+            raise FormatError(f"{directory} is no directory", why="so there is no application to export")
+        self._nodes: dict[str, Node] = {"": root}
+        self._children: dict[str, list[str]] = {"": []}
+        self._taken: set[str] = set()
+        for path, node in _walk(view, directory, ""):
+            self._nodes[path] = node
+            self._children[posixpath.dirname(path)].append(path)
+            if node.kind is Kind.DIRECTORY:
+                self._children[path] = []
+
+    def take(self, globs: Sequence[re.Pattern[str]]) -> Slice:
+        """The entries that match and are not taken yet, and the directories above them."""
+        taken: set[str] = set()
+        for path in self._nodes:
+            if path and any(glob.fullmatch(path) for glob in globs):
+                self._take(path, taken)
+        above = {parent for path in taken for parent in _parents(path)} - taken
+        # A directory whose children are all taken counts as taken itself; deepest first.
+        for path in sorted(above, key=lambda path: (path.count("/"), bool(path)), reverse=True):
+            if all(child in self._taken for child in self._children[path]):
+                self._taken.add(path)
+        return self._slice(taken | above)
+
+    def rest(self) -> Slice:
+        """Everything not taken yet."""
+        return self._slice(self._nodes.keys() - self._taken)
+
+    def _take(self, path: str, taken: set[str]) -> None:
+        waiting = [path]
+        while waiting:
+            here = waiting.pop()
+            if here not in self._taken:
+                self._taken.add(here)
+                taken.add(here)
+                waiting += self._children.get(here, ())
+
+    def _slice(self, paths: set[str]) -> Slice:
+        return Slice(tuple((path, self._nodes[path]) for path in sorted(paths, key=os.fsencode)))
+
+
+def _walk(view: TreeView, directory: str, prefix: str) -> Iterator[Found]:
+    for node in view.list(f"{directory}/{prefix}" if prefix else directory):
+        path = f"{prefix}/{node.name}" if prefix else node.name
+        yield path, node
+        if node.kind is Kind.DIRECTORY:
+            yield from _walk(view, directory, path)
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path:
+        path = posixpath.dirname(path)
+        yield path
+
+
+def _compile(glob: Glob) -> re.Pattern[str]:
+    """Go's filepath.Match (B-082) as a regular expression."""
+    pattern, index, end = "", 0, len(cleaned := posixpath.normpath(glob))
+    while index < end:
+        char = cleaned[index]
+        index += 1
+        if char == "*":
+            pattern += "[^/]*"
+        elif char == "?":
+            pattern += "[^/]"
+        elif char == "[":
+            piece, index = _class(cleaned, index, glob)
+            pattern += piece
+        elif char == "\\":
+            if index == end:
+                raise _malformed(glob)
+            pattern += re.escape(cleaned[index])
+            index += 1
+        else:
+            pattern += re.escape(char)
+    return re.compile(pattern, re.DOTALL)
+
+
+def _class(text: str, index: int, glob: Glob) -> tuple[str, int]:
+    """A bracket expression that begins before `index`: its regular expression, and where it ends."""
+    negated = text.startswith("^", index)
+    index += negated
+    ranges: list[str] = []
+    while not (ranges and text.startswith("]", index)):
+        low, index = _member(text, index, glob)
+        high = low
+        if text.startswith("-", index):
+            high, index = _member(text, index + 1, glob)
+        if low <= high:
+            ranges.append(f"{re.escape(low)}-{re.escape(high)}")
+        else:
+            ranges.append("")  # an empty range matches nothing, and is no error in Go
+    body = "".join(ranges)
+    if not body:
+        return ("." if negated else "(?!)"), index + 1
+    return f"[{'^' if negated else ''}{body}]", index + 1
+
+
+def _member(text: str, index: int, glob: Glob) -> tuple[str, int]:
+    if index < len(text) and text[index] not in "-]":
+        index += text[index] == "\\"
+        if index < len(text):
+            return text[index], index + 1
+    raise _malformed(glob)
+
+
+def _malformed(glob: Glob) -> FormatError:
+    return FormatError(
+        f"{glob!r} is not a path pattern",
+        why="a slice's paths follow Go's filepath.Match: * ? [class] and \\",
+    )

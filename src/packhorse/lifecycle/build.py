@@ -1,0 +1,177 @@
+"""② → ③ Runs every buildpack of the group and collects what it made (buildpack.md "Phase #3: Build"; lifecycle.md 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from packhorse.base.step import Result, Step
+from packhorse.base.target import Target
+from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
+from packhorse.buildpack.descriptor import Descriptor
+from packhorse.buildpack.launch import BuildToml, LaunchToml, Process
+from packhorse.buildpack.planfile import BuildpackPlan
+from packhorse.errors import BuildError, BuildpackFailed, TreeError
+from packhorse.lifecycle import sbom
+from packhorse.lifecycle.descriptors import Descriptors
+from packhorse.lifecycle.environment import for_buildpack, with_layer
+from packhorse.lifecycle.files import metadata_toml
+from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.layer_files import find_layers
+from packhorse.lifecycle.ports import Observer, Runner
+from packhorse.lifecycle.stages import Analyzed, Built, Detected, Member, Restored
+from packhorse.plan.resolve import PlanEntry
+
+_PLAN = "/tmp/cnb-buildpack-plan.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """What the buildpacks so far have made: the environment for the next one, and what is left of the plan."""
+
+    env: Mapping[str, str]
+    plan: tuple[PlanEntry, ...]
+    launches: tuple[LaunchToml, ...] = ()
+
+
+def build(
+    inputs: Inputs,
+    analyzed: Analyzed,
+    detected: Detected,
+    restored: Restored,
+    *,
+    runner: Runner,
+    observer: Observer,
+) -> Built:
+    """Runs the group in order; every buildpack sees the layers of those before it, and its own `restored` ones.
+
+    Raises BuildpackFailed when a bin/build ends with a non-zero status, BuildError for what cannot be used.
+    """
+    progress = _Progress(inputs.env, detected.plan)
+    with runner.open(Step(argv=(), scratch=True)) as base:
+        for member in detected.group:
+            observer.detail(
+                f"{member.ref} finds {_count(restored, inputs.layers_directory(member.ref))} kept layers"
+            )
+            progress = _Turn(inputs, analyzed.target, member, base.tree, runner, observer).take(progress)
+    processes, default = _merge(progress.launches, observer)
+    built = Built(
+        group=detected.group,
+        processes=processes,
+        default_process=default,
+        labels=tuple(label for launch in progress.launches for label in launch.labels),
+        slices=tuple(paths for launch in progress.launches for paths in launch.slices),
+    )
+    with runner.open(Step(argv=())) as room:
+        sbom.collect(inputs, detected.group, room.tree)
+        room.tree.write(f"{inputs.layers}/config/metadata.toml", metadata_toml(built))
+    return built
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One buildpack's bin/build: before, during and after."""
+
+    inputs: Inputs
+    target: Target
+    member: Member
+    base: TreeView
+    runner: Runner
+    observer: Observer
+
+    def take(self, progress: _Progress) -> _Progress:
+        """Runs it and adds what it made; between open and run the process is held, so both can use the tree."""
+        ref, inputs = self.member.ref, self.inputs
+        layers = inputs.layers_directory(ref)
+        descriptor = Descriptors(inputs, self.base).find(ref)
+        phase = {"CNB_BP_PLAN_PATH": _PLAN, "CNB_LAYERS_DIR": layers}
+        env = for_buildpack(inputs, self.base, descriptor, env=progress.env, target=self.target, phase=phase)
+        argv = (f"{inputs.buildpack_directory(ref)}/bin/build", layers, inputs.platform, _PLAN)
+        asked = tuple(require for entry in self._entries(progress.plan) for require in entry.requires)
+        with self.runner.open(Step(argv, env, cwd=inputs.app)) as room:
+            room.tree.mkdir(layers)
+            room.tree.write(_PLAN, BuildpackPlan(asked).dump())
+            result = room.run(lambda data: self.observer.output(ref.id, data))
+            if result.status != 0:
+                raise self._failed(result)
+            return self._collect(room.tree, descriptor, layers, progress)
+
+    def _entries(self, plan: Sequence[PlanEntry]) -> list[PlanEntry]:
+        """The entries this buildpack provides (B-062)."""
+        return [
+            entry for entry in plan if any(provider.id == self.member.ref.id for provider in entry.providers)
+        ]
+
+    def _collect(self, tree: TreeEdit, descriptor: Descriptor, layers: str, progress: _Progress) -> _Progress:
+        found = find_layers(tree, layers)
+        for layer in found:
+            if not layer.toml.types and is_directory(tree, layer.path):
+                _set_aside(tree, layer.path)
+        env = dict(progress.env)
+        for layer in found:
+            if layer.toml.types.build:
+                env = with_layer(tree, env, layer.path)
+        sbom.check(descriptor, layers, tree)
+        owner = self.member.ref.id
+        launch = LaunchToml.parse(
+            read(tree, f"{layers}/launch.toml") or b"",
+            f"{layers}/launch.toml",
+            api=descriptor.api,
+            owner=owner,
+        )
+        plan = self._remaining(progress.plan, tree, layers)
+        return replace(progress, env=env, plan=plan, launches=(*progress.launches, launch))
+
+    def _remaining(self, plan: tuple[PlanEntry, ...], tree: TreeView, layers: str) -> tuple[PlanEntry, ...]:
+        """What later buildpacks still have to meet (B-070, B-072, B-073)."""
+        mine = {entry.name for entry in self._entries(plan)}
+        path = f"{layers}/build.toml"
+        unmet = set(BuildToml.parse(read(tree, path) or b"", path).unmet)
+        if stray := sorted(unmet - mine):
+            raise BuildError(
+                f"{self.member.ref} calls unmet what it was not asked for: {', '.join(stray)}",
+                why=f"the entries of its plan are {', '.join(sorted(mine)) or 'none'} (build.toml, B-074)",
+            )
+        return tuple(entry for entry in plan if entry.name not in mine - unmet)
+
+    def _failed(self, result: Result) -> BuildpackFailed:
+        how = f"exit status {result.status}"
+        if result.status > 128:
+            how = f"ended by signal {result.status - 128}"
+        again = f"to look around where it failed:\n{result.command}" if result.command else ""
+        return BuildpackFailed(
+            f"{self.member.ref} failed ({how})", why="what it said stands above", fix=again
+        )
+
+
+def _count(restored: Restored, layers: str) -> int:
+    return sum(path.startswith(f"{layers}/") for path in restored.layers)
+
+
+def _set_aside(tree: TreeEdit, path: str) -> None:
+    """Renames a layer without types to `<layer>.ignore` (B-067).
+
+    A restored layer is a lower of an overlay, which cannot be renamed; nobody may use it, so it is removed.
+    """
+    try:
+        tree.remove(f"{path}.ignore")
+        tree.rename(path, f"{path}.ignore")
+    except TreeError:
+        tree.remove(path)
+
+
+def _merge(launches: Sequence[LaunchToml], observer: Observer) -> tuple[tuple[Process, ...], str]:
+    """Processes by type, later buildpacks winning, and the default type (B-094, B-139)."""
+    processes: dict[str, Process] = {}
+    default = ""
+    for launch in launches:
+        for process in launch.processes:
+            if process.default:
+                default = process.type
+            elif process.type == default:
+                observer.say(
+                    f"{process.buildpack_id} redefines the default process {default!r}: there is no default now"
+                )
+                default = ""
+            processes[process.type] = process
+    return tuple(processes[kind] for kind in sorted(processes)), default

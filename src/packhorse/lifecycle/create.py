@@ -1,0 +1,46 @@
+"""The spine: source in, image out, one line a phase.
+
+Phases are functions of values and ports; none calls another. `platform.build` calls this on a host, where the runner is
+a sandbox and the cache keeps trees; inside a builder image `lifecycle.main` calls the same phases one by one.
+"""
+
+from __future__ import annotations
+
+from packhorse.image.place import Place
+from packhorse.image.view import Image
+from packhorse.lifecycle.analyze import analyze
+from packhorse.lifecycle.build import build
+from packhorse.lifecycle.detect import detect
+from packhorse.lifecycle.export import export
+from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.ports import LayerCache, Observer, Runner
+from packhorse.lifecycle.restore import restore
+from packhorse.lifecycle.stages import Exported
+
+
+def create(
+    inputs: Inputs,
+    *,
+    run_image: Image,
+    run_reference: str,
+    previous: Place | None,
+    target: Place,
+    runner: Runner,
+    cache: LayerCache,
+    observer: Observer,
+) -> Exported:
+    """Builds one image and writes it to `target` (platform.md "creator", P-114).
+
+    `run_image` is the base, `run_reference` what will identify it at a rebase; `previous` is where the last image of
+    this app is. Raises whatever the phases raise; nothing appears in `target` then.
+    """
+    with observer.phase("analyze"):
+        analyzed = analyze(run_image, run_reference, previous)
+    with observer.phase("detect"):
+        detected = detect(inputs, analyzed, runner=runner, observer=observer)
+    with observer.phase("restore"):
+        restored = restore(inputs, analyzed, detected, runner=runner, cache=cache, observer=observer)
+    with observer.phase("build"):
+        built = build(inputs, analyzed, detected, restored, runner=runner, observer=observer)
+    with observer.phase("export"):
+        return export(inputs, analyzed, built, runner=runner, cache=cache, target=target, observer=observer)

@@ -1,0 +1,168 @@
+"""① → ② Which buildpacks take this source (buildpack.md "Phase #1: Detection"; lifecycle.md 3.1).
+
+Every bin/detect runs once, a few at a time, each in a room of its own whose writes nobody else sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from packhorse.base.step import Step
+from packhorse.base.target import Target
+from packhorse.base.tree import TreeView, read
+from packhorse.buildpack.api import EXEC_ENV as BUILDPACK_EXEC_ENV
+from packhorse.buildpack.descriptor import Descriptor, Group, Ref
+from packhorse.buildpack.planfile import BuildPlan
+from packhorse.errors import DetectErrored, DetectFailed, PackhorseError
+from packhorse.lifecycle.api import EXEC_ENV
+from packhorse.lifecycle.descriptors import Descriptors
+from packhorse.lifecycle.environment import for_buildpack
+from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.ports import Observer, Runner
+from packhorse.lifecycle.stages import Analyzed, Detected, Member
+from packhorse.plan.match import explain, matches
+from packhorse.plan.order import groups
+from packhorse.plan.resolve import Passed, Resolution, resolve
+
+FAILED = 100
+"""The exit status by which bin/detect says no (B-016)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one bin/detect said: its status (-1 when it never ran or could not be understood), output and plan."""
+
+    descriptor: Descriptor
+    status: int
+    output: bytes = b""
+    plan: BuildPlan = BuildPlan()
+    why: str = ""
+
+    def explain(self) -> str:
+        """One line for a person."""
+        said = self.output.decode(errors="replace").strip().splitlines()
+        reason = self.why or (said[-1].strip() if said else "")
+        word = {0: "pass", FAILED: "fail"}.get(self.status, "error")
+        status = f" (exit status {self.status})" if word == "error" and self.status >= 0 else ""
+        return f"{word}: {self.descriptor.ref}{status}{f': {reason}' if reason else ''}"
+
+
+def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detected:
+    """Tries the order's groups until one holds.
+
+    Raises DetectFailed when none does, DetectErrored when moreover a bin/detect went wrong; both say why, for each
+    buildpack.
+    """
+    with runner.open(Step(argv=(), scratch=True)) as room:
+        detection = _Detection(inputs, analyzed.target, room.tree, runner, observer)
+        return detection.run()
+
+
+class _Detection:
+    def __init__(
+        self, inputs: Inputs, target: Target, tree: TreeView, runner: Runner, observer: Observer
+    ) -> None:
+        self._inputs = inputs
+        self._target = target
+        self._tree = tree
+        self._runner = runner
+        self._observer = observer
+        self._descriptors = Descriptors(inputs, tree)
+        self._verdicts: dict[Ref, Verdict] = {}
+        self._reasons: list[str] = []
+
+    def run(self) -> Detected:
+        for group in groups(self._inputs.order, self._descriptors.find):
+            resolution = self._try(group)
+            if resolution:
+                return self._detected(resolution)
+        raise self._failure()
+
+    def _try(self, group: Group) -> Resolution:
+        members = [ref for ref in group if not self._other_exec_env(ref)]
+        self._ask(members)
+        verdicts = {ref: self._verdicts[_plain(ref)] for ref in members}
+        if any(verdict.status != 0 and not ref.optional for ref, verdict in verdicts.items()):
+            return Resolution()
+        passed = [Passed(ref, verdict.plan) for ref, verdict in verdicts.items() if verdict.status == 0]
+        resolution = resolve(passed)
+        for reason in resolution.reasons:
+            self._observer.detail(f"plan: {reason}")
+        if not resolution:
+            self._reasons += resolution.reasons
+        return resolution
+
+    def _ask(self, group: Sequence[Ref]) -> None:
+        """Runs the bin/detect of those that were not asked before (the reference too asks each once per run)."""
+        waiting = [ref for ref in map(_plain, group) if ref not in self._verdicts]
+        if not waiting:
+            return
+        with ThreadPoolExecutor(max_workers=max(1, self._inputs.parallel)) as pool:
+            for verdict in pool.map(self._verdict, enumerate(waiting, len(self._verdicts))):
+                self._verdicts[verdict.descriptor.ref] = verdict
+                if verdict.output.strip():
+                    self._observer.detail(
+                        f"{verdict.descriptor.ref}: {verdict.output.decode(errors='replace').strip()}"
+                    )
+                self._observer.detail(verdict.explain())
+
+    def _verdict(self, numbered: tuple[int, Ref]) -> Verdict:
+        number, ref = numbered
+        descriptor = self._descriptors.find(ref)
+        # The reference runs an optional buildpack whose target does not match (V11); here it is passed over as well.
+        if not matches(descriptor, self._target):
+            return Verdict(descriptor, -1, why=explain(descriptor, self._target))
+        # Rooms of a builder image share one /tmp, so each plan has a name of its own.
+        plan = f"/tmp/cnb-build-plan-{number}.toml"
+        directory = self._inputs.buildpack_directory(descriptor.ref)
+        env = for_buildpack(
+            self._inputs,
+            self._tree,
+            descriptor,
+            env=self._inputs.env,
+            target=self._target,
+            phase={"CNB_BUILD_PLAN_PATH": plan},
+        )
+        # Positional arguments are deprecated and still passed (B-012).
+        argv = (f"{directory}/bin/detect", self._inputs.platform, plan)
+        output = bytearray()
+        with self._runner.open(Step(argv, env, cwd=self._inputs.app, scratch=True)) as room:
+            room.tree.write(plan, b"")
+            try:
+                status = room.run(output.extend).status
+                written = read(room.tree, plan) if status == 0 else None
+                return Verdict(descriptor, status, bytes(output), BuildPlan.parse(written or b"", plan))
+            except PackhorseError as error:
+                return Verdict(descriptor, -1, bytes(output), why=str(error))
+
+    def _other_exec_env(self, ref: Ref) -> bool:
+        """Whether the buildpack is for other execution environments: passed over, and no failure (P-040)."""
+        descriptor = self._descriptors.find(ref)
+        wanted = descriptor.exec_env
+        applies = self._inputs.platform_api.has(EXEC_ENV) and descriptor.api.has(BUILDPACK_EXEC_ENV)
+        return applies and bool(wanted) and "*" not in wanted and self._inputs.exec_env not in wanted
+
+    def _detected(self, resolution: Resolution) -> Detected:
+        members = []
+        for ref in resolution.group:
+            descriptor = self._descriptors.find(ref)
+            members.append(Member(descriptor.ref, str(descriptor.api), descriptor.homepage))
+            self._observer.say(f"{descriptor.ref}{f'  {descriptor.name}' if descriptor.name else ''}")
+        return Detected(tuple(members), resolution.entries)
+
+    def _failure(self) -> DetectFailed:
+        errored = any(verdict.status not in (0, FAILED) for verdict in self._verdicts.values())
+        lines = [verdict.explain() for verdict in self._verdicts.values()]
+        lines += [f"plan: {reason}" for reason in dict.fromkeys(self._reasons)]
+        kind = DetectErrored if errored else DetectFailed
+        return kind(
+            "no buildpack takes this source",
+            why="\n".join(lines) or "the order has no buildpack for this execution environment",
+            fix="check --path, or name a buildpack with --buildpack or another builder with --builder",
+        )
+
+
+def _plain(ref: Ref) -> Ref:
+    return Ref(ref.id, ref.version)

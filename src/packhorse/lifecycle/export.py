@@ -1,0 +1,302 @@
+"""③ → ④ Layers and config from what was built (buildpack.md "Phase #4: Export"; platform.md "exporter").
+
+The order of layers, their history and the config are the reference's, so that equal inputs give equal image IDs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from packhorse.base.digest import Digest
+from packhorse.base.step import Step
+from packhorse.base.tree import TreeEdit, is_directory, read
+from packhorse.errors import ExportError
+from packhorse.image.edit import add_layers, edit, set_variables
+from packhorse.image.model import Config, History
+from packhorse.image.place import Place
+from packhorse.image.view import Image, Layer
+from packhorse.lifecycle import fixed_layers, labels, sbom
+from packhorse.lifecycle.api import EXEC_ENV
+from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.layer_files import FoundLayer, find_layers, read_store
+from packhorse.lifecycle.ports import LayerCache, Observer, Runner
+from packhorse.lifecycle.stages import Analyzed, Built, Exported, ExportedLayer, Member
+
+LAUNCHER_LIMIT = 64 << 20
+"""The largest launcher taken, in bytes."""
+
+LIFECYCLE = "buildpacksio/lifecycle"
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """A layer that the target has, how the image's history names it, and its row in the closing table."""
+
+    layer: Layer
+    created_by: str
+    row: ExportedLayer
+
+    @property
+    def sha(self) -> str:
+        """The diff ID as labels spell it."""
+        return str(self.row.diff_id)
+
+
+def export(
+    inputs: Inputs,
+    analyzed: Analyzed,
+    built: Built,
+    *,
+    runner: Runner,
+    cache: LayerCache,
+    target: Place,
+    observer: Observer,
+) -> Exported:
+    """Writes the image to `target`, then tells `cache` what the next build may restore.
+
+    Raises ExportError where the build left something that cannot be an image; `target` has nothing new then.
+    """
+    with runner.open(Step(argv=())) as room:
+        exporter = _Exporter(inputs, analyzed, built, room.tree, cache, target, observer)
+        image, added = exporter.image()
+        target.commit(image)
+        exporter.remember()
+    rows = tuple(one.row for one in added)
+    return Exported(image, rows, built.processes, inputs.default_process or built.default_process)
+
+
+class _Exporter:
+    def __init__(
+        self,
+        inputs: Inputs,
+        analyzed: Analyzed,
+        built: Built,
+        tree: TreeEdit,
+        cache: LayerCache,
+        target: Place,
+        observer: Observer,
+    ) -> None:
+        self._inputs = inputs
+        self._analyzed = analyzed
+        self._built = built
+        self._tree = tree
+        self._cache = cache
+        self._target = target
+        self._observer = observer
+        self._before = {layer.diff_id for layer in analyzed.previous.layers} if analyzed.previous else set()
+        self._found: dict[Member, list[FoundLayer]] = {
+            member: find_layers(tree, inputs.layers_directory(member.ref)) for member in built.group
+        }
+        self._captured: dict[str, tuple[Layer, bool]] = {}
+
+    def image(self) -> tuple[Image, list[_Added]]:
+        """The image above its base, every layer of which the target has, and the layers it adds."""
+        entrypoint = self._entrypoint()
+        records: list[labels.BuildpackRecord] = []
+        launch: list[_Added] = []
+        for member in self._built.group:
+            added = {layer: self._launch_layer(member, layer) for layer in self._launch_layers(member)}
+            launch += added.values()
+            shas = {layer.name: one.sha for layer, one in added.items()}
+            records.append(self._record(member, added, shas))
+        bom = self._sbom()
+        app = self._app()
+        launcher = self._fixed(
+            "launcher", "Buildpacks Application Launcher", fixed_layers.launcher(self._launcher())
+        )
+        config = self._fixed(
+            "config", "Buildpacks Launcher Config", fixed_layers.config(self._inputs, self._tree)
+        )
+        processes = self._process_types()
+        metadata = labels.LayersMetadata(
+            app=tuple(one.sha for one in app),
+            sbom=bom.sha,
+            buildpacks=tuple(records),
+            config=config.sha,
+            launcher=launcher.sha,
+            process_types=processes[0].sha if processes else "",
+            run_image=self._run_image(),
+        )
+        added_layers = [*launch, bom, *app, launcher, config, *processes]
+        base = [self._target.begin(layer) for layer in self._analyzed.run_image.layers]
+        layers = (*base, *(one.layer for one in added_layers))
+        return Image(self._config(added_layers, metadata, entrypoint), layers), added_layers
+
+    def remember(self) -> None:
+        """Hands every layer with `cache = true` to the cache (P-109, P-110)."""
+        kept: dict[str, Digest] = {}
+        records = []
+        for member, layers in self._found.items():
+            shas: dict[str, str] = {}
+            for layer in layers:
+                if not layer.toml.types.cache:
+                    continue
+                if not is_directory(self._tree, layer.path):
+                    self._observer.say(f"{member.ref.id}:{layer.name} is to be kept and has no contents")
+                    continue
+                kept[layer.path] = _diff_id(self._capture(layer.path)[0])
+                shas[layer.name] = str(kept[layer.path])
+            records.append(self._record(member, (layer for layer in layers if layer.name in shas), shas))
+        path = f"{self._inputs.layers}/sbom/cache"
+        if is_directory(self._tree, path):
+            kept[path] = _diff_id(self._capture(path)[0])
+        bom = str(kept[path]) if path in kept else ""
+        self._cache.commit(labels.LayersMetadata(sbom=bom, buildpacks=tuple(records)).cache(), kept)
+
+    def _launch_layers(self, member: Member) -> list[FoundLayer]:
+        return [layer for layer in self._found[member] if layer.toml.types.launch]
+
+    def _launch_layer(self, member: Member, found: FoundLayer) -> _Added:
+        """One layer of a buildpack: from its directory, or from the previous image when there is none (B-088, B-089)."""
+        name = f"{member.ref.id}:{found.name}"
+        created_by = f"Layer: '{found.name}', Created by buildpack: {member.ref}"
+        if is_directory(self._tree, found.path):
+            layer, untouched = self._capture(found.path)
+            why = "untouched since it was kept" if untouched else ""
+            return self._add(layer, created_by, found.name, member.ref.id, why)
+        if found.toml.types.cache:
+            raise ExportError(
+                f"layer {name} has cache = true and no contents", why="its directory does not exist"
+            )
+        before = self._analyzed.metadata.buildpack(member.ref.id)
+        record = before.layers.get(found.name) if before else None
+        previous = self._analyzed.previous
+        layers = previous.layers if previous and record else ()
+        layer = next((layer for layer in layers if record and str(layer.diff_id) == record.sha), None)
+        if layer is None:
+            raise ExportError(
+                f"layer {name} has no contents, and there is no previous one to take its place",
+                why="the previous image does not have that layer",
+            )
+        return self._add(layer, created_by, found.name, member.ref.id, "taken from the previous image")
+
+    def _capture(self, path: str) -> tuple[Layer, bool]:
+        if path not in self._captured:
+            self._captured[path] = self._cache.capture(self._tree, path)
+        return self._captured[path]
+
+    def _sbom(self) -> _Added:
+        sbom.add_launchers_own(self._inputs, self._tree)
+        return self._fixed(
+            "launch.sbom", "Software Bill-of-Materials", fixed_layers.sbom(self._inputs, self._tree)
+        )
+
+    def _app(self) -> list[_Added]:
+        layers = fixed_layers.slices(self._inputs, self._tree, self._built.slices)
+        if len(layers) == 1:
+            return [self._add(layers[0], "Application Layer", "app", "app")]
+        return [
+            self._add(layer, f"Application Slice: {number}", f"slice {number}", "app")
+            for number, layer in enumerate(layers, 1)
+        ]
+
+    def _process_types(self) -> list[_Added]:
+        if not self._built.processes:
+            return []
+        layer = fixed_layers.process_types(self._built.processes)
+        return [self._fixed("process-types", "Buildpacks Process Types", layer)]
+
+    def _fixed(self, name: str, created_by: str, layer: Layer) -> _Added:
+        return self._add(layer, created_by, name, LIFECYCLE)
+
+    def _add(self, layer: Layer, created_by: str, name: str, owner: str, why: str = "") -> _Added:
+        stored = self._target.begin(layer)
+        diff_id = _diff_id(stored)
+        kept = diff_id in self._before
+        row = ExportedLayer(
+            name, owner, diff_id, stored.size or 0, kept, why or ("same content" if kept else "")
+        )
+        return _Added(stored, created_by, row)
+
+    def _launcher(self) -> bytes:
+        content = read(self._tree, self._inputs.launcher_path, limit=LAUNCHER_LIMIT)
+        if content is None:
+            raise ExportError(
+                "the builder has no launcher", why=f"{self._inputs.launcher_path} does not exist in it"
+            )
+        return content
+
+    def _record(
+        self, member: Member, layers: Iterable[FoundLayer], shas: Mapping[str, str]
+    ) -> labels.BuildpackRecord:
+        records = {
+            layer.name: labels.LayerRecord(
+                shas[layer.name],
+                layer.toml.metadata or None,
+                layer.toml.types.build,
+                layer.toml.types.launch,
+                layer.toml.types.cache,
+            )
+            for layer in layers
+        }
+        store = read_store(self._tree, self._inputs.layers_directory(member.ref))
+        return labels.BuildpackRecord(member.ref.id, member.ref.version, records, store)
+
+    def _run_image(self) -> labels.RunImageRecord:
+        diff_ids = self._analyzed.run_image.config.diff_ids
+        name = self._inputs.run_image
+        return labels.RunImageRecord(
+            str(diff_ids[-1]) if diff_ids else "", self._analyzed.run_reference, name.image, name.mirrors
+        )
+
+    def _entrypoint(self) -> str:
+        """P-096 to P-099."""
+        types = [process.type for process in self._built.processes]
+        wanted = self._inputs.default_process
+        if wanted and wanted not in types:
+            raise ExportError(
+                f"there is no process type {wanted!r} to be the default",
+                why=f"the buildpacks made {', '.join(types) or 'none'}",
+            )
+        chosen = wanted or self._built.default_process
+        return f"{fixed_layers.PROCESSES}/{chosen}" if chosen else fixed_layers.LAUNCHER
+
+    def _config(self, added: list[_Added], metadata: labels.LayersMetadata, entrypoint: str) -> Config:
+        inputs, base = self._inputs, self._analyzed.run_image.config
+        created = datetime.fromtimestamp(inputs.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        history = [(one.row.diff_id, History(created_by=one.created_by)) for one in added]
+        config = add_layers(base, history, created=created, keep_history=True)
+        path = f"{fixed_layers.PROCESSES}:/cnb/lifecycle:{base.variable('PATH') or ''}"
+        variables = {
+            "CNB_LAYERS_DIR": inputs.layers,
+            "CNB_APP_DIR": inputs.app,
+            "CNB_PLATFORM_API": str(inputs.platform_api),
+            "CNB_DEPRECATION_MODE": "quiet",
+            "PATH": path,
+        }
+        return edit(
+            config,
+            env=set_variables(base.env, variables),
+            labels=dict(base.labels) | self._labels(metadata),
+            entrypoint=[entrypoint],
+            cmd=(),
+            working_dir=inputs.app,
+        )
+
+    def _labels(self, metadata: labels.LayersMetadata) -> dict[str, str]:
+        """The specification's labels, then the buildpacks' own: of two with one key the last wins (B-132, B-133)."""
+        group = [
+            {"id": member.ref.id, "version": member.ref.version, "homepage": member.homepage}
+            for member in self._built.group
+        ]
+        info = self._inputs.launcher
+        launcher = {"version": info.version, "repository": info.repository, "commit": info.commit}
+        values = {
+            labels.LIFECYCLE: metadata.label(),
+            labels.BUILD: labels.build_label(
+                group, launcher, self._built.processes, self._built.default_process
+            ),
+            labels.PROJECT: labels.project_label(self._inputs.project),
+        }
+        values |= dict(self._built.labels)
+        if self._inputs.platform_api.has(EXEC_ENV):
+            values[labels.EXEC_ENV] = self._inputs.exec_env
+        return values
+
+
+def _diff_id(layer: Layer) -> Digest:
+    if layer.diff_id is None:
+        raise ExportError("a layer came back without its digest", why="this is a defect of packhorse")
+    return layer.diff_id

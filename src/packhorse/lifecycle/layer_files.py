@@ -1,0 +1,53 @@
+"""③ The layers of one buildpack as they lie in its layers directory. Called by build, export and sbom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from packhorse.base.tree import Kind, TreeView, read
+from packhorse.buildpack.launch import StoreToml
+from packhorse.buildpack.layer import RESERVED, LayerToml
+from packhorse.errors import BuildError
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLayer:
+    """One `<layer>.toml`, and where its directory is or would be."""
+
+    name: str
+    path: str
+    toml: LayerToml
+
+
+def find_layers(tree: TreeView, layers: str) -> list[FoundLayer]:
+    """Every layer with a TOML file in `layers` (`/layers/<id>`), in byte order of the names.
+
+    Raises InputError for a TOML file that cannot be used, BuildError for a name that the specification reserves (B-065).
+    """
+    if tree.stat(layers) is None:
+        return []
+    found = []
+    nodes = {node.name: node for node in tree.list(layers)}
+    for file_name in nodes:
+        name, dot, _ = file_name.rpartition(".toml")
+        if not dot or file_name != f"{name}.toml" or not name or name in RESERVED:
+            continue
+        path = f"{layers}/{name}"
+        data = read(tree, f"{path}.toml")
+        if data is not None:
+            found.append(FoundLayer(name, path, LayerToml.parse(data, f"{path}.toml")))
+    for name in sorted(RESERVED):
+        if name in nodes and nodes[name].kind is Kind.DIRECTORY and f"{name}.toml" in nodes:
+            raise BuildError(
+                f"{layers} has a layer named {name!r}",
+                why=f"{name}.toml is not a layer's file, so no layer can have that name",
+            )
+    return sorted(found, key=lambda layer: layer.name.encode(errors="surrogateescape"))
+
+
+def read_store(tree: TreeView, layers: str) -> Mapping[str, Any] | None:
+    """The metadata of a buildpack's store.toml, or None when it has none (B-091)."""
+    data = read(tree, f"{layers}/store.toml")
+    return None if data is None else StoreToml.parse(data, f"{layers}/store.toml").metadata

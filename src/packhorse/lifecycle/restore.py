@@ -1,0 +1,156 @@
+"""① → ③ Brings back what is worth keeping of the last build (buildpack.md "Phase #2"; table in lifecycle.md 3.5)."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+
+from packhorse.base import gotoml
+from packhorse.base.digest import Digest
+from packhorse.base.step import Step
+from packhorse.base.tree import Kind, TreeEdit, is_directory, read
+from packhorse.buildpack.layer import LayerToml, gotoml_map
+from packhorse.errors import FormatError, PackhorseError
+from packhorse.image.view import Image, Layer
+from packhorse.lifecycle.api import CACHED_METADATA
+from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.labels import BuildpackRecord, LayerRecord, LayersMetadata
+from packhorse.lifecycle.ports import LayerCache, Observer, Runner
+from packhorse.lifecycle.stages import Analyzed, Detected, Member, Restored
+from packhorse.lifecycle.stream import ChunkReader
+
+SBOM_LIMIT = 64 << 20
+"""The largest SBOM file restored, in bytes."""
+
+_SBOM = re.compile(
+    r"/?(?P<tree>layers/sbom/launch)/(?P<buildpack>[^/]+)/(?P<layer>[^/]+)/sbom\.(?P<format>[a-z]+\.json)"
+)
+
+
+def restore(
+    inputs: Inputs,
+    analyzed: Analyzed,
+    detected: Detected,
+    *,
+    runner: Runner,
+    cache: LayerCache,
+    observer: Observer,
+) -> Restored:
+    """Makes kept layer directories appear, and writes their `<layer>.toml`, SBOM files and each store.toml.
+
+    With `skip_restore` only store.toml comes back (P-115). A layer whose bytes are gone is left behind with a word.
+    """
+    cached = LayersMetadata() if inputs.skip_restore else LayersMetadata.parse(cache.read())
+    records: dict[str, tuple[Member, LayerRecord]] = {}
+    directories: dict[str, Digest] = {}
+    for member in () if inputs.skip_restore else detected.group:
+        before, kept = analyzed.metadata.buildpack(member.ref.id), cached.buildpack(member.ref.id)
+        for name, record in _wanted(inputs, before, kept):
+            path = f"{inputs.layers_directory(member.ref)}/{name}"
+            if record.cache:
+                diff_id = _same(record, kept, name)
+                if diff_id is None or not cache.restore(path, diff_id):
+                    observer.say(f"{member.ref.id}:{name} is left behind: its contents are not kept here")
+                    continue
+                directories[path] = diff_id
+            records[path] = (member, record)
+    sboms = bool(cached.sbom) and cache.restore(f"{inputs.layers}/sbom/cache", Digest.parse(cached.sbom))
+    with runner.open(Step(argv=())) as room:
+        _write(inputs, analyzed, detected, records, room.tree)
+        if not inputs.skip_restore:
+            for path, data in _launch_sboms(inputs, analyzed, records):
+                room.tree.write(path, data)
+        if sboms:
+            _cached_sboms(inputs, records, room.tree)
+        room.tree.remove(f"{inputs.layers}/sbom")
+    for path in directories:
+        observer.detail(f"restored {path}")
+    return Restored(directories)
+
+
+def _wanted(
+    inputs: Inputs, before: BuildpackRecord | None, kept: BuildpackRecord | None
+) -> Iterator[tuple[str, LayerRecord]]:
+    """Which layers come back with which metadata: the table of lifecycle.md 3.5."""
+    before_layers, kept_layers = (record.layers if record else {} for record in (before, kept))
+    for name, record in sorted(before_layers.items()):
+        cached = kept_layers.get(name)
+        if (record.launch and record.cache and cached is not None and cached.cache) or (record.launch and not record.build and not record.cache):
+            yield name, record
+    for name, record in sorted(kept_layers.items()):
+        if not record.cache or (name in before_layers and before_layers[name].launch):
+            continue
+        if not record.launch or inputs.platform_api.has(CACHED_METADATA):
+            yield name, record
+
+
+def _same(record: LayerRecord, kept: BuildpackRecord | None, name: str) -> Digest | None:
+    """The layer's diff ID, if the cache has the very layer the metadata speaks of (B-051)."""
+    cached = kept.layers.get(name) if kept else None
+    if cached is None or cached.sha != record.sha:
+        return None
+    try:
+        return Digest.parse(record.sha)
+    except FormatError:
+        return None
+
+
+def _write(
+    inputs: Inputs,
+    analyzed: Analyzed,
+    detected: Detected,
+    records: dict[str, tuple[Member, LayerRecord]],
+    tree: TreeEdit,
+) -> None:
+    for member in detected.group:
+        before = analyzed.metadata.buildpack(member.ref.id)
+        if before is not None and before.store is not None:
+            tree.write(
+                f"{inputs.layers_directory(member.ref)}/store.toml",
+                gotoml.dumps({"metadata": gotoml_map(before.store)}),
+            )
+    for path, (_, record) in records.items():
+        tree.write(f"{path}.toml", LayerToml(metadata=record.data or {}).restored())
+
+
+def _launch_sboms(
+    inputs: Inputs, analyzed: Analyzed, records: dict[str, tuple[Member, LayerRecord]]
+) -> Iterator[tuple[str, bytes]]:
+    """SBOM files of restored launch layers, out of the previous image's SBOM layer (B-048)."""
+    layer = _layer(analyzed.previous, analyzed.metadata.sbom)
+    if layer is None or not records:
+        return
+    try:
+        with tarfile.open(fileobj=ChunkReader(layer.tar()), mode="r|") as archive:
+            for member in archive:
+                match = _SBOM.fullmatch(member.name)
+                if match is None or not member.isreg() or member.size > SBOM_LIMIT:
+                    continue
+                path = f"{inputs.layers}/{match['buildpack']}/{match['layer']}"
+                file = archive.extractfile(member) if path in records else None
+                if file is not None:
+                    yield f"{path}.sbom.{match['format']}", file.read(SBOM_LIMIT)
+    except tarfile.TarError as error:
+        raise FormatError("the previous image's SBOM layer is not a tar archive", why=str(error)) from error
+
+
+def _layer(image: Image | None, sha: str) -> Layer | None:
+    if image is None or not sha:
+        return None
+    return next((layer for layer in image.layers if str(layer.diff_id) == sha), None)
+
+
+def _cached_sboms(inputs: Inputs, records: dict[str, tuple[Member, LayerRecord]], tree: TreeEdit) -> None:
+    """SBOM files of cached layers, out of the cache's own SBOM layer; launch copies win (lifecycle.md 2.8)."""
+    for path in records:
+        source = f"{inputs.layers}/sbom/cache/{path.removeprefix(inputs.layers + '/')}"
+        if not is_directory(tree, source):
+            continue
+        for node in tree.list(source):
+            target = f"{path}.{node.name}"
+            if node.kind is Kind.FILE and node.name.startswith("sbom.") and tree.stat(target) is None:
+                try:
+                    tree.write(target, read(tree, f"{source}/{node.name}", limit=SBOM_LIMIT) or b"")
+                except PackhorseError as error:
+                    raise FormatError(f"cannot restore {target}", why=str(error)) from error
