@@ -1,0 +1,45 @@
+"""For buildpack authors: a buildpack is two functions, context → result.
+
+::
+
+    from packhorse import sdk
+
+    def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail: ...
+    def build(context: sdk.BuildContext) -> sdk.BuildResult: ...
+
+    sdk.main(detect=detect, build=build)
+
+Called by the buildpacks in `buildpacks/` and by anybody's. Imports the standard library, errors and a few
+files of base only, since a staged buildpack carries all of it under its `lib/`. docs/sdk.md has an example.
+"""
+
+from packhorse.base.log import Log
+from packhorse.base.target import Distro, Target
+from packhorse.sdk.command import CommandFailed
+from packhorse.sdk.context import BuildContext, Descriptor, DetectContext, Platform
+from packhorse.sdk.launch import BuildResult, Launch, Process
+from packhorse.sdk.layer import Kept, Layer, Replaced
+from packhorse.sdk.plan import BuildPlan, Fail, Pass, Require
+from packhorse.sdk.program import main
+
+__all__ = [
+    "BuildContext",
+    "BuildPlan",
+    "BuildResult",
+    "CommandFailed",
+    "Descriptor",
+    "DetectContext",
+    "Distro",
+    "Fail",
+    "Kept",
+    "Launch",
+    "Layer",
+    "Log",
+    "Pass",
+    "Platform",
+    "Process",
+    "Replaced",
+    "Require",
+    "Target",
+    "main",
+]

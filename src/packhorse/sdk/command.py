@@ -1,0 +1,98 @@
+"""Runs a command for a buildpack: its output is shown as it comes, its end is a value or an error.
+
+Called by `sdk.context`. Choosing the environment is the caller's; retries and time limits are not here.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from packhorse.base.log import Log, Output
+from packhorse.errors import BuildpackFailed, HostError
+
+_CHUNK = 1 << 16
+_TAIL = 1 << 18
+_POLL_MILLISECONDS = 100
+
+
+class CommandFailed(BuildpackFailed):
+    """A command ended with a non-zero status; `output` is the end of what it printed (256 KiB at most)."""
+
+    def __init__(
+        self, argv: Sequence[str], *, status: int, output: str, why: str = "", fix: str = ""
+    ) -> None:
+        ended = f"exit status {status}" if status >= 0 else f"signal {-status}"
+        super().__init__(f"`{shlex.join(argv)}` failed ({ended})", why=why, fix=fix)
+        self.argv = tuple(argv)
+        self.status = status
+        self.output = output
+
+
+def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Log) -> str:
+    """Runs `argv`, showing standard output and standard error together; returns the end of both.
+
+    Raises CommandFailed for a non-zero status and HostError when there is no such command.
+    """
+    log.detail(f"$ {shlex.join(argv)}")
+    with _start(argv, cwd=cwd, env=env, stderr=subprocess.STDOUT) as process:
+        output = log.output()
+        tail = _follow(process, output)
+        output.close()
+        status = process.wait()
+    text = tail.decode("utf-8", "replace")
+    if status != 0:
+        raise CommandFailed(argv, status=status, output=text)
+    return text
+
+
+def capture(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> str:
+    """Runs `argv` silently and returns its standard output.
+
+    Raises CommandFailed with both outputs for a non-zero status, HostError when there is no such command.
+    """
+    with _start(argv, cwd=cwd, env=env, stderr=subprocess.PIPE) as process:
+        out, err = process.communicate()
+    if process.returncode != 0:
+        shown = (out + err)[-_TAIL:].decode("utf-8", "replace")
+        raise CommandFailed(argv, status=process.returncode, output=shown, why=shown.strip())
+    return out.decode("utf-8", "replace")
+
+
+def _start(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stderr: int) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise HostError(
+            f"cannot run `{argv[0]}`",
+            why=str(error),
+            fix=f"the build image must have `{argv[0]}` on PATH: use a builder that does",
+        ) from error
+
+
+def _follow(process: subprocess.Popen[bytes], output: Output) -> bytes:
+    """Shows the output until the process has ended and nothing more waits; returns the end of it.
+
+    Waiting for the end of the pipe instead would hang on a daemon that the command left behind.
+    """
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    tail = b""
+    while True:
+        ended = process.poll() is not None
+        if poll.poll(0 if ended else _POLL_MILLISECONDS):
+            data = os.read(pipe, _CHUNK)
+            if not data:
+                return tail
+            output.feed(data)
+            tail = (tail + data)[-_TAIL:]
+        elif ended:
+            return tail

@@ -1,0 +1,141 @@
+"""What the lifecycle hands a buildpack, as values: a context for detect and one for build.
+
+On the arrows source → plan and plan → layers (buildpack.md "Buildpack Interface"). Made by `sdk.program` from
+the environment; a test makes one by hand (`sdk.testing`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from packhorse.base.log import Log
+from packhorse.base.target import Target
+from packhorse.errors import FormatError
+from packhorse.sdk import command, layer
+from packhorse.sdk.layer import Layer, Restored, Types
+from packhorse.sdk.plan import Require
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A buildpack's own `buildpack.toml`, and the directory it lies in."""
+
+    directory: Path
+    id: str
+    version: str
+    name: str = ""
+    homepage: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Reads `<directory>/buildpack.toml`; raises FormatError if it is missing or lacks id or version."""
+        path = directory / "buildpack.toml"
+        try:
+            table = tomllib.loads(path.read_text())
+            buildpack = table["buildpack"]
+            return cls(
+                directory,
+                id=buildpack["id"],
+                version=buildpack["version"],
+                name=buildpack.get("name", ""),
+                homepage=buildpack.get("homepage", ""),
+                metadata=table.get("metadata", {}),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"cannot use {path}", why=f"{type(error).__name__}: {error}") from error
+
+    @property
+    def title(self) -> str:
+        """The name and version, as the first line of a log."""
+        return f"{self.name or self.id} {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The platform directory: `env` has what the user set for this build, one variable a file (B-110)."""
+
+    directory: Path
+    env: Mapping[str, str]
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Reads `<directory>/env`; a platform without one sets nothing. Values keep their last newline."""
+        folder = directory / "env"
+        names = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+        return cls(directory, {path.name: path.read_text(errors="surrogateescape") for path in names})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectContext:
+    """What detection may look at. `env` is the process environment: the platform's, the operator's and
+    the user's settings in force; `exec_env` is `production` unless the platform says otherwise (B-008)."""
+
+    app: Path
+    buildpack: Descriptor
+    platform: Platform
+    target: Target
+    exec_env: str
+    env: Mapping[str, str]
+    log: Log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildContext(DetectContext):
+    """What a build works with; `layers` is this buildpack's own directory, `plan` the entries it provides."""
+
+    layers: Path
+    plan: tuple[Require, ...] = ()
+    store: Mapping[str, Any] = field(default_factory=dict)
+
+    def layer(
+        self,
+        name: str,
+        *,
+        key: Mapping[str, str],
+        launch: bool = False,
+        build: bool = False,
+        cache: bool = False,
+        facts: Mapping[str, str] | None = None,
+        renew: str = "",
+    ) -> Layer:
+        """Takes a layer: kept as it is when `key` is the last build's, else an empty directory; says which.
+
+        `key` maps what the layer is made from, in words for people, to its value: a version, a digest.
+        `facts` is for `remembered` in the next build and does not count. A non-empty `renew` replaces the
+        layer and is the cause. Raises BuildError for a reserved name.
+        """
+        taken = layer.take(
+            self.layers,
+            name,
+            types=Types(launch=launch, build=build, cache=cache),
+            key=key,
+            facts=facts or {},
+            renew=renew,
+        )
+        self.log.detail(f"layer {name} {taken.decision}")
+        return taken
+
+    def remembered(self, name: str) -> Mapping[str, str]:
+        """The facts of layer `name` from the last build; empty when nothing of it was restored."""
+        restored = Restored.read(self.layers, name)
+        return restored.facts if restored else {}
+
+    def run(
+        self, argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Runs a command in the application's directory, showing its output; returns the end of that.
+
+        `env` adds to the environment. Raises CommandFailed, or HostError when there is no such command.
+        """
+        return command.run(argv, cwd=cwd or self.app, env={**self.env, **(env or {})}, log=self.log)
+
+    def capture(
+        self, argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Runs a command silently and returns its standard output; raises as `run` does."""
+        return command.capture(argv, cwd=cwd or self.app, env={**self.env, **(env or {})})

@@ -1,0 +1,210 @@
+"""A layer is kept or replaced, and says why: the inputs it was made from are compared with today's.
+
+On the arrow plan → layers (buildpack.md "Layer Types", "Layer Content Metadata (TOML)", "Environment
+Variable Modification Rules"). Called by `sdk.context`. A kept layer is not touched at all: the layers may be
+an overlay over trees of the last build, where a chmod or an open for writing makes a layer count as changed.
+
+`<layer>.toml` holds `[types]`, which the lifecycle never restores (B-079), and in `[metadata]` the two tables
+`key` (the inputs) and `facts` (what the buildpack wants to know next time).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from packhorse.base import gotoml
+from packhorse.errors import BuildError
+
+Action = Literal["append", "default", "override", "prepend"]
+
+_RESERVED = {"build", "launch", "store"}
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The layer of the last build serves; `same` names the inputs that did not change."""
+
+    same: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"kept: same {', '.join(self.same)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """The layer is to be made anew in an empty directory; without `causes` there was none to keep."""
+
+    causes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"replaced: {', '.join(self.causes)}" if self.causes else "new"
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """Where a layer is needed: in the image, for later buildpacks, in the next build."""
+
+    launch: bool = False
+    build: bool = False
+    cache: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What the lifecycle brought back of a layer: the key and facts of the last build, and its directory."""
+
+    key: Mapping[str, str]
+    facts: Mapping[str, str]
+    has_directory: bool
+
+    @classmethod
+    def read(cls, layers: Path, name: str) -> Restored | None:
+        """Reads `<layers>/<name>.toml`; None when there is none, or not one of this SDK's."""
+        try:
+            table = tomllib.loads((layers / f"{name}.toml").read_text())
+        except (FileNotFoundError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+            return None
+        metadata = table.get("metadata")
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("key"), dict):
+            return None
+        facts = metadata.get("facts", {})
+        return cls(
+            key=_texts(metadata["key"]),
+            facts=_texts(facts) if isinstance(facts, dict) else {},
+            has_directory=(layers / name).is_dir(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer's directory, and whether it holds what the last build made or is to be filled now.
+
+    Each writing method raises BuildError on a kept layer: what it says belongs to the layer's key.
+    """
+
+    name: str
+    path: Path
+    decision: Kept | Replaced
+    types: Types = field(default_factory=Types)
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is nothing to do; the directory of a kept launch-only layer is not here."""
+        return isinstance(self.decision, Kept)
+
+    def set_env(
+        self,
+        name: str,
+        value: str,
+        *,
+        action: Action = "override",
+        phase: Literal["all", "build", "launch"] = "all",
+        process: str = "",
+        delimiter: str = "",
+    ) -> None:
+        """Sets a variable for later buildpacks, for launch, or both (B-116 to B-126).
+
+        `process` narrows `phase="launch"` to one process type; `delimiter` stands between the values that
+        append and prepend put together.
+        """
+        directory = self.path / ("env" if phase == "all" else f"env.{phase}") / process
+        self._write(directory / f"{name}.{action}", value)
+        if delimiter:
+            self._write(directory / f"{name}.delim", delimiter)
+
+    def add_exec_d(self, source: Path, *, name: str, process: str = "") -> None:
+        """Copies a program that runs before each launch, or before that of one process type (B-100)."""
+        self._refuse_kept()
+        target = self.path / "exec.d" / process / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        target.chmod(0o755)
+
+    def _write(self, path: Path, value: str) -> None:
+        self._refuse_kept()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(value)
+
+    def _refuse_kept(self) -> None:
+        if self.kept:
+            raise BuildError(
+                f"the buildpack writes into layer {self.name}, which it keeps from the last build",
+                fix="write only if the layer is not kept, and put what is written into its key",
+            )
+
+
+def take(
+    layers: Path, name: str, *, types: Types, key: Mapping[str, str], facts: Mapping[str, str], renew: str
+) -> Layer:
+    """Keeps layer `name` if its key is today's, else empties it; either way writes `<name>.toml`.
+
+    A non-empty `renew` is the cause for replacing it all the same. Raises BuildError for a reserved name
+    (B-065).
+    """
+    if name in _RESERVED or "/" in name:
+        raise BuildError(f"a layer cannot be named {name!r}", fix="build, launch and store are reserved")
+    decision = _decide(Restored.read(layers, name), types=types, key=key, renew=renew)
+    path = layers / name
+    if isinstance(decision, Replaced):
+        _empty(path)
+        for bill in layers.glob(f"{name}.sbom.*"):
+            bill.unlink()
+    metadata: dict[str, object] = {"key": dict(key), "facts": dict(facts)}
+    table = {
+        "types": {"launch": types.launch, "build": types.build, "cache": types.cache},
+        "metadata": {part: value for part, value in metadata.items() if value},
+    }
+    (layers / f"{name}.toml").write_bytes(gotoml.dumps(table))
+    return Layer(name, path, decision, types)
+
+
+def _decide(
+    restored: Restored | None, *, types: Types, key: Mapping[str, str], renew: str
+) -> Kept | Replaced:
+    if restored is None:
+        return Replaced()
+    changes = tuple(_changes(restored.key, key))
+    if renew or changes:
+        return Replaced((renew, *changes) if renew else changes)
+    if types.cache and not restored.has_directory:
+        return Replaced(("its directory was not restored",))
+    # Without cache, only a launch layer that no later buildpack needs is kept, in the last image (B-047).
+    if not types.cache and (types.build or not types.launch):
+        return Replaced(("it is not cached",))
+    return Kept(tuple(key))
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Each difference in words, in today's order, what is gone last."""
+    changes = []
+    for name, value in now.items():
+        if name not in before:
+            changes.append(f"{name} is new")
+        elif before[name] != value:
+            changes.append(f"{name} changed ({_short(before[name])} → {_short(value)})")
+    return changes + [f"{name} is gone" for name in before if name not in now]
+
+
+def _short(value: str) -> str:
+    """A value as people read it: the first digits of a digest."""
+    digest = _DIGEST.fullmatch(value)
+    return f"sha256 {digest[1][:8]}…" if digest else value or "none"
+
+
+def _empty(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+    path.mkdir()
+
+
+def _texts(table: Mapping[str, object]) -> dict[str, str]:
+    return {name: value for name, value in table.items() if isinstance(value, str)}

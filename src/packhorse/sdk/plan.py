@@ -1,0 +1,57 @@
+"""What a buildpack answers to detection: pass with a build plan, or fail with a reason.
+
+On the arrow source → plan (buildpack.md "Phase #1: Detection"). Made by a buildpack's detect function,
+written by `sdk.program`. Matching provides with requires is the lifecycle's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Require:
+    """One thing wanted by name, with whatever metadata its provider understands."""
+
+    name: str
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """The names a buildpack offers and the things it wants; `alternatives` are tried in order after it."""
+
+    provides: tuple[str, ...] = ()
+    requires: tuple[Require, ...] = ()
+    alternatives: tuple[BuildPlan, ...] = ()
+
+    def table(self) -> dict[str, object]:
+        """The plan as the TOML table of buildpack.md "Build Plan (TOML)"; empty lists are left out."""
+        tables: dict[str, object] = {
+            "provides": [{"name": name} for name in self.provides],
+            "requires": [_require(require) for require in self.requires],
+            "or": [alternative.table() for alternative in self.alternatives],
+        }
+        return {key: value for key, value in tables.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """This buildpack takes the source (exit status 0)."""
+
+    plan: BuildPlan = BuildPlan()
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """This buildpack leaves the source alone (exit status 100); `reason` is one line for the user."""
+
+    reason: str
+
+
+def _require(require: Require) -> dict[str, object]:
+    table: dict[str, object] = {"name": require.name}
+    if require.metadata:
+        table["metadata"] = dict(require.metadata)
+    return table

@@ -1,0 +1,184 @@
+"""The program behind `bin/detect` and `bin/build`: environment → context → the author's function → files.
+
+Called by a buildpack's executables (buildpack.md "Buildpack Interface"). The only place of the SDK that reads
+`os.environ` and ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from packhorse.base import gotoml
+from packhorse.base.log import Log
+from packhorse.base.target import Distro, Target
+from packhorse.errors import FormatError, PackhorseError, UsageError
+from packhorse.sdk.context import BuildContext, Descriptor, DetectContext, Platform
+from packhorse.sdk.launch import BuildResult
+from packhorse.sdk.plan import Fail, Pass, Require
+
+Detect = Callable[[DetectContext], Pass | Fail]
+Build = Callable[[BuildContext], BuildResult]
+
+_DETECT_FAILED = 100
+_INTERRUPTED = 130
+_PATHS = {
+    "detect": ("CNB_PLATFORM_DIR", "CNB_BUILD_PLAN_PATH"),
+    "build": ("CNB_LAYERS_DIR", "CNB_PLATFORM_DIR", "CNB_BP_PLAN_PATH"),
+}
+
+
+def main(*, detect: Detect, build: Build) -> NoReturn:
+    """Runs the function that the program's name asks for and ends the process with its status.
+
+    Detect: 0 passed, 100 failed, anything else an error (B-016). Build: 0, or the exit code of the error.
+    """
+    os.umask(0o022)  # modes reach the layer's digest, the caller's umask must not
+    log = Log(sys.stdout, sys.stderr, colour=_wants_colour(os.environ))
+    try:
+        invocation = Invocation.read(sys.argv, os.environ)
+        if invocation.phase == "detect":
+            status = run_detect(invocation, detect, log=log)
+        else:
+            status = run_build(invocation, build, log=log)
+    except PackhorseError as error:
+        log.error(error)
+        status = error.exit_code
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
+    sys.exit(status)
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """Which executable was called, on which application, with what environment and paths.
+
+    `paths` has those of the phase by the names of their variables.
+    """
+
+    phase: str
+    app: Path
+    env: Mapping[str, str]
+    buildpack: Path
+    paths: Mapping[str, Path]
+
+    @classmethod
+    def read(cls, argv: Sequence[str], env: Mapping[str, str]) -> Invocation:
+        """Takes the phase from `argv[0]`, each path from its variable or its position (B-012, B-057).
+
+        Raises UsageError when the program has another name than detect and build, or a path is missing.
+        """
+        executable = Path(argv[0])
+        phase = executable.name
+        if phase not in _PATHS:
+            raise UsageError(f"called as {phase}", why="a buildpack has bin/detect and bin/build")
+        positional = dict(zip(_PATHS[phase], argv[1:], strict=False))
+        paths = {name: env.get(name) or positional.get(name, "") for name in _PATHS[phase]}
+        missing = [name for name, path in paths.items() if not path]
+        if missing:
+            raise UsageError(
+                f"{', '.join(missing)} not set", why=f"bin/{phase} is run by a lifecycle, not by hand"
+            )
+        return cls(
+            phase,
+            app=Path.cwd(),
+            env=env,
+            buildpack=Path(env.get("CNB_BUILDPACK_DIR") or executable.absolute().parents[1]),
+            paths={name: Path(path) for name, path in paths.items()},
+        )
+
+    def detect_context(self, log: Log) -> DetectContext:
+        """Reads the descriptor and the platform directory; raises FormatError for a broken one."""
+        return DetectContext(
+            app=self.app,
+            buildpack=Descriptor.read(self.buildpack),
+            platform=Platform.read(self.paths["CNB_PLATFORM_DIR"]),
+            target=_target(self.env),
+            exec_env=self.env.get("CNB_EXEC_ENV") or "production",
+            env=self.env,
+            log=log,
+        )
+
+    def build_context(self, log: Log) -> BuildContext:
+        """As `detect_context`, and reads the buildpack plan and what the last build stored."""
+        base = self.detect_context(log)
+        layers = self.paths["CNB_LAYERS_DIR"]
+        stored = layers / "store.toml"
+        return BuildContext(
+            app=base.app,
+            buildpack=base.buildpack,
+            platform=base.platform,
+            target=base.target,
+            exec_env=base.exec_env,
+            env=base.env,
+            log=log,
+            layers=layers,
+            plan=_plan(self.paths["CNB_BP_PLAN_PATH"]),
+            store=_table(stored).get("metadata", {}) if stored.exists() else {},
+        )
+
+
+def run_detect(invocation: Invocation, detect: Detect, *, log: Log) -> int:
+    """Runs `detect` and writes the build plan; returns the exit status."""
+    result = detect(invocation.detect_context(log))
+    if isinstance(result, Fail):
+        log.detail(result.reason)
+        return _DETECT_FAILED
+    invocation.paths["CNB_BUILD_PLAN_PATH"].write_bytes(gotoml.dumps(result.plan.table()))
+    return 0
+
+
+def run_build(invocation: Invocation, build: Build, *, log: Log) -> int:
+    """Runs `build` and writes launch.toml, build.toml and store.toml; returns the exit status."""
+    context = invocation.build_context(log)
+    log.title(context.buildpack.title)
+    result = build(context)
+    _write(context.layers / "launch.toml", result.launch.table())
+    _write(context.layers / "build.toml", {"unmet": [{"name": name} for name in result.unmet]})
+    if result.store is not None:
+        _write(context.layers / "store.toml", {"metadata": dict(result.store)})
+    return 0
+
+
+def _plan(path: Path) -> tuple[Require, ...]:
+    try:
+        return tuple(
+            Require(entry["name"], entry.get("metadata", {})) for entry in _table(path).get("entries", [])
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"cannot use the buildpack plan {path}", why="an entry has no name") from error
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"cannot read {path}", why=str(error)) from error
+
+
+def _write(path: Path, table: Mapping[str, object]) -> None:
+    """Writes a file of the buildpack interface; one without content is left out."""
+    if any(table.values()):
+        path.write_bytes(gotoml.dumps(table))
+
+
+def _target(env: Mapping[str, str]) -> Target:
+    """The target as the lifecycle states it (B-103); before Buildpack API 0.10 it is this machine's."""
+    host = Target.host()
+    distro = env.get("CNB_TARGET_DISTRO_NAME", "")
+    return Target(
+        os=env.get("CNB_TARGET_OS") or host.os,
+        arch=env.get("CNB_TARGET_ARCH") or host.arch,
+        variant=env.get("CNB_TARGET_ARCH_VARIANT", ""),
+        distro=Distro(distro, env.get("CNB_TARGET_DISTRO_VERSION", "")) if distro else None,
+    )
+
+
+def _wants_colour(env: Mapping[str, str]) -> bool:
+    """Colour on a terminal, unless NO_COLOR is set; a lifecycle reads a pipe and gets none."""
+    return not env.get("NO_COLOR") and sys.stdout.isatty()
