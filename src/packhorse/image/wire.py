@@ -62,12 +62,20 @@ class Node:
             self.fail(key, f"it is {_kind(value)}, not a boolean")
         return bool(value)
 
+    def number(self, key: str) -> int:
+        """The 64-bit integer at `key`, 0 when absent."""
+        value = self.fields.get(key)
+        if value is None:
+            return 0
+        if not isinstance(value, int) or isinstance(value, bool) or not -1 << 63 <= value < 1 << 63:
+            self.fail(key, f"it is {_kind(value)}, not a 64-bit integer")
+        return value
+
     def size(self, key: str) -> int:
         """The byte count at `key`, which must be there."""
-        value = self.fields.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-            self.fail(key, f"it is {_kind(value)}, not a number of bytes")
-        return value
+        if self.fields.get(key) is None or self.number(key) < 0:
+            self.fail(key, "a number of bytes is needed")
+        return self.number(key)
 
     def digest(self, key: str) -> Digest:
         """The digest at `key`, which must be there."""

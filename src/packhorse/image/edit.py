@@ -1,0 +1,211 @@
+"""④ A new config from an old one, byte for byte as go-containerregistry's ConfigFile marshals it.
+
+The reference writes every image through that struct: fields in its order, zero values left out where it
+says `omitempty`, unknown fields dropped. So equal values give equal image IDs. Called by lifecycle (export,
+rebase) and platform (builder, package), which choose the values; copying an image never comes here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from packhorse.base import gojson
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.errors import FormatError
+from packhorse.image.model import Config, History
+from packhorse.image.wire import Node
+
+_ZERO_TIME = "0001-01-01T00:00:00Z"
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+Fields = dict[str, object]
+
+
+def edit(
+    config: Config,
+    *,
+    target: Target | None = None,
+    os_version: str | None = None,
+    created: str | None = None,
+    env: Sequence[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    entrypoint: Sequence[str] | None = None,
+    cmd: Sequence[str] | None = None,
+    working_dir: str | None = None,
+    user: str | None = None,
+    diff_ids: Sequence[Digest] | None = None,
+    history: Sequence[History] | None = None,
+) -> Config:
+    """`config` with what is given in place of what it had; None keeps. The build container's id is dropped.
+
+    `created` is RFC 3339. Raises FormatError when `config` has a field that Go could not read.
+    """
+    node = Node.parse(config.raw, "config")
+    run = _read(node.node("config") or Node({}, "config.config"), _RUN)
+    run.update(_given(Env=env, Entrypoint=entrypoint, Cmd=cmd, WorkingDir=working_dir, User=user))
+    if labels is not None:
+        run["Labels"] = gojson.Sorted(labels)
+    file = _read(node, _FILE)
+    file.update(_given(created=created, **{"os.version": os_version}), container="", config=_struct(run))
+    if target is not None:
+        file.update(os=target.os, architecture=target.arch, variant=target.variant)
+    if diff_ids is not None:
+        file["rootfs"] = {**_rootfs(node, "rootfs"), "diff_ids": [str(digest) for digest in diff_ids]}
+    file["created"] = _go_time(file["created"])
+    file["history"] = [_history(entry) for entry in (config.history if history is None else history)]
+    return Config.parse(gojson.dumps(_struct(file)))
+
+
+def scratch(target: Target) -> Config:
+    """The config of an image without layers, as the reference starts one from nothing."""
+    return edit(Config.parse(b'{"rootfs":{"type":"layers","diff_ids":[]}}'), target=target)
+
+
+def bare(config: Config) -> Config:
+    """`config` with nothing outside its `config` section: what the reference's rebase keeps of an app."""
+    run = _read(Node.parse(config.raw, "config").node("config") or Node({}, "config.config"), _RUN)
+    rootfs = {"type": "layers", "diff_ids": []}
+    return edit(Config.parse(gojson.dumps({"rootfs": rootfs, "config": _struct(run)})))
+
+
+def add_layers(
+    config: Config, layers: Iterable[tuple[Digest, History]], *, created: str, keep_history: bool
+) -> Config:
+    """`config` with more layers on top, and `created` everywhere a time stands.
+
+    The history is evened out first; without `keep_history` (Platform API before 0.12) it says only the time.
+    """
+    layers = tuple(layers)
+    entries = [*even_history(config), *(entry for _, entry in layers)]
+    kept = [
+        replace(entry, created=created) if keep_history else History(created=created) for entry in entries
+    ]
+    diff_ids = (*config.diff_ids, *(diff_id for diff_id, _ in layers)) if layers else None
+    return edit(config, created=created, diff_ids=diff_ids, history=kept)
+
+
+def even_history(config: Config) -> tuple[History, ...]:
+    """One history entry a layer: those of empty layers dropped, all blank if the count is still another."""
+    full = tuple(entry for entry in config.history if not entry.empty_layer)
+    return full if len(full) == len(config.diff_ids) else (History(),) * len(config.diff_ids)
+
+
+def set_variables(env: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
+    """`env` with each of `values` in place of the first entry of that name, or at the end, in their order."""
+    entries = list(env)
+    for name, value in values.items():
+        names = [entry.partition("=")[0] for entry in entries]
+        at = names.index(name) if name in names else len(entries)
+        entries[at : at + 1] = [f"{name}={value}"]
+    return tuple(entries)
+
+
+def _read(node: Node, table: Mapping[str, Callable[[Node, str], object]]) -> Fields:
+    """Every field of a Go struct, in its order, zero values included."""
+    return {key: read(node, key) for key, read in table.items()}
+
+
+def _struct(fields: Fields) -> Fields:
+    """The fields that Go writes: structs and what `_ALWAYS` names always, others unless they are zero."""
+    return {key: value for key, value in fields.items() if value or key in _ALWAYS or type(value) is dict}
+
+
+def _given(**fields: object) -> Fields:
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _set(node: Node, key: str) -> gojson.Sorted:
+    members = node.node(key)
+    return gojson.Sorted({name: {} for name in members.fields} if members else {})
+
+
+def _labels(node: Node, key: str) -> gojson.Sorted:
+    return gojson.Sorted(node.mapping(key))
+
+
+def _health(node: Node, key: str) -> Fields | None:
+    health = node.node(key)
+    return None if health is None else _struct(_read(health, _HEALTH))
+
+
+def _rootfs(node: Node, key: str) -> Fields:
+    rootfs = node.node(key) or Node({}, f"config.{key}")
+    there = rootfs.fields.get("diff_ids") is not None
+    diff_ids = [str(digest) for digest in rootfs.digests("diff_ids")] if there else None
+    return {"type": rootfs.text("type"), "diff_ids": diff_ids}
+
+
+def _history(entry: History) -> Fields:
+    fields: Fields = {"author": entry.author, "created": _go_time(entry.created)}
+    fields.update(created_by=entry.created_by, comment=entry.comment, empty_layer=entry.empty_layer)
+    return _struct(fields)
+
+
+def _go_time(text: object) -> str:
+    """A time as Go writes it after reading it: the fraction without trailing zeros, `Z` for no offset."""
+    if not text:
+        return _ZERO_TIME
+    match = _TIME.fullmatch(str(text))
+    try:
+        if match is None:
+            raise ValueError("it is not RFC 3339")
+        datetime.fromisoformat(match[1] + match[3])
+    except ValueError as error:
+        raise FormatError(f"not a time: {str(text)[:60]!r}", why=str(error)) from None
+    fraction = (match[2] or "")[:9].rstrip("0")
+    zone = "Z" if match[3][1:] == "00:00" else match[3]
+    return match[1] + ("." + fraction if fraction else "") + zone
+
+
+_ALWAYS = {"architecture", "os", "created"}
+_HEALTH: Mapping[str, Callable[[Node, str], object]] = {
+    "Test": Node.texts,
+    "Interval": Node.number,
+    "Timeout": Node.number,
+    "StartPeriod": Node.number,
+    "Retries": Node.number,
+}
+_RUN: Mapping[str, Callable[[Node, str], object]] = {
+    "AttachStderr": Node.flag,
+    "AttachStdin": Node.flag,
+    "AttachStdout": Node.flag,
+    "Cmd": Node.texts,
+    "Healthcheck": _health,
+    "Domainname": Node.text,
+    "Entrypoint": Node.texts,
+    "Env": Node.texts,
+    "Hostname": Node.text,
+    "Image": Node.text,
+    "Labels": _labels,
+    "OnBuild": Node.texts,
+    "OpenStdin": Node.flag,
+    "StdinOnce": Node.flag,
+    "Tty": Node.flag,
+    "User": Node.text,
+    "Volumes": _set,
+    "WorkingDir": Node.text,
+    "ExposedPorts": _set,
+    "ArgsEscaped": Node.flag,
+    "NetworkDisabled": Node.flag,
+    "MacAddress": Node.text,
+    "StopSignal": Node.text,
+    "Shell": Node.texts,
+}
+_FILE: Mapping[str, Callable[[Node, str], object]] = {
+    "architecture": Node.text,
+    "author": Node.text,
+    "container": Node.text,
+    "created": Node.text,
+    "docker_version": Node.text,
+    "history": Node.nodes,
+    "os": Node.text,
+    "rootfs": _rootfs,
+    "config": Node.node,
+    "os.version": Node.text,
+    "variant": Node.text,
+    "os.features": Node.texts,
+}
