@@ -1,0 +1,306 @@
+"""A file tree below one directory, for both ports of `base.tree`; between all arrows.
+
+The only adapter that opens what a buildpack could have planted. Every path is resolved by the kernel below a
+root descriptor (openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS): absolute links and `..` end at the
+root, as they do inside. An entry is first opened with O_PATH, which has no side effects, and read only when
+it is a regular file or directory of an ordinary file system. `sandbox` makes one for a room,
+`lifecycle.local` one for `/` of a builder image, `store` for its trees. What is done with a tree is not here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from packhorse.base import entries, syscalls
+from packhorse.base.entries import closing
+from packhorse.base.tree import Kind, Node
+from packhorse.base.userns import IdMap
+from packhorse.errors import HostError, TreeError
+
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_MISSING = (errno.ENOENT, errno.ENOTDIR)
+_MADE_UP = {
+    0x9FA0: "proc",
+    0x62656572: "sysfs",
+    0x27E0EB: "cgroup",
+    0x63677270: "cgroup2",
+    0x64626720: "debugfs",
+}
+"""File systems whose files are not data (statfs(2)): reading one can block, or tell about the host."""
+
+
+class Rooted:
+    """The tree below a directory descriptor, read and edited without ever leaving it (a `TreeEdit`).
+
+    `idmap` translates the owners of entries to ids of the inside. `owner` (ids of this machine) makes edits
+    as that user: with its rights, and new entries belong to it; it needs root. `whiteouts` says whether an
+    overlay's whiteouts (0/0 devices) are shown. The descriptor is closed by `close`.
+    """
+
+    def __init__(
+        self,
+        root: int,
+        *,
+        idmap: IdMap | None = None,
+        owner: tuple[int, int] | None = None,
+        whiteouts: bool = True,
+    ) -> None:
+        self._root = root
+        self._idmap = idmap
+        self._owner = owner
+        self._whiteouts = whiteouts
+
+    @classmethod
+    def local(
+        cls,
+        path: str | Path,
+        *,
+        idmap: IdMap | None = None,
+        owner: tuple[int, int] | None = None,
+        whiteouts: bool = True,
+    ) -> Rooted:
+        """The tree below a directory of this machine, which is trusted to be the right one."""
+        try:
+            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise TreeError(f"{path} cannot be used as a tree", why=error.strerror or "") from error
+        return cls(descriptor, idmap=idmap, owner=owner, whiteouts=whiteouts)
+
+    def close(self) -> None:
+        """Lets the directory go; closing twice is no error."""
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    def __enter__(self) -> Rooted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # reading
+
+    def stat(self, path: str, *, follow: bool = False) -> Node | None:
+        """The entry at `path`, or None when there is none."""
+        try:
+            with self._entry(path, follow=follow) as descriptor:
+                entry = os.fstat(descriptor)
+        except OSError as error:
+            if error.errno in _MISSING:
+                return None
+            raise _refused("looked at", path, error) from error
+        return None if self._hidden(entry) else self._node(path.rstrip("/").rpartition("/")[2], entry)
+
+    def list(self, path: str) -> Sequence[Node]:
+        """The entries of the directory at `path`, in byte order of their names."""
+        try:
+            with self._directory(path, listed=True) as descriptor:
+                entries = [
+                    (name, os.stat(name, dir_fd=descriptor, follow_symlinks=False))
+                    for name in sorted(os.listdir(descriptor), key=os.fsencode)  # noqa: PTH208 -- a descriptor
+                ]
+        except OSError as error:
+            raise _refused("listed", path, error) from error
+        return [self._node(name, entry) for name, entry in entries if not self._hidden(entry)]
+
+    def open(self, path: str) -> BinaryIO:
+        """The regular file at `path`, to be read; a FIFO, device, socket or kernel file raises TreeError."""
+        try:
+            with self._entry(path, follow=True) as descriptor:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise TreeError(f"{path} is not a regular file", why=_what(descriptor))
+                _refuse_made_up(path, descriptor)
+                reopened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _refused("read", path, error) from error
+        return os.fdopen(reopened, "rb")
+
+    def readlink(self, path: str) -> str:
+        """The target text of the link at `path`."""
+        try:
+            with self._entry(path, follow=False) as descriptor:
+                if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
+                    raise TreeError(f"{path} is not a symbolic link", why=_what(descriptor))
+                _refuse_made_up(path, descriptor)
+                return os.readlink("", dir_fd=descriptor)
+        except OSError as error:
+            raise _refused("read as a link", path, error) from error
+
+    # editing
+
+    def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Puts a regular file at `path`, in place of a file or link there; parents are made."""
+        directory, name = _split(path)
+        self.mkdir(directory)
+        with self._edit("written", path), self._directory(directory) as parent:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=parent)
+            descriptor = os.open(
+                name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=parent
+            )
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, mode)
+                file.write(data)
+
+    def mkdir(self, path: str, *, mode: int = 0o755) -> None:
+        """Makes the directory `path` and its missing parents (0755)."""
+        names = [name for name in path.split("/") if name]
+        with self._edit("made", path):
+            for index in range(self._existing(names), len(names)):
+                with self._directory("/" + "/".join(names[:index])) as parent:
+                    os.mkdir(names[index], 0o700, dir_fd=parent)
+                    made = os.open(
+                        names[index],
+                        os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                        dir_fd=parent,
+                    )
+                    with closing(made):
+                        os.fchmod(made, mode if index == len(names) - 1 else 0o755)
+
+    def rename(self, source: str, destination: str) -> None:
+        """Moves `source` to `destination`, which must not exist and whose parent must.
+
+        A directory of an overlay's lower cannot be renamed (EXDEV); its entries are then moved one by one.
+        """
+        old_directory, old = _split(source)
+        new_directory, new = _split(destination)
+        with (
+            self._edit("moved", f"{source} to {destination}"),
+            self._directory(old_directory) as old_parent,
+            self._directory(new_directory) as new_parent,
+        ):
+            entries.move(old_parent, old, new_parent, new)
+
+    def remove(self, path: str) -> None:
+        """Removes `path` and everything below it, following nothing; a missing path is no error."""
+        directory, name = _split(path)
+        with self._edit("removed", path):
+            try:
+                with self._directory(directory) as parent:
+                    entries.remove(parent, name)
+            except OSError as error:
+                if error.errno not in _MISSING:
+                    raise
+
+    # how
+
+    @contextmanager
+    def _entry(self, path: str, *, follow: bool) -> Iterator[int]:
+        """An O_PATH descriptor of what is at `path`."""
+        descriptor = self._resolve(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
+        with closing(descriptor):
+            yield descriptor
+
+    @contextmanager
+    def _directory(self, path: str, *, listed: bool = False) -> Iterator[int]:
+        """A descriptor of the directory at `path`; to be `listed` it must be readable."""
+        descriptor = self._resolve(path, os.O_DIRECTORY | (os.O_RDONLY if listed else os.O_PATH))
+        with closing(descriptor):
+            _refuse_made_up(path, descriptor)
+            yield descriptor
+
+    def _resolve(self, path: str, flags: int) -> int:
+        if "\0" in path:
+            raise TreeError(f"{path!r} is not a path")
+        for _ in range(100):
+            try:
+                return syscalls.openat2(self._root, path or "/", flags, resolve=_RESOLVE)
+            except OSError as error:
+                # EAGAIN: something on the way was renamed meanwhile, so the kernel cannot vouch for "..".
+                if error.errno == errno.ENOSYS:
+                    raise HostError(
+                        "this kernel cannot resolve paths safely", why="openat2(2) came with Linux 5.6"
+                    ) from error
+                if error.errno != errno.EAGAIN:
+                    raise
+        raise TreeError(f"{path} cannot be opened", why="its directories are being renamed all the time")
+
+    def _existing(self, names: Sequence[str]) -> int:
+        """How many leading elements of a path are directories already."""
+        for count in range(len(names), 0, -1):
+            try:
+                with self._entry("/" + "/".join(names[:count]), follow=True) as descriptor:
+                    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                    return count
+            except FileNotFoundError:
+                continue
+        return 0
+
+    @contextmanager
+    def _edit(self, verb: str, path: str) -> Iterator[None]:
+        """Runs an edit as the tree's owner, and makes its failure a TreeError."""
+        try:
+            if self._owner is None:
+                yield
+                return
+            former = syscalls.set_fs_ids(*self._owner)
+            try:
+                yield
+            finally:
+                syscalls.restore_fs_ids(*former)
+        except OSError as error:
+            raise _refused(verb, path, error) from error
+
+    def _node(self, name: str, entry: os.stat_result) -> Node:
+        uid, gid = entry.st_uid, entry.st_gid
+        if self._idmap is not None:
+            uid, gid = self._idmap.inside(uid, gid)
+        device = stat.S_ISBLK(entry.st_mode) or stat.S_ISCHR(entry.st_mode)
+        return Node(
+            name=name,
+            kind=_kind(entry.st_mode),
+            mode=stat.S_IMODE(entry.st_mode),
+            size=entry.st_size if stat.S_ISREG(entry.st_mode) else 0,
+            uid=uid,
+            gid=gid,
+            mtime_ns=entry.st_mtime_ns,
+            ctime_ns=entry.st_ctime_ns,
+            inode=entry.st_ino,
+            rdev=(os.major(entry.st_rdev), os.minor(entry.st_rdev)) if device else (0, 0),
+        )
+
+    def _hidden(self, entry: os.stat_result) -> bool:
+        return not self._whiteouts and stat.S_ISCHR(entry.st_mode) and entry.st_rdev == 0
+
+
+def _kind(mode: int) -> Kind:
+    if stat.S_ISREG(mode):
+        return Kind.FILE
+    if stat.S_ISDIR(mode):
+        return Kind.DIRECTORY
+    if stat.S_ISLNK(mode):
+        return Kind.LINK
+    return Kind.FIFO if stat.S_ISFIFO(mode) else Kind.OTHER
+
+
+def _what(descriptor: int) -> str:
+    kind = _kind(os.fstat(descriptor).st_mode).value
+    return f"it is a {kind}" if kind != "other" else "it is a device or socket"
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The parent directory of `path` and its last element, which must name an entry."""
+    directory, _, name = path.rstrip("/").rpartition("/")
+    if name in ("", ".", ".."):
+        raise TreeError(f"{path!r} does not name an entry")
+    return directory or "/", name
+
+
+def _refuse_made_up(path: str, descriptor: int) -> None:
+    kind = _MADE_UP.get(syscalls.filesystem_type(descriptor))
+    if kind is not None:
+        raise TreeError(f"{path} is not a file of the tree", why=f"it is one of the kernel's ({kind})")
+
+
+def _refused(verb: str, path: str, error: OSError) -> TreeError:
+    why = error.strerror or ""
+    if error.errno == errno.ELOOP:
+        why = "a link on the way leads in a circle or through /proc"
+    return TreeError(f"{path} cannot be {verb}", why=why)

@@ -1,0 +1,151 @@
+"""The Linux system calls that Python has no name for; under every arrow, called by `base` and `sandbox` only.
+
+Each function raises OSError like those of `os`. It imports nothing but ctypes and os, since the short-lived
+children of `base.entrance` pay for every import. What the calls are used for, and what may be asked of them,
+is not here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+MS_NOSUID = 2
+MS_NODEV = 4
+
+# The same numbers on every architecture (they came after the tables were unified, Linux 5.2 and later).
+_OPEN_TREE = 428
+_MOVE_MOUNT = 429
+_OPENAT2 = 437
+_MOUNT_SETATTR = 442
+_RENAMEAT2 = {"x86_64": 316, "aarch64": 276}
+
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOUNT_ATTR_IDMAP = 0x00100000
+_RENAME_NOREPLACE = 1
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def _checked(answer: int, name: str | bytes = "") -> int:
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), os.fsdecode(name))
+    return answer
+
+
+def openat2(directory: int, path: str, flags: int, *, resolve: int) -> int:
+    """A descriptor for `path` below `directory`, resolved as `resolve` allows (openat2(2), Linux 5.6)."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    name = os.fsencode(path)
+    return _checked(
+        _libc.syscall(_OPENAT2, directory, name, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))), name
+    )
+
+
+def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> None:
+    """Renames an entry to a name that must be free (renameat2(2) with RENAME_NOREPLACE)."""
+    number = _RENAMEAT2[os.uname().machine]
+    old, new = os.fsencode(source), os.fsencode(target)
+    _checked(_libc.syscall(number, source_dir, old, target_dir, new, _RENAME_NOREPLACE), old)
+
+
+def filesystem_type(descriptor: int) -> int:
+    """The magic number of the file system that `descriptor` is on (fstatfs(2), its first word)."""
+    answer = (ctypes.c_ulong * 32)()
+    _checked(_libc.fstatfs(descriptor, ctypes.byref(answer)))
+    return int(answer[0]) & 0xFFFFFFFF
+
+
+def set_fs_ids(uid: int, gid: int) -> tuple[int, int]:
+    """Sets the ids that this thread's file accesses are made with; returns the former ones.
+
+    setfsuid(2) is per thread, and drops and regains the file capabilities of root as the id leaves and
+    becomes 0; so the group is set while the user still is, or again is, root.
+    """
+    old_gid = int(_libc.setfsgid(ctypes.c_uint32(gid)))
+    old_uid = int(_libc.setfsuid(ctypes.c_uint32(uid)))
+    return old_uid & 0xFFFFFFFF, old_gid & 0xFFFFFFFF
+
+
+def restore_fs_ids(uid: int, gid: int) -> None:
+    """Undoes `set_fs_ids`: the user first, so that a root user may set any group again."""
+    _libc.setfsuid(ctypes.c_uint32(uid))
+    _libc.setfsgid(ctypes.c_uint32(gid))
+
+
+def unshare(flags: int) -> None:
+    """Leaves the namespaces in `flags` for new ones; user namespaces need a process of one thread."""
+    _checked(_libc.unshare(flags))
+
+
+def setns(descriptor: int, flags: int) -> None:
+    """Enters the namespace behind `descriptor`."""
+    _checked(_libc.setns(descriptor, flags))
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """Mounts, or changes a mount, as mount(2) does."""
+    _checked(
+        _libc.mount(
+            os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode()
+        ),
+        target,
+    )
+
+
+def clone_mount(path: str, *, recursive: bool) -> int:
+    """A detached copy of the mount seen at `path` (open_tree(2), Linux 5.2; needs CAP_SYS_ADMIN)."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    name = os.fsencode(path)
+    return _checked(_libc.syscall(_OPEN_TREE, AT_FDCWD, name, ctypes.c_uint(flags)), name)
+
+
+def attach_mount(descriptor: int, path: str) -> None:
+    """Puts the detached mount `descriptor` on `path` (move_mount(2), Linux 5.2)."""
+    name = os.fsencode(path)
+    _checked(
+        _libc.syscall(_MOVE_MOUNT, descriptor, b"", AT_FDCWD, name, ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)),
+        name,
+    )
+
+
+def map_mount(descriptor: int, namespace: int) -> None:
+    """Shows the detached mount with its ids mapped by a user namespace (mount_setattr(2), Linux 5.12)."""
+    attributes = _MountAttr(_MOUNT_ATTR_IDMAP, 0, 0, namespace)
+    _checked(
+        _libc.syscall(
+            _MOUNT_SETATTR,
+            descriptor,
+            b"",
+            ctypes.c_uint(AT_EMPTY_PATH),
+            ctypes.byref(attributes),
+            ctypes.c_size_t(ctypes.sizeof(attributes)),
+        )
+    )

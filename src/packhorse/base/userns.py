@@ -1,0 +1,362 @@
+"""User namespaces: which ids a sandbox has and what they are on this machine; under every arrow.
+
+`choose` decides the map, `make` makes a namespace with it, `spawn` starts a program inside one. Called by
+`store` (trees are unpacked and removed inside), `sandbox` (every step runs inside) and `platform.wiring`.
+This process itself never enters one: all of that is done by `base.entrance` in a child of its own. Mounts of
+a step are `sandbox`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from packhorse.base import entrance, syscalls
+from packhorse.errors import HostError
+
+SHIFTED_BASE = 0x7F000000
+"""Where a sandbox's ids begin when root starts it: above sssd's range, below systemd's foreign one."""
+
+SIZE = 65536
+"""How many ids a namespace has at most: 0 to 65535, as in a container."""
+
+
+class Mode(Enum):
+    """How ids are mapped: by root to unused ids, by a user to subordinate ids, or the user's own id alone."""
+
+    ROOT = "root"
+    RANGE = "range"
+    SINGLE = "single"
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """`count` ids in a row: from `inside` in the namespace, from `outside` on this machine."""
+
+    inside: int
+    outside: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """The ids of a namespace. Those it has not appear inside as 65534, and nobody inside can act as them."""
+
+    mode: Mode
+    uids: tuple[Extent, ...]
+    gids: tuple[Extent, ...]
+
+    @property
+    def key(self) -> str:
+        """A short text, the same for the same map on any day, for records of what was unpacked with it."""
+        text = repr((self.uids, self.gids)).encode()
+        return f"{self.mode.value}-{hashlib.sha256(text).hexdigest()[:12]}"
+
+    def has(self, uid: int) -> bool:
+        """Whether the user id `uid` exists inside."""
+        return any(extent.inside <= uid < extent.inside + extent.count for extent in self.uids)
+
+    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """What two ids of the inside are on this machine; HostError when the namespace has them not."""
+        found = _look_up(self.uids, uid), _look_up(self.gids, gid)
+        if found[0] is None or found[1] is None:
+            raise HostError(
+                f"user {uid}:{gid} does not exist in this sandbox",
+                why=f"its ids are mapped {self.mode.value}: {_words(self.uids)}; groups {_words(self.gids)}",
+                fix=""
+                if self.mode is Mode.ROOT
+                else "Give the invoking user subordinate ids: `man 5 subuid`.",
+            )
+        return found[0], found[1]
+
+    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """What two ids of this machine are inside, 65534 for those that are not mapped."""
+        return _look_back(self.uids, uid), _look_back(self.gids, gid)
+
+
+def _look_up(extents: Sequence[Extent], number: int) -> int | None:
+    for extent in extents:
+        if extent.inside <= number < extent.inside + extent.count:
+            return extent.outside + number - extent.inside
+    return None
+
+
+def _look_back(extents: Sequence[Extent], number: int) -> int:
+    for extent in extents:
+        if extent.outside <= number < extent.outside + extent.count:
+            return extent.inside + number - extent.outside
+    return entrance.OVERFLOW
+
+
+def _ids(extents: Sequence[Extent]) -> entrance.Ids:
+    return tuple((extent.inside, extent.outside, extent.count) for extent in extents)
+
+
+def _words(extents: Sequence[Extent]) -> str:
+    return entrance.format_ids(_ids(extents))
+
+
+def choose(uid: int = 1000, gid: int = 1000, *, mode: Mode | None = None) -> IdMap:
+    """The best map for the invoking user, who is `uid`:`gid` inside (root is nobody there).
+
+    Root's ids are shifted to an unused range, and id 0 of the machine is mapped to nothing: a process without
+    capabilities that is root outside can write files below /proc/sys. `mode` asks for a certain kind of map,
+    and raises HostError when this machine does not have it.
+    """
+    if mode is None:
+        mode = Mode.ROOT if os.geteuid() == 0 else Mode.RANGE if _range_obstacle() == "" else Mode.SINGLE
+    if mode is Mode.ROOT:
+        return IdMap(mode, _shifted("/proc/self/uid_map"), _shifted("/proc/self/gid_map"))
+    if mode is Mode.SINGLE:
+        return IdMap(mode, (Extent(uid, os.geteuid(), 1),), (Extent(gid, os.getegid(), 1),))
+    obstacle = _range_obstacle()
+    if obstacle:
+        raise HostError("no range of ids can be mapped", why=obstacle)
+    return IdMap(
+        mode,
+        surround(uid, os.geteuid(), _subordinate(Path("/etc/subuid"))),
+        surround(gid, os.getegid(), _subordinate(Path("/etc/subgid"))),
+    )
+
+
+def surround(inside: int, own: int, spare: Sequence[tuple[int, int]]) -> tuple[Extent, ...]:
+    """The map in which `own` is `inside` and the other ids, from 0 on, come from `spare` in its order.
+
+    `spare` has (first id, count) pairs; at most SIZE ids are mapped in all.
+    """
+    extents: list[Extent] = []
+    position = 0
+    for start, count in spare:
+        first, left = start, min(count, SIZE - position)
+        if position <= inside < position + left:
+            before = inside - position
+            if before:
+                extents.append(Extent(position, first, before))
+            first, left, position = first + before, left - before, inside + 1
+            left = min(left, SIZE - position)
+        if left > 0:
+            extents.append(Extent(position, first, left))
+            position += left
+    extents.append(Extent(inside, own, 1))
+    return tuple(sorted(extents, key=lambda extent: extent.inside))
+
+
+def _shifted(current: str) -> tuple[Extent, ...]:
+    """The range at SHIFTED_BASE, or in a container's own namespace the last ids that it has."""
+    available = [tuple(map(int, line.split())) for line in Path(current).read_text().splitlines()]
+    if any(first <= SHIFTED_BASE and first + count >= SHIFTED_BASE + SIZE for first, _, count in available):
+        return (Extent(0, SHIFTED_BASE, SIZE),)
+    first, count = max(
+        ((max(first, 1), count - (first == 0)) for first, _, count in available), key=lambda e: e[1]
+    )
+    size = min(count, SIZE)
+    if size < 2:
+        raise HostError(
+            "root has no ids to give to a sandbox",
+            why=f"{current} maps {len(available)} extent(s), and root's own id must not be used inside",
+            fix="Run as an ordinary user, or start the container with a range of ids.",
+        )
+    return (Extent(0, first + count - size, size),)
+
+
+def _subordinate(table: Path) -> list[tuple[int, int]]:
+    """What subuid(5) or subgid(5) gives to the invoking user, by name or number, in the file's order."""
+    own = {str(os.geteuid())}
+    with suppress(KeyError):  # a user without an entry in passwd may still be listed by number
+        own.add(pwd.getpwuid(os.geteuid()).pw_name)
+    try:
+        lines = table.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        fields = line.strip().split(":")
+        if len(fields) == 3 and fields[0] in own and fields[1].isdigit() and fields[2].isdigit():
+            found.append((int(fields[1]), int(fields[2])))
+    return found
+
+
+def _range_obstacle() -> str:
+    """Why the invoking user cannot map subordinate ids; empty when nothing speaks against it."""
+    for table in (Path("/etc/subuid"), Path("/etc/subgid")):
+        if not _subordinate(table):
+            return f"{table} has no line for user {os.geteuid()}"
+    for program in ("newuidmap", "newgidmap"):
+        path = shutil.which(program)
+        if path is None:
+            return f"{program} is not installed (package uidmap)"
+        if not _raises_privilege(Path(path)):
+            return f"{path} has neither the setuid bit nor file capabilities"
+    # newuidmap gains nothing under no_new_privs, as in a hardened container.
+    status = Path("/proc/self/status").read_text()
+    if re.search(r"^NoNewPrivs:\s*1", status, re.MULTILINE):
+        return "this process may not gain privileges (no_new_privs)"
+    return ""
+
+
+def _raises_privilege(program: Path) -> bool:
+    if program.stat().st_mode & stat.S_ISUID:
+        return True
+    return "security.capability" in os.listxattr(program)
+
+
+class Namespace:
+    """A user namespace, kept alive by the descriptor `fd` until it is closed."""
+
+    def __init__(self, idmap: IdMap, fd: int) -> None:
+        self.idmap = idmap
+        self.fd = fd
+
+    def close(self) -> None:
+        """Lets the namespace go; what runs inside is not touched."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def command(verb: str, options: Sequence[tuple[str, str]]) -> list[str]:
+    """The command line that starts `base.entrance`, up to its `--`."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
+        "from packhorse.base.entrance import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = [word for option in options for word in option]
+    return [sys.executable, "-I", "-S", "-c", code, verb, *words]
+
+
+def map_options(idmap: IdMap) -> list[tuple[str, str]]:
+    """The options of `base.entrance` that make a namespace with this map."""
+    options = [("uids", _words(idmap.uids)), ("gids", _words(idmap.gids))]
+    if idmap.mode is Mode.RANGE:
+        options += [(program, shutil.which(program) or program) for program in ("newuidmap", "newgidmap")]
+    return options
+
+
+def make(idmap: IdMap) -> Namespace:
+    """A new user namespace with these ids; HostError says why there is none."""
+    with subprocess.Popen(
+        command("hold", map_options(idmap)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={},
+    ) as child:
+        assert child.stdin and child.stdout and child.stderr
+        line = child.stdout.readline().strip()
+        if not line:
+            why = child.stderr.read().decode(errors="replace").strip()
+            raise HostError("a sandbox's user namespace cannot be made", why=why, fix=_advice(why))
+        descriptor = os.open(f"/proc/{int(line)}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        child.stdin.close()
+    return Namespace(idmap, descriptor)
+
+
+def _advice(why: str) -> str:
+    if "newuidmap" in why or "newgidmap" in why:
+        return "Check that /etc/subuid and /etc/subgid give this user ids that nobody else has."
+    switches = ("kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns")
+    return (
+        "The kernel, a container or a security module forbids user namespaces. On the machine itself see "
+        f"`sysctl {' '.join(switches)} user.max_user_namespaces`; in a container start it with "
+        "`--security-opt seccomp=unconfined --security-opt systempaths=unconfined`."
+    )
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    namespace: Namespace,
+    paths: Sequence[Path] = (),
+    pass_fds: Sequence[int] = (),
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts `argv` (first word: an absolute path) inside, as uid 0 without groups, or as the single id.
+
+    It has all capabilities over what belongs to the namespace and none over anything else. `paths` are those
+    it will open by name: as root, directories on the way that only the machine's root may search (/root, a
+    home) are made passable for it, as they are for the interpreter itself. Its environment is `env`, by
+    default empty.
+    """
+    options = [*map_options(namespace.idmap), ("userns", str(namespace.fd))]
+    if namespace.idmap.mode is Mode.ROOT:
+        needed = [Path(argv[0]), Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2], *paths]
+        options += [("reach", str(path)) for path in reachable_names(needed)]
+    return subprocess.Popen(
+        [*command("enter", options), "--", *argv],
+        pass_fds=(namespace.fd, *pass_fds),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=cwd,
+        env=dict(env or {}),
+    )
+
+
+def reachable_names(paths: Sequence[Path]) -> list[Path]:
+    """Every name under which one of `paths` is looked up: itself and what its links lead to."""
+    names: dict[Path, None] = {}
+    for path in paths:
+        name = Path(os.path.normpath(path.absolute()))
+        for _ in range(40):
+            names[name.parent.resolve() / name.name] = None
+            if not name.is_symlink():
+                break
+            name = Path(os.path.normpath(name.parent.resolve() / name.readlink()))
+    return list(names)
+
+
+def idmapped(source: Path, idmap: IdMap) -> int:
+    """A detached mount of `source` that shows ids as `idmap` says (root only); the caller closes it.
+
+    `outside` of an extent is the id as seen, `inside` the id on disk. OSError when the file system cannot do
+    it.
+    """
+    with make(idmap) as namespace:
+        descriptor = syscalls.clone_mount(str(source), recursive=False)
+        try:
+            syscalls.map_mount(descriptor, namespace.fd)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def presentable(source: Path) -> bool:
+    """Whether root can show `source` with other owners, also below an overlay; otherwise it has to be copied.
+
+    Overlays take such lowers from Linux 5.19 on; which file systems can do it is asked of the mount itself.
+    """
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    if os.geteuid() != 0 or release is None or (int(release[1]), int(release[2])) < (5, 19):
+        return False
+    one = (Extent(0, SHIFTED_BASE, 1),)
+    try:
+        os.close(idmapped(source, IdMap(Mode.ROOT, one, one)))
+    except (OSError, HostError):
+        return False
+    return True
