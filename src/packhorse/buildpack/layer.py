@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from packhorse.base import gotoml
+from packhorse.base import gojson, gotoml
 from packhorse.base.toml import Table
 
 RESERVED = frozenset({"build", "launch", "store"})
@@ -27,10 +27,10 @@ class Types:
 
 @dataclass(frozen=True, slots=True)
 class LayerToml:
-    """One layer's TOML file."""
+    """One layer's TOML file; `metadata` is None where the table is absent, which a label tells from an empty one."""
 
-    types: Types = Types()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    types: Types = field(default_factory=Types)
+    metadata: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> Self:
@@ -41,19 +41,12 @@ class LayerToml:
                 top.issue(f"{key} belongs in the [types] table", key)
         types = top.table("types")
         value = cls(
-            Types(types.flag("build"), types.flag("launch"), types.flag("cache")), top.mapping("metadata")
+            Types(types.flag("build"), types.flag("launch"), types.flag("cache")),
+            top.mapping("metadata") if top.has("metadata") else None,
         )
         top.finish()
         return value
 
     def restored(self) -> bytes:
         """The file as a buildpack finds it next time: the metadata alone, never the types (B-079)."""
-        return gotoml.dumps({"metadata": gotoml_map(self.metadata)}) if self.metadata else b""
-
-
-def gotoml_map(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A buildpack's own table, keys in the order Go writes a map's: sorted."""
-    return {
-        key: gotoml_map(value) if isinstance(value, Mapping) else value
-        for key, value in sorted(values.items())
-    }
+        return gotoml.dumps({"metadata": gojson.untyped(self.metadata)}) if self.metadata else b""

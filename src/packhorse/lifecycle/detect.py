@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from packhorse.base.step import Step
 from packhorse.base.target import Target
@@ -37,7 +37,7 @@ class Verdict:
     descriptor: Descriptor
     status: int
     output: bytes = b""
-    plan: BuildPlan = BuildPlan()
+    plan: BuildPlan = field(default_factory=BuildPlan)
     why: str = ""
 
     def explain(self) -> str:

@@ -164,13 +164,13 @@ class _Exporter:
         record = before.layers.get(found.name) if before else None
         previous = self._analyzed.previous
         layers = previous.layers if previous and record else ()
-        layer = next((layer for layer in layers if record and str(layer.diff_id) == record.sha), None)
-        if layer is None:
+        old = next((layer for layer in layers if record and str(layer.diff_id) == record.sha), None)
+        if old is None:
             raise ExportError(
                 f"layer {name} has no contents, and there is no previous one to take its place",
                 why="the previous image does not have that layer",
             )
-        return self._add(layer, created_by, found.name, member.ref.id, "taken from the previous image")
+        return self._add(old, created_by, found.name, member.ref.id, "taken from the previous image")
 
     def _capture(self, path: str) -> tuple[Layer, bool]:
         if path not in self._captured:
@@ -224,7 +224,7 @@ class _Exporter:
         records = {
             layer.name: labels.LayerRecord(
                 shas[layer.name],
-                layer.toml.metadata or None,
+                layer.toml.metadata,
                 layer.toml.types.build,
                 layer.toml.types.launch,
                 layer.toml.types.cache,

@@ -55,7 +55,7 @@ class BuildpackRecord:
         layers = gojson.Sorted({name: record.encode() for name, record in self.layers.items()})
         value: dict[str, object] = {"key": self.id, "version": self.version, "layers": layers}
         if self.store is not None:
-            value["store"] = {"metadata": gojson.Sorted(self.store)}
+            value["store"] = {"metadata": gojson.untyped(self.store)}
         return value
 
 
@@ -162,15 +162,8 @@ def project_label(project: Mapping[str, Any]) -> str:
     source = project.get("source")
     if not source:
         return "{}"
-    fields = {key: source[key] for key in ("type", "version", "metadata") if source.get(key)}
-    return gojson.dumps(
-        {
-            "source": {
-                key: gojson.Sorted(value) if isinstance(value, Mapping) else value
-                for key, value in fields.items()
-            }
-        }
-    ).decode()
+    fields = {key: gojson.untyped(source[key]) for key in ("type", "version", "metadata") if source.get(key)}
+    return gojson.dumps({"source": fields}).decode()
 
 
 def _process(process: Process) -> dict[str, object]:

@@ -6,11 +6,11 @@ import re
 import tarfile
 from collections.abc import Iterator
 
-from packhorse.base import gotoml
+from packhorse.base import gojson, gotoml
 from packhorse.base.digest import Digest
 from packhorse.base.step import Step
 from packhorse.base.tree import Kind, TreeEdit, is_directory, read
-from packhorse.buildpack.layer import LayerToml, gotoml_map
+from packhorse.buildpack.layer import LayerToml
 from packhorse.errors import FormatError, PackhorseError
 from packhorse.image.view import Image, Layer
 from packhorse.lifecycle.api import CACHED_METADATA
@@ -76,7 +76,9 @@ def _wanted(
     before_layers, kept_layers = (record.layers if record else {} for record in (before, kept))
     for name, record in sorted(before_layers.items()):
         cached = kept_layers.get(name)
-        if (record.launch and record.cache and cached is not None and cached.cache) or (record.launch and not record.build and not record.cache):
+        if (record.launch and record.cache and cached is not None and cached.cache) or (
+            record.launch and not record.build and not record.cache
+        ):
             yield name, record
     for name, record in sorted(kept_layers.items()):
         if not record.cache or (name in before_layers and before_layers[name].launch):
@@ -108,10 +110,10 @@ def _write(
         if before is not None and before.store is not None:
             tree.write(
                 f"{inputs.layers_directory(member.ref)}/store.toml",
-                gotoml.dumps({"metadata": gotoml_map(before.store)}),
+                gotoml.dumps({"metadata": gojson.untyped(before.store)}),
             )
     for path, (_, record) in records.items():
-        tree.write(f"{path}.toml", LayerToml(metadata=record.data or {}).restored())
+        tree.write(f"{path}.toml", LayerToml(metadata=record.data).restored())
 
 
 def _launch_sboms(

@@ -1,0 +1,40 @@
+"""Where packhorse keeps its things on this machine. Called by the mains, once; one of the edges that read the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from packhorse.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """`store` holds images and trees, `cache` what can be fetched again, `config` what the user wrote."""
+
+    store: Path
+    cache: Path
+    config: Path
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str]) -> Self:
+        """`PACKHORSE_HOME` moves all three below one directory; otherwise the XDG base directories rule.
+
+        Raises UsageError for a PACKHORSE_HOME that is not absolute.
+        """
+        home = environ.get("PACKHORSE_HOME", "")
+        if home:
+            root = Path(home)
+            if not root.is_absolute():
+                raise UsageError(
+                    f"PACKHORSE_HOME is not an absolute path: {home!r}",
+                    why="it would mean another place in every directory",
+                    fix="write the whole path",
+                )
+            return cls(root / "store", root / "cache", root / "config")
+        from platformdirs import PlatformDirs
+
+        folders = PlatformDirs("packhorse", appauthor=False)
+        return cls(folders.user_data_path / "store", folders.user_cache_path, folders.user_config_path)
