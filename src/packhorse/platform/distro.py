@@ -1,0 +1,139 @@
+"""The two base root file systems of the default builder, made from the distribution's own packages.
+
+Called by `platform/builder` the first time the default builder is needed, before any arrow. What a root has
+is in `distro_packages` and `distro_npm`, what of it stays in `distro_files`, where packages come from in
+`distro_sources`. The same package versions give the same bytes on every machine, as root and as a user.
+Making images of the roots (environment, user, labels) is the caller's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError, HostError
+from packhorse.platform.distro_files import Entry, write_root
+from packhorse.platform.distro_mmdebstrap import (
+    SCRATCH,
+    host_apt_settings,
+    host_mode,
+    mmdebstrap_command,
+    running,
+)
+from packhorse.platform.distro_npm import fetch_npm_wheel, npm_entries
+from packhorse.platform.distro_packages import RootKind, parse_status, wanted_packages
+from packhorse.platform.distro_sources import Source, Suite, os_release_fields
+
+
+@dataclass(frozen=True, slots=True)
+class RootRecord:
+    """What a root was made of (packages, name to version; os-release fields), and what its tar is."""
+
+    kind: RootKind
+    suite: Suite
+    arch: str
+    packages: Mapping[str, str]
+    os_release: Mapping[str, str]
+    digest: Digest
+    size: int
+
+
+def make_root(
+    kind: RootKind,
+    *,
+    suite: Suite,
+    arch: str,
+    target: Path,
+    sources: Sequence[Source],
+    env: Mapping[str, str],
+    progress: Callable[[str], None],
+) -> RootRecord:
+    """Writes the root file system of the build or run image of `suite` as an uncompressed tar to `target`.
+
+    `arch` is dpkg's name of this machine's architecture (`amd64`, `arm64`); `sources` are
+    `host_sources(suite)`; `env` is the user's environment, of which PATH, proxies and pip's settings are
+    used; `progress` gets a line for each step, partly from another thread. Two calls may run side by side.
+    Raises HostError if the machine lacks a tool, keys or space, NetworkError if packages cannot be had or are
+    not signed by the distribution, FormatError if what came is not what it should be. `target` appears whole
+    or not at all.
+    """
+    mode = host_mode(env.get("PATH", os.defpath))
+    if not Path(suite.keyring).is_file():
+        raise HostError(
+            f"the keys of {suite.id} are missing",
+            why=f"there is no {suite.keyring}, so no package can be verified",
+            fix=f"sudo apt-get install {suite.keyring_package}",
+        )
+    with _own_directory() as own, _appearing(target) as file:
+        extra: Iterable[Entry] = ()
+        if kind == "build":
+            progress("build image: fetching the npm client with pip")
+            extra = npm_entries(fetch_npm_wheel(arch, own, env=env))
+        sources_list, apt_conf = own / "sources.list", own / "apt.conf"
+        sources_list.write_text("".join(f"{source.line(suite.keyring)}\n" for source in sources))
+        apt_conf.write_text(host_apt_settings(env))
+        command = mmdebstrap_command(
+            wanted_packages(kind), suite=suite, arch=arch, mode=mode, apt_conf=apt_conf
+        )
+        with running(
+            command, sources=sources_list, env=env, progress=lambda step: progress(f"{kind} image: {step}")
+        ) as run:
+            try:
+                written = write_root(run.output, file, extra)
+            except tarfile.TarError as error:
+                run.finish()
+                raise FormatError("mmdebstrap wrote something that is no tar", why=str(error)) from error
+            run.finish()
+    return RootRecord(
+        kind,
+        suite,
+        arch,
+        packages=parse_status(written.dpkg_status),
+        os_release=os_release_fields(written.os_release),
+        digest=written.digest,
+        size=written.size,
+    )
+
+
+@contextmanager
+def _own_directory() -> Iterator[Path]:
+    """A directory only for this user, for what may hold passwords of mirrors and proxies."""
+    try:
+        directory = tempfile.TemporaryDirectory(prefix="packhorse-", dir=SCRATCH)
+    except OSError as error:
+        raise _cannot_write(SCRATCH, error) from error
+    with directory as name:
+        yield Path(name)
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[BinaryIO]:
+    """A file that becomes `target` when all went well and otherwise leaves no trace."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> HostError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return HostError(
+        f"cannot write {path}",
+        why=error.strerror or str(error),
+        fix="make room on that file system" if full else "",
+    )

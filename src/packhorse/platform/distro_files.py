@@ -1,0 +1,155 @@
+"""The files of a base root: which of mmdebstrap's stay, what is added, and the tar they are written to.
+
+Under `platform/builder`, before any arrow: `platform.distro` pipes mmdebstrap's tar through `write_root`. It
+is done here and not by shell hooks inside the chroot, so that every mode of mmdebstrap goes through the same
+code. The rule is that a root has what its packages say and nothing of the machine or the moment it was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import IO, BinaryIO, cast
+
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError
+
+# 1980-01-01T00:00:01Z, the date of everything in Cloud Native Buildpacks images.
+MTIME = 315532801
+CNB_ID = 1000
+_CNB_HOME = "home/cnb"
+
+# Directories that packages own stay: maintainer scripts of packages installed later expect them.
+_NO_FILES_BELOW = ("usr/share/info", "usr/share/man", "var/backups", "var/cache", "var/lib/apt", "var/log")
+_NOTHING_BELOW = ("usr/share/locale", "dev", "proc", "run", "sys", "tmp")
+# debconf's answers, without which a package installed later (an image extension) finds its questions unasked.
+_KEPT = re.compile(r"var/cache/debconf/(config|passwords|templates)\.dat")
+_DROPPED = re.compile(
+    r"etc/(hostname|resolv\.conf|fstab|machine-id|\.pwd\.lock|[^/]+-)"
+    r"|etc/apt/(sources\.list(\.d/.+)?|apt\.conf|(apt\.conf|preferences)\.d/\d\d(mmdebstrap|packhorse))"
+    r"|etc/dpkg/dpkg\.cfg\.d/99mmdebstrap"
+    r"|var/lib/dbus/machine-id|var/lib/systemd/random-seed"
+    r"|var/lib/dpkg/(.+-old|lock|lock-frontend|triggers/Lock)"
+)
+_COPYRIGHT = re.compile(r"usr/share/doc/[^/]+(/copyright)?")
+_USER_LINES = {
+    "etc/passwd": f"cnb:x:{CNB_ID}:{CNB_ID}::/{_CNB_HOME}:/bin/bash\n",
+    "etc/group": f"cnb:x:{CNB_ID}:\n",
+    "etc/shadow": "cnb:*::0:99999:7:::\n",
+    "etc/gshadow": "cnb:!::\n",
+}
+_DPKG_STATUS = "var/lib/dpkg/status"
+_OS_RELEASE = "usr/lib/os-release"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One directory (its name ends in `/`) or file of `size` bytes to add to a root; owned by root."""
+
+    name: str
+    size: int = 0
+    open: Callable[[], IO[bytes]] = BytesIO
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRoot:
+    """What `write_root` wrote: digest and length of the tar, and the two files that say what is in it."""
+
+    digest: Digest
+    size: int
+    dpkg_status: str
+    os_release: str
+
+
+def keeps(name: str, *, directory: bool) -> bool:
+    """Whether the entry `name` (relative, without a slash at either end) of mmdebstrap's tar stays."""
+    if any(name.startswith(f"{top}/") for top in _NOTHING_BELOW):
+        return False
+    if name.startswith("usr/share/doc/"):
+        return _COPYRIGHT.fullmatch(name) is not None
+    if not directory and any(name.startswith(f"{top}/") for top in _NO_FILES_BELOW):
+        return _KEPT.fullmatch(name) is not None
+    return _DROPPED.fullmatch(name) is None
+
+
+def write_root(source: BinaryIO, target: BinaryIO, extra: Iterable[Entry] = ()) -> WrittenRoot:
+    """Writes the root in the tar stream `source`, then the CNB user's home and `extra`, to `target`.
+
+    One pass, in the order of `source`; owners, modes and contents stay, times become `MTIME`, owner names,
+    device numbers and extended headers go. Raises tarfile.TarError if `source` is no tar or breaks off,
+    FormatError if it is not a Debian root.
+    """
+    sink = _Hashed(target)
+    read: dict[str, str] = {}
+    with (
+        tarfile.open(fileobj=source, mode="r|") as old,
+        tarfile.open(fileobj=cast(BinaryIO, sink), mode="w|", format=tarfile.PAX_FORMAT) as new,
+    ):
+        for member in old:
+            info = _plain(member)
+            if not info.name or not keeps(info.name, directory=info.isdir()):
+                continue
+            content: IO[bytes] | None = old.extractfile(member) if member.isreg() else None
+            if content is not None and info.name in (_DPKG_STATUS, _OS_RELEASE, *_USER_LINES):
+                data = content.read() + _USER_LINES.get(info.name, "").encode()
+                read[info.name] = data.decode(errors="replace")
+                info.size = len(data)
+                content = BytesIO(data)
+            new.addfile(info, content)
+        _add(new, Entry(f"{_CNB_HOME}/"), owner=CNB_ID)
+        for entry in extra:
+            _add(new, entry)
+    if not {_DPKG_STATUS, _OS_RELEASE, "etc/passwd", "etc/group"} <= read.keys():
+        raise FormatError(
+            "the root file system that mmdebstrap made is not whole",
+            why=f"it has {', '.join(sorted(read)) or 'none'} of the files every Debian system has",
+        )
+    return WrittenRoot(
+        Digest(sink.sha256.hexdigest()),
+        sink.size,
+        dpkg_status=read[_DPKG_STATUS],
+        os_release=read[_OS_RELEASE],
+    )
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+        raise FormatError(f"the root file system has a device or pipe: {member.name}")
+    info = tarfile.TarInfo("" if member.name == "." else member.name.removeprefix("./"))
+    info.type = tarfile.REGTYPE if member.isreg() else member.type
+    info.mode, info.uid, info.gid = member.mode, member.uid, member.gid
+    info.linkname = member.linkname.removeprefix("./") if member.islnk() else member.linkname
+    info.size = member.size if member.isreg() else 0
+    info.mtime = MTIME
+    return info
+
+
+def _add(tar: tarfile.TarFile, entry: Entry, *, owner: int = 0) -> None:
+    info = tarfile.TarInfo(entry.name.rstrip("/"))
+    info.mtime, info.uid, info.gid = MTIME, owner, owner
+    if entry.name.endswith("/"):
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(info)
+        return
+    info.size, info.mode = entry.size, 0o755 if entry.executable else 0o644
+    with entry.open() as content:
+        tar.addfile(info, content)
+
+
+class _Hashed:
+    """A sink that counts and hashes what passes."""
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        return self._target.write(data)

@@ -1,0 +1,219 @@
+"""One run of `mmdebstrap`: how it is called on this machine, how it is stopped, and what its failures mean.
+
+Under `platform/distro`, before any arrow. Every setting that could carry something of the host into a root
+is here; what is taken out of the finished root again is in `distro_files`.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import BinaryIO, Literal, cast
+
+from packhorse.errors import HostError, NetworkError, PackhorseError
+from packhorse.platform.distro_files import MTIME
+from packhorse.platform.distro_sources import Suite
+
+Mode = Literal["root", "unshare", "fakechroot"]
+
+# Not TMPDIR and not below the user's home: in unshare mode the subordinate ids must reach it, and it holds 1
+# GB.
+SCRATCH = Path("/var/tmp")
+_SECONDS_TO_STOP = 30
+_PASSED_ENVIRONMENT = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+# How the host reaches its mirrors. Not what it would trust without a signature, nor which indexes it wants.
+_HOST_SETTING = re.compile(
+    r"Acquire::(https?|ftp|Retries|ForceIPv[46]|Check-Valid-Until|Check-Date|Max-ValidTime)\b.*;",
+    re.IGNORECASE,
+)
+_OWN_SETTINGS = (
+    'Dir::Etc::netrc "/etc/apt/auth.conf";',
+    'Dir::Etc::netrcparts "/etc/apt/auth.conf.d";',
+    # Else the host's machine-id decides which updates it gets (Ubuntu).
+    'APT::Get::Always-Include-Phased-Updates "true";',
+)
+# The merged /usr that debootstrap makes, and no package `usrmerge`, which would bring all of perl.
+_SETUP = (
+    'for d in bin sbin lib {lib64}; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done; '
+    r"printf 'Package: usrmerge\nPin: version *\nPin-Priority: -1\n' "
+    '>"$1/etc/apt/preferences.d/00packhorse"'
+)
+_CUSTOMIZE = 'rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*'
+_OTHER_BUILDER = "or name a builder with --builder"
+_FAILURES = (
+    (
+        "No space left on device|Disk quota exceeded",
+        HostError,
+        f"make room in {SCRATCH}",
+    ),
+    (
+        "NO_PUBKEY|BADSIG|EXPKEYSIG|not signed|couldn't be verified|invalid signature",
+        NetworkError,
+        "check that the mirrors below /etc/apt are the distribution's and its keyring package up to date",
+    ),
+    (
+        "Failed to fetch|Could not (resolve|connect)|Connection (failed|timed out|refused)|Temporary failure",
+        NetworkError,
+        "see that `apt-get update` works: the same mirrors and proxies are used",
+    ),
+)
+
+
+def mmdebstrap_command(
+    packages: Sequence[str], *, suite: Suite, arch: str, mode: Mode, apt_conf: Path
+) -> list[str]:
+    """The call that writes a root as a tar to standard output, given a sources.list on standard input.
+
+    `apt_conf` is uploaded and not named as an option, because proxies and mirrors may come with passwords.
+    """
+    return [
+        "mmdebstrap",
+        f"--mode={mode}",
+        "--variant=essential",
+        "--format=tar",
+        f"--architectures={arch}",
+        f"--include={','.join(packages)}",
+        "--dpkgopt=force-unsafe-io",
+        "--skip=output/dev,cleanup/apt,cleanup/reproducible",
+        f"--setup-hook=upload {apt_conf} /etc/apt/apt.conf.d/98packhorse",
+        f"--setup-hook={_SETUP.format(lib64='lib64' if arch == 'amd64' else '')}",
+        f"--customize-hook={_CUSTOMIZE}",
+        suite.codename,
+        "-",
+        "-",
+    ]
+
+
+def apt_settings(dump: str) -> str:
+    """The configuration for apt's downloads: of `apt-config dump`, what tells how to reach mirrors."""
+    kept = filter(_HOST_SETTING.fullmatch, dump.splitlines())
+    return "".join(f"{line}\n" for line in (*kept, *_OWN_SETTINGS))
+
+
+def host_apt_settings(env: Mapping[str, str]) -> str:
+    """As `apt_settings`, of this machine; raises HostError if apt cannot tell."""
+    done = subprocess.run(["apt-config", "dump"], env=dict(env), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise HostError(
+            "apt's configuration cannot be read", why=done.stderr.strip(), fix="try apt-config dump"
+        )
+    return apt_settings(done.stdout)
+
+
+def choose_mode(*, root: bool, subordinate_ids: bool, path: str) -> Mode:
+    """How mmdebstrap becomes root inside: truly, in a user namespace, or by pretence; `path` finds the tools.
+
+    Raises HostError that names the packages to install.
+    """
+    tools: tuple[str, ...] = ("mmdebstrap",)
+    mode: Mode = "root"
+    if not root and subordinate_ids and shutil.which("newuidmap", path=path):
+        mode = "unshare"
+    elif not root:
+        mode = "fakechroot"
+        tools += ("fakechroot", "fakeroot")
+    missing = [tool for tool in tools if shutil.which(tool, path=path) is None]
+    if missing:
+        # The tools are named like their packages, and with uidmap there is no need to pretend.
+        install = "mmdebstrap uidmap" if subordinate_ids and not root else " ".join(missing)
+        raise HostError(
+            "the default builder cannot be made yet: a tool is missing",
+            why=f"not found on PATH: {', '.join(missing)}",
+            fix=f"sudo apt-get install {install}\n{_OTHER_BUILDER}",
+        )
+    return mode
+
+
+def host_mode(path: str) -> Mode:
+    """As `choose_mode`, for the invoking user."""
+    user = pwd.getpwuid(os.getuid())
+    owners = (f"{user.pw_name}:", f"{user.pw_uid}:")
+    subordinate_ids = all(
+        file.is_file() and any(line.startswith(owners) for line in file.read_text().splitlines())
+        for file in (Path("/etc/subuid"), Path("/etc/subgid"))
+    )
+    return choose_mode(root=user.pw_uid == 0, subordinate_ids=subordinate_ids, path=path)
+
+
+class Mmdebstrap:
+    """A running mmdebstrap; `output` is the tar it writes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], progress: Callable[[str], None]) -> None:
+        self.output = cast(BinaryIO, process.stdout)
+        self._process = process
+        self._last_lines: deque[str] = deque(maxlen=40)
+        self._listener = Thread(target=self._listen, args=(progress,), daemon=True)
+        self._listener.start()
+
+    def finish(self) -> None:
+        """Waits for the end; raises what a failure means: HostError or NetworkError."""
+        while self.output.read(1 << 16):  # a tar is padded; unread padding would be a broken pipe
+            pass
+        status = self._process.wait()
+        self._listener.join()
+        if status != 0:
+            raise failure(status, list(self._last_lines))
+
+    def stop(self) -> None:
+        """Ends it if it still runs, giving it time to take its chroot away."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            try:
+                self._process.wait(_SECONDS_TO_STOP)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+        self.output.close()
+
+    def _listen(self, progress: Callable[[str], None]) -> None:
+        for raw in cast(BinaryIO, self._process.stderr):
+            line = raw.decode(errors="replace").rstrip()
+            self._last_lines.append(line)
+            if line.startswith("I: ") and line.endswith("...") and "tempdir" not in line:
+                progress(line.removeprefix("I: ").removesuffix("..."))
+
+
+@contextmanager
+def running(
+    command: Sequence[str], *, sources: Path, env: Mapping[str, str], progress: Callable[[str], None]
+) -> Iterator[Mmdebstrap]:
+    """Starts `command` with the file `sources` as its input; it does not outlive the block."""
+    chosen = {name: value for name, value in env.items() if name in _PASSED_ENVIRONMENT}
+    with sources.open("rb") as stdin:
+        process = subprocess.Popen(
+            command,
+            env=chosen | {"TMPDIR": str(SCRATCH), "SOURCE_DATE_EPOCH": str(MTIME)},
+            cwd="/",
+            umask=0o022,
+            start_new_session=True,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    run = Mmdebstrap(process, progress)
+    try:
+        yield run
+    finally:
+        run.stop()
+
+
+def failure(status: int, lines: Sequence[str]) -> PackhorseError:
+    """What mmdebstrap's end with `status` (negative: a signal) means, given the last lines it said."""
+    told = [line for line in lines if not line.startswith("I: ")][-12:]
+    text = "\n".join(told)
+    what = "mmdebstrap did not finish the default builder's root file system"
+    if status < 0:
+        return HostError(what, why=f"it was ended by {signal.Signals(-status).name}", fix="run it again")
+    for pattern, kind, fix in _FAILURES:
+        if re.search(pattern, text):
+            return kind(what, why=text, fix=fix)
+    return HostError(what, why=text or f"it ended with status {status}", fix=_OTHER_BUILDER)
