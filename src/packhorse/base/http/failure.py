@@ -9,7 +9,7 @@ import ssl
 
 from urllib3 import exceptions
 
-from packhorse.base.http.message import BrokenConnection, host_of
+from packhorse.base.http.message import BrokenConnection, host_of, printable
 from packhorse.base.http.settings import Settings
 from packhorse.errors import NetworkError
 
@@ -30,8 +30,10 @@ def explained(error: Exception, url: str, settings: Settings) -> NetworkError:
         return BrokenConnection(
             f"{host} fell silent", why=f"nothing came for {settings.read_timeout:g} seconds"
         )
-    if isinstance(error, ValueError):
-        return NetworkError(f"a request to {host} cannot be sent", why=str(error))
+    if isinstance(error, ValueError):  # its text is left out: it may hold a header, and that a password
+        return NetworkError(
+            f"a request to {host} cannot be sent", why="its address or a header has impossible characters"
+        )
     if isinstance(error, exceptions.ProtocolError) and "Tunnel connection failed" in str(error):
         return _proxy_failed(error, host, settings)
     return BrokenConnection(f"the connection to {host} was cut", why=_reason(error))
@@ -43,7 +45,8 @@ def _reason(error: BaseException) -> str:
     inner = error.__cause__ or (last if isinstance(last, BaseException) else None)
     if inner is not None:
         return _reason(inner)
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    words = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return printable(words)
 
 
 def _unreachable(error: exceptions.HTTPError, host: str, settings: Settings) -> NetworkError:

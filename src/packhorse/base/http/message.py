@@ -115,3 +115,9 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def printable(text: str) -> str:
+    """Text from the network, fit for a terminal: one line, no control characters, at most 500 characters."""
+    line = "".join(character if character.isprintable() else " " for character in text[:2000])
+    return " ".join(line.split())[:500]

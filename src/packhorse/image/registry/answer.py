@@ -5,12 +5,11 @@ Called by the other files of `image.registry`.
 
 from __future__ import annotations
 
-from packhorse.base.http.message import Response, host_of
+from packhorse.base.http.message import Response, host_of, printable
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
 from packhorse.image.wire import Node
 
 _LIMIT = 64 * 1024  # bytes of an error document; some registries answer with a page of HTML
-_SHOWN = 500  # characters of it that a message may hold
 
 
 def refusal(response: Response, doing: str) -> RegistryError | NotFoundError:
@@ -40,12 +39,6 @@ def refusal(response: Response, doing: str) -> RegistryError | NotFoundError:
     return RegistryError(what, why=f"{host} answered with status {status}: {said}", fix=fix, status=status)
 
 
-def clean(text: str) -> str:
-    """Text from the network, fit for a terminal: one line, printable, of bounded length."""
-    line = "".join(c if c.isprintable() else " " for c in text[: 4 * _SHOWN])
-    return " ".join(line.split())[:_SHOWN]
-
-
 def _said(response: Response) -> str:
     """The messages of an error document, or the beginning of what came in its place."""
     try:
@@ -54,6 +47,6 @@ def _said(response: Response) -> str:
         return ""  # the status says the most important
     try:
         entries = Node.parse(raw, "answer").nodes("errors")
-        return clean("; ".join(f"{entry.text('message')} ({entry.text('code')})" for entry in entries))
+        return printable("; ".join(f"{entry.text('message')} ({entry.text('code')})" for entry in entries))
     except FormatError:
-        return "" if "html" in response.header("content-type") else clean(raw.decode(errors="replace"))
+        return "" if "html" in response.header("content-type") else printable(raw.decode(errors="replace"))

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from packhorse.base.http.message import Request, Response, host_of, origin
+from packhorse.base.http.message import Request, Response, host_of, origin, printable
 from packhorse.errors import FormatError, RegistryError
-from packhorse.image.registry.answer import clean, refusal
+from packhorse.image.registry.answer import refusal
 from packhorse.image.wire import Node
 
 Flow = Generator[Request, Response, None]
@@ -125,7 +125,7 @@ class Authorizer:
             request = request.with_header("authorization", self._credentials.basic)
         response = yield request
         if response.status != 200:
-            raise refusal(response, f"get a token for {host} from {clean(realm.netloc)}")
+            raise refusal(response, f"get a token for {host} from {printable(realm.netloc)}")
         return f"Bearer {_token(response.read(_TOKEN_LIMIT), host)}"
 
 
