@@ -1,0 +1,45 @@
+PYTHON ?= python3
+BIN := .venv/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+BUILD_PACKAGES := python3-venv mmdebstrap uidmap passt
+TEST_PACKAGES := docker.io runc docker-registry skopeo umoci busybox-static
+apt = dpkg --status $(1) >/dev/null 2>&1 || { $(SUDO) apt-get -q update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends $(1); }
+
+.PHONY: setup demo test check format golden lock bench clean
+
+setup: $(BIN)/packhorse  ## leaves .venv/bin/packhorse
+
+demo: setup  ## builds a Node.js app, runs its image, prints its answer
+	@./samples/demo.sh $(BIN)/packhorse
+
+test: setup check  ## runs all tests
+	@$(call apt,$(TEST_PACKAGES))
+	$(BIN)/pytest -n 2
+
+check: setup  ## linters, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+golden: setup  ## rewrites the golden plans and images
+	$(BIN)/pytest tests/golden --golden-write
+
+lock: setup  ## resolves requirements.txt anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --extra dev --extra build --output-file requirements.txt pyproject.toml
+
+bench: setup
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv build dist src/packhorse/_bundled launcher/build
+
+$(BIN)/packhorse: pyproject.toml requirements.txt hatch_build.py $(shell find buildpacks launcher/src src/packhorse/sdk src/packhorse/base -type f -not -name '*.pyc' 2>/dev/null)
+	@$(call apt,$(BUILD_PACKAGES))
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
