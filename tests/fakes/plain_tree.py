@@ -1,4 +1,4 @@
-"""A TreeView over a directory of this machine, for trees that a test itself made: it follows links anywhere."""
+"""A TreeView over a directory of this machine, for trees that the test made: it follows links anywhere."""
 
 from __future__ import annotations
 

@@ -1,0 +1,48 @@
+"""TOML has the bytes that the Go lifecycle's encoder writes (figures: tests/golden/go)."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from packhorse.base import gojson, gotoml
+from packhorse.errors import FormatError
+
+CASES = json.loads((Path(__file__).parents[2] / "golden" / "go" / "values.json").read_text("ascii"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
+def test_decoded_toml_is_written_as_the_reference_writes_it(case: dict[str, str]) -> None:
+    table = gojson.untyped(tomllib.loads(case["input"]))
+    assert isinstance(table, gojson.Sorted)
+    assert gotoml.dumps(table).decode() == case["toml"]
+
+
+def test_a_struct_keeps_its_order_except_that_tables_come_last_and_none_not_at_all() -> None:
+    build = {
+        "buildpacks": [{"id": "b", "version": "1", "homepage": None}],
+        "default": "web",
+        "other": None,
+        "args": [],
+    }
+    assert gotoml.dumps(build) == (
+        b'default = "web"\nargs = []\n\n[[buildpacks]]\n  id = "b"\n  version = "1"\n'
+    )
+
+
+def test_bytes_that_are_not_utf_8_are_kept() -> None:
+    assert gotoml.dumps({"caf\udce9": "\udcff"}) == b'"caf\xe9" = "\xff"\n'
+
+
+@pytest.mark.parametrize("value", [[None], [1, [None]], 1 << 64])
+def test_what_toml_cannot_say_is_refused(value: object) -> None:
+    with pytest.raises(FormatError):
+        gotoml.dumps({"x": value})
+
+
+def test_a_value_of_another_type_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(TypeError):
+        gotoml.dumps({"x": b"bytes"})

@@ -1,0 +1,74 @@
+"""The tar writer: header bytes, chunking, and files that change while they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packhorse.base.tree import Kind
+from packhorse.errors import FormatError, TreeError
+from packhorse.layers import tar
+from packhorse.layers.tree import TarEntry
+
+HEADERS = json.loads((Path(__file__).parents[2] / "golden" / "layers" / "headers.json").read_text("ascii"))
+KINDS = {"0": Kind.FILE, "2": Kind.LINK, "5": Kind.DIRECTORY, "6": Kind.FIFO}
+MIB = 1 << 20
+
+
+def _file(content: bytes, *, size: int | None = None, name: str = "/f") -> TarEntry:
+    return TarEntry.file(name, len(content) if size is None else size, lambda: BytesIO(content))
+
+
+@pytest.mark.parametrize("case", HEADERS, ids=range(len(HEADERS)))
+def test_a_header_has_the_bytes_that_go_writes(case: dict[str, Any]) -> None:
+    entry = TarEntry(
+        case["name"], KINDS[case["type"]], case["mode"], case["uid"], case["gid"], case["size"], case["link"]
+    )
+    header = tar.header(entry)
+    assert (len(header) // 512, hashlib.sha256(header).hexdigest()) == (case["blocks"], case["sha256"])
+
+
+def test_a_layer_without_entries_is_two_zero_blocks() -> None:
+    assert b"".join(tar.stream([])) == bytes(1024)
+
+
+def test_chunks_have_at_most_one_mebibyte_and_lose_nothing() -> None:
+    sizes = [0, 1, 511, 512, 513, MIB - 1, MIB, MIB + 1, 3 * MIB + 7]
+    contents = {f"/f{size}": bytes([size % 251]) * size for size in sizes}
+    chunks = list(tar.stream(_file(content, name=name) for name, content in contents.items()))
+    assert max(map(len, chunks)) <= MIB
+    with tarfile.open(fileobj=BytesIO(b"".join(chunks))) as archive:
+        read = {item.name: archive.extractfile(item).read() for item in archive}  # type: ignore[union-attr]
+    assert read == contents
+
+
+def test_small_files_share_a_chunk() -> None:
+    assert len(list(tar.stream(_file(b"x") for _ in range(1000)))) == 1
+
+
+@pytest.mark.parametrize("size", [11, MIB, 3 * MIB])
+def test_a_file_that_grew_is_refused_by_name(size: int) -> None:
+    with pytest.raises(TreeError, match="/f grew while it was read"):
+        list(tar.stream([_file(bytes(size + 1), size=size)]))
+
+
+@pytest.mark.parametrize("size", [11, MIB, 3 * MIB])
+def test_a_file_that_shrank_is_refused_by_name(size: int) -> None:
+    with pytest.raises(TreeError, match="/f shrank while it was read"):
+        list(tar.stream([_file(bytes(size - 1), size=size)]))
+
+
+def test_a_name_with_a_nul_is_refused() -> None:
+    with pytest.raises(FormatError):
+        tar.header(TarEntry.directory("/a\0b"))
+
+
+def test_the_digest_is_that_of_all_chunks_and_comes_with_their_length() -> None:
+    digest, size = tar.digest([b"ab", b"", b"c"])
+    assert (digest.hex, size) == (hashlib.sha256(b"abc").hexdigest(), 3)
