@@ -1,0 +1,231 @@
+"""④ Layer bytes on their way in and out: hashed, compressed, decompressed and checked in one streaming pass.
+
+New layers become gzip of concatenated members, each of 1 MiB of input, by libdeflate at level 1: in parallel,
+in flat memory, the same bytes on every CPU. Called by the places. What is inside a tar is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import IO, cast
+
+import deflate
+import zstandard
+
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError
+from packhorse.image.model import Descriptor, MediaType
+from packhorse.image.view import Chunks, Layer
+
+CHUNK = 1 << 20
+"""The most bytes in one chunk, and the input of one gzip member."""
+
+LAYER_LIMIT = 1 << 37
+"""The most bytes an uncompressed layer may have: 128 GiB, against archives made to fill a disk."""
+
+_LEVEL = 1
+_ZSTD_WINDOW = 1 << 27  # the most that zstd itself accepts unless told otherwise
+_SLICE = 1 << 16
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
+Sink = Callable[[bytes], object]
+
+
+def gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The gzip form of some bytes: one member a MiB of input, in order, compressed on all cores.
+
+    About two members a core are in memory. The bytes depend on the input, not on how it is cut into chunks.
+    """
+    cores = os.cpu_count() or 1
+    waiting: deque[Future[bytearray]] = deque()
+    with ThreadPoolExecutor(cores, thread_name_prefix="gzip") as pool:
+        for block in _blocks(chunks):
+            waiting.append(pool.submit(deflate.gzip_compress, block, _LEVEL))
+            if len(waiting) > 2 * cores:
+                yield bytes(waiting.popleft().result())
+        while waiting:
+            yield bytes(waiting.popleft().result())
+
+
+def tee(layer: Layer, sink: Sink) -> Layer:
+    """Reads a layer's tar once and gives `sink` its gzip form, chunk by chunk.
+
+    The answer has `diff_id`, `size` and the `descriptor` of what the sink got. Raises FormatError, after the
+    last chunk, when the tar is not what the layer's diff ID says.
+    """
+    stored, stored_size = hashlib.sha256(), 0
+    tar = _Meter(layer.tar())
+    for member in gzip(tar):
+        stored.update(member)
+        stored_size += len(member)
+        sink(member)
+    descriptor = Descriptor(MediaType.OCI_LAYER_GZIP, Digest(stored.hexdigest()), stored_size)
+    return replace(tar.measured(layer), descriptor=descriptor)
+
+
+def drain(layer: Layer, sink: Sink) -> Layer:
+    """Reads a layer's tar once and gives it to `sink` as it is; the answer has `diff_id` and `size`, no blob.
+
+    Raises as `tee` does.
+    """
+    tar = _Meter(layer.tar())
+    for chunk in tar:
+        sink(chunk)
+    return replace(tar.measured(layer), descriptor=None, blob=None)
+
+
+def verified(chunks: Iterable[bytes], digest: Digest, size: int | None = None) -> Iterator[bytes]:
+    """The same chunks, checked as they pass.
+
+    Raises FormatError as soon as there are more than `size` bytes, and at the end when there are fewer or
+    they do not have `digest`.
+    """
+    total, length = hashlib.sha256(), 0
+    for chunk in chunks:
+        length += len(chunk)
+        if size is not None and length > size:
+            raise FormatError(f"{digest} has too many bytes", why=f"there should be {size}")
+        total.update(chunk)
+        yield chunk
+    if size is not None and length < size:
+        raise FormatError(f"{digest} broke off", why=f"{length} of {size} bytes came")
+    if total.hexdigest() != digest.hex:
+        raise _unlike(digest, Digest(total.hexdigest()))
+
+
+def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator[bytes]:
+    """The uncompressed form of a layer in chunks of at most 1 MiB, whether it is gzip, zstd or plain.
+
+    The first bytes tell; media types are no help, docker's gzip type is found on plain and zstd layers. Raises
+    FormatError for broken compression, and when more than `limit` bytes come out. That zstd was cut short is
+    seen by its digest alone.
+    """
+    source = iter(chunks)
+    head = b""
+    while len(head) < 4 and (chunk := next(source, b"")):
+        head += chunk
+    source = _chain(head, source)
+    if head.startswith(_GZIP):
+        source = _gunzip(source)
+    elif head.startswith(_ZSTD):
+        source = _unzstd(source)
+    total = 0
+    for chunk in source:
+        total += len(chunk)
+        if total > limit:
+            raise FormatError("a layer is too large", why=f"it has more than {limit} bytes uncompressed")
+        yield chunk
+
+
+def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest) -> Layer:
+    """A layer read from its stored form; both forms are checked against their digests as they stream."""
+
+    def checked() -> Iterator[bytes]:
+        return verified(blob(), descriptor.digest, descriptor.size)
+
+    def tar() -> Iterator[bytes]:
+        return verified(decompress(checked()), diff_id)
+
+    return Layer(tar, diff_id, descriptor=descriptor, blob=checked)
+
+
+class _Meter:
+    """Chunks that are hashed and counted as they pass."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self._hash.update(chunk)
+            self._size += len(chunk)
+            yield chunk
+
+    def measured(self, layer: Layer) -> Layer:
+        """`layer` with what passed; raises FormatError when it was said to be something else."""
+        diff_id = Digest(self._hash.hexdigest())
+        if layer.diff_id is not None and layer.diff_id != diff_id:
+            raise _unlike(layer.diff_id, diff_id)
+        return replace(layer, diff_id=diff_id, size=self._size)
+
+
+def _unlike(expected: Digest, found: Digest) -> FormatError:
+    return FormatError(
+        f"the bytes of {expected} are not what they should be", why=f"they have the digest {found}"
+    )
+
+
+def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes cut every MiB; one empty block when there are none."""
+    buffer = bytearray()
+    first = True
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= CHUNK:
+            first = False
+            yield bytes(buffer[:CHUNK])
+            del buffer[:CHUNK]
+    if buffer or first:
+        yield bytes(buffer)
+
+
+def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if head:
+        yield head
+    yield from rest
+
+
+def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    member = zlib.decompressobj(wbits=31)
+    for data in _slices(chunks):
+        while data:
+            if member.eof:
+                member = zlib.decompressobj(wbits=31)
+            try:
+                out = member.decompress(data, CHUNK)
+            except zlib.error as error:
+                raise FormatError("a gzip layer is broken", why=str(error)) from error
+            if out:
+                yield out
+            data = member.unused_data if member.eof else member.unconsumed_tail
+    if not member.eof:
+        raise FormatError("a gzip layer is broken", why="it ends too early")
+
+
+def _slices(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Cuts finer: zlib copies what is left of a slice at the end of each member, and members may be tiny."""
+    for chunk in chunks:
+        for start in range(0, len(chunk), _SLICE):
+            yield chunk[start : start + _SLICE]
+
+
+def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    source = cast(IO[bytes], _Source(chunks))
+    with decompressor.stream_reader(source, read_across_frames=True) as reader:
+        try:
+            while out := reader.read(CHUNK):
+                yield out
+        except zstandard.ZstdError as error:
+            raise FormatError("a zstd layer is broken", why=str(error)) from error
+
+
+class _Source:
+    """Chunks as the file that zstandard reads from; it needs `read` alone."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        data = self._rest or next((chunk for chunk in self._chunks if chunk), b"")
+        self._rest = data[size:]
+        return data[:size]
