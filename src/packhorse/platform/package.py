@@ -1,0 +1,84 @@
+"""Stages a buildpack that is written on `packhorse.sdk`: its directory, with all it needs under `lib/`.
+
+A staged buildpack runs under any platform that has a python3 from 3.11. Called when packhorse itself is built (for the
+bundled ones) and by `platform.build` when a buildpack's source directory is given; standard library only, for that
+reason.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+from packhorse.errors import InputError
+
+REQUIREMENTS = "requirements.txt"
+"""Beside a buildpack.toml: the pure Python distributions a buildpack imports."""
+
+MARK = "main.py"
+
+_PACKAGE = Path(__file__).parents[1]
+_SDK = (
+    "__init__.py",
+    "errors.py",
+    *(f"base/{name}.py" for name in ("__init__", "digest", "target", "toml", "gotoml", "gojson", "log")),
+    "sdk/*.py",
+)
+_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache")
+
+
+def needs_staging(source: Path) -> bool:
+    """Whether `source` is a buildpack on this SDK that has not been staged."""
+    return (source / REQUIREMENTS).is_file() and (source / MARK).is_file() and not (source / "lib").exists()
+
+
+def stage(source: Path, target: Path) -> None:
+    """Copies the buildpack at `source` to `target`, which must not exist, and fills its `lib/`.
+
+    Raises InputError for a dependency that is not installed here or is not pure Python.
+    """
+    shutil.copytree(source, target, ignore=_LEFT_OUT)
+    library = target / "lib"
+    for pattern in _SDK:
+        for path in sorted(_PACKAGE.glob(pattern)):
+            _copy(path, library / "packhorse" / path.relative_to(_PACKAGE))
+    for line in (source / REQUIREMENTS).read_text().splitlines():
+        match = _NAME.match(line)
+        if match:
+            _copy_distribution(match[1], library)
+    _normalise(target)
+
+
+def _copy_distribution(name: str, library: Path) -> None:
+    try:
+        distribution = metadata.distribution(name)
+    except metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"{name} is not installed", why=f"a buildpack's {REQUIREMENTS} names it", fix=f"pip install {name}"
+        ) from error
+    for file in distribution.files or ():
+        path = PurePosixPath(file)
+        if path.parts[0] in ("..", "/") or "__pycache__" in path.parts:
+            continue
+        licence = path.parts[0].endswith(".dist-info") and "LICENSE" in path.name.upper()
+        if path.parts[0].endswith(".dist-info") and not licence:
+            continue
+        if path.suffix in (".so", ".pyd"):
+            raise InputError(f"{name} is not pure Python", why=f"it has {path}")
+        _copy(Path(str(distribution.locate_file(file))), library / path)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _normalise(target: Path) -> None:
+    """Modes that do not depend on who cloned the repository or with which umask."""
+    for path in (target, *target.rglob("*")):
+        if not path.is_symlink():
+            executable = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o755 if executable else 0o644)
