@@ -1,0 +1,25 @@
+"""Starts the buildpack: called by bin/detect and bin/build with their own path as the first argument.
+
+A staged buildpack has packhorse's SDK and its dependencies under lib/.
+"""
+
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Puts the buildpack's own code on the path and hands over to the SDK."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - the build image chooses python3, not our metadata
+        sys.exit("error: this buildpack needs Python 3.11 or newer in the build image")
+    here = Path(__file__).absolute().parent
+    sys.path[:0] = [str(here), str(here / "lib")]
+    del sys.argv[0]
+
+    from nodejs.buildpack import build, detect
+
+    from packhorse import sdk
+
+    sdk.main(detect=detect, build=build)
+
+
+main()

@@ -1,0 +1,1 @@
+"""The Node.js buildpack; `nodejs.buildpack` is its spine."""

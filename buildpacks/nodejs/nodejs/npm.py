@@ -1,0 +1,153 @@
+"""The npm client as the way to the package registry, and what its failures mean.
+
+Called by `nodejs.runtime` (versions, archives) and `nodejs.modules` (failures). The client of the build image
+is asked for Node.js itself, so that the mirror, proxy and credentials of the project's and the user's .npmrc
+hold for it as they do for the dependencies; npm checks each archive against the registry's SHA-512
+(`dist.integrity`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhorse import sdk
+from packhorse.errors import (
+    BuildpackFailed,
+    FormatError,
+    InputError,
+    NetworkError,
+    NotFoundError,
+    PackhorseError,
+)
+
+# npm's switches as variables: they keep the commands that are shown short.
+QUIET = {
+    "npm_config_audit": "false",
+    "npm_config_fund": "false",
+    "npm_config_update_notifier": "false",
+    "npm_config_progress": "false",
+}
+
+_UNREACHABLE = {
+    "EAI_AGAIN",
+    "ECONNREFUSED",
+    "ECONNRESET",
+    "EHOSTUNREACH",
+    "ENETUNREACH",
+    "ENOTFOUND",
+    "ERR_SOCKET_TIMEOUT",
+    "ETIMEDOUT",
+    "FETCH_ERROR",
+    "UND_ERR_CONNECT_TIMEOUT",
+}
+_UNTRUSTED = {
+    "CERT_HAS_EXPIRED",
+    "DEPTH_ZERO_SELF_SIGNED_CERT",
+    "ERR_TLS_CERT_ALTNAME_INVALID",
+    "SELF_SIGNED_CERT_IN_CHAIN",
+    "UNABLE_TO_GET_ISSUER_CERT",
+    "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+    "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+}
+_LINE = re.compile(r"^\s*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
+_OUT_OF_SYNC = re.compile(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The package registry, through the npm client on the build image's PATH."""
+
+    context: sdk.BuildContext
+
+    def versions(self, package: str) -> list[str]:
+        """All versions of `package`; raises NetworkError, or NotFoundError when there is no such package."""
+        said = json.loads(self._npm("view", package, "versions", "--json"))
+        return [said] if isinstance(said, str) else [str(version) for version in said]
+
+    def fetch(self, specs: Sequence[str], *, into: Path) -> list[Path]:
+        """Downloads one archive for each `name@version` and returns their paths in order; npm verifies them.
+
+        Raises NetworkError, NotFoundError, or FormatError when an archive is not the one that was published.
+        """
+        printed = self._npm("pack", *specs, "--pack-destination", str(into), "--loglevel=error")
+        return [into / Path(name).name for name in printed.split()]
+
+    def global_config(self) -> str:
+        """The path of the settings that hold for all users of this client; another npm has its own place."""
+        return self._npm("config", "get", "globalconfig").strip()
+
+    def _npm(self, *args: str) -> str:
+        try:
+            # NODE_OPTIONS is meant for the application's Node.js; the client's may not know the option.
+            return self.context.capture(["npm", *args], env={**QUIET, "NODE_OPTIONS": ""})
+        except sdk.CommandFailed as failure:
+            raise explained(failure) from failure
+
+
+def explained(failure: sdk.CommandFailed) -> PackhorseError:
+    """The error that a failed npm command means, by the code npm prints; `failure` itself for any other."""
+    lines = _LINE.findall(failure.output)
+    code = next((line.removeprefix("code ").strip() for line in lines if line.startswith("code ")), "")
+    said = [
+        line
+        for line in lines
+        if line and not line.startswith(("code ", "errno ", "syscall ", "A complete log"))
+    ]
+    why = "\n".join(said[:_SHOWN])
+    if code in _UNREACHABLE:
+        return NetworkError(
+            f"npm cannot reach the package registry ({code})",
+            why=why,
+            fix="check the network, the proxy (HTTPS_PROXY) and the registry set in .npmrc, then build again",
+        )
+    if code in _UNTRUSTED:
+        return NetworkError(
+            f"npm does not trust the certificate of the package registry ({code})",
+            why=why,
+            fix="name the certificate authority: `cafile` in .npmrc, or NODE_EXTRA_CA_CERTS for the build",
+        )
+    if code in ("E401", "E403", "ENEEDAUTH"):
+        return NetworkError(
+            f"the package registry refused access ({code})",
+            why=why,
+            fix="check the credentials in .npmrc and that the variables it names are set for the build",
+        )
+    if code == "EINTEGRITY":
+        return FormatError(
+            "a downloaded package is not the one that was asked for (EINTEGRITY)",
+            why=why,
+            fix="the registry or a proxy altered it, or package-lock.json is wrong: "
+            "compare with another registry before you make the lock anew",
+        )
+    if code in ("E404", "ETARGET"):
+        return NotFoundError(f"the package registry does not have a package ({code})", why=why)
+    if code == "EUSAGE" and "in sync" in failure.output:
+        return _out_of_sync("\n".join(lines))
+    return failure
+
+
+def _out_of_sync(output: str) -> InputError:
+    differences = _OUT_OF_SYNC.findall(output)
+    shown = differences[:_SHOWN]
+    if len(differences) > _SHOWN:
+        shown.append(f"and {len(differences) - _SHOWN} more")
+    return InputError(
+        "package-lock.json does not match package.json",
+        issues=shown,
+        fix="run `npm install` and commit package-lock.json",
+    )
+
+
+def script_failed(failure: sdk.CommandFailed, script: str) -> BuildpackFailed:
+    """The error for a script of the application that failed; its output was shown already."""
+    return BuildpackFailed(
+        f"the script `{script}` of package.json failed",
+        why=f"{failure.what}; its output is above",
+        fix=f"see that `npm ci && npm run {script}` works in a fresh copy of the source, "
+        "or choose the scripts with BP_NODE_RUN_SCRIPTS (a comma-separated list; empty for none)",
+    )

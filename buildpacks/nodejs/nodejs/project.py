@@ -1,0 +1,187 @@
+"""What a Node.js application says about itself: package.json, its lock, and what lies beside them.
+
+On the arrow source → plan; a reader without side effects. Called by `nodejs.buildpack`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from packhorse.errors import InputError
+
+_LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
+_INSTALLED = ("dependencies", "optionalDependencies", "peerDependencies")
+_DEPENDENCY_FIELDS = (*_INSTALLED, "devDependencies", "peerDependenciesMeta", "overrides", "workspaces")
+_INSTALL_SCRIPTS = (
+    "preinstall",
+    "install",
+    "postinstall",
+    "prepublish",
+    "preprepare",
+    "prepare",
+    "postprepare",
+)
+_LOCAL = ("file:", "link:", "./", "../", "/", "~/")
+_NEED_INSIDE = {
+    "next": "its bundler takes no module from outside the project",
+    "prisma": "it generates code into node_modules",
+    "@prisma/client": "it generates code into node_modules",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """An application's manifest and surroundings; all of it is empty when there is no package.json.
+
+    `lock` is the name of the lock file, if there is one. `vendored` says that node_modules came with the
+    source.
+    """
+
+    directory: Path
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    lock: str = ""
+    vendored: bool = False
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Reads `directory`; raises InputError, with line and column, when package.json cannot be used."""
+        modules = directory / "node_modules"
+        return cls(
+            directory,
+            manifest=_manifest(directory / "package.json"),
+            lock=next((name for name in _LOCKS if (directory / name).is_file()), ""),
+            vendored=modules.is_dir() and any(entry.name[0] != "." for entry in modules.iterdir()),
+        )
+
+    @property
+    def name(self) -> str:
+        """The package's name, or nothing."""
+        return str(self.manifest.get("name", ""))
+
+    @property
+    def version(self) -> str:
+        """The package's version, or nothing."""
+        return str(self.manifest.get("version", ""))
+
+    @property
+    def main(self) -> str:
+        """The file that `main` names, or nothing."""
+        return str(self.manifest.get("main", ""))
+
+    @property
+    def scripts(self) -> Mapping[str, str]:
+        """The scripts by name."""
+        return self._table("scripts")
+
+    @property
+    def node_range(self) -> str:
+        """`engines.node`, or nothing."""
+        return self._table("engines").get("node", "").strip()
+
+    @property
+    def has_dependencies(self) -> bool:
+        """Whether anything is needed at launch."""
+        return any(self._table(name) for name in _INSTALLED) or "workspaces" in self.manifest
+
+    @property
+    def has_dev_dependencies(self) -> bool:
+        """Whether anything is needed for development only."""
+        return bool(self._table("devDependencies"))
+
+    @property
+    def inside_reason(self) -> str:
+        """Why node_modules must be a directory in the application; empty when a link to a layer will do."""
+        if "workspaces" in self.manifest:
+            return "package.json has workspaces"
+        specs = {
+            name: spec
+            for part in (*_INSTALLED, "devDependencies")
+            for name, spec in self._table(part).items()
+        }
+        for name, spec in specs.items():
+            if spec.startswith(_LOCAL):
+                return f"{name} comes from the application's own files ({spec})"
+        for name, reason in _NEED_INSIDE.items():
+            if name in specs:
+                return f"package.json has {name}: {reason}"
+        for name in _INSTALL_SCRIPTS:
+            if name in self.scripts:
+                return f"package.json has a script {name}, which may use any file of the application"
+        return ""
+
+    @property
+    def dependencies_digest(self) -> str:
+        """The SHA-256 of all that package.json says about dependencies, as `sha256:<hex>`."""
+        said = {name: self.manifest[name] for name in _DEPENDENCY_FIELDS if name in self.manifest}
+        return _digest(json.dumps(said, sort_keys=True).encode())
+
+    @property
+    def lock_digest(self) -> str:
+        """The SHA-256 of the lock file, as `sha256:<hex>`; empty without one."""
+        return _digest((self.directory / self.lock).read_bytes()) if self.lock else ""
+
+    @property
+    def npmrc_digest(self) -> str:
+        """The SHA-256 of the project's .npmrc without its credentials (keys with `_`); empty without one."""
+        path = self.directory / ".npmrc"
+        if not path.is_file():
+            return ""
+        settings = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+        return _digest("\n".join(line for line in settings if "_" not in line.partition("=")[0]).encode())
+
+    def _table(self, name: str) -> Mapping[str, str]:
+        table: Mapping[str, str] = self.manifest.get(name, {})
+        return table
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        manifest = json.loads(text)
+    except FileNotFoundError:
+        return {}
+    except UnicodeDecodeError as error:
+        raise InputError("package.json is not UTF-8", why=str(error), fix="save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        line = text.splitlines()[error.lineno - 1 : error.lineno]
+        raise InputError(
+            "package.json is not valid JSON",
+            why="\n".join((f"line {error.lineno}, column {error.colno}: {error.msg}", *line)),
+            fix="mend it there; `npm pkg get name` checks it",
+        ) from error
+    issues = _issues(manifest)
+    if issues:
+        raise InputError(
+            "package.json cannot be used", issues=issues, fix="see the npm documentation of package.json"
+        )
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def _issues(manifest: object) -> list[str]:
+    """Everything in package.json that has another type than npm gives it."""
+    if not isinstance(manifest, dict):
+        return ["it must be an object"]
+    issues = [
+        f"{name} must be text"
+        for name in ("name", "version", "main")
+        if not isinstance(manifest.get(name, ""), str)
+    ]
+    for name in ("scripts", "engines", "devDependencies", *_INSTALLED):
+        table = manifest.get(name, {})
+        if not isinstance(table, dict):
+            issues.append(f"{name} must be an object")
+        else:
+            issues += [
+                f"{name}.{key} must be text" for key, value in table.items() if not isinstance(value, str)
+            ]
+    return issues
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -1,0 +1,44 @@
+"""What an installation leaves in node_modules that no program needs and that differs by machine.
+
+Called by `nodejs.modules` before a layer is closed, since the same source must give the same digest
+everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+# npm's own record (it has the registry's host), and caches of tools that ran.
+_IN_MODULES = (".package-lock.json", ".cache")
+# node-gyp's makefiles and settings (they have npm's configuration and paths); build/Release stays.
+_GYP_SIGN = "config.gypi"
+_GYP_FILES = ("config.gypi", "Makefile", "binding.Makefile")
+_GYP_FOLDERS = ("obj.target", "obj", ".deps")
+
+
+def remove(modules: Path) -> None:
+    """Cleans one node_modules directory and all below it."""
+    for name in _IN_MODULES:
+        _delete(modules / name)
+    for folder, subfolders, files in os.walk(modules):
+        subfolders.sort()
+        here = Path(folder)
+        if here.name == "build" and _GYP_SIGN in files:
+            _remove_gyp(here)
+
+
+def _remove_gyp(build: Path) -> None:
+    for path in (*(build / name for name in _GYP_FILES), *build.glob("*.mk")):
+        _delete(path)
+    for configuration in ("Release", "Debug"):
+        for name in _GYP_FOLDERS:
+            _delete(build / configuration / name)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

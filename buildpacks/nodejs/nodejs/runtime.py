@@ -1,0 +1,154 @@
+"""Node.js and npm as layers: the version asked for is looked up, fetched, and split by where it is needed.
+
+On the arrow plan → layers. Called by `nodejs.buildpack`. Layer `node` has `bin/node` for launch and build;
+`node-build` has npm and the headers (65 MB) that only a build needs. A version found by the last build for
+the same request is used again without asking the registry.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path, PurePosixPath
+
+import nodesemver
+
+from packhorse import sdk
+from packhorse.errors import HostError, InputError, NotFoundError
+
+from . import archive
+from .npm import QUIET, Registry
+from .releases import Releases, major
+from .request import Request
+
+_ARCHITECTURES = {"amd64": "x64", "arm64": "arm64"}
+_NPM_COMMANDS = {"npm": "npm-cli.js", "npx": "npx-cli.js"}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A Node.js with its npm; `env` has the variables with which to run their commands."""
+
+    version: str
+    npm: str
+    env: Mapping[str, str]
+
+
+def provide(context: sdk.BuildContext, request: Request, releases: Releases) -> Runtime:
+    """Makes or keeps the layers `node` and `node-build` for `request`.
+
+    Raises NotFoundError when no version matches, NetworkError, FormatError for an archive that is not the
+    published one, and HostError when this Node.js does not run in the build image.
+    """
+    arch = _ARCHITECTURES.get(context.target.arch)
+    if arch is None:
+        raise InputError(f"there is no Node.js for {context.target}", fix="build for amd64 or arm64")
+    package = f"node-linux-{arch}"
+    registry = Registry(context)
+    version = _resolve(context, registry, package, request, releases)
+    npm = _npm_for(version, releases)
+    context.log.detail(f"Node.js {version} ({request.source})")
+    _warn_of_end(context.log, version, releases)
+
+    asked = {"request": request.range, "version": version}
+    key = {"Node.js": version, "architecture": context.target.arch}
+    node = context.layer("node", key=key, launch=True, build=True, cache=True, facts=asked)
+    tools = context.layer("node-build", key={**key, "npm": npm}, build=True, cache=True)
+    if not (node.kept and tools.kept):
+        with tempfile.TemporaryDirectory() as folder:
+            archives = registry.fetch([f"{package}@{version}", f"npm@{npm}"], into=Path(folder))
+            _fill(node, tools, *archives)
+        if not node.kept:
+            _try_out(context, node, version)
+    path = f"{tools.path / 'bin'}:{node.path / 'bin'}:{context.env.get('PATH', '')}"
+    return Runtime(version, npm, {**QUIET, "PATH": path, "npm_config_nodedir": str(tools.path)})
+
+
+def _resolve(
+    context: sdk.BuildContext, registry: Registry, package: str, request: Request, releases: Releases
+) -> str:
+    """The version to use: the last build's for the same request, else the newest published one."""
+    last = context.remembered("node")
+    if (
+        last.get("request") == request.range
+        and "version" in last
+        and context.env.get("BP_NODE_UPDATE") != "1"
+    ):
+        return last["version"]
+    published = [version for version in registry.versions(package) if releases.npm_for(version)]
+    version = newest(published, request.range, releases)
+    if version is None:
+        raise NotFoundError(
+            f"no Node.js matches {request.range} ({request.source})",
+            why=f"the newest of each line are {', '.join(_newest_per_line(published))}",
+            fix="ask for one of these lines in package.json engines.node",
+        )
+    return version
+
+
+def newest(published: list[str], range_: str, releases: Releases) -> str | None:
+    """The newest version in `range_` of a line with long-term support, or else of any; None without one."""
+    lines = {line.major for line in releases.supported_long}
+    stable = [version for version in published if major(version) in lines]
+    found: str | None = nodesemver.max_satisfying(stable, range_, loose=True)
+    return found or nodesemver.max_satisfying(published, range_, loose=True)
+
+
+def _newest_per_line(published: list[str]) -> list[str]:
+    majors = sorted({major(version) for version in published}, reverse=True)
+    return [nodesemver.max_satisfying(published, str(number), loose=True) for number in majors]
+
+
+def _npm_for(version: str, releases: Releases) -> str:
+    npm = releases.npm_for(version)
+    if npm is None:
+        raise NotFoundError(
+            f"Node.js {version} is too old", why="no npm that this buildpack knows supports it"
+        )
+    return npm
+
+
+def _warn_of_end(log: sdk.Log, version: str, releases: Releases) -> None:
+    line = releases.line(version)
+    if line and line.ends < date.today():
+        active = releases.supported_long[-1].major
+        log.warning(
+            f"Node.js {line.major} has had no security fixes since {line.ends}; the active LTS is {active}"
+        )
+
+
+def _fill(node: sdk.Layer, tools: sdk.Layer, node_archive: Path, npm_archive: Path) -> None:
+    """Spreads the archives over the layers that are new."""
+
+    def node_file(path: PurePosixPath) -> Path | None:
+        if path.parts[0] == "include":
+            return None if tools.kept else tools.path / path
+        wanted = path == PurePosixPath("bin/node") or path == PurePosixPath("LICENSE")
+        return node.path / path if wanted and not node.kept else None
+
+    archive.unpack(node_archive, node_file)
+    if tools.kept:
+        return
+    home = PurePosixPath("lib/node_modules/npm")
+    archive.unpack(npm_archive, lambda path: tools.path / home / path)
+    (tools.path / "bin").mkdir()
+    for name, script in _NPM_COMMANDS.items():
+        (tools.path / "bin" / name).symlink_to(PurePosixPath("..") / home / "bin" / script)
+    # node-gyp would download the headers from the site of Node.js, which a mirror of the registry does not
+    # replace.
+    tools.set_env("npm_config_nodedir", str(tools.path), phase="build")
+
+
+def _try_out(context: sdk.BuildContext, node: sdk.Layer, version: str) -> None:
+    """Starts the new Node.js once, so that a missing library is named now and not at launch."""
+    try:
+        context.capture([str(node.path / "bin/node"), "--version"], env={"NODE_OPTIONS": ""})
+    except sdk.CommandFailed as failure:
+        raise HostError(
+            f"Node.js {version} does not run in this build image",
+            why=failure.why,
+            fix="use a builder whose images have the library (from 25 on Node.js needs libatomic.so.1), "
+            "or ask for an older line in package.json engines.node",
+        ) from failure
