@@ -1,0 +1,143 @@
+"""④ Bytes by their digest, in the form of an OCI layout: `blobs/sha256/<hex>`.
+
+Manifests, configs, compressed layers, and uncompressed layers too: a diff ID is the digest of exactly those
+bytes. Called by images, place, trees and overlay. What a blob is for is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError, StoreError
+from packhorse.store.fault import faults
+from packhorse.store.lease import Lease
+from packhorse.store.record import sync_directory
+
+CHUNK = 1 << 20
+"""How much is read at once, in bytes."""
+
+
+class BlobWriter:
+    """A blob being written: nothing is visible before `finish`."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self._path = blobs.lease.temporary()
+        with faults(self._path):
+            self._file = self._path.open("xb")
+
+    def write(self, chunk: bytes) -> None:
+        """Adds bytes; raises StoreError when they cannot be stored."""
+        self._hash.update(chunk)
+        self.size += len(chunk)
+        with faults(self._path):
+            self._file.write(chunk)
+
+    def finish(self, expected: Digest | None = None) -> Digest:
+        """Makes the blob durable and visible, and answers its digest.
+
+        Raises FormatError, and stores nothing, when the bytes do not have the `expected` digest.
+        """
+        digest = Digest(self._hash.hexdigest())
+        if expected is not None and digest != expected:
+            raise FormatError(
+                f"the bytes of {expected} are not what they should be", why=f"they have {digest}"
+            )
+        target = self._blobs.path(digest)
+        self._blobs.lease.pin(_object(digest))
+        with faults(target):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._path.replace(target)
+            sync_directory(target.parent)
+        return digest
+
+    def discard(self) -> None:
+        """Forgets what was written; does nothing after `finish`."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+class Blobs:
+    """The blobs of a store. A blob that was found is kept from `gc` as long as the store is open."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob is, or would be."""
+        return self.lease.store / _object(digest)
+
+    def size(self, digest: Digest) -> int | None:
+        """The length of the blob in bytes, None when it is not here."""
+        self.lease.pin(_object(digest))
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def chunks(self, digest: Digest) -> Iterator[bytes]:
+        """The blob's bytes, checked against its digest as they stream.
+
+        Raises StoreError, after the last chunk, when they do not match; the damaged blob is removed, so that
+        the next command brings it anew.
+        """
+        path = self.path(digest)
+        self.lease.pin(_object(digest))
+        total = hashlib.sha256()
+        with faults(path):
+            file = path.open("rb")
+        with file:
+            while chunk := self._read(path, file.fileno()):
+                total.update(chunk)
+                yield chunk
+        if total.hexdigest() != digest.hex:
+            path.unlink(missing_ok=True)
+            raise StoreError(
+                f"the stored bytes of {digest} were damaged",
+                why="they do not have their digest; they are removed now",
+                fix="run the same command again: what is missing is brought anew",
+            )
+
+    def read(self, digest: Digest) -> bytes:
+        """A small blob whole: a manifest or a config."""
+        return b"".join(self.chunks(digest))
+
+    @contextmanager
+    def writer(self) -> Iterator[BlobWriter]:
+        """Writes a blob whose digest is not known yet; what was not finished is discarded."""
+        writer = BlobWriter(self)
+        try:
+            yield writer
+        finally:
+            writer.discard()
+
+    def put(self, data: bytes) -> Digest:
+        """Stores a small blob."""
+        with self.writer() as writer:
+            writer.write(data)
+            return writer.finish()
+
+    def add(self, chunks: Iterable[bytes], expected: Digest | None = None) -> tuple[Digest, int]:
+        """Stores bytes and answers their digest and length; raises as `BlobWriter.finish` does."""
+        with self.writer() as writer:
+            for chunk in chunks:
+                writer.write(chunk)
+            return writer.finish(expected), writer.size
+
+    @staticmethod
+    def _read(path: Path, descriptor: int) -> bytes:
+        with faults(path):
+            return os.read(descriptor, CHUNK)
+
+
+def _object(digest: Digest) -> str:
+    return f"blobs/sha256/{digest.hex}"

@@ -1,0 +1,73 @@
+"""④ What the store knows of a layer by its diff ID: the length of its tar, and its compressed form.
+
+A fact is true wherever the bytes are: a descriptor says what the layer is compressed to, not that this blob
+is here. Called by place, store and gc.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError
+from packhorse.image.model import Descriptor
+from packhorse.image.wire import Node
+from packhorse.store import record
+from packhorse.store.lease import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """The length of a layer's tar in bytes, the descriptor of its compressed form; None if unknown."""
+
+    size: int | None = None
+    blob: Descriptor | None = None
+
+
+class Facts:
+    """The facts of a store, one file a layer: `layers/<hex of the diff ID>.json`."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def of(self, diff_id: Digest) -> Fact:
+        """What is known of a layer; an empty Fact when nothing is."""
+        self._lease.pin(_object(diff_id))
+        return known(self._lease.store, diff_id)
+
+    def learn(self, diff_id: Digest, *, size: int | None = None, blob: Descriptor | None = None) -> None:
+        """Adds to what is known of a layer; what is known stays where nothing new is given."""
+        old = self.of(diff_id)
+        # A descriptor's annotations belong to the manifest it stands in, not to the bytes.
+        plain = None if blob is None else Descriptor(blob.media_type, blob.digest, blob.size)
+        new = replace(old, size=old.size if size is None else size, blob=plain or old.blob)
+        if new == old:
+            return
+        fields: dict[str, object] = {}
+        if new.size is not None:
+            fields["size"] = new.size
+        if new.blob is not None:
+            fields["blob"] = new.blob.fields()
+        record.write(self._path(diff_id), fields)
+
+    def _path(self, diff_id: Digest) -> Path:
+        return self._lease.store / _object(diff_id)
+
+
+def known(store: Path, diff_id: Digest) -> Fact:
+    """What the store at `store` knows of a layer, without keeping it from `gc`."""
+    fields = record.read(store / _object(diff_id))
+    if fields is None:
+        return Fact()
+    node = Node(fields, f"layer {diff_id}")
+    try:
+        blob = node.node("blob")
+        size = node.size("size") if "size" in fields else None
+        return Fact(size, None if blob is None else Descriptor.parse(blob))
+    except FormatError:
+        return Fact()  # damage: what it said is learned again
+
+
+def _object(diff_id: Digest) -> str:
+    return f"layers/{diff_id.hex}.json"

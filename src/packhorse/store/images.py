@@ -1,0 +1,187 @@
+"""④ The names in a store: which image each stands for, and the `index.json` that other OCI tools read.
+
+Called by place, store and gc. The bytes of images are in blobs and kept trees; this is only the list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
+from packhorse.image.model import REF_NAME, Descriptor, Index
+from packhorse.image.reference import Reference
+from packhorse.image.wire import Node
+from packhorse.store import record
+from packhorse.store.lease import gate
+
+_ID = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One name in the store, and the image it stands for.
+
+    `layers` are diff IDs, lowest first; `manifest` is there when every blob it names is in the store;
+    `created` is when the name was given, RFC 3339, for people to read.
+    """
+
+    name: Reference
+    id: Digest
+    target: Target
+    created: str
+    layers: tuple[Digest, ...]
+    manifest: Descriptor | None = None
+
+    @classmethod
+    def parse(cls, node: Node) -> Self:
+        """Reads one entry of `images.json`; raises FormatError or InputError."""
+        target = node.node("target") or Node({}, node.where)
+        manifest = node.node("manifest")
+        return cls(
+            name=Reference.parse(node.text("name")),
+            id=node.digest("id"),
+            target=Target(target.text("os"), target.text("arch"), target.text("variant")),
+            created=node.text("created"),
+            layers=node.digests("layers"),
+            manifest=None if manifest is None else Descriptor.parse(manifest),
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """The entry of `images.json`."""
+        target = {"os": self.target.os, "arch": self.target.arch, "variant": self.target.variant}
+        fields: dict[str, Any] = {
+            "name": str(self.name),
+            "id": str(self.id),
+            "target": target,
+            "created": self.created,
+            "layers": [str(layer) for layer in self.layers],
+        }
+        if self.manifest:
+            fields["manifest"] = self.manifest.fields()
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a removal did: the names taken away, and the image ID when no name is left for it."""
+
+    untagged: tuple[Reference, ...]
+    deleted: Digest | None
+
+
+class Images:
+    """The list of names, in `images.json`, and its part that is whole, in `index.json`."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._path = store / "images.json"
+
+    def all(self) -> tuple[Record, ...]:
+        """Every name, in the order of the names; raises StoreError when the list is damaged."""
+        return tuple(sorted(self._read().values(), key=lambda item: str(item.name)))
+
+    def find(self, text: str) -> Record:
+        """The image with this name, or with an ID that begins so; raises NotFoundError, InputError when
+        several do.
+        """
+        return _find(text, self._read())
+
+    def put(self, new: Record) -> None:
+        """Gives the image its name, taking the name from any other."""
+        with self._changing():
+            names = self._read()
+            names[str(new.name)] = new
+            self._write(names)
+
+    def remove(self, text: str, *, force: bool = False) -> Removed:
+        """Takes a name away, or every name of an image given by ID, as `docker rmi` does.
+
+        Raises NotFoundError; InputError when an ID has several names and `force` is not given.
+        """
+        with self._changing():
+            names = self._read()
+            found = _find(text, names)
+            same = [item for item in names.values() if item.id == found.id]
+            named = _named(text, names)
+            if named is None and len(same) > 1 and not force:
+                listed = ", ".join(item.name.familiar for item in same)
+                raise InputError(
+                    f"image {found.id.short} has several names",
+                    why=listed,
+                    fix="name the one to remove, or force the removal of all",
+                )
+            gone = same if named is None else [named]
+            for item in gone:
+                del names[str(item.name)]
+            self._write(names)
+        return Removed(tuple(item.name for item in gone), found.id if len(gone) == len(same) else None)
+
+    def _changing(self) -> AbstractContextManager[None]:
+        return record.locked(gate(self._store))
+
+    def _read(self) -> dict[str, Record]:
+        fields = record.read(self._path)
+        try:
+            if fields is None:
+                if self._path.exists():
+                    raise FormatError("it is not JSON")
+                return {}
+            entries = [Record.parse(node) for node in Node(fields, self._path.name).nodes("images")]
+        except (FormatError, InputError) as error:
+            raise StoreError(
+                f"the list of images is damaged: {self._path}",
+                why=str(error),
+                fix="move it away; the images are then to be pulled or built anew",
+            ) from error
+        return {str(entry.name): entry for entry in entries}
+
+    def _write(self, names: Mapping[str, Record]) -> None:
+        """The caller holds the gate. Our own list comes first: `index.json` follows from it."""
+        ordered = [names[key] for key in sorted(names)]
+        record.write(self._path, {"images": [item.fields() for item in ordered]})
+        record.write_bytes(self._store / "index.json", _index(ordered))
+
+
+def _index(records: Iterable[Record]) -> bytes:
+    """The index of the OCI layout: only images all of whose blobs are here (image-spec, image-layout.md)."""
+    return Index.of(
+        Descriptor(
+            item.manifest.media_type,
+            item.manifest.digest,
+            item.manifest.size,
+            item.target,
+            {REF_NAME: item.name.familiar},
+        )
+        for item in records
+        if item.manifest
+    ).raw
+
+
+def _find(text: str, names: Mapping[str, Record]) -> Record:
+    named = _named(text, names)
+    if named is not None:
+        return named
+    match = _ID.fullmatch(text)
+    found = [item for item in names.values() if match and item.id.hex.startswith(match[1])]
+    if len({item.id for item in found}) > 1:
+        listed = ", ".join(sorted({item.id.short for item in found}))
+        raise InputError(
+            f"several images have an ID that begins with {text}", why=listed, fix="give more of it"
+        )
+    if not found:
+        raise NotFoundError(f"no image {text!r} in the store", fix="`packhorse images` lists what there is")
+    return found[0]
+
+
+def _named(text: str, names: Mapping[str, Record]) -> Record | None:
+    try:
+        return names.get(str(Reference.parse(text)))
+    except InputError:
+        return None

@@ -1,0 +1,202 @@
+"""③ Layer directories kept between builds: `kept/<owner>/<diff ID, 32 digits>/layers/<id>/<layer>/…`.
+
+A kept tree is a lower directory of the overlay that covers `/layers` in a build, and the source of the
+layer's tar when somebody needs the bytes. It is never written again. Names are short because all lowers of a
+mount share 4096 bytes. Called by overlay (which makes them), shelf (which reads them) and gc.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhorse.base.digest import Digest
+from packhorse.base.rooted import Rooted
+from packhorse.errors import FormatError, StoreError, TreeError
+from packhorse.image.wire import Node
+from packhorse.layers import tar
+from packhorse.layers.tree import TarEntry
+from packhorse.layers.tree import directory as layer_entries
+from packhorse.store import record, removal
+from packhorse.store.fault import faults
+from packhorse.store.lease import Lease
+from packhorse.store.stamp import Stamp
+
+NAME_LENGTH = 32
+"""How many digits of a diff ID name a kept tree."""
+
+Owner = tuple[int, int]
+"""The user and group, as ids of this machine, that a kept tree's files belong to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a layer is inside: its directory (`/layers/<id>/<name>`), and the ids of its entries there."""
+
+    path: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTree:
+    """A kept layer: its diff ID, the length of its tar in bytes, and the directory it rests in."""
+
+    place: Place
+    diff_id: Digest
+    size: int
+    directory: Path
+
+    @property
+    def lower(self) -> Path:
+        """What an overlay at `/layers` has as a lower."""
+        return self.directory / "layers"
+
+
+class Kept:
+    """The kept trees of a store. What was found or kept stays as long as the store is open."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def home(self, owner: Owner) -> Path:
+        """The directory that the kept trees of `owner` are in, made when missing."""
+        path = self._lease.store / "kept" / f"{owner[0]}-{owner[1]}"
+        with faults(path):
+            record.make_directory(path)
+        return path
+
+    def find(self, diff_id: Digest, owner: Owner) -> KeptTree | None:
+        """The kept tree of a layer, None when there is none that can be relied on.
+
+        One that was written shortly before the machine went down, or was copied here, is read and hashed
+        once, and stays only if it is what it should be.
+        """
+        return self._find(self.home(owner) / diff_id.hex[:NAME_LENGTH], diff_id)
+
+    def find_any(self, diff_id: Digest) -> KeptTree | None:
+        """As `find`, whoever owns the files: for the bytes, which do not depend on it."""
+        for home in sorted((self._lease.store / "kept").iterdir()):
+            tree = self._find(home / diff_id.hex[:NAME_LENGTH], diff_id)
+            if tree is not None:
+                return tree
+        return None
+
+    def keep(self, directory: Path, place: Place, owner: Owner) -> KeptTree:
+        """Hashes the tree `directory`, which has `layers/<id>/<name>` and lies in `home(owner)`, and keeps
+        it.
+
+        If an equal one is kept already, that stays and the new one goes. TreeError when it cannot be a layer.
+        """
+        diff_id, size = tar.digest(_tar(directory, place))
+        target = self.home(owner) / diff_id.hex[:NAME_LENGTH]
+        tree = KeptTree(place, diff_id, size, target)
+        self._lease.pin(_object(target))
+        with self._lease.lock(diff_id):
+            known = _read(target)
+            if known is not None and known[0].diff_id == diff_id and known[1].fits(target):
+                removal.remove(directory)
+                return known[0]
+            removal.remove(target)
+            with faults(target):
+                _write(tree, Stamp.of(directory))
+                directory.rename(target)
+        return tree
+
+    def chunks(self, tree: KeptTree) -> Iterator[bytes]:
+        """The layer's tar, made anew and checked against its diff ID as it streams.
+
+        Raises StoreError, after the last chunk, when the tree is no longer what it was; it is removed then.
+        """
+        total = hashlib.sha256()
+        try:
+            for chunk in _tar(tree.directory, tree.place):
+                total.update(chunk)
+                yield chunk
+        except TreeError as error:
+            self._drop(tree.directory)
+            raise _damage(tree) from error
+        if total.hexdigest() != tree.diff_id.hex:
+            self._drop(tree.directory)
+            raise _damage(tree)
+
+    def _find(self, directory: Path, diff_id: Digest) -> KeptTree | None:
+        self._lease.pin(_object(directory))
+        known = _read(directory)
+        if known is None or known[0].diff_id != diff_id:
+            return None
+        tree, stamp = known
+        if stamp.fits(directory):
+            return tree
+        with self._lease.lock(diff_id):
+            if _is_what_it_should_be(tree):
+                _write(tree, Stamp.of(directory))
+                return tree
+            self._drop(directory)
+        return None
+
+    @staticmethod
+    def _drop(directory: Path) -> None:
+        record_of(directory).unlink(missing_ok=True)
+        removal.remove(directory)
+
+
+def record_of(directory: Path) -> Path:
+    """The record file beside a tree."""
+    return directory.with_name(f"{directory.name}.json")
+
+
+def _is_what_it_should_be(tree: KeptTree) -> bool:
+    try:
+        return tar.digest(_tar(tree.directory, tree.place))[0] == tree.diff_id
+    except TreeError:
+        return False
+
+
+def _tar(directory: Path, place: Place) -> Iterator[bytes]:
+    """The layer of a tree. Directories above it are made up (reference: lifecycle v0.21 `layers/`)."""
+    top, parent = (place.path.rsplit("/", count)[0] for count in (2, 1))
+    parents = [TarEntry.directory(name, uid=place.uid, gid=place.gid) for name in (top, parent)]
+    with Rooted.local(directory) as view:
+        yield from tar.stream(layer_entries(view, place.path, uid=place.uid, gid=place.gid, parents=parents))
+
+
+def _object(directory: Path) -> str:
+    """A tree's path inside the store."""
+    return str(Path(*directory.parts[-3:]))
+
+
+def _write(tree: KeptTree, stamp: Stamp) -> None:
+    fields = {
+        "path": tree.place.path,
+        "uid": tree.place.uid,
+        "gid": tree.place.gid,
+        "diff_id": str(tree.diff_id),
+        "size": tree.size,
+        **stamp.fields(),
+    }
+    record.write(record_of(tree.directory), fields, durable=False)
+
+
+def _read(directory: Path) -> tuple[KeptTree, Stamp] | None:
+    fields = record.read(record_of(directory))
+    if fields is None or not os.path.lexists(directory):
+        return None
+    node, stamp = Node(fields, f"record of {directory}"), Stamp.parse(fields)
+    try:
+        place = Place(node.text("path"), node.size("uid"), node.size("gid"))
+        tree = KeptTree(place, node.digest("diff_id"), node.size("size"), directory)
+    except FormatError:
+        return None
+    return None if stamp is None else (tree, stamp)
+
+
+def _damage(tree: KeptTree) -> StoreError:
+    return StoreError(
+        f"the kept layer {tree.place.path} was damaged",
+        why=f"its files no longer have the digest {tree.diff_id}; it is removed now",
+        fix="build the image again",
+    )

@@ -1,0 +1,193 @@
+"""③ Directories laid over each other by hard links, in the overlay file system's own terms.
+
+A source may hide what lies below it: a character device 0/0 stands for "removed", a directory with the
+extended attribute `user.overlay.opaque` for "replaced" (kernel: Documentation/filesystems/overlayfs,
+"whiteouts and opaque directories"). So an overlay's upper directory and an unpacked layer are merged by the
+same function. Called by inside (roots) and kept (changed layers); imports nothing of ours but errors, since
+the short-lived child pays for it.
+
+Trees may be hostile: nothing here follows a link, and no path of more than one element is resolved.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from packhorse.errors import TreeError
+
+OPAQUE = "user.overlay.opaque"
+_PRIVATE = "user.overlay."
+_DEPTH = 200  # two descriptors a level, and 1024 of them are usual
+
+
+def lay(source: int, target: int) -> int:
+    """Lays everything in the directory `source` over the directory `target`; answers how many entries that
+    were.
+
+    Files are shared between the two afterwards. Raises OSError, and TreeError when `source` is nested too
+    deep.
+    """
+    return _lay_all(source, target, depth=0)
+
+
+def lay_one(source: int, name: str, target: int) -> int:
+    """Lays the entry `name` of the directory `source` over that of `target`, as `lay` does."""
+    return _lay(source, name, target, depth=0)
+
+
+def bare(parent: int, name: str) -> None:
+    """Removes from the directory `name` in `parent`, once in an overlay's upper, what only the overlay
+    understands.
+    """
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    _bare(parent, name, status, depth=0)
+
+
+def remove(parent: int, name: str) -> int:
+    """Removes the entry `name` of the directory `parent` and all below it, at any depth; a missing one is no
+    error.
+
+    Answers how many bytes of disk that freed: those of files that had no other name left. Directories without
+    the permission to empty them are given it (Go's module cache, an overlay's work directory).
+    """
+    pending = [name]
+    freed = 0
+    while pending:
+        freed += _remove(parent, pending.pop(), parent, pending, depth=0)
+    return freed
+
+
+@contextmanager
+def opened(parent: int, name: str) -> Iterator[int]:
+    """A descriptor of the directory `name` in `parent`; OSError for anything else, a link among it.
+
+    A directory that its owner may not read raises TreeError: nothing can be made of it.
+    """
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    except PermissionError as error:
+        raise TreeError(f"the directory {name} cannot be read", why="its mode forbids it") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def names(directory: int) -> list[str]:
+    """The entries of a directory, in the order the disk has them."""
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries]
+
+
+def is_opaque(parent: int, name: str) -> bool:
+    """Whether the directory `name` hides the directories below it."""
+    with suppress(OSError):
+        return os.getxattr(_through(parent, name), OPAQUE, follow_symlinks=False) == b"y"
+    return False
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether an entry stands for a removed one."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _lay_all(source: int, target: int, *, depth: int) -> int:
+    if depth > _DEPTH:
+        raise TreeError(f"a directory is nested more than {_DEPTH} deep", why="it cannot be merged")
+    return sum(_lay(source, name, target, depth=depth) for name in names(source))
+
+
+def _lay(source: int, name: str, target: int, *, depth: int) -> int:
+    status = os.stat(name, dir_fd=source, follow_symlinks=False)
+    below = _mode(target, name)
+    merged = (
+        below is not None
+        and stat.S_ISDIR(below)
+        and stat.S_ISDIR(status.st_mode)
+        and not is_opaque(source, name)
+    )
+    if below is not None and not merged:
+        remove(target, name)
+    if is_whiteout(status):
+        return 0
+    if not stat.S_ISDIR(status.st_mode):
+        os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        return 1
+    if not merged:
+        os.mkdir(name, 0o700, dir_fd=target)
+    with opened(source, name) as inner, opened(target, name) as outer:
+        os.fchmod(outer, 0o700)  # an owner without privilege cannot fill a directory of mode 0555
+        count = _lay_all(inner, outer, depth=depth + 1)
+        os.fchown(outer, status.st_uid, status.st_gid)
+        os.fchmod(outer, stat.S_IMODE(status.st_mode))
+        os.utime(outer, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return count + 1
+
+
+def _mode(directory: int, name: str) -> int | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _bare(parent: int, name: str, status: os.stat_result, *, depth: int) -> None:
+    if depth > _DEPTH:
+        raise TreeError(f"a directory is nested more than {_DEPTH} deep", why="it cannot be kept")
+    _strip(parent, name, status)
+    with opened(parent, name) as directory:
+        for child in names(directory):
+            below = os.stat(child, dir_fd=directory, follow_symlinks=False)
+            if is_whiteout(below):
+                os.unlink(child, dir_fd=directory)
+            elif stat.S_ISDIR(below.st_mode):
+                _bare(directory, child, below, depth=depth + 1)
+            elif stat.S_ISREG(below.st_mode):
+                _strip(directory, child, below)
+
+
+def _strip(directory: int, name: str, status: os.stat_result) -> None:
+    path = _through(directory, name)
+    marks = [mark for mark in os.listxattr(path, follow_symlinks=False) if mark.startswith(_PRIVATE)]
+    if not marks:
+        return
+    # Attributes of a file its owner may not write cannot be removed by the owner either.
+    mode = stat.S_IMODE(status.st_mode)
+    if not mode & stat.S_IWUSR:
+        os.chmod(name, mode | stat.S_IWUSR, dir_fd=directory)
+    for mark in marks:
+        os.removexattr(path, mark, follow_symlinks=False)
+    if not mode & stat.S_IWUSR:
+        os.chmod(name, mode, dir_fd=directory)
+
+
+def _remove(directory: int, name: str, top: int, pending: list[str], *, depth: int) -> int:
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return 0
+    freed = status.st_blocks * 512
+    if not stat.S_ISDIR(status.st_mode):
+        os.unlink(name, dir_fd=directory)
+        return freed if status.st_nlink == 1 else 0
+    if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.chmod(name, 0o700, dir_fd=directory)
+    if depth > _DEPTH:
+        # Too deep for one chain of descriptors: it continues from the top, under a name nothing else has.
+        moved = f".{status.st_dev:x}-{status.st_ino:x}"
+        os.rename(name, moved, src_dir_fd=directory, dst_dir_fd=top)
+        pending.append(moved)
+        return 0
+    with opened(directory, name) as inner:
+        for child in names(inner):
+            freed += _remove(inner, child, top, pending, depth=depth + 1)
+    os.rmdir(name, dir_fd=directory)
+    return freed
+
+
+def _through(directory: int, name: str) -> str:
+    """A path for the calls that take no directory descriptor: they resolve its last element only."""
+    return f"/proc/self/fd/{directory}/{name}"

@@ -1,0 +1,113 @@
+"""④ One name in the store as a `Place` (`image.place`). Called by platform, through `Store.place`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError, StoreError
+from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest, MediaType
+from packhorse.image.place import Receipt
+from packhorse.image.reference import Reference
+from packhorse.image.view import Image, Layer
+from packhorse.store.blobs import Blobs
+from packhorse.store.images import Images, Record
+from packhorse.store.shelf import Shelf
+
+
+class StorePlace:
+    """The image with one name in the store. `read` also takes an image ID, or the beginning of one."""
+
+    def __init__(self, name: str, *, images: Images, blobs: Blobs, shelf: Shelf) -> None:
+        self._name = name
+        self._images = images
+        self._blobs = blobs
+        self._shelf = shelf
+
+    def read(self) -> Image:
+        """The image under this name; raises NotFoundError, StoreError when part of it is gone."""
+        record = self._images.find(self._name)
+        config = Config.parse(self._bytes(record, record.id))
+        manifest = None
+        if record.manifest is not None:
+            manifest = Manifest.parse(self._bytes(record, record.manifest.digest), record.manifest.media_type)
+        stored: tuple[Descriptor | None, ...] = (None,) * len(config.diff_ids)
+        if manifest is not None and len(manifest.layers) == len(config.diff_ids):
+            stored = manifest.layers
+        layers = []
+        for diff_id, descriptor in zip(config.diff_ids, stored, strict=True):
+            layer = self._shelf.find(diff_id, descriptor)
+            if layer is None:
+                raise _incomplete(record, diff_id)
+            layers.append(layer)
+        annotations = tuple(sorted(manifest.annotations.items())) if manifest else ()
+        return Image(config, tuple(layers), manifest, annotations)
+
+    def begin(self, layer: Layer) -> Layer:
+        """Brings a layer here; writes nothing when it is here as a blob or as a kept tree."""
+        return self._shelf.add(layer)
+
+    def commit(self, image: Image) -> Receipt:
+        """Gives the image this name; InputError when that is an image ID, StoreError, FormatError."""
+        name = Reference.parse(self._name)
+        layers = []
+        for layer, diff_id in zip(image.layers, image.config.diff_ids, strict=False):
+            found = self._shelf.find(diff_id)
+            if found is None or layer.diff_id != diff_id:
+                raise FormatError(
+                    f"the image {self._name} cannot be stored", why=f"its layer {diff_id} was not brought"
+                )
+            layers.append(found)
+        if len(image.layers) != len(image.config.diff_ids):
+            raise FormatError(
+                f"the image {self._name} cannot be stored",
+                why=f"it has {len(image.layers)} layers, its config names {len(image.config.diff_ids)}",
+            )
+        config = self._blobs.put(image.config.raw)
+        manifest = self._manifest(image, layers)
+        if manifest is not None:
+            self._blobs.put(manifest.raw)
+        self._images.put(
+            Record(
+                name=name,
+                id=config,
+                target=image.config.target,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                layers=image.config.diff_ids,
+                manifest=manifest.descriptor if manifest else None,
+            )
+        )
+        if manifest is None:
+            return Receipt(config)
+        return Receipt(config, manifest.digest, len(manifest.raw))
+
+    def _manifest(self, image: Image, layers: list[Layer]) -> Manifest | None:
+        """The image's own manifest if all it names is here, one made of what is here, or None.
+
+        A manifest is only ever recorded whole: `index.json` must not send another tool to what is not there.
+        """
+        own = image.manifest
+        if own is not None and all(self._blobs.size(item.digest) == item.size for item in own.layers):
+            return own
+        stored = []
+        for layer in layers:
+            if layer.descriptor is None or layer.descriptor.media_type not in OCI_LAYERS:
+                return None
+            media_type = OCI_LAYERS[layer.descriptor.media_type]
+            stored.append(Descriptor(media_type, layer.descriptor.digest, layer.descriptor.size))
+        raw = image.config.raw
+        config = Descriptor(MediaType.OCI_CONFIG, Digest.of(raw), len(raw))
+        return Manifest.of(config, stored, dict(image.annotations))
+
+    def _bytes(self, record: Record, digest: Digest) -> bytes:
+        if self._blobs.size(digest) is None:
+            raise _incomplete(record, digest)
+        return self._blobs.read(digest)
+
+
+def _incomplete(record: Record, digest: Digest) -> StoreError:
+    return StoreError(
+        f"the image {record.name.familiar} is not whole in the store",
+        why=f"{digest} is missing",
+        fix="build it, or pull it, again",
+    )

@@ -1,0 +1,34 @@
+"""Removing trees from the store, whoever their files belong to. Called by kept, trees, scratch, overlay and
+gc.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from packhorse.base import userns
+from packhorse.store import errand, merge
+from packhorse.store.fault import faults
+
+
+def remove(path: Path) -> int:
+    """Removes a file or a tree, following nothing, and answers how many bytes of disk that freed; StoreError.
+
+    A missing one is no error. What belongs to a user's subordinate ids is removed by a child that acts as the
+    root of these ids.
+    """
+    with faults(path):
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with faults(path):
+            try:
+                return merge.remove(parent, path.name)
+            except PermissionError:
+                if os.geteuid() == 0:
+                    raise
+        with userns.make(userns.choose()) as namespace:
+            answer = errand.run(["remove", str(parent), path.name], namespace=namespace, directories=[parent])
+            return int(answer["freed"])
+    finally:
+        os.close(parent)

@@ -1,0 +1,103 @@
+"""④ The layers of a store by diff ID, in whichever form they rest: a tar, a compressed blob, or a kept tree.
+
+Called by place (reading and writing images) and trees (unpacking). Which image has which layers is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError
+from packhorse.image.compress import decompress, verified
+from packhorse.image.model import Descriptor
+from packhorse.image.view import Chunks, Layer
+from packhorse.store.blobs import Blobs
+from packhorse.store.facts import Facts
+from packhorse.store.kept import Kept
+from packhorse.store.lease import Lease
+
+
+class Shelf:
+    """Finds and takes layers. What was found or taken stays as long as the store is open."""
+
+    def __init__(self, lease: Lease, blobs: Blobs, facts: Facts, kept: Kept) -> None:
+        self._lease = lease
+        self._blobs = blobs
+        self._facts = facts
+        self._kept = kept
+
+    def find(self, diff_id: Digest, stored: Descriptor | None = None) -> Layer | None:
+        """The layer with this diff ID, None when it is in the store in no form.
+
+        It has a blob only where a compressed one is here: the one `stored` describes (as a manifest asks for
+        it), or without that any.
+        """
+        fact = self._facts.of(diff_id)
+        descriptor = stored or fact.blob
+        if descriptor and self._blobs.size(descriptor.digest) != descriptor.size:
+            descriptor = None
+        tar, size = self._tar(diff_id, descriptor)
+        if tar is None:
+            return None
+        layer = Layer(tar, diff_id, fact.size if size is None else size)
+        if descriptor is None:
+            return layer
+        return replace(layer, descriptor=descriptor, blob=partial(self._blobs.chunks, descriptor.digest))
+
+    def add(self, layer: Layer) -> Layer:
+        """Brings a layer here unless it is here in some form, and answers it as `find` does.
+
+        Its compressed form is stored as it is where it has one, else its tar. Raises StoreError, FormatError.
+        """
+        if layer.diff_id is None:
+            diff_id, size = self._blobs.add(layer.tar())
+            self._facts.learn(diff_id, size=size)
+            return self._found(diff_id)
+        found = self.find(layer.diff_id)
+        if found is None:
+            with self._lease.lock(layer.diff_id):
+                found = self.find(layer.diff_id)
+                if found is None:
+                    self._store(layer, layer.diff_id)
+                    return self._found(layer.diff_id)
+        return found
+
+    def _store(self, layer: Layer, diff_id: Digest) -> None:
+        if layer.blob is not None and layer.descriptor is not None:
+            self._blobs.add(layer.blob(), layer.descriptor.digest)
+            self._facts.learn(diff_id, size=layer.size, blob=layer.descriptor)
+        else:
+            _, size = self._blobs.add(layer.tar(), diff_id)
+            self._facts.learn(diff_id, size=size)
+
+    def _found(self, diff_id: Digest) -> Layer:
+        layer = self.find(diff_id)
+        if layer is None:
+            raise FormatError(
+                f"the layer {diff_id} cannot be stored",
+                why="its blob does not have the size it was said to have",
+            )
+        return layer
+
+    def _tar(self, diff_id: Digest, descriptor: Descriptor | None) -> tuple[Chunks | None, int | None]:
+        """How the layer's tar is read, and its length where that is known without reading."""
+        size = self._blobs.size(diff_id)
+        if size is not None:
+            return partial(self._blobs.chunks, diff_id), size
+        if descriptor is not None:
+            return partial(self._decompressed, diff_id, descriptor), None
+        tree = self._kept.find_any(diff_id)
+        if tree is not None:
+            return partial(self._kept.chunks, tree), tree.size
+        return None, None
+
+    def _decompressed(self, diff_id: Digest, descriptor: Descriptor) -> Iterator[bytes]:
+        """The tar out of the compressed blob; its length is remembered once it was read to the end."""
+        size = 0
+        for chunk in verified(decompress(self._blobs.chunks(descriptor.digest)), diff_id):
+            size += len(chunk)
+            yield chunk
+        self._facts.learn(diff_id, size=size)

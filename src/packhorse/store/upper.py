@@ -1,0 +1,112 @@
+"""③ The upper directory of the overlay at `/layers`: what the buildpacks of one build wrote, and nothing
+else.
+
+What is in it was written by buildpacks: no link in it is followed. Called by overlay. How the kernel marks
+what it hides is `merge`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum
+from pathlib import Path
+
+from packhorse.errors import TreeError
+from packhorse.store import merge
+from packhorse.store.fault import faults
+
+
+class Change(Enum):
+    """What the upper says of a layer's directory."""
+
+    NONE = "nothing of it was written"
+    GONE = "it was removed"
+    NEW = "it is here, and hides what a lower has"
+    PART = "it is here, over what a lower has"
+
+
+class Upper:
+    """The upper directory at `path`; a layer in it is named by its buildpack's directory and its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def change(self, buildpack: str, name: str) -> Change:
+        """What was done to a layer; raises TreeError when a directory was replaced by something else."""
+        with self._open() as top:
+            status = _stat(top, buildpack)
+            if status is None or merge.is_whiteout(status):
+                return Change.NONE if status is None else Change.GONE
+            _demand_directory(status, f"/layers/{buildpack}")
+            with merge.opened(top, buildpack) as directory:
+                status = _stat(directory, name)
+                if status is None or merge.is_whiteout(status):
+                    return Change.NONE if status is None else Change.GONE
+                _demand_directory(status, f"/layers/{buildpack}/{name}")
+                return Change.NEW if merge.is_opaque(directory, name) else Change.PART
+
+    def uncover(self, buildpack: str) -> bool:
+        """Takes the mark off a buildpack's directory that hides all its layers in lowers; False when it has
+        none.
+
+        The kernel sets it on a directory that replaced a removed one, and on new ones for its own
+        convenience.
+        """
+        with self._open() as top:
+            if not merge.is_opaque(top, buildpack):
+                return False
+            os.removexattr(f"/proc/self/fd/{top}/{buildpack}", merge.OPAQUE, follow_symlinks=False)
+            return True
+
+    def take(self, buildpack: str, name: str, target: int) -> None:
+        """Moves a layer out of the upper into the directory `target`, without the overlay's marks."""
+        with self._open() as top, merge.opened(top, buildpack) as directory:
+            mode = stat.S_IMODE(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+            # Moving a directory changes its "..", for which its owner needs to be allowed to write it.
+            os.chmod(name, mode | stat.S_IRWXU, dir_fd=directory)
+            os.rename(name, name, src_dir_fd=directory, dst_dir_fd=target)
+            merge.bare(target, name)
+            os.chmod(name, mode, dir_fd=target)
+
+    def lay(self, buildpack: str, name: str, target: int) -> int:
+        """Moves a layer's changes out of the upper onto `target`, the tree they were made to; counts them."""
+        with self._open() as top, merge.opened(top, buildpack) as directory:
+            count = merge.lay_one(directory, name, target)
+            merge.bare(target, name)
+            merge.remove(directory, name)
+            return count
+
+    def forget(self, buildpack: str, name: str) -> None:
+        """Removes whatever the upper has of a layer, also that it was removed."""
+        with self._open() as top:
+            status = _stat(top, buildpack)
+            if status is not None and not stat.S_ISDIR(status.st_mode):
+                merge.remove(top, buildpack)
+            elif status is not None:
+                with merge.opened(top, buildpack) as directory:
+                    merge.remove(directory, name)
+
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        with faults(self.path):
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+
+def _stat(directory: int, name: str) -> os.stat_result | None:
+    with suppress(FileNotFoundError):
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return None
+
+
+def _demand_directory(status: os.stat_result, path: str) -> None:
+    if not stat.S_ISDIR(status.st_mode):
+        raise TreeError(
+            f"{path} is not a directory", why=f"a buildpack left {stat.filemode(status.st_mode)} there"
+        )
