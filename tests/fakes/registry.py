@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -88,8 +89,7 @@ class FakeRegistry:
         self.accepts_ranges = True
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self) -> Self:
@@ -269,6 +269,16 @@ class FakeRegistry:
             return _error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
         self.put_blob(name, data)
         return Answer(201, {"location": f"/v2/{name}/blobs/{digest}", "docker-content-digest": digest})
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of clients that hang up; anything else is a defect of this file."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _error(status: int, code: str, message: str) -> Answer:

@@ -49,9 +49,9 @@ class Client:
     what the other end has kept of it.
     """
 
-    def __init__(self, transport: Transport, *, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, transport: Transport, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._transport = transport
-        self._pause = pause
+        self._sleep = sleep
 
     def send(self, request: Request) -> Response:
         """The final answer, whatever its status; raises NetworkError when there is none."""
@@ -67,12 +67,16 @@ class Client:
             "too many redirects", why=f"more than {REDIRECTS} in a row, the last to {host_of(request.url)}"
         )
 
+    def pause(self, attempt: int, seconds: float | None = None) -> None:
+        """Waits before a repetition: `seconds`, or longer with each attempt, which are counted from 1."""
+        self._sleep(0.5 * 2 ** (attempt - 1) if seconds is None else seconds)
+
     def _persist(self, request: Request) -> Response:
         attempts = ATTEMPTS if request.body is None or isinstance(request.body, bytes) else 1
         idempotent = request.method in _IDEMPOTENT
         passing = _REFUSED_UNDONE | _FAILED_ONCE if idempotent else _REFUSED_UNDONE
         for attempt in range(1, attempts):
-            wait = 0.5 * 2 ** (attempt - 1)
+            asked = None
             try:
                 response = self._transport.send(request)
             except BrokenConnection:
@@ -83,8 +87,7 @@ class Client:
                 if response.status not in passing or (asked or 0) > LONGEST_PAUSE:
                     return response
                 response.close()
-                wait = wait if asked is None else asked
-            self._pause(wait)
+            self.pause(attempt, asked)
         return self._transport.send(request)
 
 

@@ -36,6 +36,8 @@ def refusal(response: Response, doing: str) -> RegistryError | NotFoundError:
             status=status,
         )
     fix = "try again later" if status >= 500 else ""
+    if status == 413:
+        fix = f"have {host}, or the proxy before it, take larger uploads"
     return RegistryError(what, why=f"{host} answered with status {status}: {said}", fix=fix, status=status)
 
 

@@ -7,14 +7,15 @@ Who we are is `auth`'s, bringing blobs there is `upload`'s, sockets are `base.ht
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
 from packhorse.base.http.message import BrokenConnection, Request, Response, is_loopback, origin, split
 from packhorse.errors import FormatError, NotFoundError, RegistryError
+from packhorse.image.compress import verified
 from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Index, Manifest
 from packhorse.image.reference import DEFAULT_REGISTRY
 from packhorse.image.registry.answer import refusal
@@ -47,6 +48,8 @@ class Registry:
         self._base = f"{scheme}://{where}"
         self._http = http
         self._authorizer = Authorizer(credentials)
+        self._holders: dict[Digest, str] = {}
+        self._lock = threading.Lock()
 
     def url(self, repository: str, rest: str) -> str:
         """The address of something in a repository: `blobs/<digest>`, `manifests/<tag>`."""
@@ -78,10 +81,10 @@ class Registry:
             told, length = response.header("docker-content-digest"), response.header("content-length")
             if response.status == 200 and told and length.isdecimal():
                 digest = Digest.parse(told)
-                _require_same(digest, identifier, self._name(repository, identifier))
+                _require_same(digest, identifier, self.name(repository, identifier))
                 return Descriptor(_media_type(response), digest, int(length))
             if response.status not in (200, 405):
-                raise refusal(response, f"look up {self._name(repository, identifier)}")
+                raise refusal(response, f"look up {self.name(repository, identifier)}")
         try:
             found = self.manifest(repository, identifier)
             return Descriptor(found.media_type, found.digest, len(found.raw))
@@ -90,7 +93,7 @@ class Registry:
 
     def manifest(self, repository: str, identifier: str) -> Manifest | Index:
         """The manifest or index under a tag or digest."""
-        name = self._name(repository, identifier)
+        name = self.name(repository, identifier)
         request = Request("GET", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
         with self.exchange(request, pull(repository)) as response:
             if response.status != 200:
@@ -103,6 +106,20 @@ class Registry:
         media_type = told or Node.parse(raw, name).media_type("mediaType")
         return Index.parse(raw, told) if media_type in INDEXES else Manifest.parse(raw, told)
 
+    def remember(self, repository: str, blobs: Iterable[Digest]) -> None:
+        """Notes that a repository has these blobs, so that others here can have them without an upload."""
+        with self._lock:
+            self._holders.update(dict.fromkeys(blobs, repository))
+
+    def holder(self, blob: Digest) -> str | None:
+        """A repository that is known to have a blob."""
+        with self._lock:
+            return self._holders.get(blob)
+
+    def pause(self, attempt: int) -> None:
+        """Waits before a repetition; `attempt` counts from 1."""
+        self._http.pause(attempt)
+
     def has_blob(self, repository: str, digest: Digest, scope: str) -> bool:
         """Whether a repository has a blob."""
         with self.exchange(Request("HEAD", self.url(repository, f"blobs/{digest}")), scope) as response:
@@ -111,33 +128,29 @@ class Registry:
             return response.status == 200
 
     def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob, taken up where they broke off when a connection is cut.
+        """The bytes of a blob, verified as they pass; the end comes only if size and digest are right."""
+        return verified(self.stream(repository, blob), blob.digest, blob.size)
 
-        They are verified as they pass: the end is reached only if digest and size are right.
+    def stream(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
+        """The bytes of a blob as they come, taken up where they broke off when a connection is cut.
+
+        For callers that verify for themselves, as `compress.stored_layer` does; hashing twice would cost
+        time.
         """
-        hasher, offset = hashlib.sha256(), 0
-        cuts, renewed_at = 0, 0
+        offset = renewed_at = cuts = 0
         while offset < blob.size:
             with self._open(repository, blob, offset) as response:
                 try:
                     for chunk in _after(response, offset):
                         offset += len(chunk)
-                        if offset > blob.size:
-                            raise FormatError(
-                                f"{_named(blob)} is too long", why=f"more than {blob.size} bytes"
-                            )
-                        hasher.update(chunk)
                         yield chunk
-                    break
+                    return
                 except BrokenConnection:
                     if offset - renewed_at >= _PROGRESS:
                         cuts, renewed_at = 0, offset
                     cuts += 1
                     if cuts > PATIENCE:
                         raise
-        if offset != blob.size:
-            raise FormatError(f"{_named(blob)} is too short", why=f"{offset} bytes instead of {blob.size}")
-        _require_same(Digest(hasher.hexdigest()), str(blob.digest), _named(blob))
 
     def _open(self, repository: str, blob: Descriptor, offset: int) -> Response:
         headers = {"range": f"bytes={offset}-"} if offset else {}
@@ -154,7 +167,7 @@ class Registry:
             )
         return response
 
-    def _name(self, repository: str, identifier: str) -> str:
+    def name(self, repository: str, identifier: str) -> str:
         return f"{self.host}/{repository}{'@' if ':' in identifier else ':'}{identifier}"
 
 

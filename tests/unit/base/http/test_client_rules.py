@@ -36,7 +36,7 @@ def pauses() -> list[float]:
 
 @pytest.fixture
 def client(pauses: list[float]) -> Callable[[Script], Client]:
-    return lambda script: Client(script, pause=pauses.append)
+    return lambda script: Client(script, sleep=pauses.append)
 
 
 def redirect(location: str, status: int = 307) -> Response:

@@ -33,7 +33,7 @@ def seed(server: FakeRegistry) -> None:
 
 
 def client_of(server: FakeRegistry, credentials: Credentials | None = None) -> Registry:
-    http = Client(Pool(Settings(read_timeout=5)), pause=lambda _: None)
+    http = Client(Pool(Settings(read_timeout=5)), sleep=lambda _: None)
     return Registry(server.host, http, credentials=credentials)
 
 
@@ -208,7 +208,7 @@ def test_a_range_other_than_the_one_asked_for_is_refused(server, registry):
 
 def test_a_blob_with_other_bytes_is_refused_at_its_end(server, registry):
     server.faults.append(Fault(path="blobs", body=DATA[:-1] + b"x"))
-    with pytest.raises(FormatError, match="is not what it is said to be"):
+    with pytest.raises(FormatError, match="are not what they should be"):
         list(registry.blob("app", BLOB))
 
 
@@ -225,7 +225,7 @@ def test_a_blob_of_unstated_length_is_counted(server, registry, data):
     server.faults.append(
         Fault(path="blobs", body=chunked, headers={"content-length": "", "transfer-encoding": "chunked"})
     )
-    with pytest.raises(FormatError, match="is too"):
+    with pytest.raises(FormatError, match=r"too many bytes|broke off"):
         list(registry.blob("app", BLOB))
 
 

@@ -1,0 +1,157 @@
+"""④ `docker://NAME`: one name in a registry as a `Place` (`image.place`). Made in `platform.wiring`.
+
+Reading takes the manifest and the config; layers stream when somebody asks for them. Nothing of the protocol
+is here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import IO
+
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.errors import FormatError, HostError, NotFoundError
+from packhorse.image.compress import CHUNK, stored_layer, tee
+from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Index, Manifest, MediaType
+from packhorse.image.place import Receipt
+from packhorse.image.reference import Reference
+from packhorse.image.registry.client import Registry, push
+from packhorse.image.registry.upload import bring_blob, put_manifest
+from packhorse.image.view import Image, Layer
+from packhorse.image.wire import MANIFEST_LIMIT
+
+_DEPTH = 3  # of indexes within indexes
+_IN_MEMORY = 8 << 20  # bytes of a compressed layer above which it waits on disk for its upload
+
+
+class RegistryPlace:
+    """The image with one name in a registry; `target` decides where the name stands for several."""
+
+    def __init__(self, reference: Reference, registry: Registry, *, target: Target) -> None:
+        self._reference = reference
+        self._registry = registry
+        self._repository = reference.repository
+        self._target = target
+
+    def head(self) -> Descriptor | None:
+        """The manifest or index under the name now, without reading it; None when there is none.
+
+        Costs one request: to learn whether what was read before is still current.
+        """
+        return self._registry.resolve(self._repository, self._reference.identifier)
+
+    def read(self) -> Image:
+        """The image under this name for the target; raises NotFoundError, FormatError, NetworkError."""
+        manifest = self._manifest()
+        config = self._config(manifest.config)
+        if len(config.diff_ids) != len(manifest.layers):
+            raise FormatError(
+                f"{self._reference.familiar} contradicts itself",
+                why=f"its manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)}",
+            )
+        for descriptor in manifest.layers:
+            if descriptor.media_type not in OCI_LAYERS:
+                raise FormatError(
+                    f"{self._reference.familiar} has a layer that is no file system",
+                    why=f"its media type is {descriptor.media_type}",
+                )
+        self._registry.remember(self._repository, [descriptor.digest for descriptor in manifest.layers])
+        layers = (
+            stored_layer(partial(self._registry.stream, self._repository, descriptor), descriptor, diff_id)
+            for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
+        )
+        return Image(config, tuple(layers), manifest, tuple(sorted(manifest.annotations.items())))
+
+    def begin(self, layer: Layer) -> Layer:
+        """Brings one layer to the repository unless it is there.
+
+        A stored form is copied as it is. A layer without one is compressed before it is uploaded: so its
+        digest is known, nothing is sent that is there, and a broken connection costs no second reading.
+        """
+        known = layer.descriptor
+        if known and known.media_type in OCI_LAYERS:
+            if layer.blob:
+                bring_blob(self._registry, self._repository, known, layer.blob)
+                return layer
+            if self._registry.has_blob(self._repository, known.digest, push(self._repository)):
+                return layer
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+            try:
+                stored = tee(layer, spool.write)
+            except OSError as error:
+                raise HostError(
+                    "a compressed layer cannot be kept until its upload",
+                    why=str(error),
+                    fix="make room for temporary files, or set TMPDIR to a directory that has some",
+                ) from error
+            descriptor = stored.descriptor
+            assert descriptor is not None  # tee always gives one
+            bring_blob(self._registry, self._repository, descriptor, lambda: _from_start(spool))
+        there = partial(self._registry.blob, self._repository, descriptor)
+        return replace(stored, blob=there)
+
+    def commit(self, image: Image) -> Receipt:
+        """Uploads config and manifest; the name changes with the last request, or not at all."""
+        if tuple(layer.diff_id for layer in image.layers) != image.config.diff_ids:
+            raise FormatError(
+                f"{self._reference.familiar} cannot be written",
+                why="the config names other layers than it has",
+            )
+        raw = image.config.raw
+        config = Descriptor(MediaType.OCI_CONFIG, Digest.of(raw), len(raw))
+        bring_blob(self._registry, self._repository, config, lambda: iter([raw]))
+        manifest = _manifest_of(image, config)
+        put_manifest(self._registry, self._repository, self._reference.identifier, manifest)
+        return Receipt(image.id, manifest.digest, len(manifest.raw))
+
+    def _manifest(self) -> Manifest:
+        found = self._registry.manifest(self._repository, self._reference.identifier)
+        for _ in range(_DEPTH):
+            if isinstance(found, Manifest):
+                return found
+            found = self._registry.manifest(self._repository, str(self._select(found).digest))
+        raise FormatError(f"{self._reference.familiar} is an index of indexes without end")
+
+    def _select(self, index: Index) -> Descriptor:
+        try:
+            return index.select(self._target)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{self._reference.familiar} has no image for {self._target}", why=error.why
+            ) from error
+
+    def _config(self, descriptor: Descriptor) -> Config:
+        if descriptor.size > MANIFEST_LIMIT:
+            raise FormatError(
+                f"the config of {self._reference.familiar} is too large",
+                why=f"{descriptor.size} bytes, at most {MANIFEST_LIMIT} are read",
+            )
+        return Config.parse(b"".join(self._registry.blob(self._repository, descriptor)))
+
+
+def _manifest_of(image: Image, config: Descriptor) -> Manifest:
+    """The image's own manifest, byte for byte, if it still says what the image is; else a new one."""
+    layers = []
+    for layer in image.layers:
+        if layer.descriptor is None or layer.descriptor.media_type not in OCI_LAYERS:
+            raise FormatError("a layer was not brought to the registry", why=f"it is {layer.diff_id}")
+        layers.append(layer.descriptor)
+    own = image.manifest
+    if (
+        own
+        and own.config.digest == config.digest
+        and [d.digest for d in own.layers] == [d.digest for d in layers]
+    ):
+        return own
+    renamed = [Descriptor(OCI_LAYERS[each.media_type], each.digest, each.size) for each in layers]
+    return Manifest.of(config, renamed, dict(image.annotations))
+
+
+def _from_start(spool: IO[bytes]) -> Iterator[bytes]:
+    spool.seek(0)
+    while chunk := spool.read(CHUNK):
+        yield chunk

@@ -1,0 +1,254 @@
+"""Against the distribution project's own registry, filled and read back by skopeo."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from packhorse.base.digest import Digest
+from packhorse.base.http.client import Client
+from packhorse.base.http.message import BrokenConnection, Request, Response, Transport
+from packhorse.base.http.pool import Pool
+from packhorse.base.http.settings import Settings
+from packhorse.base.target import Target
+from packhorse.errors import NetworkError, NotFoundError, RegistryError
+from packhorse.image.model import Config, Descriptor, Index, Manifest, MediaType
+from packhorse.image.reference import Reference
+from packhorse.image.registry.auth import Credentials
+from packhorse.image.registry.client import Registry
+from packhorse.image.registry.place import RegistryPlace
+from packhorse.image.view import Image, Layer
+
+TARS = [hashlib.shake_256(bytes([i])).digest(5_000_000) + bytes(1_000_000) for i in range(2)]
+HTPASSWD = "me:$2b$05$bZFwjuul5no64QZhXNwauO2sNZSxSDFY/vne/.rCTkYyavDA5yhT.\n"  # the password is "pw"
+
+
+@contextmanager
+def serve(
+    folder: Path, *, http: dict[str, object] | None = None, auth: dict[str, object] | None = None
+) -> Iterator[str]:
+    """Runs a registry on a free port; gives its host and port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = {
+        "version": 0.1,
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": "for this test", **(http or {})},
+        **({"auth": auth} if auth else {}),
+    }
+    path = folder / "config.yml"
+    path.write_text(json.dumps(config))  # YAML takes JSON
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(path)], stdout=log, stderr=log)
+        try:
+            wait_for(port, process)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+    raise AssertionError("the registry did not start")
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serve(tmp_path_factory.mktemp("registry")) as host:
+        yield host
+
+
+def skopeo(*arguments: str) -> bytes:
+    done = subprocess.run(["skopeo", *arguments], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def config_of(arch: str) -> Config:
+    diff_ids = [str(Digest.of(tar)) for tar in TARS]
+    fields = {"os": "linux", "architecture": arch, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    return Config.parse(json.dumps(fields).encode())
+
+
+def write_layout(folder: Path) -> dict[str, Manifest]:
+    """An OCI layout with one index of an image of gzip layers for amd64 and one of zstd layers for arm64."""
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def put(data: bytes, media_type: str) -> Descriptor:
+        (blobs / Digest.of(data).hex).write_bytes(data)
+        return Descriptor(media_type, Digest.of(data), len(data))
+
+    manifests = {}
+    compressions = {
+        "amd64": (MediaType.OCI_LAYER_GZIP, gzip.compress),
+        "arm64": (MediaType.OCI_LAYER_ZSTD, zstandard.ZstdCompressor().compress),
+    }
+    for arch, (media_type, compress) in compressions.items():
+        config = put(config_of(arch).raw, MediaType.OCI_CONFIG)
+        manifest = Manifest.of(config, [put(compress(tar), media_type) for tar in TARS])
+        put(manifest.raw, manifest.media_type)
+        manifests[arch] = manifest
+    index = Index.of([replace(m.descriptor, target=Target("linux", a)) for a, m in manifests.items()])
+    put(index.raw, index.media_type)
+    top = Index.of([Descriptor(index.media_type, index.digest, len(index.raw))])
+    (folder / "index.json").write_bytes(top.raw)
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return manifests
+
+
+@pytest.fixture(scope="module")
+def seeded(host: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    layout = tmp_path_factory.mktemp("layout") / "images"
+    manifests = write_layout(layout)
+    skopeo("copy", "--all", "--dest-tls-verify=false", f"oci:{layout}", f"docker://{host}/team/app:v1")
+    return manifests
+
+
+def place(
+    host: str, name: str, *, arch: str = "amd64", credentials: Credentials | None = None
+) -> RegistryPlace:
+    registry = Registry(host, Client(Pool(Settings())), credentials=credentials)
+    return RegistryPlace(Reference.parse(f"{host}/{name}"), registry, target=Target("linux", arch))
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_an_image_that_skopeo_pushed_is_pulled_byte_for_byte(host, seeded, arch):
+    image = place(host, "team/app:v1", arch=arch).read()
+    assert image.manifest.raw == seeded[arch].raw
+    assert image.config == config_of(arch)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda layer: b"".join(layer.tar()), image.layers)) == TARS
+        stored = list(threads.map(lambda layer: Digest.of(b"".join(layer.blob())), image.layers))
+    assert stored == [descriptor.digest for descriptor in seeded[arch].layers]
+
+
+def test_a_target_that_the_image_is_not_made_for_is_told_what_there_is(host, seeded):
+    with pytest.raises(NotFoundError) as caught:
+        place(host, "team/app:v1", arch="riscv64").read()
+    assert "linux/amd64, linux/arm64" in caught.value.why
+
+
+def test_head_gives_the_digest_that_skopeo_sees(host, seeded):
+    told = json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{host}/team/app:v1"))["Digest"]
+    assert str(place(host, "team/app:v1").head().digest) == told
+    assert place(host, "team/app:v2").head() is None
+    assert place(host, "nobody/nothing").head() is None
+
+
+def test_what_is_not_there_is_not_found(host):
+    with pytest.raises(NotFoundError, match="nobody/nothing:latest"):
+        place(host, "nobody/nothing").read()
+
+
+def test_an_image_that_we_push_is_read_by_skopeo(host, tmp_path):
+    target = place(host, "team/pushed:v1")
+    layers = tuple(target.begin(Layer(lambda tar=tar: iter([tar]))) for tar in TARS)
+    receipt = target.commit(Image(config_of("amd64"), layers))
+    skopeo("copy", "--src-tls-verify=false", f"docker://{host}/team/pushed:v1", f"dir:{tmp_path}")
+    assert Digest.of((tmp_path / "manifest.json").read_bytes()) == receipt.manifest_digest
+    manifest = Manifest.parse((tmp_path / "manifest.json").read_bytes())
+    assert (tmp_path / manifest.config.digest.hex).read_bytes() == config_of("amd64").raw
+    assert [gzip.decompress((tmp_path / d.digest.hex).read_bytes()) for d in manifest.layers] == TARS
+
+
+def test_a_copy_within_a_registry_mounts_its_layers(host, seeded, tmp_path):
+    registry = Registry(host, Client(Pool(Settings())))
+    source, target = (
+        RegistryPlace(Reference.parse(f"{host}/{name}"), registry, target=Target("linux", "amd64"))
+        for name in ("team/app:v1", "copy/app")
+    )
+    image = source.read()
+    unreadable = tuple(replace(layer, blob=lambda: iter([b""])) for layer in image.layers)
+    receipt = target.commit(replace(image, layers=tuple(target.begin(layer) for layer in unreadable)))
+    assert receipt.manifest_digest == seeded["amd64"].digest
+    skopeo("copy", "--src-tls-verify=false", f"docker://{host}/copy/app", f"dir:{tmp_path}")
+
+
+class Cutting:
+    """A transport that cuts the first large body after 100 kB."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.ranges: list[str] = []
+
+    def send(self, request: Request) -> Response:
+        response = self._transport.send(request)
+        if int(response.header("content-length") or 0) < 100_000:
+            return response
+        self.ranges.append(request.headers.get("range", ""))
+        return response if len(self.ranges) > 1 else replace(response, body=self._cut(response))
+
+    def _cut(self, response: Response) -> Iterator[bytes]:
+        yield next(response.chunks())[:100_000]
+        raise BrokenConnection("cut by the test")
+
+
+def test_a_download_that_is_cut_goes_on_by_a_range(host, seeded):
+    transport = Cutting(Pool(Settings()))
+    blob = seeded["amd64"].layers[0]
+    whole = b"".join(Registry(host, Client(transport)).blob("team/app", blob))
+    assert gzip.decompress(whole) == TARS[0]
+    assert transport.ranges == ["", "bytes=100000-"]
+
+
+def test_a_registry_with_passwords_lets_in_who_knows_one(tmp_path):
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    auth = {"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}}
+    with serve(tmp_path, auth=auth) as host:
+        target = place(host, "app", credentials=Credentials("me", "pw"))
+        image = Image(config_of("amd64"), tuple(target.begin(Layer(lambda t=t: iter([t]))) for t in TARS))
+        target.commit(image)
+        assert place(host, "app", credentials=Credentials("me", "pw")).read().id == image.id
+        for credentials in (None, Credentials("me", "wrong")):
+            with pytest.raises(RegistryError) as caught:
+                place(host, "app", credentials=credentials).read()
+            assert caught.value.status == 401
+
+
+def test_a_certificate_is_trusted_only_if_its_authority_is(tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    name = ["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*request, *name, *files], check=True, capture_output=True)
+    with serve(tmp_path, http={"tls": {"certificate": str(certificate), "key": str(key)}}) as host:
+        trusting = Settings.from_environment({"SSL_CERT_FILE": str(certificate)})
+        url = f"https://{host}/v2/"
+        assert Client(Pool(trusting)).send(Request("GET", url)).read(100) == b"{}"
+        with pytest.raises(NetworkError) as caught:
+            Client(Pool(Settings())).send(Request("GET", url))
+        assert caught.value.what == f"the certificate of {host} is not trusted"
+        assert caught.value.why == "self-signed certificate; trusted are the certificates of this system"
+        assert "SSL_CERT_FILE" in caught.value.fix
+        with pytest.raises(NetworkError) as caught:
+            Client(Pool(trusting)).send(Request("GET", url.replace("127.0.0.1", "localhost")))
+        assert "name" in caught.value.fix
