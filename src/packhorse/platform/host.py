@@ -38,7 +38,7 @@ class HostNetwork:
 
 def network(environ: Mapping[str, str]) -> HostNetwork:
     """Reads the machine's settings; `environ` is the caller's environment."""
-    variables = {}
+    variables: dict[str, str] = {}
     for name in _PROXIES:
         value = environ.get(name) or environ.get(name.lower())
         if value:

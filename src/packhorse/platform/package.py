@@ -57,7 +57,9 @@ def _copy_distribution(name: str, library: Path) -> None:
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError as error:
         raise InputError(
-            f"{name} is not installed", why=f"a buildpack's {REQUIREMENTS} names it", fix=f"pip install {name}"
+            f"{name} is not installed",
+            why=f"a buildpack's {REQUIREMENTS} names it",
+            fix=f"pip install {name}",
         ) from error
     for file in distribution.files or ():
         path = PurePosixPath(file)

@@ -1,0 +1,29 @@
+"""`packhorse builder`."""
+
+from __future__ import annotations
+
+import click
+
+from packhorse.cli.main import Context
+from packhorse.cli.options import opened_store
+from packhorse.platform.default_builder import ensure
+
+
+@click.group()
+def builder() -> None:
+    """Look after builders."""
+
+
+@builder.command()
+@click.option("--update", is_flag=True, help="Take today's packages, and say which are newer.")
+@click.pass_obj
+def default(context: Context, update: bool) -> None:
+    """Make the default builder of this machine's packages, unless it is there."""
+    console = context.console
+    with opened_store(context) as store:
+        made = ensure(store, environ=context.environ, progress=console.say, update=update)
+    for change in made.changes:
+        console.say(str(change))
+    if update and not made.changes:
+        console.say("no package is newer")
+    console.result(made.name)

@@ -1,0 +1,105 @@
+"""`packhorse images`, `inspect`, `rmi`, `gc`, `copy`: what is in the store."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import click
+
+from packhorse.cli.main import Context
+from packhorse.cli.options import opened_store
+from packhorse.cli.output import size
+from packhorse.image.copy import copy as copy_image
+from packhorse.image.reference import Location
+from packhorse.platform import inspect as report
+from packhorse.platform.places import place
+
+
+@click.command()
+@click.option("-q", "--quiet", is_flag=True, help="Print image IDs alone.")
+@click.option("--no-trunc", is_flag=True, help="Print whole image IDs.")
+@click.pass_obj
+def images(context: Context, quiet: bool, no_trunc: bool) -> None:
+    """List the images in the store."""
+    with opened_store(context) as store:
+        records = store.images()
+        rows = [
+            [
+                record.name.familiar_name,
+                record.name.tag or "latest",
+                str(record.id) if no_trunc else record.id.short,
+                _age(record.created),
+                size(store.size(record)),
+            ]
+            for record in records
+        ]
+    if quiet:
+        for row in rows:
+            context.console.result(row[2])
+        return
+    context.console.table(["REPOSITORY", "TAG", "IMAGE ID", "BUILT", "SIZE"], rows, right=frozenset({4}))
+
+
+@click.command()
+@click.argument("name")
+@click.option("-o", "--output", type=click.Choice(["human", "json"]), default="human", help="[human]")
+@click.pass_obj
+def inspect(context: Context, name: str, output: str) -> None:
+    """Show what is in the image at NAME (any place)."""
+    with opened_store(context) as store:
+        found = report.inspect(place(store, Location.parse(name)).read())
+    if output == "json":
+        context.console.result(json.dumps(found.fields(), indent=2))
+        return
+    for line in found.lines():
+        context.console.result(line)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("-f", "--force", is_flag=True, help="Remove all names of an image given by its ID.")
+@click.pass_obj
+def rmi(context: Context, names: tuple[str, ...], force: bool) -> None:
+    """Remove images from the store by name or ID; `packhorse gc` then frees the space."""
+    with opened_store(context) as store:
+        for name in names:
+            removed = store.remove(name, force=force)
+            for reference in removed.untagged:
+                context.console.result(f"Untagged: {reference.familiar}")
+            if removed.deleted:
+                context.console.result(f"Deleted: {removed.deleted}")
+
+
+@click.command()
+@click.pass_obj
+def gc(context: Context) -> None:
+    """Free what no image, cache or running command needs."""
+    with opened_store(context) as store:
+        freed = store.gc()
+    context.console.result(f"freed {size(freed.bytes)}")
+
+
+@click.command()
+@click.argument("source")
+@click.argument("destination")
+@click.pass_obj
+def copy(context: Context, source: str, destination: str) -> None:
+    """Copy an image from one place to another, whatever the places are.
+
+    Places are spelled as skopeo does: NAME or store:NAME, docker://NAME, oci:DIR[:REF], oci-archive:FILE[:REF],
+    docker-archive:FILE[:NAME].
+    """
+    start, end = Location.parse(source), Location.parse(destination)
+    with opened_store(context) as store:
+        receipt = copy_image(place(store, start), place(store, end))
+    context.console.result(str(receipt.manifest_digest or receipt.image_id))
+
+
+def _age(created: str) -> str:
+    """How long ago, as docker puts it."""
+    seconds = int((datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds())
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}s ago"
+    return "just now" if seconds < 60 else "a minute ago"

@@ -1,0 +1,132 @@
+"""The command line: what there is, and how every command ends.
+
+Commands are loaded when they are called, so that none pays for another's imports. Exit codes are the errors' own
+(`packhorse.errors`, docs/exit-codes.md); a traceback reaches a user only for a defect of ours, with how to report it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform as machine
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from packhorse.cli.output import Console, Level
+from packhorse.errors import Interrupted, PackhorseError, Terminated
+from packhorse.version import __version__
+
+_COMMANDS = {
+    "build": ("packhorse.cli.build", "build", "Turn source code into an image."),
+    "builder": ("packhorse.cli.builder", "builder", "Look after builders."),
+    "copy": ("packhorse.cli.images", "copy", "Copy an image from one place to another."),
+    "gc": ("packhorse.cli.images", "gc", "Free what no image, cache or running command needs."),
+    "images": ("packhorse.cli.images", "images", "List the images in the store."),
+    "inspect": ("packhorse.cli.images", "inspect", "Show what is in an image."),
+    "rmi": ("packhorse.cli.images", "rmi", "Remove images from the store."),
+    "run": ("packhorse.cli.run", "run", "Start an image."),
+}
+
+_PIPE_GONE = 141
+
+
+@dataclass(slots=True)
+class Context:
+    """What every command gets: where to print, and the user's environment."""
+
+    console: Console
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are called; help is written from the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="packhorse")
+@click.option("-q", "--quiet", is_flag=True, help="Print results alone.")
+@click.option("-v", "--verbose", is_flag=True, help="Print everything.")
+@click.option("--no-color", is_flag=True, help="Print without colours (as NO_COLOR=1 does).")
+@click.pass_context
+def packhorse(ctx: click.Context, quiet: bool, verbose: bool, no_color: bool) -> None:
+    """Source code in, container image out: Cloud Native Buildpacks without a daemon or a Dockerfile."""
+    level = Level.QUIET if quiet else Level.VERBOSE if verbose else Level.NORMAL
+    ctx.obj = Context(Console(level, os.environ, colour=not no_color))
+
+
+def main() -> NoReturn:
+    """The console script; ends the process."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, _terminated)
+    console = Console(_level(arguments), os.environ, colour="--no-color" not in arguments)
+    try:
+        status = packhorse.main(args=arguments, prog_name="packhorse", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.error(Interrupted("interrupted"))
+        return Interrupted.exit_code
+    except BrokenPipeError:
+        # Who read our output has gone; nothing can be said to him any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_GONE
+    except PackhorseError as error:
+        console.error(error)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the one place where a defect of ours ends
+        _report(console, error)
+        return 1
+
+
+def _level(arguments: list[str]) -> Level:
+    verbose = any(argument in ("-v", "--verbose") for argument in arguments)
+    return Level.VERBOSE if verbose else Level.NORMAL
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends this process as an exception, so that every `with` on the way out is left properly."""
+    raise Terminated("ended by SIGTERM")
+
+
+def _report(console: Console, error: Exception) -> None:
+    """A defect: where it happened (functions and lines, no values, so no secret), and what to do."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"{frame.filename.rpartition('packhorse/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
+    versions = f"packhorse {__version__}, Python {machine.python_version()}, Linux {machine.release()}"
+    console.error(
+        PackhorseError(
+            f"packhorse itself went wrong: {type(error).__name__}",
+            why="\n".join(
+                (str(error)[:500] if console.level is Level.VERBOSE else "", *where, versions)
+            ).strip(),
+            fix="this is a defect; please report it with the lines above (--verbose says more)",
+        )
+    )

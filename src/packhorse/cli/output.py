@@ -1,0 +1,175 @@
+"""What a person sees: phases with their durations, buildpacks' output with a prefix, tables, errors.
+
+Plain lines everywhere; colour on a terminal unless NO_COLOR or --no-color says otherwise. Buildpack output is hostile: of
+its control characters only line ends, tabs and (on a terminal) colours get through.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import TextIO
+
+from packhorse.errors import PackhorseError
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]{0,32}m")
+_CONTROL = re.compile(
+    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating system commands (titles, links)
+    r"|\x1b\[[0-?]*[ -/]*[@-~]?"  # cursor movement and the like
+    r"|\x1b[@-_]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+_LINE_LIMIT = 1 << 16  # characters of one line without an end that are held back
+
+_INDENT = "     "
+
+
+class Level(IntEnum):
+    """How much is said: results alone, what happens, or everything."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+class Console:
+    """Writes to stderr what happens, and to stdout what was asked for. Implements the lifecycle's Observer."""
+
+    def __init__(self, level: Level, environ: Mapping[str, str], *, colour: bool = True) -> None:
+        self.level = level
+        self._out: TextIO = sys.stdout
+        self._err: TextIO = sys.stderr
+        self._colour = colour and self._err.isatty() and not environ.get("NO_COLOR")
+        self._pending: dict[str, str] = {}
+
+    @property
+    def interactive(self) -> bool:
+        """Whether progress may be drawn on stderr."""
+        return self._colour and self.level is not Level.QUIET
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A heading, and the time the phase took when it is over."""
+        self._line(self._styled("1;36", f"===> {name}"))
+        started = time.monotonic()
+        yield
+        self._flush()
+        self.detail(f"{name} took {time.monotonic() - started:.2f} s")
+
+    def say(self, text: str) -> None:
+        """One line, at normal level."""
+        self._flush()
+        for line in text.splitlines():
+            self._line(f"{_INDENT}{line}")
+
+    def detail(self, text: str) -> None:
+        """One line, with --verbose only."""
+        if self.level is Level.VERBOSE:
+            self._flush()
+            for line in text.splitlines():
+                self._line(self._styled("2", f"{_INDENT}{_clean(line, colours=False)}"))
+
+    def output(self, source: str, data: bytes) -> None:
+        """What a buildpack wrote: complete lines at once, the rest when its line ends."""
+        text = self._pending.pop(source, "") + data.decode(errors="replace")
+        *lines, rest = text.replace("\r\n", "\n").split("\n")
+        if len(rest) > _LINE_LIMIT:
+            lines, rest = [*lines, rest], ""
+        for line in lines:
+            self._buildpack_line(source, line)
+        if rest:
+            self._pending[source] = rest
+
+    def result(self, text: str) -> None:
+        """What was asked for, on stdout, at every level."""
+        self._flush()
+        self._out.write(f"{text}\n")
+        self._out.flush()
+
+    def table(
+        self, heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
+    ) -> None:
+        """Columns on stdout; the numbers in `right` (column indexes) are set to the right."""
+        for line in columns(heading, rows, right=right):
+            self.result(line)
+
+    def notes(self, lines: Sequence[str]) -> None:
+        """Lines without indentation, at normal level."""
+        self._flush()
+        for line in lines:
+            self._line(line)
+
+    def error(self, error: PackhorseError) -> None:
+        """What happened, why, and what to do; with --verbose also the errors behind it."""
+        self._flush(force=True)
+        self._err.write(f"{self._styled('1;31', 'error:')} {_clean(error.what, colours=False)}\n")
+        for text in (error.why, error.fix):
+            for line in text.splitlines():
+                self._err.write(f"  {_clean(line, colours=False)}\n")
+        cause = error.__cause__
+        while cause is not None and self.level is Level.VERBOSE:
+            self._err.write(f"  caused by {type(cause).__name__}: {_clean(str(cause), colours=False)}\n")
+            cause = cause.__cause__
+        self._err.flush()
+
+    def _buildpack_line(self, source: str, line: str) -> None:
+        # A progress bar rewrites its line: what stands at its end is what a person would see.
+        visible = line.rstrip("\r").rpartition("\r")[2]
+        prefix = self._styled("2", f"{_INDENT}[{source.rpartition('/')[2]}]")
+        self._line(f"{prefix} {_clean(visible, colours=self._colour)}".rstrip())
+
+    def _flush(self, *, force: bool = False) -> None:
+        pending, self._pending = self._pending, {}
+        for source, line in pending.items():
+            self._buildpack_line(source, line)
+        if force:
+            self._out.flush()
+
+    def _line(self, text: str) -> None:
+        if self.level is not Level.QUIET:
+            self._err.write(f"{text}\n")
+            self._err.flush()
+
+    def _styled(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+
+def columns(
+    heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
+) -> list[str]:
+    """A table as lines, each column as wide as its widest cell."""
+    lines = [list(heading), *(list(row) for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(heading))]
+    return [
+        "  ".join(
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def size(count: int) -> str:
+    """Bytes as people read them, in powers of ten as docker prints them."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def _clean(text: str, *, colours: bool) -> str:
+    if not colours:
+        return _CONTROL.sub("", _COLOUR.sub("", text))
+    pieces, position = [], 0
+    for match in _COLOUR.finditer(text):
+        pieces += [_CONTROL.sub("", text[position : match.start()]), match[0]]
+        position = match.end()
+    pieces.append(_CONTROL.sub("", text[position:]))
+    cleaned = "".join(pieces)
+    return f"{cleaned}\x1b[0m" if len(pieces) > 1 else cleaned

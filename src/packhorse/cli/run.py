@@ -1,0 +1,115 @@
+"""`packhorse run`: options as `docker run` spells them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from packhorse.base.step import Bind, Network, Port
+from packhorse.cli.main import Context
+from packhorse.cli.options import environment, opened_store
+from packhorse.errors import PackhorseError, RunError, UsageError
+from packhorse.platform.run import RunRequest, free_port
+from packhorse.platform.run import run as run_image
+
+
+@click.command(context_settings={"allow_interspersed_args": True, "ignore_unknown_options": False})
+@click.argument("name")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "-p", "--publish", "ports", multiple=True, metavar="[[IP:]HOST:]PORT", help="Publish a port. Repeatable."
+)
+@click.option("-e", "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable. Repeatable.")
+@click.option(
+    "--env-file",
+    "env_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A file of variables. Repeatable.",
+)
+@click.option(
+    "-v",
+    "--volume",
+    "volumes",
+    multiple=True,
+    metavar="DIR:TARGET[:ro]",
+    help="Show a directory. Repeatable.",
+)
+@click.option("-i", "--interactive", is_flag=True, help="Hand over the input.")
+@click.option("-t", "--tty", is_flag=True, help="Hand over the terminal.")
+@click.option("--entrypoint", metavar="COMMAND", help="Start this, or a process type, instead.")
+@click.option("-w", "--workdir", default="", metavar="DIR", help="Where to start it.")
+@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="As whom to start it.")
+@click.option("--network", type=click.Choice(["none", "host"]), help="The network it has.  [own if possible]")
+@click.option("--rm", is_flag=True, help="Taken for docker's sake: nothing is ever kept.")
+@click.pass_obj
+def run(
+    context: Context,
+    name: str,
+    arguments: tuple[str, ...],
+    ports: tuple[str, ...],
+    env: tuple[str, ...],
+    env_files: tuple[Path, ...],
+    volumes: tuple[str, ...],
+    interactive: bool,
+    tty: bool,
+    entrypoint: str | None,
+    workdir: str,
+    user: str,
+    network: str | None,
+    rm: bool,
+) -> int:
+    """Start the image NAME, with ARGUMENTS for its process."""
+    console = context.console
+    request = RunRequest(
+        name=name,
+        arguments=arguments,
+        entrypoint=entrypoint,
+        env=environment(env, env_files, context.environ),
+        volumes=tuple(_volume(text) for text in volumes),
+        ports=tuple(_port(text) for text in ports),
+        user=user,
+        working_dir=workdir,
+        interactive=interactive,
+        terminal=tty,
+        network=Network(network) if network else None,
+        environ=context.environ,
+    )
+    for port, text in zip(request.ports, ports, strict=True):
+        if ":" not in text:
+            console.notes([f"port {port.port} is at {port.host_port} of this machine"])
+    try:
+        with opened_store(context) as store:
+            return run_image(request, store, console.say)
+    except RunError:
+        raise
+    except PackhorseError as error:
+        raise RunError(error.what, why=error.why, fix=error.fix) from error
+
+
+def _port(text: str) -> Port:
+    address, _, rest = text.rpartition(":")
+    port, _, protocol = rest.partition("/")
+    ip, _, host = address.rpartition(":")
+    if protocol not in ("", "tcp", "udp") or not _is_port(port) or (address and not _is_port(host)):
+        raise UsageError(f"not a port to publish: {text!r}", why="write HOST:PORT, IP:HOST:PORT or PORT")
+    return Port(int(host) if host else free_port(), int(port), ip.strip("[]"), protocol or "tcp")
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536
+
+
+def _volume(text: str) -> Bind:
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not source.startswith((".", "/", "~")) or not target.startswith("/") or mode not in ("", "ro", "rw"):
+        raise UsageError(
+            f"not a volume: {text!r}",
+            why="write DIRECTORY:TARGET or DIRECTORY:TARGET:ro, the directory beginning with / or .",
+        )
+    path = Path(source).expanduser().resolve()
+    if not path.exists():
+        raise UsageError(f"there is no {path}", why=f"--volume {text} names it")
+    return Bind(path, target, writable=mode != "ro")

@@ -1,0 +1,230 @@
+"""The use case behind `packhorse build`: chooses builder, sandbox and store, calls the spine, and copies what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packhorse.base import userns
+from packhorse.base.step import Bind, Mount, Network
+from packhorse.base.target import Target
+from packhorse.buildpack.descriptor import Descriptor, Order, Ref
+from packhorse.errors import InputError
+from packhorse.image.copy import copy
+from packhorse.image.place import Receipt
+from packhorse.image.reference import Location, Reference
+from packhorse.lifecycle.api import PlatformApi
+from packhorse.lifecycle.create import create
+from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.ports import Observer
+from packhorse.lifecycle.stages import Exported
+from packhorse.platform import default_builder, host, package, places
+from packhorse.platform.accounts import account
+from packhorse.platform.builder import Builder, names
+from packhorse.platform.runner import BuildRunner, Scene
+from packhorse.sandbox import network as networks
+from packhorse.sandbox.bubblewrap import Bubblewrap
+from packhorse.source import app
+from packhorse.store.overlay import Counters
+from packhorse.store.store import Store
+
+_INHERITED = (
+    "CNB_STACK_ID",
+    "HOSTNAME",
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LIBRARY_PATH",
+    "CPATH",
+    "PKG_CONFIG_PATH",
+)
+"""What buildpacks get of the builder image's own environment (as under the reference)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What a user asked for. `env` reaches buildpacks as `<platform>/env`; `buildpacks` replace the builder's order.
+
+    `network` is None for the best there is; `environ` the user's own environment (proxies, certificates).
+    """
+
+    name: Reference
+    path: Path
+    builder: str = ""
+    buildpacks: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[Location, ...] = ()
+    default_process: str = ""
+    clear_cache: bool = False
+    network: Network | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOutcome:
+    """What came out: the image, where else it was written, and what its layers cost."""
+
+    exported: Exported
+    counters: Counters
+    copies: tuple[tuple[Location, Receipt], ...]
+
+
+def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutcome:
+    """Builds `request.path` into the store under `request.name`, then writes the copies asked for.
+
+    Raises whatever its parts raise (`packhorse.errors`); the image of before stays under the name then.
+    """
+    path = app.check(request.path)
+    builder = _builder(request, store, observer)
+    wanted = names(builder.run_images)
+    if not wanted:
+        raise InputError(f"{builder.name} names no run image", fix="use another builder")
+    run_image = places.fetched(store, wanted[0], target=builder.image.config.target, say=observer.say)
+    with ExitStack() as stack:
+        scratch = stack.enter_context(store.scratch())
+        namespace = stack.enter_context(userns.make(userns.choose(builder.uid, builder.gid)))
+        layers = store.layers(
+            str(request.name), namespace.idmap, uid=builder.uid, gid=builder.gid, scratch=scratch
+        )
+        added = _added(request.buildpacks, scratch)
+        root = store.root(builder.image, namespace)
+        home = account(root, f"{builder.uid}:{builder.gid}").home
+        outside = host.network(request.environ)
+        scene = Scene(
+            root=root,
+            home=home,
+            uid=builder.uid,
+            gid=builder.gid,
+            app=_lowers(path, scratch),
+            layers=layers.mounts,
+            mounts=(*_platform(request.env, scratch), *added.mounts, *outside.mounts),
+            network=_network(request.network, observer),
+        )
+        sandbox = Bubblewrap(namespace, scratch=_made(scratch / "sandbox"))
+        inputs = Inputs(
+            platform_api=PlatformApi.highest(builder.platform_apis, owner=builder.name),
+            order=added.order or builder.order,
+            launcher=builder.launcher,
+            env=_environment(builder, home, outside.variables),
+            run_image=builder.run_images[0],
+            uid=builder.uid,
+            gid=builder.gid,
+            default_process=request.default_process,
+            skip_restore=request.clear_cache,
+        )
+        target = store.place(str(request.name))
+        exported = create(
+            inputs,
+            run_image=run_image,
+            run_reference=run_image.id.hex,
+            previous=None if request.clear_cache else target,
+            target=target,
+            runner=BuildRunner(sandbox.open, scene, namespace.idmap, _made(scratch / "steps")),
+            cache=layers,
+            observer=observer,
+        )
+        counters = layers.counters
+    copies = []
+    for location in request.outputs:
+        with observer.phase(f"write {location}"):
+            copies.append((location, copy(target, places.place(store, location))))
+    return BuildOutcome(exported, counters, tuple(copies))
+
+
+def _builder(request: BuildRequest, store: Store, observer: Observer) -> Builder:
+    if request.builder:
+        image = places.fetched(store, request.builder, target=Target.host(), say=observer.say)
+        return Builder.read(request.builder, image)
+    made = default_builder.ensure(store, environ=request.environ, progress=_announced(observer))
+    return Builder.read(made.name, store.place(made.name).read())
+
+
+def _announced(observer: Observer) -> Callable[[str], None]:
+    """Says once that the default builder is made, before its first step."""
+    first = True
+
+    def progress(text: str) -> None:
+        nonlocal first
+        if first:
+            observer.say("making the default builder of this machine's packages (once, a minute or two)")
+            first = False
+        observer.say(text)
+
+    return progress
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    order: Order = ()
+    mounts: tuple[Mount, ...] = ()
+
+
+def _added(buildpacks: Sequence[str], scratch: Path) -> _Added:
+    """The buildpacks a user named: directories, seen where a builder has its own, or ids of the builder's."""
+    group: list[Ref] = []
+    mounts: list[Mount] = []
+    for number, text in enumerate(buildpacks):
+        path = Path(text).resolve()
+        if not path.exists():
+            if text.startswith((".", "/")) or not text:
+                raise InputError(f"there is no buildpack at {text}", fix="check --buildpack")
+            identifier, _, version = text.partition("@")
+            group.append(Ref(identifier, version))
+            continue
+        descriptor = _read_descriptor(path, text)
+        if package.needs_staging(path):
+            staged = _made(scratch / "buildpacks") / str(number)
+            package.stage(path, staged)
+            path = staged
+        group.append(descriptor.ref)
+        mounts.append(Bind(path, f"/cnb/buildpacks/{descriptor.ref.directory}/{descriptor.version}"))
+    return _Added((tuple(group),) if group else (), tuple(mounts))
+
+
+def _read_descriptor(path: Path, text: str) -> Descriptor:
+    file = path / "buildpack.toml"
+    if not file.is_file():
+        raise InputError(f"{text} is not a buildpack", why=f"there is no {file}", fix="check --buildpack")
+    descriptor = Descriptor.parse(file.read_bytes(), str(file))
+    missing = [name for name in ("bin/detect", "bin/build") if not (path / name).is_file()]
+    if missing and not descriptor.order:
+        raise InputError(
+            f"{text} is not a whole buildpack", issues=[f"there is no {path / name}" for name in missing]
+        )
+    return descriptor
+
+
+def _lowers(path: Path, scratch: Path) -> tuple[Path, ...]:
+    """The source, and above it what hides the excluded."""
+    hidden = _made(scratch / "hidden")
+    app.whiteouts(path, app.excluded(path), hidden)
+    return (path, hidden)
+
+
+def _platform(env: Mapping[str, str], scratch: Path) -> tuple[Bind, ...]:
+    """The platform directory: user variables as files (P-163)."""
+    directory = _made(scratch / "platform")
+    for name, value in env.items():
+        (_made(directory / "env") / name).write_bytes(value.encode(errors="surrogateescape"))
+    return (Bind(directory, "/platform"),)
+
+
+def _network(asked: Network | None, observer: Observer) -> Network:
+    best, reason = networks.available()
+    if asked is not None:
+        return asked
+    if reason:
+        observer.detail(f"builds use this machine's network: {reason}")
+    return best
+
+
+def _environment(builder: Builder, home: str, outside: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: value for name, value in builder.env.items() if name in _INHERITED}
+    return inherited | {"HOME": home} | dict(outside)
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    path.chmod(0o755)
+    return path

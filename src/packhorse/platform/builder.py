@@ -1,0 +1,108 @@
+"""A builder image as a value: who builds in it, with which buildpacks, for which run images (docs: builders.md).
+
+The labels are pack's contract, not the specification's. Called by `platform.build` and `platform.default_builder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from packhorse.buildpack.descriptor import Order, Ref
+from packhorse.errors import FormatError
+from packhorse.image.view import Image
+from packhorse.image.wire import Node
+from packhorse.lifecycle.inputs import LauncherInfo, RunImageName
+
+METADATA = "io.buildpacks.builder.metadata"
+ORDER = "io.buildpacks.buildpack.order"
+LAYERS = "io.buildpacks.buildpack.layers"
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """What a build needs to know of a builder. `env` is the image's own, in order; `name` is what people call it."""
+
+    name: str
+    image: Image
+    uid: int
+    gid: int
+    order: Order
+    run_images: tuple[RunImageName, ...]
+    platform_apis: frozenset[str]
+    launcher: LauncherInfo
+
+    @classmethod
+    def read(cls, name: str, image: Image) -> Self:
+        """Reads the labels of a builder image; raises FormatError for an image that is none."""
+        config = image.config
+        label = config.labels.get(METADATA)
+        if label is None:
+            raise FormatError(
+                f"{name} is not a builder", why=f"it has no label {METADATA}", fix="name a builder image"
+            )
+        metadata = Node.parse(label.encode(), f"{METADATA} of {name}")
+        lifecycle = metadata.node("lifecycle") or Node({}, "lifecycle")
+        return cls(
+            name=name,
+            image=image,
+            uid=_number(config.variable("CNB_USER_ID"), "CNB_USER_ID", name),
+            gid=_number(config.variable("CNB_GROUP_ID"), "CNB_GROUP_ID", name),
+            order=_order(config.labels.get(ORDER) or "null", name),
+            run_images=_run_images(metadata),
+            platform_apis=_platform_apis(lifecycle),
+            launcher=LauncherInfo(version=lifecycle.text("version")),
+        )
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The image's variables."""
+        return dict(entry.partition("=")[::2] for entry in self.image.config.env)
+
+
+def _number(text: str | None, variable: str, name: str) -> int:
+    if text is None or not text.isdecimal() or len(text) > 9:
+        raise FormatError(
+            f"{name} is not a usable builder",
+            why=f"its variable {variable} is {text!r}, a number is needed (P-012)",
+        )
+    return int(text)
+
+
+def _order(label: str, name: str) -> Order:
+    node = Node.parse(f'{{"order":{label}}}'.encode(), f"{ORDER} of {name}")
+    groups = []
+    for group in node.nodes("order"):
+        refs = (
+            Ref(entry.text("id"), entry.text("version"), optional=entry.flag("optional"))
+            for entry in group.nodes("group")
+        )
+        groups.append(tuple(refs))
+    return tuple(groups)
+
+
+def _run_images(metadata: Node) -> tuple[RunImageName, ...]:
+    """`images`, or what builders had before there were several (`stack.runImage`)."""
+    images = metadata.nodes("images")
+    if not images:
+        stack = metadata.node("stack")
+        one = stack.node("runImage") if stack else None
+        images = (one,) if one else ()
+    named = (RunImageName(image.text("image"), tuple(image.texts("mirrors"))) for image in images)
+    return tuple(image for image in named if image.image)
+
+
+def _platform_apis(lifecycle: Node) -> frozenset[str]:
+    """Every Platform API of the builder's lifecycle; old ones name a single one."""
+    apis = lifecycle.node("apis")
+    platform = apis.node("platform") if apis else None
+    if platform is not None:
+        return frozenset((*platform.texts("supported"), *platform.texts("deprecated")))
+    api = lifecycle.node("api")
+    return frozenset([api.text("platform")] if api else [])
+
+
+def names(run_images: Sequence[RunImageName]) -> list[str]:
+    """Every name a run image can be had under, in order of preference."""
+    return [name for image in run_images for name in (image.image, *image.mirrors)]

@@ -1,0 +1,48 @@
+"""What every install of packhorse carries beside its Python code: the launcher and the bundled buildpacks.
+
+Made by the package's build hook. Called by `platform.default_builder` and `platform.build`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from packhorse.errors import HostError
+
+_ROOT = Path(__file__).parents[1] / "_bundled"
+
+
+def digest() -> str:
+    """Tells one bundle from another: hexadecimal, over all of its content."""
+    return str(_manifest()["digest"])
+
+
+def launcher_version() -> str:
+    """The launcher's own version; it changes only when its bytes do (design: the launcher is native)."""
+    return str(_manifest()["launcher"])
+
+
+def launcher(arch: str) -> bytes:
+    """The launcher for an architecture (`amd64`, `arm64`); raises HostError when there is none."""
+    path = _ROOT / "launcher" / f"launcher-linux-{arch}"
+    if not path.is_file():
+        raise HostError(f"packhorse has no launcher for {arch}", why="it has one for amd64 and for arm64")
+    return path.read_bytes()
+
+
+def buildpacks() -> list[Path]:
+    """The directories of the bundled buildpacks, staged, in the order they are tried."""
+    return sorted(path.parent for path in _ROOT.glob("buildpacks/*/*/buildpack.toml"))
+
+
+def _manifest() -> dict[str, object]:
+    try:
+        value = json.loads((_ROOT / "bundle.json").read_text())
+    except OSError as error:
+        raise HostError(
+            "this packhorse is not installed whole",
+            why="its launcher and buildpacks are missing",
+            fix="install it again: pip install . (or make setup, in a clone)",
+        ) from error
+    return dict(value)

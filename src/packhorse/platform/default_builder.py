@@ -1,0 +1,261 @@
+"""The builder that needs no registry: the distribution's packages, the bundled buildpacks and our launcher.
+
+Made the first time it is needed, in the store, as an ordinary builder image that any tool could use. Called by
+`platform.build` and by `packhorse builder default`. The root file systems are `platform.distro`'s.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from packhorse.base import gojson, gotoml
+from packhorse.base.target import Target
+from packhorse.buildpack.api import SUPPORTED as BUILDPACK_APIS
+from packhorse.buildpack.descriptor import Descriptor
+from packhorse.errors import NotFoundError
+from packhorse.image.edit import edit, scratch, set_variables
+from packhorse.image.model import Config
+from packhorse.image.view import Image, Layer
+from packhorse.layers.tree import TarEntry
+from packhorse.lifecycle.api import SUPPORTED as PLATFORM_APIS
+from packhorse.platform import builder as labels
+from packhorse.platform import bundle, compose
+from packhorse.platform.distro import RootRecord, make_root
+from packhorse.platform.distro_packages import PackageChange, RootKind, changed_packages
+from packhorse.platform.distro_sources import Suite, host_sources, host_suite
+from packhorse.store.store import Store
+from packhorse.version import __version__
+
+UID = GID = 1000
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+BUNDLE = "io.packhorse.bundle"
+PACKAGES = "io.packhorse.packages"
+
+Progress = Callable[[str], None]
+Packages = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultBuilder:
+    """The names in the store of the default builder's three images."""
+
+    suite: Suite
+
+    @classmethod
+    def here(cls) -> Self:
+        """The one this machine makes; raises HostError for a distribution it cannot be made of."""
+        return cls(host_suite(Path("/etc/os-release").read_text()))
+
+    def name(self, kind: str) -> str:
+        """`kind` is `builder`, `build` (its base) or `run`."""
+        return f"packhorse.local/{kind}:{self.suite.id}-{self.suite.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of making it: which packages of the base images are other than before (name, old, new)."""
+
+    name: str
+    changes: tuple[PackageChange, ...] = ()
+
+
+def ensure(store: Store, *, environ: Mapping[str, str], progress: Progress, update: bool = False) -> Made:
+    """Makes the default builder unless it is there and current; `update` takes today's packages.
+
+    `environ` is the user's environment. Raises HostError, NetworkError and StoreError. What was there before stays until the
+    new one is complete. Several processes may call this at once: one makes it, the others wait.
+    """
+    names = DefaultBuilder.here()
+    name = names.name("builder")
+    if not update and _current(store, name):
+        return Made(name)
+    with _only_one(store.path.parent / "default-builder.lock"):
+        if not update and _current(store, name):
+            return Made(name)
+        old = _packages(store, name)
+        if update or _find(store, names.name("build")) is None or _find(store, names.name("run")) is None:
+            new = _make_bases(store, names, environ, progress)
+        else:
+            new = old
+        progress("putting the builder together")
+        _compose(store, names, new)
+    return Made(name, changed_packages(old.get("build", {}), new.get("build", {})) if old else ())
+
+
+def _current(store: Store, name: str) -> bool:
+    image = _find(store, name)
+    return image is not None and image.config.labels.get(BUNDLE) == bundle.digest()
+
+
+def _find(store: Store, name: str) -> Image | None:
+    try:
+        return store.place(name).read()
+    except NotFoundError:
+        return None
+
+
+def _packages(store: Store, name: str) -> Packages:
+    image = _find(store, name)
+    return json.loads(image.config.labels.get(PACKAGES, "{}")) if image else {}
+
+
+def _make_bases(
+    store: Store, names: DefaultBuilder, environ: Mapping[str, str], progress: Progress
+) -> Packages:
+    """Both roots side by side, each as an image of one layer."""
+    arch, sources = Target.host().arch, host_sources(names.suite)
+    with tempfile.TemporaryDirectory(prefix="builder-", dir=store.path.parent) as scratch_directory:
+
+        def make(kind: RootKind) -> tuple[RootRecord, Image]:
+            tar = Path(scratch_directory) / f"{kind}.tar"
+            record = make_root(
+                kind,
+                suite=names.suite,
+                arch=arch,
+                target=tar,
+                sources=sources,
+                env=environ,
+                progress=progress,
+            )
+            layer = (compose.file_layer(tar), f"packages of {names.suite.id} {names.suite.version}")
+            image = compose.put(store.place(names.name(kind)), _base_config(kind, record), [layer])
+            tar.unlink()
+            return record, image
+
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            made = list(pool.map(make, ("build", "run")))
+    return {record.kind: dict(record.packages) for record, _ in made}
+
+
+def _base_config(kind: RootKind, record: RootRecord) -> Config:
+    """The environment, user and labels of a base image (platform.md "Base Images", P-011 to P-019)."""
+    suite = record.suite
+    variables = {"PATH": PATH}
+    if kind == "build":
+        variables |= {"CNB_USER_ID": str(UID), "CNB_GROUP_ID": str(GID)}
+    title = {"build": "builds", "run": "runs"}[kind]
+    config = scratch(Target(arch=record.arch))
+    return edit(
+        config,
+        env=set_variables(config.env, variables),
+        user=f"{UID}:{GID}",
+        labels={
+            "io.buildpacks.base.id": f"io.packhorse.{suite.id}-{suite.version}",
+            "io.buildpacks.base.description": f"{title} applications on {suite.id} {suite.version}",
+            "io.buildpacks.base.distro.name": suite.id,
+            "io.buildpacks.base.distro.version": suite.version,
+            "io.buildpacks.base.homepage": "",
+            "io.buildpacks.base.maintainer": "packhorse",
+            "io.buildpacks.rebasable": "true",
+        },
+    )
+
+
+def _compose(store: Store, names: DefaultBuilder, packages: Packages) -> None:
+    """The builder: its base, and a layer for each thing a builder has, in the order pack puts them."""
+    base = store.place(names.name("build")).read()
+    buildpacks = [
+        (path, Descriptor.parse((path / "buildpack.toml").read_bytes(), str(path)))
+        for path in bundle.buildpacks()
+    ]
+    order = [{"group": [{"id": one.id, "version": one.version}]} for _, one in buildpacks]
+    layers: list[tuple[Layer, str]] = [
+        (compose.entries_layer(_directories()), "directories"),
+        (compose.entries_layer(_launcher(base.config.architecture)), "launcher"),
+    ]
+    modules: dict[str, dict[str, object]] = {}
+    for path, one in buildpacks:
+        place = f"/cnb/buildpacks/{one.ref.directory}/{one.version}"
+        layer = store.place(names.name("builder")).begin(compose.directory_layer(path, place))
+        layers.append((layer, f"buildpack {one.ref}"))
+        modules.setdefault(one.id, {})[one.version] = _module(one, layer)
+    images: list[dict[str, object]] = [{"image": names.name("run"), "mirrors": []}]
+    files = [
+        compose.file("/cnb/order.toml", gotoml.dumps({"order": order})),
+        compose.file("/cnb/run.toml", gotoml.dumps({"images": images})),
+    ]
+    layers.append((compose.entries_layer([TarEntry.directory("/cnb"), *files]), "order and run image"))
+    config = edit(
+        base.config,
+        working_dir="/layers",
+        labels=dict(base.config.labels)
+        | {
+            labels.METADATA: _dumps(_metadata([one for _, one in buildpacks], images)),
+            labels.LAYERS: _dumps(
+                gojson.Sorted({key: gojson.Sorted(value) for key, value in modules.items()})
+            ),
+            labels.ORDER: _dumps(order),
+            BUNDLE: bundle.digest(),
+            PACKAGES: _dumps(gojson.untyped(packages)),
+        },
+    )
+    compose.put(store.place(names.name("builder")), config, layers, below=base.layers)
+
+
+def _directories() -> list[TarEntry]:
+    own = [TarEntry.directory(path, uid=UID, gid=GID) for path in ("/layers", "/workspace")]
+    roots = (
+        "/cnb",
+        "/cnb/buildpacks",
+        "/cnb/build-config",
+        "/cnb/build-config/env",
+        "/platform",
+        "/platform/env",
+    )
+    return [*own, *(TarEntry.directory(path) for path in roots)]
+
+
+def _launcher(arch: str) -> list[TarEntry]:
+    path = "/cnb/lifecycle/launcher"
+    return [*compose.parents(path), compose.file(path, bundle.launcher(arch), mode=0o755)]
+
+
+def _module(descriptor: Descriptor, layer: Layer) -> dict[str, object]:
+    targets = [{"os": one.os, "arch": one.arch} for one in descriptor.targets]
+    return {
+        "api": str(descriptor.api),
+        "targets": targets,
+        "layerDiffID": str(layer.diff_id),
+        "name": descriptor.name,
+    }
+
+
+def _metadata(buildpacks: list[Descriptor], images: list[dict[str, object]]) -> dict[str, object]:
+    apis = {
+        kind: {"deprecated": [], "supported": [str(api) for api in supported]}
+        for kind, supported in (("buildpack", BUILDPACK_APIS), ("platform", PLATFORM_APIS))
+    }
+    lifecycle = {
+        "version": bundle.launcher_version(),
+        "api": {"buildpack": str(BUILDPACK_APIS[0]), "platform": str(PLATFORM_APIS[-1])},
+        "apis": apis,
+    }
+    return {
+        "description": "the distribution's packages and packhorse's buildpacks",
+        "buildpacks": [{"id": one.id, "version": one.version, "name": one.name} for one in buildpacks],
+        "extensions": None,
+        "stack": {"runImage": images[0]},
+        "lifecycle": lifecycle,
+        "createdBy": {"name": "packhorse", "version": __version__},
+        "images": images,
+    }
+
+
+def _dumps(value: object) -> str:
+    return gojson.dumps(value).decode()
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Waits for whoever else makes the default builder of this store."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,174 @@
+"""The use case behind `packhorse run`: an image's config as one step, in a root of its own that is gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+
+from packhorse.base import userns
+from packhorse.base.step import Bind, Network, Port, Room, Root, Step
+from packhorse.base.target import Target
+from packhorse.base.userns import Mode
+from packhorse.errors import RunError
+from packhorse.image.model import Config
+from packhorse.platform import host, places
+from packhorse.platform.accounts import Account, account
+from packhorse.sandbox import network as networks
+from packhorse.sandbox.bubblewrap import Bubblewrap
+from packhorse.store.store import Store
+
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_PATIENCE = 3
+"""How often SIGINT is passed on before the image is killed, as docker counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a user asked for, as `docker run` has it. `entrypoint` None keeps the image's; `user` "" likewise."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    entrypoint: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    volumes: tuple[Bind, ...] = ()
+    ports: tuple[Port, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    interactive: bool = False
+    terminal: bool = False
+    network: Network | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
+    """Starts the image and waits for it; returns its exit status (128 + n when signal n ended it).
+
+    Raises RunError, CommandNotFound and NotExecutable when it could not be started.
+    """
+    if request.terminal and not sys.stdin.isatty():
+        raise RunError("the input is not a terminal", why="-t hands over the terminal", fix="leave out -t")
+    image = places.fetched(store, request.name, target=Target.host(), say=say)
+    config = image.config
+    with store.scratch() as scratch:
+        # Reading /etc/passwd needs the tree, and the tree a map; the ids in the map do not change what is read.
+        with userns.make(userns.choose()) as namespace:
+            who = account(store.root(image, namespace), request.user or config.user)
+        idmap = userns.choose(who.uid, who.gid)
+        if idmap.mode is Mode.SINGLE and who.uid == 0:
+            say(
+                "the image runs as root with a single id: this user has no subordinate ids for others (/etc/subuid)"
+            )
+        with userns.make(idmap) as namespace:
+            step = _step(request, config, who, store.root(image, namespace), scratch)
+            step = _networked(step, request, say)
+            sandbox = Bubblewrap(namespace, scratch=_directory(scratch / "sandbox"))
+            with sandbox.open(step) as room, _signals(room, terminal=request.terminal), _input(request):
+                return room.run(None).status
+
+
+def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch: Path) -> Step:
+    argv = _argv(request, config)
+    outside = host.network(request.environ)
+    upper = _directory(scratch / "upper")
+    root = tree.stat()
+    upper.chmod(root.st_mode & 0o7777)
+    if os.geteuid() == 0:
+        os.chown(upper, root.st_uid, root.st_gid)
+    return Step(
+        argv=argv,
+        env=_environment(request, config, who),
+        cwd=request.working_dir or config.working_dir or "/",
+        root=Root(tree, upper, _directory(scratch / "work")),
+        mounts=(*(mount for mount in outside.mounts if mount.target != host.BUNDLE), *request.volumes),
+        uid=who.uid,
+        gid=who.gid,
+        ports=request.ports,
+        terminal=request.terminal,
+    )
+
+
+def _argv(request: RunRequest, config: Config) -> tuple[str, ...]:
+    """Entrypoint and arguments as docker puts them together: a given entrypoint drops the image's arguments."""
+    if request.entrypoint is not None:
+        argv = ((request.entrypoint,) if request.entrypoint else ()) + request.arguments
+    else:
+        argv = config.entrypoint + (request.arguments or config.cmd)
+    if not argv:
+        raise RunError(
+            "the image has no command to start", fix=f"name one: packhorse run {request.name} COMMAND"
+        )
+    return argv
+
+
+def _environment(request: RunRequest, config: Config, who: Account) -> dict[str, str]:
+    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": who.home}
+    if request.terminal:
+        env["TERM"] = request.environ.get("TERM", "xterm")
+    return env | dict(entry.partition("=")[::2] for entry in config.env) | dict(request.env)
+
+
+def _networked(step: Step, request: RunRequest, say: Callable[[str], None]) -> Step:
+    best, reason = networks.available()
+    chosen = request.network or best
+    if request.network is None and reason:
+        say(f"the image uses this machine's network: {reason}")
+    return replace(step, network=chosen)
+
+
+@contextmanager
+def _signals(room: Room, *, terminal: bool) -> Iterator[None]:
+    """Passes signals on to the image. On a terminal of its own it gets Ctrl-C itself."""
+    interrupts = 0
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        room.signal(number)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if not terminal:
+            room.signal(signal.SIGKILL if interrupts >= _PATIENCE else number)
+
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _input(request: RunRequest) -> Iterator[None]:
+    """Without -i the image reads nothing, as under docker."""
+    if request.interactive:
+        yield
+        return
+    kept, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(nothing)
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody uses now."""
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return int(one.getsockname()[1])
+
+
+def _directory(path: Path) -> Path:
+    path.mkdir()
+    path.chmod(0o755)
+    return path

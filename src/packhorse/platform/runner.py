@@ -1,0 +1,114 @@
+"""The Runner of a build on a host: adds to each step what it sees and where it may write, then hands it to the sandbox.
+
+All steps of one build share the writable parts (`/layers`, the app, home, `/tmp`), as all buildpacks of a reference build
+share one container; a `scratch` step has its own, which nobody sees afterwards. Called by the phases as a port; made in
+`platform.build`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+from packhorse.base.rooted import Rooted
+from packhorse.base.step import Bind, Mount, Network, Overlay, Room, Root, Step
+from packhorse.base.tree import Kind
+from packhorse.base.userns import IdMap
+
+APP = "/workspace"
+LAYERS = "/layers"
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - paths inside
+
+Open = Callable[[Step], AbstractContextManager[Room]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What every step of a build has in common.
+
+    `app` are the lowers of the application directory, bottom first; `layers` gives the mounts of `/layers` as they are
+    when a step is opened; `mounts` are read-only (platform directory, buildpacks, name service).
+    """
+
+    root: Path
+    home: str
+    uid: int
+    gid: int
+    app: tuple[Path, ...]
+    layers: Callable[[], Sequence[Mount]]
+    mounts: tuple[Mount, ...]
+    network: Network
+
+
+class BuildRunner:
+    """Decorates a sandbox's `open`. `scratch` is a directory on the store's file system that lasts as long as the build."""
+
+    def __init__(self, open_step: Open, scene: Scene, idmap: IdMap, scratch: Path) -> None:
+        self._open = open_step
+        self._scene = scene
+        self._owner = idmap.outside(scene.uid, scene.gid)
+        self._scratch = scratch
+        self._numbers = count(1)
+        self._home_in_image = _is_plain_directory(scene.root, scene.home)
+        self._shared = self._writable(scratch / "shared")
+
+    @contextmanager
+    def open(self, step: Step) -> Iterator[Room]:
+        """The step in the build's scene; see `lifecycle.ports.Runner`."""
+        scene = self._scene
+        if step.scratch:
+            own = self._scratch / f"scratch-{next(self._numbers)}"
+            layers = self._directory(own / "layers")
+            writable = (Bind(layers, LAYERS, writable=True), *self._writable(own))
+        else:
+            writable = (*scene.layers(), *self._shared)
+        step = replace(
+            step,
+            root=Root(scene.root),
+            mounts=(*writable, *scene.mounts),
+            uid=scene.uid,
+            gid=scene.gid,
+            network=scene.network if step.argv else Network.NONE,
+        )
+        with self._open(step) as room:
+            yield room
+
+    def _writable(self, directory: Path) -> tuple[Mount, ...]:
+        """The app, the home and the temporary directories, with uppers of their own below `directory`."""
+        scene = self._scene
+        app = self._overlay(directory / "app", scene.app, APP, mode=0o777)
+        if self._home_in_image:
+            lower = scene.root / scene.home.lstrip("/")
+            home: Mount = self._overlay(directory / "home", (lower,), scene.home)
+        else:
+            home = Bind(self._directory(directory / "home"), scene.home, writable=True)
+        temporary = (
+            Bind(self._directory(directory / f"tmp-{number}", mode=0o1777), path, writable=True)
+            for number, path in enumerate(_TEMPORARY)
+        )
+        return (app, home, *temporary)
+
+    def _overlay(
+        self, directory: Path, lowers: tuple[Path, ...], target: str, *, mode: int = 0o755
+    ) -> Overlay:
+        upper = self._directory(directory / "upper", mode=mode)
+        return Overlay(lowers, target, upper, self._directory(directory / "work"))
+
+    def _directory(self, path: Path, *, mode: int = 0o755) -> Path:
+        """A new directory of the CNB user's, whatever the umask; those above it are only passed through."""
+        path.mkdir(parents=True)
+        os.chown(path, *self._owner)
+        path.chmod(mode)
+        return path
+
+
+def _is_plain_directory(root: Path, path: str) -> bool:
+    """Whether `path` is in the image and no part of it is a link, so that it may be named from outside."""
+    with Rooted.local(root) as tree:
+        parts = path.strip("/").split("/")
+        nodes = (tree.stat("/" + "/".join(parts[: number + 1])) for number in range(len(parts)))
+        return ".." not in parts and all(node is not None and node.kind is Kind.DIRECTORY for node in nodes)

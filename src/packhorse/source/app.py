@@ -1,0 +1,62 @@
+"""① The application directory as handed in: what of it is not part of the source.
+
+Nothing is copied: what is left out is hidden by whiteouts in an overlay above the directory. Called by `platform.build`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from packhorse.errors import HostError, InputError
+
+ALWAYS_EXCLUDED = (".git",)
+"""What is never part of the source: history changes without the source changing, and can hold secrets."""
+
+
+def check(path: Path) -> Path:
+    """The application directory, absolute; raises InputError when there is none to build from."""
+    resolved = path.resolve()
+    if not resolved.exists():
+        raise InputError(
+            f"there is no {path}", why="--path names the directory with the source", fix="check --path"
+        )
+    if not resolved.is_dir():
+        raise InputError(f"{path} is not a directory", why="--path names the directory with the source")
+    try:
+        empty = not any(resolved.iterdir())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read", why=error.strerror or str(error)) from error
+    if empty:
+        raise InputError(f"{path} is empty", why="there is no source to build from", fix="check --path")
+    return resolved
+
+
+def excluded(app: Path) -> list[PurePosixPath]:
+    """The paths below `app` that are left out."""
+    return [
+        PurePosixPath(name) for name in ALWAYS_EXCLUDED if (app / name).exists() or (app / name).is_symlink()
+    ]
+
+
+def whiteouts(app: Path, paths: Iterable[PurePosixPath], target: Path) -> None:
+    """Makes in `target` the overlay layer that hides `paths` of `app`; needs no privilege (Linux 5.8).
+
+    Raises HostError where the file system cannot hold whiteouts.
+    """
+    for path in paths:
+        above = target
+        for part in path.parent.parts:
+            above = above / part
+            if not above.exists():
+                above.mkdir()
+                above.chmod((app / above.relative_to(target)).stat().st_mode & 0o7777)
+        try:
+            os.mknod(above / path.name, 0o020000, os.makedev(0, 0))
+        except OSError as error:
+            raise HostError(
+                f"{path} cannot be left out of the source",
+                why=f"the store's file system does not take overlay whiteouts: {error.strerror}",
+                fix="put the store on another file system (PACKHORSE_HOME)",
+            ) from error
