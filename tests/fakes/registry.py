@@ -1,7 +1,7 @@
 """A registry in memory: a real HTTP server on loopback that speaks the OCI distribution specification.
 
 It takes pushes and answers pulls, asks for tokens if told to, and goes wrong on request: `faults` holds what
-is to happen to the next matching requests. Every request is in `requests`, in the order of arrival.
+is to happen to the next matching requests. `requests` has every request in the order of arrival.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class FakeRegistry:
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.uploads: dict[str, bytes] = {}
         self.requests: list[Seen] = []
+        self.connections = 0
         self.faults: list[Fault] = []
         self.users = users
         self.basic = basic
@@ -299,6 +300,10 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            registry.connections += 1
+            super().setup()
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

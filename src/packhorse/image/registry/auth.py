@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from packhorse.base.http.message import Request, Response, host_of, origin, printable
+from packhorse.base.http.message import Request, Response, host_of, origin, printable, split
 from packhorse.errors import FormatError, RegistryError
 from packhorse.image.registry.answer import refusal
 from packhorse.image.wire import Node
@@ -112,10 +112,14 @@ class Authorizer:
         yield request.with_header("authorization", header)
 
     def _fetch_token(self, challenge: Challenge, scope: str, url: str) -> Generator[Request, Response, str]:
-        host = host_of(url)
-        realm = urlsplit(challenge.parameters.get("realm", ""))
-        if not realm.netloc:
-            raise RegistryError(f"{host} asks for a token", why="and does not say where tokens are to be had")
+        host, told = host_of(url), challenge.parameters.get("realm", "")
+        try:
+            split(told)
+        except ValueError as error:
+            raise RegistryError(
+                f"{host} asks for a token and does not say where to get it", why=printable(told)
+            ) from error
+        realm = urlsplit(told)
         scopes = dict.fromkeys([*scope.split(), *challenge.parameters.get("scope", "").split()])
         query = [("service", challenge.parameters["service"])] if "service" in challenge.parameters else []
         query += [("scope", each) for each in scopes]

@@ -1,8 +1,7 @@
-"""④ One registry, spoken to by the OCI distribution specification: what is under a name, and the bytes of
-blobs.
+"""④ One registry, spoken to by the OCI distribution specification: manifests by name, and the bytes of blobs.
 
-Called by `image.registry.place`. Everything that comes is held against its digest and size while it streams.
-Who we are is `auth`'s, bringing blobs there is `upload`'s, sockets are `base.http`'s.
+Called by `image.registry.place`. Who we are is `auth`'s, bringing blobs there is `upload`'s, sockets are
+`base.http`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
 from packhorse.base.http.message import BrokenConnection, Request, Response, is_loopback, origin, split
-from packhorse.errors import FormatError, NotFoundError, RegistryError
+from packhorse.errors import FormatError, InputError, NotFoundError, RegistryError
 from packhorse.image.compress import verified
 from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Index, Manifest
 from packhorse.image.reference import DEFAULT_REGISTRY
@@ -30,20 +29,24 @@ PATIENCE = 5
 """How often a blob's download is taken up again within one mebibyte of it."""
 
 _PROGRESS = 1 << 20
-_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/(?:[0-9]+|\*)")
 
 
 class Registry:
     """One registry host; usable from several threads at once.
 
-    `repository` is always a repository's full name there, `library/debian`. Raises NetworkError
-    (RegistryError where the registry said no), NotFoundError and FormatError (what came is not what was
-    named).
+    `repository` is always a repository's full name there, `library/debian`. Methods raise NetworkError
+    (RegistryError where the registry said no), NotFoundError, and FormatError for bytes that are not what
+    their name says.
     """
 
     def __init__(self, host: str, http: Client, *, credentials: Credentials | None = None) -> None:
         where = _HOSTS.get(host, host)
-        scheme = "http" if is_loopback(split(f"//{where}").hostname or "") else "https"
+        try:
+            hostname = split(f"//{where}").hostname or ""
+        except ValueError as error:
+            raise InputError(f"not a registry: {host!r}", why=str(error)) from error
+        scheme = "http" if is_loopback(hostname) else "https"
         self.host = host
         self._base = f"{scheme}://{where}"
         self._http = http
@@ -55,11 +58,15 @@ class Registry:
         """The address of something in a repository: `blobs/<digest>`, `manifests/<tag>`."""
         return f"{self._base}/v2/{repository}/{rest}"
 
-    def exchange(self, request: Request, scope: str) -> Response:
-        """The answer to a request, after whatever authorization it took; any status. `scope` as for
-        `Authorizer`.
+    def name(self, repository: str, identifier: str) -> str:
+        """The full name of an image, for messages."""
+        return f"{self.host}/{repository}{'@' if ':' in identifier else ':'}{identifier}"
 
-        A request to another server, where a registry said to upload to, is sent without authorization.
+    def exchange(self, request: Request, scope: str) -> Response:
+        """The answer to a request, whatever its status, after the authorization that it took.
+
+        `scope` is as for `Authorizer`. A request to another server, where a registry said to upload to, is
+        sent without authorization.
         """
         if origin(request.url) != origin(self._base):
             return self._http.send(request)
@@ -78,11 +85,11 @@ class Registry:
         with self.exchange(request, pull(repository)) as response:
             if response.status == 404:
                 return None
-            told, length = response.header("docker-content-digest"), response.header("content-length")
-            if response.status == 200 and told and length.isdecimal():
+            told, length = response.header("docker-content-digest"), _length(response)
+            if response.status == 200 and told.startswith("sha256:") and length is not None:
                 digest = Digest.parse(told)
                 _require_same(digest, identifier, self.name(repository, identifier))
-                return Descriptor(_media_type(response), digest, int(length))
+                return Descriptor(_media_type(response), digest, length)
             if response.status not in (200, 405):
                 raise refusal(response, f"look up {self.name(repository, identifier)}")
         try:
@@ -134,8 +141,7 @@ class Registry:
     def stream(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob as they come, taken up where they broke off when a connection is cut.
 
-        For callers that verify for themselves, as `compress.stored_layer` does; hashing twice would cost
-        time.
+        For callers that verify for themselves, as `compress.stored_layer` does: hashing twice costs time.
         """
         offset = renewed_at = cuts = 0
         while offset < blob.size:
@@ -158,17 +164,14 @@ class Registry:
         response = self.exchange(request, pull(repository))
         if response.status not in ((200, 206) if offset else (200,)):
             raise refusal(response, f"read {_named(blob)} of {self.host}/{repository}")
-        length, expected = response.header("content-length"), blob.size - _start(response)
-        if length.isdecimal() and int(length) != expected:
+        length, expected = _length(response), blob.size - _start(response)
+        if length is not None and length != expected:
             response.close()
             raise FormatError(
                 f"{_named(blob)} has the wrong length",
                 why=f"{self.host} has {length} bytes of it where the manifest says {expected}",
             )
         return response
-
-    def name(self, repository: str, identifier: str) -> str:
-        return f"{self.host}/{repository}{'@' if ':' in identifier else ':'}{identifier}"
 
 
 def pull(repository: str) -> str:
@@ -191,9 +194,14 @@ def _media_type(response: Response) -> str:
     return media_type if media_type in MANIFESTS | INDEXES else ""
 
 
+def _length(response: Response) -> int | None:
+    """The bytes that an answer says it has, None if it does not or says nonsense."""
+    value = response.header("content-length")
+    return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
+
+
 def _start(response: Response) -> int:
-    """The offset at which an answer begins (RFC 9110 14.4): a server may ignore that a range was asked
-    for."""
+    """The offset at which an answer begins (RFC 9110 14.4); a server may have ignored the range asked for."""
     match = _RANGE.fullmatch(response.header("content-range"))
     return int(match[1]) if response.status == 206 and match else 0
 

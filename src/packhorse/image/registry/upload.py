@@ -9,7 +9,7 @@ from __future__ import annotations
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from packhorse.base.digest import Digest
-from packhorse.base.http.message import BrokenConnection, Request
+from packhorse.base.http.message import BrokenConnection, Request, Response, host_of, printable, split
 from packhorse.errors import FormatError, RegistryError
 from packhorse.image.model import Descriptor, Manifest
 from packhorse.image.registry.answer import refusal
@@ -65,11 +65,23 @@ def _start(registry: Registry, repository: str, digest: Digest) -> str | None:
             if response.status == 201:
                 return None
             if response.status == 202:  # the registry would not, and began an upload instead
-                return urljoin(response.url, response.header("location"))
+                return _location(response)
     with registry.exchange(Request("POST", url), scope) as response:
         if response.status != 202:
             raise refusal(response, f"write to {registry.host}/{repository}")
-        return urljoin(response.url, response.header("location"))
+        return _location(response)
+
+
+def _location(response: Response) -> str:
+    location = response.header("location")
+    try:
+        url = urljoin(response.url, location)
+        split(url)
+    except ValueError as error:
+        raise RegistryError(
+            f"{host_of(response.url)} names no address to upload to", why=printable(location)
+        ) from error
+    return url
 
 
 def _put(registry: Registry, repository: str, blob: Descriptor, content: Chunks, location: str) -> None:

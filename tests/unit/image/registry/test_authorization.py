@@ -132,7 +132,10 @@ def test_a_challenge_from_where_a_redirect_led_is_not_answered():
         flow.send(refused('Basic realm="x"', url="https://objects.example/blob"))
 
 
-@pytest.mark.parametrize("realm", ["", 'realm=""', 'realm="/token"', 'realm="token"'])
+@pytest.mark.parametrize(
+    "realm",
+    ["", 'realm=""', 'realm="/token"', 'realm="token"', 'realm="https://[::1"', 'realm="https://a:b/"'],
+)
 def test_a_challenge_that_does_not_say_where_tokens_are_is_an_error(realm):
     flow = Authorizer().flow(REQUEST, SCOPE)
     next(flow)

@@ -354,6 +354,13 @@ def test_an_upload_address_without_encryption_is_refused(server):
         place(server).begin(new_layer(TARS[0]))
 
 
+@pytest.mark.parametrize("location", ["https://[::1", "https://storage.example:port/", "https://:80/"])
+def test_an_upload_address_that_is_none_is_an_error(server, location):
+    server.faults.append(Fault(method="POST", status=202, headers={"location": location}))
+    with pytest.raises(RegistryError, match="no address to upload to"):
+        place(server).begin(new_layer(TARS[0]))
+
+
 def test_who_may_only_pull_cannot_push():
     with FakeRegistry(users={None: "", "me": "pw"}) as server:
         seed(server, TARS[:1])

@@ -14,7 +14,7 @@ from packhorse.base.http.client import ATTEMPTS, Client
 from packhorse.base.http.message import BrokenConnection
 from packhorse.base.http.pool import Pool
 from packhorse.base.http.settings import Settings
-from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
+from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RegistryError
 from packhorse.image.model import Descriptor, Index, Manifest, MediaType
 from packhorse.image.registry.auth import Credentials
 from packhorse.image.registry.client import PATIENCE, Registry, pull
@@ -190,6 +190,15 @@ def test_a_blob_is_taken_up_from_a_registry_that_knows_no_ranges(server, registr
     assert b"".join(registry.blob("app", BLOB)) == DATA
 
 
+def test_a_long_blob_may_break_off_often_as_long_as_it_goes_on(server, registry):
+    data = DATA * 5
+    digest = Digest.parse(server.put_blob("app", data))
+    server.faults.append(Fault(path="blobs", cut_after=2_000_000, times=PATIENCE + 2))
+    long = Descriptor(MediaType.OCI_LAYER, digest, len(data))
+    assert b"".join(registry.blob("app", long)) == data
+    assert len(server.seen("GET", "blobs")) == PATIENCE + 3
+
+
 def test_a_blob_that_always_breaks_off_is_an_error_in_the_end(server, registry):
     server.faults.append(Fault(path="blobs", cut_after=10, times=1000))
     with pytest.raises(BrokenConnection):
@@ -292,6 +301,17 @@ def test_an_object_store_that_blobs_are_redirected_to_sees_no_token():
         assert "range" in objects.requests[1].headers
 
 
+def test_one_connection_serves_one_request_after_the_other():
+    with FakeRegistry(users={None: ""}) as server:
+        seed(server)
+        registry = client_of(server)
+        registry.resolve("app", "latest")
+        registry.manifest("app", "latest")
+        assert b"".join(registry.blob("app", BLOB)) == DATA
+        assert registry.resolve("app", "v2") is None
+        assert server.connections == 1
+
+
 def test_many_threads_share_one_registry(server, registry):
     blobs = [hashlib.shake_256(bytes([i])).digest(300_000) for i in range(24)]
     found = [Descriptor(MediaType.OCI_LAYER, Digest.parse(server.put_blob("app", b)), len(b)) for b in blobs]
@@ -304,6 +324,18 @@ def test_docker_hub_is_asked_where_it_answers():
     assert registry.url("library/debian", "manifests/12") == (
         "https://registry-1.docker.io/v2/library/debian/manifests/12"
     )
+
+
+@pytest.mark.parametrize("host", ["example.com:0", "example.com:99999"])
+def test_a_registry_at_an_impossible_port_is_refused(host):
+    with pytest.raises(InputError, match="not a registry"):
+        Registry(host, Client(Pool(Settings())))
+
+
+@pytest.mark.parametrize("length", ["1" * 5000, "-1", "many"])
+def test_a_length_that_is_nonsense_is_not_believed(server, registry, length):
+    server.faults.append(Fault(method="HEAD", path="manifests", headers={"content-length": length}))
+    assert registry.resolve("app", "latest") == MANIFEST.descriptor
 
 
 @pytest.mark.parametrize(
