@@ -11,9 +11,9 @@
     ├── StoreError                    6   the store cannot be read or written
     ├── HostError                     7   this machine lacks something that is needed
     │   └── SandboxError              7   a sandbox could not be made
-    ├── FormatError                   8   bytes are not what their format demands (image, layer, archive, TOML)
-    │   └── TreeError                 8   an entry of a file tree is missing, of another kind, or leads outside
-    ├── PlatformApiError             11   unsupported Platform API (specification: platform.md exit codes)
+    ├── FormatError                   8   bytes are not what their format demands (images, archives, TOML)
+    │   └── TreeError                 8   an entry of a tree is missing, of another kind, or leads outside
+    ├── PlatformApiError             11   unsupported Platform API (from here to 62: platform.md)
     ├── BuildpackApiError            12   unsupported Buildpack API
     ├── DetectFailed                 20   no group of buildpacks takes this source
     ├── DetectErrored                21   as above, and a bin/detect itself went wrong

@@ -1,15 +1,16 @@
-"""The short-lived child that makes a user namespace, or enters one and becomes a program; under every arrow.
+"""The short-lived child that makes a user namespace, or becomes another program with one; under every arrow.
 
 Namespaces are made and entered only here: unshare(2) of a user namespace answers EINVAL in a process with
-threads, and a process that has entered one cannot come back. `base.userns` and `sandbox.bubblewrap` start it
-as
+threads, and a process that has entered one cannot come back. `base.userns` and `sandbox` start it as
 
     python -I -S -c CODE hold OPTIONS            makes one, prints its child's pid, waits for the end of stdin
-    python -I -S -c CODE enter OPTIONS -- ARGV   enters, and executes ARGV there
+    python -I -S -c CODE enter OPTIONS -- ARGV   enters one as its root, and executes ARGV there python -I -S
+    -c CODE hand OPTIONS -- ARGV    makes one, and executes ARGV outside as its owner, with the namespace's
+    descriptor for each word `@` before ARGV's own `--`
 
-with OPTIONS of the form NAME VALUE (`_Options` has them; a map is `INSIDE:OUTSIDE:COUNT,…`). They hold no
-descriptor but an optional `userns`, so that such a line can be pasted into a shell. Imports are kept to os,
-sys, stat and ctypes: a child starts in 13 ms, of which python's own start is 7.
+with OPTIONS of the form NAME VALUE (`_Options` has them; a map is `INSIDE:OUTSIDE:COUNT,…`). A `hand` line
+holds no descriptor, so that it can be pasted into a shell. Imports are kept to os, sys, stat and ctypes: a
+child starts in 13 ms, of which python's own start is 7.
 """
 
 # Importing pathlib would take longer than everything done here.
@@ -45,7 +46,9 @@ class _Options:
         self.newgidmap = ""
         self.reach: list[str] = []  # paths that must be reachable inside, whatever directory they are below
         self.present: list[tuple[str, Ids, Ids]] = []  # paths shown with other owners: PATH=UIDS=GIDS
-        self.nest = False  # makes one more namespace with the same ids; `@` in ARGV stands for its descriptor
+        self.become: tuple[int, int] | None = (
+            None  # ids outside; the namespace is theirs, and `hand` runs as them
+        )
 
 
 def parse_ids(text: str) -> Ids:
@@ -85,8 +88,8 @@ def blocked(path: str, uids: Ids, gids: Ids) -> list[str]:
 
 
 def new_namespace(options: _Options) -> int:
-    """A descriptor of a new user namespace with the maps of `options`."""
-    pid, release = _unshared_child()
+    """A descriptor of a new user namespace with the maps, and owned by the user, of `options`."""
+    pid, release = _unshared_child(options.become)
     try:
         _write_maps(pid, options)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -95,7 +98,7 @@ def new_namespace(options: _Options) -> int:
         os.waitpid(pid, 0)
 
 
-def _unshared_child() -> tuple[int, int]:
+def _unshared_child(owner: tuple[int, int] | None = None) -> tuple[int, int]:
     """The pid of a child in a new, unmapped user namespace, and the descriptor whose closing ends it."""
     told_read, told = os.pipe()
     held, release = os.pipe()
@@ -104,6 +107,8 @@ def _unshared_child() -> tuple[int, int]:
         os.close(release)
         number = 0
         try:
+            if owner is not None:
+                _become(*owner)
             syscalls.unshare(syscalls.CLONE_NEWUSER)
         except OSError as error:
             number = error.errno or 1
@@ -197,6 +202,25 @@ def _presented(path: str, uids: Ids, gids: Ids) -> int:
     return descriptor
 
 
+def _become(uid: int, gid: int) -> None:
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    syscalls.be_dumpable()
+
+
+def _hand(options: _Options, argv: list[str]) -> None:
+    if options.become is None:
+        raise EntranceError("hand needs become")
+    namespace = new_namespace(options)
+    _arrange_mounts(options)
+    _become(*options.become)
+    os.set_inheritable(namespace, True)
+    own = argv.index("--")
+    argv = [str(namespace) if word == "@" else word for word in argv[:own]] + argv[own:]
+    os.execve(argv[0], argv, {})  # python has put a locale into the empty environment
+
+
 def _enter(options: _Options, argv: list[str]) -> None:
     namespace = options.userns if options.userns >= 0 else new_namespace(options)
     _arrange_mounts(options)
@@ -208,13 +232,6 @@ def _enter(options: _Options, argv: list[str]) -> None:
         os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    if options.nest:
-        inner = _Options()
-        inner.uids = tuple((inside, inside, count) for inside, _, count in options.uids)
-        inner.gids = tuple((inside, inside, count) for inside, _, count in options.gids)
-        descriptor = new_namespace(inner)
-        os.set_inheritable(descriptor, True)
-        argv = [str(descriptor) if word == "@" else word for word in argv]
     os.execv(argv[0], argv)
 
 
@@ -234,8 +251,9 @@ def _parse(words: list[str]) -> tuple[_Options, list[str]]:
         elif name == "present":
             path, uids, gids = value.rsplit("=", 2)
             options.present.append((path, parse_ids(uids), parse_ids(gids)))
-        elif name == "nest":
-            options.nest = value == "yes"
+        elif name == "become":
+            uid, gid = value.split(":")
+            options.become = (int(uid), int(gid))
         else:
             raise EntranceError(f"unknown option {name}")
     return options, rest[1:]
@@ -247,6 +265,8 @@ def main(words: list[str]) -> int:
         options, argv = _parse(words[1:])
         if words[0] == "enter":
             _enter(options, argv)
+        if words[0] == "hand":
+            _hand(options, argv)
         pid, release = _unshared_child()
         _write_maps(pid, options)
         print(pid, flush=True)

@@ -1,7 +1,7 @@
 """One process in a sandbox, as data: what runs, what it sees, and what came of it.
 
-A phase makes a `Step` of argv, env and cwd; `platform` adds root, mounts and network; `sandbox` turns it into a
-process. The same values serve `packhorse run`.
+A phase makes a `Step` of argv, env and cwd; `platform` adds root, mounts and network; `sandbox` turns it into
+a process. The same values serve `packhorse run`.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class Port:
 class Step:
     """What to run. `env` is the whole environment: nothing is inherited.
 
-    `uid` and `gid` are ids inside the sandbox. `scratch` says that what the step writes is seen by nobody else, so
-    that several may be open at once. `terminal` hands over this process's terminal; `held` steps (`argv` empty) run
-    nothing and are opened for their tree. `executable` is what is executed when it is not `argv[0]`
-    (the launcher chooses its process by argv[0]). `hostname` is the name the step sees.
+    `uid` and `gid` are ids inside the sandbox. `scratch` says that what the step writes is seen by nobody
+    else, so that several may be open at once. `terminal` hands over this process's terminal; `held` steps
+    (`argv` empty) run nothing and are opened for their tree. `executable` is what is executed when it is not
+    `argv[0]` (the launcher chooses its process by argv[0]). `hostname` is the name the step sees.
     """
 
     argv: tuple[str, ...]
@@ -115,7 +115,8 @@ class Room(Protocol):
     def run(self, output: Output | None) -> Result:
         """Lets the process go and waits for it; without `output` it inherits stdin, stdout and stderr.
 
-        Raises SandboxError when the process could not be started (CommandNotFound and NotExecutable where that is why).
+        Raises SandboxError when the process could not be started (CommandNotFound and NotExecutable where
+        that is why).
         """
         ...
 

@@ -1,7 +1,7 @@
 """Reading TOML that people and buildpacks write: typed look-ups that know their line and collect every issue.
 
-A parser makes a `Table` with `read`, asks it for what the format allows, and calls `finish`, which raises one error with
-all that was wrong. Called by source, buildpack and lifecycle. Writing is `base.gotoml`'s.
+A parser makes a `Table` with `read`, asks it for what the format allows, and calls `finish`, which raises one
+error with all that was wrong. Called by source, buildpack and lifecycle. Writing is `base.gotoml`'s.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ Path = tuple[str | int, ...]
 
 @dataclass(slots=True)
 class Table:
-    """One TOML table being read. `source` names the file in messages; `issues` is shared by all its sub-tables."""
+    """One TOML table being read. `source` names the file in messages; `issues` is shared by all its
+    sub-tables.
+    """
 
     values: Mapping[str, Any]
     source: str
@@ -38,7 +40,9 @@ class Table:
 
     @classmethod
     def read(cls, data: bytes, source: str) -> Self:
-        """Parses a whole file; raises InputError with the line for text that is not TOML, or is over 1 MiB."""
+        """Parses a whole file; raises InputError with the line for text that is not TOML, or is over 1
+        MiB.
+        """
         if len(data) > LIMIT:
             raise InputError(
                 f"{source} is too large", why=f"it has {len(data)} bytes, at most {LIMIT} are read"
@@ -121,7 +125,9 @@ class Table:
 
 
 def decode(data: bytes, source: str) -> dict[str, Any]:
-    """The plain values of a TOML file that a program wrote; raises FormatError, for it is no user's to mend."""
+    """The plain values of a TOML file that a program wrote; raises FormatError, for it is no user's to
+    mend.
+    """
     try:
         return dict(Table.read(data, source).values)
     except InputError as error:
@@ -129,7 +135,9 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
 
 
 def _positions(text: str) -> dict[Path, int]:
-    """The line of each table header and key; best effort, for messages only (multi-line values are stepped over)."""
+    """The line of each table header and key; best effort, for messages only (multi-line values are stepped
+    over).
+    """
     lines: dict[Path, int] = {}
     counts: dict[Path, int] = {}
     here: Path = ()

@@ -30,8 +30,8 @@ class Kind(Enum):
 class Node:
     """One entry of a tree, as lstat(2) has it, with ids as they are inside the sandbox.
 
-    `name` is the last path element; `mode` has the twelve permission bits; `size` is in bytes (0 unless a file);
-    times are nanoseconds since the epoch; `rdev` is (major, minor) of a device, (0, 0) otherwise.
+    `name` is the last path element; `mode` has the twelve permission bits; `size` is in bytes (0 unless a
+    file); times are nanoseconds since the epoch; `rdev` is (major, minor) of a device, (0, 0) otherwise.
     """
 
     name: str
@@ -54,7 +54,9 @@ class TreeView(Protocol):
         ...
 
     def list(self, path: str) -> Sequence[Node]:
-        """The entries of the directory at `path` (links in `path` resolved inside), in byte order of their names."""
+        """The entries of the directory at `path` (links in `path` resolved inside), in byte order of their
+        names.
+        """
         ...
 
     def open(self, path: str) -> BinaryIO:
@@ -70,7 +72,9 @@ class TreeEdit(TreeView, Protocol):
     """A tree that can be written. New entries belong to the tree's own user (the CNB user)."""
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Puts a regular file at `path`, replacing a file or link there (never following it); parents are made."""
+        """Puts a regular file at `path`, replacing a file or link there (never following it); parents are
+        made.
+        """
         ...
 
     def mkdir(self, path: str, *, mode: int = 0o755) -> None:

@@ -101,12 +101,13 @@ def _look_back(extents: Sequence[Extent], number: int) -> int:
     return entrance.OVERFLOW
 
 
-def _ids(extents: Sequence[Extent]) -> entrance.Ids:
+def ids(extents: Sequence[Extent]) -> entrance.Ids:
+    """The extents as `base.entrance` has them."""
     return tuple((extent.inside, extent.outside, extent.count) for extent in extents)
 
 
 def _words(extents: Sequence[Extent]) -> str:
-    return entrance.format_ids(_ids(extents))
+    return entrance.format_ids(ids(extents))
 
 
 def choose(uid: int = 1000, gid: int = 1000, *, mode: Mode | None = None) -> IdMap:

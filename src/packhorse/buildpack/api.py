@@ -1,4 +1,5 @@
-"""② What each Buildpack API version brought, by name (buildpack.md; reference differences in docs/spec-matrix.md).
+"""② What each Buildpack API version brought, by name (buildpack.md; reference differences in
+docs/spec-matrix.md).
 
 A phase asks `api.has(EXEC_ENV)` and never compares numbers.
 """
@@ -23,7 +24,9 @@ class BuildpackApi:
 
     @classmethod
     def parse(cls, text: str, *, owner: str) -> Self:
-        """Reads a version that `owner` (a buildpack's id) declares; raises BuildpackApiError if unsupported (B-004)."""
+        """Reads a version that `owner` (a buildpack's id) declares; raises BuildpackApiError if unsupported
+        (B-004).
+        """
         match = _FORM.fullmatch(text)
         if match is None:
             raise BuildpackApiError(

@@ -44,7 +44,9 @@ class BuildpackTarget:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """One buildpack. A composite has an `order` and no executables; a component has executables and no order."""
+    """One buildpack. A composite has an `order` and no executables; a component has executables and no
+    order.
+    """
 
     api: BuildpackApi
     id: str

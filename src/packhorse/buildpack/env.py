@@ -1,7 +1,7 @@
 """② How layers and users change the environment of buildpacks (buildpack.md "Environment"; lifecycle.md 3.2).
 
-Pure: an environment in, an environment out. Reading the files is `lifecycle.layer_env`'s; at launch the launcher does the
-same in C.
+Pure: an environment in, an environment out. Reading the files is `lifecycle.layer_env`'s; at launch the
+launcher does the same in C.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class EnvFile:
 
 
 def with_roots(env: Env, layer: str, present: Collection[str]) -> dict[str, str]:
-    """Puts the directories `present` in `layer` (a path) in front of the variables they belong to (B-104, B-106)."""
+    """Puts the directories `present` in `layer` (a path) in front of the variables they belong to (B-104,
+    B-106).
+    """
     result = dict(env)
     for directory, variable in BUILD_ROOTS:
         if directory in present:

@@ -1,4 +1,6 @@
-"""② launch.toml, build.toml and store.toml: what a buildpack says beside its layers (buildpack.md "Data Format")."""
+"""② launch.toml, build.toml and store.toml: what a buildpack says beside its layers (buildpack.md "Data
+Format").
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ _PROCESS_TYPE = re.compile(r"[A-Za-z0-9._-]+")
 class Process:
     """A process type an image can start; always executed directly, without a shell (B-136, B-137).
 
-    `command` holds the executable and arguments a user cannot replace, `args` those a user can; None, where the key is
-    absent, reads otherwise than an empty list in the image's label.
+    `command` holds the executable and arguments a user cannot replace, `args` those a user can; None, where
+    the key is absent, reads otherwise than an empty list in the image's label.
     """
 
     type: str

@@ -1,4 +1,6 @@
-"""② `<layers>/<layer>.toml`: which types a layer has and what its buildpack noted (buildpack.md "Layer Content Metadata")."""
+"""② `<layers>/<layer>.toml`: which types a layer has and what its buildpack noted (buildpack.md "Layer
+Content Metadata").
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,18 @@ class Types:
 
 @dataclass(frozen=True, slots=True)
 class LayerToml:
-    """One layer's TOML file; `metadata` is None where the table is absent, which a label tells from an empty one."""
+    """One layer's TOML file; `metadata` is None where the table is absent, which a label tells from an empty
+    one.
+    """
 
     types: Types = field(default_factory=Types)
     metadata: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> Self:
-        """Reads what a buildpack wrote; raises InputError (B-044: the types stand in their table, not at the top)."""
+        """Reads what a buildpack wrote; raises InputError (B-044: the types stand in their table, not at the
+        top).
+        """
         top = Table.read(data, source)
         for key in ("build", "launch", "cache"):
             if top.has(key):

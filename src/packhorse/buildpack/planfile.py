@@ -1,4 +1,5 @@
-"""② The two plans a buildpack exchanges: the build plan that bin/detect writes, and the entries bin/build is given.
+"""② The two plans a buildpack exchanges: the build plan that bin/detect writes, and the entries bin/build is
+given.
 
 (buildpack.md "Build Plan (TOML)" and "Buildpack Plan (TOML)".)
 """

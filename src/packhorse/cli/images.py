@@ -87,8 +87,8 @@ def gc(context: Context) -> None:
 def copy(context: Context, source: str, destination: str) -> None:
     """Copy an image from one place to another, whatever the places are.
 
-    Places are spelled as skopeo does: NAME or store:NAME, docker://NAME, oci:DIR[:REF], oci-archive:FILE[:REF],
-    docker-archive:FILE[:NAME].
+    Places are spelled as skopeo does: NAME or store:NAME, docker://NAME, oci:DIR[:REF],
+    oci-archive:FILE[:REF], docker-archive:FILE[:NAME].
     """
     start, end = Location.parse(source), Location.parse(destination)
     with opened_store(context) as store:

@@ -1,7 +1,8 @@
 """The command line: what there is, and how every command ends.
 
-Commands are loaded when they are called, so that none pays for another's imports. Exit codes are the errors' own
-(`packhorse.errors`, docs/exit-codes.md); a traceback reaches a user only for a defect of ours, with how to report it.
+Commands are loaded when they are called, so that none pays for another's imports. Exit codes are the errors'
+own (`packhorse.errors`, docs/exit-codes.md); a traceback reaches a user only for a defect of ours, with how
+to report it.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _level(arguments: list[str]) -> Level:
-    verbose = any(argument in ("-v", "--verbose") for argument in arguments)
+    # To `run`, as to docker, -v is a volume.
+    verbose = "--verbose" in arguments or ("-v" in arguments and "run" not in arguments)
     return Level.VERBOSE if verbose else Level.NORMAL
 
 

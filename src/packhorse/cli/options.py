@@ -24,8 +24,9 @@ def opened_store(context: Context) -> Iterator[Store]:
 def environment(given: Iterable[str], files: Iterable[Path], environ: Mapping[str, str]) -> dict[str, str]:
     """`--env NAME=value`, or `NAME` for the caller's own value, over the lines of each `--env-file`.
 
-    Files have one `NAME=value` (or `NAME`) a line; empty lines and those that begin with `#` are passed over, as docker
-    does. Raises UsageError for a name that cannot be one, InputError for a file that cannot be read.
+    Files have one `NAME=value` (or `NAME`) a line; empty lines and those that begin with `#` are passed over,
+    as docker does. Raises UsageError for a name that cannot be one, InputError for a file that cannot be
+    read.
     """
     values: dict[str, str] = {}
     for file in files:

@@ -1,7 +1,7 @@
 """What a person sees: phases with their durations, buildpacks' output with a prefix, tables, errors.
 
-Plain lines everywhere; colour on a terminal unless NO_COLOR or --no-color says otherwise. Buildpack output is hostile: of
-its control characters only line ends, tabs and (on a terminal) colours get through.
+Plain lines everywhere; colour on a terminal unless NO_COLOR or --no-color says otherwise. Buildpack output is
+hostile: of its control characters only line ends, tabs and (on a terminal) colours get through.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Level(IntEnum):
 
 
 class Console:
-    """Writes to stderr what happens, and to stdout what was asked for. Implements the lifecycle's Observer."""
+    """Writes to stderr what happens, and to stdout what was asked for. Implements the lifecycle's
+    Observer.
+    """
 
     def __init__(self, level: Level, environ: Mapping[str, str], *, colour: bool = True) -> None:
         self.level = level

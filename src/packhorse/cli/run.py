@@ -14,7 +14,24 @@ from packhorse.platform.run import RunRequest, free_port
 from packhorse.platform.run import run as run_image
 
 
-@click.command(context_settings={"allow_interspersed_args": True, "ignore_unknown_options": False})
+class _RunCommand(click.Command):
+    """Options stand before or right behind NAME; from the first other word on, all belongs to the image."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_interspersed_args = False
+        _, rest, _ = self.make_parser(ctx).parse_args(list(args))
+        if rest:
+            before, name, after = args[: len(args) - len(rest)], rest[0], rest[1:]
+            _, words, _ = self.make_parser(ctx).parse_args(list(after))
+            options = after[: len(after) - len(words)]
+            if options and options[-1] == "--":
+                # The launcher too has a meaning for `--`, so it goes to the image, as under docker.
+                options, words = options[:-1], ["--", *words]
+            args = [*before, *options, "--", name, *words]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_RunCommand)
 @click.argument("name")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option(

@@ -102,7 +102,7 @@ def verified(chunks: Iterable[bytes], digest: Digest, size: int | None = None) -
 def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator[bytes]:
     """The uncompressed form of a layer in chunks of at most 1 MiB, whether it is gzip, zstd or plain.
 
-    The first bytes tell; media types are no help, docker's gzip type is found on plain and zstd layers. Raises
+    The first bytes tell; media types are no help, docker calls plain and zstd layers gzip as well. Raises
     FormatError for broken compression, and when more than `limit` bytes come out. That zstd was cut short is
     seen by its digest alone.
     """
@@ -121,6 +121,11 @@ def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator
         if total > limit:
             raise FormatError("a layer is too large", why=f"it has more than {limit} bytes uncompressed")
         yield chunk
+
+
+def is_compressed(head: bytes) -> bool:
+    """Whether a layer that starts with these four bytes is gzip or zstd."""
+    return head.startswith((_GZIP, _ZSTD))
 
 
 def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest) -> Layer:

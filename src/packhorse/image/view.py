@@ -7,10 +7,11 @@ does I/O.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from packhorse.base.digest import Digest
-from packhorse.image.model import Config, Descriptor, Manifest
+from packhorse.errors import FormatError
+from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest, MediaType
 
 Chunks = Callable[[], Iterator[bytes]]
 """Starts a fresh pass over some bytes, in chunks of at most 1 MiB; may be called again."""
@@ -48,3 +49,31 @@ class Image:
     def id(self) -> Digest:
         """The image ID: the digest of the config as it is stored."""
         return Digest.of(self.config.raw)
+
+
+def layer_ids(image: Image) -> tuple[Digest, ...]:
+    """The diff IDs of an image's layers; raises FormatError when they are not the ones its config names."""
+    if image.config.diff_ids != tuple(layer.diff_id for layer in image.layers):
+        raise FormatError("an image contradicts itself", why="its config names other layers than it has")
+    return image.config.diff_ids
+
+
+def manifest_of(image: Image) -> Manifest:
+    """The image's own manifest, byte for byte, where it still says what the image is; else a new OCI one.
+
+    All layers must have descriptors. Raises FormatError when one has not, or is no layer that an image
+    can have, or when the config names other layers.
+    """
+    own, raw = image.manifest, image.config.raw
+    stored = []
+    for diff_id, layer in zip(layer_ids(image), image.layers, strict=True):
+        if layer.descriptor is None or layer.descriptor.media_type not in OCI_LAYERS:
+            why = f"it is {layer.descriptor.media_type}" if layer.descriptor else "it is not stored as a blob"
+            raise FormatError(f"the layer {diff_id} cannot be in a manifest", why=why)
+        stored.append(layer.descriptor)
+    digests = [descriptor.digest for descriptor in stored]
+    if own and own.config.digest == image.id and digests == [descriptor.digest for descriptor in own.layers]:
+        return own
+    config = Descriptor(MediaType.OCI_CONFIG, image.id, len(raw))
+    layers = [replace(item, media_type=OCI_LAYERS[item.media_type]) for item in stored]
+    return Manifest.of(config, layers, dict(image.annotations))

@@ -29,18 +29,15 @@ class Node:
     @classmethod
     def parse(cls, raw: bytes, where: str) -> Self:
         """Reads a JSON object of at most MANIFEST_LIMIT bytes; raises FormatError for anything else."""
-        if len(raw) > MANIFEST_LIMIT:
-            raise FormatError(
-                f"{where} is too large", why=f"{len(raw)} bytes, at most {MANIFEST_LIMIT} are read"
-            )
-        try:
-            value = json.loads(raw, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            why = str(error) if isinstance(error, ValueError) else "nested too deep"
-            raise FormatError(f"{where} is not JSON", why=why) from error
+        value = _load(raw, where)
         if not isinstance(value, dict):
             raise FormatError(f"{where} is not a JSON object", why=f"it is {_kind(value)}")
         return cls(value, where)
+
+    @classmethod
+    def parse_list(cls, raw: bytes, where: str) -> tuple[Node, ...]:
+        """Reads a JSON list of objects, otherwise as `parse` does."""
+        return cls({where: _load(raw, where)}, "file").nodes(where)
 
     def fail(self, key: str, why: str) -> NoReturn:
         """Raises FormatError about the field `key`."""
@@ -131,6 +128,16 @@ class Node:
             raise FormatError(
                 f"{self.where}.{key} cannot be used", why=f"{error.what}; {error.why}"
             ) from error
+
+
+def _load(raw: bytes, where: str) -> Any:
+    if len(raw) > MANIFEST_LIMIT:
+        raise FormatError(f"{where} is too large", why=f"{len(raw)} bytes of at most {MANIFEST_LIMIT}")
+    try:
+        return json.loads(raw, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, ValueError) else "nested too deep"
+        raise FormatError(f"{where} is not JSON", why=why) from error
 
 
 def _no_constant(name: str) -> NoReturn:

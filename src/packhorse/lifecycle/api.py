@@ -1,4 +1,6 @@
-"""What each Platform API version brought, by name (platform.md; lifecycle.md 1.51). A phase asks `api.has(EXEC_ENV)`."""
+"""What each Platform API version brought, by name (platform.md; lifecycle.md 1.51). A phase asks
+`api.has(EXEC_ENV)`.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,14 @@ class PlatformApi:
 
     @classmethod
     def highest(cls, known: Collection[str], *, owner: str) -> Self:
-        """The highest version that both this lifecycle and `owner` (a builder) have; raises PlatformApiError if none."""
+        """The highest version that both this lifecycle and `owner` (a builder) have; raises PlatformApiError
+        if none.
+        """
         common = [api for api in SUPPORTED if str(api) in known]
         if not common:
             raise PlatformApiError(
                 f"{owner} and packhorse have no Platform API in common",
-                why=f"it has {', '.join(sorted(known)) or 'none'}, packhorse has {', '.join(map(str, SUPPORTED))}",
+                why=f"it has {', '.join(sorted(known)) or 'none'}, here are {', '.join(map(str, SUPPORTED))}",
                 fix="use a newer version of the builder",
             )
         best = max(common)

@@ -1,4 +1,6 @@
-"""② → ③ Runs every buildpack of the group and collects what it made (buildpack.md "Phase #3: Build"; lifecycle.md 3.3)."""
+"""② → ③ Runs every buildpack of the group and collects what it made (buildpack.md "Phase #3: Build";
+lifecycle.md 3.3).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _PLAN = "/tmp/cnb-buildpack-plan.toml"
 
 @dataclass(frozen=True, slots=True)
 class _Progress:
-    """What the buildpacks so far have made: the environment for the next one, and what is left of the plan."""
+    """What the buildpacks so far have made: the environment for the next one, and what is left of the
+    plan.
+    """
 
     env: Mapping[str, str]
     plan: tuple[PlanEntry, ...]
@@ -43,7 +47,8 @@ def build(
     runner: Runner,
     observer: Observer,
 ) -> Built:
-    """Runs the group in order; every buildpack sees the layers of those before it, and its own `restored` ones.
+    """Runs the group in order; every buildpack sees the layers of those before it, and its own `restored`
+    ones.
 
     Raises BuildpackFailed when a bin/build ends with a non-zero status, BuildError for what cannot be used.
     """
@@ -80,7 +85,9 @@ class _Turn:
     observer: Observer
 
     def take(self, progress: _Progress) -> _Progress:
-        """Runs it and adds what it made; between open and run the process is held, so both can use the tree."""
+        """Runs it and adds what it made; between open and run the process is held, so both can use the
+        tree.
+        """
         ref, inputs = self.member.ref, self.inputs
         layers = inputs.layers_directory(ref)
         descriptor = Descriptors(inputs, self.base).find(ref)
@@ -170,7 +177,7 @@ def _merge(launches: Sequence[LaunchToml], observer: Observer) -> tuple[tuple[Pr
                 default = process.type
             elif process.type == default:
                 observer.say(
-                    f"{process.buildpack_id} redefines the default process {default!r}: there is no default now"
+                    f"{process.buildpack_id} redefines the default {default!r}: now there is no default process"
                 )
                 default = ""
             processes[process.type] = process

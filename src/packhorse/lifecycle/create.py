@@ -1,7 +1,8 @@
 """The spine: source in, image out, one line a phase.
 
-Phases are functions of values and ports; none calls another. `platform.build` calls this on a host, where the runner is
-a sandbox and the cache keeps trees; inside a builder image `lifecycle.main` calls the same phases one by one.
+Phases are functions of values and ports; none calls another. `platform.build` calls this on a host, where the
+runner is a sandbox and the cache keeps trees; inside a builder image `lifecycle.main` calls the same phases
+one by one.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def create(
 ) -> Exported:
     """Builds one image and writes it to `target` (platform.md "creator", P-114).
 
-    `run_image` is the base, `run_reference` what will identify it at a rebase; `previous` is where the last image of
-    this app is. Raises whatever the phases raise; nothing appears in `target` then.
+    `run_image` is the base, `run_reference` what will identify it at a rebase; `previous` is where the last
+    image of this app is. Raises whatever the phases raise; nothing appears in `target` then.
     """
     with observer.phase("analyze"):
         analyzed = analyze(run_image, run_reference, previous)

@@ -9,7 +9,9 @@ from packhorse.lifecycle.inputs import Inputs
 
 
 class Descriptors:
-    """Every buildpack.toml that was asked for, read once. The object may outlive the tree it was read from."""
+    """Every buildpack.toml that was asked for, read once. The object may outlive the tree it was read
+    from.
+    """
 
     def __init__(self, inputs: Inputs, tree: TreeView) -> None:
         self._inputs = inputs

@@ -32,7 +32,9 @@ FAILED = 100
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one bin/detect said: its status (-1 when it never ran or could not be understood), output and plan."""
+    """What one bin/detect said: its status (-1 when it never ran or could not be understood), output and
+    plan.
+    """
 
     descriptor: Descriptor
     status: int
@@ -52,8 +54,8 @@ class Verdict:
 def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detected:
     """Tries the order's groups until one holds.
 
-    Raises DetectFailed when none does, DetectErrored when moreover a bin/detect went wrong; both say why, for each
-    buildpack.
+    Raises DetectFailed when none does, DetectErrored when moreover a bin/detect went wrong; both say why, for
+    each buildpack.
     """
     with runner.open(Step(argv=(), scratch=True)) as room:
         detection = _Detection(inputs, analyzed.target, room.tree, runner, observer)
@@ -95,7 +97,9 @@ class _Detection:
         return resolution
 
     def _ask(self, group: Sequence[Ref]) -> None:
-        """Runs the bin/detect of those that were not asked before (the reference too asks each once per run)."""
+        """Runs the bin/detect of those that were not asked before (the reference too asks each once per
+        run).
+        """
         waiting = [ref for ref in map(_plain, group) if ref not in self._verdicts]
         if not waiting:
             return
@@ -111,7 +115,8 @@ class _Detection:
     def _verdict(self, numbered: tuple[int, Ref]) -> Verdict:
         number, ref = numbered
         descriptor = self._descriptors.find(ref)
-        # The reference runs an optional buildpack whose target does not match (V11); here it is passed over as well.
+        # The reference runs an optional buildpack whose target does not match (V11); here it is passed over
+        # as well.
         if not matches(descriptor, self._target):
             return Verdict(descriptor, -1, why=explain(descriptor, self._target))
         # Rooms of a builder image share one /tmp, so each plan has a name of its own.

@@ -1,4 +1,6 @@
-"""The environment of a buildpack executable (buildpack.md "Environment", lifecycle.md 3.2). Called by detect and build."""
+"""The environment of a buildpack executable (buildpack.md "Environment", lifecycle.md 3.2). Called by detect
+and build.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,9 @@ def for_buildpack(
 ) -> dict[str, str]:
     """The whole environment of one bin/detect or bin/build.
 
-    `env` is the base environment with the effects of earlier buildpacks' layers; `phase` the variables only this phase
-    has (plan and layers paths). The user's variables come from `<platform>/env` unless `clear-env` (B-110, B-112), the
-    operator's from `<build-config>/env` always (B-111).
+    `env` is the base environment with the effects of earlier buildpacks' layers; `phase` the variables only
+    this phase has (plan and layers paths). The user's variables come from `<platform>/env` unless `clear-env`
+    (B-110, B-112), the operator's from `<build-config>/env` always (B-111).
     """
     result = dict(env)
     if not descriptor.clear_env:
@@ -63,7 +65,9 @@ def with_env_directories(tree: TreeView, env: Mapping[str, str], layer: str) -> 
 
 
 def env_files(tree: TreeView, directory: str) -> list[EnvFile]:
-    """The files of an env directory; sub-directories are passed over, links to files inside the tree are followed."""
+    """The files of an env directory; sub-directories are passed over, links to files inside the tree are
+    followed.
+    """
     if not is_directory(tree, directory):
         return []
     files = []

@@ -1,6 +1,7 @@
 """③ → ④ Layers and config from what was built (buildpack.md "Phase #4: Export"; platform.md "exporter").
 
-The order of layers, their history and the config are the reference's, so that equal inputs give equal image IDs.
+The order of layers, their history and the config are the reference's, so that equal inputs give equal image
+IDs.
 """
 
 from __future__ import annotations
@@ -149,7 +150,9 @@ class _Exporter:
         return [layer for layer in self._found[member] if layer.toml.types.launch]
 
     def _launch_layer(self, member: Member, found: FoundLayer) -> _Added:
-        """One layer of a buildpack: from its directory, or from the previous image when there is none (B-088, B-089)."""
+        """One layer of a buildpack: from its directory, or from the previous image when there is none (B-088,
+        B-089).
+        """
         name = f"{member.ref.id}:{found.name}"
         created_by = f"Layer: '{found.name}', Created by buildpack: {member.ref}"
         if is_directory(self._tree, found.path):
@@ -276,7 +279,9 @@ class _Exporter:
         )
 
     def _labels(self, metadata: labels.LayersMetadata) -> dict[str, str]:
-        """The specification's labels, then the buildpacks' own: of two with one key the last wins (B-132, B-133)."""
+        """The specification's labels, then the buildpacks' own: of two with one key the last wins (B-132,
+        B-133).
+        """
         group = [
             {"id": member.ref.id, "version": member.ref.version, "homepage": member.homepage}
             for member in self._built.group

@@ -1,7 +1,9 @@
-"""③ The layers that every image has whatever its buildpacks: SBOM, app slices, launcher, config, process types.
+"""③ The layers that every image has whatever its buildpacks: SBOM, app slices, launcher, config, process
+types.
 
-Called by export; what a buildpack's own layers are is decided there. Parents are written, never read from a file
-system: `/layers` and `/layers/<id>` 0755 and the app directory 0777, of the CNB user (design decision: same bytes).
+Called by export; what a buildpack's own layers are is decided there. Parents are written, never read from a
+file system: `/layers` and `/layers/<id>` 0755 and the app directory 0777, of the CNB user (design decision:
+same bytes).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a build is asked to do, as one value (platform.md "Lifecycle Interface"). Made by platform and `lifecycle.main`."""
+"""What a build is asked to do, as one value (platform.md "Lifecycle Interface"). Made by platform and
+`lifecycle.main`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from packhorse.buildpack.descriptor import Order, Ref
 from packhorse.lifecycle.api import PlatformApi
 
 EPOCH = 315532801
-"""1980-01-01T00:00:01Z: the time of everything in an image unless SOURCE_DATE_EPOCH says otherwise (P-105, P-106)."""
+"""1980-01-01T00:00:01Z: the time of everything in an image unless SOURCE_DATE_EPOCH says otherwise (P-105,
+P-106).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,12 @@ class LauncherInfo:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """One build. Paths are those inside; `env` is the whole base environment of buildpacks, already filtered (P-161).
+    """One build. Paths are those inside; `env` is the whole base environment of buildpacks, already filtered
+    (P-161).
 
-    `default_process` is the `-process-type` of the specification; `project` the content of project-metadata.toml;
-    `created` seconds since the epoch; `skip_restore` leaves every layer behind (`--clear-cache`); `parallel` is how many
-    bin/detect run at once.
+    `default_process` is the `-process-type` of the specification; `project` the content of
+    project-metadata.toml; `created` seconds since the epoch; `skip_restore` leaves every layer behind
+    (`--clear-cache`); `parallel` is how many bin/detect run at once.
     """
 
     platform_api: PlatformApi

@@ -1,4 +1,6 @@
-"""The labels of an app image, as values and as the reference writes them (lifecycle.md 2.11): JSON in Go's field order."""
+"""The labels of an app image, as values and as the reference writes them (lifecycle.md 2.11): JSON in Go's
+field order.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ DISTRO_VERSION = "io.buildpacks.base.distro.version"
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
-    """One layer of a buildpack as the label has it; `sha` is a diff ID as text, `data` the buildpack's own metadata."""
+    """One layer of a buildpack as the label has it; `sha` is a diff ID as text, `data` the buildpack's own
+    metadata.
+    """
 
     sha: str
     data: Mapping[str, Any] | None = None
@@ -83,7 +87,9 @@ class LayersMetadata:
 
     @classmethod
     def parse(cls, data: str | bytes) -> Self:
-        """Reads a label or cache metadata. What cannot be understood is as if it were not there (lifecycle.md 2.1)."""
+        """Reads a label or cache metadata. What cannot be understood is as if it were not there (lifecycle.md
+        2.1).
+        """
         try:
             value = json.loads(data)
         except ValueError:
@@ -142,7 +148,9 @@ def build_label(
     processes: Sequence[Process],
     default: str,
 ) -> str:
-    """io.buildpacks.build.metadata. `group` has id, version, homepage; `launcher` has version, repository, commit."""
+    """io.buildpacks.build.metadata. `group` has id, version, homepage; `launcher` has version, repository,
+    commit.
+    """
     buildpacks = [
         {key: value for key, value in member.items() if value or key != "homepage"} for member in group
     ]

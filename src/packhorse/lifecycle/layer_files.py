@@ -24,7 +24,8 @@ class FoundLayer:
 def find_layers(tree: TreeView, layers: str) -> list[FoundLayer]:
     """Every layer with a TOML file in `layers` (`/layers/<id>`), in byte order of the names.
 
-    Raises InputError for a TOML file that cannot be used, BuildError for a name that the specification reserves (B-065).
+    Raises InputError for a TOML file that cannot be used, BuildError for a name that the specification
+    reserves (B-065).
     """
     if tree.stat(layers) is None:
         return []

@@ -1,7 +1,8 @@
 """What a phase needs from outside, as ports; phases themselves open no file and start no process by name.
 
-Two sets of adapters exist: on a host (`sandbox` behind `platform.runner`, `store.overlay`) and inside a builder image
-(`lifecycle.local`). All are in terms of base and noun types, so that no adapter imports this folder.
+Two sets of adapters exist: on a host (`sandbox` behind `platform.runner`, `store.overlay`) and inside a
+builder image (`lifecycle.local`). All are in terms of base and noun types, so that no adapter imports this
+folder.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Runner(Protocol):
     def open(self, step: Step) -> AbstractContextManager[Room]:
         """Makes the step's mounts and holds its process; leaving the context ends whatever still runs.
 
-        A step without argv runs nothing and is opened for its tree. Only `scratch` steps may be open beside another.
+        A step without argv runs nothing and is opened for its tree. Only `scratch` steps may be open beside
+        another.
         """
         ...
 
@@ -38,7 +40,9 @@ class LayerCache(Protocol):
         ...
 
     def restore(self, path: str, diff_id: Digest) -> bool:
-        """Makes the kept layer appear at `path` in every room opened from now on; False when it is not kept here."""
+        """Makes the kept layer appear at `path` in every room opened from now on; False when it is not kept
+        here.
+        """
         ...
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:

@@ -1,4 +1,6 @@
-"""① → ③ Brings back what is worth keeping of the last build (buildpack.md "Phase #2"; table in lifecycle.md 3.5)."""
+"""① → ③ Brings back what is worth keeping of the last build (buildpack.md "Phase #2"; table in lifecycle.md
+3.5).
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ def restore(
 ) -> Restored:
     """Makes kept layer directories appear, and writes their `<layer>.toml`, SBOM files and each store.toml.
 
-    With `skip_restore` only store.toml comes back (P-115). A layer whose bytes are gone is left behind with a word.
+    With `skip_restore` only store.toml comes back (P-115). A layer whose bytes are gone is left behind with a
+    word.
     """
     cached = LayersMetadata() if inputs.skip_restore else LayersMetadata.parse(cache.read())
     records: dict[str, tuple[Member, LayerRecord]] = {}
@@ -144,7 +147,9 @@ def _layer(image: Image | None, sha: str) -> Layer | None:
 
 
 def _cached_sboms(inputs: Inputs, records: dict[str, tuple[Member, LayerRecord]], tree: TreeEdit) -> None:
-    """SBOM files of cached layers, out of the cache's own SBOM layer; launch copies win (lifecycle.md 2.8)."""
+    """SBOM files of cached layers, out of the cache's own SBOM layer; launch copies win (lifecycle.md
+    2.8).
+    """
     for path in records:
         source = f"{inputs.layers}/sbom/cache/{path.removeprefix(inputs.layers + '/')}"
         if not is_directory(tree, source):

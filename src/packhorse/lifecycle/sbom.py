@@ -1,4 +1,6 @@
-"""③ Bills of materials: checked after each buildpack, gathered at the end (lifecycle.md 2.8; B-075 to B-078)."""
+"""③ Bills of materials: checked after each buildpack, gathered at the end (lifecycle.md 2.8; B-075 to
+B-078).
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def check(descriptor: Descriptor, layers: str, tree: TreeView) -> None:
 
 
 def collect(inputs: Inputs, group: Sequence[Member], tree: TreeEdit) -> None:
-    """Copies every SBOM file to its place below `<layers>/sbom`, whose launch part becomes a layer (P-089, P-108)."""
+    """Copies every SBOM file to its place below `<layers>/sbom`, whose launch part becomes a layer (P-089,
+    P-108).
+    """
     root = f"{inputs.layers}/sbom"
     tree.remove(root)
     for member in group:
@@ -77,7 +81,9 @@ def _targets(name: str, types: Mapping[str, Types]) -> Iterator[str]:
 
 
 def _files(tree: TreeView, layers: str) -> Iterator[tuple[str, str]]:
-    """(layer name, or `launch`, or `build`; ending) of each SBOM file. Layer names may have dots, unlike there (V24)."""
+    """(layer name, or `launch`, or `build`; ending) of each SBOM file. Layer names may have dots, unlike
+    there (V24).
+    """
     if tree.stat(layers) is None:
         return
     for node in tree.list(layers):

@@ -77,7 +77,9 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class ExportedLayer:
-    """One layer of the image above its base: for the closing table. `size` is in bytes of uncompressed tar."""
+    """One layer of the image above its base: for the closing table. `size` is in bytes of uncompressed
+    tar.
+    """
 
     name: str
     owner: str

@@ -1,4 +1,5 @@
-"""② Which of the buildpacks that passed detection take part, by what they provide and require (buildpack.md "Detection").
+"""② Which of the buildpacks that passed detection take part, by what they provide and require (buildpack.md
+"Detection").
 
 Pure, and its result carries its reasons: a failing group can be explained to a person.
 """
@@ -32,7 +33,9 @@ class PlanEntry:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """The outcome: `group` and `entries` of the first trial that holds, or none; `reasons` say what was dropped and why."""
+    """The outcome: `group` and `entries` of the first trial that holds, or none; `reasons` say what was
+    dropped and why.
+    """
 
     group: tuple[Ref, ...] = ()
     entries: tuple[PlanEntry, ...] = ()
@@ -58,7 +61,9 @@ class _Dependency:
 
 
 def resolve(passed: Sequence[Passed]) -> Resolution:
-    """Tries every combination of plan alternatives, left to right, depth first (B-027); the first that holds wins."""
+    """Tries every combination of plan alternatives, left to right, depth first (B-027); the first that holds
+    wins.
+    """
     reasons: list[str] = []
     for candidates in _trials(passed):
         group, entries = _trial(candidates, reasons)
@@ -68,7 +73,8 @@ def resolve(passed: Sequence[Passed]) -> Resolution:
 
 
 def _trials(passed: Sequence[Passed]) -> Iterator[list[_Candidate]]:
-    # An optional buildpack may be dropped only with its last alternative: the others are tried first (lifecycle.md 3.1).
+    # An optional buildpack may be dropped only with its last alternative: the others are tried first
+    # (lifecycle.md 3.1).
     choices = [
         [
             _Candidate(one.ref, section, one.ref.optional and index == len(one.plan.options) - 1)
@@ -100,7 +106,9 @@ def _trial(candidates: list[_Candidate], reasons: list[str]) -> tuple[tuple[Ref,
 
 
 def _bind(candidates: Sequence[_Candidate]) -> dict[str, _Dependency]:
-    """Binds each requirement to all providers so far; within one buildpack, provides count before requires."""
+    """Binds each requirement to all providers so far; within one buildpack, provides count before
+    requires.
+    """
     dependencies: dict[str, _Dependency] = {}
     for candidate in candidates:
         for name in candidate.section.provides:
@@ -117,7 +125,9 @@ def _bind(candidates: Sequence[_Candidate]) -> dict[str, _Dependency]:
 
 
 def _first_misfit(dependencies: dict[str, _Dependency]) -> tuple[_Candidate, str] | None:
-    """A requirement nobody meets (B-029, B-032) before a provision nobody uses (B-028, B-030), required ones first."""
+    """A requirement nobody meets (B-029, B-032) before a provision nobody uses (B-028, B-030), required ones
+    first.
+    """
     misfits = [
         *((candidate, f"requires {name}") for name, one in dependencies.items() for candidate in one.unmet),
         *(

@@ -1,4 +1,6 @@
-"""Users and groups as an image knows them (`/etc/passwd`, `/etc/group`), and as its config names them. Called by build and run."""
+"""Users and groups as an image knows them (`/etc/passwd`, `/etc/group`), and as its config names them. Called
+by build and run.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class Account:
 
 
 def account(root: Path, user: str) -> Account:
-    """The account that a config's User names: `""`, `name`, `uid`, each with `:group` or `:gid` (image-spec, config.md).
+    """The account that a config's User names: `""`, `name`, `uid`, each with `:group` or `:gid` (image-spec,
+    config.md).
 
     Raises RunError for a name that the image does not have.
     """

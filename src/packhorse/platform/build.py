@@ -1,9 +1,11 @@
-"""The use case behind `packhorse build`: chooses builder, sandbox and store, calls the spine, and copies what came out."""
+"""The use case behind `packhorse build`: chooses builder, sandbox and store, calls the spine, and copies what
+came out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +46,8 @@ _INHERITED = (
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What a user asked for. `env` reaches buildpacks as `<platform>/env`; `buildpacks` replace the builder's order.
+    """What a user asked for. `env` reaches buildpacks as `<platform>/env`; `buildpacks` replace the builder's
+    order.
 
     `network` is None for the best there is; `environ` the user's own environment (proxies, certificates).
     """
@@ -88,7 +91,7 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
             str(request.name), namespace.idmap, uid=builder.uid, gid=builder.gid, scratch=scratch
         )
         added = _added(request.buildpacks, scratch)
-        root = store.root(builder.image, namespace)
+        root = store.root(builder.image, namespace.idmap)
         home = account(root, f"{builder.uid}:{builder.gid}").home
         outside = host.network(request.environ)
         scene = Scene(

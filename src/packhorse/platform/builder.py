@@ -1,6 +1,8 @@
-"""A builder image as a value: who builds in it, with which buildpacks, for which run images (docs: builders.md).
+"""A builder image as a value: who builds in it, with which buildpacks, for which run images (docs:
+builders.md).
 
-The labels are pack's contract, not the specification's. Called by `platform.build` and `platform.default_builder`.
+The labels are pack's contract, not the specification's. Called by `platform.build` and
+`platform.default_builder`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ LAYERS = "io.buildpacks.buildpack.layers"
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """What a build needs to know of a builder. `env` is the image's own, in order; `name` is what people call it."""
+    """What a build needs to know of a builder. `env` is the image's own, in order; `name` is what people call
+    it.
+    """
 
     name: str
     image: Image

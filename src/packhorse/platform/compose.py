@@ -1,7 +1,7 @@
 """Layers and configs of images that are put together, not built by buildpacks: builders and base images.
 
-Called by `platform.default_builder`. Entries belong to root, are dated 1980, and have one of two modes, as pack writes
-them, so that the same content gives the same digest on every machine.
+Called by `platform.default_builder`. Entries belong to root, are dated 1980, and have one of two modes, as
+pack writes them, so that the same content gives the same digest on every machine.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def parents(path: str) -> list[TarEntry]:
 def put(
     place: Place, base: Config, layers: Iterable[tuple[Layer, str]], *, below: Sequence[Layer] = ()
 ) -> Image:
-    """Writes an image to `place`: the layers `below` are those of `base`, `layers` come with what made them."""
+    """Writes an image to `place`: the layers `below` are those of `base`, `layers` come with what made
+    them.
+    """
     stored = [(place.begin(layer), created_by) for layer, created_by in layers]
     history = []
     for layer, created_by in stored:

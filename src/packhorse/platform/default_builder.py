@@ -1,7 +1,7 @@
 """The builder that needs no registry: the distribution's packages, the bundled buildpacks and our launcher.
 
-Made the first time it is needed, in the store, as an ordinary builder image that any tool could use. Called by
-`platform.build` and by `packhorse builder default`. The root file systems are `platform.distro`'s.
+Made the first time it is needed, in the store, as an ordinary builder image that any tool could use. Called
+by `platform.build` and by `packhorse builder default`. The root file systems are `platform.distro`'s.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ class Made:
 def ensure(store: Store, *, environ: Mapping[str, str], progress: Progress, update: bool = False) -> Made:
     """Makes the default builder unless it is there and current; `update` takes today's packages.
 
-    `environ` is the user's environment. Raises HostError, NetworkError and StoreError. What was there before stays until the
-    new one is complete. Several processes may call this at once: one makes it, the others wait.
+    `environ` is the user's environment. Raises HostError, NetworkError and StoreError. What was there before
+    stays until the new one is complete. Several processes may call this at once: one makes it, the others
+    wait.
     """
     names = DefaultBuilder.here()
     name = names.name("builder")

@@ -14,7 +14,9 @@ from packhorse.lifecycle import labels
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an image says of itself; `build` is io.buildpacks.build.metadata, empty for an image of another origin."""
+    """What an image says of itself; `build` is io.buildpacks.build.metadata, empty for an image of another
+    origin.
+    """
 
     image: Image
     metadata: labels.LayersMetadata

@@ -1,8 +1,8 @@
 """Stages a buildpack that is written on `packhorse.sdk`: its directory, with all it needs under `lib/`.
 
-A staged buildpack runs under any platform that has a python3 from 3.11. Called when packhorse itself is built (for the
-bundled ones) and by `platform.build` when a buildpack's source directory is given; standard library only, for that
-reason.
+A staged buildpack runs under any platform that has a python3 from 3.11. Called when packhorse itself is built
+(for the bundled ones) and by `platform.build` when a buildpack's source directory is given; standard library
+only, for that reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""From how a user spells a place to the place itself. The only code that makes adapters of `image.place.Place`."""
+"""From how a user spells a place to the place itself. The only code that makes adapters of
+`image.place.Place`.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +54,8 @@ def registry(reference: Reference, target: Target) -> Place:
 def fetched(store: Store, name: str, *, target: Target, say: Callable[[str], None]) -> Image:
     """The image `name` from the store, brought up to date from its registry, or fetched from there.
 
-    When the registry does not answer and the store has the image, that is used, and said. Raises NotFoundError,
-    NetworkError, FormatError.
+    When the registry does not answer and the store has the image, that is used, and said. Raises
+    NotFoundError, NetworkError, FormatError.
     """
     reference = Reference.parse(name)
     local = store.place(str(reference))
@@ -78,7 +80,7 @@ def fetched(store: Store, name: str, *, target: Target, say: Callable[[str], Non
         if present is None:
             raise
         say(
-            f"{reference.familiar}: using the copy in the store, for its registry cannot be asked ({error.what})"
+            f"{reference.familiar}: using the copy in the store, as its registry did not answer: {error.what}"
         )
         return present
     return local.read()

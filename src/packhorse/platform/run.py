@@ -1,4 +1,6 @@
-"""The use case behind `packhorse run`: an image's config as one step, in a root of its own that is gone afterwards."""
+"""The use case behind `packhorse run`: an image's config as one step, in a root of its own that is gone
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ _PATIENCE = 3
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a user asked for, as `docker run` has it. `entrypoint` None keeps the image's; `user` "" likewise."""
+    """What a user asked for, as `docker run` has it. `entrypoint` None keeps the image's; `user` ""
+    likewise.
+    """
 
     name: str
     arguments: tuple[str, ...] = ()
@@ -57,16 +61,15 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
     image = places.fetched(store, request.name, target=Target.host(), say=say)
     config = image.config
     with store.scratch() as scratch:
-        # Reading /etc/passwd needs the tree, and the tree a map; the ids in the map do not change what is read.
+        # Reading /etc/passwd needs the tree, and the tree a map; the ids in the map do not change what is
+        # read.
         with userns.make(userns.choose()) as namespace:
-            who = account(store.root(image, namespace), request.user or config.user)
+            who = account(store.root(image, namespace.idmap), request.user or config.user)
         idmap = userns.choose(who.uid, who.gid)
         if idmap.mode is Mode.SINGLE and who.uid == 0:
-            say(
-                "the image runs as root with a single id: this user has no subordinate ids for others (/etc/subuid)"
-            )
+            say("the image has root alone, no other id: this user has no subordinate ids (/etc/subuid)")
         with userns.make(idmap) as namespace:
-            step = _step(request, config, who, store.root(image, namespace), scratch)
+            step = _step(request, config, who, store.root(image, namespace.idmap), scratch)
             step = _networked(step, request, say)
             sandbox = Bubblewrap(namespace, scratch=_directory(scratch / "sandbox"))
             with sandbox.open(step) as room, _signals(room, terminal=request.terminal), _input(request):
@@ -95,7 +98,9 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
 
 
 def _argv(request: RunRequest, config: Config) -> tuple[str, ...]:
-    """Entrypoint and arguments as docker puts them together: a given entrypoint drops the image's arguments."""
+    """Entrypoint and arguments as docker puts them together: a given entrypoint drops the image's
+    arguments.
+    """
     if request.entrypoint is not None:
         argv = ((request.entrypoint,) if request.entrypoint else ()) + request.arguments
     else:

@@ -1,8 +1,9 @@
-"""The Runner of a build on a host: adds to each step what it sees and where it may write, then hands it to the sandbox.
+"""The Runner of a build on a host: adds to each step what it sees and where it may write, then hands it to
+the sandbox.
 
-All steps of one build share the writable parts (`/layers`, the app, home, `/tmp`), as all buildpacks of a reference build
-share one container; a `scratch` step has its own, which nobody sees afterwards. Called by the phases as a port; made in
-`platform.build`.
+All steps of one build share the writable parts (`/layers`, the app, home, `/tmp`), as all buildpacks of a
+reference build share one container; a `scratch` step has its own, which nobody sees afterwards. Called by the
+phases as a port; made in `platform.build`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from packhorse.base.userns import IdMap
 
 APP = "/workspace"
 LAYERS = "/layers"
-_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - paths inside
+_TEMPORARY = ("/tmp", "/var/tmp")
 
 Open = Callable[[Step], AbstractContextManager[Room]]
 
@@ -30,8 +31,8 @@ Open = Callable[[Step], AbstractContextManager[Room]]
 class Scene:
     """What every step of a build has in common.
 
-    `app` are the lowers of the application directory, bottom first; `layers` gives the mounts of `/layers` as they are
-    when a step is opened; `mounts` are read-only (platform directory, buildpacks, name service).
+    `app` are the lowers of the application directory, bottom first; `layers` gives the mounts of `/layers` as
+    they are when a step is opened; `mounts` are read-only (platform directory, buildpacks, name service).
     """
 
     root: Path
@@ -45,7 +46,9 @@ class Scene:
 
 
 class BuildRunner:
-    """Decorates a sandbox's `open`. `scratch` is a directory on the store's file system that lasts as long as the build."""
+    """Decorates a sandbox's `open`. `scratch` is a directory on the store's file system that lasts as long as
+    the build.
+    """
 
     def __init__(self, open_step: Open, scene: Scene, idmap: IdMap, scratch: Path) -> None:
         self._open = open_step

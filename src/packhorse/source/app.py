@@ -1,6 +1,7 @@
 """① The application directory as handed in: what of it is not part of the source.
 
-Nothing is copied: what is left out is hidden by whiteouts in an overlay above the directory. Called by `platform.build`.
+Nothing is copied: what is left out is hidden by whiteouts in an overlay above the directory. Called by
+`platform.build`.
 """
 
 from __future__ import annotations

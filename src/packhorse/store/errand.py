@@ -1,5 +1,4 @@
-"""Work that only the root of a sandbox's user namespace can do, given to a child there:
-`packhorse.store.inside`.
+"""Work that only the root of a sandbox's user namespace can do, given to a child there (`inside`).
 
 A user's subordinate ids can be used, and what belongs to them removed, by nobody else; and a hostile tar is
 read where there is nothing to gain. Called by trees and removal. What the child does is not here.
@@ -8,15 +7,18 @@ read where there is nothing to gain. Called by trees and removal. What the child
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from packhorse.base import userns
 from packhorse.base.userns import Namespace
-from packhorse.errors import StoreError
+from packhorse.errors import FormatError, StoreError
+from packhorse.store.fault import faults
 
 _SOURCE = Path(__file__).parents[2]
 _CODE = (
@@ -26,11 +28,17 @@ _CODE = (
 
 
 def run(
-    words: Sequence[str], *, namespace: Namespace, directories: Sequence[int], stdin: Iterable[bytes] = ()
+    words: Sequence[str],
+    *,
+    where: Path,
+    namespace: Namespace,
+    directories: Sequence[int],
+    stdin: Iterable[bytes] = (),
 ) -> dict[str, Any]:
     """Runs `inside` with `words` in `namespace`, feeds it `stdin`, and answers the JSON object it prints.
 
-    `directories` are descriptors it may use by their numbers. Raises StoreError with what the child says.
+    `directories` are descriptors that it uses by their numbers; `where` is the path that errors name. Raises
+    FormatError for a layer that cannot be unpacked, StoreError, and whatever `stdin` raises.
     """
     with userns.spawn(
         [sys.executable, "-I", "-S", "-c", _CODE, *words],
@@ -40,7 +48,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as child:
-        assert child.stdin and child.stdout and child.stderr
+        assert child.stdin is not None
         try:
             for chunk in stdin:
                 child.stdin.write(chunk)
@@ -48,9 +56,31 @@ def run(
             pass  # it has ended early, and says why
         except BaseException:
             child.kill()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
             raise
         answer, said = child.communicate()
-    if child.returncode != 0:
-        why = said.decode(errors="replace").strip() or f"it ended with status {child.returncode}"
-        raise StoreError(f"a file tree of the store cannot be handled ({words[0]})", why=why)
-    return cast(dict[str, Any], json.loads(answer))
+    if child.returncode == 0:
+        return _object(answer)
+    if child.returncode == 1 and answer:
+        raise _failure(_object(answer), where)
+    why = said.decode(errors="replace").strip() or f"its process ended with status {child.returncode}"
+    raise StoreError(f"the store cannot be used at {where}", why=why)
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    value = json.loads(text)
+    assert isinstance(value, dict)
+    return value
+
+
+def _failure(answer: dict[str, Any], where: Path) -> Exception:
+    """The child's error, raised here."""
+    if answer["kind"] == "OSError":
+        try:
+            with faults(where):
+                raise OSError(answer["errno"], os.strerror(answer["errno"]))
+        except StoreError as error:
+            return error
+    kind = StoreError if answer["kind"] == "HostError" else FormatError
+    return kind(answer["what"], why=answer["why"], fix=answer["fix"])

@@ -95,7 +95,7 @@ class Kept:
         target = self.home(owner) / diff_id.hex[:NAME_LENGTH]
         tree = KeptTree(place, diff_id, size, target)
         self._lease.pin(_object(target))
-        with self._lease.lock(diff_id):
+        with self._lease.lock("kept", diff_id):
             known = _read(target)
             if known is not None and known[0].diff_id == diff_id and known[1].fits(target):
                 removal.remove(directory)
@@ -131,7 +131,7 @@ class Kept:
         tree, stamp = known
         if stamp.fits(directory):
             return tree
-        with self._lease.lock(diff_id):
+        with self._lease.lock("kept", diff_id):
             if _is_what_it_should_be(tree):
                 _write(tree, Stamp.of(directory))
                 return tree

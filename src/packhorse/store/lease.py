@@ -57,12 +57,13 @@ class Lease:
                 os.write(self._descriptor, "".join(f"{path}\n" for path in new).encode())
             self._pinned.update(new)
 
-    def lock(self, digest: Digest) -> AbstractContextManager[None]:
+    def lock(self, kind: str, digest: Digest) -> AbstractContextManager[None]:
         """Holds the lock for making what `digest` names, against other threads and processes.
 
-        There are 64 locks for all digests, so a thread must not take a second one while it holds one.
+        There are 64 locks of a kind for all digests: who holds one must not take another of that kind. Kinds are
+        taken in the order "tree", "layer", "kept".
         """
-        return locked(self.store / "locks" / f"{int(digest.hex[:2], 16) % 64:02d}")
+        return locked(self.store / "locks" / f"{kind}-{int(digest.hex[:2], 16) % 64:02d}")
 
     def temporary(self, directory: Path | None = None) -> Path:
         """A name nobody else uses, in `directory` (as a name beginning with a dot) or in `scratch`."""

@@ -76,6 +76,13 @@ def opened(parent: int, name: str) -> Iterator[int]:
         os.close(descriptor)
 
 
+def adorn(directory: int, like: os.stat_result) -> None:
+    """Gives a directory the owner, mode and times of another."""
+    os.fchown(directory, like.st_uid, like.st_gid)
+    os.fchmod(directory, stat.S_IMODE(like.st_mode))
+    os.utime(directory, ns=(like.st_atime_ns, like.st_mtime_ns))
+
+
 def names(directory: int) -> list[str]:
     """The entries of a directory, in the order the disk has them."""
     with os.scandir(directory) as entries:
@@ -121,9 +128,7 @@ def _lay(source: int, name: str, target: int, *, depth: int) -> int:
     with opened(source, name) as inner, opened(target, name) as outer:
         os.fchmod(outer, 0o700)  # an owner without privilege cannot fill a directory of mode 0555
         count = _lay_all(inner, outer, depth=depth + 1)
-        os.fchown(outer, status.st_uid, status.st_gid)
-        os.fchmod(outer, stat.S_IMODE(status.st_mode))
-        os.utime(outer, ns=(status.st_atime_ns, status.st_mtime_ns))
+        adorn(outer, status)
     return count + 1
 
 

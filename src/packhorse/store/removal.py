@@ -28,7 +28,12 @@ def remove(path: Path) -> int:
                 if os.geteuid() == 0:
                     raise
         with userns.make(userns.choose()) as namespace:
-            answer = errand.run(["remove", str(parent), path.name], namespace=namespace, directories=[parent])
+            answer = errand.run(
+                ["remove", str(parent), path.name],
+                where=path,
+                namespace=namespace,
+                directories=[parent],
+            )
             return int(answer["freed"])
     finally:
         os.close(parent)

@@ -58,7 +58,7 @@ class Shelf:
             return self._found(diff_id)
         found = self.find(layer.diff_id)
         if found is None:
-            with self._lease.lock(layer.diff_id):
+            with self._lease.lock("layer", layer.diff_id):
                 found = self.find(layer.diff_id)
                 if found is None:
                     self._store(layer, layer.diff_id)

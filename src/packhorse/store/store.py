@@ -26,6 +26,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.userns import IdMap
 from packhorse.errors import StoreError
 from packhorse.image.model import Descriptor, Index
+from packhorse.image.view import Image
 from packhorse.store import gc, record, removal, stamp
 from packhorse.store.blobs import Blobs
 from packhorse.store.facts import Facts
@@ -37,6 +38,7 @@ from packhorse.store.lease import Lease
 from packhorse.store.overlay import LayersOverlay
 from packhorse.store.place import StorePlace
 from packhorse.store.shelf import Shelf
+from packhorse.store.trees import Trees
 
 VERSION = "1"
 
@@ -66,6 +68,7 @@ class Store:
         self._kept = Kept(lease)
         self._images = Images(path)
         self._shelf = Shelf(lease, self._blobs, self._facts, self._kept)
+        self._trees = Trees(lease, self._shelf)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -120,6 +123,13 @@ class Store:
     def remember(self, diff_id: Digest, compressed: Descriptor) -> None:
         """Notes what a layer is compressed to, for instance after a push."""
         self._facts.learn(diff_id, blob=compressed)
+
+    def root(self, image: Image, idmap: IdMap) -> Path:
+        """The root file system of an image in the store, its ids mapped by `idmap`: read-only for everybody.
+
+        Unpacked and merged the first time. Raises StoreError, FormatError, HostError.
+        """
+        return self._trees.root(image.config.diff_ids, idmap)
 
     def layers(self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path) -> LayersOverlay:
         """The layers of one build of `app` (any text that is the same at its next build), as a LayerCache.

@@ -1,16 +1,142 @@
 """④→ root: images as file trees, for sandboxes to run in.
 
 A layer is unpacked once for each map of ids, `trees/<map>/<diff ID>`, and the layers of an image are merged
-by hard links into one root, `roots/<map>/<chain ID>`: the options of one mount hold some 35 directories, a
-builder has 150 layers. Trees are only ever lower directories, never written. Called by platform, through
+by hard links into one root, `roots/<map>/<chain ID>`: the options of one mount hold some 35 directories, and
+a builder has 150 layers. Trees are only ever lower directories, never written. Called by platform, through
 `Store.root`. What happens inside the user namespace is `inside`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from packhorse.base import userns
 from packhorse.base.digest import Digest
+from packhorse.base.userns import IdMap, Mode, Namespace
+from packhorse.errors import StoreError
+from packhorse.store import errand, record, removal
+from packhorse.store.fault import faults
+from packhorse.store.lease import Lease
+from packhorse.store.shelf import Shelf
+from packhorse.store.stamp import Stamp
+
+_PROCESSES = 2  # unpacking waits for the disk as much as for the processor
+
+_HIDING = ("whiteouts", "opaque", "implied")
+
+
+class Trees:
+    """The trees of a store. What was found or made stays as long as the store is open."""
+
+    def __init__(self, lease: Lease, shelf: Shelf) -> None:
+        self._lease = lease
+        self._shelf = shelf
+
+    def root(self, diff_ids: Sequence[Digest], idmap: IdMap) -> Path:
+        """The root file system of an image with these layers, its ids mapped by `idmap`; made when missing.
+
+        Never to be written. Raises StoreError, FormatError (a layer that is no layer), HostError (no
+        namespace).
+        """
+        if not diff_ids:
+            raise StoreError("an image without layers has no root file system")
+        home = "roots" if len(diff_ids) > 1 else "trees"
+        chain_id = chain_ids(diff_ids)[-1]
+        path = self._home(home, idmap) / chain_id.hex
+        if self._find(path) is not None:
+            return path
+        with userns.make(idmap) as namespace:
+            with ThreadPoolExecutor(_PROCESSES, thread_name_prefix="unpack") as pool:
+                layers = list(
+                    pool.map(lambda diff_id: self._layer(diff_id, namespace), dict.fromkeys(diff_ids))
+                )
+            if home == "roots":
+                self._made(path, chain_id, lambda new: self._merge(layers, diff_ids, new, namespace))
+        return path
+
+    def _layer(self, diff_id: Digest, namespace: Namespace) -> dict[str, Any]:
+        """The record of a layer's tree, which is made when missing."""
+        path = self._home("trees", namespace.idmap) / diff_id.hex
+        return self._made(path, diff_id, lambda new: self._unpack(diff_id, new, namespace))
+
+    def _unpack(self, diff_id: Digest, new: Path, namespace: Namespace) -> dict[str, Any]:
+        layer = self._shelf.find(diff_id)
+        if layer is None:
+            raise StoreError(
+                f"the layer {diff_id} is not in the store",
+                fix="build, or pull, the image it belongs to again",
+            )
+        owners = "no" if namespace.idmap.mode is Mode.SINGLE else "yes"
+        with _opened(new.parent) as parent:
+            answer = errand.run(
+                ["unpack", str(parent), new.name, owners],
+                where=new.parent,
+                namespace=namespace,
+                directories=[parent],
+                stdin=layer.tar(),
+            )
+        return {key: answer[key] for key in _HIDING}
+
+    def _merge(
+        self, layers: Sequence[dict[str, Any]], diff_ids: Sequence[Digest], new: Path, namespace: Namespace
+    ) -> dict[str, Any]:
+        known = dict(zip(dict.fromkeys(diff_ids), layers, strict=True))
+        order = [
+            {"name": diff_id.hex, **{key: known[diff_id][key] for key in _HIDING}} for diff_id in diff_ids
+        ]
+        with _opened(self._home("trees", namespace.idmap)) as source, _opened(new.parent) as parent:
+            return errand.run(
+                ["merge", str(source), str(parent), new.name],
+                where=new.parent,
+                namespace=namespace,
+                directories=[source, parent],
+                stdin=[json.dumps(order).encode()],
+            )
+
+    def _made(self, path: Path, digest: Digest, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """The record of the tree at `path`; `make` makes the tree under another name when there is none."""
+        known = self._find(path)
+        if known is not None:
+            return known
+        with self._lease.lock(digest):
+            known = self._find(path)
+            if known is not None:
+                return known
+            removal.remove(path)
+            new = self._lease.temporary(path.parent)
+            try:
+                fields = make(new)
+                with faults(path):
+                    fields |= Stamp.of(new).fields()
+                    record.write(_record_of(path), fields, durable=False)
+                    new.rename(path)
+            except BaseException:
+                removal.remove(new)
+                raise
+        return fields
+
+    def _find(self, path: Path) -> dict[str, Any] | None:
+        """The record of the tree at `path`, None when there is no tree that can be relied on."""
+        self._lease.pin(str(path.relative_to(self._lease.store)))
+        fields = record.read(_record_of(path))
+        stamp = None if fields is None else Stamp.parse(fields)
+        return fields if stamp is not None and stamp.fits(path) else None
+
+    def _home(self, kind: str, idmap: IdMap) -> Path:
+        """The directory for trees of one map of ids, in which the namespace's root can make some."""
+        path = self._lease.store / kind / idmap.key
+        with faults(path):
+            if not path.exists():
+                record.make_directory(path)
+                if idmap.mode is Mode.ROOT:
+                    os.chown(path, *idmap.outside(0, 0))
+        return path
 
 
 def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
@@ -19,3 +145,17 @@ def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
     for diff_id in diff_ids:
         chain.append(Digest.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
     return chain
+
+
+def _record_of(tree: Path) -> Path:
+    return tree.with_name(f"{tree.name}.json")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    with faults(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
