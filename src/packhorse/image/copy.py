@@ -1,0 +1,42 @@
+"""④ An image from any place to any other, layers side by side; only what the target lacks is read.
+
+Called by platform. What a place keeps, and whether it compresses, is the place's own.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from packhorse.image.place import Place, Receipt
+from packhorse.image.view import Image, Layer
+
+JOBS = 4
+"""How many layers are on their way at the same time."""
+
+
+def copy(source: Place, destination: Place) -> Receipt:
+    """Copies the image under one name to another; raises what the two places raise.
+
+    Config and blobs arrive byte for byte, and so does the manifest where the destination stores the same
+    blobs.
+    """
+    return put(source.read(), destination)
+
+
+def put(image: Image, destination: Place) -> Receipt:
+    """Writes an image to a place; a layer that the image has twice is brought once."""
+    distinct = {_key(layer): layer for layer in image.layers}
+    with ThreadPoolExecutor(JOBS, thread_name_prefix="layer") as pool:
+        waiting = {key: pool.submit(destination.begin, layer) for key, layer in distinct.items()}
+        try:
+            brought = {key: future.result() for key, future in waiting.items()}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return destination.commit(replace(image, layers=tuple(brought[_key(layer)] for layer in image.layers)))
+
+
+def _key(layer: Layer) -> object:
+    """What tells layers apart: the diff ID, or for a layer that nobody has read yet the layer itself."""
+    return layer.diff_id or id(layer)

@@ -1,0 +1,127 @@
+"""④ `docker-archive:FILE[:NAME]`: what `docker save` writes and `docker load` reads, as a `Place`.
+
+Layers are plain tar in it, and there is no OCI manifest. The same image always gives the same bytes. Made in
+`platform.wiring`; `image.daemon` sends the same form to an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from packhorse.base import gojson
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError, InputError, NotFoundError
+from packhorse.image.compress import decompress, drain, is_compressed, verified
+from packhorse.image.file import OpenFile, draft
+from packhorse.image.model import Config
+from packhorse.image.place import Receipt
+from packhorse.image.reference import DEFAULT_TAG, Reference
+from packhorse.image.ustar import TarIndex, TarWriter
+from packhorse.image.view import Image, Layer, layer_ids
+from packhorse.image.wire import MANIFEST_LIMIT, Node
+
+_MANIFEST = "manifest.json"
+
+
+class DockerArchive:
+    """The image called `name` in an archive, or the only one there is. Writing replaces the archive whole."""
+
+    def __init__(self, path: Path, name: Reference | None = None) -> None:
+        self._path = path
+        self._name = name
+
+    def read(self) -> Image:
+        """The image under this name; raises NotFoundError, FormatError, StoreError."""
+        tar = TarIndex.read(self._path)
+        entry = self._named(_entries(tar))
+        config = Config.parse(tar.content(entry.text("Config"), limit=MANIFEST_LIMIT))
+        names = entry.texts("Layers")
+        if len(names) != len(config.diff_ids):
+            why = f"{_MANIFEST} has {len(names)} layers, its config {len(config.diff_ids)}"
+            raise FormatError(f"{self._path} has an image that contradicts itself", why=why)
+        pairs = zip(names, config.diff_ids, strict=True)
+        return Image(config, tuple(_layer(tar, name, diff_id) for name, diff_id in pairs))
+
+    def begin(self, layer: Layer) -> Layer:
+        """Keeps a layer that nobody has read yet in a file without a name; others are read at the commit."""
+        if layer.diff_id:
+            return replace(layer, descriptor=None, blob=None)
+        spool = OpenFile.spool(self._path.parent)
+        return replace(drain(layer, spool.append), tar=spool.chunks)
+
+    def commit(self, image: Image) -> Receipt:
+        """Writes the archive; the image has no name in it if this place has none, or a digest alone."""
+        with draft(self._path.parent) as new:
+            write_docker_archive(image, new.file, [self._name] if self._name else [])
+            new.place(self._path)
+        return Receipt(image.id)
+
+    def _named(self, entries: tuple[Node, ...]) -> Node:
+        if self._name is None:
+            if len(entries) == 1:
+                return entries[0]
+        else:
+            for entry in entries:
+                if _tagged(self._name) in map(_familiar, entry.texts("RepoTags")):
+                    return entry
+        there = ", ".join(tag for entry in entries for tag in entry.texts("RepoTags")) or "no name"
+        what = f"{self._path} has no image named {self._name.familiar}" if self._name else ""
+        raise NotFoundError(
+            what or f"{self._path} does not have just one image",
+            why=f"it has: {there}",
+            fix="give one of the names after the path and a colon",
+        )
+
+
+def write_docker_archive(image: Image, file: BinaryIO, names: list[Reference]) -> None:
+    """Writes an image, whose layers all have diff IDs, in the form of `docker save`.
+
+    `file` must be one that can seek unless all layers have sizes. Raises FormatError when a layer's
+    bytes are not what its diff ID says, and the OSErrors of `file`.
+    """
+    config = f"{image.id.hex}.json"
+    tags = [_tagged(name) for name in names if name.tag or not name.digest]
+    diff_ids = layer_ids(image)
+    entry = {"Config": config, "RepoTags": tags, "Layers": [f"{diff_id.hex}.tar" for diff_id in diff_ids]}
+    manifest = gojson.dumps([entry])
+    tar = TarWriter(file)
+    tar.add(_MANIFEST, [manifest], len(manifest))
+    tar.add(config, [image.config.raw], len(image.config.raw))
+    for diff_id, layer in dict(zip(diff_ids, image.layers, strict=True)).items():
+        tar.add(f"{diff_id.hex}.tar", verified(layer.tar(), diff_id, layer.size), layer.size)
+    tar.close()
+
+
+def _entries(tar: TarIndex) -> tuple[Node, ...]:
+    return Node.parse_list(tar.content(_MANIFEST, limit=MANIFEST_LIMIT), _MANIFEST)
+
+
+def _layer(tar: TarIndex, name: str, diff_id: Digest) -> Layer:
+    """A layer in an archive; usually plain, and compressed where an engine keeps what it pulled."""
+    member = tar.find(name)
+    if member is None:
+        raise FormatError(
+            f"{tar.path} is not whole", why=f"{_MANIFEST} names {name!r:.100}, which is missing"
+        )
+    stored = partial(tar.file.chunks, member.offset, member.size)
+    plain = not is_compressed(tar.file.at(member.offset, min(member.size, 4)))
+
+    def bytes_of_tar() -> Iterator[bytes]:
+        return verified(decompress(stored()), diff_id)
+
+    return Layer(bytes_of_tar, diff_id, member.size if plain else None)
+
+
+def _tagged(name: Reference) -> str:
+    return name.with_tag(name.tag or DEFAULT_TAG).familiar
+
+
+def _familiar(tag: str) -> str:
+    try:
+        return Reference.parse(tag).familiar
+    except InputError:
+        return tag

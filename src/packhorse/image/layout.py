@@ -1,0 +1,260 @@
+"""④ `oci:DIR[:REF]`: an OCI image layout directory as a `Place`, as skopeo and umoci read and write it.
+
+`read_image` reads the same layout from anything that has files by name, so `image.oci_archive` calls it
+too. Made in `platform.wiring`. The store, which has more than a layout, is `packhorse.store`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from packhorse.base import gojson
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.errors import FormatError, InputError, NotFoundError
+from packhorse.image.compress import stored_layer, tee, verified
+from packhorse.image.file import OpenFile, draft, faults
+from packhorse.image.model import INDEXES, OCI_LAYERS, REF_NAME, Config, Descriptor, Index, Manifest
+from packhorse.image.place import Receipt
+from packhorse.image.view import Chunks, Image, Layer, manifest_of
+from packhorse.image.wire import MANIFEST_LIMIT, Node
+
+LAYOUT_FILE, INDEX_FILE = "oci-layout", "index.json"
+LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+_DEPTH = 4  # of indexes within indexes; nobody makes more than two
+
+
+class Files(Protocol):
+    """Files by their names in a layout: a directory, or an archive."""
+
+    def content(self, name: str, *, limit: int) -> bytes:
+        """A small file whole; raises NotFoundError, and FormatError when it has more than `limit` bytes."""
+        ...
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """A file's bytes in chunks; raises NotFoundError."""
+        ...
+
+
+def blob_name(digest: Digest) -> str:
+    """The file of a blob (image-spec, image-layout.md "Blobs")."""
+    return f"blobs/sha256/{digest.hex}"
+
+
+def read_image(files: Files, ref: str, *, target: Target | None, where: str) -> Image:
+    """The image named `ref` in a layout, or the only one there is if `ref` is "".
+
+    `target` decides where a name stands for several images, the host's by default. `where` is the
+    layout's name in errors. Raises NotFoundError, and FormatError for a layout that contradicts itself.
+    """
+    target = target or Target.host()
+    entry = _named(read_index(files, where), ref, target, where)
+    for _ in range(_DEPTH):
+        if entry.media_type not in INDEXES:
+            return read_entry(files, entry, where)
+        entry = Index.parse(read_blob(files, entry), entry.media_type).select(target)
+    raise FormatError(f"{where} cannot be read", why=f"its indexes are nested more than {_DEPTH} deep")
+
+
+def read_entry(files: Files, entry: Descriptor, where: str) -> Image:
+    """The image whose manifest `entry` describes; raises NotFoundError, FormatError."""
+    manifest = Manifest.parse(read_blob(files, entry), entry.media_type)
+    config = Config.parse(read_blob(files, manifest.config))
+    if len(config.diff_ids) != len(manifest.layers):
+        raise FormatError(
+            f"{where} has an image that contradicts itself",
+            why=f"its manifest has {len(manifest.layers)} layers, its config {len(config.diff_ids)}",
+        )
+    layers = []
+    for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
+        if descriptor.media_type not in OCI_LAYERS:
+            raise FormatError(
+                f"{where} has a layer that is no file system", why=f"it is {descriptor.media_type}"
+            )
+        layers.append(stored_layer(partial(files.chunks, blob_name(descriptor.digest)), descriptor, diff_id))
+    return Image(config, tuple(layers), manifest, tuple(sorted(manifest.annotations.items())))
+
+
+def read_blob(files: Files, descriptor: Descriptor) -> bytes:
+    """A small blob whole, held against its descriptor."""
+    content = files.content(blob_name(descriptor.digest), limit=min(descriptor.size, MANIFEST_LIMIT))
+    return b"".join(verified([content], descriptor.digest, descriptor.size))
+
+
+def read_index(files: Files, where: str) -> Index:
+    """The index of a layout; raises NotFoundError when `files` are none, FormatError when it is broken."""
+    layout = Node.parse(files.content(LAYOUT_FILE, limit=MANIFEST_LIMIT), f"{where}: {LAYOUT_FILE}")
+    version = layout.text("imageLayoutVersion")
+    if not version.startswith("1."):
+        layout.fail("imageLayoutVersion", f"it is {version!r:.40}; only version 1 can be read")
+    return Index.parse(files.content(INDEX_FILE, limit=MANIFEST_LIMIT))
+
+
+def index_entry(image: Image, manifest: Manifest, ref: str) -> Descriptor:
+    """What a layout's index says of an image: its manifest, its target, and its name if it has one."""
+    annotations = {REF_NAME: ref} if ref else {}
+    return replace(manifest.descriptor, target=image.config.target, annotations=annotations)
+
+
+class Layout:
+    """The image named `ref` in a layout directory; without a name, the only one or the one without a name.
+
+    Blobs that are there are not written again, and blobs are never removed: other names may need them.
+    """
+
+    def __init__(self, path: Path, ref: str = "", *, target: Target | None = None) -> None:
+        self._path = path
+        self._ref = ref
+        self._target = target
+        self._known: dict[Digest, Descriptor] | None = None
+        self._lock = threading.Lock()
+
+    def read(self) -> Image:
+        """The image under this name; raises NotFoundError, FormatError, StoreError."""
+        return read_image(Directory(self._path), self._ref, target=self._target, where=str(self._path))
+
+    def begin(self, layer: Layer) -> Layer:
+        """Brings one layer's gzip, or the blob it is; raises InputError if the directory is no layout."""
+        with self._lock:
+            if self._known is None:
+                self._prepare()
+                self._known = _stored_layers(Directory(self._path))
+        if layer.descriptor and layer.blob:
+            self._write_blob(layer.descriptor, layer.blob)
+            return replace(layer, blob=self._reader(layer.descriptor))
+        stored = self._known.get(layer.diff_id) if layer.diff_id else None
+        if layer.diff_id and stored and self._has(stored):
+            return replace(stored_layer(self._reader(stored), stored, layer.diff_id), size=layer.size)
+        return self._compress(layer)
+
+    def commit(self, image: Image) -> Receipt:
+        """Writes config and manifest and puts the name into the index, where it replaces what it named."""
+        with self._lock:
+            if self._known is None:
+                self._prepare()
+        manifest = manifest_of(image)
+        self._write_blob(manifest.config, lambda: iter([image.config.raw]))
+        self._write_blob(manifest.descriptor, lambda: iter([manifest.raw]))
+        with self._locked():
+            index = self._index_with(index_entry(image, manifest, self._ref))
+            self._write(self._path / INDEX_FILE, index)
+        return Receipt(image.id, manifest.digest, len(manifest.raw))
+
+    def _prepare(self) -> None:
+        marker = self._path / LAYOUT_FILE
+        with faults(self._path):
+            self._path.mkdir(parents=True, exist_ok=True)
+            if not marker.exists():
+                if any(self._path.iterdir()):
+                    raise InputError(
+                        f"{self._path} is no OCI layout", why="it has other files, and no oci-layout"
+                    )
+                (self._path / "blobs/sha256").mkdir(parents=True)
+                self._write(marker, LAYOUT_VERSION)
+            (self._path / "blobs/sha256").mkdir(parents=True, exist_ok=True)
+
+    def _has(self, descriptor: Descriptor) -> bool:
+        path = self._path / blob_name(descriptor.digest)
+        with faults(path):
+            return path.is_file() and path.stat().st_size == descriptor.size
+
+    def _reader(self, descriptor: Descriptor) -> partial[Iterator[bytes]]:
+        return partial(Directory(self._path).chunks, blob_name(descriptor.digest))
+
+    def _write_blob(self, descriptor: Descriptor, chunks: Chunks) -> None:
+        if self._has(descriptor):
+            return
+        with draft(self._path) as new:
+            for chunk in verified(chunks(), descriptor.digest, descriptor.size):
+                new.file.write(chunk)
+            new.place(self._path / blob_name(descriptor.digest))
+
+    def _compress(self, layer: Layer) -> Layer:
+        with draft(self._path) as new:
+            stored = tee(layer, new.file.write)
+            assert stored.descriptor is not None  # tee always gives one
+            new.place(self._path / blob_name(stored.descriptor.digest))
+        return replace(stored, blob=self._reader(stored.descriptor))
+
+    def _write(self, path: Path, data: bytes) -> None:
+        with draft(self._path) as new:
+            new.file.write(data)
+            new.place(path)
+
+    def _index_with(self, entry: Descriptor) -> bytes:
+        """The index with `entry` for those of its name; what this program does not know stays as it is."""
+        if not (self._path / INDEX_FILE).exists():
+            return Index.of([entry]).raw
+        index = read_index(Directory(self._path), str(self._path))
+        fields = dict(Node.parse(index.raw, INDEX_FILE).fields)
+        pairs = zip(fields.get("manifests") or [], index.manifests, strict=True)
+        others = [raw for raw, known in pairs if known.annotations.get(REF_NAME, "") != self._ref]
+        return gojson.dumps({**fields, "manifests": [*others, entry.fields()]})
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Holds the layout against other processes that use packhorse."""
+        with faults(self._path):
+            directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            os.close(directory)
+
+
+class Directory:
+    """The files of a layout directory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def content(self, name: str, *, limit: int) -> bytes:
+        file = OpenFile.read(self._path / name)
+        if file.size > limit:
+            raise FormatError(
+                f"{self._path / name} is too large", why=f"{file.size} bytes of at most {limit}"
+            )
+        return file.at(0, limit)
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        yield from OpenFile.read(self._path / name).chunks()
+
+
+def _named(index: Index, ref: str, target: Target, where: str) -> Descriptor:
+    """The entry of the index with this name; with several, the one for `target`."""
+    names = [item.annotations.get(REF_NAME, "") for item in index.manifests]
+    if not ref and "" not in names and len(set(names)) == 1:
+        ref = names[0]
+    found = [item for item, name in zip(index.manifests, names, strict=True) if name == ref]
+    if len(found) > 1:
+        return replace(index, manifests=tuple(found)).select(target)
+    if found:
+        return found[0]
+    there = ", ".join(sorted(set(names) - {""})) or "no name"
+    what = f"{where} has no image named {ref!r:.100}" if ref else f"{where} does not have just one image"
+    raise NotFoundError(
+        what, why=f"its index has: {there}", fix="give one of the names after the path and a colon"
+    )
+
+
+def _stored_layers(files: Files) -> dict[Digest, Descriptor]:
+    """The stored form of every layer that some image of a layout has, by diff ID."""
+    found: dict[Digest, Descriptor] = {}
+    with suppress(NotFoundError):
+        for entry in read_index(files, INDEX_FILE).manifests:
+            with suppress(
+                NotFoundError, FormatError
+            ):  # an image that cannot be read is no reason not to write
+                manifest = Manifest.parse(read_blob(files, entry), entry.media_type)
+                config = Config.parse(read_blob(files, manifest.config))
+                found |= dict(zip(config.diff_ids, manifest.layers, strict=False))
+    return found

@@ -1,0 +1,89 @@
+"""④ `oci-archive:FILE[:REF]`: a tar of an OCI image layout with one image, as a `Place`. Made in
+`platform.wiring`.
+
+The same image always gives the same bytes. What a layout is stands in `image.layout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from packhorse.base.target import Target
+from packhorse.errors import FormatError, NotFoundError
+from packhorse.image.compress import tee, verified
+from packhorse.image.file import OpenFile, draft
+from packhorse.image.layout import INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, blob_name, index_entry, read_image
+from packhorse.image.model import Descriptor, Index
+from packhorse.image.place import Receipt
+from packhorse.image.ustar import TarIndex, TarWriter
+from packhorse.image.view import Image, Layer, manifest_of
+
+
+class OciArchive:
+    """The image named `ref` in an archive, or the only one there is. Writing replaces the archive whole."""
+
+    def __init__(self, path: Path, ref: str = "", *, target: Target | None = None) -> None:
+        self._path = path
+        self._ref = ref
+        self._target = target
+
+    def read(self) -> Image:
+        """The image under this name; raises NotFoundError, FormatError, StoreError."""
+        files = _Members(TarIndex.read(self._path))
+        return read_image(files, self._ref, target=self._target, where=str(self._path))
+
+    def begin(self, layer: Layer) -> Layer:
+        """Compresses a layer without a stored form into a file without a name; others wait for the commit."""
+        if layer.descriptor and layer.blob:
+            return layer
+        spool = OpenFile.spool(self._path.parent)
+        return replace(tee(layer, spool.append), blob=spool.chunks)
+
+    def commit(self, image: Image) -> Receipt:
+        """Writes the archive, index first and then every blob once, the layers in their order."""
+        manifest = manifest_of(image)
+        index = Index.of([index_entry(image, manifest, self._ref)])
+        blobs = [(manifest.descriptor, iter([manifest.raw])), (manifest.config, iter([image.config.raw]))]
+        blobs += [
+            (descriptor, _stored(layer))
+            for layer, descriptor in zip(image.layers, manifest.layers, strict=True)
+        ]
+        written: set[Descriptor] = set()
+        with draft(self._path.parent) as new:
+            tar = TarWriter(new.file)
+            tar.add(LAYOUT_FILE, [LAYOUT_VERSION], len(LAYOUT_VERSION))
+            tar.add(INDEX_FILE, [index.raw], len(index.raw))
+            tar.directory("blobs")
+            tar.directory("blobs/sha256")
+            for descriptor, chunks in blobs:
+                if descriptor not in written:
+                    written.add(descriptor)
+                    checked = verified(chunks, descriptor.digest, descriptor.size)
+                    tar.add(blob_name(descriptor.digest), checked, descriptor.size)
+            tar.close()
+            new.place(self._path)
+        return Receipt(image.id, manifest.digest, len(manifest.raw))
+
+
+class _Members:
+    """The files of a layout in a tar."""
+
+    def __init__(self, tar: TarIndex) -> None:
+        self._tar = tar
+
+    def content(self, name: str, *, limit: int) -> bytes:
+        return self._tar.content(name, limit=limit)
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        member = self._tar.find(name)
+        if member is None:
+            raise NotFoundError(f"{self._tar.path} has no {name}")
+        yield from self._tar.file.chunks(member.offset, member.size)
+
+
+def _stored(layer: Layer) -> Iterator[bytes]:
+    if layer.blob is None:
+        raise FormatError(f"the layer {layer.diff_id} cannot be archived", why="nothing has its stored form")
+    return layer.blob()
