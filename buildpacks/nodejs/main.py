@@ -15,7 +15,7 @@ def main() -> None:
     sys.path[:0] = [str(here), str(here / "lib")]
     del sys.argv[0]
 
-    from nodejs.buildpack import build, detect
+    from nodejs.buildpack import build, detect  # type: ignore[import-not-found]  # found on the path above
 
     from packhorse import sdk
 

@@ -93,15 +93,10 @@ class Installation:
 
     def _layer(self, name: str, *, dev: bool, launch: bool) -> Path:
         """Makes or keeps a layer of modules; returns its node_modules."""
+        update = not self.project.lock and self.context.env.get("BP_NODE_UPDATE") == "1"
+        renew = "BP_NODE_UPDATE asks for newer modules" if update else ""
         layer = self.context.layer(
-            name,
-            key=self._key(dev=dev),
-            launch=launch,
-            build=not launch,
-            cache=True,
-            renew=""
-            if self.project.lock or not self._wants_update
-            else "BP_NODE_UPDATE asks for newer modules",
+            name, key=self._key(dev=dev), launch=launch, build=not launch, cache=True, renew=renew
         )
         modules = layer.path / "node_modules"
         if layer.kept:
@@ -117,10 +112,6 @@ class Installation:
             (layer.path / manifest).unlink(missing_ok=True)
         residue.remove(modules)
         return modules
-
-    @property
-    def _wants_update(self) -> bool:
-        return self.context.env.get("BP_NODE_UPDATE") == "1"
 
     def _key(self, *, dev: bool) -> dict[str, str]:
         """All that the installed files depend on, in words; what is not there is left out."""
@@ -141,7 +132,7 @@ class Installation:
     def _install(self, directory: Path, *, dev: bool, cache: Path | None = None) -> None:
         kind = "--include=dev" if dev else "--omit=dev"
         if self.project.lock:
-            self._npm("ci", kind, directory=directory, cache=cache)
+            self._npm("ci", kind, *(["--prefer-offline"] if cache else []), directory=directory, cache=cache)
             return
         self.context.log.warning(
             "there is no package-lock.json, so the newest versions that fit are installed; "
@@ -153,7 +144,7 @@ class Installation:
         # The build image's npm knows the machine's registry, proxy and certificates; ours has another prefix.
         env = {**self.runtime.env, "npm_config_globalconfig": Registry(self.context).global_config()}
         if cache is not None:
-            env["npm_config_cache"] = str(cache)
+            env |= {"npm_config_cache": str(cache), "npm_config_logs_max": "0"}
         try:
             self.context.run(["npm", *args], cwd=directory, env=env)
         except sdk.CommandFailed as failure:

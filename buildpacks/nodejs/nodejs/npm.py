@@ -90,7 +90,7 @@ class Registry:
 
 
 def explained(failure: sdk.CommandFailed) -> PackhorseError:
-    """The error that a failed npm command means, by the code npm prints; `failure` itself for any other."""
+    """The error that a failed npm command means, by the code npm prints."""
     lines = _LINE.findall(failure.output)
     code = next((line.removeprefix("code ").strip() for line in lines if line.startswith("code ")), "")
     said = [
@@ -128,7 +128,7 @@ def explained(failure: sdk.CommandFailed) -> PackhorseError:
         return NotFoundError(f"the package registry does not have a package ({code})", why=why)
     if code == "EUSAGE" and "in sync" in failure.output:
         return _out_of_sync("\n".join(lines))
-    return failure
+    return BuildpackFailed(failure.what, why=failure.why or "its output is above")
 
 
 def _out_of_sync(output: str) -> InputError:

@@ -60,10 +60,20 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases) -> 
         with tempfile.TemporaryDirectory() as folder:
             archives = registry.fetch([f"{package}@{version}", f"npm@{npm}"], into=Path(folder))
             _fill(node, tools, *archives)
+            # For later buildpacks that build native modules.
+            if not tools.kept:
+                tools.set_env(_nodedir(npm), str(tools.path), phase="build")
         if not node.kept:
             _try_out(context, node, version)
     path = f"{tools.path / 'bin'}:{node.path / 'bin'}:{context.env.get('PATH', '')}"
-    return Runtime(version, npm, {**QUIET, "PATH": path, "npm_config_nodedir": str(tools.path)})
+    env = {
+        **QUIET,
+        "PATH": path,
+        _nodedir(npm): str(tools.path),
+        # node-gyp is run by Python out of the layer, which a build must leave as it is.
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return Runtime(version, npm, env)
 
 
 def _resolve(
@@ -136,9 +146,14 @@ def _fill(node: sdk.Layer, tools: sdk.Layer, node_archive: Path, npm_archive: Pa
     (tools.path / "bin").mkdir()
     for name, script in _NPM_COMMANDS.items():
         (tools.path / "bin" / name).symlink_to(PurePosixPath("..") / home / "bin" / script)
-    # node-gyp would download the headers from the site of Node.js, which a mirror of the registry does not
-    # replace.
-    tools.set_env("npm_config_nodedir", str(tools.path), phase="build")
+
+
+def _nodedir(npm: str) -> str:
+    """The variable that tells node-gyp where the headers are; it would download them from elsewhere.
+
+    From npm 11 on the old one makes npm itself warn of an unknown setting.
+    """
+    return "npm_config_nodedir" if major(npm) < 11 else "npm_package_config_node_gyp_nodedir"
 
 
 def _try_out(context: sdk.BuildContext, node: sdk.Layer, version: str) -> None:
