@@ -1,0 +1,76 @@
+"""A whole buildpack on the SDK as a process: statuses, messages without a traceback, repeated builds."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import packhorse
+from packhorse.sdk.testing import Workbench
+
+SOURCE = Path(packhorse.__file__).parents[1]
+PROGRAM = f"""\
+#!{sys.executable}
+import sys
+sys.path.insert(0, {str(SOURCE)!r})
+from packhorse import errors, sdk
+
+def detect(context):
+    if (context.app / "broken").exists():
+        raise errors.InputError("it is broken", why="on line 1", fix="mend it")
+    if not (context.app / "x").exists():
+        return sdk.Fail("no x")
+    return sdk.Pass(sdk.BuildPlan(("x",), (sdk.Require("x"),)))
+
+def build(context):
+    layer = context.layer("x", key={{"x": (context.app / "x").read_text()}}, launch=True, cache=True)
+    if not layer.kept:
+        (layer.path / "made").write_text("made")
+    context.run(["sh", "-c", "exit ${{STATUS:-0}}"])
+    return sdk.BuildResult(sdk.Launch((sdk.Process("web", (context.plan[0].name,)),)))
+
+sdk.main(detect=detect, build=build)
+"""
+
+
+@pytest.fixture
+def workbench(tmp_path: Path) -> Workbench:
+    for folder in ("bp/bin", "app", "scratch"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "bp/buildpack.toml").write_text('[buildpack]\nid = "x"\nversion = "1.0.0"\n')
+    for name in ("detect", "build"):
+        (tmp_path / "bp/bin" / name).write_text(PROGRAM)
+        (tmp_path / "bp/bin" / name).chmod(0o755)
+    return Workbench(tmp_path / "bp", tmp_path / "app", tmp_path / "scratch")
+
+
+def test_detection_ends_with_100_when_the_source_is_not_ours(workbench: Workbench) -> None:
+    outcome = workbench.detect()
+    assert (outcome.status, outcome.output) == (100, "  no x\n")
+
+
+def test_an_error_is_told_in_three_parts_without_a_traceback(workbench: Workbench) -> None:
+    (workbench.source / "broken").touch()
+    outcome = workbench.detect()
+    assert (outcome.status, outcome.output) == (3, "error: it is broken\n  on line 1\n  mend it\n")
+
+
+def test_a_second_build_keeps_the_layer_and_a_changed_input_replaces_it(workbench: Workbench) -> None:
+    (workbench.source / "x").write_text("1")
+    assert workbench.detect().status == 0
+    first, second = workbench.build(), workbench.build()
+    assert (first.status, second.status) == (0, 0)
+    assert first.output.startswith("x 1.0.0\n  layer x new\n")
+    assert "layer x kept: same x" in second.output
+    assert workbench.launch()["processes"] == [{"type": "web", "command": ["x"]}]
+    (workbench.source / "x").write_text("2")
+    assert "layer x replaced: x changed (1 → 2)" in workbench.build().output
+
+
+def test_a_failing_command_ends_with_the_code_of_a_failed_buildpack(workbench: Workbench) -> None:
+    (workbench.source / "x").write_text("1")
+    failing = Workbench(workbench.buildpack, workbench.source, workbench.scratch, env={"STATUS": "9"})
+    failing.detect()
+    outcome = failing.build()
+    assert outcome.status == 51
+    assert outcome.output.endswith("error: `sh -c 'exit ${STATUS:-0}'` failed (exit status 9)\n")
