@@ -218,6 +218,7 @@ def _hand(options: _Options, argv: list[str]) -> None:
     os.set_inheritable(namespace, True)
     own = argv.index("--")
     argv = [str(namespace) if word == "@" else word for word in argv[:own]] + argv[own:]
+    syscalls.restore_signals()
     os.execve(argv[0], argv, {})  # python has put a locale into the empty environment
 
 
@@ -232,6 +233,7 @@ def _enter(options: _Options, argv: list[str]) -> None:
         os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+    syscalls.restore_signals()
     os.execv(argv[0], argv)
 
 

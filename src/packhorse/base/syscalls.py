@@ -117,6 +117,12 @@ def be_dumpable() -> None:
     _checked(_libc.prctl(_PR_SET_DUMPABLE, *arguments))
 
 
+def restore_signals() -> None:
+    """Undoes for the program to come what python ignores for itself: SIGPIPE and SIGXFSZ."""
+    for number in (13, 25):
+        _libc.signal(number, None)
+
+
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
     """Mounts, or changes a mount, as mount(2) does."""
     _checked(

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from packhorse.base import entrance, syscalls
+from packhorse.base import entrance, proc, syscalls
 from packhorse.errors import HostError
 
 SHIFTED_BASE = 0x7F000000
@@ -238,12 +238,8 @@ class Namespace:
 
 def command(verb: str, options: Sequence[tuple[str, str]]) -> list[str]:
     """The command line that starts `base.entrance`, up to its `--`."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
-        "from packhorse.base.entrance import main; sys.exit(main(sys.argv[1:]))"
-    )
     words = [word for option in options for word in option]
-    return [sys.executable, "-I", "-S", "-c", code, verb, *words]
+    return [*proc.python("packhorse.base.entrance"), verb, *words]
 
 
 def map_options(idmap: IdMap) -> list[tuple[str, str]]:

@@ -1,0 +1,138 @@
+"""A step as bubblewrap's options, without any descriptor; called by `bubblewrap`. Nothing is opened or made.
+
+The same options start the step and stand in the line with which a user repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhorse.base.step import Bind, Mount, Network, Overlay, Step
+from packhorse.errors import SandboxError
+
+MASKED_FILES = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/latency_stats", "/proc/sched_debug")
+"""What tells about the machine or other users' keys; docker hides the same."""
+
+MASKED_DIRECTORIES = ("/proc/acpi", "/proc/asound", "/proc/scsi")
+
+_CAPABILITIES = tuple(
+    f"CAP_{name}"
+    for name in (
+        "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP "
+        "SETUID SYS_CHROOT"
+    ).split()
+)
+"""What docker lets a container's root have, over what belongs to its namespace."""
+
+FIXED = ("/proc", "/dev")
+"""Mount points that every step has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a step's mounts come from and go to, as found out on this machine.
+
+    `place` gives the path at which a target is mounted; `masked` are those of the masked paths that exist.
+    """
+
+    skeleton: Path
+    place: Callable[[str], str]
+    masked: Sequence[str] = ()
+
+
+def options(step: Step, layout: Layout) -> list[str]:
+    """The options from file system to environment; without namespace, filter and command."""
+    return [
+        *("--uid", str(step.uid), "--gid", str(step.gid)),
+        # Root inside (an image extension's RUN) has what docker gives it; anybody else has nothing.
+        *("--cap-drop", "ALL"),
+        *(word for name in _CAPABILITIES if step.uid == 0 for word in ("--cap-add", name)),
+        *_root(step, layout),
+        *_kernel(layout),
+        *(word for mount in step.mounts for word in _mounted(mount, layout.place)),
+        *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+        *(("--unshare-net",) if step.network is not Network.HOST else ()),
+        *("--hostname", step.hostname),
+        # With --unshare-pid, nothing survives the death of bubblewrap or of this process; neither does it
+        # alone.
+        "--die-with-parent",
+        *(() if step.terminal else ("--new-session",)),
+        *(word for name, value in sorted(step.env.items()) for word in ("--setenv", name, value)),
+        *("--chdir", step.cwd),
+        *(("--argv0", step.argv[0]) if step.executable else ()),
+    ]
+
+
+def command(step: Step) -> list[str]:
+    """The words that are executed inside; a held step has a command that it never comes to."""
+    if not step.argv:
+        return ["/"]
+    return [step.executable or step.argv[0], *step.argv[1:]]
+
+
+def sources(step: Step, layout: Layout) -> Iterator[Path]:
+    """Every path of this machine that the options name."""
+    yield layout.skeleton
+    if step.root is not None:
+        yield step.root.tree
+        yield from (path for path in (step.root.upper, step.root.work) if path is not None)
+    for mount in step.mounts:
+        if isinstance(mount, Bind):
+            yield mount.source
+        else:
+            yield from mount.lowers
+            yield from (path for path in (mount.upper, mount.work) if path is not None)
+
+
+def private_sources(step: Step) -> Iterator[Path]:
+    """Sources that a step only reads, and that have to be the step's user's own, or are shut to others."""
+    for mount in step.mounts:
+        if isinstance(mount, Overlay):
+            yield from mount.lowers
+        elif not mount.writable:
+            needed = 0o5 if mount.source.is_dir() else 0o4
+            if mount.source.stat().st_mode & needed != needed:
+                yield mount.source
+
+
+def _root(step: Step, layout: Layout) -> list[str]:
+    if step.root is None:
+        raise SandboxError("a step in a sandbox needs a root file system")
+    below = ["--overlay-src", str(layout.skeleton), "--overlay-src", str(step.root.tree)]
+    if step.root.upper is None or step.root.work is None:
+        return [*below, "--ro-overlay", "/"]
+    return [*below, "--overlay", str(step.root.upper), str(step.root.work), "/"]
+
+
+def _kernel(layout: Layout) -> Iterator[str]:
+    yield from ("--proc", "/proc")
+    for path in layout.masked:
+        if path in MASKED_FILES:
+            yield from ("--ro-bind", "/dev/null", path)
+        else:
+            yield from ("--tmpfs", path, "--remount-ro", path)
+    # Bubblewrap's /dev belongs to the step's user; only /dev/shm is to be written, as in a container.
+    yield from ("--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
+
+
+def _mounted(mount: Mount, place: Callable[[str], str]) -> Iterator[str]:
+    target = place(mount.target)
+    if isinstance(mount, Bind):
+        yield from ("--bind" if mount.writable else "--ro-bind", str(mount.source), target)
+        return
+    writable = mount.upper is not None and mount.work is not None
+    if not mount.lowers and not writable:
+        raise SandboxError(f"nothing is to be mounted at {mount.target}")
+    if len(mount.lowers) + writable < 2:
+        # An overlay has at least two layers; of one alone it is the same as a bind.
+        source = mount.upper if writable else mount.lowers[0]
+        yield from ("--bind" if writable else "--ro-bind", str(source), target)
+        return
+    for lower in mount.lowers:
+        yield from ("--overlay-src", str(lower))
+    if writable:
+        yield from ("--overlay", str(mount.upper), str(mount.work), target)
+    else:
+        yield from ("--ro-overlay", target)

@@ -1,0 +1,138 @@
+"""The networks a step can have, and `pasta`, which gives it one of its own; for `bubblewrap` and `platform`.
+
+With the host's network a step reaches what listens on the host's loopback (databases, agents). With its own
+it has the host's routes and name service through pasta, and nothing else. Choosing is `platform`'s; saying
+so, `cli`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhorse.base import proc
+from packhorse.base.step import Network, Port, Step
+from packhorse.errors import InputError, SandboxError
+
+NAME_SERVER = "169.254.1.1"
+"""Where name service is in a network of its own: pasta hands what is sent there to the host's resolver."""
+
+_WITHOUT = "Use --network host, or none."
+_TUN = Path("/dev/net/tun")
+
+
+def available() -> tuple[Network, str]:
+    """The best network on this machine, and why it is not an own one (empty when it is)."""
+    if shutil.which("pasta") is None:
+        return Network.HOST, "pasta is not installed (package passt)"
+    try:
+        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return Network.HOST, f"{_TUN} cannot be used: {error.strerror}"
+    return Network.OWN, ""
+
+
+def check_ports(step: Step) -> None:
+    """Raises InputError when the step's ports cannot be published on its network."""
+    if not step.ports or step.network is Network.OWN:
+        return
+    if step.network is Network.NONE:
+        raise InputError("a step without a network publishes no ports", fix="Leave out -p or --network none.")
+    moved = [port for port in step.ports if port.host_port != port.port or port.address]
+    if moved:
+        raise InputError(
+            "ports cannot be moved on the host's network",
+            issues=[f"{port.address or '*'}:{port.host_port} is not {port.port} inside" for port in moved],
+            fix="Use the same number outside and inside, or install pasta (package passt).",
+        )
+
+
+def name_service(resolv_conf: str) -> str:
+    """The resolv.conf for a network of its own: the host's search list and options, and pasta's server."""
+    kept = [
+        line for line in resolv_conf.splitlines() if line.split()[:1] in (["search"], ["options"], ["domain"])
+    ]
+    return "\n".join([f"nameserver {NAME_SERVER}", *kept]) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The descriptors that pasta is given: the step's namespaces, and one to write to when it is ready.
+
+    The namespaces are given as descriptors since pasta has too few privileges left to open those of a
+    process.
+    """
+
+    user: int
+    network: int
+    ready: int
+
+
+def arguments(ends: Ends, *, ports: Sequence[Port], loopback: Sequence[int]) -> list[str]:
+    """The options of pasta; `loopback` are ports of the host's loopback that the step finds at its own."""
+    tcp = [_forward(port) for port in ports if port.protocol == "tcp"]
+    udp = [_forward(port) for port in ports if port.protocol == "udp"]
+    line = ["--foreground", "--quiet", "--config-net", "--no-map-gw", "--dns-forward", NAME_SERVER]
+    if os.geteuid() == 0:
+        line += ["--runas", "0"]  # else it becomes nobody, who may enter no namespace
+    for option, values in (("-t", tcp), ("-u", udp), ("-T", [str(port) for port in loopback]), ("-U", [])):
+        for value in values or ["none"]:
+            line += [option, value]
+    for option, descriptor in (("--userns", ends.user), ("--netns", ends.network), ("--pid", ends.ready)):
+        line += [option, f"/proc/self/fd/{descriptor}"]
+    return [*line, "--no-netns-quit"]
+
+
+def _forward(port: Port) -> str:
+    address = f"{port.address}/" if port.address else ""
+    return f"{address}{port.host_port}:{port.port}"
+
+
+class Pasta:
+    """A running pasta, which ends with `close`, and with this process however that ends.
+
+    SandboxError when the network cannot be made.
+    """
+
+    def __init__(self, pid: int, *, ports: Sequence[Port], loopback: Sequence[int]) -> None:
+        program = shutil.which("pasta")
+        if program is None:
+            raise SandboxError("a network of its own cannot be made", why=available()[1], fix=_WITHOUT)
+        told, ready = os.pipe()
+        user, net = (
+            os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "net")
+        )
+        ends = Ends(user, net, ready)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `close`
+        try:
+            self._process = subprocess.Popen(
+                [
+                    *(*proc.python("packhorse.sandbox.leash"), program),
+                    *arguments(ends, ports=ports, loopback=loopback),
+                ],
+                pass_fds=(user, net, ready),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._said,
+                env={},
+            )
+        finally:
+            for descriptor in (user, net, ready):
+                os.close(descriptor)
+        with open(told, "rb") as pipe:  # noqa: PTH123 -- a descriptor
+            if not pipe.readline():
+                raise SandboxError("a network of its own cannot be made", why=self.close(), fix=_WITHOUT)
+
+    def close(self) -> str:
+        """Ends pasta; returns what it has printed."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+        with self._said:
+            self._said.seek(0)
+            return self._said.read().decode(errors="replace").strip()

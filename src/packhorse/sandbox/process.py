@@ -1,0 +1,182 @@
+"""Bubblewrap as a process that is held, let go and ended; called by `bubblewrap` and `room`.
+
+How it is held (*tried*, bubblewrap 0.11): `--block-fd` is a pipe that has its byte already. Bubblewrap takes
+it and closes the pipe when all mounts are made and its privileges are gone, and that is how this process
+learns of it. It then reads its system call filter from `--seccomp`, another pipe, and so waits until
+`release` writes the filter. Should this process die meanwhile, the pipe ends, the kernel refuses an empty
+filter, and nothing runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+
+from packhorse.base import proc
+from packhorse.errors import SandboxError
+
+
+class Held:
+    """A started bubblewrap; its step's first process, `pid`, has its mounts and waits.
+
+    `words` start it; `userns` is the descriptor of its namespace, or what stands for that in `words`.
+    `output` is where the step's stdout and stderr come from, unless it `inherits` them.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        *,
+        userns: int | str,
+        options: Sequence[str],
+        command: Sequence[str],
+        inherits: bool,
+        terminal: bool,
+    ) -> None:
+        self._own = ExitStack()
+        self._inherits = inherits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = self.pid = -1
+        try:
+            block = self._start(words, userns, options, command, group=None if terminal else 0)
+            self._wait_for_mounts(block)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(
+        self,
+        words: Sequence[str],
+        userns: int | str,
+        options: Sequence[str],
+        command: Sequence[str],
+        *,
+        group: int | None,
+    ) -> int:
+        """Starts bubblewrap; returns our end of the pipe that is closed when the mounts are made."""
+        with ExitStack() as theirs:
+            block, blocked = self._pipe(theirs, read_by_us=False)
+            self._filter, held = self._pipe(theirs, read_by_us=False)
+            self._status, written = self._pipe(theirs, read_by_us=True)
+            self.output, printed = self._pipe(theirs, read_by_us=True)
+            given = theirs.enter_context(_memory(options))
+            block.write(b"\0")
+            # `--sync-fd` makes bubblewrap close the namespace's descriptor, which the step would inherit.
+            line = [*words, "--userns", str(userns), "--sync-fd", str(userns), "--args", str(given)]
+            line += ["--block-fd", str(blocked), "--seccomp", str(held), "--json-status-fd", str(written)]
+            self._process = subprocess.Popen(
+                [*line, "--", *command],
+                pass_fds=(blocked, held, written, given, *([userns] if isinstance(userns, int) else [])),
+                stdin=None if self._inherits else subprocess.DEVNULL,
+                stdout=None if self._inherits else printed,
+                stderr=None if self._inherits else printed,
+                # Ctrl-C would end bubblewrap, and with it the step, before anybody is asked.
+                process_group=group,
+                cwd="/",
+                # Nothing of this process's environment: bubblewrap is pid 1 inside, and can be read there.
+                env={},
+                umask=0o022,
+                extra_groups=[] if os.geteuid() == 0 else None,
+            )
+        return block.fileno()
+
+    def _wait_for_mounts(self, block: int) -> None:
+        pid = -1
+        with suppress(ValueError, KeyError):
+            pid = int(json.loads(self._status.readline())["child-pid"])
+        ready = select.poll()
+        ready.register(block, 0)  # POLLERR, when nobody can read any more
+        ready.poll()
+        (unread,) = struct.unpack("i", fcntl.ioctl(block, termios.FIONREAD, b"\0" * 4))
+        if pid < 0 or unread:
+            raise SandboxError("the sandbox cannot be made", why=self._words())
+        self._pidfd = os.pidfd_open(pid)
+        self._own.callback(os.close, self._pidfd)
+        self.pid = pid
+
+    def _words(self) -> str:
+        """What bubblewrap says of its failure, on which it ends."""
+        if self._inherits:
+            return "bubblewrap's message is above"
+        said: list[bytes] = []
+        proc.relay(self.output.fileno(), said.append)
+        return b"".join(said).decode(errors="replace").strip()
+
+    def open_root(self) -> int:
+        """A descriptor of the step's root directory; it stays readable when the processes are gone.
+
+        The mount namespace is held as well, without which the mounts below the root would go with the
+        processes.
+        """
+        mounts = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._own.callback(os.close, mounts)
+        return os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def release(self, program: bytes) -> None:
+        """Lets the step begin, under the system call filter `program`."""
+        self._filter.write(program)
+        self._filter.close()
+
+    def wait(self) -> tuple[int, bool]:
+        """The exit status, and whether it is that of the step's command (else of a failure to start it)."""
+        assert self._process is not None
+        status = proc.status_of(self._process.wait())
+        documents = [line for line in self._status.read().splitlines() if b"exit-code" in line]
+        return status, bool(documents)
+
+    def payload(self) -> int | None:
+        """The pid of the step's command, or None when it has not begun or is gone."""
+        try:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            for child in children:
+                status = Path(f"/proc/{child}/status").read_text()
+                (numbers,) = (line for line in status.splitlines() if line.startswith("NSpid:"))
+                # The first process is bubblewrap's, which waits for orphans; the second is the command.
+                if numbers.split()[-1] == "2":
+                    return int(child)
+        except OSError:
+            pass
+        return None
+
+    def close(self) -> None:
+        """Ends whatever still runs and closes everything."""
+        if self.pid >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        if self._process is not None:
+            if self.pid < 0:
+                self._process.kill()
+            self._process.wait()
+        self._own.close()
+
+    def _pipe(self, theirs: ExitStack, *, read_by_us: bool) -> tuple[FileIO, int]:
+        """A pipe: our end, closed with this, and the end for bubblewrap, closed with `theirs`."""
+        read, write = os.pipe()
+        mine, other = (read, write) if read_by_us else (write, read)
+        theirs.callback(os.close, other)
+        return self._own.enter_context(FileIO(mine, "r" if read_by_us else "w")), other
+
+
+@contextmanager
+def _memory(words: Sequence[str]) -> Iterator[int]:
+    """A descriptor from which bubblewrap reads `words`: its own command line could be read by every user."""
+    if any("\0" in word for word in words):
+        raise SandboxError("a step's environment or paths have a NUL character")
+    descriptor = os.memfd_create("options", os.MFD_CLOEXEC)
+    try:
+        with FileIO(descriptor, "w", closefd=False) as file:
+            file.write(b"".join(os.fsencode(word) + b"\0" for word in words))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,93 @@
+"""An open sandbox: its tree, its one run, and what came of it; a Room of phases, made by `bubblewrap`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from packhorse.base import proc
+from packhorse.base.step import Output, Result, Step
+from packhorse.base.tree import TreeEdit
+from packhorse.errors import CommandNotFound, NotExecutable, SandboxError
+from packhorse.sandbox import executable, seccomp
+from packhorse.sandbox.process import Held
+
+_TAIL = 4096
+"""How many of the last bytes of a step's output are kept, to find bubblewrap's own message in."""
+
+
+class Sandbox:
+    """A Room. `command` makes the line that repeats the step from a shell, which only a failure needs."""
+
+    def __init__(self, step: Step, held: Held, tree: TreeEdit, command: Callable[[], str]) -> None:
+        self._step = step
+        self._held = held
+        self._tree = tree
+        self._command = command
+        self._released = False
+
+    @property
+    def tree(self) -> TreeEdit:
+        """The file tree as the step sees it, before, while and after it runs."""
+        return self._tree
+
+    def run(self, output: Output | None) -> Result:
+        """Lets the step's command go and waits for it; its output is handed on from this thread.
+
+        A step that inherits its stdout gives `output` nothing. Any other has an empty stdin, and without
+        `output` its stdout and stderr go to this process's stdout.
+        """
+        if not self._step.argv or self._released:
+            raise SandboxError("a step without a command, or one that has run, cannot be run")
+        name = self._step.executable or self._step.argv[0]
+        executable.check(self._tree, name, cwd=self._step.cwd, env=self._step.env)
+        began = time.monotonic()
+        self._released = True
+        self._held.release(seccomp.program())
+        tail = b""
+        if not (self._step.inherits or self._step.terminal):
+            tail = self._relay(output or _to_stdout)
+        status, counted = self._held.wait()
+        if not counted and status == 1:
+            raise _not_started(name, tail.decode(errors="replace"))
+        return Result(status, time.monotonic() - began, self._command() if status else "")
+
+    def _relay(self, output: Output) -> bytes:
+        tail = b""
+
+        def take(chunk: bytes) -> None:
+            nonlocal tail
+            tail = (tail + chunk)[-_TAIL:]
+            output(chunk)
+
+        proc.relay(self._held.output.fileno(), take)
+        return tail
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the step's command; ignored when that has not begun or is gone."""
+        pid = self._held.payload() if self._released else None
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.Signals(number))
+
+
+def _to_stdout(chunk: bytes) -> None:
+    while chunk:
+        chunk = chunk[os.write(1, chunk) :]
+
+
+def _not_started(name: str, tail: str) -> SandboxError | CommandNotFound | NotExecutable:
+    """The error for a command that the kernel refused to execute, as bubblewrap's last line tells."""
+    found = re.search(r"^bwrap: (execvp .*: (.*))$", tail, re.MULTILINE)
+    if found is None:
+        return SandboxError(f"{name} could not be started", why=tail.strip())
+    if found[2] == os.strerror(2):
+        return CommandNotFound(
+            f"{name} cannot be started",
+            why="the interpreter or loader that it names does not exist in the image",
+        )
+    return NotExecutable(f"{name} cannot be started", why=found[2])

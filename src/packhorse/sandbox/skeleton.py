@@ -1,0 +1,75 @@
+"""Where mounts go in a root file system that cannot be written; called by `bubblewrap` before every step.
+
+Bubblewrap makes no mount points on a read-only root. So a directory with nothing but mount points lies below
+the root in its overlay: what the root has is seen, and what it lacks is there. What is mounted is
+`arguments`'.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable
+from pathlib import Path
+
+from packhorse.base.rooted import Rooted
+from packhorse.base.tree import Kind
+from packhorse.errors import SandboxError, TreeError
+
+_MOST_LINKS = 40
+
+
+def place(root: Rooted, target: str) -> str:
+    """Where `target` is in the tree `root` with all links resolved; what is missing is taken as written.
+
+    A mount on a link (`/etc/resolv.conf` often is one) would go to where the link leads outside.
+    """
+    done, rest, links = "/", target.split("/"), 0
+    while rest:
+        name = rest.pop(0)
+        if name in ("", "."):
+            continue
+        here = posixpath.normpath(posixpath.join(done, name))
+        try:
+            node = root.stat(here)
+            link = root.readlink(here) if node is not None and node.kind is Kind.LINK else None
+        except TreeError:
+            link = None  # not to be looked at by the invoking user; bubblewrap will say so if it matters
+        if link is None:
+            done = here
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise SandboxError(f"nothing can be mounted at {target}", why="links there lead in a circle")
+        rest = link.split("/") + rest
+        done = "/" if link.startswith("/") else done
+    return done
+
+
+def build(
+    directory: Path, *, directories: Iterable[str], files: Iterable[str], owner: tuple[int, int]
+) -> None:
+    """Makes an empty entry in `directory` for every mount point; `owner` has ids of this machine.
+
+    All are 0755 or 0644, whatever the umask, since the sandbox may have to read them as somebody else.
+    """
+    wanted = {path.strip("/"): True for path in directories} | {path.strip("/"): False for path in files}
+    wanted[""] = True
+    for path in sorted(wanted):
+        parent = directory
+        for name in Path(path).parent.parts:
+            parent = parent / name
+            _ensure(parent, owner, as_directory=True)
+        _ensure(directory / path, owner, as_directory=wanted[path])
+
+
+def _ensure(path: Path, owner: tuple[int, int], *, as_directory: bool) -> None:
+    if path.exists():
+        return
+    if as_directory:
+        path.mkdir()
+    else:
+        path.touch()
+    path.chmod(0o755 if as_directory else 0o644)
+    if os.geteuid() == 0:
+        os.chown(path, *owner)
