@@ -16,6 +16,7 @@ from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.copy import copy, put
 from packhorse.image.docker_archive import DockerArchive
 from packhorse.image.layout import Layout
+from packhorse.image.model import MediaType
 from packhorse.image.oci_archive import OciArchive
 from packhorse.image.place import Place
 from packhorse.image.reference import Reference
@@ -187,6 +188,18 @@ def test_manifest_config_and_blobs_are_kept_byte_for_byte(storage: Storage) -> N
         assert after.blob is not None
         assert after.descriptor == before.descriptor
         assert b"".join(after.blob()) == b"".join(before.blob())
+
+
+@places_with_manifests
+def test_config_and_blobs_are_kept_even_if_the_manifest_has_to_change(storage: Storage) -> None:
+    image = stored_image(A, media_type=MediaType.DOCKER_MANIFEST)
+    put(image, storage("app:1"))
+    found = storage("app:1").read()
+    assert found.config.raw == image.config.raw
+    assert [layer.descriptor.digest for layer in found.layers if layer.descriptor] == [
+        layer.descriptor.digest for layer in image.layers if layer.descriptor
+    ]
+    assert problems_of_image(found) == []
 
 
 @places_with_manifests

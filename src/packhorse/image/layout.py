@@ -22,13 +22,25 @@ from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.compress import stored_layer, tee, verified
 from packhorse.image.file import OpenFile, draft, faults
-from packhorse.image.model import INDEXES, OCI_LAYERS, REF_NAME, Config, Descriptor, Index, Manifest
+from packhorse.image.model import (
+    INDEXES,
+    OCI_LAYERS,
+    REF_NAME,
+    Config,
+    Descriptor,
+    Index,
+    Manifest,
+    MediaType,
+)
 from packhorse.image.place import Receipt
 from packhorse.image.view import Chunks, Image, Layer, manifest_of
 from packhorse.image.wire import MANIFEST_LIMIT, Node
 
 LAYOUT_FILE, INDEX_FILE = "oci-layout", "index.json"
 LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+OCI_ONLY = (MediaType.OCI_MANIFEST,)
+"""What is written into layouts; skopeo and umoci do not find an image under docker's media types there."""
+
 _DEPTH = 4  # of indexes within indexes; nobody makes more than two
 
 
@@ -140,7 +152,7 @@ class Layout:
         with self._lock:
             if self._known is None:
                 self._prepare()
-        manifest = manifest_of(image)
+        manifest = manifest_of(image, accepts=OCI_ONLY)
         self._write_blob(manifest.config, lambda: iter([image.config.raw]))
         self._write_blob(manifest.descriptor, lambda: iter([manifest.raw]))
         with self._locked():

@@ -155,6 +155,11 @@ class Manifest:
         )
 
     @property
+    def blobs(self) -> list[Digest]:
+        """What the manifest needs: the config, then the layers in their order."""
+        return [self.config.digest, *(layer.digest for layer in self.layers)]
+
+    @property
     def digest(self) -> Digest:
         """The digest of the raw bytes, by which a registry knows this manifest."""
         return Digest.of(self.raw)

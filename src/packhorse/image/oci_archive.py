@@ -14,7 +14,15 @@ from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.compress import tee, verified
 from packhorse.image.file import OpenFile, draft
-from packhorse.image.layout import INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, blob_name, index_entry, read_image
+from packhorse.image.layout import (
+    INDEX_FILE,
+    LAYOUT_FILE,
+    LAYOUT_VERSION,
+    OCI_ONLY,
+    blob_name,
+    index_entry,
+    read_image,
+)
 from packhorse.image.model import Descriptor, Index
 from packhorse.image.place import Receipt
 from packhorse.image.ustar import TarIndex, TarWriter
@@ -43,7 +51,7 @@ class OciArchive:
 
     def commit(self, image: Image) -> Receipt:
         """Writes the archive, index first and then every blob once, the layers in their order."""
-        manifest = manifest_of(image)
+        manifest = manifest_of(image, accepts=OCI_ONLY)
         index = Index.of([index_entry(image, manifest, self._ref)])
         blobs = [(manifest.descriptor, iter([manifest.raw])), (manifest.config, iter([image.config.raw]))]
         blobs += [

@@ -6,12 +6,12 @@ does I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
-from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest, MediaType
+from packhorse.image.model import MANIFESTS, OCI_LAYERS, Config, Descriptor, Manifest, MediaType
 
 Chunks = Callable[[], Iterator[bytes]]
 """Starts a fresh pass over some bytes, in chunks of at most 1 MiB; may be called again."""
@@ -58,11 +58,12 @@ def layer_ids(image: Image) -> tuple[Digest, ...]:
     return image.config.diff_ids
 
 
-def manifest_of(image: Image) -> Manifest:
+def manifest_of(image: Image, *, accepts: Collection[str] = MANIFESTS) -> Manifest:
     """The image's own manifest, byte for byte, where it still says what the image is; else a new OCI one.
 
-    All layers must have descriptors. Raises FormatError when one has not, or is no layer that an image
-    can have, or when the config names other layers.
+    `accepts` are the media types of manifests that the destination takes; a manifest of another is made
+    anew as well, over the same config and blobs. All layers must have descriptors. Raises FormatError
+    when one has not, or is no layer that an image can have, or when the config names other layers.
     """
     own, raw = image.manifest, image.config.raw
     stored = []
@@ -71,8 +72,8 @@ def manifest_of(image: Image) -> Manifest:
             why = f"it is {layer.descriptor.media_type}" if layer.descriptor else "it is not stored as a blob"
             raise FormatError(f"the layer {diff_id} cannot be in a manifest", why=why)
         stored.append(layer.descriptor)
-    digests = [descriptor.digest for descriptor in stored]
-    if own and own.config.digest == image.id and digests == [descriptor.digest for descriptor in own.layers]:
+    digests = [image.id, *(descriptor.digest for descriptor in stored)]
+    if own and own.media_type in accepts and digests == own.blobs:
         return own
     config = Descriptor(MediaType.OCI_CONFIG, image.id, len(raw))
     layers = [replace(item, media_type=OCI_LAYERS[item.media_type]) for item in stored]
