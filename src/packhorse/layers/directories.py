@@ -1,0 +1,234 @@
+"""③ The directories of a layer being unpacked: entered name by name, never left, their attributes given last.
+
+Called by `layers.unpack` alone. Paths here are relative bytes without `.` and `..`; a resolved one has no
+link in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from packhorse.errors import FormatError, HostError
+from packhorse.layers.untar import Header
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_TARGET = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN = 64  # descriptors kept; a process has 1024 by default
+_STEPS = 1024  # names looked up on one way through links; more is a loop, or meant to cost time
+_IMPLIED = Header(b"", b"5", 0o755, 0, 0, 0, 0, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that a layer may hold: entries, bytes of content, bytes of one name, names in one path."""
+
+    entries: int = 1_000_000
+    bytes: int = 64 << 30
+    name: int = 255
+    depth: int = 128
+
+
+class Directories:
+    """The tree below `target`, of which this object must be the only writer; a context manager."""
+
+    def __init__(self, target: int | Path, *, limits: Limits, owner: bool) -> None:
+        self._root = os.dup(target) if isinstance(target, int) else os.open(target, _TARGET)
+        self._limits = limits
+        self._owner = owner
+        self._headers: dict[bytes, Header | None] = {}  # of every directory there is; None when implied
+        self._open: OrderedDict[bytes, int] = OrderedDict()
+        self._resolved: dict[bytes, bytes] = {b"": b""}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for descriptor in (*self._open.values(), self._root):
+            os.close(descriptor)
+
+    @property
+    def implied(self) -> list[bytes]:
+        """The directories that came to be without an entry of their own."""
+        return [path for path, header in self._headers.items() if header is None]
+
+    def parts(self, name: bytes) -> list[bytes]:
+        """The names in an entry's name, leading slashes and dots dropped.
+
+        Raises FormatError for `..`, and for a name or a depth beyond the limits.
+        """
+        parts = [part for part in name.split(b"/") if part and part != b"."]
+        if b".." in parts:
+            raise FormatError(f"{shown(name)} leads out of its layer", why="a name must not have .. in it")
+        if len(parts) > self._limits.depth or any(len(part) > self._limits.name for part in parts):
+            raise FormatError(
+                f"{shown(name)} is too long",
+                why=f"names have at most {self._limits.name} bytes, paths {self._limits.depth} names",
+            )
+        return parts
+
+    def resolve(self, path: bytes) -> bytes:
+        """The directory that `path` means, links on the way resolved inside the tree; made if missing."""
+        known = self._resolved.get(path)
+        if known is None:
+            above, _, name = path.rpartition(b"/")
+            known = self._resolved[path] = self._walk(self.resolve(above), name)
+        return known
+
+    def descriptor(self, path: bytes) -> int:
+        """The open directory at the resolved `path`: valid until the next call of any method."""
+        if not path:
+            return self._root
+        found = self._open.get(path)
+        if found is None:
+            above, _, name = path.rpartition(b"/")
+            found = self._keep(path, os.open(name, _DIRECTORY, dir_fd=self.descriptor(above)))
+        else:
+            self._open.move_to_end(path)
+        return found
+
+    def make(self, here: bytes, name: bytes, header: Header) -> None:
+        """Makes the directory `name` in `here`, or takes the one there, to get the attributes of `header`."""
+        path = join(here, name)
+        if path not in self._headers:
+            try:
+                self._mkdir(here, name)
+            except FileExistsError:
+                self.clear(here, name)
+                self._mkdir(here, name)
+        self._headers[path] = header
+
+    def adorn(self, header: Header) -> None:
+        """Notes that the top of the tree is to get the attributes of `header`."""
+        self._headers[b""] = header
+
+    def clear(self, here: bytes, name: bytes) -> None:
+        """Removes the entry `name` in `here`, with all below it."""
+        self._resolved = {b"": b""}
+        parent = self.descriptor(here)
+        path = join(here, name)
+        if path in self._headers:
+            self._remove(parent, name, path)
+        else:
+            os.unlink(name, dir_fd=parent)
+
+    def settle(self, descriptor: int, header: Header) -> None:
+        """Gives an open file or directory the attributes of `header`: mode last, chown clears setuid."""
+        if self._owner:
+            with _refusing(header):
+                os.fchown(descriptor, header.uid, header.gid)
+        os.fchmod(descriptor, header.mode)
+        os.utime(descriptor, ns=(header.mtime, header.mtime))
+
+    def settle_link(self, here: bytes, name: bytes, header: Header) -> None:
+        """Gives the link `name` in `here` the attributes of `header`; a link has no mode of its own."""
+        parent = self.descriptor(here)
+        if self._owner:
+            with _refusing(header):
+                os.chown(name, header.uid, header.gid, dir_fd=parent, follow_symlinks=False)
+        os.utime(name, ns=(header.mtime, header.mtime), dir_fd=parent, follow_symlinks=False)
+
+    def finish(self) -> None:
+        """Gives every directory its attributes, after which nothing more can be placed: deepest first."""
+        for path in sorted(self._headers, reverse=True):
+            self.settle(self.descriptor(path), self._headers[path] or _IMPLIED)
+
+    def _walk(self, here: bytes, name: bytes) -> bytes:
+        pending = [name]
+        for _ in range(_STEPS):
+            if not pending:
+                return here
+            name = pending.pop()
+            if name == b"..":
+                here = here.rpartition(b"/")[0]
+            elif name and name != b".":
+                link = self._enter(here, name)
+                if link is None:
+                    here = join(here, name)
+                else:
+                    here = b"" if link.startswith(b"/") else here
+                    pending += reversed(link.split(b"/"))
+        raise FormatError(f"{shown(join(here, name))} is reached through too many links")
+
+    def _enter(self, here: bytes, name: bytes) -> bytes | None:
+        """Opens the directory `name` in `here`, made if missing; its target instead when it is a link."""
+        path = join(here, name)
+        if path in self._open:
+            return None
+        if path not in self._headers:
+            try:
+                return os.readlink(name, dir_fd=self.descriptor(here))
+            except FileNotFoundError:
+                self._mkdir(here, name)
+                self._headers[path] = None
+            except OSError as error:
+                raise FormatError(
+                    f"{shown(path)} is not a directory", why="a later entry of the layer lies below it"
+                ) from error
+        self.descriptor(path)
+        return None
+
+    def _mkdir(self, here: bytes, name: bytes) -> None:
+        if here.count(b"/") + 2 > self._limits.depth:
+            raise FormatError(f"{shown(join(here, name))} lies deeper than {self._limits.depth} directories")
+        if len(self._headers) >= self._limits.entries:
+            raise FormatError(f"the layer has more than {self._limits.entries} directories")
+        os.mkdir(name, 0o700, dir_fd=self.descriptor(here))
+
+    def _remove(self, parent: int, name: bytes, path: bytes) -> None:
+        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            with os.scandir(descriptor) as entries:
+                children = [os.fsencode(entry.name) for entry in entries]
+            for child in children:
+                below = join(path, child)
+                if below in self._headers:
+                    self._remove(descriptor, child, below)
+                else:
+                    os.unlink(child, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        os.rmdir(name, dir_fd=parent)
+        del self._headers[path]
+        if path in self._open:
+            os.close(self._open.pop(path))
+
+    def _keep(self, path: bytes, descriptor: int) -> int:
+        self._open[path] = descriptor
+        if len(self._open) > _OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor
+
+
+@contextmanager
+def _refusing(header: Header) -> Iterator[None]:
+    """Says it when the ids of `header` are not ours to give."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+        raise HostError(
+            f"{shown(header.name)} belongs to {header.uid}:{header.gid}, which this user cannot give it",
+            why="the ids of the user namespace do not reach so far",
+            fix="Give the user more subordinate ids in /etc/subuid and /etc/subgid.",
+        ) from error
+
+
+def join(here: bytes, name: bytes) -> bytes:
+    """The path of `name` in the directory `here`, which is empty for the top."""
+    return here + b"/" + name if here else name
+
+
+def shown(name: bytes) -> str:
+    """A name from an archive as it may be printed: at most 200 bytes."""
+    return name[:200].decode("utf-8", "backslashreplace")
