@@ -60,8 +60,8 @@ class Lease:
     def lock(self, kind: str, digest: Digest) -> AbstractContextManager[None]:
         """Holds the lock for making what `digest` names, against other threads and processes.
 
-        There are 64 locks of a kind for all digests: who holds one must not take another of that kind. Kinds are
-        taken in the order "tree", "layer", "kept".
+        There are 64 locks of a kind for all digests: who holds one must not take another of that kind. Kinds
+        are taken in the order "tree", "layer", "kept".
         """
         return locked(self.store / "locks" / f"{kind}-{int(digest.hex[:2], 16) % 64:02d}")
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Trees:
         """
         if not diff_ids:
             raise StoreError("an image without layers has no root file system")
+        # Of a single layer the tree is the root already: what it hides is not there.
         home = "roots" if len(diff_ids) > 1 else "trees"
         chain_id = chain_ids(diff_ids)[-1]
         path = self._home(home, idmap) / chain_id.hex
@@ -53,14 +55,12 @@ class Trees:
             return path
         with userns.make(idmap) as namespace:
             with ThreadPoolExecutor(_PROCESSES, thread_name_prefix="unpack") as pool:
-                layers = list(
-                    pool.map(lambda diff_id: self._layer(diff_id, namespace), dict.fromkeys(diff_ids))
-                )
+                layers = list(pool.map(partial(self._layer, namespace), dict.fromkeys(diff_ids)))
             if home == "roots":
                 self._made(path, chain_id, lambda new: self._merge(layers, diff_ids, new, namespace))
         return path
 
-    def _layer(self, diff_id: Digest, namespace: Namespace) -> dict[str, Any]:
+    def _layer(self, namespace: Namespace, diff_id: Digest) -> dict[str, Any]:
         """The record of a layer's tree, which is made when missing."""
         path = self._home("trees", namespace.idmap) / diff_id.hex
         return self._made(path, diff_id, lambda new: self._unpack(diff_id, new, namespace))
@@ -104,7 +104,7 @@ class Trees:
         known = self._find(path)
         if known is not None:
             return known
-        with self._lease.lock(digest):
+        with self._lease.lock("tree", digest):
             known = self._find(path)
             if known is not None:
                 return known
@@ -113,8 +113,7 @@ class Trees:
             try:
                 fields = make(new)
                 with faults(path):
-                    fields |= Stamp.of(new).fields()
-                    record.write(_record_of(path), fields, durable=False)
+                    record.write(_record_of(path), {**fields, **Stamp.of(new).fields()}, durable=False)
                     new.rename(path)
             except BaseException:
                 removal.remove(new)
