@@ -273,6 +273,8 @@ int toml_read(struct arena *arena, struct text document, struct toml **root, str
         reader.at += valid;
         return reader_fail(&reader, "this is not UTF-8");
     }
+    if (document.size >= 3 && memcmp(document.data, "\xef\xbb\xbf", 3) == 0)
+        reader.at += 3; /* a byte order mark; the reference passes it over */
     while (reader.at < reader.end) {
         skip_blanks(&reader);
         if (reader_peek(&reader, 0) == '[') {
