@@ -288,7 +288,7 @@ def _what(descriptor: int) -> str:
 def _split(path: str) -> tuple[str, str]:
     """The parent directory of `path` and its last element, which must name an entry."""
     directory, _, name = path.rstrip("/").rpartition("/")
-    if name in ("", ".", ".."):
+    if name in ("", ".", "..") or "\0" in name:
         raise TreeError(f"{path!r} does not name an entry")
     return directory or "/", name
 

@@ -1,0 +1,177 @@
+"""A link that somebody planted never leads out of the tree, whatever is done with it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from packhorse.base.rooted import Rooted
+from packhorse.base.tree import Kind
+from packhorse.errors import TreeError
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory with a secret, beside the tree."""
+    directory = tmp_path / "outside"
+    directory.mkdir()
+    (directory / "secret").write_text("outside")
+    return directory
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Path:
+    directory = tmp_path / "tree"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def tree(inside: Path) -> Iterator[Rooted]:
+    with Rooted.local(inside) as rooted:
+        yield rooted
+
+
+def escapes(inside: Path, outside: Path) -> list[str]:
+    """Plants every kind of link to the secret; returns their paths."""
+    (inside / "absolute").symlink_to(outside / "secret")
+    (inside / "upwards").symlink_to("../../../../../../../../.." + str(outside / "secret"))
+    (inside / "directory").symlink_to(outside)
+    (inside / "root").symlink_to("/proc/self/root" + str(outside))
+    (inside / "working").symlink_to("/proc/self/cwd")
+    (inside / "chain").symlink_to("absolute")
+    return ["/absolute", "/upwards", "/directory/secret", "/root/secret", "/chain", "/working/secret"]
+
+
+def test_no_link_can_be_read_through_to_the_outside(tree: Rooted, inside: Path, outside: Path) -> None:
+    for path in escapes(inside, outside):
+        assert tree.stat(path, follow=True) is None
+        with pytest.raises(TreeError):
+            tree.open(path)
+        with pytest.raises(TreeError):
+            tree.list(path)
+
+
+def test_dots_in_a_path_end_at_the_root(tree: Rooted, inside: Path, outside: Path) -> None:
+    (inside / "here").write_text("inside")
+    with tree.open("/../../here") as file:
+        assert file.read() == b"inside"
+    assert tree.stat(f"/../{outside.name}/secret") is None
+
+
+def test_an_absolute_link_is_resolved_below_the_root(tree: Rooted, inside: Path) -> None:
+    (inside / "etc").mkdir()
+    (inside / "etc" / "shadow").write_text("of the tree")
+    (inside / "link").symlink_to("/etc/shadow")
+    with tree.open("/link") as file:
+        assert file.read() == b"of the tree"
+
+
+def test_a_written_file_takes_the_place_of_a_link(tree: Rooted, inside: Path, outside: Path) -> None:
+    for path in ("/absolute", "/chain"):
+        escapes(inside, outside)
+        tree.write(path, b"new")
+        assert not (inside / path[1:]).is_symlink()
+        for entry in inside.iterdir():
+            entry.unlink()
+    assert (outside / "secret").read_text() == "outside"
+
+
+def test_nothing_is_made_or_removed_through_a_link_to_the_outside(
+    tree: Rooted, inside: Path, outside: Path
+) -> None:
+    escapes(inside, outside)
+    for path in ("/directory/new", "/root/new"):
+        with pytest.raises(TreeError):
+            tree.write(path, b"")
+        with pytest.raises(TreeError):
+            tree.mkdir(path)
+    tree.remove("/directory/secret")
+    tree.remove("/root/secret")
+    with pytest.raises(TreeError):
+        tree.rename("/directory/secret", "/taken")
+    assert [entry.name for entry in outside.iterdir()] == ["secret"]
+    assert not (inside / "taken").exists()
+
+
+def test_a_link_is_removed_and_not_what_it_leads_to(tree: Rooted, inside: Path, outside: Path) -> None:
+    (inside / "below").mkdir()
+    (inside / "below" / "link").symlink_to(outside)
+    tree.remove("/below")
+    assert not (inside / "below").exists()
+    assert (outside / "secret").exists()
+
+
+def test_a_circle_of_links_is_an_error_and_not_a_hang(tree: Rooted, inside: Path) -> None:
+    (inside / "a").symlink_to("b")
+    (inside / "b").symlink_to("a")
+    with pytest.raises(TreeError, match="circle"):
+        tree.open("/a")
+    with pytest.raises(TreeError):
+        tree.mkdir("/a/below")
+    node = tree.stat("/a")
+    assert node is not None and node.kind is Kind.LINK
+
+
+def test_fifos_sockets_and_devices_are_seen_and_never_opened(tree: Rooted, inside: Path) -> None:
+    os.mkfifo(inside / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        before = os.getcwd()
+        os.chdir(inside)
+        listener.bind("socket")
+        os.chdir(before)
+    for name, kind in (("fifo", Kind.FIFO), ("socket", Kind.OTHER)):
+        with pytest.raises(TreeError, match="not a regular file"):
+            tree.open(f"/{name}")
+        node = tree.stat(f"/{name}")
+        assert node is not None and node.kind is kind
+
+
+def test_files_that_the_kernel_makes_up_are_refused() -> None:
+    with Rooted.local("/") as machine:
+        for path in ("/proc/self/environ", "/proc/cpuinfo", "/sys/kernel/uevent_seqnum"):
+            with pytest.raises(TreeError):
+                machine.open(path)
+        with pytest.raises(TreeError):
+            machine.list("/proc/self")
+        with pytest.raises(TreeError, match="not a regular file"):
+            machine.open("/dev/null")
+
+
+def test_a_directory_that_is_swapped_for_a_link_meanwhile_does_not_lead_out(
+    tree: Rooted, inside: Path, outside: Path
+) -> None:
+    (inside / "real").mkdir()
+    (inside / "real" / "secret").write_text("inside")
+    (inside / "fake").symlink_to(outside)
+    (inside / "name").mkdir()
+    (inside / "name" / "secret").write_text("inside")
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            for name in ("fake", "real"):
+                os.rename(inside / "name", inside / "kept")
+                os.rename(inside / name, inside / "name")
+                os.rename(inside / "name", inside / name)
+                os.rename(inside / "kept", inside / "name")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        seen = set()
+        for _ in range(2000):
+            try:
+                with tree.open("/name/secret") as file:
+                    seen.add(file.read())
+            except TreeError:
+                pass
+    finally:
+        stop.set()
+        thread.join()
+    assert seen == {b"inside"}

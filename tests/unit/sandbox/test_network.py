@@ -1,0 +1,55 @@
+"""Networks: what pasta is told, which ports can be had, and which name server a step sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from packhorse.base.step import Network, Port, Step
+from packhorse.errors import InputError
+from packhorse.sandbox import network
+from packhorse.sandbox.network import Ends
+
+ENDS = Ends(user=5, network=6, ready=7)
+
+
+def test_nothing_is_forwarded_unless_it_is_asked_for() -> None:
+    words = " ".join(network.arguments(ENDS, ports=(), loopback=()))
+    assert "-t none -u none -T none -U none" in words
+    assert "--no-map-gw" in words
+
+
+def test_published_ports_and_loopback_ports_are_forwarded() -> None:
+    ports = (Port(8080, 80), Port(53, 5353, "127.0.0.1", "udp"), Port(9000, 9000))
+    words = " ".join(network.arguments(ENDS, ports=ports, loopback=(3128, 4873)))
+    assert "-t 8080:80 -t 9000:9000 -u 127.0.0.1/53:5353 -T 3128 -T 4873 -U none" in words
+
+
+def test_namespaces_are_given_as_descriptors() -> None:
+    words = " ".join(network.arguments(ENDS, ports=(), loopback=()))
+    assert "--userns /proc/self/fd/5 --netns /proc/self/fd/6 --pid /proc/self/fd/7" in words
+
+
+def test_the_name_server_is_pastas_and_the_rest_is_the_hosts() -> None:
+    text = "# made by something\nnameserver 127.0.0.53\nsearch example.org\nnameserver ::1\noptions edns0\n"
+    assert network.name_service(text) == "nameserver 169.254.1.1\nsearch example.org\noptions edns0\n"
+
+
+STEP = Step(argv=("web",), ports=(Port(8080, 80), Port(9000, 9000), Port(70, 70, "127.0.0.1")))
+
+
+def test_a_network_of_its_own_takes_any_port() -> None:
+    network.check_ports(replace(STEP, network=Network.OWN))
+
+
+def test_on_the_hosts_network_ports_cannot_be_moved() -> None:
+    with pytest.raises(InputError) as raised:
+        network.check_ports(replace(STEP, network=Network.HOST))
+    assert raised.value.issues == ("*:8080 is not 80 inside", "127.0.0.1:70 is not 70 inside")
+    network.check_ports(replace(STEP, network=Network.HOST, ports=(Port(9000, 9000),)))
+
+
+def test_without_a_network_there_are_no_ports() -> None:
+    with pytest.raises(InputError, match="no ports"):
+        network.check_ports(replace(STEP, network=Network.NONE))
