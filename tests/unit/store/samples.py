@@ -1,0 +1,54 @@
+"""Images and layers small enough to be written out, for the tests of the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+
+from packhorse.base.digest import Digest
+from packhorse.image.compress import tee
+from packhorse.image.model import Config
+from packhorse.image.view import Image, Layer
+from packhorse.layers import tar
+from packhorse.layers.tree import TarEntry
+
+
+def plain(content: bytes, name: str = "/file") -> Layer:
+    """A layer with one file, of which only the tar is there."""
+    data = b"".join(tar.stream([TarEntry.file(name, len(content), lambda: BytesIO(content))]))
+    return Layer(lambda: iter([data]), Digest.of(data), len(data))
+
+
+def gzipped(content: bytes, name: str = "/file") -> Layer:
+    """A layer as a registry has it: the compressed blob and its descriptor."""
+    layer = plain(content, name)
+    chunks: list[bytes] = []
+    stored = tee(layer, chunks.append)
+    blob = b"".join(chunks)
+    return Layer(layer.tar, layer.diff_id, None, stored.descriptor, lambda: iter([blob]))
+
+
+def unreadable(layer: Layer) -> Layer:
+    """The same layer, whose bytes must not be asked for."""
+
+    def refuse() -> Iterator[bytes]:
+        raise AssertionError("the layer was read though it is known")
+
+    return Layer(refuse, layer.diff_id, layer.size, layer.descriptor, refuse if layer.blob else None)
+
+
+def config(*layers: Layer, command: str = "run") -> Config:
+    """A config with these layers; another `command` makes another image."""
+    document = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": [command]},
+        "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
+    }
+    return Config.parse(json.dumps(document).encode())
+
+
+def image(*layers: Layer, command: str = "run") -> Image:
+    """An image of these layers, without a manifest."""
+    return Image(config(*layers, command=command), layers)

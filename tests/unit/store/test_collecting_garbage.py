@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from packhorse.base.rooted import Rooted
+from packhorse.base.userns import Mode, choose
+from packhorse.errors import NotFoundError
+from packhorse.image.view import Image
+from packhorse.store.gc import Freed
+from packhorse.store.store import Store
+from unit.store import samples
+
+SOURCE = Path(sys.modules["packhorse"].__path__[0]).parent
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def put(path: Path, name: str, image: Image) -> None:
+    with Store.open(path) as store:
+        place = store.place(name)
+        for layer in image.layers:
+            place.begin(layer)
+        place.commit(image)
+
+
+def collect(path: Path) -> Freed:
+    with Store.open(path) as store:
+        return store.gc()
+
+
+def blobs(path: Path) -> int:
+    return len(list((path / "blobs/sha256").iterdir()))
+
+
+def keep(path: Path, *, recorded: bool) -> None:
+    """Builds once, with one layer, and records it for the next build or not."""
+    with Store.open(path) as store, store.scratch() as scratch, Rooted.local(scratch) as view:
+        idmap = choose(1000, 1000, mode=Mode.SINGLE)
+        overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+        upper = overlay.mounts()[0].upper
+        assert upper
+        (upper / "bp/one").mkdir(parents=True)
+        (upper / "bp/one/file").write_bytes(bytes(50_000))
+        layer, _ = overlay.capture(view, "/layers/bp/one")
+        if recorded and layer.diff_id:
+            overlay.commit(b"", {"/layers/bp/one": layer.diff_id})
+
+
+def test_what_a_name_leads_to_stays(path: Path) -> None:
+    put(path, "app", samples.image(samples.plain(b"one"), samples.gzipped(b"two")))
+    put(path, "whole", samples.image(samples.gzipped(b"two")))
+    before = blobs(path)
+    assert collect(path) == Freed()
+    assert blobs(path) == before
+    with Store.open(path) as store:
+        for name in ("app", "whole"):
+            for layer in store.place(name).read().layers:
+                assert b"".join(layer.tar())
+
+
+def test_what_no_name_leads_to_is_removed_and_counted(path: Path) -> None:
+    image = samples.image(samples.plain(bytes(100_000)), samples.gzipped(b"two"))
+    put(path, "app", image)
+    put(path, "other", samples.image(samples.plain(b"three")))
+    with Store.open(path) as store:
+        store.remove("app")
+    freed = collect(path)
+    assert freed.blobs == 3
+    assert freed.bytes > 100_000
+    assert blobs(path) == 2
+    assert len(list((path / "layers").iterdir())) == 1
+    with Store.open(path) as store, pytest.raises(NotFoundError):
+        store.place("app").read()
+
+
+def test_an_image_that_lost_its_name_to_another_is_removed(path: Path) -> None:
+    layer = samples.plain(b"one")
+    put(path, "app", samples.image(layer, command="old"))
+    put(path, "app", samples.image(layer, command="new"))
+    assert collect(path).blobs == 1
+
+
+def test_what_another_open_store_reads_stays_until_it_is_closed(path: Path) -> None:
+    put(path, "app", samples.image(samples.plain(b"one")))
+    with Store.open(path) as reader:
+        image = reader.place("app").read()
+        with Store.open(path) as store:
+            store.remove("app")
+        assert collect(path) == Freed()
+        assert b"".join(image.layers[0].tar())
+    assert collect(path).blobs == 2
+
+
+def test_what_another_open_store_brought_stays_before_it_has_a_name(path: Path) -> None:
+    image = samples.image(samples.plain(b"one"), samples.gzipped(b"two"))
+    with Store.open(path) as builder:
+        place = builder.place("app")
+        for layer in image.layers:
+            place.begin(layer)
+        assert collect(path) == Freed()
+        place.commit(image)
+    assert collect(path) == Freed()
+
+
+def test_the_scratch_of_another_open_store_stays(path: Path) -> None:
+    with Store.open(path) as builder, builder.scratch() as scratch:
+        (scratch / "file").write_text("in use")
+        assert collect(path) == Freed()
+        assert (scratch / "file").read_text() == "in use"
+
+
+def test_a_kept_layer_stays_as_long_as_an_app_may_restore_it(path: Path) -> None:
+    keep(path, recorded=True)
+    assert collect(path) == Freed()
+    with Store.open(path) as store:
+        store.forget("app")
+    freed = collect(path)
+    assert (freed.kept, freed.bytes > 50_000) == (1, True)
+    assert list(path.glob("kept/*/*")) == []
+
+
+def test_a_kept_layer_that_no_build_recorded_is_removed(path: Path) -> None:
+    keep(path, recorded=False)
+    assert collect(path).kept == 1
+
+
+def test_a_killed_process_leaves_a_store_that_works_and_is_cleaned(path: Path) -> None:
+    put(path, "app", samples.image(samples.plain(b"one")))
+    program = f"""
+import sys, time
+sys.path.insert(0, {str(SOURCE)!r})
+from pathlib import Path
+from packhorse.store.store import Store
+store = Store.open(Path({str(path)!r}))
+context = store.scratch()
+scratch = context.__enter__()
+(scratch / "file").write_bytes(bytes(70_000))
+(scratch / "work").mkdir(mode=0)
+def chunks():
+    yield bytes(80_000)
+    print("writing", flush=True)
+    time.sleep(600)
+from packhorse.image.view import Layer
+store.place("half").begin(Layer(chunks))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"writing\n"
+        assert collect(path) == Freed(), "it still runs"
+        process.send_signal(signal.SIGKILL)
+    freed = collect(path)
+    assert (freed.unfinished, freed.blobs) == (1, 0)
+    assert freed.bytes > 150_000 - 4096
+    assert list((path / "scratch").iterdir()) == []
+    assert list((path / "leases").iterdir()) == []
+    with Store.open(path) as store:
+        assert b"".join(store.place("app").read().layers[0].tar())
+
+
+def test_an_interrupted_collection_is_finished_by_the_next(path: Path) -> None:
+    keep(path, recorded=True)
+    [tree] = [entry for entry in path.glob("kept/*/*") if entry.is_dir()]
+    tree.rename(tree.with_name(".4711-deadbeef.00000000"))  # as a killed `gc` leaves it
+    assert collect(path).unfinished == 1
+    assert [entry for entry in path.glob("kept/*/*") if entry.is_dir()] == []
+
+
+def test_a_file_that_never_replaced_another_is_removed_after_a_day(path: Path) -> None:
+    Store.open(path).close()
+    for name, age in (("old", 2 * 86400), ("new", 60)):
+        file = path / "layers" / f".{name}.json.00000000~"
+        file.write_text("{")
+        os.utime(file, (time.time() - age,) * 2)
+    assert collect(path).unfinished == 1
+    assert [file.name for file in (path / "layers").iterdir()] == [".new.json.00000000~"]
