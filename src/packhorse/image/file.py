@@ -18,6 +18,9 @@ from typing import BinaryIO, Self
 from packhorse.errors import FormatError, NotFoundError, StoreError
 from packhorse.image.compress import CHUNK
 
+HIDDEN = ".packhorse-"
+"""How the names of unfinished files begin; a killed process leaves them."""
+
 
 @contextmanager
 def faults(path: Path) -> Iterator[None]:
@@ -53,7 +56,7 @@ def draft(directory: Path) -> Iterator[Draft]:
     Even a killed process leaves no half file under a final name. Raises StoreError for any OSError of
     the block.
     """
-    hidden = directory / f".packhorse-{secrets.token_hex(8)}"
+    hidden = directory / f"{HIDDEN}{secrets.token_hex(8)}"
     with faults(directory):
         try:
             with hidden.open("x+b") as file:

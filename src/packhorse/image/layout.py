@@ -21,7 +21,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.compress import stored_layer, tee, verified
-from packhorse.image.file import OpenFile, draft, faults
+from packhorse.image.file import HIDDEN, OpenFile, draft, faults
 from packhorse.image.model import (
     INDEXES,
     OCI_LAYERS,
@@ -165,11 +165,10 @@ class Layout:
         with faults(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
-                if any(self._path.iterdir()):
+                if not all(found.name.startswith(HIDDEN) for found in self._path.iterdir()):
                     raise InputError(
-                        f"{self._path} is no OCI layout", why="it has other files, and no oci-layout"
+                        f"{self._path} is no OCI layout", why=f"it has files, and no {LAYOUT_FILE}"
                     )
-                (self._path / "blobs/sha256").mkdir(parents=True)
                 self._write(marker, LAYOUT_VERSION)
             (self._path / "blobs/sha256").mkdir(parents=True, exist_ok=True)
 
