@@ -6,6 +6,8 @@ runs under any lifecycle with Buildpack API 0.12.
 
 from __future__ import annotations
 
+import shlex
+
 from packhorse import sdk
 
 from . import modules, runtime, start
@@ -43,7 +45,9 @@ def build(context: sdk.BuildContext) -> sdk.BuildResult:
     processes: tuple[sdk.Process, ...] = ()
     if found:
         processes = (sdk.Process("web", found.command, default=True),)
-        context.log.detail(f"web: {' '.join(found.command)} ({found.source})")
+        context.log.detail(f"web: {shlex.join(found.command)} ({found.source})")
+        if not found.gets_signals:
+            context.log.warning("the start script keeps a shell, which does not pass SIGTERM on to Node.js")
     return sdk.BuildResult(sdk.Launch(processes, slices=slices))
 
 

@@ -18,7 +18,8 @@ _ENTRIES = ("server.js", "app.js", "index.js", "server.mjs", "app.mjs", "index.m
 # Anything a shell would act upon outside of quotes, and an assignment before the command.
 _NEEDS_SHELL = re.compile(r"[$`|&;<>()*?\[\]{}~#\n\\]|^\s*\w+=")
 # What cannot be the operand of `exec`: a list, a pipe, a group, a loop.
-_NOT_ONE_COMMAND = re.compile(r"[|&;()\n{}]|^\s*(?:if|for|while|until|case|exec)\b")
+_NOT_ONE_COMMAND = re.compile(r"[|&;()\n{}]|^\s*(?:if|for|while|until|case)\b")
+_ASSIGNMENTS = re.compile(r"""(?:\w+=(?:"[^"]*"|'[^']*'|[^\s"'])*\s+)*""")
 _NPM_RUN = re.compile(r"^\s*npm\s+(?:run|run-script)\s+(?:--silent\s+|-s\s+)?([\w:.-]+)\s*$")
 _NPM = re.compile(r"(?:^|[\s;&|(])(?:npm|npx)\s")
 _DEPTH = 10
@@ -26,10 +27,11 @@ _DEPTH = 10
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A command and its source in words."""
+    """A command and its source in words; `gets_signals` is false when a shell stays between."""
 
     command: tuple[str, ...]
     source: str
+    gets_signals: bool = True
 
 
 def find(project: Project, *, generated: bool) -> Start | None:
@@ -40,8 +42,8 @@ def find(project: Project, *, generated: bool) -> Start | None:
     needs npm.
     """
     if "start" in project.scripts:
-        return Start(_command(project), "package.json scripts.start")
-    if project.main and (generated or (project.directory / project.main).is_file()):
+        return _script(project)
+    if project.main and (generated or _resolves(project)):
         return Start(("node", project.main), "package.json main")
     for entry in _ENTRIES:
         if (project.directory / entry).is_file():
@@ -56,7 +58,14 @@ def find(project: Project, *, generated: bool) -> Start | None:
     )
 
 
-def _command(project: Project) -> tuple[str, ...]:
+def _resolves(project: Project) -> bool:
+    """Whether Node.js would find `main`, which may leave out `.js` or name a folder with an index.js."""
+    candidates = (project.main, f"{project.main}.js", f"{project.main}/index.js")
+    return any((project.directory / candidate).is_file() for candidate in candidates)
+
+
+def _script(project: Project) -> Start:
+    source = "package.json scripts.start"
     script = _expanded(project, "start")
     before = project.scripts.get("prestart", "")
     if _NPM.search(f"{before} ; {script} "):
@@ -65,11 +74,13 @@ def _command(project: Project) -> tuple[str, ...]:
             why=f"prestart: {before}\nstart: {script}" if before else f"start: {script}",
             fix="name the command itself, as in `node server.js`; modules' commands are on PATH",
         )
+    if not before and not _NEEDS_SHELL.search(script):
+        return Start(tuple(_words(script.removeprefix("exec "))), source)
+    last = _with_exec(script)
+    line = last or script
     if before:
-        return ("sh", "-c", f"{{ {before}\n}} && {_as_last(script)}")
-    if _NEEDS_SHELL.search(script):
-        return ("sh", "-c", _as_last(script))
-    return tuple(_words(script))
+        line = f"{{ {before}\n}} && {line}"
+    return Start(("sh", "-c", line), source, gets_signals=last is not None)
 
 
 def _expanded(project: Project, name: str) -> str:
@@ -83,9 +94,25 @@ def _expanded(project: Project, name: str) -> str:
     return script
 
 
-def _as_last(script: str) -> str:
-    """`script` for the end of a `sh -c`: a single command takes the shell's place, to get its signals."""
-    return script if _NOT_ONE_COMMAND.search(script) else f"exec {script}"
+def _with_exec(script: str) -> str | None:
+    """`script` with its last command taking the shell's place, to get its signals.
+
+    Understands single commands joined by `&&`, with assignments before them; None for anything else.
+    """
+    commands = [command.strip() for command in script.split("&&")]
+    if any(_NOT_ONE_COMMAND.search(command) or not _is_closed(command) for command in commands):
+        return None
+    match = _ASSIGNMENTS.match(commands[-1])
+    assert match is not None  # it matches nothing, too
+    command = commands[-1][match.end() :].removeprefix("exec ")
+    return " && ".join([*commands[:-1], f"{match[0]}exec {command}"])
+
+
+def _is_closed(command: str) -> bool:
+    try:
+        return bool(shlex.split(command))
+    except ValueError:
+        return False
 
 
 def _words(script: str) -> list[str]:

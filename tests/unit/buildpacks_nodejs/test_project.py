@@ -1,0 +1,106 @@
+"""What package.json and its neighbours say, and how a broken one is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nodejs.project import Project
+
+from packhorse.errors import InputError
+
+
+def project(directory: Path, manifest: dict[str, Any], **files: str) -> Project:
+    (directory / "package.json").write_text(json.dumps(manifest))
+    for name, content in files.items():
+        (directory / name).write_text(content)
+    return Project.read(directory)
+
+
+def test_a_syntax_error_is_told_with_line_column_and_the_line(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('{\n  "name": "x",\n  "version": oops\n}\n')
+    with pytest.raises(InputError, match=r"package\.json is not valid JSON") as caught:
+        Project.read(tmp_path)
+    assert caught.value.why == 'line 3, column 14: Expecting value\n  "version": oops'
+
+
+def test_all_fields_of_a_wrong_type_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        project(tmp_path, {"name": 1, "scripts": {"start": ["node"]}, "dependencies": []})
+    assert caught.value.issues == (
+        "name must be text",
+        "scripts.start must be text",
+        "dependencies must be an object",
+    )
+
+
+def test_a_manifest_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text("[]")
+    with pytest.raises(InputError) as caught:
+        Project.read(tmp_path)
+    assert caught.value.issues == ("it must be an object",)
+
+
+def test_a_byte_order_mark_is_accepted_as_npm_accepts_it(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('\ufeff{"name": "x"}')
+    assert Project.read(tmp_path).name == "x"
+
+
+def test_an_application_without_package_json_is_empty(tmp_path: Path) -> None:
+    read = Project.read(tmp_path)
+    assert (read.name, read.lock, read.has_dependencies, read.inside_reason) == ("", "", False, "")
+
+
+def test_a_shrinkwrap_wins_over_a_lock_as_in_npm(tmp_path: Path) -> None:
+    files = {"package-lock.json": "{}", "npm-shrinkwrap.json": "{}"}
+    assert project(tmp_path, {}, **files).lock == "npm-shrinkwrap.json"
+
+
+@pytest.mark.parametrize(
+    ("inside", "vendored"),
+    [("express/package.json", True), (".cache/x", False), (".package-lock.json", False)],
+)
+def test_modules_are_vendored_when_there_is_more_than_leftovers(
+    tmp_path: Path, inside: str, vendored: bool
+) -> None:
+    path = tmp_path / "node_modules" / inside
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert Project.read(tmp_path).vendored is vendored
+
+
+@pytest.mark.parametrize(
+    ("manifest", "reason"),
+    [
+        ({"dependencies": {"express": "^4"}}, ""),
+        ({"workspaces": ["packages/*"]}, "package.json has workspaces"),
+        ({"dependencies": {"mine": "file:../mine"}}, "mine comes from the application's own files"),
+        ({"devDependencies": {"mine": "./mine"}}, "mine comes from the application's own files"),
+        ({"dependencies": {"next": "15"}}, "package.json has next"),
+        ({"scripts": {"postinstall": "patch-package"}}, "package.json has a script postinstall"),
+    ],
+)
+def test_what_needs_a_real_node_modules_directory_is_named(
+    tmp_path: Path, manifest: dict[str, Any], reason: str
+) -> None:
+    found = project(tmp_path, manifest).inside_reason
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
+
+
+def test_only_what_concerns_dependencies_is_in_their_digest(tmp_path: Path) -> None:
+    base: dict[str, Any] = {"dependencies": {"ms": "2"}}
+    digest = project(tmp_path, base).dependencies_digest
+    assert (
+        project(tmp_path, {**base, "version": "2.0.0", "scripts": {"start": "x"}}).dependencies_digest
+        == digest
+    )
+    assert project(tmp_path, {**base, "overrides": {"ms": "1"}}).dependencies_digest != digest
+
+
+def test_credentials_in_npmrc_are_not_in_its_digest(tmp_path: Path) -> None:
+    registry = "registry=https://registry.example/\n"
+    token = "//registry.example/:_authToken=${NPM_TOKEN}\n"
+    digest = project(tmp_path, {}, **{".npmrc": registry}).npmrc_digest
+    assert project(tmp_path, {}, **{".npmrc": registry + token}).npmrc_digest == digest
+    assert project(tmp_path, {}, **{".npmrc": registry + "omit=optional\n"}).npmrc_digest != digest

@@ -1,0 +1,39 @@
+"""What differs from machine to machine is removed from node_modules, and nothing that a program loads."""
+
+from pathlib import Path
+
+from nodejs import residue
+
+
+def test_records_caches_and_makefiles_go_and_compiled_modules_stay(tmp_path: Path) -> None:
+    gone = {
+        ".package-lock.json",
+        ".cache/babel/x",
+        "addon/build/config.gypi",
+        "addon/build/Makefile",
+        "addon/build/addon.target.mk",
+        "addon/build/Release/.deps/x.d",
+        "addon/build/Release/obj.target/x.o",
+    }
+    kept = {
+        "addon/build/Release/addon.node",
+        "site/build/Makefile",
+        "site/build/index.html",
+        "nested/node_modules/x/index.js",
+    }
+    for name in gone | kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    residue.remove(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == kept
+
+
+def test_a_linked_module_is_not_followed(tmp_path: Path) -> None:
+    own = tmp_path / "packages/a/build"
+    own.mkdir(parents=True)
+    (own / "config.gypi").touch()
+    modules = tmp_path / "node_modules"
+    modules.mkdir()
+    (modules / "a").symlink_to("../packages/a")
+    residue.remove(modules)
+    assert (own / "config.gypi").exists()
