@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO
 
 from packhorse.base.digest import Digest
@@ -55,15 +56,16 @@ def make_root(
     sources: Sequence[Source],
     env: Mapping[str, str],
     progress: Callable[[str], None],
+    cancelled: Event | None = None,
 ) -> RootRecord:
     """Writes the root file system of the build or run image of `suite` as an uncompressed tar to `target`.
 
     `arch` is dpkg's name of this machine's architecture (`amd64`, `arm64`); `sources` are
     `host_sources(suite)`; `env` is the user's environment, of which PATH, proxies and pip's settings are
-    used; `progress` gets a line for each step, partly from another thread. Two calls may run side by side.
-    Raises HostError if the machine lacks a tool, keys or space, NetworkError if packages cannot be had or are
-    not signed by the distribution, FormatError if what came is not what it should be. `target` appears whole
-    or not at all.
+    used; `progress` gets a line for each step, partly from another thread. Two calls may run side by side;
+    setting `cancelled` ends one early, with a HostError. Raises HostError if the machine lacks a tool, keys
+    or space, NetworkError if packages cannot be had or are not signed by the distribution, FormatError if
+    what came is not what it should be. `target` appears whole or not at all.
     """
     mode = host_mode(env.get("PATH", os.defpath))
     if not Path(suite.keyring).is_file():
@@ -84,7 +86,11 @@ def make_root(
             wanted_packages(kind), suite=suite, arch=arch, mode=mode, apt_conf=apt_conf
         )
         with running(
-            command, sources=sources_list, env=env, progress=lambda step: progress(f"{kind} image: {step}")
+            command,
+            sources=sources_list,
+            env=env,
+            progress=lambda step: progress(f"{kind} image: {step}"),
+            cancelled=cancelled or Event(),
         ) as run:
             try:
                 written = write_root(run.output, file, extra)
@@ -117,17 +123,18 @@ def _own_directory() -> Iterator[Path]:
 @contextmanager
 def _appearing(target: Path) -> Iterator[BinaryIO]:
     """A file that becomes `target` when all went well and otherwise leaves no trace."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with partial.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
+        descriptor, partial = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+            Path(partial).replace(target)
+        finally:
+            Path(partial).unlink(missing_ok=True)
     except OSError as error:
-        raise _cannot_write(target, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise _cannot_write(Path(error.filename or target), error) from error
 
 
 def _cannot_write(path: Path, error: OSError) -> HostError:

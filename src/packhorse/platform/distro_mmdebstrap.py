@@ -7,18 +7,18 @@ is here; what is taken out of the finished root again is in `distro_files`.
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import BinaryIO, Literal, cast
 
+from packhorse.base import userns
 from packhorse.errors import HostError, NetworkError, PackhorseError
 from packhorse.platform.distro_files import MTIME
 from packhorse.platform.distro_sources import Suite
@@ -28,7 +28,8 @@ Mode = Literal["root", "unshare", "fakechroot"]
 # Not TMPDIR and not below the user's home: in unshare mode the subordinate ids must reach it, and it holds 1
 # GB.
 SCRATCH = Path("/var/tmp")
-_SECONDS_TO_STOP = 30
+_SECONDS_TO_CLEAN_UP = 30
+_SECONDS_BETWEEN_LOOKS = 0.1
 _PASSED_ENVIRONMENT = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 # How the host reaches its mirrors. Not what it would trust without a signature, nor which indexes it wants.
 _HOST_SETTING = re.compile(
@@ -49,22 +50,17 @@ _SETUP = (
 )
 _CUSTOMIZE = 'rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*'
 _OTHER_BUILDER = "or name a builder with --builder"
+_LINES_SHOWN = 8
+_WRONG_KEY = "check that the mirrors below /etc/apt are the distribution's and its keyring package up to date"
 _FAILURES = (
-    (
-        "No space left on device|Disk quota exceeded",
-        HostError,
-        f"make room in {SCRATCH}",
-    ),
-    (
-        "NO_PUBKEY|BADSIG|EXPKEYSIG|not signed|couldn't be verified|invalid signature",
-        NetworkError,
-        "check that the mirrors below /etc/apt are the distribution's and its keyring package up to date",
-    ),
+    ("No space left on device|Disk quota exceeded", HostError, f"make room in {SCRATCH}"),
+    ("NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG|signatures (couldn't|were invalid)", NetworkError, _WRONG_KEY),
     (
         "Failed to fetch|Could not (resolve|connect)|Connection (failed|timed out|refused)|Temporary failure",
         NetworkError,
         "see that `apt-get update` works: the same mirrors and proxies are used",
     ),
+    ("is not signed", NetworkError, _WRONG_KEY),
 )
 
 
@@ -109,70 +105,66 @@ def host_apt_settings(env: Mapping[str, str]) -> str:
     return apt_settings(done.stdout)
 
 
-def choose_mode(*, root: bool, subordinate_ids: bool, path: str) -> Mode:
+def choose_mode(*, root: bool, range_of_ids: bool, path: str) -> Mode:
     """How mmdebstrap becomes root inside: truly, in a user namespace, or by pretence; `path` finds the tools.
 
-    Raises HostError that names the packages to install.
+    `range_of_ids` says that the user can map subordinate ids. Raises HostError that names what to install.
     """
-    tools: tuple[str, ...] = ("mmdebstrap",)
-    mode: Mode = "root"
-    if not root and subordinate_ids and shutil.which("newuidmap", path=path):
-        mode = "unshare"
-    elif not root:
-        mode = "fakechroot"
-        tools += ("fakechroot", "fakeroot")
+    mode: Mode = "root" if root else "unshare" if range_of_ids else "fakechroot"
+    tools = ("mmdebstrap", "fakechroot", "fakeroot") if mode == "fakechroot" else ("mmdebstrap",)
     missing = [tool for tool in tools if shutil.which(tool, path=path) is None]
-    if missing:
-        # The tools are named like their packages, and with uidmap there is no need to pretend.
-        install = "mmdebstrap uidmap" if subordinate_ids and not root else " ".join(missing)
+    if missing:  # each is in the package of its name
         raise HostError(
             "the default builder cannot be made yet: a tool is missing",
             why=f"not found on PATH: {', '.join(missing)}",
-            fix=f"sudo apt-get install {install}\n{_OTHER_BUILDER}",
+            fix=f"sudo apt-get install {' '.join(missing)}\n{_OTHER_BUILDER}",
         )
     return mode
 
 
 def host_mode(path: str) -> Mode:
     """As `choose_mode`, for the invoking user."""
-    user = pwd.getpwuid(os.getuid())
-    owners = (f"{user.pw_name}:", f"{user.pw_uid}:")
-    subordinate_ids = all(
-        file.is_file() and any(line.startswith(owners) for line in file.read_text().splitlines())
-        for file in (Path("/etc/subuid"), Path("/etc/subgid"))
+    root = os.geteuid() == 0
+    return choose_mode(
+        root=root, range_of_ids=not root and userns.choose().mode is userns.Mode.RANGE, path=path
     )
-    return choose_mode(root=user.pw_uid == 0, subordinate_ids=subordinate_ids, path=path)
 
 
 class Mmdebstrap:
     """A running mmdebstrap; `output` is the tar it writes."""
 
-    def __init__(self, process: subprocess.Popen[bytes], progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], progress: Callable[[str], None], cancelled: Event
+    ) -> None:
         self.output = cast(BinaryIO, process.stdout)
         self._process = process
+        self._cancelled = cancelled
+        self._stopped = Event()
         self._last_lines: deque[str] = deque(maxlen=40)
         self._listener = Thread(target=self._listen, args=(progress,), daemon=True)
+        self._watcher = Thread(target=self._watch, daemon=True)
         self._listener.start()
+        self._watcher.start()
 
     def finish(self) -> None:
         """Waits for the end; raises what a failure means: HostError or NetworkError."""
         while self.output.read(1 << 16):  # a tar is padded; unread padding would be a broken pipe
             pass
-        status = self._process.wait()
-        self._listener.join()
-        if status != 0:
-            raise failure(status, list(self._last_lines))
+        self._watcher.join()
+        if self._cancelled.is_set():
+            raise HostError(
+                "a root file system of the default builder was not finished",
+                why="it was called off",
+                fix="run it again",
+            )
+        if self._process.returncode != 0:
+            raise failure(self._process.returncode, self._last_lines)
 
     def stop(self) -> None:
         """Ends it if it still runs, giving it time to take its chroot away."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            try:
-                self._process.wait(_SECONDS_TO_STOP)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
         self.output.close()
+        self._stopped.set()
+        self._watcher.join()
 
     def _listen(self, progress: Callable[[str], None]) -> None:
         for raw in cast(BinaryIO, self._process.stderr):
@@ -181,16 +173,50 @@ class Mmdebstrap:
             if line.startswith("I: ") and line.endswith("...") and "tempdir" not in line:
                 progress(line.removeprefix("I: ").removesuffix("..."))
 
+    def _watch(self) -> None:
+        """Sees to it that nothing of the process group outlives its leader, and reaps that last.
+
+        The leader may be a wrapper that dies of the first signal (`fakechroot`) and its children then hold
+        the pipes open for ever; that they are gone shows in the end of their error output.
+        """
+        while not (self._has_ended() or self._cancelled.is_set()):
+            if self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
+                break
+        os.killpg(self._process.pid, signal.SIGTERM)
+        self._listener.join(_SECONDS_TO_CLEAN_UP)
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _has_ended(self) -> bool:
+        """Without reaping it, so that its group's id stays its own."""
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _own_mounts() -> tuple[str, ...]:
+    """What to put before a command so that mounts it makes end with it, where this user may mount at all.
+
+    As root, mmdebstrap mounts in the namespace it finds, and killed it would leave /proc and /sys mounted
+    below its directory, for the next `rm -r` to walk into.
+    """
+    prefix = ("unshare", "--mount")
+    may = subprocess.run((*prefix, "true"), capture_output=True, check=False).returncode == 0
+    return prefix if may else ()
+
 
 @contextmanager
 def running(
-    command: Sequence[str], *, sources: Path, env: Mapping[str, str], progress: Callable[[str], None]
+    command: Sequence[str],
+    *,
+    sources: Path,
+    env: Mapping[str, str],
+    progress: Callable[[str], None],
+    cancelled: Event,
 ) -> Iterator[Mmdebstrap]:
-    """Starts `command` with the file `sources` as its input; it does not outlive the block."""
+    """Starts `command` with `sources` as its input; it ends with the block, or once `cancelled` is set."""
     chosen = {name: value for name, value in env.items() if name in _PASSED_ENVIRONMENT}
     with sources.open("rb") as stdin:
         process = subprocess.Popen(
-            command,
+            (*_own_mounts(), *command),
             env=chosen | {"TMPDIR": str(SCRATCH), "SOURCE_DATE_EPOCH": str(MTIME)},
             cwd="/",
             umask=0o022,
@@ -199,21 +225,22 @@ def running(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-    run = Mmdebstrap(process, progress)
+    run = Mmdebstrap(process, progress, cancelled)
     try:
         yield run
     finally:
         run.stop()
 
 
-def failure(status: int, lines: Sequence[str]) -> PackhorseError:
+def failure(status: int, lines: Iterable[str]) -> PackhorseError:
     """What mmdebstrap's end with `status` (negative: a signal) means, given the last lines it said."""
-    told = [line for line in lines if not line.startswith("I: ")][-12:]
-    text = "\n".join(told)
+    told = [line for line in lines if not line.startswith("I: ")]
     what = "mmdebstrap did not finish the default builder's root file system"
     if status < 0:
         return HostError(what, why=f"it was ended by {signal.Signals(-status).name}", fix="run it again")
+    complaints = [line for line in told if line.startswith(("E: ", "W: ", "dpkg: error"))]
+    why = "\n".join((complaints or told)[-_LINES_SHOWN:]) or f"it ended with status {status}"
     for pattern, kind, fix in _FAILURES:
-        if re.search(pattern, text):
-            return kind(what, why=text, fix=fix)
-    return HostError(what, why=text or f"it ended with status {status}", fix=_OTHER_BUILDER)
+        if re.search(pattern, "\n".join(told)):
+            return kind(what, why=why, fix=fix)
+    return HostError(what, why=why, fix=_OTHER_BUILDER)

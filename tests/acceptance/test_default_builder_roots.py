@@ -1,0 +1,127 @@
+"""The default builder's run root, really made: twice, as on two machines of one release; and called off."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from packhorse.base.target import Target
+from packhorse.errors import HostError
+from packhorse.platform.distro import make_root
+from packhorse.platform.distro_sources import host_sources, host_suite
+
+MARK = "packhorse-trace"
+MAKE = """
+import os, sys
+from pathlib import Path
+from urllib.parse import urlsplit
+from packhorse.base.target import Target
+from packhorse.platform.distro import make_root
+from packhorse.platform.distro_sources import Source, host_sources, host_suite
+
+def respelled(source):
+    parts = urlsplit(source.uri)
+    uri = parts._replace(netloc=parts.netloc.upper(), path=parts.path.rstrip("/") + "/").geturl()
+    return Source(uri, source.suite, source.components)
+
+suite = host_suite(Path("/etc/os-release").read_text())
+sources = host_sources(suite)
+if len(sys.argv) > 2:
+    sources = tuple(map(respelled, sources))
+record = make_root("run", suite=suite, arch=Target.host().arch, target=Path(sys.argv[1]), sources=sources,
+                   env=os.environ, progress=lambda line: print(line, file=sys.stderr))
+print(record.digest, record.packages["libc6"], *(urlsplit(source.uri).netloc for source in sources))
+"""
+# In its own host name and mounts: names, resolver, search domain and apt settings of another machine.
+ELSEWHERE = f"""
+set -e
+hostname {MARK}-host
+for file in hostname resolv.conf hosts; do
+    cp /etc/$file "$1/$file"
+    mount --bind "$1/$file" /etc/$file
+done
+echo {MARK}-host >/etc/hostname
+echo 'search {MARK}.invalid' >>/etc/resolv.conf
+echo '192.0.2.1 {MARK}.invalid' >>/etc/hosts
+cp -r /etc/apt/apt.conf.d "$1/apt.conf.d"
+echo 'Acquire::http::User-Agent "{MARK}-agent";' >"$1/apt.conf.d/99trace"
+mount --bind "$1/apt.conf.d" /etc/apt/apt.conf.d
+umask 077
+shift
+exec "$@"
+"""
+
+
+def make(target: Path, *prefix: str, respelled: bool = False, **variables: str) -> list[str]:
+    """Makes the run root in its own process; returns its digest, libc6's version and the mirrors' names."""
+    command = [*prefix, sys.executable, "-c", MAKE, str(target), *(["respelled"] if respelled else [])]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another host name and resolver file need root")
+def test_two_machines_of_one_release_make_the_same_root_without_a_trace_of_either(tmp_path: Path) -> None:
+    here, there = tmp_path / "here.tar", tmp_path / "there.tar"
+    elsewhere = ("unshare", "--uts", "--mount", "sh", "-c", ELSEWHERE, "sh", str(tmp_path))
+    source = str(Path(__file__).parents[2] / "src")
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(make, here, PYTHONPATH=source, TZ="UTC")
+        second = pool.submit(
+            make, there, *elsewhere, respelled=True, PYTHONPATH=source, TZ="Asia/Tokyo", LC_ALL="C", LANG="x"
+        )
+    digest, libc, *mirrors = first.result()
+    assert second.result()[:2] == [digest, libc]
+    data = here.read_bytes()
+    assert data == there.read_bytes()
+
+    for name in (MARK, *mirrors):
+        assert not re.search(re.escape(name.encode()), data, re.IGNORECASE), name
+    for certificate in Path("/usr/local/share/ca-certificates").rglob("*.crt"):
+        # Not the first line, which certificates of one kind have in common.
+        assert certificate.read_bytes().splitlines()[2] not in data, certificate
+
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        directories = {info.name for info in tar if info.isdir()}
+        names = set(tar.getnames())
+        assert {info.mtime for info in tar} == {315532801}
+        assert (tar.getmember("home/cnb").uid, tar.getmember("home/cnb").mode) == (1000, 0o755)
+    files = names - directories
+    assert {f"usr/bin/{program}" for program in ("sh", "bash", "env", "ls")} <= files
+    assert "etc/ssl/certs/ca-certificates.crt" in files
+    assert not files & {f"usr/bin/{program}" for program in ("gcc", "apt", "git", "python3")}
+    assert not files & {f"etc/{name}" for name in ("hostname", "resolv.conf", "machine-id", "fstab")}
+    assert not [
+        name for name in files if name.startswith(("var/log", "var/lib/apt", "var/cache/apt", "etc/apt/s"))
+    ]
+
+
+def test_a_root_that_is_called_off_leaves_nothing(tmp_path: Path) -> None:
+    suite = host_suite(Path("/etc/os-release").read_text())
+    cancelled = Event()
+
+    def progress(line: str) -> None:
+        if "extracting" in line:
+            cancelled.set()
+
+    with pytest.raises(HostError, match="called off"):
+        make_root(
+            "run",
+            suite=suite,
+            arch=Target.host().arch,
+            target=tmp_path / "run.tar",
+            sources=host_sources(suite),
+            env=os.environ,
+            progress=progress,
+            cancelled=cancelled,
+        )
+    assert list(tmp_path.iterdir()) == []
