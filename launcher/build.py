@@ -68,22 +68,25 @@ def _compile(source: Path, target: str, binary: Path, environment: dict[str, str
 def _compiler_environment(scratch: Path) -> dict[str, str]:
     """The environment for zig, whose cache moves to `scratch` where the user has no place for one."""
     environment = dict(os.environ)
-    if "ZIG_GLOBAL_CACHE_DIR" in environment or _is_writable(_cache_home(environment)):
+    if "ZIG_GLOBAL_CACHE_DIR" in environment or _has_cache_home(environment):
         return environment
     cache = str(scratch.absolute() / "zig-cache")
     return environment | {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
 
 
-def _cache_home(environment: dict[str, str]) -> Path:
-    if cache_home := environment.get("XDG_CACHE_HOME"):
-        return Path(cache_home)
-    return Path(environment.get("HOME") or "/nonexistent", ".cache")
-
-
-def _is_writable(directory: Path) -> bool:
-    """Whether `directory`, or the nearest one above it that exists, can be written to."""
-    nearest = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    return os.access(nearest, os.W_OK)
+def _has_cache_home(environment: dict[str, str]) -> bool:
+    """Whether the user's own cache directory can be written to; makes it if need be, as zig would."""
+    if cache := environment.get("XDG_CACHE_HOME"):
+        home = Path(cache)
+    elif user := environment.get("HOME"):
+        home = Path(user, ".cache")
+    else:
+        return False
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(home, os.W_OK)
 
 
 if __name__ == "__main__":

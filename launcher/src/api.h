@@ -13,10 +13,9 @@ struct api {
 
 /* What this launcher knows; both ranges have no gaps. Every version difference has a name here. */
 extern const struct api
-    PLATFORM_API_COMMAND_LIST; /* 0.10: more than one command element; arguments can be replaced */
-extern const struct api PLATFORM_API_EXEC_ENV; /* 0.15: processes are chosen by execution environment */
-extern const struct api
-    BUILDPACK_API_DEFAULT_ARGS; /* 0.9: the user's arguments replace those of the process */
+    PLATFORM_API_COMMAND_LIST;                 /* 0.10: commands of several elements, arguments replaced */
+extern const struct api PLATFORM_API_EXEC_ENV; /* 0.15: processes for some execution environments */
+extern const struct api BUILDPACK_API_DEFAULT_ARGS; /* 0.9: the user's arguments replace the process's */
 
 bool api_has(struct api api, struct api feature);
 

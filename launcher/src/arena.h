@@ -20,8 +20,7 @@ struct text {
     size_t size;
 };
 
-/* A growing list of C strings. Unless it is empty, `items` is closed by a null pointer, as execve wants it.
- */
+/* A growing list of C strings. Unless it is empty, a null pointer closes `items`, as execve wants it. */
 struct strings {
     const char **items;
     size_t count;

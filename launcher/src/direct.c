@@ -57,8 +57,7 @@ static int search(const struct launch *launch, const char *command, const char *
     }
     return fail(err, EXIT_LAUNCH,
                 "path lookup: '%s': executable file not found in $PATH (%s). Correct the command, or use one "
-                "that the "
-                "image has.",
+                "that the image has.",
                 command, path);
 }
 

@@ -94,9 +94,8 @@ int env_set(struct env *env, struct text name, struct text value, struct error *
 {
     if (!text_is_string(name) || !text_is_string(value))
         return fail(err, EXIT_LAUNCH,
-                    "the environment variable '%s' would hold a zero byte, which none can. Correct what the "
-                    "buildpack "
-                    "writes.",
+                    "the environment variable '%s' would hold a zero byte, which none can. Correct what "
+                    "the buildpack writes.",
                     name.data);
     set(env, name, value);
     return 0;

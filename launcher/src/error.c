@@ -47,6 +47,14 @@ int fail(struct error *err, enum exit_code code, const char *format, ...)
     return -1;
 }
 
+int fail_advise(struct error *err, const char *advice)
+{
+    char text[sizeof err->text];
+
+    memcpy(text, err->text, sizeof text);
+    return fail(err, err->code, "%s %s", text, advice);
+}
+
 int fail_within(struct error *err, const char *context)
 {
     char text[sizeof err->text];

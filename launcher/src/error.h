@@ -22,6 +22,9 @@ struct error {
 int fail(struct error *err, enum exit_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Puts a sentence that says what to do behind the text of err and returns -1. */
+int fail_advise(struct error *err, const char *advice);
+
 /* Puts "<context>: " in front of the text of err and returns -1. */
 int fail_within(struct error *err, const char *context);
 

@@ -40,7 +40,8 @@ int file_read(struct arena *arena, const char *path, struct text *content, struc
     int result;
 
     if (fd < 0)
-        return fail(err, EXIT_LAUNCH, "open '%s': %s", path, strerror(errno));
+        return fail(err, EXIT_LAUNCH, "open '%s': %s. The image's user must be able to read it.", path,
+                    strerror(errno));
     result = read_all(arena, fd, path, content, err);
     close(fd);
     return result;
@@ -82,7 +83,8 @@ int directory_read(struct arena *arena, const char *path, struct directory *dire
     if (stream == NULL && errno == ENOENT)
         return 0;
     if (stream == NULL)
-        return fail(err, EXIT_LAUNCH, "list directory '%s': %s", path, strerror(errno));
+        return fail(err, EXIT_LAUNCH, "list directory '%s': %s. The image's user must be able to read it.",
+                    path, strerror(errno));
     errno = 0;
     while ((found = readdir(stream)) != NULL) {
         add_entry(arena, stream, found, directory, &room);
@@ -92,7 +94,8 @@ int directory_read(struct arena *arena, const char *path, struct directory *dire
         int reason = errno;
 
         closedir(stream);
-        return fail(err, EXIT_LAUNCH, "list directory '%s': %s", path, strerror(reason));
+        return fail(err, EXIT_LAUNCH, "list directory '%s': %s. The image's user must be able to read it.",
+                    path, strerror(reason));
     }
     closedir(stream);
     if (directory->count > 1)

@@ -53,7 +53,8 @@ static int add_roots(struct launch *launch, const char *layer, struct error *err
         if (stat(directory, &status) < 0) {
             if (errno == ENOENT)
                 continue;
-            return fail(err, EXIT_LAUNCH, "examine '%s': %s", directory, strerror(errno));
+            return fail(err, EXIT_LAUNCH, "examine '%s': %s. The image's user must be able to reach it.",
+                        directory, strerror(errno));
         }
         if (env_set(&launch->env, name,
                     concatenate(launch->arena, text_of(directory), text_of(":"), old, old.size > 0), err) < 0)
@@ -101,7 +102,8 @@ static int examine(const char *path, const struct entry *entry, bool *is_directo
     if (!entry->is_link)
         return 0;
     if (stat(path, &status) < 0)
-        return fail(err, EXIT_LAUNCH, "examine '%s': %s", path, strerror(errno));
+        return fail(err, EXIT_LAUNCH, "examine '%s': %s. The image's user must be able to reach it.", path,
+                    strerror(errno));
     *is_directory = S_ISDIR(status.st_mode);
     return 0;
 }

@@ -153,7 +153,7 @@ static int read_file(struct arena *arena, const char *path, struct metadata *met
     struct toml *root;
 
     if (file_read(arena, path, &document, err) < 0)
-        return -1;
+        return fail_advise(err, "CNB_LAYERS_DIR says where it is.");
     if (toml_read(arena, document, &root, err) < 0 || read_processes(arena, root, metadata, err) < 0 ||
         read_buildpacks(arena, root, metadata, err) < 0)
         return err->code == EXIT_BUILDPACK_API ? -1 : fail_within(err, path);

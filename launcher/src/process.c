@@ -83,9 +83,8 @@ static int complete_args(struct arena *arena, const struct metadata *metadata, c
         buildpack = metadata_buildpack(metadata, process->buildpack_id);
         if (buildpack == NULL)
             return fail(err, EXIT_LAUNCH,
-                        "determine start command: failed to find buildpack for process %s with buildpack ID "
-                        "%s. Build "
-                        "the image anew.",
+                        "determine start command: failed to find buildpack for process %s with "
+                        "buildpack ID %s. Build the image anew.",
                         process->type, process->buildpack_id);
         if (!api_has(buildpack->api, BUILDPACK_API_DEFAULT_ARGS))
             strings_add_all(arena, &args, &process->args);

@@ -33,7 +33,10 @@ static int find_profiles(struct launch *launch, struct error *err)
     if (layers_each(launch, add_layer_profiles, err) < 0)
         return -1;
     if (stat(app_profile, &status) < 0)
-        return errno == ENOENT ? 0 : fail(err, EXIT_LAUNCH, "examine '%s': %s", app_profile, strerror(errno));
+        return errno == ENOENT
+                   ? 0
+                   : fail(err, EXIT_LAUNCH, "examine '%s': %s. The image's user must be able to reach it.",
+                          app_profile, strerror(errno));
     /* By its name alone, as the shell starts in the application directory. */
     return S_ISDIR(status.st_mode) ? 0 : add_profile(launch, ".profile", err);
 }
@@ -105,8 +108,10 @@ int shell_exec(struct launch *launch, struct error *err)
     if (errno == ENOENT)
         return fail(err, EXIT_LAUNCH,
                     "bash exec: this process needs a shell, and the image has no %s. Start a program without "
-                    "one: put "
-                    "'--' in front of the command, or use a run image with bash.",
+                    "one: put '--' in front of the command, or use a run image with bash.",
                     BASH);
-    return fail(err, EXIT_LAUNCH, "bash exec: '%s': %s", BASH, strerror(errno));
+    if (errno == E2BIG)
+        return fail(err, EXIT_LAUNCH, "bash exec: arguments and environment are too long. Shorten them.");
+    return fail(err, EXIT_LAUNCH, "bash exec: '%s': %s. The image needs one that can be executed.", BASH,
+                strerror(errno));
 }

@@ -121,6 +121,15 @@ def test_words_of_a_process_need_its_buildpack(image: AppImage, args: list[str],
     assert (b"process type 'web' provided by unknown buildpack 'gone'" in done.stderr) == (expected == 82)
 
 
+def test_too_long_an_environment_is_named(image: AppImage) -> None:
+    image.write("layers/a/l/env/X", "x" * 200_000)
+
+    done = image.start("true")
+
+    assert done.returncode == 82
+    assert b"too long" in done.stderr
+
+
 def test_an_image_without_bash_is_told_so(image: AppImage) -> None:
     """The root directory holds nothing but the launcher, which needs nothing else."""
     image.write("launcher", image.launcher.read_bytes(), executable=True)
