@@ -58,8 +58,8 @@ class Reference:
                 lower = " (upper case is not allowed)" if component != component.lower() else ""
                 why = f"{component!r} is not lower-case letters and digits, joined by '.', '_', '__' or '-'"
                 _fail(text, why + lower)
-        if len(registry) + 1 + len(repository) > _NAME_LIMIT:
-            _fail(text, f"the name is longer than {_NAME_LIMIT} characters")
+        if len(repository) > _NAME_LIMIT:
+            _fail(text, f"the repository is longer than {_NAME_LIMIT} characters")
         return cls(registry, repository, tag if colon else None, digest)
 
     def __str__(self) -> str:

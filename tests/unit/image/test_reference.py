@@ -65,7 +65,7 @@ def test_defaults_are_told_apart_from_what_was_written() -> None:
         ("reg:port/a", "registry"),
         ("-reg.example/a", "registry"),
         (HEX, "image ID"),
-        ("a/" + "b" * 255, "longer"),
+        ("a/" + "b" * 254, "longer"),
         ("a b", "'a b'"),
         ("a\n", "'a\\n'"),
         ("http://reg/a", "registry"),
