@@ -12,7 +12,7 @@ app=
 "$packhorse" run demo -p "$port:8080" >"$log" 2>&1 &
 app=$!
 for _ in $(seq 100); do
-    if answer=$(curl --silent --fail --noproxy '*' "http://127.0.0.1:$port/"); then
+    if answer=$("$(dirname "$packhorse")/python" "$here/get.py" "http://127.0.0.1:$port/" 2>/dev/null); then
         echo "http://127.0.0.1:$port/ answers: $answer"
         exit 0
     fi

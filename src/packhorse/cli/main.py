@@ -121,7 +121,11 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def _report(console: Console, error: Exception) -> None:
     """A defect: where it happened (functions and lines, no values, so no secret), and what to do."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = [f"{frame.filename.rpartition('packhorse/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
+    where = [
+        f"packhorse/{frame.filename.rpartition('/packhorse/')[2]}:{frame.lineno} {frame.name}"
+        for frame in frames
+        if "/packhorse/" in frame.filename
+    ]
     versions = f"packhorse {__version__}, Python {machine.python_version()}, Linux {machine.release()}"
     console.error(
         PackhorseError(

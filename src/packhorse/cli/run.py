@@ -19,10 +19,11 @@ class _RunCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_interspersed_args = False
-        _, rest, _ = self.make_parser(ctx).parse_args(list(args))
+        options_alone = click.Command(self.name, params=[p for p in self.params if isinstance(p, click.Option)])
+        _, rest, _ = options_alone.make_parser(ctx).parse_args(list(args))
         if rest:
             before, name, after = args[: len(args) - len(rest)], rest[0], rest[1:]
-            _, words, _ = self.make_parser(ctx).parse_args(list(after))
+            _, words, _ = options_alone.make_parser(ctx).parse_args(list(after))
             options = after[: len(after) - len(words)]
             if options and options[-1] == "--":
                 # The launcher too has a meaning for `--`, so it goes to the image, as under docker.

@@ -31,8 +31,9 @@ def place(store: Store, location: Location, *, target: Target | None = None) -> 
             why="images go to one through a file",
             fix="use docker-archive:FILE, then docker load --input FILE",
         )
-    from packhorse.image.archive import DockerArchive, OciArchive
+    from packhorse.image.docker_archive import DockerArchive
     from packhorse.image.layout import Layout
+    from packhorse.image.oci_archive import OciArchive
 
     path = Path(location.path)
     if location.kind is Kind.OCI:
@@ -51,18 +52,23 @@ def registry(reference: Reference, target: Target) -> Place:
     return RegistryPlace(reference, Registry(reference.registry, connect()), target=target)
 
 
-def fetched(store: Store, name: str, *, target: Target, say: Callable[[str], None]) -> Image:
+def fetched(
+    store: Store, name: str, *, target: Target, say: Callable[[str], None], refresh: bool = True
+) -> Image:
     """The image `name` from the store, brought up to date from its registry, or fetched from there.
 
+    Without `refresh`, what the store has is good enough (and `name` may be an image ID), as for `docker run`.
     When the registry does not answer and the store has the image, that is used, and said. Raises
     NotFoundError, NetworkError, FormatError.
     """
-    reference = Reference.parse(name)
-    local = store.place(str(reference))
+    local = store.place(name)
     try:
         present: Image | None = local.read()
     except NotFoundError:
         present = None
+    if present is not None and not refresh:
+        return present
+    reference = Reference.parse(name)
     if reference.registry == LOCAL_REGISTRY:
         if present is None:
             raise NotFoundError(

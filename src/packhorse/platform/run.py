@@ -58,7 +58,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
     """
     if request.terminal and not sys.stdin.isatty():
         raise RunError("the input is not a terminal", why="-t hands over the terminal", fix="leave out -t")
-    image = places.fetched(store, request.name, target=Target.host(), say=say)
+    image = places.fetched(store, request.name, target=Target.host(), say=say, refresh=False)
     config = image.config
     with store.scratch() as scratch:
         # Reading /etc/passwd needs the tree, and the tree a map; the ids in the map do not change what is
@@ -79,16 +79,17 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
 def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch: Path) -> Step:
     argv = _argv(request, config)
     outside = host.network(request.environ)
-    upper = _directory(scratch / "upper")
-    root = tree.stat()
-    upper.chmod(root.st_mode & 0o7777)
+    upper, work = _directory(scratch / "upper"), _directory(scratch / "work")
     if os.geteuid() == 0:
-        os.chown(upper, root.st_uid, root.st_gid)
+        # The kernel mounts an overlay read-only whose work directory belongs to an id that the namespace lacks.
+        top = tree.stat()
+        for path in (upper, work):
+            os.chown(path, top.st_uid, top.st_gid)
     return Step(
         argv=argv,
         env=_environment(request, config, who),
         cwd=request.working_dir or config.working_dir or "/",
-        root=Root(tree, upper, _directory(scratch / "work")),
+        root=Root(tree, upper, work),
         mounts=(*(mount for mount in outside.mounts if mount.target != host.BUNDLE), *request.volumes),
         uid=who.uid,
         gid=who.gid,
