@@ -22,6 +22,7 @@ from packhorse.image.place import Place
 from packhorse.image.reference import Reference
 from packhorse.image.validate import problems_of_image
 from packhorse.image.view import Image
+from packhorse.store.store import Store
 
 Storage = Callable[[str], Place]
 
@@ -31,10 +32,13 @@ PLACES: dict[str, Callable[[Path], Storage]] = {
     "docker-archive": lambda directory: (
         lambda name: DockerArchive(directory / "a.tar", Reference.parse(name))
     ),
+    "store": lambda directory: Store.open(directory / "store").place,
 }
 WITH_MANIFESTS = ["oci", "oci-archive"]
 """The places that keep manifests and compressed blobs."""
-KEEPING = ["oci"]
+KEEPING_MANIFESTS = [*WITH_MANIFESTS, "store"]
+"""The places that keep manifests and compressed blobs that were made elsewhere."""
+KEEPING = ["oci", "store"]
 """The places where a layer of an earlier image need not be brought again."""
 
 A, B, C = (tar_of({name: name.encode() * 2000}) for name in "abc")
@@ -48,6 +52,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 every_place = pytest.mark.parametrize("storage", PLACES, indirect=True)
 places_with_manifests = pytest.mark.parametrize("storage", WITH_MANIFESTS, indirect=True)
+places_keeping_manifests = pytest.mark.parametrize("storage", KEEPING_MANIFESTS, indirect=True)
 keeping_places = pytest.mark.parametrize("storage", KEEPING, indirect=True)
 
 
@@ -173,7 +178,7 @@ def test_an_image_in_stored_form_keeps_its_id_and_layers(storage: Storage) -> No
     assert problems_of_image(found) == []
 
 
-@places_with_manifests
+@places_keeping_manifests
 def test_manifest_config_and_blobs_are_kept_byte_for_byte(storage: Storage) -> None:
     image = stored_image(A, B)
     receipt = put(image, storage("app:1"))
@@ -190,7 +195,7 @@ def test_manifest_config_and_blobs_are_kept_byte_for_byte(storage: Storage) -> N
         assert b"".join(after.blob()) == b"".join(before.blob())
 
 
-@places_with_manifests
+@places_keeping_manifests
 def test_config_and_blobs_are_kept_even_if_the_manifest_has_to_change(storage: Storage) -> None:
     image = stored_image(A, media_type=MediaType.DOCKER_MANIFEST)
     put(image, storage("app:1"))
@@ -202,7 +207,7 @@ def test_config_and_blobs_are_kept_even_if_the_manifest_has_to_change(storage: S
     assert problems_of_image(found) == []
 
 
-@places_with_manifests
+@places_keeping_manifests
 def test_a_manifest_that_no_longer_fits_is_made_anew(storage: Storage) -> None:
     image = stored_image(A, B)
     edited = replace(image, config=fresh_image(A, B, user="1000").config)

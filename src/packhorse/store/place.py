@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, StoreError
-from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest, MediaType
+from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference
-from packhorse.image.view import Image, Layer
+from packhorse.image.view import Image, Layer, layer_ids, manifest_of
 from packhorse.store.blobs import Blobs
 from packhorse.store.images import Images, Record
 from packhorse.store.shelf import Shelf
@@ -50,21 +51,8 @@ class StorePlace:
     def commit(self, image: Image) -> Receipt:
         """Gives the image this name; InputError when that is an image ID, StoreError, FormatError."""
         name = Reference.parse(self._name)
-        layers = []
-        for layer, diff_id in zip(image.layers, image.config.diff_ids, strict=False):
-            found = self._shelf.find(diff_id)
-            if found is None or layer.diff_id != diff_id:
-                raise FormatError(
-                    f"the image {self._name} cannot be stored", why=f"its layer {diff_id} was not brought"
-                )
-            layers.append(found)
-        if len(image.layers) != len(image.config.diff_ids):
-            raise FormatError(
-                f"the image {self._name} cannot be stored",
-                why=f"it has {len(image.layers)} layers, its config names {len(image.config.diff_ids)}",
-            )
+        manifest = self._manifest(image)
         config = self._blobs.put(image.config.raw)
-        manifest = self._manifest(image, layers)
         if manifest is not None:
             self._blobs.put(manifest.raw)
         self._images.put(
@@ -81,23 +69,28 @@ class StorePlace:
             return Receipt(config)
         return Receipt(config, manifest.digest, len(manifest.raw))
 
-    def _manifest(self, image: Image, layers: list[Layer]) -> Manifest | None:
-        """The image's own manifest if all it names is here, one made of what is here, or None.
+    def _manifest(self, image: Image) -> Manifest | None:
+        """The manifest of an image all of whose layers are here as blobs; None when one is not.
 
-        A manifest is only ever recorded whole: `index.json` must not send another tool to what is not there.
+        So a manifest is only recorded whole: `index.json` must not send another tool to what is not there.
+        Raises FormatError when a layer is not here in any form.
         """
-        own = image.manifest
-        if own is not None and all(self._blobs.size(item.digest) == item.size for item in own.layers):
-            return own
-        stored = []
-        for layer in layers:
-            if layer.descriptor is None or layer.descriptor.media_type not in OCI_LAYERS:
-                return None
-            media_type = OCI_LAYERS[layer.descriptor.media_type]
-            stored.append(Descriptor(media_type, layer.descriptor.digest, layer.descriptor.size))
-        raw = image.config.raw
-        config = Descriptor(MediaType.OCI_CONFIG, Digest.of(raw), len(raw))
-        return Manifest.of(config, stored, dict(image.annotations))
+        diff_ids = layer_ids(image)
+        asked: tuple[Descriptor | None, ...] = (None,) * len(diff_ids)
+        if image.manifest is not None and len(image.manifest.layers) == len(diff_ids):
+            asked = image.manifest.layers
+        layers = []
+        for diff_id, descriptor in zip(diff_ids, asked, strict=True):
+            found = self._shelf.find(diff_id, descriptor)
+            if found is not None and found.descriptor is None:
+                found = self._shelf.find(diff_id)
+            if found is None:
+                why = f"its layer {diff_id} was not brought"
+                raise FormatError(f"the image {self._name} cannot be stored", why=why)
+            layers.append(found)
+        if any(layer.descriptor is None or layer.descriptor.media_type not in OCI_LAYERS for layer in layers):
+            return None
+        return manifest_of(replace(image, layers=tuple(layers)))
 
     def _bytes(self, record: Record, digest: Digest) -> bytes:
         if self._blobs.size(digest) is None:

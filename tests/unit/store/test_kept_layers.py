@@ -1,4 +1,4 @@
-"""The layers of a build, with an upper directory as the kernel leaves it (tests/acceptance has the kernel)."""
+"""The layers of a build, with an upper directory as the kernel leaves it (the kernel is in tests/acceptance)."""
 
 from __future__ import annotations
 
