@@ -1,4 +1,4 @@
-"""A real docker engine of our own, apart in directories, socket and processes from any other on the machine."""
+"""A real docker engine of our own: directories, socket and processes apart from any other on the machine."""
 
 from __future__ import annotations
 
