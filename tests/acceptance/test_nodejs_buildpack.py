@@ -1,0 +1,377 @@
+"""The Node.js buildpack as a process, with the real npm and the registry it is configured for.
+
+Each test builds a small application as a lifecycle would (`sdk.testing`), on the host and not in a sandbox.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packhorse.platform.package import stage
+from packhorse.sdk.testing import Outcome, Workbench
+
+ROOT = Path(__file__).parents[2]
+NOWHERE = {"npm_config_registry": "http://127.0.0.1:9/", "npm_config_fetch_retries": "0"}
+
+
+@pytest.fixture(scope="module")
+def buildpack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("staged") / "nodejs"
+    stage(ROOT / "buildpacks/nodejs", target)
+    return target
+
+
+def laid_out(buildpack: Path, root: Path) -> Workbench:
+    (root / "source").mkdir()
+    (root / "scratch").mkdir()
+    return Workbench(buildpack, root / "source", root / "scratch")
+
+
+@pytest.fixture
+def cold(buildpack: Path, tmp_path: Path) -> Workbench:
+    """Nothing was built before."""
+    return laid_out(buildpack, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def express(buildpack: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workbench, str]:
+    """The sample, built once, and what that build said."""
+    workbench = laid_out(buildpack, tmp_path_factory.mktemp("express"))
+    left_out = shutil.ignore_patterns("node_modules")
+    shutil.copytree(ROOT / "samples/nodejs-express", workbench.source, dirs_exist_ok=True, ignore=left_out)
+    return workbench, built(workbench)
+
+
+@pytest.fixture
+def workbench(express: tuple[Workbench, str], cold: Workbench) -> Workbench:
+    """The build before had the same Node.js 16, as in the second build of an application."""
+    cold.layers.mkdir()
+    for layer in express[0].layers.iterdir():
+        if layer.is_dir():
+            shutil.copytree(layer, cold.layers / layer.name, symlinks=True, copy_function=os.link)
+        else:
+            shutil.copy(layer, cold.layers)
+    return cold
+
+
+def write(workbench: Workbench, manifest: dict[str, Any], *, lock: bool = True, **files: str) -> None:
+    """Writes an application for Node.js 16, and its lock as a developer's npm makes it."""
+    files["package.json"] = json.dumps({"version": "1.0.0", "engines": {"node": "16"}, **manifest})
+    for name, content in files.items():
+        path = workbench.source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    if lock:
+        command = ["npm", "install", "--package-lock-only", "--silent"]
+        subprocess.run(command, cwd=workbench.source, check=True)
+
+
+def build(workbench: Workbench) -> Outcome:
+    detected = workbench.detect()
+    assert detected.status == 0, detected.output
+    return workbench.build()
+
+
+def built(workbench: Workbench) -> str:
+    outcome = build(workbench)
+    assert outcome.status == 0, outcome.output
+    return outcome.output
+
+
+def node(workbench: Workbench, *args: str) -> str:
+    """What the application prints under the Node.js of its image."""
+    argv = [workbench.layers / "node/bin/node", *args]
+    return subprocess.run(argv, cwd=workbench.app, check=True, capture_output=True, text=True).stdout
+
+
+def contents(*roots: Path) -> dict[str, tuple[object, ...]]:
+    """Path, mode and content of everything below `roots`: what a layer's digest is made of."""
+    found: dict[str, tuple[object, ...]] = {}
+    for root in roots:
+        for path in sorted(root.rglob("*")):
+            if path.is_symlink():
+                found[str(path)] = (os.readlink(path),)
+            else:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+                found[str(path)] = (path.stat().st_mode, digest)
+    return found
+
+
+def test_an_express_application_answers_and_ends_on_sigterm(express: tuple[Workbench, str]) -> None:
+    workbench, output = express
+    assert "Node.js 16.20.2 (package.json engines.node: 16)" in output
+    assert "warning: Node.js 16 has had no security fixes since 2023-09-11" in output
+    process = workbench.launch()["processes"][0]
+    assert process == {"type": "web", "command": ["node", "src/index.js"], "default": True}
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {"PATH": f"{workbench.layers}/node/bin", "PORT": str(port), "NODE_ENV": "production"}
+    node = workbench.layers / "node/bin/node"
+    argv = [node, *process["command"][1:]]
+    with subprocess.Popen(argv, cwd=workbench.app, env=env, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == f"listening on port {port}\n"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            assert json.load(answer) == {"hello": "packhorse", "node": "v16.20.2", "env": "production"}
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+
+
+def test_the_launch_layers_have_neither_npm_nor_headers_nor_npms_records(
+    express: tuple[Workbench, str],
+) -> None:
+    layers = express[0].layers
+    files = {str(path.relative_to(layers)) for path in (layers / "node").rglob("*")}
+    assert files == {"node/LICENSE", "node/bin", "node/bin/node"}
+    assert (layers / "node-build/include/node/common.gypi").is_file()
+    assert not (layers / "modules/node_modules/.package-lock.json").exists()
+    launch = {path.name: path.read_text() for path in (layers / "start/env.launch").iterdir()}
+    assert launch["NODE_ENV.default"] == "production"
+    assert launch["PATH.prepend"] == f"{express[0].app}/node_modules/.bin"
+
+
+def test_later_builds_keep_every_layer_until_an_input_changes(
+    express: tuple[Workbench, str], workbench: Workbench
+) -> None:
+    shutil.copytree(express[0].source, workbench.source, dirs_exist_ok=True)
+    names = ("node", "node-build", "modules")
+    before = {
+        path: path.lstat().st_ctime_ns for name in names for path in (workbench.layers / name).rglob("*")
+    }
+    started = time.monotonic()
+    output = built(dataclasses.replace(workbench, env=NOWHERE))
+    assert time.monotonic() - started < 5
+    for name in names:
+        assert f"layer {name} kept: same " in output
+    assert {path: path.lstat().st_ctime_ns for path in before} == before
+
+    lock = workbench.source / "package-lock.json"
+    lock.write_text(lock.read_text() + "\n")
+    output = built(workbench)
+    assert "layer node kept" in output
+    assert "layer start kept" in output
+    assert "layer modules replaced: package-lock.json changed (sha256 " in output
+
+
+def test_the_same_source_gives_the_same_layers_under_another_home_and_umask(
+    express: tuple[Workbench, str], cold: Workbench
+) -> None:
+    shutil.copytree(express[0].source, cold.source, dirs_exist_ok=True)
+    (cold.source / ".npmrc").write_text("//registry.example/:_authToken=SECRET-TOKEN\n")
+    layers = [cold.layers / name for name in ("node", "modules", "start")]
+    built(cold)
+    first = contents(*layers)
+    for path in cold.layers.glob("[!n]*/**/*"):
+        assert not path.is_file() or b"SECRET-TOKEN" not in path.read_bytes()
+    assert not any("SECRET-TOKEN" in path.read_text() for path in cold.layers.glob("*.toml"))
+
+    shutil.rmtree(cold.layers)
+    home = cold.scratch / "home"
+    home.mkdir()
+    if (mine := Path.home() / ".npmrc").exists():
+        shutil.copy(mine, home)
+    umask = os.umask(0o077)
+    try:
+        built(dataclasses.replace(cold, env={"HOME": str(home)}))
+    finally:
+        os.umask(umask)
+    assert contents(*layers) == first
+
+
+def test_dev_dependencies_are_there_for_the_build_script_and_not_in_the_image(workbench: Workbench) -> None:
+    write(
+        workbench,
+        {
+            "name": "scripted",
+            "scripts": {"build": "mkdir -p dist && mustache view.json page dist/page", "start": "node a.js"},
+            "dependencies": {"ms": "2.1.3"},
+            "devDependencies": {"mustache": "4.2.0"},
+        },
+        **{
+            "view.json": '{"name": "world"}',
+            "page": "hello {{name}}",
+            "a.js": "console.log(require('ms')('1s'))",
+        },
+    )
+    output = built(workbench)
+    assert "$ npm run build" in output
+    assert (workbench.app / "dist/page").read_text() == "hello world"
+    assert [path.name for path in (workbench.app / "node_modules").iterdir()] == ["ms"]
+    assert node(workbench, "a.js") == "1000\n"
+
+    (workbench.source / "page").write_text("goodbye {{name}}")
+    output = built(dataclasses.replace(workbench, env=NOWHERE))
+    assert "layer modules-build kept" in output
+    assert (workbench.app / "dist/page").read_text() == "goodbye world"
+
+
+def test_a_failing_build_script_is_named(workbench: Workbench) -> None:
+    scripts = {"build": "echo compiling && exit 3", "start": "node a.js"}
+    write(workbench, {"name": "failing", "scripts": scripts}, lock=False)
+    outcome = build(workbench)
+    assert outcome.status == 51
+    assert "    compiling\n" in outcome.output
+    assert "error: the script `build` of package.json failed\n" in outcome.output
+
+
+def test_workspaces_keep_their_modules_in_the_application_as_a_slice(workbench: Workbench) -> None:
+    write(
+        workbench,
+        {
+            "name": "spaces",
+            "workspaces": ["packages/*"],
+            "scripts": {"start": "node packages/a/index.js"},
+            "devDependencies": {"mustache": "4.2.0"},
+        },
+        **{
+            "packages/a/package.json": '{"name": "a", "version": "1.0.0", "dependencies": {"b": "1.0.0"}}',
+            "packages/a/index.js": "console.log(require('b'))",
+            "packages/b/package.json": '{"name": "b", "version": "1.0.0", "dependencies": {"ms": "2.1.3"}}',
+            "packages/b/index.js": "module.exports = require('ms')('2s')",
+        },
+    )
+    output = built(workbench)
+    assert "node_modules is a directory of the application: package.json has workspaces" in output
+    assert workbench.launch()["slices"] == [{"paths": ["node_modules"]}]
+    assert node(workbench, "packages/a/index.js") == "2000\n"
+    assert not (workbench.app / "node_modules/mustache").exists()
+
+
+def test_modules_that_come_with_the_source_are_used_and_said(workbench: Workbench) -> None:
+    write(
+        workbench,
+        {"name": "vendored", "main": "a.js", "dependencies": {"mine": "1.0.0"}},
+        lock=False,
+        **{
+            "a.js": "console.log(require('mine'))",
+            "node_modules/mine/package.json": '{"name": "mine", "version": "1.0.0"}',
+            "node_modules/mine/index.js": "module.exports = 'mine'",
+        },
+    )
+    assert "node_modules comes with the source and is used as it is" in built(workbench)
+    assert node(workbench, "a.js") == "mine\n"
+
+
+def test_an_application_without_a_lock_is_installed_with_a_warning(workbench: Workbench) -> None:
+    manifest = {"name": "loose", "main": "a.js", "dependencies": {"ms": "^2.0.0"}}
+    write(workbench, manifest, lock=False, **{"a.js": "console.log(require('ms')('3s'))"})
+    assert "warning: there is no package-lock.json" in built(workbench)
+    assert node(workbench, "a.js") == "3000\n"
+
+
+def test_a_native_module_is_compiled_against_the_headers_of_its_node(cold: Workbench) -> None:
+    manifest = {
+        "engines": {"node": "24"},
+        "name": "native",
+        "main": "a.js",
+        "dependencies": {"fs-ext": "2.1.1"},
+    }
+    write(cold, manifest, **{"a.js": "console.log(typeof require('fs-ext').flock)"})
+    built(cold)
+    assert node(cold, "a.js") == "function\n"
+    compiled = cold.app / "node_modules/fs-ext/build"
+    assert [str(path.relative_to(compiled)) for path in compiled.rglob("*") if path.is_file()] == [
+        "Release/fs_ext.node"
+    ]
+
+
+def test_a_lock_out_of_sync_is_explained_with_the_command_that_mends_it(workbench: Workbench) -> None:
+    write(workbench, {"name": "sync", "main": "a.js", "dependencies": {"ms": "2.1.3"}}, **{"a.js": ""})
+    manifest = workbench.source / "package.json"
+    manifest.write_text(manifest.read_text().replace("2.1.3", "2.0.0"))
+    outcome = build(workbench)
+    assert outcome.status == 3
+    assert outcome.output.endswith(
+        "error: package-lock.json does not match package.json\n"
+        "  Invalid: lock file's ms@2.1.3 does not satisfy ms@2.0.0\n"
+        "  run `npm install` and commit package-lock.json\n"
+    )
+
+
+def test_a_range_that_nothing_matches_lists_what_there_is(cold: Workbench) -> None:
+    write(cold, {"name": "x", "main": "a.js", "engines": {"node": ">=99"}}, lock=False, **{"a.js": ""})
+    outcome = build(cold)
+    assert outcome.status == 4
+    assert "error: no Node.js matches >=99 (package.json engines.node: >=99)\n" in outcome.output
+    assert "16.20.2" in outcome.output
+
+
+def test_an_unreachable_registry_is_a_network_error(cold: Workbench) -> None:
+    write(cold, {"name": "x", "main": "a.js"}, lock=False, **{"a.js": ""})
+    outcome = build(dataclasses.replace(cold, env=NOWHERE))
+    assert outcome.status == 5
+    assert "error: npm cannot reach the package registry (ECONNREFUSED)\n" in outcome.output
+
+
+class Forger(BaseHTTPRequestHandler):
+    """A registry whose archives are not the ones that its own packages name."""
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/")
+        if name.endswith(".tgz"):
+            self._answer(b"forged")
+            return
+        version = "8.19.4" if name == "npm" else "16.20.2"
+        published = base64.b64encode(hashlib.sha512(b"published").digest()).decode()
+        url = f"http://{self.headers['Host']}/{name}.tgz"
+        dist = {"tarball": url, "integrity": f"sha512-{published}"}
+        versions = {version: {"name": name, "version": version, "dist": dist}}
+        tags = {"latest": version}
+        self._answer(json.dumps({"name": name, "dist-tags": tags, "versions": versions}).encode())
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def forger() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_a_forged_runtime_is_refused(cold: Workbench, forger: str) -> None:
+    write(cold, {"name": "x", "main": "a.js"}, lock=False, **{"a.js": ""})
+    (cold.source / ".npmrc").write_text(f"registry={forger}\nfetch-retries=0\n")
+    outcome = build(cold)
+    assert outcome.status == 8
+    assert "error: a downloaded package is not the one that was asked for (EINTEGRITY)\n" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"README": ""}, "there is no package.json, server.js, app.js, index.js"),
+        ({"package.json": "{}", "yarn.lock": ""}, "yarn.lock: this buildpack installs with npm"),
+    ],
+)
+def test_a_source_of_another_kind_is_left_alone(cold: Workbench, files: dict[str, str], reason: str) -> None:
+    for name, content in files.items():
+        (cold.source / name).write_text(content)
+    outcome = cold.detect()
+    assert outcome.status == 100
+    assert reason in outcome.output
