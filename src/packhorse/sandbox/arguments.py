@@ -70,9 +70,8 @@ def command(step: Step) -> list[str]:
     return [step.executable or step.argv[0], *step.argv[1:]]
 
 
-def sources(step: Step, layout: Layout) -> Iterator[Path]:
-    """Every path of this machine that the options name."""
-    yield layout.skeleton
+def sources(step: Step) -> Iterator[Path]:
+    """Every path of this machine that the step names."""
     if step.root is not None:
         yield step.root.tree
         yield from (path for path in (step.root.upper, step.root.work) if path is not None)

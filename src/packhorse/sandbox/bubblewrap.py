@@ -8,6 +8,7 @@ network (`network`), its tree (`base.rooted`). What happens in an open room is `
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from packhorse.errors import SandboxError
 from packhorse.sandbox import arguments, network, skeleton
 from packhorse.sandbox.arguments import Layout
 from packhorse.sandbox.entry import USERNS, Entry
-from packhorse.sandbox.process import Held
+from packhorse.sandbox.process import Held, Leash
 from packhorse.sandbox.room import Sandbox
 
 _RESOLV_CONF = "/etc/resolv.conf"
@@ -79,16 +80,22 @@ class Bubblewrap:
         network.check_ports(step)
         number = next(self._numbers)
         step = self._with_name_service(step, number)
+        for path in arguments.sources(step):
+            if not path.exists():
+                raise SandboxError(f"{path} does not exist", why="it was to be mounted in a sandbox")
         layout = self._layout(step, number)
         idmap = self._namespace.idmap
         with ExitStack() as stack:
             held = self._hold(step, layout)
             stack.callback(held.close)
+            owner = idmap.outside(step.uid, step.gid)
+            if idmap.mode is Mode.RANGE and owner[0] != os.getuid():
+                stack.callback(Leash(["pid", str(held.pid)]).close)
             if step.network is Network.OWN:
                 pasta = network.Pasta(held.pid, ports=step.ports, loopback=self._loopback)
                 stack.callback(pasta.close)
-            owner = idmap.outside(step.uid, step.gid) if idmap.mode is Mode.ROOT else None
-            tree = stack.enter_context(Rooted(held.open_root(), idmap=idmap, owner=owner, whiteouts=False))
+            editor = owner if idmap.mode is Mode.ROOT else None
+            tree = stack.enter_context(Rooted(held.open_root(), idmap=idmap, owner=editor, whiteouts=False))
             yield Sandbox(step, held, tree, partial(self._line, step, layout))
 
     def _hold(self, step: Step, layout: Layout) -> Held:
@@ -108,7 +115,7 @@ class Bubblewrap:
         It makes its own namespace. What it cannot carry: the system call filter, pasta (the step then has
         loopback only), and for a user with subordinate ids those (files of other ids appear as nobody's).
         """
-        words = self._entry.words(step, layout, pasted=True)
+        words = self._entry.words(step, layout)
         start = [*words, "--userns", USERNS] if words else [str(self._program), "--unshare-user"]
         return shlex.join([*start, *arguments.options(step, layout), "--", *arguments.command(step)])
 

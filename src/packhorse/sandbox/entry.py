@@ -1,9 +1,10 @@
 """How bubblewrap gets into the namespace of a step; called by `bubblewrap`.
 
-By itself it stays the invoking user until the step's mounts are made, so that it reaches all that the user
-can reach. For root that is not enough: shifted ids pass no 0700 home and own nothing that belongs to ids of
-the machine. Then `base.entrance` makes the mounts that help, and bubblewrap is started by an id that root has
-given up everything for.
+A user's bubblewrap enters by itself. It stays the user until the step's mounts are made, and so reaches all
+that the user can reach. Root's is started by `base.entrance` as the shifted id that the step will have, for
+three reasons: that id passes no 0700 home and owns nothing of the machine's ids, which mounts made before
+amend; bubblewrap holds no right of root; and when it is killed, the kernel lets its signal through to the
+step, which it does between equal ids only (*tried*: otherwise the step lives on).
 """
 
 from __future__ import annotations
@@ -31,28 +32,21 @@ class Entry:
         self._program = program
         self._presentable: dict[int, bool] = {}
 
-    def words(self, step: Step, layout: Layout, *, pasted: bool = False) -> list[str] | None:
-        """The command line before bubblewrap's own options; None when bubblewrap is to enter by itself.
-
-        `pasted` is for a line that cannot be given a namespace, and so has always to make one as root.
-        """
+    def words(self, step: Step, layout: Layout) -> list[str] | None:
+        """The command line before bubblewrap's own options; None when bubblewrap is to enter by itself."""
         owner = self._idmap.outside(step.uid, step.gid)
-        mistaken = _mistaken(step, owner)
         if self._idmap.mode is not Mode.ROOT:
-            if mistaken:
+            if _mistaken(step, owner):
                 raise SandboxError(
                     f"user {step.uid}:{step.gid} cannot be had in this sandbox",
                     why="bubblewrap takes it for the invoking user, who has another id inside",
                 )
             return None
-        reach = self._shut_out([*arguments.sources(step, layout), self._program])
+        reach = self._shut_out([*arguments.sources(step), layout.skeleton, self._program])
         present = [_presented(path, owner) for path in self._foreign(step)]
-        if not (reach or present or mistaken or pasted):
-            return None
-        uids, gids = self._idmap.uids[-1], self._idmap.gids[-1]
         options = [
             *userns.map_options(self._idmap),
-            ("become", f"{uids.outside + uids.count - 1}:{gids.outside + gids.count - 1}"),
+            ("become", f"{owner[0]}:{owner[1]}"),
             *(("reach", str(path)) for path in reach),
             *present,
         ]

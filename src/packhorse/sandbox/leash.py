@@ -1,7 +1,8 @@
-"""The child that runs a program until its own stdin ends, so that it dies with whoever held the other end.
+"""The child that ends a process when its own stdin ends, so that it dies with whoever held the other end.
 
-Called by `network` for pasta, which neither notices that the network has no processes any more, nor keeps a
-parent-death signal when it changes its ids. Imports are few, as in `base.entrance`.
+Started by `process.Leash`, for what does not die with its parent: pasta, which keeps no parent-death signal
+when it changes its ids; and a step with another id than bubblewrap's, to whom the kernel does not let
+bubblewrap's signal through. Imports are few, as in `base.entrance`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,27 @@ import sys
 from packhorse.base import syscalls
 
 
-def main(argv: list[str]) -> int:
-    """Runs `argv` and ends it with SIGKILL at the end of stdin; ends itself with it, and with its status."""
+def main(words: list[str]) -> int:
+    """Runs the words after `run`, or takes the process after `pid`; ends it with SIGKILL at the end of stdin.
+
+    Returns when the process has ended, with its status if it was run here.
+    """
+    verb, *argv = words
+    pid = _started(argv) if verb == "run" else int(argv[0])
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return 0
+    readable, _, _ = select.select([0, process], [], [])
+    if process not in readable:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    if verb != "run":
+        return 0
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def _started(argv: list[str]) -> int:
     pid = os.fork()
     if pid == 0:
         syscalls.restore_signals()  # pasta wants SIGPIPE as it was
@@ -25,9 +45,4 @@ def main(argv: list[str]) -> int:
             print(f"{argv[0]}: {error.strerror}", file=sys.stderr)
             os._exit(127)
     os.closerange(3, 256)
-    child = os.pidfd_open(pid)
-    readable, _, _ = select.select([0, child], [], [])
-    if child not in readable:
-        signal.pidfd_send_signal(child, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status) & 0xFF
+    return pid

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packhorse.base import proc
 from packhorse.base.step import Network, Port, Step
 from packhorse.errors import InputError, SandboxError
+from packhorse.sandbox.process import Leash
 
 NAME_SERVER = "169.254.1.1"
 """Where name service is in a network of its own: pasta hands what is sent there to the host's resolver."""
@@ -110,16 +109,10 @@ class Pasta:
         ends = Ends(user, net, ready)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `close`
         try:
-            self._process = subprocess.Popen(
-                [
-                    *(*proc.python("packhorse.sandbox.leash"), program),
-                    *arguments(ends, ports=ports, loopback=loopback),
-                ],
+            self._leash = Leash(
+                ["run", program, *arguments(ends, ports=ports, loopback=loopback)],
                 pass_fds=(user, net, ready),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
                 stderr=self._said,
-                env={},
             )
         finally:
             for descriptor in (user, net, ready):
@@ -130,9 +123,7 @@ class Pasta:
 
     def close(self) -> str:
         """Ends pasta; returns what it has printed."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+        self._leash.close()
         with self._said:
             self._said.seek(0)
             return self._said.read().decode(errors="replace").strip()

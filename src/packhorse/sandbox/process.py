@@ -17,10 +17,11 @@ import signal
 import struct
 import subprocess
 import termios
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from typing import IO
 
 from packhorse.base import proc
 from packhorse.errors import SandboxError
@@ -122,6 +123,28 @@ class Held:
         self._own.callback(os.close, mounts)
         return os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    def relay(self, output: Callable[[bytes], None]) -> None:
+        """Hands on what the step prints until all its processes are gone; they go with the step's command."""
+        assert self._process is not None
+        ended = os.pidfd_open(self._process.pid)
+        waiting = select.poll()
+        waiting.register(self.output, select.POLLIN)
+        waiting.register(ended, select.POLLIN)
+        try:
+            while True:
+                ready = {descriptor for descriptor, _ in waiting.poll()}
+                if ended in ready:
+                    # Whatever the command has left behind could hold the pipe open for ever.
+                    waiting.unregister(ended)
+                    self._kill()
+                if self.output.fileno() in ready:
+                    chunk = os.read(self.output.fileno(), 65536)
+                    if not chunk:
+                        return
+                    output(chunk)
+        finally:
+            os.close(ended)
+
     def release(self, program: bytes) -> None:
         """Lets the step begin, under the system call filter `program`."""
         self._filter.write(program)
@@ -148,11 +171,15 @@ class Held:
             pass
         return None
 
-    def close(self) -> None:
-        """Ends whatever still runs and closes everything."""
+    def _kill(self) -> None:
+        """Ends the step's first process, and with it all others of its namespace."""
         if self.pid >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Ends whatever still runs and closes everything."""
+        self._kill()
         if self._process is not None:
             if self.pid < 0:
                 self._process.kill()
@@ -165,6 +192,28 @@ class Held:
         mine, other = (read, write) if read_by_us else (write, read)
         theirs.callback(os.close, other)
         return self._own.enter_context(FileIO(mine, "r" if read_by_us else "w")), other
+
+
+class Leash:
+    """A running `leash`; `close` ends what is on it, and so does the end of this process."""
+
+    def __init__(
+        self, words: Sequence[str], *, pass_fds: Sequence[int] = (), stderr: IO[bytes] | None = None
+    ) -> None:
+        self._process = subprocess.Popen(
+            [*proc.python("packhorse.sandbox.leash"), *words],
+            pass_fds=pass_fds,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env={},
+        )
+
+    def close(self) -> None:
+        """Ends the process on the leash and waits for it."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from packhorse.base import proc
 from packhorse.base.step import Output, Result, Step
 from packhorse.base.tree import TreeEdit
 from packhorse.errors import CommandNotFound, NotExecutable, SandboxError
@@ -64,7 +63,7 @@ class Sandbox:
             tail = (tail + chunk)[-_TAIL:]
             output(chunk)
 
-        proc.relay(self._held.output.fileno(), take)
+        self._held.relay(take)
         return tail
 
     def signal(self, number: int) -> None:

@@ -1,0 +1,437 @@
+"""What a step in the real sandbox is, sees and may do; run as root, and by `test_sandbox_users` as others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import statistics
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fakes import linux
+from fakes.place import ENV, Place, place
+from packhorse.base.step import Bind, Overlay, Root, Step
+from packhorse.base.tree import Kind
+from packhorse.base.userns import Mode
+from packhorse.errors import CommandNotFound, HostError, NotExecutable, SandboxError
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place(tmp_path_factory.mktemp("place")) as made:
+        yield made
+
+
+def test_a_step_is_an_ordinary_user_without_any_privilege(here: Place) -> None:
+    _, output = here.run(here.step("id -u; id -g; id -G; cat /proc/self/status"))
+    lines = output.splitlines()
+    assert lines[:3] == ["1000", "1000", "1000"] or lines[:3] == ["1000", "1000", "1000 65534"]
+    status = dict(line.split(":\t", 1) for line in lines[3:] if ":\t" in line)
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[name], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+
+
+def test_a_step_sees_its_environment_and_nothing_else(here: Place) -> None:
+    _, output = here.run(here.step("exec env"), env={**ENV, "GREETING": "a  b\nc", "EMPTY": ""})
+    assert sorted(output.splitlines()) == sorted(
+        ["PATH=/bin", "HOME=/home/cnb", "GREETING=a  b", "c", "EMPTY=", "PWD=/"]
+    )
+
+
+def test_nothing_of_this_process_can_be_read_inside(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_PASSWORD", "hidden-from-steps")
+    _, output = here.run(here.step("cat /proc/*/environ /proc/*/cmdline; ls /proc"))
+    assert "hidden-from-steps" not in output
+    assert "PATH=/bin" in output
+    assert [name for name in output.split() if name.isdigit() and int(name) > 9] == []
+
+
+def test_a_step_writes_to_its_own_places_only(here: Place) -> None:
+    script = textwrap.dedent(
+        """
+        for directory in / /bin /etc /usr /var /home /lib /dev /proc /proc/self /proc/sys/kernel /layers \\
+            /workspace /home/cnb /tmp /dev/shm; do
+            if touch $directory/new 2>&1 >/dev/null; then echo yes $directory; else echo no $directory; fi
+        done 2>/dev/null
+        cd /proc/sys/kernel
+        for file in core_pattern hostname ../../sysrq-trigger /etc/passwd; do
+            (echo x > $file) 2>/dev/null && echo yes $file
+        done
+        """
+    )
+    _, output = here.run(here.step(script, *here.mounts()))
+    written = [line[4:] for line in output.splitlines() if line.startswith("yes ")]
+    assert written == ["/layers", "/workspace", "/home/cnb", "/tmp", "/dev/shm"]
+
+
+def test_the_machines_hardware_and_keys_are_not_shown(here: Place) -> None:
+    _, output = here.run(here.step("ls -d /sys; cat /proc/keys; ls /dev"))
+    assert "/sys" not in output.split()
+    assert "keyring" not in output
+    assert sorted(set(output.split()) & {"null", "zero", "random", "shm", "pts", "fd"}) == (
+        ["fd", "null", "pts", "random", "shm", "zero"]
+    )
+    assert not [name for name in output.split() if name.startswith(("sd", "vd", "loop", "mem", "kvm"))]
+
+
+def test_without_a_network_there_is_loopback_alone(here: Place) -> None:
+    _, output = here.run(here.step("cat /proc/net/dev"))
+    assert [line.split(":")[0].strip() for line in output.splitlines() if ":" in line] == ["lo"]
+
+
+def test_a_step_inherits_no_descriptor_and_an_empty_input(here: Place) -> None:
+    _, output = here.run(here.step("cat; ls -l /proc/self/fd | grep -c -- '->'; readlink /proc/self/fd/0"))
+    # The fourth is the directory that ls itself reads.
+    assert output.split() == ["4", "/dev/null"]
+
+
+def test_both_outputs_come_in_the_order_they_were_written(here: Place) -> None:
+    script = "i=0; while [ $i -lt 300 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done"
+    _, output = here.run(here.step(script))
+    assert output.splitlines() == [f"{name} {number}" for number in range(300) for name in ("out", "err")]
+
+
+def test_files_are_made_with_the_usual_umask(here: Place) -> None:
+    before = os.umask(0o077)
+    try:
+        _, output = here.run(here.step("umask"))
+    finally:
+        os.umask(before)
+    assert output == "0022\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$; :", 143)]
+)
+def test_a_step_ends_with_its_commands_status(here: Place, script: str, status: int) -> None:
+    result, _ = here.run(here.step(script))
+    assert result.status == status
+    assert (result.command == "") == (status == 0)
+
+
+def test_a_command_that_is_not_there_or_not_executable_is_an_error(here: Place, tmp_path: Path) -> None:
+    for name, text, mode in (("plain", "x", 0o644), ("lost", "#!/no/such/interpreter\n", 0o755)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
+    tmp_path.chmod(0o755)
+    step = replace(here.step(""), mounts=(Bind(tmp_path, "/given"),))
+    with pytest.raises(CommandNotFound, match="none does not exist"):
+        here.run(step, argv=("none",))
+    with pytest.raises(NotExecutable, match="/given/plain"):
+        here.run(step, argv=("/given/plain",))
+    with pytest.raises(CommandNotFound, match="interpreter"):
+        here.run(step, argv=("/given/lost",))
+    with pytest.raises(SandboxError, match="/nowhere"):
+        here.run(step, argv=("true",), cwd="/nowhere")
+
+
+def test_a_command_can_have_another_name_than_its_file(here: Place) -> None:
+    _, output = here.run(here.step(""), argv=("web", "-c", "echo $0"), executable="/bin/sh")
+    assert output == "web\n"
+
+
+def test_the_tree_is_edited_before_a_step_and_read_after_it(here: Place) -> None:
+    lower = here.directory()
+    for name in ("kept", "removed"):
+        (lower / name).write_text(name)
+        os.chown(lower / name, *here.namespace.idmap.outside(1000, 1000))
+    step = here.step(
+        "cat /layers/before; rm /layers/removed; ln -s /etc/passwd /layers/link; echo new > /layers/new",
+        here.overlay("/layers", lower),
+    )
+    output: list[bytes] = []
+    with here.sandbox.open(step) as room:
+        room.tree.write("/layers/before", b"written outside\n")
+        room.run(output.append)
+        assert b"".join(output) == b"written outside\n"
+        assert [node.name for node in room.tree.list("/layers")] == ["before", "kept", "link", "new"]
+        assert room.tree.stat("/layers/removed") is None
+        with room.tree.open("/layers/link") as file:
+            assert b"cnb" in file.read()
+        owners = {(node.uid, node.gid) for node in room.tree.list("/layers")}
+        room.tree.remove("/layers/kept")
+        assert room.tree.stat("/layers/kept") is None
+    assert owners == {(1000, 1000)}
+    assert sorted(path.name for path in lower.iterdir()) == ["kept", "removed"]
+
+
+def test_a_directory_of_a_lower_is_moved_though_the_kernel_refuses(here: Place) -> None:
+    lower = here.directory()
+    (lower / "layer" / "below").mkdir(parents=True)
+    (lower / "layer" / "below" / "file").write_text("x")
+    for path in (lower / "layer", lower / "layer" / "below", lower / "layer" / "below" / "file"):
+        os.chown(path, *here.namespace.idmap.outside(1000, 1000))
+    (lower / "layer").chmod(0o750)
+    with here.sandbox.open(replace(here.step("", here.overlay("/layers", lower)), argv=())) as room:
+        room.tree.rename("/layers/layer", "/layers/layer.ignore")
+        assert room.tree.stat("/layers/layer") is None
+        node = room.tree.stat("/layers/layer.ignore")
+        assert node is not None and node.mode == 0o750
+        with room.tree.open("/layers/layer.ignore/below/file") as file:
+            assert file.read() == b"x"
+    assert (lower / "layer" / "below" / "file").exists()
+
+
+def test_a_step_without_a_command_shows_its_tree_and_runs_nothing(here: Place) -> None:
+    with here.sandbox.open(replace(here.step(""), argv=())) as room:
+        node = room.tree.stat("/etc/passwd")
+        assert node is not None and node.kind is Kind.FILE
+        with pytest.raises(SandboxError):
+            room.run(None)
+
+
+def test_a_finished_step_cannot_be_run_again(here: Place) -> None:
+    with here.sandbox.open(here.step("true")) as room:
+        room.run(None)
+        with pytest.raises(SandboxError):
+            room.run(None)
+
+
+def test_an_app_of_the_invoking_user_belongs_to_the_step_and_is_not_changed(
+    here: Place, tmp_path: Path
+) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "secret").write_text("mine")
+    (app / "secret").chmod(0o600)
+    script = "cat secret; stat -c ' %u:%g %a' secret; echo changed > secret; chmod 644 secret; cat secret"
+    result, output = here.run(here.step(script, here.overlay("/workspace", app)), cwd="/workspace")
+    assert (result.status, output) == (0, "mine 1000:1000 600\nchanged\n")
+    assert (app / "secret").read_text() == "mine"
+    assert stat.S_IMODE((app / "secret").stat().st_mode) == 0o600
+
+
+def test_a_read_only_directory_that_is_shut_to_others_can_be_read(here: Place, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    (private / "bin").write_text("#!/bin/sh\necho ran\n")
+    (private / "bin").chmod(0o700)
+    step = here.step(
+        "/cnb/buildpacks/x/1/bin; touch /cnb/buildpacks/x/1/new", Bind(private, "/cnb/buildpacks/x/1")
+    )
+    result, output = here.run(step)
+    assert output.startswith("ran\n")
+    assert result.status != 0
+    assert not (private / "new").exists()
+
+
+def test_many_lowers_are_seen_as_one(here: Place) -> None:
+    lowers = []
+    for number in range(20):
+        lowers.append(here.directory())
+        (lowers[-1] / f"file-{number:02}").touch()
+        (lowers[-1] / "top").write_text(str(number))
+    _, output = here.run(here.step("ls /seen; cat /seen/top", Overlay(tuple(lowers), "/seen")))
+    assert output.split() == [*(f"file-{number:02}" for number in range(20)), "top", "19"]
+
+
+def test_a_mount_goes_to_where_a_link_of_the_root_leads(here: Place, tmp_path: Path) -> None:
+    hosts = tmp_path / "resolv"
+    hosts.write_text("nameserver 192.0.2.1\n")
+    lower = here.directory()
+    (lower / "resolv.conf").symlink_to("../run/resolved/stub")
+    root = here.base / "linked-root"
+    root.mkdir()
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"/given/{name}")
+    (root / "etc").mkdir()
+    (root / "etc" / "resolv.conf").symlink_to("../run/resolved/stub")
+    step = here.step("cat /etc/resolv.conf", Bind(here.root, "/given"), Bind(hosts, "/etc/resolv.conf"))
+    result, output = here.run(step, root=Root(root))
+    assert (result.status, output) == (0, "nameserver 192.0.2.1\n")
+
+
+def test_what_cannot_be_mounted_is_named(here: Place) -> None:
+    missing = here.base / "missing"
+    with pytest.raises(SandboxError, match=f"{missing} does not exist"):
+        here.run(here.step("true", Overlay((missing, missing), "/layers")))
+    with pytest.raises(SandboxError, match="bwrap: Can't mkdir parents for /etc/passwd/below"):
+        here.run(here.step("true", Bind(here.root, "/etc/passwd/below")))
+
+
+def test_a_user_that_the_namespace_has_not_is_an_error(here: Place) -> None:
+    with pytest.raises(HostError, match="user 99999:99999"):
+        here.run(here.step("true"), uid=99999, gid=99999)
+
+
+def test_root_inside_writes_the_root_and_nothing_outside(here: Place) -> None:
+    if here.namespace.idmap.mode is Mode.SINGLE:
+        with pytest.raises(HostError):
+            here.run(here.step("true"), uid=0, gid=0)
+        return
+    overlay = here.overlay("/")
+    assert overlay.upper is not None and overlay.work is not None
+    root = Root(here.root, overlay.upper, overlay.work)
+    script = (
+        "id -u; echo added >> /etc/passwd; touch /bin/mine && stat -c %u /bin/mine; cat /proc/self/status"
+    )
+    result, output = here.run(here.step(script), uid=0, gid=0, root=root)
+    lines = output.splitlines()
+    assert (result.status, lines[:2]) == (0, ["0", "0"])
+    (effective,) = (int(line.split()[1], 16) for line in lines if line.startswith("CapEff"))
+    sys_admin, chown = 1 << 21, 1 << 0
+    assert effective & chown and not effective & sys_admin
+    assert "added" not in (here.root / "etc" / "passwd").read_text()
+    assert (overlay.upper / "etc" / "passwd").read_text().endswith("added\n")
+
+
+def test_a_failed_step_is_repeated_by_the_line_it_gives(here: Place) -> None:
+    step = here.step('echo "again $GREETING"; cat secret; exit 7', *here.mounts())
+    app = here.base / "repeated"
+    app.mkdir()
+    (app / "secret").write_text("app\n")
+    (app / "secret").chmod(0o600)
+    step = replace(step, mounts=(*step.mounts[2:], here.overlay("/workspace", app)))
+    result, output = here.run(step, env={**ENV, "GREETING": "it's"}, cwd="/workspace")
+    again = subprocess.run(["sh", "-c", result.command], capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout) == (7, output), again.stderr
+
+
+def test_a_signal_reaches_the_command(here: Place) -> None:
+    step = here.step("trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done")
+    output: list[bytes] = []
+    with here.sandbox.open(step) as room:
+
+        def take(chunk: bytes) -> None:
+            output.append(chunk)
+            if chunk == b"ready\n":
+                room.signal(signal.SIGTERM)
+
+        result = room.run(take)
+        room.signal(signal.SIGTERM)
+    assert (result.status, b"".join(output)) == (9, b"ready\ncaught\n")
+
+
+def test_a_command_without_a_handler_is_ended_by_a_signal(here: Place) -> None:
+    with here.sandbox.open(here.step("echo ready; exec sleep 300")) as room:
+        assert room.run(lambda chunk: room.signal(signal.SIGTERM)).status == 143
+
+
+def test_what_a_step_leaves_running_ends_with_it(here: Place) -> None:
+    started: set[int] = set()
+    with here.sandbox.open(
+        here.step("setsid sleep 300 & sleep 300 & echo ready; read x < /tmp/never")
+    ) as room:
+
+        def take(chunk: bytes) -> None:
+            started.update(linux.descendants(os.getpid()))
+
+        room.run(take)
+    assert len(started) >= 4
+    assert linux.gone(started)
+
+
+PARENT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from fakes import linux
+from fakes.place import place
+with place(Path(sys.argv[1])) as here:
+    step = here.step("setsid sleep 300 & echo ready; sleep 300")
+    if sys.argv[3] == "root":
+        step = replace(step, uid=0, gid=0)
+    with here.sandbox.open(step) as room:
+        if sys.argv[2] == "held":
+            print("ready", flush=True)
+            input()
+        room.run(None)
+"""
+
+
+@pytest.mark.parametrize("when", ["held", "running"])
+@pytest.mark.parametrize("who", ["user", "root"])
+def test_the_death_of_the_parent_leaves_nothing(tmp_path: Path, here: Place, when: str, who: str) -> None:
+    if not here.namespace.idmap.has(0):
+        who = "user"
+    base = tmp_path / "base"
+    base.mkdir()
+    child = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(base), when, who],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+    below = linux.descendants(child.pid)
+    assert len(below) >= 2
+    child.kill()
+    child.wait()
+    assert linux.gone(below)
+
+
+INHERITS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from fakes import linux
+from fakes.place import place
+with place(Path(sys.argv[1])) as here:
+    step = replace(here.step("cat; echo problem >&2"), inherits=True)
+    with here.sandbox.open(step) as room:
+        sys.exit(room.run(None).status)
+"""
+
+
+def test_a_step_can_have_this_process_own_input_and_outputs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INHERITS, str(tmp_path)],
+        input=b"typed",
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"typed", b"problem\n")
+
+
+def test_steps_run_side_by_side(here: Place) -> None:
+    barrier = threading.Barrier(4, timeout=20)
+
+    def one(number: int) -> str:
+        output: list[bytes] = []
+        with here.sandbox.open(here.step(f"echo {number}")) as room:
+            barrier.wait()
+            room.run(output.append)
+        return b"".join(output).decode()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(4))) == [f"{number}\n" for number in range(4)]
+
+
+def test_no_descriptor_is_left_open(here: Place) -> None:
+    here.run(here.step("true"))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        here.run(here.step("true"))
+    with pytest.raises(SandboxError):
+        here.run(here.step("true", Overlay((here.base / "no", here.base / "no"), "/x")))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_step_starts_in_milliseconds(here: Place) -> None:
+    times = []
+    for _ in range(20):
+        began = time.monotonic()
+        with here.sandbox.open(here.step("true")) as room:
+            room.run(None)
+        times.append((time.monotonic() - began) * 1000)
+    median = statistics.median(times)
+    print(f"a step takes {median:.1f} ms ({here.namespace.idmap.mode.value})")
+    assert median < 250
+
+
+def test_the_name_of_the_machine_is_the_steps(here: Place) -> None:
+    _, output = here.run(Step(argv=("uname", "-n"), env=ENV, root=Root(here.root), hostname="builder"))
+    assert output == "builder\n"

@@ -1,0 +1,38 @@
+"""Looks at this machine's processes, for tests about what is left of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+
+def processes() -> dict[int, int]:
+    """Every process of this machine that can be looked at, with its parent."""
+    found = {}
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
+            try:
+                fields = (directory / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                found[int(directory.name)] = int(fields[1])
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    parents = processes()
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def gone(pids: set[int]) -> bool:
+    """Whether none of the processes is there any more, within five seconds."""
+    end = time.monotonic() + 5
+    while pids & processes().keys():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True

@@ -1,0 +1,81 @@
+"""A place to run real sandbox steps in: a namespace, a tiny root file system, and directories to mount."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+from fakes import tiny_root
+from packhorse.base import userns
+from packhorse.base.step import Bind, Mount, Network, Overlay, Result, Root, Step
+from packhorse.base.userns import Namespace
+from packhorse.sandbox.bubblewrap import Bubblewrap
+
+ENV = {"PATH": "/bin", "HOME": "/home/cnb"}
+
+
+@dataclass
+class Place:
+    """Directories below `base`; `root` is shared by all steps, the rest is made when it is asked for."""
+
+    base: Path
+    namespace: Namespace
+    root: Path
+    sandbox: Bubblewrap
+    numbers: Iterator[int]
+
+    def directory(self, *, mode: int = 0o755) -> Path:
+        """A new directory that belongs to the step's user."""
+        path = self.base / f"directory-{next(self.numbers)}"
+        path.mkdir()
+        path.chmod(mode)
+        os.chown(path, *self.namespace.idmap.outside(1000, 1000))
+        return path
+
+    def overlay(self, target: str, *lowers: Path) -> Overlay:
+        """A writable overlay with a new upper; without lowers over an empty directory."""
+        parent = self.directory()
+        for name in ("upper", "work"):
+            (parent / name).mkdir()
+            (parent / name).chmod(0o755)
+            os.chown(parent / name, *self.namespace.idmap.outside(1000, 1000))
+        return Overlay(lowers or (self.directory(),), target, parent / "upper", parent / "work")
+
+    def mounts(self) -> tuple[Mount, ...]:
+        """What a buildpack may write: /layers, /workspace, its home and /tmp."""
+        return (
+            self.overlay("/layers"),
+            self.overlay("/workspace"),
+            Bind(self.directory(), "/home/cnb", writable=True),
+            Bind(self.directory(mode=0o1777), "/tmp", writable=True),
+        )
+
+    def step(self, script: str, *mounts: Mount) -> Step:
+        """A shell script as a step, without a network."""
+        return Step(
+            argv=("sh", "-c", script), env=ENV, root=Root(self.root), mounts=mounts, network=Network.NONE
+        )
+
+    def run(self, step: Step, **changes: object) -> tuple[Result, str]:
+        """Runs a step; returns how it ended, and its output."""
+        output: list[bytes] = []
+        with self.sandbox.open(replace(step, **changes)) as room:  # type: ignore[arg-type]
+            result = room.run(output.append)
+        return result, b"".join(output).decode()
+
+
+@contextmanager
+def place(base: Path) -> Iterator[Place]:
+    """A place in `base`, with the ids that the invoking user can have."""
+    with userns.make(userns.choose(1000, 1000)) as namespace:
+        root = tiny_root.own(tiny_root.make(base / "root"), namespace)
+        scratch = base / "scratch"
+        scratch.mkdir()
+        try:
+            yield Place(base, namespace, root, Bubblewrap(namespace, scratch=scratch), count(1))
+        finally:
+            tiny_root.remove(root, namespace)
