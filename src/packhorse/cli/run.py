@@ -15,21 +15,40 @@ from packhorse.platform.run import run as run_image
 
 
 class _RunCommand(click.Command):
-    """Options stand before or right behind NAME; from the first other word on, all belongs to the image."""
+    """Options stand before NAME or right behind it; from the first other word on, all belongs to the image.
+
+    What is no option of ours belongs to the image too, and behind `--` everything does, as under docker.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_interspersed_args = False
-        options_alone = click.Command(self.name, params=[p for p in self.params if isinstance(p, click.Option)])
-        _, rest, _ = options_alone.make_parser(ctx).parse_args(list(args))
-        if rest:
-            before, name, after = args[: len(args) - len(rest)], rest[0], rest[1:]
-            _, words, _ = options_alone.make_parser(ctx).parse_args(list(after))
-            options = after[: len(after) - len(words)]
-            if options and options[-1] == "--":
-                # The launcher too has a meaning for `--`, so it goes to the image, as under docker.
-                options, words = options[:-1], ["--", *words]
-            args = [*before, *options, "--", name, *words]
-        return super().parse_args(ctx, args)
+        before = self._options(ctx, args)
+        if before == len(args) or args[before].startswith("-"):
+            return super().parse_args(ctx, args)
+        rest = args[before + 1 :]
+        behind = self._options(ctx, rest)
+        return super().parse_args(ctx, [*args[:before], *rest[:behind], "--", args[before], *rest[behind:]])
+
+    def _options(self, ctx: click.Context, words: list[str]) -> int:
+        """How many words at the beginning are options and their values."""
+        options = click.Command(
+            self.name, params=[param for param in self.params if isinstance(param, click.Option)]
+        )
+        count = 0
+        while words[count : count + 1] not in ([], ["-"], ["--"]) and words[count].startswith("-"):
+            width = next((n for n in (1, 2) if _is_parsed(options, ctx, words[count : count + n])), 0)
+            if width == 0:
+                break
+            count += width
+        return count
+
+
+def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> bool:
+    try:
+        _, rest, _ = options.make_parser(ctx).parse_args(list(words))
+    except click.UsageError:
+        return False
+    return not rest
 
 
 @click.command(cls=_RunCommand)
