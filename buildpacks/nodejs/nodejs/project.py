@@ -51,11 +51,12 @@ class Project:
     def read(cls, directory: Path) -> Self:
         """Reads `directory`; raises InputError, with line and column, when package.json cannot be used."""
         modules = directory / "node_modules"
+        is_own = modules.is_dir() and not modules.is_symlink()
         return cls(
             directory,
             manifest=_manifest(directory / "package.json"),
             lock=next((name for name in _LOCKS if (directory / name).is_file()), ""),
-            vendored=modules.is_dir() and any(entry.name[0] != "." for entry in modules.iterdir()),
+            vendored=is_own and any(entry.name[0] != "." for entry in modules.iterdir()),
         )
 
     @property

@@ -69,6 +69,12 @@ def test_modules_are_vendored_when_there_is_more_than_leftovers(
     assert Project.read(tmp_path).vendored is vendored
 
 
+def test_a_link_to_modules_elsewhere_is_not_vendored(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere/ms").mkdir(parents=True)
+    (tmp_path / "node_modules").symlink_to("elsewhere")
+    assert not Project.read(tmp_path).vendored
+
+
 @pytest.mark.parametrize(
     ("manifest", "reason"),
     [
