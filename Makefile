@@ -1,4 +1,5 @@
-PYTHON ?= python3
+# The system's own Python: the tests also run packhorse as other users, who cannot read one in a home.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := python3-venv mmdebstrap uidmap passt
