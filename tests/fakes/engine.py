@@ -63,3 +63,12 @@ def dockerd(directory: Path) -> Iterator[Engine]:
     finally:
         process.terminate()
         process.wait(_PATIENCE)
+        _unmount(directory)
+
+
+def _unmount(directory: Path) -> None:
+    """Undoes the mounts below a directory: the engine leaves its containers' network namespace mounted."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if Path(mount).is_relative_to(directory):
+            subprocess.run(["umount", mount], check=True)
