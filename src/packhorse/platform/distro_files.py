@@ -29,7 +29,8 @@ _NOTHING_BELOW = ("usr/share/locale", "dev", "proc", "run", "sys", "tmp")
 # debconf's answers, without which a package installed later (an image extension) finds its questions unasked.
 _KEPT = re.compile(r"var/cache/debconf/(config|passwords|templates)\.dat")
 _DROPPED = re.compile(
-    r"etc/(hostname|resolv\.conf|fstab|machine-id|\.pwd\.lock|[^/]+-)"
+    r"dev"  # mmdebstrap has it or not; `write_root` adds it
+    r"|etc/(hostname|resolv\.conf|fstab|machine-id|\.pwd\.lock|[^/]+-)"
     r"|etc/apt/(sources\.list(\.d/.+)?|apt\.conf|(apt\.conf|preferences)\.d/\d\d(mmdebstrap|packhorse))"
     r"|etc/dpkg/dpkg\.cfg\.d/99mmdebstrap"
     r"|var/lib/dbus/machine-id|var/lib/systemd/random-seed"
@@ -78,7 +79,7 @@ def keeps(name: str, *, directory: bool) -> bool:
 
 
 def write_root(source: BinaryIO, target: BinaryIO, extra: Iterable[Entry] = ()) -> WrittenRoot:
-    """Writes the root in the tar stream `source`, then the CNB user's home and `extra`, to `target`.
+    """Writes the root in the tar stream `source`, then /dev, the CNB user's home and `extra`, to `target`.
 
     One pass, in the order of `source`; owners, modes and contents stay, times become `MTIME`, owner names,
     device numbers and extended headers go. Raises tarfile.TarError if `source` is no tar or breaks off,
@@ -101,6 +102,7 @@ def write_root(source: BinaryIO, target: BinaryIO, extra: Iterable[Entry] = ()) 
                 info.size = len(data)
                 content = BytesIO(data)
             new.addfile(info, content)
+        _add(new, Entry("dev/"))
         _add(new, Entry(f"{_CNB_HOME}/"), owner=CNB_ID)
         for entry in extra:
             _add(new, entry)

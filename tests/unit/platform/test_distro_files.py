@@ -73,9 +73,7 @@ def test_what_packages_need_stays(name: str) -> None:
     assert keeps(name, directory=False)
 
 
-@pytest.mark.parametrize(
-    "name", ["tmp", "dev", "proc", "run", "var/log", "var/cache/apt", "usr/share/man/man1"]
-)
+@pytest.mark.parametrize("name", ["tmp", "proc", "run", "var/log", "var/cache/apt", "usr/share/man/man1"])
 def test_directories_that_programs_expect_stay(name: str) -> None:
     assert keeps(name, directory=True)
 
@@ -157,6 +155,13 @@ def test_added_entries_come_after_the_packages_and_belong_to_root() -> None:
     with tarfile.open(fileobj=io.BytesIO(written(debian_tar(), Entry("opt/x/"), tool))) as tar:
         assert tar.getnames()[-3:] == ["home/cnb", "opt/x", "opt/x/tool"]
         assert (tar.getmember("opt/x/tool").mode, tar.getmember("opt/x/tool").uid) == (0o755, 0)
+
+
+def test_a_root_has_one_empty_dev_whether_mmdebstrap_wrote_one_or_not() -> None:
+    with_dev = debian_tar(member("./dev", tarfile.DIRTYPE), member("./dev/shm", tarfile.DIRTYPE))
+    assert written(with_dev) == written(debian_tar())
+    with tarfile.open(fileobj=io.BytesIO(written(debian_tar()))) as tar:
+        assert [name for name in tar.getnames() if name.startswith("dev")] == ["dev"]
 
 
 def test_a_device_in_a_root_is_refused() -> None:
