@@ -17,6 +17,9 @@ from packhorse.errors import FormatError, InputError
 LIMIT = 1 << 20
 """The largest TOML file read, in bytes."""
 
+DEPTH = 100
+"""How deep tables and arrays may be nested in each other."""
+
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?")
 _KEY = re.compile(
     r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
@@ -40,8 +43,8 @@ class Table:
 
     @classmethod
     def read(cls, data: bytes, source: str) -> Self:
-        """Parses a whole file; raises InputError with the line for text that is not TOML, or is over 1
-        MiB.
+        """Parses a whole file; raises InputError, with the line where there is one, for what is not TOML, is
+        over 1 MiB, or is nested deeper than 100 levels.
         """
         if len(data) > LIMIT:
             raise InputError(
@@ -52,8 +55,12 @@ class Table:
             values = tomllib.loads(text)
         except UnicodeDecodeError as error:
             raise InputError(f"{source} is not UTF-8 text", why=str(error)) from error
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except RecursionError as error:
+            raise InputError(f"{source} is nested too deeply", why=f"{DEPTH} levels are read") from error
+        except ValueError as error:  # TOMLDecodeError, and what int() says of thousands of digits
             raise InputError(f"{source} is not valid TOML", why=str(error)) from error
+        if _is_deep(values):
+            raise InputError(f"{source} is nested too deeply", why=f"{DEPTH} levels are read")
         return cls(values, source, lines=_positions(text))
 
     def finish(self) -> None:
@@ -64,7 +71,10 @@ class Table:
     def issue(self, text: str, key: str = "") -> None:
         """Notes that something is wrong, at `key` where it is given."""
         path = (*self.path, key) if key else self.path
-        line = self.lines.get(path) or self.lines.get(self.path)
+        # What stands inside a value has no line of its own: that of the value is the nearest.
+        while path and path not in self.lines:
+            path = path[:-1]
+        line = self.lines.get(path)
         self.issues.append(f"{self.source}:{line}: {text}" if line else f"{self.source}: {text}")
 
     def has(self, key: str) -> bool:
@@ -72,8 +82,10 @@ class Table:
         return key in self.values
 
     def text(self, key: str, *, required: bool = False) -> str:
-        """A string, "" when absent."""
+        """A string, "" when absent; a `required` one must not be empty."""
         value = self._get(key, str, "a string", required=required)
+        if required and value == "":
+            self.issue(f"{self._spell(key)} is empty", key)
         return value if isinstance(value, str) else ""
 
     def flag(self, key: str) -> bool:
@@ -134,6 +146,19 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
         raise FormatError(error.what, why=error.why) from error
 
 
+def _is_deep(values: Mapping[str, Any]) -> bool:
+    """Whether `values` has more than DEPTH levels; dotted keys reach any depth without the parser's help."""
+    level: list[Any] = [values]
+    for _ in range(DEPTH + 1):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value)
+            if isinstance(item, dict | list)
+        ]
+    return bool(level)
+
+
 def _positions(text: str) -> dict[Path, int]:
     """The line of each table header and key; best effort, for messages only (multi-line values are stepped
     over).
@@ -143,7 +168,7 @@ def _positions(text: str) -> dict[Path, int]:
     here: Path = ()
     quote = ""
     depth = 0
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if quote:
             if line.count(quote) % 2:
                 quote = ""

@@ -1,4 +1,4 @@
-"""② What each Buildpack API version brought, by name (buildpack.md; reference differences in
+"""② What each Buildpack API version brought, by name (buildpack.md; its clauses are listed in
 docs/spec-matrix.md).
 
 A phase asks `api.has(EXEC_ENV)` and never compares numbers.
@@ -58,7 +58,6 @@ class Feature:
     since: tuple[int, int]
 
 
-OVERRIDABLE_ARGS = Feature("command is a list and args can be replaced by the user", (0, 9))
 TARGETS = Feature("CNB_TARGET_* in the environment, [[targets]] in the descriptor", (0, 10))
 EXEC_ENV = Feature("CNB_EXEC_ENV, exec-env on buildpacks and processes", (0, 12))
 

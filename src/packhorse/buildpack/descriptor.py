@@ -1,13 +1,14 @@
-"""② buildpack.toml as a value (buildpack.md "buildpack.toml"; lifecycle.md 2.7)."""
+"""② buildpack.toml as a value (buildpack.md "buildpack.toml")."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Self
 
 from packhorse.base.target import Distro
 from packhorse.base.toml import Table
-from packhorse.buildpack.api import EXEC_ENV, BuildpackApi
+from packhorse.buildpack.api import EXEC_ENV, SUPPORTED, BuildpackApi
 from packhorse.errors import InputError
 
 
@@ -27,6 +28,9 @@ class Ref:
         """The id as a directory is named after it: `/` becomes `_` (P-158)."""
         return escape_id(self.id)
 
+
+_ID = re.compile(r"[A-Za-z0-9._/-]+")  # `_`, which the specification has not, is in use and harmless
+_RESERVED = frozenset({"app", "config", "generated", "sbom", ".", ".."})
 
 Group = tuple[Ref, ...]
 Order = tuple[Group, ...]
@@ -67,26 +71,25 @@ class Descriptor:
         """
         top = Table.read(data, source)
         own = top.table("buildpack")
-        identifier, version = own.text("id", required=True), own.text("version", required=True)
         declared = top.text("api", required=True)
-        targets = tuple(_target(table) for table in top.tables("targets"))
-        order = tuple(read_order(top))
-        if order and (targets or top.has("stacks")):
-            top.issue("a composite buildpack (with [[order]]) has neither [[targets]] nor [[stacks]]")
-        top.finish()
-        api = BuildpackApi.parse(declared, owner=identifier)
-        return cls(
+        # An API that is not supported comes first: in another version other things may be right.
+        api = BuildpackApi.parse(declared, owner=own.text("id") or source) if declared else SUPPORTED[-1]
+        value = cls(
             api=api,
-            id=identifier,
-            version=version,
+            id=_identifier(own),
+            version=own.text("version", required=True),
             name=own.text("name"),
             homepage=own.text("homepage"),
             clear_env=own.flag("clear-env"),
             sbom_formats=own.texts("sbom-formats"),
             exec_env=_exec_env(own) if api.has(EXEC_ENV) else (),
-            targets=targets,
-            order=order,
+            targets=tuple(_target(table) for table in top.tables("targets")),
+            order=tuple(read_order(top)),
         )
+        if value.order and (value.targets or top.has("stacks")):
+            top.issue("a composite buildpack (with [[order]]) has neither [[targets]] nor [[stacks]]")
+        top.finish()
+        return value
 
     @property
     def ref(self) -> Ref:
@@ -123,15 +126,24 @@ def parse_order(data: bytes, source: str) -> Order:
     return order
 
 
+def _identifier(own: Table) -> str:
+    """The buildpack's id; directories are named after it, and some beside them have other uses (B-143)."""
+    text = own.text("id", required=True)
+    if text and (not _ID.fullmatch(text) or text in _RESERVED):
+        own.issue(f"{text!r} cannot be the id of a buildpack", "id")
+    return text
+
+
 def _target(table: Table) -> BuildpackTarget:
     distros = tuple(Distro(entry.text("name"), entry.text("version")) for entry in table.tables("distros"))
-    # The specification says `variant`, the reference reads `arch-variant` (lifecycle.md V4): either is taken.
+    # The specification says `variant`, the reference reads `arch-variant`: either is taken.
     variant = table.text("variant") or table.text("arch-variant")
     return BuildpackTarget(table.text("os"), table.text("arch"), variant, distros)
 
 
 def _exec_env(own: Table) -> tuple[str, ...]:
-    # The specification has [[buildpack.exec-env]] tables with a name, the reference a plain list (V1).
+    # The specification has [[buildpack.exec-env]] tables with a name, the reference a plain list: either is
+    # taken (B-147).
     value = own.values.get("exec-env")
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return tuple(entry.text("name") for entry in own.tables("exec-env"))

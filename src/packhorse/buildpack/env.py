@@ -1,6 +1,6 @@
-"""② How layers and users change the environment of buildpacks (buildpack.md "Environment"; lifecycle.md 3.2).
+"""② How layers and users change the environment of buildpacks (buildpack.md "Environment").
 
-Pure: an environment in, an environment out. Reading the files is `lifecycle.layer_env`'s; at launch the
+Pure: an environment in, an environment out. Reading the files is `lifecycle.environment`'s; at launch the
 launcher does the same in C.
 """
 
@@ -50,7 +50,7 @@ def with_files(env: Env, files: Collection[EnvFile], *, default_action: str = "o
     `default_action` is what a file without suffix means: `override` in layers, `default` in a platform's
     `<build-config>/env` (P-166).
     """
-    # The reference looks for .delim in the same directory only (V10).
+    # B-123 speaks of the whole layer; the reference, and so this, looks in the same directory only.
     delims = {
         name: file.content for file in files for name, action in [_split(file.name)] if action == "delim"
     }

@@ -13,7 +13,7 @@ from packhorse.lifecycle.stages import Analyzed
 def analyze(run_image: Image, run_reference: str, previous: Place | None) -> Analyzed:
     """Reads the run image's target and the previous image's metadata.
 
-    `run_reference` identifies the run image for a later rebase (design 2.4). A previous image that does not
+    `run_reference` identifies the run image for a later rebase (P-193). A previous image that does not
     exist, or was not made by a lifecycle, or cannot be read, is as if there were none (B-041, P-027). Raises
     AnalyzeError for a run image that names no operating system.
     """

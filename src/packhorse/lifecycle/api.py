@@ -1,6 +1,4 @@
-"""What each Platform API version brought, by name (platform.md; lifecycle.md 1.51). A phase asks
-`api.has(EXEC_ENV)`.
-"""
+"""What each Platform API version brought, by name (platform.md). A phase asks `api.has(EXEC_ENV)`."""
 
 from __future__ import annotations
 

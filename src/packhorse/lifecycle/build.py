@@ -1,6 +1,4 @@
-"""② → ③ Runs every buildpack of the group and collects what it made (buildpack.md "Phase #3: Build";
-lifecycle.md 3.3).
-"""
+"""② → ③ Runs every buildpack of the group and collects what it made (buildpack.md "Phase #3: Build")."""
 
 from __future__ import annotations
 
@@ -177,7 +175,7 @@ def _merge(launches: Sequence[LaunchToml], observer: Observer) -> tuple[tuple[Pr
                 default = process.type
             elif process.type == default:
                 observer.say(
-                    f"{process.buildpack_id} redefines the default {default!r}: now there is no default process"
+                    f"{process.buildpack_id} redefines the default {default!r}, so there is none now"
                 )
                 default = ""
             processes[process.type] = process

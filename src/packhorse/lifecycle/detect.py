@@ -1,4 +1,4 @@
-"""① → ② Which buildpacks take this source (buildpack.md "Phase #1: Detection"; lifecycle.md 3.1).
+"""① → ② Which buildpacks take this source (buildpack.md "Phase #1: Detection").
 
 Every bin/detect runs once, a few at a time, each in a room of its own whose writes nobody else sees.
 """
@@ -115,8 +115,8 @@ class _Detection:
     def _verdict(self, numbered: tuple[int, Ref]) -> Verdict:
         number, ref = numbered
         descriptor = self._descriptors.find(ref)
-        # The reference runs an optional buildpack whose target does not match (V11); here it is passed over
-        # as well.
+        # B-034 says what a required buildpack is to do whose target does not match; the reference runs an
+        # optional one all the same. Here neither runs where it was not made for.
         if not matches(descriptor, self._target):
             return Verdict(descriptor, -1, why=explain(descriptor, self._target))
         # Rooms of a builder image share one /tmp, so each plan has a name of its own.

@@ -1,6 +1,4 @@
-"""The environment of a buildpack executable (buildpack.md "Environment", lifecycle.md 3.2). Called by detect
-and build.
-"""
+"""The environment of a buildpack executable (buildpack.md "Environment"). Called by detect and build."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ from packhorse.base.tree import Kind, TreeView, is_directory, read
 from packhorse.buildpack.api import EXEC_ENV, TARGETS
 from packhorse.buildpack.descriptor import Descriptor
 from packhorse.buildpack.env import BUILD_ROOTS, EnvFile, with_files, with_roots, with_user
+from packhorse.errors import BuildError
 from packhorse.lifecycle.inputs import Inputs
 
 BUILD_ENV_DIRECTORIES = ("env", "env.build")
@@ -66,7 +65,7 @@ def with_env_directories(tree: TreeView, env: Mapping[str, str], layer: str) -> 
 
 def env_files(tree: TreeView, directory: str) -> list[EnvFile]:
     """The files of an env directory; sub-directories are passed over, links to files inside the tree are
-    followed.
+    followed. Raises BuildError for what cannot be a variable.
     """
     if not is_directory(tree, directory):
         return []
@@ -75,7 +74,13 @@ def env_files(tree: TreeView, directory: str) -> list[EnvFile]:
         path = f"{directory}/{node.name}"
         target = tree.stat(path, follow=True) if node.kind is Kind.LINK else node
         if target is not None and target.kind is Kind.FILE:
-            files.append(EnvFile(node.name, os.fsdecode(read(tree, path) or b"")))
+            content = read(tree, path) or b""
+            if b"\0" in content or "=" in node.name:
+                raise BuildError(
+                    f"{path} cannot be an environment variable",
+                    why="its content has a NUL byte" if b"\0" in content else "its name has a '='",
+                )
+            files.append(EnvFile(node.name, os.fsdecode(content)))
     return files
 
 

@@ -1,5 +1,5 @@
-"""The specification's files for the values of `lifecycle.stages`, as the reference writes them (lifecycle.md
-2.4, 2.5).
+"""The specification's files for the values of `lifecycle.stages`, as the reference writes them (platform.md
+"Data Format").
 """
 
 from __future__ import annotations

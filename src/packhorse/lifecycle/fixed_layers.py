@@ -2,8 +2,8 @@
 types.
 
 Called by export; what a buildpack's own layers are is decided there. Parents are written, never read from a
-file system: `/layers` and `/layers/<id>` 0755 and the app directory 0777, of the CNB user (design decision:
-same bytes).
+file system: `/layers` and `/layers/<id>` 0755 and the app directory 0777, of the CNB user, as they are in a
+build with the reference.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The labels of an app image, as values and as the reference writes them (lifecycle.md 2.11): JSON in Go's
-field order.
+"""The labels of an app image, as values and as the reference writes them: JSON in Go's field order (P-191 to
+P-195).
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ class LayersMetadata:
 
     @classmethod
     def parse(cls, data: str | bytes) -> Self:
-        """Reads a label or cache metadata. What cannot be understood is as if it were not there (lifecycle.md
-        2.1).
+        """Reads a label or cache metadata. What cannot be understood is as if it were not there, as in the
+        reference.
         """
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return cls()
         if not isinstance(value, dict):
             return cls()
@@ -108,7 +108,7 @@ class LayersMetadata:
         )
 
     def buildpack(self, identifier: str) -> BuildpackRecord | None:
-        """The record of a buildpack by id: versions are not compared (lifecycle.md 3.5)."""
+        """The record of a buildpack by id: versions are not compared, as in the reference."""
         return next((record for record in self.buildpacks if record.id == identifier), None)
 
     def label(self) -> str:
@@ -134,7 +134,7 @@ class LayersMetadata:
         return gojson.dumps(value).decode()
 
     def cache(self) -> bytes:
-        """The metadata of a cache (lifecycle.md 2.12)."""
+        """The metadata of a cache, as the reference's (P-110)."""
         value = {
             "sbom": {"sha": self.sbom},
             "buildpacks": [record.encode() for record in self.buildpacks] or None,
@@ -166,7 +166,7 @@ def build_label(
 
 
 def project_label(project: Mapping[str, Any]) -> str:
-    """io.buildpacks.project.metadata: the source's type, version and metadata, or {} (design 2.12)."""
+    """io.buildpacks.project.metadata: the source's type, version and metadata, or {} without one (P-195)."""
     source = project.get("source")
     if not source:
         return "{}"

@@ -31,9 +31,9 @@ def find_layers(tree: TreeView, layers: str) -> list[FoundLayer]:
         return []
     found = []
     nodes = {node.name: node for node in tree.list(layers)}
-    for file_name in nodes:
-        name, dot, _ = file_name.rpartition(".toml")
-        if not dot or file_name != f"{name}.toml" or not name or name in RESERVED:
+    for file_name, node in nodes.items():
+        name = file_name.removesuffix(".toml")
+        if name in ("", file_name) or name in RESERVED or node.kind is Kind.DIRECTORY:
             continue
         path = f"{layers}/{name}"
         data = read(tree, f"{path}.toml")

@@ -1,6 +1,4 @@
-"""① → ③ Brings back what is worth keeping of the last build (buildpack.md "Phase #2"; table in lifecycle.md
-3.5).
-"""
+"""① → ③ Brings back what is worth keeping of the last build (buildpack.md "Phase #2: Analysis")."""
 
 from __future__ import annotations
 
@@ -58,7 +56,8 @@ def restore(
                     continue
                 directories[path] = diff_id
             records[path] = (member, record)
-    sboms = bool(cached.sbom) and cache.restore(f"{inputs.layers}/sbom/cache", Digest.parse(cached.sbom))
+    sbom = _digest(cached.sbom)
+    sboms = sbom is not None and cache.restore(f"{inputs.layers}/sbom/cache", sbom)
     with runner.open(Step(argv=())) as room:
         _write(inputs, analyzed, detected, records, room.tree)
         if not inputs.skip_restore:
@@ -75,7 +74,7 @@ def restore(
 def _wanted(
     inputs: Inputs, before: BuildpackRecord | None, kept: BuildpackRecord | None
 ) -> Iterator[tuple[str, LayerRecord]]:
-    """Which layers come back with which metadata: the table of lifecycle.md 3.5."""
+    """Which layers come back with which metadata, by their types then (B-046 to B-051)."""
     before_layers, kept_layers = (record.layers if record else {} for record in (before, kept))
     for name, record in sorted(before_layers.items()):
         cached = kept_layers.get(name)
@@ -93,10 +92,13 @@ def _wanted(
 def _same(record: LayerRecord, kept: BuildpackRecord | None, name: str) -> Digest | None:
     """The layer's diff ID, if the cache has the very layer the metadata speaks of (B-051)."""
     cached = kept.layers.get(name) if kept else None
-    if cached is None or cached.sha != record.sha:
-        return None
+    return _digest(record.sha) if cached is not None and cached.sha == record.sha else None
+
+
+def _digest(text: str) -> Digest | None:
+    """The digest that a label holds, None for anything else."""
     try:
-        return Digest.parse(record.sha)
+        return Digest.parse(text)
     except FormatError:
         return None
 
@@ -147,9 +149,7 @@ def _layer(image: Image | None, sha: str) -> Layer | None:
 
 
 def _cached_sboms(inputs: Inputs, records: dict[str, tuple[Member, LayerRecord]], tree: TreeEdit) -> None:
-    """SBOM files of cached layers, out of the cache's own SBOM layer; launch copies win (lifecycle.md
-    2.8).
-    """
+    """SBOM files of cached layers, out of the cache's own SBOM layer; the previous image's win (B-042)."""
     for path in records:
         source = f"{inputs.layers}/sbom/cache/{path.removeprefix(inputs.layers + '/')}"
         if not is_directory(tree, source):

@@ -1,6 +1,4 @@
-"""③ Bills of materials: checked after each buildpack, gathered at the end (lifecycle.md 2.8; B-075 to
-B-078).
-"""
+"""③ Bills of materials: checked after each buildpack, gathered at the end (B-075 to B-078, P-089, P-108)."""
 
 from __future__ import annotations
 
@@ -81,8 +79,8 @@ def _targets(name: str, types: Mapping[str, Types]) -> Iterator[str]:
 
 
 def _files(tree: TreeView, layers: str) -> Iterator[tuple[str, str]]:
-    """(layer name, or `launch`, or `build`; ending) of each SBOM file. Layer names may have dots, unlike
-    there (V24).
+    """(layer name, or `launch`, or `build`; ending) of each SBOM file. Layer names may have dots, which the
+    reference does not foresee.
     """
     if tree.stat(layers) is None:
         return

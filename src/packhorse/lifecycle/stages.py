@@ -66,7 +66,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What the buildpacks made, beside their layers: metadata.toml. Processes are sorted by type (2.4)."""
+    """What the buildpacks made, beside their layers: metadata.toml. Processes are sorted by type."""
 
     group: tuple[Member, ...]
     processes: tuple[Process, ...]

@@ -1,4 +1,4 @@
-"""② Whether a buildpack runs on a target (buildpack.md "Targets"; lifecycle.md B-150, B-151)."""
+"""② Whether a buildpack runs on a target (buildpack.md "Targets", B-150, B-151)."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ Pure: composite buildpacks are looked up through a function, and nothing is run 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from packhorse.buildpack.descriptor import Descriptor, Group, Order, Ref
 from packhorse.errors import InputError
@@ -21,36 +22,45 @@ def groups(order: Order, lookup: Lookup) -> Iterator[Group]:
     An id that is already in a group is not added again (B-018). Versions are filled in from the descriptors.
     Raises InputError for composite buildpacks that contain themselves.
     """
-    yield from _order(order, (), (), lookup, optional=False, inside=())
+    yield from _order(_within(order, ()), (), (), lookup, optional=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """An entry of a group, and the ids of the composite buildpacks it stands in, outermost first."""
+
+    ref: Ref
+    inside: tuple[str, ...]
+
+
+_Elements = tuple[_Element, ...]
+
+
+def _within(order: Order, inside: tuple[str, ...]) -> tuple[_Elements, ...]:
+    return tuple(tuple(_Element(ref, inside) for ref in group) for group in order)
 
 
 def _order(
-    order: Order, done: Group, rest: Group, lookup: Lookup, *, optional: bool, inside: tuple[str, ...]
+    order: tuple[_Elements, ...], done: Group, rest: _Elements, lookup: Lookup, *, optional: bool
 ) -> Iterator[Group]:
     for group in order:
-        yield from _group(group, rest, done, lookup, inside)
+        yield from _group(group + rest, done, lookup)
     if optional:
-        yield from _group(rest, (), done, lookup, inside[:-1])
+        yield from _group(rest, done, lookup)
 
 
-def _group(
-    group: Group, rest: Group, done: Group, lookup: Lookup, inside: tuple[str, ...]
-) -> Iterator[Group]:
-    elements = group + rest
-    for index, ref in enumerate(elements):
+def _group(elements: _Elements, done: Group, lookup: Lookup) -> Iterator[Group]:
+    for index, element in enumerate(elements):
+        ref = element.ref
         if any(ref.id == other.id for other in done):
             continue
         descriptor = lookup(ref)
         if descriptor.order:
-            # Only what stands inside a composite can close a cycle; what follows it stands beside it.
-            around = inside if index < len(group) else ()
-            if descriptor.id in around:
-                cycle = " -> ".join((*around, descriptor.id))
-                raise InputError("a composite buildpack contains itself", why=cycle)
-            after = elements[index + 1 :]
-            yield from _order(
-                descriptor.order, done, after, lookup, optional=ref.optional, inside=(*around, descriptor.id)
-            )
+            inside = (*element.inside, descriptor.id)
+            if descriptor.id in element.inside:
+                raise InputError("a composite buildpack contains itself", why=" -> ".join(inside))
+            order = _within(descriptor.order, inside)
+            yield from _order(order, done, elements[index + 1 :], lookup, optional=ref.optional)
             return
         done = (*done, Ref(descriptor.id, descriptor.version, ref.optional))
     yield done

@@ -73,8 +73,8 @@ def resolve(passed: Sequence[Passed]) -> Resolution:
 
 
 def _trials(passed: Sequence[Passed]) -> Iterator[list[_Candidate]]:
-    # An optional buildpack may be dropped only with its last alternative: the others are tried first
-    # (lifecycle.md 3.1).
+    # As the reference does: an optional buildpack may be dropped only with its last alternative, so that the
+    # others are tried first.
     choices = [
         [
             _Candidate(one.ref, section, one.ref.optional and index == len(one.plan.options) - 1)
