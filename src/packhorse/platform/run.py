@@ -72,7 +72,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
             step = _step(request, config, who, store.root(image, namespace.idmap), scratch)
             step = _networked(step, request, say)
             sandbox = Bubblewrap(namespace, scratch=_directory(scratch / "sandbox"))
-            with sandbox.open(step) as room, _signals(room, terminal=request.terminal), _input(request):
+            with _input(request), sandbox.open(step) as room, _signals(room, terminal=request.terminal):
                 return room.run(None).status
 
 
@@ -94,6 +94,7 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
         uid=who.uid,
         gid=who.gid,
         ports=request.ports,
+        inherits=True,
         terminal=request.terminal,
     )
 
