@@ -1,4 +1,4 @@
-"""The layers of a build, with an upper directory as the kernel leaves it (the kernel is in tests/acceptance)."""
+"""The layers of a build, over an upper directory as the kernel leaves it; tests/acceptance asks the kernel."""
 
 from __future__ import annotations
 

@@ -1,0 +1,259 @@
+"""Kept layers under a real overlay mount: what is captured is what a plain directory would have become.
+
+Each example edits a plain directory and a mounted overlay in the same way, as a build does, for several builds
+in a row. The mounts are made in a child with a user and a mount namespace of its own, as bubblewrap makes them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from packhorse.base.digest import Digest
+from packhorse.base.rooted import Rooted
+from packhorse.base.step import Overlay
+from packhorse.base.userns import IdMap, Mode, choose
+from packhorse.errors import TreeError
+from packhorse.layers import tar
+from packhorse.layers.tree import TarEntry, directory
+from packhorse.store.overlay import LayersOverlay
+from packhorse.store.store import Store
+
+LAYERS = ("/layers/bp/one", "/layers/bp/two", "/layers/other/one")
+
+Edit = tuple[str, str, str]
+
+# What buildpacks do to their layers. A failing edit fails alike in both places, and is passed over.
+EDITS = """
+import json, os, shutil, subprocess, sys
+def mounted(overlay, target):
+    options = "userxattr,lowerdir=" + ":".join(reversed(overlay["lowers"]))
+    options += ",upperdir=" + overlay["upper"] + ",workdir=" + overlay["work"]
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, target], check=True)
+def edit(verb, path, other):
+    if verb == "write":
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file: file.write(other)
+    elif verb == "append":
+        with open(path, "a") as file: file.write(other)
+    elif verb == "truncate":
+        os.truncate(path, 1)
+    elif verb == "mkdir": os.makedirs(path)
+    elif verb == "remove":
+        shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+    elif verb == "replace":
+        shutil.rmtree(path)
+        os.makedirs(path)
+    elif verb == "move":
+        if not os.path.lexists(other) and os.path.isdir(os.path.dirname(other)): shutil.move(path, other)
+    elif verb == "rename": os.rename(path, other) if not os.path.isdir(path) else None
+    elif verb == "symlink": os.symlink(other, path)
+    elif verb == "link": os.link(path, other, follow_symlinks=False)
+    elif verb == "mode": os.chmod(path, int(other, 8)) if not os.path.islink(path) else None
+    elif verb == "touch": os.utime(path)
+job = json.load(sys.stdin)
+if job["overlay"]: mounted(job["overlay"], job["root"])
+os.chdir(job["root"])
+os.umask(0o022)
+for verb, path, other in job["edits"]:
+    try: edit(verb, path, other)
+    except (OSError, shutil.Error): pass
+"""
+
+BUILDPACKS = st.sampled_from(["bp", "bp", "other"])
+DIRECTORIES = st.sampled_from(["bp/one", "bp/one", "bp/two", "other/one"])
+INNER = st.builds("{}/{}".format, DIRECTORIES, st.sampled_from(["a", "b", "b/c", "b/d", "e"]))
+PATHS = st.one_of(INNER, INNER, INNER, DIRECTORIES, BUILDPACKS)
+EDIT: st.SearchStrategy[Edit] = st.one_of(
+    st.tuples(st.just("write"), INNER, st.sampled_from(["", "one", "another"])),
+    st.tuples(st.just("append"), INNER, st.just("more")),
+    st.tuples(st.sampled_from(["remove", "replace"]), PATHS, st.just("")),
+    st.tuples(st.sampled_from(["mkdir", "touch", "truncate"]), INNER, st.just("")),
+    st.tuples(st.sampled_from(["move", "rename", "link"]), PATHS, INNER),
+    st.tuples(st.just("symlink"), INNER, st.sampled_from(["a", "/etc/passwd", "../../other"])),
+    st.tuples(st.just("mode"), INNER, st.sampled_from(["755", "700", "4755", "555"])),
+)
+BUILD = st.lists(st.lists(EDIT, min_size=2, max_size=8), min_size=1, max_size=2)
+
+FIRST: list[Edit] = [
+    ("write", f"{layer}/{name}", f"{layer} {name}")
+    for layer in ("bp/one", "bp/two", "other/one")
+    for name in ("a", "b/c", "b/d", "f")
+]
+
+
+def run(edits: list[Edit], root: Path, overlay: Overlay | None) -> None:
+    job = {
+        "edits": edits,
+        "root": str(root),
+        "overlay": overlay
+        and {
+            "lowers": [str(lower) for lower in overlay.lowers],
+            "upper": str(overlay.upper),
+            "work": str(overlay.work),
+        },
+    }
+    command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-I", "-S", "-c", EDITS]
+    subprocess.run(command, input=json.dumps(job), text=True, check=True)
+
+
+def plain(root: Path, path: str) -> Digest | None:
+    """The diff ID of the layer that a plain directory makes; None when it is no directory."""
+    top, parent = "/layers", path.rpartition("/")[0]
+    parents = [TarEntry.directory(name, uid=1000, gid=1000) for name in (top, parent)]
+    with Rooted.local(root) as view:
+        try:
+            return tar.digest(tar.stream(directory(view, path, uid=1000, gid=1000, parents=parents)))[0]
+        except TreeError:
+            return None
+
+
+def captured(overlay: LayersOverlay, view: Rooted, path: str) -> tuple[Digest | None, bool]:
+    try:
+        layer, untouched = overlay.capture(view, path)
+    except TreeError:
+        return None, False
+    assert layer.diff_id == tar.digest(layer.tar())[0]
+    return layer.diff_id, untouched
+
+
+@pytest.fixture(scope="module")
+def idmap() -> IdMap:
+    return choose(1000, 1000, mode=Mode.SINGLE)
+
+
+@contextmanager
+def workplace() -> Iterator[tuple[Store, Path, Path]]:
+    """A store, a plain root directory with /layers in it, and a mount point."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        root, mount = Path(temporary, "plain"), Path(temporary, "mount")
+        (root / "layers").mkdir(parents=True)
+        mount.mkdir()
+        with Store.open(Path(temporary, "store")) as store:
+            yield store, root, mount
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(builds=st.lists(BUILD, min_size=1, max_size=3))
+def test_layers_of_several_builds_are_what_plain_directories_become(
+    idmap: IdMap, builds: list[list[list[Edit]]]
+) -> None:
+    with workplace() as (store, root, mount), Rooted.local(mount) as view:
+        recorded: dict[str, Digest] = {}
+        for steps in [[FIRST], *builds]:
+            with store.scratch() as scratch:
+                overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+                for path, diff_id in recorded.items():
+                    assert overlay.restore(path, diff_id)
+                for edits in steps:
+                    run(edits, root / "layers", None)
+                    run(edits, mount, overlay.mounts()[0])
+                restored, recorded = recorded, {}
+                for path in LAYERS:
+                    expected = plain(root, path)
+                    found, untouched = captured(overlay, view, path)
+                    assert found == expected, path
+                    assert not untouched or restored.get(path) == expected
+                    if found is not None:
+                        recorded[path] = found
+                overlay.commit(b"", recorded)
+            # Only layers are kept: what else the plain directory has goes, as it does between builds.
+            for entry in (root / "layers").iterdir():
+                if not entry.is_dir() or entry.is_symlink():
+                    entry.unlink()
+                    continue
+                for layer in entry.iterdir():
+                    if f"/layers/{entry.name}/{layer.name}" not in recorded:
+                        shutil.rmtree(layer) if layer.is_dir() and not layer.is_symlink() else layer.unlink()
+
+
+@pytest.mark.parametrize(
+    ("edits", "untouched"),
+    [
+        ([], True),
+        ([("write", "bp/one.toml", "types"), ("write", "bp/three/a", "new")], True),
+        ([("write", "bp/one/a", "a")], False),
+        ([("touch", "bp/one/a", "")], False),
+        ([("remove", "bp/one/b", "")], False),
+        ([("remove", "bp/one", ""), *FIRST], False),
+        ([("remove", "bp", ""), *FIRST], False),
+    ],
+)
+def test_a_layer_is_untouched_only_if_nothing_was_done_to_it(
+    idmap: IdMap, edits: list[Edit], untouched: bool
+) -> None:
+    kept = Digest.of(b"")
+    with workplace() as (store, root, mount), Rooted.local(mount) as view:
+        for number, step in enumerate((FIRST, edits)):
+            with store.scratch() as scratch:
+                overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+                if number:
+                    assert overlay.restore("/layers/bp/one", kept)
+                run(step, root / "layers", None)
+                run(step, mount, overlay.mounts()[0])
+                layer, same = overlay.capture(view, "/layers/bp/one")
+                assert layer.diff_id == plain(root, "/layers/bp/one")
+                assert same == (untouched and number == 1)
+                kept = layer.diff_id or kept
+
+
+def test_captured_layers_are_there_in_the_next_step_and_can_change_again(idmap: IdMap) -> None:
+    with workplace() as (store, root, mount), Rooted.local(mount) as view, store.scratch() as scratch:
+        overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+        more: list[Edit] = [
+            ("remove", "bp/one/b/c", ""),
+            ("append", "bp/one/a", "z"),
+            ("mkdir", "bp/one/e", ""),
+        ]
+        for edits in (FIRST, more):
+            run(edits, root / "layers", None)
+            run(edits, mount, overlay.mounts()[0])
+            layer, untouched = overlay.capture(view, "/layers/bp/one")
+            assert not untouched
+            assert layer.diff_id == plain(root, "/layers/bp/one")
+        assert overlay.counters.linked > 0
+
+
+def test_more_layers_than_a_mount_has_lowers_are_all_there(idmap: IdMap) -> None:
+    paths = [f"/layers/bp{number}/{'n' * 60}{number}" for number in range(70)]
+    writes: list[Edit] = [("write", f"{path.removeprefix('/layers/')}/file", path) for path in paths]
+    with workplace() as (store, root, mount), Rooted.local(mount) as view:
+        with store.scratch() as scratch:
+            overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+            run(writes, mount, overlay.mounts()[0])
+            run(writes, root / "layers", None)
+            kept = [(path, overlay.capture(view, path)[0].diff_id) for path in paths]
+        with store.scratch() as scratch:
+            overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+            for path, diff_id in kept:
+                assert diff_id and overlay.restore(path, diff_id)
+            more: list[Edit] = [
+                ("append", f"{path.removeprefix('/layers/')}/file", "!") for path in paths[::10]
+            ]
+            run(more, mount, overlay.mounts()[0])
+            run(more, root / "layers", None)
+            for number, path in enumerate(paths):
+                layer, untouched = overlay.capture(view, path)
+                assert layer.diff_id == plain(root, path)
+                assert untouched == (number % 10 != 0)
+
+
+def test_a_scratch_directory_goes_with_the_work_directories_in_it(idmap: IdMap) -> None:
+    with workplace() as (store, _, mount):
+        with store.scratch() as scratch:
+            overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+            run(FIRST, mount, overlay.mounts()[0])
+            work = overlay.mounts()[0].work
+            assert work and os.listdir(work)
+        assert not scratch.exists()
