@@ -321,14 +321,15 @@ def test_a_command_without_a_handler_is_ended_by_a_signal(here: Place) -> None:
 
 def test_what_a_step_leaves_running_ends_with_it(here: Place) -> None:
     started: set[int] = set()
-    with here.sandbox.open(
-        here.step("setsid sleep 300 & sleep 300 & echo ready; read x < /tmp/never")
-    ) as room:
+    script = "setsid sleep 300 & sleep 300 & echo ready; until [ -e /tmp/go ]; do sleep 0.02; done"
+    mount = Bind(here.directory(), "/tmp", writable=True)
+    with here.sandbox.open(here.step(script, mount)) as room:
 
         def take(chunk: bytes) -> None:
             started.update(linux.descendants(os.getpid()))
+            room.tree.write("/tmp/go", b"")
 
-        room.run(take)
+        assert room.run(take).status == 0
     assert len(started) >= 4
     assert linux.gone(started)
 

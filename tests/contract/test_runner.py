@@ -1,0 +1,100 @@
+"""The suite of the port Runner: what every phase may rely on, whatever runs its steps."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import pytest
+
+from fakes.place import ENV, place
+from packhorse.base.step import Step
+from packhorse.errors import CommandNotFound
+from packhorse.lifecycle.ports import Runner
+
+
+@dataclass(frozen=True)
+class Case:
+    """A runner, and a function that makes a step of a shell script that can write to /layers."""
+
+    runner: Runner
+    step: Callable[[str], Step]
+
+
+@pytest.fixture(scope="module", params=["bubblewrap"])
+def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    with ExitStack() as stack:
+        here = stack.enter_context(place(tmp_path_factory.mktemp("place")))
+        layers = here.overlay("/layers")
+        yield Case(here.sandbox, lambda script: here.step(script, layers))
+
+
+def run(case: Case, script: str, *, env: Mapping[str, str] = ENV) -> tuple[int, bytes]:
+    output: list[bytes] = []
+    with case.runner.open(replace(case.step(script), env=env)) as room:
+        return room.run(output.append).status, b"".join(output)
+
+
+def test_a_step_gets_its_status_and_output_back(case: Case) -> None:
+    assert run(case, "echo out; echo err >&2; exit 3") == (3, b"out\nerr\n")
+    assert run(case, "kill -KILL $$")[0] == 128 + signal.SIGKILL
+
+
+def test_a_step_has_the_given_environment_only(case: Case) -> None:
+    _, output = run(case, "env | sort", env={"PATH": "/bin", "NAME": "value"})
+    assert [line for line in output.splitlines() if not line.startswith((b"PWD=", b"_=", b"SHLVL="))] == (
+        [b"NAME=value", b"PATH=/bin"]
+    )
+
+
+def test_a_step_starts_in_its_directory_with_an_empty_input(case: Case) -> None:
+    output: list[bytes] = []
+    with case.runner.open(replace(case.step("pwd; cat"), cwd="/layers")) as room:
+        assert room.run(output.append).status == 0
+    assert b"".join(output) == b"/layers\n"
+
+
+def test_steps_see_what_earlier_steps_and_edits_between_have_left(case: Case) -> None:
+    with case.runner.open(case.step("mkdir /layers/a; echo step > /layers/a/file")) as room:
+        room.run(None)
+        room.tree.write("/layers/a/more", b"edit\n")
+    assert run(case, "cat /layers/a/file /layers/a/more") == (0, b"step\nedit\n")
+    with case.runner.open(replace(case.step(""), argv=())) as room:
+        room.tree.remove("/layers/a")
+    assert run(case, "ls -A /layers") == (0, b"")
+
+
+def test_edits_before_a_step_are_seen_by_it(case: Case) -> None:
+    output: list[bytes] = []
+    with case.runner.open(case.step("cat /layers/before; rm /layers/before")) as room:
+        room.tree.write("/layers/before", b"edit")
+        room.run(output.append)
+        assert room.tree.stat("/layers/before") is None
+    assert output == [b"edit"]
+
+
+def test_a_missing_command_is_an_error_with_dockers_status(case: Case) -> None:
+    with (
+        case.runner.open(replace(case.step(""), argv=("/none/such",))) as room,
+        pytest.raises(CommandNotFound) as raised,
+    ):
+        room.run(None)
+    assert raised.value.exit_code == 127
+
+
+def test_a_signal_ends_a_step(case: Case) -> None:
+    with case.runner.open(case.step("echo ready; exec sleep 300")) as room:
+        assert room.run(lambda chunk: room.signal(signal.SIGTERM)).status == 128 + signal.SIGTERM
+        room.signal(signal.SIGTERM)
+
+
+def test_an_executable_may_have_another_name(case: Case) -> None:
+    output: list[bytes] = []
+    with case.runner.open(
+        replace(case.step(""), argv=("web", "-c", "echo $0 $1", "x", "y"), executable="/bin/sh")
+    ) as room:
+        room.run(output.append)
+    # The words after the script are $0 and $1 to a shell, which shows that they have all arrived.
+    assert output == [b"x y\n"]
