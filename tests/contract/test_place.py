@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.shelf import Shelf
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, NotFoundError
@@ -33,12 +34,13 @@ PLACES: dict[str, Callable[[Path], Storage]] = {
         lambda name: DockerArchive(directory / "a.tar", Reference.parse(name))
     ),
     "store": lambda directory: Store.open(directory / "store").place,
+    "fake": lambda directory: Shelf().place,
 }
 WITH_MANIFESTS = ["oci", "oci-archive"]
 """The places that keep manifests and compressed blobs."""
 KEEPING_MANIFESTS = [*WITH_MANIFESTS, "store"]
 """The places that keep manifests and compressed blobs that were made elsewhere."""
-KEEPING = ["oci", "store"]
+KEEPING = ["oci", "store", "fake"]
 """The places where a layer of an earlier image need not be brought again."""
 
 A, B, C = (tar_of({name: name.encode() * 2000}) for name in "abc")

@@ -1,0 +1,147 @@
+"""A Runner whose executables are Python functions, over a plain directory: no sandbox, no root, no process.
+
+A program is registered under the path at which a step calls it and reads and writes through its room's tree.
+`shell` is one that is a real process, for the suite that every Runner passes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from packhorse.base.rooted import Rooted
+from packhorse.base.step import Output, Result, Room, Step
+from packhorse.base.tree import TreeEdit, read
+from packhorse.errors import CommandNotFound, SandboxError
+
+
+@dataclass
+class Call:
+    """One run of a program: what it was started with, and what it can do."""
+
+    step: Step
+    tree: TreeEdit
+    root: Path
+    print: Output
+    on_signal: Callable[[int], None] = lambda number: None
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        return self.step.env
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self.print(text.encode() + b"\n")
+
+    def write(self, path: str, text: str = "") -> None:
+        """Writes a file; a relative `path` is below `$CNB_LAYERS_DIR`."""
+        self.tree.write(self._at(path), text.encode())
+
+    def read(self, path: str) -> str | None:
+        """The text of a file, None when there is none; a relative `path` is below `$CNB_LAYERS_DIR`."""
+        data = read(self.tree, self._at(path))
+        return None if data is None else data.decode()
+
+    def plan(self, text: str) -> None:
+        """Writes the build plan of a bin/detect."""
+        self.write(self.env["CNB_BUILD_PLAN_PATH"], text)
+
+    def layer(
+        self, name: str, *types: str, files: Mapping[str, str] | None = None, metadata: str = ""
+    ) -> None:
+        """Makes a layer of a bin/build: its TOML file and, where `files` are given, its directory."""
+        flags = "".join(f"{kind} = true\n" for kind in types)
+        self.write(f"{name}.toml", f"[types]\n{flags}[metadata]\n{metadata}")
+        if files is not None:
+            self.tree.mkdir(self._at(name))
+        for path, text in (files or {}).items():
+            self.write(f"{name}/{path}", text)
+
+    def _at(self, path: str) -> str:
+        return path if path.startswith("/") else f"{self.env['CNB_LAYERS_DIR']}/{path}"
+
+
+Program = Callable[[Call], int | None]
+"""Runs as an executable would; its exit status, None for 0."""
+
+
+@dataclass
+class FakeRunner:
+    """Runs `programs` over the directory `root`. `steps` are those that ran; `scratch` is for copies."""
+
+    root: Path
+    scratch: Path
+    programs: dict[str, Program] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    _open: int = 0
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    @contextmanager
+    def open(self, step: Step) -> Iterator[Room]:
+        """The step in a room; two that are not scratch at once are refused, as the port says."""
+        if step.scratch:
+            root = self.scratch / str(next(self._numbers))
+            shutil.copytree(self.root, root, symlinks=True)
+        else:
+            assert not self._open, "only scratch steps may be open beside another"
+            root = self.root
+            self._open += 1
+        try:
+            with Rooted.local(root) as tree:
+                yield _Room(self, step, root, tree)
+        finally:
+            if step.scratch:
+                shutil.rmtree(root)
+            else:
+                self._open -= 1
+
+
+@dataclass
+class _Room:
+    runner: FakeRunner
+    step: Step
+    root: Path
+    tree: TreeEdit
+    call: Call | None = None
+
+    def run(self, output: Output | None) -> Result:
+        if not self.step.argv or self.call is not None:
+            raise SandboxError("a step without a command, or one that has run, cannot be run")
+        name = self.step.executable or self.step.argv[0]
+        program = self.runner.programs.get(name)
+        if program is None:
+            raise CommandNotFound(f"{name} cannot be started", why="there is no such file")
+        self.runner.steps.append(self.step)
+        self.call = Call(self.step, self.tree, self.root, output or (lambda data: None))
+        return Result(program(self.call) or 0, command=f"again {name}")
+
+    def signal(self, number: int) -> None:
+        if self.call is not None:
+            self.call.on_signal(number)
+
+
+def shell(call: Call) -> int:
+    """/bin/sh of this machine; /layers in its script and output is that of the tree."""
+    root, step = str(call.root), call.step
+    process = subprocess.Popen(
+        [word.replace("/layers", f"{root}/layers") for word in step.argv],
+        executable="/bin/sh",
+        env=step.env,
+        cwd=root + step.cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    call.on_signal = process.send_signal
+    assert process.stdout
+    with process.stdout as printed:
+        while data := os.read(printed.fileno(), 65536):
+            call.print(data.replace(root.encode(), b""))
+    status = process.wait()
+    return status if status >= 0 else 128 - status
