@@ -1,7 +1,8 @@
 """Kept layers under a real overlay mount: what is captured is what a plain directory would have become.
 
-Each example edits a plain directory and a mounted overlay in the same way, as a build does, for several builds
-in a row. The mounts are made in a child with a user and a mount namespace of its own, as bubblewrap makes them.
+Each example edits a plain directory and a mounted overlay in the same way, as a build does, for several
+builds in a row. The mounts are made in a child with a user and a mount namespace of its own, as bubblewrap
+makes them.
 """
 
 from __future__ import annotations

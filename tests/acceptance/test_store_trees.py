@@ -1,4 +1,4 @@
-"""Root trees made of image layers, in real user namespaces with whatever ids the user who runs this can have."""
+"""Root trees made of image layers, in real user namespaces, with the ids that the invoking user can have."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def layer(*entries: tuple[str, str | bytes | int | None], uid: int = 0, mode: int = 0o644) -> bytes:
-    """A tar: bytes are a file, text is a link's target, a number a directory's mode, None a hard link to /a."""
+    """A tar: bytes make a file, text a link, a number a directory of this mode, None a hard link to /a."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for name, value in entries:

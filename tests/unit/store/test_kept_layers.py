@@ -1,4 +1,4 @@
-"""The layers of a build, over an upper directory as the kernel leaves it; tests/acceptance asks the kernel."""
+"""The layers of a build over an upper directory as the kernel leaves it; tests/acceptance asks the kernel."""
 
 from __future__ import annotations
 

@@ -1,0 +1,169 @@
+"""The store as skopeo and full disks see it, and with the real sandbox on top."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fakes import tiny_root
+from fakes.small_image import fresh_image, stored_image, tar_of
+from packhorse.base import userns
+from packhorse.base.digest import Digest
+from packhorse.base.step import Mount, Network, Root, Step
+from packhorse.base.tree import Kind
+from packhorse.base.userns import IdMap
+from packhorse.errors import StoreError
+from packhorse.image.copy import put
+from packhorse.image.view import Layer
+from packhorse.sandbox.bubblewrap import Bubblewrap
+from packhorse.store.store import Store
+
+A, B = (tar_of({name: name.encode() * 2000}) for name in "ab")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "store") as opened:
+        yield opened
+
+
+def skopeo(*words: str) -> str:
+    program = shutil.which("skopeo")
+    assert program, "the package skopeo is needed"
+    return subprocess.run([program, *words], check=True, capture_output=True, text=True).stdout
+
+
+def test_skopeo_reads_the_whole_images_of_a_store(store: Store, tmp_path: Path) -> None:
+    image = stored_image(A, B)
+    put(image, store.place("registry.example/team/app:1.0"))
+    put(fresh_image(A, B), store.place("tars-only"))
+    location = f"oci:{store.path}:registry.example/team/app:1.0"
+    assert image.manifest
+    found = json.loads(skopeo("inspect", location))
+    assert found["Digest"] == str(image.manifest.digest)
+    assert found["Layers"] == [str(layer.digest) for layer in image.manifest.layers]
+    skopeo("copy", location, f"docker-archive:{tmp_path / 'out.tar'}:app:1")
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        [entry] = json.load(archive.extractfile("manifest.json") or io.BytesIO())
+    assert entry["Config"] == f"{image.id.hex}.json"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        with Store.open(tmp_path / "store") as store:
+            put(fresh_image(A), store.place("small"))
+            with pytest.raises(StoreError) as caught:
+                store.place("big").begin(Layer(lambda: iter([bytes(1 << 20)] * 4)))
+            assert str(store.path) in caught.value.what
+            assert "No space left" in caught.value.why
+            assert "packhorse gc" in caught.value.fix
+        with Store.open(tmp_path / "store") as store:
+            assert [record.name.familiar for record in store.images()] == ["small:latest"]
+            assert b"".join(store.place("small").read().layers[0].tar()) == A
+            assert store.gc().unfinished == 0
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount something read-only")
+def test_a_read_only_store_is_told(tmp_path: Path) -> None:
+    Store.open(tmp_path / "store").close()
+    for options in (["--bind", str(tmp_path), str(tmp_path)], ["-o", "remount,bind,ro", str(tmp_path)]):
+        subprocess.run(["mount", *options], check=True)
+    try:
+        with pytest.raises(StoreError, match="cannot be written") as caught:
+            Store.open(tmp_path / "store")
+        assert "make it writable" in caught.value.fix
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def rootfs(directory: Path) -> bytes:
+    """The tar of a small root file system, everything owned by root."""
+    tree = tiny_root.make(directory / "tiny")
+
+    def owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
+        info.uid = info.gid = 1000 if info.name.startswith("./home/cnb") else 0
+        return info
+
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.add(tree, ".", filter=owned)
+    return out.getvalue()
+
+
+@dataclass
+class App:
+    """Builds of one app, as `platform` makes them of store and sandbox, without the phases between them."""
+
+    store: Store
+    root: Path
+    idmap: IdMap
+    kept: dict[str, Digest]
+
+    def build(self, script: str) -> dict[str, bool]:
+        """Runs the script as a buildpack; answers which layers there are then, and whether each is untouched."""
+        found: dict[str, tuple[Layer, bool]] = {}
+        with userns.make(self.idmap) as namespace, self.store.scratch() as scratch:
+            (scratch / "sandbox").mkdir()
+            sandbox = Bubblewrap(namespace, scratch=scratch / "sandbox")
+            overlay = self.store.layers("app", self.idmap, uid=1000, gid=1000, scratch=scratch)
+            for path, diff_id in self.kept.items():
+                assert overlay.restore(path, diff_id)
+            with sandbox.open(self.step("", *overlay.mounts())) as room:
+                room.tree.mkdir("/layers/bp")
+                for path in self.kept:
+                    room.tree.write(f"{path}.toml", b"[metadata]")
+            with sandbox.open(self.step(script, *overlay.mounts())) as room:
+                output: list[bytes] = []
+                assert room.run(output.append).status == 0, b"".join(output).decode()
+                for node in room.tree.list("/layers/bp"):
+                    if node.kind is Kind.DIRECTORY:
+                        path = f"/layers/bp/{node.name}"
+                        found[path] = overlay.capture(room.tree, path)
+            with sandbox.open(self.step("", *overlay.mounts())) as room:
+                listed = [node.name for node in room.tree.list("/layers/bp") if node.kind is Kind.DIRECTORY]
+            assert [f"/layers/bp/{name}" for name in listed] == list(found), "a later step sees the same"
+            self.kept = {path: layer.diff_id for path, (layer, _) in found.items() if layer.diff_id}
+            overlay.commit(b"", self.kept)
+        return {path: untouched for path, (_, untouched) in found.items()}
+
+    def step(self, script: str, *mounts: Mount) -> Step:
+        env = {"PATH": "/bin", "HOME": "/home/cnb"}
+        argv = ("sh", "-ec", script) if script else ()
+        return Step(argv, env, "/layers/bp", Root(self.root), mounts, network=Network.NONE)
+
+
+def test_builds_in_the_sandbox_run_from_the_stores_root_and_keep_their_layers(
+    store: Store, tmp_path: Path
+) -> None:
+    idmap = userns.choose(1000, 1000)
+    put(fresh_image(rootfs(tmp_path), B), store.place("builder"))
+    app = App(store, store.root(store.place("builder").read(), idmap), idmap, {})
+    one, two = "/layers/bp/one", "/layers/bp/two"
+    assert app.build("mkdir one two; echo 1 >one/f; echo 2 >two/f; chmod 555 two") == {one: False, two: False}
+    first = dict(app.kept)
+    assert app.build("cat one/f; ls -l two") == {one: True, two: True}
+    assert app.build("chmod 755 two; rm two/f; echo 3 >two/g") == {one: True, two: False}
+    assert app.kept[one] == first[one]
+    assert app.kept[two] != first[two]
+    assert app.build(
+        "test ! -e two/f; test -e two/g; rm -rf two; mkdir two; echo 2 >two/f; chmod 555 two"
+    ) == {
+        one: True,
+        two: False,
+    }
+    assert app.kept == first
+    assert app.build("rm -rf /layers/bp; mkdir /layers/bp") == {}
+    assert list((store.path / "scratch").glob("*/*")) == []
