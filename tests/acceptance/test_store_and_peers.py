@@ -113,7 +113,7 @@ class App:
     kept: dict[str, Digest]
 
     def build(self, script: str) -> dict[str, bool]:
-        """Runs the script as a buildpack; answers which layers there are then, and whether each is untouched."""
+        """Runs the script as a buildpack; answers which layers there are then, and which are untouched."""
         found: dict[str, tuple[Layer, bool]] = {}
         with userns.make(self.idmap) as namespace, self.store.scratch() as scratch:
             (scratch / "sandbox").mkdir()
@@ -158,12 +158,8 @@ def test_builds_in_the_sandbox_run_from_the_stores_root_and_keep_their_layers(
     assert app.build("chmod 755 two; rm two/f; echo 3 >two/g") == {one: True, two: False}
     assert app.kept[one] == first[one]
     assert app.kept[two] != first[two]
-    assert app.build(
-        "test ! -e two/f; test -e two/g; rm -rf two; mkdir two; echo 2 >two/f; chmod 555 two"
-    ) == {
-        one: True,
-        two: False,
-    }
+    again = app.build("test ! -e two/f; cat two/g; rm -rf two; mkdir two; echo 2 >two/f; chmod 555 two")
+    assert again == {one: True, two: False}
     assert app.kept == first
-    assert app.build("rm -rf /layers/bp; mkdir /layers/bp") == {}
+    assert app.build("chmod 755 two; rm -rf /layers/bp; mkdir /layers/bp") == {}
     assert list((store.path / "scratch").glob("*/*")) == []
