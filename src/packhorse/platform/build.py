@@ -4,6 +4,7 @@ came out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
             home=home,
             uid=builder.uid,
             gid=builder.gid,
-            app=_lowers(path, scratch),
+            app=_lowers(path, scratch, namespace.idmap.outside(builder.uid, builder.gid)),
             layers=layers.mounts,
             mounts=(*_platform(request.env, scratch), *added.mounts, *outside.mounts),
             network=_network(request.network, observer),
@@ -198,8 +199,12 @@ def _read_descriptor(path: Path, text: str) -> Descriptor:
     return descriptor
 
 
-def _lowers(path: Path, scratch: Path) -> tuple[Path, ...]:
-    """The source, and above it what hides the excluded."""
+def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[Path, ...]:
+    """The source, and above it what hides the excluded; a copy where root cannot show it to the sandbox's user."""
+    if os.geteuid() == 0 and not userns.presentable(path):
+        copied = scratch / "source"
+        app.copy(path, copied, owner)
+        return (copied,)
     hidden = _made(scratch / "hidden")
     app.whiteouts(path, app.excluded(path), hidden)
     return (path, hidden)

@@ -1,12 +1,13 @@
 """① The application directory as handed in: what of it is not part of the source.
 
-Nothing is copied: what is left out is hidden by whiteouts in an overlay above the directory. Called by
-`platform.build`.
+Nothing is copied where the kernel can show it to the sandbox's user: what is left out is then hidden by
+whiteouts in an overlay above the directory. Called by `platform.build`.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -39,6 +40,27 @@ def excluded(app: Path) -> list[PurePosixPath]:
     return [
         PurePosixPath(name) for name in ALWAYS_EXCLUDED if (app / name).exists() or (app / name).is_symlink()
     ]
+
+
+def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
+    """Copies the source to the new directory `target` as `owner`'s, for machines that cannot show it as if it
+    were.
+
+    Links stay links and modes stay; what is left out is not copied. Raises HostError when it cannot be copied
+    whole.
+    """
+    left_out = {str(path) for path in excluded(app)}
+
+    def ignore(directory: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(directory) == app and name in left_out]
+
+    try:
+        shutil.copytree(app, target, symlinks=True, ignore=ignore)
+        for directory, directories, files in os.walk(target):
+            for name in (".", *directories, *files):
+                os.chown(os.path.join(directory, name), *owner, follow_symlinks=False)  # noqa: PTH118
+    except (OSError, shutil.Error) as error:
+        raise HostError("the source cannot be copied", why=str(error)[:500]) from error
 
 
 def whiteouts(app: Path, paths: Iterable[PurePosixPath], target: Path) -> None:
