@@ -55,6 +55,12 @@ class KeptTree:
         """What an overlay at `/layers` has as a lower."""
         return self.directory / "layers"
 
+    @property
+    def owner(self) -> Owner:
+        """Whom its files belong to on this machine."""
+        uid, _, gid = self.directory.parent.name.partition("-")
+        return int(uid), int(gid)
+
 
 class Kept:
     """The kept trees of a store. What was found or kept stays as long as the store is open."""

@@ -68,7 +68,7 @@ class Store:
         self._kept = Kept(lease)
         self._images = Images(path)
         self._shelf = Shelf(lease, self._blobs, self._facts, self._kept)
-        self._trees = Trees(lease, self._shelf)
+        self._trees = Trees(lease, self._shelf, self._kept)
 
     @classmethod
     def open(cls, path: Path) -> Self:

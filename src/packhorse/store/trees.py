@@ -23,6 +23,7 @@ from packhorse.base.userns import IdMap, Mode, Namespace
 from packhorse.errors import StoreError
 from packhorse.store import errand, record, removal
 from packhorse.store.fault import faults
+from packhorse.store.kept import Kept
 from packhorse.store.lease import Lease
 from packhorse.store.shelf import Shelf
 from packhorse.store.stamp import Stamp
@@ -35,9 +36,10 @@ _HIDING = ("whiteouts", "opaque", "implied")
 class Trees:
     """The trees of a store. What was found or made stays as long as the store is open."""
 
-    def __init__(self, lease: Lease, shelf: Shelf) -> None:
+    def __init__(self, lease: Lease, shelf: Shelf, kept: Kept) -> None:
         self._lease = lease
         self._shelf = shelf
+        self._kept = kept
 
     def root(self, diff_ids: Sequence[Digest], idmap: IdMap) -> Path:
         """The root file system of an image with these layers, its ids mapped by `idmap`; made when missing.
@@ -55,17 +57,26 @@ class Trees:
             return path
         with userns.make(idmap) as namespace:
             with ThreadPoolExecutor(_PROCESSES, thread_name_prefix="unpack") as pool:
-                layers = list(pool.map(partial(self._layer, namespace), dict.fromkeys(diff_ids)))
+                made = dict(zip(diff_ids, pool.map(partial(self._layer, namespace), diff_ids), strict=True))
             if home == "roots":
-                self._made(path, chain_id, lambda new: self._merge(layers, diff_ids, new, namespace))
+                layers = self._home("trees", idmap)
+                order = [{"name": item.hex, **{key: made[item][key] for key in _HIDING}} for item in diff_ids]
+                self._made(path, chain_id, lambda new: self._merge(layers, order, new, namespace))
         return path
 
     def _layer(self, namespace: Namespace, diff_id: Digest) -> dict[str, Any]:
         """The record of a layer's tree, which is made when missing."""
         path = self._home("trees", namespace.idmap) / diff_id.hex
-        return self._made(path, diff_id, lambda new: self._unpack(diff_id, new, namespace))
+        return self._made(path, diff_id, lambda new: self._make_layer(diff_id, new, namespace))
 
-    def _unpack(self, diff_id: Digest, new: Path, namespace: Namespace) -> dict[str, Any]:
+    def _make_layer(self, diff_id: Digest, new: Path, namespace: Namespace) -> dict[str, Any]:
+        """Links the layer from a kept tree of the same ids if there is one, else unpacks its tar."""
+        kept = self._kept.find_any(diff_id)
+        if kept is not None and kept.owner == namespace.idmap.outside(kept.place.uid, kept.place.gid):
+            nothing: dict[str, Any] = {key: [] for key in _HIDING}
+            order = [{"name": kept.directory.name, **nothing}]
+            self._merge(kept.directory.parent, order, new, namespace)
+            return nothing
         layer = self._shelf.find(diff_id)
         if layer is None:
             raise StoreError(
@@ -83,14 +94,12 @@ class Trees:
             )
         return {key: answer[key] for key in _HIDING}
 
+    @staticmethod
     def _merge(
-        self, layers: Sequence[dict[str, Any]], diff_ids: Sequence[Digest], new: Path, namespace: Namespace
+        layers: Path, order: Sequence[dict[str, Any]], new: Path, namespace: Namespace
     ) -> dict[str, Any]:
-        known = dict(zip(dict.fromkeys(diff_ids), layers, strict=True))
-        order = [
-            {"name": diff_id.hex, **{key: known[diff_id][key] for key in _HIDING}} for diff_id in diff_ids
-        ]
-        with _opened(self._home("trees", namespace.idmap)) as source, _opened(new.parent) as parent:
+        """Makes the tree `new` of those in the directory `layers`, lowest first, each with what it hides."""
+        with _opened(layers) as source, _opened(new.parent) as parent:
             return errand.run(
                 ["merge", str(source), str(parent), new.name],
                 where=new.parent,
