@@ -79,6 +79,7 @@ class Step:
     they are when it is opened; `terminal` gives it these and the terminal. `held` steps (`argv` empty) run
     nothing and are opened for their tree. `executable` is what is executed when it is not
     `argv[0]` (the launcher chooses its process by argv[0]). `hostname` is the name the step sees.
+    The values of the variables that `private` names are never printed.
     """
 
     argv: tuple[str, ...]
@@ -95,6 +96,7 @@ class Step:
     scratch: bool = False
     executable: str = ""
     hostname: str = "packhorse"
+    private: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
