@@ -104,6 +104,7 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
             layers=layers.mounts,
             mounts=(*_platform(request.env, scratch), *added.mounts, *outside.mounts),
             network=_network(request.network, observer),
+            private=frozenset(request.env) | host.PROXIES,
         )
         sandbox = Bubblewrap(namespace, scratch=_made(scratch / "sandbox"))
         inputs = Inputs(
@@ -200,7 +201,7 @@ def _read_descriptor(path: Path, text: str) -> Descriptor:
 
 
 def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[Path, ...]:
-    """The source, and above it what hides the excluded; a copy where root cannot show it to the sandbox's user."""
+    """The source, and above it what hides the excluded; a copy where root cannot show it to its user."""
     if os.geteuid() == 0 and not userns.presentable(path):
         copied = scratch / "source"
         app.copy(path, copied, owner)

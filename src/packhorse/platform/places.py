@@ -40,7 +40,7 @@ def place(store: Store, location: Location, *, target: Target | None = None) -> 
         return Layout(path, location.name)
     if location.kind is Kind.OCI_ARCHIVE:
         return OciArchive(path, location.name)
-    return DockerArchive(path, location.name)
+    return DockerArchive(path, location.reference if location.name else None)
 
 
 def registry(reference: Reference, target: Target) -> Place:

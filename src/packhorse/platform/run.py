@@ -81,7 +81,7 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
     outside = host.network(request.environ)
     upper, work = _directory(scratch / "upper"), _directory(scratch / "work")
     if os.geteuid() == 0:
-        # The kernel mounts an overlay read-only whose work directory belongs to an id that the namespace lacks.
+        # The kernel mounts an overlay read-only if its work directory's owner is no id of the namespace.
         top = tree.stat()
         for path in (upper, work):
             os.chown(path, top.st_uid, top.st_gid)
