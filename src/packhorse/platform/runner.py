@@ -44,7 +44,7 @@ class Scene:
     layers: Callable[[], Sequence[Mount]]
     mounts: tuple[Mount, ...]
     network: Network
-    private: frozenset[str]
+    private: frozenset[str] = frozenset()
 
 
 class BuildRunner:
