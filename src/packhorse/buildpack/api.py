@@ -12,7 +12,7 @@ from typing import Self
 
 from packhorse.errors import BuildpackApiError
 
-_FORM = re.compile(r"v?(\d{1,9})(?:\.(\d{1,9}))?")
+_FORM = re.compile(r"v?([0-9]{1,9})(?:\.([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True, order=True)

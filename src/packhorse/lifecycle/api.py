@@ -9,7 +9,7 @@ from typing import Self
 
 from packhorse.errors import PlatformApiError
 
-_FORM = re.compile(r"(\d{1,9})\.(\d{1,9})")
+_FORM = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -1,0 +1,118 @@
+"""launch.toml, build.toml and store.toml."""
+
+from __future__ import annotations
+
+import pytest
+
+from packhorse.buildpack.api import BuildpackApi
+from packhorse.buildpack.launch import BuildToml, LaunchToml, Process, StoreToml
+from packhorse.errors import InputError
+
+WHOLE = """
+[[labels]]
+key = "k"
+value = "v"
+[[labels]]
+key = "empty"
+[[processes]]
+type = "web"
+command = ["node", "x"]
+args = ["--port"]
+default = true
+working-dir = "/workspace/x"
+exec-env = ["test"]
+[[processes]]
+type = "a.b_c-9"
+command = ["sh"]
+[[slices]]
+paths = ["*.js", "b/"]
+[[slices]]
+paths = []
+"""
+
+
+def parse(text: str, *, minor: int = 12) -> LaunchToml:
+    return LaunchToml.parse(text.encode(), "launch.toml", api=BuildpackApi(0, minor), owner="me")
+
+
+def issues(text: str) -> list[str]:
+    with pytest.raises(InputError) as raised:
+        parse(text)
+    return list(raised.value.issues)
+
+
+def test_a_whole_file_is_read() -> None:
+    assert parse(WHOLE) == LaunchToml(
+        labels=(("k", "v"), ("empty", "")),
+        processes=(
+            Process("web", ("node", "x"), ("--port",), True, "/workspace/x", ("test",), "me"),
+            Process("a.b_c-9", ("sh",), buildpack_id="me"),
+        ),
+        slices=(("*.js", "b/"), ()),
+    )
+    assert parse("") == LaunchToml()
+
+
+def test_arguments_that_are_absent_are_told_from_none() -> None:
+    absent, empty = parse(
+        '[[processes]]\ntype="a"\ncommand=["x"]\n[[processes]]\ntype="b"\ncommand=["x"]\nargs=[]\n'
+    ).processes
+    assert (absent.args, empty.args) == (None, ())
+
+
+def test_execution_environments_of_processes_came_with_api_0_12() -> None:
+    assert parse(WHOLE, minor=11).processes[0].exec_env == ()
+    assert parse(WHOLE, minor=12).processes[0].exec_env == ("test",)
+
+
+def test_every_issue_is_told_at_once_with_its_line() -> None:
+    text = """\
+[[labels]]
+value = "v"
+[[processes]]
+type = "web"
+command = "node"
+direct = true
+default = true
+[[processes]]
+type = "web"
+command = ["x"]
+default = true
+[[processes]]
+type = "a/b"
+command = []
+[[processes]]
+command = ["x"]
+[[slices]]
+paths = 1
+"""
+    assert issues(text) == [
+        "launch.toml:1: labels.key is missing",
+        "launch.toml:6: direct is no key of a process from Buildpack API 0.9 on: every process is direct",
+        "launch.toml:5: processes.command must be a list of strings",
+        "launch.toml:3: process 'web' has no command",
+        "launch.toml:13: process type 'a/b' may have letters, digits, '.', '_' and '-' only",
+        "launch.toml:12: process 'a/b' has no command",
+        "launch.toml:15: processes.type is missing",
+        "launch.toml:18: slices.paths must be a list of strings",
+        "launch.toml: more than one process has default = true",
+        "launch.toml: process type 'web' is there twice",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["", "../x", "a b", "a\\nb", "web/", "é"])
+def test_a_process_type_names_a_file_and_nothing_else(kind: str) -> None:
+    assert len(issues(f'[[processes]]\ntype = "{kind}"\ncommand = ["x"]\n')) == 1
+
+
+def test_unmet_entries_are_read_and_need_a_name() -> None:
+    assert BuildToml.parse(b'unmet = [{name = "a"}, {name = "b"}]', "build.toml").unmet == ("a", "b")
+    assert BuildToml.parse(b"", "build.toml").unmet == ()
+    with pytest.raises(InputError, match=r"build\.toml:2: unmet\.name is missing"):
+        BuildToml.parse(b"\n[[unmet]]\n", "build.toml")
+
+
+def test_a_store_has_metadata_of_any_kind() -> None:
+    assert StoreToml.parse(b"[metadata]\nx = [1, {y = 2}]\n", "store.toml").metadata == {"x": [1, {"y": 2}]}
+    with pytest.raises(InputError, match=r"store\.toml:1: metadata must be a table"):
+        StoreToml.parse(b"metadata = 1", "store.toml")
