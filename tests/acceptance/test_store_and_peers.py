@@ -15,15 +15,18 @@ from pathlib import Path
 import pytest
 
 from fakes import tiny_root
-from fakes.small_image import fresh_image, stored_image, tar_of
+from fakes.small_image import EPOCH, fresh_image, stored_image, tar_of
 from packhorse.base import userns
 from packhorse.base.digest import Digest
 from packhorse.base.step import Mount, Network, Root, Step
+from packhorse.base.target import Target
 from packhorse.base.tree import Kind
 from packhorse.base.userns import IdMap
 from packhorse.errors import StoreError
 from packhorse.image.copy import put
-from packhorse.image.view import Layer
+from packhorse.image.edit import add_layers, scratch
+from packhorse.image.model import History
+from packhorse.image.view import Image, Layer
 from packhorse.sandbox.bubblewrap import Bubblewrap
 from packhorse.store.store import Store
 
@@ -115,10 +118,10 @@ class App:
     def build(self, script: str) -> dict[str, bool]:
         """Runs the script as a buildpack; answers which layers there are then, and which are untouched."""
         found: dict[str, tuple[Layer, bool]] = {}
-        with userns.make(self.idmap) as namespace, self.store.scratch() as scratch:
-            (scratch / "sandbox").mkdir()
-            sandbox = Bubblewrap(namespace, scratch=scratch / "sandbox")
-            overlay = self.store.layers("app", self.idmap, uid=1000, gid=1000, scratch=scratch)
+        with userns.make(self.idmap) as namespace, self.store.scratch() as directory:
+            (directory / "sandbox").mkdir()
+            sandbox = Bubblewrap(namespace, scratch=directory / "sandbox")
+            overlay = self.store.layers("app", self.idmap, uid=1000, gid=1000, scratch=directory)
             for path, diff_id in self.kept.items():
                 assert overlay.restore(path, diff_id)
             with sandbox.open(self.step("", *overlay.mounts())) as room:
@@ -138,6 +141,14 @@ class App:
             self.kept = {path: layer.diff_id for path, (layer, _) in found.items() if layer.diff_id}
             overlay.commit(b"", self.kept)
         return {path: untouched for path, (_, untouched) in found.items()}
+
+    def image(self) -> Image:
+        """The kept layers as an image."""
+        known = [(diff_id, History()) for diff_id in self.kept.values()]
+        config = add_layers(scratch(Target()), known, created=EPOCH, keep_history=True)
+        layers = tuple(Layer(lambda: iter(()), diff_id) for diff_id, _ in known)
+        put(Image(config, layers), self.store.place("app"))
+        return self.store.place("app").read()
 
     def step(self, script: str, *mounts: Mount) -> Step:
         env = {"PATH": "/bin", "HOME": "/home/cnb"}
@@ -161,5 +172,8 @@ def test_builds_in_the_sandbox_run_from_the_stores_root_and_keep_their_layers(
     again = app.build("test ! -e two/f; cat two/g; rm -rf two; mkdir two; echo 2 >two/f; chmod 555 two")
     assert again == {one: True, two: False}
     assert app.kept == first
+    tree = store.root(app.image(), idmap)
+    assert (tree / "layers/bp/one/f").read_text() == "1\n"
+    assert (tree / "layers/bp/one/f").stat().st_nlink > 1, "linked from the kept layer, not unpacked"
     assert app.build("chmod 755 two; rm -rf /layers/bp; mkdir /layers/bp") == {}
     assert list((store.path / "scratch").glob("*/*")) == []
