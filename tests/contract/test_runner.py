@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from fakes.place import ENV, place
+from fakes.runner import FakeRunner, shell
 from packhorse.base.step import Step
 from packhorse.errors import CommandNotFound
 from packhorse.lifecycle.ports import Runner
@@ -23,12 +25,27 @@ class Case:
     step: Callable[[str], Step]
 
 
-@pytest.fixture(scope="module", params=["bubblewrap"])
-def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    with ExitStack() as stack:
-        here = stack.enter_context(place(tmp_path_factory.mktemp("place")))
+@contextmanager
+def bubblewrap(base: Path) -> Iterator[Case]:
+    with place(base) as here:
         layers = here.overlay("/layers")
         yield Case(here.sandbox, lambda script: here.step(script, layers))
+
+
+@contextmanager
+def fake(base: Path) -> Iterator[Case]:
+    (base / "root" / "layers").mkdir(parents=True)
+    runner = FakeRunner(base / "root", base, {"sh": shell, "/bin/sh": shell})
+    yield Case(runner, lambda script: Step(argv=("sh", "-c", script), env=ENV))
+
+
+RUNNERS: dict[str, Callable[[Path], AbstractContextManager[Case]]] = {"bubblewrap": bubblewrap, "fake": fake}
+
+
+@pytest.fixture(scope="module", params=RUNNERS)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    with RUNNERS[request.param](tmp_path_factory.mktemp("runner")) as case:
+        yield case
 
 
 def run(case: Case, script: str, *, env: Mapping[str, str] = ENV) -> tuple[int, bytes]:
