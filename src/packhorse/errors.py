@@ -153,9 +153,13 @@ class RestoreError(PackhorseError):
 
 
 class BuildpackFailed(PackhorseError):
-    """A bin/build ended with a non-zero status."""
+    """A bin/build ended with a non-zero status; `command`, if any, is a shell's line that repeats it."""
 
     exit_code = 51
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "", command: str = "") -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.command = command
 
 
 class BuildError(PackhorseError):

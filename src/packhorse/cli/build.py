@@ -11,7 +11,8 @@ from packhorse.base.step import Network
 from packhorse.cli.main import Context
 from packhorse.cli.options import environment, opened_store
 from packhorse.cli.output import Console, Level, columns, size
-from packhorse.image.reference import Location, Reference
+from packhorse.errors import UsageError
+from packhorse.image.reference import Kind, Location, Reference
 from packhorse.platform.build import BuildOutcome, BuildRequest
 from packhorse.platform.build import build as run_build
 
@@ -78,15 +79,15 @@ def build(
     no_color: bool,
 ) -> None:
     """Turn source code into an image called NAME."""
-    level = Level.QUIET if quiet else Level.VERBOSE if verbose else context.console.level
-    console = Console(level, context.environ, colour=not no_color)
+    console = context.console
+    console.adjust(quiet=quiet, verbose=verbose, no_color=no_color)
     request = BuildRequest(
         name=Reference.parse(name),
         path=path,
         builder=builder,
         buildpacks=buildpacks,
         env=environment(env, env_files, context.environ),
-        outputs=tuple(Location.parse(text) for text in outputs),
+        outputs=tuple(_output(text) for text in outputs),
         default_process=default_process,
         clear_cache=clear_cache,
         network=Network(network) if network else None,
@@ -96,6 +97,17 @@ def build(
     with opened_store(context) as store:
         outcome = run_build(request, store, console)
     _tell(console, request, outcome, time.monotonic() - started)
+
+
+def _output(text: str) -> Location:
+    location = Location.parse(text)
+    if location.kind in (Kind.STORE, Kind.DAEMON):
+        raise UsageError(
+            f"--output cannot write to {text!r}",
+            why="every build is in the store; --output writes it to files as well",
+            fix="write oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:NAME]",
+        )
+    return location
 
 
 def _tell(console: Console, request: BuildRequest, outcome: BuildOutcome, seconds: float) -> None:
@@ -114,7 +126,7 @@ def _tell(console: Console, request: BuildRequest, outcome: BuildOutcome, second
         f"buildpack layers: {counters.untouched} untouched, {counters.changed} changed; "
         f"{size(counters.hashed)} read and hashed, {counters.linked} entries linked"
     )
-    name = request.name.familiar
+    name = request.name.familiar.removesuffix(":latest")
     console.notes([f"built {name}  {exported.image.id}  in {seconds:.1f} s"])
     for location, receipt in outcome.copies:
         digest = f"  {receipt.manifest_digest}" if receipt.manifest_digest else ""

@@ -14,14 +14,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
 import click
 
 from packhorse.cli.output import Console, Level
-from packhorse.errors import Interrupted, PackhorseError, Terminated
+from packhorse.errors import Interrupted, PackhorseError, Terminated, UsageError
 from packhorse.version import __version__
 
 _COMMANDS = {
@@ -38,12 +38,12 @@ _COMMANDS = {
 _PIPE_GONE = 141
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Context:
     """What every command gets: where to print, and the user's environment."""
 
     console: Console
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environ: Mapping[str, str]
 
 
 class _Commands(click.Group):
@@ -59,6 +59,19 @@ class _Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's; an unknown command is told its nearest neighbour."""
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            import difflib  # only who mistypes pays for it
+
+            near = difflib.get_close_matches(args[0], _COMMANDS, 1)
+            raise click.UsageError(
+                f"No such command {args[0]!r}" + (f"\nDid you mean {near[0]}?" if near else ""), ctx
+            )
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
@@ -72,8 +85,7 @@ class _Commands(click.Group):
 @click.pass_context
 def packhorse(ctx: click.Context, quiet: bool, verbose: bool, no_color: bool) -> None:
     """Source code in, container image out: Cloud Native Buildpacks without a daemon or a Dockerfile."""
-    level = Level.QUIET if quiet else Level.VERBOSE if verbose else Level.NORMAL
-    ctx.obj = Context(Console(level, os.environ, colour=not no_color))
+    ctx.obj.console.adjust(quiet=quiet, verbose=verbose, no_color=no_color)
 
 
 def main() -> NoReturn:
@@ -82,19 +94,22 @@ def main() -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
-    signal.signal(signal.SIGTERM, _terminated)
-    console = Console(_level(arguments), os.environ, colour="--no-color" not in arguments)
+    ending = _Ending()
+    environ = dict(os.environ)
+    console = Console(environ)
     try:
-        status = packhorse.main(args=arguments, prog_name="packhorse", standalone_mode=False)
+        status = packhorse.main(
+            args=arguments, prog_name="packhorse", standalone_mode=False, obj=Context(console, environ)
+        )
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        console.error(_usage_error(error))
+        return UsageError.exit_code
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        console.error(Interrupted("interrupted"))
-        return Interrupted.exit_code
+    except _Signalled:
+        console.error(ending.error)
+        return ending.error.exit_code
     except BrokenPipeError:
         # Who read our output has gone; nothing can be said to him any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,15 +122,42 @@ def _run(arguments: list[str]) -> int:
         return 1
 
 
-def _level(arguments: list[str]) -> Level:
-    # To `run`, as to docker, -v is a volume.
-    verbose = "--verbose" in arguments or ("-v" in arguments and "run" not in arguments)
-    return Level.VERBOSE if verbose else Level.NORMAL
+def _usage_error(error: click.ClickException) -> UsageError:
+    """What click says of a command line, in the form of all our errors."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context else "packhorse"
+    what, *why = error.format_message().rstrip(".").splitlines()
+    return UsageError(what[:1].lower() + what[1:], why="\n".join(why), fix=f"see {command} --help")
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends this process as an exception, so that every `with` on the way out is left properly."""
-    raise Terminated("ended by SIGTERM")
+class _Signalled(BaseException):
+    """SIGINT or SIGTERM came. No error, so that nothing on the way takes it for one that it can explain."""
+
+
+class _Ending:
+    """What the signals that ask this process to end do.
+
+    The first becomes an exception, so that every `with` on the way out is left properly. While that happens
+    a second would break off the cleaning, so it is only answered, and a third ends the process at once; what
+    it leaves in the store is swept away by the next build.
+    """
+
+    def __init__(self) -> None:
+        self.error: PackhorseError = Interrupted("interrupted")
+        self._count = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count == 1:
+            if number == signal.SIGTERM:
+                self.error = Terminated("ended by SIGTERM")
+            raise _Signalled
+        if self._count == 2:
+            os.write(2, b"cleaning up; once more ends packhorse at once\n")
+        else:
+            os._exit(self.error.exit_code)
 
 
 def _report(console: Console, error: Exception) -> None:

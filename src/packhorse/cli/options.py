@@ -15,9 +15,7 @@ from packhorse.store.store import Store
 @contextmanager
 def opened_store(context: Context) -> Iterator[Store]:
     """The user's store, made when there is none."""
-    folders = Folders.find(context.environ)
-    folders.store.parent.mkdir(parents=True, exist_ok=True)
-    with Store.open(folders.store) as store:
+    with Store.open(Folders.find(context.environ).store) as store:
         yield store
 
 
@@ -32,8 +30,10 @@ def environment(given: Iterable[str], files: Iterable[Path], environ: Mapping[st
     for file in files:
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the env file {file} cannot be read", why=str(error)) from error
+        except OSError as error:
+            raise InputError(f"the env file {file} cannot be read", why=error.strerror or "") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"the env file {file} is not UTF-8", why=str(error)) from error
         for number, line in enumerate(lines, 1):
             if line.strip() and not line.lstrip().startswith("#"):
                 _set(values, line.lstrip(), environ, where=f"{file}:{number}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -24,6 +25,7 @@ _CONTROL = re.compile(
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
 _LINE_LIMIT = 1 << 16  # characters of one line without an end that are held back
+_UNSAID_LIMIT = 200  # lines of buildpacks' output that --quiet holds back, for the case of a failure
 
 _INDENT = "     "
 
@@ -41,17 +43,19 @@ class Console:
     Observer.
     """
 
-    def __init__(self, level: Level, environ: Mapping[str, str], *, colour: bool = True) -> None:
-        self.level = level
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.level = Level.NORMAL
         self._out: TextIO = sys.stdout
         self._err: TextIO = sys.stderr
-        self._colour = colour and self._err.isatty() and not environ.get("NO_COLOR")
+        self._colour = self._err.isatty() and not environ.get("NO_COLOR")
         self._pending: dict[str, str] = {}
+        self._unsaid: deque[str] = deque(maxlen=_UNSAID_LIMIT)
 
-    @property
-    def interactive(self) -> bool:
-        """Whether progress may be drawn on stderr."""
-        return self._colour and self.level is not Level.QUIET
+    def adjust(self, *, quiet: bool, verbose: bool, no_color: bool) -> None:
+        """Takes the options that may stand before a command and behind it; what is not given stays."""
+        if quiet or verbose:
+            self.level = Level.QUIET if quiet else Level.VERBOSE
+        self._colour = self._colour and not no_color
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -106,8 +110,13 @@ class Console:
             self._line(line)
 
     def error(self, error: PackhorseError) -> None:
-        """What happened, why, and what to do; with --verbose also the errors behind it."""
+        """What happened, why, and what to do; with --verbose also the errors behind it.
+
+        A failure is not quiet: with --quiet the last of the buildpacks' output comes before it.
+        """
         self._flush(force=True)
+        self._err.writelines(f"{line}\n" for line in self._unsaid)
+        self._unsaid.clear()
         self._err.write(f"{self._styled('1;31', 'error:')} {_clean(error.what, colours=False)}\n")
         for text in (error.why, error.fix):
             for line in text.splitlines():
@@ -122,7 +131,10 @@ class Console:
         # A progress bar rewrites its line: what stands at its end is what a person would see.
         visible = line.rstrip("\r").rpartition("\r")[2]
         prefix = self._styled("2", f"{_INDENT}[{source.rpartition('/')[2]}]")
-        self._line(f"{prefix} {_clean(visible, colours=self._colour)}".rstrip())
+        text = f"{prefix} {_clean(visible, colours=self._colour)}".rstrip()
+        if self.level is Level.QUIET:
+            self._unsaid.append(text)
+        self._line(text)
 
     def _flush(self, *, force: bool = False) -> None:
         pending, self._pending = self._pending, {}

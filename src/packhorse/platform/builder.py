@@ -25,7 +25,7 @@ LAYERS = "io.buildpacks.buildpack.layers"
 @dataclass(frozen=True, slots=True)
 class Builder:
     """What a build needs to know of a builder. `env` is the image's own, in order; `name` is what people call
-    it.
+    it, `buildpacks` the versions it has of each id.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Builder:
     gid: int
     order: Order
     run_images: tuple[RunImageName, ...]
+    buildpacks: Mapping[str, tuple[str, ...]]
     platform_apis: frozenset[str]
     launcher: LauncherInfo
 
@@ -55,6 +56,7 @@ class Builder:
             gid=_number(config.variable("CNB_GROUP_ID"), "CNB_GROUP_ID", name),
             order=_order(config.labels.get(ORDER) or "null", name),
             run_images=_run_images(metadata),
+            buildpacks=_buildpacks(config.labels.get(LAYERS) or "{}", name),
             platform_apis=_platform_apis(lifecycle),
             launcher=LauncherInfo(version=lifecycle.text("version")),
         )
@@ -84,6 +86,11 @@ def _order(label: str, name: str) -> Order:
         )
         groups.append(tuple(refs))
     return tuple(groups)
+
+
+def _buildpacks(label: str, name: str) -> dict[str, tuple[str, ...]]:
+    node = Node.parse(label.encode(), f"{LAYERS} of {name}")
+    return {identifier: tuple((node.node(identifier) or Node({}, "")).fields) for identifier in node.fields}
 
 
 def _run_images(metadata: Node) -> tuple[RunImageName, ...]:

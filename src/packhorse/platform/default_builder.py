@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, Self
 
 from packhorse.base import gojson, gotoml
@@ -112,7 +113,7 @@ def _make_bases(
     store: Store, names: DefaultBuilder, environ: Mapping[str, str], progress: Progress
 ) -> Packages:
     """Both roots side by side, each as an image of one layer."""
-    arch, sources = Target.host().arch, host_sources(names.suite)
+    arch, sources, cancelled = Target.host().arch, host_sources(names.suite), Event()
     with tempfile.TemporaryDirectory(prefix="builder-", dir=store.path.parent) as scratch_directory:
 
         def make(kind: RootKind) -> tuple[RootRecord, Image]:
@@ -125,6 +126,7 @@ def _make_bases(
                 sources=sources,
                 env=environ,
                 progress=progress,
+                cancelled=cancelled,
             )
             layer = (compose.file_layer(tar), f"packages of {names.suite.id} {names.suite.version}")
             image = compose.put(store.place(names.name(kind)), _base_config(kind, record), [layer])
@@ -132,7 +134,11 @@ def _make_bases(
             return record, image
 
         with ThreadPoolExecutor(max_workers=2) as pool:
-            made = list(pool.map(make, ("build", "run")))
+            try:
+                made = list(pool.map(make, ("build", "run")))
+            except BaseException:
+                cancelled.set()  # else leaving the pool waits until the other is done
+                raise
     return {record.kind: dict(record.packages) for record, _ in made}
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from packhorse.base.step import Bind
+from packhorse.base.step import Bind, Network
+from packhorse.sandbox import network as sandbox_network
 
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian and its relatives, and so their images, have the bundle of CA certificates."""
@@ -53,6 +54,33 @@ def network(environ: Mapping[str, str]) -> HostNetwork:
         mounts.append(Bind(bundle, BUNDLE))
         variables |= dict.fromkeys(_TRUST, BUNDLE)
     return HostNetwork(tuple(mounts), variables)
+
+
+def choose_network(asked: Network | None) -> tuple[Network, str]:
+    """The network for a step: what the user asked for, else the best there is; and why it is not an own one.
+
+    A machine that has no way out (a laptop on a train) has none to give: what is local still works then.
+    """
+    if asked is not None:
+        return asked, ""
+    if not _has_route():
+        return Network.HOST, "it has no route to anywhere"
+    return sandbox_network.available()
+
+
+def _has_route() -> bool:
+    """Whether there is a default route, over IPv4 or IPv6 (proc_net(5): hexadecimal, one a line)."""
+    ipv4, ipv6 = (_table(Path("/proc/net") / name) for name in ("route", "ipv6_route"))
+    return any(row[1] == row[7] == "00000000" for row in ipv4) or any(
+        row[0] == "0" * 32 and row[1] == "00" and row[9] != "lo" for row in ipv6
+    )
+
+
+def _table(path: Path) -> list[list[str]]:
+    try:
+        return [line.split() for line in path.read_text().splitlines()]
+    except OSError:  # a kernel without IPv6
+        return []
 
 
 def certificates(environ: Mapping[str, str]) -> Path | None:

@@ -84,7 +84,8 @@ def fetched(
         copy(remote, local)
     except NetworkError as error:
         if present is None:
-            raise
+            why = "\n".join(part for part in (error.what, error.why) if part)
+            raise NetworkError(f"{reference.familiar} cannot be fetched", why=why, fix=error.fix) from error
         say(
             f"{reference.familiar}: using the copy in the store, as its registry did not answer: {error.what}"
         )

@@ -22,7 +22,6 @@ from packhorse.errors import RunError
 from packhorse.image.model import Config
 from packhorse.platform import host, places
 from packhorse.platform.accounts import Account, account
-from packhorse.sandbox import network as networks
 from packhorse.sandbox.bubblewrap import Bubblewrap
 from packhorse.store.store import Store
 
@@ -122,11 +121,10 @@ def _environment(request: RunRequest, config: Config, who: Account) -> dict[str,
 
 
 def _networked(step: Step, request: RunRequest, say: Callable[[str], None]) -> Step:
-    best, reason = networks.available()
-    chosen = request.network or best
-    if request.network is None and reason:
+    network, reason = host.choose_network(request.network)
+    if reason:
         say(f"the image uses this machine's network: {reason}")
-    return replace(step, network=chosen)
+    return replace(step, network=network)
 
 
 @contextmanager

@@ -1,0 +1,34 @@
+"""What a build leaves behind when one of its steps fails: the step as a script. Called by `platform.build`.
+
+The step is a line of thousands of characters, in which proxies may stand with their passwords, so it goes
+into a file that its user alone can read, and a line that can be pasted starts that.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from packhorse.errors import BuildpackFailed
+
+_SCRIPT = """\
+#!/bin/sh
+# Repeats the step that failed, in what it left; with words behind it, runs those in its place.
+[ $# -gt 0 ] || set -- {own}
+exec {sandbox} "$@"
+"""
+
+
+def repeatable(error: BuildpackFailed, scratch: Path) -> BuildpackFailed:
+    """The same failure, which says how to look around; the script is in `scratch`, which has to stay."""
+    words = shlex.split(error.command)
+    start = len(words) - words[::-1].index("--")
+    script = scratch / "again.sh"
+    script.touch(mode=0o700)
+    script.write_text(_SCRIPT.format(own=shlex.join(words[start:]), sandbox=shlex.join(words[:start])))
+    return BuildpackFailed(
+        error.what,
+        why=error.why,
+        fix=f"to look around where it failed (until the next build): sh {shlex.quote(str(script))} bash",
+        command=error.command,
+    )
