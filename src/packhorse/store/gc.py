@@ -110,6 +110,17 @@ def collect(lease: Lease) -> Freed:
     )
 
 
+def sweep(lease: Lease) -> None:
+    """Removes the scratch directories that no running command has; raises StoreError."""
+    store = lease.store
+    with record.locked(gate(store)), faults(store):
+        leases = set(held(store))
+        scratch = store.glob("scratch/*")
+        aside = [_put_aside(path, lease) for path in scratch if _is_abandoned(path, "scratch", leases)]
+    for path in aside:
+        removal.remove(path)
+
+
 def _things(store: Path) -> Iterator[Path]:
     """Everything that can go one day."""
     for pattern in (

@@ -63,6 +63,8 @@ class Shelf:
                 if found is None:
                     self._store(layer, layer.diff_id)
                     return self._found(layer.diff_id)
+        # Of a kept tree the length is known here, and asked for wherever images are listed.
+        self._facts.learn(layer.diff_id, size=found.size)
         return found
 
     def _store(self, layer: Layer, diff_id: Digest) -> None:

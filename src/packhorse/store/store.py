@@ -67,6 +67,7 @@ class Store:
         self._facts = Facts(lease)
         self._kept = Kept(lease)
         self._images = Images(path)
+        self._left: set[Path] = set()
         self._shelf = Shelf(lease, self._blobs, self._facts, self._kept)
         self._trees = Trees(lease, self._shelf, self._kept)
 
@@ -160,7 +161,7 @@ class Store:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A directory for one build on the store's file system, removed afterwards whoever its files belong
-        to.
+        to, unless it was given to `leave`.
         """
         path = self._lease.temporary()
         with faults(path):
@@ -168,7 +169,16 @@ class Store:
         try:
             yield path
         finally:
-            removal.remove(path)
+            if path not in self._left:
+                removal.remove(path)
+
+    def leave(self, scratch: Path) -> None:
+        """Lets a scratch directory stay, for a person to look at, until the next `sweep` or `gc`."""
+        self._left.add(scratch)
+
+    def sweep(self) -> None:
+        """Removes what commands that are over have left in `scratch`, killed or on purpose."""
+        gc.sweep(self._lease)
 
     def gc(self) -> Freed:
         """Removes what no image, no cache and no running command needs; safe beside running builds."""
