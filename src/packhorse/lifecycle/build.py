@@ -11,7 +11,7 @@ from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
 from packhorse.buildpack.descriptor import Descriptor
 from packhorse.buildpack.launch import BuildToml, LaunchToml, Process
 from packhorse.buildpack.planfile import BuildpackPlan
-from packhorse.errors import BuildError, BuildpackFailed, TreeError
+from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError, TreeError
 from packhorse.lifecycle import sbom
 from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack, with_layer
@@ -96,10 +96,16 @@ class _Turn:
         with self.runner.open(Step(argv, env, cwd=inputs.app)) as room:
             room.tree.mkdir(layers)
             room.tree.write(_PLAN, BuildpackPlan(asked).dump())
-            result = room.run(lambda data: self.observer.output(ref.id, data))
+            try:
+                result = room.run(lambda data: self.observer.output(ref.id, data))
+            except RunError as error:
+                raise BuildpackFailed(f"{ref} cannot be run", why=f"{error.what}: {error.why}") from error
             if result.status != 0:
                 raise self._failed(result)
-            return self._collect(room.tree, descriptor, layers, progress)
+            try:
+                return self._collect(room.tree, descriptor, layers, progress)
+            except (InputError, FormatError) as error:
+                raise BuildError(f"{ref} made something that cannot be used", why=str(error)) from error
 
     def _entries(self, plan: Sequence[PlanEntry]) -> list[PlanEntry]:
         """The entries this buildpack provides (B-062)."""
@@ -143,9 +149,8 @@ class _Turn:
         how = f"exit status {result.status}"
         if result.status > 128:
             how = f"ended by signal {result.status - 128}"
-        again = f"to look around where it failed:\n{result.command}" if result.command else ""
         return BuildpackFailed(
-            f"{self.member.ref} failed ({how})", why="what it said stands above", fix=again
+            f"{self.member.ref} failed ({how})", why="what it said stands above", command=result.command
         )
 
 

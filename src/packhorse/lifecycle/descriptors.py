@@ -51,9 +51,7 @@ class Descriptors:
         if len(versions) != 1:
             raise NotFoundError(
                 f"the order names buildpack {ref.id} without a version",
-                why=f"the builder has {', '.join(versions)}"
-                if versions
-                else "the builder has no such buildpack",
+                why=f"the builder has {', '.join(versions) or 'no such buildpack'}",
             )
         return versions[0]
 
