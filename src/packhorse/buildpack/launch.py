@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from packhorse.base import gojson, gotoml
 from packhorse.base.toml import Table
 from packhorse.buildpack.api import EXEC_ENV, BuildpackApi
 
@@ -75,17 +76,24 @@ class BuildToml:
 
 @dataclass(frozen=True, slots=True)
 class StoreToml:
-    """One buildpack's store.toml: metadata kept from build to build (B-043)."""
+    """One buildpack's store.toml: metadata kept from build to build (B-043).
 
-    metadata: Mapping[str, Any]
+    `metadata` is None where the table is absent, which a label tells from an empty one.
+    """
+
+    metadata: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> Self:
         """Reads a store.toml; raises InputError."""
         top = Table.read(data, source)
-        metadata = top.mapping("metadata")
+        metadata = top.mapping("metadata") if top.has("metadata") else None
         top.finish()
         return cls(metadata)
+
+    def restored(self) -> bytes:
+        """The file as a buildpack finds it next time."""
+        return gotoml.dumps({"metadata": gojson.untyped(self.metadata)})
 
 
 def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:

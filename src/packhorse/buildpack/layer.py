@@ -55,4 +55,4 @@ class LayerToml:
 
     def restored(self) -> bytes:
         """The file as a buildpack finds it next time: the metadata alone, never the types (B-079)."""
-        return gotoml.dumps({"metadata": gojson.untyped(self.metadata)}) if self.metadata else b""
+        return gotoml.dumps({"metadata": gojson.untyped(self.metadata)})

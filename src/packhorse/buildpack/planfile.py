@@ -7,19 +7,19 @@ given.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
-from packhorse.base import gotoml
+from packhorse.base import gojson, gotoml
 from packhorse.base.toml import Table
 
 
 @dataclass(frozen=True, slots=True)
 class Require:
-    """A dependency somebody asks for, with what they want to say about it."""
+    """A dependency somebody asks for, with what they want to say about it: None where the table is absent."""
 
     name: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,7 @@ class BuildpackPlan:
 
     def dump(self) -> bytes:
         """The file at CNB_BP_PLAN_PATH."""
-        entries = []
-        for entry in self.entries:
-            table: dict[str, object] = {"name": entry.name}
-            if entry.metadata:
-                table["metadata"] = dict(entry.metadata)
-            entries.append(table)
+        entries = [{"name": entry.name, "metadata": gojson.untyped(entry.metadata)} for entry in self.entries]
         return gotoml.dumps({"entries": entries}) if entries else b""
 
 
@@ -72,5 +67,6 @@ def _section(table: Table) -> Section:
                 "requires.version is not a key of a build plan; put the version into requires.metadata",
                 "version",
             )
-        requires.append(Require(entry.text("name", required=True), entry.mapping("metadata")))
+        metadata = entry.mapping("metadata") if entry.has("metadata") else None
+        requires.append(Require(entry.text("name", required=True), metadata))
     return Section(provides, tuple(requires))

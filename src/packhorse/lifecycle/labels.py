@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from packhorse.base import gojson
-from packhorse.buildpack.launch import Process
+from packhorse.buildpack.launch import Process, StoreToml
 
 LIFECYCLE = "io.buildpacks.lifecycle.metadata"
 BUILD = "io.buildpacks.build.metadata"
@@ -35,10 +35,9 @@ class LayerRecord:
 
     def encode(self) -> dict[str, object]:
         """The JSON object, fields in Go's order."""
-        data = gojson.Sorted(self.data) if self.data is not None else None
         return {
             "sha": self.sha,
-            "data": data,
+            "data": gojson.untyped(self.data),
             "build": self.build,
             "launch": self.launch,
             "cache": self.cache,
@@ -47,19 +46,19 @@ class LayerRecord:
 
 @dataclass(frozen=True, slots=True)
 class BuildpackRecord:
-    """One buildpack's layers, and its store.toml metadata where it has one."""
+    """One buildpack's layers, and its store.toml where it has one."""
 
     id: str
     version: str
     layers: Mapping[str, LayerRecord] = field(default_factory=dict)
-    store: Mapping[str, Any] | None = None
+    store: StoreToml | None = None
 
     def encode(self) -> dict[str, object]:
         """The JSON object, fields in Go's order."""
         layers = gojson.Sorted({name: record.encode() for name, record in self.layers.items()})
         value: dict[str, object] = {"key": self.id, "version": self.version, "layers": layers}
         if self.store is not None:
-            value["store"] = {"metadata": gojson.untyped(self.store)}
+            value["store"] = {"metadata": gojson.untyped(self.store.metadata)}
         return value
 
 
@@ -91,7 +90,7 @@ class LayersMetadata:
         reference.
         """
         try:
-            value = json.loads(data)
+            value = json.loads(data, parse_int=float)
         except (ValueError, RecursionError):
             return cls()
         if not isinstance(value, dict):
@@ -168,7 +167,7 @@ def build_label(
 def project_label(project: Mapping[str, Any]) -> str:
     """io.buildpacks.project.metadata: the source's type, version and metadata, or {} without one (P-195)."""
     source = project.get("source")
-    if not source:
+    if source is None:
         return "{}"
     fields = {key: gojson.untyped(source[key]) for key in ("type", "version", "metadata") if source.get(key)}
     return gojson.dumps({"source": fields}).decode()
@@ -202,17 +201,22 @@ def _buildpacks(value: object) -> tuple[BuildpackRecord, ...]:
         if not isinstance(entry, dict):
             continue
         layers = entry.get("layers")
-        store = entry.get("store")
-        metadata = store.get("metadata") if isinstance(store, dict) else None
         records.append(
             BuildpackRecord(
                 _text(entry, "key"),
                 _text(entry, "version"),
                 {name: _layer(layer) for name, layer in layers.items()} if isinstance(layers, dict) else {},
-                metadata if isinstance(metadata, dict) else None,
+                _store(entry.get("store")),
             )
         )
     return tuple(records)
+
+
+def _store(value: object) -> StoreToml | None:
+    if not isinstance(value, dict):
+        return None
+    metadata = value.get("metadata")
+    return StoreToml(metadata if isinstance(metadata, dict) else None)
 
 
 def _layer(value: object) -> LayerRecord:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from packhorse.base.tree import Kind, TreeView, read
 from packhorse.buildpack.launch import StoreToml
@@ -48,7 +46,7 @@ def find_layers(tree: TreeView, layers: str) -> list[FoundLayer]:
     return sorted(found, key=lambda layer: layer.name.encode(errors="surrogateescape"))
 
 
-def read_store(tree: TreeView, layers: str) -> Mapping[str, Any] | None:
-    """The metadata of a buildpack's store.toml, or None when it has none (B-091)."""
+def read_store(tree: TreeView, layers: str) -> StoreToml | None:
+    """A buildpack's store.toml, or None when it has none (B-091)."""
     data = read(tree, f"{layers}/store.toml")
-    return None if data is None else StoreToml.parse(data, f"{layers}/store.toml").metadata
+    return None if data is None else StoreToml.parse(data, f"{layers}/store.toml")

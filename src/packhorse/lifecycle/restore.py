@@ -6,7 +6,6 @@ import re
 import tarfile
 from collections.abc import Iterator
 
-from packhorse.base import gojson, gotoml
 from packhorse.base.digest import Digest
 from packhorse.base.step import Step
 from packhorse.base.tree import Kind, TreeEdit, is_directory, read
@@ -113,10 +112,7 @@ def _write(
     for member in detected.group:
         before = analyzed.metadata.buildpack(member.ref.id)
         if before is not None and before.store is not None:
-            tree.write(
-                f"{inputs.layers_directory(member.ref)}/store.toml",
-                gotoml.dumps({"metadata": gojson.untyped(before.store)}),
-            )
+            tree.write(f"{inputs.layers_directory(member.ref)}/store.toml", before.store.restored())
     for path, (_, record) in records.items():
         tree.write(f"{path}.toml", LayerToml(metadata=record.data).restored())
 
