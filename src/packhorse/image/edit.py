@@ -72,6 +72,23 @@ def bare(config: Config) -> Config:
     return edit(Config.parse(gojson.dumps({"rootfs": rootfs, "config": _struct(run)})))
 
 
+def engine_view(config: Config) -> Config:
+    """`config` as an image engine shows it to the reference: less than there is, and other history.
+
+    For an image that is to go to an engine the reference builds on `docker inspect` and `docker history`.
+    These do not say which history entries are of empty layers, so a base with such entries loses its history
+    (`even_history`). Raises FormatError as `edit` does.
+    """
+    node = Node.parse(config.raw, "config")
+    run = _read(node.node("config") or Node({}, "config.config"), _RUN)
+    file = _read(node, _FILE)
+    shown = {key: value for key, value in file.items() if key in _SHOWN}
+    shown["created"] = _go_time(file["created"])
+    shown["history"] = [_history(replace(entry, author="", empty_layer=False)) for entry in config.history]
+    shown["config"] = _struct({key: value for key, value in run.items() if key in _SHOWN_RUN})
+    return Config.parse(gojson.dumps(_struct(shown)))
+
+
 def add_layers(
     config: Config, layers: Iterable[tuple[Digest, History]], *, created: str, keep_history: bool
 ) -> Config:
@@ -161,6 +178,14 @@ def _go_time(text: object) -> str:
     return match[1] + ("." + fraction if fraction else "") + zone
 
 
+_SHOWN = {
+    *("architecture", "author", "created", "history", "os", "rootfs", "config"),
+    *("os.version", "variant"),
+}
+_SHOWN_RUN = {
+    *("Cmd", "Healthcheck", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"),
+    *("ExposedPorts", "StopSignal", "Shell"),
+}
 _ALWAYS = {"architecture", "os", "created"}
 _HEALTH: Mapping[str, Callable[[Node, str], object]] = {
     "Test": Node.texts,
