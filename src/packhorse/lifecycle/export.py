@@ -18,7 +18,7 @@ from packhorse.image.edit import add_layers, edit, set_variables
 from packhorse.image.model import Config, History
 from packhorse.image.place import Place
 from packhorse.image.view import Image, Layer
-from packhorse.lifecycle import fixed_layers, labels, sbom
+from packhorse.lifecycle import fixed_layers, labels, provenance, sbom
 from packhorse.lifecycle.api import EXEC_ENV
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.layer_files import FoundLayer, find_layers, read_store
@@ -98,10 +98,10 @@ class _Exporter:
         records: list[labels.BuildpackRecord] = []
         launch: list[_Added] = []
         for member in self._built.group:
-            added = {layer: self._launch_layer(member, layer) for layer in self._launch_layers(member)}
+            found = [layer for layer in self._found[member] if layer.toml.types.launch]
+            added = {layer.name: self._launch_layer(member, layer) for layer in found}
             launch += added.values()
-            shas = {layer.name: one.sha for layer, one in added.items()}
-            records.append(self._record(member, added, shas))
+            records.append(self._record(member, found, {name: one.sha for name, one in added.items()}))
         bom = self._sbom()
         app = self._app()
         launcher = self._fixed(
@@ -134,7 +134,7 @@ class _Exporter:
             for layer in layers:
                 if not layer.toml.types.cache:
                     continue
-                if not is_directory(self._tree, layer.path):
+                if layer.path not in self._captured and not is_directory(self._tree, layer.path):
                     self._observer.say(f"{member.ref.id}:{layer.name} is to be kept and has no contents")
                     continue
                 kept[layer.path] = _diff_id(self._capture(layer.path)[0])
@@ -145,9 +145,6 @@ class _Exporter:
             kept[path] = _diff_id(self._capture(path)[0])
         bom = str(kept[path]) if path in kept else ""
         self._cache.commit(labels.LayersMetadata(sbom=bom, buildpacks=tuple(records)).cache(), kept)
-
-    def _launch_layers(self, member: Member) -> list[FoundLayer]:
-        return [layer for layer in self._found[member] if layer.toml.types.launch]
 
     def _launch_layer(self, member: Member, found: FoundLayer) -> _Added:
         """One layer of a buildpack: from its directory, or from the previous image when there is none (B-088,
@@ -261,7 +258,9 @@ class _Exporter:
         created = datetime.fromtimestamp(inputs.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         history = [(one.row.diff_id, History(created_by=one.created_by)) for one in added]
         config = add_layers(base, history, created=created, keep_history=True)
-        path = f"{fixed_layers.PROCESSES}:/cnb/lifecycle:{base.variable('PATH') or ''}"
+        # Of two entries the reference reads the first, which is also the one that is replaced.
+        before = next((entry for entry in base.env if entry.startswith("PATH=")), "")
+        path = f"{fixed_layers.PROCESSES}:/cnb/lifecycle:{before.removeprefix('PATH=')}"
         variables = {
             "CNB_LAYERS_DIR": inputs.layers,
             "CNB_APP_DIR": inputs.app,
@@ -286,7 +285,7 @@ class _Exporter:
             {"id": member.ref.id, "version": member.ref.version, "homepage": member.homepage}
             for member in self._built.group
         ]
-        info = self._inputs.launcher
+        info = provenance.completed(self._inputs.launcher, self._launcher())
         launcher = {"version": info.version, "repository": info.repository, "commit": info.commit}
         values = {
             labels.LIFECYCLE: metadata.label(),
