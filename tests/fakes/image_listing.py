@@ -1,0 +1,48 @@
+"""What is in the layers of an image, as text to read and to compare: one line an entry, in tar order."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_KINDS = {
+    tarfile.REGTYPE: "file",
+    tarfile.DIRTYPE: "dir",
+    tarfile.SYMTYPE: "link",
+    tarfile.FIFOTYPE: "fifo",
+    tarfile.LNKTYPE: "hardlink",
+}
+
+
+def listing(config: Mapping[str, Any], tars: Sequence[bytes], *, skip: int) -> str:
+    """The layers above the first `skip`: what made them, their diff IDs, their entries."""
+    lines = []
+    for number, data in list(enumerate(tars))[skip:]:
+        lines.append(f"{config['history'][number].get('created_by', '')}")
+        lines.append(f"  sha256:{hashlib.sha256(data).hexdigest()} {len(data)}")
+        lines += (f"  {line}" for line in _entries(data))
+    return "\n".join(lines) + "\n"
+
+
+def _entries(data: bytes) -> list[str]:
+    lines = []
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        for entry in archive:
+            words = [
+                _KINDS.get(entry.type, repr(entry.type)),
+                f"{entry.mode:04o}",
+                f"{entry.uid}:{entry.gid}",
+                entry.name,
+            ]
+            if entry.linkname:
+                words += ["->", entry.linkname]
+            file = archive.extractfile(entry) if entry.isreg() else None
+            if file is not None:
+                words += [str(entry.size), hashlib.sha256(file.read()).hexdigest()[:12]]
+            if entry.mtime != 315532801:
+                words.append(f"mtime {entry.mtime}")
+            lines.append(" ".join(words))
+    return lines

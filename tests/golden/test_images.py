@@ -1,0 +1,171 @@
+"""Equal inputs give the image that the Go lifecycle 0.21.0 makes: layers, config, image ID.
+
+The figures are in tests/golden/images. The buildpacks run in the real sandbox, over a root file system made
+of this machine's shell.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes import tiny_root
+from fakes.image_case import CASES, ImageCase
+from fakes.image_listing import listing
+from fakes.observer import Quiet
+from packhorse.base import userns
+from packhorse.base.step import Bind, Network
+from packhorse.base.userns import Namespace
+from packhorse.image.edit import engine_view
+from packhorse.image.view import Image
+from packhorse.lifecycle.api import PlatformApi
+from packhorse.lifecycle.create import create
+from packhorse.lifecycle.inputs import EPOCH, Inputs, LauncherInfo, RunImageName
+from packhorse.platform.runner import BuildRunner, Scene
+from packhorse.sandbox.bubblewrap import Bubblewrap
+from packhorse.store.store import Store
+
+NAMES = sorted(path.name for path in CASES.iterdir())
+LAUNCHER = LauncherInfo("0.21.0", "github.com/buildpacks/lifecycle", "abcdef1")
+CNB = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What all cases have in common: the ids, the root file system and the user that builds."""
+
+    namespace: Namespace
+    root: Path
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        return self.namespace.idmap.outside(CNB, CNB)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with userns.make(userns.choose(CNB, CNB)) as namespace:
+        root = tiny_root.make(tmp_path_factory.mktemp("machine") / "root", programs=["mkfifo"])
+        try:
+            yield Machine(namespace, tiny_root.own(root, namespace))
+        finally:
+            tiny_root.remove(root, namespace)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_is_the_one_that_the_reference_makes(name: str, machine: Machine, tmp_path: Path) -> None:
+    case = ImageCase.load(name)
+    skip = len(case.run_image().layers)
+    with Store.open(tmp_path / "store") as store:
+        for number in range(1, case.builds + 1):
+            with _scratch(tmp_path / str(number)) as scratch:
+                image = _build(case, machine, store, scratch)
+                config, layers = case.expected(number)
+                tars = [b"".join(layer.tar()) for layer in image.layers]
+            ours = listing(json.loads(image.config.raw), tars, skip=skip)
+            _same(f"{name}, build {number}: layers", layers.splitlines(), ours.splitlines())
+            _same(f"{name}, build {number}: config", _readable(config), _readable(image.config.raw))
+            assert image.config.raw == config
+
+
+def _build(case: ImageCase, machine: Machine, store: Store, scratch: Path) -> Image:
+    case.place_app(scratch / "app")
+    for directory, names, files in os.walk(scratch / "app"):
+        for name in (".", *names, *files):
+            os.chown(Path(directory, name), *machine.owner, follow_symlinks=False)
+    case.place_buildpacks(scratch / "buildpacks")
+    case.place_lifecycle(scratch / "lifecycle")
+    case.place_build_config(scratch / "build-config")
+    case.place_user_variables(scratch / "platform")
+    layers = store.layers(
+        "app", machine.namespace.idmap, uid=CNB, gid=CNB, scratch=_directory(scratch / "layers")
+    )
+    scene = Scene(
+        root=machine.root,
+        home="/home/cnb",
+        uid=CNB,
+        gid=CNB,
+        app=(scratch / "app",),
+        layers=layers.mounts,
+        mounts=(
+            Bind(scratch / "buildpacks", "/cnb/buildpacks"),
+            Bind(scratch / "lifecycle", "/cnb/lifecycle"),
+            Bind(scratch / "build-config", "/cnb/build-config"),
+            Bind(scratch / "platform", "/platform"),
+        ),
+        network=Network.NONE,
+    )
+    sandbox = Bubblewrap(machine.namespace, scratch=_directory(scratch / "sandbox"))
+    target = store.place("app")
+    exported = create(
+        _inputs(case),
+        run_image=_shown(case.run_image()) if case.engine else case.run_image(),
+        run_reference=case.run_reference,
+        previous=target,
+        target=target,
+        runner=BuildRunner(sandbox.open, scene, machine.namespace.idmap, _directory(scratch / "steps")),
+        cache=layers,
+        observer=Quiet(),
+    )
+    return exported.image
+
+
+def _shown(image: Image) -> Image:
+    """A run image as a build for an engine takes it."""
+    return replace(image, config=engine_view(image.config))
+
+
+def _inputs(case: ImageCase) -> Inputs:
+    return Inputs(
+        platform_api=PlatformApi.parse(case.text("platform-api", "0.15")),
+        order=(case.group,),
+        launcher=LAUNCHER,
+        env={"PATH": "/bin", "HOME": "/home/cnb"},
+        run_image=RunImageName(case.run_name, case.mirrors),
+        uid=CNB,
+        gid=CNB,
+        exec_env=case.text("exec-env", "production"),
+        default_process=case.text("default-process"),
+        project=case.values.get("project", {}),
+        created=case.values.get("created", EPOCH),
+    )
+
+
+def _readable(config: bytes) -> list[str]:
+    """A config as lines, with the JSON in its labels spread out as well."""
+    value: dict[str, Any] = json.loads(config)
+    labels = (value.get("config") or {}).get("Labels") or {}
+    for key, text in labels.items():
+        if text.startswith("{"):
+            labels[key] = json.loads(text)
+    return json.dumps(value, indent=1).splitlines()
+
+
+def _same(what: str, expected: Sequence[str], ours: Sequence[str]) -> None:
+    difference = difflib.unified_diff(expected, ours, "reference", "packhorse", lineterm="", n=2)
+    if text := "\n".join(difference):
+        pytest.fail(f"{what} differ\n{text}", pytrace=False)
+
+
+def _directory(path: Path) -> Path:
+    path.mkdir(parents=True)
+    path.chmod(0o755)
+    return path
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A directory through which the build's user may pass, removed afterwards."""
+    try:
+        yield _directory(path)
+    finally:
+        shutil.rmtree(path)
