@@ -1,5 +1,6 @@
-"""② launch.toml, build.toml and store.toml: what a buildpack says beside its layers (buildpack.md "Data
-Format").
+"""② launch.toml, build.toml and store.toml: what a buildpack says beside its layers.
+
+(buildpack.md "Data Format".)
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""② `<layers>/<layer>.toml`: which types a layer has and what its buildpack noted (buildpack.md "Layer
-Content Metadata").
+"""② `<layers>/<layer>.toml`: which types a layer has and what its buildpack noted.
+
+(buildpack.md "Layer Content Metadata".)
 """
 
 from __future__ import annotations

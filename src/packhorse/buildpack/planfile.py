@@ -1,5 +1,4 @@
-"""② The two plans a buildpack exchanges: the build plan that bin/detect writes, and the entries bin/build is
-given.
+"""② The two plans a buildpack exchanges: what bin/detect writes, and what bin/build is given.
 
 (buildpack.md "Build Plan (TOML)" and "Buildpack Plan (TOML)".)
 """

@@ -1,5 +1,4 @@
-"""④ `oci-archive:FILE[:REF]`: a tar of an OCI image layout with one image, as a `Place`. Made in
-`platform.wiring`.
+"""④ `oci-archive:FILE[:REF]`: a tar of an OCI image layout with one image, as a `Place`.
 
 The same image always gives the same bytes. What a layout is stands in `image.layout`.
 """

@@ -1,5 +1,6 @@
-"""The specification's files for the values of `lifecycle.stages`, as the reference writes them (platform.md
-"Data Format").
+"""The specification's files for the values of `lifecycle.stages`, as the reference writes them.
+
+(platform.md "Data Format".)
 """
 
 from __future__ import annotations

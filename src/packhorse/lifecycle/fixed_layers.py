@@ -1,5 +1,4 @@
-"""③ The layers that every image has whatever its buildpacks: SBOM, app slices, launcher, config, process
-types.
+"""③ The layers every image has: SBOM, app slices, launcher, config and process types.
 
 Called by export; what a buildpack's own layers are is decided there. Parents are written, never read from a
 file system: `/layers` and `/layers/<id>` 0755 and the app directory 0777, of the CNB user, as they are in a

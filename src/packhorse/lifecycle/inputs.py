@@ -1,5 +1,6 @@
-"""What a build is asked to do, as one value (platform.md "Lifecycle Interface"). Made by platform and
-`lifecycle.main`.
+"""What a build is asked to do, as one value (platform.md "Lifecycle Interface").
+
+Made by platform, and by the mains of a builder image.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The labels of an app image, as values and as the reference writes them: JSON in Go's field order (P-191 to
-P-195).
+"""The labels of an app image, as values and as the reference writes them (P-191 to P-195).
+
+JSON in Go's field order.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ class LayersMetadata:
     def parse(cls, data: str | bytes) -> Self:
         """Reads a label or cache metadata. What cannot be understood is as if it were not there, as in the
         reference.
+
+        Every number in it is a float, since Go reads it so (docs/decisions/0006).
         """
         try:
             value = json.loads(data, parse_int=float)

@@ -1,5 +1,6 @@
-"""② From an order to the groups worth trying, depth first and left to right (buildpack.md "Order
-Resolution").
+"""② From an order to the groups worth trying, depth first and left to right.
+
+(buildpack.md "Order Resolution".)
 
 Pure: composite buildpacks are looked up through a function, and nothing is run here.
 """

@@ -1,5 +1,6 @@
-"""② Which of the buildpacks that passed detection take part, by what they provide and require (buildpack.md
-"Detection").
+"""② Which buildpacks that passed detection take part, by what they provide and require.
+
+(buildpack.md "Phase #1: Detection".)
 
 Pure, and its result carries its reasons: a failing group can be explained to a person.
 """

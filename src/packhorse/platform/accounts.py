@@ -1,5 +1,6 @@
-"""Users and groups as an image knows them (`/etc/passwd`, `/etc/group`), and as its config names them. Called
-by build and run.
+"""Users and groups as an image knows them, and as its config names them.
+
+From `/etc/passwd` and `/etc/group`. Called by build and run.
 """
 
 from __future__ import annotations

@@ -1,21 +1,22 @@
-"""The use case behind `packhorse build`: chooses builder, sandbox and store, calls the spine, and copies what
-came out.
+"""The use case behind `packhorse build`.
+
+Chooses builder, sandbox and store, calls the spine, and copies what came out.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from packhorse.base import userns
-from packhorse.base.step import Bind, Mount, Network
+from packhorse.base.step import Bind, Network
 from packhorse.base.target import Target
-from packhorse.buildpack.descriptor import Descriptor, Order, Ref
-from packhorse.errors import InputError
+from packhorse.errors import BuildpackFailed, InputError
 from packhorse.image.copy import copy
+from packhorse.image.edit import engine_view
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Location, Reference
 from packhorse.lifecycle.api import PlatformApi
@@ -23,11 +24,10 @@ from packhorse.lifecycle.create import create
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported
-from packhorse.platform import default_builder, host, package, places
+from packhorse.platform import buildpacks, default_builder, failure, host, places
 from packhorse.platform.accounts import account
 from packhorse.platform.builder import Builder, names
 from packhorse.platform.runner import BuildRunner, Scene
-from packhorse.sandbox import network as networks
 from packhorse.sandbox.bubblewrap import Bubblewrap
 from packhorse.source import app
 from packhorse.store.overlay import Counters
@@ -80,6 +80,7 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
     Raises whatever its parts raise (`packhorse.errors`); the image of before stays under the name then.
     """
     path = app.check(request.path)
+    store.sweep()
     builder = _builder(request, store, observer)
     wanted = names(builder.run_images)
     if not wanted:
@@ -91,7 +92,7 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
         layers = store.layers(
             str(request.name), namespace.idmap, uid=builder.uid, gid=builder.gid, scratch=scratch
         )
-        added = _added(request.buildpacks, scratch)
+        added = buildpacks.added(request.buildpacks, builder, scratch)
         root = store.root(builder.image, namespace.idmap)
         home = account(root, f"{builder.uid}:{builder.gid}").home
         outside = host.network(request.environ)
@@ -109,7 +110,7 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
         sandbox = Bubblewrap(namespace, scratch=_made(scratch / "sandbox"))
         inputs = Inputs(
             platform_api=PlatformApi.highest(builder.platform_apis, owner=builder.name),
-            order=added.order or builder.order,
+            order=(added.group,) if added.group else builder.order,
             launcher=builder.launcher,
             env=_environment(builder, home, outside.variables),
             run_image=builder.run_images[0],
@@ -119,16 +120,22 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
             skip_restore=request.clear_cache,
         )
         target = store.place(str(request.name))
-        exported = create(
-            inputs,
-            run_image=run_image,
-            run_reference=run_image.id.hex,
-            previous=None if request.clear_cache else target,
-            target=target,
-            runner=BuildRunner(sandbox.open, scene, namespace.idmap, _made(scratch / "steps")),
-            cache=layers,
-            observer=observer,
-        )
+        try:
+            exported = create(
+                inputs,
+                run_image=replace(run_image, config=engine_view(run_image.config)),
+                run_reference=run_image.id.hex,
+                previous=None if request.clear_cache else target,
+                target=target,
+                runner=BuildRunner(sandbox.open, scene, namespace.idmap, _made(scratch / "steps")),
+                cache=layers,
+                observer=observer,
+            )
+        except BuildpackFailed as error:
+            if not error.command:
+                raise
+            store.leave(scratch)
+            raise failure.repeatable(error, scratch) from error
         counters = layers.counters
     copies = []
     for location in request.outputs:
@@ -159,47 +166,6 @@ def _announced(observer: Observer) -> Callable[[str], None]:
     return progress
 
 
-@dataclass(frozen=True, slots=True)
-class _Added:
-    order: Order = ()
-    mounts: tuple[Mount, ...] = ()
-
-
-def _added(buildpacks: Sequence[str], scratch: Path) -> _Added:
-    """The buildpacks a user named: directories, seen where a builder has its own, or ids of the builder's."""
-    group: list[Ref] = []
-    mounts: list[Mount] = []
-    for number, text in enumerate(buildpacks):
-        path = Path(text).resolve()
-        if not path.exists():
-            if text.startswith((".", "/")) or not text:
-                raise InputError(f"there is no buildpack at {text}", fix="check --buildpack")
-            identifier, _, version = text.partition("@")
-            group.append(Ref(identifier, version))
-            continue
-        descriptor = _read_descriptor(path, text)
-        if package.needs_staging(path):
-            staged = _made(scratch / "buildpacks") / str(number)
-            package.stage(path, staged)
-            path = staged
-        group.append(descriptor.ref)
-        mounts.append(Bind(path, f"/cnb/buildpacks/{descriptor.ref.directory}/{descriptor.version}"))
-    return _Added((tuple(group),) if group else (), tuple(mounts))
-
-
-def _read_descriptor(path: Path, text: str) -> Descriptor:
-    file = path / "buildpack.toml"
-    if not file.is_file():
-        raise InputError(f"{text} is not a buildpack", why=f"there is no {file}", fix="check --buildpack")
-    descriptor = Descriptor.parse(file.read_bytes(), str(file))
-    missing = [name for name in ("bin/detect", "bin/build") if not (path / name).is_file()]
-    if missing and not descriptor.order:
-        raise InputError(
-            f"{text} is not a whole buildpack", issues=[f"there is no {path / name}" for name in missing]
-        )
-    return descriptor
-
-
 def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[Path, ...]:
     """The source, and above it what hides the excluded; a copy where root cannot show it to its user."""
     if os.geteuid() == 0 and not userns.presentable(path):
@@ -220,12 +186,10 @@ def _platform(env: Mapping[str, str], scratch: Path) -> tuple[Bind, ...]:
 
 
 def _network(asked: Network | None, observer: Observer) -> Network:
-    best, reason = networks.available()
-    if asked is not None:
-        return asked
+    network, reason = host.choose_network(asked)
     if reason:
         observer.detail(f"builds use this machine's network: {reason}")
-    return best
+    return network
 
 
 def _environment(builder: Builder, home: str, outside: Mapping[str, str]) -> dict[str, str]:

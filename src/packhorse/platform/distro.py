@@ -94,9 +94,9 @@ def make_root(
         ) as run:
             try:
                 written = write_root(run.output, file, extra)
-            except tarfile.TarError as error:
-                run.finish()
-                raise FormatError("mmdebstrap wrote something that is no tar", why=str(error)) from error
+            except (tarfile.TarError, FormatError) as error:
+                run.finish()  # what ended mmdebstrap early is the better answer
+                raise FormatError("mmdebstrap wrote something that is no root", why=str(error)) from error
             run.finish()
     return RootRecord(
         kind,

@@ -28,7 +28,8 @@ Mode = Literal["root", "unshare", "fakechroot"]
 # Not TMPDIR and not below the user's home: in unshare mode the subordinate ids must reach it, and it holds 1
 # GB.
 SCRATCH = Path("/var/tmp")
-_SECONDS_TO_CLEAN_UP = 30
+# With the seconds given to clean up after each. SIGINT first: fakeroot ends its daemon for no other signal.
+_SIGNALS = ((signal.SIGINT, 15), (signal.SIGTERM, 15), (signal.SIGKILL, 5))
 _SECONDS_BETWEEN_LOOKS = 0.1
 _PASSED_ENVIRONMENT = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 # How the host reaches its mirrors. Not what it would trust without a signature, nor which indexes it wants.
@@ -182,9 +183,9 @@ class Mmdebstrap:
         while not (self._has_ended() or self._cancelled.is_set()):
             if self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
                 break
-        os.killpg(self._process.pid, signal.SIGTERM)
-        self._listener.join(_SECONDS_TO_CLEAN_UP)
-        os.killpg(self._process.pid, signal.SIGKILL)
+        for number, patience in _SIGNALS:
+            os.killpg(self._process.pid, number)
+            self._listener.join(patience)
         self._process.wait()
 
     def _has_ended(self) -> bool:

@@ -1,5 +1,6 @@
-"""Where packhorse keeps its things on this machine. Called by the mains, once; one of the edges that read the
-environment.
+"""Where packhorse keeps its things on this machine.
+
+Called by the mains, once; one of the edges that read the environment.
 """
 
 from __future__ import annotations

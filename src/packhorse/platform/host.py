@@ -1,5 +1,4 @@
-"""What a build takes over from the machine it runs on: proxies, CA certificates, name resolution (design
-2.10).
+"""What a build takes over from the machine it runs on: proxies, CA certificates, name resolution.
 
 They reach buildpacks, and never an image. Called by `platform.runner`; reads no environment itself.
 """

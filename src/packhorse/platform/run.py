@@ -1,6 +1,4 @@
-"""The use case behind `packhorse run`: an image's config as one step, in a root of its own that is gone
-afterwards.
-"""
+"""The use case behind `packhorse run`: an image's config as one step, in a root of its own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The Runner of a build on a host: adds to each step what it sees and where it may write, then hands it to
-the sandbox.
+"""The Runner of a build on a host: adds to each step what it sees and where it may write.
 
 All steps of one build share the writable parts (`/layers`, the app, home, `/tmp`), as all buildpacks of a
 reference build share one container; a `scratch` step has its own, which nobody sees afterwards. Called by the

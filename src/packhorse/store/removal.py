@@ -1,5 +1,6 @@
-"""Removing trees from the store, whoever their files belong to. Called by kept, trees, scratch, overlay and
-gc.
+"""Removing trees from the store, whoever their files belong to.
+
+Called by kept, trees, scratch, overlay and gc.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""③ The upper directory of the overlay at `/layers`: what the buildpacks of one build wrote, and nothing
-else.
+"""③ The upper directory of the overlay at `/layers`: what the buildpacks of one build wrote.
 
 What is in it was written by buildpacks: no link in it is followed. Called by overlay. How the kernel marks
 what it hides is `merge`'s.
@@ -41,7 +40,7 @@ class Upper:
             if status is None or merge.is_whiteout(status):
                 return Change.NONE if status is None else Change.GONE
             _demand_directory(status, f"/layers/{buildpack}")
-            with merge.opened(top, buildpack) as directory:
+            with _entered(top, buildpack) as directory:
                 status = _stat(directory, name)
                 if status is None or merge.is_whiteout(status):
                     return Change.NONE if status is None else Change.GONE
@@ -58,12 +57,12 @@ class Upper:
         with self._open() as top:
             if not merge.is_opaque(top, buildpack):
                 return False
-            os.removexattr(f"/proc/self/fd/{top}/{buildpack}", merge.OPAQUE, follow_symlinks=False)
+            merge.uncover(top, buildpack)
             return True
 
     def take(self, buildpack: str, name: str, target: int) -> None:
         """Moves a layer out of the upper into the directory `target`, without the overlay's marks."""
-        with self._open() as top, merge.opened(top, buildpack) as directory:
+        with self._open() as top, _entered(top, buildpack) as directory:
             mode = stat.S_IMODE(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
             # Moving a directory changes its "..", for which its owner needs to be allowed to write it.
             os.chmod(name, mode | stat.S_IRWXU, dir_fd=directory)
@@ -73,7 +72,7 @@ class Upper:
 
     def lay(self, buildpack: str, name: str, target: int) -> int:
         """Moves a layer's changes out of the upper onto `target`, the tree they were made to; counts them."""
-        with self._open() as top, merge.opened(top, buildpack) as directory:
+        with self._open() as top, _entered(top, buildpack) as directory:
             count = merge.lay_one(directory, name, target)
             merge.bare(target, name)
             merge.remove(directory, name)
@@ -86,7 +85,7 @@ class Upper:
             if status is not None and not stat.S_ISDIR(status.st_mode):
                 merge.remove(top, buildpack)
             elif status is not None:
-                with merge.opened(top, buildpack) as directory:
+                with _entered(top, buildpack) as directory:
                     merge.remove(directory, name)
 
     @contextmanager
@@ -97,6 +96,16 @@ class Upper:
                 yield descriptor
             finally:
                 os.close(descriptor)
+
+
+@contextmanager
+def _entered(top: int, buildpack: str) -> Iterator[int]:
+    """A descriptor of a buildpack's directory, made its owner's to use: no layer depends on its mode."""
+    status = os.stat(buildpack, dir_fd=top, follow_symlinks=False)
+    if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.chmod(buildpack, stat.S_IMODE(status.st_mode) | stat.S_IRWXU, dir_fd=top)
+    with merge.opened(top, buildpack) as directory:
+        yield directory
 
 
 def _stat(directory: int, name: str) -> os.stat_result | None:

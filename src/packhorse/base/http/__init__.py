@@ -1,5 +1,4 @@
-"""HTTP as packhorse speaks it: TLS everywhere, plain text on this machine only, no answer read without a
-limit.
+"""HTTP as packhorse speaks it: TLS, plain text on this machine only, and limits for every answer.
 
 Called by `image.registry`; `platform.wiring` calls `pool.connect`. `message` has the values, `client` the
 rules (redirects, repetition) and no socket, `pool` the sockets, and only it and `failure` import urllib3. Not

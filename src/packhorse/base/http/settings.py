@@ -1,5 +1,4 @@
-"""How this machine reaches the network, read from its environment under the names that curl, requests and Go
-read.
+"""How this machine reaches the network, under the names that curl, requests and Go read.
 
 Called by `base.http.pool`, which acts on it, and `base.http.failure`, which names it in messages.
 """
