@@ -177,6 +177,8 @@ def test_layers_of_several_builds_are_what_plain_directories_become(
                 for layer in entry.iterdir():
                     if f"/layers/{entry.name}/{layer.name}" not in recorded:
                         shutil.rmtree(layer) if layer.is_dir() and not layer.is_symlink() else layer.unlink()
+                if not any(entry.iterdir()):
+                    entry.rmdir()
 
 
 @pytest.mark.parametrize(

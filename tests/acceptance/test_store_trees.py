@@ -247,8 +247,8 @@ def test_bytes_that_changed_in_the_store_never_become_a_tree(store: Store, idmap
 def test_trees_of_an_image_that_is_gone_are_removed(tmp_path: Path, idmap: IdMap) -> None:
     path = tmp_path / "gone"
     with Store.open(path) as store:
-        image = stored(store, layer(("ro", 0o555), ("ro/a", bytes(50_000))), layer(("b", b""), uid=1000))
-        store.root(image, idmap)
+        shut = layer(("root", 0o700), ("root/ro", 0o555), ("root/ro/a", bytes(50_000)))
+        store.root(stored(store, shut, layer(("root", 0o700))), idmap)
         store.remove("image")
         with Store.open(path) as other:
             assert other.gc().trees == 0, "the first may still use them"

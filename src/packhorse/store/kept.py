@@ -33,7 +33,7 @@ Owner = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Inside:
     """Where a layer is inside: its directory (`/layers/<id>/<name>`), and the ids of its entries there."""
 
     path: str
@@ -45,7 +45,7 @@ class Place:
 class KeptTree:
     """A kept layer: its diff ID, the length of its tar in bytes, and the directory it rests in."""
 
-    place: Place
+    inside: Inside
     diff_id: Digest
     size: int
     directory: Path
@@ -91,15 +91,15 @@ class Kept:
                 return tree
         return None
 
-    def keep(self, directory: Path, place: Place, owner: Owner) -> KeptTree:
+    def keep(self, directory: Path, inside: Inside, owner: Owner) -> KeptTree:
         """Hashes the tree `directory`, which has `layers/<id>/<name>` and lies in `home(owner)`, and keeps
         it.
 
         If an equal one is kept already, that stays and the new one goes. TreeError when it cannot be a layer.
         """
-        diff_id, size = tar.digest(_tar(directory, place))
+        diff_id, size = tar.digest(_tar(directory, inside))
         target = self.home(owner) / diff_id.hex[:NAME_LENGTH]
-        tree = KeptTree(place, diff_id, size, target)
+        tree = KeptTree(inside, diff_id, size, target)
         self._lease.pin(_object(target))
         with self._lease.lock("kept", diff_id):
             known = _read(target)
@@ -119,7 +119,7 @@ class Kept:
         """
         total = hashlib.sha256()
         try:
-            for chunk in _tar(tree.directory, tree.place):
+            for chunk in _tar(tree.directory, tree.inside):
                 total.update(chunk)
                 yield chunk
         except TreeError as error:
@@ -157,17 +157,18 @@ def record_of(directory: Path) -> Path:
 
 def _is_what_it_should_be(tree: KeptTree) -> bool:
     try:
-        return tar.digest(_tar(tree.directory, tree.place))[0] == tree.diff_id
+        return tar.digest(_tar(tree.directory, tree.inside))[0] == tree.diff_id
     except TreeError:
         return False
 
 
-def _tar(directory: Path, place: Place) -> Iterator[bytes]:
+def _tar(directory: Path, inside: Inside) -> Iterator[bytes]:
     """The layer of a tree. Directories above it are made up (reference: lifecycle v0.21 `layers/`)."""
-    top, parent = (place.path.rsplit("/", count)[0] for count in (2, 1))
-    parents = [TarEntry.directory(name, uid=place.uid, gid=place.gid) for name in (top, parent)]
+    top, parent = (inside.path.rsplit("/", count)[0] for count in (2, 1))
+    parents = [TarEntry.directory(name, uid=inside.uid, gid=inside.gid) for name in (top, parent)]
     with Rooted.local(directory) as view:
-        yield from tar.stream(layer_entries(view, place.path, uid=place.uid, gid=place.gid, parents=parents))
+        found = layer_entries(view, inside.path, uid=inside.uid, gid=inside.gid, parents=parents)
+        yield from tar.stream(found)
 
 
 def _object(directory: Path) -> str:
@@ -177,9 +178,9 @@ def _object(directory: Path) -> str:
 
 def _write(tree: KeptTree, stamp: Stamp) -> None:
     fields = {
-        "path": tree.place.path,
-        "uid": tree.place.uid,
-        "gid": tree.place.gid,
+        "path": tree.inside.path,
+        "uid": tree.inside.uid,
+        "gid": tree.inside.gid,
         "diff_id": str(tree.diff_id),
         "size": tree.size,
         **stamp.fields(),
@@ -193,8 +194,8 @@ def _read(directory: Path) -> tuple[KeptTree, Stamp] | None:
         return None
     node, stamp = Node(fields, f"record of {directory}"), Stamp.parse(fields)
     try:
-        place = Place(node.text("path"), node.size("uid"), node.size("gid"))
-        tree = KeptTree(place, node.digest("diff_id"), node.size("size"), directory)
+        inside = Inside(node.text("path"), node.size("uid"), node.size("gid"))
+        tree = KeptTree(inside, node.digest("diff_id"), node.size("size"), directory)
     except FormatError:
         return None
     return None if stamp is None else (tree, stamp)
@@ -202,7 +203,7 @@ def _read(directory: Path) -> tuple[KeptTree, Stamp] | None:
 
 def _damage(tree: KeptTree) -> StoreError:
     return StoreError(
-        f"the kept layer {tree.place.path} was damaged",
+        f"the kept layer {tree.inside.path} was damaged",
         why=f"its files no longer have the digest {tree.diff_id}; it is removed now",
         fix="build the image again",
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from packhorse.errors import TreeError
 
@@ -62,14 +62,8 @@ def remove(parent: int, name: str) -> int:
 
 @contextmanager
 def opened(parent: int, name: str) -> Iterator[int]:
-    """A descriptor of the directory `name` in `parent`; OSError for anything else, a link among it.
-
-    A directory that its owner may not read raises TreeError: nothing can be made of it.
-    """
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    except PermissionError as error:
-        raise TreeError(f"the directory {name} cannot be read", why="its mode forbids it") from error
+    """A descriptor of the directory `name` in `parent`; OSError for anything else, a link among it."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         yield descriptor
     finally:
@@ -94,6 +88,11 @@ def is_opaque(parent: int, name: str) -> bool:
     with suppress(OSError):
         return os.getxattr(_through(parent, name), OPAQUE, follow_symlinks=False) == b"y"
     return False
+
+
+def uncover(parent: int, name: str) -> None:
+    """Makes the directory `name` one that hides nothing."""
+    _strip(parent, name, os.stat(name, dir_fd=parent, follow_symlinks=False), OPAQUE)
 
 
 def is_whiteout(status: os.stat_result) -> bool:
@@ -125,11 +124,23 @@ def _lay(source: int, name: str, target: int, *, depth: int) -> int:
         return 1
     if not merged:
         os.mkdir(name, 0o700, dir_fd=target)
-    with opened(source, name) as inner, opened(target, name) as outer:
+    with _entered(source, name) as inner, opened(target, name) as outer:
         os.fchmod(outer, 0o700)  # an owner without privilege cannot fill a directory of mode 0555
         count = _lay_all(inner, outer, depth=depth + 1)
         adorn(outer, status)
     return count + 1
+
+
+@contextmanager
+def _entered(parent: int, name: str) -> Iterator[int]:
+    """As `opened`, of what a buildpack made: TreeError for a directory that its owner may not read."""
+    with ExitStack() as stack:
+        try:
+            directory = stack.enter_context(opened(parent, name))
+        except PermissionError as error:
+            why = "its mode keeps even its owner out"
+            raise TreeError(f"the directory {name} of a layer cannot be read", why=why) from error
+        yield directory
 
 
 def _mode(directory: int, name: str) -> int | None:
@@ -142,8 +153,8 @@ def _mode(directory: int, name: str) -> int | None:
 def _bare(parent: int, name: str, status: os.stat_result, *, depth: int) -> None:
     if depth > _DEPTH:
         raise TreeError(f"a directory is nested more than {_DEPTH} deep", why="it cannot be kept")
-    _strip(parent, name, status)
-    with opened(parent, name) as directory:
+    _strip(parent, name, status, _PRIVATE)
+    with _entered(parent, name) as directory:
         for child in names(directory):
             below = os.stat(child, dir_fd=directory, follow_symlinks=False)
             if is_whiteout(below):
@@ -151,12 +162,12 @@ def _bare(parent: int, name: str, status: os.stat_result, *, depth: int) -> None
             elif stat.S_ISDIR(below.st_mode):
                 _bare(directory, child, below, depth=depth + 1)
             elif stat.S_ISREG(below.st_mode):
-                _strip(directory, child, below)
+                _strip(directory, child, below, _PRIVATE)
 
 
-def _strip(directory: int, name: str, status: os.stat_result) -> None:
+def _strip(directory: int, name: str, status: os.stat_result, prefix: str) -> None:
     path = _through(directory, name)
-    marks = [mark for mark in os.listxattr(path, follow_symlinks=False) if mark.startswith(_PRIVATE)]
+    marks = [mark for mark in os.listxattr(path, follow_symlinks=False) if mark.startswith(prefix)]
     if not marks:
         return
     # Attributes of a file its owner may not write cannot be removed by the owner either.

@@ -22,7 +22,7 @@ from packhorse.errors import TreeError
 from packhorse.image.view import Layer
 from packhorse.store import merge, record
 from packhorse.store.fault import faults
-from packhorse.store.kept import Kept, KeptTree, Owner, Place
+from packhorse.store.kept import Inside, Kept, KeptTree, Owner
 from packhorse.store.lease import Lease
 from packhorse.store.upper import Change, Upper
 
@@ -102,7 +102,7 @@ class LayersOverlay:
         """
         buildpack, name = _split(path)
         tree = self._kept.find(diff_id, self._owner)
-        if tree is None or tree.place != Place(path, self._uid, self._gid):
+        if tree is None or tree.inside != Inside(path, self._uid, self._gid):
             return False
         with self._lock:
             self._uncover(buildpack)
@@ -177,7 +177,7 @@ class LayersOverlay:
                         linked = merge.lay_one(source, name, target)
                     self._upper.lay(buildpack, name, target)
         tree = self._kept.keep(
-            directory, Place(f"{TARGET}/{buildpack}/{name}", self._uid, self._gid), self._owner
+            directory, Inside(f"{TARGET}/{buildpack}/{name}", self._uid, self._gid), self._owner
         )
         return tree, linked
 

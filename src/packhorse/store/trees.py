@@ -72,7 +72,7 @@ class Trees:
     def _make_layer(self, diff_id: Digest, new: Path, namespace: Namespace) -> dict[str, Any]:
         """Links the layer from a kept tree of the same ids if there is one, else unpacks its tar."""
         kept = self._kept.find_any(diff_id)
-        if kept is not None and kept.owner == namespace.idmap.outside(kept.place.uid, kept.place.gid):
+        if kept is not None and kept.owner == namespace.idmap.outside(kept.inside.uid, kept.inside.gid):
             nothing: dict[str, Any] = {key: [] for key in _HIDING}
             order = [{"name": kept.directory.name, **nothing}]
             self._merge(kept.directory.parent, order, new, namespace)
@@ -142,8 +142,8 @@ class Trees:
         with faults(path):
             if not path.exists():
                 record.make_directory(path)
-                if idmap.mode is Mode.ROOT:
-                    os.chown(path, *idmap.outside(0, 0))
+                own = (os.geteuid(), os.getegid())
+                os.chown(path, *(idmap.outside(0, 0) if idmap.mode is Mode.ROOT else own))
         return path
 
 

@@ -229,6 +229,19 @@ def test_a_directory_that_the_kernel_marked_before_restoring_hides_nothing(
         assert overlay.capture(view, ONE)[1]
 
 
+def test_a_buildpacks_directory_may_have_any_mode(store: Store, idmap: IdMap, view: Rooted) -> None:
+    one, two = keep(store, idmap, view, ONE, TWO)
+    with build(store, idmap) as overlay:
+        restore(overlay, ONE, one)
+        write(overlay, f"{ONE}/file", "changed")
+        write(overlay, f"{TWO}/file", "changed")
+        (upper(overlay) / "bp").chmod(0)
+        restore(overlay, TWO, two)
+        (upper(overlay) / "bp").chmod(0o555)
+        assert not overlay.capture(view, ONE)[1]
+        assert overlay.capture(view, TWO)[1]
+
+
 def test_a_link_in_place_of_a_directory_is_not_followed(
     overlay: LayersOverlay, view: Rooted, tmp_path: Path
 ) -> None:
