@@ -26,6 +26,7 @@ from packhorse.layers.tree import TarEntry
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "images"
 CASES = GOLDEN / "cases"
+UID, GID = 1001, 1000
 LAUNCHER = b"#!/bin/sh\necho a stand-in for the launcher\n"
 
 _DETECT = "#!/bin/sh\nexit 0\n"

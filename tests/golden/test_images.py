@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from fakes import tiny_root
-from fakes.image_case import CASES, ImageCase
+from fakes.image_case import CASES, GID, UID, ImageCase
 from fakes.image_listing import listing
 from fakes.observer import Quiet
 from packhorse.base import userns
@@ -36,7 +36,6 @@ from packhorse.store.store import Store
 
 NAMES = sorted(path.name for path in CASES.iterdir())
 LAUNCHER = LauncherInfo("0.21.0", "github.com/buildpacks/lifecycle", "abcdef1")
-CNB = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +47,12 @@ class Machine:
 
     @property
     def owner(self) -> tuple[int, int]:
-        return self.namespace.idmap.outside(CNB, CNB)
+        return self.namespace.idmap.outside(UID, GID)
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with userns.make(userns.choose(CNB, CNB)) as namespace:
+    with userns.make(userns.choose(UID, GID)) as namespace:
         root = tiny_root.make(tmp_path_factory.mktemp("machine") / "root", programs=["mkfifo"])
         try:
             yield Machine(namespace, tiny_root.own(root, namespace))
@@ -87,13 +86,13 @@ def _build(case: ImageCase, machine: Machine, store: Store, scratch: Path) -> Im
     case.place_build_config(scratch / "build-config")
     case.place_user_variables(scratch / "platform")
     layers = store.layers(
-        "app", machine.namespace.idmap, uid=CNB, gid=CNB, scratch=_directory(scratch / "layers")
+        "app", machine.namespace.idmap, uid=UID, gid=GID, scratch=_directory(scratch / "layers")
     )
     scene = Scene(
         root=machine.root,
         home="/home/cnb",
-        uid=CNB,
-        gid=CNB,
+        uid=UID,
+        gid=GID,
         app=(scratch / "app",),
         layers=layers.mounts,
         mounts=(
@@ -131,8 +130,8 @@ def _inputs(case: ImageCase) -> Inputs:
         launcher=LAUNCHER,
         env={"PATH": "/bin", "HOME": "/home/cnb"},
         run_image=RunImageName(case.run_name, case.mirrors),
-        uid=CNB,
-        gid=CNB,
+        uid=UID,
+        gid=GID,
         exec_env=case.text("exec-env", "production"),
         default_process=case.text("default-process"),
         project=case.values.get("project", {}),
