@@ -35,8 +35,6 @@ _COMMANDS = {
     "run": ("packhorse.cli.run", "run", "Start an image."),
 }
 
-_PIPE_GONE = 141
-
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -90,6 +88,7 @@ def packhorse(ctx: click.Context, quiet: bool, verbose: bool, no_color: bool) ->
 
 def main() -> NoReturn:
     """The console script; ends the process."""
+    _open_standard_streams()
     sys.exit(_run(sys.argv[1:]))
 
 
@@ -110,16 +109,23 @@ def _run(arguments: list[str]) -> int:
     except _Signalled:
         console.error(ending.error)
         return ending.error.exit_code
-    except BrokenPipeError:
-        # Who read our output has gone; nothing can be said to him any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE_GONE
     except PackhorseError as error:
         console.error(error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the one place where a defect of ours ends
         _report(console, error)
         return 1
+
+
+def _open_standard_streams() -> None:
+    """Opens those that the caller has closed, so that no file of ours gets their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _usage_error(error: click.ClickException) -> UsageError:

@@ -6,7 +6,9 @@ hostile: of its control characters only line ends, tabs and (on a terminal) colo
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
 import time
 from collections import deque
@@ -27,6 +29,7 @@ _CONTROL = re.compile(
 _LINE_LIMIT = 1 << 16  # characters of one line without an end that are held back
 _UNSAID_LIMIT = 200  # lines of buildpacks' output that --quiet holds back, for the case of a failure
 
+_PIPE_GONE = 128 + signal.SIGPIPE
 _INDENT = "     "
 
 
@@ -93,8 +96,7 @@ class Console:
     def result(self, text: str) -> None:
         """What was asked for, on stdout, at every level."""
         self._flush()
-        self._out.write(f"{text}\n")
-        self._out.flush()
+        _write(self._out, text)
 
     def table(
         self, heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
@@ -114,18 +116,15 @@ class Console:
 
         A failure is not quiet: with --quiet the last of the buildpacks' output comes before it.
         """
-        self._flush(force=True)
-        self._err.writelines(f"{line}\n" for line in self._unsaid)
-        self._unsaid.clear()
-        self._err.write(f"{self._styled('1;31', 'error:')} {_clean(error.what, colours=False)}\n")
+        self._flush()
+        lines = [*self._unsaid, f"{self._styled('1;31', 'error:')} {_clean(error.what, colours=False)}"]
         for text in (error.why, error.fix):
-            for line in text.splitlines():
-                self._err.write(f"  {_clean(line, colours=False)}\n")
+            lines += [f"  {_clean(line, colours=False)}" for line in text.splitlines()]
         cause = error.__cause__
         while cause is not None and self.level is Level.VERBOSE:
-            self._err.write(f"  caused by {type(cause).__name__}: {_clean(str(cause), colours=False)}\n")
+            lines.append(f"  caused by {type(cause).__name__}: {_clean(str(cause), colours=False)}")
             cause = cause.__cause__
-        self._err.flush()
+        _write(self._err, "\n".join(lines))
 
     def _buildpack_line(self, source: str, line: str) -> None:
         # A progress bar rewrites its line: what stands at its end is what a person would see.
@@ -136,20 +135,32 @@ class Console:
             self._unsaid.append(text)
         self._line(text)
 
-    def _flush(self, *, force: bool = False) -> None:
+    def _flush(self) -> None:
         pending, self._pending = self._pending, {}
         for source, line in pending.items():
             self._buildpack_line(source, line)
-        if force:
-            self._out.flush()
 
     def _line(self, text: str) -> None:
         if self.level is not Level.QUIET:
-            self._err.write(f"{text}\n")
-            self._err.flush()
+            _write(self._err, text)
 
     def _styled(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Writes a line at once. Ends the process, as SIGPIPE would, when who reads it has gone."""
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except OSError as error:
+        # What the stream has not taken would be tried again at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(_PIPE_GONE) from error
+        raise PackhorseError("the output cannot be written", why=error.strerror or "") from error
 
 
 def columns(

@@ -74,7 +74,7 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     help="Show a directory. Repeatable.",
 )
 @click.option("-i", "--interactive", is_flag=True, help="Hand over the input.")
-@click.option("-t", "--tty", is_flag=True, help="Hand over the terminal.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
 @click.option("--entrypoint", metavar="COMMAND", help="Start this, or a process type, instead.")
 @click.option("-w", "--workdir", default="", metavar="DIR", help="Where to start it.")
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="As whom to start it.")
