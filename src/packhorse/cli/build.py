@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -87,7 +88,7 @@ def build(
         builder=builder,
         buildpacks=buildpacks,
         env=environment(env, env_files, context.environ),
-        outputs=tuple(_output(text) for text in outputs),
+        outputs=tuple(_output(text, name) for text in outputs),
         default_process=default_process,
         clear_cache=clear_cache,
         network=Network(network) if network else None,
@@ -99,7 +100,8 @@ def build(
     _tell(console, request, outcome, time.monotonic() - started)
 
 
-def _output(text: str) -> Location:
+def _output(text: str, name: str) -> Location:
+    """Where to write; in a docker archive the image has the name it was built as, unless another is given."""
     location = Location.parse(text)
     if location.kind in (Kind.STORE, Kind.DAEMON):
         raise UsageError(
@@ -107,6 +109,8 @@ def _output(text: str) -> Location:
             why="every build is in the store; --output writes it to files as well",
             fix="write oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:NAME]",
         )
+    if location.kind is Kind.DOCKER_ARCHIVE and not location.name:
+        return replace(location, name=name)
     return location
 
 
