@@ -1,4 +1,4 @@
-"""Puts the launcher's binaries and the bundled buildpacks into `src/packhorse/_bundled` when the package is built.
+"""Puts native programs and the bundled buildpacks into `src/packhorse/_bundled` when the package is built.
 
 Called by hatchling for wheels and editable installs alike, so both are the same tool.
 """
@@ -15,26 +15,30 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class BundleHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Makes `_bundled/launcher/`, `_bundled/buildpacks/<id>/<version>/` and `_bundled/bundle.json`."""
+    """Makes `launcher/`, `terminal/`, `buildpacks/<id>/<version>/` and `bundle.json` in `_bundled`."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Stages everything anew; the version of the launcher and a digest of all are in bundle.json."""
+        """Stages everything anew; bundle.json: the launcher's version, a digest of what builders get."""
         if self.target_name == "sdist":
             return
         root = Path(self.root)
         sys.path[:0] = [str(root / "src"), str(root / "launcher")]
-        from build import build as build_launcher
+        from build import build as build_program
 
         from packhorse.platform.package import stage
 
         bundled = root / "src" / "packhorse" / "_bundled"
         shutil.rmtree(bundled, ignore_errors=True)
-        launchers = build_launcher(root / "launcher", root / "launcher" / "build")
-        (bundled / "launcher").mkdir(parents=True)
-        for arch, path in launchers.items():
-            shutil.copy(path, bundled / "launcher" / f"launcher-linux-{arch}")
+
+        def add(program: str) -> None:
+            (bundled / program).mkdir(parents=True)
+            for path in build_program(root / "launcher", root / "launcher" / "build", program).values():
+                shutil.copy(path, bundled / program)
+                (bundled / program / path.name).chmod(0o755)  # whatever the umask: sandboxes run it
+
+        add("launcher")
         for descriptor in sorted((root / "buildpacks").glob("*/buildpack.toml")):
             buildpack = tomllib.loads(descriptor.read_text())["buildpack"]
             target = bundled / "buildpacks" / buildpack["id"].replace("/", "_") / buildpack["version"]
@@ -42,6 +46,7 @@ class BundleHook(BuildHookInterface):  # type: ignore[type-arg]
             stage(descriptor.parent, target)
         launcher_version = (root / "launcher" / "VERSION").read_text().strip()
         bundle = {"launcher": launcher_version, "digest": digest(bundled)}
+        add("terminal")  # which is in no builder, and so in no digest of one
         (bundled / "bundle.json").write_text(json.dumps(bundle) + "\n")
         build_data["pure_python"] = True
 

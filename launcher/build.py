@@ -1,7 +1,8 @@
-"""Builds the native launcher for every architecture, with ``zig cc`` from the ziglang package.
+"""Builds the native programs for every architecture, with ``zig cc`` from the ziglang package.
 
 The package's build hook calls build(), and so do the Makefile beside it and the tests. It needs only the
-standard library and ziglang. What the launcher does is in src/; how it gets into images is not here.
+standard library and ziglang. What the launcher does is in src/, what `terminal` does in terminal/; how they
+get into images and sandboxes is not here.
 """
 
 import hashlib
@@ -14,6 +15,9 @@ from pathlib import Path
 
 TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
 
+PROGRAMS = {"launcher": "src", "terminal": "terminal"}
+"""The programs and the directories of their sources."""
+
 FLAGS = (
     *("-std=c11", "-D_GNU_SOURCE", "-static", "-Os", "-flto", "-s"),
     *("-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion", "-Wvla"),
@@ -23,46 +27,47 @@ FLAGS = (
 )
 
 
-def build(source: Path, out: Path) -> dict[str, Path]:
-    """Compiles the launcher in `source` into `out` and returns the binary of each architecture.
+def build(source: Path, out: Path, program: str = "launcher") -> dict[str, Path]:
+    """Compiles a program of PROGRAMS into `out` and returns the binary of each architecture.
 
-    `source` is the launcher's directory, with src/ in it. Each binary is a static, stripped ELF file named
-    ``launcher-linux-<arch>``; equal sources, flags and compiler make equal bytes. Nothing is compiled when
-    `out` holds the binaries of these inputs already.
+    `source` is the directory of this file, with the sources below it. Each binary is a static, stripped ELF
+    file named ``<program>-linux-<arch>``; equal sources, flags and compiler make equal bytes. Nothing is
+    compiled when `out` holds the binaries of these inputs already.
 
     Raises subprocess.CalledProcessError when the compiler refuses the source; its messages go to stderr.
     """
-    binaries = {arch: out / f"launcher-linux-{arch}" for arch in TARGETS}
-    stamp = out / "launcher-inputs.sha256"
-    inputs = _digest_of_inputs(source)
+    binaries = {arch: out / f"{program}-linux-{arch}" for arch in TARGETS}
+    stamp = out / f"{program}-inputs.sha256"
+    directory = source / PROGRAMS[program]
+    inputs = _digest_of_inputs(directory)
     if all(path.is_file() for path in (stamp, *binaries.values())) and stamp.read_text() == inputs:
         return binaries
     out.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="launcher-", dir=out) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{program}-", dir=out) as scratch:
         environment = _compiler_environment(Path(scratch))
         for arch, binary in binaries.items():
-            _compile(source, TARGETS[arch], Path(scratch) / arch, environment)
+            _compile(directory, TARGETS[arch], Path(scratch) / arch, environment)
             (Path(scratch) / arch).replace(binary)
     stamp.write_text(inputs)
     return binaries
 
 
-def _digest_of_inputs(source: Path) -> str:
+def _digest_of_inputs(directory: Path) -> str:
     """The digest of all that decides on the bytes: compiler version, targets, flags, named sources."""
     digest = hashlib.sha256(repr((version("ziglang"), TARGETS, FLAGS)).encode())
-    for path in sorted((source / "src").iterdir()):
+    for path in sorted(directory.iterdir()):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
-def _compile(source: Path, target: str, binary: Path, environment: dict[str, str]) -> None:
-    """Runs the compiler inside `source`, so that it sees relative names only."""
-    names = sorted(str(path.relative_to(source)) for path in (source / "src").glob("*.c"))
+def _compile(directory: Path, target: str, binary: Path, environment: dict[str, str]) -> None:
+    """Runs the compiler beside the sources' directory, so that it sees relative names only."""
+    names = sorted(str(path.relative_to(directory.parent)) for path in directory.glob("*.c"))
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target]
     argv = [*compiler, *FLAGS, "-o", str(binary.absolute()), *names]
-    subprocess.run(argv, cwd=source, env=environment, check=True)
+    subprocess.run(argv, cwd=directory.parent, env=environment, check=True)
 
 
 def _compiler_environment(scratch: Path) -> dict[str, str]:
@@ -91,5 +96,6 @@ def _has_cache_home(environment: dict[str, str]) -> bool:
 
 if __name__ == "__main__":
     here = Path(__file__).parent
-    for built in build(here, here / "build").values():
-        print(f"{built.stat().st_size:6} bytes  {built.name}")
+    for program in PROGRAMS:
+        for built in build(here, here / "build", program).values():
+            print(f"{built.stat().st_size:6} bytes  {built.name}")

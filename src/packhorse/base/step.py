@@ -76,9 +76,10 @@ class Step:
 
     `uid` and `gid` are ids inside the sandbox. `scratch` says that what the step writes is seen by nobody
     else, so that several may be open at once. `inherits` gives it this process's stdin, stdout and stderr as
-    they are when it is opened; `terminal` gives it these and the terminal. `held` steps (`argv` empty) run
-    nothing and are opened for their tree. `executable` is what is executed when it is not
-    `argv[0]` (the launcher chooses its process by argv[0]). `hostname` is the name the step sees.
+    they are when it is opened; `terminal`, instead, a terminal of its own, with which these exchange bytes.
+    `held` steps (`argv` empty) run nothing and are opened for their tree. `executable` is what is executed
+    when it is not `argv[0]` (the launcher chooses its process by argv[0]). `hostname` is the name the step
+    sees.
     The values of the variables that `private` names are never printed.
     """
 

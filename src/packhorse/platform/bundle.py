@@ -1,6 +1,6 @@
-"""What every install of packhorse carries beside its Python code: the launcher and the bundled buildpacks.
+"""What every install of packhorse carries beside its Python code: native programs and the bundled buildpacks.
 
-Made by the package's build hook. Called by `platform.default_builder` and `platform.build`.
+Made by the package's build hook. Called by `platform.default_builder`, `platform.build` and `platform.run`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from packhorse.base.target import Target
 from packhorse.errors import HostError
 
 _ROOT = Path(__file__).parents[1] / "_bundled"
 
 
 def digest() -> str:
-    """Tells one bundle from another: hexadecimal, over all of its content."""
+    """Tells one bundle from another: hexadecimal, over all of its content that gets into builders."""
     return str(_manifest()["digest"])
 
 
@@ -31,6 +32,14 @@ def launcher(arch: str) -> bytes:
     return path.read_bytes()
 
 
+def terminal() -> Path:
+    """The program that gives a step a terminal (`sandbox.terminal`), for this machine."""
+    path = _ROOT / "terminal" / f"terminal-linux-{Target.host().arch}"
+    if not path.is_file():
+        raise _not_whole()
+    return path
+
+
 def buildpacks() -> list[Path]:
     """The directories of the bundled buildpacks, staged, in the order they are tried."""
     return sorted(path.parent for path in _ROOT.glob("buildpacks/*/*/buildpack.toml"))
@@ -40,9 +49,13 @@ def _manifest() -> dict[str, object]:
     try:
         value = json.loads((_ROOT / "bundle.json").read_text())
     except OSError as error:
-        raise HostError(
-            "this packhorse is not installed whole",
-            why="its launcher and buildpacks are missing",
-            fix="install it again: pip install . (or make setup, in a clone)",
-        ) from error
+        raise _not_whole() from error
     return dict(value)
+
+
+def _not_whole() -> HostError:
+    return HostError(
+        "this packhorse is not installed whole",
+        why="its native programs and buildpacks are missing",
+        fix="install it again: pip install . (or make setup, in a clone)",
+    )

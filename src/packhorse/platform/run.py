@@ -18,7 +18,7 @@ from packhorse.base.target import Target
 from packhorse.base.userns import Mode
 from packhorse.errors import RunError
 from packhorse.image.model import Config
-from packhorse.platform import host, places
+from packhorse.platform import bundle, host, places
 from packhorse.platform.accounts import Account, account
 from packhorse.sandbox.bubblewrap import Bubblewrap
 from packhorse.store.store import Store
@@ -53,8 +53,10 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
 
     Raises RunError, CommandNotFound and NotExecutable when it could not be started.
     """
-    if request.terminal and not sys.stdin.isatty():
-        raise RunError("the input is not a terminal", why="-t hands over the terminal", fix="leave out -t")
+    if request.terminal and request.interactive and not sys.stdin.isatty():
+        raise RunError(
+            "the input device is not a TTY", why="-it hands over what is typed there", fix="leave out -t"
+        )
     image = places.fetched(store, request.name, target=Target.host(), say=say, refresh=False)
     config = image.config
     with store.scratch() as scratch:
@@ -68,8 +70,12 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
         with userns.make(idmap) as namespace:
             step = _step(request, config, who, store.root(image, namespace.idmap), scratch)
             step = _networked(step, request, say)
-            sandbox = Bubblewrap(namespace, scratch=_directory(scratch / "sandbox"))
-            with _input(request), sandbox.open(step) as room, _signals(room, terminal=request.terminal):
+            sandbox = Bubblewrap(
+                namespace,
+                scratch=_directory(scratch / "sandbox"),
+                terminal=bundle.terminal() if request.terminal else None,
+            )
+            with _input(request), sandbox.open(step) as room, _signals(room):
                 return room.run(None).status
 
 
@@ -91,7 +97,7 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
         uid=who.uid,
         gid=who.gid,
         ports=request.ports,
-        inherits=True,
+        inherits=not request.terminal,
         terminal=request.terminal,
     )
 
@@ -126,8 +132,8 @@ def _networked(step: Step, request: RunRequest, say: Callable[[str], None]) -> S
 
 
 @contextmanager
-def _signals(room: Room, *, terminal: bool) -> Iterator[None]:
-    """Passes signals on to the image. On a terminal of its own it gets Ctrl-C itself."""
+def _signals(room: Room) -> Iterator[None]:
+    """Passes signals on to the image. Ctrl-C is none with -it: the image's own terminal makes it one."""
     interrupts = 0
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -136,8 +142,7 @@ def _signals(room: Room, *, terminal: bool) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal interrupts
         interrupts += 1
-        if not terminal:
-            room.signal(signal.SIGKILL if interrupts >= _PATIENCE else number)
+        room.signal(signal.SIGKILL if interrupts >= _PATIENCE else number)
 
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)

@@ -56,7 +56,7 @@ def options(step: Step, layout: Layout) -> list[str]:
         # With --unshare-pid, nothing survives the death of bubblewrap or of this process; neither does it
         # alone.
         "--die-with-parent",
-        *(() if step.terminal else ("--new-session",)),
+        "--new-session",
         *(word for name, value in sorted(step.env.items()) for word in ("--setenv", name, value)),
         *("--chdir", step.cwd),
         *(("--argv0", step.argv[0]) if step.executable else ()),

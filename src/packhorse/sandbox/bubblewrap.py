@@ -27,6 +27,7 @@ from packhorse.sandbox.arguments import Layout
 from packhorse.sandbox.entry import USERNS, Entry
 from packhorse.sandbox.process import Held, Leash
 from packhorse.sandbox.room import Sandbox
+from packhorse.sandbox.terminal import Terminal
 
 _RESOLV_CONF = "/etc/resolv.conf"
 
@@ -52,7 +53,7 @@ class Bubblewrap:
     `scratch` is an empty directory, which `platform` makes for the build and removes. `loopback` are ports of
     the host's loopback (a proxy's) that steps with a network of their own find at theirs. Steps may be opened
     side by side; each has to be closed by the thread that opened it, since bubblewrap ends with the thread
-    that started it.
+    that started it. `terminal` is the native program that steps with a terminal begin as.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Bubblewrap:
         scratch: Path,
         loopback: Sequence[int] = (),
         program: Path | None = None,
+        terminal: Path | None = None,
     ) -> None:
         self._namespace = namespace
         self._scratch = scratch
         self._loopback = tuple(loopback)
         self._program = program or find()
+        self._terminal = terminal
         self._entry = Entry(namespace.idmap, self._program)
         self._numbers = count(1)
 
@@ -86,7 +89,10 @@ class Bubblewrap:
         layout = self._layout(step, number)
         idmap = self._namespace.idmap
         with ExitStack() as stack:
-            held = self._hold(step, layout)
+            terminal = self._terminal_of(step)
+            if terminal is not None:
+                stack.callback(terminal.close)
+            held = self._hold(step, layout, terminal)
             stack.callback(held.close)
             owner = idmap.outside(step.uid, step.gid)
             if idmap.mode is Mode.RANGE and owner[0] != os.getuid():
@@ -96,17 +102,25 @@ class Bubblewrap:
                 stack.callback(pasta.close)
             editor = owner if idmap.mode is Mode.ROOT else None
             tree = stack.enter_context(Rooted(held.open_root(), idmap=idmap, owner=editor, whiteouts=False))
-            yield Sandbox(step, held, tree, partial(self._line, step, layout))
+            yield Sandbox(step, held, tree, partial(self._line, step, layout), terminal)
 
-    def _hold(self, step: Step, layout: Layout) -> Held:
+    def _terminal_of(self, step: Step) -> Terminal | None:
+        if not step.terminal:
+            return None
+        if self._terminal is None:
+            raise SandboxError("a step with a terminal needs the program that makes it")
+        return Terminal(self._terminal)
+
+    def _hold(self, step: Step, layout: Layout, terminal: Terminal | None) -> Held:
         words = self._entry.words(step, layout)
+        command = arguments.command(step)
         return Held(
             words or [str(self._program)],
             userns=USERNS if words else self._namespace.fd,
             options=arguments.options(step, layout),
-            command=arguments.command(step),
-            inherits=step.inherits or step.terminal,
-            terminal=step.terminal,
+            command=terminal.words(command, step.argv[0]) if terminal else command,
+            inherits=step.inherits,
+            passed=terminal.passed if terminal else (),
         )
 
     def _line(self, step: Step, layout: Layout) -> str:

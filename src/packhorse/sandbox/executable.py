@@ -1,11 +1,13 @@
 """Whether a step's command exists inside, asked before it starts, so that there is an error that says so.
 
-Called by `room`. Bubblewrap itself ends with 1 and a message of its own, which a step could have printed as
-well.
+Called by `room` and `terminal`. Bubblewrap itself ends with 1 and a message of its own, which a step could
+have printed as well.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import posixpath
 from collections.abc import Mapping
 
@@ -40,3 +42,13 @@ def check(tree: TreeView, name: str, *, cwd: str, env: Mapping[str, str]) -> Non
         )
     where = "" if "/" in name else f"PATH is {':'.join(directories)}"
     raise CommandNotFound(f"{name} does not exist in the image", why=where)
+
+
+def refusal(name: str, reason: str) -> CommandNotFound | NotExecutable:
+    """The error for a command that is there, and that the kernel refused to execute, in its words."""
+    if reason == os.strerror(errno.ENOENT):
+        return CommandNotFound(
+            f"{name} cannot be started",
+            why="the interpreter or loader that it names does not exist in the image",
+        )
+    return NotExecutable(f"{name} cannot be started", why=reason)

@@ -31,7 +31,8 @@ class Held:
     """A started bubblewrap; its step's first process, `pid`, has its mounts and waits.
 
     `words` start it; `userns` is the descriptor of its namespace, or what stands for that in `words`.
-    `output` is where the step's stdout and stderr come from, unless it `inherits` them.
+    `output` is where the step's stdout and stderr come from, unless it `inherits` them. `passed` are further
+    descriptors that its command has. `ended` is readable when the step has ended.
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class Held:
         options: Sequence[str],
         command: Sequence[str],
         inherits: bool,
-        terminal: bool,
+        passed: Sequence[int] = (),
     ) -> None:
         self._own = ExitStack()
         self._inherits = inherits
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = self.pid = -1
         try:
-            block = self._start(words, userns, options, command, group=None if terminal else 0)
+            block = self._start(words, userns, options, command, passed)
             self._wait_for_mounts(block)
         except BaseException:
             self.close()
@@ -61,8 +62,7 @@ class Held:
         userns: int | str,
         options: Sequence[str],
         command: Sequence[str],
-        *,
-        group: int | None,
+        passed: Sequence[int],
     ) -> int:
         """Starts bubblewrap; returns our end of the pipe that is closed when the mounts are made."""
         with ExitStack() as theirs:
@@ -72,23 +72,26 @@ class Held:
             self.output, printed = self._pipe(theirs, read_by_us=True)
             given = theirs.enter_context(_memory(options))
             block.write(b"\0")
+            others = (*passed, userns) if isinstance(userns, int) else passed
             # `--sync-fd` makes bubblewrap close the namespace's descriptor, which the step would inherit.
             line = [*words, "--userns", str(userns), "--sync-fd", str(userns), "--args", str(given)]
             line += ["--block-fd", str(blocked), "--seccomp", str(held), "--json-status-fd", str(written)]
             self._process = subprocess.Popen(
                 [*line, "--", *command],
-                pass_fds=(blocked, held, written, given, *([userns] if isinstance(userns, int) else [])),
+                pass_fds=(*others, blocked, held, written, given),
                 stdin=None if self._inherits else subprocess.DEVNULL,
                 stdout=None if self._inherits else printed,
                 stderr=None if self._inherits else printed,
                 # Ctrl-C would end bubblewrap, and with it the step, before anybody is asked.
-                process_group=group,
+                process_group=0,
                 cwd="/",
                 # Nothing of this process's environment: bubblewrap is pid 1 inside, and can be read there.
                 env={},
                 umask=0o022,
                 extra_groups=[] if os.geteuid() == 0 else None,
             )
+            self.ended = os.pidfd_open(self._process.pid)
+            self._own.callback(os.close, self.ended)
         return block.fileno()
 
     def _wait_for_mounts(self, block: int) -> None:
@@ -100,12 +103,12 @@ class Held:
         ready.poll()
         (unread,) = struct.unpack("i", fcntl.ioctl(block, termios.FIONREAD, b"\0" * 4))
         if pid < 0 or unread:
-            raise SandboxError("the sandbox cannot be made", why=self._words())
+            raise SandboxError("the sandbox cannot be made", why=self.words())
         self._pidfd = os.pidfd_open(pid)
         self._own.callback(os.close, self._pidfd)
         self.pid = pid
 
-    def _words(self) -> str:
+    def words(self) -> str:
         """What bubblewrap says of its failure, on which it ends."""
         if self._inherits:
             return "bubblewrap's message is above"
@@ -125,25 +128,20 @@ class Held:
 
     def relay(self, output: Callable[[bytes], None]) -> None:
         """Hands on what the step prints until all its processes are gone; they go with the step's command."""
-        assert self._process is not None
-        ended = os.pidfd_open(self._process.pid)
         waiting = select.poll()
         waiting.register(self.output, select.POLLIN)
-        waiting.register(ended, select.POLLIN)
-        try:
-            while True:
-                ready = {descriptor for descriptor, _ in waiting.poll()}
-                if ended in ready:
-                    # Whatever the command has left behind could hold the pipe open for ever.
-                    waiting.unregister(ended)
-                    self._kill()
-                if self.output.fileno() in ready:
-                    chunk = os.read(self.output.fileno(), 65536)
-                    if not chunk:
-                        return
-                    output(chunk)
-        finally:
-            os.close(ended)
+        waiting.register(self.ended, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in waiting.poll()}
+            if self.ended in ready:
+                # Whatever the command has left behind could hold the pipe open for ever.
+                waiting.unregister(self.ended)
+                self.kill()
+            if self.output.fileno() in ready:
+                chunk = os.read(self.output.fileno(), 65536)
+                if not chunk:
+                    return
+                output(chunk)
 
     def release(self, program: bytes) -> None:
         """Lets the step begin, under the system call filter `program`."""
@@ -171,7 +169,7 @@ class Held:
             pass
         return None
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
         """Ends the step's first process, and with it all others of its namespace."""
         if self.pid >= 0:
             with suppress(ProcessLookupError):
@@ -179,7 +177,7 @@ class Held:
 
     def close(self) -> None:
         """Ends whatever still runs and closes everything."""
-        self._kill()
+        self.kill()
         if self._process is not None:
             if self.pid < 0:
                 self._process.kill()

@@ -14,6 +14,7 @@ from packhorse.base.tree import TreeEdit
 from packhorse.errors import CommandNotFound, NotExecutable, SandboxError
 from packhorse.sandbox import executable, seccomp
 from packhorse.sandbox.process import Held
+from packhorse.sandbox.terminal import Terminal
 
 _TAIL = 4096
 """How many of the last bytes of a step's output are kept, to find bubblewrap's own message in."""
@@ -22,11 +23,19 @@ _TAIL = 4096
 class Sandbox:
     """A Room. `command` makes the line that repeats the step from a shell, which only a failure needs."""
 
-    def __init__(self, step: Step, held: Held, tree: TreeEdit, command: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        step: Step,
+        held: Held,
+        tree: TreeEdit,
+        command: Callable[[], str],
+        terminal: Terminal | None = None,
+    ) -> None:
         self._step = step
         self._held = held
         self._tree = tree
         self._command = command
+        self._terminal = terminal
         self._released = False
 
     @property
@@ -37,8 +46,8 @@ class Sandbox:
     def run(self, output: Output | None) -> Result:
         """Lets the step's command go and waits for it; its output is handed on from this thread.
 
-        A step that inherits its stdout gives `output` nothing. Any other has an empty stdin, and without
-        `output` its stdout and stderr go to this process's stdout.
+        A step that inherits its stdout, or has a terminal, gives `output` nothing. Any other has an empty
+        stdin, and without `output` its stdout and stderr go to this process's stdout.
         """
         if not self._step.argv or self._released:
             raise SandboxError("a step without a command, or one that has run, cannot be run")
@@ -48,7 +57,9 @@ class Sandbox:
         self._released = True
         self._held.release(seccomp.program())
         tail = b""
-        if not (self._step.inherits or self._step.terminal):
+        if self._terminal is not None:
+            self._terminal.run(self._held, name)
+        elif not self._step.inherits:
             tail = self._relay(output or _to_stdout)
         status, counted = self._held.wait()
         if not counted and status == 1:
@@ -81,12 +92,7 @@ def _to_stdout(chunk: bytes) -> None:
 
 def _not_started(name: str, tail: str) -> SandboxError | CommandNotFound | NotExecutable:
     """The error for a command that the kernel refused to execute, as bubblewrap's last line tells."""
-    found = re.search(r"^bwrap: (execvp .*: (.*))$", tail, re.MULTILINE)
+    found = re.search(r"^bwrap: execvp .*: (.*)$", tail, re.MULTILINE)
     if found is None:
         return SandboxError(f"{name} could not be started", why=tail.strip())
-    if found[2] == os.strerror(2):
-        return CommandNotFound(
-            f"{name} cannot be started",
-            why="the interpreter or loader that it names does not exist in the image",
-        )
-    return NotExecutable(f"{name} cannot be started", why=found[2])
+    return executable.refusal(name, found[1])

@@ -76,10 +76,9 @@ def test_only_root_inside_has_capabilities_and_those_of_docker_only() -> None:
     assert "SYS_ADMIN" not in as_root and "ALL --cap-add ALL" not in as_root
 
 
-def test_a_terminal_is_only_left_to_a_step_that_is_given_it() -> None:
-    assert "--new-session" in words(STEP)
-    assert "--new-session" in words(replace(STEP, inherits=True))
-    assert "--new-session" not in words(replace(STEP, terminal=True))
+@pytest.mark.parametrize("step", [STEP, replace(STEP, inherits=True), replace(STEP, terminal=True)])
+def test_no_step_is_in_the_session_of_the_users_terminal(step: Step) -> None:
+    assert "--new-session" in words(step)
 
 
 def test_the_environment_is_set_word_by_word() -> None:

@@ -1,0 +1,78 @@
+/* Gives a step of `packhorse run -t` a terminal of its own, and becomes the step's command.
+ *
+ *     terminal SOCKET SELF COMMAND ARGV0 [ARGUMENT...]
+ *
+ * It is the first program in the sandbox. It opens a pseudo terminal there, so that it is the sandbox's own
+ * (/dev/pts/0, of the step's user), and sends both ends through SOCKET, whose other end sandbox/terminal.py
+ * holds: the master, and the slave so that the terminal lasts until that lets go of it. Once a byte comes back
+ * it leads a new session, makes the slave its controlling terminal (bubblewrap's --new-session does not) and
+ * its stdin, stdout and stderr, and executes COMMAND, found as execvp(3) does, under the name ARGV0. Then
+ * SOCKET ends; if COMMAND cannot be executed, a byte with errno comes first and the status is docker's: 127
+ * for what does not exist, 126 otherwise. SELF is the descriptor it was executed from. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pty.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include <utmp.h>
+
+enum { EXIT_USAGE = 125, EXIT_NOT_EXECUTABLE = 126, EXIT_NOT_FOUND = 127 };
+
+static int send_ends(int channel, const int ends[2])
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int[2]))];
+    } control = {0};
+    char byte = 0;
+    struct iovec data = {&byte, 1};
+    struct msghdr message = {
+        .msg_iov = &data,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = sizeof control.space,
+    };
+    struct cmsghdr *part = CMSG_FIRSTHDR(&message);
+
+    part->cmsg_level = SOL_SOCKET;
+    part->cmsg_type = SCM_RIGHTS;
+    part->cmsg_len = CMSG_LEN(sizeof(int[2]));
+    memcpy(CMSG_DATA(part), ends, sizeof(int[2]));
+    return sendmsg(channel, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+/* Makes the terminal; returns its slave, or -1. */
+static int open_terminal(int channel)
+{
+    int ends[2];
+    char go;
+
+    if (openpty(&ends[0], &ends[1], NULL, NULL, NULL) < 0 || send_ends(channel, ends) < 0)
+        return -1;
+    close(ends[0]);
+    if (read(channel, &go, 1) != 1) {
+        errno = EPIPE; /* whoever was to hold the master is gone */
+        return -1;
+    }
+    return ends[1];
+}
+
+int main(int argc, char **argv)
+{
+    int channel, slave;
+    char reason;
+
+    if (argc < 5)
+        return EXIT_USAGE;
+    channel = atoi(argv[1]);
+    close(atoi(argv[2]));
+    if (fcntl(channel, F_SETFD, FD_CLOEXEC) == 0 && (slave = open_terminal(channel)) >= 0 &&
+        login_tty(slave) == 0)
+        execvp(argv[3], argv + 4);
+    reason = (char)errno;
+    send(channel, &reason, 1, MSG_NOSIGNAL);
+    return reason == ENOENT || reason == ENOTDIR ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
+}

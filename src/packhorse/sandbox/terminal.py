@@ -1,0 +1,166 @@
+"""A terminal of a step's own, between the step and this process's stdin and stdout; called by `room`.
+
+Were the step given the user's terminal itself, it would be in a session that its pid namespace does not see,
+so that shells fail at job control (*tried*), and Ctrl-C would reach whatever else runs there. So the step
+begins as the program `launcher/terminal`, which `bubblewrap` executes by its descriptor alone, whence nothing
+of it is to be found inside. It makes a pseudo terminal in the sandbox, hands out its ends and becomes the
+step's command, as the leader of a session with that terminal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+import termios
+import tty
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from types import FrameType
+
+from packhorse.errors import SandboxError
+from packhorse.sandbox import executable
+from packhorse.sandbox.process import Held
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+_CHUNK = 65536
+
+
+class Terminal:
+    """A pseudo terminal that is yet to be made, inside, by the native program `program`.
+
+    `passed` are the descriptors that the step's process has to be started with.
+    """
+
+    def __init__(self, program: Path) -> None:
+        self._own = ExitStack()
+        self._channel, self._theirs = (self._own.enter_context(end) for end in socket.socketpair())
+        descriptor = os.open(program, os.O_PATH | os.O_CLOEXEC)
+        self._own.callback(os.close, descriptor)
+        self.passed = (self._theirs.fileno(), descriptor)
+
+    def words(self, command: Sequence[str], name: str) -> list[str]:
+        """The words to execute inside, so that `command` has the terminal; its argv[0] will be `name`."""
+        channel, program = map(str, self.passed)
+        return [f"/proc/self/fd/{program}", channel, program, command[0], name, *command[1:]]
+
+    def run(self, held: Held, name: str) -> None:
+        """Lets the command `name` begin, and relays until all processes of the released step are gone.
+
+        This process's stdin, if it is a terminal, is raw meanwhile, so that every key reaches the step; the
+        step's terminal has the size of this process's, and follows it. Only the main thread can call this,
+        since SIGWINCH is handled.
+
+        Raises CommandNotFound and NotExecutable when the kernel refuses the command; SandboxError when there
+        can be no terminal.
+        """
+        self._theirs.close()
+        data, ends, _, _ = socket.recv_fds(self._channel, 1, 2, socket.MSG_CMSG_CLOEXEC)
+        if not ends:
+            why = os.strerror(data[0]) if data else held.words()
+            raise SandboxError("the step's terminal cannot be made", why=why)
+        # Somebody has to have the slave open as long as the step may: a master alone answers EIO.
+        with FileIO(ends[0], "r+") as master, FileIO(ends[1], "r+") as slave:
+            os.set_blocking(master.fileno(), False)
+            with _same_size(master.fileno()), _raw(_STDIN):
+                self._channel.send(b"\0")
+                refused = self._channel.recv(1)
+                if refused:
+                    raise executable.refusal(name, os.strerror(refused[0]))
+                _relay(master.fileno(), held.ended)
+                held.kill()
+                slave.close()
+                _drain(master.fileno())
+
+    def close(self) -> None:
+        """Closes everything."""
+        self._own.close()
+
+
+def _relay(master: int, ended: int) -> None:
+    """Hands on what is typed and what is printed until `ended` is readable.
+
+    What was typed waits here while the step does not read it, and no more is read then; what the step prints
+    still goes out. Else both could wait for each other.
+    """
+    typed, listening = b"", True
+    while True:
+        wanted = {ended: select.POLLIN, master: select.POLLIN | (select.POLLOUT if typed else 0)}
+        if listening and not typed:
+            wanted[_STDIN] = select.POLLIN
+        ready = _poll(wanted)
+        if _STDIN in ready:
+            typed = _read(_STDIN)
+            listening = bool(typed)
+        if typed:
+            with suppress(BlockingIOError):
+                typed = typed[os.write(master, typed) :]
+        if ready.get(master, 0) & select.POLLIN:
+            _print(_read(master))
+        if ended in ready:
+            return
+
+
+def _drain(master: int) -> None:
+    """Hands on what was printed before the last process that has the terminal open ends."""
+    while _poll({master: select.POLLIN}) and (chunk := _read(master)):
+        _print(chunk)
+
+
+def _poll(wanted: Mapping[int, int]) -> dict[int, int]:
+    poll = select.poll()
+    for descriptor, events in wanted.items():
+        poll.register(descriptor, events)
+    return dict(poll.poll())
+
+
+def _read(descriptor: int) -> bytes:
+    """What can be read from a terminal, empty at its end, for which a terminal that is gone answers EIO."""
+    try:
+        return os.read(descriptor, _CHUNK)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
+
+
+def _print(chunk: bytes) -> None:
+    while chunk:
+        chunk = chunk[os.write(_STDOUT, chunk) :]
+
+
+@contextmanager
+def _raw(descriptor: int) -> Iterator[None]:
+    """Has a terminal hand on every byte as it is typed, and puts it back; leaves anything else as it is."""
+    if not os.isatty(descriptor):
+        yield
+        return
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setraw(descriptor, termios.TCSANOW)
+        yield
+    finally:
+        with suppress(termios.error):  # a terminal that was hung up is nobody's any more
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def _same_size(master: int) -> Iterator[None]:
+    """Gives a terminal the size of this process's, now and whenever that changes."""
+
+    def copy(number: int = 0, frame: FrameType | None = None) -> None:
+        for descriptor in (_STDOUT, _STDIN, _STDERR):
+            if os.isatty(descriptor):
+                termios.tcsetwinsize(master, termios.tcgetwinsize(descriptor))
+                return
+
+    before = signal.signal(signal.SIGWINCH, copy)
+    try:
+        copy()
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
