@@ -25,7 +25,7 @@ from packhorse.base.userns import IdMap
 from packhorse.errors import StoreError
 from packhorse.image.copy import put
 from packhorse.image.edit import add_layers, scratch
-from packhorse.image.model import History
+from packhorse.image.model import History, MediaType
 from packhorse.image.view import Image, Layer
 from packhorse.sandbox.bubblewrap import Bubblewrap
 from packhorse.store.store import Store
@@ -58,6 +58,19 @@ def test_skopeo_reads_the_whole_images_of_a_store(store: Store, tmp_path: Path) 
     with tarfile.open(tmp_path / "out.tar") as archive:
         [entry] = json.load(archive.extractfile("manifest.json") or io.BytesIO())
     assert entry["Config"] == f"{image.id.hex}.json"
+
+
+def test_skopeo_reads_images_that_came_with_a_manifest_of_dockers(tmp_path: Path) -> None:
+    image = stored_image(A, media_type=MediaType.DOCKER_MANIFEST)
+    with Store.open(tmp_path / "store") as store:
+        put(image, store.place("app"))
+    with Store.open(tmp_path / "store") as store:
+        assert store.gc().blobs == 0
+        assert store.place("app").read().manifest == image.manifest
+    location = f"oci:{tmp_path / 'store'}:app:latest"
+    found = json.loads(skopeo("inspect", location))
+    assert found["Layers"] == [str(layer.descriptor.digest) for layer in image.layers if layer.descriptor]
+    assert json.loads(skopeo("inspect", "--config", location)) == json.loads(image.config.raw)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")

@@ -50,8 +50,9 @@ class _Needed:
                 self._layer(diff_id)
             for chain_id in chain_ids(image.layers):
                 self.paths.add(f"roots/{chain_id.hex}")
-            if image.manifest:
-                self._manifest(image.manifest.digest)
+            for manifest in (image.manifest, image.listed):
+                if manifest:
+                    self._manifest(manifest.digest)
         for path in (store / "caches").glob("*.json"):
             layers = (record.read(path) or {}).get("layers")
             for text in layers.values() if isinstance(layers, dict) else ():

@@ -28,8 +28,10 @@ _ID = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 class Record:
     """One name in the store, and the image it stands for.
 
-    `layers` are diff IDs, lowest first; `manifest` is there when every blob it names is in the store;
-    `created` is when the name was given, RFC 3339, for people to read.
+    `layers` are diff IDs, lowest first; `manifest` and `listed` are there when every blob they name is in the
+    store. `listed` stands in `index.json`: the manifest, or where that is docker's, which other tools do not
+    take from a layout, an OCI one over the same blobs. `created` is when the name was given, RFC 3339, for
+    people to read.
     """
 
     name: Reference
@@ -38,12 +40,13 @@ class Record:
     created: str
     layers: tuple[Digest, ...]
     manifest: Descriptor | None = None
+    listed: Descriptor | None = None
 
     @classmethod
     def parse(cls, node: Node) -> Self:
         """Reads one entry of `images.json`; raises FormatError or InputError."""
         target = node.node("target") or Node({}, node.where)
-        manifest = node.node("manifest")
+        manifest, listed = node.node("manifest"), node.node("listed")
         return cls(
             name=Reference.parse(node.text("name")),
             id=node.digest("id"),
@@ -51,6 +54,7 @@ class Record:
             created=node.text("created"),
             layers=node.digests("layers"),
             manifest=None if manifest is None else Descriptor.parse(manifest),
+            listed=None if listed is None else Descriptor.parse(listed),
         )
 
     def fields(self) -> dict[str, Any]:
@@ -65,6 +69,8 @@ class Record:
         }
         if self.manifest:
             fields["manifest"] = self.manifest.fields()
+        if self.listed:
+            fields["listed"] = self.listed.fields()
         return fields
 
 
@@ -153,14 +159,14 @@ def _index(records: Iterable[Record]) -> bytes:
     """The index of the OCI layout: only images all of whose blobs are here (image-spec, image-layout.md)."""
     return Index.of(
         Descriptor(
-            item.manifest.media_type,
-            item.manifest.digest,
-            item.manifest.size,
+            item.listed.media_type,
+            item.listed.digest,
+            item.listed.size,
             item.target,
             {REF_NAME: item.name.familiar},
         )
         for item in records
-        if item.manifest
+        if item.listed
     ).raw
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, StoreError
-from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest
+from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest, MediaType
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image, Layer, layer_ids, manifest_of
@@ -51,10 +51,13 @@ class StorePlace:
     def commit(self, image: Image) -> Receipt:
         """Gives the image this name; InputError when that is an image ID, StoreError, FormatError."""
         name = Reference.parse(self._name)
-        manifest = self._manifest(image)
+        brought = self._brought(image)
+        manifest = listed = None
+        if brought is not None:
+            manifest, listed = manifest_of(brought), manifest_of(brought, accepts=(MediaType.OCI_MANIFEST,))
+            for document in {manifest.raw, listed.raw}:
+                self._blobs.put(document)
         config = self._blobs.put(image.config.raw)
-        if manifest is not None:
-            self._blobs.put(manifest.raw)
         self._images.put(
             Record(
                 name=name,
@@ -63,14 +66,15 @@ class StorePlace:
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 layers=image.config.diff_ids,
                 manifest=manifest.descriptor if manifest else None,
+                listed=listed.descriptor if listed else None,
             )
         )
         if manifest is None:
             return Receipt(config)
         return Receipt(config, manifest.digest, len(manifest.raw))
 
-    def _manifest(self, image: Image) -> Manifest | None:
-        """The manifest of an image all of whose layers are here as blobs; None when one is not.
+    def _brought(self, image: Image) -> Image | None:
+        """The image with its layers as they are here, if all are here as blobs; None when one is not.
 
         So a manifest is only recorded whole: `index.json` must not send another tool to what is not there.
         Raises FormatError when a layer is not here in any form.
@@ -90,7 +94,7 @@ class StorePlace:
             layers.append(found)
         if any(layer.descriptor is None or layer.descriptor.media_type not in OCI_LAYERS for layer in layers):
             return None
-        return manifest_of(replace(image, layers=tuple(layers)))
+        return replace(image, layers=tuple(layers))
 
     def _bytes(self, record: Record, digest: Digest) -> bytes:
         if self._blobs.size(digest) is None:
