@@ -102,7 +102,7 @@ def _run(arguments: list[str]) -> int:
         )
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        console.error(_usage_error(error))
+        console.error(usage_error(error))
         return UsageError.exit_code
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -128,7 +128,7 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
-def _usage_error(error: click.ClickException) -> UsageError:
+def usage_error(error: click.ClickException) -> UsageError:
     """What click says of a command line, in the form of all our errors."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "packhorse"

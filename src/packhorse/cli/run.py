@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
+from typing import Any
 
 import click
 
 from packhorse.base.step import Bind, Network, Port
-from packhorse.cli.main import Context
+from packhorse.cli.main import Context, usage_error
 from packhorse.cli.options import environment, opened_store
 from packhorse.errors import PackhorseError, RunError, UsageError
 from packhorse.platform.run import RunRequest, free_port
@@ -29,6 +31,24 @@ class _RunCommand(click.Command):
         behind = self._options(ctx, rest)
         return super().parse_args(ctx, [*args[:before], *rest[:behind], "--", args[before], *rest[behind:]])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As click's, but a wrong option ends in 125 too: any other status could be the image's own."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            raise _not_run(usage_error(error)) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Whatever keeps the image from being started is a RunError, as under docker."""
+        try:
+            return super().invoke(ctx)
+        except RunError:
+            raise
+        except PackhorseError as error:
+            raise _not_run(error) from error
+
     def _options(self, ctx: click.Context, words: list[str]) -> int:
         """How many words at the beginning are options and their values."""
         options = click.Command(
@@ -41,6 +61,10 @@ class _RunCommand(click.Command):
                 break
             count += width
         return count
+
+
+def _not_run(error: PackhorseError) -> RunError:
+    return RunError(error.what, why=error.why, fix=error.fix)
 
 
 def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> bool:
@@ -116,26 +140,29 @@ def run(
     for port, text in zip(request.ports, ports, strict=True):
         if ":" not in text:
             console.notes([f"port {port.port} is at {port.host_port} of this machine"])
-    try:
-        with opened_store(context) as store:
-            return run_image(request, store, console.say)
-    except RunError:
-        raise
-    except PackhorseError as error:
-        raise RunError(error.what, why=error.why, fix=error.fix) from error
+    with opened_store(context) as store:
+        return run_image(request, store, console.say)
 
 
 def _port(text: str) -> Port:
     address, _, rest = text.rpartition(":")
     port, _, protocol = rest.partition("/")
     ip, _, host = address.rpartition(":")
-    if protocol not in ("", "tcp", "udp") or not _is_port(port) or (address and not _is_port(host)):
+    known = protocol in ("", "tcp", "udp") and _is_port(port) and (not address or _is_port(host))
+    if not known or (ip and not _is_address(ip.strip("[]"))):
         raise UsageError(f"not a port to publish: {text!r}", why="write HOST:PORT, IP:HOST:PORT or PORT")
     return Port(int(host) if host else free_port(), int(port), ip.strip("[]"), protocol or "tcp")
 
 
 def _is_port(text: str) -> bool:
     return text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
 
 
 def _volume(text: str) -> Bind:

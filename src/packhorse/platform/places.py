@@ -85,7 +85,9 @@ def fetched(
     except NetworkError as error:
         if present is None:
             why = "\n".join(part for part in (error.what, error.why) if part)
-            raise NetworkError(f"{reference.familiar} cannot be fetched", why=why, fix=error.fix) from error
+            raise NetworkError(
+                f"{reference.familiar} is not in the store and cannot be fetched", why=why, fix=error.fix
+            ) from error
         say(
             f"{reference.familiar}: using the copy in the store, as its registry did not answer: {error.what}"
         )
