@@ -6,7 +6,7 @@ BUILD_PACKAGES := python3-venv mmdebstrap uidmap passt
 TEST_PACKAGES := docker.io runc docker-registry skopeo umoci busybox-static
 apt = dpkg --status $(1) >/dev/null 2>&1 || { $(SUDO) apt-get -q update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends $(1); }
 
-.PHONY: setup demo test check format golden lock bench clean
+.PHONY: setup demo test check format lock bench clean
 
 setup: $(BIN)/packhorse  ## leaves .venv/bin/packhorse
 
@@ -25,9 +25,6 @@ check: setup  ## linters, types and import contracts
 
 format: setup
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
-
-golden: setup  ## rewrites the golden plans and images
-	$(BIN)/pytest tests/golden --golden-write
 
 lock: setup  ## resolves requirements.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --extra dev --extra build --output-file requirements.txt pyproject.toml

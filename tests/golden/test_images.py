@@ -9,9 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +64,7 @@ def test_an_image_is_the_one_that_the_reference_makes(name: str, machine: Machin
     skip = len(case.run_image().layers)
     with Store.open(tmp_path / "store") as store:
         for number in range(1, case.builds + 1):
-            with _scratch(tmp_path / str(number)) as scratch:
+            with store.scratch() as scratch:
                 image = _build(case, machine, store, scratch)
                 config, layers = case.expected(number)
                 tars = [b"".join(layer.tar()) for layer in image.layers]
@@ -159,12 +157,3 @@ def _directory(path: Path) -> Path:
     path.mkdir(parents=True)
     path.chmod(0o755)
     return path
-
-
-@contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
-    """A directory through which the build's user may pass, removed afterwards."""
-    try:
-        yield _directory(path)
-    finally:
-        shutil.rmtree(path)
