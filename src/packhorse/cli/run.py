@@ -12,7 +12,8 @@ from packhorse.base.step import Bind, Network, Port
 from packhorse.cli.main import Context, usage_error
 from packhorse.cli.options import environment, opened_store
 from packhorse.errors import PackhorseError, RunError, UsageError
-from packhorse.platform.run import RunRequest, free_port
+from packhorse.platform import ports as machine_ports
+from packhorse.platform.run import RunRequest
 from packhorse.platform.run import run as run_image
 
 
@@ -151,7 +152,7 @@ def _port(text: str) -> Port:
     known = protocol in ("", "tcp", "udp") and _is_port(port) and (not address or _is_port(host))
     if not known or (ip and not _is_address(ip.strip("[]"))):
         raise UsageError(f"not a port to publish: {text!r}", why="write HOST:PORT, IP:HOST:PORT or PORT")
-    return Port(int(host) if host else free_port(), int(port), ip.strip("[]"), protocol or "tcp")
+    return Port(int(host) if host else machine_ports.free(), int(port), ip.strip("[]"), protocol or "tcp")
 
 
 def _is_port(text: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from packhorse.base.target import Target
 from packhorse.base.userns import Mode
 from packhorse.errors import RunError
 from packhorse.image.model import Config
-from packhorse.platform import bundle, host, places
+from packhorse.platform import bundle, host, places, ports
 from packhorse.platform.accounts import Account, account
 from packhorse.sandbox.bubblewrap import Bubblewrap
 from packhorse.store.store import Store
@@ -57,6 +56,8 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
         raise RunError(
             "the input device is not a TTY", why="-it hands over what is typed there", fix="leave out -t"
         )
+    for port in request.ports:
+        ports.check(port)
     image = places.fetched(store, request.name, target=Target.host(), say=say, refresh=False)
     config = image.config
     with store.scratch() as scratch:
@@ -76,6 +77,10 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
                 terminal=bundle.terminal() if request.terminal else None,
             )
             with _input(request), sandbox.open(step) as room, _signals(room):
+                if room.tree.stat(step.cwd) is None:
+                    raise RunError(
+                        f"there is no {step.cwd} in the image to start in", fix="name another with --workdir"
+                    )
                 return room.run(None).status
 
 
@@ -167,13 +172,6 @@ def _input(request: RunRequest) -> Iterator[None]:
         os.dup2(kept, 0)
         os.close(kept)
         os.close(nothing)
-
-
-def free_port() -> int:
-    """A TCP port of this machine that nobody uses now."""
-    with socket.socket() as one:
-        one.bind(("", 0))
-        return int(one.getsockname()[1])
 
 
 def _directory(path: Path) -> Path:
