@@ -321,12 +321,13 @@ def test_a_command_without_a_handler_is_ended_by_a_signal(here: Place) -> None:
 
 def test_what_a_step_leaves_running_ends_with_it(here: Place) -> None:
     started: set[int] = set()
+    others = linux.descendants(os.getpid())
     script = "setsid sleep 300 & sleep 300 & echo ready; until [ -e /tmp/go ]; do sleep 0.02; done"
     mount = Bind(here.directory(), "/tmp", writable=True)
     with here.sandbox.open(here.step(script, mount)) as room:
 
         def take(chunk: bytes) -> None:
-            started.update(linux.descendants(os.getpid()))
+            started.update(linux.descendants(os.getpid()) - others)
             room.tree.write("/tmp/go", b"")
 
         assert room.run(take).status == 0

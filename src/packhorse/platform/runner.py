@@ -84,18 +84,22 @@ class BuildRunner:
 
     def _writable(self, directory: Path) -> tuple[Mount, ...]:
         """The app, the home and the temporary directories, with uppers of their own below `directory`."""
-        scene = self._scene
-        app = self._overlay(directory / "app", scene.app, APP, mode=0o777)
-        if self._home_in_image:
-            lower = scene.root / scene.home.lstrip("/")
-            home: Mount = self._overlay(directory / "home", (lower,), scene.home)
-        else:
-            home = Bind(self._directory(directory / "home"), scene.home, writable=True)
+        app = self._overlay(directory / "app", self._scene.app, APP, mode=0o777)
         temporary = (
             Bind(self._directory(directory / f"tmp-{number}", mode=0o1777), path, writable=True)
             for number, path in enumerate(_TEMPORARY)
         )
-        return (app, home, *temporary)
+        return (*self._home(directory / "home"), app, *temporary)
+
+    def _home(self, directory: Path) -> tuple[Mount, ...]:
+        """The home as the image has it, or an empty one; none where it would hide another mount (`/`, say)."""
+        home = self._scene.home
+        others = (APP, LAYERS, *_TEMPORARY, *(mount.target for mount in self._scene.mounts))
+        if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
+            return ()
+        if self._home_in_image:
+            return (self._overlay(directory, (self._scene.root / home.lstrip("/"),), home),)
+        return (Bind(self._directory(directory), home, writable=True),)
 
     def _overlay(
         self, directory: Path, lowers: tuple[Path, ...], target: str, *, mode: int = 0o755
