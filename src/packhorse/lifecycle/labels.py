@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from packhorse.base import gojson
 from packhorse.buildpack.launch import Process, StoreToml
+from packhorse.buildpack.layer import RESERVED
 
 LIFECYCLE = "io.buildpacks.lifecycle.metadata"
 BUILD = "io.buildpacks.build.metadata"
@@ -208,7 +209,7 @@ def _buildpacks(value: object) -> tuple[BuildpackRecord, ...]:
             BuildpackRecord(
                 _text(entry, "key"),
                 _text(entry, "version"),
-                {name: _layer(layer) for name, layer in layers.items()} if isinstance(layers, dict) else {},
+                _layers(layers) if isinstance(layers, dict) else {},
                 _store(entry.get("store")),
             )
         )
@@ -220,6 +221,12 @@ def _store(value: object) -> StoreToml | None:
         return None
     metadata = value.get("metadata")
     return StoreToml(metadata if isinstance(metadata, dict) else None)
+
+
+def _layers(value: Mapping[str, object]) -> dict[str, LayerRecord]:
+    # An image may come from anybody, and its layers' names become paths.
+    names = [name for name in value if "/" not in name and name not in ("", ".", "..", *RESERVED)]
+    return {name: _layer(value[name]) for name in names}
 
 
 def _layer(value: object) -> LayerRecord:

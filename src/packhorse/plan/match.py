@@ -40,6 +40,7 @@ def _same_or_empty(left: str, right: str) -> bool:
 
 
 def _spell(one: BuildpackTarget) -> str:
-    parts = "/".join(part or "any" for part in (one.os, one.arch, one.variant)).removesuffix("/any")
+    named = f"{one.os}/{one.arch}/{one.variant}".rstrip("/").split("/")
+    parts = "/".join(part or "any" for part in named)
     distros = ", ".join(f"{distro.name} {distro.version}".strip() for distro in one.distros)
     return f"{parts} ({distros})" if distros else parts

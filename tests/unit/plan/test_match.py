@@ -53,3 +53,4 @@ def test_an_explanation_names_both_sides() -> None:
         "it runs on linux, the base images are windows/amd64"
     )
     assert explain(buildpack(on("", "arm64")), Target()).startswith("it runs on any/arm64, ")
+    assert explain(buildpack(on("windows"), on()), Target()).startswith("it runs on windows; any, ")

@@ -1,0 +1,179 @@
+"""How detection goes about it: once each, side by side, apart from each other; and what a failure says."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from fakes.runner import Call, Program
+from fakes.workshop import Workshop, optional
+from packhorse.errors import DetectErrored, DetectFailed, InputError, NotFoundError
+
+
+def says(text: str, status: int = 100) -> Program:
+    def detect(call: Call) -> int:
+        call.say(text)
+        return status
+
+    return detect
+
+
+def test_each_is_asked_once_though_many_groups_have_it(workshop: Workshop) -> None:
+    common = workshop.buildpack("common")
+    no = workshop.buildpack("no", detect=lambda call: 100)
+    maybe = workshop.buildpack("maybe", detect=lambda call: 100)
+    workshop.order((common, no), (common, optional(maybe), no), (optional(maybe), common))
+    assert [member.ref.id for member in workshop.detect().group] == ["common"]
+    assert sorted(workshop.steps("detect")) == ["common", "maybe", "no"]
+
+
+def test_as_many_run_at_once_as_is_said(workshop: Workshop) -> None:
+    together = threading.Barrier(3)
+
+    def detect(call: Call) -> None:
+        together.wait(timeout=10)
+
+    workshop.set(parallel=3)
+    workshop.order(tuple(workshop.buildpack(name, detect=detect) for name in "abc"))
+    assert len(workshop.detect().group) == 3
+
+
+def test_never_more_run_at_once_than_is_said(workshop: Workshop) -> None:
+    running: list[str] = []
+    most = 0
+
+    def detect(call: Call) -> None:
+        nonlocal most
+        running.append("")
+        most = max(most, len(running))
+        threading.Event().wait(0.01)
+        running.pop()
+
+    workshop.set(parallel=2)
+    workshop.order(tuple(workshop.buildpack(name, detect=detect) for name in "abcde"))
+    workshop.detect()
+    assert most <= 2
+
+
+def test_what_one_writes_is_seen_by_no_other_and_not_by_the_build(workshop: Workshop) -> None:
+    seen: list[object] = []
+
+    def detect(call: Call) -> None:
+        seen.append([call.read(path) for path in ("/workspace/mark", "/tmp/mark")])
+        for path in ("/workspace/mark", "/tmp/mark"):
+            call.write(path, "written")
+
+    def build(call: Call) -> None:
+        seen.append([call.read(path) for path in ("/workspace/mark", "/tmp/mark")])
+
+    workshop.order(tuple(workshop.buildpack(name, detect=detect, build=build) for name in "ab"))
+    workshop.build()
+    assert seen == [[None, None]] * 4
+    assert workshop.names("/tmp") == ["cnb-buildpack-plan.toml"]
+
+
+def test_plans_of_detections_side_by_side_have_names_of_their_own(workshop: Workshop) -> None:
+    workshop.order((workshop.buildpack("a"), workshop.buildpack("b")))
+    workshop.detect()
+    assert len({step.env["CNB_BUILD_PLAN_PATH"] for step in workshop.runner.steps}) == 2
+
+
+def test_a_failure_says_for_each_buildpack_why(workshop: Workshop) -> None:
+    workshop.order(
+        (
+            optional(workshop.buildpack("quiet", detect=lambda call: 100)),
+            workshop.buildpack("talker", detect=says("looked for x\n\nno x here")),
+        ),
+        (workshop.buildpack("broken", detect=says("Traceback", 2)),),
+        (workshop.buildpack("elsewhere", rest='[[targets]]\nos = "windows"'),),
+        (workshop.buildpack("alone", detect=lambda call: call.plan('[[provides]]\nname = "x"')),),
+    )
+    with pytest.raises(DetectErrored) as raised:
+        workshop.detect()
+    assert raised.value.exit_code == 21
+    assert raised.value.why.splitlines() == [
+        "fail: quiet@1",
+        "fail: talker@1: no x here",
+        "error: broken@1 (exit status 2): Traceback",
+        "error: elsewhere@1: it runs on windows, the base images are linux/amd64 ubuntu 24.04",
+        "pass: alone@1",
+        "plan: alone@1 provides unused x",
+    ]
+    assert "--buildpack" in raised.value.fix
+    assert "talker@1: looked for x\n\nno x here" in workshop.notes.details
+
+
+def test_a_failure_without_errors_has_a_code_of_its_own(workshop: Workshop) -> None:
+    workshop.order((workshop.buildpack("a", detect=lambda call: 100),))
+    with pytest.raises(DetectFailed) as raised:
+        workshop.detect()
+    assert raised.value.exit_code == 20
+
+
+def test_a_buildpack_without_bin_detect_is_an_error_of_that_buildpack(workshop: Workshop) -> None:
+    a = workshop.buildpack("a")
+    del workshop.runner.programs["/cnb/buildpacks/a/1/bin/detect"]
+    workshop.order((a,), (workshop.buildpack("b"),))
+    assert [member.ref.id for member in workshop.detect().group] == ["b"]
+    assert any("/cnb/buildpacks/a/1/bin/detect cannot be started" in line for line in workshop.notes.details)
+
+
+@pytest.mark.parametrize("plan", ["not toml", "provides = 1", "x = " + "1" * 5000, "#" * (2 << 20)])
+def test_a_plan_that_cannot_be_read_is_an_error_of_that_buildpack(workshop: Workshop, plan: str) -> None:
+    a = workshop.buildpack("a", detect=lambda call: call.plan(plan))
+    workshop.order((a,), (workshop.buildpack("b"),))
+    assert [member.ref.id for member in workshop.detect().group] == ["b"]
+
+
+def test_a_plan_that_is_a_link_is_read_inside_the_tree(workshop: Workshop) -> None:
+    def detect(call: Call) -> None:
+        plan = call.env["CNB_BUILD_PLAN_PATH"]
+        call.tree.remove(plan)
+        (call.root / plan.lstrip("/")).symlink_to("/etc/passwd")
+
+    workshop.order((workshop.buildpack("a", detect=detect),))
+    assert workshop.detect().plan == ()
+
+
+def test_what_a_failing_detect_planned_does_not_count(workshop: Workshop) -> None:
+    def detect(call: Call) -> int:
+        call.plan("not toml")
+        return 100
+
+    workshop.order((workshop.buildpack("a", detect=detect),))
+    with pytest.raises(DetectFailed) as raised:
+        workshop.detect()
+    assert type(raised.value) is DetectFailed
+
+
+def test_the_group_is_told_with_its_names(workshop: Workshop) -> None:
+    workshop.order((workshop.buildpack("a", own='name = "The first"'), workshop.buildpack("b")))
+    workshop.detect()
+    assert workshop.notes.said == ["a@1  The first", "b@1"]
+
+
+def test_a_version_may_be_left_out_where_there_is_one(workshop: Workshop) -> None:
+    a = workshop.buildpack("a", "1.2")
+    workshop.order((type(a)("a", ""),))
+    assert str(workshop.detect().group[0].ref) == "a@1.2"
+    workshop.buildpack("a", "2.0")
+    with pytest.raises(NotFoundError, match="without a version") as raised:
+        workshop.detect()
+    assert raised.value.why == "the builder has 1.2, 2.0"
+
+
+def test_a_buildpack_in_the_place_of_another_is_refused(workshop: Workshop) -> None:
+    a = workshop.buildpack("a")
+    text = 'api = "0.12"\n[buildpack]\nid = "b"\nversion = "1"\n'
+    workshop.tree.write("/cnb/buildpacks/a/1/buildpack.toml", text.encode())
+    workshop.order((a,))
+    with pytest.raises(Exception, match="buildpack a@1 is not what its place says"):
+        workshop.detect()
+
+
+def test_a_broken_descriptor_ends_detection(workshop: Workshop) -> None:
+    a = workshop.buildpack("a", own="name = 4")
+    workshop.order((a,), (workshop.buildpack("b"),))
+    with pytest.raises(InputError, match=r"buildpack\.toml:5: buildpack\.name must be a string"):
+        workshop.detect()
