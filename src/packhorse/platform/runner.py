@@ -92,7 +92,7 @@ class BuildRunner:
         return (*self._home(directory / "home"), app, *temporary)
 
     def _home(self, directory: Path) -> tuple[Mount, ...]:
-        """The home as the image has it, or an empty one; none where it would hide another mount (`/`, say)."""
+        """The home as the image has it, or an empty one; none where it would hide another mount."""
         home = self._scene.home
         others = (APP, LAYERS, *_TEMPORARY, *(mount.target for mount in self._scene.mounts))
         if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
