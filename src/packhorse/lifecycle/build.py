@@ -17,7 +17,7 @@ from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack, with_layer
 from packhorse.lifecycle.files import metadata_toml
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.lifecycle.layer_files import find_layers
+from packhorse.lifecycle.layer_files import find_layers, read_store
 from packhorse.lifecycle.ports import Observer, Runner
 from packhorse.lifecycle.stages import Analyzed, Built, Detected, Member, Restored
 from packhorse.plan.resolve import PlanEntry
@@ -66,8 +66,11 @@ def build(
         slices=tuple(paths for launch in progress.launches for paths in launch.slices),
     )
     with runner.open(Step(argv=())) as room:
-        sbom.collect(inputs, detected.group, room.tree)
-        room.tree.write(f"{inputs.layers}/config/metadata.toml", metadata_toml(built))
+        try:
+            sbom.collect(inputs, detected.group, room.tree)
+            room.tree.write(f"{inputs.layers}/config/metadata.toml", metadata_toml(built))
+        except FormatError as error:
+            raise BuildError("what the buildpacks made cannot be collected", why=str(error)) from error
     return built
 
 
@@ -123,6 +126,7 @@ class _Turn:
             if layer.toml.types.build:
                 env = with_layer(tree, env, layer.path)
         sbom.check(descriptor, layers, tree)
+        read_store(tree, layers)  # export needs it; a broken one is told here, while its buildpack is known
         owner = self.member.ref.id
         launch = LaunchToml.parse(
             read(tree, f"{layers}/launch.toml") or b"",
