@@ -1,0 +1,120 @@
+"""The rules of ARCHITECTURE.md that a program can check: who imports whom, and who touches the outside."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "packhorse"
+
+EDGES = ("base/http/", "cli/", "image/keychain.py", "lifecycle/main.py", "platform/config.py", "sdk/")
+"""Where the environment of this process may be read."""
+
+ADAPTERS = {"lifecycle/local.py", "lifecycle/main.py"}
+"""What of lifecycle is no phase: it gives the phases their ports inside a builder image."""
+
+OUTSIDE = {
+    *("fileinput", "glob", "http", "mmap", "pathlib", "shutil", "socket", "ssl", "subprocess", "tempfile"),
+    *("multiprocessing", "urllib", "urllib3"),
+}
+"""Modules with which a phase could reach a file, a process or the network without its ports."""
+
+BUILT_IN = {"__import__", "open"}
+"""Built-in functions that do."""
+
+TEXT_ONLY = {"fsdecode", "fsencode"}
+"""What of `os` only works on text."""
+
+
+def modules(folder: str = "") -> Iterator[tuple[str, ast.Module]]:
+    """Every module of ours: its path below the package, and its syntax tree."""
+    for path in sorted((SOURCE / folder).rglob("*.py")):
+        name = path.relative_to(SOURCE).as_posix()
+        if not name.startswith("_bundled/"):
+            yield name, ast.parse(path.read_text())
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """(module, name) of each import; the name is "" for a whole module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def attributes(tree: ast.Module, module: str) -> Iterator[str]:
+    """Names used of a module: `module.name`, and `from module import name`."""
+    yield from (name for source, name in imported(tree) if source == module and name)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == module:
+            yield node.attr
+
+
+def outside(tree: ast.Module) -> set[str]:
+    """Everything in a module that reaches beyond its ports."""
+    found = {source for source, _ in imported(tree) if source.partition(".")[0] in OUTSIDE}
+    found |= {f"os.{name}" for name in attributes(tree, "os") if name not in TEXT_ONLY}
+    found |= {f"io.{name}" for name in attributes(tree, "io") if name in ("FileIO", "open", "open_code")}
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return found | {call.id for call in calls if isinstance(call, ast.Name) and call.id in BUILT_IN}
+
+
+def environment(tree: ast.Module) -> set[str]:
+    """Every way in which a module reads the environment of this process."""
+    return set(attributes(tree, "os")) & {"environ", "environb", "getenv", "getenvb"}
+
+
+def test_folders_import_each_other_as_the_table_says(capsys: pytest.CaptureFixture[str]) -> None:
+    status = lint_imports(str(ROOT / ".importlinter"), no_cache=True)
+    assert status == 0, capsys.readouterr().out
+
+
+def test_phases_reach_files_and_processes_through_their_ports_only() -> None:
+    found = {name: outside(tree) for name, tree in modules("lifecycle") if name not in ADAPTERS}
+    assert {"lifecycle/detect.py", "lifecycle/export.py"} <= set(found)
+    assert {name: uses for name, uses in found.items() if uses} == {}
+
+
+@pytest.mark.parametrize("folder", ["buildpack", "plan"])
+def test_the_contract_and_the_plan_do_no_input_and_output(folder: str) -> None:
+    assert {name: uses for name, tree in modules(folder) if (uses := outside(tree))} == {}
+
+
+def test_the_environment_of_this_process_is_read_at_the_edges_only() -> None:
+    readers = {name for name, tree in modules() if environment(tree)}
+    assert {name for name in readers if not name.startswith(EDGES)} == set()
+    assert "cli/main.py" in readers
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert list(imported(ast.parse((SOURCE / "__init__.py").read_text()))) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import os\nos.walk('/')", {"os.walk"}),
+        ("from os import open, fsdecode", {"os.open"}),
+        ("import os.path\nos.path.exists('x')", {"os.path"}),
+        ("with open('x') as f: pass", {"open"}),
+        ("from pathlib import PurePath", {"pathlib"}),
+        ("import urllib.request", {"urllib.request"}),
+        ("def f():\n    import subprocess", {"subprocess"}),
+        ("import io\nio.open('x')\nio.BytesIO()", {"io.open"}),
+        ("import os\nview.open('x')\nos.fsdecode(b'')", set()),
+    ],
+)
+def test_what_reaches_outside_is_seen(code: str, expected: set[str]) -> None:
+    assert outside(ast.parse(code)) == expected
+
+
+def test_reading_the_environment_is_seen() -> None:
+    assert environment(ast.parse("import os\nx = os.environ['A']")) == {"environ"}
+    assert environment(ast.parse("from os import getenv")) == {"getenv"}
+    assert environment(ast.parse("settings.environ['A']")) == set()

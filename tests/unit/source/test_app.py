@@ -1,0 +1,90 @@
+"""The application directory: whether it can be built from, and what of it is left out."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from packhorse.errors import HostError, InputError
+from packhorse.source import app
+
+
+def test_a_directory_with_something_in_it_can_be_built_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / ".hidden").touch()
+    (tmp_path / "link").symlink_to("app")
+    monkeypatch.chdir(tmp_path)
+    assert app.check(Path("app")) == tmp_path / "app"
+    assert app.check(Path("link")) == tmp_path / "app"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("none", "there is no "), ("file", "is not a directory"), ("empty", "is empty")]
+)
+def test_anything_else_is_refused_with_its_name(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=words) as raised:
+        app.check(tmp_path / name)
+    assert str(tmp_path / name) in raised.value.what
+    assert "--path" in raised.value.why + raised.value.fix
+
+
+@pytest.mark.parametrize("kind", ["directory", "file", "dangling link", "none"])
+def test_the_history_of_the_source_is_left_out(tmp_path: Path, kind: str) -> None:
+    (tmp_path / ".gitignore").touch()
+    if kind == "directory":
+        (tmp_path / ".git").mkdir()
+    elif kind == "file":
+        (tmp_path / ".git").write_text("gitdir: elsewhere")
+    elif kind == "dangling link":
+        (tmp_path / ".git").symlink_to("/nowhere")
+    assert app.excluded(tmp_path) == ([] if kind == "none" else [PurePosixPath(".git")])
+
+
+def test_what_is_left_out_is_hidden_by_whiteouts_under_directories_of_the_same_mode(tmp_path: Path) -> None:
+    source, target = tmp_path / "app", tmp_path / "hidden"
+    (source / "a" / "b").mkdir(parents=True)
+    (source / "a").chmod(0o2750)
+    target.mkdir()
+    app.whiteouts(source, [PurePosixPath(".git"), PurePosixPath("a/b/x"), PurePosixPath("a/y")], target)
+    found = {str(path.relative_to(target)): path.lstat() for path in target.rglob("*")}
+    assert set(found) == {".git", "a", "a/b", "a/b/x", "a/y"}
+    for name in (".git", "a/b/x", "a/y"):
+        assert (stat.S_ISCHR(found[name].st_mode), found[name].st_rdev) == (True, os.makedev(0, 0))
+    assert stat.S_IMODE(found["a"].st_mode) == 0o2750
+
+
+def test_where_whiteouts_cannot_be_made_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"\.git cannot be left out of the source") as raised:
+        app.whiteouts(tmp_path, [PurePosixPath(".git")], tmp_path / "missing")
+    assert "PACKHORSE_HOME" in raised.value.fix
+
+
+def test_a_copy_has_everything_but_what_is_left_out(tmp_path: Path) -> None:
+    source, target = tmp_path / "app", tmp_path / "copy"
+    (source / ".git").mkdir(parents=True)
+    (source / "sub" / ".git").mkdir(parents=True)
+    (source / "run.sh").write_text("#!/bin/sh\n")
+    (source / "run.sh").chmod(0o750)
+    (source / "link").symlink_to("/nowhere")
+    app.copy(source, target, (os.getuid(), os.getgid()))
+    assert sorted(str(path.relative_to(target)) for path in target.rglob("*")) == [
+        *("link", "run.sh", "sub", "sub/.git"),
+    ]
+    assert (target / "link").readlink() == Path("/nowhere")
+    assert stat.S_IMODE((target / "run.sh").stat().st_mode) == 0o750
+    assert (target / "run.sh").stat().st_uid == os.getuid()
+
+
+def test_a_source_that_cannot_be_copied_whole_is_told(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    os.mkfifo(tmp_path / "app" / "pipe")
+    with pytest.raises(HostError, match="the source cannot be copied") as raised:
+        app.copy(tmp_path / "app", tmp_path / "copy", (os.getuid(), os.getgid()))
+    assert "pipe" in raised.value.why
