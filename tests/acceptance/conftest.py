@@ -1,12 +1,22 @@
-"""What several acceptance tests share: real programs of our own, started once."""
+"""What several acceptance tests share: real programs of our own, started once; packhorse, installed once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
 
 import pytest
 
+from fakes import users
 from fakes.engine import Engine, dockerd
+from fakes.installation import REPOSITORY, Home, install
+
+_SAMPLE = REPOSITORY / "samples" / "nodejs-express"
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +24,72 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """A running docker engine; see `fakes.engine`."""
     with dockerd(tmp_path_factory.mktemp("engine")) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def common() -> Iterator[Path]:
+    """A directory for all workers of this run that every user can pass through; the last one removes it."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    directory = Path("/var/tmp") / f"packhorse-acceptance-{run[:12]}"
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)
+    with (directory / "users").open("w") as users_of_it:
+        fcntl.flock(users_of_it, fcntl.LOCK_SH)
+        yield directory
+        try:
+            fcntl.flock(users_of_it, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        subprocess.run(["rm", "-rf", str(directory)], check=True)
+
+
+@pytest.fixture(scope="session")
+def seed(common: Path) -> Home:
+    """An installed packhorse and a home in which the default builder was made. Only to be cloned."""
+    home = Home(common / "venv" / "bin" / "packhorse", common / "seed")
+    with (common / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (common / "ready").exists():
+            install(common)
+            home.path.mkdir()
+            home.ok("builder", "default", timeout=400)
+            (common / "ready").touch()
+    return home
+
+
+@pytest.fixture(scope="session")
+def new_home(seed: Home, common: Path) -> Callable[..., Home]:
+    """Makes homes of their own, of root or of one of `fakes.users`, that begin with the default builder."""
+    numbers = count(1)
+
+    def make(user: str = "") -> Home:
+        path = common / f"home-{os.getpid()}-{next(numbers)}"
+        return seed.clone(path, users.ensure(user) if user else None)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def home(seed: Home, common: Path) -> Home:
+    """root's home, which all tests share: each has image names of its own, and none collects garbage."""
+    path = common / "home"
+    with (common / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return Home(seed.program, path) if path.exists() else seed.clone(path)
+
+
+@pytest.fixture(scope="session")
+def sample(common: Path) -> Path:
+    """The Node.js sample, where every user can read it."""
+    path = common / "nodejs-express"
+    with (common / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            shutil.copytree(_SAMPLE, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_id(home: Home, sample: Path) -> str:
+    """The ID of the image `sample` in `home`, built there from the sample."""
+    return home.ok("build", "--quiet", "sample", "--path", sample)

@@ -1,0 +1,115 @@
+"""The main road: source in, image out, and the image runs; the same image for everybody."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fakes import users
+from fakes.installation import Home
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def answer(port: int, process: subprocess.Popen[str]) -> dict[str, str]:
+    """What the sample answers, once it does."""
+    for _ in range(300):
+        assert process.poll() is None, process.communicate()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
+                return dict(json.load(response))
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("the image does not answer")
+
+
+def talk_to(home: Home, name: str) -> None:
+    """Runs the sample's image, asks it once and ends it as a service manager would."""
+    # The same port inside: as a user, some machines give no network of one's own to move it to.
+    port = free_port()
+    process = home.start("run", name, "-e", f"PORT={port}", "-p", f"{port}:{port}")
+    try:
+        found = answer(port, process)
+        assert (found["hello"], found["env"], found["node"][:4]) == ("packhorse", "production", "v16.")
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
+        assert "SIGTERM: finishing open requests" in out
+        assert process.returncode == 0
+    finally:
+        process.kill()
+
+
+def test_the_image_answers_and_ends_in_peace(home: Home, sample_id: str) -> None:
+    talk_to(home, "sample")
+
+
+@pytest.mark.parametrize("user", [users.RANGE, users.SINGLE])
+def test_ordinary_users_build_the_same_image_and_run_it(
+    user: str, new_home: Callable[[str], Home], sample: Path, sample_id: str
+) -> None:
+    home = new_home(user)
+    assert home.ok("build", "--quiet", "sample", "--path", sample) == sample_id
+    talk_to(home, "sample")
+
+
+def test_another_folder_and_cleared_caches_make_the_same_image(
+    home: Home, sample: Path, sample_id: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(sample, folder)
+    for path in folder.rglob("*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("not part of the source")
+    again = home.ok("build", "--quiet", "elsewhere", "--path", folder, "--clear-cache")
+    assert again == sample_id
+
+
+def test_a_rebuild_with_nothing_changed_reads_no_layer_and_calls_no_npm(
+    home: Home, sample: Path, sample_id: str
+) -> None:
+    done = home.run("build", "--verbose", "sample", "--path", sample)
+    assert sample_id in done.stderr
+    assert "$ npm" not in done.stderr
+    assert "3 untouched, 0 changed; 0 B read and hashed, 0 entries linked" in done.stderr
+
+
+def test_unreadable_modes_in_the_source_keep_nobody_from_building(home: Home, tmp_path: Path) -> None:
+    from fakes.shell_buildpack import SERVER, shell_buildpack
+
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "secret").write_text("mine")
+    (source / "secret").chmod(0o600)
+    buildpack = shell_buildpack(tmp_path / "buildpack", build=f"cat secret\n{SERVER}")
+    done = home.run("build", "modes", "--path", source, "--buildpack", buildpack)
+    assert done.returncode == 0, done.stderr
+    assert "[shell] mine" in done.stderr
+    assert home.ok("run", "--entrypoint", "cat", "modes", "secret") == "mine"
+
+
+def test_a_machine_without_a_network_rebuilds_what_it_has(home: Home, sample: Path, sample_id: str) -> None:
+    process = subprocess.run(
+        ["unshare", "--net", home.program, "build", "--quiet", "sample", "--path", sample],
+        env=home.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout.strip()) == (0, sample_id), process.stderr

@@ -1,0 +1,276 @@
+"""Whatever a user gets wrong ends in one message that helps, the documented status and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.installation import Home
+from fakes.shell_buildpack import SERVER, shell_buildpack
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
+
+
+def refused(home: Home, *arguments: str | Path, status: int, says: tuple[str, ...], **options: Any) -> str:
+    """Runs packhorse, which has to fail in the way described; returns all that it said."""
+    done = home.run(*arguments, **options)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert done.stderr.count("\nerror: ") + done.stderr.startswith("error: ") == 1, done.stderr
+    assert "Traceback" not in done.stderr and "went wrong" not in done.stderr, done.stderr
+    for text in says:
+        assert text in done.stderr, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["build", "x", "--path", "/no/such"], 3, ("there is no /no/such",)),
+        (["build", "x", "--path", "file"], 3, ("file is not a directory",)),
+        (["build", "x", "--path", "empty"], 3, ("empty is empty",)),
+        (["build", "x", "--frobnicate"], 2, ("no such option '--frobnicate'", "packhorse build --help")),
+        (["biuld", "x"], 2, ("no such command 'biuld'", "Did you mean build?")),
+        (["build"], 2, ("missing argument 'NAME'",)),
+        (["build", "Bad Name"], 3, ("not an image name: 'Bad Name'",)),
+        (["build", "x", "--env", "=v"], 2, ("--env: '' is not a variable's name",)),
+        (["build", "x", "--env-file", "nosuch"], 3, ("the env file nosuch cannot be read", "No such file")),
+        (
+            ["build", "x", "--output", "tarball:x"],
+            2,
+            ("--output cannot write to 'tarball:x'", "oci-archive:"),
+        ),
+        (["build", "x", "--output", "oci:"], 3, ("after oci: comes a path",)),
+        (["build", "x", "--network", "fast"], 2, ("'fast' is not one of",)),
+        (["inspect", "nosuch"], 4, ("no image 'nosuch' in the store",)),
+        (["rmi", "nosuch"], 4, ("no image 'nosuch' in the store",)),
+        (["copy", "nosuch", "oci:x"], 4, ("no image 'nosuch' in the store",)),
+        (["inspect", "oci:empty"], 4, ("empty",)),
+        (["run", "--frobnicate", "x"], 125, ("no such option '--frobnicate'",)),
+        (["run", "x", "-p", "80:80:80:80"], 125, ("not a port to publish",)),
+        (["run", "x", "-v", "./nosuch:/x"], 125, ("there is no ",)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_command_line(
+    arguments: list[str], status: int, says: tuple[str, ...], home: Home, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    refused(home, *arguments, status=status, says=says, cwd=tmp_path)
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """A change to the sample's package.json."""
+
+    def apply(app: Path) -> None:
+        package = json.loads((app / "package.json").read_text())
+        change(package)
+        (app / "package.json").write_text(json.dumps(package, indent=2))
+
+    return apply
+
+
+def breaks_json(app: Path) -> None:
+    (app / "package.json").write_text('{\n  "name": "x"\n  "scripts": {}\n}\n')
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        (breaks_json, 51, ("package.json is not valid JSON", "line 3, column 3")),
+        (
+            changed(lambda package: package.update(engines={"node": ">=99"})),
+            51,
+            ("no Node.js matches >=99", "the newest of each line are"),
+        ),
+        (
+            changed(lambda package: package["dependencies"].update({"left-pad": "^1.3.0"})),
+            51,
+            ("package-lock.json does not match package.json", "run `npm install`"),
+        ),
+        (changed(lambda package: package.pop("scripts")), 51, ("there is nothing to start", '"scripts"')),
+        (
+            changed(lambda package: package["scripts"].update(build="echo compiling; exit 3")),
+            51,
+            ("compiling", "the script `build` of package.json failed", "(exit status 3)"),
+        ),
+        (lambda app: (app / "package.json").unlink(), 20, ("packhorse/nodejs@", "there is no package.json")),
+    ],
+    ids=[
+        "broken JSON",
+        "no such version",
+        "lock out of sync",
+        "no start command",
+        "failing script",
+        "no match",
+    ],
+)
+def test_a_wrong_node_application(
+    change: Callable[[Path], None],
+    status: int,
+    says: tuple[str, ...],
+    home: Home,
+    sample: Path,
+    sample_id: str,
+    tmp_path: Path,
+) -> None:
+    app = tmp_path / "app"
+    shutil.copytree(sample, app)
+    change(app)
+    # Under the sample's name, so that the layers of its build are at hand.
+    refused(home, "build", "sample", "--path", app, status=status, says=says)
+    assert home.image_id("sample") == sample_id
+
+
+def test_a_build_without_a_network_says_who_could_not_be_reached(
+    home: Home, sample: Path, tmp_path: Path
+) -> None:
+    app = tmp_path / "app"
+    shutil.copytree(sample, app)
+    says = ("npm cannot reach the package registry", "check the network")
+    refused(home, "build", "nonet", "--path", app, "--network", "none", status=51, says=says)
+    unshared = Home(Path(shutil.which("unshare") or ""), home.path)
+    refused(unshared, "--net", home.program, "build", "nonet", "--path", app, status=51, says=says)
+
+
+def broken(directory: Path, name: str) -> Path:
+    """A buildpack with the defect that `name` names."""
+    buildpack = shell_buildpack(directory / "buildpack", build=SERVER)
+    descriptor, program = buildpack / "buildpack.toml", buildpack / "bin" / "build"
+    if name == "no descriptor":
+        descriptor.unlink()
+    elif name == "broken TOML":
+        descriptor.write_text('api = "0.11"\n[buildpack\n')
+    elif name == "no id":
+        descriptor.write_text('api = "0.11"\n[buildpack]\nversion = "1"\n')
+    elif name == "old API":
+        descriptor.write_text(descriptor.read_text().replace("0.11", "0.9"))
+    elif name == "new API":
+        descriptor.write_text(descriptor.read_text().replace("0.11", "0.99"))
+    elif name == "not executable":
+        program.chmod(0o644)
+    elif name == "no program":
+        program.unlink()
+    elif name == "no interpreter":
+        program.write_text("#!/no/such\n")
+    elif name == "fails":
+        program.write_text("#!/bin/bash\necho about to fail; exit 7\n")
+    elif name == "killed":
+        program.write_text("#!/bin/bash\nkill -9 $$\n")
+    elif name == "broken launch.toml":
+        program.write_text('#!/bin/bash\necho "[[processes" > "$CNB_LAYERS_DIR/launch.toml"\n')
+    elif name == "says no":
+        (buildpack / "bin" / "detect").write_text("#!/bin/bash\necho there is no foo file; exit 100\n")
+    elif name == "detect crashes":
+        (buildpack / "bin" / "detect").write_text("#!/bin/bash\necho oh no; exit 3\n")
+    return buildpack
+
+
+@pytest.mark.parametrize(
+    ("defect", "status", "says"),
+    [
+        ("no descriptor", 3, ("is not a buildpack", "buildpack.toml")),
+        ("broken TOML", 3, ("buildpack.toml is not valid TOML", "line 2")),
+        ("no id", 3, ("buildpack.toml:2: buildpack.id is missing",)),
+        ("old API", 12, ("buildpack test/shell needs Buildpack API 0.9", "0.10")),
+        ("new API", 12, ("buildpack test/shell needs Buildpack API 0.99", "0.12")),
+        ("not executable", 3, ("bin/build is not executable",)),
+        ("no program", 3, ("there is no ", "bin/build")),
+        ("no interpreter", 51, ("test/shell@1.0.0 cannot be run", "interpreter")),
+        ("fails", 51, ("[shell] about to fail", "test/shell@1.0.0 failed (exit status 7)")),
+        ("killed", 51, ("test/shell@1.0.0 failed (ended by signal 9)",)),
+        ("broken launch.toml", 52, ("test/shell@1.0.0 made something", "launch.toml", "line 1")),
+        ("says no", 20, ("fail: test/shell@1.0.0: there is no foo file",)),
+        ("detect crashes", 21, ("error: test/shell@1.0.0 (exit status 3): oh no",)),
+    ],
+)
+def test_a_wrong_buildpack(
+    defect: str, status: int, says: tuple[str, ...], home: Home, app: Path, tmp_path: Path
+) -> None:
+    buildpack = broken(tmp_path, defect)
+    arguments = ("build", "wrong-buildpack", "--path", app, "--buildpack", buildpack)
+    said = refused(home, *arguments, status=status, says=says)
+    if status == 51 and "failed" in said:
+        assert refused(home, *arguments, "--quiet", status=status, says=says[:1])
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """A source that no bundled buildpack takes."""
+    path = tmp_path / "app"
+    path.mkdir()
+    (path / "README").write_text("hello\n")
+    return path
+
+
+def test_an_unknown_buildpack_is_told_what_there_is(home: Home, app: Path) -> None:
+    for name in ("nosuch/id", "packhorse/nodejs@9", "./nosuch", ""):
+        says = (f"there is no buildpack '{name}'", "packhorse/nodejs 0.")
+        refused(home, "build", "x", "--path", app, "--buildpack", name, status=4, says=says)
+
+
+def test_what_is_no_builder_is_not_built_with(home: Home, app: Path) -> None:
+    name = next(line.split()[0] for line in home.ok("images").splitlines() if "local/run" in line)
+    tag = next(line.split()[1] for line in home.ok("images").splitlines() if "local/run" in line)
+    says = ("is not a builder", "io.buildpacks.builder.metadata")
+    refused(home, "build", "x", "--path", app, "--builder", f"{name}:{tag}", status=8, says=says)
+    says = ("cannot be fetched", "check")
+    refused(home, "build", "x", "--path", app, "--builder", "localhost:1/builder", status=5, says=says)
+
+
+def test_a_process_type_that_nobody_made_is_told_those_that_are(
+    home: Home, app: Path, tmp_path: Path
+) -> None:
+    buildpack = shell_buildpack(tmp_path / "buildpack", build=SERVER)
+    arguments = ("build", "x", "--path", app, "--buildpack", buildpack, "--default-process", "nosuch")
+    refused(home, *arguments, status=62, says=("there is no process type 'nosuch'", "made talk"))
+
+
+def test_a_failed_step_can_be_entered_until_the_next_build(home: Home, app: Path, tmp_path: Path) -> None:
+    fails = shell_buildpack(tmp_path / "fails", build='echo left > "$CNB_LAYERS_DIR/trace"; exit 9')
+    said = refused(home, "build", "entered", "--path", app, "--buildpack", fails, status=51, says=("sh ",))
+    script = Path(next(word for word in said.split() if word.endswith("again.sh")))
+    assert script.stat().st_mode & 0o077 == 0
+    again = subprocess.run(["sh", script], capture_output=True, text=True, check=False)
+    assert again.returncode == 9
+    looked = subprocess.run(
+        ["sh", script, "bash"], input='id -un; cat "$CNB_LAYERS_DIR/trace"', capture_output=True, text=True
+    )
+    assert looked.stdout.split() == ["cnb", "left"], looked.stderr
+    works = shell_buildpack(tmp_path / "works", build=SERVER)
+    home.ok("build", "entered", "--path", app, "--buildpack", works)
+    assert not script.exists()
+
+
+def test_a_home_that_cannot_hold_a_store_is_named(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path, status, text in (
+        ("relative", 2, "PACKHORSE_HOME is not an absolute path"),
+        (str(tmp_path / "file"), 6, "the store cannot be used"),
+        ("/proc/nosuch", 6, "the store cannot be used"),
+    ):
+        refused(home, "images", env={"PACKHORSE_HOME": path}, status=status, says=(text,))
+
+
+def test_a_full_disk_is_said_and_leaves_the_store_usable(
+    new_home: Callable[[], Home], app: Path, tmp_path: Path
+) -> None:
+    home, small = new_home(), tmp_path / "small"
+    home.ok("copy", next(iter(home.ok("images", "--quiet").split())), f"oci:{tmp_path}/image")
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)], check=True)
+    try:
+        full = Home(home.program, small, home.owner)
+        says = ("no space left for the store", "packhorse gc")
+        refused(full, "copy", f"oci:{tmp_path}/image", "big", status=6, says=says)
+        assert "big" not in full.ok("images")
+        full.ok("gc")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

@@ -1,0 +1,35 @@
+"""Two ordinary users of this machine, made once and left there: one with subordinate ids, one without."""
+
+from __future__ import annotations
+
+import fcntl
+import pwd
+import subprocess
+from pathlib import Path
+
+RANGE, SINGLE = "ph-range", "ph-single"
+_TABLES = (Path("/etc/subuid"), Path("/etc/subgid"))
+
+
+def ensure(name: str) -> pwd.struct_passwd:
+    """The user RANGE or SINGLE, made when there is none, with the ids it stands for; needs root."""
+    with Path("/run/lock/packhorse-test-users").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            subprocess.run(["useradd", "--create-home", name], check=True)
+        for table in _TABLES:
+            _set(table, name, subordinate=name == RANGE)
+    return pwd.getpwnam(name)
+
+
+def _set(table: Path, name: str, *, subordinate: bool) -> None:
+    lines = table.read_text().splitlines() if table.exists() else []
+    others = [line for line in lines if not line.startswith(f"{name}:")]
+    if subordinate and others == lines:
+        # Above every extent that is there.
+        start = max((sum(map(int, line.split(":")[1:])) for line in lines), default=100_000)
+        table.write_text("\n".join([*lines, f"{name}:{max(start, 100_000)}:65536"]) + "\n")
+    elif not subordinate and others != lines:
+        table.write_text("".join(f"{line}\n" for line in others))
