@@ -100,14 +100,18 @@ def _relay(master: int, ended: int) -> None:
             with suppress(BlockingIOError):
                 typed = typed[os.write(master, typed) :]
         if ready.get(master, 0) & select.POLLIN:
-            _print(_read(master))
+            chunk = b""
+            with suppress(BlockingIOError):  # the step may have flushed what was there
+                chunk = _read(master)
+            _print(chunk)
         if ended in ready:
             return
 
 
 def _drain(master: int) -> None:
-    """Hands on what was printed before the last process that has the terminal open ends."""
-    while _poll({master: select.POLLIN}) and (chunk := _read(master)):
+    """Hands on what is printed until the last process that has the terminal open is gone."""
+    os.set_blocking(master, True)
+    while chunk := _read(master):
         _print(chunk)
 
 
@@ -130,7 +134,10 @@ def _read(descriptor: int) -> bytes:
 
 def _print(chunk: bytes) -> None:
     while chunk:
-        chunk = chunk[os.write(_STDOUT, chunk) :]
+        try:
+            chunk = chunk[os.write(_STDOUT, chunk) :]
+        except BlockingIOError:  # another program has left the user's terminal so
+            _poll({_STDOUT: select.POLLOUT})
 
 
 @contextmanager
