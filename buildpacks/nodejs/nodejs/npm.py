@@ -32,6 +32,12 @@ QUIET = {
     "npm_config_progress": "false",
 }
 
+# npm's own 10 and 60 seconds between its three tries would keep who has no network waiting for over a minute.
+_IMPATIENT = {
+    "npm_config_fetch_retry_mintimeout": "1000",
+    "npm_config_fetch_retry_maxtimeout": "5000",
+}
+
 _UNREACHABLE = {
     "EAI_AGAIN",
     "ECONNREFUSED",
@@ -84,7 +90,7 @@ class Registry:
     def _npm(self, *args: str) -> str:
         try:
             # NODE_OPTIONS is meant for the application's Node.js; the client's may not know the option.
-            return self.context.capture(["npm", *args], env={**QUIET, "NODE_OPTIONS": ""})
+            return self.context.capture(["npm", *args], env={**QUIET, **_IMPATIENT, "NODE_OPTIONS": ""})
         except sdk.CommandFailed as failure:
             raise explained(failure) from failure
 
