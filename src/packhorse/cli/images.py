@@ -13,7 +13,7 @@ from packhorse.cli.output import size
 from packhorse.image.copy import copy as copy_image
 from packhorse.image.reference import Location
 from packhorse.platform import inspect as report
-from packhorse.platform.places import place
+from packhorse.platform.wiring import Wiring
 
 
 @click.command()
@@ -48,7 +48,7 @@ def images(context: Context, quiet: bool, no_trunc: bool) -> None:
 def inspect(context: Context, name: str, output: str) -> None:
     """Show what is in the image at NAME (any place)."""
     with opened_store(context) as store:
-        found = report.inspect(place(store, Location.parse(name)).read())
+        found = report.inspect(Wiring(store).place(Location.parse(name)).read())
     if output == "json":
         context.console.result(json.dumps(found.fields(), indent=2))
         return
@@ -92,7 +92,8 @@ def copy(context: Context, source: str, destination: str) -> None:
     """
     start, end = Location.parse(source), Location.parse(destination)
     with opened_store(context) as store:
-        receipt = copy_image(place(store, start), place(store, end))
+        wiring = Wiring(store)
+        receipt = copy_image(wiring.place(start), wiring.place(end))
     context.console.result(str(receipt.manifest_digest or receipt.image_id))
 
 

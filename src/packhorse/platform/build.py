@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,18 +16,19 @@ from packhorse.base.target import Target
 from packhorse.errors import BuildpackFailed, InputError
 from packhorse.image.copy import copy
 from packhorse.image.edit import engine_view
-from packhorse.image.place import Receipt
+from packhorse.image.place import Place, Receipt
 from packhorse.image.reference import Location, Reference
 from packhorse.lifecycle.api import PlatformApi
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported
-from packhorse.platform import buildpacks, default_builder, failure, host, places
+from packhorse.platform import buildpacks, default_builder, failure, host
 from packhorse.platform.accounts import account
 from packhorse.platform.builder import Builder, names
+from packhorse.platform.locate import fetched
 from packhorse.platform.runner import BuildRunner, Scene
-from packhorse.sandbox.bubblewrap import Bubblewrap
+from packhorse.platform.wiring import Wiring, sandbox
 from packhorse.source import app
 from packhorse.store.overlay import Counters
 from packhorse.store.store import Store
@@ -81,24 +81,24 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
     """
     path = app.check(request.path)
     store.sweep()
-    builder = _builder(request, store, observer)
+    wiring = Wiring(store)
+    builder = _builder(request, wiring, observer)
     wanted = names(builder.run_images)
     if not wanted:
         raise InputError(f"{builder.name} names no run image", fix="use another builder")
-    run_image = places.fetched(store, wanted[0], target=builder.image.config.target, say=observer.say)
-    with ExitStack() as stack:
-        scratch = stack.enter_context(store.scratch())
-        namespace = stack.enter_context(userns.make(userns.choose(builder.uid, builder.gid)))
+    run_image = fetched(wiring, wanted[0], target=builder.image.config.target, say=observer.say)
+    target = store.place(str(request.name))
+    with store.scratch() as scratch, userns.make(userns.choose(builder.uid, builder.gid)) as namespace:
         layers = store.layers(
             str(request.name), namespace.idmap, uid=builder.uid, gid=builder.gid, scratch=scratch
         )
         added = buildpacks.added(request.buildpacks, builder, scratch)
-        root = store.root(builder.image, namespace.idmap)
-        home = account(root, f"{builder.uid}:{builder.gid}").home
         outside = host.network(request.environ)
+        root = store.root(builder.image, namespace.idmap)
+        inputs = _inputs(request, builder, added, root, outside.variables)
         scene = Scene(
             root=root,
-            home=home,
+            home=inputs.env["HOME"],
             uid=builder.uid,
             gid=builder.gid,
             app=_lowers(path, scratch, namespace.idmap.outside(builder.uid, builder.gid)),
@@ -107,19 +107,12 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
             network=_network(request.network, observer),
             private=frozenset(request.env) | host.PROXIES,
         )
-        sandbox = Bubblewrap(namespace, scratch=_made(scratch / "sandbox"))
-        inputs = Inputs(
-            platform_api=PlatformApi.highest(builder.platform_apis, owner=builder.name),
-            order=(added.group,) if added.group else builder.order,
-            launcher=builder.launcher,
-            env=_environment(builder, home, outside.variables),
-            run_image=builder.run_images[0],
-            uid=builder.uid,
-            gid=builder.gid,
-            default_process=request.default_process,
-            skip_restore=request.clear_cache,
-        )
-        target = store.place(str(request.name))
+        loopback = host.loopback_ports({**outside.variables, **request.env})
+        for port in loopback if scene.network is Network.OWN else ():
+            observer.detail(
+                f"buildpacks reach port {port} of this machine's loopback, which their settings name"
+            )
+        steps = sandbox(namespace, _made(scratch / "sandbox"), loopback=loopback)
         try:
             exported = create(
                 inputs,
@@ -127,7 +120,7 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
                 run_reference=run_image.id.hex,
                 previous=None if request.clear_cache else target,
                 target=target,
-                runner=BuildRunner(sandbox.open, scene, namespace.idmap, _made(scratch / "steps")),
+                runner=BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps")),
                 cache=layers,
                 observer=observer,
             )
@@ -137,19 +130,44 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
             store.leave(scratch)
             raise failure.repeatable(error, scratch) from error
         counters = layers.counters
+    return BuildOutcome(exported, counters, _copies(request, wiring, target, observer))
+
+
+def _inputs(
+    request: BuildRequest, builder: Builder, added: buildpacks.Added, root: Path, outside: Mapping[str, str]
+) -> Inputs:
+    """What the lifecycle is asked; buildpacks inherit the builder image's own paths, as under the reference."""
+    home = account(root, f"{builder.uid}:{builder.gid}").home
+    inherited = {name: value for name, value in builder.env.items() if name in _INHERITED}
+    return Inputs(
+        platform_api=PlatformApi.highest(builder.platform_apis, owner=builder.name),
+        order=(added.group,) if added.group else builder.order,
+        launcher=builder.launcher,
+        env={**inherited, "HOME": home, **outside},
+        run_image=builder.run_images[0],
+        uid=builder.uid,
+        gid=builder.gid,
+        default_process=request.default_process,
+        skip_restore=request.clear_cache,
+    )
+
+
+def _copies(
+    request: BuildRequest, wiring: Wiring, source: Place, observer: Observer
+) -> tuple[tuple[Location, Receipt], ...]:
     copies = []
     for location in request.outputs:
         with observer.phase(f"write {location}"):
-            copies.append((location, copy(target, places.place(store, location))))
-    return BuildOutcome(exported, counters, tuple(copies))
+            copies.append((location, copy(source, wiring.place(location))))
+    return tuple(copies)
 
 
-def _builder(request: BuildRequest, store: Store, observer: Observer) -> Builder:
+def _builder(request: BuildRequest, wiring: Wiring, observer: Observer) -> Builder:
     if request.builder:
-        image = places.fetched(store, request.builder, target=Target.host(), say=observer.say)
+        image = fetched(wiring, request.builder, target=Target.host(), say=observer.say)
         return Builder.read(request.builder, image)
-    made = default_builder.ensure(store, environ=request.environ, progress=_announced(observer))
-    return Builder.read(made.name, store.place(made.name).read())
+    made = default_builder.ensure(wiring.store, environ=request.environ, progress=_announced(observer))
+    return Builder.read(made.name, wiring.store.place(made.name).read())
 
 
 def _announced(observer: Observer) -> Callable[[str], None]:
@@ -190,11 +208,6 @@ def _network(asked: Network | None, observer: Observer) -> Network:
     if reason:
         observer.detail(f"builds use this machine's network: {reason}")
     return network
-
-
-def _environment(builder: Builder, home: str, outside: Mapping[str, str]) -> dict[str, str]:
-    inherited = {name: value for name, value in builder.env.items() if name in _INHERITED}
-    return inherited | {"HOME": home} | dict(outside)
 
 
 def _made(path: Path) -> Path:

@@ -5,6 +5,7 @@ They reach buildpacks, and never an image. Called by `platform.runner`; reads no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ _TRUST = (
     "PIP_CERT",
     "GIT_SSL_CAINFO",
 )
+
+
+_LOOPBACK = re.compile(r"https?://(?:[^/@]*@)?(?:localhost|127(?:\.\d+){3}|\[::1\]):(\d{1,5})(?:/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,12 @@ def _table(path: Path) -> list[list[str]]:
         return [line.split() for line in path.read_text().splitlines()]
     except OSError:  # a kernel without IPv6
         return []
+
+
+def loopback_ports(variables: Mapping[str, str]) -> tuple[int, ...]:
+    """The ports of this machine's loopback that settings name (a proxy, a package registry), as URLs do."""
+    found = (_LOOPBACK.match(value) for value in variables.values())
+    return tuple(sorted({int(match[1]) for match in found if match and 0 < int(match[1]) < 65536}))
 
 
 def certificates(environ: Mapping[str, str]) -> Path | None:

@@ -17,9 +17,10 @@ from packhorse.base.target import Target
 from packhorse.base.userns import Mode
 from packhorse.errors import RunError
 from packhorse.image.model import Config
-from packhorse.platform import bundle, host, places, ports
+from packhorse.platform import bundle, host, ports
 from packhorse.platform.accounts import Account, account
-from packhorse.sandbox.bubblewrap import Bubblewrap
+from packhorse.platform.locate import fetched
+from packhorse.platform.wiring import Wiring, sandbox
 from packhorse.store.store import Store
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -58,7 +59,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
         )
     for port in request.ports:
         ports.check(port)
-    image = places.fetched(store, request.name, target=Target.host(), say=say, refresh=False)
+    image = fetched(Wiring(store), request.name, target=Target.host(), say=say, refresh=False)
     config = image.config
     with store.scratch() as scratch:
         # Reading /etc/passwd needs the tree, and the tree a map; the ids in the map do not change what is
@@ -71,12 +72,9 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
         with userns.make(idmap) as namespace:
             step = _step(request, config, who, store.root(image, namespace.idmap), scratch)
             step = _networked(step, request, say)
-            sandbox = Bubblewrap(
-                namespace,
-                scratch=_directory(scratch / "sandbox"),
-                terminal=bundle.terminal() if request.terminal else None,
-            )
-            with _input(request), sandbox.open(step) as room, _signals(room):
+            terminal = bundle.terminal() if request.terminal else None
+            runner = sandbox(namespace, _directory(scratch / "sandbox"), terminal=terminal)
+            with _input(request), runner.open(step) as room, _signals(room):
                 if room.tree.stat(step.cwd) is None:
                     raise RunError(
                         f"there is no {step.cwd} in the image to start in", fix="name another with --workdir"

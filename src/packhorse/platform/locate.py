@@ -1,0 +1,58 @@
+"""Images by name: from the store, brought up to date from where they come from. Called by build and run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from packhorse.base.target import Target
+from packhorse.errors import NetworkError, NotFoundError
+from packhorse.image.copy import copy
+from packhorse.image.reference import Reference
+from packhorse.image.view import Image
+from packhorse.platform.wiring import Wiring
+
+LOCAL_REGISTRY = "packhorse.local"
+"""The registry part of names that only ever live in a store, as the default builder's do."""
+
+
+def fetched(
+    wiring: Wiring, name: str, *, target: Target, say: Callable[[str], None], refresh: bool = True
+) -> Image:
+    """The image `name` from the store, brought up to date from its registry, or fetched from there.
+
+    Without `refresh`, what the store has is good enough (and `name` may be an image ID), as for `docker run`.
+    When the registry does not answer and the store has the image, that is used, and said. Raises
+    NotFoundError, NetworkError, FormatError.
+    """
+    local = wiring.store.place(name)
+    try:
+        present: Image | None = local.read()
+    except NotFoundError:
+        present = None
+    if present is not None and not refresh:
+        return present
+    reference = Reference.parse(name)
+    if reference.registry == LOCAL_REGISTRY:
+        if present is None:
+            raise NotFoundError(
+                f"there is no image {name}", fix="packhorse builder default makes the default builder"
+            )
+        return present
+    remote = wiring.registry(reference, target)
+    try:
+        image = remote.read()
+        if present is not None and present.id == image.id:
+            return present
+        say(f"fetching {reference.familiar}")
+        copy(remote, local)
+    except NetworkError as error:
+        if present is None:
+            why = "\n".join(part for part in (error.what, error.why) if part)
+            raise NetworkError(
+                f"{reference.familiar} is not in the store and cannot be fetched", why=why, fix=error.fix
+            ) from error
+        say(
+            f"{reference.familiar}: using the copy in the store, as its registry did not answer: {error.what}"
+        )
+        return present
+    return local.read()

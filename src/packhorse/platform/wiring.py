@@ -1,0 +1,73 @@
+"""The only code that picks adapters: places by how a user spells them, and the sandbox.
+
+One `Wiring` serves one command, so that everything it does with a registry shares connections, tokens and what is
+known of the blobs there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packhorse.base.target import Target
+from packhorse.base.userns import Namespace
+from packhorse.errors import InputError
+from packhorse.image.place import Place
+from packhorse.image.reference import Kind, Location, Reference
+from packhorse.store.store import Store
+
+if TYPE_CHECKING:
+    from packhorse.image.registry.client import Registry
+    from packhorse.sandbox.bubblewrap import Bubblewrap
+
+
+class Wiring:
+    """The adapters of one command over an open store; each is loaded when it is first needed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._registries: dict[str, Registry] = {}
+
+    def place(self, location: Location, *, target: Target | None = None) -> Place:
+        """The place a location names; raises InputError for a kind that cannot be used yet."""
+        if location.kind is Kind.STORE:
+            return self.store.place(location.name)
+        if location.kind is Kind.REGISTRY:
+            return self.registry(location.reference, target or Target.host())
+        if location.kind is Kind.DAEMON:
+            raise InputError(
+                "docker engines are not a place yet",
+                why="images go to one through a file",
+                fix="use docker-archive:FILE, then docker load --input FILE",
+            )
+        from packhorse.image.docker_archive import DockerArchive
+        from packhorse.image.layout import Layout
+        from packhorse.image.oci_archive import OciArchive
+
+        path = Path(location.path)
+        if location.kind is Kind.OCI:
+            return Layout(path, location.name)
+        if location.kind is Kind.OCI_ARCHIVE:
+            return OciArchive(path, location.name)
+        return DockerArchive(path, location.reference if location.name else None)
+
+    def registry(self, reference: Reference, target: Target) -> Place:
+        """A name in a registry."""
+        from packhorse.base.http.pool import connect
+        from packhorse.image.registry.client import Registry
+        from packhorse.image.registry.place import RegistryPlace
+
+        host = reference.registry
+        if host not in self._registries:
+            self._registries[host] = Registry(host, connect())
+        return RegistryPlace(reference, self._registries[host], target=target)
+
+
+def sandbox(
+    namespace: Namespace, scratch: Path, *, loopback: Sequence[int] = (), terminal: Path | None = None
+) -> Bubblewrap:
+    """Where steps run; see `sandbox.bubblewrap` for what is handed to it."""
+    from packhorse.sandbox.bubblewrap import Bubblewrap
+
+    return Bubblewrap(namespace, scratch=scratch, loopback=loopback, terminal=terminal)
