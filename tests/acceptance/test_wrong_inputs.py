@@ -136,8 +136,6 @@ def test_a_build_without_a_network_says_who_could_not_be_reached(
     shutil.copytree(sample, app)
     says = ("npm cannot reach the package registry", "check the network")
     refused(home, "build", "nonet", "--path", app, "--network", "none", status=51, says=says)
-    unshared = Home(Path(shutil.which("unshare") or ""), home.path)
-    refused(unshared, "--net", home.program, "build", "nonet", "--path", app, status=51, says=says)
 
 
 def broken(directory: Path, name: str) -> Path:
