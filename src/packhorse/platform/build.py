@@ -136,7 +136,7 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
 def _inputs(
     request: BuildRequest, builder: Builder, added: buildpacks.Added, root: Path, outside: Mapping[str, str]
 ) -> Inputs:
-    """What the lifecycle is asked; buildpacks inherit the builder image's own paths, as under the reference."""
+    """What the lifecycle is asked; buildpacks inherit the builder image's paths, as under the reference."""
     home = account(root, f"{builder.uid}:{builder.gid}").home
     inherited = {name: value for name, value in builder.env.items() if name in _INHERITED}
     return Inputs(

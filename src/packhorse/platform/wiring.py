@@ -1,7 +1,7 @@
 """The only code that picks adapters: places by how a user spells them, and the sandbox.
 
-One `Wiring` serves one command, so that everything it does with a registry shares connections, tokens and what is
-known of the blobs there.
+One `Wiring` serves one command, so that all it does with a registry shares connections, tokens and what is
+known of the blobs there. Called by the other modules of `platform` and by `cli`.
 """
 
 from __future__ import annotations
