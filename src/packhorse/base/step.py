@@ -80,7 +80,6 @@ class Step:
     `held` steps (`argv` empty) run nothing and are opened for their tree. `executable` is what is executed
     when it is not `argv[0]` (the launcher chooses its process by argv[0]). `hostname` is the name the step
     sees.
-    The values of the variables that `private` names are never printed.
     """
 
     argv: tuple[str, ...]
@@ -97,7 +96,6 @@ class Step:
     scratch: bool = False
     executable: str = ""
     hostname: str = "packhorse"
-    private: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,6 @@ def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutco
             layers=layers.mounts,
             mounts=(*_platform(request.env, scratch), *added.mounts, *outside.mounts),
             network=_network(request.network, observer),
-            private=frozenset(request.env) | host.PROXIES,
         )
         loopback = host.loopback_ports({**outside.variables, **request.env})
         for port in loopback if scene.network is Network.OWN else ():

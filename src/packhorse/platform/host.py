@@ -17,9 +17,6 @@ BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian and its relatives, and so their images, have the bundle of CA certificates."""
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-PROXIES = frozenset(name for upper in _PROXIES for name in (upper, upper.lower()))
-"""The variables that name proxies, whose addresses can have a password."""
-
 _BUNDLE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _BUNDLES = (BUNDLE, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem")
 _RESOLUTION = ("/etc/resolv.conf", "/etc/hosts")

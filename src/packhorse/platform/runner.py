@@ -32,7 +32,6 @@ class Scene:
 
     `app` are the lowers of the application directory, bottom first; `layers` gives the mounts of `/layers` as
     they are when a step is opened; `mounts` are read-only (platform directory, buildpacks, name service).
-    The values of the variables that `private` names are never printed.
     """
 
     root: Path
@@ -43,7 +42,6 @@ class Scene:
     layers: Callable[[], Sequence[Mount]]
     mounts: tuple[Mount, ...]
     network: Network
-    private: frozenset[str] = frozenset()
 
 
 class BuildRunner:
@@ -77,7 +75,6 @@ class BuildRunner:
             uid=scene.uid,
             gid=scene.gid,
             network=scene.network if step.argv else Network.NONE,
-            private=scene.private,
         )
         with self._open(step) as room:
             yield room

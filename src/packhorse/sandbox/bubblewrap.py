@@ -126,17 +126,13 @@ class Bubblewrap:
     def _line(self, step: Step, layout: Layout) -> str:
         """A line for a shell that starts the same step, as long as the build's directories are there.
 
-        It makes its own namespace, and takes the values of private variables from the shell. What it cannot
+        It makes its own namespace. What it cannot
         carry: the system call filter, pasta (the step then has loopback only), and for a user with
         subordinate ids those (files of other ids appear as nobody's).
         """
         words = self._entry.words(step, layout)
         start = [*words, "--userns", USERNS] if words else [str(self._program), "--unshare-user"]
-        options = list(map(shlex.quote, arguments.options(step, layout)))
-        for number, word in enumerate(options[:-2]):
-            if word == "--setenv" and options[number + 1] in step.private:
-                options[number + 2] = f'"${options[number + 1]}"'
-        return " ".join([shlex.join(start), *options, "--", shlex.join(arguments.command(step))])
+        return shlex.join([*start, *arguments.options(step, layout), "--", *arguments.command(step)])
 
     def _layout(self, step: Step, number: int) -> Layout:
         """Makes the step's mount points."""
