@@ -96,7 +96,7 @@ def build(
     )
     started = time.monotonic()
     with opened_store(context) as store:
-        outcome = run_build(request, store, console)
+        outcome = run_build(request, store, console, console.progress)
     _tell(console, request, outcome, time.monotonic() - started)
 
 

@@ -21,7 +21,7 @@ def default(context: Context, update: bool) -> None:
     """Make the default builder of this machine's packages, unless it is there."""
     console = context.console
     with opened_store(context) as store:
-        made = ensure(store, environ=context.environ, progress=console.say, update=update)
+        made = ensure(store, environ=context.environ, progress=console.progress, update=update)
     for change in made.changes:
         console.say(str(change))
     if update and not made.changes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -31,6 +32,7 @@ _UNSAID_LIMIT = 200  # lines of buildpacks' output that --quiet holds back, for 
 
 _PIPE_GONE = 128 + signal.SIGPIPE
 _INDENT = "     "
+_ERASE = "\r\x1b[K"
 
 
 class Level(IntEnum):
@@ -50,7 +52,9 @@ class Console:
         self.level = Level.NORMAL
         self._out: TextIO = sys.stdout
         self._err: TextIO = sys.stderr
-        self._colour = self._err.isatty() and not environ.get("NO_COLOR")
+        self._terminal = self._err.isatty()
+        self._colour = self._terminal and not environ.get("NO_COLOR")
+        self._drawn = False
         self._pending: dict[str, str] = {}
         self._unsaid: deque[str] = deque(maxlen=_UNSAID_LIMIT)
 
@@ -73,7 +77,17 @@ class Console:
         """One line, at normal level."""
         self._flush()
         for line in text.splitlines():
-            self._line(f"{_INDENT}{line}")
+            self._line(f"{_INDENT}{_clean(line, colours=False)}")
+
+    def progress(self, text: str) -> None:
+        """What goes on now: on a terminal a line that the next one replaces, elsewhere lines of their own."""
+        if not self._terminal or self.level is not Level.NORMAL:
+            self.say(text)
+            return
+        width = shutil.get_terminal_size().columns
+        self._err.write(f"{_ERASE}{_INDENT}{_clean(text, colours=False)}"[: width + len(_ERASE) - 1])
+        self._err.flush()
+        self._drawn = True
 
     def detail(self, text: str) -> None:
         """One line, with --verbose only."""
@@ -96,7 +110,8 @@ class Console:
     def result(self, text: str) -> None:
         """What was asked for, on stdout, at every level."""
         self._flush()
-        _write(self._out, text)
+        self._erase()
+        _write(self._out, _clean(text, colours=False))
 
     def table(
         self, heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
@@ -124,6 +139,7 @@ class Console:
         while cause is not None and self.level is Level.VERBOSE:
             lines.append(f"  caused by {type(cause).__name__}: {_clean(str(cause), colours=False)}")
             cause = cause.__cause__
+        self._erase()
         _write(self._err, "\n".join(lines))
 
     def _buildpack_line(self, source: str, line: str) -> None:
@@ -142,7 +158,14 @@ class Console:
 
     def _line(self, text: str) -> None:
         if self.level is not Level.QUIET:
+            self._erase()
             _write(self._err, text)
+
+    def _erase(self) -> None:
+        """Takes the line of progress away."""
+        if self._drawn:
+            self._err.write(_ERASE)
+            self._drawn = False
 
     def _styled(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text

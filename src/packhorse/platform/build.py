@@ -74,15 +74,18 @@ class BuildOutcome:
     copies: tuple[tuple[Location, Receipt], ...]
 
 
-def build(request: BuildRequest, store: Store, observer: Observer) -> BuildOutcome:
+def build(
+    request: BuildRequest, store: Store, observer: Observer, progress: Callable[[str], None]
+) -> BuildOutcome:
     """Builds `request.path` into the store under `request.name`, then writes the copies asked for.
 
+    `progress` is told what goes on while the default builder is made.
     Raises whatever its parts raise (`packhorse.errors`); the image of before stays under the name then.
     """
     path = app.check(request.path)
     store.sweep()
     wiring = Wiring(store)
-    builder = _builder(request, wiring, observer)
+    builder = _builder(request, wiring, observer, progress)
     wanted = names(builder.run_images)
     if not wanted:
         raise InputError(f"{builder.name} names no run image", fix="use another builder")
@@ -161,26 +164,30 @@ def _copies(
     return tuple(copies)
 
 
-def _builder(request: BuildRequest, wiring: Wiring, observer: Observer) -> Builder:
+def _builder(
+    request: BuildRequest, wiring: Wiring, observer: Observer, progress: Callable[[str], None]
+) -> Builder:
     if request.builder:
         image = fetched(wiring, request.builder, target=Target.host(), say=observer.say)
         return Builder.read(request.builder, image)
-    made = default_builder.ensure(wiring.store, environ=request.environ, progress=_announced(observer))
+    made = default_builder.ensure(
+        wiring.store, environ=request.environ, progress=_announced(observer, progress)
+    )
     return Builder.read(made.name, wiring.store.place(made.name).read())
 
 
-def _announced(observer: Observer) -> Callable[[str], None]:
+def _announced(observer: Observer, progress: Callable[[str], None]) -> Callable[[str], None]:
     """Says once that the default builder is made, before its first step."""
     first = True
 
-    def progress(text: str) -> None:
+    def announced(text: str) -> None:
         nonlocal first
         if first:
             observer.say("making the default builder of this machine's packages (once, a minute or two)")
             first = False
-        observer.say(text)
+        progress(text)
 
-    return progress
+    return announced
 
 
 def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[Path, ...]:
