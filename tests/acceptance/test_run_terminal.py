@@ -30,7 +30,10 @@ from packhorse.store.store import Store
 PATIENCE = 20.0
 """Seconds until something that was to be seen counts as missing."""
 
-COMMAND = (sys.executable, "-c", "import sys; from packhorse.cli.main import main; sys.exit(main())", "run")
+COMMAND = (
+    *(sys.executable, "-c", "import sys; from packhorse.cli.main import main; sys.exit(main())"),
+    *("run", "--network", "none"),
+)
 PROMPT = r"\$ "
 FOR_EVER = "while :; do sleep 0.1; done"
 
@@ -56,7 +59,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         tar.add(tree, arcname=".", filter=_of_root)
     env = ("PATH=/bin", "PS1=$ ")
     image = fresh_image(packed.getvalue(), target=Target.host(), env=env, user="1000:1000")
-    environ = {"PACKHORSE_HOME": str(home), "PATH": os.environ["PATH"], "TERM": "xterm"}
+    environ = {**os.environ, "PACKHORSE_HOME": str(home), "TERM": "xterm"}
     with Store.open(Folders.find(environ).store) as store:
         put(image, store.place("tiny"))
     return environ
@@ -162,11 +165,12 @@ def test_a_program_that_handles_ctrl_c_finishes_what_it_does_then(user: Start) -
     assert program.status() == 7
 
 
-def test_the_process_leads_a_session_of_its_own_terminal(user: Start) -> None:
+@pytest.mark.parametrize("whom", ["1000", "7:7"])
+def test_the_process_leads_a_session_of_its_own_terminal(user: Start, whom: str) -> None:
     stat = "read -r _ _ _ _ group session _ front _ </proc/self/stat"
-    script = f"tty; {stat}; echo $$ $group $session $front; echo yes >/dev/tty"
-    program = user("-it", "tiny", "bash", "-c", script)
-    found = program.sees(r"/dev/pts/0\r\n(\d+) (\d+) (\d+) (\d+)\r\nyes")
+    script = f"tty; {stat}; echo $$ $group $session $front; echo yes >/dev/tty; echo too >/dev/stdout"
+    program = user("-it", "-u", whom, "tiny", "bash", "-c", script)
+    found = program.sees(r"/dev/pts/0\r\n(\d+) (\d+) (\d+) (\d+)\r\nyes\r\ntoo")
     assert len(set(found.groups())) == 1
     assert program.status() == 0
 
