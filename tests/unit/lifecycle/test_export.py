@@ -159,3 +159,13 @@ def test_the_execution_environment_is_a_label_from_platform_api_0_15_on(
 def test_project_metadata_is_empty_where_none_is_given(workshop: Workshop) -> None:
     workshop.order((workshop.buildpack("a"),))
     assert workshop.create().image.config.labels["io.buildpacks.project.metadata"] == "{}"
+
+
+def test_labels_of_buildpacks_win_over_those_before_them_and_not_over_the_execution_environment(
+    workshop: Workshop,
+) -> None:
+    names = ("io.buildpacks.project.metadata", "io.buildpacks.base.distro.name", "io.buildpacks.exec-env")
+    text = "".join(f'[[labels]]\nkey = "{name}"\nvalue = "mine"\n' for name in names)
+    workshop.order((workshop.buildpack("a", build=lambda call: call.write("launch.toml", text)),))
+    labels = workshop.create().image.config.labels
+    assert [labels[name] for name in names] == ["mine", "mine", "production"]

@@ -87,6 +87,10 @@ def test_reasons_say_who_was_dropped_and_why() -> None:
     )
 
 
+def test_what_fails_the_group_is_the_only_reason_whatever_could_have_been_dropped() -> None:
+    assert resolve(passed("a?: +x", "b: -y")).reasons == ("b@1 requires y",)
+
+
 def test_a_failure_says_each_reason_once_though_many_trials_gave_it() -> None:
     resolution = resolve(passed("a: -x | -x", "b: | "))
     assert not resolution
