@@ -1,0 +1,62 @@
+"""Staging a buildpack that is written on the SDK."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from packhorse.errors import InputError
+from packhorse.platform.package import needs_staging, stage
+
+REPOSITORY = Path(__file__).parents[3]
+NODEJS = REPOSITORY / "buildpacks" / "nodejs"
+
+
+def files(directory: Path) -> dict[str, tuple[int, bytes]]:
+    found = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): (path.stat().st_mode, path.read_bytes()) for path in found}
+
+
+def test_a_staged_buildpack_runs_with_any_python_and_nothing_installed(tmp_path: Path) -> None:
+    stage(NODEJS, tmp_path / "staged")
+    code = (
+        "import sys; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/lib'];"
+        "import nodejs.buildpack, nodesemver, packhorse.sdk; print(packhorse.sdk.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, str(tmp_path / "staged")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip().startswith(str(tmp_path))
+
+
+def test_the_same_source_is_staged_to_the_same_bytes_and_modes_whatever_the_umask(tmp_path: Path) -> None:
+    stage(NODEJS, tmp_path / "one")
+    before = os.umask(0o077)
+    try:
+        stage(NODEJS, tmp_path / "two")
+    finally:
+        os.umask(before)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert {mode & 0o777 for mode, _ in files(tmp_path / "one").values()} == {0o644, 0o755}
+
+
+def test_a_source_needs_staging_and_a_staged_one_does_not(tmp_path: Path) -> None:
+    stage(NODEJS, tmp_path / "staged")
+    assert needs_staging(NODEJS)
+    assert not needs_staging(tmp_path / "staged")
+    assert not needs_staging(tmp_path)
+
+
+def test_a_dependency_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "requirements.txt").write_text("# none\nno-such-distribution>=1\n")
+    with pytest.raises(InputError, match="no-such-distribution is not installed"):
+        stage(source, tmp_path / "staged")
