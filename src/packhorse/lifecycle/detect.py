@@ -5,11 +5,13 @@ Every bin/detect runs once, a few at a time, each in a room of its own whose wri
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from packhorse.base.step import Step
+from packhorse.base.step import Room, Step
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView, read
 from packhorse.buildpack.api import EXEC_ENV as BUILDPACK_EXEC_ENV
@@ -74,6 +76,7 @@ class _Detection:
         self._descriptors = Descriptors(inputs, tree)
         self._verdicts: dict[Ref, Verdict] = {}
         self._reasons: list[str] = []
+        self._rooms: list[Room] = []
 
     def run(self) -> Detected:
         for group in groups(self._inputs.order, self._descriptors.find):
@@ -104,13 +107,30 @@ class _Detection:
         if not waiting:
             return
         with ThreadPoolExecutor(max_workers=max(1, self._inputs.parallel)) as pool:
-            for verdict in pool.map(self._verdict, enumerate(waiting, len(self._verdicts))):
-                self._verdicts[verdict.descriptor.ref] = verdict
-                if verdict.output.strip():
-                    self._observer.detail(
-                        f"{verdict.descriptor.ref}: {verdict.output.decode(errors='replace').strip()}"
-                    )
-                self._observer.detail(verdict.explain())
+            asked: list[Future[Verdict]] = []
+            try:
+                for numbered in enumerate(waiting, len(self._verdicts)):
+                    asked.append(pool.submit(self._verdict, numbered))
+                for verdict in asked:
+                    self._take(verdict.result())
+            except BaseException:
+                self._end(asked)
+                raise
+
+    def _take(self, verdict: Verdict) -> None:
+        self._verdicts[verdict.descriptor.ref] = verdict
+        if verdict.output.strip():
+            self._observer.detail(
+                f"{verdict.descriptor.ref}: {verdict.output.decode(errors='replace').strip()}"
+            )
+        self._observer.detail(verdict.explain())
+
+    def _end(self, asked: Sequence[Future[Verdict]]) -> None:
+        """Ends every bin/detect that runs: who presses Ctrl-C does not want to wait for one that hangs."""
+        while not all(verdict.cancel() or verdict.done() for verdict in asked):
+            for room in tuple(self._rooms):
+                room.signal(signal.SIGKILL)  # which one that has not begun yet does not notice
+            time.sleep(0.02)
 
     def _verdict(self, numbered: tuple[int, Ref]) -> Verdict:
         number, ref = numbered
@@ -135,12 +155,15 @@ class _Detection:
         output = bytearray()
         with self._runner.open(Step(argv, env, cwd=self._inputs.app, scratch=True)) as room:
             room.tree.write(plan, b"")
+            self._rooms.append(room)
             try:
                 status = room.run(output.extend).status
                 written = read(room.tree, plan) if status == 0 else None
                 return Verdict(descriptor, status, bytes(output), BuildPlan.parse(written or b"", plan))
             except PackhorseError as error:
                 return Verdict(descriptor, -1, bytes(output), why=str(error))
+            finally:
+                self._rooms.remove(room)
 
     def _other_exec_env(self, ref: Ref) -> bool:
         """Whether the buildpack is for other execution environments: passed over, and no failure (P-040)."""
