@@ -22,8 +22,8 @@ from packhorse.errors import PackhorseError
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,32}m")
 _CONTROL = re.compile(
-    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating system commands (titles, links)
-    r"|\x1b\[[0-?]*[ -/]*[@-~]?"  # cursor movement and the like
+    r"(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # operating system commands (titles, links)
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # cursor movement and the like
     r"|\x1b[@-_]?"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
