@@ -11,7 +11,7 @@ from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
 from packhorse.buildpack.descriptor import Descriptor
 from packhorse.buildpack.launch import BuildToml, LaunchToml, Process
 from packhorse.buildpack.planfile import BuildpackPlan
-from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError, TreeError
+from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError
 from packhorse.lifecycle import sbom
 from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack, with_layer
@@ -56,7 +56,8 @@ def build(
             observer.detail(
                 f"{member.ref} finds {_count(restored, inputs.layers_directory(member.ref))} kept layers"
             )
-            progress = _Turn(inputs, analyzed.target, member, base.tree, runner, observer).take(progress)
+            turn = _Turn(inputs, analyzed.target, member, restored, base.tree, runner, observer)
+            progress = turn.take(progress)
     processes, default = _merge(progress.launches, observer)
     built = Built(
         group=detected.group,
@@ -81,6 +82,7 @@ class _Turn:
     inputs: Inputs
     target: Target
     member: Member
+    restored: Restored
     base: TreeView
     runner: Runner
     observer: Observer
@@ -120,7 +122,7 @@ class _Turn:
         found = find_layers(tree, layers)
         for layer in found:
             if not layer.toml.types and is_directory(tree, layer.path):
-                _set_aside(tree, layer.path)
+                self._set_aside(tree, layer.path)
         env = dict(progress.env)
         for layer in found:
             if layer.toml.types.build:
@@ -149,6 +151,18 @@ class _Turn:
             )
         return tuple(entry for entry in plan if entry.name not in mine - unmet)
 
+    def _set_aside(self, tree: TreeEdit, path: str) -> None:
+        """Renames a layer without types to `<layer>.ignore` (B-067).
+
+        A restored one, which nobody may use either, is removed: to rename what an overlay shows of another
+        directory would be to copy it.
+        """
+        if path in self.restored.layers:
+            tree.remove(path)
+        else:
+            tree.remove(f"{path}.ignore")
+            tree.rename(path, f"{path}.ignore")
+
     def _failed(self, result: Result) -> BuildpackFailed:
         how = f"exit status {result.status}"
         if result.status > 128:
@@ -160,18 +174,6 @@ class _Turn:
 
 def _count(restored: Restored, layers: str) -> int:
     return sum(path.startswith(f"{layers}/") for path in restored.layers)
-
-
-def _set_aside(tree: TreeEdit, path: str) -> None:
-    """Renames a layer without types to `<layer>.ignore` (B-067).
-
-    A restored layer is a lower of an overlay, which cannot be renamed; nobody may use it, so it is removed.
-    """
-    try:
-        tree.remove(f"{path}.ignore")
-        tree.rename(path, f"{path}.ignore")
-    except TreeError:
-        tree.remove(path)
 
 
 def _merge(launches: Sequence[LaunchToml], observer: Observer) -> tuple[tuple[Process, ...], str]:

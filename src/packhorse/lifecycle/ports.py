@@ -57,14 +57,6 @@ class LayerCache(Protocol):
         ...
 
 
-class Clock(Protocol):
-    """Time for people to read (durations); no digest ever depends on it."""
-
-    def now(self) -> float:
-        """Seconds since some fixed moment, never going back."""
-        ...
-
-
 class Observer(Protocol):
     """Is told what happens, for people; nothing it does changes a result."""
 
