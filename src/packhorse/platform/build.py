@@ -205,7 +205,9 @@ def _platform(env: Mapping[str, str], scratch: Path) -> tuple[Bind, ...]:
     """The platform directory: user variables as files (P-163)."""
     directory = _made(scratch / "platform")
     for name, value in env.items():
-        (_made(directory / "env") / name).write_bytes(value.encode(errors="surrogateescape"))
+        file = _made(directory / "env") / name
+        file.write_bytes(value.encode(errors="surrogateescape"))
+        file.chmod(0o644)  # buildpacks read it as somebody else, whatever the umask
     return (Bind(directory, "/platform"),)
 
 

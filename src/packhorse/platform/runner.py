@@ -18,6 +18,7 @@ from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind, Mount, Network, Overlay, Room, Root, Step
 from packhorse.base.tree import Kind
 from packhorse.base.userns import IdMap
+from packhorse.store.record import make_directory
 
 APP = "/workspace"
 LAYERS = "/layers"
@@ -106,7 +107,9 @@ class BuildRunner:
 
     def _directory(self, path: Path, *, mode: int = 0o755) -> Path:
         """A new directory of the CNB user's, whatever the umask; those above it are only passed through."""
-        path.mkdir(parents=True)
+        for above in (path.parent.parent, path.parent):
+            make_directory(above)
+        path.mkdir()
         os.chown(path, *self._owner)
         path.chmod(mode)
         return path
