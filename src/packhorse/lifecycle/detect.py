@@ -109,8 +109,8 @@ class _Detection:
         with ThreadPoolExecutor(max_workers=max(1, self._inputs.parallel)) as pool:
             asked: list[Future[Verdict]] = []
             try:
-                for numbered in enumerate(waiting, len(self._verdicts)):
-                    asked.append(pool.submit(self._verdict, numbered))
+                numbered = enumerate(waiting, len(self._verdicts))
+                asked.extend(pool.submit(self._verdict, one) for one in numbered)
                 for verdict in asked:
                     self._take(verdict.result())
             except BaseException:
