@@ -1,0 +1,156 @@
+"""However a build ends early, it ends soon, leaves nothing behind, and the next one makes the same image."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fakes.installation import Home
+from fakes.shell_buildpack import SERVER, shell_buildpack
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
+
+WAITS = "echo waiting; sleep 1000 & wait"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    return source(tmp_path / "app")
+
+
+@pytest.fixture(scope="module")
+def own_home(new_home: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home that no other test works in at the same time; the builder is unpacked, `first` was built."""
+    home, folder = new_home(), tmp_path_factory.mktemp("first")
+    buildpack = shell_buildpack(folder / "buildpack", build=SERVER)
+    home.ok("build", "first", "--path", source(folder / "app"), "--buildpack", buildpack)
+    return home
+
+
+def source(path: Path) -> Path:
+    path.mkdir()
+    (path / "README").write_text("hello\n")
+    return path
+
+
+@contextmanager
+def started(home: Home, app: Path, buildpack: Path, *, until: str) -> Iterator[subprocess.Popen[str]]:
+    """A build that has said `until`."""
+    process = home.start("build", "app", "--path", app, "--buildpack", buildpack, "--verbose")
+    assert process.stderr is not None
+    try:
+        assert any(until in line for line in process.stderr), f"it never said {until}"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def living(session: int) -> list[str]:
+    """The processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        state, _, _, of = rest.split()[:4]
+        if int(of) == session and state != "Z":
+            found.append(name)
+    return found
+
+
+def assert_nothing_is_left(home: Home, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 10
+    while living(process.pid) and time.monotonic() < end:
+        time.sleep(0.02)  # what ends with its parent ends just after it
+    assert living(process.pid) == []
+    assert str(home.path) not in Path("/proc/self/mountinfo").read_text()
+    assert list((home.path / "store" / "scratch").iterdir()) == []
+    assert list((home.path / "store" / "leases").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group", "status"),
+    [(signal.SIGINT, True, 130), (signal.SIGINT, False, 130), (signal.SIGTERM, False, 143)],
+)
+@pytest.mark.parametrize("phase", ["detect", "build", "export"])
+def test_a_signal_ends_a_build_in_any_phase(
+    phase: str, number: int, whole_group: bool, status: int, own_home: Home, app: Path, tmp_path: Path
+) -> None:
+    detect = WAITS if phase == "detect" else ""
+    build = {"build": WAITS, "export": f"{SERVER}\nhead -c 300M /dev/zero > $CNB_LAYERS_DIR/tools/zeros"}
+    buildpack = shell_buildpack(tmp_path / "buildpack", detect=detect, build=build.get(phase, SERVER))
+    until = {"detect": "===> detect", "build": "waiting", "export": "===> export"}[phase]
+    with started(own_home, app, buildpack, until=until) as process:
+        if phase == "detect":
+            time.sleep(0.1)
+        (os.killpg if whole_group else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=15)
+    assert process.returncode == status, said
+    assert "Traceback" not in said
+    assert ("error: interrupted" if number == signal.SIGINT else "error: ended by SIGTERM") in said
+    assert_nothing_is_left(own_home, process)
+    assert "app " not in own_home.ok("images")
+
+
+def test_a_second_signal_does_not_break_off_the_cleaning(own_home: Home, app: Path, tmp_path: Path) -> None:
+    many = 'mkdir "$CNB_LAYERS_DIR/many"; cd "$CNB_LAYERS_DIR/many"; touch {1..20000}; ' + WAITS
+    buildpack = shell_buildpack(tmp_path / "buildpack", build=many)
+    with started(own_home, app, buildpack, until="waiting") as process:
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert "error: interrupted" in said
+    assert_nothing_is_left(own_home, process)
+
+
+def test_a_killed_build_leaves_no_process_and_the_next_one_sweeps_up(
+    own_home: Home, app: Path, tmp_path: Path
+) -> None:
+    waits = shell_buildpack(tmp_path / "waits", build=WAITS)
+    with started(own_home, app, waits, until="waiting") as process:
+        process.kill()
+        process.communicate(timeout=15)
+    works = shell_buildpack(tmp_path / "works", build=SERVER)
+    expected = own_home.image_id("first")
+    assert own_home.ok("build", "--quiet", "app", "--path", app, "--buildpack", works) == expected
+    assert_nothing_is_left(own_home, process)
+
+
+def test_a_reader_that_goes_ends_the_build(own_home: Home, app: Path, tmp_path: Path) -> None:
+    noisy = shell_buildpack(tmp_path / "noisy", build=f"for i in {{1..100000}}; do echo $i; done; {WAITS}")
+    with started(own_home, app, noisy, until="] 1") as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(15) == 141
+    assert_nothing_is_left(own_home, process)
+
+
+def test_closed_streams_are_no_trouble(home: Home) -> None:
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" images {closed}', home.program],
+            env=home.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), closed
+    full = subprocess.run(
+        ["sh", "-c", 'exec "$0" images > /dev/full', home.program],
+        env=home.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (full.returncode, "the output cannot be written" in full.stderr) == (1, True)
