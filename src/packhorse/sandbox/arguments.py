@@ -24,9 +24,6 @@ _CAPABILITIES = (
 )
 """What docker lets a container's root have, over what belongs to its namespace."""
 
-FIXED = ("/proc", "/dev")
-"""Mount points that every step has."""
-
 
 @dataclass(frozen=True, slots=True)
 class Layout:

@@ -139,12 +139,13 @@ class Bubblewrap:
         if step.root is None:
             raise SandboxError("a step in a sandbox needs a root file system")
         with Rooted.local(step.root.tree) as root:
-            places = {mount.target: skeleton.place(root, mount.target) for mount in step.mounts}
+            targets = (*skeleton.FIXED, *(mount.target for mount in step.mounts))
+            places = {target: skeleton.place(root, target) for target in targets}
         files = {places[m.target] for m in step.mounts if isinstance(m, Bind) and not m.source.is_dir()}
         directory = self._scratch / f"mount-points-{number}"
         skeleton.build(
             directory,
-            directories={*arguments.FIXED, *places.values()} - files,
+            directories=set(places.values()) - files,
             files=files,
             owner=(self._namespace.idmap.uids[0].outside, self._namespace.idmap.gids[0].outside),
         )

@@ -16,14 +16,32 @@ from packhorse.base.rooted import Rooted
 from packhorse.base.tree import Kind
 from packhorse.errors import SandboxError, TreeError
 
+FIXED = ("/proc", "/dev")
+"""Mount points that every step has, made by bubblewrap."""
+
+_SHARED_MEMORY = "/dev/shm"
 _MOST_LINKS = 40
 
 
 def place(root: Rooted, target: str) -> str:
     """Where `target` is in the tree `root` with all links resolved; what is missing is taken as written.
 
-    A mount on a link (`/etc/resolv.conf` often is one) would go to where the link leads outside.
+    A mount on a link (`/etc/resolv.conf` often is one) would go to where the link leads outside. Nothing is
+    mounted below the kernel's own directories: while bubblewrap makes mount points, `/proc/1/root` is the
+    machine's root (*tried*), so that an image could have files and directories made there. SandboxError.
     """
+    found = _resolved(root, target)
+    if target in FIXED:
+        if found != target:
+            raise SandboxError(f"the image cannot be run: its {target} is a link", why=f"it leads to {found}")
+    elif found.startswith(tuple(f"{fixed}/" for fixed in FIXED)) and found != _SHARED_MEMORY:
+        raise SandboxError(
+            f"nothing can be mounted at {target}", why=f"it is {found} in the image, which is the kernel's"
+        )
+    return found
+
+
+def _resolved(root: Rooted, target: str) -> str:
     done, rest, links = "/", target.split("/"), 0
     while rest:
         name = rest.pop(0)

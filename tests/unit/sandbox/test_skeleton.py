@@ -51,6 +51,22 @@ def test_links_in_a_circle_are_an_error(tree: Rooted, root: Path) -> None:
         skeleton.place(tree, "/a/x")
 
 
+@pytest.mark.parametrize("link", ["/proc/1/root/oldroot/home", "dev/fd/3", "/etc/../proc/self/cwd"])
+def test_no_mount_goes_below_the_kernels_directories(tree: Rooted, root: Path, link: str) -> None:
+    (root / "app").symlink_to(link)
+    with pytest.raises(SandboxError, match="nothing can be mounted at /app/x"):
+        skeleton.place(tree, "/app/x")
+    assert skeleton.place(tree, "/dev/shm") == "/dev/shm"
+
+
+@pytest.mark.parametrize("name", skeleton.FIXED)
+def test_the_kernels_directories_are_where_they_belong(tree: Rooted, root: Path, name: str) -> None:
+    assert skeleton.place(tree, name) == name
+    (root / name.lstrip("/")).symlink_to("/oldroot/home")
+    with pytest.raises(SandboxError, match=f"its {name} is a link"):
+        skeleton.place(tree, name)
+
+
 def test_mount_points_are_empty_and_open_to_all_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
