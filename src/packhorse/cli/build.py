@@ -57,6 +57,12 @@ from packhorse.platform.build import build as run_build
 )
 @click.option("--clear-cache", is_flag=True, help="Keep no layer of earlier builds.")
 @click.option(
+    "--report-output-dir",
+    "report",
+    type=click.Path(path_type=Path),
+    help="Where to write the specification's report.toml.",
+)
+@click.option(
     "--network", type=click.Choice(["none", "host"]), help="The network buildpacks have.  [own if possible]"
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print the image ID alone.")
@@ -74,6 +80,7 @@ def build(
     outputs: tuple[str, ...],
     default_process: str,
     clear_cache: bool,
+    report: Path | None,
     network: str | None,
     quiet: bool,
     verbose: bool,
@@ -91,6 +98,7 @@ def build(
         outputs=tuple(_output(text, name) for text in outputs),
         default_process=default_process,
         clear_cache=clear_cache,
+        report=report,
         network=Network(network) if network else None,
         environ=context.environ,
     )

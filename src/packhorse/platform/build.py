@@ -20,6 +20,7 @@ from packhorse.image.place import Place, Receipt
 from packhorse.image.reference import Location, Reference
 from packhorse.lifecycle.api import PlatformApi
 from packhorse.lifecycle.create import create
+from packhorse.lifecycle.files import report_toml
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported
@@ -50,7 +51,8 @@ class BuildRequest:
     """What a user asked for. `env` reaches buildpacks as `<platform>/env`; `buildpacks` replace the builder's
     order.
 
-    `network` is None for the best there is; `environ` the user's own environment (proxies, certificates).
+    `report` is the directory for report.toml; `network` is None for the best there is; `environ` the user's
+    own environment (proxies, certificates).
     """
 
     name: Reference
@@ -61,6 +63,7 @@ class BuildRequest:
     outputs: tuple[Location, ...] = ()
     default_process: str = ""
     clear_cache: bool = False
+    report: Path | None = None
     network: Network | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -132,7 +135,10 @@ def build(
             store.leave(scratch)
             raise failure.repeatable(error, scratch) from error
         counters = layers.counters
-    return BuildOutcome(exported, counters, _copies(request, wiring, target, observer))
+    copies = _copies(request, wiring, target, observer)
+    if request.report is not None:
+        _report(request.report, request.name, exported)
+    return BuildOutcome(exported, counters, copies)
 
 
 def _inputs(
@@ -152,6 +158,15 @@ def _inputs(
         default_process=request.default_process,
         skip_restore=request.clear_cache,
     )
+
+
+def _report(directory: Path, name: Reference, exported: Exported) -> None:
+    """Writes report.toml (P-107): what the image in the store is identified by."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "report.toml").write_bytes(report_toml((str(name),), Receipt(exported.image.id)))
+    except OSError as error:
+        raise InputError(f"no report can be written to {directory}", why=error.strerror or "") from error
 
 
 def _copies(
