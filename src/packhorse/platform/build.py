@@ -112,11 +112,7 @@ def build(
             mounts=(*_platform(request.env, scratch), *added.mounts, *outside.mounts),
             network=_network(request.network, observer),
         )
-        loopback = host.loopback_ports({**outside.variables, **request.env})
-        for port in loopback if scene.network is Network.OWN else ():
-            observer.detail(
-                f"buildpacks reach port {port} of this machine's loopback, which their settings name"
-            )
+        loopback = _loopback(scene.network, {**outside.variables, **request.env}, observer)
         steps = sandbox(namespace, _made(scratch / "sandbox"), loopback=loopback)
         try:
             exported = create(
@@ -231,6 +227,14 @@ def _network(asked: Network | None, observer: Observer) -> Network:
     if reason:
         observer.detail(f"builds use this machine's network: {reason}")
     return network
+
+
+def _loopback(network: Network, settings: Mapping[str, str], observer: Observer) -> tuple[int, ...]:
+    """The ports of this machine's loopback that buildpacks with a network of their own reach all the same."""
+    ports = host.loopback_ports(settings) if network is Network.OWN else ()
+    for port in ports:
+        observer.detail(f"buildpacks reach port {port} of this machine, which their settings name")
+    return ports
 
 
 def _made(path: Path) -> Path:
