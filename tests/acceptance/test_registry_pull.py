@@ -5,18 +5,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zstandard
 
+from fakes.docker_registry import serve
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
 from packhorse.base.http.message import BrokenConnection, Request, Response, Transport
@@ -33,42 +31,6 @@ from packhorse.image.view import Image, Layer
 
 TARS = [hashlib.shake_256(bytes([i])).digest(5_000_000) + bytes(1_000_000) for i in range(2)]
 HTPASSWD = "me:$2b$05$bZFwjuul5no64QZhXNwauO2sNZSxSDFY/vne/.rCTkYyavDA5yhT.\n"  # the password is "pw"
-
-
-@contextmanager
-def serve(
-    folder: Path, *, http: dict[str, object] | None = None, auth: dict[str, object] | None = None
-) -> Iterator[str]:
-    """Runs a registry on a free port; gives its host and port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    config = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-        "http": {"addr": f"127.0.0.1:{port}", "secret": "for this test", **(http or {})},
-        **({"auth": auth} if auth else {}),
-    }
-    path = folder / "config.yml"
-    path.write_text(json.dumps(config))  # YAML takes JSON
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", str(path)], stdout=log, stderr=log)
-        try:
-            wait_for(port, process)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except ConnectionRefusedError:
-            time.sleep(0.01)
-    raise AssertionError("the registry did not start")
 
 
 @pytest.fixture(scope="module")

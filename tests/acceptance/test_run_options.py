@@ -1,0 +1,175 @@
+"""`packhorse run` as `docker run`: variables, directories, input, users, ports, statuses and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from fakes.installation import Home
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
+
+
+def shell(home: Home, script: str, *options: str | Path, **more: object) -> subprocess.CompletedProcess[str]:
+    """Runs a shell script in the sample's image."""
+    return home.run("run", "--entrypoint", "sh", *options, "sample", "-c", script, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def image(sample_id: str) -> str:
+    return sample_id
+
+
+def test_variables_come_from_options_files_and_the_caller(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "variables").write_bytes(b"# no\r\nFILE=1 2\r\nTAKEN\r\nBOTH=file\n")
+    options = ("-e", "GIVEN=a=b", "-e", "ABSENT", "-e", "BOTH=option", "--env-file", tmp_path / "variables")
+    done = shell(home, "env", *options, env={"TAKEN": "mine", "LEFT": "out"})
+    found = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    assert (found["FILE"], found["TAKEN"], found["GIVEN"], found["BOTH"]) == ("1 2", "mine", "a=b", "option")
+    assert not {"ABSENT", "LEFT"} & set(found)
+
+
+def test_directories_are_seen_read_only_or_writable(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "file").write_text("hello")
+    done = shell(home, "cat /data/file; echo x > /data/new", "-v", f"{folder}:/data:ro")
+    assert (done.returncode, done.stdout) == (2, "hello"), done.stderr
+    assert "Read-only file system" in done.stderr
+    assert shell(home, "echo x > /data/new", "-v", "./folder:/data", cwd=tmp_path).returncode == 0
+    assert (folder / "new").read_text() == "x\n"
+
+
+def test_the_image_is_writable_and_forgets(home: Home) -> None:
+    assert shell(home, "echo x > new; cat new").stdout == "x\n"
+    assert shell(home, "echo x > /etc/new && cat /etc/new", "-u", "root").stdout == "x\n"
+    assert shell(home, "ls new /etc/new").returncode == 2
+
+
+def test_input_is_handed_over_when_asked_for(home: Home) -> None:
+    assert shell(home, "cat", input="hello").stdout == ""
+    assert shell(home, "cat", "-i", input="hello").stdout == "hello"
+
+
+def test_users_and_directories_are_chosen(home: Home) -> None:
+    assert shell(home, "id -u; id -g; pwd").stdout.split() == ["1000", "1000", "/workspace"]
+    assert shell(home, "id -u; id -un; pwd", "-u", "root", "-w", "/tmp").stdout.split() == [
+        "0",
+        "root",
+        "/tmp",
+    ]
+    assert shell(home, "id -u; id -g", "-u", "1234:5").stdout.split() == ["1234", "5"]
+    nobody = shell(home, "id", "-u", "nosuch")
+    assert (nobody.returncode, "the image has no user 'nosuch'" in nobody.stderr) == (125, True)
+    nowhere = shell(home, "pwd", "-w", "/nosuch")
+    assert (nowhere.returncode, "there is no /nosuch in the image" in nowhere.stderr) == (125, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--entrypoint", "sh", "sample", "-c", "exit 42"], 42),
+        (["--entrypoint", "sh", "sample", "-c", "kill -9 $$"], 137),
+        (["--entrypoint", "sh", "sample", "-c", "kill -TERM $$"], 143),
+        (["--entrypoint", "nosuch", "sample"], 127),
+        (["--entrypoint", "/etc/passwd", "sample"], 126),
+        (["--entrypoint", "/etc", "sample"], 126),
+        (["localhost:1/nosuch"], 125),
+        (["--rm", "--entrypoint", "true", "sample", "--rm"], 0),
+        (["--entrypoint", "web", "sample", "--version"], None),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_the_status_is_dockers(arguments: list[str], status: int | None, home: Home) -> None:
+    if status is None:
+        process = home.start("run", *arguments)
+        assert process.stdout is not None and "listening" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(20) == 0
+        return
+    done = home.run("run", *arguments)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_words_behind_the_name_belong_to_the_image(home: Home) -> None:
+    done = shell(home, 'echo "$0" "$@"', "-e", "A=1")
+    assert done.stdout == "sh\n"
+    words = ("zero", "--network", "-e", "x=1", "--", "-p")
+    done = home.run("run", "--entrypoint", "sh", "sample", "-c", 'echo "$0" "$@"', *words)
+    assert done.stdout.split() == list(words)
+    identifier = home.image_id("sample").removeprefix("sha256:")[:8]
+    assert home.ok("run", "--entrypoint", "echo", identifier, "found") == "found"
+
+
+def answer(port: int, host: str = "127.0.0.1") -> bytes:
+    for _ in range(200):
+        try:
+            with urllib.request.urlopen(f"http://{host}:{port}/", timeout=5) as response:
+                return bytes(response.read())
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError(f"nobody answers at {host}:{port}")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return int(one.getsockname()[1])
+
+
+def test_two_images_run_side_by_side_with_ports_of_their_own(home: Home) -> None:
+    first, second = free_port(), free_port()
+    processes = [
+        home.start("run", "-p", f"{first}:8080", "sample"),
+        home.start("run", "sample", "-p", f"127.0.0.1:{second}:8080"),
+    ]
+    try:
+        assert b"packhorse" in answer(first) and b"packhorse" in answer(second)
+        taken = home.run("run", "sample", "-p", f"{first}:8080")
+        assert taken.returncode == 125
+        assert f"port {first} of this machine cannot be used" in taken.stderr
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+    assert [process.wait(20) for process in processes] == [0, 0]
+
+
+def test_the_network_of_the_machine_serves_where_it_is_asked_for(home: Home) -> None:
+    port = free_port()
+    process = home.start("run", "--network", "host", "-e", f"PORT={port}", "sample")
+    try:
+        assert b"packhorse" in answer(port)
+    finally:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    moved = home.run("run", "--network", "host", "-p", f"{port}:8080", "sample")
+    assert (moved.returncode, "ports cannot be moved" in moved.stderr) == (125, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_signals_reach_the_image(number: int, home: Home) -> None:
+    script = f"trap 'echo got it; exit 7' {number}; echo ready; while :; do sleep 0.1; done"
+    process = home.start("run", "--entrypoint", "sh", "sample", "-c", script)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=20)
+    assert (out, process.returncode) == ("got it\n", 7)
+
+
+def test_who_does_not_listen_to_the_third_interrupt_is_killed(home: Home) -> None:
+    script = "trap '' INT; echo ready; while :; do sleep 0.1; done"
+    process = home.start("run", "--entrypoint", "sh", "sample", "-c", script)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    assert process.wait(20) == 137

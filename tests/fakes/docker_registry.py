@@ -1,0 +1,47 @@
+"""The distribution project's own registry, on a free port, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def serve(
+    folder: Path, *, http: dict[str, object] | None = None, auth: dict[str, object] | None = None
+) -> Iterator[str]:
+    """Runs a registry on a free port; gives its host and port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = {
+        "version": 0.1,
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": "for this test", **(http or {})},
+        **({"auth": auth} if auth else {}),
+    }
+    path = folder / "config.yml"
+    path.write_text(json.dumps(config))  # YAML takes JSON
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(path)], stdout=log, stderr=log)
+        try:
+            wait_for(port, process)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+    raise AssertionError("the registry did not start")
