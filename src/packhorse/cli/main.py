@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform as machine
 import signal
 import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -168,6 +166,9 @@ class _Ending:
 
 def _report(console: Console, error: Exception) -> None:
     """A defect: where it happened (functions and lines, no values, so no secret), and what to do."""
+    import platform as machine  # what only a defect needs, nobody else waits for
+    import traceback
+
     frames = traceback.extract_tb(error.__traceback__)
     where = [
         f"packhorse/{frame.filename.rpartition('/packhorse/')[2]}:{frame.lineno} {frame.name}"

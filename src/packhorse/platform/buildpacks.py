@@ -13,7 +13,6 @@ from pathlib import Path
 from packhorse.base.step import Bind
 from packhorse.buildpack.descriptor import Descriptor, Group, Ref
 from packhorse.errors import InputError, NotFoundError
-from packhorse.platform import package
 from packhorse.platform.builder import Builder
 
 _PROGRAMS = ("bin/detect", "bin/build")
@@ -41,6 +40,8 @@ def added(names: Sequence[str], builder: Builder, scratch: Path) -> Added:
             group.append(_of_builder(name, builder))
             continue
         descriptor = _descriptor(path, name)
+        from packhorse.platform import package  # only who names a directory pays for it
+
         if package.needs_staging(path):
             staged = scratch / f"buildpack-{number}"
             package.stage(path, staged)

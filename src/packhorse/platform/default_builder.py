@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from packhorse.base import gojson, gotoml
 from packhorse.base.target import Target
@@ -29,11 +29,13 @@ from packhorse.layers.tree import TarEntry
 from packhorse.lifecycle.api import SUPPORTED as PLATFORM_APIS
 from packhorse.platform import builder as labels
 from packhorse.platform import bundle, compose
-from packhorse.platform.distro import RootRecord, make_root
 from packhorse.platform.distro_packages import PackageChange, RootKind, changed_packages
 from packhorse.platform.distro_sources import Suite, host_sources, host_suite
 from packhorse.store.store import Store
 from packhorse.version import __version__
+
+if TYPE_CHECKING:
+    from packhorse.platform.distro import RootRecord
 
 UID = GID = 1000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -113,6 +115,8 @@ def _make_bases(
     store: Store, names: DefaultBuilder, environ: Mapping[str, str], progress: Progress
 ) -> Packages:
     """Both roots side by side, each as an image of one layer."""
+    from packhorse.platform.distro import make_root  # the builder is there nearly always
+
     arch, sources, cancelled = Target.host().arch, host_sources(names.suite), Event()
     with tempfile.TemporaryDirectory(prefix="builder-", dir=store.path.parent) as scratch_directory:
 
