@@ -138,6 +138,10 @@ def _print(chunk: bytes) -> None:
             chunk = chunk[os.write(_STDOUT, chunk) :]
         except BlockingIOError:  # another program has left the user's terminal so
             _poll({_STDOUT: select.POLLOUT})
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return  # the user's terminal is gone, of which SIGHUP tells the step: it may go on unseen
 
 
 @contextmanager
