@@ -120,6 +120,10 @@ def _make_bases(
     arch, sources, cancelled = Target.host().arch, host_sources(names.suite), Event()
     with tempfile.TemporaryDirectory(prefix="builder-", dir=store.path.parent) as scratch_directory:
 
+        def tell(step: str) -> None:
+            if not cancelled.is_set():  # how it comes to its end is nobody's concern
+                progress(step)
+
         def make(kind: RootKind) -> tuple[RootRecord, Image]:
             tar = Path(scratch_directory) / f"{kind}.tar"
             record = make_root(
@@ -129,7 +133,7 @@ def _make_bases(
                 target=tar,
                 sources=sources,
                 env=environ,
-                progress=progress,
+                progress=tell,
                 cancelled=cancelled,
             )
             layer = (compose.file_layer(tar), f"packages of {names.suite.id} {names.suite.version}")
