@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -118,14 +117,14 @@ def _make_bases(
     from packhorse.platform.distro import make_root  # the builder is there nearly always
 
     arch, sources, cancelled = Target.host().arch, host_sources(names.suite), Event()
-    with tempfile.TemporaryDirectory(prefix="builder-", dir=store.path.parent) as scratch_directory:
+    with store.scratch() as scratch:
 
         def tell(step: str) -> None:
             if not cancelled.is_set():  # how it comes to its end is nobody's concern
                 progress(step)
 
         def make(kind: RootKind) -> tuple[RootRecord, Image]:
-            tar = Path(scratch_directory) / f"{kind}.tar"
+            tar = scratch / f"{kind}.tar"
             record = make_root(
                 kind,
                 suite=names.suite,
