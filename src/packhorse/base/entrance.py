@@ -228,7 +228,7 @@ def _enter(options: _Options, argv: list[str]) -> None:
     syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
     os.close(namespace)
     uid, gid = options.uids[0][0], options.gids[0][0]
-    if uid == 0:
+    if uid == 0 and sum(count for _, _, count in options.gids) > 1:
         # The namespace's root. With a single id there is nobody else to become, and setgroups(2) is denied.
         os.setgroups([])
     os.setresgid(gid, gid, gid)

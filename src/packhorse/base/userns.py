@@ -65,9 +65,9 @@ class IdMap:
         text = repr((self.uids, self.gids)).encode()
         return f"{self.mode.value}-{hashlib.sha256(text).hexdigest()[:12]}"
 
-    def has(self, uid: int) -> bool:
-        """Whether the user id `uid` exists inside."""
-        return any(extent.inside <= uid < extent.inside + extent.count for extent in self.uids)
+    def has(self, uid: int, gid: int) -> bool:
+        """Whether these ids exist inside."""
+        return _look_up(self.uids, uid) is not None and _look_up(self.gids, gid) is not None
 
     def outside(self, uid: int, gid: int) -> tuple[int, int]:
         """What two ids of the inside are on this machine; HostError when the namespace has them not."""

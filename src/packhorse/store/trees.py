@@ -71,8 +71,9 @@ class Trees:
 
     def _make_layer(self, diff_id: Digest, new: Path, namespace: Namespace) -> dict[str, Any]:
         """Links the layer from a kept tree of the same ids if there is one, else unpacks its tar."""
-        kept = self._kept.find_any(diff_id)
-        if kept is not None and kept.owner == namespace.idmap.outside(kept.inside.uid, kept.inside.gid):
+        kept, idmap = self._kept.find_any(diff_id), namespace.idmap
+        inside = kept.inside if kept is not None and idmap.has(kept.inside.uid, kept.inside.gid) else None
+        if kept is not None and inside and kept.owner == idmap.outside(inside.uid, inside.gid):
             nothing: dict[str, Any] = {key: [] for key in _HIDING}
             order = [{"name": kept.directory.name, **nothing}]
             self._merge(kept.directory.parent, order, new, namespace)
