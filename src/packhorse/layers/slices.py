@@ -44,7 +44,7 @@ class _Directory:
         self._nodes: dict[str, Node] = {"": root}
         self._children: dict[str, list[str]] = {"": []}
         self._taken: set[str] = set()
-        for path, node in _walk(view, directory, ""):
+        for path, node in _walk(view, directory):
             self._nodes[path] = node
             self._children[posixpath.dirname(path)].append(path)
             if node.kind is Kind.DIRECTORY:
@@ -80,12 +80,16 @@ class _Directory:
         return Slice(tuple((path, self._nodes[path]) for path in sorted(paths, key=os.fsencode)))
 
 
-def _walk(view: TreeView, directory: str, prefix: str) -> Iterator[Found]:
-    for node in view.list(f"{directory}/{prefix}" if prefix else directory):
-        path = f"{prefix}/{node.name}" if prefix else node.name
-        yield path, node
-        if node.kind is Kind.DIRECTORY:
-            yield from _walk(view, directory, path)
+def _walk(view: TreeView, directory: str) -> Iterator[Found]:
+    """Everything below `directory`, at any depth; a directory before what is in it."""
+    waiting = [""]
+    while waiting:
+        above = waiting.pop()
+        for node in view.list(f"{directory}/{above}" if above else directory):
+            path = f"{above}/{node.name}" if above else node.name
+            yield path, node
+            if node.kind is Kind.DIRECTORY:
+                waiting.append(path)
 
 
 def _parents(path: str) -> Iterator[str]:
