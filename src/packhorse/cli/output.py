@@ -124,7 +124,7 @@ class Console:
         """Lines without indentation, at normal level."""
         self._flush()
         for line in lines:
-            self._line(line)
+            self._line(_clean(line, colours=False))
 
     def error(self, error: PackhorseError) -> None:
         """What happened, why, and what to do; with --verbose also the errors behind it.

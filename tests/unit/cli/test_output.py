@@ -34,6 +34,7 @@ def test_no_control_sequence_gets_through(capsys: pytest.CaptureFixture[str], ho
     console = Console({})
     console.output("bp", b"before" + hostile + b"after\n")
     console.say("before" + hostile.decode() + "after")
+    console.notes(["before" + hostile.decode() + "after"])
     console.result("before" + hostile.decode() + "after")
     console.error(PackhorseError("before" + hostile.decode() + "after"))
     out, err = capsys.readouterr()
