@@ -101,6 +101,9 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
     kind = entry.text("type", required=True)
     if kind and not _PROCESS_TYPE.fullmatch(kind):
         entry.issue(f"process type {kind!r} may have letters, digits, '.', '_' and '-' only", "type")  # B-135
+    if kind in (".", ".."):
+        # The clause allows them; a process type is the name of a link in the image.
+        entry.issue(f"process type {kind!r} cannot be the name of a file", "type")
     if entry.has("direct"):
         entry.issue(
             "direct is no key of a process from Buildpack API 0.9 on: every process is direct", "direct"

@@ -65,6 +65,12 @@ def test_execution_environments_of_processes_came_with_api_0_12() -> None:
     assert parse(WHOLE, minor=12).processes[0].exec_env == ("test",)
 
 
+@pytest.mark.parametrize("kind", [".", ".."])
+def test_a_process_type_can_be_the_name_of_a_link(kind: str) -> None:
+    text = f'[[processes]]\ntype = "{kind}"\ncommand = ["x"]\n'
+    assert issues(text) == [f"launch.toml:2: process type {kind!r} cannot be the name of a file"]
+
+
 def test_every_issue_is_told_at_once_with_its_line() -> None:
     text = """\
 [[labels]]
