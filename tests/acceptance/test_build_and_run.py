@@ -66,6 +66,7 @@ def test_ordinary_users_build_the_same_image_and_run_it(
     home = new_home(user)
     assert home.ok("build", "--quiet", "sample", "--path", sample) == sample_id
     talk_to(home, "sample")
+    assert home.ok("run", "--user", "0", "--entrypoint", "id", "sample", "-u") == "0"
 
 
 def test_another_folder_and_cleared_caches_make_the_same_image(
