@@ -82,27 +82,3 @@ def remove(parent: int, name: str, depth: int = 0) -> None:
         for child in names:
             remove(directory, child, depth + 1)
     os.rmdir(name, dir_fd=parent)
-
-
-def strip_overlay_marks(tree: int) -> None:
-    """Takes the `user.overlay.*` attributes off a directory and all below it, following nothing.
-
-    An upper has them on what it replaced or copied up; as part of a kept tree they would hide or bend what is
-    below.
-    """
-    _strip(tree)
-    for name in os.listdir(tree):
-        entry = os.stat(name, dir_fd=tree, follow_symlinks=False)
-        if stat.S_ISDIR(entry.st_mode):
-            with closing(open_directory(tree, name)) as descriptor:
-                strip_overlay_marks(descriptor)
-        elif stat.S_ISREG(entry.st_mode):
-            with closing(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree)) as descriptor:
-                _strip(descriptor)
-
-
-def _strip(descriptor: int) -> None:
-    path = f"/proc/self/fd/{descriptor}"
-    for name in os.listxattr(path):
-        if name.startswith("user.overlay."):
-            os.removexattr(path, name)

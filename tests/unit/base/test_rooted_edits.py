@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packhorse.base import entries
 from packhorse.base.rooted import Rooted
 from packhorse.base.tree import Kind
 from packhorse.base.userns import Extent, IdMap, Mode
@@ -163,18 +162,3 @@ def test_owners_are_shown_as_they_are_inside(tmp_path: Path) -> None:
             assert node is not None
             seen.append((node.uid, node.gid))
     assert seen == [(1000, 1001), (65534, 65534)]
-
-
-def test_overlay_marks_are_taken_off_everything(tmp_path: Path) -> None:
-    (tmp_path / "replaced" / "below").mkdir(parents=True)
-    (tmp_path / "replaced" / "file").write_text("x")
-    os.symlink("/etc", tmp_path / "replaced" / "link")
-    for name in ("replaced", "replaced/file", "replaced/below"):
-        os.setxattr(tmp_path / name, "user.overlay.opaque", b"y")
-    os.setxattr(tmp_path / "replaced", "user.kept", b"1")
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    entries.strip_overlay_marks(descriptor)
-    os.close(descriptor)
-    assert os.listxattr(tmp_path / "replaced") == ["user.kept"]
-    assert os.listxattr(tmp_path / "replaced" / "file") == []
-    assert os.listxattr(tmp_path / "replaced" / "below") == []
