@@ -4,9 +4,9 @@ Namespaces are made and entered only here: unshare(2) of a user namespace answer
 threads, and a process that has entered one cannot come back. `base.userns` and `sandbox` start it as
 
     python -I -S -c CODE hold OPTIONS            makes one, prints its child's pid, waits for the end of stdin
-    python -I -S -c CODE enter OPTIONS -- ARGV   enters one as its root, and executes ARGV there python -I -S
-    -c CODE hand OPTIONS -- ARGV    makes one, and executes ARGV outside as its owner, with the namespace's
-    descriptor for each word `@` before ARGV's own `--`
+    python -I -S -c CODE enter OPTIONS -- ARGV   enters one as its root, and executes ARGV there
+    python -I -S -c CODE hand OPTIONS -- ARGV    makes one, and executes ARGV outside as its owner, with the
+                                                 namespace's descriptor for each word `@` before ARGV's `--`
 
 with OPTIONS of the form NAME VALUE (`_Options` has them; a map is `INSIDE:OUTSIDE:COUNT,…`). A `hand` line
 holds no descriptor, so that it can be pasted into a shell. Imports are kept to os, sys, stat and ctypes: a
@@ -46,9 +46,8 @@ class _Options:
         self.newgidmap = ""
         self.reach: list[str] = []  # paths that must be reachable inside, whatever directory they are below
         self.present: list[tuple[str, Ids, Ids]] = []  # paths shown with other owners: PATH=UIDS=GIDS
-        self.become: tuple[int, int] | None = (
-            None  # ids outside; the namespace is theirs, and `hand` runs as them
-        )
+        # Ids outside: the namespace is theirs, and `hand` runs as them.
+        self.become: tuple[int, int] | None = None
 
 
 def parse_ids(text: str) -> Ids:
