@@ -219,7 +219,7 @@ def _prepare(path: Path) -> None:
 
 def _make(path: Path) -> None:
     """Makes what a store begins with; what was begun and not finished is finished."""
-    ours = {name.partition("/")[0] for name in _DIRECTORIES} | {"oci-layout", "index.json", "version"}
+    ours = {name.partition("/")[0] for name in _DIRECTORIES} | {"oci-layout", "index.json", "version", "gate"}
     others = [
         entry.name for entry in path.iterdir() if entry.name not in ours and not entry.name.endswith("~")
     ]
