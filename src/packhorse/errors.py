@@ -18,7 +18,6 @@
     ├── DetectFailed                 20   no group of buildpacks takes this source
     ├── DetectErrored                21   as above, and a bin/detect itself went wrong
     ├── AnalyzeError                 32
-    ├── RestoreError                 42
     ├── BuildpackFailed              51   a bin/build ended with a non-zero status
     ├── BuildError                   52   what a buildpack wrote cannot be used
     ├── ExportError                  62
@@ -144,12 +143,6 @@ class AnalyzeError(PackhorseError):
     """What was built last time cannot be read."""
 
     exit_code = 32
-
-
-class RestoreError(PackhorseError):
-    """Layers worth keeping cannot be brought back."""
-
-    exit_code = 42
 
 
 class BuildpackFailed(PackhorseError):

@@ -20,7 +20,7 @@ def python(module: str) -> list[str]:
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
         f"from {module} import main; sys.exit(main(sys.argv[1:]))"
     )
-    return [sys.executable, "-I", "-S", "-c", code]
+    return [sys.executable, "-X", "utf8", "-I", "-S", "-c", code]
 
 
 def status_of(returncode: int) -> int:

@@ -86,6 +86,7 @@ def packhorse(ctx: click.Context, quiet: bool, verbose: bool, no_color: bool) ->
 
 def main() -> NoReturn:
     """The console script; ends the process."""
+    _speak_utf8()
     _open_standard_streams()
     sys.exit(_run(sys.argv[1:]))
 
@@ -113,6 +114,16 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the one place where a defect of ours ends
         _report(console, error)
         return 1
+
+
+def _speak_utf8() -> None:
+    """Starts anew in Python's UTF-8 mode where the locale is of another encoding.
+
+    File names reach digests as the bytes they are; they are text in between, and have to be the same text
+    everywhere.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _open_standard_streams() -> None:

@@ -10,7 +10,7 @@ from packhorse.base.target import Target
 from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
 from packhorse.buildpack.descriptor import Descriptor
 from packhorse.buildpack.launch import BuildToml, LaunchToml, Process
-from packhorse.buildpack.planfile import BuildpackPlan
+from packhorse.buildpack.planfile import BuildpackPlan, Require
 from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError
 from packhorse.lifecycle import sbom
 from packhorse.lifecycle.descriptors import Descriptors
@@ -69,6 +69,8 @@ def build(
     with runner.open(Step(argv=())) as room:
         try:
             sbom.collect(inputs, detected.group, room.tree)
+            # No buildpack may be called config: what is there is in the way (B-143).
+            room.tree.remove(f"{inputs.layers}/config")
             room.tree.write(f"{inputs.layers}/config/metadata.toml", metadata_toml(built))
         except FormatError as error:
             raise BuildError("what the buildpacks made cannot be collected", why=str(error)) from error
@@ -99,8 +101,7 @@ class _Turn:
         argv = (f"{inputs.buildpack_directory(ref)}/bin/build", layers, inputs.platform, _PLAN)
         asked = tuple(require for entry in self._entries(progress.plan) for require in entry.requires)
         with self.runner.open(Step(argv, env, cwd=inputs.app)) as room:
-            room.tree.mkdir(layers)
-            room.tree.write(_PLAN, BuildpackPlan(asked).dump())
+            self._make_ready(room.tree, layers, asked)
             try:
                 result = room.run(lambda data: self.observer.output(ref.id, data))
             except RunError as error:
@@ -111,6 +112,15 @@ class _Turn:
                 return self._collect(room.tree, descriptor, layers, progress)
             except (InputError, FormatError) as error:
                 raise BuildError(f"{ref} made something that cannot be used", why=str(error)) from error
+
+    def _make_ready(self, tree: TreeEdit, layers: str, asked: tuple[Require, ...]) -> None:
+        """Makes the layers directory and the plan, whatever a buildpack before left in their places."""
+        try:
+            tree.mkdir(layers)
+            tree.remove(_PLAN)
+            tree.write(_PLAN, BuildpackPlan(asked).dump())
+        except FormatError as error:
+            raise BuildError(f"nothing can be made ready for {self.member.ref}", why=str(error)) from error
 
     def _entries(self, plan: Sequence[PlanEntry]) -> list[PlanEntry]:
         """The entries this buildpack provides (B-062)."""

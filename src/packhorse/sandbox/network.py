@@ -42,12 +42,15 @@ def check_ports(step: Step) -> None:
         return
     if step.network is Network.NONE:
         raise InputError("a step without a network publishes no ports", fix="Leave out -p or --network none.")
+    _, reason = available()
     moved = [port for port in step.ports if port.host_port != port.port or port.address]
     if moved:
         raise InputError(
             "ports cannot be moved on the host's network",
             issues=[f"{port.address or '*'}:{port.host_port} is not {port.port} inside" for port in moved],
-            fix="Use the same number outside and inside, or install pasta (package passt).",
+            fix=f"Use the same number outside and inside. A network of its own is not to be had: {reason}."
+            if reason
+            else "Use the same number outside and inside, or leave out --network.",
         )
 
 

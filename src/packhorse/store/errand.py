@@ -41,7 +41,7 @@ def run(
     FormatError for a layer that cannot be unpacked, StoreError, and whatever `stdin` raises.
     """
     with userns.spawn(
-        [sys.executable, "-I", "-S", "-c", _CODE, *words],
+        [sys.executable, "-X", "utf8", "-I", "-S", "-c", _CODE, *words],
         namespace=namespace,
         pass_fds=directories,
         stdin=subprocess.PIPE,
