@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -155,9 +154,7 @@ def test_later_builds_keep_every_layer_until_an_input_changes(
     before = {
         path: path.lstat().st_ctime_ns for name in names for path in (workbench.layers / name).rglob("*")
     }
-    started = time.monotonic()
     output = built(dataclasses.replace(workbench, env=NOWHERE))
-    assert time.monotonic() - started < 5
     for name in names:
         assert f"layer {name} kept: same " in output
     assert {path: path.lstat().st_ctime_ns for path in before} == before

@@ -45,7 +45,7 @@ def test_a_killed_command_is_named_by_its_signal() -> None:
 def test_a_daemon_that_keeps_the_pipe_open_does_not_hold_up_the_build() -> None:
     started = time.monotonic()
     assert shell("sleep 30 & echo $! started", io.StringIO()).endswith("started\n")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
 
 
 def test_a_missing_command_says_what_the_build_image_must_have() -> None:
