@@ -69,7 +69,11 @@ def manifest_of(image: Image, *, accepts: Collection[str] = MANIFESTS) -> Manife
     stored = []
     for diff_id, layer in zip(layer_ids(image), image.layers, strict=True):
         if layer.descriptor is None or layer.descriptor.media_type not in OCI_LAYERS:
-            why = f"it is {layer.descriptor.media_type}" if layer.descriptor else "it is not stored as a blob"
+            why = (
+                f"it is {layer.descriptor.media_type}"
+                if layer.descriptor
+                else "it was not brought: it is not stored as a blob"
+            )
             raise FormatError(f"the layer {diff_id} cannot be in a manifest", why=why)
         stored.append(layer.descriptor)
     digests = [image.id, *(descriptor.digest for descriptor in stored)]

@@ -52,12 +52,6 @@ def with_layer(tree: TreeView, env: Mapping[str, str], layer: str) -> dict[str, 
     """What a build layer (a path) does to the environment of later buildpacks (B-104, B-116)."""
     roots = {name for name, _ in BUILD_ROOTS}
     result = with_roots(env, layer, {name for name in roots if is_directory(tree, f"{layer}/{name}")})
-    return with_env_directories(tree, result, layer)
-
-
-def with_env_directories(tree: TreeView, env: Mapping[str, str], layer: str) -> dict[str, str]:
-    """Applies `env/`, then `env.build/` of a layer."""
-    result = dict(env)
     for directory in BUILD_ENV_DIRECTORIES:
         result = with_files(result, env_files(tree, f"{layer}/{directory}"))
     return result

@@ -12,16 +12,15 @@ from dataclasses import replace
 from functools import partial
 from typing import IO
 
-from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, HostError, NotFoundError
 from packhorse.image.compress import CHUNK, stored_layer, tee
-from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Index, Manifest, MediaType
+from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Index, Manifest
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry, push
 from packhorse.image.registry.upload import bring_blob, put_manifest
-from packhorse.image.view import Image, Layer
+from packhorse.image.view import Image, Layer, manifest_of
 from packhorse.image.wire import MANIFEST_LIMIT
 
 _DEPTH = 3  # of indexes within indexes
@@ -96,15 +95,8 @@ class RegistryPlace:
 
     def commit(self, image: Image) -> Receipt:
         """Uploads config and manifest; the name changes with the last request, or not at all."""
-        if tuple(layer.diff_id for layer in image.layers) != image.config.diff_ids:
-            raise FormatError(
-                f"{self._reference.familiar} cannot be written",
-                why="the config names other layers than it has",
-            )
-        raw = image.config.raw
-        config = Descriptor(MediaType.OCI_CONFIG, Digest.of(raw), len(raw))
-        bring_blob(self._registry, self._repository, config, lambda: iter([raw]))
-        manifest = _manifest_of(image, config)
+        manifest = manifest_of(image)
+        bring_blob(self._registry, self._repository, manifest.config, lambda: iter([image.config.raw]))
         put_manifest(self._registry, self._repository, self._reference.identifier, manifest)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
@@ -131,24 +123,6 @@ class RegistryPlace:
                 why=f"{descriptor.size} bytes, at most {MANIFEST_LIMIT} are read",
             )
         return Config.parse(b"".join(self._registry.blob(self._repository, descriptor)))
-
-
-def _manifest_of(image: Image, config: Descriptor) -> Manifest:
-    """The image's own manifest, byte for byte, if it still says what the image is; else a new one."""
-    layers = []
-    for layer in image.layers:
-        if layer.descriptor is None or layer.descriptor.media_type not in OCI_LAYERS:
-            raise FormatError("a layer was not brought to the registry", why=f"it is {layer.diff_id}")
-        layers.append(layer.descriptor)
-    own = image.manifest
-    if (
-        own
-        and own.config.digest == config.digest
-        and [d.digest for d in own.layers] == [d.digest for d in layers]
-    ):
-        return own
-    renamed = [Descriptor(OCI_LAYERS[each.media_type], each.digest, each.size) for each in layers]
-    return Manifest.of(config, renamed, dict(image.annotations))
 
 
 def _from_start(spool: IO[bytes]) -> Iterator[bytes]:
