@@ -5,6 +5,10 @@ it and closes the pipe when all mounts are made and its privileges are gone, and
 learns of it. It then reads its system call filter from `--seccomp`, another pipe, and so waits until
 `release` writes the filter. Should this process die meanwhile, the pipe ends, the kernel refuses an empty
 filter, and nothing runs.
+
+Until then bubblewrap is left to come to that end by itself. Its first child waits for a word of it, and killed
+before it says that, or by SIGPIPE while it reports the child, it would leave the child waiting for ever. So its
+reports go into memory, not into a pipe.
 """
 
 from __future__ import annotations
@@ -25,6 +29,10 @@ from typing import IO
 
 from packhorse.base import proc
 from packhorse.errors import SandboxError
+
+
+_PATIENCE = 10.0
+"""Seconds within which a bubblewrap that is not wanted any more ends by itself: a disk may be slow."""
 
 
 class Held:
@@ -68,17 +76,18 @@ class Held:
         with ExitStack() as theirs:
             block, blocked = self._pipe(theirs, read_by_us=False)
             self._filter, held = self._pipe(theirs, read_by_us=False)
-            self._status, written = self._pipe(theirs, read_by_us=True)
             self.output, printed = self._pipe(theirs, read_by_us=True)
             given = theirs.enter_context(_memory(options))
+            self._status = self._own.enter_context(FileIO(os.memfd_create("status", os.MFD_CLOEXEC), "r+"))
+            status = self._status.fileno()
             block.write(b"\0")
             others = (*passed, userns) if isinstance(userns, int) else passed
             # `--sync-fd` makes bubblewrap close the namespace's descriptor, which the step would inherit.
             line = [*words, "--userns", str(userns), "--sync-fd", str(userns), "--args", str(given)]
-            line += ["--block-fd", str(blocked), "--seccomp", str(held), "--json-status-fd", str(written)]
+            line += ["--block-fd", str(blocked), "--seccomp", str(held), "--json-status-fd", str(status)]
             self._process = subprocess.Popen(
                 [*line, "--", *command],
-                pass_fds=(*others, blocked, held, written, given),
+                pass_fds=(*others, blocked, held, status, given),
                 stdin=None if self._inherits else subprocess.DEVNULL,
                 stdout=None if self._inherits else printed,
                 stderr=None if self._inherits else printed,
@@ -95,18 +104,25 @@ class Held:
         return block.fileno()
 
     def _wait_for_mounts(self, block: int) -> None:
-        pid = -1
-        with suppress(ValueError, KeyError):
-            pid = int(json.loads(self._status.readline())["child-pid"])
         ready = select.poll()
         ready.register(block, 0)  # POLLERR, when nobody can read any more
         ready.poll()
         (unread,) = struct.unpack("i", fcntl.ioctl(block, termios.FIONREAD, b"\0" * 4))
-        if pid < 0 or unread:
+        told = self._told("child-pid")
+        if told is None or unread:
             raise SandboxError("the sandbox cannot be made", why=self.words())
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd = os.pidfd_open(told)
         self._own.callback(os.close, self._pidfd)
-        self.pid = pid
+        self.pid = told
+
+    def _told(self, name: str) -> int | None:
+        """What bubblewrap has reported under `name`, so far."""
+        for line in os.pread(self._status.fileno(), 65536, 0).splitlines():
+            with suppress(ValueError):
+                document = json.loads(line)
+                if name in document:
+                    return int(document[name])
+        return None
 
     def words(self) -> str:
         """What bubblewrap says of its failure, on which it ends."""
@@ -152,8 +168,7 @@ class Held:
         """The exit status, and whether it is that of the step's command (else of a failure to start it)."""
         assert self._process is not None
         status = proc.status_of(self._process.wait())
-        documents = [line for line in self._status.read().splitlines() if b"exit-code" in line]
-        return status, bool(documents)
+        return status, self._told("exit-code") is not None
 
     def payload(self) -> int | None:
         """The pid of the step's command, or None when it has not begun or is gone."""
@@ -178,11 +193,19 @@ class Held:
     def close(self) -> None:
         """Ends whatever still runs and closes everything."""
         self.kill()
-        if self._process is not None:
-            if self.pid < 0:
-                self._process.kill()
+        if self._process is not None and self.pid >= 0:
             self._process.wait()
         self._own.close()
+        if self._process is not None:
+            self._wait_for_failure(self._process)
+
+    def _wait_for_failure(self, process: subprocess.Popen[bytes]) -> None:
+        """Waits for a bubblewrap that has no filter to get and so will end; kills one that is stuck."""
+        try:
+            process.wait(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def _pipe(self, theirs: ExitStack, *, read_by_us: bool) -> tuple[FileIO, int]:
         """A pipe: our end, closed with this, and the end for bubblewrap, closed with `theirs`."""
