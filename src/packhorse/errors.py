@@ -21,6 +21,7 @@
     ├── BuildpackFailed              51   a bin/build ended with a non-zero status
     ├── BuildError                   52   what a buildpack wrote cannot be used
     ├── ExportError                  62
+    ├── TimedOut                    124   the time that --timeout allows is over (as timeout(1))
     ├── RunError                    125   `packhorse run` could not start the image (docker's convention)
     │   ├── NotExecutable           126
     │   └── CommandNotFound         127
@@ -96,9 +97,13 @@ class StoreError(PackhorseError):
 
 
 class HostError(PackhorseError):
-    """This machine lacks something that is needed."""
+    """This machine lacks something that is needed; `check` names the line of `packhorse doctor` about it."""
 
     exit_code = 7
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "", check: str = "") -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.check = check
 
 
 class SandboxError(HostError):
@@ -165,6 +170,12 @@ class ExportError(PackhorseError):
     """The image cannot be made from what was built."""
 
     exit_code = 62
+
+
+class TimedOut(PackhorseError):
+    """The time that the user allowed is over."""
+
+    exit_code = 124
 
 
 class RunError(PackhorseError):

@@ -45,14 +45,23 @@ def common() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def seed(common: Path) -> Home:
-    """An installed packhorse and a home in which the default builder was made. Only to be cloned."""
+    """An installed packhorse and a home in which the default builder was made. Only to be cloned.
+
+    PACKHORSE_TESTS_SEED names a directory that keeps such a home from run to run, for who tests often.
+    """
     home = Home(common / "venv" / "bin" / "packhorse", common / "seed")
     with (common / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (common / "ready").exists():
             install(common)
-            home.path.mkdir()
+            kept = Path(os.environ.get("PACKHORSE_TESTS_SEED", "/nowhere"))
+            if (kept / "store").is_dir():
+                shutil.copytree(kept, home.path, symlinks=True)
+            else:
+                home.path.mkdir()
             home.ok("builder", "default", timeout=400)
+            if kept.parent.is_dir() and not kept.exists():
+                shutil.copytree(home.path, kept, symlinks=True)
             (common / "ready").touch()
     return home
 

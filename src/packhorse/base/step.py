@@ -71,6 +71,21 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a step may use of this machine: all its processes together, and what it writes.
+
+    `memory` and `file_size` are in bytes, `processes` counts threads too; `disk` (bytes) and `inodes` are
+    what has to stay free on the file systems that it writes to. 0 is no limit.
+    """
+
+    memory: int = 0
+    processes: int = 0
+    file_size: int = 0
+    disk: int = 0
+    inodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What to run. `env` is the whole environment: nothing is inherited.
 
@@ -79,7 +94,7 @@ class Step:
     they are when it is opened; `terminal`, instead, a terminal of its own, with which these exchange bytes.
     `held` steps (`argv` empty) run nothing and are opened for their tree. `executable` is what is executed
     when it is not `argv[0]` (the launcher chooses its process by argv[0]). `hostname` is the name the step
-    sees.
+    sees. `limits` hold for everything that the step starts.
     """
 
     argv: tuple[str, ...]
@@ -96,15 +111,20 @@ class Step:
     scratch: bool = False
     executable: str = ""
     hostname: str = "packhorse"
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a step ended: its exit status (128 + n when signal n ended it) and its wall time in seconds."""
+    """How a step ended: its exit status (128 + n when signal n ended it) and its wall time in seconds.
+
+    `exceeded` says which limit it met, in words for a user; empty when none.
+    """
 
     status: int
     seconds: float = 0.0
     command: str = ""  # a line that starts the same step from a shell, for a failing build
+    exceeded: str = ""
 
 
 class Room(Protocol):

@@ -6,9 +6,9 @@ learns of it. It then reads its system call filter from `--seccomp`, another pip
 `release` writes the filter. Should this process die meanwhile, the pipe ends, the kernel refuses an empty
 filter, and nothing runs.
 
-Until then bubblewrap is left to come to that end by itself. Its first child waits for a word of it, and killed
-before it says that, or by SIGPIPE while it reports the child, it would leave the child waiting for ever. So its
-reports go into memory, not into a pipe.
+Until then bubblewrap is left to come to that end by itself: its first child waits for a word of it. Killed
+before it says that, or by SIGPIPE while it reports the child, it would leave the child waiting for ever; so
+its reports go into memory, not into a pipe.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from typing import IO
 
 from packhorse.base import proc
 from packhorse.errors import SandboxError
-
 
 _PATIENCE = 10.0
 """Seconds within which a bubblewrap that is not wanted any more ends by itself: a disk may be slow."""
