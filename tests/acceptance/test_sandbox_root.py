@@ -22,8 +22,8 @@ from fakes import linux
 from fakes.place import Place, place
 from packhorse.base import userns
 from packhorse.base.step import Bind, Network, Port
+from packhorse.platform import wiring
 from packhorse.sandbox import network
-from packhorse.sandbox.bubblewrap import Bubblewrap
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="about what root can do")
 
@@ -154,7 +154,7 @@ def test_an_own_network_reaches_only_the_chosen_ports_of_the_host(here: Place, t
     best, reason = network.available()
     assert best is Network.OWN, reason
     with listening() as chosen, listening() as other:
-        sandbox = Bubblewrap(here.namespace, scratch=tmp_path, loopback=[chosen])
+        sandbox = wiring.sandbox(here.namespace, tmp_path, loopback=[chosen])
         answers = []
         for port in (chosen, other):
             step = replace(here.step(""), argv=("bash", "-c", FETCH.format(port=port)), network=Network.OWN)

@@ -27,7 +27,7 @@ from packhorse.image.copy import put
 from packhorse.image.edit import add_layers, scratch
 from packhorse.image.model import History, MediaType
 from packhorse.image.view import Image, Layer
-from packhorse.sandbox.bubblewrap import Bubblewrap
+from packhorse.platform import wiring
 from packhorse.store.store import Store
 
 A, B = (tar_of({name: name.encode() * 2000}) for name in "ab")
@@ -133,7 +133,7 @@ class App:
         found: dict[str, tuple[Layer, bool]] = {}
         with userns.make(self.idmap) as namespace, self.store.scratch() as directory:
             (directory / "sandbox").mkdir()
-            sandbox = Bubblewrap(namespace, scratch=directory / "sandbox")
+            sandbox = wiring.sandbox(namespace, directory / "sandbox")
             overlay = self.store.layers("app", self.idmap, uid=1000, gid=1000, scratch=directory)
             for path, diff_id in self.kept.items():
                 assert overlay.restore(path, diff_id)

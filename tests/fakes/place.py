@@ -13,7 +13,8 @@ from fakes import tiny_root
 from packhorse.base import userns
 from packhorse.base.step import Bind, Mount, Network, Overlay, Result, Root, Step
 from packhorse.base.userns import Namespace
-from packhorse.sandbox.bubblewrap import Bubblewrap
+from packhorse.platform.wiring import sandbox
+from packhorse.sandbox.runner import SandboxRunner
 
 ENV = {"PATH": "/bin", "HOME": "/home/cnb"}
 
@@ -25,7 +26,7 @@ class Place:
     base: Path
     namespace: Namespace
     root: Path
-    sandbox: Bubblewrap
+    sandbox: SandboxRunner
     numbers: Iterator[int]
 
     def directory(self, *, mode: int = 0o755) -> Path:
@@ -76,6 +77,6 @@ def place(base: Path) -> Iterator[Place]:
         scratch = base / "scratch"
         scratch.mkdir()
         try:
-            yield Place(base, namespace, root, Bubblewrap(namespace, scratch=scratch), count(1))
+            yield Place(base, namespace, root, sandbox(namespace, scratch), count(1))
         finally:
             tiny_root.remove(root, namespace)

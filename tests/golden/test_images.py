@@ -28,8 +28,8 @@ from packhorse.image.view import Image
 from packhorse.lifecycle.api import PlatformApi
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.inputs import EPOCH, Inputs, LauncherInfo, RunImageName
+from packhorse.platform import wiring
 from packhorse.platform.runner import BuildRunner, Scene
-from packhorse.sandbox.bubblewrap import Bubblewrap
 from packhorse.store.store import Store
 
 NAMES = sorted(path.name for path in CASES.iterdir())
@@ -101,7 +101,7 @@ def _build(case: ImageCase, machine: Machine, store: Store, scratch: Path) -> Im
         ),
         network=Network.NONE,
     )
-    sandbox = Bubblewrap(machine.namespace, scratch=_directory(scratch / "sandbox"))
+    sandbox = wiring.sandbox(machine.namespace, _directory(scratch / "sandbox"))
     target = store.place("app")
     exported = create(
         _inputs(case),

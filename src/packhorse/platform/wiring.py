@@ -19,7 +19,7 @@ from packhorse.store.store import Store
 
 if TYPE_CHECKING:
     from packhorse.image.registry.client import Registry
-    from packhorse.sandbox.bubblewrap import Bubblewrap
+    from packhorse.sandbox.runner import SandboxRunner
 
 
 class Wiring:
@@ -66,8 +66,11 @@ class Wiring:
 
 def sandbox(
     namespace: Namespace, scratch: Path, *, loopback: Sequence[int] = (), terminal: Path | None = None
-) -> Bubblewrap:
-    """Where steps run; see `sandbox.bubblewrap` for what is handed to it."""
+) -> SandboxRunner:
+    """Where steps run; see `sandbox.runner` for what is handed to it."""
     from packhorse.sandbox.bubblewrap import Bubblewrap
+    from packhorse.sandbox.runner import SandboxRunner
 
-    return Bubblewrap(namespace, scratch=scratch, loopback=loopback, terminal=terminal)
+    return SandboxRunner(
+        Bubblewrap(namespace), namespace, scratch=scratch, loopback=loopback, terminal=terminal
+    )

@@ -5,36 +5,12 @@ The same options start the step and stand in the line with which a user repeats 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
-from packhorse.base.step import Bind, Mount, Network, Overlay, Step
+from packhorse.base.step import Bind, Mount, Network, Step
 from packhorse.errors import SandboxError
-
-MASKED_FILES = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/latency_stats", "/proc/sched_debug")
-"""What tells about the machine or other users' keys; docker hides the same."""
-
-MASKED_DIRECTORIES = ("/proc/acpi", "/proc/asound", "/proc/scsi")
-
-_CAPABILITIES = (
-    *("CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL"),
-    *("CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP"),
-    *("CAP_SETUID", "CAP_SYS_CHROOT"),
-)
-"""What docker lets a container's root have, over what belongs to its namespace."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where a step's mounts come from and go to, as found out on this machine.
-
-    `place` gives the path at which a target is mounted; `masked` are those of the masked paths that exist.
-    """
-
-    skeleton: Path
-    place: Callable[[str], str]
-    masked: Sequence[str] = ()
+from packhorse.sandbox.confinement import CAPABILITIES, MASKED_FILES
+from packhorse.sandbox.layout import Layout
 
 
 def options(step: Step, layout: Layout) -> list[str]:
@@ -43,7 +19,7 @@ def options(step: Step, layout: Layout) -> list[str]:
         *("--uid", str(step.uid), "--gid", str(step.gid)),
         # Root inside (an image extension's RUN) has what docker gives it; anybody else has nothing.
         *("--cap-drop", "ALL"),
-        *(word for name in _CAPABILITIES if step.uid == 0 for word in ("--cap-add", name)),
+        *(word for name in CAPABILITIES if step.uid == 0 for word in ("--cap-add", name)),
         *_root(step, layout),
         *_kernel(layout),
         *(word for mount in step.mounts for word in _mounted(mount, layout.place)),
@@ -65,30 +41,6 @@ def command(step: Step) -> list[str]:
     if not step.argv:
         return ["/"]
     return [step.executable or step.argv[0], *step.argv[1:]]
-
-
-def sources(step: Step) -> Iterator[Path]:
-    """Every path of this machine that the step names."""
-    if step.root is not None:
-        yield step.root.tree
-        yield from (path for path in (step.root.upper, step.root.work) if path is not None)
-    for mount in step.mounts:
-        if isinstance(mount, Bind):
-            yield mount.source
-        else:
-            yield from mount.lowers
-            yield from (path for path in (mount.upper, mount.work) if path is not None)
-
-
-def private_sources(step: Step) -> Iterator[Path]:
-    """Sources that a step only reads, and that have to be the step's user's own, or are shut to others."""
-    for mount in step.mounts:
-        if isinstance(mount, Overlay):
-            yield from mount.lowers
-        elif not mount.writable:
-            needed = 0o5 if mount.source.is_dir() else 0o4
-            if mount.source.stat().st_mode & needed != needed:
-                yield mount.source
 
 
 def _root(step: Step, layout: Layout) -> list[str]:

@@ -17,8 +17,8 @@ from packhorse.base import entrance, userns
 from packhorse.base.step import Step
 from packhorse.base.userns import IdMap, Mode
 from packhorse.errors import SandboxError
-from packhorse.sandbox import arguments
-from packhorse.sandbox.arguments import Layout
+from packhorse.sandbox.layout import Layout
+from packhorse.sandbox.sources import private_sources, sources
 
 USERNS = "@"
 """Stands for the namespace's descriptor in a command line that goes through `base.entrance`."""
@@ -42,7 +42,7 @@ class Entry:
                     why="bubblewrap takes it for the invoking user, who has another id inside",
                 )
             return None
-        reach = self._shut_out([*arguments.sources(step), layout.skeleton, self._program])
+        reach = self._shut_out([*sources(step), layout.skeleton, self._program])
         present = [_presented(path, owner) for path in self._foreign(step)]
         options = [
             *userns.map_options(self._idmap),
@@ -64,7 +64,7 @@ class Entry:
         would belong to that owner outside, root perhaps, and could be setuid.
         """
         found = []
-        for path in dict.fromkeys(arguments.private_sources(step)):
+        for path in dict.fromkeys(private_sources(step)):
             status = path.stat()
             if self._idmap.inside(status.st_uid, status.st_gid) != (entrance.OVERFLOW, entrance.OVERFLOW):
                 continue

@@ -1,4 +1,4 @@
-"""The networks a step can have, and `pasta`, which gives it one of its own; for `bubblewrap` and `platform`.
+"""The networks a step can have, and `pasta`, which gives it one of its own; for `runner` and `platform`.
 
 With the host's network a step reaches what listens on the host's loopback (databases, agents). With its own
 it has the host's routes and name service through pasta, and nothing else. Choosing is `platform`'s; saying
@@ -11,10 +11,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from packhorse.base.step import Network, Port, Step
+from packhorse.base.step import Bind, Network, Port, Step
 from packhorse.errors import InputError, SandboxError
 from packhorse.sandbox.process import Leash
 
@@ -23,6 +23,7 @@ NAME_SERVER = "169.254.1.1"
 
 _WITHOUT = "Use --network host, or none."
 _TUN = Path("/dev/net/tun")
+_RESOLV_CONF = "/etc/resolv.conf"
 
 
 def available() -> tuple[Network, str]:
@@ -60,6 +61,18 @@ def name_service(resolv_conf: str) -> str:
         line for line in resolv_conf.splitlines() if line.split()[:1] in (["search"], ["options"], ["domain"])
     ]
     return "\n".join([f"nameserver {NAME_SERVER}", *kept]) + "\n"
+
+
+def with_name_service(step: Step, path: Path) -> Step:
+    """The step, with a resolv.conf, the new file `path`, that serves in a network of its own."""
+    if step.network is not Network.OWN:
+        return step
+    given = [mount for mount in step.mounts if isinstance(mount, Bind) and mount.target == _RESOLV_CONF]
+    text = (given[0].source if given else Path(_RESOLV_CONF)).read_text(errors="replace")
+    path.write_text(name_service(text))
+    path.chmod(0o644)
+    others = [mount for mount in step.mounts if mount not in given]
+    return replace(step, mounts=(*others, Bind(path, _RESOLV_CONF)))
 
 
 @dataclass(frozen=True, slots=True)

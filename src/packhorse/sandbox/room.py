@@ -1,9 +1,8 @@
-"""An open sandbox: its tree, its one run, and what came of it; a Room of phases, made by `bubblewrap`."""
+"""An open sandbox: its tree, its one run, and what came of it; a Room of phases, made by `runner`."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from collections.abc import Callable
@@ -11,13 +10,13 @@ from contextlib import suppress
 
 from packhorse.base.step import Output, Result, Step
 from packhorse.base.tree import TreeEdit
-from packhorse.errors import CommandNotFound, NotExecutable, SandboxError
+from packhorse.errors import SandboxError
 from packhorse.sandbox import executable, seccomp
-from packhorse.sandbox.process import Held
+from packhorse.sandbox.process import Process
 from packhorse.sandbox.terminal import Terminal
 
 _TAIL = 4096
-"""How many of the last bytes of a step's output are kept, to find bubblewrap's own message in."""
+"""How many of the last bytes of a step's output are kept, to find the runtime's own message in."""
 
 
 class Sandbox:
@@ -26,7 +25,7 @@ class Sandbox:
     def __init__(
         self,
         step: Step,
-        held: Held,
+        held: Process,
         tree: TreeEdit,
         command: Callable[[], str],
         terminal: Terminal | None = None,
@@ -61,9 +60,7 @@ class Sandbox:
             self._terminal.run(self._held, name)
         elif not self._step.inherits:
             tail = self._relay(output or _to_stdout)
-        status, counted = self._held.wait()
-        if not counted and status == 1:
-            raise _not_started(name, tail.decode(errors="replace"))
+        status = self._held.wait(name, tail.decode(errors="replace"))
         return Result(status, time.monotonic() - began, self._command() if status else "")
 
     def _relay(self, output: Output) -> bytes:
@@ -88,11 +85,3 @@ class Sandbox:
 def _to_stdout(chunk: bytes) -> None:
     while chunk:
         chunk = chunk[os.write(1, chunk) :]
-
-
-def _not_started(name: str, tail: str) -> SandboxError | CommandNotFound | NotExecutable:
-    """The error for a command that the kernel refused to execute, as bubblewrap's last line tells."""
-    found = re.search(r"^bwrap: execvp .*: (.*)$", tail, re.MULTILINE)
-    if found is None:
-        return SandboxError(f"{name} could not be started", why=tail.strip())
-    return executable.refusal(name, found[1])

@@ -1,8 +1,8 @@
-"""Where mounts go in a root file system that cannot be written; called by `bubblewrap` before every step.
+"""Where mounts go in a root file system that cannot be written; called by `layout` before every step.
 
-Bubblewrap makes no mount points on a read-only root. So a directory with nothing but mount points lies below
+No runtime makes mount points on a read-only root. So a directory with nothing but mount points lies below
 the root in its overlay: what the root has is seen, and what it lacks is there. What is mounted is
-`arguments`'.
+the runtime's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from packhorse.base.tree import Kind
 from packhorse.errors import SandboxError, TreeError
 
 FIXED = ("/proc", "/dev")
-"""Mount points that every step has, made by bubblewrap."""
+"""Mount points that every step has, made by the runtime."""
 
 _SHARED_MEMORY = "/dev/shm"
 _MOST_LINKS = 40
@@ -52,7 +52,7 @@ def _resolved(root: Rooted, target: str) -> str:
             node = root.stat(here)
             link = root.readlink(here) if node is not None and node.kind is Kind.LINK else None
         except TreeError:
-            link = None  # not to be looked at by the invoking user; bubblewrap will say so if it matters
+            link = None  # not to be looked at by the invoking user; the runtime will say so if it matters
         if link is None:
             done = here
             continue

@@ -24,7 +24,7 @@ from types import FrameType
 
 from packhorse.errors import SandboxError
 from packhorse.sandbox import executable
-from packhorse.sandbox.process import Held
+from packhorse.sandbox.process import Process
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _CHUNK = 65536
@@ -48,7 +48,7 @@ class Terminal:
         channel, program = map(str, self.passed)
         return [f"/proc/self/fd/{program}", channel, program, command[0], name, *command[1:]]
 
-    def run(self, held: Held, name: str) -> None:
+    def run(self, held: Process, name: str) -> None:
         """Lets the command `name` begin, and relays until all processes of the released step are gone.
 
         This process's stdin, if it is a terminal, is raw meanwhile, so that every key reaches the step; the

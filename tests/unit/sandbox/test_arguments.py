@@ -10,7 +10,8 @@ import pytest
 from packhorse.base.step import Bind, Network, Overlay, Root, Step
 from packhorse.errors import SandboxError
 from packhorse.sandbox import arguments
-from packhorse.sandbox.arguments import Layout
+from packhorse.sandbox.layout import Layout
+from packhorse.sandbox.sources import private_sources, sources
 
 LAYOUT = Layout(Path("/points"), place=lambda target: target)
 STEP = Step(argv=("/bin/build",), root=Root(Path("/root-tree")))
@@ -104,7 +105,7 @@ def test_all_sources_are_named(tmp_path: Path) -> None:
         root=Root(Path("/t"), Path("/ru"), Path("/rw")),
         mounts=(Bind(Path("/a"), "/b"), Overlay((Path("/l"),), "/c", Path("/u"), Path("/w"))),
     )
-    assert [str(path) for path in arguments.sources(step)] == (["/t", "/ru", "/rw", "/a", "/l", "/u", "/w"])
+    assert [str(path) for path in sources(step)] == (["/t", "/ru", "/rw", "/a", "/l", "/u", "/w"])
 
 
 def test_what_is_only_read_and_shut_to_others_is_named(tmp_path: Path) -> None:
@@ -117,5 +118,5 @@ def test_what_is_only_read_and_shut_to_others_is_named(tmp_path: Path) -> None:
         Bind(tmp_path / "shut", "/c", writable=True),
         Overlay((Path("/lower"),), "/d", Path("/upper"), Path("/work")),
     )
-    found = list(arguments.private_sources(replace(STEP, mounts=mounts)))
+    found = list(private_sources(replace(STEP, mounts=mounts)))
     assert found == [tmp_path / "shut", Path("/lower")]

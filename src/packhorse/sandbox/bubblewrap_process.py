@@ -1,0 +1,145 @@
+"""Bubblewrap as a process that is held, let go and ended; called by `bubblewrap` and `room`.
+
+How it is held (*tried*, bubblewrap 0.11): `--block-fd` is a pipe that has its byte already. Bubblewrap takes
+it and closes the pipe when all mounts are made and its privileges are gone, and that is how this process
+learns of it. It then reads its system call filter from `--seccomp`, another pipe, and so waits until
+`release` writes the filter. Should this process die meanwhile, the pipe ends, the kernel refuses an empty
+filter, and nothing runs.
+
+Until then bubblewrap is left to come to that end by itself: its first child waits for a word of it. Killed
+before it says that, or by SIGPIPE while it reports the child, it would leave the child waiting for ever; so
+its reports go into memory, not into a pipe.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import select
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
+
+from packhorse.base import proc
+from packhorse.errors import SandboxError
+from packhorse.sandbox import executable
+from packhorse.sandbox.process import Process
+
+
+class BubblewrapProcess(Process):
+    """A started bubblewrap.
+
+    `words` start it; `userns` is the descriptor of its namespace, or what stands for that in `words`.
+    `passed` are further descriptors that its command has.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        *,
+        userns: int | str,
+        options: Sequence[str],
+        command: Sequence[str],
+        inherits: bool,
+        passed: Sequence[int] = (),
+    ) -> None:
+        super().__init__(inherits=inherits)
+        try:
+            block = self._start(words, userns, options, command, passed)
+            self._wait_for_mounts(block)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(
+        self,
+        words: Sequence[str],
+        userns: int | str,
+        options: Sequence[str],
+        command: Sequence[str],
+        passed: Sequence[int],
+    ) -> int:
+        """Starts bubblewrap; returns our end of the pipe that is closed when the mounts are made."""
+        with ExitStack() as theirs:
+            block, blocked = self._pipe(theirs, read_by_us=False)
+            self._filter, held = self._pipe(theirs, read_by_us=False)
+            self.output, printed = self._pipe(theirs, read_by_us=True)
+            given = theirs.enter_context(_memory(options))
+            self._status = self._own.enter_context(FileIO(os.memfd_create("status", os.MFD_CLOEXEC), "r+"))
+            status = self._status.fileno()
+            block.write(b"\0")
+            others = (*passed, userns) if isinstance(userns, int) else passed
+            # `--sync-fd` makes bubblewrap close the namespace's descriptor, which the step would inherit.
+            line = [*words, "--userns", str(userns), "--sync-fd", str(userns), "--args", str(given)]
+            line += ["--block-fd", str(blocked), "--seccomp", str(held), "--json-status-fd", str(status)]
+            self._process = subprocess.Popen(
+                [*line, "--", *command],
+                pass_fds=(*others, blocked, held, status, given),
+                stdin=None if self._inherits else subprocess.DEVNULL,
+                stdout=None if self._inherits else printed,
+                stderr=None if self._inherits else printed,
+                # Ctrl-C would end bubblewrap, and with it the step, before anybody is asked.
+                process_group=0,
+                cwd="/",
+                # Nothing of this process's environment: bubblewrap is pid 1 inside, and can be read there.
+                env={},
+                umask=0o022,
+                extra_groups=[] if os.geteuid() == 0 else None,
+            )
+            self.ended = self._pidfd_of(self._process.pid)
+        return block.fileno()
+
+    def _wait_for_mounts(self, block: int) -> None:
+        ready = select.poll()
+        ready.register(block, 0)  # POLLERR, when nobody can read any more
+        ready.poll()
+        (unread,) = struct.unpack("i", fcntl.ioctl(block, termios.FIONREAD, b"\0" * 4))
+        told = self._told("child-pid")
+        if told is None or unread:
+            raise SandboxError("the sandbox cannot be made", why=self.words())
+        self._hold(told)
+
+    def _told(self, name: str) -> int | None:
+        """What bubblewrap has reported under `name`, so far."""
+        for line in os.pread(self._status.fileno(), 65536, 0).splitlines():
+            with suppress(ValueError):
+                document = json.loads(line)
+                if name in document:
+                    return int(document[name])
+        return None
+
+    def release(self, program: bytes) -> None:
+        """Lets the step begin, under the system call filter `program`."""
+        self._filter.write(program)
+        self._filter.close()
+
+    def wait(self, name: str, tail: str) -> int:
+        """The status; an error of bubblewrap's, which it says in its last line and ends with 1."""
+        assert self._process is not None
+        status = proc.status_of(self._process.wait())
+        if status != 1 or self._told("exit-code") is not None:
+            return status
+        found = re.search(r"^bwrap: execvp .*: (.*)$", tail, re.MULTILINE)
+        if found is None:
+            raise SandboxError(f"{name} could not be started", why=tail.strip())
+        raise executable.refusal(name, found[1])
+
+
+@contextmanager
+def _memory(words: Sequence[str]) -> Iterator[int]:
+    """A descriptor from which bubblewrap reads `words`: its own command line could be read by every user."""
+    if any("\0" in word for word in words):
+        raise SandboxError("a step's environment or paths have a NUL character")
+    descriptor = os.memfd_create("options", os.MFD_CLOEXEC)
+    try:
+        with FileIO(descriptor, "w", closefd=False) as file:
+            file.write(b"".join(os.fsencode(word) + b"\0" for word in words))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,104 @@
+"""Steps in sandboxes: the Runner of a host, which turns ②'s, ③'s and `run`'s steps into processes.
+
+`platform.wiring` makes one `SandboxRunner` a build, over the runtime that the user chose. A room is opened in
+a fixed order, whatever the runtime: mount points (`layout`), the held process (the runtime's), its network
+(`network`), its tree (`base.rooted`). What happens in an open room is `room`'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+from packhorse.base.rooted import Rooted
+from packhorse.base.step import Network, Room, Step
+from packhorse.base.userns import Mode, Namespace
+from packhorse.errors import SandboxError
+from packhorse.sandbox import network
+from packhorse.sandbox.layout import Layout, lay_out
+from packhorse.sandbox.process import Leash, Process
+from packhorse.sandbox.room import Sandbox
+from packhorse.sandbox.terminal import Terminal
+
+
+class Runtime(Protocol):
+    """What makes sandboxes with the ids of one user namespace."""
+
+    def hold(self, step: Step, layout: Layout, terminal: Terminal | None) -> Process:
+        """Makes the step's mounts and starts its first process, which waits; SandboxError in its own words.
+
+        A step with a `terminal` begins as that. The thread that calls this has to close what is returned:
+        the process ends with it.
+        """
+        ...
+
+    def line(self, step: Step, layout: Layout) -> str:
+        """A line for a shell that starts the same step, as long as the build's directories are there."""
+        ...
+
+
+class SandboxRunner:
+    """A Runner whose steps are made by `runtime` with the ids of `namespace`.
+
+    `scratch` is an empty directory, which `platform` makes for the build and removes. `loopback` are ports of
+    the host's loopback (a proxy's) that steps with a network of their own find at theirs. Steps may be opened
+    side by side; each has to be closed by the thread that opened it. `terminal` is the native program that
+    steps with a terminal begin as.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        namespace: Namespace,
+        *,
+        scratch: Path,
+        loopback: Sequence[int] = (),
+        terminal: Path | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._idmap = namespace.idmap
+        self._scratch = scratch
+        self._loopback = tuple(loopback)
+        self._terminal = terminal
+        self._numbers = count(1)
+
+    @contextmanager
+    def open(self, step: Step) -> Iterator[Room]:
+        """Makes the step's mounts and holds its process; leaving the context ends all that still runs.
+
+        SandboxError, with the runtime's own words, when it cannot be made; InputError for ports that cannot
+        be had; HostError for a user that the namespace has not.
+        """
+        network.check_ports(step)
+        number = next(self._numbers)
+        step = network.with_name_service(step, self._scratch / f"resolv-{number}.conf")
+        layout = lay_out(step, self._scratch / f"mount-points-{number}", self._idmap)
+        with ExitStack() as stack:
+            terminal = self._terminal_of(step)
+            if terminal is not None:
+                stack.callback(terminal.close)
+            held = self._runtime.hold(step, layout, terminal)
+            stack.callback(held.close)
+            owner = self._idmap.outside(step.uid, step.gid)
+            if self._idmap.mode is Mode.RANGE and owner[0] != os.getuid():
+                stack.callback(Leash(["pid", str(held.pid)]).close)
+            if step.network is Network.OWN:
+                pasta = network.Pasta(held.pid, ports=step.ports, loopback=self._loopback)
+                stack.callback(pasta.close)
+            editor = owner if self._idmap.mode is Mode.ROOT else None
+            tree = stack.enter_context(
+                Rooted(held.open_root(), idmap=self._idmap, owner=editor, whiteouts=False)
+            )
+            yield Sandbox(step, held, tree, partial(self._runtime.line, step, layout), terminal)
+
+    def _terminal_of(self, step: Step) -> Terminal | None:
+        if not step.terminal:
+            return None
+        if self._terminal is None:
+            raise SandboxError("a step with a terminal needs the program that makes it")
+        return Terminal(self._terminal)
