@@ -1,9 +1,8 @@
-"""The short-lived child that makes a user namespace, or becomes another program with one; under every arrow.
+"""The short-lived child that becomes another program with, or in, a user namespace; under every arrow.
 
-Namespaces are made and entered only here: unshare(2) of a user namespace answers EINVAL in a process with
-threads, and a process that has entered one cannot come back. `base.userns` and `sandbox` start it as
+A process with threads cannot enter one, and one that has entered cannot come back. `base.userns` and
+`sandbox` start it as
 
-    python -I -S -c CODE hold OPTIONS            makes one, prints its child's pid, waits for the end of stdin
     python -I -S -c CODE enter OPTIONS -- ARGV   enters one as its root, and executes ARGV there
     python -I -S -c CODE hand OPTIONS -- ARGV    makes one, and executes ARGV outside as its owner, with the
                                                  namespace's descriptor for each word `@` before ARGV's `--`
@@ -42,8 +41,6 @@ class _Options:
         self.uids: Ids = ()
         self.gids: Ids = ()
         self.userns = -1  # a descriptor of the namespace, instead of making one from the maps
-        self.newuidmap = ""  # the two setuid programs, for users with subordinate ids
-        self.newgidmap = ""
         self.reach: list[str] = []  # paths that must be reachable inside, whatever directory they are below
         self.present: list[tuple[str, Ids, Ids]] = []  # paths shown with other owners: PATH=UIDS=GIDS
         # Ids outside: the namespace is theirs, and `hand` runs as them.
@@ -90,7 +87,7 @@ def new_namespace(options: _Options) -> int:
     """A descriptor of a new user namespace with the maps, and owned by the user, of `options`."""
     pid, release = _unshared_child(options.become)
     try:
-        _write_maps(pid, options)
+        write_maps(pid, options.uids, options.gids)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(release)
@@ -126,18 +123,12 @@ def _unshared_child(owner: tuple[int, int] | None = None) -> tuple[int, int]:
     return pid, release
 
 
-def _write_maps(pid: int, options: _Options) -> None:
-    if options.newuidmap:
-        for program, ids in ((options.newuidmap, options.uids), (options.newgidmap, options.gids)):
-            numbers = [str(number) for extent in ids for number in extent]
-            status = os.spawnv(os.P_WAIT, program, [program, str(pid), *numbers])
-            if status != 0:
-                raise EntranceError(f"{program} refused the map {format_ids(ids)} (status {status})")
-        return
+def write_maps(pid: int, uids: Ids, gids: Ids) -> None:
+    """Gives the namespace of process `pid` its ids, which have to be the writer's own, or the writer root."""
     if os.geteuid() != 0:
         # A group may be mapped without privilege only after setgroups(2) is given up (user_namespaces(7)).
         _write(f"/proc/{pid}/setgroups", "deny")
-    for name, ids in (("gid_map", options.gids), ("uid_map", options.uids)):
+    for name, ids in (("gid_map", gids), ("uid_map", uids)):
         _write(f"/proc/{pid}/{name}", "".join(f"{a} {b} {c}\n" for a, b, c in ids))
 
 
@@ -245,8 +236,6 @@ def _parse(words: list[str]) -> tuple[_Options, list[str]]:
             setattr(options, name, parse_ids(value))
         elif name == "userns":
             options.userns = int(value)
-        elif name in ("newuidmap", "newgidmap"):
-            setattr(options, name, value)
         elif name == "reach":
             options.reach.append(value)
         elif name == "present":
@@ -268,13 +257,7 @@ def main(words: list[str]) -> int:
             _enter(options, argv)
         if words[0] == "hand":
             _hand(options, argv)
-        pid, release = _unshared_child()
-        _write_maps(pid, options)
-        print(pid, flush=True)
-        os.read(0, 1)
-        os.close(release)
-        os.waitpid(pid, 0)
+        raise EntranceError(f"unknown word {words[0]}")
     except (EntranceError, OSError) as error:
         print(f"packhorse: {error}", file=sys.stderr)
         return 125
-    return 0

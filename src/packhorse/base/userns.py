@@ -2,8 +2,8 @@
 
 `choose` decides the map, `make` makes a namespace with it, `spawn` starts a program inside one. Called by
 `store` (trees are unpacked and removed inside), `sandbox` (every step runs inside) and `platform.wiring`.
-This process itself never enters one: all of that is done by `base.entrance` in a child of its own. Mounts of
-a step are `sandbox`'s.
+This process itself never enters one: `base.bubblewrap` makes it in a child, `base.entrance` enters it in
+another. Mounts of a step are `sandbox`'s.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from packhorse.base import entrance, proc, syscalls
+from packhorse.base import bubblewrap, entrance, proc, syscalls
 from packhorse.errors import HostError
 
 SHIFTED_BASE = 0x7F000000
@@ -76,9 +76,8 @@ class IdMap:
             raise HostError(
                 f"user {uid}:{gid} does not exist in this sandbox",
                 why=f"its ids are mapped {self.mode.value}: {_words(self.uids)}; groups {_words(self.gids)}",
-                fix=""
-                if self.mode is Mode.ROOT
-                else "Give the invoking user subordinate ids: `man 5 subuid`.",
+                fix="" if self.mode is Mode.ROOT else "give the invoking user subordinate ids",
+                check="subordinate-ids",
             )
         return found[0], found[1]
 
@@ -118,14 +117,14 @@ def choose(uid: int = 1000, gid: int = 1000, *, mode: Mode | None = None) -> IdM
     and raises HostError when this machine does not have it.
     """
     if mode is None:
-        mode = Mode.ROOT if os.geteuid() == 0 else Mode.RANGE if _range_obstacle() == "" else Mode.SINGLE
+        mode = Mode.ROOT if os.geteuid() == 0 else Mode.RANGE if range_obstacle() == "" else Mode.SINGLE
     if mode is Mode.ROOT:
         return IdMap(mode, _shifted("/proc/self/uid_map"), _shifted("/proc/self/gid_map"))
     if mode is Mode.SINGLE:
         return IdMap(mode, (Extent(uid, os.geteuid(), 1),), (Extent(gid, os.getegid(), 1),))
-    obstacle = _range_obstacle()
+    obstacle = range_obstacle()
     if obstacle:
-        raise HostError("no range of ids can be mapped", why=obstacle)
+        raise HostError("no range of ids can be mapped", why=obstacle, check="subordinate-ids")
     return IdMap(
         mode,
         surround(uid, os.geteuid(), _subordinate(Path("/etc/subuid"))),
@@ -168,7 +167,8 @@ def _shifted(current: str) -> tuple[Extent, ...]:
         raise HostError(
             "root has no ids to give to a sandbox",
             why=f"{current} maps {len(available)} extent(s), and root's own id must not be used inside",
-            fix="Run as an ordinary user, or start the container with a range of ids.",
+            fix="run as an ordinary user, or start the container with a range of ids",
+            check="subordinate-ids",
         )
     return (Extent(0, first + count - size, size),)
 
@@ -190,7 +190,7 @@ def _subordinate(table: Path) -> list[tuple[int, int]]:
     return found
 
 
-def _range_obstacle() -> str:
+def range_obstacle() -> str:
     """Why the invoking user cannot map subordinate ids; empty when nothing speaks against it."""
     for table in (Path("/etc/subuid"), Path("/etc/subgid")):
         if not _subordinate(table):
@@ -243,41 +243,35 @@ def command(verb: str, options: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def map_options(idmap: IdMap) -> list[tuple[str, str]]:
-    """The options of `base.entrance` that make a namespace with this map."""
-    options = [("uids", _words(idmap.uids)), ("gids", _words(idmap.gids))]
-    if idmap.mode is Mode.RANGE:
-        options += [(program, shutil.which(program) or program) for program in ("newuidmap", "newgidmap")]
-    return options
+    """The options of `base.entrance` that name this map."""
+    return [("uids", _words(idmap.uids)), ("gids", _words(idmap.gids))]
 
 
 def make(idmap: IdMap) -> Namespace:
     """A new user namespace with these ids; HostError says why there is none."""
-    with subprocess.Popen(
-        command("hold", map_options(idmap)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={},
-    ) as child:
-        assert child.stdin and child.stdout and child.stderr
-        line = child.stdout.readline().strip()
-        if not line:
-            why = child.stderr.read().decode(errors="replace").strip()
-            raise HostError("a sandbox's user namespace cannot be made", why=why, fix=_advice(why))
-        descriptor = os.open(f"/proc/{int(line)}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        child.stdin.close()
-    return Namespace(idmap, descriptor)
+    with bubblewrap.unmapped() as pid:
+        if idmap.mode is Mode.RANGE:
+            _ask("newuidmap", pid, idmap.uids)
+            _ask("newgidmap", pid, idmap.gids)
+        else:
+            try:
+                entrance.write_maps(pid, ids(idmap.uids), ids(idmap.gids))
+            except (entrance.EntranceError, OSError) as error:
+                raise bubblewrap.refused(str(error)) from error
+        return Namespace(idmap, os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))
 
 
-def _advice(why: str) -> str:
-    if "newuidmap" in why or "newgidmap" in why:
-        return "Check that /etc/subuid and /etc/subgid give this user ids that nobody else has."
-    switches = ("kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns")
-    return (
-        "The kernel, a container or a security module forbids user namespaces. On the machine itself see "
-        f"`sysctl {' '.join(switches)} user.max_user_namespaces`; in a container start it with "
-        "`--security-opt seccomp=unconfined --security-opt systempaths=unconfined`."
-    )
+def _ask(program: str, pid: int, extents: Sequence[Extent]) -> None:
+    """Lets newuidmap(1) or newgidmap(1) write a map with ids that the user has been given."""
+    numbers = [str(number) for extent in ids(extents) for number in extent]
+    done = subprocess.run([program, str(pid), *numbers], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise HostError(
+            "this user's subordinate ids cannot be mapped",
+            why=done.stderr.strip() or f"{program} refused {_words(extents)} (status {done.returncode})",
+            fix="check that /etc/subuid and /etc/subgid give this user ids that nobody else has",
+            check="subordinate-ids",
+        )
 
 
 def spawn(

