@@ -96,10 +96,19 @@ class Process(ABC):
         return None
 
     def kill(self) -> None:
-        """Ends the step's first process, and with it all others of its namespace."""
-        if self.pid >= 0:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        """Ends the step's first process; returns when that and all others of its namespace are gone.
+
+        A process's end is told when its namespace is empty (pid_namespaces(7)). The runtime's own end, which
+        is what `ended` tells, can come before: what the step has left behind is still being killed then, and
+        goes on writing where a phase already reads (*tried*).
+        """
+        if self.pid < 0:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        gone = select.poll()
+        gone.register(self._pidfd, select.POLLIN)
+        gone.poll()
 
     def close(self) -> None:
         """Ends whatever still runs and closes everything."""

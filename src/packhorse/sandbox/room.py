@@ -61,6 +61,7 @@ class Sandbox:
         elif not self._step.inherits:
             tail = self._relay(output or _to_stdout)
         status = self._held.wait(name, tail.decode(errors="replace"))
+        self._held.kill()
         return Result(status, time.monotonic() - began, self._command() if status else "")
 
     def _relay(self, output: Output) -> bytes:
