@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -22,6 +23,8 @@ from packhorse.base.step import Bind, Overlay, Root, Step
 from packhorse.base.tree import Kind
 from packhorse.base.userns import Mode
 from packhorse.errors import CommandNotFound, HostError, NotExecutable, SandboxError
+from packhorse.sandbox.bubblewrap import Bubblewrap, find
+from packhorse.sandbox.runner import SandboxRunner
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,28 @@ def test_nothing_of_this_process_can_be_read_inside(here: Place, monkeypatch: py
     assert "hidden-from-steps" not in output
     assert "PATH=/bin" in output
     assert [name for name in output.split() if name.isdigit() and int(name) > 9] == []
+
+
+def test_the_program_of_the_sandbox_is_out_of_a_steps_reach(here: Place) -> None:
+    """It is process 1 inside, and on this machine it may belong to the very user the step runs as."""
+    package = find().parents[1]
+    own = here.directory() / package.name
+    shutil.copytree(package, own)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, own.with_name(libraries.name))
+    program = own / "_bin" / "bwrap"
+    for path in (own, *own.rglob("*")):
+        os.chown(path, *here.namespace.idmap.outside(1000, 1000))
+    program.chmod(0o755)
+    sandbox = SandboxRunner(
+        Bubblewrap(here.namespace, program=program), here.namespace, scratch=here.directory()
+    )
+    output: list[bytes] = []
+    with sandbox.open(here.step("ls -A /proc/1; chmod 4777 /proc/1/exe; echo x > /proc/1/mem")) as room:
+        assert room.run(output.append).status != 0
+    assert stat.S_IMODE(program.stat().st_mode) == 0o755
+    assert b"".join(output).decode().count("\n") == 2, output
 
 
 def test_a_step_writes_to_its_own_places_only(here: Place) -> None:
@@ -273,11 +298,15 @@ def test_root_inside_writes_the_root_and_nothing_outside(here: Place) -> None:
     assert overlay.upper is not None and overlay.work is not None
     root = Root(here.root, overlay.upper, overlay.work)
     script = (
-        "id -u; echo added >> /etc/passwd; touch /bin/mine && stat -c %u /bin/mine; cat /proc/self/status"
+        "id -u; echo added >> /etc/passwd; touch /bin/mine && stat -c %u /bin/mine; cat /proc/self/status;"
+        "for file in /proc/sys/*/*; do [ ! -w $file ] || echo $file; done;"
+        "echo 4000 > /proc/sys/kernel/msgmax"
     )
     result, output = here.run(here.step(script), uid=0, gid=0, root=root)
     lines = output.splitlines()
-    assert (result.status, lines[:2]) == (0, ["0", "0"])
+    assert (result.status, lines[:2]) == (2, ["0", "0"])
+    assert lines[-1].endswith("/proc/sys/kernel/msgmax: Read-only file system")
+    assert not [line for line in lines if line.startswith("/proc")]
     (effective,) = (int(line.split()[1], 16) for line in lines if line.startswith("CapEff"))
     sys_admin, chown = 1 << 21, 1 << 0
     assert effective & chown and not effective & sys_admin

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from packhorse.base.step import Bind, Mount, Network, Step
 from packhorse.errors import SandboxError
-from packhorse.sandbox.confinement import CAPABILITIES, MASKED_FILES
+from packhorse.sandbox.confinement import CAPABILITIES, MASKED_FILES, READ_ONLY
 from packhorse.sandbox.layout import Layout
 
 
@@ -54,11 +54,15 @@ def _root(step: Step, layout: Layout) -> list[str]:
 
 def _kernel(layout: Layout) -> Iterator[str]:
     yield from ("--proc", "/proc")
+    yield from (word for path in READ_ONLY for word in ("--ro-bind-try", path, path))
     for path in layout.masked:
         if path in MASKED_FILES:
             yield from ("--ro-bind", "/dev/null", path)
         else:
             yield from ("--tmpfs", path, "--remount-ro", path)
+    # Process 1 is bubblewrap, with the step's own ids: through /proc/1/exe a step could change the mode of
+    # its program on this machine, which may be the user's own (*tried*), through /proc/1/mem take it over.
+    yield from ("--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
     # Bubblewrap's /dev belongs to the step's user; only /dev/shm is to be written, as in a container.
     yield from ("--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
 
