@@ -1,11 +1,11 @@
 """Which system calls a step may not make, as a BPF program; called by `room`.
 
-It refuses what docker's default profile refuses to a container without capabilities, so that what works here
-works there: namespaces, mounts, modules, keys, tracing of the kernel. It is a list of refusals, not of
-permissions: the kernel's own checks stand behind it, and a compiler, node or python meets nothing that it
-needs. What is refused answers EPERM; clone3(2), whose flags a filter cannot read, answers ENOSYS, whereupon
-libc uses clone(2). Foreign architectures (32-bit programs) answer ENOSYS to everything. Loading it is
-bubblewrap's.
+It refuses what docker's default profile (2026) refuses to a container without added capabilities, so that
+what works here works there: namespaces, mounts, modules, keys, tracing of the kernel, memory policies. What
+is refused answers EPERM. clone3(2), whose flags a filter cannot read, answers ENOSYS, whereupon libc uses
+clone(2); so does every number that is not known here, a system call that a later kernel may have, and every
+call of another architecture (32-bit and x32 programs). Three refusals are ours: typing into a terminal,
+tracing process 1, which is the sandbox's own, and processes' memory of the same. Loading it is the runtime's.
 """
 
 from __future__ import annotations
@@ -13,121 +13,153 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from packhorse.errors import SandboxError
 
-# The same numbers everywhere: they came after the tables of the architectures were unified.
-_NEW = {
-    "io_uring_setup": 425,
-    "io_uring_enter": 426,
-    "io_uring_register": 427,
-    "open_tree": 428,
-    "move_mount": 429,
-    "fsopen": 430,
-    "fsconfig": 431,
-    "fsmount": 432,
-    "fspick": 433,
-    "mount_setattr": 442,
-    "quotactl_fd": 443,
+_REFUSED: dict[str, tuple[int | None, int | None]] = {
+    "_sysctl": (156, None),
+    "acct": (163, 89),
+    "add_key": (248, 217),
+    "afs_syscall": (183, None),
+    "bpf": (321, 280),
+    "clock_settime": (227, 112),
+    "create_module": (174, None),
+    "delete_module": (176, 106),
+    "fanotify_init": (300, 262),
+    "finit_module": (313, 273),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fsopen": (430, 430),
+    "fspick": (433, 433),
+    "get_kernel_syms": (177, None),
+    "get_mempolicy": (239, 236),
+    "getpmsg": (181, None),
+    "init_module": (175, 105),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "io_uring_setup": (425, 425),
+    "ioperm": (173, None),
+    "iopl": (172, None),
+    "kcmp": (312, 272),
+    "kexec_file_load": (320, 294),
+    "kexec_load": (246, 104),
+    "keyctl": (250, 219),
+    "lookup_dcookie": (212, 18),
+    "lsm_get_self_attr": (459, 459),
+    "lsm_list_modules": (461, 461),
+    "lsm_set_self_attr": (460, 460),
+    "mbind": (237, 235),
+    "migrate_pages": (256, 238),
+    "mount": (165, 40),
+    "mount_setattr": (442, 442),
+    "move_mount": (429, 429),
+    "move_pages": (279, 239),
+    "nfsservctl": (180, 42),
+    "open_by_handle_at": (304, 265),
+    "open_tree": (428, 428),
+    "perf_event_open": (298, 241),
+    "pidfd_getfd": (438, 438),
+    "pivot_root": (155, 41),
+    "process_madvise": (440, 440),
+    "putpmsg": (182, None),
+    "query_module": (178, None),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "reboot": (169, 142),
+    "request_key": (249, 218),
+    "security": (185, None),
+    "set_mempolicy": (238, 237),
+    "set_mempolicy_home_node": (450, 450),
+    "setdomainname": (171, 162),
+    "sethostname": (170, 161),
+    "setns": (308, 268),
+    "settimeofday": (164, 170),
+    "swapoff": (168, 225),
+    "swapon": (167, 224),
+    "sysfs": (139, None),
+    "syslog": (103, 116),
+    "tuxcall": (184, None),
+    "umount2": (166, 39),
+    "unshare": (272, 97),
+    "uselib": (134, None),
+    "userfaultfd": (323, 282),
+    "ustat": (136, None),
+    "vhangup": (153, 58),
+    "vserver": (236, None),
 }
+"""Names with their numbers on x86_64 and on aarch64, None where there is no such call."""
 
-_X86_64 = _NEW | {
-    "syslog": 103,
-    "uselib": 134,
-    "vhangup": 153,
-    "pivot_root": 155,
-    "acct": 163,
-    "settimeofday": 164,
-    "mount": 165,
-    "umount2": 166,
-    "swapon": 167,
-    "swapoff": 168,
-    "reboot": 169,
-    "iopl": 172,
-    "ioperm": 173,
-    "init_module": 175,
-    "delete_module": 176,
-    "quotactl": 179,
-    "lookup_dcookie": 212,
-    "clock_settime": 227,
-    "kexec_load": 246,
-    "add_key": 248,
-    "request_key": 249,
-    "keyctl": 250,
-    "unshare": 272,
-    "move_pages": 279,
-    "perf_event_open": 298,
-    "fanotify_init": 300,
-    "open_by_handle_at": 304,
-    "clock_adjtime": 305,
-    "setns": 308,
-    "kcmp": 312,
-    "finit_module": 313,
-    "kexec_file_load": 320,
-    "bpf": 321,
-    "userfaultfd": 323,
-}
+_LAST = 466
+"""The highest number that is known (removexattrat); numbers have been the same everywhere since 424."""
 
-_AARCH64 = _NEW | {
-    "lookup_dcookie": 18,
-    "umount2": 39,
-    "mount": 40,
-    "pivot_root": 41,
-    "vhangup": 58,
-    "quotactl": 60,
-    "acct": 89,
-    "unshare": 97,
-    "kexec_load": 104,
-    "init_module": 105,
-    "delete_module": 106,
-    "clock_settime": 112,
-    "syslog": 116,
-    "reboot": 142,
-    "settimeofday": 170,
-    "add_key": 217,
-    "request_key": 218,
-    "keyctl": 219,
-    "swapon": 224,
-    "swapoff": 225,
-    "move_pages": 239,
-    "perf_event_open": 241,
-    "fanotify_init": 262,
-    "open_by_handle_at": 265,
-    "clock_adjtime": 266,
-    "setns": 268,
-    "kcmp": 272,
-    "finit_module": 273,
-    "bpf": 280,
-    "userfaultfd": 282,
-    "kexec_file_load": 294,
-}
+_UNIFIED = 424
 
 _NAMESPACES = 0x7E020000
 """The CLONE_NEW… flags of clone(2): cgroup, UTS, IPC, user, PID, network and mount."""
 
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-"""ioctl(2) requests that type into a terminal as if its user did (CVE-2017-5226)."""
+_TERMINAL = (0x5412, 0x541C)
+"""ioctl(2)'s TIOCSTI and TIOCLINUX, which type into a terminal as if its user did (CVE-2017-5226)."""
 
-_AF_VSOCK = 40
-"""Sockets to the virtual machine's host, which belong to no network namespace."""
+_FAMILIES = (38, 40)
+"""Families of sockets: AF_ALG, the kernel's own ciphers; AF_VSOCK, to the virtual machine's host, which
+belong to no network namespace.
+"""
+
+_PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
+"""What personality(2) may be asked for: Linux, its 32-bit machine name, an old version number, the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the filter has to know of an architecture: its audit number and its system calls' numbers."""
+    """What the filter has to know of an architecture: its audit number and its system calls' numbers.
+
+    `end` is the first number that is free before the unified ones begin; `memory` are the calls that reach
+    another process's.
+    """
 
     audit: int
     refused: tuple[int, ...]
+    end: int
     clone: int
     clone3: int
     ioctl: int
     socket: int
+    personality: int
+    ptrace: int
+    memory: tuple[int, int]
+
+
+def _numbers(column: int) -> tuple[int, ...]:
+    return tuple(sorted(number for row in _REFUSED.values() if (number := row[column]) is not None))
 
 
 MACHINES = {
-    "x86_64": Machine(0xC000003E, tuple(_X86_64.values()), clone=56, clone3=435, ioctl=16, socket=41),
-    "aarch64": Machine(0xC00000B7, tuple(_AARCH64.values()), clone=220, clone3=435, ioctl=29, socket=198),
+    "x86_64": Machine(
+        audit=0xC000003E,
+        refused=_numbers(0),
+        end=336,
+        clone=56,
+        clone3=435,
+        ioctl=16,
+        socket=41,
+        personality=135,
+        ptrace=101,
+        memory=(310, 311),
+    ),
+    "aarch64": Machine(
+        audit=0xC00000B7,
+        refused=_numbers(1),
+        end=295,
+        clone=220,
+        clone3=435,
+        ioctl=29,
+        socket=198,
+        personality=92,
+        ptrace=117,
+        memory=(270, 271),
+    ),
 }
 
 # Offsets in struct seccomp_data; arguments are 64 bits wide, of which the low word comes first.
@@ -137,6 +169,11 @@ _NUMBER, _AUDIT, _ARGUMENT = 0, 4, 16
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 
+_Instruction = tuple[int, int, str]
+"""Operation, operand, and a label: `label:` names the instruction, any other is where a jump goes on
+success.
+"""
+
 
 def program(machine: str | None = None) -> bytes:
     """The filter for `machine` (as uname has it; by default this one), as an array of struct sock_filter."""
@@ -145,36 +182,57 @@ def program(machine: str | None = None) -> bytes:
         raise SandboxError(
             f"no system call filter for {name}", why="packhorse runs on x86_64 and aarch64", fix=""
         )
-    chosen = MACHINES[name]
-    # Operation, operand, and a label: `label:` names the instruction, any other is where a jump goes on
-    # success.
-    instructions: list[tuple[int, int, str]] = [
-        (_LOAD, _AUDIT, ""),
-        (_EQUAL, chosen.audit, "known"),
-        (_RETURN, _UNKNOWN, ""),
-        (_LOAD, _NUMBER, "known:"),
-        (_AT_LEAST, 0x40000000, "unknown"),  # x32, whose numbers are those of x86_64 with this bit
-        *((_EQUAL, number, "refuse") for number in sorted(chosen.refused)),
-        (_EQUAL, chosen.clone3, "unknown"),
-        (_EQUAL, chosen.clone, "clone"),
-        (_EQUAL, chosen.ioctl, "ioctl"),
-        (_EQUAL, chosen.socket, "socket"),
-        (_RETURN, _ALLOW, ""),
-        (_LOAD, _ARGUMENT, "clone:"),
-        (_ANY_BIT, _NAMESPACES, "refuse"),
-        (_RETURN, _ALLOW, ""),
-        (_LOAD, _ARGUMENT + 8, "ioctl:"),
-        (_EQUAL, _TIOCSTI, "refuse"),
-        (_EQUAL, _TIOCLINUX, "refuse"),
-        (_RETURN, _ALLOW, ""),
-        (_LOAD, _ARGUMENT, "socket:"),
-        (_EQUAL, _AF_VSOCK, "refuse"),
-        (_RETURN, _ALLOW, ""),
-        (_RETURN, _REFUSE, "refuse:"),
-        (_RETURN, _UNKNOWN, "unknown:"),
-    ]
+    instructions = [*_by_number(MACHINES[name]), *_by_argument()]
     places = {label[:-1]: place for place, (_, _, label) in enumerate(instructions) if label.endswith(":")}
     return b"".join(
         struct.pack("=HBBI", operation, places[label] - place - 1 if label in places else 0, 0, operand)
         for place, (operation, operand, label) in enumerate(instructions)
+    )
+
+
+def _by_number(machine: Machine) -> Iterator[_Instruction]:
+    yield from (
+        (_LOAD, _AUDIT, ""),
+        (_EQUAL, machine.audit, "known"),
+        (_RETURN, _UNKNOWN, ""),
+        (_LOAD, _NUMBER, "known:"),
+        (_AT_LEAST, _LAST + 1, "unknown"),  # x32 among them, whose numbers have a high bit set
+        (_AT_LEAST, _UNIFIED, "listed"),
+        (_AT_LEAST, machine.end, "unknown"),
+        (_LOAD, _NUMBER, "listed:"),
+        *((_EQUAL, number, "refuse") for number in machine.refused),
+        (_EQUAL, machine.clone3, "unknown"),
+        (_EQUAL, machine.clone, "clone"),
+        (_EQUAL, machine.ioctl, "ioctl"),
+        (_EQUAL, machine.socket, "socket"),
+        (_EQUAL, machine.personality, "personality"),
+        (_EQUAL, machine.ptrace, "ptrace"),
+        *((_EQUAL, number, "memory") for number in machine.memory),
+        (_RETURN, _ALLOW, ""),
+    )
+
+
+def _by_argument() -> Iterator[_Instruction]:
+    first, second = _ARGUMENT, _ARGUMENT + 8
+    yield from (
+        (_LOAD, first, "clone:"),
+        (_ANY_BIT, _NAMESPACES, "refuse"),
+        (_RETURN, _ALLOW, ""),
+        (_LOAD, second, "ioctl:"),
+        *((_EQUAL, request, "refuse") for request in _TERMINAL),
+        (_RETURN, _ALLOW, ""),
+        (_LOAD, first, "socket:"),
+        *((_EQUAL, family, "refuse") for family in _FAMILIES),
+        (_RETURN, _ALLOW, ""),
+        (_LOAD, first, "personality:"),
+        *((_EQUAL, persona, "allow") for persona in _PERSONALITIES),
+        (_RETURN, _REFUSE, ""),
+        (_LOAD, first, "memory:"),
+        (_EQUAL, 1, "refuse"),
+        (_RETURN, _ALLOW, ""),
+        (_LOAD, second, "ptrace:"),
+        (_EQUAL, 1, "refuse"),
+        (_RETURN, _ALLOW, "allow:"),
+        (_RETURN, _REFUSE, "refuse:"),
+        (_RETURN, _UNKNOWN, "unknown:"),
     )
