@@ -32,6 +32,8 @@ _OPEN_TREE = 428
 _MOVE_MOUNT = 429
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
+_LANDLOCK_CREATE_RULESET = 444
+_LANDLOCK_RESTRICT_SELF = 446
 _RENAMEAT2 = {"x86_64": 316, "aarch64": 276}
 
 _OPEN_TREE_CLONE = 1
@@ -39,6 +41,9 @@ _MOVE_MOUNT_F_EMPTY_PATH = 4
 _MOUNT_ATTR_IDMAP = 0x00100000
 _RENAME_NOREPLACE = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+_LANDLOCK_VERSION = 1
+_SCOPE_ABSTRACT_SOCKETS = 1
 
 
 class _OpenHow(ctypes.Structure):
@@ -52,6 +57,10 @@ class _MountAttr(ctypes.Structure):
         ("propagation", ctypes.c_uint64),
         ("userns_fd", ctypes.c_uint64),
     )
+
+
+class _Ruleset(ctypes.Structure):
+    _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
 
 
 def _checked(answer: int, name: str | bytes = "") -> int:
@@ -115,6 +124,31 @@ def be_dumpable() -> None:
     """Gives this process's files in /proc back to its user, from whom a change of ids has taken them."""
     arguments = [ctypes.c_ulong(number) for number in (1, 0, 0, 0)]
     _checked(_libc.prctl(_PR_SET_DUMPABLE, *arguments))
+
+
+def landlock_version() -> int:
+    """Which Landlock this kernel has (landlock(7)), 0 for none; 6, of Linux 6.12, knows abstract sockets."""
+    none, version = ctypes.c_void_p(None), ctypes.c_uint(_LANDLOCK_VERSION)
+    return max(0, int(_libc.syscall(_LANDLOCK_CREATE_RULESET, none, ctypes.c_size_t(0), version)))
+
+
+def leave_abstract_sockets() -> bool:
+    """Keeps this thread, and what it starts, from abstract sockets that others have made.
+
+    They gain no privileges any more either, without which it is not granted. False where the kernel cannot do
+    it.
+    """
+    if landlock_version() < 6:
+        return False
+    rules = _Ruleset(0, 0, _SCOPE_ABSTRACT_SOCKETS)
+    size = ctypes.c_size_t(ctypes.sizeof(rules))
+    ruleset = _checked(_libc.syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(rules), size, ctypes.c_uint(0)))
+    try:
+        _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(number) for number in (1, 0, 0, 0))))
+        _checked(_libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, ctypes.c_uint(0)))
+    finally:
+        os.close(ruleset)
+    return True
 
 
 def restore_signals() -> None:

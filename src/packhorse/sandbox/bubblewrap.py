@@ -19,7 +19,7 @@ from packhorse.sandbox.terminal import Terminal
 
 
 class Bubblewrap:
-    """A Runtime. Its sandboxes end with the thread that started them, as bubblewrap does."""
+    """A Runtime. Its sandboxes end with this process, however that ends."""
 
     def __init__(self, namespace: Namespace, *, program: Path | None = None) -> None:
         self._namespace = namespace

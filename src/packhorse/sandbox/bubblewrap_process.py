@@ -27,7 +27,7 @@ from io import FileIO
 
 from packhorse.base import proc
 from packhorse.errors import SandboxError
-from packhorse.sandbox import executable
+from packhorse.sandbox import executable, starter
 from packhorse.sandbox.process import Process
 
 
@@ -77,7 +77,7 @@ class BubblewrapProcess(Process):
             # `--sync-fd` makes bubblewrap close the namespace's descriptor, which the step would inherit.
             line = [*words, "--userns", str(userns), "--sync-fd", str(userns), "--args", str(given)]
             line += ["--block-fd", str(blocked), "--seccomp", str(held), "--json-status-fd", str(status)]
-            self._process = subprocess.Popen(
+            self._process = starter.start(
                 [*line, "--", *command],
                 pass_fds=(*others, blocked, held, status, given),
                 stdin=None if self._inherits else subprocess.DEVNULL,

@@ -32,8 +32,8 @@ class Runtime(Protocol):
     def hold(self, step: Step, layout: Layout, terminal: Terminal | None) -> Process:
         """Makes the step's mounts and starts its first process, which waits; SandboxError in its own words.
 
-        A step with a `terminal` begins as that. The thread that calls this has to close what is returned:
-        the process ends with it.
+        A step with a `terminal` begins as that. The process is started by `starter`, so that it reaches no
+        abstract socket.
         """
         ...
 
@@ -47,8 +47,7 @@ class SandboxRunner:
 
     `scratch` is an empty directory, which `platform` makes for the build and removes. `loopback` are ports of
     the host's loopback (a proxy's) that steps with a network of their own find at theirs. Steps may be opened
-    side by side; each has to be closed by the thread that opened it. `terminal` is the native program that
-    steps with a terminal begin as.
+    side by side. `terminal` is the native program that steps with a terminal begin as.
     """
 
     def __init__(
