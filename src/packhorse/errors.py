@@ -106,6 +106,16 @@ class HostError(PackhorseError):
         self.check = check
 
 
+def check_of(error: BaseException) -> str:
+    """The doctor's line about an error, or about what is behind it; empty when there is none."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, HostError) and behind.check:
+            return behind.check
+        behind = behind.__cause__
+    return ""
+
+
 class SandboxError(HostError):
     """A sandbox could not be made."""
 

@@ -215,7 +215,9 @@ class Rooted:
                 # EAGAIN: something on the way was renamed meanwhile, so the kernel cannot vouch for "..".
                 if error.errno == errno.ENOSYS:
                     raise HostError(
-                        "this kernel cannot resolve paths safely", why="openat2(2) came with Linux 5.6"
+                        "this kernel cannot resolve paths safely",
+                        why="openat2(2) came with Linux 5.6",
+                        check="kernel",
                     ) from error
                 if error.errno != errno.EAGAIN:
                     raise

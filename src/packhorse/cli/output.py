@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from typing import TextIO
 
-from packhorse.errors import PackhorseError
+from packhorse.errors import PackhorseError, check_of
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,32}m")
 _CONTROL = re.compile(
@@ -135,6 +135,9 @@ class Console:
         lines = [*self._unsaid, f"{self._styled('1;31', 'error:')} {_clean(error.what, colours=False)}"]
         for text in (error.why, error.fix):
             lines += [f"  {_clean(line, colours=False)}" for line in text.splitlines()]
+        check = check_of(error)
+        if check:
+            lines.append(f"  see packhorse doctor {check}")
         cause = error.__cause__
         while cause is not None and self.level is Level.VERBOSE:
             lines.append(f"  caused by {type(cause).__name__}: {_clean(str(cause), colours=False)}")

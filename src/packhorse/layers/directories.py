@@ -220,7 +220,8 @@ def _refusing(header: Header) -> Iterator[None]:
         raise HostError(
             f"{shown(header.name)} belongs to {header.uid}:{header.gid}, which this user cannot give it",
             why="the ids of the user namespace do not reach so far",
-            fix="Give the user more subordinate ids in /etc/subuid and /etc/subgid.",
+            fix="give the user more subordinate ids in /etc/subuid and /etc/subgid",
+            check="subordinate-ids",
         ) from error
 
 

@@ -28,7 +28,11 @@ def launcher(arch: str) -> bytes:
     """The launcher for an architecture (`amd64`, `arm64`); raises HostError when there is none."""
     path = _ROOT / "launcher" / f"launcher-linux-{arch}"
     if not path.is_file():
-        raise HostError(f"packhorse has no launcher for {arch}", why="it has one for amd64 and for arm64")
+        raise HostError(
+            f"packhorse has no launcher for {arch}",
+            why="it has one for amd64 and for arm64",
+            check="installation",
+        )
     return path.read_bytes()
 
 
@@ -58,4 +62,5 @@ def _not_whole() -> HostError:
         "this packhorse is not installed whole",
         why="its native programs and buildpacks are missing",
         fix="install it again: pip install . (or make setup, in a clone)",
+        check="installation",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from packhorse.base import gojson, gotoml
 from packhorse.base.target import Target
 from packhorse.buildpack.api import SUPPORTED as BUILDPACK_APIS
 from packhorse.buildpack.descriptor import Descriptor
-from packhorse.errors import NotFoundError
+from packhorse.errors import HostError, NotFoundError
 from packhorse.image.edit import edit, scratch, set_variables
 from packhorse.image.model import Config
 from packhorse.image.view import Image, Layer
@@ -54,7 +55,7 @@ class DefaultBuilder:
     @classmethod
     def here(cls) -> Self:
         """The one this machine makes; raises HostError for a distribution it cannot be made of."""
-        return cls(host_suite(Path("/etc/os-release").read_text()))
+        return cls(_suite())
 
     def name(self, kind: str) -> str:
         """`kind` is `builder`, `build` (its base) or `run`."""
@@ -91,6 +92,48 @@ def ensure(store: Store, *, environ: Mapping[str, str], progress: Progress, upda
         progress("putting the builder together")
         _compose(store, names, new)
     return Made(name, changed_packages(old.get("build", {}), new.get("build", {})) if old else ())
+
+
+def _suite() -> Suite:
+    try:
+        text = Path("/etc/os-release").read_text(errors="replace")
+    except OSError:
+        text = ""  # a system that does not say what it is
+    return host_suite(text)
+
+
+def present(store: Store) -> str:
+    """The name of this machine's default builder where the store has it, else nothing."""
+    try:
+        name = DefaultBuilder.here().name("builder")
+    except HostError:
+        return ""
+    return name if _find(store, name) is not None else ""
+
+
+def obstacles(environ: Mapping[str, str]) -> list[HostError]:
+    """What keeps it from being made on this machine, as far as that shows without trying."""
+    from packhorse.platform.distro import check_keyring
+    from packhorse.platform.distro_mmdebstrap import host_mode
+    from packhorse.platform.distro_npm import pip_command
+
+    try:
+        suite = _suite()
+    except HostError as error:
+        return [error]
+    found = []
+    needed: tuple[Callable[[], object], ...] = (
+        lambda: host_sources(suite),
+        lambda: check_keyring(suite),
+        lambda: host_mode(environ.get("PATH", os.defpath)),
+        lambda: pip_command(environ),
+    )
+    for need in needed:
+        try:
+            need()
+        except HostError as error:
+            found.append(error)
+    return found
 
 
 def _current(store: Store, name: str) -> bool:

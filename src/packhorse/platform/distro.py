@@ -68,12 +68,7 @@ def make_root(
     what came is not what it should be. `target` appears whole or not at all.
     """
     mode = host_mode(env.get("PATH", os.defpath))
-    if not Path(suite.keyring).is_file():
-        raise HostError(
-            f"the keys of {suite.id} are missing",
-            why=f"there is no {suite.keyring}, so no package can be verified",
-            fix=f"sudo apt-get install {suite.keyring_package}",
-        )
+    check_keyring(suite)
     with _own_directory() as own, _appearing(target) as file:
         extra: Iterable[Entry] = ()
         if kind == "build":
@@ -107,6 +102,17 @@ def make_root(
         digest=written.digest,
         size=written.size,
     )
+
+
+def check_keyring(suite: Suite) -> None:
+    """Raises HostError where the keys are missing by which packages are verified."""
+    if not Path(suite.keyring).is_file():
+        raise HostError(
+            f"the keys of {suite.id} are missing",
+            why=f"there is no {suite.keyring}, so no package can be verified",
+            fix=f"sudo apt-get install {suite.keyring_package}",
+            check="default-builder",
+        )
 
 
 @contextmanager
@@ -143,4 +149,5 @@ def _cannot_write(path: Path, error: OSError) -> HostError:
         f"cannot write {path}",
         why=error.strerror or str(error),
         fix="make room on that file system" if full else "",
+        check="disk" if full else "",
     )

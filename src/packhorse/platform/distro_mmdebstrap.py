@@ -98,10 +98,16 @@ def apt_settings(dump: str) -> str:
 
 def host_apt_settings(env: Mapping[str, str]) -> str:
     """As `apt_settings`, of this machine; raises HostError if apt cannot tell."""
-    done = subprocess.run(["apt-config", "dump"], env=dict(env), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    try:
+        done = subprocess.run(
+            ["apt-config", "dump"], env=dict(env), capture_output=True, text=True, check=False
+        )
+        why = done.stderr.strip()
+    except OSError as error:
+        done, why = None, f"apt-config: {error.strerror}"
+    if done is None or done.returncode != 0:
         raise HostError(
-            "apt's configuration cannot be read", why=done.stderr.strip(), fix="try apt-config dump"
+            "apt's configuration cannot be read", why=why, fix="try apt-config dump", check="default-builder"
         )
     return apt_settings(done.stdout)
 
@@ -119,6 +125,7 @@ def choose_mode(*, root: bool, range_of_ids: bool, path: str) -> Mode:
             "the default builder cannot be made yet: a tool is missing",
             why=f"not found on PATH: {', '.join(missing)}",
             fix=f"sudo apt-get install {' '.join(missing)}\n{_OTHER_BUILDER}",
+            check="default-builder",
         )
     return mode
 
@@ -244,4 +251,4 @@ def failure(status: int, lines: Iterable[str]) -> PackhorseError:
     for pattern, kind, fix in _FAILURES:
         if re.search(pattern, "\n".join(told)):
             return kind(what, why=why, fix=fix)
-    return HostError(what, why=why, fix=_OTHER_BUILDER)
+    return HostError(what, why=why, fix=_OTHER_BUILDER, check="default-builder")

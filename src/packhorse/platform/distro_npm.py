@@ -47,7 +47,7 @@ def fetch_npm_wheel(arch: str, directory: Path, *, env: Mapping[str, str]) -> Pa
     the pinned ones.
     """
     platform, sha256 = _WHEELS[arch]
-    command = [*_pip(env), "download", "--no-deps", "--only-binary", ":all:", "--platform", platform]
+    command = [*pip_command(env), "download", "--no-deps", "--only-binary", ":all:", "--platform", platform]
     command += ["--disable-pip-version-check", "--quiet", "--dest", str(directory)]
     command += [f"{_PACKAGE}=={NPM_WHEEL_VERSION}"]
     done = subprocess.run(
@@ -71,7 +71,8 @@ def fetch_npm_wheel(arch: str, directory: Path, *, env: Mapping[str, str]) -> Pa
     return wheels[0]
 
 
-def _pip(env: Mapping[str, str]) -> list[str]:
+def pip_command(env: Mapping[str, str]) -> list[str]:
+    """How pip is called on this machine; HostError when it has none."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     pip = shutil.which("pip3", path=env.get("PATH"))
@@ -80,6 +81,7 @@ def _pip(env: Mapping[str, str]) -> list[str]:
             "pip is needed to make the default builder",
             why="its npm client comes as a Python wheel, and there is neither a pip module nor pip3 on PATH",
             fix="sudo apt-get install python3-pip",
+            check="default-builder",
         )
     return [pip]
 

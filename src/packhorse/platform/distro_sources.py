@@ -79,6 +79,7 @@ def host_suite(os_release: str) -> Suite:
             "the default builder cannot be made on this machine",
             why=f"it is made from the packages of Debian 12 or Ubuntu 24.04 or newer; this is {name}",
             fix=_OTHER_BUILDER,
+            check="default-builder",
         )
     return suite
 
@@ -96,6 +97,7 @@ def host_sources(suite: Suite, *, apt: Path = Path("/etc/apt")) -> tuple[Source,
             f"no mirror of {suite.id} {suite.version} is configured",
             why=f"no entry below {apt} offers main of {suite.codename} under the distribution's own key",
             fix=f"add the mirror to {apt / 'sources.list'}, or {_OTHER_BUILDER}",
+            check="default-builder",
         )
     return tuple(sorted(found, key=lambda s: (suite.pockets.index(s.suite), s.uri, s.components)))
 
@@ -103,7 +105,10 @@ def host_sources(suite: Suite, *, apt: Path = Path("/etc/apt")) -> tuple[Source,
 def _file_sources(file: Path, suite: Suite) -> Iterator[Source]:
     if file.suffix not in (".list", ".sources") or not file.is_file():
         return
-    text = file.read_text(errors="replace")
+    try:
+        text = file.read_text(errors="replace")
+    except OSError:
+        return  # not for this user's eyes, as apt passes it over too
     for stanza in _list_stanzas(text) if file.suffix == ".list" else _deb822_stanzas(text):
         yield from _own_sources(stanza, suite)
 

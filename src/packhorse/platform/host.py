@@ -5,6 +5,7 @@ They reach buildpacks, and never an image. Called by `platform.runner`; reads no
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian and its relatives, and so their images, have the bundle of CA certificates."""
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-_BUNDLE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+BUNDLE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _BUNDLES = (BUNDLE, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem")
 _RESOLUTION = ("/etc/resolv.conf", "/etc/hosts")
 _TRUST = (
@@ -89,9 +90,18 @@ def loopback_ports(variables: Mapping[str, str]) -> tuple[int, ...]:
     return tuple(sorted({int(match[1]) for match in found if match and 0 < int(match[1]) < 65536}))
 
 
+def system() -> str:
+    """What this machine's operating system calls itself (os-release(5))."""
+    try:
+        fields = platform.freedesktop_os_release()
+    except OSError:
+        return "an unknown system"
+    return fields.get("PRETTY_NAME", "") or fields["NAME"]
+
+
 def certificates(environ: Mapping[str, str]) -> Path | None:
     """The bundle of CA certificates this machine trusts: the one its user names, else the distribution's."""
-    named = (environ.get(name, "") for name in _BUNDLE_VARIABLES)
+    named = (environ.get(name, "") for name in BUNDLE_VARIABLES)
     for path in (*(name for name in named if name), *_BUNDLES):
         if Path(path).is_file():
             return Path(path).resolve()

@@ -27,7 +27,7 @@ from io import FileIO
 
 from packhorse.base import proc
 from packhorse.errors import SandboxError
-from packhorse.sandbox import executable, starter
+from packhorse.sandbox import blame, executable, starter
 from packhorse.sandbox.process import Process
 
 
@@ -101,7 +101,8 @@ class BubblewrapProcess(Process):
         (unread,) = struct.unpack("i", fcntl.ioctl(block, termios.FIONREAD, b"\0" * 4))
         told = self._told("child-pid")
         if told is None or unread:
-            raise SandboxError("the sandbox cannot be made", why=self.words())
+            words = self.words()
+            raise SandboxError("the sandbox cannot be made", why=words, check=blame.check(words))
         self._hold(told)
 
     def _told(self, name: str) -> int | None:
@@ -126,7 +127,7 @@ class BubblewrapProcess(Process):
             return status
         found = re.search(r"^bwrap: execvp .*: (.*)$", tail, re.MULTILINE)
         if found is None:
-            raise SandboxError(f"{name} could not be started", why=tail.strip())
+            raise SandboxError(f"{name} could not be started", why=tail.strip(), check=blame.check(tail))
         raise executable.refusal(name, found[1])
 
 

@@ -32,7 +32,9 @@ def lay_out(step: Step, directory: Path, idmap: IdMap) -> Layout:
         raise SandboxError("a step in a sandbox needs a root file system")
     for path in sources(step):
         if not path.exists():
-            raise SandboxError(f"{path} does not exist", why="it was to be mounted in a sandbox")
+            raise SandboxError(
+                f"{path} does not exist", why="it was to be mounted in a sandbox", check="store"
+            )
     with Rooted.local(step.root.tree) as root:
         targets = (*skeleton.FIXED, *(mount.target for mount in step.mounts))
         places = {target: skeleton.place(root, target) for target in targets}

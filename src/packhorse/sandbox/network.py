@@ -117,7 +117,9 @@ class Pasta:
     def __init__(self, pid: int, *, ports: Sequence[Port], loopback: Sequence[int]) -> None:
         program = shutil.which("pasta")
         if program is None:
-            raise SandboxError("a network of its own cannot be made", why=available()[1], fix=_WITHOUT)
+            raise SandboxError(
+                "a network of its own cannot be made", why=available()[1], fix=_WITHOUT, check="network"
+            )
         told, ready = os.pipe()
         user, net = (
             os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "net")
@@ -135,7 +137,9 @@ class Pasta:
                 os.close(descriptor)
         with open(told, "rb") as pipe:  # noqa: PTH123 -- a descriptor
             if not pipe.readline():
-                raise SandboxError("a network of its own cannot be made", why=self.close(), fix=_WITHOUT)
+                raise SandboxError(
+                    "a network of its own cannot be made", why=self.close(), fix=_WITHOUT, check="network"
+                )
 
     def close(self) -> str:
         """Ends pasta; returns what it has printed."""

@@ -180,7 +180,7 @@ def program(machine: str | None = None) -> bytes:
     name = machine or os.uname().machine
     if name not in MACHINES:
         raise SandboxError(
-            f"no system call filter for {name}", why="packhorse runs on x86_64 and aarch64", fix=""
+            f"no system call filter for {name}", why="packhorse runs on x86_64 and aarch64", check="seccomp"
         )
     instructions = [*_by_number(MACHINES[name]), *_by_argument()]
     places = {label[:-1]: place for place, (_, _, label) in enumerate(instructions) if label.endswith(":")}

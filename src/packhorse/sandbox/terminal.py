@@ -62,7 +62,7 @@ class Terminal:
         data, ends, _, _ = socket.recv_fds(self._channel, 1, 2, socket.MSG_CMSG_CLOEXEC)
         if not ends:
             why = os.strerror(data[0]) if data else held.words()
-            raise SandboxError("the step's terminal cannot be made", why=why)
+            raise SandboxError("the step's terminal cannot be made", why=why, check="bubblewrap")
         # Somebody has to have the slave open as long as the step may: a master alone answers EIO.
         with FileIO(ends[0], "r+") as master, FileIO(ends[1], "r+") as slave:
             os.set_blocking(master.fileno(), False)

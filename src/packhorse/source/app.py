@@ -82,4 +82,5 @@ def whiteouts(app: Path, paths: Iterable[PurePosixPath], target: Path) -> None:
                 f"{path} cannot be left out of the source",
                 why=f"the store's file system does not take overlay whiteouts: {error.strerror}",
                 fix="put the store on another file system (PACKHORSE_HOME)",
+                check="overlay",
             ) from error

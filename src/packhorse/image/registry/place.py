@@ -86,6 +86,7 @@ class RegistryPlace:
                     "a compressed layer cannot be kept until its upload",
                     why=str(error),
                     fix="make room for temporary files, or set TMPDIR to a directory that has some",
+                    check="disk",
                 ) from error
             descriptor = stored.descriptor
             assert descriptor is not None  # tee always gives one

@@ -1,0 +1,83 @@
+"""The doctor's check on container engines and runtimes, which nothing needs; called by `platform.doctor`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from packhorse.platform.diagnosis import Line, State
+from packhorse.platform.examination import Examination
+
+_PATIENCE = 0.3
+_RUNTIMES = ("runc", "crun", "runsc")
+_LIMIT = 1 << 20
+
+
+def engines(examined: Examination) -> Line:
+    """Asks every engine whose socket is found for its version, and every runtime on PATH."""
+    path = examined.environ.get("PATH", "")
+    found = [f"{socket} {_version(socket)}" for socket in _sockets(examined.environ)]
+    found += [_runtime(program) for name in _RUNTIMES if (program := shutil.which(name, path=path))]
+    return Line("engines", State.OK, "; ".join(found) or "none, and none is needed")
+
+
+def _sockets(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Where docker and podman listen."""
+    named = environ.get("DOCKER_HOST", "")
+    own = environ.get("XDG_RUNTIME_DIR", "")
+    places = [
+        *([Path(named.removeprefix("unix://"))] if named.startswith("unix://") else []),
+        *([Path(own) / "docker.sock", Path(own) / "podman/podman.sock"] if own else []),
+        Path("/run/docker.sock"),
+        Path("/run/podman/podman.sock"),
+    ]
+    seen = set()
+    for place in places:
+        try:
+            if place.is_socket() and place.resolve() not in seen:
+                seen.add(place.resolve())
+                yield place
+        except OSError:
+            continue
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_PATIENCE)
+        self.sock.connect(str(self._path))
+
+
+def _version(path: Path) -> str:
+    """What an engine says that it is, or why it says nothing."""
+    connection = _Connection(path)
+    try:
+        connection.request("GET", "/version")
+        answer = json.loads(connection.getresponse().read(_LIMIT))
+        name = answer.get("Platform", {}).get("Name") or "engine"
+        return f"({name} {answer['Version']}, API {answer['ApiVersion']})"
+    except OSError as error:
+        return f"(does not answer: {error.strerror or 'no time'})"
+    except (http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
+        return "(its answer makes no sense)"
+    finally:
+        connection.close()
+
+
+def _runtime(program: str) -> str:
+    try:
+        done = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, errors="replace", timeout=2, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return f"{program} (does not run)"
+    return f"{program} ({(done.stdout.splitlines() or [f'status {done.returncode}'])[0].strip()})"

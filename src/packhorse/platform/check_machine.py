@@ -1,0 +1,203 @@
+"""The doctor's checks on the machine, what is on it and what it reaches; called by `platform.doctor`."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+import urllib.parse
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+
+from packhorse.base import userns
+from packhorse.base.rooted import Rooted
+from packhorse.base.target import Target
+from packhorse.errors import HostError, PackhorseError, StoreError
+from packhorse.platform import bundle, default_builder, host
+from packhorse.platform.check_sandbox import NOTHING, installing
+from packhorse.platform.diagnosis import Line, State
+from packhorse.platform.examination import Examination
+from packhorse.store.store import Store
+
+_ENOUGH_BYTES, _ENOUGH_FILES = 2_000_000_000, 100_000
+_TOO_FEW_BYTES, _TOO_FEW_FILES = 50_000_000, 1_000
+_PATIENCE = 0.3
+"""Seconds that something on the network has to answer."""
+
+
+def kernel(examined: Examination) -> Line:
+    """Resolves a path as trees are read, and asks for what saves copies."""
+    name = "kernel"
+    found = f"Linux {os.uname().release} on {os.uname().machine}"
+    try:
+        with Rooted.local(examined.home) as tree:
+            tree.stat("/")
+    except HostError as error:
+        return Line(name, State.MISSING, f"{found}: {error.why}", NOTHING, "take Linux 5.15 or newer")
+    made = not isinstance(examined.namespace, HostError)
+    if os.geteuid() == 0 and made and not userns.presentable(examined.home):
+        without = "builds work; the application is copied into the sandbox instead of shown there"
+        shown = "owners cannot be shown otherwise (idmapped mounts)"
+        return Line(
+            name,
+            State.LIMITED,
+            f"{found}: {shown}",
+            without,
+            "take Linux 5.19 or newer, and ext4, xfs or btrfs",
+        )
+    return Line(name, State.OK, found)
+
+
+def installation(examined: Examination) -> Line:
+    """Looks for what packhorse's package carries besides Python."""
+    name = "installation"
+    try:
+        bundle.terminal()
+        bundle.launcher(Target.host().arch)
+        count = len(bundle.buildpacks())
+        version = bundle.launcher_version()
+    except HostError as error:
+        return Line(
+            name, State.MISSING, f"{error.what}: {error.why}", NOTHING, error.fix or "use another machine"
+        )
+    return Line(name, State.OK, f"launcher {version}, {count} buildpack{'' if count == 1 else 's'}")
+
+
+def store(examined: Examination) -> Line:
+    """Opens it, or writes where it would be made."""
+    name = "store"
+    path = examined.folders.store
+    move = "choose another place for it (PACKHORSE_HOME), or make that one writable"
+    if path.exists():
+        try:
+            with Store.open(path) as opened:
+                count = len(opened.images())
+        except StoreError as error:
+            nothing = "nothing works that needs images"
+            return Line(name, State.MISSING, f"{error.what}: {error.why}", nothing, error.fix or move)
+        return Line(name, State.OK, f"{count} image{'' if count == 1 else 's'} at {path}")
+    if isinstance(examined.scratch, OSError):
+        found = f"none, and none can be made: {examined.home}: {examined.scratch.strerror}"
+        return Line(name, State.MISSING, found, "nothing works that needs images", move)
+    return Line(name, State.OK, f"none yet; it will be made at {path}")
+
+
+def disk(examined: Examination) -> Line:
+    """How much room there is where the store is."""
+    name = "disk"
+    room = os.statvfs(examined.home)
+    free, files = room.f_bavail * room.f_frsize, room.f_favail
+    # A file system without a table of inodes (btrfs) counts none.
+    counted = room.f_files > 0
+    found = f"{free / 1e9:.1f} GB" + (f" and {files} files" if counted else "") + f" free at {examined.home}"
+    remedy = "free some, for instance with packhorse gc, or put the store elsewhere (PACKHORSE_HOME)"
+    if free < _TOO_FEW_BYTES or (counted and files < _TOO_FEW_FILES):
+        return Line(name, State.MISSING, found, "what needs no new room works", remedy)
+    if free < _ENOUGH_BYTES or (counted and files < _ENOUGH_FILES):
+        without = "small builds work; the default builder takes about 2 GB"
+        return Line(name, State.LIMITED, found, without, remedy)
+    return Line(name, State.OK, found)
+
+
+def certificates(examined: Examination) -> Line:
+    """Loads the CA certificates that this machine trusts."""
+    name = "certificates"
+    without = "what needs no registry works"
+    path = host.certificates(examined.environ)
+    if path is None:
+        return Line(
+            name, State.LIMITED, "no bundle of CA certificates", without, *installing("ca-certificates")
+        )
+    try:
+        count = ssl.create_default_context(cafile=str(path)).cert_store_stats()["x509_ca"]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return Line(name, State.LIMITED, f"{path}: {reason}", without, "put PEM certificates there")
+    for variable in host.BUNDLE_VARIABLES:
+        named = examined.environ.get(variable, "")
+        if named and not Path(named).exists():
+            found = f"{variable} names {named}, which does not exist"
+            return Line(
+                name, State.LIMITED, found, without, f"set {variable} to a file of certificates, or not"
+            )
+    return Line(name, State.OK, f"{count} in {path}")
+
+
+def proxy(examined: Examination) -> Line:
+    """Connects to the proxies that the environment names."""
+    name = "proxy"
+    found = {}
+    for variable in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        value = examined.environ.get(variable.lower()) or examined.environ.get(variable, "")
+        if value:
+            found[variable] = _address(value)
+    if not found:
+        return Line(name, State.OK, "none is set")
+    for variable, address in found.items():
+        reason = "not the address of a proxy" if address is None else _unreachable(address)
+        if reason:
+            shown = f"{variable} ({address[0]}:{address[1]})" if address else variable
+            without = "what needs no registry works"
+            return Line(
+                name, State.LIMITED, f"{shown}: {reason}", without, f"set {variable} right, or not at all"
+            )
+    shown = ", ".join(f"{key} {address[0]}:{address[1]}" for key, address in found.items() if address)
+    return Line(name, State.OK, f"answers: {shown}")
+
+
+def _address(url: str) -> tuple[str, int] | None:
+    """Host and port of a proxy's URL; what else may be in there is a password."""
+    try:
+        parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or (443 if parts.scheme == "https" else 1080 if "socks" in parts.scheme else 80)
+    except ValueError:
+        return None
+    return (parts.hostname, port) if parts.hostname else None
+
+
+def _unreachable(address: tuple[str, int]) -> str:
+    """Why nobody answers there, as far as that shows in a moment; empty when somebody does."""
+    answers: Queue[str] = Queue()
+
+    def connect() -> None:
+        try:
+            socket.create_connection(address, timeout=_PATIENCE).close()
+            answers.put("")
+        except (OSError, UnicodeError) as error:
+            answers.put(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+    # A name server that is away keeps its asker for many seconds.
+    Thread(target=connect, daemon=True).start()
+    try:
+        return answers.get(timeout=2 * _PATIENCE)
+    except Empty:
+        return "no answer yet"
+
+
+def builder(examined: Examination) -> Line:
+    """Whether the default builder is there, or what keeps it from being made."""
+    name = "default-builder"
+    made = _made(examined)
+    obstacles = default_builder.obstacles(examined.environ)
+    if not obstacles:
+        found = f"{made} is in the store" if made else f"can be made of the packages of {host.system()}"
+        return Line(name, State.OK, found)
+    found = "; ".join(": ".join(part for part in (error.what, error.why) if part) for error in obstacles)
+    without = f"builds use {made}, which cannot be renewed" if made else "builds work with --builder IMAGE"
+    fixes = "\n".join(error.fix for error in obstacles)
+    packages = " ".join(re.findall(r"^sudo apt-get install (.+)$", fixes, re.MULTILINE)).split()
+    remedy, mend = installing(*packages) if packages else (fixes, None)
+    return Line(name, State.LIMITED, found, without, remedy, mend)
+
+
+def _made(examined: Examination) -> str:
+    """The default builder's name when it is in the store."""
+    if not (examined.folders.store / "version").is_file():
+        return ""
+    try:
+        with Store.open(examined.folders.store) as opened:
+            return default_builder.present(opened)
+    except PackhorseError:
+        return ""

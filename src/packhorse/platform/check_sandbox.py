@@ -1,0 +1,215 @@
+"""The doctor's checks on what a sandbox is made of, each by having it made; called by `platform.doctor`."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+from pathlib import Path
+
+from packhorse.base import bubblewrap, userns
+from packhorse.base.userns import Namespace
+from packhorse.errors import HostError, InputError
+from packhorse.platform import apparmor
+from packhorse.platform.diagnosis import Line, Mend, State
+from packhorse.platform.examination import Examination
+from packhorse.sandbox import network as sandbox_network
+
+NOTHING = "nothing can be built or run here; copy, inspect, images, rmi and gc work"
+_CONTAINER = (
+    "start this container with --privileged, or with --security-opt seccomp=unconfined "
+    "--security-opt systempaths=unconfined"
+)
+
+
+def user_namespaces(examined: Examination) -> Line:
+    """Makes one, with the ids that builds have."""
+    name = "user-namespaces"
+    namespace, trial = examined.namespace, examined.trial
+    if trial.error is None or trial.blamed != name:
+        if isinstance(namespace, HostError):
+            return _elsewhere(name, trial.blamed)
+        count = sum(extent.count for extent in namespace.idmap.uids)
+        return Line(name, State.OK, f"made one with {count} id{'s' if count > 1 else ''}")
+    found = trial.error.why or trial.error.what
+    if isinstance(namespace, Namespace):
+        found = f"made one that gives no rights: {found}"
+    return Line(name, State.MISSING, found, NOTHING, _permission())
+
+
+def _permission() -> str:
+    """What has to be allowed, and by whom, for a namespace that cannot be made."""
+    if apparmor.restricts():
+        return "see the line apparmor"
+    for switch in ("user/max_user_namespaces", "kernel/unprivileged_userns_clone"):
+        path = Path("/proc/sys") / switch
+        if path.is_file() and path.read_text().strip() == "0":
+            return f"an administrator forbids them: {switch.replace('/', '.')} is 0, see sysctl(8)"
+    if os.geteuid() == 0 and not _is_whole_root():
+        return (
+            "root is not whole here: run packhorse as an ordinary user, or give root the capabilities "
+            "SYS_ADMIN and SYS_PTRACE"
+        )
+    if in_container():
+        return _CONTAINER
+    return "something guards this process, a system call filter or a security module; ask who set it up"
+
+
+def _is_whole_root() -> bool:
+    """Whether this process may act on others' namespaces: it has CAP_SYS_PTRACE and CAP_SYS_ADMIN."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return bool(found and int(found[1], 16) >> 19 & 0b101 == 0b101)
+
+
+def in_container() -> bool:
+    """Whether this seems to be a container."""
+    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+
+
+def _elsewhere(name: str, blamed: str) -> Line:
+    """The line of something that was not come to, since something else is missing."""
+    return Line(name, State.MISSING, "not tried, for want of something else", remedy=f"see {blamed}")
+
+
+def subordinate_ids(examined: Examination) -> Line:
+    """Whether there is more than one id, and whether the kernel takes the map."""
+    name = "subordinate-ids"
+    idmap, namespace = examined.idmap, examined.namespace
+    if isinstance(idmap, HostError):
+        return Line(name, State.MISSING, idmap.why, NOTHING, idmap.fix)
+    if os.geteuid() == 0:
+        first = idmap.uids[0].outside
+        return Line(name, State.OK, f"not needed: root's sandboxes have ids from {first} on")
+    obstacle = userns.range_obstacle()
+    if obstacle:
+        without = (
+            "builds work, with one id: nothing can be root inside, and other users' files look like one's own"
+        )
+        return Line(name, State.LIMITED, obstacle, without, *_more_ids(obstacle))
+    if isinstance(namespace, HostError) and namespace.check == name:
+        return Line(name, State.MISSING, namespace.why, NOTHING, namespace.fix)
+    spare = [extent for extent in idmap.uids if extent.outside != os.geteuid()]
+    count, first = sum(extent.count for extent in spare), min(extent.outside for extent in spare)
+    return Line(name, State.OK, f"{count} from {first} on")
+
+
+def _more_ids(obstacle: str) -> tuple[str, Mend | None]:
+    if "is not installed" in obstacle:
+        return installing("uidmap")
+    if "has no line for user" not in obstacle:
+        return "ask who set this machine up", None
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return "give this user a name in /etc/passwd, and lines in /etc/subuid and /etc/subgid", None
+    first = _unused_ids()
+    extent = f"{first}-{first + userns.SIZE - 1}"
+    command = ("usermod", "--add-subuids", extent, "--add-subgids", extent, user)
+    return f"sudo {' '.join(command)}", Mend(f"give {user} {userns.SIZE} subordinate ids", (command,))
+
+
+def _unused_ids() -> int:
+    """The first id above all that /etc/subuid and /etc/subgid give to anybody."""
+    ends = [100_000]
+    for table in (Path("/etc/subuid"), Path("/etc/subgid")):
+        if table.is_file():
+            found = re.findall(r"^[^:]*:(\d+):(\d+)\s*$", table.read_text(), re.MULTILINE)
+            ends += [int(first) + int(count) for first, count in found]
+    return max(ends)
+
+
+def installing(*packages: str) -> tuple[str, Mend | None]:
+    """How packages of the distribution are installed: in words, and as a mend where that is known."""
+    names = " ".join(packages)
+    if shutil.which("apt-get") is None:
+        return f"install {names} with this system's package manager", None
+    command = ("apt-get", "install", "--yes", "--no-install-recommends", *packages)
+    return f"sudo apt-get install {names}", Mend(f"install {names}", (command,))
+
+
+def apparmor_restriction(examined: Examination) -> Line:
+    """Whether AppArmor keeps namespaces from programs without a profile, packhorse's among them."""
+    name = "apparmor"
+    if not apparmor.enabled():
+        return Line(name, State.OK, "not used by this kernel")
+    if not apparmor.restricts():
+        return Line(name, State.OK, "does not restrict user namespaces")
+    if os.geteuid() == 0:
+        return Line(name, State.OK, "restricts user namespaces of ordinary users, not root's")
+    if examined.trial.error is None:
+        return Line(name, State.OK, "restricts user namespaces, and lets packhorse have its own")
+    if examined.trial.blamed not in ("user-namespaces", "bubblewrap"):
+        return Line(name, State.OK, "restricts user namespaces; whether packhorse's too is to be seen yet")
+    found = "keeps user namespaces from programs without a profile (apparmor_restrict_unprivileged_userns)"
+    try:
+        program = bubblewrap.find().resolve()
+        mend = apparmor.mend(program)
+    except (HostError, InputError) as error:
+        return Line(name, State.MISSING, found, NOTHING, error.fix)
+    return Line(
+        name,
+        State.MISSING,
+        found,
+        NOTHING,
+        f"packhorse doctor --fix puts a profile for {program} there",
+        mend,
+    )
+
+
+def bubblewrap_program(examined: Examination) -> Line:
+    """Starts it, as builds do."""
+    name = "bubblewrap"
+    trial = examined.trial
+    try:
+        program = bubblewrap.find()
+    except HostError as error:
+        return Line(name, State.MISSING, error.what, NOTHING, error.fix)
+    if trial.error is None:
+        return Line(name, State.OK, f"made a sandbox: {program}")
+    if trial.blamed != name:
+        return _elsewhere(name, trial.blamed)
+    remedy = _CONTAINER if in_container() else trial.error.fix or "its own words above say what it lacks"
+    return Line(name, State.MISSING, trial.error.why or trial.error.what, NOTHING, remedy)
+
+
+def overlay(examined: Examination) -> Line:
+    """Mounts one on the store's file system, writes there, and looks at the marks this leaves."""
+    name = "overlay"
+    trial = examined.trial
+    move = "put the store on ext4, xfs, btrfs or tmpfs, and not on an overlay (PACKHORSE_HOME)"
+    if trial.error is None and not trial.marks:
+        return Line(name, State.OK, f"mounted and written below {examined.home}")
+    if trial.error is None:
+        return Line(name, State.MISSING, f"{trial.marks}, below {examined.home}", NOTHING, move)
+    if trial.blamed == name:
+        return Line(name, State.MISSING, f"below {examined.home}: {trial.error.why}", NOTHING, move)
+    return _elsewhere(name, trial.blamed)
+
+
+def seccomp(examined: Examination) -> Line:
+    """Runs a program under the system call filter of steps."""
+    name = "seccomp"
+    trial = examined.trial
+    if trial.error is None:
+        return Line(name, State.OK, f"ran a program under the filter for {os.uname().machine}")
+    if trial.blamed == name:
+        remedy = "take a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64"
+        return Line(name, State.MISSING, trial.error.why or trial.error.what, NOTHING, remedy)
+    return _elsewhere(name, trial.blamed)
+
+
+def network(examined: Examination) -> Line:
+    """Gives a sandbox a network of its own, through pasta."""
+    name = "network"
+    without = "builds use this machine's network, and so reach what listens on its loopback"
+    _, reason = sandbox_network.available()
+    if "not installed" in reason:
+        return Line(name, State.LIMITED, reason, without, *installing("passt"))
+    if reason:
+        remedy = "let this user open it, if others of this machine may: sudo chmod 666 /dev/net/tun"
+        return Line(name, State.LIMITED, reason, without, remedy)
+    reason = examined.own_network
+    if reason:
+        return Line(name, State.LIMITED, reason, without, "--network host and --network none work")
+    return Line(name, State.OK, "gave a sandbox one of its own, through pasta")

@@ -1,0 +1,50 @@
+"""The use case behind `packhorse doctor`: what this machine has for packhorse, each thing found by trying it.
+
+The names of the checks are stable: errors name them (`HostError.check`), and so do scripts. Mending is
+`platform.mending`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from packhorse.errors import NotFoundError
+from packhorse.platform import check_engines, check_machine, check_sandbox
+from packhorse.platform.diagnosis import Line, State
+from packhorse.platform.examination import Examination
+from packhorse.platform.folders import Folders
+
+CHECKS: Mapping[str, Callable[[Examination], Line]] = {
+    "installation": check_machine.installation,
+    "kernel": check_machine.kernel,
+    "user-namespaces": check_sandbox.user_namespaces,
+    "apparmor": check_sandbox.apparmor_restriction,
+    "subordinate-ids": check_sandbox.subordinate_ids,
+    "bubblewrap": check_sandbox.bubblewrap_program,
+    "overlay": check_sandbox.overlay,
+    "seccomp": check_sandbox.seccomp,
+    "network": check_sandbox.network,
+    "store": check_machine.store,
+    "disk": check_machine.disk,
+    "default-builder": check_machine.builder,
+    "certificates": check_machine.certificates,
+    "proxy": check_machine.proxy,
+    "engines": check_engines.engines,
+}
+
+
+def examine(environ: Mapping[str, str], *, names: Sequence[str] = ()) -> list[Line]:
+    """The lines with these names, or all, in the order of CHECKS; `environ` is the user's environment.
+
+    NotFoundError for a name that there is not, UsageError for a PACKHORSE_HOME that is none.
+    """
+    unknown = [name for name in names if name not in CHECKS]
+    if unknown:
+        raise NotFoundError(f"the doctor has no line {unknown[0]!r}", why=f"there are {', '.join(CHECKS)}")
+    with Examination(environ, Folders.find(environ)) as examined:
+        return [check(examined) for name, check in CHECKS.items() if not names or name in names]
+
+
+def usable(lines: Iterable[Line]) -> bool:
+    """Whether nothing that builds need is missing."""
+    return all(line.state is not State.MISSING for line in lines)

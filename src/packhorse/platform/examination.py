@@ -1,0 +1,184 @@
+"""What several checks of `packhorse doctor` need, tried once: a namespace, a place to write, a sandbox.
+
+Made by `platform.doctor`, asked by the checks. What is found is not judged here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from packhorse.base import userns
+from packhorse.base.step import Network, Overlay, Root, Step
+from packhorse.base.userns import IdMap, Namespace
+from packhorse.errors import HostError, PackhorseError, SandboxError
+from packhorse.platform import bundle
+from packhorse.platform.folders import Folders
+from packhorse.platform.wiring import sandbox
+
+_UID = _GID = 1000
+_PROBE = 125
+"""How the native program that gives steps a terminal ends when it has no arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One real sandbox, made as a build makes its own: the `error` that kept it, and the line to blame.
+
+    `marks` says what an overlay that could be mounted did not do as the store needs it.
+    """
+
+    error: HostError | None = None
+    blamed: str = ""
+    marks: str = ""
+
+
+class Examination:
+    """One look at this machine for the user with `environ`, whose things are in `folders`.
+
+    All is below one directory on the store's file system, and gone with the block.
+    """
+
+    def __init__(self, environ: Mapping[str, str], folders: Folders) -> None:
+        self.environ = environ
+        self.folders = folders
+        self._own = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._own.close()
+
+    @cached_property
+    def idmap(self) -> IdMap | HostError:
+        """The ids that builds would have."""
+        try:
+            return userns.choose(_UID, _GID)
+        except HostError as error:
+            return error
+
+    @cached_property
+    def namespace(self) -> Namespace | HostError:
+        """A namespace with these ids, or why there is none."""
+        if isinstance(self.idmap, HostError):
+            return self.idmap
+        try:
+            return self._own.enter_context(userns.make(self.idmap))
+        except HostError as error:
+            return error
+
+    @cached_property
+    def home(self) -> Path:
+        """The store's directory, or the nearest above it that is there."""
+        path = self.folders.store.absolute()
+        while not path.is_dir() and path != path.parent:
+            path = path.parent
+        return path
+
+    @cached_property
+    def scratch(self) -> Path | OSError:
+        """A new directory where builds would write, or why there is none."""
+        stored = self.home / "scratch"
+        try:
+            path = tempfile.mkdtemp(prefix="doctor-", dir=stored if stored.is_dir() else self.home)
+        except OSError as error:
+            return error
+        self._own.callback(_remove, Path(path))
+        return Path(path)
+
+    @cached_property
+    def trial(self) -> Trial:
+        """A sandbox with an overlay in which a program runs under the system call filter."""
+        namespace, scratch = self.namespace, self.scratch
+        if isinstance(namespace, HostError):
+            return Trial(namespace, namespace.check)
+        if isinstance(scratch, OSError):
+            return Trial(HostError(f"{self.home} cannot be written", why=scratch.strerror or ""), "store")
+        try:
+            step = _step(namespace, scratch, Network.NONE)
+            upper = _upper(step)
+            with sandbox(namespace, _made(scratch / "steps")).open(step) as room:
+                room.tree.write("/layers/new", b"new\n")
+                room.tree.remove("/layers/old")
+                room.tree.remove("/layers/directory")
+                room.tree.mkdir("/layers/directory")
+                marks = _lacking(upper)
+                status = room.run(lambda _: None).status
+        except HostError as error:
+            return Trial(error, error.check or "bubblewrap")
+        except (PackhorseError, OSError) as error:
+            return Trial(HostError("no sandbox can be made", why=str(error)), "bubblewrap")
+        if status != _PROBE:
+            return Trial(SandboxError("a program could not be run", why=f"it ended with {status}"), "seccomp")
+        return Trial(marks=marks)
+
+    @cached_property
+    def own_network(self) -> str:
+        """Why a sandbox cannot have a network of its own; empty when one could be made."""
+        namespace, scratch, error = self.namespace, self.scratch, self.trial.error
+        if error is not None or isinstance(namespace, HostError) or isinstance(scratch, OSError):
+            return f"not tried, for want of a sandbox: see {self.trial.blamed}"
+        try:
+            with sandbox(namespace, _made(scratch / "networks")).open(_step(namespace, scratch, Network.OWN)):
+                return ""
+        except PackhorseError as refused:
+            return refused.why or refused.what
+
+
+def _step(namespace: Namespace, scratch: Path, network: Network) -> Step:
+    """A step over a root that has one static program, with an overlay of two directories and an upper."""
+    here = _made(scratch / network.value)
+    root, lower, empty, upper, work = (
+        _made(here / name) for name in ("root", "lower", "empty", "upper", "work")
+    )
+    shutil.copyfile(bundle.terminal(), root / "probe")
+    (root / "probe").chmod(0o755)
+    _made(lower / "directory")
+    (lower / "old").touch()
+    owner = namespace.idmap.outside(_UID, _GID)
+    for path in (lower, lower / "directory", lower / "old", empty, upper, work):
+        os.chown(path, *owner)
+    mounts = (Overlay((empty, lower), "/layers", upper, work),)
+    argv = ("/probe",) if network is Network.NONE else ()
+    return Step(argv, root=Root(root), mounts=mounts, uid=_UID, gid=_GID, network=network)
+
+
+def _upper(step: Step) -> Path:
+    (overlay,) = (mount for mount in step.mounts if isinstance(mount, Overlay))
+    assert overlay.upper
+    return overlay.upper
+
+
+def _lacking(upper: Path) -> str:
+    """What the upper lacks of the marks that overlays leave (whiteouts, and `user.overlay.opaque`)."""
+    if not stat.S_ISCHR((upper / "old").lstat().st_mode):
+        return "a removed file leaves no whiteout"
+    marks = os.listxattr(upper / "directory", follow_symlinks=False)
+    return "" if "user.overlay.opaque" in marks else "a replaced directory is not marked as opaque"
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    path.chmod(0o755)
+    return path
+
+
+def _remove(path: Path) -> None:
+    """An overlay leaves its work directory shut, to its owner too."""
+    for directory, names, _ in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                (Path(directory) / name).chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)

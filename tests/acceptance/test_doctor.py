@@ -1,0 +1,122 @@
+"""The doctor finds what is there by trying it, for every kind of user; a build that fails names its line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.installation import Home
+from fakes.users import RANGE, SINGLE
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
+
+FORBIDDEN = ("unshare", "--user", "--map-root-user", "sh", "-c")
+"""In a namespace of its own, of which no further one can be made."""
+
+
+def lines(home: Home, *arguments: str, status: int = 0, **options: Any) -> dict[str, dict[str, Any]]:
+    """What the doctor found, by name."""
+    done = home.run("doctor", "--output", "json", *arguments, **options)
+    assert done.returncode == status, done.stdout + done.stderr
+    document = json.loads(done.stdout)
+    assert document["usable"] == (status == 0)
+    return {line["name"]: line for line in document["lines"]}
+
+
+@pytest.mark.parametrize("user", ["", RANGE, SINGLE])
+def test_a_machine_that_builds_is_found_to(user: str, home: Home, new_home: Callable[..., Home]) -> None:
+    mine = new_home(user) if user else home
+    mine.ok("images")
+    before = sorted(path for path in mine.path.rglob("*") if "blobs" not in path.parts)
+    found = lines(mine)
+    for name in ("kernel", "user-namespaces", "bubblewrap", "overlay", "seccomp", "store", "installation"):
+        assert found[name]["state"] == "ok", found[name]
+    assert found["subordinate-ids"]["state"] == ("limited" if user == SINGLE else "ok")
+    assert "is in the store" in found["default-builder"]["found"] or user == SINGLE
+    assert sorted(path for path in mine.path.rglob("*") if "blobs" not in path.parts) == before
+
+
+def test_a_machine_without_namespaces_is_found_not_to_build_and_a_build_says_the_same(
+    new_home: Callable[..., Home], sample: Path
+) -> None:
+    home = new_home(SINGLE)
+    script = 'echo 0 > /proc/sys/user/max_user_namespaces; exec setpriv --no-new-privs "$@"'
+
+    def inside(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        # The user's own id stays: root of a namespace with one id is another matter.
+        words = [*FORBIDDEN, script, "sh", home.program, *arguments]
+        return subprocess.run(
+            ["runuser", "-u", SINGLE, "--", "env", f"PACKHORSE_HOME={home.path}", *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            check=False,
+        )
+
+    done = inside("doctor", "subordinate-ids", "user-namespaces")
+    assert done.returncode == 7 and done.stdout.count("missing") >= 1, done.stdout + done.stderr
+    built = inside("build", "x", "--path", sample)
+    assert built.returncode == 7 and "see packhorse doctor subordinate-ids" in built.stderr, built.stderr
+    (image,) = (":".join(line.split()[:2]) for line in home.ok("images").splitlines() if "/run" in line)
+    run = inside("run", image, "true")
+    assert run.returncode == 125 and "see packhorse doctor subordinate-ids" in run.stderr, run.stderr
+
+
+def test_a_home_that_nobody_may_write_is_the_stores_line(
+    new_home: Callable[..., Home], tmp_path: Path
+) -> None:
+    home = new_home(SINGLE)
+    shut = tmp_path / "shut"
+    shut.mkdir()
+    for directory in (shut, *shut.parents):
+        if directory.is_relative_to("/tmp") and directory != Path("/tmp"):
+            directory.chmod(0o755)
+    found = lines(home, env={"PACKHORSE_HOME": str(shut)}, status=7)
+    assert found["store"]["state"] == "missing" and str(shut) in found["store"]["found"]
+    assert found["overlay"]["remedy"] == "see store"
+
+
+def test_fix_asks_and_without_anybody_to_ask_does_nothing(home: Home) -> None:
+    done = home.run("doctor", "default-builder", "--fix", env={"PATH": "/usr/sbin:/nowhere"})
+    assert done.returncode == 0 and "nothing that --fix can mend" in done.stderr
+    tools = home.path / "tools"
+    tools.mkdir()
+    for name in ("apt-get", "pip3"):
+        (tools / name).symlink_to("/usr/bin/false")
+    done = home.run("doctor", "default-builder", "--fix", env={"PATH": str(tools)})
+    assert done.returncode == 2 and "add --yes" in done.stderr, done.stderr
+    assert "apt-get install --yes --no-install-recommends mmdebstrap" in done.stderr
+    done = home.run("doctor", "default-builder", "--fix", "--yes", env={"PATH": str(tools)})
+    assert done.returncode == 7 and "apt-get install" in done.stderr and "status 1" in done.stderr, (
+        done.stderr
+    )
+    shutil.rmtree(tools)
+
+
+def test_fix_of_a_user_goes_through_sudo_and_needs_one(new_home: Callable[..., Home]) -> None:
+    home = new_home(SINGLE)
+    tools, log = home.path / "tools", home.path / "sudo.log"
+    tools.mkdir()
+    for name in ("newuidmap", "newgidmap"):
+        (tools / name).symlink_to(f"/usr/bin/{name}")
+    for path in (tools, log):
+        path.touch()
+        os.chown(path, home.owner.pw_uid, home.owner.pw_gid)
+    done = home.run("doctor", "subordinate-ids", "--fix", "--yes", env={"PATH": str(tools)})
+    assert done.returncode == 7 and "there is no sudo" in done.stderr, done.stderr
+    sudo = tools / "sudo"
+    sudo.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+    sudo.chmod(sudo.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    done = home.run("doctor", "subordinate-ids", "--fix", "--yes", env={"PATH": str(tools)})
+    assert done.returncode == 0, done.stderr
+    (said,) = log.read_text().splitlines()
+    assert said.startswith("usermod --add-subuids ") and said.endswith(SINGLE)
+    assert f"sudo {said}" in done.stderr

@@ -1,0 +1,225 @@
+"""Each line of the doctor says what is wrong where something is; mending is whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from packhorse.errors import HostError, InputError, NotFoundError
+from packhorse.platform import apparmor, mending
+from packhorse.platform.diagnosis import Line, Mend, State
+from packhorse.platform.doctor import CHECKS, examine, usable
+from packhorse.sandbox import blame
+from packhorse.store.store import Store
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def line(name: str, home: Path, **environ: str) -> Line:
+    """The line `name` for a user whose things are below `home`."""
+    found = {"PATH": os.environ["PATH"], "PACKHORSE_HOME": str(home), **environ}
+    (only,) = examine(found, names=[name])
+    return only
+
+
+def test_every_line_that_an_error_names_exists_and_is_documented() -> None:
+    named = set()
+    for path in (REPOSITORY / "src" / "packhorse").rglob("*.py"):
+        if "_bundled" not in path.parts:
+            named |= set(re.findall(r'check="([^"]+)"', path.read_text()))
+    assert named and named <= set(CHECKS)
+    page = (REPOSITORY / "docs" / "doctor.md").read_text()
+    assert re.findall(r"^\| `([a-z][a-z-]+)` \|", page, re.MULTILINE) == list(CHECKS)
+
+
+def test_every_line_has_the_name_it_is_asked_by_and_helps_where_something_is_missing(tmp_path: Path) -> None:
+    lines = examine({"PACKHORSE_HOME": str(tmp_path)})
+    assert [line.name for line in lines] == list(CHECKS)
+    for found in lines:
+        assert found.found
+        assert (found.state is State.OK) == (found.remedy == "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_line_is_told_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"no line 'moon'[\s\S]*user-namespaces"):
+        examine({"PACKHORSE_HOME": str(tmp_path)}, names=["moon"])
+
+
+def test_builds_work_with_less_and_not_without_what_is_missing() -> None:
+    assert usable([Line("a", State.OK, ""), Line("b", State.LIMITED, "")])
+    assert not usable([Line("a", State.OK, ""), Line("b", State.MISSING, "")])
+
+
+def test_a_store_that_is_there_is_opened_and_left_as_it_was(tmp_path: Path) -> None:
+    Store.open(tmp_path / "store").close()
+    before = sorted(tmp_path.rglob("*"))
+    found = line("store", tmp_path)
+    assert (found.state, found.found) == (State.OK, f"0 images at {tmp_path}/store")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_store_of_another_version_is_missing(tmp_path: Path) -> None:
+    Store.open(tmp_path / "store").close()
+    (tmp_path / "store" / "version").write_text("99\n")
+    found = line("store", tmp_path)
+    assert found.state is State.MISSING and "version '99'" in found.found and found.remedy
+
+
+def test_a_file_where_the_store_would_be_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    assert line("store", tmp_path).state is State.MISSING
+
+
+def test_no_store_can_be_made_where_nobody_can_write() -> None:
+    found = line("store", Path("/proc/nowhere"))
+    assert found.state is State.MISSING and "none can be made: /proc" in found.found
+    assert line("overlay", Path("/proc/nowhere")).remedy == "see store"
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("http://", "not the address"),
+        ("http://[::", "not the address"),
+        ("http://localhost:99999", "not the address"),
+        ("http://me:secret@127.0.0.1:1", "(127.0.0.1:1): Connection refused"),
+        ("127.0.0.1:1", "(127.0.0.1:1): Connection refused"),
+        ("http://\0:1", ""),
+        (f"http://{'a' * 300}:1", ""),
+    ],
+)
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(
+    value: str, says: str, tmp_path: Path
+) -> None:
+    found = line("proxy", tmp_path, https_proxy=value)
+    assert found.state is State.LIMITED
+    assert says in found.found and "secret" not in repr(found)
+
+
+def test_a_proxy_that_answers_is_ok(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = line("proxy", tmp_path, HTTPS_PROXY=f"http://me:secret@127.0.0.1:{port}")
+    assert (found.state, found.found) == (State.OK, f"answers: HTTPS_PROXY 127.0.0.1:{port}")
+
+
+def test_certificates_that_are_none_are_limited(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("no certificate\n")
+    found = line("certificates", tmp_path, SSL_CERT_FILE=str(bundle))
+    assert found.state is State.LIMITED and str(bundle) in found.found
+    found = line("certificates", tmp_path, CURL_CA_BUNDLE=str(tmp_path / "gone"))
+    assert found.state is State.LIMITED and "CURL_CA_BUNDLE names" in found.found
+
+
+def test_tools_of_the_default_builder_that_are_missing_are_installed_by_fix(tmp_path: Path) -> None:
+    found = line("default-builder", tmp_path, PATH="/nowhere")
+    assert found.state is State.LIMITED and "mmdebstrap" in found.found
+    assert "apt-get install" in found.remedy and "mmdebstrap" in found.remedy
+    assert found.mend and found.mend.commands[0][:2] == ("apt-get", "install")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            b'{"Version": "99.1", "ApiVersion": "1.41", "Platform": {"Name": "Engine"}}',
+            "(Engine 99.1, API 1.41)",
+        ),
+        (b"[]", "(its answer makes no sense)"),
+        (b"\xff", "(its answer makes no sense)"),
+    ],
+)
+def test_an_engine_that_is_found_is_asked_for_its_version(answer: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        found = line("engines", tmp_path, DOCKER_HOST=f"unix://{path}", PATH="/nowhere")
+        thread.join()
+    assert found.state is State.OK and f"{path} {says}" in found.found
+
+
+@pytest.mark.parametrize(
+    ("words", "check"),
+    [
+        ("bwrap: Can't make overlay mount on /newroot/ with options upperdir=x: Invalid argument", "overlay"),
+        ("bwrap: prctl(PR_SET_SECCOMP): Invalid argument", "seccomp"),
+        ("bwrap: No permissions to creating new namespace, likely because", "user-namespaces"),
+        ("bwrap: setting up uid map: Permission denied", "user-namespaces"),
+        ("packhorse: /proc/12/gid_map does not take '0 1 1': Operation not permitted", "user-namespaces"),
+        ("bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted", "user-namespaces"),
+        ("bwrap: Can't mount proc on /newroot/proc: Operation not permitted", "bubblewrap"),
+    ],
+)
+def test_a_runtimes_words_lead_to_the_line_that_they_are_about(words: str, check: str) -> None:
+    assert blame.check(words) == check
+    assert check in CHECKS
+
+
+def test_a_profile_names_its_program_literally() -> None:
+    text = apparmor.profile(Path("/home/a b/{x,y}*[z]?/bwrap"))
+    assert r'"/home/a b/\{x,y\}\*\[z\]\?/bwrap" flags=(unconfined)' in text
+    assert "\n  userns,\n" in text
+    for name in ('/a"b', "/a\nb", "/a\\b"):
+        with pytest.raises(InputError):
+            apparmor.profile(Path(name))
+
+
+def test_every_install_has_a_profile_of_its_own() -> None:
+    assert apparmor.path(Path("/a/bwrap")) != apparmor.path(Path("/b/bwrap"))
+    assert apparmor.path(Path("/a/bwrap")) == apparmor.path(Path("/a/bwrap"))
+
+
+def test_a_mend_puts_its_files_in_place_before_its_commands(tmp_path: Path) -> None:
+    target = tmp_path / "profile"
+    mend = Mend("mend", (("cp", str(target), str(tmp_path / "loaded")),), ((target, "text\n"),))
+    mending.carry_out(mend)
+    mending.carry_out(mend)
+    assert (tmp_path / "loaded").read_text() == "text\n"
+    assert target.stat().st_mode & 0o777 == 0o644
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loaded", "profile"]
+
+
+def test_a_mend_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "profile"
+    with pytest.raises(HostError, match="status 1"):
+        mending.carry_out(Mend("mend", (("false",),), ((target, "text\n"),)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_mend_runs_is_shown_before(tmp_path: Path) -> None:
+    mend = Mend("mend", (("load", "a b"),), ((tmp_path / "f", "text"),))
+    prefix = "" if os.geteuid() == 0 else "sudo "
+    assert mending.commands(mend) == [
+        f"{prefix}install -m 0644 FILE {tmp_path}/.f.new",
+        f"{prefix}mv -fT {tmp_path}/.f.new {tmp_path}/f",
+        f"{prefix}load 'a b'",
+    ]
+
+
+def test_apparmors_parser_takes_a_profile_for_any_path(tmp_path: Path) -> None:
+    """But for what only version 4 knows: `userns`, and the ABI that has it."""
+    text = apparmor.profile(Path("/home/a b/ü/{x,y}*[z]?^@/bwrap"))
+    old = text.replace("abi <abi/4.0>,\n", "").replace("  userns,\n", "")
+    file = tmp_path / "profile"
+    file.write_text(old)
+    words = ["apparmor_parser", "--skip-kernel-load", "--skip-cache", "--names", str(file)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [apparmor.name(Path("/home/a b/ü/{x,y}*[z]?^@/bwrap"))], done.stderr
