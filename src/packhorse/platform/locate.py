@@ -21,8 +21,8 @@ def fetched(
     """The image `name` from the store, brought up to date from its registry, or fetched from there.
 
     Without `refresh`, what the store has is good enough (and `name` may be an image ID), as for `docker run`.
-    When the registry does not answer and the store has the image, that is used, and said. Raises
-    NotFoundError, NetworkError, FormatError.
+    When the registry does not answer or does not have the image, and the store has it, that is used, and
+    said: an image may have come from an archive. Raises NotFoundError, NetworkError, FormatError.
     """
     local = wiring.store.place(name)
     try:
@@ -45,14 +45,16 @@ def fetched(
             return present
         say(f"fetching {reference.familiar}")
         copy(remote, local)
-    except NetworkError as error:
-        if present is None:
-            why = "\n".join(part for part in (error.what, error.why) if part)
-            raise NetworkError(
-                f"{reference.familiar} is not in the store and cannot be fetched", why=why, fix=error.fix
-            ) from error
-        say(
-            f"{reference.familiar}: using the copy in the store, as its registry did not answer: {error.what}"
-        )
-        return present
+    except (NetworkError, NotFoundError) as error:
+        if present is not None:
+            missing = isinstance(error, NotFoundError)
+            how = "does not have it" if missing else f"did not answer: {error.what}"
+            say(f"{reference.familiar}: using the copy in the store, as its registry {how}")
+            return present
+        if isinstance(error, NotFoundError):
+            raise
+        why = "\n".join(part for part in (error.what, error.why) if part)
+        raise NetworkError(
+            f"{reference.familiar} is not in the store and cannot be fetched", why=why, fix=error.fix
+        ) from error
     return local.read()

@@ -1,0 +1,68 @@
+"""An image by name: the registry's if it has one, else the store's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.registry import FakeRegistry, Fault
+from fakes.small_image import stored_image, tar_of
+from packhorse.base.target import Target
+from packhorse.errors import NetworkError, NotFoundError
+from packhorse.image.copy import put
+from packhorse.image.reference import Reference
+from packhorse.image.view import Image
+from packhorse.platform.locate import fetched
+from packhorse.platform.wiring import Wiring
+from packhorse.store.store import Store
+
+OURS, THEIRS = (stored_image(tar_of({"file": text})) for text in (b"ours", b"theirs"))
+
+
+@pytest.fixture
+def wiring(tmp_path: Path) -> Iterator[Wiring]:
+    with Store.open(tmp_path / "store") as store:
+        yield Wiring(store)
+
+
+def test_an_image_that_only_the_store_has_is_used(wiring: Wiring) -> None:
+    with FakeRegistry() as registry:
+        name = f"{registry.host}/acme/builder"
+        put(OURS, wiring.store.place(name))
+        image, said = ask(wiring, name)
+    assert image.id == OURS.id
+    assert said == [f"{name}:latest: using the copy in the store, as its registry does not have it"]
+
+
+def test_an_image_of_the_registry_takes_the_place_of_the_stores(wiring: Wiring) -> None:
+    with FakeRegistry() as registry:
+        name = f"{registry.host}/acme/builder"
+        put(OURS, wiring.store.place(name))
+        put(THEIRS, wiring.registry(Reference.parse(name), Target.host()))
+        image, said = ask(wiring, name)
+        assert image.id == THEIRS.id and said == [f"fetching {name}:latest"]
+        assert ask(wiring, name)[1] == []  # nothing is fetched twice
+
+
+def test_the_stores_is_used_while_the_registry_is_out_of_order(wiring: Wiring) -> None:
+    with FakeRegistry() as registry:
+        name = f"{registry.host}/acme/builder"
+        put(OURS, wiring.store.place(name))
+        registry.faults.append(Fault(path="manifests", times=99, status=403))
+        image, said = ask(wiring, name)
+    assert image.id == OURS.id
+    assert "using the copy in the store, as its registry did not answer" in said[0]
+
+
+def test_an_image_that_nobody_has_is_an_error(wiring: Wiring) -> None:
+    with FakeRegistry() as registry, pytest.raises(NotFoundError):
+        ask(wiring, f"{registry.host}/acme/builder")
+    with pytest.raises(NetworkError, match="is not in the store and cannot be fetched"):
+        ask(wiring, "127.0.0.1:1/acme/builder")
+
+
+def ask(wiring: Wiring, name: str) -> tuple[Image, list[str]]:
+    said: list[str] = []
+    return fetched(wiring, name, target=Target.host(), say=said.append), said
