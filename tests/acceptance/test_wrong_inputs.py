@@ -48,6 +48,9 @@ def refused(home: Home, *arguments: str | Path, status: int, says: tuple[str, ..
         ),
         (["build", "x", "--output", "oci:"], 3, ("after oci: comes a path",)),
         (["build", "x", "--network", "fast"], 2, ("'fast' is not one of",)),
+        (["build", "x", "--exec-env", "a/b"], 2, ("--exec-env: 'a/b' is no execution environment",)),
+        (["build", "x", "--creation-time", "-1"], 2, ("--creation-time: '-1' is no time",)),
+        (["build", "x", "--creation-time", "253402300800"], 2, ("is no time", "or now")),
         (["inspect", "nosuch"], 4, ("no image 'nosuch' in the store",)),
         (["rmi", "nosuch"], 4, ("no image 'nosuch' in the store",)),
         (["copy", "nosuch", "oci:x"], 4, ("no image 'nosuch' in the store",)),
@@ -152,8 +155,6 @@ def broken(directory: Path, name: str) -> Path:
         descriptor.write_text(descriptor.read_text().replace("0.11", "0.9"))
     elif name == "new API":
         descriptor.write_text(descriptor.read_text().replace("0.11", "0.99"))
-    elif name == "not executable":
-        program.chmod(0o644)
     elif name == "no program":
         program.unlink()
     elif name == "no interpreter":
@@ -179,7 +180,6 @@ def broken(directory: Path, name: str) -> Path:
         ("no id", 3, ("buildpack.toml:2: buildpack.id is missing",)),
         ("old API", 12, ("buildpack test/shell needs Buildpack API 0.9", "0.10")),
         ("new API", 12, ("buildpack test/shell needs Buildpack API 0.99", "0.12")),
-        ("not executable", 3, ("bin/build is not executable",)),
         ("no program", 3, ("there is no ", "bin/build")),
         ("no interpreter", 51, ("test/shell@1.0.0 cannot be run", "interpreter")),
         ("fails", 51, ("[shell] about to fail", "test/shell@1.0.0 failed (exit status 7)")),

@@ -1,12 +1,15 @@
 """The buildpacks a user names with `--buildpack`: directories of this machine, or ids of the builder's.
 
 Called by `platform.build`. They take the place of the builder's order; a directory is seen in the sandbox
-where a builder has its own buildpacks.
+where a builder has its own buildpacks, with the modes that it would have in a builder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +43,9 @@ def added(names: Sequence[str], builder: Builder, scratch: Path) -> Added:
             group.append(_of_builder(name, builder))
             continue
         descriptor = _descriptor(path, name)
-        from packhorse.platform import package  # only who names a directory pays for it
-
-        if package.needs_staging(path):
-            staged = scratch / f"buildpack-{number}"
-            package.stage(path, staged)
-            path = staged
+        shown = _presentable(path, scratch / f"buildpack-{number}")
         group.append(descriptor.ref)
-        mounts.append(Bind(path, f"/cnb/buildpacks/{descriptor.ref.directory}/{descriptor.version}"))
+        mounts.append(Bind(shown, f"/cnb/buildpacks/{descriptor.ref.directory}/{descriptor.version}"))
     return Added(tuple(group), tuple(mounts))
 
 
@@ -76,12 +74,41 @@ def _descriptor(path: Path, name: str) -> Descriptor:
     descriptor = Descriptor.parse(file.read_bytes(), str(file))
     if descriptor.order:
         return descriptor
-    issues = []
-    for program in (path / name for name in _PROGRAMS):
-        if not program.is_file():
-            issues.append(f"there is no {program}")
-        elif not program.stat().st_mode & 0o111:
-            issues.append(f"{program} is not executable (chmod +x)")
+    issues = [f"there is no {path / program}" for program in _PROGRAMS if not (path / program).is_file()]
     if issues:
         raise InputError(f"{name} is not a whole buildpack", issues=issues)
     return descriptor
+
+
+def _presentable(path: Path, copy: Path) -> Path:
+    """The directory itself if its modes are those that a builder image gives, else its `copy` with these.
+
+    So a file that a buildpack copies into a layer has one mode everywhere, whatever umask the author had.
+    """
+    from packhorse.platform import package  # only who names a directory pays for it
+
+    if package.needs_staging(path):
+        package.stage(path, copy)
+        return copy
+    if all(mode == wanted for _, mode, wanted in _modes(path)):
+        return path
+    try:
+        shutil.copytree(path, copy, symlinks=True)
+        for entry, _, wanted in _modes(copy):
+            entry.chmod(wanted)
+    except (OSError, shutil.Error) as error:
+        raise InputError(f"the buildpack {path} cannot be read whole", why=str(error)[:500]) from error
+    return copy
+
+
+def _modes(top: Path) -> Iterator[tuple[Path, int, int]]:
+    """Everything in a buildpack but links: its mode, and the one it has in a builder image (as pack's)."""
+    for here, directories, files in os.walk(top):
+        for name in (".", *directories, *files):
+            path = Path(here, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                continue
+            program = str(path.relative_to(top)) in _PROGRAMS
+            executable = stat.S_ISDIR(mode) or program or mode & 0o111
+            yield path, stat.S_IMODE(mode), 0o755 if executable else 0o644
