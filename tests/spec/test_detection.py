@@ -8,6 +8,7 @@ from fakes.runner import Call, Program
 from fakes.workshop import TARGET, Workshop, optional
 from packhorse.buildpack.descriptor import Ref
 from packhorse.errors import BuildpackApiError, DetectErrored, DetectFailed, InputError
+from packhorse.lifecycle.api import PlatformApi
 
 
 def answers(status: int, plan: str = "") -> Program:
@@ -266,6 +267,58 @@ def test_B_158_a_requirement_has_no_version_key(workshop: Workshop) -> None:
     workshop.order((workshop.buildpack("a", detect=answers(0, plan)),))
     with pytest.raises(DetectErrored, match=r"requires\.version is not a key"):
         workshop.detect()
+
+
+def system(workshop: Workshop, text: str) -> None:
+    workshop.tree.write("/cnb/system.toml", text.encode())
+
+
+def entry(where: str, identifier: str, more: str = "") -> str:
+    return f'[[system.{where}.buildpacks]]\nid = "{identifier}"\nversion = "1"\n{more}\n'
+
+
+def test_P_034_and_P_036_system_buildpacks_stand_around_every_group(workshop: Workshop) -> None:
+    fails, a, b = (
+        workshop.buildpack(name, detect=answers(name == "fails" and 100)) for name in ("fails", "a", "b")
+    )
+    workshop.buildpack("first")
+    workshop.buildpack("last")
+    system(workshop, entry("pre", "first") + entry("post", "last"))
+    workshop.order((fails,), (a, b))
+    assert detected(workshop) == ["first", "a", "b", "last"]
+
+
+def test_P_035_a_system_buildpack_that_the_group_has_already_is_not_added(workshop: Workshop) -> None:
+    a, b = workshop.buildpack("a"), workshop.buildpack("b")
+    system(workshop, entry("pre", "b") + entry("pre", "a") + entry("post", "a") + entry("post", "c"))
+    workshop.buildpack("c")
+    workshop.order((a, b))
+    assert detected(workshop) == ["a", "b", "c"]
+
+
+def test_P_036_an_optional_system_buildpack_may_fail(workshop: Workshop) -> None:
+    workshop.buildpack("c", detect=answers(100))
+    system(workshop, entry("post", "c", "optional = true"))
+    workshop.order((workshop.buildpack("a"),))
+    assert detected(workshop) == ["a"]
+    system(workshop, entry("post", "c"))
+    with pytest.raises(DetectFailed):
+        workshop.detect()
+
+
+def test_P_034_before_platform_api_0_15_there_are_none(workshop: Workshop) -> None:
+    system(workshop, entry("pre", "nowhere"))
+    workshop.order((workshop.buildpack("a"),))
+    workshop.set(platform_api=PlatformApi(0, 14))
+    assert detected(workshop) == ["a"]
+
+
+def test_P_034_a_system_buildpack_has_an_id_and_a_version(workshop: Workshop) -> None:
+    system(workshop, '[[system.pre.buildpacks]]\nid = "a"\n')
+    workshop.order((workshop.buildpack("a"),))
+    with pytest.raises(InputError) as raised:
+        workshop.detect()
+    assert raised.value.issues == ("/cnb/system.toml:1: system.pre.buildpacks.version is missing",)
 
 
 def test_P_037_and_P_038_detection_gives_one_group_and_its_plan(workshop: Workshop) -> None:

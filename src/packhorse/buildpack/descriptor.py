@@ -126,6 +126,39 @@ def parse_order(data: bytes, source: str) -> Order:
     return order
 
 
+@dataclass(frozen=True, slots=True)
+class SystemBuildpacks:
+    """The buildpacks that a builder puts before and after every group of an order (system.toml)."""
+
+    pre: Group = ()
+    post: Group = ()
+
+    @classmethod
+    def parse(cls, data: bytes, source: str) -> Self:
+        """Reads a system.toml; raises InputError with every issue in it."""
+        top = Table.read(data, source)
+        system = top.table("system")
+        value = cls(_system_group(system.table("pre")), _system_group(system.table("post")))
+        top.finish()
+        return value
+
+    def around(self, order: Order) -> Order:
+        """The order with them, but for those whose id a group has already (P-034 to P-036)."""
+        return tuple((*_absent(self.pre, group), *group, *_absent(self.post, group)) for group in order)
+
+
+def _system_group(table: Table) -> Group:
+    return tuple(
+        Ref(entry.text("id", required=True), entry.text("version", required=True), entry.flag("optional"))
+        for entry in table.tables("buildpacks")
+    )
+
+
+def _absent(refs: Group, group: Group) -> Group:
+    there = {ref.id for ref in group}
+    return tuple(ref for ref in refs if ref.id not in there)
+
+
 def _identifier(own: Table) -> str:
     """The buildpack's id; directories are named after it, and some beside them have other uses (B-143)."""
     text = own.text("id", required=True)

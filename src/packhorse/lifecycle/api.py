@@ -64,5 +64,6 @@ class Feature:
 
 CACHED_METADATA = Feature("metadata of cached launch layers is restored though the image lacks them", (0, 14))
 EXEC_ENV = Feature("buildpacks and processes are chosen by execution environment", (0, 15))
+SYSTEM = Feature("a builder's system.toml adds buildpacks to every group", (0, 15))
 
 SUPPORTED = tuple(PlatformApi(0, minor) for minor in (12, 13, 14, 15))

@@ -15,10 +15,10 @@ from packhorse.base.step import Room, Step
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView, read
 from packhorse.buildpack.api import EXEC_ENV as BUILDPACK_EXEC_ENV
-from packhorse.buildpack.descriptor import Descriptor, Group, Ref
+from packhorse.buildpack.descriptor import Descriptor, Group, Order, Ref, SystemBuildpacks
 from packhorse.buildpack.planfile import BuildPlan
 from packhorse.errors import DetectErrored, DetectFailed, PackhorseError
-from packhorse.lifecycle.api import EXEC_ENV
+from packhorse.lifecycle.api import EXEC_ENV, SYSTEM
 from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack
 from packhorse.lifecycle.inputs import Inputs
@@ -79,11 +79,19 @@ class _Detection:
         self._rooms: list[Room] = []
 
     def run(self) -> Detected:
-        for group in groups(self._inputs.order, self._descriptors.find):
+        for group in groups(self._order(), self._descriptors.find):
             resolution = self._try(group)
             if resolution:
                 return self._detected(resolution)
         raise self._failure()
+
+    def _order(self) -> Order:
+        """The order, and around each of its groups what the builder wants there."""
+        inputs = self._inputs
+        data = read(self._tree, inputs.system) if inputs.platform_api.has(SYSTEM) else None
+        if data is None:
+            return inputs.order
+        return SystemBuildpacks.parse(data, inputs.system).around(inputs.order)
 
     def _try(self, group: Group) -> Resolution:
         members = [ref for ref in group if not self._other_exec_env(ref)]

@@ -55,6 +55,7 @@ class Inputs:
     platform: str = "/platform"
     buildpacks: str = "/cnb/buildpacks"
     build_config: str = "/cnb/build-config"
+    system: str = "/cnb/system.toml"
     launcher_path: str = "/cnb/lifecycle/launcher"
     uid: int = 1000
     gid: int = 1000
