@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,11 @@ from packhorse.cli.options import environment, opened_store
 from packhorse.cli.output import Console, Level, columns, size
 from packhorse.errors import UsageError
 from packhorse.image.reference import Kind, Location, Reference
+from packhorse.lifecycle.inputs import EPOCH
 from packhorse.platform.build import BuildOutcome, BuildRequest
 from packhorse.platform.build import build as run_build
+
+_EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
 
 
 @click.command()
@@ -55,6 +59,16 @@ from packhorse.platform.build import build as run_build
 @click.option(
     "-D", "--default-process", default="", metavar="TYPE", help="The process type the image starts."
 )
+@click.option("--run-image", default="", metavar="IMAGE", help="A run image, instead of the builder's.")
+@click.option(
+    "--exec-env",
+    default="production",
+    metavar="NAME",
+    help="The execution environment the image is for.  [production]",
+)
+@click.option(
+    "--creation-time", default="", metavar="SECONDS", help="The image's time, since 1970, or now.  [in 1980]"
+)
 @click.option("--clear-cache", is_flag=True, help="Keep no layer of earlier builds.")
 @click.option(
     "--report-output-dir",
@@ -79,6 +93,9 @@ def build(
     env_files: tuple[Path, ...],
     outputs: tuple[str, ...],
     default_process: str,
+    run_image: str,
+    exec_env: str,
+    creation_time: str,
     clear_cache: bool,
     report: Path | None,
     network: str | None,
@@ -97,6 +114,9 @@ def build(
         env=environment(env, env_files, context.environ),
         outputs=tuple(_output(text, name) for text in outputs),
         default_process=default_process,
+        run_image=run_image,
+        exec_env=_exec_env(exec_env),
+        created=_moment(creation_time),
         clear_cache=clear_cache,
         report=report,
         network=Network(network) if network else None,
@@ -106,6 +126,29 @@ def build(
     with opened_store(context) as store:
         outcome = run_build(request, store, console, console.progress)
     _tell(console, request, outcome, time.monotonic() - started)
+
+
+def _exec_env(text: str) -> str:
+    """An execution environment's name; directories of layers are named after it (B-009)."""
+    if not _EXEC_ENV.fullmatch(text):
+        raise UsageError(
+            f"--exec-env: {text!r} is no execution environment",
+            why="its name has letters, digits, '.' and '-'",
+            fix="write production, test or a name of your own",
+        )
+    return text
+
+
+def _moment(text: str) -> int:
+    """Seconds since 1970; the reference's constant when nothing is asked for (P-106)."""
+    if text == "now":
+        return int(time.time())
+    if not text:
+        return EPOCH
+    # Up to the year 9999, which is the last that RFC 3339 can say.
+    if not text.isascii() or not text.isdecimal() or len(text) > 12 or int(text) >= 253402300800:
+        raise UsageError(f"--creation-time: {text!r} is no time", fix="write seconds since 1970, or now")
+    return int(text)
 
 
 def _output(text: str, name: str) -> Location:

@@ -21,12 +21,12 @@ from packhorse.image.reference import Location, Reference
 from packhorse.lifecycle.api import PlatformApi
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.files import report_toml
-from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.inputs import EPOCH, Inputs, RunImageName
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported
 from packhorse.platform import buildpacks, default_builder, failure, host
 from packhorse.platform.accounts import account
-from packhorse.platform.builder import Builder, names
+from packhorse.platform.builder import Builder
 from packhorse.platform.locate import fetched
 from packhorse.platform.runner import BuildRunner, Scene
 from packhorse.platform.wiring import Wiring, sandbox
@@ -51,6 +51,7 @@ class BuildRequest:
     """What a user asked for. `env` reaches buildpacks as `<platform>/env`; `buildpacks` replace the builder's
     order.
 
+    `run_image` takes the place of the builder's; `created` are seconds since 1970 for all times in the image.
     `report` is the directory for report.toml; `network` is None for the best there is; `environ` the user's
     own environment (proxies, certificates).
     """
@@ -62,6 +63,9 @@ class BuildRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[Location, ...] = ()
     default_process: str = ""
+    run_image: str = ""
+    exec_env: str = "production"
+    created: int = EPOCH
     clear_cache: bool = False
     report: Path | None = None
     network: Network | None = None
@@ -89,10 +93,8 @@ def build(
     store.sweep()
     wiring = Wiring(store)
     builder = _builder(request, wiring, observer, progress)
-    wanted = names(builder.run_images)
-    if not wanted:
-        raise InputError(f"{builder.name} names no run image", fix="use another builder")
-    run_image = fetched(wiring, wanted[0], target=builder.image.config.target, say=observer.say)
+    named = _run_image(request, builder)
+    run_image = fetched(wiring, named.image, target=builder.image.config.target, say=observer.say)
     target = store.place(str(request.name))
     with store.scratch() as scratch, userns.make(userns.choose(builder.uid, builder.gid)) as namespace:
         layers = store.layers(
@@ -101,7 +103,7 @@ def build(
         added = buildpacks.added(request.buildpacks, builder, scratch)
         outside = host.network(request.environ)
         root = store.root(builder.image, namespace.idmap)
-        inputs = _inputs(request, builder, added, root, outside.variables)
+        inputs = _inputs(request, builder, named, added, root, outside.variables)
         scene = Scene(
             root=root,
             home=inputs.env["HOME"],
@@ -119,7 +121,7 @@ def build(
                 inputs,
                 run_image=replace(run_image, config=engine_view(run_image.config)),
                 run_reference=run_image.id.hex,
-                previous=None if request.clear_cache else target,
+                previous=target,
                 target=target,
                 runner=BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps")),
                 cache=layers,
@@ -137,8 +139,24 @@ def build(
     return BuildOutcome(exported, counters, copies)
 
 
+def _run_image(request: BuildRequest, builder: Builder) -> RunImageName:
+    """The run image: one that the user names has no mirrors."""
+    if request.run_image:
+        return RunImageName(request.run_image)
+    if not builder.run_images:
+        raise InputError(
+            f"{builder.name} names no run image", fix="name one with --run-image, or use another builder"
+        )
+    return builder.run_images[0]
+
+
 def _inputs(
-    request: BuildRequest, builder: Builder, added: buildpacks.Added, root: Path, outside: Mapping[str, str]
+    request: BuildRequest,
+    builder: Builder,
+    run_image: RunImageName,
+    added: buildpacks.Added,
+    root: Path,
+    outside: Mapping[str, str],
 ) -> Inputs:
     """What the lifecycle is asked; buildpacks inherit the builder image's paths, as under the reference."""
     home = account(root, f"{builder.uid}:{builder.gid}").home
@@ -148,10 +166,12 @@ def _inputs(
         order=(added.group,) if added.group else builder.order,
         launcher=builder.launcher,
         env={**inherited, "HOME": home, **outside},
-        run_image=builder.run_images[0],
+        run_image=run_image,
         uid=builder.uid,
         gid=builder.gid,
+        exec_env=request.exec_env,
         default_process=request.default_process,
+        created=request.created,
         skip_restore=request.clear_cache,
     )
 

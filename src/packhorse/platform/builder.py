@@ -7,7 +7,7 @@ The labels are pack's contract, not the specification's. Called by `platform.bui
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -112,8 +112,3 @@ def _platform_apis(lifecycle: Node) -> frozenset[str]:
         return frozenset((*platform.texts("supported"), *platform.texts("deprecated")))
     api = lifecycle.node("api")
     return frozenset([api.text("platform")] if api else [])
-
-
-def names(run_images: Sequence[RunImageName]) -> list[str]:
-    """Every name a run image can be had under, in order of preference."""
-    return [name for image in run_images for name in (image.image, *image.mirrors)]
