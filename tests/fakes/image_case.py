@@ -96,7 +96,7 @@ class ImageCase:
             descriptor = Descriptor.parse(file.read_bytes(), str(file))
             here = target / descriptor.ref.directory / descriptor.version
             shutil.copytree(source, here)
-            if not (here / "bin" / "detect").exists():
+            if not descriptor.order and not (here / "bin" / "detect").exists():
                 (here / "bin" / "detect").write_text(_DETECT)
                 (here / "bin" / "detect").chmod(0o755)
         _plain_modes(target)

@@ -24,7 +24,9 @@ def listing(config: Mapping[str, Any], tars: Sequence[bytes], *, skip: int) -> s
         lines.append(f"{config['history'][number].get('created_by', '')}")
         lines.append(f"  sha256:{hashlib.sha256(data).hexdigest()} {len(data)}")
         lines += (f"  {line}" for line in _entries(data))
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    # A name that is not UTF-8 is shown by its bytes.
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _entries(data: bytes) -> list[str]:
