@@ -1,12 +1,16 @@
-"""What is in the layers of an image, as text to read and to compare: one line an entry, in tar order."""
+"""What is in an image, as text to read and to compare: its config, and of its layers one line an entry."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pytest
 
 _KINDS = {
     tarfile.REGTYPE: "file",
@@ -27,6 +31,23 @@ def listing(config: Mapping[str, Any], tars: Sequence[bytes], *, skip: int) -> s
     text = "\n".join(lines) + "\n"
     # A name that is not UTF-8 is shown by its bytes.
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def readable(config: bytes) -> list[str]:
+    """A config as lines, with the JSON in its labels spread out as well."""
+    value: dict[str, Any] = json.loads(config)
+    labels = (value.get("config") or {}).get("Labels") or {}
+    for key, text in labels.items():
+        if text.startswith("{"):
+            labels[key] = json.loads(text)
+    return json.dumps(value, indent=1).splitlines()
+
+
+def same(what: str, expected: Sequence[str], ours: Sequence[str]) -> None:
+    """Fails with the lines that differ, if there are any."""
+    difference = difflib.unified_diff(expected, ours, "reference", "packhorse", lineterm="", n=2)
+    if text := "\n".join(difference):
+        pytest.fail(f"{what} differ\n{text}", pytrace=False)
 
 
 def _entries(data: bytes) -> list[str]:

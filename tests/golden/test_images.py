@@ -6,19 +6,17 @@ of this machine's shell.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fakes import tiny_root
 from fakes.image_case import CASES, GID, UID, ImageCase
-from fakes.image_listing import listing
+from fakes.image_listing import listing, readable, same
 from fakes.observer import Quiet
 from packhorse.base import userns
 from packhorse.base.step import Bind, Network
@@ -69,8 +67,8 @@ def test_an_image_is_the_one_that_the_reference_makes(name: str, machine: Machin
                 config, layers = case.expected(number)
                 tars = [b"".join(layer.tar()) for layer in image.layers]
             ours = listing(json.loads(image.config.raw), tars, skip=skip)
-            _same(f"{name}, build {number}: layers", layers.splitlines(), ours.splitlines())
-            _same(f"{name}, build {number}: config", _readable(config), _readable(image.config.raw))
+            same(f"{name}, build {number}: layers", layers.splitlines(), ours.splitlines())
+            same(f"{name}, build {number}: config", readable(config), readable(image.config.raw))
             assert image.config.raw == config
 
 
@@ -135,22 +133,6 @@ def _inputs(case: ImageCase) -> Inputs:
         project=case.values.get("project", {}),
         created=case.values.get("created", EPOCH),
     )
-
-
-def _readable(config: bytes) -> list[str]:
-    """A config as lines, with the JSON in its labels spread out as well."""
-    value: dict[str, Any] = json.loads(config)
-    labels = (value.get("config") or {}).get("Labels") or {}
-    for key, text in labels.items():
-        if text.startswith("{"):
-            labels[key] = json.loads(text)
-    return json.dumps(value, indent=1).splitlines()
-
-
-def _same(what: str, expected: Sequence[str], ours: Sequence[str]) -> None:
-    difference = difflib.unified_diff(expected, ours, "reference", "packhorse", lineterm="", n=2)
-    if text := "\n".join(difference):
-        pytest.fail(f"{what} differ\n{text}", pytrace=False)
 
 
 def _directory(path: Path) -> Path:

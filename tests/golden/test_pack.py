@@ -1,0 +1,72 @@
+"""`packhorse build` gives the image that `pack build` gives with the same builder: layers, config, image ID.
+
+The figures are in tests/golden/pack. Everything is real but the builder's root file system, which is made of
+this machine's shell.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fakes import tiny_root
+from fakes.image_listing import listing, readable, same
+from fakes.observer import Quiet
+from fakes.pack_case import CASES, PackCase
+from packhorse.base.step import Network
+from packhorse.image.copy import put
+from packhorse.image.reference import Reference
+from packhorse.platform.build import BuildRequest, build
+from packhorse.store.store import Store
+
+APP, BUILDER = "packhorse.local/acme/app", "packhorse.local/acme/builder"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_root.make(tmp_path_factory.mktemp("machine") / "root", programs=["mkfifo", "find"])
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CASES.iterdir()))
+def test_an_image_is_the_one_that_pack_makes(name: str, root: Path, tmp_path: Path) -> None:
+    case = PackCase.load(name)
+    (tmp_path / "cnb").mkdir()
+    case.place_extra(tmp_path / "extra")
+    with Store.open(tmp_path / "store") as store:
+        put(case.builder(root, tmp_path / "cnb"), store.place(BUILDER))
+        for run_image in {case.text("run-image"), case.text("other-run-image", case.text("run-image"))}:
+            put(case.on(run_image).run_image(), store.place(case.on(run_image).run_name))
+        for number in range(1, case.builds + 1):
+            _compare(case, number, store, tmp_path)
+
+
+def _compare(case: PackCase, number: int, store: Store, tmp_path: Path) -> None:
+    app = tmp_path / f"app-{number}"
+    case.place_turn(app, number)
+    asked = case.turn(number)
+    directories = {name: tmp_path / "extra" / name for name in asked.get("buildpack", ())}
+    other = case.text("other-run-image")
+    request = BuildRequest(
+        name=Reference.parse(APP),
+        path=app,
+        builder=BUILDER,
+        buildpacks=tuple(str(path) if path.exists() else name for name, path in directories.items()),
+        env=asked.get("env", {}),
+        default_process=asked.get("default-process", ""),
+        run_image=case.on(other).run_name if other else "",
+        **{key: asked[name] for key, name in _OPTIONS.items() if name in asked},
+        network=Network.NONE,
+    )
+    image = build(request, store, Quiet(), lambda text: None).exported.image
+    config, layers = case.expected(number)
+    tars = [b"".join(layer.tar()) for layer in image.layers]
+    base = case.on(other) if other else case
+    ours = listing(json.loads(image.config.raw), tars, skip=len(base.run_image().layers))
+    same(f"{case.name}, build {number}: layers", layers.splitlines(), ours.splitlines())
+    same(f"{case.name}, build {number}: config", readable(config), readable(image.config.raw))
+    assert image.config.raw == config
+
+
+_OPTIONS = {"clear_cache": "clear-cache", "exec_env": "exec-env", "created": "created"}
