@@ -25,6 +25,7 @@ from packhorse.base.userns import IdMap
 from packhorse.errors import StoreError
 from packhorse.image.copy import put
 from packhorse.image.edit import add_layers, scratch
+from packhorse.image.layout import Layout
 from packhorse.image.model import History, MediaType
 from packhorse.image.view import Image, Layer
 from packhorse.platform import wiring
@@ -93,14 +94,29 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount something read-only")
-def test_a_read_only_store_is_told(tmp_path: Path) -> None:
-    Store.open(tmp_path / "store").close()
+def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as store:
+        put(fresh_image(A), store.place("app"))
+        put(stored_image(B), store.place("other"))
     for options in (["--bind", str(tmp_path), str(tmp_path)], ["-o", "remount,bind,ro", str(tmp_path)]):
         subprocess.run(["mount", *options], check=True)
     try:
-        with pytest.raises(StoreError, match="cannot be written") as caught:
-            Store.open(tmp_path / "store")
-        assert "make it writable" in caught.value.fix
+        with Store.open(tmp_path / "store") as store:
+            assert [image.name.familiar for image in store.images()] == ["app:latest", "other:latest"]
+            put(store.place("app").read(), Layout(tmp_path.parent / "layout", "app"))
+            assert b"".join(store.place("other").read().layers[0].tar()) == B
+            for write in (
+                lambda: store.place("app").begin(Layer(lambda: iter([b"new"]))),
+                lambda: store.remove("app"),
+                lambda: store.forget("app") or store.gc(),
+                lambda: store.scratch().__enter__(),
+                lambda: store.root(store.place("app").read(), userns.choose()),
+            ):
+                with pytest.raises(StoreError, match=r"can only be read|cannot be written") as caught:
+                    write()
+                assert "Read-only file system" in caught.value.why
+                assert "make it writable" in caught.value.fix
+            store.tidy()
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 

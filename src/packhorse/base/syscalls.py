@@ -40,6 +40,7 @@ _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _MOUNT_ATTR_IDMAP = 0x00100000
 _RENAME_NOREPLACE = 1
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 _LANDLOCK_VERSION = 1
@@ -149,6 +150,12 @@ def leave_abstract_sockets() -> bool:
     finally:
         os.close(ruleset)
     return True
+
+
+def die_with_parent() -> None:
+    """Has this process killed when the thread ends that started it; a change of ids would undo that."""
+    arguments = [ctypes.c_ulong(number) for number in (9, 0, 0, 0)]
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, *arguments))
 
 
 def restore_signals() -> None:

@@ -62,7 +62,7 @@ def inspect(context: Context, name: str, output: str) -> None:
 @click.pass_obj
 def rmi(context: Context, names: tuple[str, ...], force: bool) -> None:
     """Remove images from the store by name or ID; `packhorse gc` then frees the space."""
-    with opened_store(context) as store:
+    with opened_store(context, frees=True) as store:
         for name in names:
             removed = store.remove(name, force=force)
             for reference in removed.untagged:
@@ -75,7 +75,7 @@ def rmi(context: Context, names: tuple[str, ...], force: bool) -> None:
 @click.pass_obj
 def gc(context: Context) -> None:
     """Free what no image, cache or running command needs."""
-    with opened_store(context) as store:
+    with opened_store(context, frees=True) as store:
         freed = store.gc()
     context.console.result(f"freed {size(freed.bytes)}")
 

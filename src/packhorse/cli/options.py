@@ -13,9 +13,9 @@ from packhorse.store.store import Store
 
 
 @contextmanager
-def opened_store(context: Context) -> Iterator[Store]:
-    """The user's store, made when there is none."""
-    with Store.open(Folders.find(context.environ).store) as store:
+def opened_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
+    """The user's store, made when there is none; `frees` for commands that must work on a full disk."""
+    with Store.open(Folders.find(context.environ).store, frees=frees) as store:
         yield store
 
 

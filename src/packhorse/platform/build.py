@@ -90,7 +90,7 @@ def build(
     Raises whatever its parts raise (`packhorse.errors`); the image of before stays under the name then.
     """
     path = app.check(request.path)
-    store.sweep()
+    store.tidy()
     wiring = Wiring(store)
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)

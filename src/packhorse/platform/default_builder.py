@@ -6,12 +6,10 @@ by `platform.build` and by `packhorse builder default`. The root file systems ar
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -21,7 +19,7 @@ from packhorse.base import gojson, gotoml
 from packhorse.base.target import Target
 from packhorse.buildpack.api import SUPPORTED as BUILDPACK_APIS
 from packhorse.buildpack.descriptor import Descriptor
-from packhorse.errors import HostError, NotFoundError
+from packhorse.errors import FormatError, HostError, NotFoundError
 from packhorse.image.edit import edit, scratch, set_variables
 from packhorse.image.model import Config
 from packhorse.image.view import Image, Layer
@@ -79,10 +77,10 @@ def ensure(store: Store, *, environ: Mapping[str, str], progress: Progress, upda
     """
     names = DefaultBuilder.here()
     name = names.name("builder")
-    if not update and _current(store, name):
+    if not update and _current(store, names):
         return Made(name)
-    with _only_one(store.path.parent / "default-builder.lock"):
-        if not update and _current(store, name):
+    with store.alone("default-builder"):
+        if not update and _current(store, names):
             return Made(name)
         old = _packages(store, name)
         if update or _find(store, names.name("build")) is None or _find(store, names.name("run")) is None:
@@ -136,15 +134,18 @@ def obstacles(environ: Mapping[str, str]) -> list[HostError]:
     return found
 
 
-def _current(store: Store, name: str) -> bool:
-    image = _find(store, name)
-    return image is not None and image.config.labels.get(BUNDLE) == bundle.digest()
+def _current(store: Store, names: DefaultBuilder) -> bool:
+    image = _find(store, names.name("builder"))
+    if image is None or image.config.labels.get(BUNDLE) != bundle.digest():
+        return False
+    return _find(store, names.name("run")) is not None
 
 
 def _find(store: Store, name: str) -> Image | None:
+    """The image in the store; None also where it is not whole any more, and so to be made anew."""
     try:
         return store.place(name).read()
-    except NotFoundError:
+    except (NotFoundError, FormatError):
         return None
 
 
@@ -308,11 +309,3 @@ def _metadata(buildpacks: list[Descriptor], images: list[dict[str, object]]) -> 
 
 def _dumps(value: object) -> str:
     return gojson.dumps(value).decode()
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Waits for whoever else makes the default builder of this store."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from packhorse.base.target import Target
-from packhorse.errors import NetworkError, NotFoundError
+from packhorse.errors import FormatError, NetworkError, NotFoundError
 from packhorse.image.copy import copy
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
@@ -25,10 +25,13 @@ def fetched(
     said: an image may have come from an archive. Raises NotFoundError, NetworkError, FormatError.
     """
     local = wiring.store.place(name)
+    present: Image | None = None
     try:
-        present: Image | None = local.read()
+        present = local.read()
     except NotFoundError:
-        present = None
+        pass
+    except FormatError as error:
+        say(f"{error.what}: {error.why}")
     if present is not None and not refresh:
         return present
     reference = Reference.parse(name)

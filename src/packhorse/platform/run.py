@@ -61,6 +61,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
         ports.check(port)
     image = fetched(Wiring(store), request.name, target=Target.host(), say=say, refresh=False)
     config = image.config
+    store.tidy()
     with store.scratch() as scratch:
         # Reading /etc/passwd needs the tree, and the tree a map; the ids in the map do not change what is
         # read.

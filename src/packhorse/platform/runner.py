@@ -18,7 +18,7 @@ from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind, Mount, Network, Overlay, Room, Root, Step
 from packhorse.base.tree import Kind
 from packhorse.base.userns import IdMap
-from packhorse.store.record import make_directory
+from packhorse.store.lease import make_directory
 
 APP = "/workspace"
 LAYERS = "/layers"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from packhorse.base.digest import Digest
@@ -31,17 +31,20 @@ class BlobWriter:
         self.size = 0
         self._path = blobs.lease.temporary()
         with faults(self._path):
-            self._file = self._path.open("xb")
+            # Without a buffer, whose rest would be written once more, and fail once more, when it is closed.
+            self._file = self._path.open("xb", buffering=0)
 
     def write(self, chunk: bytes) -> None:
         """Adds bytes; raises StoreError when they cannot be stored."""
         self._hash.update(chunk)
         self.size += len(chunk)
+        rest = memoryview(chunk)
         with faults(self._path):
-            self._file.write(chunk)
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
     def finish(self, expected: Digest | None = None) -> Digest:
-        """Makes the blob durable and visible, and answers its digest.
+        """Makes the blob durable and visible, and answers its digest; one that is here already stays.
 
         Raises FormatError, and stores nothing, when the bytes do not have the `expected` digest.
         """
@@ -51,19 +54,20 @@ class BlobWriter:
                 f"the bytes of {expected} are not what they should be", why=f"they have {digest}"
             )
         target = self._blobs.path(digest)
-        self._blobs.lease.pin(_object(digest))
+        here = self._blobs.size(digest) == self.size
         with faults(target):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._path.replace(target)
+            if not here:
+                os.fsync(self._file.fileno())
+                self._path.replace(target)
             sync_directory(target.parent)
         return digest
 
     def discard(self) -> None:
-        """Forgets what was written; does nothing after `finish`."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+        """Lets go of the file; what was not finished is forgotten."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._path.unlink()
 
 
 class Blobs:
@@ -79,10 +83,12 @@ class Blobs:
     def size(self, digest: Digest) -> int | None:
         """The length of the blob in bytes, None when it is not here."""
         self.lease.pin(_object(digest))
-        try:
-            return self.path(digest).stat().st_size
-        except FileNotFoundError:
-            return None
+        path = self.path(digest)
+        with faults(path):
+            try:
+                return path.stat().st_size
+            except FileNotFoundError:
+                return None
 
     def chunks(self, digest: Digest) -> Iterator[bytes]:
         """The blob's bytes, checked against its digest as they stream.
@@ -100,7 +106,8 @@ class Blobs:
                 total.update(chunk)
                 yield chunk
         if total.hexdigest() != digest.hex:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             raise StoreError(
                 f"the stored bytes of {digest} were damaged",
                 why="they do not have their digest; they are removed now",

@@ -9,22 +9,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from packhorse.base import userns
+from packhorse.base import proc, userns
 from packhorse.base.userns import Namespace
 from packhorse.errors import FormatError, StoreError
 from packhorse.store.fault import faults
-
-_SOURCE = Path(__file__).parents[2]
-_CODE = (
-    f"import sys; sys.path.insert(0, {str(_SOURCE)!r}); "
-    "from packhorse.store.inside import main; sys.exit(main(sys.argv[1:]))"
-)
+from packhorse.store.lease import Lease
 
 
 def run(
@@ -32,18 +26,21 @@ def run(
     *,
     where: Path,
     namespace: Namespace,
+    lease: Lease,
     directories: Sequence[int],
     stdin: Iterable[bytes] = (),
 ) -> dict[str, Any]:
     """Runs `inside` with `words` in `namespace`, feeds it `stdin`, and answers the JSON object it prints.
 
-    `directories` are descriptors that it uses by their numbers; `where` is the path that errors name. Raises
-    FormatError for a layer that cannot be unpacked, StoreError, and whatever `stdin` raises.
+    `directories` are descriptors that it uses by their numbers; `where` is the path that errors name. It
+    holds the lease too, so that nobody sweeps away what it still works on when this process was killed.
+    Raises FormatError for a layer that cannot be unpacked, StoreError, and whatever `stdin` raises.
     """
+    assert lease.descriptor is not None  # who made a name for what is written has asked for it
     with userns.spawn(
-        [sys.executable, "-X", "utf8", "-I", "-S", "-c", _CODE, *words],
+        [*proc.python("packhorse.store.inside"), *words],
         namespace=namespace,
-        pass_fds=directories,
+        pass_fds=(*directories, lease.descriptor),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

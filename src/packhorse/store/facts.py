@@ -49,7 +49,7 @@ class Facts:
             fields["size"] = new.size
         if new.blob is not None:
             fields["blob"] = new.blob.fields()
-        record.write(self._path(diff_id), fields)
+        record.write(self._lease, self._path(diff_id), fields)
 
     def _path(self, diff_id: Digest) -> Path:
         return self._lease.store / _object(diff_id)

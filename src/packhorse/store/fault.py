@@ -9,8 +9,10 @@ from pathlib import Path
 
 from packhorse.errors import StoreError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK, errno.EXDEV, errno.EMLINK}
+_BROKEN = {errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODEV, errno.ENXIO, errno.ESTALE}
 
 
 @contextmanager
@@ -19,15 +21,31 @@ def faults(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _fault(error, path) from error
+        raise fault(error, path) from error
 
 
-def _fault(error: OSError, path: Path) -> StoreError:
+def is_about(error: OSError, path: Path) -> bool:
+    """Whether an OSError that says so, or is one of disks alone, is about something below `path`."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str)]
+    return any(Path(name).is_relative_to(path) for name in names) or error.errno in FULL | _BROKEN
+
+
+def fault(error: OSError, path: Path) -> StoreError:
+    """The StoreError for an OSError about something at `path`."""
     why = error.strerror or str(error)
-    if error.errno in _FULL:
-        fix = "free some space there, for instance with `packhorse gc`, and run the same command again"
+    if error.errno in FULL:
+        fix = (
+            "free some space there, for instance with `packhorse rmi` and `packhorse gc`, "
+            "and run the same command again"
+        )
         return StoreError(f"no space left for the store at {path}", why=why, fix=fix)
-    if error.errno in _REFUSED:
+    if error.errno in REFUSED:
         fix = "make it writable for this user, or choose another place for the store"
         return StoreError(f"the store cannot be written at {path}", why=why, fix=fix)
-    return StoreError(f"the store cannot be used at {path}", why=why)
+    if error.errno in _UNABLE:
+        fix = "choose a place for the store on a local file system, such as ext4, xfs, btrfs or tmpfs"
+        return StoreError(f"the file system at {path} cannot do what a store needs", why=why, fix=fix)
+    fix = ""
+    if error.errno in _BROKEN:
+        fix = "the disk or its file system is at fault: see `dmesg`, and check it before anything else"
+    return StoreError(f"the store cannot be used at {path}", why=why, fix=fix)

@@ -1,30 +1,30 @@
-"""Frees what nothing needs any more. Called by platform, through `Store.gc`.
+"""Frees what nothing needs any more. Called by platform, through `Store`.
 
 What is needed: what the names in `images.json` lead to, what the records in `caches/` name, and what the
 leases of running commands pin. Choosing happens under the gate, so that nobody can begin to use what was
 chosen; there things are only renamed. They are removed afterwards, while others work; should that be
-interrupted, the next `gc` goes on.
+interrupted, the next `sweep` or `gc` goes on.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
 from packhorse.image.model import Manifest
 from packhorse.store import facts, record, removal
 from packhorse.store.fault import faults
-from packhorse.store.images import Images
+from packhorse.store.images import Images, Record
 from packhorse.store.kept import NAME_LENGTH
-from packhorse.store.lease import Lease, gate, held, owner_of
+from packhorse.store.lease import Lease, gate, held, is_held, locked, owner_of
 from packhorse.store.trees import chain_ids
 
-_STALE = 24 * 3600.0  # seconds after which a small file about to replace another is nobody's
+_TREES = ("kept", "trees", "roots")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,131 +38,142 @@ class Freed:
     unfinished: int = 0
 
 
-class _Needed:
-    """What images and caches need, as paths inside the store; that of a tree without its map or owner."""
-
-    def __init__(self, store: Path) -> None:
-        self.paths: set[str] = set()
-        self._store = store
-        for image in Images(store).all():
-            self._blob(image.id)
-            for diff_id in image.layers:
-                self._layer(diff_id)
-            for chain_id in chain_ids(image.layers):
-                self.paths.add(f"roots/{chain_id.hex}")
-            for manifest in (image.manifest, image.listed):
-                if manifest:
-                    self._manifest(manifest.digest)
-        for path in (store / "caches").glob("*.json"):
-            layers = (record.read(path) or {}).get("layers")
-            for text in layers.values() if isinstance(layers, dict) else ():
-                self._kept(Digest.parse(str(text)))
-
-    def _layer(self, diff_id: Digest) -> None:
-        self._blob(diff_id)
-        self._kept(diff_id)
-        self.paths.add(f"layers/{diff_id.hex}.json")
-        self.paths.add(f"trees/{diff_id.hex}")
-        compressed = facts.known(self._store, diff_id).blob
+def needed_for(store: Path, image: Record) -> set[str]:
+    """What an image needs, as paths inside the store; those of trees without their map or owner."""
+    found = {_blob(image.id)}
+    for diff_id in image.layers:
+        found |= {_blob(diff_id), *_kept(diff_id), f"trees/{diff_id.hex}"}
+        compressed = facts.known(store, diff_id).blob
         if compressed:
-            self._blob(compressed.digest)
+            found.add(_blob(compressed.digest))
+    found |= {f"roots/{chain_id.hex}" for chain_id in chain_ids(image.layers)}
+    for descriptor in (image.manifest, image.listed):
+        if descriptor:
+            found |= {_blob(descriptor.digest), *_named_by(store / _blob(descriptor.digest))}
+    return found
 
-    def _manifest(self, digest: Digest) -> None:
-        self._blob(digest)
+
+def needed_for_next(fields: Mapping[str, Any] | None) -> set[str]:
+    """What the record of an app's last build needs, named as `needed_for` does; nothing if it is damaged."""
+    layers = (fields or {}).get("layers")
+    found = set[str]()
+    for text in layers.values() if isinstance(layers, dict) else ():
         try:
-            manifest = Manifest.parse((self._store / "blobs/sha256" / digest.hex).read_bytes())
-        except (OSError, FormatError):
-            return  # gone or damaged: reading the image will say so
-        for item in (manifest.config, *manifest.layers):
-            self._blob(item.digest)
-
-    def _kept(self, diff_id: Digest) -> None:
-        self.paths.add(f"kept/{diff_id.hex[:NAME_LENGTH]}")
-        self.paths.add(f"layers/{diff_id.hex}.json")
-
-    def _blob(self, digest: Digest) -> None:
-        self.paths.add(f"blobs/sha256/{digest.hex}")
+            found |= _kept(Digest.parse(str(text)))
+        except FormatError:
+            continue
+    return found
 
 
-def collect(lease: Lease) -> Freed:
-    """Removes everything that is not needed from the store of `lease`; raises StoreError."""
-    store = lease.store
-    aside: list[Path] = []
-    counts: Counter[str] = Counter()
-    with record.locked(gate(store)), faults(store):
-        leases = held(store)
-        needed = _Needed(store).paths
-        pinned = set[str]().union(*leases.values())
+def collect(own: Lease, *, only: set[str] | None = None) -> Freed:
+    """Removes what is not needed from the store of the lease `own`: everything, or what of it is in `only`.
+
+    What commands that are over have left goes too. Raises StoreError.
+    """
+    store = own.store
+    with locked(gate(store)), faults(store):
+        # Leases before names: what a command has made that ends in between has its name by then.
+        leases, dead = held(store)
+        needed = _needed(own).union(*leases.values())
+        unneeded = []
         for path in _things(store):
-            kind = path.relative_to(store).parts[0]
-            if _is_unfinished(path, kind):
-                if _is_abandoned(path, kind, set(leases)):
-                    counts["unfinished"] += 1
-                    aside.append(_put_aside(path, lease))
-            elif not _names(path.relative_to(store)) & (needed | pinned):
-                counts[kind] += path.suffix != ".json"
-                aside.append(_put_aside(path, lease))
+            names = _names(path.relative_to(store))
+            if not names & needed and (only is None or names & only):
+                unneeded.append(path)
+        left = list(_left(store, leases))
+        aside = _put_aside([*left, *unneeded], dead, own)
+    Images(own).mend()
+    counts = Counter(path.relative_to(store).parts[0] for path in unneeded if path.suffix != ".json")
     return Freed(
-        bytes=sum(removal.remove(path) for path in aside),
+        bytes=sum(removal.remove(path, own) for path in aside),
         blobs=counts["blobs"],
         trees=counts["trees"] + counts["roots"],
         kept=counts["kept"],
-        unfinished=counts["unfinished"],
+        unfinished=len(left),
     )
 
 
-def sweep(lease: Lease) -> None:
-    """Removes the scratch directories that no running command has; raises StoreError."""
-    store = lease.store
-    with record.locked(gate(store)), faults(store):
-        leases = set(held(store))
-        scratch = store.glob("scratch/*")
-        aside = [_put_aside(path, lease) for path in scratch if _is_abandoned(path, "scratch", leases)]
+def sweep(own: Lease) -> None:
+    """Removes what commands that are over have left unfinished or on purpose; raises StoreError."""
+    store = own.store
+    with faults(store):
+        if not _seems_left(store, own):
+            return
+        with locked(gate(store)):
+            leases, dead = held(store)
+            aside = _put_aside(_left(store, leases), dead, own)
     for path in aside:
-        removal.remove(path)
+        removal.remove(path, own)
+
+
+def _needed(own: Lease) -> set[str]:
+    """What images and caches need."""
+    found = set[str]()
+    for image in Images(own).all():
+        found |= needed_for(own.store, image)
+    for path in (own.store / "caches").iterdir():
+        found |= needed_for_next(record.read(path))
+    return found
+
+
+def _named_by(path: Path) -> set[str]:
+    """The blobs that the manifest in a file names."""
+    try:
+        manifest = Manifest.parse(path.read_bytes())
+    except (OSError, FormatError):
+        return set()  # gone or damaged: reading the image will say so
+    return {_blob(item.digest) for item in (manifest.config, *manifest.layers)}
+
+
+def _kept(diff_id: Digest) -> set[str]:
+    return {f"kept/{diff_id.hex[:NAME_LENGTH]}", f"layers/{diff_id.hex}.json"}
+
+
+def _blob(digest: Digest) -> str:
+    return f"blobs/sha256/{digest.hex}"
 
 
 def _things(store: Path) -> Iterator[Path]:
-    """Everything that can go one day."""
-    for pattern in (
-        "blobs/sha256/*",
-        "layers/*",
-        "kept/*/*",
-        "trees/*/*",
-        "roots/*/*",
-        "scratch/*",
-        "caches/.*",
-        ".*~",
-    ):
-        yield from store.glob(pattern)
+    """Everything that is whole and can go one day."""
+    for pattern in ("blobs/sha256/*", "layers/*", *(f"{kind}/*/*" for kind in _TREES)):
+        yield from (path for path in store.glob(pattern) if not path.name.startswith("."))
 
 
 def _names(path: Path) -> set[str]:
     """The names under which a thing may be needed: its path, and that without the map or owner of a tree."""
     kind, *_, name = path.parts
-    if kind not in ("kept", "trees", "roots"):
+    if kind not in _TREES:
         return {str(path)}
     name = name.removesuffix(".json")
     return {str(path.with_name(name)), f"{kind}/{name}"}
 
 
-def _is_unfinished(path: Path, kind: str) -> bool:
-    return kind == "scratch" or path.name.startswith(".")
+def _seems_left(store: Path, own: Lease) -> bool:
+    """Whether there is something to sweep; looked at without the gate, so it may be wrong in rare cases."""
+    leases = {path.name: path for path in (store / "leases").iterdir() if path.name != own.name}
+    scratch = {path.name for path in (store / "scratch").iterdir() if path.name != own.name}
+    return not scratch <= set(leases) or not all(map(is_held, leases.values()))
 
 
-def _is_abandoned(path: Path, kind: str, leases: set[str]) -> bool:
-    if path.name.endswith(record.UNFINISHED):
-        return path.lstat().st_mtime < time.time() - _STALE
-    if kind == "scratch" and not path.name.startswith("."):
-        return path.name not in leases
-    return owner_of(path.name) not in leases
+def _left(store: Path, leases: Mapping[str, object]) -> Iterator[Path]:
+    """What is not finished, and does not belong to a lease that is held."""
+    for path in (store / "scratch").iterdir():
+        if (owner_of(path.name) if path.name.startswith(".") else path.name) not in leases:
+            yield path
+    for kind in _TREES:
+        yield from (path for path in store.glob(f"{kind}/*/.*") if owner_of(path.name) not in leases)
 
 
-def _put_aside(path: Path, lease: Lease) -> Path:
-    """Renames what is to be removed, so that nobody finds it, and so that another `gc` will if this one is
-    killed.
+def _put_aside(paths: Iterable[Path], dead: Iterable[Path], own: Lease) -> list[Path]:
+    """Renames what is to be removed, so that nobody finds it, and so that the next sweep will if this one is
+    killed; then takes away the leases that it belonged to.
 
     A directory stays where it is: its owner may be an id that cannot be given another "..".
     """
-    aside = lease.temporary(path.parent if path.is_dir() and not path.is_symlink() else None)
-    return path.rename(aside)
+    aside = []
+    for path in paths:
+        directory = path.parent if path.is_dir() and not path.is_symlink() else None
+        aside.append(path.rename(own.temporary(directory)))
+    for path in dead:
+        path.unlink(missing_ok=True)
+    return aside

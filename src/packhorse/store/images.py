@@ -6,10 +6,10 @@ Called by place, store and gc. The bytes of images are in blobs and kept trees; 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from packhorse.base.digest import Digest
@@ -19,7 +19,11 @@ from packhorse.image.model import REF_NAME, Descriptor, Index
 from packhorse.image.reference import Reference
 from packhorse.image.wire import Node
 from packhorse.store import record
-from packhorse.store.lease import gate
+from packhorse.store.fault import faults
+from packhorse.store.lease import Lease, locked
+
+EMPTY = b'{"images": []}'
+"""The list of a new store."""
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 
@@ -85,9 +89,10 @@ class Removed:
 class Images:
     """The list of names, in `images.json`, and its part that is whole, in `index.json`."""
 
-    def __init__(self, store: Path) -> None:
-        self._store = store
-        self._path = store / "images.json"
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._path = lease.store / "images.json"
+        self._index = lease.store / "index.json"
 
     def all(self) -> tuple[Record, ...]:
         """Every name, in the order of the names; raises StoreError when the list is damaged."""
@@ -99,12 +104,14 @@ class Images:
         """
         return _find(text, self._read())
 
-    def put(self, new: Record) -> None:
-        """Gives the image its name, taking the name from any other."""
+    def put(self, new: Record) -> Record | None:
+        """Gives the image its name, and answers the one that it takes the name from."""
         with self._changing():
             names = self._read()
+            before = names.get(str(new.name))
             names[str(new.name)] = new
             self._write(names)
+        return before
 
     def remove(self, text: str, *, force: bool = False) -> Removed:
         """Takes a name away, or every name of an image given by ID, as `docker rmi` does.
@@ -129,30 +136,36 @@ class Images:
             self._write(names)
         return Removed(tuple(item.name for item in gone), found.id if len(gone) == len(same) else None)
 
+    def mend(self) -> None:
+        """Brings `index.json` up to date: a command may have been killed before it came to that."""
+        with self._changing(), faults(self._index):
+            ordered = self.all()
+            if not self._index.exists() or self._index.read_bytes() != _index(ordered):
+                record.write_bytes(self._lease, self._index, _index(ordered))
+
     def _changing(self) -> AbstractContextManager[None]:
-        return record.locked(gate(self._store))
+        return locked(self._lease.store / "locks" / "names")
 
     def _read(self) -> dict[str, Record]:
         fields = record.read(self._path)
         try:
             if fields is None:
-                if self._path.exists():
-                    raise FormatError("it is not JSON")
-                return {}
+                raise FormatError("it is not JSON" if self._path.exists() else "it is missing")
             entries = [Record.parse(node) for node in Node(fields, self._path.name).nodes("images")]
         except (FormatError, InputError) as error:
             raise StoreError(
                 f"the list of images is damaged: {self._path}",
                 why=str(error),
-                fix="move it away; the images are then to be pulled or built anew",
+                fix=f"begin a new one, after which images are to be pulled or built anew: "
+                f"echo '{EMPTY.decode()}' > {shlex.quote(str(self._path))}",
             ) from error
         return {str(entry.name): entry for entry in entries}
 
     def _write(self, names: Mapping[str, Record]) -> None:
-        """The caller holds the gate. Our own list comes first: `index.json` follows from it."""
+        """Our own list comes first: `index.json` follows from it."""
         ordered = [names[key] for key in sorted(names)]
-        record.write(self._path, {"images": [item.fields() for item in ordered]})
-        record.write_bytes(self._store / "index.json", _index(ordered))
+        record.write(self._lease, self._path, {"images": [item.fields() for item in ordered]})
+        record.write_bytes(self._lease, self._index, _index(ordered))
 
 
 def _index(records: Iterable[Record]) -> bytes:

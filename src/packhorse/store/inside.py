@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
+from packhorse.base import syscalls
 from packhorse.errors import PackhorseError
 from packhorse.layers.unpack import unpack
 from packhorse.store import merge
@@ -30,6 +31,7 @@ _CHUNK = 1 << 20
 def main(words: list[str]) -> int:
     """Does what the command line says, and prints the answer; returns the exit status."""
     verb, *arguments = words
+    syscalls.die_with_parent()
     try:
         match verb:
             case "unpack":

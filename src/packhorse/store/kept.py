@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,9 @@ from packhorse.layers import tar
 from packhorse.layers.tree import TarEntry
 from packhorse.layers.tree import directory as layer_entries
 from packhorse.store import record, removal
-from packhorse.store.fault import faults
-from packhorse.store.lease import Lease
-from packhorse.store.stamp import Stamp
+from packhorse.store.disk import Disk, Stamp
+from packhorse.store.fault import fault, faults, is_about
+from packhorse.store.lease import Lease, make_directory
 
 NAME_LENGTH = 32
 """How many digits of a diff ID name a kept tree."""
@@ -65,27 +66,30 @@ class KeptTree:
 class Kept:
     """The kept trees of a store. What was found or kept stays as long as the store is open."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, disk: Disk) -> None:
         self._lease = lease
+        self._disk = disk
 
     def home(self, owner: Owner) -> Path:
         """The directory that the kept trees of `owner` are in, made when missing."""
         path = self._lease.store / "kept" / f"{owner[0]}-{owner[1]}"
         with faults(path):
-            record.make_directory(path)
+            make_directory(path)
         return path
 
     def find(self, diff_id: Digest, owner: Owner) -> KeptTree | None:
         """The kept tree of a layer, None when there is none that can be relied on.
 
-        One that was written shortly before the machine went down, or was copied here, is read and hashed
-        once, and stays only if it is what it should be.
+        One that was made shortly before the machine went down, or was copied here with the store, is read and
+        hashed once, and stays only if it is what it should be.
         """
         return self._find(self.home(owner) / diff_id.hex[:NAME_LENGTH], diff_id)
 
     def find_any(self, diff_id: Digest) -> KeptTree | None:
         """As `find`, whoever owns the files: for the bytes, which do not depend on it."""
-        for home in sorted((self._lease.store / "kept").iterdir()):
+        with faults(self._lease.store):
+            homes = sorted((self._lease.store / "kept").iterdir())
+        for home in homes:
             tree = self._find(home / diff_id.hex[:NAME_LENGTH], diff_id)
             if tree is not None:
                 return tree
@@ -102,14 +106,14 @@ class Kept:
         tree = KeptTree(inside, diff_id, size, target)
         self._lease.pin(_object(target))
         with self._lease.lock("kept", diff_id):
-            known = _read(target)
-            if known is not None and known[0].diff_id == diff_id and known[1].fits(target):
-                removal.remove(directory)
+            known = self._known(target)
+            if known is not None and known[0].diff_id == diff_id and known[1]:
+                removal.remove(directory, self._lease)
                 return known[0]
-            removal.remove(target)
+            removal.remove(target, self._lease)
             with faults(target):
-                _write(tree, Stamp.of(directory))
                 directory.rename(target)
+            self._note(tree)
         return tree
 
     def chunks(self, tree: KeptTree) -> Iterator[bytes]:
@@ -131,23 +135,51 @@ class Kept:
 
     def _find(self, directory: Path, diff_id: Digest) -> KeptTree | None:
         self._lease.pin(_object(directory))
-        known = _read(directory)
+        known = self._known(directory)
         if known is None or known[0].diff_id != diff_id:
             return None
-        tree, stamp = known
-        if stamp.fits(directory):
+        tree, trusted = known
+        if trusted:
             return tree
         with self._lease.lock("kept", diff_id):
             if _is_what_it_should_be(tree):
-                _write(tree, Stamp.of(directory))
+                with suppress(StoreError):  # in a store that can only be read it is hashed every time
+                    self._note(tree)
                 return tree
             self._drop(directory)
         return None
 
-    @staticmethod
-    def _drop(directory: Path) -> None:
-        record_of(directory).unlink(missing_ok=True)
-        removal.remove(directory)
+    def _known(self, directory: Path) -> tuple[KeptTree, bool] | None:
+        """The tree that a record speaks of, and whether the one in its place is that for certain."""
+        fields = record.read(record_of(directory))
+        if fields is None or not os.path.lexists(directory):
+            return None
+        node, stamp = Node(fields, f"record of {directory}"), Stamp.parse(fields)
+        try:
+            inside = Inside(node.text("path"), node.size("uid"), node.size("gid"))
+            tree = KeptTree(inside, node.digest("diff_id"), node.size("size"), directory)
+        except FormatError:
+            return None
+        return tree, stamp is not None and self._disk.holds(directory, stamp)
+
+    def _note(self, tree: KeptTree) -> None:
+        """Writes the record of a tree that is in its place."""
+        with faults(tree.directory):
+            stamp = self._disk.stamp(tree.directory)
+        fields = {
+            "path": tree.inside.path,
+            "uid": tree.inside.uid,
+            "gid": tree.inside.gid,
+            "diff_id": str(tree.diff_id),
+            "size": tree.size,
+            **stamp.fields(),
+        }
+        record.write(self._lease, record_of(tree.directory), fields, durable=False)
+
+    def _drop(self, directory: Path) -> None:
+        with suppress(StoreError):  # in a store that can only be read it is passed over every time
+            removal.remove(record_of(directory), self._lease)
+            removal.remove(directory, self._lease)
 
 
 def record_of(directory: Path) -> Path:
@@ -156,49 +188,38 @@ def record_of(directory: Path) -> Path:
 
 
 def _is_what_it_should_be(tree: KeptTree) -> bool:
+    """Whether a tree has the digest that it is named by, and the owner, which the digest does not cover."""
     try:
-        return tar.digest(_tar(tree.directory, tree.inside))[0] == tree.diff_id
+        return tar.digest(_tar(tree.directory, tree.inside))[0] == tree.diff_id and _is_owned(tree)
     except TreeError:
         return False
 
 
+def _is_owned(tree: KeptTree) -> bool:
+    entries = (Path(top) / name for top, *names in os.walk(tree.lower) for name in sum(names, ["."]))
+    return all((status.st_uid, status.st_gid) == tree.owner for status in map(Path.lstat, entries))
+
+
 def _tar(directory: Path, inside: Inside) -> Iterator[bytes]:
-    """The layer of a tree. Directories above it are made up (reference: lifecycle v0.21 `layers/`)."""
+    """The layer of a tree. Directories above it are made up (reference: lifecycle v0.21 `layers/`).
+
+    Raises TreeError for a tree that is no layer, StoreError for one that the system does not read.
+    """
     top, parent = (inside.path.rsplit("/", count)[0] for count in (2, 1))
     parents = [TarEntry.directory(name, uid=inside.uid, gid=inside.gid) for name in (top, parent)]
-    with Rooted.local(directory) as view:
-        found = layer_entries(view, inside.path, uid=inside.uid, gid=inside.gid, parents=parents)
-        yield from tar.stream(found)
+    try:
+        with faults(directory), Rooted.local(directory) as view:
+            found = layer_entries(view, inside.path, uid=inside.uid, gid=inside.gid, parents=parents)
+            yield from tar.stream(found)
+    except TreeError as error:
+        if isinstance(error.__cause__, OSError) and is_about(error.__cause__, directory):
+            raise fault(error.__cause__, directory) from error
+        raise
 
 
 def _object(directory: Path) -> str:
     """A tree's path inside the store."""
     return str(Path(*directory.parts[-3:]))
-
-
-def _write(tree: KeptTree, stamp: Stamp) -> None:
-    fields = {
-        "path": tree.inside.path,
-        "uid": tree.inside.uid,
-        "gid": tree.inside.gid,
-        "diff_id": str(tree.diff_id),
-        "size": tree.size,
-        **stamp.fields(),
-    }
-    record.write(record_of(tree.directory), fields, durable=False)
-
-
-def _read(directory: Path) -> tuple[KeptTree, Stamp] | None:
-    fields = record.read(record_of(directory))
-    if fields is None or not os.path.lexists(directory):
-        return None
-    node, stamp = Node(fields, f"record of {directory}"), Stamp.parse(fields)
-    try:
-        inside = Inside(node.text("path"), node.size("uid"), node.size("gid"))
-        tree = KeptTree(inside, node.digest("diff_id"), node.size("size"), directory)
-    except FormatError:
-        return None
-    return None if stamp is None else (tree, stamp)
 
 
 def _damage(tree: KeptTree) -> StoreError:

@@ -1,12 +1,12 @@
 """What a running command uses of the store, and the files it has not finished.
 
-Every open `Store` holds one `Lease`: a file below `leases/`, locked as long as the process lives, whose lines
-name what it uses as paths inside the store. `gc` reads the lines of the leases that are held and removes what
-the others left behind. Unfinished things carry their lease's name, so a killed process leaves nothing that is
-mistaken for a whole one.
+Every open `Store` holds one `Lease`: a file below `leases/`, locked as long as the process or a child that
+works for it lives, whose lines name what it uses as paths inside the store. `gc` reads the lines of the
+leases that are held and removes what the others left behind. Unfinished things carry their lease's name, so a
+killed process leaves nothing that is mistaken for a whole one.
 
-`gate` is the one lock of the store: shared for the moment a line is added, exclusive while names change or
-`gc` chooses. A line is added before the thing is looked for, so what is found afterwards stays.
+`gate` is the lock between leases and `gc`: shared for the moment a line is added, exclusive while `gc`
+chooses. A line is added before the thing is looked for, so what is found afterwards stays.
 """
 
 from __future__ import annotations
@@ -14,24 +14,33 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import struct
 import threading
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from packhorse.base.digest import Digest
-from packhorse.store.fault import faults
-from packhorse.store.record import locked, make_directory
+from packhorse.errors import StoreError
+from packhorse.store.fault import REFUSED, faults
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2), on 64-bit Linux
 
 
 class Lease:
-    """The hold of one open store on what it uses; `scratch` is its own directory for unfinished files."""
+    """The hold of one open store on what it uses; `scratch` is its own directory for unfinished files.
 
-    def __init__(self, store: Path, name: str, descriptor: int) -> None:
+    In a store that can only be read it holds nothing: `descriptor` is None then, and `refusal` says why.
+    """
+
+    def __init__(self, store: Path, name: str, descriptor: int | None, refusal: str = "") -> None:
         self.store = store
         self.name = name
         self.scratch = store / "scratch" / name
-        self._descriptor = descriptor
+        self.descriptor = descriptor
+        self.given_up: set[str] = set()
+        self._refusal = refusal
         self._pinned: set[str] = set()
         self._lock = threading.Lock()
 
@@ -40,63 +49,130 @@ class Lease:
         """Makes and locks a new lease in the store at `store`; raises StoreError."""
         name = f"{os.getpid()}-{secrets.token_hex(4)}"
         path = store / "leases" / name
-        # The gate keeps gc from taking the new file for a dead one before it is locked.
-        with locked(gate(store), shared=True), faults(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            make_directory(store / "scratch" / name)
-        return cls(store, name, descriptor)
+        try:
+            # The gate keeps gc from taking the new file for a dead one before it is locked.
+            with locked(gate(store), shared=True), faults(path):
+                return cls(store, name, _locked_file(path))
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in REFUSED:
+                return cls(store, name, None, error.why)
+            raise
 
     def pin(self, *paths: str) -> None:
         """Keeps what is, or will be, at these paths inside the store from `gc` until the lease ends."""
         with self._lock:
             new = [path for path in paths if path not in self._pinned]
-            if not new:
+            if not new or self.descriptor is None:
                 return
             with locked(gate(self.store), shared=True), faults(self.store):
-                os.write(self._descriptor, "".join(f"{path}\n" for path in new).encode())
+                # What an earlier line was cut short to on a full disk ends with this one's first character.
+                _append(self.descriptor, "".join(f"\n{path}\n" for path in new).encode())
             self._pinned.update(new)
 
-    def lock(self, kind: str, digest: Digest) -> AbstractContextManager[None]:
+    def give_up(self, paths: set[str]) -> None:
+        """Notes what may be needed no more because of this command; looked at when the store is closed."""
+        with self._lock:
+            self.given_up |= paths
+
+    @contextmanager
+    def lock(self, kind: str, digest: Digest) -> Iterator[None]:
         """Holds the lock for making what `digest` names, against other threads and processes.
 
-        There are 64 locks of a kind for all digests: who holds one must not take another of that kind. Kinds
-        are taken in the order "tree", "layer", "kept".
+        Kinds are taken in the order "tree", "layer", "kept". A lock is a byte of one file, so that nothing is
+        left of those that are not held.
         """
-        return locked(self.store / "locks" / f"{kind}-{int(digest.hex[:2], 16) % 64:02d}")
+        path = self.store / "locks" / kind
+        if self.descriptor is None:
+            yield
+            return
+        with faults(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with faults(path):
+                wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, int(digest.hex[:15], 16), 1, 0)
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, wanted)
+            yield
+        finally:
+            os.close(descriptor)
 
     def temporary(self, directory: Path | None = None) -> Path:
-        """A name nobody else uses, in `directory` (as a name beginning with a dot) or in `scratch`."""
-        if directory is None:
-            return self.scratch / secrets.token_hex(8)
-        return directory / f".{self.name}.{secrets.token_hex(4)}"
+        """A name nobody else uses, in `directory` (as a name beginning with a dot) or in `scratch`.
+
+        Raises StoreError where nothing can be written.
+        """
+        if self.descriptor is None:
+            raise StoreError(
+                f"the store at {self.store} can only be read",
+                why=self._refusal,
+                fix="make it writable for this user, or choose another place for the store",
+            )
+        if directory is not None:
+            return directory / f".{self.name}.{secrets.token_hex(4)}"
+        with faults(self.scratch):
+            make_directory(self.scratch)
+        return self.scratch / secrets.token_hex(8)
 
     def close(self) -> None:
-        """Ends the lease; what is left in `scratch` is `gc`'s."""
+        """Ends the lease; what is left in `scratch` is `sweep`'s."""
+        if self.descriptor is None:
+            return
         with suppress(OSError):
             self.scratch.rmdir()
-        (self.store / "leases" / self.name).unlink(missing_ok=True)
-        os.close(self._descriptor)
+        with suppress(OSError):
+            (self.store / "leases" / self.name).unlink()
+        with suppress(OSError):
+            os.close(self.descriptor)
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Holds flock(2) on `path`, made when missing; waits for it. Not reentrant. Raises StoreError."""
+    with faults(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with faults(path):
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Makes the directory `path` with mode 0755, whatever the umask; one that is there stays. Raises OSError.
+
+    The store itself is 0700; ids of a sandbox that are led into it have to get on from there.
+    """
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return
+    path.chmod(0o755)
 
 
 def gate(store: Path) -> Path:
-    """The lock file that orders leases, names and `gc`."""
+    """The lock file between leases and `gc`."""
     return store / "gate"
 
 
-def held(store: Path) -> dict[str, set[str]]:
-    """The leases that are held, by name, with the paths each pins; files of dead ones are removed.
+def held(store: Path) -> tuple[dict[str, set[str]], list[Path]]:
+    """The leases that are held, by name, with the paths each pins; and the files of those that are not.
 
-    The caller holds the gate exclusively.
+    The caller holds the gate exclusively, and removes those files when it has taken over what was theirs.
     """
     leases: dict[str, set[str]] = {}
+    dead = []
     for path in sorted((store / "leases").iterdir()):
         pins = _pins(path)
         if pins is None:
-            path.unlink(missing_ok=True)
+            dead.append(path)
         else:
             leases[path.name] = pins
-    return leases
+    return leases, dead
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lease whose file this is; one that is just being made may seem not to be."""
+    return _pins(path) is not None
 
 
 def owner_of(name: str) -> str:
@@ -104,12 +180,33 @@ def owner_of(name: str) -> str:
     return name[1:].rpartition(".")[0]
 
 
+def _locked_file(path: Path) -> int:
+    """A new file, locked; OSError when there is none afterwards."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        os.close(descriptor)
+        path.unlink()
+        raise
+    return descriptor
+
+
 def _pins(path: Path) -> set[str] | None:
     """The lines of a lease file, None when nobody holds it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
     with os.fdopen(descriptor) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return set(file.read().splitlines())
     return None
+
+
+def _append(descriptor: int, data: bytes) -> None:
+    """Writes all of `data`: a line cut short would keep nothing."""
+    while data:
+        data = data[os.write(descriptor, data) :]

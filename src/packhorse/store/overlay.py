@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,12 @@ from pathlib import Path
 from packhorse.base.digest import Digest
 from packhorse.base.step import Overlay
 from packhorse.base.tree import TreeView
-from packhorse.errors import TreeError
+from packhorse.errors import HostError, StoreError, TreeError
 from packhorse.image.view import Layer
-from packhorse.store import merge, record
+from packhorse.store import gc, merge, record, removal
 from packhorse.store.fault import faults
 from packhorse.store.kept import Inside, Kept, KeptTree, Owner
-from packhorse.store.lease import Lease
+from packhorse.store.lease import Lease, make_directory
 from packhorse.store.upper import Change, Upper
 
 TARGET = "/layers"
@@ -152,7 +152,9 @@ class LayersOverlay:
             "metadata": metadata.decode("utf-8", "surrogateescape"),
             "layers": {path: str(diff_id) for path, diff_id in sorted(layers.items())},
         }
-        record.write(self._cache, fields)
+        before = gc.needed_for_next(record.read(self._cache))
+        record.write(self._lease, self._cache, fields)
+        self._lease.give_up(before - gc.needed_for_next(fields))
 
     def _uncover(self, buildpack: str) -> None:
         """Makes the layers of a buildpack that its directory hides absent, so that it need not hide them."""
@@ -164,22 +166,30 @@ class LayersOverlay:
     def _keep(self, buildpack: str, name: str, below: KeptTree | None) -> tuple[KeptTree, int]:
         """Moves a layer from the upper to the kept trees; its unchanged part is linked from `below`."""
         directory = self._lease.temporary(self._kept.home(self._owner))
+        inside = Inside(f"{TARGET}/{buildpack}/{name}", self._uid, self._gid)
+        try:
+            with faults(directory):
+                linked = self._move(buildpack, name, below, directory)
+            return self._kept.keep(directory, inside, self._owner), linked
+        except BaseException:
+            with suppress(StoreError, HostError):
+                removal.remove(directory, self._lease)
+            raise
+
+    def _move(self, buildpack: str, name: str, below: KeptTree | None, directory: Path) -> int:
+        """Fills the new `directory` as kept trees are; answers how many entries are linked from `below`."""
         linked = 0
-        with faults(directory):
-            parent = directory / "layers" / buildpack
-            for path in (directory, parent.parent, parent):
-                self._directory(path)
-            with _opened(parent) as target:
-                if below is None:
-                    self._upper.take(buildpack, name, target)
-                else:
-                    with _opened(below.lower / buildpack) as source:
-                        linked = merge.lay_one(source, name, target)
-                    self._upper.lay(buildpack, name, target)
-        tree = self._kept.keep(
-            directory, Inside(f"{TARGET}/{buildpack}/{name}", self._uid, self._gid), self._owner
-        )
-        return tree, linked
+        parent = directory / "layers" / buildpack
+        for path in (directory, parent.parent, parent):
+            self._directory(path)
+        with _opened(parent) as target:
+            if below is None:
+                self._upper.take(buildpack, name, target)
+            else:
+                with _opened(below.lower / buildpack) as source:
+                    linked = merge.lay_one(source, name, target)
+                self._upper.lay(buildpack, name, target)
+        return linked
 
     def _merged(self, trees: list[KeptTree]) -> Path:
         """One lower with what all of `trees` have, for the mounts that cannot have them all."""
@@ -198,7 +208,7 @@ class LayersOverlay:
 
     def _directory(self, path: Path) -> None:
         """Makes a directory that belongs to the CNB user, whatever the umask."""
-        record.make_directory(path)
+        make_directory(path)
         os.chown(path, *self._owner)
 
 

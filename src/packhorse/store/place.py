@@ -11,23 +11,35 @@ from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest, Medi
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image, Layer, layer_ids, manifest_of
+from packhorse.store import gc
 from packhorse.store.blobs import Blobs
 from packhorse.store.images import Images, Record
+from packhorse.store.lease import Lease
 from packhorse.store.shelf import Shelf
 
 
 class StorePlace:
     """The image with one name in the store. `read` also takes an image ID, or the beginning of one."""
 
-    def __init__(self, name: str, *, images: Images, blobs: Blobs, shelf: Shelf) -> None:
+    def __init__(self, name: str, *, lease: Lease, images: Images, blobs: Blobs, shelf: Shelf) -> None:
         self._name = name
+        self._lease = lease
         self._images = images
         self._blobs = blobs
         self._shelf = shelf
 
     def read(self) -> Image:
-        """The image under this name; raises NotFoundError, StoreError when part of it is gone."""
-        record = self._images.find(self._name)
+        """The image under this name; raises NotFoundError, FormatError when part of it is gone."""
+        while True:
+            record = self._images.find(self._name)
+            try:
+                return self._read(record)
+            except FormatError:
+                # Another command may have given the name to another image, and removed this one.
+                if self._images.find(self._name) == record:
+                    raise
+
+    def _read(self, record: Record) -> Image:
         config = Config.parse(self._bytes(record, record.id))
         manifest = None
         if record.manifest is not None:
@@ -58,17 +70,19 @@ class StorePlace:
             for document in {manifest.raw, listed.raw}:
                 self._blobs.put(document)
         config = self._blobs.put(image.config.raw)
-        self._images.put(
-            Record(
-                name=name,
-                id=config,
-                target=image.config.target,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                layers=image.config.diff_ids,
-                manifest=manifest.descriptor if manifest else None,
-                listed=listed.descriptor if listed else None,
-            )
+        new = Record(
+            name=name,
+            id=config,
+            target=image.config.target,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            layers=image.config.diff_ids,
+            manifest=manifest.descriptor if manifest else None,
+            listed=listed.descriptor if listed else None,
         )
+        before = self._images.put(new)
+        if before is not None and replace(before, created=new.created) != new:
+            store = self._lease.store
+            self._lease.give_up(gc.needed_for(store, before) - gc.needed_for(store, new))
         if manifest is None:
             return Receipt(config)
         return Receipt(config, manifest.digest, len(manifest.raw))
@@ -99,11 +113,16 @@ class StorePlace:
     def _bytes(self, record: Record, digest: Digest) -> bytes:
         if self._blobs.size(digest) is None:
             raise _incomplete(record, digest)
-        return self._blobs.read(digest)
+        try:
+            return self._blobs.read(digest)
+        except StoreError as error:
+            if self._blobs.size(digest) is None:  # it was damaged, and removed
+                raise _incomplete(record, digest) from error
+            raise
 
 
-def _incomplete(record: Record, digest: Digest) -> StoreError:
-    return StoreError(
+def _incomplete(record: Record, digest: Digest) -> FormatError:
+    return FormatError(
         f"the image {record.name.familiar} is not whole in the store",
         why=f"{digest} is missing",
         fix="build it, or pull it, again",

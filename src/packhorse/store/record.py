@@ -1,23 +1,18 @@
 """Small JSON files that are replaced whole: the store's indexes, and what it knows of its trees and layers.
 
-Called by images, facts, kept, trees and overlay. What the fields mean is theirs.
+Called by images, facts, kept, trees, disk and overlay. What the fields mean is theirs.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from packhorse.store.fault import faults
-
-UNFINISHED = "~"
-"""How the name of a file ends that is about to replace another."""
+from packhorse.store.lease import Lease
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -33,22 +28,22 @@ def read(path: Path) -> dict[str, Any] | None:
             return None
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def write(path: Path, fields: Mapping[str, Any], *, durable: bool = True) -> None:
+def write(lease: Lease, path: Path, fields: Mapping[str, Any], *, durable: bool = True) -> None:
     """Replaces `path` by a JSON object, at once; raises StoreError.
 
     What is not `durable` may be gone or empty after a crash of the machine, and then counts as absent.
     """
-    write_bytes(path, json.dumps(fields, indent=1).encode() + b"\n", durable=durable)
+    write_bytes(lease, path, json.dumps(fields, indent=1).encode() + b"\n", durable=durable)
 
 
-def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_bytes(lease: Lease, path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replaces `path` by `data`, as `write` does."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    temporary = lease.temporary()
     with faults(path):
         try:
             with temporary.open("xb") as file:
@@ -69,30 +64,5 @@ def sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_directory(path: Path) -> None:
-    """Makes the directory `path` with mode 0755, whatever the umask; one that is there stays. Raises OSError.
-
-    The store itself is 0700; ids of a sandbox that are led into it have to get on from there.
-    """
-    try:
-        path.mkdir()
-    except FileExistsError:
-        return
-    path.chmod(0o755)
-
-
-@contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Holds flock(2) on `path`, made when missing; waits for it. Not reentrant. Raises StoreError."""
-    with faults(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        with faults(path):
-            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
     finally:
         os.close(descriptor)

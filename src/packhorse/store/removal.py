@@ -11,9 +11,10 @@ from pathlib import Path
 from packhorse.base import userns
 from packhorse.store import errand, merge
 from packhorse.store.fault import faults
+from packhorse.store.lease import Lease
 
 
-def remove(path: Path) -> int:
+def remove(path: Path, lease: Lease) -> int:
     """Removes a file or a tree, following nothing, and answers how many bytes of disk that freed; StoreError.
 
     A missing one is no error. What belongs to a user's subordinate ids is removed by a child that acts as the
@@ -33,6 +34,7 @@ def remove(path: Path) -> int:
                 ["remove", str(parent), path.name],
                 where=path,
                 namespace=namespace,
+                lease=lease,
                 directories=[parent],
             )
             return int(answer["freed"])

@@ -6,11 +6,12 @@ Called by place (reading and writing images) and trees (unpacking). Which image 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from packhorse.base.digest import Digest
-from packhorse.errors import FormatError
+from packhorse.errors import FormatError, StoreError
 from packhorse.image.compress import decompress, verified
 from packhorse.image.model import Descriptor
 from packhorse.image.view import Chunks, Layer
@@ -39,7 +40,7 @@ class Shelf:
         descriptor = stored or fact.blob
         if descriptor and self._blobs.size(descriptor.digest) != descriptor.size:
             descriptor = None
-        tar, size = self._tar(diff_id, descriptor)
+        tar, size = self._tar(diff_id, descriptor, fact.size)
         if tar is None:
             return None
         layer = Layer(tar, diff_id, fact.size if size is None else size)
@@ -84,10 +85,15 @@ class Shelf:
             )
         return layer
 
-    def _tar(self, diff_id: Digest, descriptor: Descriptor | None) -> tuple[Chunks | None, int | None]:
-        """How the layer's tar is read, and its length where that is known without reading."""
+    def _tar(
+        self, diff_id: Digest, descriptor: Descriptor | None, known: int | None
+    ) -> tuple[Chunks | None, int | None]:
+        """How the layer's tar is read, and its length where that is known without reading.
+
+        A tar that has not the length that is `known` is damaged, and as if it were not here.
+        """
         size = self._blobs.size(diff_id)
-        if size is not None:
+        if size is not None and known in (None, size):
             return partial(self._blobs.chunks, diff_id), size
         if descriptor is not None:
             return partial(self._decompressed, diff_id, descriptor), None
@@ -102,4 +108,5 @@ class Shelf:
         for chunk in verified(decompress(self._blobs.chunks(descriptor.digest)), diff_id):
             size += len(chunk)
             yield chunk
-        self._facts.learn(diff_id, size=size)
+        with suppress(StoreError):  # in a store that can only be read it is counted every time
+            self._facts.learn(diff_id, size=size)

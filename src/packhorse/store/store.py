@@ -7,7 +7,9 @@
     layers/<diff ID>.json                    what is known of a layer (facts)
     trees/<map>/  roots/<map>/               unpacked layers, and merged root file systems (trees)
     kept/<owner>/  caches/<app>.json         layers for the next build, and whose they are (kept, overlay)
+    settled.json  unsettled                  which trees are on the disk for certain (disk)
     leases/  scratch/  gate  locks/          who uses what, and what is not finished (lease)
+    version  spare                           what this is; a MiB for commands that free space (making)
 
 `Store` only holds the parts together; `platform.wiring` opens it. Whatever is killed, at any point, leaves a
 store that the next call can use.
@@ -15,75 +17,73 @@ store that the next call can use.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from packhorse.base.digest import Digest
 from packhorse.base.userns import IdMap
-from packhorse.errors import StoreError
-from packhorse.image.model import Descriptor, Index
+from packhorse.errors import HostError, StoreError
+from packhorse.image.model import Descriptor
 from packhorse.image.view import Image
-from packhorse.store import gc, record, removal, stamp
+from packhorse.store import facts, gc, making, removal
 from packhorse.store.blobs import Blobs
+from packhorse.store.disk import Disk
 from packhorse.store.facts import Facts
-from packhorse.store.fault import faults
+from packhorse.store.fault import fault, faults, is_about
 from packhorse.store.gc import Freed
 from packhorse.store.images import Images, Record, Removed
 from packhorse.store.kept import Kept
-from packhorse.store.lease import Lease
+from packhorse.store.lease import Lease, locked, make_directory
 from packhorse.store.overlay import LayersOverlay
 from packhorse.store.place import StorePlace
 from packhorse.store.shelf import Shelf
 from packhorse.store.trees import Trees
 
-VERSION = "1"
-
-_DIRECTORIES = (
-    "blobs",
-    "blobs/sha256",
-    "layers",
-    "trees",
-    "roots",
-    "kept",
-    "caches",
-    "leases",
-    "scratch",
-    "locks",
-)
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-
 
 class Store:
     """An open store. What is found or made through it stays until it is closed, whatever `gc` does."""
 
-    def __init__(self, path: Path, lease: Lease) -> None:
-        self.path = path
+    def __init__(self, lease: Lease, *, frees: bool = False) -> None:
+        self.path = lease.store
         self._lease = lease
+        self._frees = frees
+        self._disk = Disk(lease)
         self._blobs = Blobs(lease)
         self._facts = Facts(lease)
-        self._kept = Kept(lease)
-        self._images = Images(path)
+        self._kept = Kept(lease, self._disk)
+        self._images = Images(lease)
         self._left: set[Path] = set()
         self._shelf = Shelf(lease, self._blobs, self._facts, self._kept)
-        self._trees = Trees(lease, self._shelf, self._kept)
+        self._trees = Trees(lease, self._disk, self._shelf, self._kept)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Opens the store at `path`, and makes it when there is none.
+    def open(cls, path: Path, *, frees: bool = False) -> Self:
+        """Opens the store at `path`, and makes it when there is none; one that can only be read can be read.
 
-        Raises StoreError when it belongs to another user, has another version, or cannot be written.
+        With `frees`, for commands that make room, it can be done also where the disk is full. Raises
+        StoreError when it belongs to another user, has another version, or cannot be made.
         """
-        path = path.absolute()
-        _prepare(path)
-        return cls(path, Lease.take(path))
+        return cls(making.prepared(path.absolute(), frees=frees), frees=frees)
 
     def close(self) -> None:
-        """Lets go of everything; unfinished things are removed by the next `gc`."""
+        """Lets go of everything, and removes what this command has replaced, unless others need it.
+
+        What is not finished is removed by the next `sweep`.
+        """
         self._lease.close()
+        if self._lease.given_up:
+            # What cannot be removed now is found by `gc`, which says why.
+            with suppress(StoreError, HostError):
+                own = Lease.take(self.path)
+                try:
+                    gc.collect(own, only=self._lease.given_up)
+                finally:
+                    own.close()
+        if self._frees:
+            making.spare(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +95,7 @@ class Store:
 
     def place(self, name: str) -> StorePlace:
         """The image called `name` (for reading also an image ID), as a `Place`."""
-        return StorePlace(name, images=self._images, blobs=self._blobs, shelf=self._shelf)
+        return StorePlace(name, lease=self._lease, images=self._images, blobs=self._blobs, shelf=self._shelf)
 
     def images(self) -> tuple[Record, ...]:
         """Every image by name."""
@@ -105,7 +105,7 @@ class Store:
         """How long the layers of an image are, in bytes; compressed if a tar was never read."""
         total = 0
         for diff_id in image.layers:
-            fact = self._facts.of(diff_id)
+            fact = facts.known(self.path, diff_id)
             total += fact.size or (fact.blob.size if fact.blob else 0)
         return total
 
@@ -114,8 +114,14 @@ class Store:
         return self._images.find(text)
 
     def remove(self, text: str, *, force: bool = False) -> Removed:
-        """Takes a name away, or all of an image given by ID, as `docker rmi` does; `gc` frees the space."""
-        return self._images.remove(text, force=force)
+        """Takes a name away, or all of an image given by ID, as `docker rmi` does; `gc` frees the space.
+
+        What builds of that name have kept for the next is forgotten.
+        """
+        removed = self._images.remove(text, force=force)
+        for name in removed.untagged:
+            self.forget(str(name))
+        return removed
 
     def compressed(self, diff_id: Digest) -> Descriptor | None:
         """What a layer is compressed to, where that is known; its blob need not be here."""
@@ -139,7 +145,7 @@ class Store:
         """
         directory = scratch / "overlay"
         with faults(directory):
-            record.make_directory(directory)
+            make_directory(directory)
         return LayersOverlay(
             self._lease,
             self._kept,
@@ -162,23 +168,39 @@ class Store:
     def scratch(self) -> Iterator[Path]:
         """A directory for one build on the store's file system, removed afterwards whoever its files belong
         to, unless it was given to `leave`.
+
+        That it cannot be written is a StoreError also where others do that.
         """
         path = self._lease.temporary()
         with faults(path):
-            record.make_directory(path)
+            make_directory(path)
         try:
             yield path
+        except OSError as error:
+            if not is_about(error, self.path):
+                raise
+            raise fault(error, path) from error
         finally:
             if path not in self._left:
-                removal.remove(path)
+                with suppress(StoreError, HostError):  # then the next `tidy` does, or `gc` says why not
+                    removal.remove(path, self._lease)
 
     def leave(self, scratch: Path) -> None:
-        """Lets a scratch directory stay, for a person to look at, until the next `sweep` or `gc`."""
+        """Lets a scratch directory stay, for a person to look at, until the next `tidy` or `gc`."""
         self._left.add(scratch)
 
-    def sweep(self) -> None:
-        """Removes what commands that are over have left in `scratch`, killed or on purpose."""
-        gc.sweep(self._lease)
+    def alone(self, task: str) -> AbstractContextManager[None]:
+        """Holds a lock that is named by a task, against other processes; waits for it."""
+        return locked(self.path / "locks" / task)
+
+    def tidy(self) -> None:
+        """What a command begins with that writes much: removes what commands that are over have left, killed
+        or on purpose, and has the trees of earlier ones put on the disk, without waiting for it.
+        """
+        # What cannot be removed is no reason not to build; `gc` says why.
+        with suppress(StoreError, HostError):
+            gc.sweep(self._lease)
+        self._disk.settle_aside()
 
     def gc(self) -> Freed:
         """Removes what no image, no cache and no running command needs; safe beside running builds."""
@@ -188,51 +210,7 @@ class Store:
         """Waits until all trees are on the disk (seconds after a large build), so that a crash cannot cost
         them.
         """
-        stamp.settle(self.path)
+        self._disk.settle()
 
     def _cache(self, app: str) -> Path:
         return self.path / "caches" / f"{Digest.of(app.encode()).hex[:32]}.json"
-
-
-def _prepare(path: Path) -> None:
-    """Makes the store if there is none, and makes sure that it is this user's and of this version."""
-    with faults(path):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = path.stat().st_uid
-        if owner != os.geteuid():
-            raise StoreError(
-                f"the store at {path} belongs to another user",
-                why=f"its owner is user {owner}, this is user {os.geteuid()}",
-                fix="choose another place for the store, or run as that user",
-            )
-        version = path / "version"
-        if not version.exists():
-            _make(path)
-        found = version.read_text().strip()
-    if found != VERSION:
-        raise StoreError(
-            f"the store at {path} has another version",
-            why=f"it is version {found[:20]!r}, this packhorse knows {VERSION}",
-            fix="use the packhorse that made it, or choose another place for the store",
-        )
-
-
-def _make(path: Path) -> None:
-    """Makes what a store begins with; what was begun and not finished is finished."""
-    ours = {name.partition("/")[0] for name in _DIRECTORIES} | {"oci-layout", "index.json", "version", "gate"}
-    others = [
-        entry.name for entry in path.iterdir() if entry.name not in ours and not entry.name.endswith("~")
-    ]
-    if others:
-        raise StoreError(
-            f"{path} is not a store",
-            why=f"it has no version file, and other things in it: {', '.join(sorted(others)[:5])}",
-            fix="choose an empty or a new directory for the store",
-        )
-    path.chmod(0o700)
-    for name in _DIRECTORIES:
-        record.make_directory(path / name)
-    record.write_bytes(path / "oci-layout", _LAYOUT)
-    record.write_bytes(path / "index.json", Index.of(()).raw)
-    # The version comes last: with it the store is whole.
-    record.write_bytes(path / "version", f"{VERSION}\n".encode())

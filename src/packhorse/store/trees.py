@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ from typing import Any
 from packhorse.base import userns
 from packhorse.base.digest import Digest
 from packhorse.base.userns import IdMap, Mode, Namespace
-from packhorse.errors import StoreError
+from packhorse.errors import HostError, StoreError
 from packhorse.store import errand, record, removal
+from packhorse.store.disk import Disk, Stamp
 from packhorse.store.fault import faults
 from packhorse.store.kept import Kept
-from packhorse.store.lease import Lease
+from packhorse.store.lease import Lease, make_directory
 from packhorse.store.shelf import Shelf
-from packhorse.store.stamp import Stamp
 
 _PROCESSES = 2  # unpacking waits for the disk as much as for the processor
 
@@ -36,8 +36,9 @@ _HIDING = ("whiteouts", "opaque", "implied")
 class Trees:
     """The trees of a store. What was found or made stays as long as the store is open."""
 
-    def __init__(self, lease: Lease, shelf: Shelf, kept: Kept) -> None:
+    def __init__(self, lease: Lease, disk: Disk, shelf: Shelf, kept: Kept) -> None:
         self._lease = lease
+        self._disk = disk
         self._shelf = shelf
         self._kept = kept
 
@@ -90,14 +91,14 @@ class Trees:
                 ["unpack", str(parent), new.name, owners],
                 where=new.parent,
                 namespace=namespace,
+                lease=self._lease,
                 directories=[parent],
                 stdin=layer.tar(),
             )
         return {key: answer[key] for key in _HIDING}
 
-    @staticmethod
     def _merge(
-        layers: Path, order: Sequence[dict[str, Any]], new: Path, namespace: Namespace
+        self, layers: Path, order: Sequence[dict[str, Any]], new: Path, namespace: Namespace
     ) -> dict[str, Any]:
         """Makes the tree `new` of those in the directory `layers`, lowest first, each with what it hides."""
         with _opened(layers) as source, _opened(new.parent) as parent:
@@ -105,6 +106,7 @@ class Trees:
                 ["merge", str(source), str(parent), new.name],
                 where=new.parent,
                 namespace=namespace,
+                lease=self._lease,
                 directories=[source, parent],
                 stdin=[json.dumps(order).encode()],
             )
@@ -118,15 +120,17 @@ class Trees:
             known = self._find(path)
             if known is not None:
                 return known
-            removal.remove(path)
+            removal.remove(path, self._lease)
             new = self._lease.temporary(path.parent)
             try:
                 fields = make(new)
                 with faults(path):
-                    record.write(_record_of(path), {**fields, **Stamp.of(new).fields()}, durable=False)
                     new.rename(path)
+                    fields |= self._disk.stamp(path).fields()
+                record.write(self._lease, _record_of(path), fields, durable=False)
             except BaseException:
-                removal.remove(new)
+                with suppress(StoreError, HostError):  # the next sweep will
+                    removal.remove(new, self._lease)
                 raise
         return fields
 
@@ -135,14 +139,14 @@ class Trees:
         self._lease.pin(str(path.relative_to(self._lease.store)))
         fields = record.read(_record_of(path))
         stamp = None if fields is None else Stamp.parse(fields)
-        return fields if stamp is not None and stamp.fits(path) else None
+        return fields if stamp is not None and self._disk.holds(path, stamp) else None
 
     def _home(self, kind: str, idmap: IdMap) -> Path:
         """The directory for trees of one map of ids, in which the namespace's root can make some."""
         path = self._lease.store / kind / idmap.key
         with faults(path):
             if not path.exists():
-                record.make_directory(path)
+                make_directory(path)
                 own = (os.geteuid(), os.getegid())
                 os.chown(path, *(idmap.outside(0, 0) if idmap.mode is Mode.ROOT else own))
         return path

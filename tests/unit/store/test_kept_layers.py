@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,10 @@ from packhorse.errors import StoreError, TreeError
 from packhorse.image.view import Layer
 from packhorse.layers import tar
 from packhorse.layers.tree import TarEntry, directory
-from packhorse.store import record
 from packhorse.store.merge import OPAQUE
 from packhorse.store.overlay import Counters, LayersOverlay
 from packhorse.store.store import Store
+from unit.store import samples
 
 ONE, TWO = "/layers/bp/one", "/layers/bp/two"
 
@@ -312,8 +313,7 @@ def test_a_kept_layer_from_before_a_crash_is_believed_only_after_it_was_hashed(
     store: Store, idmap: IdMap, view: Rooted
 ) -> None:
     one, two = keep(store, idmap, view, ONE, TWO)
-    for path in store.path.glob("kept/*/*.json"):
-        record.write(path, {**(record.read(path) or {}), "boot": "an earlier one"})
+    samples.restart(store.path)
     for path in store.path.glob("kept/*/*/layers/bp/two/file"):
         path.write_text("")  # what a file may be after a crash
     with build(store, idmap) as overlay:
@@ -325,12 +325,70 @@ def test_a_kept_layer_from_before_a_crash_is_believed_only_after_it_was_hashed(
 
 def test_a_settled_layer_is_believed_after_a_restart(store: Store, idmap: IdMap, view: Rooted) -> None:
     [kept] = keep(store, idmap, view, ONE)
-    [path] = store.path.glob("kept/*/*.json")
-    assert (record.read(path) or {})["boot"] != ""
     store.settle()
-    assert (record.read(path) or {})["boot"] == ""
+    samples.restart(store.path)
+    for path in store.path.glob("kept/*/*/layers/bp/one/file"):
+        path.write_text("what a reader would notice")
     with build(store, idmap) as overlay:
         restore(overlay, ONE, kept)
+
+
+def test_a_layer_that_came_to_the_disk_only_after_the_last_flush_is_not_believed(
+    store: Store, idmap: IdMap, view: Rooted
+) -> None:
+    keep(store, idmap, view, TWO)
+    store.settle()
+    [kept] = keep(store, idmap, view, ONE)
+    samples.restart(store.path)
+    for path in store.path.glob("kept/*/*/layers/bp/one/file"):
+        path.write_text("")
+    with build(store, idmap) as overlay:
+        assert kept.diff_id and not overlay.restore(ONE, kept.diff_id)
+
+
+def test_trees_are_put_on_the_disk_by_a_later_command_and_once(
+    store: Store, idmap: IdMap, view: Rooted
+) -> None:
+    [kept] = keep(store, idmap, view, ONE)
+    marker = store.path / "unsettled"
+    store.tidy()
+    assert marker.exists(), "the kernel will have written most of it by itself in a while"
+    os.utime(marker, (0, 0))
+    store.tidy()
+    while not (store.path / "settled.json").exists():
+        time.sleep(0.01)
+    assert not marker.exists()
+    samples.restart(store.path)
+    (store.path / "settled.json").rename(store.path / "settled")
+    store.tidy()
+    (store.path / "settled").rename(store.path / "settled.json")
+    with build(store, idmap) as overlay:
+        restore(overlay, ONE, kept)
+
+
+def test_a_copied_layer_with_other_owners_is_not_believed(store: Store, idmap: IdMap, view: Rooted) -> None:
+    [kept] = keep(store, idmap, view, ONE)
+    samples.restart(store.path)
+    for path in store.path.glob("kept/*/*/layers/bp/one/file"):
+        os.chown(path, 4711, 4711)
+    with build(store, idmap) as overlay:
+        assert kept.diff_id and not overlay.restore(ONE, kept.diff_id)
+
+
+def test_a_layer_that_cannot_be_kept_leaves_nothing(store: Store, idmap: IdMap, view: Rooted) -> None:
+    with build(store, idmap) as overlay:
+        deep = upper(overlay) / "bp" / "one"
+        deep.mkdir(parents=True)
+        descriptor = os.open(deep, os.O_RDONLY)
+        for _ in range(300):
+            os.mkdir("d", dir_fd=descriptor)
+            below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        os.close(descriptor)
+        with pytest.raises(TreeError, match="nested"):
+            overlay.capture(view, ONE)
+    assert [path for path in store.path.glob("kept/*/*") if not path.name.endswith(".json")] == []
 
 
 def test_a_kept_layer_that_was_replaced_is_not_believed(store: Store, idmap: IdMap, view: Rooted) -> None:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from packhorse.errors import StoreError
 from packhorse.store.store import Store
+from unit.store import samples
 
 
 def test_a_new_store_is_private_and_an_oci_layout(tmp_path: Path) -> None:
@@ -39,11 +42,69 @@ def test_a_store_that_was_made_halfway_is_finished(tmp_path: Path) -> None:
         assert (tmp_path / "index.json").exists()
 
 
-def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["99\n", "0\n", "", "\0\0", "1.5\n", "-1\n", "9" * 5000])
+def test_a_store_of_a_version_that_is_not_known_is_refused(tmp_path: Path, version: str) -> None:
     Store.open(tmp_path / "store").close()
-    (tmp_path / "store" / "version").write_text("99\n")
-    with pytest.raises(StoreError, match="version '99'"):
+    (tmp_path / "store" / "version").write_text(version)
+    with pytest.raises(StoreError, match="has another version") as caught:
         Store.open(tmp_path / "store")
+    assert version[:10].strip().replace("\0", "\\x00") in caught.value.why
+    assert (tmp_path / "store" / "version").read_text() == version
+
+
+def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with Store.open(path) as store:
+        image = samples.image(samples.plain(b"one"))
+        store.place("app").begin(image.layers[0])
+        store.place("app").commit(image)
+    # What it had, and had not, in that version.
+    (path / "version").write_text("1\n")
+    (path / "spare").unlink()
+    for name in ("locks/kept-17", "layers/.0f.json.00000000~", ".images.json.00000000~"):
+        (path / name).write_text("")
+    with Store.open(path) as store:
+        assert store.place("app").read().id == image.id
+    assert (path / "version").read_text() == "2\n"
+    assert not [*path.rglob("*~"), *path.glob("locks/*-*")]
+
+
+def test_an_empty_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    (tmp_path / "version").write_text("1\n")
+    (tmp_path / "images.json").unlink()
+    with Store.open(tmp_path) as store:
+        assert store.images() == ()
+
+
+def test_another_tools_layout_is_no_store_and_stays_as_it_is(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as store:
+        image = samples.image(samples.gzipped(b"one"))
+        store.place("app").begin(image.layers[0])
+        store.place("app").commit(image)
+    layout = tmp_path / "layout"
+    layout.mkdir()
+    for name in ("oci-layout", "index.json", "blobs"):
+        (tmp_path / "store" / name).rename(layout / name)
+    before = (layout / "index.json").read_bytes()
+    with pytest.raises(StoreError, match=r"is not a store"):
+        Store.open(layout)
+    assert (layout / "index.json").read_bytes() == before
+
+
+def test_many_commands_make_one_store_at_once(tmp_path: Path) -> None:
+    image = samples.image(samples.gzipped(b"one"))
+
+    def use(number: int) -> None:
+        with Store.open(tmp_path / "store") as store:
+            store.place(f"app-{number}").begin(image.layers[0])
+            store.place(f"app-{number}").commit(image)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(16)))
+    with Store.open(tmp_path / "store") as store:
+        assert len(store.images()) == 16
+    assert len(json.loads((tmp_path / "store" / "index.json").read_bytes())["manifests"]) == 16
 
 
 def test_a_directory_with_other_things_in_it_is_no_store_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -66,3 +127,21 @@ def test_closing_leaves_nothing_of_the_lease(tmp_path: Path) -> None:
         (scratch / "file").write_text("")
     assert list((tmp_path / "store" / "leases").iterdir()) == []
     assert list((tmp_path / "store" / "scratch").iterdir()) == []
+
+
+def test_a_store_that_was_moved_is_the_same_store(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with Store.open(path) as store:
+        image = samples.image(samples.plain(b"one"))
+        store.place("app").begin(image.layers[0])
+        store.place("app").commit(image)
+    path.rename(tmp_path / "moved")
+    with Store.open(tmp_path / "moved") as store, Store.open(path) as other:
+        assert store.place("app").read().id == image.id
+        assert other.images() == ()
+
+
+def test_closing_a_store_twice_or_after_it_was_removed_is_no_trouble(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    shutil.rmtree(tmp_path / "store")
+    store.close()

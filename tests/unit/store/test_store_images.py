@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 import pytest
 
@@ -180,8 +182,55 @@ def test_an_image_that_lost_a_layer_says_which(store: Store) -> None:
     put(store, "app", samples.image(layer))
     assert layer.diff_id
     (store.path / "blobs/sha256" / layer.diff_id.hex).unlink()
-    with pytest.raises(StoreError, match=layer.diff_id.hex):
+    with pytest.raises(FormatError, match=layer.diff_id.hex):
         store.place("app").read()
+
+
+def test_an_image_whose_config_is_damaged_is_not_whole_and_heals_by_being_stored_again(store: Store) -> None:
+    image = samples.image(samples.plain(b"one"))
+    put(store, "app", image)
+    (store.path / "blobs/sha256" / image.id.hex).write_bytes(bytes(len(image.config.raw)))
+    for _ in range(2):
+        with pytest.raises(FormatError, match="not whole"):
+            store.place("app").read()
+    put(store, "app", image)
+    assert store.place("app").read().id == image.id
+
+
+def test_a_tar_that_was_cut_short_is_as_if_it_were_not_here(store: Store) -> None:
+    layer = samples.plain(bytes(5000))
+    put(store, "app", samples.image(layer))
+    assert layer.diff_id
+    os.truncate(store.path / "blobs/sha256" / layer.diff_id.hex, 1000)
+    with pytest.raises(FormatError, match="not whole"):
+        store.place("app").read()
+    put(store, "app", samples.image(layer))
+    assert content(store.place("app").read().layers[0]) == content(layer)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 100, b"{", b"[]", b'{"images": [{}]}', b"\xff", None])
+def test_a_damaged_list_of_images_is_told_with_what_helps(store: Store, damage: bytes | None) -> None:
+    put(store, "app", samples.image(samples.plain(b"one")))
+    path = store.path / "images.json"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    before = len(list((store.path / "blobs/sha256").iterdir()))
+    for use in (store.images, store.gc, lambda: store.remove("app"), store.place("app").read):
+        with pytest.raises(StoreError, match="list of images is damaged") as caught:
+            use()
+    assert len(list((store.path / "blobs/sha256").iterdir())) == before
+    subprocess.run(caught.value.fix.partition("anew: ")[2], shell=True, check=True)
+    assert store.images() == ()
+    put(store, "app", samples.image(samples.plain(b"one")))
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 100, b"{", None])
+def test_the_index_for_other_tools_is_brought_up_to_date_by_gc(store: Store, damage: bytes | None) -> None:
+    put(store, "app", samples.image(samples.gzipped(b"one")))
+    path = store.path / "index.json"
+    right = path.read_bytes()
+    path.unlink() if damage is None else path.write_bytes(damage)
+    store.gc()
+    assert path.read_bytes() == right
 
 
 def test_what_a_layer_is_compressed_to_is_remembered_without_its_blob(store: Store) -> None:

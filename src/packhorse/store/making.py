@@ -1,0 +1,119 @@
+"""How a store comes to be: made, recognised, brought up to this version. Called by `Store.open`."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from packhorse.errors import StoreError
+from packhorse.image.model import Index
+from packhorse.store import images, record
+from packhorse.store.fault import faults
+from packhorse.store.lease import Lease, gate, locked, make_directory
+
+VERSION = 2
+"""Of what is in a store. 1 had trees that are not recognised now: they are made anew, or read once."""
+
+_DIRECTORIES = (
+    *("blobs", "blobs/sha256", "layers", "trees", "roots", "kept", "caches"),
+    *("leases", "scratch", "locks"),
+)
+_FILES = {
+    "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
+    "index.json": Index.of(()).raw,
+    "images.json": images.EMPTY,
+}
+_OTHERS = {"version", "gate", "spare"}
+_SPARE = 1 << 20
+
+
+def prepared(path: Path, *, frees: bool = False) -> Lease:
+    """A lease in the store at `path`, which is made if there is none; StoreError when that cannot be used."""
+    with faults(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = path.stat().st_uid
+    if owner != os.geteuid():
+        raise StoreError(
+            f"the store at {path} belongs to another user",
+            why=f"its owner is user {owner}, this is user {os.geteuid()}",
+            fix="choose another place for the store, or run as that user",
+        )
+    version = _version(path)
+    if version is None:
+        _begin(path)
+    if frees:
+        with suppress(OSError):
+            (path / "spare").unlink()
+    lease = Lease.take(path)
+    if version is None or (version < VERSION and lease.descriptor is not None):
+        try:
+            with locked(gate(path)):
+                _finish(lease)
+        except BaseException:
+            lease.close()
+            raise
+    return lease
+
+
+def spare(path: Path) -> None:
+    """Lays aside a file and a MiB, so that what frees space can write on a full disk; not when it is full."""
+    with suppress(OSError), (path / "spare").open("xb") as file:
+        os.posix_fallocate(file.fileno(), 0, _SPARE)
+
+
+def _version(path: Path) -> int | None:
+    """The version of a store, None where one is still to be made; StoreError for one that cannot be used."""
+    file = path / "version"
+    with faults(file):
+        try:
+            text = file.read_bytes().strip()
+        except FileNotFoundError:
+            return None
+    version = int(text) if text.isdigit() and len(text) < 9 else 0
+    if not 1 <= version <= VERSION:
+        raise StoreError(
+            f"the store at {path} has another version",
+            why=f"it is version {text[:20].decode(errors='replace')!r}, this packhorse knows 1 to {VERSION}",
+            fix="use the packhorse that made it, or choose another place for the store",
+        )
+    return version
+
+
+def _begin(path: Path) -> None:
+    """Makes the directories of a store, unless `path` has other things in it."""
+    with faults(path):
+        ours = {*_DIRECTORIES, *_FILES, *_OTHERS}
+        others = [entry.name for entry in path.iterdir() if entry.name not in ours]
+        index = path / "index.json"
+        if index.exists() and index.read_bytes() != _FILES["index.json"]:
+            others.append("index.json")
+        if others:
+            raise StoreError(
+                f"{path} is not a store",
+                why=f"it has no version file, and other things in it: {', '.join(sorted(others)[:5])}",
+                fix="choose an empty or a new directory for the store",
+            )
+        path.chmod(0o700)
+        for name in _DIRECTORIES:
+            make_directory(path / name)
+        record.sync_directory(path / "blobs")
+
+
+def _finish(lease: Lease) -> None:
+    """Makes the rest of a store, or brings an earlier version up to this; the caller holds the gate."""
+    path = lease.store
+    version = _version(path)
+    if version == VERSION:
+        return
+    for name, content in _FILES.items():
+        if not (path / name).exists():
+            record.write_bytes(lease, path / name, content)
+    if version == 1:
+        # Unfinished files had names of their own, and locks were files of their own.
+        for pattern in ("**/.*~", "locks/*-*"):
+            for file in path.glob(pattern):
+                file.unlink(missing_ok=True)
+    spare(path)
+    # The version comes last: with it the store is whole.
+    record.write_bytes(lease, path / "version", b"%d\n" % VERSION)
