@@ -1,0 +1,198 @@
+/* Makes one system call below one directory fail, or kills the process in its place (LD_PRELOAD).
+ *
+ * A settings file named at compile time (SETTINGS) has one line: DIRECTORY FIRST LAST ACTION COUNTER [READS],
+ * where the calls FIRST to LAST (from 1, counted by all processes together in the file COUNTER) fail with the
+ * errno ACTION, or with `kill` the process dies. Without the file nothing happens. Compiled with -DWRAPPER
+ * this is the program that starts the real python (PYTHON) with the library (LIBRARY), so that also children
+ * with an empty environment are reached.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#ifdef WRAPPER
+int main(int argc, char **argv) {
+    (void)argc;
+    if (access(SETTINGS, R_OK) == 0)
+        setenv("LD_PRELOAD", LIBRARY, 1);
+    execv(PYTHON, argv);
+    return 127;
+}
+#else
+
+struct shared {
+    long count;
+    char hit[200];
+};
+
+static char directory[PATH_MAX];
+static size_t length;
+static long first, last;
+static int number, reads, armed;
+static struct shared *shared;
+
+__attribute__((constructor)) static void begin(void) {
+    char action[32], counter[PATH_MAX];
+    unsetenv("LD_PRELOAD"); /* the wrapper decides anew for every child */
+    FILE *file = fopen(SETTINGS, "re");
+    if (!file)
+        return;
+    int found = fscanf(file, "%4095s %ld %ld %31s %4095s %d", directory, &first, &last, action, counter, &reads);
+    fclose(file);
+    if (found < 5)
+        return;
+    number = strcmp(action, "kill") ? atoi(action) : -1;
+    int descriptor = open(counter, O_RDWR | O_CLOEXEC);
+    if (descriptor < 0)
+        return;
+    shared = mmap(0, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+    close(descriptor);
+    length = strlen(directory);
+    armed = shared != MAP_FAILED;
+}
+
+static int below(const char *path) {
+    return !strncmp(path, directory, length) && (path[length] == '/' || !path[length]);
+}
+
+static int of_descriptor(int descriptor) {
+    char name[40], path[PATH_MAX];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", descriptor);
+    ssize_t size = readlink(name, path, sizeof path - 1);
+    if (size < 0)
+        return 0;
+    path[size] = 0;
+    return below(path);
+}
+
+static int of_path(int parent, const char *path) {
+    if (path[0] == '/') {
+        int descriptor;
+        if (sscanf(path, "/proc/self/fd/%d", &descriptor) == 1)
+            return of_descriptor(descriptor);
+        return below(path);
+    }
+    if (parent != AT_FDCWD)
+        return of_descriptor(parent);
+    char here[PATH_MAX];
+    return getcwd(here, sizeof here) && below(here);
+}
+
+static int fails(int concerned, const char *name) {
+    if (!armed || !concerned)
+        return 0;
+    long now = __atomic_add_fetch(&shared->count, 1, __ATOMIC_SEQ_CST);
+    if (now < first || now > last)
+        return 0;
+    if (now == first)
+        snprintf(shared->hit, sizeof shared->hit, "%s", name);
+    if (number < 0) {
+        kill(getpid(), SIGKILL);
+        pause();
+    }
+    errno = number;
+    return 1;
+}
+
+#define CALL(type, function, test, parameters, arguments) \
+    type function parameters { \
+        static type(*real) parameters; \
+        if (!real) \
+            real = (type(*) parameters)dlsym(RTLD_NEXT, #function); \
+        int saved = errno; \
+        if (fails(test, #function)) \
+            return -1; \
+        errno = saved; \
+        return real arguments; \
+    }
+
+#define MODE \
+    mode_t mode = 0; \
+    if (flags & (O_CREAT | __O_TMPFILE)) { \
+        va_list rest; \
+        va_start(rest, flags); \
+        mode = va_arg(rest, mode_t); \
+        va_end(rest); \
+    }
+
+static int opens(int parent, const char *path, int flags) {
+    return ((flags & (O_CREAT | O_TRUNC)) || (flags & O_TMPFILE) == O_TMPFILE || reads) && of_path(parent, path);
+}
+
+#define OPEN2(function) \
+    int function(const char *path, int flags, ...) { \
+        static int (*real)(const char *, int, ...); \
+        if (!real) \
+            real = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, #function); \
+        MODE; \
+        if (fails(opens(AT_FDCWD, path, flags), #function)) \
+            return -1; \
+        return real(path, flags, mode); \
+    }
+#define OPEN3(function) \
+    int function(int parent, const char *path, int flags, ...) { \
+        static int (*real)(int, const char *, int, ...); \
+        if (!real) \
+            real = (int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, #function); \
+        MODE; \
+        if (fails(opens(parent, path, flags), #function)) \
+            return -1; \
+        return real(parent, path, flags, mode); \
+    }
+
+OPEN2(open)
+OPEN2(open64)
+OPEN3(openat)
+OPEN3(openat64)
+
+CALL(ssize_t, write, of_descriptor(to), (int to, const void *data, size_t size), (to, data, size))
+CALL(ssize_t, pwrite64, of_descriptor(to), (int to, const void *data, size_t size, off64_t at), (to, data, size, at))
+CALL(ssize_t, writev, of_descriptor(to), (int to, const struct iovec *parts, int count), (to, parts, count))
+CALL(ssize_t, read, reads &&of_descriptor(of), (int of, void *data, size_t size), (of, data, size))
+CALL(ssize_t, pread64, reads &&of_descriptor(of), (int of, void *data, size_t size, off64_t at), (of, data, size, at))
+CALL(int, fsync, of_descriptor(of), (int of), (of))
+CALL(int, fdatasync, of_descriptor(of), (int of), (of))
+CALL(int, syncfs, of_descriptor(of), (int of), (of))
+CALL(int, ftruncate64, of_descriptor(of), (int of, off64_t size), (of, size))
+CALL(int, mkdir, of_path(AT_FDCWD, path), (const char *path, mode_t mode), (path, mode))
+CALL(int, mkdirat, of_path(at, path), (int at, const char *path, mode_t mode), (at, path, mode))
+CALL(int, mknod, of_path(AT_FDCWD, path), (const char *path, mode_t mode, dev_t device), (path, mode, device))
+CALL(int, mknodat, of_path(at, path), (int at, const char *path, mode_t mode, dev_t device), (at, path, mode, device))
+CALL(int, link, of_path(AT_FDCWD, new), (const char *old, const char *new), (old, new))
+CALL(int, linkat, of_path(to, new), (int at, const char *old, int to, const char *new, int flags), (at, old, to, new, flags))
+CALL(int, symlink, of_path(AT_FDCWD, new), (const char *old, const char *new), (old, new))
+CALL(int, symlinkat, of_path(to, new), (const char *old, int to, const char *new), (old, to, new))
+CALL(int, rename, of_path(AT_FDCWD, new), (const char *old, const char *new), (old, new))
+CALL(int, renameat, of_path(to, new), (int at, const char *old, int to, const char *new), (at, old, to, new))
+CALL(int, chmod, of_path(AT_FDCWD, path), (const char *path, mode_t mode), (path, mode))
+CALL(int, fchmod, of_descriptor(of), (int of, mode_t mode), (of, mode))
+CALL(int, fchmodat, of_path(at, path), (int at, const char *path, mode_t mode, int flags), (at, path, mode, flags))
+CALL(int, chown, of_path(AT_FDCWD, path), (const char *path, uid_t uid, gid_t gid), (path, uid, gid))
+CALL(int, lchown, of_path(AT_FDCWD, path), (const char *path, uid_t uid, gid_t gid), (path, uid, gid))
+CALL(int, fchown, of_descriptor(of), (int of, uid_t uid, gid_t gid), (of, uid, gid))
+CALL(int, fchownat, of_path(at, path), (int at, const char *path, uid_t uid, gid_t gid, int flags), (at, path, uid, gid, flags))
+CALL(int, setxattr, of_path(AT_FDCWD, path), (const char *path, const char *name, const void *data, size_t size, int flags), (path, name, data, size, flags))
+CALL(int, lsetxattr, of_path(AT_FDCWD, path), (const char *path, const char *name, const void *data, size_t size, int flags), (path, name, data, size, flags))
+CALL(int, unlink, of_path(AT_FDCWD, path), (const char *path), (path))
+CALL(int, unlinkat, of_path(at, path), (int at, const char *path, int flags), (at, path, flags))
+CALL(int, rmdir, of_path(AT_FDCWD, path), (const char *path), (path))
+
+int posix_fallocate64(int of, off64_t at, off64_t size) {
+    static int (*real)(int, off64_t, off64_t);
+    if (!real)
+        real = (int (*)(int, off64_t, off64_t))dlsym(RTLD_NEXT, "posix_fallocate64");
+    return fails(of_descriptor(of), "posix_fallocate64") ? errno : real(of, at, size);
+}
+#endif

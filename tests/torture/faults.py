@@ -1,0 +1,137 @@
+"""System calls of a command that fail, or kill it in their place, one after the other (`faults.c`)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import struct
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torture.ground import BUILDER, VERSIONS, Ground, Words
+
+SOURCE = Path(__file__).with_name("faults.c")
+NEVER = 1 << 40
+KILL = "kill"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command with a fault in it ended: where the fault was ("": it came to none), what it said."""
+
+    status: int
+    hit: str
+    calls: int
+    said: str
+
+
+class Injector:
+    """Gives a ground a python that lets calls below its store fail on demand."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._settings, self._counter = ground.folder / "settings", ground.folder / "counter"
+        self._counter.write_bytes(bytes(256))
+        self._counter.chmod(0o666)
+        library, python = ground.folder / "faults.so", ground.home.program.with_name("python")
+        real = os.path.realpath("/usr/bin/python3")
+        defines = [f'-DSETTINGS="{self._settings}"', f'-DLIBRARY="{library}"', f'-DPYTHON="{real}"']
+        subprocess.run(["cc", "-shared", "-fPIC", *defines, "-o", library, SOURCE, "-ldl"], check=True)
+        python.unlink()
+        subprocess.run(["cc", "-DWRAPPER", *defines, "-o", python, SOURCE], check=True)
+
+    def run(
+        self, words: Words, action: int | str, first: int, *, ever: bool = False, reads: bool = False
+    ) -> Outcome:
+        """Runs a command whose call number `first` fails with `action` (`ever`: and all that follow)."""
+        self._counter.write_bytes(bytes(256))
+        last = NEVER if ever else first
+        settings = f"{self._ground.store} {first} {last} {action} {self._counter} {int(reads)}\n"
+        self._settings.write_text(settings)
+        try:
+            done = self._ground.home.run(*words)
+        finally:
+            self._settings.unlink()
+        raw = self._counter.read_bytes()
+        hit = raw[8:208].split(b"\0")[0].decode()
+        return Outcome(done.returncode, hit, struct.unpack("q", raw[:8])[0], done.stdout + done.stderr)
+
+    def calls(self, words: Words, *, reads: bool = False) -> int:
+        """How many calls below the store a command makes that succeeds."""
+        outcome = self.run(words, errno.EIO, NEVER, reads=reads)
+        assert outcome.status == 0, outcome.said
+        return outcome.calls
+
+
+class Faults:
+    """Lets calls of the commands that write fail, or kills them there; after each a build is as ever."""
+
+    def __init__(self, ground: Ground, seed: int) -> None:
+        self.ground = ground
+        self.injector = Injector(ground)
+        self.counts: Counter[str] = Counter()
+        self.odd: list[str] = []
+        self._chance = random.Random(seed)
+
+    def run(
+        self, command: str, points: int, action: int | str, *, ever: bool = False, reads: bool = False
+    ) -> None:
+        """`build`, `cold`, `copy` or `gc`, with a fault in so many places or in each if there are fewer."""
+        prepare: Callable[[], Words] = getattr(self, f"_{command}")
+        calls = self.injector.calls(prepare(), reads=reads)
+        for first in sorted(self._chance.sample(range(1, calls + 1), min(points, calls))):
+            words = prepare()
+            outcome = self.injector.run(words, action, first, ever=ever, reads=reads)
+            self._judge(command, words, action, first, outcome)
+            self.ground.wait_for_children()
+            if command == "copy":
+                self.ground.stock()
+            self.ground.build(self._version())
+            left = self.ground.leftovers()
+            assert not left, (command, action, first, outcome, left)
+            self.ground.assert_whole()
+
+    def _judge(self, command: str, words: Words, action: int | str, first: int, outcome: Outcome) -> None:
+        """It worked all the same, or ended with a message."""
+        self.counts[f"{command}, {_name(action)}: exit {outcome.status}"] += 1
+        if action == KILL:
+            return
+        where = f"{command} {_name(action)} {first}: {outcome}"
+        assert "went wrong" not in outcome.said and "Traceback" not in outcome.said, where
+        if outcome.status not in (0, 6):
+            self.odd.append(where)
+        if outcome.status == 0 and command in ("build", "cold"):
+            version = int(str(words[4]).rpartition("-")[2])
+            assert outcome.said.strip().endswith(self.ground.expected[version]), where
+
+    def _build(self) -> Words:
+        return self.ground.words(self._version())
+
+    def _cold(self) -> Words:
+        self._forget_builder()
+        self.ground.stock()
+        return self._build()
+
+    def _copy(self) -> Words:
+        self._forget_builder()
+        return ["copy", f"oci:{self.ground.folder}/builder:{BUILDER}", BUILDER]
+
+    def _gc(self) -> Words:
+        self.ground.build(self._version(), "other")
+        self.ground.home.ok("rmi", "other")
+        return ["gc"]
+
+    def _forget_builder(self) -> None:
+        self.ground.home.run("rmi", BUILDER)
+        self.ground.home.ok("gc")
+
+    def _version(self) -> int:
+        return self._chance.choice(VERSIONS)
+
+
+def _name(action: int | str) -> str:
+    return action if isinstance(action, str) else errno.errorcode[action]
