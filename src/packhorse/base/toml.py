@@ -20,13 +20,26 @@ LIMIT = 1 << 20
 DEPTH = 100
 """How deep tables and arrays may be nested in each other."""
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?")
-_KEY = re.compile(
-    r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
+_ISSUES = 50  # more are not read by anybody
+_ISSUE_LENGTH = 400
+
+# Every repetition is possessive, so that no text takes more than one pass.
+_PART = r"""(?:"(?:[^"\\\n]++|\\[^\n])*+"|'[^'\n]*+'|[A-Za-z0-9_-]++)"""
+_KEYS = rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+"
+_PARTS = re.compile(_PART)
+_GAP = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")
+_HEADER = re.compile(rf"(\[\[?)[ \t]*+({_KEYS})[ \t]*+\]\]?")
+_KEY = re.compile(rf"({_KEYS})[ \t]*+=")
+_VALUE = re.compile(
+    r"""(?P<many>\"""(?:[^"\\]++|\\[\s\S]|"(?!""))*+"{0,5}|\'\'\'(?:[^']++|'(?!''))*+'{0,5})"""
+    rf"""|(?P<keys>{_KEYS})|(?P<open>[\[{{])|(?P<close>[\]}}])|(?P<newline>\n)"""
+    # The quotes are of strings without an end.
+    r"""|(?:[#'][^\n]*+|"(?:[^\\\n]++|\\[^\n])*+|[^\n\[\]{}"'#A-Za-z0-9_-]++)"""
 )
-_PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 Path = tuple[str | int, ...]
+Lines = Mapping[Path, Mapping[Path, int]]
+"""The line of every key, by the header above it and its path below that; () is the header's own."""
 
 
 @dataclass(slots=True)
@@ -38,7 +51,7 @@ class Table:
     values: Mapping[str, Any]
     source: str
     path: Path = ()
-    lines: Mapping[Path, int] = field(default_factory=dict)
+    lines: Lines = field(default_factory=dict)
     issues: list[str] = field(default_factory=list)
 
     @classmethod
@@ -52,16 +65,18 @@ class Table:
             )
         try:
             text = data.decode()
+            # The parser's time grows with the square of a key's depth, so that is looked at before.
+            lines = _positions(text)
             values = tomllib.loads(text)
         except UnicodeDecodeError as error:
             raise InputError(f"{source} is not UTF-8 text", why=str(error)) from error
         except RecursionError as error:
-            raise InputError(f"{source} is nested too deeply", why=f"{DEPTH} levels are read") from error
+            raise _too_deep(source) from error
         except ValueError as error:  # TOMLDecodeError, and what int() says of thousands of digits
             raise InputError(f"{source} is not valid TOML", why=str(error)) from error
         if _is_deep(values):
-            raise InputError(f"{source} is nested too deeply", why=f"{DEPTH} levels are read")
-        return cls(values, source, lines=_positions(text))
+            raise _too_deep(source)
+        return cls(values, source, lines=lines)
 
     def finish(self) -> None:
         """Raises InputError with every issue noted so far, if there is one."""
@@ -72,9 +87,13 @@ class Table:
         """Notes that something is wrong, at `key` where it is given."""
         path = (*self.path, key) if key else self.path
         # What stands inside a value has no line of its own: that of the value is the nearest.
-        while path and path not in self.lines:
+        if len(self.issues) >= _ISSUES:
+            self.issues[_ISSUES:] = [f"{self.source}: there are more"]
+            return
+        line = None
+        while path and (line := self._line(path)) is None:
             path = path[:-1]
-        line = self.lines.get(path)
+        text = text if len(text) <= _ISSUE_LENGTH else f"{text[:_ISSUE_LENGTH]}…"
         self.issues.append(f"{self.source}:{line}: {text}" if line else f"{self.source}: {text}")
 
     def has(self, key: str) -> bool:
@@ -118,6 +137,10 @@ class Table:
         value = self._get(key, dict, "a table")
         return value if isinstance(value, dict) else {}
 
+    def _line(self, path: Path) -> int | None:
+        found = (self.lines.get(path[:at], {}).get(path[at:]) for at in range(len(path) + 1))
+        return next((line for line in found if line is not None), None)
+
     def _sub(self, values: Mapping[str, Any], *path: str | int) -> Table:
         return Table(values, self.source, (*self.path, *path), self.lines, self.issues)
 
@@ -159,37 +182,58 @@ def _is_deep(values: Mapping[str, Any]) -> bool:
     return bool(level)
 
 
-def _positions(text: str) -> dict[Path, int]:
-    """The line of each table header and key; best effort, for messages only (multi-line values are stepped
-    over).
+def _too_deep(source: str) -> InputError:
+    return InputError(f"{source} is nested too deeply", why=f"{DEPTH} levels are read")
+
+
+def _positions(text: str) -> Lines:
+    """The line of each table header and key, as far as the text is TOML: for messages.
+
+    Raises RecursionError for keys and values that are nested too deeply.
     """
-    lines: dict[Path, int] = {}
+    lines: dict[Path, dict[Path, int]] = {}
     counts: dict[Path, int] = {}
     here: Path = ()
-    quote = ""
-    depth = 0
-    for number, line in enumerate(text.split("\n"), 1):
-        if quote:
-            if line.count(quote) % 2:
-                quote = ""
-            continue
-        if depth == 0 and (match := _HEADER.match(line)):
-            here = _enter(match[2], counts, array=match[1] == "[[")
-            lines.setdefault(here, number)
-            continue
-        rest = line
-        if depth == 0 and (match := _KEY.match(line)):
-            lines.setdefault((*here, *_parts(match[1])), number)
-            rest = line[match.end() :]
-        quote = next((mark for mark in ('"""', "'''") if rest.count(mark) % 2), "")
-        bare = re.sub(r""""(?:\\.|[^"\\])*"|'[^']*'|#.*""", "", rest)
-        depth = max(0, depth + bare.count("[") + bare.count("{") - bare.count("]") - bare.count("}"))
+    at, number = 0, 1
+    while gap := _GAP.match(text, at):
+        number += gap[0].count("\n")
+        at = gap.end()
+        if match := _HEADER.match(text, at):
+            here = _enter(_parts(match[2]), counts, array=match[1] == "[[")
+            lines.setdefault(here, {}).setdefault((), number)
+            at = match.end()
+        elif match := _KEY.match(text, at):
+            lines.setdefault(here, {}).setdefault(_parts(match[1]), number)
+            at, passed = _pass_value(text, match.end())
+            number += passed
+        else:
+            break
     return lines
 
 
-def _enter(name: str, counts: dict[Path, int], *, array: bool) -> Path:
+def _pass_value(text: str, at: int) -> tuple[int, int]:
+    """Where the value that begins at `at` ends, and how many lines later that is."""
+    depth = passed = 0
+    while match := _VALUE.match(text, at):
+        match match.lastgroup:
+            case "newline" if depth <= 0:
+                break
+            case "newline" | "many":
+                passed += match[0].count("\n")
+            case "open":
+                depth += 1
+            case "close":
+                depth -= 1
+            case "keys":
+                _parts(match[0])
+        if depth > DEPTH:
+            raise RecursionError
+        at = match.end()
+    return at, passed
+
+
+def _enter(parts: tuple[str, ...], counts: dict[Path, int], *, array: bool) -> Path:
     path: Path = ()
-    parts = _parts(name)
     for index, part in enumerate(parts):
         path = (*path, part)
         last = index == len(parts) - 1
@@ -201,4 +245,7 @@ def _enter(name: str, counts: dict[Path, int], *, array: bool) -> Path:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    return tuple(part.strip("\"'") for part in _PART.findall(name))
+    parts = _PARTS.findall(name)
+    if len(parts) > DEPTH + 1:
+        raise RecursionError
+    return tuple(part.strip("\"'") for part in parts)

@@ -153,6 +153,42 @@ def test_what_is_not_toml_or_too_much_is_refused(data: bytes, what: str) -> None
     assert raised.value.why
 
 
+DOTS = ".a" * (LIMIT // 2 - 10)
+ESCAPES = r"\"" * (LIMIT // 2 - 10)
+MUCH = {
+    "a dotted key": (f"a{DOTS} = 1", "nested too deeply"),
+    "a dotted key of an inline table": (f"x = {{a{DOTS} = 1}}", "nested too deeply"),
+    "a dotted header": (f"[a{DOTS}]", "nested too deeply"),
+    "brackets": ("a = " + "[" * (LIMIT - 10), "nested too deeply"),
+    "spaces in a header": ('["' + " " * (LIMIT - 10) + '"]', ""),
+    "quotes in a text of many lines": (f'x = """{ESCAPES}"""', ""),
+    "quotes in a text without an end": (f'x = "{ESCAPES}', "not valid TOML"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), MUCH.values(), ids=MUCH)
+def test_a_file_of_nothing_else_takes_one_pass(text: str, words: str) -> None:
+    """Each would take hours by an algorithm that is quadratic in the length of the file."""
+    assert len(text) <= LIMIT
+    if words:
+        with pytest.raises(InputError, match=words):
+            table(text)
+    else:
+        assert len(table(text).values) == 1
+
+
+def test_an_error_has_a_length_that_can_be_read() -> None:
+    top = table("\n".join(f'[[a]]\nb = "{number}"' for number in range(10_000)))
+    for entry in top.tables("a"):
+        entry.flag("b")
+    top.issue("x" * 10_000)
+    assert len(found := issues(top)) == 51
+    assert found[-1] == "file.toml: there are more"
+    top = table("")
+    top.issue("x" * 10_000)
+    assert len(issues(top)[0]) < 500
+
+
 def test_just_as_much_as_allowed_is_read() -> None:
     assert Table.read(b".".join([b"a"] * (DEPTH + 1)) + b" = 1", "f").has("a")
     assert not Table.read(b"#" * LIMIT, "f").has("a")
