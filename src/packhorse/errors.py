@@ -35,6 +35,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_LONGEST = 4000
+"""Characters of one part of an error: what is quoted in it may have been written by anybody."""
+
 
 class PackhorseError(Exception):
     """One failure in three parts: what happened, why, and what to do about it.
@@ -45,10 +48,8 @@ class PackhorseError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.fix = fix
+        self.what, self.why, self.fix = _cut(what), _cut(why), _cut(fix)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.why, self.fix) if part)
@@ -66,7 +67,7 @@ class InputError(PackhorseError):
     exit_code = 3
 
     def __init__(self, what: str, *, why: str = "", fix: str = "", issues: Iterable[str] = ()) -> None:
-        self.issues = tuple(issues)
+        self.issues = tuple(map(_cut, issues))
         super().__init__(what, why=why or "\n".join(self.issues), fix=fix)
 
 
@@ -216,3 +217,7 @@ class Terminated(PackhorseError):
     """Somebody asked this process to end."""
 
     exit_code = 143
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
