@@ -149,9 +149,14 @@ class _Unpacking:
     def _file(self, here: bytes, name: bytes, header: Header) -> None:
         file = self._replace(here, name, lambda parent: os.open(name, _NEW, 0o600, dir_fd=parent))
         try:
-            for piece in self._archive.content():
+            end = 0
+            for offset, piece in self._archive.content():
                 while piece:
-                    piece = piece[os.write(file, piece) :]
+                    count = os.pwrite(file, piece, offset)
+                    piece, offset = piece[count:], offset + count
+                end = offset
+            if end < header.size:
+                os.ftruncate(file, header.size)  # a sparse file that ends in a hole
             self._directories.settle(file, header)
         finally:
             os.close(file)

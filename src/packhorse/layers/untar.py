@@ -1,25 +1,31 @@
 """③ Tars that others made, read from a stream entry by entry, with nothing believed before it is checked.
 
-Called by `layers.unpack`, which decides where an entry may go. Knows v7, USTAR, GNU and PAX headers. Global
-PAX headers, and all PAX records but path, linkpath, size, uid, gid and mtime, are passed over, as docker and
-containerd do; sparse entries are refused. Writing tars is `layers.tar`'s.
+Called by `layers.unpack`, which decides where an entry may go. Knows v7, USTAR, STAR, GNU and PAX headers,
+and reads what is doubtful as Go's archive/tar does, since that is what docker, containerd, umoci and skopeo
+see. Global PAX headers are passed over, and so are all PAX records but path, linkpath, size, uid, gid, mtime
+and those of sparse files (`layers.sparse`). Writing tars is `layers.tar`'s.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from packhorse.errors import FormatError
+from packhorse.layers import sparse
+from packhorse.layers.sparse import Extent
 
 _BLOCK = 512
 _ZERO = bytes(_BLOCK)
 _EXTENDED_LIMIT = 1 << 20  # bytes of one extended header; Go's reader has the same limit
+_EXTENDED_TOTAL = 1 << 30  # bytes of all of them; a million entries with long names have less
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
 _SECONDS = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
-_KNOWN = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"))
-_SPARSE = b"GNU.sparse."
+_SPARSE = frozenset(
+    sparse.PREFIX + key for key in (b"major", b"minor", b"map", b"numblocks", b"size", b"realsize", b"name")
+)
+_KNOWN = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")) | _SPARSE
 _WITHOUT_CONTENT = frozenset(b"123456")
 
 
@@ -27,8 +33,8 @@ _WITHOUT_CONTENT = frozenset(b"123456")
 class Header:
     """One entry as the archive has it: `name` and `link` are unchecked bytes, `type` is the tar type.
 
-    `mode` has the twelve permission bits; `size` is in bytes, 0 for what has no content; `mtime` is in
-    nanoseconds.
+    `mode` has the twelve permission bits; `size` is in bytes, holes included, and 0 for what has no content;
+    `mtime` is in nanoseconds.
     """
 
     name: bytes
@@ -53,41 +59,94 @@ class Archive:
         self._at = 0
         self._left = 0  # content of the current entry not read yet
         self._padding = 0
+        self._extended = 0  # bytes of extended headers so far
+        self._extents: Sequence[Extent] = ()
 
     def __iter__(self) -> Iterator[Header]:
         return self
 
     def __next__(self) -> Header:
         records: dict[bytes, bytes] = {}
+        long: dict[bytes, bytes] = {}  # GNU's long names, which count more than PAX's
         while True:
             block = self._next_block()
             if block is None:
                 raise StopIteration
             kind = block[156:157]
             if kind in b"xgLK":
-                self._extend(records, kind, _number(block[124:136], "size"))
+                data = self._extension(kind, _number(block[124:136], "size"))
+                if kind == b"g":
+                    records, long = {}, {}
+                elif kind == b"x":
+                    records = _understood(data)
+                else:
+                    long[b"path" if kind == b"L" else b"linkpath"] = data.partition(b"\x00")[0]
                 continue
-            header = _header(block, records)
-            self._begin(header.size)
-            return header
+            records |= {key: value for key, value in long.items() if value}
+            return self._entry(block, records)
 
-    def content(self) -> Iterator[memoryview]:
-        """The bytes of the current entry, in pieces as the stream has them."""
-        while self._left:
-            piece = self._piece(self._left)
-            self._left -= len(piece)
-            yield piece
+    def content(self) -> Iterator[tuple[int, memoryview]]:
+        """The bytes of the current entry in pieces, each with its offset in the file; holes are left out."""
+        for offset, length in self._extents:
+            end = offset + length
+            while offset < end:
+                piece = self._piece(end - offset)
+                self._left -= len(piece)
+                yield offset, piece
+                offset += len(piece)
+
+    def _entry(self, block: bytes, records: dict[bytes, bytes]) -> Header:
+        header = _header(block, records)
+        self._begin(header.size)
+        old = block[156:157] == b"S"
+        if not old and not (records.keys() & _SPARSE):
+            return header
+        if header.type != b"0":
+            raise _bad("a sparse entry is not a file")
+        if old:
+            header.size, extents = sparse.of_header(block, self._more, lambda field: _number(field, "size"))
+        else:
+            found = sparse.of_records(records, self._block_of_content)
+            if found is None:
+                return header
+            header.size, extents, taken = found
+            header.name = records.get(sparse.PREFIX + b"name") or header.name
+            self._count(taken)
+        self._extents = sparse.validated(extents, header.size, self._left)
+        return header
+
+    def _more(self) -> bytes:
+        self._count(_BLOCK)
+        return self._take(_BLOCK)
+
+    def _block_of_content(self) -> bytes:
+        if self._left < _BLOCK:
+            raise _bad("the map of a sparse file does not end")
+        self._left -= _BLOCK
+        return self._take(_BLOCK)
 
     def _begin(self, size: int) -> None:
         self._left = size
+        self._extents = ((0, size),)
         self._padding = -size % _BLOCK
+
+    def _skip(self) -> None:
+        """Passes over what is left of an entry; a tar may end where nothing but padding is missing."""
+        while self._left:
+            self._left -= len(self._piece(self._left))
+        while self._padding:
+            if not self._fill():
+                return
+            self._padding -= len(self._piece(self._padding))
+
+    def _count(self, size: int) -> None:
+        self._extended += size
+        if self._extended > _EXTENDED_TOTAL:
+            raise _bad(f"it has more than {_EXTENDED_TOTAL} bytes of extended headers")
 
     def _next_block(self) -> bytes | None:
         """The next header block, its checksum right; None at the end of the archive."""
-        for _ in self.content():
-            pass
-        self._take(self._padding)
-        self._padding = 0
+        self._skip()
         block = self._take(_BLOCK, end_allowed=True)
         if not block:
             return None
@@ -98,27 +157,22 @@ class Archive:
             for _ in self._chunks:
                 pass
             return None
-        checksum = _number(block[148:156], "checksum")
-        if checksum != sum(block) - sum(block[148:156]) + 8 * 0x20:
+        total = sum(block) - sum(block[148:156]) + 8 * 0x20
+        # Some old tars have summed signed bytes: each from 0x80 on counts 256 less.
+        high = sum(byte > 0x7F for byte in block) - sum(byte > 0x7F for byte in block[148:156])
+        if _number(block[148:156], "checksum") not in (total, total - 256 * high):
             raise _bad("the checksum of a header is wrong")
         return block
 
-    def _extend(self, records: dict[bytes, bytes], kind: bytes, size: int) -> None:
-        """Reads an extended header into `records`, in which an empty value undoes an earlier one."""
+    def _extension(self, kind: bytes, size: int) -> bytes:
+        """The data of an extended header; a global one is not read, only passed over."""
         self._begin(size)
         if kind == b"g":
-            return
+            return b""
         if size > _EXTENDED_LIMIT:
             raise _bad(f"an extended header has {size} bytes, at most {_EXTENDED_LIMIT} are read")
-        data = b"".join(self.content())
-        if kind == b"x":
-            for key, value in _records(data):
-                if key in _KNOWN:
-                    records[key] = value
-                elif key.startswith(_SPARSE):
-                    records[_SPARSE] = value
-        else:
-            records[b"path" if kind == b"L" else b"linkpath"] = data.partition(b"\x00")[0]
+        self._count(size)
+        return b"".join(piece for _, piece in self.content())
 
     def _take(self, count: int, *, end_allowed: bool = False) -> bytes:
         """Exactly `count` bytes; none at all at the end of the stream where that is allowed."""
@@ -139,30 +193,31 @@ class Archive:
 
     def _piece(self, most: int) -> memoryview:
         """Some of the next `most` bytes: what is left of the current chunk, or else of the next one."""
-        while self._at == len(self._chunk):
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                raise _bad("it ends in the middle of an entry")
-            self._chunk, self._at = chunk, 0
+        if not self._fill():
+            raise _bad("it ends in the middle of an entry")
         piece = memoryview(self._chunk)[self._at : self._at + most]
         self._at += len(piece)
         return piece
 
+    def _fill(self) -> bool:
+        """Sees to it that something of a chunk is left; False at the end of the stream."""
+        while self._at == len(self._chunk):
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return False
+            self._chunk, self._at = chunk, 0
+        return True
+
 
 def _header(block: bytes, records: dict[bytes, bytes]) -> Header:
     name = block[:100].partition(b"\x00")[0]
-    if block[257:265] == b"ustar\x0000" and block[345]:
-        name = block[345:500].partition(b"\x00")[0] + b"/" + name
+    prefix = _prefix(block)
+    if prefix:
+        name = prefix + b"/" + name
     name = records.get(b"path") or name
     kind = block[156:157]
-    if kind in b"\x007":
+    if kind in b"\x007S":
         kind = b"5" if kind == b"\x00" and name.endswith(b"/") else b"0"
-    if kind == b"S" or _SPARSE in records:
-        raise FormatError(
-            f"{_shown(name)} is stored as a sparse file, which is not supported",
-            why="a GNU tar with --sparse made the layer",
-            fix="Make the layer again without --sparse.",
-        )
     size = _decimal(records, b"size", block[124:136])
     return Header(
         name,
@@ -176,6 +231,42 @@ def _header(block: bytes, records: dict[bytes, bytes]) -> Header:
         else _number(block[136:148], "mtime", signed=True) * 10**9,
         records.get(b"linkpath") or block[157:257].partition(b"\x00")[0],
     )
+
+
+def _prefix(block: bytes) -> bytes:
+    """What stands before a name that is too long for its field."""
+    if block[257:263] == b"ustar\x00":
+        # STAR, known by its trailer, has times behind a shorter prefix.
+        return block[345 : 476 if block[508:] == b"tar\x00" else 500].partition(b"\x00")[0]
+    if block[257:265] != b"ustar  \x00":
+        return b""
+    # GNU has times there, but Go before 1.8 wrote a prefix all the same (golang.org/issue/12594).
+    times = block[345:357], block[357:369]
+    prefix = block[345:500].partition(b"\x00")[0]
+    return b"" if all(map(_is_number, times)) or not prefix.isascii() else prefix
+
+
+def _understood(data: bytes) -> dict[bytes, bytes]:
+    """The records that matter; an empty value undoes an earlier one."""
+    records: dict[bytes, bytes] = {}
+    parts: list[bytes] = []
+    for key, value in _records(data):
+        if key in sparse.REPEATED:
+            if key != sparse.REPEATED[len(parts) % 2] or b"," in value:
+                raise _bad("the records of a sparse file are in disorder")
+            parts.append(value)
+        elif key in _KNOWN:
+            records[key] = value
+    if parts:
+        records[sparse.MAP] = b",".join(parts)
+    return records
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        return _number(field, "", signed=True) is not None if field[0] else True
+    except FormatError:
+        return False
 
 
 def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
