@@ -1,21 +1,27 @@
 """JSON byte for byte as Go's encoding/json Marshal writes it, so that equal configs have equal image IDs.
 
 Called by image (configs, manifests) and lifecycle (labels). A dict is a Go struct and keeps its order; a Go
-map is a `Sorted`. Leaving out what `omitempty` leaves out is the caller's. Reading is the standard library's.
+map is a `Sorted`. Leaving out what `omitempty` leaves out is the caller's. Reading is the standard library's,
+but for what Go reads otherwise (`loads`).
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
+from typing import Any, NoReturn
 
 from packhorse.errors import FormatError
 
 _UNSAFE = re.compile('["\\\\<>&\x00-\x1f\u2028\u2029\udc80-\udcff]')
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -32,6 +38,22 @@ def untyped(value: object) -> object:
     return value
 
 
+def loads(
+    data: str | bytes,
+    *,
+    parse_int: Callable[[str], object] = int,
+    pairs: Callable[[list[tuple[str, Any]]], object] | None = None,
+) -> Any:
+    """The value that Go reads: UTF-8 alone, no NaN, and half a surrogate pair is U+FFFD.
+
+    `pairs` makes an object of its members, in their order. Raises ValueError for what is not JSON, and
+    RecursionError for what is nested too deep.
+    """
+    text = data.decode() if isinstance(data, bytes) else data
+    text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
+    return json.loads(text, parse_int=parse_int, parse_constant=_no_constant, object_pairs_hook=pairs)
+
+
 def dumps(value: object) -> bytes:
     """`value` as compact JSON with `<`, `>`, `&`, U+2028 and U+2029 escaped.
 
@@ -40,6 +62,10 @@ def dumps(value: object) -> bytes:
     that does not fit 64 bits and for a float that is not finite; TypeError for any other type.
     """
     return _text(value).encode()
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def members(table: Mapping[str, object]) -> list[tuple[str, object]]:

@@ -122,6 +122,7 @@ class Manifest:
         """
         node = Node.parse(raw, "manifest")
         media_type = _document_type(node, media_type, MANIFESTS, MediaType.OCI_MANIFEST)
+        _refuse(node, "manifests")
         config = node.node("config")
         if config is None:
             node.fail("config", "it is missing")
@@ -184,6 +185,7 @@ class Index:
         """Reads an index; `media_type` is what its descriptor or the registry said. Raises FormatError."""
         node = Node.parse(raw, "index")
         media_type = _document_type(node, media_type, INDEXES, MediaType.OCI_INDEX)
+        _refuse(node, "config", "layers")
         manifests = node.nodes("manifests")
         if len(manifests) > _INDEX_LIMIT:
             node.fail("manifests", f"there are {len(manifests)}, at most {_INDEX_LIMIT} are read")
@@ -323,6 +325,13 @@ def _document_type(node: Node, told: str, allowed: frozenset[MediaType], default
     if media_type not in allowed:
         raise FormatError(f"{node.where} is not one of an image", why=f"its media type is {media_type}")
     return media_type
+
+
+def _refuse(node: Node, *keys: str) -> None:
+    """A manifest that is an index as well is another image to every reader (CVE-2021-41190)."""
+    for key in (*keys, "fsLayers"):
+        if node.fields.get(key) is not None:
+            node.fail(key, f"it does not belong into {node.where}, which is not to be two things at once")
 
 
 def _target(platform: Node) -> Target:

@@ -5,11 +5,12 @@ Called by `image.model`, `image.layout` and `image.archive`. What the fields mea
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
+from packhorse.base import gojson
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
 
@@ -21,7 +22,11 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One JSON object and where it stands: `manifest.layers[3]`. A null field counts as absent, as in Go."""
+    """One JSON object and where it stands: `manifest.layers[3]`. A null field counts as absent, as in Go.
+
+    Go also takes a field for another that differs in case; where that leaves two for one it is refused, since
+    what is checked here must be what others run.
+    """
 
     fields: dict[str, Any]
     where: str
@@ -45,7 +50,7 @@ class Node:
 
     def text(self, key: str) -> str:
         """The string at `key`, "" when absent."""
-        value = self.fields.get(key)
+        value = self._field(key)
         return "" if value is None else self._string(value, key)
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -54,14 +59,14 @@ class Node:
 
     def flag(self, key: str) -> bool:
         """The boolean at `key`, False when absent."""
-        value = self.fields.get(key)
+        value = self._field(key)
         if value is not None and not isinstance(value, bool):
             self.fail(key, f"it is {_kind(value)}, not a boolean")
         return bool(value)
 
     def number(self, key: str) -> int:
         """The 64-bit integer at `key`, 0 when absent."""
-        value = self.fields.get(key)
+        value = self._field(key)
         if value is None:
             return 0
         if not isinstance(value, int) or isinstance(value, bool) or not -1 << 63 <= value < 1 << 63:
@@ -70,7 +75,7 @@ class Node:
 
     def size(self, key: str) -> int:
         """The byte count at `key`, which must be there."""
-        if self.fields.get(key) is None or self.number(key) < 0:
+        if self._field(key) is None or self.number(key) < 0:
             self.fail(key, "a number of bytes is needed")
         return self.number(key)
 
@@ -92,19 +97,31 @@ class Node:
     def mapping(self, key: str) -> dict[str, str]:
         """The object of strings at `key`; a null value counts as "", as in Go."""
         node = self.node(key)
-        return {} if node is None else {name: node.text(name) for name in node.fields}
+        if node is None:
+            return {}
+        # Not by `text`: the keys of a map are no fields.
+        return {
+            name: "" if value is None else node._string(value, name) for name, value in node.fields.items()
+        }
 
     def node(self, key: str) -> Node | None:
         """The object at `key`, None when absent."""
-        value = self.fields.get(key)
+        value = self._field(key)
         return None if value is None else self._node(value, key)
 
     def nodes(self, key: str) -> tuple[Node, ...]:
         """The objects of the list at `key`."""
         return tuple(self._node(item, f"{key}[{index}]") for index, item in enumerate(self._list(key)))
 
+    def _field(self, key: str) -> Any:
+        if isinstance(self.fields, _Alike):
+            folded = key.casefold()
+            if other := next((name for name in self.fields if name != key and name.casefold() == folded), ""):
+                self.fail(key, f"it is there as {other[:100]!r} as well")
+        return self.fields.get(key)
+
     def _list(self, key: str) -> list[Any]:
-        value = self.fields.get(key)
+        value = self._field(key)
         if value is None:
             return []
         if not isinstance(value, list):
@@ -130,18 +147,27 @@ class Node:
             ) from error
 
 
+class _Alike(dict[str, Any]):
+    """An object that has names which differ in nothing but case."""
+
+
 def _load(raw: bytes, where: str) -> Any:
     if len(raw) > MANIFEST_LIMIT:
         raise FormatError(f"{where} is too large", why=f"{len(raw)} bytes of at most {MANIFEST_LIMIT}")
     try:
-        return json.loads(raw, parse_constant=_no_constant)
+        return gojson.loads(raw, pairs=_object)
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, ValueError) else "nested too deep"
         raise FormatError(f"{where} is not JSON", why=why) from error
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, in which every name may stand once: readers differ in which of two they take."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{twice[:100]!r} is there twice in one object")
+    return fields if len({name.casefold() for name in fields}) == len(fields) else _Alike(fields)
 
 
 def _kind(value: Any) -> str:

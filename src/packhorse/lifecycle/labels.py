@@ -5,7 +5,6 @@ JSON in Go's field order.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -94,7 +93,7 @@ class LayersMetadata:
         Every number in it is a float, since Go reads it so (docs/decisions/0006).
         """
         try:
-            value = json.loads(data, parse_int=float)
+            value = gojson.loads(data, parse_int=float)
         except (ValueError, RecursionError):
             return cls()
         if not isinstance(value, dict):

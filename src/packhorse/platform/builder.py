@@ -7,6 +7,7 @@ The labels are pack's contract, not the specification's. Called by `platform.bui
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -68,7 +69,7 @@ class Builder:
 
 
 def _number(text: str | None, variable: str, name: str) -> int:
-    if text is None or not text.isdecimal() or len(text) > 9:
+    if text is None or not re.fullmatch("[0-9]{1,9}", text):
         raise FormatError(
             f"{name} is not a usable builder",
             why=f"its variable {variable} is {text!r}, a number is needed (P-012)",
@@ -77,9 +78,8 @@ def _number(text: str | None, variable: str, name: str) -> int:
 
 
 def _order(label: str, name: str) -> Order:
-    node = Node.parse(f'{{"order":{label}}}'.encode(), f"{ORDER} of {name}")
     groups = []
-    for group in node.nodes("order"):
+    for group in Node.parse_list(label.encode(), f"{ORDER} of {name}"):
         refs = (
             Ref(entry.text("id"), entry.text("version"), optional=entry.flag("optional"))
             for entry in group.nodes("group")

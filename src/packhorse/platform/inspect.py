@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from packhorse.errors import FormatError
 from packhorse.image.view import Image
+from packhorse.image.wire import Node
 from packhorse.lifecycle import labels
+
+_DEFAULT = "buildpack-default-process-type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Report:
 
     image: Image
     metadata: labels.LayersMetadata
-    build: dict[str, Any]
+    build: Node
 
     def fields(self) -> dict[str, object]:
         """For programs."""
@@ -34,9 +34,9 @@ class Report:
             "cmd": list(config.cmd),
             "working_dir": config.working_dir,
             "env": list(config.env),
-            "buildpacks": self.build.get("buildpacks") or [],
-            "processes": self.build.get("processes") or [],
-            "default_process": self.build.get("buildpack-default-process-type", ""),
+            "buildpacks": [node.fields for node in self.build.nodes("buildpacks")],
+            "processes": [node.fields for node in self.build.nodes("processes")],
+            "default_process": self.build.text(_DEFAULT),
             "run_image": {
                 "name": run.image,
                 "reference": run.reference,
@@ -53,19 +53,16 @@ class Report:
         config, run = self.image.config, self.metadata.run_image
         yield f"image       {self.image.id}"
         yield f"target      {config.target}"
-        if not self.build:
+        if not self.build.fields:
             yield "buildpacks  none: it was not built by buildpacks"
         if run.image or run.reference:
             yield f"run image   {run.image or '(unnamed)'}  {run.reference}"
-        for buildpack in self.build.get("buildpacks") or []:
-            yield f"buildpack   {buildpack.get('id')}@{buildpack.get('version')}"
-        default = self.build.get("buildpack-default-process-type")
-        for process in self.build.get("processes") or []:
-            mark = "  (default)" if process.get("type") == default else ""
-            command = " ".join(
-                str(word) for word in [*(process.get("command") or []), *(process.get("args") or [])]
-            )
-            yield f"process     {process.get('type')}{mark}: {command}"
+        for buildpack in self.build.nodes("buildpacks"):
+            yield f"buildpack   {buildpack.text('id')}@{buildpack.text('version')}"
+        for process in self.build.nodes("processes"):
+            mark = "  (default)" if process.text("type") == self.build.text(_DEFAULT) else ""
+            command = " ".join((*_words(process, "command"), *process.texts("args")))
+            yield f"process     {process.text('type')}{mark}: {command}"
         yield f"entrypoint  {' '.join((*config.entrypoint, *config.cmd)) or '(none)'}"
         yield f"user        {config.user or 'root'}"
         for layer, owner in zip(self.image.layers, self._owners(), strict=True):
@@ -82,10 +79,13 @@ class Report:
 def inspect(image: Image) -> Report:
     """Reads the labels; raises FormatError for one that is not what it should be."""
     values = image.config.labels
-    try:
-        build = json.loads(values.get(labels.BUILD) or "{}")
-    except ValueError as error:
-        raise FormatError(f"the label {labels.BUILD} is not JSON", why=str(error)) from error
-    if not isinstance(build, dict):
-        raise FormatError(f"the label {labels.BUILD} is not an object")
-    return Report(image, labels.LayersMetadata.parse(values.get(labels.LIFECYCLE, "")), build)
+    build = Node.parse((values.get(labels.BUILD) or "{}").encode(), labels.BUILD)
+    report = Report(image, labels.LayersMetadata.parse(values.get(labels.LIFECYCLE, "")), build)
+    for _ in report.lines():
+        pass  # what is wrong is told before anything is printed
+    return report
+
+
+def _words(process: Node, key: str) -> tuple[str, ...]:
+    """A command: one text in images of before Platform API 0.10, a list since."""
+    return (process.text(key),) if isinstance(process.fields.get(key), str) else process.texts(key)
