@@ -129,7 +129,15 @@ def is_compressed(head: bytes) -> bool:
 
 
 def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest) -> Layer:
-    """A layer read from its stored form; both forms are checked against their digests as they stream."""
+    """A layer read from its stored form; both forms are checked against their digests as they stream.
+
+    Raises FormatError for one that is said to be larger than any layer may be.
+    """
+    if descriptor.size > LAYER_LIMIT:
+        raise FormatError(
+            f"the layer {descriptor.digest} is too large",
+            why=f"it has {descriptor.size} bytes, at most {LAYER_LIMIT} are read",
+        )
 
     def checked() -> Iterator[bytes]:
         return verified(blob(), descriptor.digest, descriptor.size)

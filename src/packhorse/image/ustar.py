@@ -21,6 +21,9 @@ MTIME = 315532801
 _BLOCK = 512
 _MEMBERS = 100_000
 _EXTENSION = 1 << 20  # the most bytes of a PAX header or a GNU long name
+_NAME = 4096  # the most bytes of a name, which Linux has too
+_RECORDS = (b"path", b"linkpath", b"size")
+_SPARSE = b"GNU.sparse."
 _HOPS = 8
 _FILE, _HARD_LINK, _SYMLINK = b"0\0\x37", b"1", b"2"
 _EMPTY_KINDS = b"123456"  # links, devices, directories and FIFOs: no bytes follow, whatever the size says
@@ -141,16 +144,18 @@ def _keep(
     found: dict[str, Member], block: bytes, extended: dict[str, str], member: Member, path: Path
 ) -> None:
     kind = block[156:157]
-    name = posixpath.normpath(extended.get("path") or _name(block)).lstrip("/")
-    if any(key.startswith("GNU.sparse") for key in extended) or kind not in _FILE + _EMPTY_KINDS:
+    name, target = extended.get("path") or _name(block), extended.get("linkpath") or _text(block[157:257])
+    if len(name) > _NAME or len(target) > _NAME:
+        raise _broken(path, f"the name at byte {member.offset - _BLOCK} is longer than {_NAME} bytes")
+    name = posixpath.normpath(name).lstrip("/")
+    if any(key.startswith(_SPARSE.decode()) for key in extended) or kind not in _FILE + _EMPTY_KINDS:
         raise _broken(path, f"{name!r:.100} is of a kind that images do not have in archives")
     if kind in _FILE:
         found[name] = member
     elif kind in _SYMLINK + _HARD_LINK:
-        link = extended.get("linkpath") or _text(block[157:257])
         if kind in _SYMLINK:
-            link = posixpath.join(posixpath.dirname(name), link)
-        found[name] = Member(0, 0, posixpath.normpath(link).lstrip("/"))
+            target = posixpath.join(posixpath.dirname(name), target)
+        found[name] = Member(0, 0, posixpath.normpath(target).lstrip("/"))
 
 
 def _extension(kind: bytes, data: bytes, path: Path) -> dict[str, str]:
@@ -158,13 +163,17 @@ def _extension(kind: bytes, data: bytes, path: Path) -> dict[str, str]:
     if kind in b"LK":
         return {"path" if kind == b"L" else "linkpath": _text(data)}
     records: dict[str, str] = {}
-    while data:
-        length, space, _ = data.partition(b" ")
-        if not space or not length.isdigit() or not len(length) < int(length[:8]) <= len(data):
+    at = 0
+    while at < len(data):
+        space = data.find(b" ", at, at + 9)
+        digits = data[at : max(at, space)]
+        end = at + int(digits) if digits.isdigit() else 0
+        if not at < space < end <= len(data):
             raise _broken(path, "an extended header is not made of records")
-        key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
-        records[key.decode(errors="replace")] = value.decode(errors="surrogateescape")
-        data = data[int(length) :]
+        key, _, value = data[space + 1 : end - 1].partition(b"=")
+        if key in _RECORDS or key.startswith(_SPARSE):
+            records[key.decode(errors="replace")] = value.decode(errors="surrogateescape")
+        at = end
     return records
 
 
