@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -63,7 +64,8 @@ def os_release_fields(text: str) -> dict[str, str]:
     for line in text.splitlines():
         name, equals, value = line.strip().partition("=")
         if equals and not name.startswith("#"):
-            fields[name] = "".join(shlex.split(value))
+            with suppress(ValueError):  # a quote without an end
+                fields[name] = "".join(shlex.split(value))
     return fields
 
 
@@ -72,7 +74,7 @@ def host_suite(os_release: str) -> Suite:
     fields = os_release_fields(os_release)
     suite = Suite(fields.get("ID", ""), fields.get("VERSION_ID", ""), fields.get("VERSION_CODENAME", ""))
     oldest = _OLDEST.get(suite.id)
-    numbers = tuple(int(part) for part in re.findall(r"\d+", suite.version))
+    numbers = tuple(int(part) for part in re.findall(r"\d{1,9}", suite.version))
     if oldest is None or numbers < oldest or not suite.codename:
         name = fields.get("PRETTY_NAME") or suite.id or "an unknown system"
         raise HostError(
