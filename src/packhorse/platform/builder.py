@@ -90,7 +90,10 @@ def _order(label: str, name: str) -> Order:
 
 def _buildpacks(label: str, name: str) -> dict[str, tuple[str, ...]]:
     node = Node.parse(label.encode(), f"{LAYERS} of {name}")
-    return {identifier: tuple((node.node(identifier) or Node({}, "")).fields) for identifier in node.fields}
+    return {
+        identifier: tuple(versions) if isinstance(versions, dict) else ()
+        for identifier, versions in node.fields.items()
+    }
 
 
 def _run_images(metadata: Node) -> tuple[RunImageName, ...]:
