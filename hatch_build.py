@@ -15,7 +15,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class BundleHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Makes `launcher/`, `terminal/`, `buildpacks/<id>/<version>/` and `bundle.json` in `_bundled`."""
+    """Makes the native programs, `buildpacks/<id>/<version>/` and `bundle.json` in `_bundled`."""
 
     PLUGIN_NAME = "custom"
 
@@ -46,7 +46,8 @@ class BundleHook(BuildHookInterface):  # type: ignore[type-arg]
             stage(descriptor.parent, target)
         launcher_version = (root / "launcher" / "VERSION").read_text().strip()
         bundle = {"launcher": launcher_version, "digest": digest(bundled)}
-        add("terminal")  # which is in no builder, and so in no digest of one
+        for program in ("terminal", "init"):  # which are in no builder, and so in no digest of one
+            add(program)
         (bundled / "bundle.json").write_text(json.dumps(bundle) + "\n")
         build_data["pure_python"] = True
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
 
-PROGRAMS = {"launcher": "src", "terminal": "terminal"}
+PROGRAMS = {"launcher": "src", "terminal": "terminal", "init": "init"}
 """The programs and the directories of their sources."""
 
 FLAGS = (

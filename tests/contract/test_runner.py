@@ -6,11 +6,12 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from fakes.place import ENV, place
+from fakes.place import ENV, RUNTIMES, place
 from fakes.runner import FakeRunner, shell
 from packhorse.base.step import Step
 from packhorse.errors import CommandNotFound
@@ -26,8 +27,8 @@ class Case:
 
 
 @contextmanager
-def bubblewrap(base: Path) -> Iterator[Case]:
-    with place(base) as here:
+def sandbox(runtime: str, base: Path) -> Iterator[Case]:
+    with place(base, runtime) as here:
         layers = here.overlay("/layers")
         yield Case(here.sandbox, lambda script: here.step(script, layers))
 
@@ -39,7 +40,10 @@ def fake(base: Path) -> Iterator[Case]:
     yield Case(runner, lambda script: Step(argv=("sh", "-c", script), env=ENV))
 
 
-RUNNERS: dict[str, Callable[[Path], AbstractContextManager[Case]]] = {"bubblewrap": bubblewrap, "fake": fake}
+RUNNERS: dict[str, Callable[[Path], AbstractContextManager[Case]]] = {
+    **{runtime: partial(sandbox, runtime) for runtime in RUNTIMES},
+    "fake": fake,
+}
 
 
 @pytest.fixture(scope="module", params=RUNNERS)

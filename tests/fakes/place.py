@@ -19,10 +19,15 @@ from packhorse.sandbox.runner import SandboxRunner
 ENV = {"PATH": "/bin", "HOME": "/home/cnb"}
 
 
+RUNTIMES = os.environ.get("PACKHORSE_TESTS_RUNTIMES", "bubblewrap runc").split()
+"""The sandboxes that have to do the same."""
+
+
 @dataclass
 class Place:
     """Directories below `base`; `root` is shared by all steps, the rest is made when it is asked for."""
 
+    runtime: str
     base: Path
     namespace: Namespace
     root: Path
@@ -70,13 +75,15 @@ class Place:
 
 
 @contextmanager
-def place(base: Path) -> Iterator[Place]:
-    """A place in `base`, with the ids that the invoking user can have."""
+def place(base: Path, runtime: str = "bubblewrap") -> Iterator[Place]:
+    """A place in `base` with the ids that the invoking user can have, and sandboxes made by `runtime`."""
     with userns.make(userns.choose(1000, 1000)) as namespace:
         root = tiny_root.own(tiny_root.make(base / "root"), namespace)
         scratch = base / "scratch"
         scratch.mkdir()
         try:
-            yield Place(base, namespace, root, sandbox(namespace, scratch), count(1))
+            yield Place(
+                runtime, base, namespace, root, sandbox(namespace, scratch, runtime=runtime), count(1)
+            )
         finally:
             tiny_root.remove(root, namespace)

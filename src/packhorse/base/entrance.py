@@ -7,7 +7,7 @@ A process with threads cannot enter one, and one that has entered cannot come ba
     python -I -S -c CODE hand OPTIONS -- ARGV    makes one, and executes ARGV outside as its owner, with the
                                                  namespace's descriptor for each word `@` before ARGV's `--`
 
-with OPTIONS of the form NAME VALUE (`_Options` has them; a map is `INSIDE:OUTSIDE:COUNT,…`). A `hand` line
+with OPTIONS of the form NAME VALUE (`Options` has them; a map is `INSIDE:OUTSIDE:COUNT,…`). A `hand` line
 holds no descriptor, so that it can be pasted into a shell. Imports are kept to os, sys, stat and ctypes: a
 child starts in 13 ms, of which python's own start is 7.
 """
@@ -34,7 +34,7 @@ class EntranceError(Exception):
     """Something that a user has to read; printed, and the child ends with status 125."""
 
 
-class _Options:
+class Options:
     """What the command line asks for."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ def blocked(path: str, uids: Ids, gids: Ids) -> list[str]:
     return found
 
 
-def new_namespace(options: _Options) -> int:
+def new_namespace(options: Options) -> int:
     """A descriptor of a new user namespace with the maps, and owned by the user, of `options`."""
     pid, release = _unshared_child(options.become)
     try:
@@ -142,7 +142,7 @@ def _write(path: str, text: str) -> None:
         os.close(descriptor)
 
 
-def _arrange_mounts(options: _Options) -> None:
+def arrange_mounts(options: Options) -> None:
     """Makes the paths of `reach` searchable and gives those of `present` other owners, in mounts of our own.
 
     A directory that shuts the namespace out is covered by a small file system which holds only the entries on
@@ -181,7 +181,7 @@ def _arrange_mounts(options: _Options) -> None:
 
 
 def _presented(path: str, uids: Ids, gids: Ids) -> int:
-    options = _Options()
+    options = Options()
     options.uids, options.gids = uids, gids
     namespace = new_namespace(options)
     try:
@@ -199,11 +199,11 @@ def _become(uid: int, gid: int) -> None:
     syscalls.be_dumpable()
 
 
-def _hand(options: _Options, argv: list[str]) -> None:
+def _hand(options: Options, argv: list[str]) -> None:
     if options.become is None:
         raise EntranceError("hand needs become")
     namespace = new_namespace(options)
-    _arrange_mounts(options)
+    arrange_mounts(options)
     _become(*options.become)
     os.set_inheritable(namespace, True)
     own = argv.index("--")
@@ -212,9 +212,9 @@ def _hand(options: _Options, argv: list[str]) -> None:
     os.execve(argv[0], argv, {})  # python has put a locale into the empty environment
 
 
-def _enter(options: _Options, argv: list[str]) -> None:
+def _enter(options: Options, argv: list[str]) -> None:
     namespace = options.userns if options.userns >= 0 else new_namespace(options)
-    _arrange_mounts(options)
+    arrange_mounts(options)
     syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
     os.close(namespace)
     uid, gid = options.uids[0][0], options.gids[0][0]
@@ -227,8 +227,8 @@ def _enter(options: _Options, argv: list[str]) -> None:
     os.execv(argv[0], argv)
 
 
-def _parse(words: list[str]) -> tuple[_Options, list[str]]:
-    options = _Options()
+def parse_options(words: list[str]) -> tuple[Options, list[str]]:
+    options = Options()
     rest = list(words)
     while rest and rest[0] != "--":
         name, value, rest = rest[0], rest[1], rest[2:]
@@ -252,7 +252,7 @@ def _parse(words: list[str]) -> tuple[_Options, list[str]]:
 def main(words: list[str]) -> int:
     """Does what the command line says; returns an exit status, unless it has become another program."""
     try:
-        options, argv = _parse(words[1:])
+        options, argv = parse_options(words[1:])
         if words[0] == "enter":
             _enter(options, argv)
         if words[0] == "hand":

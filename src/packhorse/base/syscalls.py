@@ -18,14 +18,23 @@ AT_RECURSIVE = 0x8000
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
 
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
+MS_NOEXEC = 8
+
+MOUNT_ATTR_RDONLY = 1
+MOUNT_ATTR_NOSUID = 2
+MOUNT_ATTR_NODEV = 4
 
 # The same numbers on every architecture (they came after the tables were unified, Linux 5.2 and later).
 _OPEN_TREE = 428
@@ -38,6 +47,7 @@ _RENAMEAT2 = {"x86_64": 316, "aarch64": 276}
 
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _MOUNT_ATTR_IDMAP = 0x00100000
 _RENAME_NOREPLACE = 1
 _PR_SET_PDEATHSIG = 1
@@ -190,16 +200,26 @@ def attach_mount(descriptor: int, path: str) -> None:
     )
 
 
+def attach_mount_at(descriptor: int, target: int) -> None:
+    """Puts the detached mount `descriptor` on the file or directory behind `target`."""
+    flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
+    _checked(_libc.syscall(_MOVE_MOUNT, descriptor, b"", target, b"", flags))
+
+
 def map_mount(descriptor: int, namespace: int) -> None:
     """Shows the detached mount with its ids mapped by a user namespace (mount_setattr(2), Linux 5.12)."""
-    attributes = _MountAttr(_MOUNT_ATTR_IDMAP, 0, 0, namespace)
+    _set_attributes(descriptor, "", AT_EMPTY_PATH, _MountAttr(_MOUNT_ATTR_IDMAP, 0, 0, namespace))
+
+
+def restrict_mount(descriptor: int, attributes: int, path: str = "") -> None:
+    """Adds MOUNT_ATTR_… to a mount and all below it: that at `path`, or the detached `descriptor`."""
+    flags = AT_RECURSIVE | (0 if path else AT_EMPTY_PATH)
+    _set_attributes(descriptor, path, flags, _MountAttr(attributes, 0, 0, 0))
+
+
+def _set_attributes(descriptor: int, path: str, flags: int, attributes: _MountAttr) -> None:
+    name, size = os.fsencode(path), ctypes.c_size_t(ctypes.sizeof(attributes))
     _checked(
-        _libc.syscall(
-            _MOUNT_SETATTR,
-            descriptor,
-            b"",
-            ctypes.c_uint(AT_EMPTY_PATH),
-            ctypes.byref(attributes),
-            ctypes.c_size_t(ctypes.sizeof(attributes)),
-        )
+        _libc.syscall(_MOUNT_SETATTR, descriptor, name, ctypes.c_uint(flags), ctypes.byref(attributes), size),
+        name,
     )

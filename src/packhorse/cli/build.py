@@ -79,6 +79,12 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
 @click.option(
     "--network", type=click.Choice(["none", "host"]), help="The network buildpacks have.  [own if possible]"
 )
+@click.option(
+    "--sandbox",
+    default="",
+    metavar="RUNTIME",
+    help="bubblewrap, or an OCI runtime: runc, crun.  [bubblewrap]",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print the image ID alone.")
 @click.option("-v", "--verbose", is_flag=True, help="Print everything.")
 @click.option("--no-color", is_flag=True, help="Print without colours.")
@@ -99,6 +105,7 @@ def build(
     clear_cache: bool,
     report: Path | None,
     network: str | None,
+    sandbox: str,
     quiet: bool,
     verbose: bool,
     no_color: bool,
@@ -120,6 +127,7 @@ def build(
         clear_cache=clear_cache,
         report=report,
         network=Network(network) if network else None,
+        sandbox=sandbox,
         environ=context.environ,
     )
     started = time.monotonic()

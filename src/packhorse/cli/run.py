@@ -104,6 +104,12 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
 @click.option("-w", "--workdir", default="", metavar="DIR", help="Where to start it.")
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="As whom to start it.")
 @click.option("--network", type=click.Choice(["none", "host"]), help="The network it has.  [own if possible]")
+@click.option(
+    "--sandbox",
+    default="",
+    metavar="RUNTIME",
+    help="bubblewrap, or an OCI runtime: runc, crun.  [bubblewrap]",
+)
 @click.option("--rm", is_flag=True, help="Taken for docker's sake: nothing is ever kept.")
 @click.pass_obj
 def run(
@@ -120,6 +126,7 @@ def run(
     workdir: str,
     user: str,
     network: str | None,
+    sandbox: str,
     rm: bool,
 ) -> int:
     """Start the image NAME, with ARGUMENTS for its process."""
@@ -136,6 +143,7 @@ def run(
         interactive=interactive,
         terminal=tty,
         network=Network(network) if network else None,
+        sandbox=sandbox,
         environ=context.environ,
     )
     for port, text in zip(request.ports, ports, strict=True):

@@ -29,7 +29,7 @@ from packhorse.platform.accounts import account
 from packhorse.platform.builder import Builder
 from packhorse.platform.locate import fetched
 from packhorse.platform.runner import BuildRunner, Scene
-from packhorse.platform.wiring import Wiring, sandbox
+from packhorse.platform.wiring import Wiring, check_runtime, sandbox
 from packhorse.source import app
 from packhorse.store.overlay import Counters
 from packhorse.store.store import Store
@@ -52,8 +52,8 @@ class BuildRequest:
     order.
 
     `run_image` takes the place of the builder's; `created` are seconds since 1970 for all times in the image.
-    `report` is the directory for report.toml; `network` is None for the best there is; `environ` the user's
-    own environment (proxies, certificates).
+    `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
+    path of an OCI runtime, "" for bubblewrap; `environ` the user's own environment (proxies, certificates).
     """
 
     name: Reference
@@ -69,6 +69,7 @@ class BuildRequest:
     clear_cache: bool = False
     report: Path | None = None
     network: Network | None = None
+    sandbox: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,6 +91,7 @@ def build(
     Raises whatever its parts raise (`packhorse.errors`); the image of before stays under the name then.
     """
     path = app.check(request.path)
+    check_runtime(request.sandbox)
     store.tidy()
     wiring = Wiring(store)
     builder = _builder(request, wiring, observer, progress)
@@ -115,7 +117,7 @@ def build(
             network=_network(request.network, observer),
         )
         loopback = _loopback(scene.network, {**outside.variables, **request.env}, observer)
-        steps = sandbox(namespace, _made(scratch / "sandbox"), loopback=loopback)
+        steps = sandbox(namespace, _made(scratch / "sandbox"), runtime=request.sandbox, loopback=loopback)
         try:
             exported = create(
                 inputs,

@@ -44,6 +44,14 @@ def terminal() -> Path:
     return path
 
 
+def init() -> Path:
+    """The program that steps of an OCI runtime begin as (`sandbox.container`), for this machine."""
+    path = _ROOT / "init" / f"init-linux-{Target.host().arch}"
+    if not path.is_file():
+        raise _not_whole()
+    return path
+
+
 def buildpacks() -> list[Path]:
     """The directories of the bundled buildpacks, staged, in the order they are tried."""
     return sorted(path.parent for path in _ROOT.glob("buildpacks/*/*/buildpack.toml"))

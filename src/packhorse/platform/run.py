@@ -20,7 +20,7 @@ from packhorse.image.model import Config
 from packhorse.platform import bundle, host, ports
 from packhorse.platform.accounts import Account, account
 from packhorse.platform.locate import fetched
-from packhorse.platform.wiring import Wiring, sandbox
+from packhorse.platform.wiring import Wiring, check_runtime, sandbox
 from packhorse.store.store import Store
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -31,7 +31,7 @@ _PATIENCE = 3
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """What a user asked for, as `docker run` has it. `entrypoint` None keeps the image's; `user` ""
-    likewise.
+    likewise. `sandbox` is the name or path of an OCI runtime, "" for bubblewrap.
     """
 
     name: str
@@ -45,6 +45,7 @@ class RunRequest:
     interactive: bool = False
     terminal: bool = False
     network: Network | None = None
+    sandbox: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -59,6 +60,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
         )
     for port in request.ports:
         ports.check(port)
+    check_runtime(request.sandbox)
     image = fetched(Wiring(store), request.name, target=Target.host(), say=say, refresh=False)
     config = image.config
     store.tidy()
@@ -74,7 +76,9 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
             step = _step(request, config, who, store.root(image, namespace.idmap), scratch)
             step = _networked(step, request, say)
             terminal = bundle.terminal() if request.terminal else None
-            runner = sandbox(namespace, _directory(scratch / "sandbox"), terminal=terminal)
+            runner = sandbox(
+                namespace, _directory(scratch / "sandbox"), runtime=request.sandbox, terminal=terminal
+            )
             with _input(request), runner.open(step) as room, _signals(room):
                 if room.tree.stat(step.cwd) is None:
                     raise RunError(

@@ -19,7 +19,10 @@ from packhorse.store.store import Store
 
 if TYPE_CHECKING:
     from packhorse.image.registry.client import Registry
-    from packhorse.sandbox.runner import SandboxRunner
+    from packhorse.sandbox.runner import Runtime, SandboxRunner
+
+BUBBLEWRAP = "bubblewrap"
+"""The runtime that packhorse brings."""
 
 
 class Wiring:
@@ -65,12 +68,38 @@ class Wiring:
 
 
 def sandbox(
-    namespace: Namespace, scratch: Path, *, loopback: Sequence[int] = (), terminal: Path | None = None
+    namespace: Namespace,
+    scratch: Path,
+    *,
+    runtime: str = "",
+    loopback: Sequence[int] = (),
+    terminal: Path | None = None,
 ) -> SandboxRunner:
-    """Where steps run; see `sandbox.runner` for what is handed to it."""
-    from packhorse.sandbox.bubblewrap import Bubblewrap
+    """Where steps run: in bubblewrap's sandboxes, or those of the OCI runtime `runtime`.
+
+    See `sandbox.runner` for what is handed to it.
+    """
     from packhorse.sandbox.runner import SandboxRunner
 
     return SandboxRunner(
-        Bubblewrap(namespace), namespace, scratch=scratch, loopback=loopback, terminal=terminal
+        _runtime(namespace, runtime), namespace, scratch=scratch, loopback=loopback, terminal=terminal
     )
+
+
+def check_runtime(name: str) -> None:
+    """Raises SandboxError for a runtime that cannot serve, before anything is made for it."""
+    if name not in ("", BUBBLEWRAP):
+        from packhorse.sandbox.oci import find
+
+        find(name)
+
+
+def _runtime(namespace: Namespace, name: str) -> Runtime:
+    if name in ("", BUBBLEWRAP):
+        from packhorse.sandbox.bubblewrap import Bubblewrap
+
+        return Bubblewrap(namespace)
+    from packhorse.platform import bundle
+    from packhorse.sandbox.oci import OciRuntime, find
+
+    return OciRuntime(namespace, runtime=find(name), init=bundle.init())

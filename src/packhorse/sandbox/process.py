@@ -83,17 +83,17 @@ class Process(ABC):
 
     def payload(self) -> int | None:
         """The pid of the step's command, or None when it has not begun or is gone."""
+        found: dict[int, int] = {}
         try:
-            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-            for child in children:
+            for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
                 status = Path(f"/proc/{child}/status").read_text()
                 (numbers,) = (line for line in status.splitlines() if line.startswith("NSpid:"))
-                # The first process waits for orphans; the second is the command.
-                if numbers.split()[-1] == "2":
-                    return int(child)
+                found[int(numbers.split()[-1])] = int(child)
         except OSError:
-            pass
-        return None
+            return None
+        # The first process waits for orphans. All came later than the command, and if the numbers begin anew,
+        # they do so at 300.
+        return found[min(found)] if found else None
 
     def kill(self) -> None:
         """Ends the step's first process; returns when that and all others of its namespace are gone.

@@ -32,8 +32,7 @@ class Runtime(Protocol):
     def hold(self, step: Step, layout: Layout, terminal: Terminal | None) -> Process:
         """Makes the step's mounts and starts its first process, which waits; SandboxError in its own words.
 
-        A step with a `terminal` begins as that. The process is started by `starter`, so that it reaches no
-        abstract socket.
+        A step with a `terminal` begins as that. It reaches no abstract socket of others (`starter`).
         """
         ...
 

@@ -43,9 +43,12 @@ class Terminal:
         self._own.callback(os.close, descriptor)
         self.passed = (self._theirs.fileno(), descriptor)
 
-    def words(self, command: Sequence[str], name: str) -> list[str]:
-        """The words to execute inside, so that `command` has the terminal; its argv[0] will be `name`."""
-        channel, program = map(str, self.passed)
+    def words(self, command: Sequence[str], name: str, passed: tuple[int, ...] | None = None) -> list[str]:
+        """The words to execute inside, so that `command` has the terminal; its argv[0] will be `name`.
+
+        There `passed` are the numbers of our `passed`, if they are others.
+        """
+        channel, program = map(str, passed or self.passed)
         return [f"/proc/self/fd/{program}", channel, program, command[0], name, *command[1:]]
 
     def run(self, held: Process, name: str) -> None:

@@ -1,0 +1,152 @@
+"""A step as a container that is held, let go and ended; made by `oci`, called by `room`.
+
+The container is made by a child, `monitor`. Its first process is `launcher/init`, which waits for an `order`
+to start the step's command; should this process die before, the order never comes and nothing runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import socket
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from packhorse.base import proc
+from packhorse.errors import SandboxError
+from packhorse.sandbox import executable
+from packhorse.sandbox.order import DIRECTORY, EXECUTION, Failure, Order, encode
+from packhorse.sandbox.process import Process
+
+
+class Container(Process):
+    """A container made by `words`, the command line of a monitor, from what of a plan is not descriptors.
+
+    `inputs` are descriptors that `words` name, `passed` what the step's command has.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        plan: dict[str, Any],
+        *,
+        inputs: Sequence[int],
+        passed: Sequence[int],
+        inherits: bool,
+    ) -> None:
+        super().__init__(inherits=inherits)
+        self._order: Order = plan["order"]
+        self._root = -1
+        try:
+            self._start(words, plan, inputs, passed)
+            self._receive()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(
+        self, words: Sequence[str], plan: dict[str, Any], inputs: Sequence[int], passed: Sequence[int]
+    ) -> None:
+        with ExitStack() as theirs:
+            self._control, control = self._sockets(theirs, socket.SOCK_SEQPACKET)
+            self._channel, channel = self._sockets(theirs, socket.SOCK_STREAM)
+            self.output, printed = self._pipe(theirs, read_by_us=True)
+            stdio = self._stdio(theirs, printed)
+            descriptors = {"control": control, "channel": channel, "stdio": stdio, "passed": list(passed)}
+            self._said = os.memfd_create("said", os.MFD_CLOEXEC)
+            self._own.callback(os.close, self._said)
+            document = os.memfd_create("plan", os.MFD_CLOEXEC)
+            theirs.callback(os.close, document)
+            os.write(document, json.dumps(plan | descriptors).encode())
+            os.lseek(document, 0, os.SEEK_SET)
+            self._process = subprocess.Popen(
+                [*words, "--", str(document)],
+                pass_fds=(*inputs, *passed, *set(stdio), control, channel, document),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._said,
+                # Ctrl-C would end it, and with it the step, before anybody is asked.
+                process_group=0,
+                cwd="/",
+                env={},
+                umask=0o022,
+            )
+            self.ended = self._pidfd_of(self._process.pid)
+
+    def _stdio(self, theirs: ExitStack, printed: int) -> list[int]:
+        """What the step's command gets as stdin, stdout and stderr."""
+        if not self._inherits:
+            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            theirs.callback(os.close, nothing)
+            return [nothing, printed, printed]
+        copies = [os.dup(number) for number in range(3)]
+        for copy in copies:
+            theirs.callback(os.close, copy)
+        return copies
+
+    def _receive(self) -> None:
+        """Waits until the first process waits."""
+        data, descriptors, _, _ = socket.recv_fds(self._control, 1, 3, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            raise SandboxError("the sandbox cannot be made", why=self.words())
+        # The second, the mount namespace, keeps what is mounted below the root when all processes are gone.
+        self._root, _, self._pidfd = descriptors
+        for descriptor in descriptors:
+            self._own.callback(os.close, descriptor)
+        text = Path(f"/proc/self/fdinfo/{self._pidfd}").read_text()
+        (pid,) = re.findall(r"^Pid:\s*(\d+)$", text, re.MULTILINE)
+        self.pid = int(pid)
+
+    def words(self) -> str:
+        """What the monitor and the runtime say, on their end: the runtime's log lines without their marks."""
+        assert self._process is not None
+        self._process.wait()
+        said = os.pread(self._said, 65536, 0).decode(errors="replace").strip()
+        lines = [_plain(line) for line in said.splitlines()]
+        return "\n".join(dict.fromkeys(lines)) or f"it ended with status {self._process.returncode}"
+
+    def open_root(self) -> int:
+        """See `Process`: the tree as the monitor has mounted it, without the kernel's directories."""
+        return os.dup(self._root)
+
+    def release(self, program: bytes) -> None:
+        """Gives the first process its order."""
+        try:
+            self._channel.sendall(encode(self._order, program))
+        except BrokenPipeError:
+            return  # it is gone, which `wait` tells
+
+    def wait(self, name: str, tail: str) -> int:
+        """The status, which `launcher/init` has from the command and the monitor from that."""
+        assert self._process is not None
+        status = proc.status_of(self._process.wait())
+        told = self._channel.recv(64)
+        if not told:
+            return status
+        failure = Failure(told)
+        if failure.task == EXECUTION:
+            raise executable.refusal(name, failure.words)
+        where = f"{self._order['directory']}: " if failure.task == DIRECTORY else ""
+        raise SandboxError(f"{name} could not be started", why=f"{where}{failure.words}")
+
+    def _sockets(self, theirs: ExitStack, kind: socket.SocketKind) -> tuple[socket.socket, int]:
+        """A pair of sockets: our end, and theirs as a descriptor."""
+        ours, other = socket.socketpair(socket.AF_UNIX, kind)
+        self._own.enter_context(ours)
+        theirs.enter_context(other)
+        return ours, other.fileno()
+
+
+def soft_file_limit() -> int:
+    """How many files a step may have open before it asks for more, as this process may."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _plain(line: str) -> str:
+    message = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
+    return re.sub(r"\\(.)", r"\1", message[1]) if message else line

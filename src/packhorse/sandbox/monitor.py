@@ -1,0 +1,245 @@
+"""The child that makes a step's sandbox with an OCI runtime and ends with it; called by `container`.
+
+Started as `python … OPTIONS -- PLAN`: `base.entrance` has the options, and PLAN is a descriptor from which a
+`Plan` is read, or, where a user repeats a step, the plan itself.
+
+It enters the step's user namespace, and forks a process there that is the first of a PID namespace and has a
+mount namespace of its own, with the step's tree at ROOT and the runtime's state on a file system in memory.
+The runtime is started in them, as the namespace's root, which is nobody to this machine. However this ends,
+nothing of the runtime is left behind: the kernel ends all processes of a PID namespace with its first one,
+and takes mounts away with the last one that sees them. That first process ends as soon as the other end of
+the socket `control` is closed. What cannot be done goes to stderr.
+"""
+
+# Imports are few, as in `base.entrance`; once the namespaces are entered, none can be made any more.
+# ruff: noqa: PTH102, PTH119, PTH123, PTH208
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any, TypedDict
+
+from packhorse.base import entrance, syscalls
+from packhorse.base.entrance import EntranceError
+from packhorse.sandbox.mounting import Mounting, Prepared
+from packhorse.sandbox.order import Order, encode
+
+_COVERED = "/run"
+ROOT = f"{_COVERED}/root"
+"""Where the step's tree is, for the runtime."""
+
+_BUNDLE, _STATE, _PID = (f"{_COVERED}/{name}" for name in ("bundle", "state", "pid"))
+_CGROUPS = "/sys/fs/cgroup"
+_FAILED = 125
+
+
+class Plan(TypedDict):
+    """What to make. Descriptors are numbers of this process.
+
+    `user` has the ids inside as which mounts are made, if not as whoever starts this. `runtime` is the
+    program and its options, `init` the program of the step's first process; `stdio` and `passed` are
+    descriptors for the command. `channel` is one for the first process, which waits for an order there; -1
+    has it begin with `order` at once. `control` is told of the tree, its mount namespace and the first
+    process, as descriptors, when that waits; -1 for nobody.
+    """
+
+    user: list[int]
+    mounts: list[Mounting]
+    config: dict[str, Any]
+    runtime: list[str]
+    init: str
+    stdio: list[int]
+    passed: list[int]
+    channel: int
+    control: int
+    order: Order
+
+
+def main(words: list[str]) -> int:
+    """Makes the sandbox and waits for its end; returns the status of the step's command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        options, (given,) = entrance.parse_options(words)
+        plan: Plan = json.loads(given) if given.startswith("{") else _read(int(given))
+        programs = [os.open(path, os.O_PATH) for path in (plan["runtime"][0], plan["init"])]
+        _enter(options, plan["user"])
+        child = os.fork()
+        if child == 0:
+            _become_first(plan, *programs)
+        _close_all()
+        _, status = os.waitpid(child, 0)
+    except (EntranceError, OSError) as error:
+        return _say(error)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _read(descriptor: int) -> Plan:
+    with open(descriptor, "rb") as file:
+        plan: Plan = json.load(file)
+    return plan
+
+
+def _say(error: Exception) -> int:
+    print(error, file=sys.stderr, flush=True)
+    return _FAILED
+
+
+def _enter(options: entrance.Options, user: list[int]) -> None:
+    namespace = options.userns if options.userns >= 0 else entrance.new_namespace(options)
+    entrance.arrange_mounts(options)
+    syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
+    os.close(namespace)
+    if user:
+        _become(*user)
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+
+
+def _become(uid: int, gid: int) -> None:
+    """Becomes an id of the namespace, keeping all capabilities over it."""
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def _become_first(plan: Plan, runtime: int, init: int) -> None:
+    """What the first process of the PID namespace does; never returns."""
+    status = _FAILED
+    try:
+        status = _run(plan, runtime, init)
+    except (EntranceError, OSError) as error:
+        _say(error)
+    finally:
+        os._exit(status)
+
+
+def _run(plan: Plan, runtime: int, init: int) -> int:
+    root = _make_tree(plan["mounts"])
+    if os.geteuid() != 0:  # with a single id there is nobody else to become, and setgroups(2) is denied
+        _become(0, 0)
+    syscalls.die_with_parent()
+    syscalls.leave_abstract_sockets()  # see `starter`
+    os.mkdir(_BUNDLE)
+    with open(f"{_BUNDLE}/config.json", "w") as file:
+        json.dump(plan["config"], file)
+    ours, theirs = (None, plan["channel"]) if plan["channel"] >= 0 else _pair()
+    given = [theirs, init, *plan["stdio"], *plan["passed"]]
+    _start(plan["runtime"], runtime, given, plan["control"])
+    for descriptor in {runtime, *given} - {0, 1, 2}:
+        os.close(descriptor)
+    with open(_PID) as file:
+        pid = int(file.read())
+    first = os.pidfd_open(pid)
+    if ours is None:
+        _report(plan["control"], root, first)
+    else:
+        ours.sendall(encode(plan["order"], b""))
+    return _wait(pid, first, plan["control"])
+
+
+def _make_tree(mounts: list[Mounting]) -> int:
+    """Makes the mounts; returns a descriptor of the step's root."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)  # of this process alone: no other is in its /proc
+    syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+    prepared = Prepared(mounts)
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("tmpfs", _COVERED, "tmpfs", flags, "mode=0755")
+    os.mkdir(ROOT)
+    root = prepared.make(ROOT)
+    syscalls.mount("proc", "/proc", "proc", flags | syscalls.MS_NOEXEC)
+    _hide_control_groups()
+    return root
+
+
+def _hide_control_groups() -> None:
+    """Keeps the runtime from making any: a control group would be left behind when it is killed."""
+    with suppress(OSError):  # nothing is mounted there
+        syscalls.restrict_mount(syscalls.AT_FDCWD, syscalls.MOUNT_ATTR_RDONLY, _CGROUPS)
+    with suppress(OSError):
+        # Where version 2 is mounted beside version 1, crun refuses to work.
+        syscalls.mount("tmpfs", f"{_CGROUPS}/unified", "tmpfs", syscalls.MS_RDONLY)
+
+
+def _pair() -> tuple[socket.socket, int]:
+    ours, theirs = socket.socketpair()
+    return ours, theirs.detach()
+
+
+def _start(words: list[str], program: int, given: list[int], control: int) -> None:
+    """Runs the runtime, which returns when the step's first process has been executed."""
+    name, *options = words
+    line = [os.path.basename(name), "--root", _STATE, *options, "run", "--detach", "--no-new-keyring"]
+    line += ["--preserve-fds", str(len(given)), "--bundle", _BUNDLE, "--pid-file", _PID, "step"]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _execute(line, program, given)
+        except OSError as error:
+            os._exit(_say(error))
+    child = os.pidfd_open(pid)
+    _watch(child, control)
+    os.close(child)
+    _, status = os.waitpid(pid, 0)
+    if status != 0:
+        os._exit(_FAILED)  # the runtime has said why
+
+
+def _execute(line: list[str], program: int, given: list[int]) -> None:
+    """Becomes the runtime, which hands on the descriptors from 3 on; it says on stderr what it has to say."""
+    above = 3 + len(given)
+    # Out of the way of those numbers first.
+    program, *given = (fcntl.fcntl(descriptor, fcntl.F_DUPFD, above) for descriptor in (program, *given))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    for number, descriptor in enumerate(given):
+        os.dup2(descriptor, 3 + number)
+    _close_all({program, *range(above)})
+    syscalls.restore_signals()
+    os.execve(f"/proc/self/fd/{program}", line, {})
+
+
+def _close_all(kept: Collection[int] = (0, 1, 2)) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with suppress(OSError):  # the directory that is listed
+                os.close(int(name))
+
+
+def _report(control: int, root: int, first: int) -> None:
+    mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    with socket.socket(fileno=os.dup(control)) as channel:
+        socket.send_fds(channel, [b"\0"], [root, mounts, first])
+    os.close(mounts)
+    os.close(root)
+
+
+def _wait(pid: int, first: int, control: int) -> int:
+    """Waits for the step's first process; its status."""
+    _watch(first, control)
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _watch(process: int, control: int) -> None:
+    """Returns when a process has ended; ends this one, and so everything, when nobody listens any more."""
+    waiting = select.poll()
+    waiting.register(process, select.POLLIN)
+    if control >= 0:
+        waiting.register(control, 0)  # POLLHUP
+    while True:
+        ready = {descriptor for descriptor, _ in waiting.poll()}
+        if control in ready:
+            os._exit(128 + signal.SIGKILL)
+        if process in ready:
+            return

@@ -1,0 +1,168 @@
+"""The runtime of `--sandbox runc`: any OCI runtime that can start a container, made by `platform.wiring`.
+
+A step is a plan (`oci_config`) that a child carries out (`monitor`) as a container (`container`). The runtime
+is started inside the step's user namespace, whose root is nobody to this machine; so the three id modes are
+the same to it, and it needs no daemon, no control groups and no rights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from packhorse.base import proc, userns
+from packhorse.base.step import Step
+from packhorse.base.userns import Extent, IdMap, Mode, Namespace
+from packhorse.errors import SandboxError
+from packhorse.sandbox import arguments, monitor, oci_config
+from packhorse.sandbox.container import Container, soft_file_limit
+from packhorse.sandbox.layout import Layout
+from packhorse.sandbox.order import Order
+from packhorse.sandbox.reach import Reach
+from packhorse.sandbox.terminal import Terminal
+
+_OTHERWISE = "choose another, or leave out --sandbox: bubblewrap comes with packhorse"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What differs between runtimes: the oldest version that serves, and the options before the command."""
+
+    oldest: tuple[int, int]
+    options: tuple[str, ...] = ()
+
+
+_KINDS = {
+    "runc": _Kind((1, 0), ("--rootless", "true")),
+    "crun": _Kind((1, 0), ("--cgroup-manager", "disabled")),
+}
+
+
+@cache
+def find(name: str) -> tuple[str, ...]:
+    """The runtime `name`, on PATH or a path, and the options it needs; SandboxError if it cannot serve."""
+    program = shutil.which(name)
+    if program is None:
+        raise SandboxError(
+            f"there is no OCI runtime {name}", why="it is not installed, or not on PATH", fix=_OTHERWISE
+        )
+    try:
+        done = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise SandboxError(
+            f"{program} cannot be started", why=error.strerror or "", fix=_OTHERWISE
+        ) from error
+    told = re.match(r"(\w+) version (\d+)\.(\d+)", done.stdout)
+    if told is None:
+        said = (done.stdout + done.stderr).strip().splitlines()
+        raise SandboxError(
+            f"{program} is no OCI runtime that packhorse can use",
+            why=f"it answers --version with {said[0]!r}" if said else "it does not answer --version",
+            fix=_OTHERWISE,
+        )
+    kind = _KINDS.get(told[1])
+    if kind is None:
+        raise SandboxError(
+            f"packhorse cannot use {told[1]}", why=f"it can use {' and '.join(_KINDS)}", fix=_OTHERWISE
+        )
+    if (int(told[2]), int(told[3])) < kind.oldest:
+        raise SandboxError(
+            f"{program} is too old",
+            why=f"it is {told[1]} {told[2]}.{told[3]}, and {'.'.join(map(str, kind.oldest))} is needed",
+            fix=_OTHERWISE,
+        )
+    return (str(Path(program).absolute()), *kind.options)
+
+
+class OciRuntime:
+    """A Runtime. `runtime` is what `find` gives, `init` the native program that steps begin as."""
+
+    def __init__(self, namespace: Namespace, *, runtime: Sequence[str], init: Path) -> None:
+        self._runtime = runtime
+        self._init = init
+        self._idmap = namespace.idmap
+        self._reach = Reach(namespace.idmap)
+        self._namespace = namespace
+
+    def hold(self, step: Step, layout: Layout, terminal: Terminal | None) -> Container:
+        """Starts a monitor with the step's plan; see `runner.Runtime`."""
+        command = arguments.command(step)
+        if terminal:
+            further = range(oci_config.FURTHER, oci_config.FURTHER + len(terminal.passed))
+            command = terminal.words(command, step.argv[0], tuple(further))
+        with ExitStack() as stack:
+            namespace = self._namespace
+            if self._idmap.mode is Mode.SINGLE:
+                namespace = stack.enter_context(userns.make(_as_root()))
+            options = [("userns", str(namespace.fd)), *self._options(step, layout, namespace.idmap)]
+            return Container(
+                self._words(options),
+                self._plan(step, layout, command, namespace.idmap),
+                inputs=[namespace.fd],
+                passed=terminal.passed if terminal else (),
+                inherits=step.inherits,
+            )
+
+    def line(self, step: Step, layout: Layout) -> str:
+        """See `runner.Runtime`. It makes its own namespace, for a user with the user's own id alone.
+
+        What it cannot carry: the system call filter, and pasta (the step then has loopback only).
+        """
+        idmap = self._idmap if self._idmap.mode is Mode.ROOT else _as_root()
+        plan = self._plan(step, layout, arguments.command(step), idmap)
+        plan |= {"control": -1, "channel": -1, "stdio": [0, 1, 2], "passed": []}
+        words = self._words(self._options(step, layout, idmap))
+        return shlex.join([*words, "--", json.dumps(plan)])
+
+    def _words(self, options: list[tuple[str, str]]) -> list[str]:
+        words = [word for option in options for word in option]
+        return [*proc.python("packhorse.sandbox.monitor"), *words]
+
+    def _options(self, step: Step, layout: Layout, idmap: IdMap) -> list[tuple[str, str]]:
+        options = userns.map_options(idmap)
+        if idmap.mode is Mode.ROOT:
+            options += self._reach.options(step, [layout.skeleton, Path(self._runtime[0]), self._init])
+        return options
+
+    def _plan(self, step: Step, layout: Layout, command: list[str], idmap: IdMap) -> dict[str, Any]:
+        """A `monitor.Plan` without descriptors; HostError for a user that the namespace has not."""
+        self._idmap.outside(step.uid, step.gid)
+        single = idmap.mode is Mode.SINGLE
+        first = (0, 0) if single else (step.uid, step.gid)
+        order = Order(
+            uids=f"{step.uid} 0 1\n" if single and (step.uid, step.gid) != first else "",
+            gids=f"{step.gid} 0 1\n" if single and (step.uid, step.gid) != first else "",
+            directory=step.cwd,
+            executable=command[0],
+            arguments=[step.argv[0] if step.executable else command[0], *command[1:]],
+            environment=dict(step.env),
+            files=soft_file_limit(),
+        )
+        return {
+            "user": [step.uid, step.gid] if idmap.mode is Mode.ROOT else [],
+            "mounts": oci_config.mounts(step, layout),
+            "config": oci_config.config(step, layout, root=monitor.ROOT, user=first),
+            "runtime": list(self._runtime),
+            "init": str(self._init),
+            "order": order,
+        }
+
+
+def _as_root() -> IdMap:
+    """The map in which the user's own id is root: runtimes act as that before they are anybody else.
+
+    The first process then makes a namespace for the command in which the id is the step's.
+    """
+    return IdMap(Mode.SINGLE, (Extent(0, os.geteuid(), 1),), (Extent(0, os.getegid(), 1),))

@@ -1,0 +1,59 @@
+"""How root's sandboxes, whose ids pass no 0700 home and own nothing of the machine's, come to a step's paths.
+
+As options of `base.entrance`, which makes mounts for it; called by `entry` and `oci`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from packhorse.base import entrance, userns
+from packhorse.base.step import Step
+from packhorse.base.userns import IdMap
+from packhorse.sandbox.sources import private_sources, sources
+
+
+class Reach:
+    """The options for each step of one namespace; remembers which file systems can show other owners."""
+
+    def __init__(self, idmap: IdMap) -> None:
+        self._idmap = idmap
+        self._presentable: dict[int, bool] = {}
+
+    def options(self, step: Step, paths: Iterable[Path]) -> list[tuple[str, str]]:
+        """What makes the step's sources, and other `paths`, reachable, and its user's own where only read."""
+        owner = self._idmap.outside(step.uid, step.gid)
+        reach = self._shut_out([*sources(step), *paths])
+        return [
+            *(("reach", str(path)) for path in reach),
+            *(_presented(path, owner) for path in self._foreign(step)),
+        ]
+
+    def _shut_out(self, paths: Iterable[Path]) -> list[Path]:
+        uids, gids = userns.ids(self._idmap.uids), userns.ids(self._idmap.gids)
+        names = userns.reachable_names(list(paths))
+        return [path for path in names if entrance.blocked(str(path), uids, gids)]
+
+    def _foreign(self, step: Step) -> Sequence[Path]:
+        """What is only read, belongs to ids that the namespace has not, and can be shown as the user's own.
+
+        So it looks as if its owner had started the step himself. Never for what can be written: new files
+        would belong to that owner outside, root perhaps, and could be setuid.
+        """
+        found = []
+        for path in dict.fromkeys(private_sources(step)):
+            status = path.stat()
+            if self._idmap.inside(status.st_uid, status.st_gid) != (entrance.OVERFLOW, entrance.OVERFLOW):
+                continue
+            if status.st_dev not in self._presentable:
+                self._presentable[status.st_dev] = userns.presentable(path)
+            if self._presentable[status.st_dev]:
+                found.append(path.resolve())
+        return found
+
+
+def _presented(path: Path, owner: tuple[int, int]) -> tuple[str, str]:
+    status = path.stat()
+    uids, gids = ((status.st_uid, owner[0], 1),), ((status.st_gid, owner[1], 1),)
+    return "present", f"{path}={entrance.format_ids(uids)}={entrance.format_ids(gids)}"
