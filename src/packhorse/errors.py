@@ -25,7 +25,9 @@
     ├── RunError                    125   `packhorse run` could not start the image (docker's convention)
     │   ├── NotExecutable           126
     │   └── CommandNotFound         127
+    ├── HungUp                      129   SIGHUP: the terminal is gone
     ├── Interrupted                 130   SIGINT
+    ├── Quit                        131   SIGQUIT
     └── Terminated                  143   SIGTERM
 
 Called by every folder; imports nothing. Printing is `cli.output`'s, exiting is `cli.main`'s.
@@ -207,10 +209,22 @@ class CommandNotFound(RunError):
     exit_code = 127
 
 
+class HungUp(PackhorseError):
+    """The terminal was closed."""
+
+    exit_code = 129
+
+
 class Interrupted(PackhorseError):
     """The user pressed Ctrl-C."""
 
     exit_code = 130
+
+
+class Quit(PackhorseError):
+    """The user pressed Ctrl-\\."""
+
+    exit_code = 131
 
 
 class Terminated(PackhorseError):

@@ -75,11 +75,18 @@ def assert_nothing_is_left(home: Home, process: subprocess.Popen[str]) -> None:
     assert str(home.path) not in Path("/proc/self/mountinfo").read_text()
     assert list((home.path / "store" / "scratch").iterdir()) == []
     assert list((home.path / "store" / "leases").iterdir()) == []
+    assert list((home.path / "groups").glob("*")) == []
 
 
 @pytest.mark.parametrize(
     ("number", "whole_group", "status"),
-    [(signal.SIGINT, True, 130), (signal.SIGINT, False, 130), (signal.SIGTERM, False, 143)],
+    [
+        (signal.SIGINT, True, 130),
+        (signal.SIGINT, False, 130),
+        (signal.SIGTERM, False, 143),
+        (signal.SIGHUP, True, 129),
+        (signal.SIGQUIT, False, 131),
+    ],
 )
 @pytest.mark.parametrize("phase", ["detect", "build", "export"])
 def test_a_signal_ends_a_build_in_any_phase(
@@ -96,7 +103,8 @@ def test_a_signal_ends_a_build_in_any_phase(
         _, said = process.communicate(timeout=15)
     assert process.returncode == status, said
     assert "Traceback" not in said
-    assert ("error: interrupted" if number == signal.SIGINT else "error: ended by SIGTERM") in said
+    reason = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    assert f"error: {reason}" in said
     assert_nothing_is_left(own_home, process)
     assert "app " not in own_home.ok("images")
 
@@ -124,6 +132,27 @@ def test_a_killed_build_leaves_no_process_and_the_next_one_sweeps_up(
     works = shell_buildpack(tmp_path / "works", build=SERVER)
     expected = own_home.image_id("first")
     assert own_home.ok("build", "--quiet", "app", "--path", app, "--buildpack", works) == expected
+    assert_nothing_is_left(own_home, process)
+
+
+def test_a_limit_ends_a_build_with_its_name_and_leaves_nothing(
+    own_home: Home, app: Path, tmp_path: Path
+) -> None:
+    bomb = shell_buildpack(tmp_path / "bomb", build="b() { b | b & }; b; while :; do sleep 1; done")
+    process = own_home.start(
+        *("build", "app", "--path", app, "--buildpack", bomb, "--limit", "processes=150")
+    )
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 51
+    assert "it met the limit of 150 processes" in said
+    assert_nothing_is_left(own_home, process)
+
+
+def test_a_build_that_takes_longer_than_it_may_ends(own_home: Home, app: Path, tmp_path: Path) -> None:
+    waits = shell_buildpack(tmp_path / "waits", build=f'trap "" TERM INT HUP; {WAITS}; {WAITS}')
+    process = own_home.start("build", "app", "--path", app, "--buildpack", waits, "--timeout", "1.5s")
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said.splitlines()[-1]) == (124, "error: the build took longer than 1.5s")
     assert_nothing_is_left(own_home, process)
 
 

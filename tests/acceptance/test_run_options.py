@@ -173,3 +173,12 @@ def test_who_does_not_listen_to_the_third_interrupt_is_killed(home: Home) -> Non
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
     assert process.wait(20) == 137
+
+
+def test_memory_processes_and_shared_memory_are_limited_as_under_docker(home: Home) -> None:
+    assert shell(home, "a=aaaaaaaaaaaaaaaa; while :; do a=$a$a; done", "-m", "64m").returncode == 137
+    many = "i=0; while [ $i -lt 150 ]; do sleep 1 & i=$((i+1)); done"
+    assert "Cannot fork" in shell(home, many, "--pids-limit", "100").stderr
+    assert shell(home, many, "--pids-limit", "-1").returncode == 0
+    assert shell(home, "df -k /dev/shm | tail -n1", "--shm-size", "1m").stdout.split()[1] == "1024"
+    assert shell(home, "df -k /dev/shm | tail -n1").stdout.split()[1] == "65536"

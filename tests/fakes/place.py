@@ -82,8 +82,7 @@ def place(base: Path, runtime: str = "bubblewrap") -> Iterator[Place]:
         scratch = base / "scratch"
         scratch.mkdir()
         try:
-            yield Place(
-                runtime, base, namespace, root, sandbox(namespace, scratch, runtime=runtime), count(1)
-            )
+            steps = sandbox(namespace, scratch, runtime=runtime, groups=base / "groups")
+            yield Place(runtime, base, namespace, root, steps, count(1))
         finally:
             tiny_root.remove(root, namespace)

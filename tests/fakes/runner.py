@@ -30,6 +30,7 @@ class Call:
     root: Path
     print: Output
     on_signal: Callable[[int], None] = lambda number: None
+    exceeded: str = ""  # the limit that it meets
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -119,7 +120,8 @@ class _Room:
             raise CommandNotFound(f"{name} cannot be started", why="there is no such file")
         self.runner.steps.append(self.step)
         self.call = Call(self.step, self.tree, self.root, output or (lambda data: None))
-        return Result(program(self.call) or 0, command=f"again {name}")
+        status = program(self.call) or 0
+        return Result(status, command=f"again {name}", exceeded=self.call.exceeded)
 
     def signal(self, number: int) -> None:
         if self.call is not None:

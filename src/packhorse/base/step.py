@@ -75,7 +75,9 @@ class Limits:
     """How much a step may use of this machine: all its processes together, and what it writes.
 
     `memory` and `file_size` are in bytes, `processes` counts threads too; `disk` (bytes) and `inodes` are
-    what has to stay free on the file systems that it writes to. 0 is no limit.
+    what has to stay free on the file systems that it writes to. 0 is no limit. `shared_memory` is the size of
+    /dev/shm, docker's unless another is given. An `expendable` step is ended when it meets any of them, or
+    when the machine runs out of memory; another has only what goes beyond refused, as far as the kernel can.
     """
 
     memory: int = 0
@@ -83,6 +85,8 @@ class Limits:
     file_size: int = 0
     disk: int = 0
     inodes: int = 0
+    shared_memory: int = 64 << 20
+    expendable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

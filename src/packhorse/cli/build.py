@@ -11,7 +11,7 @@ import click
 
 from packhorse.base.step import Network
 from packhorse.cli.main import Context
-from packhorse.cli.options import environment, opened_store
+from packhorse.cli.options import asked_limits, environment, opened_store, seconds_of
 from packhorse.cli.output import Console, Level, columns, size
 from packhorse.errors import UsageError
 from packhorse.image.reference import Kind, Location, Reference
@@ -85,6 +85,14 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
     metavar="RUNTIME",
     help="bubblewrap, or an OCI runtime: runc, crun.  [bubblewrap]",
 )
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="How much buildpacks may use: memory=4g, processes=8192, … or NAME=none. Repeatable.",
+)
+@click.option("--timeout", default="", metavar="TIME", help="End the build after TIME: 90s, 10m, 1h.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image ID alone.")
 @click.option("-v", "--verbose", is_flag=True, help="Print everything.")
 @click.option("--no-color", is_flag=True, help="Print without colours.")
@@ -106,6 +114,8 @@ def build(
     report: Path | None,
     network: str | None,
     sandbox: str,
+    limits: tuple[str, ...],
+    timeout: str,
     quiet: bool,
     verbose: bool,
     no_color: bool,
@@ -128,8 +138,11 @@ def build(
         report=report,
         network=Network(network) if network else None,
         sandbox=sandbox,
+        limits=asked_limits(limits),
         environ=context.environ,
     )
+    if timeout:
+        context.ending.after(seconds_of(timeout, option="--timeout"), f"the build took longer than {timeout}")
     started = time.monotonic()
     with opened_store(context) as store:
         outcome = run_build(request, store, console, console.progress)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import NoReturn
 
 import click
 
+from packhorse.cli.ending import CalledOff, Ending
 from packhorse.cli.output import Console, Level
-from packhorse.errors import Interrupted, PackhorseError, Terminated, UsageError
+from packhorse.errors import PackhorseError, UsageError
 from packhorse.version import __version__
 
 _COMMANDS = {
@@ -37,10 +37,11 @@ _COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every command gets: where to print, and the user's environment."""
+    """What every command gets: where to print, the user's environment, and what can call it off."""
 
     console: Console
     environ: Mapping[str, str]
+    ending: Ending
 
 
 class _Commands(click.Group):
@@ -93,21 +94,21 @@ def main() -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
-    ending = _Ending()
+    ending = Ending()
     environ = dict(os.environ)
     console = Console(environ)
+    context = Context(console, environ, ending)
     try:
-        status = packhorse.main(
-            args=arguments, prog_name="packhorse", standalone_mode=False, obj=Context(console, environ)
-        )
+        status = packhorse.main(args=arguments, prog_name="packhorse", standalone_mode=False, obj=context)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
         console.error(usage_error(error))
         return UsageError.exit_code
     except click.exceptions.Exit as error:
         return error.exit_code
-    except _Signalled:
-        console.error(ending.error)
+    except CalledOff:
+        with suppress(PackhorseError):  # a terminal that was closed
+            console.error(ending.error)
         return ending.error.exit_code
     except PackhorseError as error:
         console.error(error)
@@ -144,36 +145,6 @@ def usage_error(error: click.ClickException) -> UsageError:
     command = context.command_path if context else "packhorse"
     what, *why = error.format_message().rstrip(".").splitlines()
     return UsageError(what[:1].lower() + what[1:], why="\n".join(why), fix=f"see {command} --help")
-
-
-class _Signalled(BaseException):
-    """SIGINT or SIGTERM came. No error, so that nothing on the way takes it for one that it can explain."""
-
-
-class _Ending:
-    """What the signals that ask this process to end do.
-
-    The first becomes an exception, so that every `with` on the way out is left properly. While that happens
-    a second would break off the cleaning, so it is only answered, and a third ends the process at once; what
-    it leaves in the store is swept away by the next build.
-    """
-
-    def __init__(self) -> None:
-        self.error: PackhorseError = Interrupted("interrupted")
-        self._count = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._count += 1
-        if self._count == 1:
-            if number == signal.SIGTERM:
-                self.error = Terminated("ended by SIGTERM")
-            raise _Signalled
-        if self._count == 2:
-            os.write(2, b"cleaning up; once more ends packhorse at once\n")
-        else:
-            os._exit(self.error.exit_code)
 
 
 def _report(console: Console, error: Exception) -> None:

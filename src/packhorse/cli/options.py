@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
+from packhorse.platform import limits
 from packhorse.platform.folders import Folders
 from packhorse.store.store import Store
 
@@ -52,3 +54,50 @@ def _set(values: dict[str, str], text: str, environ: Mapping[str, str], *, where
         values[name] = value
     elif name in environ:
         values[name] = environ[name]
+
+
+_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_LONGEST = 365 * 86400.0
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def size_of(text: str, *, option: str) -> int:
+    """A number of bytes as docker takes it: `512m`, `4g`, `1073741824`; UsageError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?", text.strip().lower())
+    if found is None:
+        raise UsageError(
+            f"{option}: {text!r} is not a size", why="write bytes, or a number with k, m, g or t"
+        )
+    return int(float(found[1]) * _UNITS[found[2] or "b"])
+
+
+def seconds_of(text: str, *, option: str) -> float:
+    """A time as timeout(1) takes it: `90`, `90s`, `10m`, `1h`, `1.5h`; UsageError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip().lower())
+    seconds = float(found[1]) * _SECONDS[found[2] or "s"] if found else 0
+    if not 0 < seconds <= _LONGEST:
+        raise UsageError(
+            f"{option}: {text!r} is not a time", why="write seconds, or a number with s, m or h: 90s, 10m, 1h"
+        )
+    return seconds
+
+
+def asked_limits(texts: Iterable[str]) -> dict[str, int]:
+    """The numbers of `--limit NAME=NUMBER`, 0 for `none`; UsageError."""
+    asked = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in limits.NAMES:
+            raise UsageError(
+                f"--limit: {text!r} is no limit",
+                why=f"write NAME=NUMBER or NAME=none; the names are {', '.join(limits.NAMES)}",
+            )
+        if value == "none":
+            asked[name] = 0
+        elif name in limits.SIZES:
+            asked[name] = size_of(value, option=f"--limit {name}")
+        elif value.isdecimal():
+            asked[name] = int(value)
+        else:
+            raise UsageError(f"--limit {name}: {value!r} is not a whole number")
+    return asked

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from packhorse.base.step import Bind, Network, Port
+from packhorse.base.step import Bind, Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
-from packhorse.cli.options import environment, opened_store
+from packhorse.cli.options import environment, opened_store, size_of
 from packhorse.errors import PackhorseError, RunError, UsageError
 from packhorse.platform import ports as machine_ports
 from packhorse.platform.run import RunRequest
@@ -110,6 +111,9 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     metavar="RUNTIME",
     help="bubblewrap, or an OCI runtime: runc, crun.  [bubblewrap]",
 )
+@click.option("-m", "--memory", default="", metavar="SIZE", help="How much memory it may use: 512m, 4g.")
+@click.option("--pids-limit", type=int, default=0, metavar="N", help="How many processes it may have.")
+@click.option("--shm-size", default="", metavar="SIZE", help="The size of its /dev/shm.  [64m]")
 @click.option("--rm", is_flag=True, help="Taken for docker's sake: nothing is ever kept.")
 @click.pass_obj
 def run(
@@ -127,6 +131,9 @@ def run(
     user: str,
     network: str | None,
     sandbox: str,
+    memory: str,
+    pids_limit: int,
+    shm_size: str,
     rm: bool,
 ) -> int:
     """Start the image NAME, with ARGUMENTS for its process."""
@@ -144,6 +151,7 @@ def run(
         terminal=tty,
         network=Network(network) if network else None,
         sandbox=sandbox,
+        limits=_limits(memory, pids_limit, shm_size),
         environ=context.environ,
     )
     for port, text in zip(request.ports, ports, strict=True):
@@ -151,6 +159,14 @@ def run(
             console.notes([f"port {port.port} is at {port.host_port} of this machine"])
     with opened_store(context) as store:
         return run_image(request, store, console.say)
+
+
+def _limits(memory: str, processes: int, shared_memory: str) -> Limits:
+    """As docker takes them: no number, 0 or -1 is no limit."""
+    limits = Limits(memory=size_of(memory, option="--memory") if memory else 0, processes=max(processes, 0))
+    if shared_memory:
+        limits = replace(limits, shared_memory=size_of(shared_memory, option="--shm-size"))
+    return limits
 
 
 def _port(text: str) -> Port:

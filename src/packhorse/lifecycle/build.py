@@ -23,6 +23,8 @@ from packhorse.lifecycle.stages import Analyzed, Built, Detected, Member, Restor
 from packhorse.plan.resolve import PlanEntry
 
 _PLAN = "/tmp/cnb-buildpack-plan.toml"
+_SIGNALS = 64
+_ALLOW = "docs/limits.md says what is allowed and why; --limit NAME=NUMBER allows more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +177,11 @@ class _Turn:
 
     def _failed(self, result: Result) -> BuildpackFailed:
         how = f"exit status {result.status}"
-        if result.status > 128:
+        if 128 < result.status <= 128 + _SIGNALS:
             how = f"ended by signal {result.status - 128}"
+        if result.exceeded:
+            # No line to repeat it: what such a step leaves behind could fill the disk.
+            return BuildpackFailed(f"{self.member.ref} failed ({how})", why=result.exceeded, fix=_ALLOW)
         return BuildpackFailed(
             f"{self.member.ref} failed ({how})", why="what it said stands above", command=result.command
         )

@@ -31,6 +31,12 @@ from packhorse.plan.resolve import Passed, Resolution, resolve
 FAILED = 100
 """The exit status by which bin/detect says no (B-016)."""
 
+_SAID_LIMIT = 1 << 18
+"""How many bytes of what a bin/detect says are kept: the last."""
+
+_REASON_LIMIT = 500
+"""How many characters of its last line stand for the reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -47,10 +53,29 @@ class Verdict:
     def explain(self) -> str:
         """One line for a person."""
         said = self.output.decode(errors="replace").strip().splitlines()
-        reason = self.why or (said[-1].strip() if said else "")
+        reason = self.why or (said[-1].strip()[:_REASON_LIMIT] if said else "")
         word = {0: "pass", FAILED: "fail"}.get(self.status, "error")
         status = f" (exit status {self.status})" if word == "error" and self.status >= 0 else ""
         return f"{word}: {self.descriptor.ref}{status}{f': {reason}' if reason else ''}"
+
+
+class _Said:
+    """The end of what a bin/detect has said, however much that was."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self._lost = 0
+
+    def take(self, chunk: bytes) -> None:
+        self._kept += chunk
+        if len(self._kept) > 2 * _SAID_LIMIT:
+            self._lost += len(self._kept) - _SAID_LIMIT
+            del self._kept[:-_SAID_LIMIT]
+
+    def text(self) -> bytes:
+        if not self._lost:
+            return bytes(self._kept)
+        return f"({self._lost} bytes before this are left out)\n".encode() + self._kept
 
 
 def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detected:
@@ -160,16 +185,17 @@ class _Detection:
         )
         # Positional arguments are deprecated and still passed (B-012).
         argv = (f"{directory}/bin/detect", self._inputs.platform, plan)
-        output = bytearray()
+        said = _Said()
         with self._runner.open(Step(argv, env, cwd=self._inputs.app, scratch=True)) as room:
             room.tree.write(plan, b"")
             self._rooms.append(room)
             try:
-                status = room.run(output.extend).status
-                written = read(room.tree, plan) if status == 0 else None
-                return Verdict(descriptor, status, bytes(output), BuildPlan.parse(written or b"", plan))
+                result = room.run(said.take)
+                written = read(room.tree, plan) if result.status == 0 else None
+                asked = BuildPlan.parse(written or b"", plan)
+                return Verdict(descriptor, result.status, said.text(), asked, result.exceeded)
             except PackhorseError as error:
-                return Verdict(descriptor, -1, bytes(output), why=str(error))
+                return Verdict(descriptor, -1, said.text(), why=str(error))
             finally:
                 self._rooms.remove(room)
 

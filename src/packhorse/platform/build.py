@@ -27,9 +27,10 @@ from packhorse.lifecycle.stages import Exported
 from packhorse.platform import buildpacks, default_builder, failure, host
 from packhorse.platform.accounts import account
 from packhorse.platform.builder import Builder
+from packhorse.platform.limits import build_limits
 from packhorse.platform.locate import fetched
 from packhorse.platform.runner import BuildRunner, Scene
-from packhorse.platform.wiring import Wiring, check_runtime, sandbox
+from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox, tidy
 from packhorse.source import app
 from packhorse.store.overlay import Counters
 from packhorse.store.store import Store
@@ -53,7 +54,8 @@ class BuildRequest:
 
     `run_image` takes the place of the builder's; `created` are seconds since 1970 for all times in the image.
     `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
-    path of an OCI runtime, "" for bubblewrap; `environ` the user's own environment (proxies, certificates).
+    path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that are to be other than
+    `platform.limits` has them; `environ` is the user's own environment (proxies, certificates).
     """
 
     name: Reference
@@ -70,6 +72,7 @@ class BuildRequest:
     report: Path | None = None
     network: Network | None = None
     sandbox: str = ""
+    limits: Mapping[str, int] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -92,7 +95,7 @@ def build(
     """
     path = app.check(request.path)
     check_runtime(request.sandbox)
-    store.tidy()
+    tidy(store)
     wiring = Wiring(store)
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)
@@ -115,9 +118,16 @@ def build(
             layers=layers.mounts,
             mounts=(*_platform(request.env, scratch), *added.mounts, *outside.mounts),
             network=_network(request.network, observer),
+            limits=build_limits(scratch, request.limits),
         )
         loopback = _loopback(scene.network, {**outside.variables, **request.env}, observer)
-        steps = sandbox(namespace, _made(scratch / "sandbox"), runtime=request.sandbox, loopback=loopback)
+        steps = sandbox(
+            namespace,
+            _made(scratch / "sandbox"),
+            runtime=request.sandbox,
+            loopback=loopback,
+            groups=groups(store),
+        )
         try:
             exported = create(
                 inputs,

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from packhorse.base import userns
-from packhorse.base.step import Bind, Network, Port, Room, Root, Step
+from packhorse.base.step import Bind, Limits, Network, Port, Room, Root, Step
 from packhorse.base.target import Target
 from packhorse.base.userns import Mode
 from packhorse.errors import RunError
@@ -20,7 +20,7 @@ from packhorse.image.model import Config
 from packhorse.platform import bundle, host, ports
 from packhorse.platform.accounts import Account, account
 from packhorse.platform.locate import fetched
-from packhorse.platform.wiring import Wiring, check_runtime, sandbox
+from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox
 from packhorse.store.store import Store
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -46,6 +46,7 @@ class RunRequest:
     terminal: bool = False
     network: Network | None = None
     sandbox: str = ""
+    limits: Limits = field(default_factory=Limits)
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -76,8 +77,9 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
             step = _step(request, config, who, store.root(image, namespace.idmap), scratch)
             step = _networked(step, request, say)
             terminal = bundle.terminal() if request.terminal else None
+            own = _directory(scratch / "sandbox")
             runner = sandbox(
-                namespace, _directory(scratch / "sandbox"), runtime=request.sandbox, terminal=terminal
+                namespace, own, runtime=request.sandbox, terminal=terminal, groups=groups(store)
             )
             with _input(request), runner.open(step) as room, _signals(room):
                 if room.tree.stat(step.cwd) is None:
@@ -107,6 +109,7 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
         ports=request.ports,
         inherits=not request.terminal,
         terminal=request.terminal,
+        limits=request.limits,
     )
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
 from packhorse.base.rooted import Rooted
-from packhorse.base.step import Bind, Mount, Network, Overlay, Room, Root, Step
+from packhorse.base.step import Bind, Limits, Mount, Network, Overlay, Room, Root, Step
 from packhorse.base.tree import Kind
 from packhorse.base.userns import IdMap
 from packhorse.store.lease import make_directory
@@ -43,6 +43,7 @@ class Scene:
     layers: Callable[[], Sequence[Mount]]
     mounts: tuple[Mount, ...]
     network: Network
+    limits: Limits = field(default_factory=Limits)
 
 
 class BuildRunner:
@@ -76,6 +77,7 @@ class BuildRunner:
             uid=scene.uid,
             gid=scene.gid,
             network=scene.network if step.argv else Network.NONE,
+            limits=scene.limits,
         )
         with self._open(step) as room:
             yield room

@@ -67,6 +67,19 @@ class Wiring:
         return RegistryPlace(reference, self._registries[host], target=target)
 
 
+def groups(store: Store) -> Path:
+    """Where the control groups of this user's steps are noted."""
+    return store.path.parent / "groups"
+
+
+def tidy(store: Store) -> None:
+    """What a build begins with: removes the files and control groups that killed commands have left."""
+    from packhorse.sandbox import cgroup
+
+    store.tidy()
+    cgroup.sweep(groups(store))
+
+
 def sandbox(
     namespace: Namespace,
     scratch: Path,
@@ -74,6 +87,7 @@ def sandbox(
     runtime: str = "",
     loopback: Sequence[int] = (),
     terminal: Path | None = None,
+    groups: Path | None = None,
 ) -> SandboxRunner:
     """Where steps run: in bubblewrap's sandboxes, or those of the OCI runtime `runtime`.
 
@@ -82,7 +96,12 @@ def sandbox(
     from packhorse.sandbox.runner import SandboxRunner
 
     return SandboxRunner(
-        _runtime(namespace, runtime), namespace, scratch=scratch, loopback=loopback, terminal=terminal
+        _runtime(namespace, runtime),
+        namespace,
+        scratch=scratch,
+        loopback=loopback,
+        terminal=terminal,
+        groups=groups,
     )
 
 

@@ -21,7 +21,7 @@ def options(step: Step, layout: Layout) -> list[str]:
         *("--cap-drop", "ALL"),
         *(word for name in CAPABILITIES if step.uid == 0 for word in ("--cap-add", name)),
         *_root(step, layout),
-        *_kernel(layout),
+        *_kernel(layout, step.limits.shared_memory),
         *(word for mount in step.mounts for word in _mounted(mount, layout.place)),
         *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *(("--unshare-net",) if step.network is not Network.HOST else ()),
@@ -52,7 +52,7 @@ def _root(step: Step, layout: Layout) -> list[str]:
     return [*below, "--overlay", str(step.root.upper), str(step.root.work), "/"]
 
 
-def _kernel(layout: Layout) -> Iterator[str]:
+def _kernel(layout: Layout, shared_memory: int) -> Iterator[str]:
     yield from ("--proc", "/proc")
     yield from (word for path in READ_ONLY for word in ("--ro-bind-try", path, path))
     for path in layout.masked:
@@ -64,7 +64,8 @@ def _kernel(layout: Layout) -> Iterator[str]:
     # its program on this machine, which may be the user's own (*tried*), through /proc/1/mem take it over.
     yield from ("--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
     # Bubblewrap's /dev belongs to the step's user; only /dev/shm is to be written, as in a container.
-    yield from ("--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
+    size = ("--size", str(shared_memory)) if shared_memory else ()
+    yield from ("--dev", "/dev", "--perms", "1777", *size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
 
 
 def _mounted(mount: Mount, place: Callable[[str], str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from packhorse.base.step import Output, Result, Step
 from packhorse.base.tree import TreeEdit
 from packhorse.errors import SandboxError
 from packhorse.sandbox import executable, seccomp
+from packhorse.sandbox.limits import Bounds
 from packhorse.sandbox.process import Process
 from packhorse.sandbox.terminal import Terminal
 
@@ -27,12 +28,14 @@ class Sandbox:
         step: Step,
         held: Process,
         tree: TreeEdit,
+        bounds: Bounds,
         command: Callable[[], str],
         terminal: Terminal | None = None,
     ) -> None:
         self._step = step
         self._held = held
         self._tree = tree
+        self._bounds = bounds
         self._command = command
         self._terminal = terminal
         self._released = False
@@ -54,15 +57,17 @@ class Sandbox:
         executable.check(self._tree, name, cwd=self._step.cwd, env=self._step.env)
         began = time.monotonic()
         self._released = True
-        self._held.release(seccomp.program())
-        tail = b""
-        if self._terminal is not None:
-            self._terminal.run(self._held, name)
-        elif not self._step.inherits:
-            tail = self._relay(output or _to_stdout)
-        status = self._held.wait(name, tail.decode(errors="replace"))
-        self._held.kill()
-        return Result(status, time.monotonic() - began, self._command() if status else "")
+        with self._bounds.watched(self._held.kill):
+            self._held.release(seccomp.program())
+            tail = b""
+            if self._terminal is not None:
+                self._terminal.run(self._held, name)
+            elif not self._step.inherits:
+                tail = self._relay(output or _to_stdout)
+            status = self._held.wait(name, tail.decode(errors="replace"))
+            self._held.kill()
+        command = self._command() if status else ""
+        return Result(status, time.monotonic() - began, command, self._bounds.exceeded(status))
 
     def _relay(self, output: Output) -> bytes:
         tail = b""

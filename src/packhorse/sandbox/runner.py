@@ -21,6 +21,7 @@ from packhorse.base.userns import Mode, Namespace
 from packhorse.errors import SandboxError
 from packhorse.sandbox import network
 from packhorse.sandbox.layout import Layout, lay_out
+from packhorse.sandbox.limits import Bounds
 from packhorse.sandbox.process import Leash, Process
 from packhorse.sandbox.room import Sandbox
 from packhorse.sandbox.terminal import Terminal
@@ -46,7 +47,8 @@ class SandboxRunner:
 
     `scratch` is an empty directory, which `platform` makes for the build and removes. `loopback` are ports of
     the host's loopback (a proxy's) that steps with a network of their own find at theirs. Steps may be opened
-    side by side. `terminal` is the native program that steps with a terminal begin as.
+    side by side. `terminal` is the native program that steps with a terminal begin as. `groups` is the
+    directory where control groups are noted, made when it is missing; without it there are none.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class SandboxRunner:
         scratch: Path,
         loopback: Sequence[int] = (),
         terminal: Path | None = None,
+        groups: Path | None = None,
     ) -> None:
         self._runtime = runtime
         self._idmap = namespace.idmap
         self._scratch = scratch
         self._loopback = tuple(loopback)
         self._terminal = terminal
+        self._groups = groups
         self._numbers = count(1)
 
     @contextmanager
@@ -80,9 +84,13 @@ class SandboxRunner:
             terminal = self._terminal_of(step)
             if terminal is not None:
                 stack.callback(terminal.close)
+            bounds = Bounds(step, records=self._groups)
+            stack.callback(bounds.close)
             held = self._runtime.hold(step, layout, terminal)
             stack.callback(held.close)
             owner = self._idmap.outside(step.uid, step.gid)
+            if step.argv:
+                bounds.hold(held.pid, owner)
             if self._idmap.mode is Mode.RANGE and owner[0] != os.getuid():
                 stack.callback(Leash(["pid", str(held.pid)]).close)
             if step.network is Network.OWN:
@@ -92,7 +100,7 @@ class SandboxRunner:
             tree = stack.enter_context(
                 Rooted(held.open_root(), idmap=self._idmap, owner=editor, whiteouts=False)
             )
-            yield Sandbox(step, held, tree, partial(self._runtime.line, step, layout), terminal)
+            yield Sandbox(step, held, tree, bounds, partial(self._runtime.line, step, layout), terminal)
 
     def _terminal_of(self, step: Step) -> Terminal | None:
         if not step.terminal:

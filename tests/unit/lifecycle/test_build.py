@@ -27,13 +27,32 @@ def writes(**files: str) -> Program:
 
 
 @pytest.mark.parametrize(
-    ("status", "how"), [(3, "exit status 3"), (128, "exit status 128"), (137, "ended by signal 9")]
+    ("status", "how"),
+    [
+        (3, "exit status 3"),
+        (128, "exit status 128"),
+        (137, "ended by signal 9"),
+        (192, "ended by signal 64"),
+        (254, "exit status 254"),
+    ],
 )
 def test_a_failure_says_how_it_ended_and_how_to_repeat_it(workshop: Workshop, status: int, how: str) -> None:
     with pytest.raises(BuildpackFailed) as raised:
         built(workshop, lambda call: status)
     assert raised.value.what == f"a@1 failed ({how})"
     assert raised.value.command == "again /cnb/buildpacks/a/1/bin/build"
+
+
+def test_a_limit_that_was_met_is_named_and_nothing_is_left_to_repeat_it(workshop: Workshop) -> None:
+    def build(call: Call) -> int:
+        call.exceeded = "it met the limit of 5 processes"
+        return 137
+
+    with pytest.raises(BuildpackFailed) as raised:
+        built(workshop, build)
+    assert raised.value.why == "it met the limit of 5 processes"
+    assert "--limit" in raised.value.fix
+    assert raised.value.command == ""
 
 
 def test_a_buildpack_without_bin_build_fails_by_name(workshop: Workshop) -> None:

@@ -104,6 +104,33 @@ def test_a_failure_says_for_each_buildpack_why(workshop: Workshop) -> None:
     assert "talker@1: looked for x\n\nno x here" in workshop.notes.details
 
 
+def test_of_a_flood_the_end_is_kept(workshop: Workshop) -> None:
+    def detect(call: Call) -> int:
+        for number in range(40):
+            call.print(f"{number:_<65535}\n".encode())
+        call.say("x" * 10_000)
+        return 100
+
+    workshop.order((workshop.buildpack("a", detect=detect),))
+    with pytest.raises(DetectFailed) as raised:
+        workshop.detect()
+    assert raised.value.why == f"fail: a@1: {'x' * 500}"
+    (told,) = (line for line in workshop.notes.details if line.startswith("a@1: "))
+    assert "bytes before this are left out" in told
+    assert len(told) < 600_000
+
+
+def test_a_limit_that_was_met_is_the_reason(workshop: Workshop) -> None:
+    def detect(call: Call) -> int:
+        call.exceeded = "it met the limit of 5 processes"
+        return 137
+
+    workshop.order((workshop.buildpack("a", detect=detect),))
+    with pytest.raises(DetectErrored, match="no buildpack") as raised:
+        workshop.detect()
+    assert raised.value.why == "error: a@1 (exit status 137): it met the limit of 5 processes"
+
+
 def test_a_failure_without_errors_has_a_code_of_its_own(workshop: Workshop) -> None:
     workshop.order((workshop.buildpack("a", detect=lambda call: 100),))
     with pytest.raises(DetectFailed) as raised:

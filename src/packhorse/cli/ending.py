@@ -1,0 +1,85 @@
+"""How a command is called off: by signals and by the time that it is allowed; made by `main`.
+
+Either becomes an exception in the main thread, so that every `with` on the way out is left properly.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from packhorse.errors import HungUp, Interrupted, PackhorseError, Quit, Terminated, TimedOut
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+_ERRORS: dict[int, PackhorseError] = {
+    signal.SIGINT: Interrupted("interrupted"),
+    signal.SIGTERM: Terminated("ended by SIGTERM"),
+    signal.SIGHUP: HungUp("ended by SIGHUP", why="its terminal was closed, or somebody asked for it"),
+    signal.SIGQUIT: Quit("ended by SIGQUIT"),
+}
+
+_AGAIN = 0.01
+"""Seconds after which a lost exception is raised once more."""
+
+
+class CalledOff(BaseException):
+    """The command is to end. No error, so that nothing on the way takes it for one that it can explain."""
+
+
+class Ending:
+    """What the signals that ask this process to end do; `error` says why it is ending.
+
+    The first becomes an exception. While the cleaning goes on a second would break it off, so it is only
+    answered, and a third ends the process at once; what it leaves in the store is swept away by the next
+    build. One that is ignored (nohup, a shell's background) stays so.
+    """
+
+    def __init__(self) -> None:
+        self.error: PackhorseError = Interrupted("interrupted")
+        self._count = 0
+        self._lost = False
+        self._allowed: TimedOut | None = None
+        sys.unraisablehook = self._unraisable
+        signal.signal(signal.SIGALRM, self._time_is_over)
+        for number in _ERRORS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._receive)
+
+    def after(self, seconds: float, what: str) -> None:
+        """Ends the command with TimedOut(`what`) when it is not done by then."""
+        self._allowed = TimedOut(what)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count == 1:
+            self.error = _ERRORS[number]
+            raise CalledOff
+        if self._count == 2:
+            with suppress(OSError):  # a terminal that was closed
+                os.write(2, b"cleaning up; once more ends packhorse at once\n")
+        else:
+            os._exit(self.error.exit_code)
+
+    def _time_is_over(self, number: int, frame: FrameType | None) -> None:
+        if self._count == 0 and self._allowed is not None:
+            self._count = 1
+            self.error = self._allowed
+            raise CalledOff
+        if self._lost:
+            self._lost = False
+            raise CalledOff
+
+    def _unraisable(self, lost: UnraisableHookArgs) -> None:
+        """Takes note of an exception that python could not hand on, from a destructor for instance."""
+        if isinstance(lost.exc_value, CalledOff):
+            self._lost = True
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        else:
+            sys.__unraisablehook__(lost)

@@ -1,0 +1,156 @@
+"""What a step may use of this machine, held to it by whatever the machine offers; made by `runner`.
+
+Limits are put on the step's first process while that is held, and so on all that it starts, whatever the
+runtime. The kernel keeps to them where it can: a control group (`cgroup`) counts processes and memory, and
+resource limits serve where none is to be had. What the kernel cannot tell, or does not count, a thread
+watches (`watch`). What is allowed is `platform.limits`'.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from packhorse.base.step import Bind, Limits, Step
+from packhorse.sandbox import cgroup
+from packhorse.sandbox.cgroup import Group
+from packhorse.sandbox.watch import Watch, size
+
+_OWN_PROCESSES = 2
+"""What the sandbox itself has beside the step's command: its first process, which waits for orphans."""
+
+_FIRST_CHOICE = "1000"
+"""The highest value of oom_score_adj: the kernel takes such a process before any other."""
+
+_COUNTED_BY_NAMESPACE = (5, 14)
+"""Since this Linux RLIMIT_NPROC counts in the user namespace of a process, before it all of its user's."""
+
+
+class Bounds:
+    """The limits of one step; `close` comes after the end of its processes.
+
+    `records` is the directory where groups are noted for `cgroup.sweep`; without it there are none.
+    """
+
+    def __init__(self, step: Step, *, records: Path | None) -> None:
+        self._limits = step.limits
+        self._writes = written(step)
+        self._records = records
+        self._pid = -1
+        self._owner = (-1, -1)
+        self._group: Group | None = None
+        self._preparing: threading.Thread | None = None
+        self._watch: Watch | None = None
+
+    def hold(self, pid: int, owner: tuple[int, int]) -> None:
+        """Puts the limits on the step's first process, which is held and has the ids `owner`.
+
+        What takes its time goes on after this has returned.
+        """
+        self._pid, self._owner = pid, owner
+        if self._limits.expendable:
+            with suppress(OSError):
+                Path(f"/proc/{pid}/oom_score_adj").write_text(_FIRST_CHOICE)
+        self._preparing = threading.Thread(target=self._prepare, name="limits")
+        self._preparing.start()
+
+    def _prepare(self) -> None:
+        """Makes the group, and sets what a resource limit has to hold."""
+        limits = self._limits
+        counts = {
+            "pids": limits.processes + _OWN_PROCESSES if limits.processes else 0,
+            "memory": limits.memory,
+        }
+        if self._records is not None and any(counts.values()):
+            with suppress(OSError):
+                found = {name: parent for name, parent in cgroup.find().items() if counts[name]}
+                if found:
+                    group = Group(found, counts, records=self._records, together=limits.expendable)
+                    self._group = group
+                    group.add(self._pid)
+        wanted = {"fsize": limits.file_size}
+        if "pids" not in self._grouped() and _linux() >= _COUNTED_BY_NAMESPACE:
+            wanted["nproc"] = counts["pids"]
+        _limit(self._pid, {name: number for name, number in wanted.items() if number}, self._owner)
+
+    def _grouped(self) -> frozenset[str]:
+        return self._group.controllers if self._group else frozenset()
+
+    @contextmanager
+    def watched(self, kill: Callable[[], None]) -> Iterator[None]:
+        """While the block lets the step go and waits for it, `kill` is called when a limit is met."""
+        if self._preparing is not None:
+            self._preparing.join()
+        limits = self._limits
+        if limits == Limits(shared_memory=limits.shared_memory):
+            yield
+            return
+        self._watch = Watch(limits, self._pid, self._writes, self._group, kill)
+        try:
+            yield
+        finally:
+            self._watch.stop()
+
+    def exceeded(self, status: int) -> str:
+        """Which limit ended a step that has ended with `status`, in words; empty when none did."""
+        if status == 0:
+            return ""
+        if status == 128 + signal.SIGXFSZ and self._limits.file_size:
+            return f"it wrote a file larger than {size(self._limits.file_size)} (the limit file-size)"
+        return self._watch.verdict() if self._watch else ""
+
+    def close(self) -> None:
+        """Removes the group."""
+        if self._preparing is not None:
+            self._preparing.join()
+        if self._group is not None:
+            self._group.close()
+
+
+def written(step: Step) -> tuple[Path, ...]:
+    """The directories of this machine that a step writes to."""
+    found = [step.root.upper] if step.root else []
+    for mount in step.mounts:
+        if isinstance(mount, Bind):
+            found.append(mount.source if mount.writable else None)
+        else:
+            found.append(mount.upper)
+    return tuple(path for path in found if path is not None)
+
+
+def _limit(pid: int, wanted: Mapping[str, int], owner: tuple[int, int]) -> None:
+    """Sets resource limits of a process; a stricter one that it has already stays.
+
+    Root in a container may lack the right to do this to another user's process (CAP_SYS_RESOURCE), and then
+    has it done by a child that is that user.
+    """
+    words = []
+    for name, number in wanted.items():
+        kind = {"fsize": resource.RLIMIT_FSIZE, "nproc": resource.RLIMIT_NPROC}[name]
+        with suppress(OSError, ValueError):
+            try:
+                _, hard = resource.prlimit(pid, kind)
+                least = number if hard == resource.RLIM_INFINITY else min(number, hard)
+                resource.prlimit(pid, kind, (least, least))
+            except PermissionError:
+                _, hard = resource.getrlimit(kind)
+                least = number if hard == resource.RLIM_INFINITY else min(number, hard)
+                words.append(f"--{name}={least}:{least}")
+    program = shutil.which("prlimit")
+    if words and program and os.geteuid() == 0:
+        line = [program, "--pid", str(pid), *words]
+        uid, gid = owner
+        subprocess.run(line, user=uid, group=gid, extra_groups=[], env={}, check=False, capture_output=True)
+
+
+def _linux() -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

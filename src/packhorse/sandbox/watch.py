@@ -1,0 +1,235 @@
+"""The thread that ends a step before it fills this machine's disk or memory; started by `limits`.
+
+It also tells which limit a step has met, and counts processes and memory where no control group does. It
+reads what the kernel shows of the step, never a file that the step made.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from packhorse.base.step import Limits
+from packhorse.sandbox.cgroup import Events, Group
+
+_SHORTEST, _LONGEST = 0.02, 0.25
+"""Seconds between two looks; the nearer a disk is to its limit the shorter."""
+
+_FASTEST = 2 << 30
+"""Bytes that a step writes in a second at most, on disks of today."""
+
+_SHARE = 10
+"""How much longer than looking at the processes the pause after it is: of a bomb there are thousands."""
+
+_MEMORY_LEFT = 32
+"""The part of the machine's memory, swap space included, that has to be left to others."""
+
+
+class Watch:
+    """Watches until `stop`; calls `kill` once when a limit is met that ends the step."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        pid: int,
+        writes: Iterable[Path],
+        group: Group | None,
+        kill: Callable[[], None],
+    ) -> None:
+        self._limits = limits
+        self._group = group
+        self._kill = kill
+        self._met = ""
+        self._killed_before = _machine_kills()
+        self._events = Events()
+        grouped = group.controllers if group else frozenset[str]()
+        self._counted = frozenset({"pids", "memory"}) - grouped
+        self._disks = list(_disks(writes)) if limits.disk or limits.inodes else []
+        self._proc = _open_proc(pid) if self._counted and (limits.memory or limits.processes) else -1
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="limits")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the watching; the step is over."""
+        self._ended.set()
+        self._thread.join()
+        self._events = self._group.events() if self._group else Events()
+        for descriptor in (*self._disks, self._proc):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def verdict(self) -> str:
+        """Which limit has ended the step, which did not end well; empty when none has."""
+        if self._met:
+            return self._met
+        limits, events = self._limits, self._events
+        if events.killed and events.own:
+            return _memory(limits)
+        if events.killed or (limits.expendable and _machine_kills() > self._killed_before):
+            return "this machine had no memory left, so that the kernel ended processes of it"
+        if events.refused and limits.processes:
+            return _processes(limits)
+        return ""
+
+    def _run(self) -> None:
+        pause = _SHORTEST
+        while not self._ended.wait(pause):
+            began = time.monotonic()
+            self._met = self._look()
+            if self._met:
+                self._kill()
+                return
+            spent = time.monotonic() - began
+            pause = max(self._until_full(), spent * _SHARE)
+
+    def _look(self) -> str:
+        return self._look_at_disks() or self._look_at_events() or self._look_at_processes()
+
+    def _look_at_disks(self) -> str:
+        for disk in self._disks:
+            state = os.fstatvfs(disk)
+            if self._limits.disk and state.f_bavail * state.f_frsize < self._limits.disk:
+                return f"it left less than {size(self._limits.disk)} free on the disk (the limit disk)"
+            if self._limits.inodes and state.f_files and state.f_favail < self._limits.inodes:
+                return f"it left fewer than {self._limits.inodes} inodes free on the disk (the limit inodes)"
+        return ""
+
+    def _until_full(self) -> float:
+        """The longest time in which no disk can pass its limit."""
+        seconds = _LONGEST
+        for disk in self._disks:
+            state = os.fstatvfs(disk)
+            seconds = min(seconds, (state.f_bavail * state.f_frsize - self._limits.disk) / _FASTEST)
+        return max(seconds, _SHORTEST)
+
+    def _look_at_events(self) -> str:
+        if self._group is None or not self._limits.expendable:
+            return ""
+        events = self._group.events()
+        if events.refused and self._limits.processes:
+            return _processes(self._limits)
+        return _memory(self._limits) if events.killed and events.own else ""
+
+    def _look_at_processes(self) -> str:
+        """What a group would have told, of a step that has none."""
+        limits = self._limits
+        if limits.expendable and _scarce():
+            return "it left hardly any of this machine's memory to others"
+        if self._proc < 0:
+            return ""
+        if "pids" in self._counted and limits.expendable and limits.processes:
+            # Some of those that were refused a fork end, so that the limit itself may never be seen.
+            most = limits.processes - limits.processes // 16
+            if most <= _machine_tasks() and most <= tasks(self._proc):
+                return _processes(limits)
+        if "memory" in self._counted and 0 < limits.memory < memory(self._proc):
+            # What several processes share was counted for each; this is dear, and exact.
+            return _memory(limits) if limits.memory < memory(self._proc, shares=True) else ""
+        return ""
+
+
+def tasks(proc: int) -> int:
+    """How many processes and threads there are in a /proc, open at `proc`; of a bomb too in little time."""
+    found = 0
+    for name in _processes_in(proc):
+        with suppress(OSError):
+            found += os.stat(f"{name}/task", dir_fd=proc).st_nlink - 2
+    return found
+
+
+def memory(proc: int, *, shares: bool = False) -> int:
+    """The bytes of memory and swap that processes have of their own; with `shares` their parts of what they
+    share, else all of it for each.
+    """
+    file, names = (
+        ("smaps_rollup", ("Pss_Anon", "Pss_Shmem", "SwapPss"))
+        if shares
+        else ("status", ("RssAnon", "RssShmem", "VmSwap"))
+    )
+    found = 0
+    for name in _processes_in(proc):
+        with suppress(OSError, ValueError):
+            fields = _fields(proc, f"{name}/{file}")
+            found += sum(int(fields.get(part, "0 kB").split()[0]) for part in names) << 10
+    return found
+
+
+def _processes_in(proc: int) -> list[str]:
+    with suppress(OSError):
+        return [name for name in os.listdir(proc) if name.isdigit()]
+    return []
+
+
+def size(number: int) -> str:
+    """Bytes in the unit in which they were given: powers of 1024, as limits are."""
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if number >= 1 << power:
+            return f"{number / (1 << power):.1f} {unit}".replace(".0 ", " ")
+    return f"{number} bytes"
+
+
+def _processes(limits: Limits) -> str:
+    return f"it met the limit of {limits.processes} processes and threads (the limit processes)"
+
+
+def _memory(limits: Limits) -> str:
+    return f"it met the limit of {size(limits.memory)} of memory (the limit memory)"
+
+
+def _disks(paths: Iterable[Path]) -> Iterator[int]:
+    """A descriptor for each file system that has one of the paths."""
+    seen = set()
+    for path in paths:
+        device = path.stat().st_dev
+        if device not in seen:
+            seen.add(device)
+            yield os.open(path, os.O_PATH | os.O_CLOEXEC)
+
+
+def _open_proc(pid: int) -> int:
+    """The /proc that the step itself has, which shows its own processes alone; -1 when it cannot be opened.
+
+    Nothing of the step has run yet, and it cannot mount anything there.
+    """
+    try:
+        return os.open(f"/proc/{pid}/root/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _fields(directory: int, name: str) -> dict[str, str]:
+    """The lines `Name: value` of a small file of the kernel's."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        text = os.read(descriptor, 8192).decode(errors="replace")
+    finally:
+        os.close(descriptor)
+    return {field: value.strip() for field, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def _machine_tasks() -> int:
+    """How many processes and threads this machine has, which is cheap to ask: the step has not more."""
+    return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
+
+
+def _machine_kills() -> int:
+    """How often the kernel has ended a process for want of memory."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
+    return 0
+
+
+def _scarce() -> bool:
+    """Whether hardly any of the machine's memory is left."""
+    fields = {}
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        fields[name] = int(value.split()[0])
+    left = fields["MemAvailable"] + fields["SwapFree"]
+    return left * _MEMORY_LEFT < fields["MemTotal"]

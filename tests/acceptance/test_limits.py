@@ -1,0 +1,157 @@
+"""Whatever a step does to use the machine up, it ends, and says what it met; as root, and as other users.
+
+Each limit is tried with a control group, where this user can have one, and without.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fakes import linux
+from fakes.place import Place, place
+from packhorse.base.step import Bind, Limits, Result
+from packhorse.platform.wiring import sandbox
+from packhorse.sandbox import cgroup
+
+BOMB = "b() { b | b & }; b; while :; do sleep 1; done"
+HOG = "a=aaaaaaaaaaaaaaaa; while :; do a=$a$a; done"
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place(tmp_path_factory.mktemp("place")) as made:
+        yield made
+
+
+@pytest.fixture(params=["with a group", "without one"])
+def either(request: pytest.FixtureRequest, here: Place, tmp_path: Path) -> Place:
+    if request.param == "with a group":
+        return here
+    return replace(here, sandbox=sandbox(here.namespace, tmp_path))
+
+
+def ended(here: Place, script: str, **limits: int) -> Result:
+    step = here.step(script, *here.mounts())
+    chosen = Limits(**limits, expendable=True)  # type: ignore[arg-type]
+    result, _ = here.run(step, argv=("bash", "-c", script), limits=chosen)
+    return result
+
+
+def test_a_fork_bomb_is_ended(either: Place) -> None:
+    result = ended(either, BOMB, processes=150)
+    assert (result.status, "150 processes" in result.exceeded) == (137, True)
+
+
+def test_what_eats_memory_is_ended(either: Place) -> None:
+    result = ended(either, HOG, memory=100 << 20)
+    assert (result.status, "100 MiB of memory" in result.exceeded) == (137, True)
+
+
+def test_many_that_eat_memory_together_are_ended(either: Place) -> None:
+    part = "a=aaaaaaaaaaaaaaaa; for i in {1..21}; do a=$a$a; done; sleep 1000"  # 32 MiB
+    script = f"for i in 1 2 3 4 5 6; do bash -c '{part}' & done; wait"
+    assert "150 MiB of memory" in ended(either, script, memory=150 << 20).exceeded
+
+
+def test_a_file_that_is_too_large_ends_a_step(either: Place) -> None:
+    result = ended(either, "exec head -c 9M /dev/zero > /tmp/file", file_size=8 << 20)
+    assert (result.status, "larger than 8 MiB" in result.exceeded) == (128 + 25, True)
+
+
+@pytest.fixture
+def quiet_disk(here: Place) -> Iterator[Path]:
+    """A directory of the step's on a file system on which nobody else writes or removes much."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        os.chown(name, *here.namespace.idmap.outside(1000, 1000))
+        yield Path(name)
+
+
+def test_a_disk_is_not_filled(here: Place, quiet_disk: Path) -> None:
+    state = os.statvfs(quiet_disk)
+    limits = Limits(disk=state.f_bavail * state.f_frsize - (16 << 20), expendable=True)
+    script = "i=0; while :; do head -c 1M /dev/zero > /out/$i; i=$((i+1)); done"
+    result, _ = here.run(here.step(script, Bind(quiet_disk, "/out", writable=True)), limits=limits)
+    assert (result.status, "free on the disk" in result.exceeded) == (137, True)
+
+
+def test_inodes_are_not_used_up(here: Place, quiet_disk: Path) -> None:
+    limits = Limits(inodes=os.statvfs(quiet_disk).f_favail - 1000, expendable=True)
+    script = "i=0; while :; do : > /out/$i; i=$((i+1)); done"
+    result, _ = here.run(here.step(script, Bind(quiet_disk, "/out", writable=True)), limits=limits)
+    assert (result.status, "inodes free" in result.exceeded) == (137, True)
+
+
+def test_shared_memory_is_as_large_as_dockers(here: Place) -> None:
+    script = "head -c 65M /dev/zero > /dev/shm/file; stat -c %s /dev/shm/file"
+    result, output = here.run(here.step(script))
+    assert (result.status, output.splitlines()[-1]) == (0, str(64 << 20))
+
+
+def test_a_step_that_stays_below_its_limits_is_none_the_wiser(either: Place) -> None:
+    generous = {"memory": 1 << 30, "processes": 1000, "file_size": 1 << 30, "disk": 1 << 20, "inodes": 10}
+    result = ended(either, "head -c 1M /dev/zero > /tmp/x; exit 3", **generous)
+    assert (result.status, result.exceeded) == (3, "")
+
+
+def test_a_step_that_is_not_expendable_is_refused_and_not_ended(either: Place) -> None:
+    step = either.step("i=0; while [ $i -lt 150 ]; do sleep 5 & i=$((i+1)); done")
+    result, output = either.run(step, limits=Limits(processes=100))
+    assert result.status not in (0, 137)
+    assert "Cannot fork" in output
+
+
+@pytest.mark.parametrize(("expendable", "score"), [(True, "1000"), (False, None)])
+def test_the_kernel_takes_an_expendable_step_first(here: Place, expendable: bool, score: str | None) -> None:
+    own = Path("/proc/self/oom_score_adj").read_text().strip()
+    limits = Limits(expendable=expendable)
+    _, output = here.run(here.step("cat /proc/self/oom_score_adj"), limits=limits)
+    assert output.strip() == (score or own)
+
+
+def test_no_group_is_left(here: Place) -> None:
+    ended(here, "true", processes=100)
+    assert list((here.base / "groups").glob("*")) == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from dataclasses import replace
+from fakes.place import place
+from packhorse.base.step import Limits
+with place(Path(sys.argv[1])) as here:
+    step = replace(here.step("echo ready; sleep 300"), limits=Limits(processes=100, memory=1 << 30))
+    with here.sandbox.open(step) as room:
+        room.run(None)
+"""
+
+
+def test_the_group_of_one_that_was_killed_is_swept_away(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(base)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+    records = [path.read_text().splitlines() for path in (base / "groups").glob("*")]
+    assert bool(records) == bool(cgroup.find())
+    groups = [Path(line) for record in records for line in record]
+    cgroup.sweep(base / "groups")  # not while it runs
+    assert all(path.is_dir() for path in groups)
+    below = linux.descendants(child.pid)
+    child.kill()
+    child.wait()
+    assert linux.gone(below)
+    cgroup.sweep(base / "groups")
+    assert not any(path.exists() for path in groups)
+    assert list((base / "groups").glob("*")) == []
