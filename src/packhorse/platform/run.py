@@ -78,9 +78,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
             step = _networked(step, request, say)
             terminal = bundle.terminal() if request.terminal else None
             own = _directory(scratch / "sandbox")
-            runner = sandbox(
-                namespace, own, runtime=request.sandbox, terminal=terminal, groups=groups(store)
-            )
+            runner = sandbox(namespace, own, runtime=request.sandbox, terminal=terminal, groups=groups(store))
             with _input(request), runner.open(step) as room, _signals(room):
                 if room.tree.stat(step.cwd) is None:
                     raise RunError(

@@ -31,6 +31,7 @@ _NAMESPACES = ("mount", "pid", "ipc", "uts", "cgroup")
 
 def config(step: Step, layout: Layout, *, root: str, user: tuple[int, int]) -> dict[str, Any]:
     """The config.json of a step whose tree is at `root`; the first process has the ids `user` inside."""
+    shared = [f"size={step.limits.shared_memory}"] if step.limits.shared_memory else []
     namespaces = [*_NAMESPACES, *(["network"] if step.network is not Network.HOST else [])]
     # Root inside (an image extension's RUN) has what docker gives it; anybody else has nothing.
     capabilities = list(CAPABILITIES) if step.uid == 0 else []
@@ -42,7 +43,12 @@ def config(step: Step, layout: Layout, *, root: str, user: tuple[int, int]) -> d
         "hostname": step.hostname,
         "root": {"path": root},
         "mounts": [
-            {"destination": target, "type": kind, "source": kind, "options": list(options)}
+            {
+                "destination": target,
+                "type": kind,
+                "source": kind,
+                "options": [*options, *(shared if target == "/dev/shm" else [])],
+            }
             for target, kind, options in _MOUNTS
         ],
         "process": {
