@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,18 +27,6 @@ TESTS = (
 )
 
 
-def interpreter(name: str) -> str:
-    """A python that the user may execute; that of the tests may stand in a home that is shut."""
-    for candidate in (sys.executable, "/usr/bin/python3"):
-        check = "import sys; sys.exit(sys.version_info < (3, 11))"
-        done = subprocess.run(
-            ["runuser", "-u", name, "--", candidate, "-c", check], capture_output=True, check=False
-        )
-        if done.returncode == 0:
-            return candidate
-    pytest.fail(f"{name} can execute no python from 3.11")
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 @pytest.mark.parametrize("name", [RANGE, SINGLE])
 def test_all_steps_do_as_users_what_they_do_as_root(name: str) -> None:
@@ -59,7 +46,7 @@ def test_all_steps_do_as_users_what_they_do_as_root(name: str) -> None:
                 "PYTHONDONTWRITEBYTECODE=1",
                 f"HOME=/home/{name}",
             ),
-            *(interpreter(name), "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS),
+            *(users.interpreter(name), "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS),
         ],
         capture_output=True,
         text=True,

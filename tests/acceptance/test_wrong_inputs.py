@@ -39,8 +39,8 @@ def refused(home: Home, *arguments: str | Path, status: int, says: tuple[str, ..
         (["biuld", "x"], 2, ("no such command 'biuld'", "Did you mean build?")),
         (["build"], 2, ("missing argument 'NAME'",)),
         (["build", "Bad Name"], 3, ("not an image name: 'Bad Name'",)),
-        (["build", "x", "--env", "=v"], 2, ("--env: '' is not a variable's name",)),
-        (["build", "x", "--env-file", "nosuch"], 3, ("the env file nosuch cannot be read", "No such file")),
+        (["build", "x", "--env", "=v"], 2, ("--env: the name of a variable is missing",)),
+        (["build", "x", "--env-file", "nosuch"], 3, ("nosuch cannot be read", "No such file")),
         (
             ["build", "x", "--output", "tarball:x"],
             2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import pwd
 import subprocess
+import sys
 from pathlib import Path
 
 RANGE, SINGLE = "ph-range", "ph-single"
@@ -22,6 +23,18 @@ def ensure(name: str) -> pwd.struct_passwd:
         for table in _TABLES:
             _set(table, name, subordinate=name == RANGE)
     return pwd.getpwnam(name)
+
+
+def interpreter(name: str) -> str:
+    """A python that the user may execute; that of the tests may stand in a home that is shut."""
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        check = "import sys; sys.exit(sys.version_info < (3, 11))"
+        done = subprocess.run(
+            ["runuser", "-u", name, "--", candidate, "-c", check], capture_output=True, check=False
+        )
+        if done.returncode == 0:
+            return candidate
+    raise AssertionError(f"{name} can execute no python from 3.11")
 
 
 def _set(table: Path, name: str, *, subordinate: bool) -> None:

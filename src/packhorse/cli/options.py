@@ -7,11 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from packhorse.base.files import read
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
 from packhorse.platform import limits
 from packhorse.platform.folders import Folders
 from packhorse.store.store import Store
+
+_LIMIT = 1 << 20
+"""The most bytes that an env file has."""
+
+_LONGEST_NAME = 255
+"""Bytes of a variable's name: for buildpacks it is the name of a file."""
 
 
 @contextmanager
@@ -31,24 +38,27 @@ def environment(given: Iterable[str], files: Iterable[Path], environ: Mapping[st
     values: dict[str, str] = {}
     for file in files:
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise InputError(f"the env file {file} cannot be read", why=error.strerror or "") from error
+            text = read(file, limit=_LIMIT).decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(f"the env file {file} is not UTF-8", why=str(error)) from error
-        for number, line in enumerate(lines, 1):
+            raise InputError(f"the env file {file} is not UTF-8", why=f"at byte {error.start}") from error
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip() and not line.lstrip().startswith("#"):
-                _set(values, line.lstrip(), environ, where=f"{file}:{number}")
+                _set(values, line.lstrip().removesuffix("\r"), environ, where=f"{file}:{number}")
     for text in given:
         _set(values, text, environ, where="--env")
     return values
 
 
 def _set(values: dict[str, str], text: str, environ: Mapping[str, str], *, where: str) -> None:
+    """The text is in no message: it may be a value, or a line of one, that was to be kept secret."""
     name, equals, value = text.partition("=")
-    if not name or any(character in name for character in "/\0 \t") or "\0" in value:
+    if name in ("", ".", "..") or len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
+        raise UsageError(f"{where}: the name of a variable is missing, or none", fix="write NAME=value")
+    if any(character in name for character in "/\0 \t") or "\0" in value:
         raise UsageError(
-            f"{where}: {text.partition('=')[0]!r} is not a variable's name", fix="write NAME=value"
+            f"{where}: that is no variable",
+            why="a name has no '/' and no spaces, and nothing has a zero byte",
+            fix="write NAME=value",
         )
     if equals:
         values[name] = value

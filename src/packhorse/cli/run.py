@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from packhorse.base import files
 from packhorse.base.step import Bind, Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
 from packhorse.cli.options import environment, opened_store, size_of
@@ -198,7 +199,17 @@ def _volume(text: str) -> Bind:
             f"not a volume: {text!r}",
             why="write DIRECTORY:TARGET or DIRECTORY:TARGET:ro, the directory beginning with / or .",
         )
-    path = Path(source).expanduser().resolve()
-    if not path.exists():
-        raise UsageError(f"there is no {path}", why=f"--volume {text} names it")
+    path = files.find(_expanded(source))
+    if path is None:
+        raise UsageError(f"there is no {source}", why=f"--volume {text} names it")
     return Bind(path, target, writable=mode != "ro")
+
+
+def _expanded(source: str) -> Path:
+    """A path that may begin with ~ or ~USER."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"not a volume: {source!r}", why="there is no home directory of that user"
+        ) from error

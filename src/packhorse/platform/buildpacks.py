@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base import files
 from packhorse.base.step import Bind
 from packhorse.buildpack.descriptor import Descriptor, Group, Ref
 from packhorse.errors import InputError, NotFoundError
@@ -38,8 +39,8 @@ def added(names: Sequence[str], builder: Builder, scratch: Path) -> Added:
     group: list[Ref] = []
     mounts: list[Bind] = []
     for number, name in enumerate(names):
-        path = Path(name).resolve()
-        if not name or not path.exists():
+        path = files.find(Path(name)) if name else None
+        if path is None:
             group.append(_of_builder(name, builder))
             continue
         descriptor = _descriptor(path, name)
@@ -69,12 +70,17 @@ def _of_builder(name: str, builder: Builder) -> Ref:
 
 def _descriptor(path: Path, name: str) -> Descriptor:
     file = path / "buildpack.toml"
-    if not file.is_file():
+    if files.find(file) is None:
         raise InputError(f"{name} is not a buildpack", why=f"there is no {file}", fix="check --buildpack")
-    descriptor = Descriptor.parse(file.read_bytes(), str(file))
+    descriptor = Descriptor.parse(files.read(file), str(file))
     if descriptor.order:
         return descriptor
-    issues = [f"there is no {path / program}" for program in _PROGRAMS if not (path / program).is_file()]
+    programs = [files.find(path / program) for program in _PROGRAMS]
+    issues = [
+        f"there is no {path / name}"
+        for name, program in zip(_PROGRAMS, programs, strict=True)
+        if program is None or not program.is_file()
+    ]
     if issues:
         raise InputError(f"{name} is not a whole buildpack", issues=issues)
     return descriptor

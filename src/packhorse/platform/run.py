@@ -130,7 +130,8 @@ def _environment(request: RunRequest, config: Config, who: Account) -> dict[str,
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": who.home}
     if request.terminal:
         env["TERM"] = request.environ.get("TERM", "xterm")
-    return env | dict(entry.partition("=")[::2] for entry in config.env) | dict(request.env)
+    of_image = {name: value for name, _, value in (entry.partition("=") for entry in config.env) if name}
+    return env | of_image | dict(request.env)
 
 
 def _networked(step: Step, request: RunRequest, say: Callable[[str], None]) -> Step:

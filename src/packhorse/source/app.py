@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from packhorse.base import files
 from packhorse.errors import HostError, InputError
 
 ALWAYS_EXCLUDED = (".git",)
@@ -19,8 +20,8 @@ ALWAYS_EXCLUDED = (".git",)
 
 def check(path: Path) -> Path:
     """The application directory, absolute; raises InputError when there is none to build from."""
-    resolved = path.resolve()
-    if not resolved.exists():
+    resolved = files.find(path)
+    if resolved is None:
         raise InputError(
             f"there is no {path}", why="--path names the directory with the source", fix="check --path"
         )

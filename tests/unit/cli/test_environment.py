@@ -29,10 +29,13 @@ def test_files_have_comments_and_empty_lines_and_options_win(tmp_path: Path) -> 
     }
 
 
-@pytest.mark.parametrize("text", ["=value", "A B=c", "A/B=c", ""])
+@pytest.mark.parametrize(
+    "text", ["=value", "A B=c", "A/B=c", "", ".=x", "..=x", "A" * 256 + "=x", "secret words", "sec/ret"]
+)
 def test_what_cannot_be_a_name_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as refused:
         environment([text], [], {})
+    assert "sec" not in str(refused.value)
 
 
 def test_a_wrong_line_is_named(tmp_path: Path) -> None:
@@ -45,3 +48,8 @@ def test_a_wrong_line_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         environment([], [tmp_path / "none"], {})
+
+
+def test_a_file_without_end_is_refused() -> None:
+    with pytest.raises(InputError, match="too large"):
+        environment([], [Path("/dev/zero")], {})

@@ -1,0 +1,49 @@
+"""Files that a user names: looked up and read, with an answer for whatever may be there.
+
+Called by `cli`, `source` and `platform` for words of a command line. Files of a sandbox are `base.tree`'s,
+images `image.file`'s, the store's own `store`'s.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from packhorse.errors import InputError
+
+_LIMIT = 1 << 20
+
+
+def find(path: Path) -> Path | None:
+    """What `path` leads to, absolute and without links; None when nothing is there.
+
+    InputError when that cannot be told: links in a circle, a directory that may not be searched, a name that
+    is too long.
+    """
+    try:
+        return Path(os.path.realpath(path, strict=True))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(f"{_shown(path)} cannot be looked up", why=error.strerror or str(error)) from error
+    except ValueError as error:
+        raise InputError(f"{_shown(path)} is no path", why=str(error)) from error
+
+
+def read(path: Path, *, limit: int = _LIMIT) -> bytes:
+    """The content of `path`, pipes too; InputError when there is none, or more than `limit` bytes of it."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise InputError(f"{_shown(path)} cannot be read", why=error.strerror or str(error)) from error
+    except ValueError as error:
+        raise InputError(f"{_shown(path)} is no path", why=str(error)) from error
+    if len(data) > limit:
+        raise InputError(f"{_shown(path)} is too large", why=f"at most {limit} bytes are read of such a file")
+    return data
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -1,0 +1,52 @@
+"""Whatever a path leads to, there is an answer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from packhorse.base import files
+from packhorse.errors import InputError
+
+
+def test_what_is_there_is_found_behind_its_links(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    assert files.find(tmp_path / "link") == tmp_path.resolve() / "file"
+
+
+def test_what_is_not_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    for name in ("nothing", "dangling", "file/below"):
+        assert files.find(tmp_path / name) is None
+
+
+@pytest.mark.parametrize("name", ["loop", "a" * 300, "nul\0"])
+def test_what_cannot_be_looked_up_is_an_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError):
+        files.find(tmp_path / name)
+    with pytest.raises(InputError):
+        files.read(tmp_path / name)
+
+
+def test_no_more_than_a_limit_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"four")
+    assert files.read(tmp_path / "file", limit=4) == b"four"
+    with pytest.raises(InputError, match="too large"):
+        files.read(tmp_path / "file", limit=3)
+    with pytest.raises(InputError, match="too large"):
+        files.read(Path("/dev/zero"))
+
+
+def test_pipes_are_read_and_directories_are_not(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.write(write, b"text")
+    os.close(write)
+    assert files.read(Path(f"/dev/fd/{read}")) == b"text"
+    os.close(read)
+    with pytest.raises(InputError, match="Is a directory"):
+        files.read(tmp_path)
