@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packhorse.base import files
+from packhorse.base.files import find, read
 from packhorse.base.step import Bind
 from packhorse.buildpack.descriptor import Descriptor, Group, Ref
 from packhorse.errors import InputError, NotFoundError
@@ -39,7 +39,7 @@ def added(names: Sequence[str], builder: Builder, scratch: Path) -> Added:
     group: list[Ref] = []
     mounts: list[Bind] = []
     for number, name in enumerate(names):
-        path = files.find(Path(name)) if name else None
+        path = find(Path(name)) if name else None
         if path is None:
             group.append(_of_builder(name, builder))
             continue
@@ -70,12 +70,12 @@ def _of_builder(name: str, builder: Builder) -> Ref:
 
 def _descriptor(path: Path, name: str) -> Descriptor:
     file = path / "buildpack.toml"
-    if files.find(file) is None:
+    if find(file) is None:
         raise InputError(f"{name} is not a buildpack", why=f"there is no {file}", fix="check --buildpack")
-    descriptor = Descriptor.parse(files.read(file), str(file))
+    descriptor = Descriptor.parse(read(file), str(file))
     if descriptor.order:
         return descriptor
-    programs = [files.find(path / program) for program in _PROGRAMS]
+    programs = [find(path / program) for program in _PROGRAMS]
     issues = [
         f"there is no {path / name}"
         for name, program in zip(_PROGRAMS, programs, strict=True)
