@@ -287,3 +287,26 @@ def test_P_090_and_P_108_the_build_leaves_a_bill_of_materials_of_the_old_form_to
     workshop.build()
     assert workshop.text("/layers/sbom/launch/sbom.legacy.json") == "null\n"
     assert workshop.text("/layers/sbom/build/sbom.legacy.json") == "null\n"
+
+
+def test_P_090_what_buildpacks_write_in_the_old_form_is_in_it(workshop: Workshop) -> None:
+    def lists(call: Call) -> None:
+        call.write("launch.toml", '[[bom]]\nname = "a & b"\n[bom.metadata]\nz = 1\na = {}\n')
+        call.write("build.toml", '[[bom]]\nname = "c"\n')
+
+    workshop.order((workshop.buildpack("x/y", build=lists), workshop.buildpack("z", build=lists)))
+    workshop.build()
+    entries = (
+        r'{"name":"a \u0026 b","metadata":{"a":{},"z":1},"buildpack":{"id":"x/y","version":"1"}}',
+        r'{"name":"a \u0026 b","metadata":{"a":{},"z":1},"buildpack":{"id":"z","version":"1"}}',
+    )
+    assert workshop.text("/layers/sbom/launch/sbom.legacy.json") == f"[{','.join(entries)}]\n"
+    built = workshop.text("/layers/sbom/build/sbom.legacy.json") or ""
+    assert built.startswith('[{"name":"c","metadata":null,"buildpack":{"id":"x/y","version":"1"}},')
+
+
+def test_P_090_an_entry_in_the_old_form_has_its_version_in_its_metadata(workshop: Workshop) -> None:
+    text = '[[bom]]\nname = "a"\nversion = "1"\n'
+    workshop.order((workshop.buildpack("a", build=launches(text)),))
+    with pytest.raises(BuildError, match=r"bom\.version is no key"):
+        workshop.build()

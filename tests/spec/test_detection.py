@@ -265,7 +265,7 @@ def test_B_039_a_group_is_also_tried_without_what_is_optional(workshop: Workshop
 def test_B_158_a_requirement_has_no_version_key(workshop: Workshop) -> None:
     plan = both("x") + 'version = "1"\n'
     workshop.order((workshop.buildpack("a", detect=answers(0, plan)),))
-    with pytest.raises(DetectErrored, match=r"requires\.version is not a key"):
+    with pytest.raises(DetectErrored, match=r"requires\.version is no key"):
         workshop.detect()
 
 

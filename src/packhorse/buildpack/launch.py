@@ -13,6 +13,7 @@ from typing import Any, Self
 from packhorse.base import gojson, gotoml
 from packhorse.base.toml import Table
 from packhorse.buildpack.api import EXEC_ENV, BuildpackApi
+from packhorse.buildpack.planfile import Require, read_requires
 
 _PROCESS_TYPE = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -36,11 +37,16 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class LaunchToml:
-    """One buildpack's launch.toml."""
+    """One buildpack's launch.toml.
+
+    `slices` holds None for a slice without `paths`, which metadata.toml tells from one with none. `bom` is
+    the bill of materials in the form of before Buildpack API 0.7, which images still carry along (P-090).
+    """
 
     labels: tuple[tuple[str, str], ...] = ()
     processes: tuple[Process, ...] = ()
-    slices: tuple[tuple[str, ...], ...] = ()
+    slices: tuple[tuple[str, ...] | None, ...] = ()
+    bom: tuple[Require, ...] = ()
 
     @classmethod
     def parse(cls, data: bytes, source: str, *, api: BuildpackApi, owner: str) -> Self:
@@ -50,29 +56,32 @@ class LaunchToml:
             (entry.text("key", required=True), entry.text("value")) for entry in top.tables("labels")
         )
         processes = tuple(_process(entry, api=api, owner=owner) for entry in top.tables("processes"))
-        slices = tuple(entry.texts("paths") for entry in top.tables("slices"))
+        slices = tuple(entry.texts("paths") if entry.has("paths") else None for entry in top.tables("slices"))
+        bom = read_requires(top, "bom")
         if sum(process.default for process in processes) > 1:
             top.issue("more than one process has default = true", "processes")  # B-138
         types = [process.type for process in processes]
         for repeated in sorted({kind for kind in types if types.count(kind) > 1}):
             top.issue(f"process type {repeated!r} is there twice", "processes")  # B-134
         top.finish()
-        return cls(labels, processes, slices)
+        return cls(labels, processes, slices, bom)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildToml:
-    """One buildpack's build.toml: the plan entries it leaves to others (B-070)."""
+    """One buildpack's build.toml: the plan entries it leaves to others (B-070); `bom` as in launch.toml."""
 
     unmet: tuple[str, ...] = ()
+    bom: tuple[Require, ...] = ()
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> Self:
         """Reads a build.toml; raises InputError."""
         top = Table.read(data, source)
         unmet = tuple(entry.text("name", required=True) for entry in top.tables("unmet"))
+        bom = read_requires(top, "bom")
         top.finish()
-        return cls(unmet)
+        return cls(unmet, bom)
 
 
 @dataclass(frozen=True, slots=True)

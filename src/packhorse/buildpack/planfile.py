@@ -58,14 +58,16 @@ class BuildpackPlan:
 
 def _section(table: Table) -> Section:
     provides = tuple(entry.text("name", required=True) for entry in table.tables("provides"))
+    return Section(provides, read_requires(table, "requires"))
+
+
+def read_requires(table: Table, key: str) -> tuple[Require, ...]:
+    """The entries of a build plan's `[[requires]]`, or of the `[[bom]]` of other files, which is like it."""
     requires = []
-    for entry in table.tables("requires"):
+    for entry in table.tables(key):
         if entry.has("version"):
             # Removed from the format; the reference refuses it in every API (B-158).
-            entry.issue(
-                "requires.version is not a key of a build plan; put the version into requires.metadata",
-                "version",
-            )
+            entry.issue(f"{key}.version is no key of its own any more; put it into {key}.metadata", "version")
         metadata = entry.mapping("metadata") if entry.has("metadata") else None
         requires.append(Require(entry.text("name", required=True), metadata))
-    return Section(provides, tuple(requires))
+    return tuple(requires)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from packhorse.base.step import Result, Step
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
-from packhorse.buildpack.descriptor import Descriptor
+from packhorse.buildpack.descriptor import Descriptor, Ref
 from packhorse.buildpack.launch import BuildToml, LaunchToml, Process
 from packhorse.buildpack.planfile import BuildpackPlan, Require
 from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError
@@ -36,6 +36,8 @@ class _Progress:
     env: Mapping[str, str]
     plan: tuple[PlanEntry, ...]
     launches: tuple[LaunchToml, ...] = ()
+    launch_bom: tuple[tuple[Ref, Require], ...] = ()
+    build_bom: tuple[tuple[Ref, Require], ...] = ()
 
 
 def build(
@@ -70,7 +72,8 @@ def build(
     )
     with runner.open(Step(argv=())) as room:
         try:
-            sbom.collect(inputs, detected.group, room.tree)
+            boms = {"launch": progress.launch_bom, "build": progress.build_bom}
+            sbom.collect(inputs, detected.group, room.tree, **boms)
             # No buildpack may be called config: what is there is in the way (B-143).
             room.tree.remove(f"{inputs.layers}/config")
             room.tree.write(f"{inputs.layers}/config/metadata.toml", metadata_toml(built))
@@ -148,14 +151,20 @@ class _Turn:
             api=descriptor.api,
             owner=owner,
         )
-        plan = self._remaining(progress.plan, tree, layers)
-        return replace(progress, env=env, plan=plan, launches=(*progress.launches, launch))
+        path = f"{layers}/build.toml"
+        build = BuildToml.parse(read(tree, path) or b"", path)
+        ref = self.member.ref
+        return _Progress(
+            env=env,
+            plan=self._remaining(progress.plan, set(build.unmet)),
+            launches=(*progress.launches, launch),
+            launch_bom=(*progress.launch_bom, *((ref, entry) for entry in launch.bom)),
+            build_bom=(*progress.build_bom, *((ref, entry) for entry in build.bom)),
+        )
 
-    def _remaining(self, plan: tuple[PlanEntry, ...], tree: TreeView, layers: str) -> tuple[PlanEntry, ...]:
+    def _remaining(self, plan: tuple[PlanEntry, ...], unmet: set[str]) -> tuple[PlanEntry, ...]:
         """What later buildpacks still have to meet (B-070, B-072, B-073)."""
         mine = {entry.name for entry in self._entries(plan)}
-        path = f"{layers}/build.toml"
-        unmet = set(BuildToml.parse(read(tree, path) or b"", path).unmet)
         if stray := sorted(unmet - mine):
             raise BuildError(
                 f"{self.member.ref} calls unmet what it was not asked for: {', '.join(stray)}",

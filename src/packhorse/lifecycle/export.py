@@ -184,7 +184,8 @@ class _Exporter:
         )
 
     def _app(self) -> list[_Added]:
-        layers = fixed_layers.slices(self._inputs, self._tree, self._built.slices)
+        globs = [paths or () for paths in self._built.slices]
+        layers = fixed_layers.slices(self._inputs, self._tree, globs)
         if len(layers) == 1:
             return [self._add(layers[0], "Application Layer", "app", "app")]
         return [

@@ -21,7 +21,7 @@ def metadata_toml(built: Built) -> bytes:
         value["labels"] = [{"key": key, "value": text} for key, text in built.labels]
     value["processes"] = [_process(process) for process in built.processes]
     if built.slices:
-        value["slices"] = [{"paths": list(paths)} for paths in built.slices]
+        value["slices"] = [{} if paths is None else {"paths": list(paths)} for paths in built.slices]
     return gotoml.dumps(value)
 
 

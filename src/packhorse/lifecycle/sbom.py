@@ -5,9 +5,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 
+from packhorse.base import gojson
 from packhorse.base.tree import TreeEdit, TreeView, read
-from packhorse.buildpack.descriptor import Descriptor
+from packhorse.buildpack.descriptor import Descriptor, Ref
 from packhorse.buildpack.layer import Types
+from packhorse.buildpack.planfile import Require
 from packhorse.errors import BuildError
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.layer_files import find_layers
@@ -23,8 +25,8 @@ MEDIA_TYPES = {
 LIMIT = 64 << 20
 """The largest SBOM file taken, in bytes."""
 
-LEGACY = b"null\n"
-"""The bill of materials of before Buildpack API 0.7, which always is empty now (P-090)."""
+Bom = Sequence[tuple[Ref, Require]]
+"""Bills of materials in the form of before Buildpack API 0.7: whose, and one entry each."""
 
 
 def check(descriptor: Descriptor, layers: str, tree: TreeView) -> None:
@@ -39,9 +41,11 @@ def check(descriptor: Descriptor, layers: str, tree: TreeView) -> None:
             )
 
 
-def collect(inputs: Inputs, group: Sequence[Member], tree: TreeEdit) -> None:
+def collect(
+    inputs: Inputs, group: Sequence[Member], tree: TreeEdit, *, launch: Bom = (), build: Bom = ()
+) -> None:
     """Copies every SBOM file to its place below `<layers>/sbom`, whose launch part becomes a layer (P-089,
-    P-108).
+    P-108), and writes the old bills of materials `launch` and `build` beside them (P-090).
     """
     root = f"{inputs.layers}/sbom"
     tree.remove(root)
@@ -52,8 +56,8 @@ def collect(inputs: Inputs, group: Sequence[Member], tree: TreeEdit) -> None:
             data = read(tree, f"{layers}/{name}.sbom.{ending}", limit=LIMIT) or b""
             for target in _targets(name, types):
                 tree.write(f"{root}/{target.format(buildpack=member.ref.directory)}/sbom.{ending}", data)
-    for kind in ("launch", "build"):
-        tree.write(f"{root}/{kind}/sbom.legacy.json", LEGACY)
+    for kind, bom in (("launch", launch), ("build", build)):
+        tree.write(f"{root}/{kind}/sbom.legacy.json", _legacy(bom))
 
 
 def add_launchers_own(inputs: Inputs, tree: TreeEdit) -> None:
@@ -63,6 +67,18 @@ def add_launchers_own(inputs: Inputs, tree: TreeEdit) -> None:
         data = read(tree, f"{directory}/launcher.sbom.{ending}", limit=LIMIT)
         if data is not None:
             tree.write(f"{inputs.layers}/sbom/launch/buildpacksio_lifecycle/launcher/sbom.{ending}", data)
+
+
+def _legacy(bom: Bom) -> bytes:
+    entries = [
+        {
+            "name": entry.name,
+            "metadata": gojson.untyped(entry.metadata),
+            "buildpack": {"id": owner.id, "version": owner.version},
+        }
+        for owner, entry in bom
+    ]
+    return gojson.dumps(entries or None) + b"\n"
 
 
 def _targets(name: str, types: Mapping[str, Types]) -> Iterator[str]:

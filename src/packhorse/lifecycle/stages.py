@@ -72,7 +72,7 @@ class Built:
     processes: tuple[Process, ...]
     default_process: str = ""
     labels: tuple[tuple[str, str], ...] = ()
-    slices: tuple[tuple[str, ...], ...] = ()
+    slices: tuple[tuple[str, ...] | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
