@@ -162,6 +162,11 @@ def test_both_outputs_come_in_the_order_they_were_written(here: Place) -> None:
     assert output.splitlines() == [f"{name} {number}" for number in range(300) for name in ("out", "err")]
 
 
+def test_a_step_can_open_its_outputs_by_name(here: Place) -> None:
+    _, output = here.run(here.step("echo out > /dev/stdout; echo err > /dev/stderr"))
+    assert output == "out\nerr\n"
+
+
 def test_files_are_made_with_the_usual_umask(here: Place) -> None:
     before = os.umask(0o077)
     try:

@@ -5,12 +5,13 @@ A step's options are `arguments`', its way into the namespace `entry`'s, its pro
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
 from packhorse.base.bubblewrap import find
 from packhorse.base.step import Step
-from packhorse.base.userns import Namespace
+from packhorse.base.userns import Mode, Namespace
 from packhorse.sandbox import arguments
 from packhorse.sandbox.bubblewrap_process import BubblewrapProcess
 from packhorse.sandbox.entry import USERNS, Entry
@@ -30,12 +31,14 @@ class Bubblewrap:
         """Starts bubblewrap with the step's options; see `runner.Runtime`."""
         words = self._entry.words(step, layout)
         command = arguments.command(step)
+        idmap = self._namespace.idmap
         return BubblewrapProcess(
             words or [str(self._program)],
             userns=USERNS if words else self._namespace.fd,
             options=arguments.options(step, layout),
             command=terminal.words(command, step.argv[0]) if terminal else command,
             inherits=step.inherits,
+            leashed=idmap.mode is Mode.RANGE and idmap.outside(step.uid, step.gid)[0] != os.getuid(),
             passed=terminal.passed if terminal else (),
         )
 

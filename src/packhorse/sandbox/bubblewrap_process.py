@@ -28,14 +28,15 @@ from io import FileIO
 from packhorse.base import proc
 from packhorse.errors import SandboxError
 from packhorse.sandbox import blame, executable, starter
-from packhorse.sandbox.process import Process
+from packhorse.sandbox.process import Leash, Process
 
 
 class BubblewrapProcess(Process):
     """A started bubblewrap.
 
     `words` start it; `userns` is the descriptor of its namespace, or what stands for that in `words`.
-    `passed` are further descriptors that its command has.
+    `passed` are further descriptors that its command has. It is `leashed` if the step's id is none that
+    bubblewrap's end could reach.
     """
 
     def __init__(
@@ -46,12 +47,15 @@ class BubblewrapProcess(Process):
         options: Sequence[str],
         command: Sequence[str],
         inherits: bool,
+        leashed: bool,
         passed: Sequence[int] = (),
     ) -> None:
         super().__init__(inherits=inherits)
         try:
             block = self._start(words, userns, options, command, passed)
             self._wait_for_mounts(block)
+            if leashed:
+                self._own.callback(Leash(["pid", str(self.pid)]).close)
         except BaseException:
             self.close()
             raise

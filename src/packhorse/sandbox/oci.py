@@ -139,6 +139,8 @@ class OciRuntime:
     def _plan(self, step: Step, layout: Layout, command: list[str], idmap: IdMap) -> dict[str, Any]:
         """A `monitor.Plan` without descriptors; HostError for a user that the namespace has not."""
         self._idmap.outside(step.uid, step.gid)
+        if any("\0" in word for word in (*command, *step.env, *step.env.values())):
+            raise SandboxError("a step's command or environment has a NUL character")
         single = idmap.mode is Mode.SINGLE
         first = (0, 0) if single else (step.uid, step.gid)
         order = Order(

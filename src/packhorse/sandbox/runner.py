@@ -22,7 +22,7 @@ from packhorse.errors import SandboxError
 from packhorse.sandbox import network
 from packhorse.sandbox.layout import Layout, lay_out
 from packhorse.sandbox.limits import Bounds
-from packhorse.sandbox.process import Leash, Process
+from packhorse.sandbox.process import Process
 from packhorse.sandbox.room import Sandbox
 from packhorse.sandbox.terminal import Terminal
 
@@ -86,17 +86,17 @@ class SandboxRunner:
                 stack.callback(terminal.close)
             bounds = Bounds(step, records=self._groups)
             stack.callback(bounds.close)
+            owner = self._idmap.outside(step.uid, step.gid)
+            editor = owner if self._idmap.mode is Mode.ROOT else None
             held = self._runtime.hold(step, layout, terminal)
             stack.callback(held.close)
-            owner = self._idmap.outside(step.uid, step.gid)
             if step.argv:
                 bounds.hold(held.pid, owner)
-            if self._idmap.mode is Mode.RANGE and owner[0] != os.getuid():
-                stack.callback(Leash(["pid", str(held.pid)]).close)
+            if editor is not None:
+                os.fchown(held.output.fileno(), *editor)  # so that the step can open /dev/stdout too
             if step.network is Network.OWN:
                 pasta = network.Pasta(held.pid, ports=step.ports, loopback=self._loopback)
                 stack.callback(pasta.close)
-            editor = owner if self._idmap.mode is Mode.ROOT else None
             tree = stack.enter_context(
                 Rooted(held.open_root(), idmap=self._idmap, owner=editor, whiteouts=False)
             )
