@@ -248,6 +248,33 @@ def test_a_directory_of_a_lower_is_moved_though_the_kernel_refuses(here: Place) 
     assert (lower / "layer" / "below" / "file").exists()
 
 
+def first_process(below: set[int]) -> int:
+    """The first process of the innermost namespace."""
+    found = {}
+    for pid in below:
+        status = Path(f"/proc/{pid}/status").read_text()
+        (numbers,) = (line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+        if numbers[-1] == "1":
+            found[len(numbers)] = pid
+    return found[max(found)]
+
+
+@pytest.mark.parametrize("when", ["held", "running"])
+def test_a_step_whose_first_process_is_killed_has_ended(here: Place, when: str) -> None:
+    others = linux.descendants(os.getpid())
+    with here.sandbox.open(here.step("echo ready; exec sleep 300")) as room:
+
+        def kill(chunk: bytes = b"") -> None:
+            pid = first_process(linux.descendants(os.getpid()) - others)
+            os.kill(pid, signal.SIGKILL)
+            assert linux.gone({pid})
+
+        if when == "held":
+            kill()
+        assert room.run(kill).status == 128 + signal.SIGKILL
+    assert not linux.descendants(os.getpid()) - others
+
+
 def test_a_step_without_a_command_shows_its_tree_and_runs_nothing(here: Place) -> None:
     with here.sandbox.open(replace(here.step(""), argv=())) as room:
         node = room.tree.stat("/etc/passwd")
@@ -299,6 +326,35 @@ def test_many_lowers_are_seen_as_one(here: Place) -> None:
         (lowers[-1] / "top").write_text(str(number))
     _, output = here.run(here.step("ls /seen; cat /seen/top", Overlay(tuple(lowers), "/seen")))
     assert output.split() == [*(f"file-{number:02}" for number in range(20)), "top", "19"]
+
+
+def test_paths_of_any_characters_can_be_mounted(here: Place) -> None:
+    odd = here.directory() / "a:b,c\\d e\"f'g\n\udcff"
+    odd.mkdir()
+    lower, overlay = odd / "lower:", here.overlay("/seen")
+    for path in (lower, odd / "up,per", odd / "work"):
+        path.mkdir()
+        os.chown(path, *here.namespace.idmap.outside(1000, 1000))
+    (lower / "file").write_text("lower")
+    mount = replace(overlay, lowers=(lower,), upper=odd / "up,per", work=odd / "work")
+    _, output = here.run(
+        here.step("cat /seen/file /given/file; echo > /seen/new", mount, Bind(lower, "/given"))
+    )
+    assert output == "lowerlower"
+    assert (odd / "up,per" / "new").exists()
+
+
+def test_what_a_step_has_planted_leads_no_mount_elsewhere(here: Place, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    elsewhere = here.directory()
+    planted = here.overlay("/layers")
+    here.run(
+        here.step(f"ln -s {elsewhere} /layers/link; ln -s /proc/1/root{elsewhere} /layers/proc", planted)
+    )
+    for target in ("/layers/link/new", "/layers/proc/new", "/layers/link", "/layers/proc"):
+        with pytest.raises(SandboxError):
+            here.run(here.step("true", planted, Bind(here.directory(), target)))
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_mount_goes_to_where_a_link_of_the_root_leads(here: Place, tmp_path: Path) -> None:

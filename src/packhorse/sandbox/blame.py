@@ -11,9 +11,9 @@ _WORDS = (
 )
 
 
-def check(words: str) -> str:
-    """The name of the line; `bubblewrap` where no other is plain."""
+def check(words: str, otherwise: str) -> str:
+    """The name of the line; `otherwise` where none is plain."""
     for name, pattern in _WORDS:
         if re.search(pattern, words, re.IGNORECASE | re.MULTILINE):
             return name
-    return "bubblewrap"
+    return otherwise

@@ -106,7 +106,9 @@ class BubblewrapProcess(Process):
         told = self._told("child-pid")
         if told is None or unread:
             words = self.words()
-            raise SandboxError("the sandbox cannot be made", why=words, check=blame.check(words))
+            raise SandboxError(
+                "the sandbox cannot be made", why=words, check=blame.check(words, "bubblewrap")
+            )
         self._hold(told)
 
     def _told(self, name: str) -> int | None:
@@ -120,7 +122,8 @@ class BubblewrapProcess(Process):
 
     def release(self, program: bytes) -> None:
         """Lets the step begin, under the system call filter `program`."""
-        self._filter.write(program)
+        with suppress(BrokenPipeError):  # it is gone, which `wait` tells
+            self._filter.write(program)
         self._filter.close()
 
     def wait(self, name: str, tail: str) -> int:
@@ -131,7 +134,9 @@ class BubblewrapProcess(Process):
             return status
         found = re.search(r"^bwrap: execvp .*: (.*)$", tail, re.MULTILINE)
         if found is None:
-            raise SandboxError(f"{name} could not be started", why=tail.strip(), check=blame.check(tail))
+            raise SandboxError(
+                f"{name} could not be started", why=tail.strip(), check=blame.check(tail, "bubblewrap")
+            )
         raise executable.refusal(name, found[1])
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from packhorse.base import proc
 from packhorse.errors import SandboxError
-from packhorse.sandbox import executable
+from packhorse.sandbox import blame, executable
 from packhorse.sandbox.order import DIRECTORY, EXECUTION, Failure, Order, encode
 from packhorse.sandbox.process import Process
 
@@ -93,7 +93,13 @@ class Container(Process):
         """Waits until the first process waits."""
         data, descriptors, _, _ = socket.recv_fds(self._control, 1, 3, socket.MSG_CMSG_CLOEXEC)
         if not data:
-            raise SandboxError("the sandbox cannot be made", why=self.words())
+            words = self.words()
+            raise SandboxError(
+                "the sandbox cannot be made",
+                why=words,
+                fix="leave out --sandbox, for bubblewrap to make it",
+                check=blame.check(words, ""),
+            )
         # The second, the mount namespace, keeps what is mounted below the root when all processes are gone.
         self._root, _, self._pidfd = descriptors
         for descriptor in descriptors:
@@ -118,14 +124,17 @@ class Container(Process):
         """Gives the first process its order."""
         try:
             self._channel.sendall(encode(self._order, program))
-        except BrokenPipeError:
+        except ConnectionError:
             return  # it is gone, which `wait` tells
 
     def wait(self, name: str, tail: str) -> int:
         """The status, which `launcher/init` has from the command and the monitor from that."""
         assert self._process is not None
         status = proc.status_of(self._process.wait())
-        told = self._channel.recv(64)
+        try:
+            told = self._channel.recv(64)
+        except ConnectionError:  # it ended before it had read its order
+            return status
         if not told:
             return status
         failure = Failure(told)
