@@ -128,7 +128,7 @@ def build(
         path=path,
         builder=builder,
         buildpacks=buildpacks,
-        env=environment(env, env_files, context.environ),
+        env=environment(env, env_files, context),
         outputs=tuple(_output(text, name) for text in outputs),
         default_process=default_process,
         run_image=run_image,

@@ -17,8 +17,9 @@ from typing import NoReturn
 
 import click
 
+from packhorse.cli import report
 from packhorse.cli.ending import CalledOff, Ending
-from packhorse.cli.output import Console, Level
+from packhorse.cli.output import Console, Level, unwritten
 from packhorse.errors import PackhorseError, UsageError
 from packhorse.version import __version__
 
@@ -97,25 +98,30 @@ def _run(arguments: list[str]) -> int:
     ending = Ending()
     environ = dict(os.environ)
     console = Console(environ)
+    console.secrets.keep_words(arguments)
     context = Context(console, environ, ending)
     try:
         status = packhorse.main(args=arguments, prog_name="packhorse", standalone_mode=False, obj=context)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        console.error(usage_error(error))
-        return UsageError.exit_code
+        return _failed(console, usage_error(error))
     except click.exceptions.Exit as error:
         return error.exit_code
     except CalledOff:
-        with suppress(PackhorseError):  # a terminal that was closed
-            console.error(ending.error)
-        return ending.error.exit_code
+        return _failed(console, ending.error)
     except PackhorseError as error:
-        console.error(error)
-        return error.exit_code
+        return _failed(console, error)
     except Exception as error:  # noqa: BLE001 - the one place where a defect of ours ends
-        _report(console, error)
-        return 1
+        known = unwritten(sys.stdout) or report.exhausted(error)
+        verbose = console.level is Level.VERBOSE
+        return _failed(console, known or report.defect(error, console.secrets, verbose=verbose))
+
+
+def _failed(console: Console, error: PackhorseError) -> int:
+    """Says why, unless there is nobody to say it to; the exit code."""
+    with suppress(PackhorseError):
+        console.error(error)
+    return error.exit_code
 
 
 def _speak_utf8() -> None:
@@ -134,7 +140,7 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
@@ -145,26 +151,3 @@ def usage_error(error: click.ClickException) -> UsageError:
     command = context.command_path if context else "packhorse"
     what, *why = error.format_message().rstrip(".").splitlines()
     return UsageError(what[:1].lower() + what[1:], why="\n".join(why), fix=f"see {command} --help")
-
-
-def _report(console: Console, error: Exception) -> None:
-    """A defect: where it happened (functions and lines, no values, so no secret), and what to do."""
-    import platform as machine  # what only a defect needs, nobody else waits for
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__)
-    where = [
-        f"packhorse/{frame.filename.rpartition('/packhorse/')[2]}:{frame.lineno} {frame.name}"
-        for frame in frames
-        if "/packhorse/" in frame.filename
-    ]
-    versions = f"packhorse {__version__}, Python {machine.python_version()}, Linux {machine.release()}"
-    console.error(
-        PackhorseError(
-            f"packhorse itself went wrong: {type(error).__name__}",
-            why="\n".join(
-                (str(error)[:500] if console.level is Level.VERBOSE else "", *where, versions)
-            ).strip(),
-            fix="this is a defect; please report it with the lines above (--verbose says more)",
-        )
-    )

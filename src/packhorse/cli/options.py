@@ -28,7 +28,7 @@ def opened_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
         yield store
 
 
-def environment(given: Iterable[str], files: Iterable[Path], environ: Mapping[str, str]) -> dict[str, str]:
+def environment(given: Iterable[str], files: Iterable[Path], context: Context) -> dict[str, str]:
     """`--env NAME=value`, or `NAME` for the caller's own value, over the lines of each `--env-file`.
 
     Files have one `NAME=value` (or `NAME`) a line; empty lines and those that begin with `#` are passed over,
@@ -36,11 +36,13 @@ def environment(given: Iterable[str], files: Iterable[Path], environ: Mapping[st
     read.
     """
     values: dict[str, str] = {}
+    environ, secrets = context.environ, context.console.secrets
     for file in files:
         try:
             text = read(file, limit=_LIMIT).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"the env file {file} is not UTF-8", why=f"at byte {error.start}") from error
+        secrets.keep_words(text.split("\n"))
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip() and not line.lstrip().startswith("#"):
                 _set(values, line.lstrip().removesuffix("\r"), environ, where=f"{file}:{number}")

@@ -14,10 +14,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import TextIO
 
+from packhorse.cli import report
+from packhorse.cli.report import Secrets
 from packhorse.errors import PackhorseError, check_of
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,32}m")
@@ -55,6 +57,7 @@ class Console:
         self._terminal = self._err.isatty()
         self._colour = self._terminal and not environ.get("NO_COLOR")
         self._drawn = False
+        self.secrets = Secrets(environ)
         self._pending: dict[str, str] = {}
         self._unsaid: deque[str] = deque(maxlen=_UNSAID_LIMIT)
 
@@ -138,10 +141,9 @@ class Console:
         check = check_of(error)
         if check:
             lines.append(f"  see packhorse doctor {check}")
-        cause = error.__cause__
-        while cause is not None and self.level is Level.VERBOSE:
-            lines.append(f"  caused by {type(cause).__name__}: {_clean(str(cause), colours=False)}")
-            cause = cause.__cause__
+        if self.level is Level.VERBOSE:
+            for text in report.behind(error, self.secrets):
+                lines += [f"  {_clean(line, colours=False)}" for line in text.splitlines()]
         self._erase()
         _write(self._err, "\n".join(lines))
 
@@ -167,7 +169,8 @@ class Console:
     def _erase(self) -> None:
         """Takes the line of progress away."""
         if self._drawn:
-            self._err.write(_ERASE)
+            with suppress(OSError):  # what is written next will say so
+                self._err.write(_ERASE)
             self._drawn = False
 
     def _styled(self, code: str, text: str) -> str:
@@ -180,13 +183,26 @@ def _write(stream: TextIO, text: str) -> None:
         stream.write(f"{text}\n")
         stream.flush()
     except OSError as error:
-        # What the stream has not taken would be tried again at exit.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-        if isinstance(error, BrokenPipeError):
-            raise SystemExit(_PIPE_GONE) from error
-        raise PackhorseError("the output cannot be written", why=error.strerror or "") from error
+        raise _lost(stream, error) from error
+
+
+def unwritten(stream: TextIO) -> PackhorseError | None:
+    """The error for what somebody else has written to a stream, and what could not be; None if all was."""
+    try:
+        stream.flush()
+    except OSError as error:
+        return _lost(stream, error)
+    return None
+
+
+def _lost(stream: TextIO, error: OSError) -> PackhorseError:
+    # What the stream has not taken would be tried again at exit.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    if isinstance(error, BrokenPipeError):
+        raise SystemExit(_PIPE_GONE) from error
+    return PackhorseError("the output cannot be written", why=error.strerror or "")
 
 
 def columns(

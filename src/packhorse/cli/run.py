@@ -13,6 +13,7 @@ from packhorse.base import files
 from packhorse.base.step import Bind, Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
 from packhorse.cli.options import environment, opened_store, size_of
+from packhorse.cli.report import exhausted
 from packhorse.errors import PackhorseError, RunError, UsageError
 from packhorse.platform import ports as machine_ports
 from packhorse.platform.run import RunRequest
@@ -51,6 +52,11 @@ class _RunCommand(click.Command):
             raise
         except PackhorseError as error:
             raise _not_run(error) from error
+        except (OSError, MemoryError, RuntimeError) as error:
+            known = exhausted(error)
+            if known is None:
+                raise
+            raise _not_run(known) from known
 
     def _options(self, ctx: click.Context, words: list[str]) -> int:
         """How many words at the beginning are options and their values."""
@@ -143,7 +149,7 @@ def run(
         name=name,
         arguments=arguments,
         entrypoint=entrypoint,
-        env=environment(env, env_files, context.environ),
+        env=environment(env, env_files, context),
         volumes=tuple(_volume(text) for text in volumes),
         ports=tuple(_port(text) for text in ports),
         user=user,

@@ -203,8 +203,9 @@ class _Unpacking:
 
 def _failed(header: Header | None, error: OSError) -> PackhorseError:
     what = f"{shown(header.name)} cannot be unpacked" if header else "the layer cannot be unpacked"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return HostError(what, why=os.strerror(error.errno), fix="allow more: ulimit -n 1024", check="limits")
     if error.errno in _HOST:
-        return HostError(
-            what, why=os.strerror(error.errno), fix="make room, or use another directory", check="disk"
-        )
+        fix = "make room, or use another directory"
+        return HostError(what, why=os.strerror(error.errno), fix=fix, check="disk")
     return FormatError(what, why=str(error.strerror))

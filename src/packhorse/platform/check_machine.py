@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import socket
 import ssl
 import urllib.parse
@@ -19,10 +20,14 @@ from packhorse.platform import bundle, default_builder, host
 from packhorse.platform.check_sandbox import NOTHING, installing
 from packhorse.platform.diagnosis import Line, State
 from packhorse.platform.examination import Examination
+from packhorse.sandbox import cgroup
 from packhorse.store.store import Store
 
 _ENOUGH_BYTES, _ENOUGH_FILES = 2_000_000_000, 100_000
 _TOO_FEW_BYTES, _TOO_FEW_FILES = 50_000_000, 1_000
+_FILES = 64
+"""Files that a build with a few layers has open at once."""
+
 _PATIENCE = 0.3
 """Seconds that something on the network has to answer."""
 
@@ -70,7 +75,7 @@ def store(examined: Examination) -> Line:
     name = "store"
     path = examined.folders.store
     move = "choose another place for it (PACKHORSE_HOME), or make that one writable"
-    if path.exists():
+    if os.path.lexists(path):
         try:
             with Store.open(path) as opened:
                 count = len(opened.images())
@@ -99,6 +104,32 @@ def disk(examined: Examination) -> Line:
         without = "small builds work; the default builder takes about 2 GB"
         return Line(name, State.LIMITED, found, without, remedy)
     return Line(name, State.OK, found)
+
+
+def limits(examined: Examination) -> Line:
+    """Makes a control group, as each step of a build has one."""
+    name = "limits"
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < _FILES:
+        found = f"only {soft} files may be open at once"
+        return Line(name, State.MISSING, found, "small commands work", "allow more: ulimit -n 1024")
+    without = "limits of memory and processes are kept by looking and by resource limits (docs/limits.md)"
+    remedy = "in a session without control groups: systemd-run --user --scope packhorse build …"
+    try:
+        found_groups = cgroup.find()
+    except OSError as error:
+        return Line(name, State.LIMITED, f"no control groups: {error.strerror}", without, remedy)
+    lacking = [controller for controller in cgroup.CONTROLLERS if controller not in found_groups]
+    if lacking or isinstance(examined.scratch, OSError):
+        reason = f"no control group can be made that counts {' and '.join(lacking)}"
+        return Line(name, State.LIMITED, reason, without, remedy)
+    counts = dict.fromkeys(cgroup.CONTROLLERS, 1 << 20)
+    try:
+        cgroup.Group(found_groups, counts, records=examined.scratch / "groups", together=True).close()
+    except OSError as error:
+        reason = f"no control group can be made: {error.filename}: {error.strerror}"
+        return Line(name, State.LIMITED, reason, without, remedy)
+    return Line(name, State.OK, f"made a control group below {found_groups['pids'].directory}")
 
 
 def certificates(examined: Examination) -> Line:
@@ -194,7 +225,7 @@ def builder(examined: Examination) -> Line:
 
 def _made(examined: Examination) -> str:
     """The default builder's name when it is in the store."""
-    if not (examined.folders.store / "version").is_file():
+    if not os.path.isfile(examined.folders.store / "version"):  # noqa: PTH113 - may not be searched
         return ""
     try:
         with Store.open(examined.folders.store) as opened:

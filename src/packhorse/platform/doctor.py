@@ -24,6 +24,7 @@ CHECKS: Mapping[str, Callable[[Examination], Line]] = {
     "overlay": check_sandbox.overlay,
     "seccomp": check_sandbox.seccomp,
     "network": check_sandbox.network,
+    "limits": check_machine.limits,
     "store": check_machine.store,
     "disk": check_machine.disk,
     "default-builder": check_machine.builder,

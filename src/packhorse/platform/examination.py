@@ -83,7 +83,7 @@ class Examination:
     def home(self) -> Path:
         """The store's directory, or the nearest above it that is there."""
         path = self.folders.store.absolute()
-        while not path.is_dir() and path != path.parent:
+        while not os.path.isdir(path) and path != path.parent:  # noqa: PTH112 - may not be searched
             path = path.parent
         return path
 
@@ -91,8 +91,9 @@ class Examination:
     def scratch(self) -> Path | OSError:
         """A new directory where builds would write, or why there is none."""
         stored = self.home / "scratch"
+        where = stored if os.path.isdir(stored) else self.home  # noqa: PTH112 - may not be searched
         try:
-            path = tempfile.mkdtemp(prefix="doctor-", dir=stored if stored.is_dir() else self.home)
+            path = tempfile.mkdtemp(prefix="doctor-", dir=where)
         except OSError as error:
             return error
         self._own.callback(_remove, Path(path))

@@ -5,6 +5,7 @@ Called by the mains, once; one of the edges that read the environment.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,4 +41,11 @@ class Folders:
         from platformdirs import PlatformDirs
 
         folders = PlatformDirs("packhorse", appauthor=False)
-        return cls(folders.user_data_path / "store", folders.user_cache_path, folders.user_config_path)
+        try:
+            return cls(folders.user_data_path / "store", folders.user_cache_path, folders.user_config_path)
+        except RuntimeError as error:
+            raise UsageError(
+                "there is no place to keep images",
+                why=f"user {os.geteuid()} has no home directory",
+                fix="set PACKHORSE_HOME, or HOME",
+            ) from error

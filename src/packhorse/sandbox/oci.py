@@ -54,7 +54,10 @@ def find(name: str) -> tuple[str, ...]:
     program = shutil.which(name)
     if program is None:
         raise SandboxError(
-            f"there is no OCI runtime {name}", why="it is not installed, or not on PATH", fix=_OTHERWISE
+            f"there is no OCI runtime {name}",
+            why="it is not installed, or not on PATH",
+            fix=_OTHERWISE,
+            check="engines",
         )
     try:
         done = subprocess.run(
@@ -62,7 +65,7 @@ def find(name: str) -> tuple[str, ...]:
         )
     except OSError as error:
         raise SandboxError(
-            f"{program} cannot be started", why=error.strerror or "", fix=_OTHERWISE
+            f"{program} cannot be started", why=error.strerror or "", fix=_OTHERWISE, check="engines"
         ) from error
     told = re.match(r"(\w+) version (\d+)\.(\d+)", done.stdout)
     if told is None:
@@ -71,17 +74,22 @@ def find(name: str) -> tuple[str, ...]:
             f"{program} is no OCI runtime that packhorse can use",
             why=f"it answers --version with {said[0]!r}" if said else "it does not answer --version",
             fix=_OTHERWISE,
+            check="engines",
         )
     kind = _KINDS.get(told[1])
     if kind is None:
         raise SandboxError(
-            f"packhorse cannot use {told[1]}", why=f"it can use {' and '.join(_KINDS)}", fix=_OTHERWISE
+            f"packhorse cannot use {told[1]}",
+            why=f"it can use {' and '.join(_KINDS)}",
+            fix=_OTHERWISE,
+            check="engines",
         )
     if (int(told[2]), int(told[3])) < kind.oldest:
         raise SandboxError(
             f"{program} is too old",
             why=f"it is {told[1]} {told[2]}.{told[3]}, and {'.'.join(map(str, kind.oldest))} is needed",
             fix=_OTHERWISE,
+            check="engines",
         )
     return (str(Path(program).absolute()), *kind.options)
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
-from packhorse.cli.options import environment
+from packhorse.cli import options
+from packhorse.cli.ending import Ending
+from packhorse.cli.main import Context
+from packhorse.cli.output import Console
 from packhorse.errors import InputError, UsageError
+
+
+def environment(given: Iterable[str], files: Iterable[Path], environ: Mapping[str, str]) -> dict[str, str]:
+    """For a user with the environment `environ`."""
+    return options.environment(given, files, Context(Console(environ), environ, Ending()))
 
 
 def test_a_value_may_have_anything_in_it() -> None:

@@ -1,0 +1,170 @@
+"""Whatever packhorse is started in, it works or says why: closed streams, full disks, no home, no place."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from fakes.installation import REPOSITORY, Home
+from fakes.users import SINGLE, ensure
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+
+DOCUMENTED = set(
+    map(int, re.findall(r"^\| (\d+) \|", (REPOSITORY / "docs/exit-codes.md").read_text(), re.MULTILINE))
+)
+SECRET = "sekret-0451"
+NOBODY = 54321
+"""A user that is in no table."""
+
+
+def started(
+    program: Path,
+    *words: str | bytes,
+    before: str = ":",
+    environ: Mapping[str, str] = {},
+    cwd: Path = Path("/"),
+    uid: int = 0,
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs a shell's line `before`, then packhorse with nothing but `environ`."""
+    line = ["sh", "-c", f'{before}; exec "$@"', "sh", str(program), *words]
+    done = subprocess.run(
+        line,
+        env={"PATH": "/usr/bin:/bin", **environ},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        user=uid,
+        group=uid,
+        extra_groups=[],
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode in DOCUMENTED, said
+    assert b"Traceback" not in said and b"went wrong" not in said and b"Exception ignored" not in said, said
+    return done
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory of the user's own, which he can reach."""
+    user = ensure(SINGLE)
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory != Path("/tmp") and directory.is_relative_to("/tmp"):
+            directory.chmod(0o755)
+    os.chown(tmp_path, user.pw_uid, user.pw_gid)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "before", "status"),
+    [
+        (["images"], "exec <&-", 0),
+        (["images"], "exec >&-", 0),
+        (["images"], "exec <&- >&- 2>&-", 0),
+        (["inspect", "nosuch"], "exec 2>&-", 4),
+        (["inspect", "nosuch"], "exec 2>/dev/full", 4),
+        (["images"], "exec >/dev/full", 1),
+        (["--help"], "exec >/dev/full", 1),
+        (["build", "--help"], "exec >/dev/full", 1),
+        (["--version"], "exec >/dev/full 2>/dev/full", 1),
+        (["images"], "umask 777", 6),
+        (["images"], "ulimit -f 0", 6),
+    ],
+)
+def test_streams_and_limits(words: Sequence[str], before: str, status: int, seed: Home, place: Path) -> None:
+    uid = ensure(SINGLE).pw_uid
+    done = started(seed.program, *words, before=before, environ={"HOME": str(place / "home")}, uid=uid)
+    assert done.returncode == status, done.stderr
+
+
+@pytest.mark.parametrize("command", [["images"], ["inspect", "x"], ["doctor", "store"], ["build", "x"]])
+def test_no_home_no_directory_and_no_name(command: Sequence[str], seed: Home, place: Path) -> None:
+    uid = ensure(SINGLE).pw_uid
+    home = {"HOME": str(place / "home")}
+    gone = f"mkdir {place}/gone; cd {place}/gone; rmdir {place}/gone"
+    started(seed.program, *command, before=gone, environ=home, uid=uid)
+    started(seed.program, *command, environ={**home, "TMPDIR": "/nowhere"}, uid=uid)
+    started(seed.program, *command, environ={"HOME": "/etc/passwd"}, uid=uid)
+    started(seed.program, *command, b"\xff\xfe", environ={**home, "LC_ALL": "C"}, uid=uid)
+    nameless = started(seed.program, *command, uid=NOBODY, cwd=place)
+    assert nameless.returncode == 2 and b"set PACKHORSE_HOME, or HOME" in nameless.stderr
+    assert sorted(path.name for path in place.iterdir()) in ([], ["home"])
+
+
+@pytest.mark.parametrize("most", [6, 10, 16, 22])
+def test_too_few_files_are_the_machines_fault(most: int, home: Home, sample_id: str) -> None:
+    for words, code in ((["run", "sample", "true"], 125), (["build", "few", "--path", "/usr/share"], 7)):
+        done = started(
+            home.program, *words, before=f"ulimit -n {most}", environ={"PACKHORSE_HOME": str(home.path)}
+        )
+        assert done.returncode in (0, 6, code, 20, 51, 127), done.stderr
+        if done.returncode == code:
+            assert b"packhorse doctor" in done.stderr or b"ulimit -n" in done.stderr, done.stderr
+
+
+def test_a_closed_stdout_is_no_error_for_an_image(home: Home, sample_id: str) -> None:
+    done = started(
+        home.program,
+        *("run", "--entrypoint", "sh", "sample", "-c", "echo said"),
+        before="exec >&-",
+        environ={"PACKHORSE_HOME": str(home.path)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+DEFECT = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "packhorse.lifecycle.create":
+            sys.meta_path.remove(self)
+            import packhorse.source.app as app
+            app.check = broken
+        return None
+
+def broken(path):
+    import os
+    told = [word for word in sys.argv if "=" in word]
+    try:
+        raise KeyError(str(told))
+    except KeyError as error:
+        url = "https://me:pw-9981@host/x?token=tk-7723"
+        raise ValueError(f"{told} {url} file-3377-value {dict(os.environ)}") from error
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_defect_of_ours_is_reported_without_a_secret(verbose: bool, home: Home, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DEFECT)
+    (tmp_path / "env").write_text("FROM_FILE=file-3377-value\n")
+    environ = {
+        "PACKHORSE_HOME": str(home.path),
+        "PYTHONPATH": str(tmp_path),
+        "API_TOKEN": "environ-5512",
+        "https_proxy": "http://user:proxy-1180@127.0.0.1:1",
+    }
+    words = ["build", "x", "-e", f"SECRET={SECRET}", f"--env=OTHER={SECRET}2", "--env-file", "env"]
+    done = subprocess.run(
+        [home.program, *words, *(["--verbose"] if verbose else [])],
+        env={"PATH": "/usr/bin:/bin", **environ},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert "error: packhorse itself went wrong: ValueError" in said and "please report it" in said
+    assert "packhorse/cli/main.py" in said and "Traceback" not in said
+    assert ("caused by KeyError" in said) == verbose
+    for secret in (SECRET, "environ-5512", "proxy-1180", "pw-9981", "tk-7723", "file-3377-value"):
+        assert secret not in said, said
