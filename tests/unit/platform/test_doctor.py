@@ -169,7 +169,7 @@ def test_an_engine_that_is_found_is_asked_for_its_version(answer: bytes, says: s
     ],
 )
 def test_a_runtimes_words_lead_to_the_line_that_they_are_about(words: str, check: str) -> None:
-    assert blame.check(words) == check
+    assert blame.check(words, "bubblewrap") == check
     assert check in CHECKS
 
 
