@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from fakes import tiny_root
+from fakes.place import RUNTIMES
 from fakes.small_image import fresh_image
 from packhorse.base.target import Target
 from packhorse.image.copy import put
@@ -145,8 +146,9 @@ def test_a_shell_ends_with_the_status_that_it_was_told(user: Start) -> None:
     assert b"Cannot set" not in shell.seen and b"no job control" not in shell.seen
 
 
-def test_ctrl_c_ends_what_the_shell_runs_and_not_the_shell(user: Start) -> None:
-    shell = user("-it", "tiny", "sh")
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_ctrl_c_ends_what_the_shell_runs_and_not_the_shell(user: Start, runtime: str) -> None:
+    shell = user("-it", "--sandbox", runtime, "tiny", "sh")
     shell.sees(PROMPT)
     shell.types("job\n")
     shell.sees("begins")
@@ -166,18 +168,20 @@ def test_a_program_that_handles_ctrl_c_finishes_what_it_does_then(user: Start) -
     assert program.status() == 7
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("whom", ["1000", "7:7"])
-def test_the_process_leads_a_session_of_its_own_terminal(user: Start, whom: str) -> None:
+def test_the_process_leads_a_session_of_its_own_terminal(user: Start, whom: str, runtime: str) -> None:
     stat = "read -r _ _ _ _ group session _ front _ </proc/self/stat"
     script = f"tty; {stat}; echo $$ $group $session $front; echo yes >/dev/tty; echo too >/dev/stdout"
-    program = user("-it", "-u", whom, "tiny", "bash", "-c", script)
+    program = user("-it", "-u", whom, "--sandbox", runtime, "tiny", "bash", "-c", script)
     found = program.sees(r"/dev/pts/0\r\n(\d+) (\d+) (\d+) (\d+)\r\nyes\r\ntoo")
     assert len(set(found.groups())) == 1
     assert program.status() == 0
 
 
-def test_nothing_of_what_makes_the_terminal_is_left_to_the_process(user: Start) -> None:
-    program = user("-it", "tiny", "ls", "-x", "/proc/self/fd")
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_nothing_of_what_makes_the_terminal_is_left_to_the_process(user: Start, runtime: str) -> None:
+    program = user("-it", "--sandbox", runtime, "tiny", "ls", "-x", "/proc/self/fd")
     assert program.status() == 0
     # The last is the directory that ls reads.
     assert program.seen.split() == [b"0", b"1", b"2", b"3"]
