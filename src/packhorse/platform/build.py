@@ -234,8 +234,8 @@ def _announced(observer: Observer, progress: Callable[[str], None]) -> Callable[
 
 
 def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[Path, ...]:
-    """The source, and above it what hides the excluded; a copy where root cannot show it to its user."""
-    if os.geteuid() == 0 and not userns.presentable(path):
+    """The source, and above it what hides the excluded; a copy where root cannot show it as its user's."""
+    if os.geteuid() == 0 and not (userns.presentable(path) and app.has_one_owner(path)):
         copied = scratch / "source"
         app.copy(path, copied, owner)
         return (copied,)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -43,25 +44,60 @@ def excluded(app: Path) -> list[PurePosixPath]:
     ]
 
 
-def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
-    """Copies the source to the new directory `target` as `owner`'s, for machines that cannot show it as if it
-    were.
+def has_one_owner(app: Path) -> bool:
+    """Whether all of the source has the user and group of `app` itself; a mount can show no more as one."""
+    owner = _owner(app.lstat())
+    left_out = {str(path) for path in excluded(app)}
+    waiting = [entry for entry in os.scandir(app) if entry.name not in left_out]
+    while waiting:
+        entry = waiting.pop()
+        if _owner(entry.stat(follow_symlinks=False)) != owner:
+            return False
+        if entry.is_dir(follow_symlinks=False):
+            waiting += os.scandir(entry.path)
+    return True
 
-    Links stay links and modes stay; what is left out is not copied. Raises HostError when it cannot be copied
-    whole.
+
+def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
+    """Copies the source to the new directory `target` as `owner`'s, where it cannot be shown as if it were.
+
+    Links stay links, pipes pipes, and modes stay; what is left out and sockets are not copied. Raises
+    HostError when it cannot be copied whole.
     """
     left_out = {str(path) for path in excluded(app)}
 
     def ignore(directory: str, names: list[str]) -> list[str]:
-        return [name for name in names if Path(directory) == app and name in left_out]
+        here = Path(directory)
+        top = here == app
+        return [name for name in names if (top and name in left_out) or (here / name).is_socket()]
 
     try:
-        shutil.copytree(app, target, symlinks=True, ignore=ignore)
+        shutil.copytree(app, target, symlinks=True, ignore=ignore, copy_function=_copy)
         for directory, directories, files in os.walk(target):
             for name in (".", *directories, *files):
-                os.chown(os.path.join(directory, name), *owner, follow_symlinks=False)  # noqa: PTH118
+                _give(Path(directory, name), owner)
     except (OSError, shutil.Error) as error:
         raise HostError("the source cannot be copied", why=str(error)[:500]) from error
+
+
+def _copy(source: str, target: str) -> None:
+    if Path(source).is_fifo():
+        os.mkfifo(target)
+        shutil.copymode(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+def _give(path: Path, owner: tuple[int, int]) -> None:
+    """Changes the owner and keeps the mode, of which chown(2) takes the setuid and setgid bits away."""
+    mode = path.lstat().st_mode
+    os.chown(path, *owner, follow_symlinks=False)
+    if not stat.S_ISLNK(mode):
+        path.chmod(stat.S_IMODE(mode))
+
+
+def _owner(status: os.stat_result) -> tuple[int, int]:
+    return status.st_uid, status.st_gid
 
 
 def whiteouts(app: Path, paths: Iterable[PurePosixPath], target: Path) -> None:

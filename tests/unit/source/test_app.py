@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from pathlib import Path, PurePosixPath
 
@@ -66,17 +67,32 @@ def test_where_whiteouts_cannot_be_made_it_says_what_to_do(tmp_path: Path) -> No
     assert "PACKHORSE_HOME" in raised.value.fix
 
 
-def test_a_copy_has_everything_but_what_is_left_out(tmp_path: Path) -> None:
+def test_a_copy_has_everything_but_what_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = tmp_path / "app", tmp_path / "copy"
     (source / ".git").mkdir(parents=True)
     (source / "sub" / ".git").mkdir(parents=True)
     (source / "run.sh").write_text("#!/bin/sh\n")
     (source / "run.sh").chmod(0o750)
     (source / "link").symlink_to("/nowhere")
+    os.mkfifo(source / "pipe", 0o640)
+    (source / "program").touch()
+    (source / "program").chmod(0o4755)
+    (source / "sticky").mkdir()
+    (source / "sticky").chmod(0o1777)
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(source)
+        listening.bind("socket")
     app.copy(source, target, (os.getuid(), os.getgid()))
     assert sorted(str(path.relative_to(target)) for path in target.rglob("*")) == [
-        *("link", "run.sh", "sub", "sub/.git"),
+        *("link", "pipe", "program", "run.sh", "sticky", "sub", "sub/.git"),
     ]
+    modes = {name: (target / name).lstat().st_mode for name in ("pipe", "program", "sticky")}
+    assert stat.S_ISFIFO(modes["pipe"])
+    assert {name: stat.S_IMODE(mode) for name, mode in modes.items()} == {
+        "pipe": 0o640,
+        "program": 0o4755,
+        "sticky": 0o1777,
+    }
     assert (target / "link").readlink() == Path("/nowhere")
     assert stat.S_IMODE((target / "run.sh").stat().st_mode) == 0o750
     assert (target / "run.sh").stat().st_uid == os.getuid()
@@ -84,7 +100,20 @@ def test_a_copy_has_everything_but_what_is_left_out(tmp_path: Path) -> None:
 
 def test_a_source_that_cannot_be_copied_whole_is_told(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
-    os.mkfifo(tmp_path / "app" / "pipe")
+    os.mknod(tmp_path / "app" / "device", stat.S_IFCHR, os.makedev(0, 0))
     with pytest.raises(HostError, match="the source cannot be copied") as raised:
         app.copy(tmp_path / "app", tmp_path / "copy", (os.getuid(), os.getgid()))
-    assert "pipe" in raised.value.why
+    assert "device" in raised.value.why
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", ["a/b", "a/link", "a", ".git/x"])
+def test_a_source_with_a_second_owner_is_known(tmp_path: Path, name: str) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x").touch()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").touch()
+    (tmp_path / "a" / "link").symlink_to("b")
+    assert app.has_one_owner(tmp_path)
+    os.chown(tmp_path / name, 0, 4711, follow_symlinks=False)
+    assert app.has_one_owner(tmp_path) == name.startswith(".git")
