@@ -34,7 +34,7 @@ def doctor(context: Context, names: tuple[str, ...], output: str, fix: bool, yes
         lines = _mended(context, lines, names, asks=not yes)
     if output == "json":
         fields = {"usable": usable(lines), "lines": [_fields(line) for line in lines]}
-        console.result(json.dumps(fields, indent=2))
+        console.document(json.dumps(fields, indent=2))
     else:
         _show(console, lines)
     return 0 if usable(lines) else HostError.exit_code

@@ -27,6 +27,9 @@ _ERRORS: dict[int, PackhorseError] = {
 _AGAIN = 0.01
 """Seconds after which a lost exception is raised once more."""
 
+_LAST_WORDS = 2.0
+"""Seconds in which somebody has to take what is printed when all is cleaned up."""
+
 
 class CalledOff(BaseException):
     """The command is to end. No error, so that nothing on the way takes it for one that it can explain."""
@@ -44,6 +47,7 @@ class Ending:
         self.error: PackhorseError = Interrupted("interrupted")
         self._count = 0
         self._lost = False
+        self._status: int | None = None
         self._allowed: TimedOut | None = None
         sys.unraisablehook = self._unraisable
         signal.signal(signal.SIGALRM, self._time_is_over)
@@ -56,7 +60,18 @@ class Ending:
         self._allowed = TimedOut(what)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
+    def over(self, status: int) -> None:
+        """All is cleaned up, and the exit code known: from now on a signal ends the process at once.
+
+        One that was called off ends soon even if nobody reads why.
+        """
+        self._status = status
+        if self._count:
+            signal.setitimer(signal.ITIMER_REAL, _LAST_WORDS)
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._status is not None:
+            os._exit(self._status)
         self._count += 1
         if self._count == 1:
             self.error = _ERRORS[number]
@@ -68,6 +83,8 @@ class Ending:
             os._exit(self.error.exit_code)
 
     def _time_is_over(self, number: int, frame: FrameType | None) -> None:
+        if self._status is not None:
+            os._exit(self._status)
         if self._count == 0 and self._allowed is not None:
             self._count = 1
             self.error = self._allowed

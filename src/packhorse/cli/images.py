@@ -50,7 +50,7 @@ def inspect(context: Context, name: str, output: str) -> None:
     with opened_store(context) as store:
         found = report.inspect(Wiring(store).place(Location.parse(name)).read())
     if output == "json":
-        context.console.result(json.dumps(found.fields(), indent=2))
+        context.console.document(json.dumps(found.fields(), indent=2))
         return
     for line in found.lines():
         context.console.result(line)

@@ -88,14 +88,20 @@ def packhorse(ctx: click.Context, quiet: bool, verbose: bool, no_color: bool) ->
 
 
 def main() -> NoReturn:
-    """The console script; ends the process."""
+    """Runs a command; ends the process. Called by `start`."""
     _speak_utf8()
     _open_standard_streams()
-    sys.exit(_run(sys.argv[1:]))
-
-
-def _run(arguments: list[str]) -> int:
     ending = Ending()
+    try:
+        status = _run(sys.argv[1:], ending)
+        ending.over(status)
+    except CalledOff:  # while an error was printed
+        status = ending.error.exit_code
+        ending.over(status)
+    sys.exit(status)
+
+
+def _run(arguments: list[str], ending: Ending) -> int:
     environ = dict(os.environ)
     console = Console(environ)
     console.secrets.keep_words(arguments)
@@ -108,7 +114,10 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except CalledOff:
+        ending.over(ending.error.exit_code)
         return _failed(console, ending.error)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
     except PackhorseError as error:
         return _failed(console, error)
     except Exception as error:  # noqa: BLE001 - the one place where a defect of ours ends

@@ -1,40 +1,38 @@
 """What a person sees: phases with their durations, buildpacks' output with a prefix, tables, errors.
 
-Plain lines everywhere; colour on a terminal unless NO_COLOR or --no-color says otherwise. Buildpack output is
-hostile: of its control characters only line ends, tabs and (on a terminal) colours get through.
+Plain lines everywhere; colour on a terminal unless NO_COLOR or --no-color says otherwise. What buildpacks and
+images say is hostile: of its control characters only line ends, tabs and (on a terminal) buildpacks' colours
+get through, by `clean`. However much it is, little of it is in memory.
 """
 
 from __future__ import annotations
 
+import codecs
+import errno
 import os
-import re
 import shutil
 import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TextIO
 
 from packhorse.cli import report
+from packhorse.cli.clean import clean, one_line
 from packhorse.cli.report import Secrets
 from packhorse.errors import PackhorseError, check_of
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]{0,32}m")
-_CONTROL = re.compile(
-    r"(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # operating system commands (titles, links)
-    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # cursor movement and the like
-    r"|\x1b[@-_]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)
 _LINE_LIMIT = 1 << 16  # characters of one line without an end that are held back
 _UNSAID_LIMIT = 200  # lines of buildpacks' output that --quiet holds back, for the case of a failure
+_UNSAID_LENGTH = 4096  # characters of such a line
 
 _PIPE_GONE = 128 + signal.SIGPIPE
 _INDENT = "     "
 _ERASE = "\r\x1b[K"
+_RETURN = "\r"
 
 
 class Level(IntEnum):
@@ -59,6 +57,7 @@ class Console:
         self._drawn = False
         self.secrets = Secrets(environ)
         self._pending: dict[str, str] = {}
+        self._decoders: dict[str, codecs.IncrementalDecoder] = {}
         self._unsaid: deque[str] = deque(maxlen=_UNSAID_LIMIT)
 
     def adjust(self, *, quiet: bool, verbose: bool, no_color: bool) -> None:
@@ -70,7 +69,7 @@ class Console:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """A heading, and the time the phase took when it is over."""
-        self._line(self._styled("1;36", f"===> {name}"))
+        self._line(self._styled("1;36", f"===> {one_line(name)}"))
         started = time.monotonic()
         yield
         self._flush()
@@ -79,8 +78,7 @@ class Console:
     def say(self, text: str) -> None:
         """One line, at normal level."""
         self._flush()
-        for line in text.splitlines():
-            self._line(f"{_INDENT}{_clean(line, colours=False)}")
+        self._line(f"{_INDENT}{one_line(text)}")
 
     def progress(self, text: str) -> None:
         """What goes on now: on a terminal a line that the next one replaces, elsewhere lines of their own."""
@@ -88,8 +86,7 @@ class Console:
             self.say(text)
             return
         width = shutil.get_terminal_size().columns
-        self._err.write(f"{_ERASE}{_INDENT}{_clean(text, colours=False)}"[: width + len(_ERASE) - 1])
-        self._err.flush()
+        _put(self._err, f"{_ERASE}{_INDENT}{one_line(text)}"[: width + len(_ERASE) - 1])
         self._drawn = True
 
     def detail(self, text: str) -> None:
@@ -97,24 +94,30 @@ class Console:
         if self.level is Level.VERBOSE:
             self._flush()
             for line in text.splitlines():
-                self._line(self._styled("2", f"{_INDENT}{_clean(line, colours=False)}"))
+                self._line(self._styled("2", f"{_INDENT}{clean(line)}"))
 
     def output(self, source: str, data: bytes) -> None:
         """What a buildpack wrote: complete lines at once, the rest when its line ends."""
-        text = self._pending.pop(source, "") + data.decode(errors="replace")
+        decoder = self._decoders.setdefault(source, codecs.getincrementaldecoder("utf-8")("replace"))
+        text = self._pending.pop(source, "") + decoder.decode(data)
         *lines, rest = text.replace("\r\n", "\n").split("\n")
+        # A progress bar rewrites its line: what stands at its end is what a person would see.
+        rest = rest[:-1].rpartition("\r")[2] + rest[-1:]
         if len(rest) > _LINE_LIMIT:
             lines, rest = [*lines, rest], ""
-        for line in lines:
-            self._buildpack_line(source, line)
+        self._buildpack_lines(source, lines)
         if rest:
             self._pending[source] = rest
 
     def result(self, text: str) -> None:
-        """What was asked for, on stdout, at every level."""
+        """What was asked for, one line on stdout, at every level."""
+        self.document(one_line(text))
+
+    def document(self, text: str) -> None:
+        """What was asked for in lines that are not ours to divide, such as JSON."""
         self._flush()
         self._erase()
-        _write(self._out, _clean(text, colours=False))
+        _write(self._out, clean(text))
 
     def table(
         self, heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
@@ -127,7 +130,7 @@ class Console:
         """Lines without indentation, at normal level."""
         self._flush()
         for line in lines:
-            self._line(_clean(line, colours=False))
+            self._line(one_line(line))
 
     def error(self, error: PackhorseError) -> None:
         """What happened, why, and what to do; with --verbose also the errors behind it.
@@ -135,31 +138,36 @@ class Console:
         A failure is not quiet: with --quiet the last of the buildpacks' output comes before it.
         """
         self._flush()
-        lines = [*self._unsaid, f"{self._styled('1;31', 'error:')} {_clean(error.what, colours=False)}"]
+        lines = [*self._unsaid, f"{self._styled('1;31', 'error:')} {one_line(error.what)}"]
         for text in (error.why, error.fix):
-            lines += [f"  {_clean(line, colours=False)}" for line in text.splitlines()]
+            lines += [f"  {clean(line)}" for line in text.splitlines()]
         check = check_of(error)
         if check:
             lines.append(f"  see packhorse doctor {check}")
         if self.level is Level.VERBOSE:
             for text in report.behind(error, self.secrets):
-                lines += [f"  {_clean(line, colours=False)}" for line in text.splitlines()]
+                lines += [f"  {clean(line)}" for line in text.splitlines()]
         self._erase()
         _write(self._err, "\n".join(lines))
 
-    def _buildpack_line(self, source: str, line: str) -> None:
-        # A progress bar rewrites its line: what stands at its end is what a person would see.
-        visible = line.rstrip("\r").rpartition("\r")[2]
-        prefix = self._styled("2", f"{_INDENT}[{source.rpartition('/')[2]}]")
-        text = f"{prefix} {_clean(visible, colours=self._colour)}".rstrip()
+    def _buildpack_lines(self, source: str, lines: Sequence[str]) -> None:
+        if not lines:
+            return
         if self.level is Level.QUIET:
-            self._unsaid.append(text)
-        self._line(text)
+            lines = [line[:_UNSAID_LENGTH] for line in lines[-_UNSAID_LIMIT:]]
+        prefix = self._styled("2", f"{_INDENT}[{one_line(source).rpartition('/')[2]}]")
+        shown = [
+            f"{prefix} {clean(line.rstrip(_RETURN).rpartition(_RETURN)[2], colours=self._colour)}".rstrip()
+            for line in lines
+        ]
+        if self.level is Level.QUIET:
+            self._unsaid.extend(shown)
+        self._line("\n".join(shown))
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, {}
         for source, line in pending.items():
-            self._buildpack_line(source, line)
+            self._buildpack_lines(source, [line])
 
     def _line(self, text: str) -> None:
         if self.level is not Level.QUIET:
@@ -169,8 +177,7 @@ class Console:
     def _erase(self) -> None:
         """Takes the line of progress away."""
         if self._drawn:
-            with suppress(OSError):  # what is written next will say so
-                self._err.write(_ERASE)
+            _put(self._err, _ERASE)
             self._drawn = False
 
     def _styled(self, code: str, text: str) -> str:
@@ -178,12 +185,20 @@ class Console:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Writes a line at once. Ends the process, as SIGPIPE would, when who reads it has gone."""
+    """Writes a line at once."""
+    _put(stream, f"{text}\n")
+
+
+def _put(stream: TextIO, text: str) -> None:
+    """Writes text at once. Ends the process, as SIGPIPE would, when who reads it has gone."""
     try:
-        stream.write(f"{text}\n")
+        stream.write(text)
         stream.flush()
     except OSError as error:
-        raise _lost(stream, error) from error
+        lost = _lost(stream, error)
+        if error.errno == errno.EIO and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            return  # a terminal that is gone, of which this process was not to take notice
+        raise lost from error
 
 
 def unwritten(stream: TextIO) -> PackhorseError | None:
@@ -209,7 +224,7 @@ def columns(
     heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
 ) -> list[str]:
     """A table as lines, each column as wide as its widest cell."""
-    lines = [list(heading), *(list(row) for row in rows)]
+    lines = [list(heading), *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(heading))]
     return [
         "  ".join(
@@ -228,15 +243,3 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
         value /= 1000
     raise AssertionError("unreachable")
-
-
-def _clean(text: str, *, colours: bool) -> str:
-    if not colours:
-        return _CONTROL.sub("", _COLOUR.sub("", text))
-    pieces, position = [], 0
-    for match in _COLOUR.finditer(text):
-        pieces += [_CONTROL.sub("", text[position : match.start()]), match[0]]
-        position = match.end()
-    pieces.append(_CONTROL.sub("", text[position:]))
-    cleaned = "".join(pieces)
-    return f"{cleaned}\x1b[0m" if len(pieces) > 1 else cleaned

@@ -19,7 +19,7 @@ from packhorse.base import gojson, gotoml
 from packhorse.base.target import Target
 from packhorse.buildpack.api import SUPPORTED as BUILDPACK_APIS
 from packhorse.buildpack.descriptor import Descriptor
-from packhorse.errors import FormatError, HostError, NotFoundError
+from packhorse.errors import FormatError, HostError, NotFoundError, PackhorseError
 from packhorse.image.edit import edit, scratch, set_variables
 from packhorse.image.model import Config
 from packhorse.image.view import Image, Layer
@@ -162,10 +162,15 @@ def _make_bases(
 
     arch, sources, cancelled = Target.host().arch, host_sources(names.suite), Event()
     with store.scratch() as scratch:
+        unheard: list[PackhorseError | SystemExit] = []
 
         def tell(step: str) -> None:
             if not cancelled.is_set():  # how it comes to its end is nobody's concern
-                progress(step)
+                try:
+                    progress(step)
+                except (PackhorseError, SystemExit) as error:  # nobody reads the output any more
+                    unheard.append(error)
+                    cancelled.set()
 
         def make(kind: RootKind) -> tuple[RootRecord, Image]:
             tar = scratch / f"{kind}.tar"
@@ -189,6 +194,8 @@ def _make_bases(
                 made = list(pool.map(make, ("build", "run")))
             except BaseException:
                 cancelled.set()  # else leaving the pool waits until the other is done
+                if unheard:
+                    raise unheard[0] from None
                 raise
     return {record.kind: dict(record.packages) for record, _ in made}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from packhorse.cli.output import Console, columns, size
@@ -28,18 +30,79 @@ def test_lines_of_a_buildpack_come_when_they_end(capsys: pytest.CaptureFixture[s
         b"\xc2\x9b2J",
         b"\x1bc",
         b"\x00",
+        b"\x1b]52;c;ZXZpbA==\x07",
+        b"\x1bP1$r0m\x1b\\",
+        b"\x1b[?1049h",
+        b"\x1b\x1b[2J",
+        b"\x9b2J",
+        b"\x1b[38;2;1;2;3;4;5;6;7;8;9;10;11;12;13;14;15;16m",
+        "\u202egnp.exe\u2066\u200f".encode(),
     ],
 )
 def test_no_control_sequence_gets_through(capsys: pytest.CaptureFixture[str], hostile: bytes) -> None:
     console = Console({})
     console.output("bp", b"before" + hostile + b"after\n")
-    console.say("before" + hostile.decode() + "after")
-    console.notes(["before" + hostile.decode() + "after"])
-    console.result("before" + hostile.decode() + "after")
-    console.error(PackhorseError("before" + hostile.decode() + "after"))
+    text = "before" + hostile.decode(errors="replace") + "after"
+    console.say(text)
+    console.notes([text])
+    console.result(text)
+    console.table([text], [[text]])
+    console.error(PackhorseError(text))
     out, err = capsys.readouterr()
-    assert not any(character in out + err for character in "\x1b\x07\x00\x9b")
+    assert not any(character in out + err for character in "\x1b\x07\x00\x9b\u202e\u2066\u200f")
     assert all("before" in line and line.endswith("after") for line in (out + err).splitlines())
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x0b", "\x85", "\u2028"])
+def test_a_name_with_line_ends_makes_no_line_of_ours(capsys: pytest.CaptureFixture[str], end: str) -> None:
+    console = Console({})
+    name = f"layer{end}built app  sha256:0"
+    console.say(name)
+    console.notes([name])
+    console.result(name)
+    console.table(["NAME"], [[name]])
+    with console.phase(name):
+        console.output(name, b"said\n")
+    console.error(PackhorseError(name))
+    out, err = capsys.readouterr()
+    assert not [line for line in (out + err).splitlines() if line.lstrip().startswith("built app")]
+
+
+def test_half_a_character_is_printed_as_a_question_mark(capsys: pytest.CaptureFixture[str]) -> None:
+    Console({}).result("a\ud800b\udcff")
+    assert capsys.readouterr().out == "a?b?\n"
+
+
+def test_characters_that_come_in_two_parts_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console({})
+    for byte in "naïve → 北京\n".encode():
+        console.output("bp", bytes([byte]))
+    assert capsys.readouterr().err == "     [bp] naïve → 北京\n"
+
+
+def test_colours_stay_on_a_terminal_and_end_with_their_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    written.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", written)
+    Console({}).output("bp", b"\x1b[31mred\x1b[2J\nplain\n")
+    assert written.getvalue().splitlines() == [
+        "\x1b[2m     [bp]\x1b[0m \x1b[31mred\x1b[0m",
+        "\x1b[2m     [bp]\x1b[0m plain",
+    ]
+
+
+@pytest.mark.parametrize(
+    "flood", [b"x" * 65536, b"50%\r" * 16384, b"\xe5" * 65536, b"\x1b]0;" + b"x" * 65532]
+)
+def test_of_a_line_that_never_ends_little_is_held_back(
+    capsys: pytest.CaptureFixture[str], flood: bytes
+) -> None:
+    console = Console({})
+    for _ in range(50):
+        console.output("bp", flood)
+        capsys.readouterr()
+    console.say("")
+    assert len(capsys.readouterr().err) < 1 << 17
 
 
 def test_of_a_progress_bar_the_last_state_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,46 @@
+"""Text of other people's as it may be shown: it moves no cursor, sets no title, writes no clipboard.
+
+Called by `output` for everything that is printed. Names of layers, labels and processes, ids, reasons of
+errors and what buildpacks print come from whoever made a buildpack or an image (docs/output.md).
+"""
+
+from __future__ import annotations
+
+import re
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]{0,32}m")
+_CONTROL = re.compile(
+    r"(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # operating system commands (titles, links)
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # cursor movement and the like
+    r"|\x1b[@-_]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    # Marks that turn the direction of what follows, so that it reads other than it is; line separators.
+    r"|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+_SUSPECT = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def clean(text: str, *, colours: bool = False) -> str:
+    """The text without control characters but line ends and tabs; with `colours` those stay, and end with it.
+
+    What is no character (half of a surrogate pair, a byte of a name that is not UTF-8) becomes `?`.
+    """
+    if _SUSPECT.search(text) is None:
+        return text
+    text = text.encode(errors="replace").decode()
+    if not colours:
+        return _CONTROL.sub("", _COLOUR.sub("", text))
+    pieces, position = [], 0
+    for match in _COLOUR.finditer(text):
+        pieces += [_CONTROL.sub("", text[position : match.start()]), match[0]]
+        position = match.end()
+    pieces.append(_CONTROL.sub("", text[position:]))
+    cleaned = "".join(pieces)
+    return f"{cleaned}\x1b[0m" if len(pieces) > 1 else cleaned
+
+
+def one_line(text: str) -> str:
+    """As `clean`, in one line: a name with line ends in it would look like lines of ours."""
+    return clean(" ".join(text.splitlines()) if "\n" in text or "\r" in text else text)

@@ -1,0 +1,138 @@
+"""What signals and the end of the allowed time do to a command, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import packhorse.cli
+
+START = Path(packhorse.cli.__file__).parent / "start.py"
+HEAD = """
+import os, signal, sys, time
+from packhorse.cli.ending import CalledOff, Ending
+def send(number):
+    os.kill(os.getpid(), number)
+ending = Ending()
+try:
+"""
+TAIL = """
+    print("not called off")
+except CalledOff:
+    print(ending.error.what, ending.error.exit_code)
+"""
+
+
+def run(body: str, *, ignored: int = 0) -> subprocess.CompletedProcess[str]:
+    def ignore() -> None:
+        if ignored:
+            signal.signal(ignored, signal.SIG_IGN)
+
+    return subprocess.run(
+        [sys.executable, "-c", HEAD + textwrap.indent(textwrap.dedent(body), "    ") + TAIL],
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+        preexec_fn=ignore,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("SIGINT", "interrupted 130"),
+        ("SIGTERM", "ended by SIGTERM 143"),
+        ("SIGHUP", "ended by SIGHUP 129"),
+        ("SIGQUIT", "ended by SIGQUIT 131"),
+    ],
+)
+def test_a_signal_calls_a_command_off(name: str, words: str) -> None:
+    assert run(f"send(signal.{name})").stdout.strip() == words
+
+
+def test_a_signal_that_was_ignored_stays_so() -> None:
+    assert run("send(signal.SIGHUP)", ignored=signal.SIGHUP).stdout.strip() == "not called off"
+
+
+def test_the_time_that_is_allowed_calls_a_command_off_once() -> None:
+    done = run("ending.after(0.01, 'too long')\ntime.sleep(20)")
+    assert done.stdout.strip() == "too long 124"
+    done = run(
+        """
+        ending.after(0.01, 'too long')
+        try:
+            send(signal.SIGTERM)
+        finally:
+            time.sleep(0.1)
+        """
+    )
+    assert done.stdout.strip() == "ended by SIGTERM 143"
+
+
+def test_while_it_cleans_up_a_second_is_answered_and_a_third_ends_it() -> None:
+    done = run(
+        """
+        try:
+            send(signal.SIGINT)
+        finally:
+            send(signal.SIGINT)
+            print("goes on", flush=True)
+            send(signal.SIGTERM)
+        """
+    )
+    assert (done.returncode, done.stdout) == (130, "goes on\n")
+    assert done.stderr == "cleaning up; once more ends packhorse at once\n"
+
+
+def test_one_that_python_swallows_comes_again() -> None:
+    done = run(
+        """
+        class Destroyed:
+            def __del__(self):
+                send(signal.SIGTERM)
+        Destroyed()
+        time.sleep(20)
+        """
+    )
+    assert (done.stdout.strip(), done.stderr) == ("ended by SIGTERM 143", "")
+
+
+def test_another_that_python_swallows_is_still_told() -> None:
+    body = """
+        class Broken:
+            def __del__(self):
+                raise ValueError("broken")
+        Broken()
+    """
+    assert "ValueError: broken" in run(body).stderr
+
+
+def test_when_all_is_over_a_signal_ends_the_process_with_its_status() -> None:
+    done = run("ending.over(7)\nsend(signal.SIGINT)")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "SIG_DFL"), ("trap '' INT; ", "SIG_IGN")])
+def test_the_program_has_no_word_for_ctrl_c_while_it_is_loaded(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    (tmp_path / "packhorse" / "cli").mkdir(parents=True)
+    stub = "import signal\ndef main():\n    print(signal.getsignal(signal.SIGINT).name)\n"
+    for name, text in (("__init__.py", ""), ("cli/__init__.py", ""), ("cli/main.py", stub)):
+        (tmp_path / "packhorse" / name).write_text(text)
+    done = subprocess.run(
+        ["sh", "-c", f'{before}exec "$0" "$1"', sys.executable, str(START)],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == after, done.stderr
