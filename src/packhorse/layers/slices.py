@@ -99,26 +99,34 @@ def _parents(path: str) -> Iterator[str]:
 
 
 def _compile(glob: Glob) -> re.Pattern[str]:
-    """Go's filepath.Match (B-082) as a regular expression."""
-    pattern, index, end = "", 0, len(cleaned := posixpath.normpath(glob))
+    """Go's filepath.Match (B-082) as a regular expression.
+
+    What stands between two stars is taken where it is found first, as Go does, and not looked for again
+    (`(?>…)`): else a glob of thirty stars would keep the export busy for years.
+    """
+    pieces, index, end = [""], 0, len(cleaned := posixpath.normpath(glob))
     while index < end:
         char = cleaned[index]
         index += 1
         if char == "*":
-            pattern += "[^/]*"
+            pieces.append("")
         elif char == "?":
-            pattern += "[^/]"
+            pieces[-1] += "[^/]"
         elif char == "[":
             piece, index = _class(cleaned, index, glob)
-            pattern += piece
+            pieces[-1] += piece
         elif char == "\\":
             if index == end:
                 raise _malformed(glob)
-            pattern += re.escape(cleaned[index])
+            pieces[-1] += re.escape(cleaned[index])
             index += 1
         else:
-            pattern += re.escape(char)
-    return re.compile(pattern, re.DOTALL)
+            pieces[-1] += re.escape(char)
+    first, *between = pieces
+    if between:
+        last = between.pop()
+        first += "".join(f"(?>[^/]*?{piece})" for piece in between) + f"[^/]*{last}"
+    return re.compile(first, re.DOTALL)
 
 
 def _class(text: str, index: int, glob: Glob) -> tuple[str, int]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from packhorse.base.rooted import Rooted
-from packhorse.layers.slices import divide
+from packhorse.layers.slices import _compile, divide
 
 _DEEP = 150
 
@@ -23,3 +27,19 @@ def test_directories_may_be_nested_deeper_than_functions(tmp_path: Path) -> None
         sys.setrecursionlimit(before)
     assert len(first.entries) == _DEEP + 1
     assert rest.entries == ()
+
+
+def test_many_stars_take_no_longer_than_one() -> None:
+    assert _compile("*a" * 60 + "*b").fullmatch("a" * 250) is None
+    assert _compile("*a" * 60 + "*b").fullmatch("a" * 250 + "b")
+
+
+@given(st.text("a*?", max_size=8), st.text("ab", max_size=12))
+def test_stars_and_question_marks_match_as_everywhere(glob: str, name: str) -> None:
+    assert bool(_compile(glob or "?").fullmatch(name)) == fnmatchcase(name, glob or "?")
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=3)), st.lists(st.text("ab*", min_size=1, max_size=3)))
+def test_no_star_goes_past_a_slash(names: list[str], globs: list[str]) -> None:
+    matched = _compile("/".join(["x", *globs])).fullmatch("/".join(["x", *names])) is not None
+    assert matched == (len(names) == len(globs) and all(map(fnmatchcase, names, globs)))
