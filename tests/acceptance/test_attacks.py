@@ -34,6 +34,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 WORD = f"attacked-{os.getpid()}"
 MODES = {"root": "", "range": RANGE, "single": SINGLE}
 SANDBOXES = [*MODES, *(f"runc-{mode}" for mode in MODES)]
+in_every_sandbox = pytest.mark.parametrize("ground", SANDBOXES, indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def grounds(seed: Home, common: Path, layout: Path) -> Iterator[Callable[[str], 
         yield make
 
 
-@pytest.fixture(params=SANDBOXES)
+@pytest.fixture(params=MODES)
 def ground(request: pytest.FixtureRequest, grounds: Callable[[str], Ground]) -> Ground:
     return grounds(request.param)
 
@@ -112,6 +113,7 @@ def attacked(ground: Ground, app: Path) -> Done:
     return ground.done["attacked"]
 
 
+@in_every_sandbox
 def test_every_attempt_comes_to_what_is_foreseen(attacked: Done) -> None:
     assert attacked.status == 0, attacked.said
     came = attacked.attempts
@@ -128,6 +130,7 @@ def test_every_attempt_comes_to_what_is_foreseen(attacked: Done) -> None:
     assert not came
 
 
+@in_every_sandbox
 def test_nothing_outside_has_changed(attacked: Done, ground: Ground, app: Path) -> None:
     assert "SECRET-" not in attacked.said.replace("got SECRET-service", "")
     assert (app / "source").read_text() == "print('hello')\n"
@@ -282,6 +285,7 @@ def test_one_app_has_nothing_of_the_layers_of_another(ground: Ground) -> None:
     assert "has cache = true and no contents" in done.said
 
 
+@in_every_sandbox
 def test_nothing_survives_the_death_of_packhorse(ground: Ground) -> None:
     buildpack = ground.buildpack(
         "survivor", build="attacker stay-behind trace-sandbox sandbox-memory; echo READY; sleep 300"
