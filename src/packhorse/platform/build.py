@@ -28,7 +28,7 @@ from packhorse.platform import buildpacks, default_builder, failure, host
 from packhorse.platform.accounts import account
 from packhorse.platform.builder import Builder
 from packhorse.platform.limits import build_limits
-from packhorse.platform.locate import fetched
+from packhorse.platform.locate import fetched, first_fetched
 from packhorse.platform.runner import BuildRunner, Scene
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox, tidy
 from packhorse.source import app
@@ -99,7 +99,13 @@ def build(
     wiring = Wiring(store)
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)
-    run_image = fetched(wiring, named.image, target=builder.image.config.target, say=observer.say)
+    run_image = first_fetched(
+        wiring,
+        (named.image, *named.mirrors),
+        near=Reference.parse(builder.name).registry,
+        target=builder.image.config.target,
+        say=observer.say,
+    )
     target = store.place(str(request.name))
     with store.scratch() as scratch, userns.make(userns.choose(builder.uid, builder.gid)) as namespace:
         layers = store.layers(

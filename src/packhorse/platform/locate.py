@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NetworkError, NotFoundError
@@ -13,6 +13,22 @@ from packhorse.platform.wiring import Wiring
 
 LOCAL_REGISTRY = "packhorse.local"
 """The registry part of names that only ever live in a store, as the default builder's do."""
+
+
+def first_fetched(
+    wiring: Wiring, names: Sequence[str], *, near: str, target: Target, say: Callable[[str], None]
+) -> Image:
+    """An image that has several names, by the first that can be had; those in the registry `near` come first.
+
+    Raises what `fetched` says of the first, if there is none.
+    """
+    failures: list[NetworkError | NotFoundError] = []
+    for name in sorted(names, key=lambda name: Reference.parse(name).registry != near):
+        try:
+            return fetched(wiring, name, target=target, say=say)
+        except (NetworkError, NotFoundError) as error:
+            failures.append(error)
+    raise failures[0]
 
 
 def fetched(

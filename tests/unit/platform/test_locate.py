@@ -14,7 +14,7 @@ from packhorse.errors import NetworkError, NotFoundError
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
-from packhorse.platform.locate import fetched
+from packhorse.platform.locate import fetched, first_fetched
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
@@ -61,6 +61,27 @@ def test_an_image_that_nobody_has_is_an_error(wiring: Wiring) -> None:
         ask(wiring, f"{registry.host}/acme/builder")
     with pytest.raises(NetworkError, match="is not in the store and cannot be fetched"):
         ask(wiring, "127.0.0.1:1/acme/builder")
+
+
+@pytest.mark.parametrize("near", ["first", "second", "nowhere"])
+def test_of_several_names_one_in_the_same_registry_is_taken_first(wiring: Wiring, near: str) -> None:
+    with FakeRegistry() as first, FakeRegistry() as second:
+        names = [f"{first.host}/acme/run", f"{second.host}/acme/run"]
+        for name, image in zip(names, (OURS, THEIRS), strict=True):
+            put(image, wiring.registry(Reference.parse(name), Target.host()))
+        host = {"first": first.host, "second": second.host}.get(near, near)
+        found = first_fetched(wiring, names, near=host, target=Target.host(), say=lambda text: None)
+    assert found.id == (THEIRS if near == "second" else OURS).id
+
+
+def test_a_name_that_cannot_be_had_gives_way_to_the_next(wiring: Wiring) -> None:
+    with FakeRegistry() as registry:
+        names = ["127.0.0.1:1/acme/run", f"{registry.host}/acme/nosuch", f"{registry.host}/acme/run"]
+        put(OURS, wiring.registry(Reference.parse(names[2]), Target.host()))
+        found = first_fetched(wiring, names, near="127.0.0.1:1", target=Target.host(), say=lambda text: None)
+        assert found.id == OURS.id
+        with pytest.raises(NetworkError, match=r"127\.0\.0\.1:1/acme/run"):
+            first_fetched(wiring, names[:2], near="", target=Target.host(), say=lambda text: None)
 
 
 def ask(wiring: Wiring, name: str) -> tuple[Image, list[str]]:
