@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fakes.installation import Home
+from fakes.place import RUNTIMES
 from fakes.shell_buildpack import SERVER, shell_buildpack
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
@@ -231,9 +232,13 @@ def test_a_process_type_that_nobody_made_is_told_those_that_are(
     refused(home, *arguments, status=62, says=("there is no process type 'nosuch'", "made talk"))
 
 
-def test_a_failed_step_can_be_entered_until_the_next_build(home: Home, app: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_failed_step_can_be_entered_until_the_next_build(
+    home: Home, app: Path, tmp_path: Path, runtime: str
+) -> None:
     fails = shell_buildpack(tmp_path / "fails", build='echo left > "$CNB_LAYERS_DIR/trace"; exit 9')
-    said = refused(home, "build", "entered", "--path", app, "--buildpack", fails, status=51, says=("sh ",))
+    words = ("build", "entered", "--sandbox", runtime, "--path", app, "--buildpack", fails)
+    said = refused(home, *words, status=51, says=("sh ",))
     script = Path(next(word for word in said.split() if word.endswith("again.sh")))
     assert script.stat().st_mode & 0o077 == 0
     again = subprocess.run(["sh", script], capture_output=True, text=True, check=False)

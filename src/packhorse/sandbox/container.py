@@ -23,16 +23,18 @@ from packhorse.sandbox import blame, executable
 from packhorse.sandbox.order import DIRECTORY, EXECUTION, Failure, Order, encode
 from packhorse.sandbox.process import Process
 
+MONITOR = proc.python("packhorse.sandbox.monitor")
+
 
 class Container(Process):
-    """A container made by `words`, the command line of a monitor, from what of a plan is not descriptors.
+    """A container made by a monitor, with its `options`, from what of a plan is not descriptors.
 
-    `inputs` are descriptors that `words` name, `passed` what the step's command has.
+    `inputs` are descriptors that the options name, `passed` what the step's command has.
     """
 
     def __init__(
         self,
-        words: Sequence[str],
+        options: Sequence[str],
         plan: dict[str, Any],
         *,
         inputs: Sequence[int],
@@ -43,14 +45,14 @@ class Container(Process):
         self._order: Order = plan["order"]
         self._root = -1
         try:
-            self._start(words, plan, inputs, passed)
+            self._start(options, plan, inputs, passed)
             self._receive()
         except BaseException:
             self.close()
             raise
 
     def _start(
-        self, words: Sequence[str], plan: dict[str, Any], inputs: Sequence[int], passed: Sequence[int]
+        self, options: Sequence[str], plan: dict[str, Any], inputs: Sequence[int], passed: Sequence[int]
     ) -> None:
         with ExitStack() as theirs:
             self._control, control = self._sockets(theirs, socket.SOCK_SEQPACKET)
@@ -65,7 +67,7 @@ class Container(Process):
             os.write(document, json.dumps(plan | descriptors).encode())
             os.lseek(document, 0, os.SEEK_SET)
             self._process = subprocess.Popen(
-                [*words, "--", str(document)],
+                [*MONITOR, str(document), *options, "--"],
                 pass_fds=(*inputs, *passed, *set(stdio), control, channel, document),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

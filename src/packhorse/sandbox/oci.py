@@ -20,12 +20,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from packhorse.base import proc, userns
+from packhorse.base import userns
 from packhorse.base.step import Step
 from packhorse.base.userns import Extent, IdMap, Mode, Namespace
 from packhorse.errors import SandboxError
 from packhorse.sandbox import arguments, monitor, oci_config
-from packhorse.sandbox.container import Container, soft_file_limit
+from packhorse.sandbox.container import MONITOR, Container, soft_file_limit
 from packhorse.sandbox.layout import Layout
 from packhorse.sandbox.order import Order
 from packhorse.sandbox.reach import Reach
@@ -114,9 +114,8 @@ class OciRuntime:
             namespace = self._namespace
             if self._idmap.mode is Mode.SINGLE:
                 namespace = stack.enter_context(userns.make(_as_root()))
-            options = [("userns", str(namespace.fd)), *self._options(step, layout, namespace.idmap)]
             return Container(
-                self._words(options),
+                ["userns", str(namespace.fd), *self._options(step, layout, namespace.idmap)],
                 self._plan(step, layout, command, namespace.idmap),
                 inputs=[namespace.fd],
                 passed=terminal.passed if terminal else (),
@@ -129,20 +128,17 @@ class OciRuntime:
         What it cannot carry: the system call filter, and pasta (the step then has loopback only).
         """
         idmap = self._idmap if self._idmap.mode is Mode.ROOT else _as_root()
-        plan = self._plan(step, layout, arguments.command(step), idmap)
+        command = arguments.command(step)
+        plan = self._plan(step, layout, command, idmap)
         plan |= {"control": -1, "channel": -1, "stdio": [0, 1, 2], "passed": []}
-        words = self._words(self._options(step, layout, idmap))
-        return shlex.join([*words, "--", json.dumps(plan)])
+        options = self._options(step, layout, idmap)
+        return shlex.join([*MONITOR, json.dumps(plan), *options, "--", *command])
 
-    def _words(self, options: list[tuple[str, str]]) -> list[str]:
-        words = [word for option in options for word in option]
-        return [*proc.python("packhorse.sandbox.monitor"), *words]
-
-    def _options(self, step: Step, layout: Layout, idmap: IdMap) -> list[tuple[str, str]]:
+    def _options(self, step: Step, layout: Layout, idmap: IdMap) -> list[str]:
         options = userns.map_options(idmap)
         if idmap.mode is Mode.ROOT:
             options += self._reach.options(step, [layout.skeleton, Path(self._runtime[0]), self._init])
-        return options
+        return [word for option in options for word in option]
 
     def _plan(self, step: Step, layout: Layout, command: list[str], idmap: IdMap) -> dict[str, Any]:
         """A `monitor.Plan` without descriptors; HostError for a user that the namespace has not."""
