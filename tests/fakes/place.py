@@ -20,7 +20,7 @@ ENV = {"PATH": "/bin", "HOME": "/home/cnb"}
 
 
 RUNTIMES = os.environ.get("PACKHORSE_TESTS_RUNTIMES", "bubblewrap runc").split()
-"""The sandboxes that have to do the same."""
+"""The sandboxes that have to do the same; crun can too, where it is installed."""
 
 
 @dataclass

@@ -93,7 +93,8 @@ def _read(descriptor: int) -> Plan:
 
 
 def _say(error: Exception) -> int:
-    print(error, file=sys.stderr, flush=True)
+    told = f"{error.filename or 'this machine'}: {error.strerror}" if isinstance(error, OSError) else error
+    print(told, file=sys.stderr, flush=True)
     return _FAILED
 
 

@@ -31,6 +31,9 @@ from packhorse.sandbox.order import Order
 from packhorse.sandbox.reach import Reach
 from packhorse.sandbox.terminal import Terminal
 
+_PATIENCE = 10.0
+"""Seconds within which a runtime says its version."""
+
 _OTHERWISE = "choose another, or leave out --sandbox: bubblewrap comes with packhorse"
 
 
@@ -53,45 +56,39 @@ def find(name: str) -> tuple[str, ...]:
     """The runtime `name`, on PATH or a path, and the options it needs; SandboxError if it cannot serve."""
     program = shutil.which(name)
     if program is None:
-        raise SandboxError(
-            f"there is no OCI runtime {name}",
-            why="it is not installed, or not on PATH",
-            fix=_OTHERWISE,
-            check="engines",
-        )
+        raise _unfit(f"there is no OCI runtime {name}", "it is not installed, or not on PATH")
     try:
         done = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE,
+            check=False,
         )
     except OSError as error:
-        raise SandboxError(
-            f"{program} cannot be started", why=error.strerror or "", fix=_OTHERWISE, check="engines"
+        raise _unfit(f"{program} cannot be started", error.strerror or "") from error
+    except subprocess.TimeoutExpired as error:
+        raise _unfit(
+            f"{program} is no OCI runtime that packhorse can use", "it never answers --version"
         ) from error
-    told = re.match(r"(\w+) version (\d+)\.(\d+)", done.stdout)
+    told = re.match(r"(\w+) version (?:release-)?(\d+)\.(\d+)", done.stdout)
     if told is None:
         said = (done.stdout + done.stderr).strip().splitlines()
-        raise SandboxError(
-            f"{program} is no OCI runtime that packhorse can use",
-            why=f"it answers --version with {said[0]!r}" if said else "it does not answer --version",
-            fix=_OTHERWISE,
-            check="engines",
-        )
+        why = f"it answers --version with {said[0]!r}" if said else "it does not answer --version"
+        raise _unfit(f"{program} is no OCI runtime that packhorse can use", why)
     kind = _KINDS.get(told[1])
     if kind is None:
-        raise SandboxError(
-            f"packhorse cannot use {told[1]}",
-            why=f"it can use {' and '.join(_KINDS)}",
-            fix=_OTHERWISE,
-            check="engines",
-        )
+        raise _unfit(f"packhorse cannot use {told[1]}", f"it can use {' and '.join(_KINDS)}")
     if (int(told[2]), int(told[3])) < kind.oldest:
-        raise SandboxError(
-            f"{program} is too old",
-            why=f"it is {told[1]} {told[2]}.{told[3]}, and {'.'.join(map(str, kind.oldest))} is needed",
-            fix=_OTHERWISE,
-            check="engines",
-        )
+        needed = ".".join(map(str, kind.oldest))
+        raise _unfit(f"{program} is too old", f"it is {told[1]} {told[2]}.{told[3]}, and {needed} is needed")
     return (str(Path(program).absolute()), *kind.options)
+
+
+def _unfit(what: str, why: str) -> SandboxError:
+    return SandboxError(what, why=why, fix=_OTHERWISE, check="engines")
 
 
 class OciRuntime:

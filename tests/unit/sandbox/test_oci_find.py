@@ -29,7 +29,7 @@ def test_a_runtime_is_taken_from_path_or_by_its_path(tmp_path: Path, monkeypatch
     ("script", "said"),
     [
         ("echo runc version 0.1.1", "is too old\nit is runc 0.1, and 1.0 is needed"),
-        ("echo runsc version 20240101.0", "packhorse cannot use runsc\nit can use runc and crun"),
+        ("echo runsc version release-20240101.0", "packhorse cannot use runsc\nit can use runc and crun"),
         ("echo GNU bash, version 5.2", "it answers --version with 'GNU bash, version 5.2'"),
         ("exit 3", "it does not answer --version"),
         ("exec /no/such/interpreter", "it answers --version with"),
