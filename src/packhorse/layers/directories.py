@@ -10,7 +10,7 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,15 +25,26 @@ _OPEN = 64  # descriptors kept; a process has 1024 by default
 _STEPS = 1024  # names looked up on one way through links; more is a loop, or meant to cost time
 _IMPLIED = Header(b"", b"5", 0o755, 0, 0, 0, 0, b"")
 
+WHITEOUT = b".wh."
+OPAQUE = b".wh..wh..opq"
+AUFS = b".wh..wh."
+"""How the names of aufs's own files begin, which docker passes over too, but for the links to them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that a layer may hold: entries, bytes of content, bytes of one name, names in one path."""
+    """The most that a layer may hold: entries, bytes of content, bytes of one name, names in one path.
+
+    `paths` bounds the bytes that are remembered of names, `lookups` the names looked up on the way to
+    entries: links can make both many times what the archive has.
+    """
 
     entries: int = 1_000_000
     bytes: int = 64 << 30
     name: int = 255
-    depth: int = 128
+    depth: int = 256
+    paths: int = 256 << 20
+    lookups: int = 32_000_000
 
 
 class Directories:
@@ -46,6 +57,8 @@ class Directories:
         self._headers: dict[bytes, Header | None] = {}  # of every directory there is; None when implied
         self._open: OrderedDict[bytes, int] = OrderedDict()
         self._resolved: dict[bytes, bytes] = {b"": b""}
+        self._aufs: set[bytes] = set()
+        self._remembered = self._looked_up = 0
 
     def __enter__(self) -> Self:
         return self
@@ -58,8 +71,9 @@ class Directories:
 
     @property
     def implied(self) -> list[bytes]:
-        """The directories that came to be without an entry of their own."""
-        return [path for path, header in self._headers.items() if header is None]
+        """The directories that came to be without an entry of their own; the top ("") may be one."""
+        top = [] if b"" in self._headers else [b""]
+        return top + [path for path, header in self._headers.items() if header is None]
 
     def parts(self, name: bytes) -> list[bytes]:
         """The names in an entry's name, leading slashes and dots dropped.
@@ -81,8 +95,26 @@ class Directories:
         known = self._resolved.get(path)
         if known is None:
             above, _, name = path.rpartition(b"/")
-            known = self._resolved[path] = self._walk(self.resolve(above), name)
+            known = self._walk(self.resolve(above), name)
+            self.remember(path)
+            self._resolved[path] = known
         return known
+
+    def find(self, path: bytes) -> bytes:
+        """The directory that `path` means, as `resolve` has it, whether the layer has one there or not."""
+        here = b""
+        for name in path.split(b"/") if path else ():
+            here = self._walk(here, name, make=False)
+        return here
+
+    def remember(self, path: bytes) -> None:
+        """Counts the bytes of a path that is kept until the end."""
+        self._remembered += len(path)
+        if self._remembered > self._limits.paths:
+            raise FormatError(
+                "the layer's names are too long",
+                why=f"all together have more than {self._limits.paths} bytes",
+            )
 
     def descriptor(self, path: bytes) -> int:
         """The open directory at the resolved `path`: valid until the next call of any method."""
@@ -96,30 +128,37 @@ class Directories:
             self._open.move_to_end(path)
         return found
 
-    def make(self, here: bytes, name: bytes, header: Header) -> None:
-        """Makes the directory `name` in `here`, or takes the one there, to get the attributes of `header`."""
+    def make(self, here: bytes, name: bytes, header: Header) -> bool:
+        """Makes the directory `name` in `here`, or takes the one there, to get the attributes of `header`.
+
+        Says whether it took the place of something else, so that it is empty whatever lies below the layer.
+        """
         path = join(here, name)
+        replaced = False
         if path not in self._headers:
             try:
                 self._mkdir(here, name)
             except FileExistsError:
                 self.clear(here, name)
                 self._mkdir(here, name)
+                replaced = True
         self._headers[path] = header
+        return replaced
 
     def adorn(self, header: Header) -> None:
         """Notes that the top of the tree is to get the attributes of `header`."""
         self._headers[b""] = header
 
     def clear(self, here: bytes, name: bytes) -> None:
-        """Removes the entry `name` in `here`, with all below it."""
+        """Removes the entry `name` in `here`, with all below it; a missing one is no error."""
         self._resolved = {b"": b""}
         parent = self.descriptor(here)
         path = join(here, name)
         if path in self._headers:
             self._remove(parent, name, path)
         else:
-            os.unlink(name, dir_fd=parent)
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=parent)
 
     def settle(self, descriptor: int, header: Header) -> None:
         """Gives an open file or directory the attributes of `header`: mode last, chown clears setuid."""
@@ -129,38 +168,47 @@ class Directories:
         os.fchmod(descriptor, header.mode)
         os.utime(descriptor, ns=(header.mtime, header.mtime))
 
-    def settle_link(self, here: bytes, name: bytes, header: Header) -> None:
-        """Gives the link `name` in `here` the attributes of `header`; a link has no mode of its own."""
+    def settle_unopened(self, here: bytes, name: bytes, header: Header) -> None:
+        """Gives a link or FIFO, `name` in `here`, the attributes of `header`; links have no mode."""
         parent = self.descriptor(here)
         if self._owner:
             with _refusing(header):
                 os.chown(name, header.uid, header.gid, dir_fd=parent, follow_symlinks=False)
+        if header.type == b"6":
+            os.chmod(name, header.mode, dir_fd=parent)
         os.utime(name, ns=(header.mtime, header.mtime), dir_fd=parent, follow_symlinks=False)
 
     def finish(self) -> None:
         """Gives every directory its attributes, after which nothing more can be placed: deepest first."""
+        for path in sorted(self._aufs):
+            here, _, name = path.rpartition(b"/")
+            if path in self._headers:
+                self.clear(here, name)
         for path in sorted(self._headers, reverse=True):
             self.settle(self.descriptor(path), self._headers[path] or _IMPLIED)
 
-    def _walk(self, here: bytes, name: bytes) -> bytes:
+    def _walk(self, here: bytes, name: bytes, *, make: bool = True) -> bytes:
         pending = [name]
         for _ in range(_STEPS):
             if not pending:
                 return here
+            self._looked_up += 1
             name = pending.pop()
             if name == b"..":
                 here = here.rpartition(b"/")[0]
             elif name and name != b".":
-                link = self._enter(here, name)
+                link = self._enter(here, name, make=make)
                 if link is None:
                     here = join(here, name)
                 else:
                     here = b"" if link.startswith(b"/") else here
                     pending += reversed(link.split(b"/"))
+            if self._looked_up > self._limits.lookups:
+                raise FormatError(f"the layer has more than {self._limits.lookups} names to look up")
         raise FormatError(f"{shown(join(here, name))} is reached through too many links")
 
-    def _enter(self, here: bytes, name: bytes) -> bytes | None:
-        """Opens the directory `name` in `here`, made if missing; its target instead when it is a link."""
+    def _enter(self, here: bytes, name: bytes, *, make: bool) -> bytes | None:
+        """The target of the link `name` in `here`; None when it is a directory, which it is to become."""
         path = join(here, name)
         if path in self._open:
             return None
@@ -168,18 +216,30 @@ class Directories:
             try:
                 return os.readlink(name, dir_fd=self.descriptor(here))
             except FileNotFoundError:
-                self._mkdir(here, name)
-                self._headers[path] = None
+                self._check(path, name)
+                if make:
+                    self._mkdir(here, name)
+                    self._headers[path] = None
             except OSError as error:
                 raise FormatError(
                     f"{shown(path)} is not a directory", why="a later entry of the layer lies below it"
                 ) from error
-        self.descriptor(path)
         return None
 
+    @staticmethod
+    def _check(path: bytes, name: bytes) -> None:
+        if name.startswith(WHITEOUT) and (name == OPAQUE or not name.startswith(AUFS)):
+            raise FormatError(
+                f"{shown(path)} is a directory", why="names that begin with .wh. are those of whiteouts"
+            )
+
     def _mkdir(self, here: bytes, name: bytes) -> None:
+        path = join(here, name)
+        if name.startswith(AUFS):
+            self._aufs.add(path)
+        self.remember(path)
         if here.count(b"/") + 2 > self._limits.depth:
-            raise FormatError(f"{shown(join(here, name))} lies deeper than {self._limits.depth} directories")
+            raise FormatError(f"{shown(path)} lies deeper than {self._limits.depth} directories")
         if len(self._headers) >= self._limits.entries:
             raise FormatError(f"the layer has more than {self._limits.entries} directories")
         os.mkdir(name, 0o700, dir_fd=self.descriptor(here))

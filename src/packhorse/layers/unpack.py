@@ -16,12 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from packhorse.errors import FormatError, HostError, PackhorseError
-from packhorse.layers.directories import Directories, Limits, join, shown
+from packhorse.layers.directories import AUFS, OPAQUE, WHITEOUT, Directories, Limits, join, shown
 from packhorse.layers.untar import Archive, Header
 
-_WHITEOUT = b".wh."
-_OPAQUE = b".wh..wh..opq"
-_AUFS = b".wh..wh."  # other marks of aufs's own, which docker passes over too
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOST = {
     errno.EACCES,
@@ -40,11 +37,12 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What a layer held. `files` counts entries written, `bytes` their content, `skipped` devices and FIFOs.
+    """What a layer held. `files` counts entries written, `bytes` their content, `skipped` devices.
 
     Paths are relative, decoded with surrogateescape and in the order of the archive. `whiteouts` hide an
     entry of the layers below, `opaque` directories all of theirs. `implied` directories had no entry of their
-    own: their mode and owner are made up (0755, root) and a layer below knows better.
+    own: their mode and owner are made up (0755, root) and a layer below knows better, where one of them may
+    even be a link. The top is "".
     """
 
     files: int
@@ -97,20 +95,27 @@ class _Unpacking:
             self._directories.adorn(header)
             return
         name = parts.pop()
-        here = self._directories.resolve(b"/".join(parts))
-        if name.startswith(_WHITEOUT):
-            self._note(here, name)
+        if name.startswith(WHITEOUT):
+            self._note(self._directories.find(b"/".join(parts)), name)
             return
+        here = self._directories.resolve(b"/".join(parts))
         match header.type:
             case b"0":
                 self._file(here, name, header)
             case b"5":
-                self._directories.make(here, name, header)
+                if self._directories.make(here, name, header):
+                    self._tell(self._opaque, join(here, name))
             case b"2":
                 self._symlink(here, name, header)
             case b"1":
                 self._hard_link(here, name, header)
-            case b"3" | b"4" | b"6":
+            case b"6":
+                self._replace(here, name, lambda parent: os.mkfifo(name, 0o600, dir_fd=parent))
+                self._directories.settle_unopened(here, name, header)
+            case b"3" | b"4":
+                # A namespace makes no devices. What the device would have replaced is not there either.
+                self._directories.clear(here, name)
+                self._tell(self._whiteouts, join(here, name))
                 self._skipped += 1
                 return
             case other:
@@ -138,13 +143,17 @@ class _Unpacking:
 
     def _note(self, here: bytes, name: bytes) -> None:
         """Notes what a whiteout hides (image-spec layer.md, "Whiteouts")."""
-        hidden = name.removeprefix(_WHITEOUT)
-        if name == _OPAQUE:
-            self._opaque.append(here)
+        hidden = name.removeprefix(WHITEOUT)
+        if name == OPAQUE:
+            self._tell(self._opaque, here)
         elif hidden in (b"", b".", b".."):
             raise FormatError(f"{shown(join(here, name))} is a whiteout of nothing")
-        elif not name.startswith(_AUFS):
-            self._whiteouts.append(join(here, hidden))
+        elif not name.startswith(AUFS):
+            self._tell(self._whiteouts, join(here, hidden))
+
+    def _tell(self, told: list[bytes], path: bytes) -> None:
+        self._directories.remember(path)
+        told.append(path)
 
     def _file(self, here: bytes, name: bytes, header: Header) -> None:
         file = self._replace(here, name, lambda parent: os.open(name, _NEW, 0o600, dir_fd=parent))
@@ -165,7 +174,7 @@ class _Unpacking:
         if not header.link:
             raise FormatError(f"{shown(header.name)} is a link without a target")
         self._replace(here, name, lambda parent: os.symlink(header.link, name, dir_fd=parent))
-        self._directories.settle_link(here, name, header)
+        self._directories.settle_unopened(here, name, header)
 
     def _hard_link(self, here: bytes, name: bytes, header: Header) -> None:
         parts = self._directories.parts(header.link)

@@ -22,6 +22,7 @@ _EXTENDED_LIMIT = 1 << 20  # bytes of one extended header; Go's reader has the s
 _EXTENDED_TOTAL = 1 << 30  # bytes of all of them; a million entries with long names have less
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
 _SECONDS = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
+_NAMES = frozenset((b"path", b"linkpath", sparse.PREFIX + b"name"))
 _SPARSE = frozenset(
     sparse.PREFIX + key for key in (b"major", b"minor", b"map", b"numblocks", b"size", b"realsize", b"name")
 )
@@ -281,7 +282,7 @@ def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if end <= space + 1 or data[end - 1 : end] != b"\n" or not equals or not key:
             raise _bad("a PAX record is malformed")
-        if b"\x00" in value and key in (b"path", b"linkpath"):
+        if b"\x00" in value and key in _NAMES:
             raise _bad("a PAX name has a NUL")
         yield key, value
         at = end

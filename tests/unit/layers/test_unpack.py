@@ -66,7 +66,7 @@ def _unpack(
 def test_files_directories_and_links_arrive_with_mode_and_time(target: Path) -> None:
     entries: list[Entry] = [("d", DIR, b""), ("d/f", FILE, b"text"), ("d/l", LINK, "f"), ("d/h", HARD, "d/f")]
     told = unpack(_chunks(_archive(entries, mode=0o4711)), target, owner=False)
-    assert told == Unpacked(4, 4, 0, (), (), ())
+    assert told == Unpacked(4, 4, 0, (), (), ("",))
     assert (target / "d/f").read_bytes() == b"text"
     assert stat.S_IMODE((target / "d/f").stat().st_mode) == 0o4711
     assert [path.lstat().st_mtime for path in (target / "d", target / "d/f", target / "d/l")] == [1e9] * 3
@@ -223,7 +223,7 @@ def test_whiteouts_are_told_and_not_written(target: Path) -> None:
         target,
     )
     assert (told.whiteouts, told.opaque) == (("d/gone", "top"), ("d",))
-    assert [str(path.relative_to(target)) for path in target.rglob("*")] == ["d"]
+    assert list(target.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh..."])
@@ -234,16 +234,57 @@ def test_a_whiteout_of_nothing_is_refused(name: str, target: Path) -> None:
 
 def test_directories_without_an_entry_are_told(target: Path) -> None:
     told = _unpack([("a/b/f", FILE, b""), ("a", DIR, b"")], target)
-    assert told.implied == ("a/b",)
+    assert told.implied == ("", "a/b")
+    assert _unpack([("./", DIR, b"")], target).implied == ()
     assert stat.S_IMODE((target / "a/b").stat().st_mode) == 0o755
 
 
-def test_devices_and_pipes_are_skipped_and_counted(target: Path) -> None:
-    told = _unpack(
-        [("c", tarfile.CHRTYPE, b""), ("b", tarfile.BLKTYPE, b""), ("p", tarfile.FIFOTYPE, b"")], target
+def test_a_fifo_arrives_with_mode_and_time(target: Path) -> None:
+    unpack(
+        _chunks(_archive([("d/p", tarfile.FIFOTYPE, b""), ("h", HARD, "d/p")], mode=0o624)),
+        target,
+        owner=False,
     )
-    assert told.skipped == 3
-    assert not list(target.iterdir())
+    found = (target / "d/p").lstat()
+    assert (stat.S_IFMT(found.st_mode), stat.S_IMODE(found.st_mode)) == (stat.S_IFIFO, 0o624)
+    assert (found.st_mtime, found.st_nlink) == (1e9, 2)
+
+
+def test_devices_are_not_made_and_hide_what_they_would_have_replaced(target: Path) -> None:
+    told = _unpack(
+        [
+            ("c", FILE, b"old"),
+            ("c", tarfile.CHRTYPE, b""),
+            ("d/b", DIR, b""),
+            ("d/b", tarfile.BLKTYPE, b""),
+        ],
+        target,
+    )
+    assert (told.skipped, told.whiteouts) == (2, ("c", "d/b"))
+    assert [str(path.relative_to(target)) for path in target.rglob("*")] == ["d"]
+
+
+def test_a_directory_in_place_of_something_else_is_empty_whatever_is_below(target: Path) -> None:
+    told = _unpack(
+        [("a", FILE, b""), ("a", DIR, b""), ("b/c", LINK, "/a"), ("b/c", DIR, b""), ("d", DIR, b"")], target
+    )
+    assert told.opaque == ("a", "b/c")
+
+
+@pytest.mark.parametrize("entry", [(".wh.a/f", FILE, b""), ("l/f", FILE, b""), (".wh.a/.wh.b", FILE, b"")])
+def test_what_lies_below_a_whiteout_is_refused(entry: Entry, target: Path) -> None:
+    with pytest.raises(FormatError, match="those of whiteouts"):
+        _unpack([("l", LINK, ".wh.x"), entry], target)
+
+
+def test_what_aufs_linked_through_its_own_directory_is_there_without_it(target: Path) -> None:
+    told = _unpack(
+        [(".wh..wh.plnk", DIR, b""), (".wh..wh.plnk/7.9", FILE, b"x"), ("a", HARD, ".wh..wh.plnk/7.9")],
+        target,
+    )
+    assert (target / "a").read_bytes() == b"x"
+    assert [path.name for path in target.iterdir()] == ["a"]
+    assert (told.whiteouts, told.implied) == ((), ("",))
 
 
 @pytest.mark.parametrize(
@@ -255,8 +296,14 @@ def test_devices_and_pipes_are_skipped_and_counted(target: Path) -> None:
         (Limits(name=4), [("12345", FILE, b"")]),
         (Limits(depth=3), [("a/b/c/d", FILE, b"")]),
         (Limits(depth=3), [("a/b/c", DIR, b""), ("l", LINK, "a/b/c"), ("l/d", DIR, b"")]),
+        (Limits(paths=50), [("l", LINK, "x" * 20), ("l/a", DIR, b""), ("l/b", DIR, b"")]),
+        (Limits(paths=50), [("b/.wh." + "a" * 20, FILE, b"") for _ in range(3)]),
+        (Limits(lookups=9), [("a", LINK, "b"), ("b", LINK, "/c" * 9), ("a/x", FILE, b"")]),
     ],
-    ids=["entries", "implied directories", "bytes", "name", "depth", "depth through a link"],
+    ids=[
+        *("entries", "implied directories", "bytes", "name", "depth", "depth through a link"),
+        *("paths through a link", "paths of whiteouts", "lookups"),
+    ],
 )  # fmt: skip
 def test_a_limit_passed_is_refused(limits: Limits, entries: list[Entry], target: Path) -> None:
     with pytest.raises(FormatError):
@@ -300,7 +347,7 @@ def test_the_whole_stream_is_read_even_after_the_end_of_the_archive(target: Path
 
 
 def test_an_empty_stream_is_an_empty_layer(target: Path) -> None:
-    assert unpack([], target, owner=False) == Unpacked(0, 0, 0, (), (), ())
+    assert unpack([], target, owner=False) == Unpacked(0, 0, 0, (), (), ("",))
 
 
 def test_a_missing_target_is_an_error_with_a_name(tmp_path: Path) -> None:
