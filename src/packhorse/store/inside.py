@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +20,10 @@ from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from packhorse.base import syscalls
-from packhorse.errors import PackhorseError
+from packhorse.errors import PackhorseError, TreeError
 from packhorse.layers.unpack import unpack
 from packhorse.store import merge
+from packhorse.store.changeset import Changeset
 
 _CHUNK = 1 << 20
 
@@ -61,20 +61,18 @@ def _unpack(parent: int, name: str, *, owner: bool, stream: BinaryIO) -> dict[st
 
 
 def _merge(layers: int, order: list[dict[str, Any]], parent: int, name: str) -> dict[str, Any]:
-    """Merges layers, lowest first. Each hides what it says it hides before it is laid over those below."""
+    """Applies layers to a new tree, lowest first."""
     count = 0
     with _new(parent, name) as target:
         for layer in order:
-            before = {path: status for path in layer["implied"] if (status := _directory(target, path))}
-            for path in layer["whiteouts"]:
-                _hide(target, path)
-            for path in layer["opaque"]:
-                _empty(target, path)
-            passed = [path for path in before if _directory(target, path)]
+            changes = Changeset(layer["whiteouts"], layer["opaque"], frozenset(layer["implied"]))
             with merge.opened(layers, layer["name"]) as source:
-                count += merge.lay(source, target)
-            for path in passed:
-                _restore(target, path, before[path])
+                try:
+                    count += changes.apply(source, target)
+                except TreeError as error:
+                    raise TreeError(
+                        f"the layer {layer['name'][:12]} cannot be applied", why=str(error)
+                    ) from error
     return {"entries": count}
 
 
@@ -85,50 +83,3 @@ def _new(parent: int, name: str) -> Iterator[int]:
     with merge.opened(parent, name) as directory:
         os.fchmod(directory, 0o755)
         yield directory
-
-
-def _hide(tree: int, path: str) -> None:
-    with _parent(tree, path) as parent:
-        if parent is not None:
-            merge.remove(parent, path.rpartition("/")[2])
-
-
-def _empty(tree: int, path: str) -> None:
-    """Empties a directory; "" is the tree itself."""
-    with _parent(tree, f"{path}/." if path else ".") as directory:
-        if directory is not None:
-            for name in merge.names(directory):
-                merge.remove(directory, name)
-
-
-def _directory(tree: int, path: str) -> os.stat_result | None:
-    """What a directory of the tree is like; None when there is none."""
-    with _parent(tree, f"{path}/.") as directory:
-        return None if directory is None else os.fstat(directory)
-
-
-def _restore(tree: int, path: str, status: os.stat_result) -> None:
-    """Gives a directory back what it was like before a layer that only passed through it."""
-    with _parent(tree, f"{path}/.") as directory:
-        if directory is not None:
-            merge.adorn(directory, status)
-
-
-@contextmanager
-def _parent(tree: int, path: str) -> Iterator[int | None]:
-    """The directory that the last element of `path` is in, by real directories only; else None."""
-    descriptor = os.dup(tree)
-    try:
-        for name in path.split("/")[:-1]:
-            try:
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            except FileNotFoundError:
-                status = None
-            if status is None or not stat.S_ISDIR(status.st_mode):
-                yield None
-                return
-            with merge.opened(descriptor, name) as below:
-                os.dup2(below, descriptor, inheritable=False)
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ from typing import Any
 from packhorse.base import userns
 from packhorse.base.digest import Digest
 from packhorse.base.userns import IdMap, Mode, Namespace
-from packhorse.errors import HostError, StoreError
+from packhorse.errors import FormatError, HostError, StoreError
 from packhorse.store import errand, record, removal
 from packhorse.store.disk import Disk, Stamp
 from packhorse.store.fault import faults
@@ -75,10 +75,13 @@ class Trees:
         kept, idmap = self._kept.find_any(diff_id), namespace.idmap
         inside = kept.inside if kept is not None and idmap.has(kept.inside.uid, kept.inside.gid) else None
         if kept is not None and inside and kept.owner == idmap.outside(inside.uid, inside.gid):
-            nothing: dict[str, Any] = {key: [] for key in _HIDING}
-            order = [{"name": kept.directory.name, **nothing}]
-            self._merge(kept.directory.parent, order, new, namespace)
-            return nothing
+            own: dict[str, Any] = {"whiteouts": [], "opaque": [], "implied": [""]}
+            order = [{"name": kept.directory.name, **own}]
+            try:
+                self._merge(kept.directory.parent, order, new, namespace)
+                return own
+            except FormatError:  # a file in it has the name of a whiteout, which in its tar it is
+                removal.remove(new, self._lease)
         layer = self._shelf.find(diff_id)
         if layer is None:
             raise StoreError(
@@ -87,14 +90,17 @@ class Trees:
             )
         owners = "no" if namespace.idmap.mode is Mode.SINGLE else "yes"
         with _opened(new.parent) as parent:
-            answer = errand.run(
-                ["unpack", str(parent), new.name, owners],
-                where=new.parent,
-                namespace=namespace,
-                lease=self._lease,
-                directories=[parent],
-                stdin=layer.tar(),
-            )
+            try:
+                answer = errand.run(
+                    ["unpack", str(parent), new.name, owners],
+                    where=new.parent,
+                    namespace=namespace,
+                    lease=self._lease,
+                    directories=[parent],
+                    stdin=layer.tar(),
+                )
+            except FormatError as error:
+                raise FormatError(f"the layer {diff_id} cannot be unpacked", why=str(error)) from error
         return {key: answer[key] for key in _HIDING}
 
     def _merge(
