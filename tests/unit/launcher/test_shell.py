@@ -1,6 +1,8 @@
 """Processes through bash, and the scripts that it sources first (P-139, P-142)."""
 
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -130,9 +132,10 @@ def test_too_long_an_environment_is_named(image: AppImage) -> None:
     assert b"too long" in done.stderr
 
 
-def test_an_image_without_bash_is_told_so(image: AppImage) -> None:
+def test_an_image_without_bash_is_told_so(image: AppImage, binaries: dict[str, Path]) -> None:
     """The root directory holds nothing but the launcher, which needs nothing else."""
-    image.write("launcher", image.launcher.read_bytes(), executable=True)
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    image.write("launcher", binaries[architecture].read_bytes(), executable=True)
     environment = {"CNB_LAYERS_DIR": "/layers", "CNB_APP_DIR": "/workspace", "CNB_PLATFORM_API": "0.15"}
     inside = ["/usr/sbin/chroot", str(image.root), "/launcher", "echo hello"]
 
