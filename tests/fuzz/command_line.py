@@ -63,6 +63,7 @@ BROKEN_BUILDERS: tuple[dict[str, Any], ...] = (
     {"env": ["CNB_USER_ID=1001", "CNB_GROUP_ID=5", "PATH", "=x", "HOME"]},
 )
 BROKEN = [f"localhost:1/broken:{number}" for number in range(len(BROKEN_BUILDERS))]
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM)
 GARBAGE = (b"", b"\0", b"{", b"\xff\xfe\0", b"[[[[[[", b'api = "0.11"\n[buildpack', b"A=b\n=\n\0=\n")
 TOML = (
     "",
@@ -187,8 +188,25 @@ def words(place: Path) -> st.SearchStrategy[str]:
     """One value of an option or an argument."""
     odd = st.sampled_from(
         [
-            *("", " ", "=", ":", "@", "--", "-", "\udcff\udcfe", "ü☃", "\x1b[31m", "\n", "0", "-1", "9" * 30),
+            *(
+                "",
+                " ",
+                "=",
+                ":",
+                "@",
+                "--",
+                "-",
+                "\udcff\udcfe",
+                "ü☃",
+                "\x1b[31m",
+                "\n",
+                "0",
+                "-1",
+                "9" * 30,
+                "9" * 5000,
+            ),
             *("a" * 5000, "sha256:" + "0" * 64, "IMG", "img@sha256:00", "a/b/c:d/e", "localhost:1/x"),
+            *("processes=1", "memory=" + "9" * 400, "processes=" + "9" * 5000, "memory=none", "=", "x=1"),
             *("localhost:99999/x", "80", "1:2", "::1:3:4", "127.0.0.1:0:0", "70000", "8:8/udp", "8:8/x"),
         ]
     )
@@ -272,6 +290,7 @@ class Driver:
     def __init__(self, place: Path, documented: frozenset[int]) -> None:
         self._place = place
         self._documented = documented
+        self._signals = {number: signal.getsignal(number) for number in CAUGHT}
         self.codes: Counter[str] = Counter()
 
     def run(self, line: list[str]) -> str:
@@ -280,13 +299,14 @@ class Driver:
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
             try:
-                code: object = cli._run(line)
+                sys.argv[1:] = line
+                cli.main()
             except SystemExit as ended:
                 code = ended.code
             except BaseException:  # noqa: BLE001 - nothing may get out
                 return f"an exception got out\n{traceback.format_exc()}"
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in self._signals.items():
+            signal.signal(number, handler)
         self.codes[f"{line[0] if line[:1] in COMMANDS else 'other'} {code}"] += 1
         if {"rmi", "gc", "copy", "build"} & set(line):
             self._restore()

@@ -17,6 +17,9 @@ from packhorse.store.store import Store
 _LIMIT = 1 << 20
 """The most bytes that an env file has."""
 
+_DIGITS = 18
+"""Of a number that a user gives: a kernel's have no more."""
+
 _LONGEST_NAME = 255
 """Bytes of a variable's name: for buildpacks it is the name of a file."""
 
@@ -75,21 +78,22 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 def size_of(text: str, *, option: str) -> int:
     """A number of bytes as docker takes it: `512m`, `4g`, `1073741824`; UsageError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?", text.strip().lower())
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([bkmgt]?)(?:i?b)?", text.strip().lower())
     if found is None:
         raise UsageError(
-            f"{option}: {text!r} is not a size", why="write bytes, or a number with k, m, g or t"
+            f"{option}: {text[:100]!r} is not a size", why="write bytes, or a number with k, m, g or t"
         )
     return int(float(found[1]) * _UNITS[found[2] or "b"])
 
 
 def seconds_of(text: str, *, option: str) -> float:
     """A time as timeout(1) takes it: `90`, `90s`, `10m`, `1h`, `1.5h`; UsageError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip().lower())
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([smh]?)", text.strip().lower())
     seconds = float(found[1]) * _SECONDS[found[2] or "s"] if found else 0
     if not 0 < seconds <= _LONGEST:
         raise UsageError(
-            f"{option}: {text!r} is not a time", why="write seconds, or a number with s, m or h: 90s, 10m, 1h"
+            f"{option}: {text[:100]!r} is not a time",
+            why="write seconds, or a number with s, m or h: 90s, 10m, 1h",
         )
     return seconds
 
@@ -108,8 +112,10 @@ def asked_limits(texts: Iterable[str]) -> dict[str, int]:
             asked[name] = 0
         elif name in limits.SIZES:
             asked[name] = size_of(value, option=f"--limit {name}")
-        elif value.isdecimal():
+        elif value.isdecimal() and len(value) <= _DIGITS:
             asked[name] = int(value)
         else:
-            raise UsageError(f"--limit {name}: {value!r} is not a whole number")
+            raise UsageError(
+                f"--limit {name}: {value[:100]!r} is not a number", fix=f"write {name}=1000, or {name}=none"
+            )
     return asked

@@ -88,9 +88,9 @@ class OpenFile:
             try:
                 file = cls(path, os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
             except FileNotFoundError as error:
-                raise NotFoundError(f"{path} does not exist") from error
+                raise NotFoundError(f"there is no {path}", fix="check the path of the image") from error
             if not stat.S_ISREG(os.fstat(file._descriptor).st_mode):
-                raise FormatError(f"{path} is not a regular file")
+                raise FormatError(f"{path} is not a regular file", why="images are read in any order")
         return file
 
     @classmethod

@@ -101,7 +101,7 @@ class TarIndex:
         """A small file whole; raises NotFoundError, and FormatError when it has more than `limit` bytes."""
         member = self.find(name)
         if member is None:
-            raise NotFoundError(f"{self.path} has no {name}")
+            raise NotFoundError(f"{self.path} has no {name}", why="it is no image archive, or not whole")
         if member.size > limit:
             raise FormatError(
                 f"{name} in {self.path} is too large", why=f"{member.size} bytes of at most {limit}"

@@ -19,7 +19,7 @@ def analyze(run_image: Image, run_reference: str, previous: Place | None) -> Ana
     """
     config = run_image.config
     if not config.os:
-        raise AnalyzeError("the run image's config names no operating system")
+        raise AnalyzeError("the run image's config names no operating system", fix="use another run image")
     name, version = config.labels.get(labels.DISTRO_NAME), config.labels.get(labels.DISTRO_VERSION)
     distro = Distro(name or "", version or "") if name or version else None
     target = Target(config.os, config.architecture, config.variant, distro)

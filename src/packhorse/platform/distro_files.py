@@ -121,7 +121,7 @@ def write_root(source: BinaryIO, target: BinaryIO, extra: Iterable[Entry] = ()) 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        raise FormatError(f"the root file system has a device or pipe: {member.name}")
+        raise FormatError(f"{member.name} cannot be in a root file system", why="it is a device or a pipe")
     info = tarfile.TarInfo("" if member.name == "." else member.name.removeprefix("./"))
     info.type = tarfile.REGTYPE if member.isreg() else member.type
     info.mode, info.uid, info.gid = member.mode, member.uid, member.gid

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from packhorse.base import bubblewrap
 from packhorse.errors import HostError, InputError, NotFoundError
-from packhorse.platform import apparmor, mending
+from packhorse.platform import apparmor, check_sandbox, mending
 from packhorse.platform.diagnosis import Line, Mend, State
 from packhorse.platform.doctor import CHECKS, examine, usable
+from packhorse.platform.examination import Examination, Trial
+from packhorse.platform.folders import Folders
 from packhorse.sandbox import blame
 from packhorse.store.store import Store
 
@@ -180,6 +183,43 @@ def test_a_profile_names_its_program_literally() -> None:
     for name in ('/a"b', "/a\nb", "/a\\b"):
         with pytest.raises(InputError):
             apparmor.profile(Path(name))
+
+
+def restricted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> None:
+    """A machine whose kernel says this of itself; there is no such kernel to test on."""
+    for name, text in (("_ENABLED", "Y\n"), ("_RESTRICTION", value)):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(apparmor, name, tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_apparmors_restriction_is_mended_by_a_profile_for_bubblewrap_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory != Path("/tmp") and directory.is_relative_to("/tmp"):
+            directory.chmod(0o755)
+    home = {"PACKHORSE_HOME": str(tmp_path)}
+    restricted(monkeypatch, tmp_path, "1\n")
+    assert line("apparmor", tmp_path).found.endswith("not root's")
+    os.seteuid(54321)
+    try:
+        with Examination(home, Folders.find(home)) as examined:
+            examined.trial = Trial(HostError("no", why="bwrap: setting up uid map"), "user-namespaces")
+            found = check_sandbox.apparmor_restriction(examined)
+            about = check_sandbox.user_namespaces(examined)
+            examined.trial = Trial()
+            works = check_sandbox.apparmor_restriction(examined)
+    finally:
+        os.seteuid(0)
+    assert (found.state, about.remedy, works.state) == (State.MISSING, "see the line apparmor", State.OK)
+    assert found.mend
+    ((target, text),) = found.mend.files
+    program = bubblewrap.find().resolve()
+    assert target == apparmor.path(program) and f'"{program}"' in text
+    assert found.mend.commands == (("apparmor_parser", "--replace", str(target)),)
+    restricted(monkeypatch, tmp_path, "0\n")
+    assert line("apparmor", tmp_path).found == "does not restrict user namespaces"
 
 
 def test_every_install_has_a_profile_of_its_own() -> None:

@@ -107,7 +107,10 @@ class RegistryPlace:
             if isinstance(found, Manifest):
                 return found
             found = self._registry.manifest(self._repository, str(self._select(found).digest))
-        raise FormatError(f"{self._reference.familiar} is an index of indexes without end")
+        raise FormatError(
+            f"{self._reference.familiar} cannot be read",
+            why=f"its indexes are nested more than {_DEPTH} deep",
+        )
 
     def _select(self, index: Index) -> Descriptor:
         try:
