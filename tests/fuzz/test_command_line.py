@@ -35,20 +35,23 @@ exit $status
 """
 
 
+def seen(path: Path) -> Path:
+    """Where a path is for the user, to whom directories above the repository may be hidden."""
+    return VIEW / path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_every_command_line_ends_as_documented(tmp_path: Path) -> None:
     user = users.ensure(SINGLE)
     os.chown(tmp_path, user.pw_uid, user.pw_gid)
     codes = re.findall(r"^\| (\d+) \|", (REPOSITORY / "docs" / "exit-codes.md").read_text(), re.MULTILINE)
-    packages = Path(pytest.__file__).parents[1]
-    if packages.is_relative_to(REPOSITORY):
-        packages = VIEW / packages.relative_to(REPOSITORY)
+    packages = seen(Path(pytest.__file__).parents[1])
     more = os.environ.get("PACKHORSE_FUZZ_EXAMPLES", "")
     script = SCRIPT.format(temporary=" ".join(TEMPORARY), user=SINGLE)
     mounts = [str(path) for path in (REPOSITORY, VIEW, tmp_path, PLACE)]
     python = [
         *("env", f"PYTHONPATH={packages}:{VIEW}/src:{VIEW}/tests", "PYTHONDONTWRITEBYTECODE=1"),
-        *(users.interpreter(SINGLE), str(VIEW / "tests/fuzz/command_line.py")),
+        *(str(seen(Path(users.interpreter(SINGLE)))), str(VIEW / "tests/fuzz/command_line.py")),
         *(str(PLACE / "place"), more or str(EXAMPLES), ",".join(codes), *(["random"] if more else [])),
     ]
     done = subprocess.run(
