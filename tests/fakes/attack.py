@@ -87,13 +87,14 @@ class Ground:
         image: str,
         app: Path,
         *buildpacks: Path,
+        builder: str = BUILDER,
         options: tuple[str, ...] = (),
         look: Callable[[str], None] = lambda line: None,
     ) -> Done:
         """Runs `packhorse build` on a terminal of its own, which it has for stdin; the user's secrets are in
         its environment and in its keyring. `look` gets each line it says.
         """
-        words = [self.home.program, "build", "--verbose", image, "--path", app, "--builder", BUILDER]
+        words = [self.home.program, "build", "--verbose", image, "--path", app, "--builder", builder]
         for buildpack in buildpacks:
             words += ["--buildpack", buildpack]
         for variable, value in self.given.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fakes.shell_buildpack import SERVER
@@ -31,7 +31,7 @@ os = "linux"
 """
 
 
-class _Tar:
+class Tar:
     """A tar that grows by entries."""
 
     def __init__(self) -> None:
@@ -50,6 +50,17 @@ class _Tar:
         info.size, info.mode = len(data), mode
         self._tar.addfile(info, io.BytesIO(data))
 
+    def link(self, name: str, target: str) -> None:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = tarfile.SYMTYPE, target
+        self._tar.addfile(info)
+
+    def special(self, name: str, kind: bytes, *, device: tuple[int, int] = (0, 0)) -> None:
+        info = tarfile.TarInfo(name)
+        info.type, info.mode = kind, 0o666
+        info.devmajor, info.devminor = device
+        self._tar.addfile(info)
+
     def close(self) -> bytes:
         self._tar.close()
         return self._out.getvalue()
@@ -67,7 +78,7 @@ def base(tree: Path) -> bytes:
     with tarfile.open(fileobj=out, mode="w") as tar:
         for entry in sorted(tree.iterdir()):
             tar.add(entry, entry.name, filter=of_root)
-    more = _Tar()
+    more = Tar()
     more.file("etc/passwd", f"root:x:0:0::/root:/bin/sh\nbuilder:x:{UID}:{GID}::/home/builder:/bin/sh\n")
     more.file("etc/group", f"root:x:0:\nbuilder:x:{GID}:\n")
     more.directory("home/builder", owner=(UID, GID))
@@ -87,25 +98,35 @@ def run_image(layer: bytes) -> Image:
 
 
 def builder_image(
-    layer: bytes, *, run: str, launcher: bytes, api: str = "0.10", mirrors: Sequence[str] = ()
+    layer: bytes,
+    *,
+    run: str,
+    launcher: bytes,
+    api: str = "0.10",
+    mirrors: Sequence[str] = (),
+    above: Sequence[bytes] = (),
+    env: Mapping[str, str] = {},
+    more: Mapping[str, str] = {},
 ) -> Image:
-    """The builder, on the same base."""
-    directories = _Tar()
+    """The builder, on the same base; `above` are layers on top, `env` and `more` further variables and
+    labels.
+    """
+    directories = Tar()
     for name in ("workspace", "layers"):
         directories.directory(name, owner=(UID, GID))
     for name in ("cnb", "cnb/buildpacks", "platform", "platform/env"):
         directories.directory(name)
-    lifecycle = _Tar()
+    lifecycle = Tar()
     lifecycle.directory("cnb/lifecycle")
     lifecycle.file("cnb/lifecycle/launcher", launcher, mode=0o755)
-    buildpack = _Tar()
+    buildpack = Tar()
     where = "cnb/buildpacks/foreign_shell/2.1.0"
     for name in ("cnb/buildpacks/foreign_shell", where, f"{where}/bin"):
         buildpack.directory(name)
     buildpack.file(f"{where}/buildpack.toml", _BUILDPACK.format(api=api))
     buildpack.file(f"{where}/bin/detect", "#!/bin/sh\ntest -f README\n", mode=0o755)
     buildpack.file(f"{where}/bin/build", f"#!/bin/sh\nset -eu\nid -u\necho home $HOME\n{SERVER}", mode=0o755)
-    order = _Tar()
+    order = Tar()
     order.file("cnb/order.toml", '[[order]]\n[[order.group]]\nid = "foreign/shell"\nversion = "2.1.0"\n')
     image = {"image": run, "mirrors": list(mirrors) or None}
     metadata = {
@@ -130,12 +151,19 @@ def builder_image(
         "io.buildpacks.buildpack.order": '[{"group":[{"id":"foreign/shell"}]}]',
         "io.buildpacks.stack.id": "foreign.stack",
     }
+    variables = {
+        "CNB_USER_ID": str(UID),
+        "CNB_GROUP_ID": str(GID),
+        "CNB_STACK_ID": "foreign.stack",
+        "PATH": "/usr/bin:/bin",
+    }
     return stored_image(
         layer,
         *(tar.close() for tar in (directories, lifecycle, buildpack, order)),
+        *above,
         target=Target(),
         user=f"{UID}:{GID}",
         working_dir="/layers",
-        env=[f"CNB_USER_ID={UID}", f"CNB_GROUP_ID={GID}", "CNB_STACK_ID=foreign.stack", "PATH=/usr/bin:/bin"],
-        labels=labels,
+        env=[f"{name}={value}" for name, value in (variables | env).items()],
+        labels=labels | more,
     )

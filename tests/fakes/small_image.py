@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from packhorse.base.digest import Digest
@@ -54,6 +55,11 @@ def fresh_image(*tars: bytes, **fields: Any) -> Image:
     return Image(config_of(*tars, **fields), tuple(Layer(Tape(tar)) for tar in tars))
 
 
+@cache
+def _gzip(tar: bytes) -> bytes:
+    return gzip.compress(tar, 9, mtime=7)
+
+
 def stored_image(*tars: bytes, media_type: str = MediaType.OCI_MANIFEST, **fields: Any) -> Image:
     """An image as another program would have pushed it: other gzip, odd white space in the manifest."""
     config = config_of(*tars, **fields)
@@ -62,7 +68,7 @@ def stored_image(*tars: bytes, media_type: str = MediaType.OCI_MANIFEST, **field
     config_type = MediaType.DOCKER_CONFIG if docker else MediaType.OCI_CONFIG
     layers = []
     for tar in tars:
-        blob = gzip.compress(tar, 9, mtime=7)
+        blob = _gzip(tar)
         descriptor = Descriptor(layer_type, Digest.of(blob), len(blob))
         layers.append(stored_layer(Tape(blob), descriptor, Digest.of(tar)))
     document = {

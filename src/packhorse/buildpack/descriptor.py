@@ -30,6 +30,7 @@ class Ref:
 
 
 _ID = re.compile(r"[A-Za-z0-9._/-]+")  # `_`, which the specification has not, is in use and harmless
+_VERSION = re.compile(r"[^/\x00-\x1f\x7f]+")
 _RESERVED = frozenset({"app", "config", "generated", "sbom", ".", ".."})
 
 Group = tuple[Ref, ...]
@@ -77,7 +78,7 @@ class Descriptor:
         value = cls(
             api=api,
             id=_identifier(own),
-            version=own.text("version", required=True),
+            version=_version(own),
             name=own.text("name"),
             homepage=own.text("homepage"),
             clear_env=own.flag("clear-env"),
@@ -164,6 +165,14 @@ def _identifier(own: Table) -> str:
     text = own.text("id", required=True)
     if text and (not _ID.fullmatch(text) or text in _RESERVED):
         own.issue(f"{text!r} cannot be the id of a buildpack", "id")
+    return text
+
+
+def _version(own: Table) -> str:
+    """The buildpack's version, any that a directory can be named after (B-144 wants X.Y.Z)."""
+    text = own.text("version", required=True)
+    if text and (not _VERSION.fullmatch(text) or text in (".", "..")):
+        own.issue(f"{text!r} cannot be the version of a buildpack", "version")
     return text
 
 

@@ -53,7 +53,7 @@ class Builder:
         return cls(
             name=name,
             image=image,
-            uid=_number(config.variable("CNB_USER_ID"), "CNB_USER_ID", name),
+            uid=_user(config.variable("CNB_USER_ID"), name),
             gid=_number(config.variable("CNB_GROUP_ID"), "CNB_GROUP_ID", name),
             order=_order(config.labels.get(ORDER) or "null", name),
             run_images=_run_images(metadata),
@@ -75,6 +75,17 @@ def _number(text: str | None, variable: str, name: str) -> int:
             why=f"its variable {variable} is {text!r}, a number is needed (P-012)",
         )
     return int(text)
+
+
+def _user(text: str | None, name: str) -> int:
+    """The builder's user, who is not root: the reference refuses that as well."""
+    uid = _number(text, "CNB_USER_ID", name)
+    if uid == 0:
+        raise FormatError(
+            f"{name} is not a usable builder",
+            why="its variable CNB_USER_ID is 0: root builds nothing (P-011)",
+        )
+    return uid
 
 
 def _order(label: str, name: str) -> Order:

@@ -8,6 +8,7 @@ phases as a port; made in `platform.build`.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -93,7 +94,7 @@ class BuildRunner:
 
     def _home(self, directory: Path) -> tuple[Mount, ...]:
         """The home as the image has it, or an empty one; none where it would hide another mount."""
-        home = self._scene.home
+        home = posixpath.normpath(f"/{self._scene.home.lstrip('/')}")  # "/.." would hide everything
         others = (APP, LAYERS, *_TEMPORARY, *(mount.target for mount in self._scene.mounts))
         if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
             return ()

@@ -126,6 +126,13 @@ def test_an_id_that_a_directory_cannot_be_named_after_is_refused(identifier: str
     assert issue.endswith("cannot be the id of a buildpack")
 
 
+@pytest.mark.parametrize("version", ["..", ".", "1/2", "../../lifecycle", "1\\n2", "\\u0000"])
+def test_a_version_that_a_directory_cannot_be_named_after_is_refused(version: str) -> None:
+    (issue,) = issues(f'api = "0.12"\n[buildpack]\nid = "a"\nversion = "{version}"\n')
+    assert issue.startswith("buildpack.toml:4: ")
+    assert issue.endswith("cannot be the version of a buildpack")
+
+
 def test_a_composite_runs_on_no_stack_of_its_own() -> None:
     text = 'api="0.10"\nstacks=[]\n[buildpack]\nid="a"\nversion="1"\n[[order]]\ngroup=[{id="b"}]\n'
     assert len(issues(text)) == 1
