@@ -18,7 +18,7 @@ from packhorse.image.copy import copy
 from packhorse.image.edit import engine_view
 from packhorse.image.place import Place, Receipt
 from packhorse.image.reference import Location, Reference
-from packhorse.lifecycle.api import PlatformApi
+from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.files import report_toml
 from packhorse.lifecycle.inputs import EPOCH, Inputs, RunImageName
@@ -43,6 +43,7 @@ _INHERITED = (
     "LIBRARY_PATH",
     "CPATH",
     "PKG_CONFIG_PATH",
+    *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
 )
 """What buildpacks get of the builder image's own environment (as under the reference)."""
 
@@ -176,18 +177,19 @@ def _inputs(
     root: Path,
     outside: Mapping[str, str],
 ) -> Inputs:
-    """What the lifecycle is asked; buildpacks inherit the builder image's paths, as under the reference."""
+    """What the lifecycle is asked. Before Platform API 0.15 there is one execution environment, production."""
     home = account(root, f"{builder.uid}:{builder.gid}").home
     inherited = {name: value for name, value in builder.env.items() if name in _INHERITED}
+    api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
     return Inputs(
-        platform_api=PlatformApi.highest(builder.platform_apis, owner=builder.name),
+        platform_api=api,
         order=(added.group,) if added.group else builder.order,
         launcher=builder.launcher,
         env={**inherited, "HOME": home, **outside},
         run_image=run_image,
         uid=builder.uid,
         gid=builder.gid,
-        exec_env=request.exec_env,
+        exec_env=request.exec_env if api.has(EXEC_ENV) else "production",
         default_process=request.default_process,
         created=request.created,
         skip_restore=request.clear_cache,
