@@ -177,7 +177,7 @@ def _inputs(
     root: Path,
     outside: Mapping[str, str],
 ) -> Inputs:
-    """What the lifecycle is asked. Before Platform API 0.15 there is one execution environment, production."""
+    """What the lifecycle is asked. Before Platform API 0.15 the one execution environment is production."""
     home = account(root, f"{builder.uid}:{builder.gid}").home
     inherited = {name: value for name, value in builder.env.items() if name in _INHERITED}
     api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
