@@ -22,6 +22,7 @@ from fakes import linux
 from fakes.place import RUNTIMES, Place, place
 from packhorse.base import userns
 from packhorse.base.step import Bind, Network, Port
+from packhorse.base.userns import SHIFTED_BASE
 from packhorse.platform import wiring
 from packhorse.sandbox import network
 
@@ -233,14 +234,37 @@ with place(Path(sys.argv[1])) as here:
 
 
 def test_pasta_ends_when_this_process_is_killed(tmp_path: Path) -> None:
+    with held_with_pasta(tmp_path) as (child, below):
+        assert any(b"pasta" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below)
+        child.kill()
+        child.wait()
+        assert linux.gone(below)
+
+
+def test_pasta_is_nobody_to_this_machine_where_everybody_may_use_tun(tmp_path: Path) -> None:
+    tun = tmp_path / "tun"
+    os.mknod(tun, 0o20666, os.makedev(10, 200))
+    tun.chmod(0o666)
+    place = tmp_path / "place"
+    place.mkdir()
+    mount = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/net/tun && exec "$@"', str(tun))
+    with held_with_pasta(place, *mount) as (_, below):
+        names = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in below}
+        owners = {os.stat(f"/proc/{pid}").st_uid for pid, name in names.items() if name.startswith("pas")}
+    assert len(owners) == 1 and owners.pop() >= SHIFTED_BASE
+
+
+@contextmanager
+def held_with_pasta(base: Path, *before: str) -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
+    """A process that has a step with a network of its own, and all that it has started."""
     child = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path)],
+        [*before, sys.executable, "-c", PARENT, str(base)],
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
     )
-    assert child.stdout is not None and child.stdout.readline() == b"ready\n"
-    below = linux.descendants(child.pid)
-    assert any(b"pasta" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below)
-    child.kill()
-    child.wait()
-    assert linux.gone(below)
+    try:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        yield child, linux.descendants(child.pid)
+    finally:
+        child.kill()
+        child.wait()

@@ -7,8 +7,10 @@ so, `cli`'s.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +25,8 @@ NAME_SERVER = "169.254.1.1"
 
 _WITHOUT = "Use --network host, or none."
 _TUN = Path("/dev/net/tun")
+_LOWEST_PORT = 1024  # that anybody may listen at
+_OWNER = 0xB704  # NS_GET_OWNER_UID (ioctl_nsfs(2))
 _RESOLV_CONF = "/etc/resolv.conf"
 
 
@@ -88,13 +92,16 @@ class Ends:
     ready: int
 
 
-def arguments(ends: Ends, *, ports: Sequence[Port], loopback: Sequence[int]) -> list[str]:
-    """The options of pasta; `loopback` are ports of the host's loopback that the step finds at its own."""
+def arguments(ends: Ends, *, ports: Sequence[Port], loopback: Sequence[int], user: str = "") -> list[str]:
+    """The options of pasta; `loopback` are ports of the host's loopback that the step finds at its own.
+
+    `user` is whom root's pasta becomes.
+    """
     tcp = [_forward(port) for port in ports if port.protocol == "tcp"]
     udp = [_forward(port) for port in ports if port.protocol == "udp"]
     line = ["--foreground", "--quiet", "--config-net", "--no-map-gw", "--dns-forward", NAME_SERVER]
-    if os.geteuid() == 0:
-        line += ["--runas", "0"]  # else it becomes nobody, who may enter no namespace
+    if user:
+        line += ["--runas", user]
     for option, values in (("-t", tcp), ("-u", udp), ("-T", [str(port) for port in loopback]), ("-U", [])):
         for value in values or ["none"]:
             line += [option, value]
@@ -125,10 +132,11 @@ class Pasta:
             os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "net")
         )
         ends = Ends(user, net, ready)
+        become = _owner(user, ready, ports) if os.geteuid() == 0 else ""
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `close`
         try:
             self._leash = Leash(
-                ["run", program, *arguments(ends, ports=ports, loopback=loopback)],
+                ["run", program, *arguments(ends, ports=ports, loopback=loopback, user=become)],
                 pass_fds=(user, net, ready),
                 stderr=self._said,
             )
@@ -147,3 +155,17 @@ class Pasta:
         with self._said:
             self._said.seek(0)
             return self._said.read().decode(errors="replace").strip()
+
+
+def _owner(namespace: int, ready: int, ports: Sequence[Port]) -> str:
+    """Whom root's pasta is to be, which handles all that a step sends: nobody to this machine, if it can.
+
+    That is the owner of the step's namespace, whom alone beside root it lets in. It has to be root where the
+    owner is, for low ports, and where /dev/net/tun is root's alone (it is open to all on most machines).
+    """
+    (owner,) = struct.unpack("I", fcntl.ioctl(namespace, _OWNER, bytes(4)))
+    low = any(port.host_port < _LOWEST_PORT for port in ports)
+    if owner == 0 or low or _TUN.stat().st_mode & 0o006 != 0o006:
+        return "0"
+    os.fchown(ready, owner, -1)  # which pasta opens by its name in /proc
+    return f"{owner}:{owner}"
