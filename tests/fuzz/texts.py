@@ -63,8 +63,7 @@ def _launch(data: bytes) -> None:
         launch = LaunchToml.parse(data, _SOURCE, api=SUPPORTED[-1], owner="a/b")
         with refusing(FormatError):
             for globs in launch.slices:
-                for glob in globs:
-                    slices._compile(glob)
+                slices.check(globs or ())
 
 
 def _plan(data: bytes) -> None:

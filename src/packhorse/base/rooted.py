@@ -305,4 +305,9 @@ def _refused(verb: str, path: str, error: OSError) -> TreeError:
     why = error.strerror or ""
     if error.errno == errno.ELOOP:
         why = "a link on the way leads in a circle or through /proc"
-    return TreeError(f"{path} cannot be {verb}", why=why)
+    return TreeError(f"{_shown(path)} cannot be {verb}", why=why)
+
+
+def _shown(path: str) -> str:
+    """A path as a person may want to read it: one of thousands of characters would hide what is wrong."""
+    return path if len(path) <= 300 else f"{path[:200]}…{path[-80:]}"

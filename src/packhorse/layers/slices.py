@@ -36,6 +36,12 @@ def divide(view: TreeView, directory: str, slices: Sequence[Sequence[Glob]]) -> 
     return [*divided, tree.rest()]
 
 
+def check(globs: Sequence[Glob]) -> None:
+    """Raises FormatError when one of `globs` is malformed."""
+    for glob in globs:
+        _compile(glob)
+
+
 class _Directory:
     def __init__(self, view: TreeView, directory: str) -> None:
         root = view.stat(directory, follow=True)

@@ -12,6 +12,7 @@ from packhorse.buildpack.descriptor import Descriptor, Ref
 from packhorse.buildpack.launch import BuildToml, LaunchToml, Process
 from packhorse.buildpack.planfile import BuildpackPlan, Require
 from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError
+from packhorse.layers import slices
 from packhorse.lifecycle import sbom
 from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack, with_layer
@@ -151,6 +152,8 @@ class _Turn:
             api=descriptor.api,
             owner=owner,
         )
+        for globs in launch.slices:
+            slices.check(globs or ())  # as above
         path = f"{layers}/build.toml"
         build = BuildToml.parse(read(tree, path) or b"", path)
         ref = self.member.ref

@@ -6,14 +6,15 @@ IDs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from packhorse.base.digest import Digest
 from packhorse.base.step import Step
 from packhorse.base.tree import TreeEdit, is_directory, read
-from packhorse.errors import ExportError
+from packhorse.errors import ExportError, FormatError, InputError
 from packhorse.image.edit import add_layers, edit, set_variables
 from packhorse.image.model import Config, History
 from packhorse.image.place import Place
@@ -87,9 +88,10 @@ class _Exporter:
         self._target = target
         self._observer = observer
         self._before = {layer.diff_id for layer in analyzed.previous.layers} if analyzed.previous else set()
-        self._found: dict[Member, list[FoundLayer]] = {
-            member: find_layers(tree, inputs.layers_directory(member.ref)) for member in built.group
-        }
+        self._found: dict[Member, list[FoundLayer]] = {}
+        for member in built.group:
+            with _blaming(member):
+                self._found[member] = find_layers(tree, inputs.layers_directory(member.ref))
         self._captured: dict[str, tuple[Layer, bool]] = {}
 
     def image(self) -> tuple[Image, list[_Added]]:
@@ -99,17 +101,21 @@ class _Exporter:
         launch: list[_Added] = []
         for member in self._built.group:
             found = [layer for layer in self._found[member] if layer.toml.types.launch]
-            added = {layer.name: self._launch_layer(member, layer) for layer in found}
-            launch += added.values()
-            records.append(self._record(member, found, {name: one.sha for name, one in added.items()}))
-        bom = self._sbom()
-        app = self._app()
+            with _blaming(member):
+                added = {layer.name: self._launch_layer(member, layer) for layer in found}
+                launch += added.values()
+                records.append(self._record(member, found, {name: one.sha for name, one in added.items()}))
+        with _blaming("the bill of materials"):
+            bom = self._sbom()
+        with _blaming("the application"):
+            app = self._app()
         launcher = self._fixed(
             "launcher", "Buildpacks Application Launcher", fixed_layers.launcher(self._launcher())
         )
-        config = self._fixed(
-            "config", "Buildpacks Launcher Config", fixed_layers.config(self._inputs, self._tree)
-        )
+        with _blaming("what the launcher is to know"):
+            config = self._fixed(
+                "config", "Buildpacks Launcher Config", fixed_layers.config(self._inputs, self._tree)
+            )
         processes = self._process_types()
         metadata = labels.LayersMetadata(
             app=tuple(one.sha for one in app),
@@ -130,21 +136,25 @@ class _Exporter:
         kept: dict[str, Digest] = {}
         records = []
         for member, layers in self._found.items():
-            shas: dict[str, str] = {}
-            for layer in layers:
-                if not layer.toml.types.cache:
-                    continue
-                if layer.path not in self._captured and not is_directory(self._tree, layer.path):
-                    self._observer.say(f"{member.ref.id}:{layer.name} is to be kept and has no contents")
-                    continue
-                kept[layer.path] = _diff_id(self._capture(layer.path)[0])
-                shas[layer.name] = str(kept[layer.path])
-            records.append(self._record(member, (layer for layer in layers if layer.name in shas), shas))
+            with _blaming(member):
+                shas = {layer.name: str(sha) for layer in layers if (sha := self._cached(member, layer))}
+                records.append(self._record(member, (layer for layer in layers if layer.name in shas), shas))
+            kept |= {layer.path: Digest.parse(shas[layer.name]) for layer in layers if layer.name in shas}
         path = f"{self._inputs.layers}/sbom/cache"
-        if is_directory(self._tree, path):
-            kept[path] = _diff_id(self._capture(path)[0])
+        with _blaming("the bill of materials"):
+            if is_directory(self._tree, path):
+                kept[path] = _diff_id(self._capture(path)[0])
         bom = str(kept[path]) if path in kept else ""
         self._cache.commit(labels.LayersMetadata(sbom=bom, buildpacks=tuple(records)).cache(), kept)
+
+    def _cached(self, member: Member, layer: FoundLayer) -> Digest | None:
+        """The diff ID of a layer that is to be kept; None for any other."""
+        if not layer.toml.types.cache:
+            return None
+        if layer.path not in self._captured and not is_directory(self._tree, layer.path):
+            self._observer.say(f"{member.ref.id}:{layer.name} is to be kept and has no contents")
+            return None
+        return _diff_id(self._capture(layer.path)[0])
 
     def _launch_layer(self, member: Member, found: FoundLayer) -> _Added:
         """One layer of a buildpack: from its directory, or from the previous image when there is none (B-088,
@@ -174,7 +184,10 @@ class _Exporter:
 
     def _capture(self, path: str) -> tuple[Layer, bool]:
         if path not in self._captured:
-            self._captured[path] = self._cache.capture(self._tree, path)
+            try:
+                self._captured[path] = self._cache.capture(self._tree, path)
+            except FormatError as error:
+                raise ExportError(f"{path} cannot be a layer", why=str(error)) from error
         return self._captured[path]
 
     def _sbom(self) -> _Added:
@@ -299,6 +312,16 @@ class _Exporter:
         if self._inputs.platform_api.has(EXEC_ENV):
             values[labels.EXEC_ENV] = self._inputs.exec_env
         return values
+
+
+@contextmanager
+def _blaming(what: Member | str) -> Iterator[None]:
+    """Says of an error about something in the tree what it belongs to: the tree has seen every buildpack."""
+    try:
+        yield
+    except (FormatError, InputError) as error:
+        name = what if isinstance(what, str) else f"what {what.ref} made"
+        raise ExportError(f"{name} cannot be exported", why=str(error)) from error
 
 
 def _diff_id(layer: Layer) -> Digest:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from packhorse.base.digest import Digest
 from packhorse.base.step import Step
@@ -12,12 +12,12 @@ from packhorse.base.tree import Kind, TreeEdit, is_directory, read
 from packhorse.buildpack.layer import LayerToml
 from packhorse.errors import FormatError, PackhorseError
 from packhorse.image.view import Image, Layer
+from packhorse.layers.untar import Archive
 from packhorse.lifecycle.api import CACHED_METADATA
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.labels import BuildpackRecord, LayerRecord, LayersMetadata
 from packhorse.lifecycle.ports import LayerCache, Observer, Runner
 from packhorse.lifecycle.stages import Analyzed, Detected, Member, Restored
-from packhorse.lifecycle.stream import ChunkReader
 
 SBOM_LIMIT = 64 << 20
 """The largest SBOM file restored, in bytes."""
@@ -44,21 +44,31 @@ def restore(
     cached = LayersMetadata() if inputs.skip_restore else LayersMetadata.parse(cache.read())
     records: dict[str, tuple[Member, LayerRecord]] = {}
     directories: dict[str, Digest] = {}
+    files = _Files(observer)
+    for member in detected.group:
+        before = analyzed.metadata.buildpack(member.ref.id)
+        if before is not None and before.store is not None:
+            path = f"{inputs.layers_directory(member.ref)}/store.toml"
+            files.add(path, f"{member.ref.id}: store.toml", before.store.restored)
     for member in () if inputs.skip_restore else detected.group:
         before, kept = analyzed.metadata.buildpack(member.ref.id), cached.buildpack(member.ref.id)
         for name, record in _wanted(inputs, before, kept):
             path = f"{inputs.layers_directory(member.ref)}/{name}"
+            toml = LayerToml(metadata=record.data)
+            if not files.add(f"{path}.toml", f"{member.ref.id}:{name}", toml.restored):
+                continue
             if record.cache:
                 diff_id = _same(record, kept, name)
                 if diff_id is None or not cache.restore(path, diff_id):
                     observer.say(f"{member.ref.id}:{name} is left behind: its contents are not kept here")
+                    files.drop(f"{path}.toml")
                     continue
                 directories[path] = diff_id
             records[path] = (member, record)
     sbom = _digest(cached.sbom)
     sboms = sbom is not None and cache.restore(f"{inputs.layers}/sbom/cache", sbom)
     with runner.open(Step(argv=())) as room:
-        _write(inputs, analyzed, detected, records, room.tree)
+        files.write(room.tree)
         if not inputs.skip_restore:
             for path, data in _launch_sboms(inputs, analyzed, records):
                 room.tree.write(path, data)
@@ -102,19 +112,30 @@ def _digest(text: str) -> Digest | None:
         return None
 
 
-def _write(
-    inputs: Inputs,
-    analyzed: Analyzed,
-    detected: Detected,
-    records: dict[str, tuple[Member, LayerRecord]],
-    tree: TreeEdit,
-) -> None:
-    for member in detected.group:
-        before = analyzed.metadata.buildpack(member.ref.id)
-        if before is not None and before.store is not None:
-            tree.write(f"{inputs.layers_directory(member.ref)}/store.toml", before.store.restored())
-    for path, (_, record) in records.items():
-        tree.write(f"{path}.toml", LayerToml(metadata=record.data).restored())
+class _Files:
+    """The TOML files that come back; an image may come from anybody, and what it says be no TOML."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._files: dict[str, bytes] = {}
+
+    def add(self, path: str, name: str, make: Callable[[], bytes]) -> bool:
+        """Adds a file; where it cannot be made, says that what `name` stands for is left behind."""
+        try:
+            self._files[path] = make()
+        except FormatError as error:
+            self._observer.say(f"{name} is left behind: {error.what}")
+            return False
+        return True
+
+    def drop(self, path: str) -> None:
+        """Takes a file back."""
+        del self._files[path]
+
+    def write(self, tree: TreeEdit) -> None:
+        """Writes them all."""
+        for path, data in self._files.items():
+            tree.write(path, data)
 
 
 def _launch_sboms(
@@ -124,18 +145,18 @@ def _launch_sboms(
     layer = _layer(analyzed.previous, analyzed.metadata.sbom)
     if layer is None or not records:
         return
+    archive = Archive(layer.tar())
     try:
-        with tarfile.open(fileobj=ChunkReader(layer.tar()), mode="r|") as archive:
-            for member in archive:
-                match = _SBOM.fullmatch(member.name)
-                if match is None or not member.isreg() or member.size > SBOM_LIMIT:
-                    continue
-                path = f"{inputs.layers}/{match['buildpack']}/{match['layer']}"
-                file = archive.extractfile(member) if path in records else None
-                if file is not None:
-                    yield f"{path}.sbom.{match['format']}", file.read(SBOM_LIMIT)
-    except tarfile.TarError as error:
-        raise FormatError("the previous image's SBOM layer is not a tar archive", why=str(error)) from error
+        for header in archive:
+            match = _SBOM.fullmatch(os.fsdecode(header.name))
+            if match is None or header.type != b"0" or header.size > SBOM_LIMIT:
+                continue
+            path = f"{inputs.layers}/{match['buildpack']}/{match['layer']}"
+            if path in records:
+                data = b"".join(piece for _, piece in archive.content())
+                yield f"{path}.sbom.{match['format']}", data
+    except FormatError as error:
+        raise FormatError("the previous image's SBOM layer is not a tar", why=error.why) from error
 
 
 def _layer(image: Image | None, sha: str) -> Layer | None:

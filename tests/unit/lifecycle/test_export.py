@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +15,13 @@ from fakes.runner import Call
 from fakes.shelf import OnShelf
 from fakes.workshop import APP, Workshop, metadata
 from packhorse.base.digest import Digest
-from packhorse.errors import ExportError, FormatError, NotFoundError, PackhorseError, StoreError
+from packhorse.errors import (
+    BuildError,
+    ExportError,
+    NotFoundError,
+    PackhorseError,
+    StoreError,
+)
 from packhorse.image.place import Receipt
 from packhorse.image.view import Image, Layer
 from packhorse.lifecycle.export import export
@@ -113,7 +123,9 @@ def test_a_link_to_a_directory_inside_is_not_followed_into_a_layer(workshop: Wor
 def test_a_pattern_of_a_slice_that_is_malformed_is_told(workshop: Workshop) -> None:
     text = '[[slices]]\npaths = ["[a"]\n'
     workshop.order((workshop.buildpack("a", build=lambda call: call.write("launch.toml", text)),))
-    with pytest.raises(FormatError, match="is not a path pattern"):
+    with pytest.raises(
+        BuildError, match="a@1 made something that cannot be used\n'\\[a' is not a path pattern"
+    ):
         workshop.create()
 
 
@@ -169,3 +181,43 @@ def test_labels_of_buildpacks_win_over_those_before_them_and_not_over_the_execut
     workshop.order((workshop.buildpack("a", build=lambda call: call.write("launch.toml", text)),))
     labels = workshop.create().image.config.labels
     assert [labels[name] for name in names] == ["mine", "mine", "production"]
+
+
+def fifo(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def circle(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.name)
+
+
+PLANTED: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "a link in a circle for a layer": ("layers/a/l", circle, "what a@1 made"),
+    "a pipe for a layer's file": ("layers/a/l.toml", fifo, "what a@1 made"),
+    "a pipe for store.toml": ("layers/a/store.toml", fifo, "what a@1 made"),
+    "a link in a circle for the bill of materials": ("layers/sbom/launch", circle, "the bill of materials"),
+    "a link in a circle for the application": ("workspace", circle, "the application"),
+    "a link in a circle for what the launcher reads": (
+        "layers/config",
+        circle,
+        "what the launcher is to know",
+    ),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_what_somebody_planted_is_told_with_what_it_belongs_to(workshop: Workshop, plant: str) -> None:
+    path, put, words = PLANTED[plant]
+    workshop.order(
+        (workshop.buildpack("a", build=lambda call: call.layer("l", "launch", "cache", files={"x": ""})),)
+    )
+    built = workshop.build()
+    put(workshop.runner.root / path)
+    with pytest.raises(ExportError) as raised:
+        workshop.export(built)
+    assert raised.value.what == f"{words} cannot be exported"
+    assert f"/{path}" in raised.value.why
