@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes.installation import REPOSITORY, Home
+from fakes.shell_buildpack import shell_buildpack
 from fakes.users import SINGLE, ensure
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
@@ -169,3 +170,21 @@ def test_a_defect_of_ours_is_reported_without_a_secret(verbose: bool, home: Home
     assert ("caused by KeyError" in said) == verbose
     for secret in (SECRET, "environ-5512", "proxy-1180", "pw-9981", "tk-7723", "file-3377-value"):
         assert secret not in said, said
+
+
+def test_a_failing_build_says_no_secret_and_keeps_it_for_its_user_alone(home: Home, tmp_path: Path) -> None:
+    buildpack = shell_buildpack(tmp_path / "buildpack", build="exit 9")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "README").touch()
+    (tmp_path / "env").write_text("FROM_FILE=file-3377-value\n")
+    done = home.run(
+        *("build", "secretive", "--path", tmp_path / "app", "--buildpack", buildpack, "--verbose"),
+        *("-e", f"SECRET={SECRET}", "--env-file", tmp_path / "env"),
+        env={"https_proxy": "http://user:proxy-1180@127.0.0.1:1"},
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 51 and "caused by BuildpackFailed" in said, said
+    for secret in (SECRET, "file-3377-value", "proxy-1180"):
+        assert secret not in said, said
+    script = Path(next(word for word in said.split() if word.endswith("again.sh")))
+    assert SECRET in script.read_text() and script.stat().st_mode & 0o077 == 0
