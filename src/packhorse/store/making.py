@@ -32,16 +32,20 @@ def prepared(path: Path, *, frees: bool = False) -> Lease:
     """A lease in the store at `path`, which is made if there is none; StoreError when that cannot be used."""
     with faults(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = path.stat().st_uid
-    if owner != os.geteuid():
+        status = path.stat()
+    if status.st_uid != os.geteuid():
         raise StoreError(
             f"the store at {path} belongs to another user",
-            why=f"its owner is user {owner}, this is user {os.geteuid()}",
+            why=f"its owner is user {status.st_uid}, this is user {os.geteuid()}",
             fix="choose another place for the store, or run as that user",
         )
     version = _version(path)
     if version is None:
         _begin(path)
+    elif status.st_mode & 0o077:
+        # Layers may have setuid files of this user's, which others must not come to.
+        with suppress(OSError):
+            path.chmod(0o700)
     if frees:
         with suppress(OSError):
             (path / "spare").unlink()

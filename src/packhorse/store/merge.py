@@ -190,7 +190,7 @@ def _remove(directory: int, name: str, top: int, pending: list[str], *, depth: i
         os.unlink(name, dir_fd=directory)
         return freed if status.st_nlink == 1 else 0
     if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
-        os.chmod(name, 0o700, dir_fd=directory)
+        _unshut(directory, name)
     if depth > _DEPTH:
         # Too deep for one chain of descriptors: it continues from the top, under a name nothing else has.
         moved = f".{status.st_dev:x}-{status.st_ino:x}"
@@ -202,6 +202,18 @@ def _remove(directory: int, name: str, top: int, pending: list[str], *, depth: i
             freed += _remove(inner, child, top, pending, depth=depth + 1)
     os.rmdir(name, dir_fd=directory)
     return freed
+
+
+def _unshut(parent: int, name: str) -> None:
+    """Lets the owner of the directory `name` in; OSError for anything else, a link among it.
+
+    What sweeps up after a killed command may meet its step, which is just dying and puts links in the way.
+    """
+    held = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{held}", 0o700)  # noqa: PTH101 -- imports nothing of ours, and no pathlib
+    finally:
+        os.close(held)
 
 
 def _through(directory: int, name: str) -> str:

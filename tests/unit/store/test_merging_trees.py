@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -184,6 +186,34 @@ def test_directories_without_permissions_are_removed(tmp_path: Path) -> None:
     with opened(tmp_path) as parent:
         merge.remove(parent, "work")
     assert list(tmp_path.iterdir()) == []
+
+
+SWAP = """
+import os, sys
+print("ready", flush=True)
+while True:
+    for make in (lambda: os.mkdir("d", 0), lambda: os.rename("d", "e"), lambda: os.symlink("../outside", "d"),
+                 lambda: os.unlink("d"), lambda: os.rmdir("e")):
+        try:
+            make()
+        except OSError:
+            pass
+"""
+
+
+def test_removal_opens_nothing_that_a_link_leads_to_which_is_put_in_the_way(tmp_path: Path) -> None:
+    """A killed command's step may still be dying when the next one sweeps up."""
+    outside, tree = tmp_path / "outside", tmp_path / "tree"
+    outside.mkdir(mode=0o755)
+    tree.mkdir()
+    with subprocess.Popen([sys.executable, "-c", SWAP], cwd=tree, stdout=subprocess.PIPE) as swapping:
+        assert swapping.stdout is not None and swapping.stdout.readline()
+        with opened(tree) as directory:
+            for _ in range(100_000):
+                with suppress(OSError):
+                    merge.remove(directory, "d")
+        swapping.kill()
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o755
 
 
 def test_a_former_upper_keeps_nothing_that_only_an_overlay_understands(tmp_path: Path) -> None:

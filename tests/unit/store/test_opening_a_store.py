@@ -21,6 +21,14 @@ def test_a_new_store_is_private_and_an_oci_layout(tmp_path: Path) -> None:
         assert json.loads((store.path / "index.json").read_bytes())["manifests"] == []
 
 
+def test_a_store_that_was_opened_to_others_is_shut(tmp_path: Path) -> None:
+    """Layers may have setuid files, which belong to the store's user."""
+    Store.open(tmp_path / "store").close()
+    (tmp_path / "store").chmod(0o755)
+    Store.open(tmp_path / "store").close()
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
+
+
 def test_directories_in_a_store_can_be_passed_by_others_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
