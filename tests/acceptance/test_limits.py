@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from fakes.place import Place, place
 from packhorse.base.step import Bind, Limits, Result
 from packhorse.platform.wiring import sandbox
 from packhorse.sandbox import cgroup
+from packhorse.sandbox.limits import Bounds
+from packhorse.sandbox.watch import Watch
 
 BOMB = "b() { b | b & }; b; while :; do sleep 1; done"
 HOG = "a=aaaaaaaaaaaaaaaa; while :; do a=$a$a; done"
@@ -90,6 +93,31 @@ def test_inodes_are_not_used_up(here: Place, quiet_disk: Path) -> None:
     assert (result.status, "inodes free" in result.exceeded) == (137, True)
 
 
+CHROOTED = "import os, sys; os.chroot(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
+
+
+def test_a_disk_is_looked_at_however_long_a_look_at_the_processes_takes(
+    quiet_disk: Path, tmp_path: Path
+) -> None:
+    """Here it takes until somebody writes to what is shown of the one process."""
+    (tmp_path / "proc" / "1").mkdir(parents=True)
+    status = tmp_path / "proc" / "1" / "status"
+    os.mkfifo(status)
+    state = os.statvfs(quiet_disk)
+    limits = Limits(memory=1 << 40, disk=state.f_bavail * state.f_frsize - (16 << 20))
+    killed = threading.Event()
+    words = [sys.executable, "-c", CHROOTED, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        watch = Watch(limits, child.pid, [quiet_disk], None, killed.set)
+        with status.open("wb"):
+            (quiet_disk / "file").write_bytes(bytes(32 << 20))
+            was_killed = killed.wait(60)
+        watch.stop()
+        child.communicate()
+    assert (was_killed, "free on the disk" in watch.verdict()) == (True, True)
+
+
 def test_shared_memory_is_as_large_as_dockers(either: Place) -> None:
     script = "head -c 65M /dev/zero > /dev/shm/file; stat -c %s /dev/shm/file"
     result, output = either.run(either.step(script))
@@ -115,6 +143,17 @@ def test_the_kernel_takes_an_expendable_step_first(here: Place, expendable: bool
     limits = Limits(expendable=expendable)
     _, output = here.run(here.step("cat /proc/self/oom_score_adj"), limits=limits)
     assert output.strip() == (score or own)
+
+
+def test_a_group_that_a_step_cannot_join_is_not_counted_on(here: Place, tmp_path: Path) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    step = replace(here.step("true"), limits=Limits(processes=100))
+    bounds = Bounds(step, records=tmp_path)
+    bounds.hold(child.pid, here.namespace.idmap.outside(1000, 1000))  # nobody has this number any more
+    with bounds.watched(lambda: None):
+        assert list(tmp_path.iterdir()) == []
+    bounds.close()
 
 
 def test_no_group_is_left(here: Place) -> None:

@@ -72,7 +72,7 @@ def behind(error: BaseException, secrets: Secrets) -> list[str]:
     lines = []
     cause = error.__cause__
     while cause is not None:
-        text = str(cause) if isinstance(cause, PackhorseError) else secrets.hidden(str(cause)[:_LONGEST])
+        text = str(cause) if isinstance(cause, PackhorseError) else secrets.hidden(str(cause))[:_LONGEST]
         lines.append(f"caused by {type(cause).__name__}: {text}")
         cause = cause.__cause__
     return lines
@@ -92,7 +92,7 @@ def defect(error: Exception, secrets: Secrets, *, verbose: bool) -> PackhorseErr
         if verbose or "/packhorse/" in frame.filename
     ]
     versions = f"packhorse {__version__}, Python {machine.python_version()}, Linux {machine.release()}"
-    said = [secrets.hidden(str(error)[:_LONGEST]), *behind(error, secrets)] if verbose else []
+    said = [secrets.hidden(str(error))[:_LONGEST], *behind(error, secrets)] if verbose else []
     return PackhorseError(
         f"packhorse itself went wrong: {type(error).__name__}",
         why="\n".join((*(line for line in said if line), *where, versions)),

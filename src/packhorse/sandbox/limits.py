@@ -73,9 +73,9 @@ class Bounds:
             with suppress(OSError):
                 found = {name: parent for name, parent in cgroup.find().items() if counts[name]}
                 if found:
-                    group = Group(found, counts, records=self._records, together=limits.expendable)
-                    self._group = group
-                    group.add(self._pid)
+                    self._group = _joined(
+                        Group(found, counts, records=self._records, together=limits.expendable), self._pid
+                    )
         wanted = {"fsize": limits.file_size}
         if "pids" not in self._grouped() and _linux() >= _COUNTED_BY_NAMESPACE:
             wanted["nproc"] = counts["pids"]
@@ -113,6 +113,16 @@ class Bounds:
             self._preparing.join()
         if self._group is not None:
             self._group.close()
+
+
+def _joined(group: Group, pid: int) -> Group:
+    """The group with a process in it; removed when that cannot be, and OSError: it would hold nothing."""
+    try:
+        group.add(pid)
+    except OSError:
+        group.close()
+        raise
+    return group
 
 
 def written(step: Step) -> tuple[Path, ...]:

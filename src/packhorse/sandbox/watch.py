@@ -1,7 +1,7 @@
-"""The thread that ends a step before it fills this machine's disk or memory; started by `limits`.
+"""The threads that end a step before it fills this machine's disk or memory; started by `limits`.
 
-It also tells which limit a step has met, and counts processes and memory where no control group does. It
-reads what the kernel shows of the step, never a file that the step made.
+They also tell which limit a step has met, and count processes and memory where no control group does. They
+read what the kernel shows of the step, never a file that the step made.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _FASTEST = 2 << 30
 """Bytes that a step writes in a second at most, on disks of today."""
 
 _SHARE = 10
-"""How much longer than looking at the processes the pause after it is: of a bomb there are thousands."""
+"""How much longer the pause after a look is than its own work: of a bomb there are thousands of processes."""
 
 _MEMORY_LEFT = 32
 """The part of the machine's memory, swap space included, that has to be left to others."""
 
 
 class Watch:
-    """Watches until `stop`; calls `kill` once when a limit is met that ends the step."""
+    """Watches until `stop`; calls `kill` when a limit is met that ends the step."""
 
     def __init__(
         self,
@@ -51,13 +51,17 @@ class Watch:
         self._disks = list(_disks(writes)) if limits.disk or limits.inodes else []
         self._proc = _open_proc(pid) if self._counted and (limits.memory or limits.processes) else -1
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="limits")
-        self._thread.start()
+        # Among thousands of busy processes a look at each takes seconds, in which a disk is full.
+        looks = [self._look_at_machine, *([self._look_at_processes] if self._proc >= 0 else [])]
+        self._threads = [threading.Thread(target=self._run, args=(look,), name="limits") for look in looks]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Ends the watching; the step is over."""
         self._ended.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._events = self._group.events() if self._group else Events()
         for descriptor in (*self._disks, self._proc):
             if descriptor >= 0:
@@ -76,19 +80,19 @@ class Watch:
             return _processes(limits)
         return ""
 
-    def _run(self) -> None:
+    def _run(self, look: Callable[[], str]) -> None:
         pause = _SHORTEST
         while not self._ended.wait(pause):
-            began = time.monotonic()
-            self._met = self._look()
-            if self._met:
+            began = time.thread_time()
+            met = look()
+            if met:
+                self._met = self._met or met
                 self._kill()
                 return
-            spent = time.monotonic() - began
-            pause = max(self._until_full(), spent * _SHARE)
+            pause = max(self._until_full(), (time.thread_time() - began) * _SHARE)
 
-    def _look(self) -> str:
-        return self._look_at_disks() or self._look_at_events() or self._look_at_processes()
+    def _look_at_machine(self) -> str:
+        return self._look_at_disks() or self._look_at_events() or self._look_at_memory()
 
     def _look_at_disks(self) -> str:
         for disk in self._disks:
@@ -115,13 +119,14 @@ class Watch:
             return _processes(self._limits)
         return _memory(self._limits) if events.killed and events.own else ""
 
+    def _look_at_memory(self) -> str:
+        if self._limits.expendable and _scarce():
+            return "it left hardly any of this machine's memory to others"
+        return ""
+
     def _look_at_processes(self) -> str:
         """What a group would have told, of a step that has none."""
         limits = self._limits
-        if limits.expendable and _scarce():
-            return "it left hardly any of this machine's memory to others"
-        if self._proc < 0:
-            return ""
         if "pids" in self._counted and limits.expendable and limits.processes:
             # Some of those that were refused a fork end, so that the limit itself may never be seen.
             most = limits.processes - limits.processes // 16

@@ -60,6 +60,13 @@ def test_a_defect_says_more_when_asked_without_secrets() -> None:
     assert "s3cret" not in str(error)
 
 
+def test_a_secret_at_the_end_of_what_is_said_is_hidden_before_that_is_cut() -> None:
+    error = ValueError("x" * 495 + "s3cret-a")
+    error.__cause__ = KeyError("y" * 490 + "s3cret-b")
+    said = defect(error, Secrets({"A": "s3cret-a", "B": "s3cret-b"}), verbose=True)
+    assert "s3c" not in str(said)
+
+
 def test_our_own_errors_are_told_in_their_words() -> None:
     error = InputError("outer")
     error.__cause__ = InputError("inner", why="because")
