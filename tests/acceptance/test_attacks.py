@@ -27,11 +27,13 @@ from fakes import attack, linux, users
 from fakes.attack import Done, Ground
 from fakes.installation import Home
 from fakes.users import RANGE, SINGLE
+from packhorse.base import syscalls
 from packhorse.base.userns import SHIFTED_BASE
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
 WORD = f"attacked-{os.getpid()}"
+LANDLOCK = syscalls.landlock_version()
 MODES = {"root": "", "range": RANGE, "single": SINGLE}
 SANDBOXES = [*MODES, *(f"runc-{mode}" for mode in MODES)]
 in_every_sandbox = pytest.mark.parametrize("ground", SANDBOXES, indirect=True)
@@ -124,7 +126,9 @@ def test_every_attempt_comes_to_what_is_foreseen(attacked: Done) -> None:
             if one.phase not in ("", phase):
                 continue
             refused = outcome.startswith("E")
-            if refused != (one.expected("host") == "refused") or not (refused or outcome.startswith("got ")):
+            if refused != (one.expected("host", LANDLOCK) == "refused") or not (
+                refused or outcome.startswith("got ")
+            ):
                 wrong.append(f"{name}: {outcome}")
     assert not wrong, "\n".join(wrong)
     assert not came
@@ -181,7 +185,7 @@ def test_another_network_has_nothing_of_this_machines(ground: Ground, app: Path,
     wrong = {
         one.name: found[one.name]
         for one in table.attempts()
-        if found[one.name].startswith("E") != (one.expected(network) == "refused")
+        if found[one.name].startswith("E") != (one.expected(network, LANDLOCK) == "refused")
     }
     assert not wrong
 
@@ -249,7 +253,7 @@ def test_what_a_buildpack_plants_is_never_followed_outside(ground: Ground, plant
     following = ground.buildpack("next", build=NEXT)
     output = ground.work / "output"
     shutil.rmtree(output, ignore_errors=True)
-    options = ("--network", "none", "--output", f"oci:{output}")
+    options = ("--network", "none", "--output", f"oci:{output}", *plant.options)
     for _ in range(1 + plant.twice):
         done = ground.build(plant.name, ground.app("app"), planter, following, options=options)
     assert "Traceback" not in done.said

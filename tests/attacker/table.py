@@ -28,9 +28,12 @@ class Attempt:
     why: str = ""
     network: str = ""
     phase: str = ""
+    landlock: int = 0
 
-    def expected(self, network: str) -> str:
-        """The outcome in a step with this network."""
+    def expected(self, network: str, landlock: int) -> str:
+        """The outcome in a step with this network, on a kernel that has this Landlock."""
+        if network == "host" and landlock < self.landlock:
+            return "allowed"
         return self.outcome if self.network in ("", network) else "refused"
 
 
@@ -44,7 +47,7 @@ def attempts() -> Iterator[Attempt]:
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """Something that a buildpack leaves where packhorse reads; see plants.toml.
+    """Something that a buildpack leaves where packhorse reads, or uses up; see plants.toml.
 
     `twice` says that the app is built again with it.
     """
@@ -54,6 +57,7 @@ class Plant:
     outcome: str
     script: str
     says: str = ""
+    options: tuple[str, ...] = ()
     twice: bool = False
     everywhere: bool = False
 
@@ -61,4 +65,4 @@ class Plant:
 def plants() -> Iterator[Plant]:
     """Everything that is planted."""
     for name, fields in tomllib.loads((_DIRECTORY / "plants.toml").read_text()).items():
-        yield Plant(name, **fields)
+        yield Plant(name, **fields | {"options": tuple(fields.get("options", ()))})
