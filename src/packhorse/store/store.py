@@ -18,7 +18,7 @@ store that the next call can use.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -172,18 +172,23 @@ class Store:
         That it cannot be written is a StoreError also where others do that.
         """
         path = self._lease.temporary()
-        with faults(path):
-            make_directory(path)
-        try:
-            yield path
-        except OSError as error:
-            if not is_about(error, self.path):
-                raise
-            raise fault(error, path) from error
-        finally:
-            if path not in self._left:
-                with suppress(StoreError, HostError):  # then the next `tidy` does, or `gc` says why not
-                    removal.remove(path, self._lease)
+        with ExitStack() as stack:
+            # Once more, for a command that is called off (once) while it clears away.
+            stack.callback(self._clear, path)
+            stack.callback(self._clear, path)
+            with faults(path):
+                make_directory(path)
+            try:
+                yield path
+            except OSError as error:
+                if not is_about(error, self.path):
+                    raise
+                raise fault(error, path) from error
+
+    def _clear(self, scratch: Path) -> None:
+        if scratch not in self._left:
+            with suppress(StoreError, HostError):  # then the next `tidy` does, or `gc` says why not
+                removal.remove(scratch, self._lease)
 
     def leave(self, scratch: Path) -> None:
         """Lets a scratch directory stay, for a person to look at, until the next `tidy` or `gc`."""

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -153,3 +155,26 @@ def test_closing_a_store_twice_or_after_it_was_removed_is_no_trouble(tmp_path: P
     store = Store.open(tmp_path / "store")
     shutil.rmtree(tmp_path / "store")
     store.close()
+
+
+class CalledOff(BaseException):
+    """What a signal makes of a command."""
+
+
+def test_a_command_that_is_called_off_while_it_clears_away_leaves_nothing(tmp_path: Path) -> None:
+    def call_off(number: int, frame: FrameType | None) -> None:
+        raise CalledOff
+
+    before = signal.signal(signal.SIGALRM, call_off)
+    try:
+        with Store.open(tmp_path / "store") as store:
+            with pytest.raises(CalledOff):
+                with store.scratch() as scratch:
+                    for number in range(3000):
+                        (scratch / str(number)).touch()
+                    signal.setitimer(signal.ITIMER_REAL, 0.002)
+                    # The clearing takes much longer than that.
+                signal.pause()
+            assert not scratch.exists()
+    finally:
+        signal.signal(signal.SIGALRM, before)
