@@ -81,7 +81,7 @@ def test_a_home_that_nobody_may_write_is_the_stores_line(
             directory.chmod(0o755)
     found = lines(home, env={"PACKHORSE_HOME": str(shut)}, status=7)
     assert found["store"]["state"] == "missing" and str(shut) in found["store"]["found"]
-    assert found["overlay"]["remedy"] == "see store"
+    assert (found["overlay"]["remedy"], found["limits"]["remedy"]) == ("see store", "see store")
 
 
 def test_fix_asks_and_without_anybody_to_ask_does_nothing(home: Home) -> None:

@@ -384,15 +384,21 @@ def test_root_inside_writes_the_root_and_nothing_outside(here: Place) -> None:
 
 
 def test_a_failed_step_is_repeated_by_the_line_it_gives(here: Place) -> None:
-    step = here.step('echo "again $GREETING"; cat secret; exit 7', *here.mounts())
+    step = here.step('echo "again $GREETING"; read line; cat secret; exit 7', *here.mounts())
     app = here.base / "repeated"
     app.mkdir()
     (app / "secret").write_text("app\n")
     (app / "secret").chmod(0o600)
     step = replace(step, mounts=(*step.mounts[2:], here.overlay("/workspace", app)))
     result, output = here.run(step, env={**ENV, "GREETING": "it's"}, cwd="/workspace")
-    again = subprocess.run(["sh", "-c", result.command], capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stdout) == (7, output), again.stderr
+    words = ["sh", "-c", f"{result.command}; exit $?"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as again:
+        assert again.stdout is not None
+        first = again.stdout.readline()
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in linux.descendants(again.pid)]
+        rest, _ = again.communicate("go on\n")
+    assert (again.returncode, first + rest) == (7, output)
+    assert len(lines) > 1 and not any(b"it's" in line for line in lines)  # as every user could read them
 
 
 def test_a_signal_reaches_the_command(here: Place) -> None:

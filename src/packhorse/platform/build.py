@@ -147,10 +147,11 @@ def build(
                 observer=observer,
             )
         except BuildpackFailed as error:
-            if not error.command:
+            told = failure.repeatable(error, scratch)
+            if told is None:
                 raise
             store.leave(scratch)
-            raise failure.repeatable(error, scratch) from error
+            raise told from error
         counters = layers.counters
     copies = _copies(request, wiring, target, observer)
     if request.report is not None:

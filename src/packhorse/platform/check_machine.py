@@ -120,7 +120,10 @@ def limits(examined: Examination) -> Line:
     except OSError as error:
         return Line(name, State.LIMITED, f"no control groups: {error.strerror}", without, remedy)
     lacking = [controller for controller in cgroup.CONTROLLERS if controller not in found_groups]
-    if lacking or isinstance(examined.scratch, OSError):
+    if isinstance(examined.scratch, OSError):
+        reason = "no control group can be noted where the store is"
+        return Line(name, State.LIMITED, reason, without, "see store")
+    if lacking:
         reason = f"no control group can be made that counts {' and '.join(lacking)}"
         return Line(name, State.LIMITED, reason, without, remedy)
     counts = dict.fromkeys(cgroup.CONTROLLERS, 1 << 20)

@@ -1,7 +1,7 @@
 """What a build leaves behind when one of its steps fails: the step as a script. Called by `platform.build`.
 
-The step is a line of thousands of characters, in which proxies may stand with their passwords, so it goes
-into a file that its user alone can read, and a line that can be pasted starts that.
+The step is a line of thousands of characters, so it goes into a file, and a line that can be pasted starts
+that.
 """
 
 from __future__ import annotations
@@ -15,17 +15,24 @@ _SCRIPT = """\
 #!/bin/sh
 # Repeats the step that failed, in what it left; with words behind it, runs those in its place.
 [ $# -gt 0 ] || set -- {own}
-exec {sandbox} "$@"
+exec {sandbox} -- "$@"
 """
 
 
-def repeatable(error: BuildpackFailed, scratch: Path) -> BuildpackFailed:
-    """The same failure, which says how to look around; the script is in `scratch`, which has to stay."""
-    words = shlex.split(error.command)
-    start = len(words) - words[::-1].index("--")
+def repeatable(error: BuildpackFailed, scratch: Path) -> BuildpackFailed | None:
+    """The same failure, which says how to look around; the script is in `scratch`, which has to stay.
+
+    None when the step cannot be repeated, or the script not be written.
+    """
+    sandbox, _, own = error.command.rpartition(" -- ")
+    if not sandbox:
+        return None
     script = scratch / "again.sh"
-    script.touch(mode=0o700)
-    script.write_text(_SCRIPT.format(own=shlex.join(words[start:]), sandbox=shlex.join(words[:start])))
+    try:
+        script.touch(mode=0o700)
+        script.write_text(_SCRIPT.format(own=own, sandbox=sandbox))
+    except OSError:
+        return None  # a disk that is full, of which the buildpack has said enough
     return BuildpackFailed(
         error.what,
         why=error.why,

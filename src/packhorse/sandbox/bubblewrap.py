@@ -6,7 +6,6 @@ A step's options are `arguments`', its way into the namespace `entry`'s, its pro
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from packhorse.base.bubblewrap import find
@@ -50,4 +49,5 @@ class Bubblewrap:
         """
         words = self._entry.words(step, layout)
         start = [*words, "--userns", USERNS] if words else [str(self._program), "--unshare-user"]
-        return shlex.join([*start, *arguments.options(step, layout), "--", *arguments.command(step)])
+        document = b"".join(os.fsencode(word) + b"\0" for word in arguments.options(step, layout))
+        return layout.repeated([*start, "--args", "9"], document, arguments.command(step))

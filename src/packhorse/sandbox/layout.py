@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,16 @@ class Layout:
     skeleton: Path
     place: Callable[[str], str]
     masked: Sequence[str] = ()
+
+    def repeated(self, before: Sequence[str], document: bytes, after: Sequence[str]) -> str:
+        """A shell's line of words, with a `document` to be read from descriptor 9.
+
+        It has the step's environment, secrets perhaps, and every user can read a command line. OSError.
+        """
+        path = self.skeleton.with_name(f"{self.skeleton.name}-repeated")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(document)
+        return f"{shlex.join(before)} 9<{shlex.quote(str(path))} -- {shlex.join(after)}"
 
 
 def lay_out(step: Step, directory: Path, idmap: IdMap) -> Layout:

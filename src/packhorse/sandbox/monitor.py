@@ -1,7 +1,7 @@
 """The child that makes a step's sandbox with an OCI runtime and ends with it; called by `container`.
 
-Started as `python … PLAN OPTIONS -- [COMMAND…]`: PLAN is a descriptor from which a `Plan` is read or, where a
-user repeats a step, the plan itself; `base.entrance` has the options; COMMAND replaces that of the plan.
+Started as `python … PLAN OPTIONS -- [COMMAND…]`: PLAN is a descriptor from which a `Plan` is read;
+`base.entrance` has the options; COMMAND, where a user repeats a step, replaces that of the plan.
 
 It enters the step's user namespace, and forks a process there that is the first of a PID namespace and has a
 mount namespace of its own, with the step's tree at ROOT and the runtime's state on a file system in memory.
@@ -68,7 +68,7 @@ def main(words: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         given, *rest = words
-        plan: Plan = json.loads(given) if given.startswith("{") else _read(int(given))
+        plan = _read(int(given))
         options, command = entrance.parse_options(rest)
         order = plan["order"]
         if command and command != [order["executable"], *order["arguments"][1:]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -129,7 +128,7 @@ class OciRuntime:
         plan = self._plan(step, layout, command, idmap)
         plan |= {"control": -1, "channel": -1, "stdio": [0, 1, 2], "passed": []}
         options = self._options(step, layout, idmap)
-        return shlex.join([*MONITOR, json.dumps(plan), *options, "--", *command])
+        return layout.repeated([*MONITOR, "9", *options], json.dumps(plan).encode(), command)
 
     def _options(self, step: Step, layout: Layout, idmap: IdMap) -> list[str]:
         options = userns.map_options(idmap)

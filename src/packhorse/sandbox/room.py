@@ -66,7 +66,10 @@ class Sandbox:
                 tail = self._relay(output or _to_stdout)
             status = self._held.wait(name, tail.decode(errors="replace"))
             self._held.kill()
-        command = self._command() if status else ""
+        command = ""
+        if status:
+            with suppress(OSError):  # a disk that is full
+                command = self._command()
         return Result(status, time.monotonic() - began, command, self._bounds.exceeded(status))
 
     def _relay(self, output: Output) -> bytes:

@@ -38,7 +38,10 @@ class Runtime(Protocol):
         ...
 
     def line(self, step: Step, layout: Layout) -> str:
-        """A line for a shell that starts the same step, as long as the build's directories are there."""
+        """A line for a shell that starts the same step, as long as the build's directories are there.
+
+        Behind its last ` -- ` stands the step's command. OSError when what it reads cannot be written.
+        """
         ...
 
 

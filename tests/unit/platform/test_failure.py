@@ -1,0 +1,33 @@
+"""What a failed build leaves to look around in, and that nothing is left where nothing can be written."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+from pathlib import Path
+
+from packhorse.errors import BuildpackFailed
+from packhorse.platform.failure import repeatable
+
+FAILED = BuildpackFailed("it failed", command="nice -n 0 -- echo 'its  own' '$A'")
+
+
+def test_the_script_repeats_the_step_or_runs_what_stands_behind_it(tmp_path: Path) -> None:
+    told = repeatable(FAILED, tmp_path)
+    assert told is not None and f"sh {tmp_path}/again.sh bash" in told.fix
+    script = tmp_path / "again.sh"
+    assert stat.S_IMODE(script.stat().st_mode) == 0o700
+    said = [
+        subprocess.run(["sh", script, *words], capture_output=True, text=True, check=True).stdout
+        for words in ([], ["echo", "another  one"])
+    ]
+    assert said == ["its  own $A\n", "another  one\n"]
+
+
+def test_a_failure_is_as_it_was_when_no_script_can_be_written(tmp_path: Path) -> None:
+    assert repeatable(FAILED, tmp_path / "missing") is None
+
+
+def test_a_failure_that_cannot_be_repeated_leaves_nothing(tmp_path: Path) -> None:
+    assert repeatable(BuildpackFailed("it failed"), tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
