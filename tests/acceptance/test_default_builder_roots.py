@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,18 +15,21 @@ from threading import Event
 
 import pytest
 
+from fakes import linux
 from packhorse.base.target import Target
 from packhorse.errors import HostError
+from packhorse.platform import distro_scratch
 from packhorse.platform.distro import make_root
 from packhorse.platform.distro_sources import host_sources, host_suite
 
 MARK = "packhorse-trace"
 MAKE = """
-import os, sys
+import os, shutil, sys
 from pathlib import Path
 from urllib.parse import urlsplit
 from packhorse.base.target import Target
 from packhorse.platform.distro import make_root
+from packhorse.platform.distro_scratch import own_directory
 from packhorse.platform.distro_sources import Source, host_sources, host_suite
 
 def respelled(source):
@@ -37,8 +41,9 @@ suite = host_suite(Path("/etc/os-release").read_text())
 sources = host_sources(suite)
 if len(sys.argv) > 2:
     sources = tuple(map(respelled, sources))
-record = make_root("run", suite=suite, arch=Target.host().arch, target=Path(sys.argv[1]), sources=sources,
-                   env=os.environ, progress=lambda line: print(line, file=sys.stderr))
+with own_directory(shutil.rmtree) as own:
+    record = make_root("run", suite=suite, arch=Target.host().arch, target=Path(sys.argv[1]), own=own,
+                       sources=sources, env=os.environ, progress=lambda line: print(line, file=sys.stderr))
 print(record.digest, record.packages["libc6"], *(urlsplit(source.uri).netloc for source in sources))
 """
 # In its own host name and mounts: names, resolver, search domain and apt settings of another machine.
@@ -113,15 +118,40 @@ def test_a_root_that_is_called_off_leaves_nothing(tmp_path: Path) -> None:
         if "extracting" in line:
             cancelled.set()
 
+    (tmp_path / "own").mkdir()
     with pytest.raises(HostError, match="called off"):
         make_root(
             "run",
             suite=suite,
             arch=Target.host().arch,
             target=tmp_path / "run.tar",
+            own=tmp_path / "own",
             sources=host_sources(suite),
             env=os.environ,
             progress=progress,
             cancelled=cancelled,
         )
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+    assert list((tmp_path / "own" / "temporary").iterdir()) == []
+
+
+def test_of_one_that_was_killed_nothing_is_left_when_the_next_begins(tmp_path: Path) -> None:
+    source = str(Path(__file__).parents[2] / "src")
+    child = subprocess.Popen(
+        [sys.executable, "-c", MAKE, str(tmp_path / "run.tar")],
+        env=os.environ | {"PYTHONPATH": source},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    assert any("extracting" in line for line in child.stderr)
+    (own,) = distro_scratch.SCRATCH.glob(f"packhorse-{os.geteuid()}-{child.pid}-*")
+    below = linux.descendants(child.pid)
+    distro_scratch.sweep(shutil.rmtree)  # not while it works
+    assert own.is_dir()
+    child.kill()
+    child.communicate()
+    assert linux.gone(below, seconds=40)  # mmdebstrap takes its chroot away
+    distro_scratch.sweep(shutil.rmtree)
+    assert not own.exists()

@@ -28,9 +28,9 @@ def descendants(pid: int) -> set[int]:
     return found - {pid}
 
 
-def gone(pids: set[int]) -> bool:
-    """Whether none of the processes is there any more, within five seconds."""
-    end = time.monotonic() + 5
+def gone(pids: set[int], *, seconds: float = 5) -> bool:
+    """Whether none of the processes is there any more, within some seconds."""
+    end = time.monotonic() + seconds
     while pids & processes().keys():
         if time.monotonic() > end:
             return False

@@ -1,4 +1,4 @@
-"""What is the same for every child process: how its output is handed on and how its end is counted.
+"""What is the same for every process: how its output is handed on, how its end is counted, what it is called.
 
 Called by `sandbox`, `lifecycle.local` and `sdk`, wherever a process is waited for. What it runs is theirs.
 """
@@ -21,6 +21,15 @@ def python(module: str) -> list[str]:
         f"from {module} import main; sys.exit(main(sys.argv[1:]))"
     )
     return [sys.executable, "-X", "utf8", "-I", "-S", "-c", code]
+
+
+def identity(pid: str = "self") -> str:
+    """A process as no other is called until the next start of the machine; empty when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return f"{fields.split()[0]}-{fields.rpartition(')')[2].split()[19]}"
 
 
 def status_of(returncode: int) -> int:

@@ -304,6 +304,7 @@ def spawn(
         stdout=stdout,
         stderr=stderr,
         cwd=cwd,
+        process_group=0,  # Ctrl-C is for who has started it, and ends it
         env=dict(env or {}),
     )
 

@@ -7,6 +7,7 @@ import click
 from packhorse.cli.main import Context
 from packhorse.cli.options import opened_store
 from packhorse.platform.default_builder import ensure
+from packhorse.platform.wiring import tidy
 
 
 @click.group()
@@ -21,6 +22,7 @@ def default(context: Context, update: bool) -> None:
     """Make the default builder of this machine's packages, unless it is there."""
     console = context.console
     with opened_store(context) as store:
+        tidy(store)
         made = ensure(store, environ=context.environ, progress=console.progress, update=update)
     for change in made.changes:
         console.say(str(change))

@@ -28,6 +28,7 @@ from packhorse.lifecycle.api import SUPPORTED as PLATFORM_APIS
 from packhorse.platform import builder as labels
 from packhorse.platform import bundle, compose
 from packhorse.platform.distro_packages import PackageChange, RootKind, changed_packages
+from packhorse.platform.distro_scratch import own_directory
 from packhorse.platform.distro_sources import Suite, host_sources, host_suite
 from packhorse.store.store import Store
 from packhorse.version import __version__
@@ -174,16 +175,18 @@ def _make_bases(
 
         def make(kind: RootKind) -> tuple[RootRecord, Image]:
             tar = scratch / f"{kind}.tar"
-            record = make_root(
-                kind,
-                suite=names.suite,
-                arch=arch,
-                target=tar,
-                sources=sources,
-                env=environ,
-                progress=tell,
-                cancelled=cancelled,
-            )
+            with own_directory(store.discard) as own:
+                record = make_root(
+                    kind,
+                    suite=names.suite,
+                    arch=arch,
+                    target=tar,
+                    own=own,
+                    sources=sources,
+                    env=environ,
+                    progress=tell,
+                    cancelled=cancelled,
+                )
             layer = (compose.file_layer(tar), f"packages of {names.suite.id} {names.suite.version}")
             image = compose.put(store.place(names.name(kind)), _base_config(kind, record), [layer])
             tar.unlink()

@@ -23,7 +23,6 @@ from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, HostError
 from packhorse.platform.distro_files import Entry, write_root
 from packhorse.platform.distro_mmdebstrap import (
-    SCRATCH,
     host_apt_settings,
     host_mode,
     mmdebstrap_command,
@@ -53,6 +52,7 @@ def make_root(
     suite: Suite,
     arch: str,
     target: Path,
+    own: Path,
     sources: Sequence[Source],
     env: Mapping[str, str],
     progress: Callable[[str], None],
@@ -60,7 +60,8 @@ def make_root(
 ) -> RootRecord:
     """Writes the root file system of the build or run image of `suite` as an uncompressed tar to `target`.
 
-    `arch` is dpkg's name of this machine's architecture (`amd64`, `arm64`); `sources` are
+    `arch` is dpkg's name of this machine's architecture (`amd64`, `arm64`); `own` is an empty directory, from
+    `distro_scratch`, in which what is needed meanwhile is left; `sources` are
     `host_sources(suite)`; `env` is the user's environment, of which PATH, proxies and pip's settings are
     used; `progress` gets a line for each step, partly from another thread. Two calls may run side by side;
     setting `cancelled` ends one early, with a HostError. Raises HostError if the machine lacks a tool, keys
@@ -69,12 +70,17 @@ def make_root(
     """
     mode = host_mode(env.get("PATH", os.defpath))
     check_keyring(suite)
-    with _own_directory() as own, _appearing(target) as file:
+    cancelled = cancelled or Event()
+    private, temporary = own / "private", own / "temporary"
+    with _appearing(target) as file:
+        private.mkdir(mode=0o700)  # mirrors' and proxies' addresses may hold passwords
+        temporary.mkdir()
+        temporary.chmod(0o755)
         extra: Iterable[Entry] = ()
         if kind == "build":
             progress("build image: fetching the npm client with pip")
-            extra = npm_entries(fetch_npm_wheel(arch, own, env=env))
-        sources_list, apt_conf = own / "sources.list", own / "apt.conf"
+            extra = npm_entries(fetch_npm_wheel(arch, private, env=env, cancelled=cancelled))
+        sources_list, apt_conf = private / "sources.list", private / "apt.conf"
         sources_list.write_text("".join(f"{source.line(suite.keyring)}\n" for source in sources))
         apt_conf.write_text(host_apt_settings(env))
         command = mmdebstrap_command(
@@ -83,9 +89,10 @@ def make_root(
         with running(
             command,
             sources=sources_list,
+            temporary=temporary,
             env=env,
             progress=lambda step: progress(f"{kind} image: {step}"),
-            cancelled=cancelled or Event(),
+            cancelled=cancelled,
         ) as run:
             try:
                 written = write_root(run.output, file, extra)
@@ -113,17 +120,6 @@ def check_keyring(suite: Suite) -> None:
             fix=f"sudo apt-get install {suite.keyring_package}",
             check="default-builder",
         )
-
-
-@contextmanager
-def _own_directory() -> Iterator[Path]:
-    """A directory only for this user, for what may hold passwords of mirrors and proxies."""
-    try:
-        directory = tempfile.TemporaryDirectory(prefix="packhorse-", dir=SCRATCH)
-    except OSError as error:
-        raise _cannot_write(SCRATCH, error) from error
-    with directory as name:
-        yield Path(name)
 
 
 @contextmanager

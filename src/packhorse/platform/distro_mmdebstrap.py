@@ -21,13 +21,12 @@ from typing import BinaryIO, Literal, cast
 from packhorse.base import userns
 from packhorse.errors import HostError, NetworkError, PackhorseError
 from packhorse.platform.distro_files import MTIME
+from packhorse.platform.distro_scratch import SCRATCH
 from packhorse.platform.distro_sources import Suite
+from packhorse.sandbox.process import Leash
 
 Mode = Literal["root", "unshare", "fakechroot"]
 
-# Not TMPDIR and not below the user's home: in unshare mode the subordinate ids must reach it, and it holds 1
-# GB.
-SCRATCH = Path("/var/tmp")
 # With the seconds given to clean up after each. SIGINT first: fakeroot ends its daemon for no other signal.
 _SIGNALS = ((signal.SIGINT, 15), (signal.SIGTERM, 15), (signal.SIGKILL, 5))
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -216,16 +215,20 @@ def running(
     command: Sequence[str],
     *,
     sources: Path,
+    temporary: Path,
     env: Mapping[str, str],
     progress: Callable[[str], None],
     cancelled: Event,
 ) -> Iterator[Mmdebstrap]:
-    """Starts `command` with `sources` as its input; it ends with the block, or once `cancelled` is set."""
+    """Starts `command` with `sources` as its input, to work in the directory `temporary`.
+
+    It ends with the block, once `cancelled` is set, or with this process.
+    """
     chosen = {name: value for name, value in env.items() if name in _PASSED_ENVIRONMENT}
     with sources.open("rb") as stdin:
         process = subprocess.Popen(
             (*_own_mounts(), *command),
-            env=chosen | {"TMPDIR": str(SCRATCH), "SOURCE_DATE_EPOCH": str(MTIME)},
+            env=chosen | {"TMPDIR": str(temporary), "SOURCE_DATE_EPOCH": str(MTIME)},
             cwd="/",
             umask=0o022,
             start_new_session=True,
@@ -235,7 +238,12 @@ def running(
         )
     run = Mmdebstrap(process, progress, cancelled)
     try:
-        yield run
+        leash = Leash(["group", str(process.pid)])
+        try:
+            yield run
+        finally:
+            run.stop()
+            leash.close()
     finally:
         run.stop()
 

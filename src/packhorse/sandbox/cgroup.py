@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base import proc
+
 CONTROLLERS = ("pids", "memory")
 
 _PATIENCE = 2.0
@@ -57,7 +59,7 @@ class Group:
     def __init__(
         self, parents: Mapping[str, Parent], limits: Mapping[str, int], *, records: Path, together: bool
     ) -> None:
-        name = f"packhorse-{_maker()}-{secrets.token_hex(4)}"
+        name = f"packhorse-{proc.identity()}-{secrets.token_hex(4)}"
         self._parents = dict(parents)
         self._paths = {controller: parent.directory / name for controller, parent in parents.items()}
         records.mkdir(exist_ok=True)
@@ -159,19 +161,10 @@ def sweep(records: Path) -> None:
     with suppress(OSError):
         for record in list(records.iterdir()):
             maker = record.name.removeprefix("packhorse-").rpartition("-")[0]
-            if maker != _maker(maker.partition("-")[0]) and _removed(
+            if maker != proc.identity(maker.partition("-")[0]) and _removed(
                 Path(line) for line in record.read_text().splitlines()
             ):
                 record.unlink(missing_ok=True)
-
-
-def _maker(pid: str = "self") -> str:
-    """A process as no other is called until the next start of the machine; empty when it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return f"{fields.split()[0]}-{fields.rpartition(')')[2].split()[19]}"
 
 
 def _own(controller: str, memberships: str, mounts: str, *, unified: bool) -> tuple[Path, Path] | None:

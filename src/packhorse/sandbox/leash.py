@@ -1,8 +1,9 @@
 """The child that ends a process when its own stdin ends, so that it dies with whoever held the other end.
 
 Started by `process.Leash`, for what does not die with its parent: pasta, which keeps no parent-death signal
-when it changes its ids; and a step with another id than bubblewrap's, to whom the kernel does not let
-bubblewrap's signal through. Imports are few, as in `base.entrance`.
+when it changes its ids; a step with another id than bubblewrap's, to whom the kernel does not let
+bubblewrap's signal through; and mmdebstrap, which takes its chroot away if it is asked to end. Imports are
+few, as in `base.entrance`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,22 @@ import os
 import select
 import signal
 import sys
+import time
+from contextlib import suppress
 
 from packhorse.base import syscalls
 
+_SIGNALS = ((signal.SIGINT, 15), (signal.SIGTERM, 15), (signal.SIGKILL, 5))
+"""What ends a group, with the seconds given to clean up after each. SIGINT first: fakeroot ends its daemon
+for no other.
+"""
+
 
 def main(words: list[str]) -> int:
-    """Runs the words after `run`, or takes the process after `pid`; ends it with SIGKILL at the end of stdin.
+    """Runs the words after `run`, or takes the process after `pid`, or that after `group` with its group.
 
-    Returns when the process has ended, with its status if it was run here.
+    Ends it at the end of stdin: a process with SIGKILL, a group as it can bear it. Returns when the process
+    has ended, with its status if it was run here.
     """
     verb, *argv = words
     pid = _started(argv) if verb == "run" else int(argv[0])
@@ -27,12 +36,28 @@ def main(words: list[str]) -> int:
     except ProcessLookupError:
         return 0
     readable, _, _ = select.select([0, process], [], [])
-    if process not in readable:
+    if 0 in readable and verb == "group":
+        end_group(pid)  # which may be there still when its leader is gone
+    elif process not in readable:
         signal.pidfd_send_signal(process, signal.SIGKILL)
     if verb != "run":
         return 0
     _, status = os.waitpid(pid, 0)
     return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def end_group(group: int) -> None:
+    """Ends all processes of a group, whoever reaps them."""
+    for number, patience in _SIGNALS:
+        end = time.monotonic() + patience
+        with suppress(PermissionError):  # one that has become somebody else
+            try:
+                os.killpg(group, number)
+                while time.monotonic() < end:
+                    time.sleep(0.05)
+                    os.killpg(group, 0)
+            except ProcessLookupError:
+                return
 
 
 def _started(argv: list[str]) -> int:

@@ -156,6 +156,7 @@ class Leash:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
+            process_group=0,  # Ctrl-C is not for it, nor for what is on it
             env={},
         )
 

@@ -194,6 +194,10 @@ class Store:
         """Lets a scratch directory stay, for a person to look at, until the next `tidy` or `gc`."""
         self._left.add(scratch)
 
+    def discard(self, path: Path) -> None:
+        """Removes a tree outside the store too, whoever its files belong to; raises StoreError."""
+        removal.remove(path, self._lease)
+
     def alone(self, task: str) -> AbstractContextManager[None]:
         """Holds a lock that is named by a task, against other processes; waits for it."""
         return locked(self.path / "locks" / task)

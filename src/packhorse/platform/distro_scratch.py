@@ -1,0 +1,55 @@
+"""Where the default builder's roots are made: a directory in /var/tmp for each, removed whatever happens.
+
+Not TMPDIR and not below the user's home: mmdebstrap's subordinate ids must reach it, and it holds 1 GB. Its
+name says whose it is, so that what a killed packhorse leaves is found by the next one. Called by
+`default_builder` and `wiring`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from packhorse.base import proc
+from packhorse.errors import HostError, PackhorseError
+
+SCRATCH = Path("/var/tmp")
+_NAME = re.compile(r"packhorse-(?P<user>\d+)-(?P<maker>(?P<pid>\d+)-\d+)-[0-9a-f]+")
+
+Discard = Callable[[Path], object]
+"""Removes a tree, whoever its files belong to."""
+
+
+@contextmanager
+def own_directory(discard: Discard) -> Iterator[Path]:
+    """A new directory that others may pass through and not read; removed afterwards. HostError."""
+    path = SCRATCH / f"packhorse-{os.geteuid()}-{proc.identity()}-{secrets.token_hex(4)}"
+    try:
+        path.mkdir()
+        path.chmod(0o711)
+    except OSError as error:
+        raise HostError(f"cannot write {SCRATCH}", why=error.strerror or str(error)) from error
+    try:
+        yield path
+    finally:
+        discard(path)
+
+
+def sweep(discard: Discard) -> None:
+    """Removes the directories whose packhorse is gone; what cannot be removed stays for the next time."""
+    with suppress(OSError):
+        for entry in list(os.scandir(SCRATCH)):
+            found = _NAME.fullmatch(entry.name)
+            if found is None or int(found["user"]) != os.geteuid():
+                continue
+            # Everybody can make a directory there, with any name.
+            if not entry.is_dir(follow_symlinks=False):
+                continue
+            owner = entry.stat(follow_symlinks=False).st_uid
+            if owner == os.geteuid() and proc.identity(found["pid"]) != found["maker"]:
+                with suppress(PackhorseError):
+                    discard(Path(entry.path))
