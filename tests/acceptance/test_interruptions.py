@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +16,11 @@ from pathlib import Path
 import pytest
 
 from fakes.installation import Home
+from fakes.registry import FakeRegistry, Fault
 from fakes.shell_buildpack import SERVER, shell_buildpack
+from fakes.small_image import stored_image, tar_of
+from torture.ground import prepare
+from torture.signals import Interrupter
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 
@@ -154,6 +161,72 @@ def test_a_build_that_takes_longer_than_it_may_ends(own_home: Home, app: Path, t
     _, said = process.communicate(timeout=30)
     assert (process.returncode, said.splitlines()[-1]) == (124, "error: the build took longer than 1.5s")
     assert_nothing_is_left(own_home, process)
+
+
+def test_a_terminal_that_is_closed_ends_a_build(own_home: Home, app: Path, tmp_path: Path) -> None:
+    noisy = shell_buildpack(tmp_path / "noisy", build="trap '' HUP; while :; do echo and again; done")
+    master, slave = pty.openpty()
+    process = own_home.start(
+        *("build", "app", "--path", app, "--buildpack", noisy),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    said = b""
+    while b"and again" not in said:
+        said = said[-20:] + os.read(master, 4096)
+    os.close(master)
+    assert process.wait(20) == 129
+    assert_nothing_is_left(own_home, process)
+
+
+@pytest.mark.parametrize("part", ["config", "layer"])
+def test_a_registry_that_has_fallen_silent_holds_nobody_up(own_home: Home, tmp_path: Path, part: str) -> None:
+    image = stored_image(tar_of({"file": b"x"}))
+    (layer,) = image.layers
+    assert image.manifest is not None and layer.blob is not None
+    with FakeRegistry() as registry:
+        digests = {
+            "config": registry.put_blob("image", image.config.raw),
+            "layer": registry.put_blob("image", b"".join(layer.blob())),
+        }
+        registry.put_manifest("image", "1", image.manifest.raw, image.manifest.media_type)
+        registry.faults.append(Fault(path=digests[part], times=9, delay=60))
+        process = own_home.start("copy", f"docker://{registry.host}/image:1", f"oci:{tmp_path}/out:1")
+        while not registry.seen("GET", digests[part]):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said.splitlines()[-1]) == (130, "error: interrupted")
+    assert_nothing_is_left(own_home, process)
+
+
+def test_unpacking_a_builder_is_broken_off(own_home: Home, app: Path, new_home: Callable[[], Home]) -> None:
+    home = new_home()
+    process = home.start("build", "app", "--path", app)
+    while not list(home.path.glob("store/trees/*/.*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=15)
+    assert process.returncode == 143, said
+    assert_nothing_is_left(home, process)
+    assert list(home.path.glob("store/trees/*/.*")) == []
+
+
+def test_signals_at_random_moments_leave_nothing(seed: Home, common: Path) -> None:
+    """A few; `torture.signals` sends hundreds."""
+    number = int(os.environ.get("PACKHORSE_TESTS_SIGNALS", time.time_ns() % 1_000_000))
+    print(f"PACKHORSE_TESTS_SIGNALS={number} repeats it")
+    (common / "signals").mkdir()
+    (common / "signals" / "venv").symlink_to(common / "venv")
+    interrupter = Interrupter(prepare(common / "signals"), number)
+    for kind in interrupter.kinds():
+        interrupter.send(kind)
+    interrupter.check()
 
 
 def test_a_reader_that_goes_ends_the_build(own_home: Home, app: Path, tmp_path: Path) -> None:

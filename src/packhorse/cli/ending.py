@@ -55,6 +55,11 @@ class Ending:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._receive)
 
+    @property
+    def called_off(self) -> bool:
+        """Whether the command was asked to end."""
+        return self._count > 0
+
     def after(self, seconds: float, what: str) -> None:
         """Ends the command with TimedOut(`what`) when it is not done by then."""
         self._allowed = TimedOut(what)

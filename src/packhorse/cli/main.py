@@ -109,21 +109,30 @@ def _run(arguments: list[str], ending: Ending) -> int:
     try:
         status = packhorse.main(args=arguments, prog_name="packhorse", standalone_mode=False, obj=context)
         return status if isinstance(status, int) else 0
-    except click.ClickException as error:
-        return _failed(console, usage_error(error))
     except click.exceptions.Exit as error:
         return error.exit_code
-    except CalledOff:
-        ending.over(ending.error.exit_code)
-        return _failed(console, ending.error)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
-    except PackhorseError as error:
-        return _failed(console, error)
-    except Exception as error:  # noqa: BLE001 - the one place where a defect of ours ends
-        known = unwritten(sys.stdout) or report.exhausted(error)
-        verbose = console.level is Level.VERBOSE
-        return _failed(console, known or report.defect(error, console.secrets, verbose=verbose))
+    except BaseException as error:  # noqa: BLE001 - the one place where a defect of ours ends
+        explained = _explained(error, console, ending)
+        ending.over(explained.exit_code)
+        return _failed(console, explained)
+
+
+def _explained(error: BaseException, console: Console, ending: Ending) -> PackhorseError:
+    """What a user reads of an error, whatever it is."""
+    if ending.called_off:
+        # Whatever else went wrong did so because of that: python, for one, wraps what is raised in some
+        # places into an error of its own.
+        if not isinstance(error, CalledOff):
+            ending.error.__cause__ = error
+        return ending.error
+    if isinstance(error, click.ClickException):
+        return usage_error(error)
+    if isinstance(error, PackhorseError):
+        return error
+    known = unwritten(sys.stdout) or report.exhausted(error)
+    return known or report.defect(error, console.secrets, verbose=console.level is Level.VERBOSE)
 
 
 def _failed(console: Console, error: PackhorseError) -> int:

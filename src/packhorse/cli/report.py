@@ -78,7 +78,7 @@ def behind(error: BaseException, secrets: Secrets) -> list[str]:
     return lines
 
 
-def defect(error: Exception, secrets: Secrets, *, verbose: bool) -> PackhorseError:
+def defect(error: BaseException, secrets: Secrets, *, verbose: bool) -> PackhorseError:
     """What a defect of ours prints: where it is, by functions and lines, and how to report it.
 
     With `verbose` also what the exception said, without secrets, and every frame.

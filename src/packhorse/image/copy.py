@@ -5,9 +5,9 @@ Called by platform. What a place keeps, and whether it compresses, is the place'
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from packhorse.base.crew import Crew, crew
 from packhorse.image.place import Place, Receipt
 from packhorse.image.view import Image, Layer
 
@@ -27,14 +27,23 @@ def copy(source: Place, destination: Place) -> Receipt:
 def put(image: Image, destination: Place) -> Receipt:
     """Writes an image to a place; a layer that the image has twice is brought once."""
     distinct = {_key(layer): layer for layer in image.layers}
-    with ThreadPoolExecutor(JOBS, thread_name_prefix="layer") as pool:
-        waiting = {key: pool.submit(destination.begin, layer) for key, layer in distinct.items()}
-        try:
-            brought = {key: future.result() for key, future in waiting.items()}
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with crew(JOBS, "layer", patience=1) as workers:
+        waiting = {
+            key: workers.submit(destination.begin, _heeding(workers, layer))
+            for key, layer in distinct.items()
+        }
+        brought = {key: future.result() for key, future in waiting.items()}
     return destination.commit(replace(image, layers=tuple(brought[_key(layer)] for layer in image.layers)))
+
+
+def _heeding(workers: Crew, layer: Layer) -> Layer:
+    """The layer, whose reading ends when the workers are to stop."""
+    tar, blob = layer.tar, layer.blob
+    return replace(
+        layer,
+        tar=lambda: workers.heeded(tar()),
+        blob=(lambda: workers.heeded(blob())) if blob else None,
+    )
 
 
 def _key(layer: Layer) -> object:

@@ -6,6 +6,9 @@ bubblewrap's signal through; and mmdebstrap, which takes its chroot away if it i
 few, as in `base.entrance`.
 """
 
+# Importing pathlib would take longer than everything done here.
+# ruff: noqa: PTH123, PTH208
+
 from __future__ import annotations
 
 import os
@@ -49,15 +52,27 @@ def main(words: list[str]) -> int:
 def end_group(group: int) -> None:
     """Ends all processes of a group, whoever reaps them."""
     for number, patience in _SIGNALS:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number)
         end = time.monotonic() + patience
-        with suppress(PermissionError):  # one that has become somebody else
-            try:
-                os.killpg(group, number)
-                while time.monotonic() < end:
-                    time.sleep(0.05)
-                    os.killpg(group, 0)
-            except ProcessLookupError:
-                return
+        while _lives(group):
+            if time.monotonic() > end:
+                break
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of a group has not ended yet; that it was reaped is not waited for."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            state, _, of = file.read().rpartition(b")")[2].split()[:3]
+            if int(of) == group and state not in (b"Z", b"X"):
+                return True
+    return False
 
 
 def _started(argv: list[str]) -> int:

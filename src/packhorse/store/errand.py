@@ -47,16 +47,17 @@ def run(
     ) as child:
         assert child.stdin is not None
         try:
-            for chunk in stdin:
-                child.stdin.write(chunk)
-        except BrokenPipeError:
-            pass  # it has ended early, and says why
+            try:
+                for chunk in stdin:
+                    child.stdin.write(chunk)
+            except BrokenPipeError:
+                pass  # it has ended early, and says why
+            answer, said = child.communicate()
         except BaseException:
             child.kill()
             with suppress(BrokenPipeError):
                 child.stdin.close()
             raise
-        answer, said = child.communicate()
     if child.returncode == 0:
         return _object(answer)
     if child.returncode == 1 and answer:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from packhorse.base import userns
+from packhorse.base.crew import Crew, crew
 from packhorse.base.digest import Digest
 from packhorse.base.userns import IdMap, Mode, Namespace
 from packhorse.errors import FormatError, HostError, StoreError
@@ -57,20 +57,21 @@ class Trees:
         if self._find(path) is not None:
             return path
         with userns.make(idmap) as namespace:
-            with ThreadPoolExecutor(_PROCESSES, thread_name_prefix="unpack") as pool:
-                made = dict(zip(diff_ids, pool.map(partial(self._layer, namespace), diff_ids), strict=True))
+            with crew(_PROCESSES, "unpack", patience=10) as workers:
+                layer = partial(self._layer, namespace, workers)
+                made = dict(zip(diff_ids, workers.map(layer, diff_ids), strict=True))
             if home == "roots":
                 layers = self._home("trees", idmap)
                 order = [{"name": item.hex, **{key: made[item][key] for key in _HIDING}} for item in diff_ids]
                 self._made(path, chain_id, lambda new: self._merge(layers, order, new, namespace))
         return path
 
-    def _layer(self, namespace: Namespace, diff_id: Digest) -> dict[str, Any]:
+    def _layer(self, namespace: Namespace, workers: Crew, diff_id: Digest) -> dict[str, Any]:
         """The record of a layer's tree, which is made when missing."""
         path = self._home("trees", namespace.idmap) / diff_id.hex
-        return self._made(path, diff_id, lambda new: self._make_layer(diff_id, new, namespace))
+        return self._made(path, diff_id, lambda new: self._make_layer(diff_id, new, namespace, workers))
 
-    def _make_layer(self, diff_id: Digest, new: Path, namespace: Namespace) -> dict[str, Any]:
+    def _make_layer(self, diff_id: Digest, new: Path, namespace: Namespace, workers: Crew) -> dict[str, Any]:
         """Links the layer from a kept tree of the same ids if there is one, else unpacks its tar."""
         kept, idmap = self._kept.find_any(diff_id), namespace.idmap
         inside = kept.inside if kept is not None and idmap.has(kept.inside.uid, kept.inside.gid) else None
@@ -97,7 +98,7 @@ class Trees:
                     namespace=namespace,
                     lease=self._lease,
                     directories=[parent],
-                    stdin=layer.tar(),
+                    stdin=workers.heeded(layer.tar()),
                 )
             except FormatError as error:
                 raise FormatError(f"the layer {diff_id} cannot be unpacked", why=str(error)) from error

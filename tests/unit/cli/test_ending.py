@@ -136,3 +136,31 @@ def test_the_program_has_no_word_for_ctrl_c_while_it_is_loaded(
         check=False,
     )
     assert done.stdout.strip() == after, done.stderr
+
+
+WRAPPED = """
+import os, signal, sys, types
+import click
+from packhorse.cli import main as cli
+
+@click.command()
+def x():
+    class Named:
+        def __set_name__(self, owner, name):
+            os.kill(os.getpid(), signal.SIGTERM)
+    class Owner:
+        named = Named()
+
+sys.modules["fake"] = types.SimpleNamespace(x=x)
+cli._COMMANDS["x"] = ("fake", "x", "")
+sys.argv = ["packhorse", "x"]
+cli.main()
+"""
+
+
+def test_one_that_python_wraps_into_an_error_is_what_it_is() -> None:
+    environment = os.environ | {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WRAPPED], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (143, "error: ended by SIGTERM\n")

@@ -1,0 +1,60 @@
+"""What is on a leash ends with whoever holds it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from fakes import linux
+from packhorse.sandbox.process import Leash
+
+
+def group(script: str) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(["sh", "-c", script], process_group=0, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    return process
+
+
+def test_a_group_ends_however_much_of_it_is_left() -> None:
+    process = group("echo ready; sleep 300 | sleep 300")
+    below = linux.descendants(process.pid)
+    leash = Leash(["group", str(process.pid)])
+    leash.close()
+    assert process.wait(10) == -signal.SIGINT
+    assert linux.gone(below)
+
+
+HOLDER = """
+import subprocess, sys
+from packhorse.sandbox.process import Leash
+process = subprocess.Popen(["sleep", "300"], process_group=0)
+leash = Leash(["group", str(process.pid)])
+print(process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_group_ends_with_a_holder_that_is_killed() -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert holder.stdout is not None
+    pid = int(holder.stdout.readline())
+    holder.kill()
+    holder.wait()
+    assert linux.gone({pid})
+
+
+def test_ctrl_c_is_not_for_what_is_on_a_leash() -> None:
+    before = linux.descendants(os.getpid())
+    process = subprocess.Popen(["sleep", "300"], process_group=0)
+    leash = Leash(["pid", str(process.pid)])
+    (child,) = linux.descendants(os.getpid()) - before - {process.pid}
+    assert os.getpgid(child) != os.getpgrp()
+    leash.close()
+    assert process.wait(10) == -signal.SIGKILL
