@@ -80,8 +80,11 @@ class Group:
         if least:
             (path / _limit_file(controller, unified=parent.unified)).write_text(str(least))
         if controller == "memory" and parent.unified and together:
-            with suppress(OSError):  # Linux 4.19
-                (path / "memory.oom.group").write_text("1")
+            # All end when one has to, and nothing hides in swap space, where it would only take longer.
+            swap = {"memory.swap.max": "0"} if least else {}
+            for name, value in {"memory.oom.group": "1", **swap}.items():
+                with suppress(OSError):  # before Linux 4.19; without swap accounting
+                    (path / name).write_text(value)
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -161,9 +164,11 @@ def sweep(records: Path) -> None:
     with suppress(OSError):
         for record in list(records.iterdir()):
             maker = record.name.removeprefix("packhorse-").rpartition("-")[0]
-            if maker != proc.identity(maker.partition("-")[0]) and _removed(
-                Path(line) for line in record.read_text().splitlines()
-            ):
+            if maker == proc.identity(maker.partition("-")[0]):
+                continue
+            # Groups are called like their record, so that nothing else goes, whoever may write records.
+            paths = [Path(line) for line in record.read_text().splitlines()]
+            if _removed(path for path in paths if path.name == record.name):
                 record.unlink(missing_ok=True)
 
 

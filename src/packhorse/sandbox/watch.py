@@ -84,7 +84,10 @@ class Watch:
         pause = _SHORTEST
         while not self._ended.wait(pause):
             began = time.thread_time()
-            met = look()
+            try:
+                met = look()
+            except (OSError, LookupError, ValueError):
+                met = "what it uses of this machine could not be seen any more"
             if met:
                 self._met = self._met or met
                 self._kill()

@@ -88,21 +88,25 @@ def test_a_machine_without_control_groups_has_none() -> None:
 
 @pytest.mark.parametrize("maker", ["1-1", "999999999-5"])
 def test_what_a_dead_maker_left_is_removed(tmp_path: Path, maker: str) -> None:
-    group = tmp_path / "groups" / "packhorse-left"
+    name = f"packhorse-{maker}-abcd"
+    group, other = (tmp_path / "groups" / each for each in (name, "other"))
     group.mkdir(parents=True)
-    record = tmp_path / "records" / f"packhorse-{maker}-abcd"
+    other.mkdir()
+    record = tmp_path / "records" / name
     record.parent.mkdir()
-    record.write_text(f"{group}\n{tmp_path}/never-made\n")
+    record.write_text(f"{group}\n{other}\n{tmp_path}/never-made/{name}\n")
     cgroup.sweep(record.parent)
     assert not group.exists()
+    assert other.exists(), "no group of the record's"
     assert not record.exists()
 
 
 def test_what_cannot_be_removed_yet_stays_noted(tmp_path: Path) -> None:
-    (tmp_path / "group" / "busy").mkdir(parents=True)
-    record = tmp_path / "records" / "packhorse-999999999-5-abcd"
+    name = "packhorse-999999999-5-abcd"
+    (tmp_path / "groups" / name / "busy").mkdir(parents=True)
+    record = tmp_path / "records" / name
     record.parent.mkdir()
-    record.write_text(f"{tmp_path}/group\n")
+    record.write_text(f"{tmp_path}/groups/{name}\n")
     cgroup.sweep(record.parent)
     assert record.exists()
 
