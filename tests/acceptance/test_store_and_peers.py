@@ -121,6 +121,32 @@ def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written(tmp_pa
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount something")
+def test_what_cannot_be_removed_is_told_hinders_nobody_and_goes_when_it_can(
+    path: Path, tmp_path: Path
+) -> None:
+    path, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with Store.open(path) as store:
+        put(fresh_image(A), store.place("app"))
+    stuck = path / "trees/map/tree/stuck"
+    stuck.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", elsewhere, stuck], check=True)
+    try:
+        with Store.open(path) as store, pytest.raises(StoreError, match="trees"):
+            store.gc()
+        with Store.open(path) as store:
+            store.tidy()
+            assert store.place("app").read()
+    finally:
+        [mounted] = path.glob("trees/map/.*/stuck")
+        subprocess.run(["umount", mounted], check=True)
+    with Store.open(path) as store:
+        store.tidy()
+    assert list(path.glob("trees/map/.*")) == []
+    assert list(path.glob("leases/*")) == []
+
+
 def rootfs(directory: Path) -> bytes:
     """The tar of a small root file system, everything owned by root."""
     tree = tiny_root.make(directory / "tiny")

@@ -1,10 +1,11 @@
 /* Makes one system call below one directory fail, or kills the process in its place (LD_PRELOAD).
  *
- * A settings file named at compile time (SETTINGS) has one line: DIRECTORY FIRST LAST ACTION COUNTER [READS],
- * where the calls FIRST to LAST (from 1, counted by all processes together in the file COUNTER) fail with the
- * errno ACTION, or with `kill` the process dies. Without the file nothing happens. Compiled with -DWRAPPER
- * this is the program that starts the real python (PYTHON) with the library (LIBRARY), so that also children
- * with an empty environment are reached.
+ * A settings file named at compile time (SETTINGS) has one line: DIRECTORY FIRST LAST ACTION COUNTER READS BOOT.
+ * The calls FIRST to LAST (from 1, counted by all processes together in the file COUNTER) fail with the errno
+ * ACTION; with `kill` the process dies there, and with `cut` the file system goes down as if the power failed
+ * (ext4 and xfs; root alone can do that). READS says whether reading counts too; BOOT is a file with the boot ID
+ * to be seen. Without the settings nothing happens. Compiled with -DWRAPPER this is the program that starts the
+ * real python (PYTHON) with the library (LIBRARY), so that children with an empty environment are reached too.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -37,7 +39,11 @@ struct shared {
     char hit[200];
 };
 
-static char directory[PATH_MAX];
+#define SHUT_DOWN _IOR('X', 125, unsigned) /* {EXT4,XFS}_IOC_SHUTDOWN */
+#define WITHOUT_LOG 2u
+#define BOOT_ID "/proc/sys/kernel/random/boot_id"
+
+static char directory[PATH_MAX], boot[PATH_MAX];
 static size_t length;
 static long first, last;
 static int number, reads, armed;
@@ -49,11 +55,12 @@ __attribute__((constructor)) static void begin(void) {
     FILE *file = fopen(SETTINGS, "re");
     if (!file)
         return;
-    int found = fscanf(file, "%4095s %ld %ld %31s %4095s %d", directory, &first, &last, action, counter, &reads);
+    int found = fscanf(file, "%4095s %ld %ld %31s %4095s %d %4095s", directory, &first, &last, action, counter,
+                       &reads, boot);
     fclose(file);
-    if (found < 5)
+    if (found < 7)
         return;
-    number = strcmp(action, "kill") ? atoi(action) : -1;
+    number = !strcmp(action, "kill") ? -1 : !strcmp(action, "cut") ? -2 : atoi(action);
     int descriptor = open(counter, O_RDWR | O_CLOEXEC);
     if (descriptor < 0)
         return;
@@ -98,6 +105,12 @@ static int fails(int concerned, const char *name) {
         return 0;
     if (now == first)
         snprintf(shared->hit, sizeof shared->hit, "%s", name);
+    if (number == -2) {
+        unsigned how = WITHOUT_LOG;
+        int descriptor = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (descriptor < 0 || ioctl(descriptor, SHUT_DOWN, &how))
+            abort();
+    }
     if (number < 0) {
         kill(getpid(), SIGKILL);
         pause();
@@ -137,6 +150,8 @@ static int opens(int parent, const char *path, int flags) {
         if (!real) \
             real = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, #function); \
         MODE; \
+        if (armed && !strcmp(path, BOOT_ID)) \
+            path = boot; \
         if (fails(opens(AT_FDCWD, path, flags), #function)) \
             return -1; \
         return real(path, flags, mode); \

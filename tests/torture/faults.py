@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import subprocess
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ class Injector:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._settings, self._counter = ground.folder / "settings", ground.folder / "counter"
+        self.boot = ground.folder / "boot"
+        self.restart()
         self._counter.write_bytes(bytes(256))
         self._counter.chmod(0o666)
         library, python = ground.folder / "faults.so", ground.home.program.with_name("python")
@@ -50,15 +53,23 @@ class Injector:
         """Runs a command whose call number `first` fails with `action` (`ever`: and all that follow)."""
         self._counter.write_bytes(bytes(256))
         last = NEVER if ever else first
-        settings = f"{self._ground.store} {first} {last} {action} {self._counter} {int(reads)}\n"
-        self._settings.write_text(settings)
+        self._arm(f"{first} {last} {action} {self._counter} {int(reads)}")
         try:
             done = self._ground.home.run(*words)
         finally:
-            self._settings.unlink()
+            self._arm()
         raw = self._counter.read_bytes()
         hit = raw[8:208].split(b"\0")[0].decode()
         return Outcome(done.returncode, hit, struct.unpack("q", raw[:8])[0], done.stdout + done.stderr)
+
+    def restart(self) -> None:
+        """Lets commands see the boot ID of a machine that was started anew."""
+        self.boot.write_text(f"{uuid.uuid4()}\n")
+        self._arm()
+
+    def _arm(self, fault: str = "") -> None:
+        fault = fault or f"{NEVER} {NEVER} 5 {self._counter} 0"
+        self._settings.write_text(f"{self._ground.store} {fault} {self.boot}\n")
 
     def calls(self, words: Words, *, reads: bool = False) -> int:
         """How many calls below the store a command makes that succeeds."""

@@ -10,8 +10,8 @@ import fcntl
 import json
 import os
 import pwd
-import shutil
 import subprocess
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -106,7 +106,7 @@ class Ground:
     def again(self, name: str) -> Ground:
         """The same, with an empty home beside it."""
         path = self.folder.parent / name
-        path.mkdir()
+        path.mkdir(mode=0o755)
         os.chown(path, self.home.owner.pw_uid, self.home.owner.pw_gid)
         return Ground(Home(self.home.program, path, self.home.owner), self.folder, self.expected)
 
@@ -118,11 +118,20 @@ class Ground:
         names = [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index]
         assert len(names) <= len(listed)
         for name in names:
-            self._as_owner("skopeo", "inspect", "--raw", f"oci:{self.store}:{name}")
-            target = self.home.path / "copied"
-            self._as_owner("skopeo", "copy", "--quiet", f"oci:{self.store}:{name}", f"dir:{target}")
-            shutil.rmtree(target)
+            with tempfile.TemporaryDirectory() as target:
+                os.chown(target, self.home.owner.pw_uid, -1)
+                self._as_owner("skopeo", "copy", "--quiet", f"oci:{self.store}:{name}", f"dir:{target}")
         assert len(self._as_owner("umoci", "list", "--layout", str(self.store)).split()) == len(names)
+
+    def assert_trees(self) -> None:
+        """The trees that are believed are those of an undisturbed store, as far as that has them."""
+        reference = self.folder.parent / f"reference-{self.folder.name.partition('-')[2]}" / "store"
+        for pattern in ("trees/*/*.json", "roots/*/*.json"):
+            for note in self.store.glob(pattern):
+                tree, like = note.with_suffix(""), reference / note.relative_to(self.store).with_suffix("")
+                if tree.exists() and like.exists():
+                    done = subprocess.run(["diff", "-r", "--no-dereference", tree, like], capture_output=True)
+                    assert done.returncode == 0, done.stdout + done.stderr
 
     def leftovers(self) -> list[str]:
         """Whatever in the store is not finished, or of a command that is over."""
@@ -166,8 +175,11 @@ _TREES = ("trees/*/*", "roots/*/*", "kept/*/*")
 _UNFINISHED = ("scratch/*", "leases/*", "**/.*~", *(f"{pattern[:-1]}.*" for pattern in _TREES))
 
 
-def prepare(directory: Path, user: str = "") -> Ground:
-    """Makes all of it in `directory`, which every user can pass through; `user` is one of `fakes.users`."""
+def prepare(directory: Path, user: str = "", *, home: Path | None = None) -> Ground:
+    """Makes all of it in `directory`, which every user can pass through; `user` is one of `fakes.users`.
+
+    `home` is where the store is, otherwise in `directory` too.
+    """
     if not (directory / "venv").exists():
         install(directory)
     folder = directory / f"sources-{user or 'root'}"
@@ -181,10 +193,10 @@ def prepare(directory: Path, user: str = "") -> Ground:
     )
     shell_buildpack(folder / "buildpack", detect=_DETECT, build=_BUILD)
     owner = users.ensure(user) if user else pwd.getpwuid(os.geteuid())
-    home = Home(directory / "venv/bin/packhorse", directory / f"home-{user or 'root'}", owner)
-    home.path.mkdir()
-    os.chown(home.path, owner.pw_uid, owner.pw_gid)
-    ground = Ground(home, folder)
+    path = home or directory / f"home-{user or 'root'}"
+    path.mkdir()
+    os.chown(path, owner.pw_uid, owner.pw_gid)
+    ground = Ground(Home(directory / "venv/bin/packhorse", path, owner), folder)
     ground.stock()
     for version in VERSIONS:
         ground.app(version).mkdir()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from packhorse.base.digest import Digest
-from packhorse.errors import FormatError
+from packhorse.errors import FormatError, PackhorseError
 from packhorse.image.model import Manifest
 from packhorse.store import facts, record, removal
 from packhorse.store.fault import faults
@@ -85,7 +85,7 @@ def collect(own: Lease, *, only: set[str] | None = None) -> Freed:
     Images(own).mend()
     counts = Counter(path.relative_to(store).parts[0] for path in unneeded if path.suffix != ".json")
     return Freed(
-        bytes=sum(removal.remove(path, own) for path in aside),
+        bytes=_remove(aside, own),
         blobs=counts["blobs"],
         trees=counts["trees"] + counts["roots"],
         kept=counts["kept"],
@@ -102,8 +102,20 @@ def sweep(own: Lease) -> None:
         with locked(gate(store)):
             leases, dead = held(store)
             aside = _put_aside(_left(store, leases), dead, own)
-    for path in aside:
-        removal.remove(path, own)
+    _remove(aside, own)
+
+
+def _remove(paths: Iterable[Path], own: Lease) -> int:
+    """Removes as many as can be, and answers the bytes that this freed; raises what the last one raised."""
+    freed, failure = 0, None
+    for path in paths:
+        try:
+            freed += removal.remove(path, own)
+        except PackhorseError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+    return freed
 
 
 def _needed(own: Lease) -> set[str]:

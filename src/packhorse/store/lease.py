@@ -40,6 +40,7 @@ class Lease:
         self.scratch = store / "scratch" / name
         self.descriptor = descriptor
         self.given_up: set[str] = set()
+        self.leaves = False
         self._refusal = refusal
         self._pinned: set[str] = set()
         self._lock = threading.Lock()
@@ -113,13 +114,14 @@ class Lease:
         return self.scratch / secrets.token_hex(8)
 
     def close(self) -> None:
-        """Ends the lease; what is left in `scratch` is `sweep`'s."""
+        """Ends the lease; what is left of what was its own is `sweep`'s, which `leaves` has it look for."""
         if self.descriptor is None:
             return
         with suppress(OSError):
             self.scratch.rmdir()
-        with suppress(OSError):
-            (self.store / "leases" / self.name).unlink()
+        if not self.leaves:
+            with suppress(OSError):
+                (self.store / "leases" / self.name).unlink()
         with suppress(OSError):
             os.close(self.descriptor)
 

@@ -18,8 +18,16 @@ def remove(path: Path, lease: Lease) -> int:
     """Removes a file or a tree, following nothing, and answers how many bytes of disk that freed; StoreError.
 
     A missing one is no error. What belongs to a user's subordinate ids is removed by a child that acts as the
-    root of these ids.
+    root of these ids. What cannot be removed is left to the next `sweep`.
     """
+    try:
+        return _remove(path, lease)
+    except BaseException:
+        lease.leaves = True
+        raise
+
+
+def _remove(path: Path, lease: Lease) -> int:
     with faults(path):
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

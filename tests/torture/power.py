@@ -1,0 +1,122 @@
+"""The power fails at random moments: a file system is shut down without its log, and mounted anew.
+
+What was never flushed is gone then, as with a real machine: files are empty or missing, names are old. Needs
+root, a loop device and ext4.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torture.faults import Injector
+from torture.ground import BUILDER, VERSIONS, Ground, Words, prepare
+
+CUT = "cut"
+_OPTIONS = ("data=ordered", "data=ordered,commit=1", "data=writeback,noauto_da_alloc,commit=1")
+
+
+class Disk:
+    """A small ext4 of its own at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.with_name(f"{path.name}.ext4")
+
+    def make(self) -> None:
+        """Makes and mounts it; every user may write at its top."""
+        self.path.mkdir()
+        with self._file.open("wb") as file:
+            file.truncate(1 << 30)
+        _run("mkfs.ext4", "-q", "-m", "0", self._file)
+        self.mount(_OPTIONS[0])
+        self.path.chmod(0o1777)
+
+    def mount(self, options: str) -> None:
+        _run("mount", "-o", f"loop,{options}", self._file, self.path)
+
+    def unmount(self) -> None:
+        """Waits for whatever still has something open there."""
+        _run("timeout", "60", "sh", "-c", 'until umount "$0" 2>/dev/null; do sleep 0.05; done', self.path)
+
+
+class Power:
+    """Cuts the power in commands of a ground on a disk of its own; after each the next build is right."""
+
+    def __init__(self, ground: Ground, disk: Disk, seed: int) -> None:
+        self.ground = ground
+        self.counts: Counter[str] = Counter()
+        self._disk = disk
+        self._chance = random.Random(seed)
+        self._injector = Injector(ground)
+        self._calls: dict[str, int] = {}
+
+    def run(self, rounds: int) -> None:
+        for number in range(rounds):
+            command = self._chance.choice(["build", "build", "cold", "copy", "gc"])
+            words = getattr(self, f"_{command}")()
+            if self._chance.random() < 0.3:
+                os.sync()
+            calls = self._calls.get(command) or self._injector.calls(words)
+            self._calls.setdefault(command, calls)
+            outcome = self._injector.run(words, CUT, self._chance.randint(1, calls))
+            self.counts[f"{command}: {'cut' if outcome.hit else 'too late'}"] += 1
+            self._start_anew(_OPTIONS[number % len(_OPTIONS)])
+            self._assert_right()
+
+    def _start_anew(self, options: str) -> None:
+        self._disk.unmount()
+        self._disk.mount(options)
+        self._injector.restart()
+
+    def _assert_right(self) -> None:
+        ground, version = self.ground, self._chance.choice(VERSIONS)
+        if not any(BUILDER in str(line) for line in ground.home.ok("images", "--no-trunc").splitlines()):
+            ground.stock()
+        ground.build(version)
+        assert ground.home.ok("run", "app") == f"version {version}"
+        ground.assert_whole()
+        ground.assert_trees()
+        ground.home.ok("gc")
+        assert not ground.leftovers()
+
+    def _build(self) -> Words:
+        return self.ground.words(self._chance.choice(VERSIONS))
+
+    def _cold(self) -> Words:
+        self._forget_builder()
+        self.ground.stock()
+        return self._build()
+
+    def _copy(self) -> Words:
+        self._forget_builder()
+        return ["copy", f"oci:{self.ground.folder}/builder:{BUILDER}", BUILDER]
+
+    def _gc(self) -> Words:
+        self.ground.build(self._chance.choice(VERSIONS), "other")
+        self.ground.home.ok("rmi", "other")
+        return ["gc"]
+
+    def _forget_builder(self) -> None:
+        self.ground.home.run("rmi", BUILDER)
+        self.ground.home.ok("gc")
+
+
+@contextmanager
+def powered(directory: Path, seed: int) -> Iterator[Power]:
+    """A ground of root's on a disk of its own in `directory`."""
+    disk = Disk(directory / "disk")
+    disk.make()
+    try:
+        yield Power(prepare(directory, home=disk.path / "home"), disk, seed)
+    finally:
+        disk.unmount()
+
+
+def _run(*words: str | Path) -> None:
+    subprocess.run([str(word) for word in words], check=True)
