@@ -122,9 +122,7 @@ def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written(tmp_pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount something")
-def test_what_cannot_be_removed_is_told_hinders_nobody_and_goes_when_it_can(
-    path: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_be_removed_is_told_hinders_nobody_and_goes_when_it_can(tmp_path: Path) -> None:
     path, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
     elsewhere.mkdir()
     with Store.open(path) as store:

@@ -17,11 +17,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef WRAPPER
@@ -37,6 +39,11 @@ int main(int argc, char **argv) {
 struct shared {
     long count;
     char hit[200];
+    /* How long locks were waited for, in ns, by the first letters of their files' names. */
+    struct {
+        char name[8];
+        long count, total, longest;
+    } waits[16];
 };
 
 #define SHUT_DOWN _IOR('X', 125, unsigned) /* {EXT4,XFS}_IOC_SHUTDOWN */
@@ -203,6 +210,67 @@ CALL(int, lsetxattr, of_path(AT_FDCWD, path), (const char *path, const char *nam
 CALL(int, unlink, of_path(AT_FDCWD, path), (const char *path), (path))
 CALL(int, unlinkat, of_path(at, path), (int at, const char *path, int flags), (at, path, flags))
 CALL(int, rmdir, of_path(AT_FDCWD, path), (const char *path), (path))
+
+static long now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000L + time.tv_nsec;
+}
+
+static void waited(int descriptor, long since) {
+    char name[40], path[PATH_MAX];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", descriptor);
+    ssize_t size = readlink(name, path, sizeof path - 1);
+    if (size < 0)
+        return;
+    path[size] = 0;
+    if (!below(path))
+        return;
+    long took = now() - since;
+    char *base = strrchr(path, '/') + 1;
+    if (*base >= '0' && *base <= '9')
+        return; /* a lease, which is its holder's alone */
+    for (int index = 0; index < 16; index++) {
+        char *slot = shared->waits[index].name;
+        if (!*slot)
+            strncpy(slot, base, 7);
+        if (strncmp(slot, base, 7))
+            continue;
+        __atomic_add_fetch(&shared->waits[index].count, 1, __ATOMIC_SEQ_CST);
+        __atomic_add_fetch(&shared->waits[index].total, took, __ATOMIC_SEQ_CST);
+        long before = shared->waits[index].longest;
+        while (took > before && !__atomic_compare_exchange_n(&shared->waits[index].longest, &before, took, 0,
+                                                             __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            ;
+        return;
+    }
+}
+
+int flock(int of, int how) {
+    static int (*real)(int, int);
+    if (!real)
+        real = (int (*)(int, int))dlsym(RTLD_NEXT, "flock");
+    long since = now();
+    int answer = real(of, how);
+    if (armed && !(how & LOCK_NB))
+        waited(of, since);
+    return answer;
+}
+
+int fcntl64(int of, int command, ...) {
+    static int (*real)(int, int, ...);
+    va_list rest;
+    va_start(rest, command);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    if (!real)
+        real = (int (*)(int, int, ...))dlsym(RTLD_NEXT, "fcntl64");
+    long since = now();
+    int answer = real(of, command, argument);
+    if (armed && command == F_OFD_SETLKW)
+        waited(of, since);
+    return answer;
+}
 
 int posix_fallocate64(int of, off64_t at, off64_t size) {
     static int (*real)(int, off64_t, off64_t);

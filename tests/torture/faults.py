@@ -18,6 +18,7 @@ from torture.ground import BUILDER, VERSIONS, Ground, Words
 SOURCE = Path(__file__).with_name("faults.c")
 NEVER = 1 << 40
 KILL = "kill"
+_SIZE = 208 + 16 * 32
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Injector:
         self._settings, self._counter = ground.folder / "settings", ground.folder / "counter"
         self.boot = ground.folder / "boot"
         self.restart()
-        self._counter.write_bytes(bytes(256))
+        self.clear()
         self._counter.chmod(0o666)
         library, python = ground.folder / "faults.so", ground.home.program.with_name("python")
         real = os.path.realpath("/usr/bin/python3")
@@ -51,7 +52,7 @@ class Injector:
         self, words: Words, action: int | str, first: int, *, ever: bool = False, reads: bool = False
     ) -> Outcome:
         """Runs a command whose call number `first` fails with `action` (`ever`: and all that follow)."""
-        self._counter.write_bytes(bytes(256))
+        self.clear()
         last = NEVER if ever else first
         self._arm(f"{first} {last} {action} {self._counter} {int(reads)}")
         try:
@@ -61,6 +62,18 @@ class Injector:
         raw = self._counter.read_bytes()
         hit = raw[8:208].split(b"\0")[0].decode()
         return Outcome(done.returncode, hit, struct.unpack("q", raw[:8])[0], done.stdout + done.stderr)
+
+    def clear(self) -> None:
+        """Counts anew."""
+        self._counter.write_bytes(bytes(_SIZE))
+
+    def waits(self) -> dict[str, tuple[int, float, float]]:
+        """For each kind of lock how often it was waited for since `clear`, and the seconds: all, longest."""
+        found = {}
+        for name, count, total, longest in struct.iter_unpack("8sqqq", self._counter.read_bytes()[208:_SIZE]):
+            if count:
+                found[name.rstrip(b"\0").decode()] = (count, total / 1e9, longest / 1e9)
+        return found
 
     def restart(self) -> None:
         """Lets commands see the boot ID of a machine that was started anew."""

@@ -157,15 +157,15 @@ class Ground:
 
     def _as_owner(self, *words: str) -> str:
         owner = self.home.owner
-        other = {} if owner.pw_uid == os.geteuid() else {"user": owner.pw_uid, "group": owner.pw_gid}
         done = subprocess.run(
             words,
             env=self.home.environment(),
             cwd="/",
+            user=owner.pw_uid,
+            group=owner.pw_gid,
+            extra_groups=[],
             capture_output=True,
             text=True,
-            extra_groups=[],
-            **other,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

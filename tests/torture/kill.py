@@ -8,9 +8,12 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from fakes.installation import Home
 from torture.ground import BUILDER, VERSIONS, Ground, Words
+
+KINDS = ("build", "gc", "copy", "making")
 
 
 class Killer:
@@ -20,6 +23,7 @@ class Killer:
         self.ground = ground
         self.chance = random.Random(seed)
         self.counts: Counter[str] = Counter()
+        self.killed = 0
         self._lengths: dict[str, float] = {}
 
     def kill(self, kind: str, words: Words, ground: Ground | None = None) -> None:
@@ -39,6 +43,7 @@ class Killer:
             process.wait()
             (ground or self.ground).wait_for_children()
             self.counts[f"{kind}: killed"] += 1
+            self.killed += 1
 
     def build(self, round: int) -> None:
         """Every fifth build unpacks the builder first."""
@@ -89,23 +94,20 @@ class Killer:
         ground.assert_whole()
 
     @property
-    def _home(self):
+    def _home(self) -> Home:
         return self.ground.home
 
     def _version(self) -> int:
         return self.chance.choice(VERSIONS)
 
-    def run(self, rounds: int, kinds: list[str]) -> None:
-        """So many rounds of each kind; afterwards the store holds what an undisturbed one holds, no more."""
-        torture: dict[str, Callable[[int], None]] = {
-            "build": self.build,
-            "gc": self.gc,
-            "copy": self.copy,
-            "making": self.making,
-        }
+    def run(self, rounds: int, kinds: Sequence[str] = KINDS) -> None:
+        """So many killed commands of each kind; afterwards the store has no more than an undisturbed one."""
         for kind in kinds:
-            for round in range(rounds):
-                torture[kind](round)
+            torture: Callable[[int], None] = getattr(self, kind)
+            before, number = self.killed, 0
+            while self.killed < before + rounds:
+                torture(number)
+                number += 1
         self.assert_nothing_grew()
 
     def assert_nothing_grew(self) -> None:

@@ -24,16 +24,17 @@ _OPTIONS = ("data=ordered", "data=ordered,commit=1", "data=writeback,noauto_da_a
 class Disk:
     """A small ext4 of its own at `path`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, inodes: int = 60_000) -> None:
         self.path = path
+        self._inodes = inodes
         self._file = path.with_name(f"{path.name}.ext4")
 
     def make(self) -> None:
         """Makes and mounts it; every user may write at its top."""
         self.path.mkdir()
         with self._file.open("wb") as file:
-            file.truncate(1 << 30)
-        _run("mkfs.ext4", "-q", "-m", "0", self._file)
+            file.truncate(400 << 20)
+        _run("mkfs.ext4", "-q", "-m", "0", "-N", str(self._inodes), self._file)
         self.mount(_OPTIONS[0])
         self.path.chmod(0o1777)
 

@@ -17,15 +17,15 @@ VERSION = 2
 
 _DIRECTORIES = (
     *("blobs", "blobs/sha256", "layers", "trees", "roots", "kept", "caches"),
-    *("leases", "scratch", "locks"),
+    *("leases", "scratch", "locks", "spare"),
 )
 _FILES = {
     "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
     "index.json": Index.of(()).raw,
     "images.json": images.EMPTY,
 }
-_OTHERS = {"version", "gate", "spare"}
-_SPARE = 1 << 20
+_OTHERS = {"version", "gate"}
+_SPARE_FILES, _SPARE_BYTES = 8, 1 << 17
 
 
 def prepared(path: Path, *, frees: bool = False) -> Lease:
@@ -47,8 +47,7 @@ def prepared(path: Path, *, frees: bool = False) -> Lease:
         with suppress(OSError):
             path.chmod(0o700)
     if frees:
-        with suppress(OSError):
-            (path / "spare").unlink()
+        _spend(path)
     lease = Lease.take(path)
     if version is None or (version < VERSION and lease.descriptor is not None):
         try:
@@ -61,9 +60,16 @@ def prepared(path: Path, *, frees: bool = False) -> Lease:
 
 
 def spare(path: Path) -> None:
-    """Lays aside a file and a MiB, so that what frees space can write on a full disk; not when it is full."""
-    with suppress(OSError), (path / "spare").open("xb") as file:
-        os.posix_fallocate(file.fileno(), 0, _SPARE)
+    """Lays files aside for commands that free space, so that they can write on a full disk; if it is not."""
+    for number in range(_SPARE_FILES):
+        with suppress(OSError), (path / "spare" / f"{number}").open("xb") as file:
+            os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
+
+
+def _spend(path: Path) -> None:
+    for number in range(_SPARE_FILES):
+        with suppress(OSError):
+            (path / "spare" / f"{number}").unlink()
 
 
 def _version(path: Path) -> int | None:
@@ -113,6 +119,8 @@ def _finish(lease: Lease) -> None:
     for name, content in _FILES.items():
         if not (path / name).exists():
             record.write_bytes(lease, path / name, content)
+    with faults(path):
+        make_directory(path / "spare")
     if version == 1:
         # Unfinished files had names of their own, and locks were files of their own.
         for pattern in ("**/.*~", "locks/*-*"):

@@ -9,7 +9,7 @@
     kept/<owner>/  caches/<app>.json         layers for the next build, and whose they are (kept, overlay)
     settled.json  unsettled                  which trees are on the disk for certain (disk)
     leases/  scratch/  gate  locks/          who uses what, and what is not finished (lease)
-    version  spare                           what this is; a MiB for commands that free space (making)
+    version  spare/                          what this is; room for commands that free some (making)
 
 `Store` only holds the parts together; `platform.wiring` opens it. Whatever is killed, at any point, leaves a
 store that the next call can use.

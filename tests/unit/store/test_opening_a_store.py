@@ -70,7 +70,7 @@ def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
         store.place("app").commit(image)
     # What it had, and had not, in that version.
     (path / "version").write_text("1\n")
-    (path / "spare").unlink()
+    shutil.rmtree(path / "spare")
     for name in ("locks/kept-17", "layers/.0f.json.00000000~", ".images.json.00000000~"):
         (path / name).write_text("")
     with Store.open(path) as store:
