@@ -10,7 +10,7 @@ import subprocess
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torture.ground import BUILDER, VERSIONS, Ground, Words
@@ -32,36 +32,53 @@ class Outcome:
 
 
 class Injector:
-    """Gives a ground a python that lets calls below its store fail on demand."""
+    """A second packhorse for a ground, whose calls below the store can be let fail: `home` runs it."""
 
     def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self._settings, self._counter = ground.folder / "settings", ground.folder / "counter"
         self.boot = ground.folder / "boot"
+        self._store = ground.store
+        self._settings, self._counter = ground.folder / "settings", ground.folder / "counter"
         self.restart()
         self.clear()
         self._counter.chmod(0o666)
-        library, python = ground.folder / "faults.so", ground.home.program.with_name("python")
+        self.home = replace(
+            ground.home, program=self._installed(ground.home.program, ground.folder / "faults")
+        )
+
+    def _installed(self, program: Path, directory: Path) -> Path:
+        """A virtual environment with the packages of another, and a python that loads the library."""
+        (directory / "bin").mkdir(parents=True)
+        for name in ("lib", "pyvenv.cfg"):
+            (directory / name).symlink_to(program.parents[1] / name)
+        library, python = directory / "faults.so", directory / "bin" / "python"
         real = os.path.realpath("/usr/bin/python3")
         defines = [f'-DSETTINGS="{self._settings}"', f'-DLIBRARY="{library}"', f'-DPYTHON="{real}"']
         subprocess.run(["cc", "-shared", "-fPIC", *defines, "-o", library, SOURCE, "-ldl"], check=True)
-        python.unlink()
         subprocess.run(["cc", "-DWRAPPER", *defines, "-o", python, SOURCE], check=True)
+        script = directory / "bin" / program.name
+        script.write_text(f"#!{python}\n" + program.read_text().partition("\n")[2])
+        script.chmod(0o755)
+        return script
 
     def run(
         self, words: Words, action: int | str, first: int, *, ever: bool = False, reads: bool = False
     ) -> Outcome:
         """Runs a command whose call number `first` fails with `action` (`ever`: and all that follow)."""
         self.clear()
-        last = NEVER if ever else first
-        self._arm(f"{first} {last} {action} {self._counter} {int(reads)}")
+        self._arm(f"{first} {NEVER if ever else first} {action} {self._counter} {int(reads)}")
         try:
-            done = self._ground.home.run(*words)
+            done = self.home.run(*words)
         finally:
             self._arm()
         raw = self._counter.read_bytes()
         hit = raw[8:208].split(b"\0")[0].decode()
         return Outcome(done.returncode, hit, struct.unpack("q", raw[:8])[0], done.stdout + done.stderr)
+
+    def calls(self, words: Words, *, reads: bool = False) -> int:
+        """How many calls below the store a command makes that succeeds."""
+        outcome = self.run(words, errno.EIO, NEVER, reads=reads)
+        assert outcome.status == 0, outcome.said
+        return outcome.calls
 
     def clear(self) -> None:
         """Counts anew."""
@@ -81,14 +98,8 @@ class Injector:
         self._arm()
 
     def _arm(self, fault: str = "") -> None:
-        fault = fault or f"{NEVER} {NEVER} 5 {self._counter} 0"
-        self._settings.write_text(f"{self._ground.store} {fault} {self.boot}\n")
-
-    def calls(self, words: Words, *, reads: bool = False) -> int:
-        """How many calls below the store a command makes that succeeds."""
-        outcome = self.run(words, errno.EIO, NEVER, reads=reads)
-        assert outcome.status == 0, outcome.said
-        return outcome.calls
+        fault = fault or f"{NEVER} {NEVER} {errno.EIO} {self._counter} 0"
+        self._settings.write_text(f"{self._store} {fault} {self.boot}\n")
 
 
 class Faults:

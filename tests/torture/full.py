@@ -26,12 +26,12 @@ _NEEDS = {"build": (1_500_000, 800), "cold build": (16_000_000, 1400), "copy": (
 class Full:
     """A ground on a small ext4, filled up before each command to so much that it cannot end."""
 
-    def __init__(self, directory: Path, user: str, seed: int) -> None:
+    def __init__(self, directory: Path, user: str, seed: int, program: Path | None = None) -> None:
         self.counts: Counter[str] = Counter()
         self._chance = random.Random(seed)
         self._disk = Disk(directory / "disk", inodes=16_000)
         self._disk.make()
-        self.ground: Ground = prepare(directory, user, home=self._disk.path / "home")
+        self.ground: Ground = prepare(directory, user, home=self._disk.path / "home", program=program)
 
     def run(self, rounds: int) -> None:
         try:

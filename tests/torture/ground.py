@@ -175,13 +175,14 @@ _TREES = ("trees/*/*", "roots/*/*", "kept/*/*")
 _UNFINISHED = ("scratch/*", "leases/*", "**/.*~", *(f"{pattern[:-1]}.*" for pattern in _TREES))
 
 
-def prepare(directory: Path, user: str = "", *, home: Path | None = None) -> Ground:
+def prepare(
+    directory: Path, user: str = "", *, home: Path | None = None, program: Path | None = None
+) -> Ground:
     """Makes all of it in `directory`, which every user can pass through; `user` is one of `fakes.users`.
 
-    `home` is where the store is, otherwise in `directory` too.
+    `home` is where the store is, otherwise in `directory` too; `program` an installed packhorse.
     """
-    if not (directory / "venv").exists():
-        install(directory)
+    program = program or install(directory)
     folder = directory / f"sources-{user or 'root'}"
     folder.mkdir()
     layer = foreign_builder.base(tiny_root.make(folder / "tiny"))
@@ -196,7 +197,7 @@ def prepare(directory: Path, user: str = "", *, home: Path | None = None) -> Gro
     path = home or directory / f"home-{user or 'root'}"
     path.mkdir()
     os.chown(path, owner.pw_uid, owner.pw_gid)
-    ground = Ground(Home(directory / "venv/bin/packhorse", path, owner), folder)
+    ground = Ground(Home(program, path, owner), folder)
     ground.stock()
     for version in VERSIONS:
         ground.app(version).mkdir()

@@ -12,6 +12,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from torture.faults import Injector
@@ -50,11 +51,12 @@ class Power:
     """Cuts the power in commands of a ground on a disk of its own; after each the next build is right."""
 
     def __init__(self, ground: Ground, disk: Disk, seed: int) -> None:
-        self.ground = ground
         self.counts: Counter[str] = Counter()
         self._disk = disk
         self._chance = random.Random(seed)
         self._injector = Injector(ground)
+        # All commands have to see when the machine was started.
+        self.ground = replace(ground, home=self._injector.home)
         self._calls: dict[str, int] = {}
 
     def run(self, rounds: int) -> None:
@@ -109,12 +111,12 @@ class Power:
 
 
 @contextmanager
-def powered(directory: Path, seed: int) -> Iterator[Power]:
+def powered(directory: Path, seed: int, program: Path | None = None) -> Iterator[Power]:
     """A ground of root's on a disk of its own in `directory`."""
     disk = Disk(directory / "disk")
     disk.make()
     try:
-        yield Power(prepare(directory, home=disk.path / "home"), disk, seed)
+        yield Power(prepare(directory, home=disk.path / "home", program=program), disk, seed)
     finally:
         disk.unmount()
 

@@ -95,6 +95,11 @@ def uncover(parent: int, name: str) -> None:
     _strip(parent, name, os.stat(name, dir_fd=parent, follow_symlinks=False), OPAQUE)
 
 
+def option_length(path: bytes) -> int:
+    """How many bytes a path takes of the 4096 that the options of a mount have, as bubblewrap writes it."""
+    return len(b"/oldroot:") + len(path) + sum(map(path.count, b"\\:,"))
+
+
 def is_whiteout(status: os.stat_result) -> bool:
     """Whether an entry stands for a removed one."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0

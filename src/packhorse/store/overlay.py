@@ -29,7 +29,7 @@ from packhorse.store.upper import Change, Upper
 TARGET = "/layers"
 
 _LOWERS = 32
-_LOWERS_BYTES = 3000  # of the 4096 that one mount has, with room for bubblewrap's own prefixes
+_OPTIONS = 4000  # bytes for the paths of one mount, of its page of 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,14 @@ class LayersOverlay:
         """
         with self._lock:
             trees = list(self._restored.values())
-        lowers = [self._scratch / "empty"]
-        room = _LOWERS_BYTES - len(bytes(lowers[0]))
-        while trees and len(lowers) < _LOWERS and room > len(bytes(trees[-1].lower)):
+        upper, work, lowers = self._upper.path, self._scratch / "work", [self._scratch / "empty"]
+        room = _OPTIONS - sum(map(_length, (upper, work, *lowers)))
+        while trees and len(lowers) < _LOWERS and room > _length(trees[-1].lower):
             lowers.append(trees.pop().lower)
-            room -= len(bytes(lowers[-1])) + 1
+            room -= _length(lowers[-1])
         if trees:
             lowers[0] = self._merged(trees)
-        return (Overlay(tuple(lowers), TARGET, self._upper.path, self._scratch / "work"),)
+        return (Overlay(tuple(lowers), TARGET, upper, work),)
 
     def read(self) -> bytes:
         """The metadata of the app's last build, b"" when there was none."""
@@ -219,6 +219,10 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _length(path: Path) -> int:
+    return merge.option_length(bytes(path))
 
 
 def _split(path: str) -> tuple[str, str]:

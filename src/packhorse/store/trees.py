@@ -21,7 +21,7 @@ from packhorse.base.crew import Crew, crew
 from packhorse.base.digest import Digest
 from packhorse.base.userns import IdMap, Mode, Namespace
 from packhorse.errors import FormatError, HostError, StoreError
-from packhorse.store import errand, record, removal
+from packhorse.store import errand, merge, record, removal
 from packhorse.store.disk import Disk, Stamp
 from packhorse.store.fault import faults
 from packhorse.store.kept import Kept
@@ -29,6 +29,8 @@ from packhorse.store.lease import Lease, make_directory
 from packhorse.store.shelf import Shelf
 
 _PROCESSES = 2  # unpacking waits for the disk as much as for the processor
+
+_LONGEST = 880  # bytes of a store's path in the options of a mount, four of which name something in it
 
 _HIDING = ("whiteouts", "opaque", "implied")
 
@@ -50,6 +52,13 @@ class Trees:
         """
         if not diff_ids:
             raise StoreError("an image without layers has no root file system")
+        length = merge.option_length(bytes(self._lease.store))
+        if length > _LONGEST:
+            raise StoreError(
+                f"the path of the store is too long: {self._lease.store}",
+                why=f"with {length} bytes it does not fit into the options of a mount: {_LONGEST} would",
+                fix="move the store to a place with a shorter one (PACKHORSE_HOME)",
+            )
         # Of a single layer the tree is the root already: what it hides is not there.
         home = "roots" if len(diff_ids) > 1 else "trees"
         chain_id = chain_ids(diff_ids)[-1]
