@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fakes.users import RANGE, SINGLE
 from torture.crowd import Crowds
-from torture.faults import KILL, Faults
+from torture.faults import KILL, Faults, Injector
 from torture.full import Full
 from torture.ground import prepare
 from torture.kill import Killer
@@ -46,7 +46,8 @@ def _kill(here: Path, asked: Asked) -> None:
 
 def _faults(here: Path, asked: Asked) -> None:
     """Of each command and error single faults, and the whole disk from some call on; kills at calls."""
-    faults = Faults(prepare(here, asked.user, program=asked.program), asked.seed)
+    ground = prepare(here, asked.user, program=asked.program)
+    faults = Faults(ground, Injector(ground), asked.seed)
 
     def run() -> None:
         for command in _COMMANDS:
@@ -70,7 +71,8 @@ def _full(here: Path, asked: Asked) -> None:
 
 
 def _crowd(here: Path, asked: Asked) -> None:
-    print(*Crowds(prepare(here, asked.user, program=asked.program)).run(16), sep="\n")
+    ground = prepare(here, asked.user, program=asked.program)
+    print(*Crowds(ground, Injector(ground)).run(16), sep="\n")
 
 
 def _counted(run: Callable[[], None], counts: Counter[str]) -> None:

@@ -30,9 +30,9 @@ class Crowd:
 class Crowds:
     """Crowds on one ground."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, injector: Injector) -> None:
         self.ground = ground
-        self._injector = Injector(ground)
+        self._injector = injector
 
     def run(self, size: int) -> list[Crowd]:
         """Every kind of crowd, each of so many commands."""

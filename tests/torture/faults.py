@@ -105,9 +105,9 @@ class Injector:
 class Faults:
     """Lets calls of the commands that write fail, or kills them there; after each a build is as ever."""
 
-    def __init__(self, ground: Ground, seed: int) -> None:
+    def __init__(self, ground: Ground, injector: Injector, seed: int) -> None:
         self.ground = ground
-        self.injector = Injector(ground)
+        self._injector = injector
         self.counts: Counter[str] = Counter()
         self.odd: list[str] = []
         self._chance = random.Random(seed)
@@ -117,10 +117,10 @@ class Faults:
     ) -> None:
         """`build`, `cold`, `copy` or `gc`, with a fault in so many places or in each if there are fewer."""
         prepare: Callable[[], Words] = getattr(self, f"_{command}")
-        calls = self.injector.calls(prepare(), reads=reads)
+        calls = self._injector.calls(prepare(), reads=reads)
         for first in sorted(self._chance.sample(range(1, calls + 1), min(points, calls))):
             words = prepare()
-            outcome = self.injector.run(words, action, first, ever=ever, reads=reads)
+            outcome = self._injector.run(words, action, first, ever=ever, reads=reads)
             self._judge(command, words, action, first, outcome)
             self.ground.wait_for_children()
             if command == "copy":

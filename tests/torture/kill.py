@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -111,7 +112,7 @@ class Killer:
         self.assert_nothing_grew()
 
     def assert_nothing_grew(self) -> None:
-        reference = self.ground.again("reference-after")
+        reference = self.ground.again(f"reference-{uuid.uuid4().hex}")
         reference.stock()
         reference.build(3)
         self.ground.build(3)

@@ -107,13 +107,15 @@ class Kept:
         self._lease.pin(_object(target))
         with self._lease.lock("kept", diff_id):
             known = self._known(target)
-            if known is not None and known[0].diff_id == diff_id and known[1]:
-                removal.remove(directory, self._lease)
-                return known[0]
-            removal.remove(target, self._lease)
-            with faults(target):
-                directory.rename(target)
-            self._note(tree)
+            useless = directory
+            if known is None or known[0].diff_id != diff_id or not known[1]:
+                useless = self._lease.temporary(target.parent)
+                with faults(target):
+                    if os.path.lexists(target):
+                        target.rename(useless)
+                    directory.rename(target)
+                self._note(tree)
+        removal.remove(useless, self._lease)
         return tree
 
     def chunks(self, tree: KeptTree) -> Iterator[bytes]:
