@@ -79,15 +79,15 @@ CASES = {
     "launcher is a kernel file": Case(
         "is not a file of the tree", {"cnb/lifecycle/launcher": "/proc/version"}
     ),
-    "launcher is a pipe": Case("", pipes=("cnb/lifecycle/launcher",)),
+    "launcher is a pipe": Case("is not a regular file", pipes=("cnb/lifecycle/launcher",)),
     "buildpack.toml leads out": Case(
         "the builder has no buildpack", {f"{BELOW}/buildpack.toml": "{outside}/canary"}
     ),
-    "buildpack.toml is a pipe": Case("", pipes=(f"{BELOW}/buildpack.toml",)),
+    "buildpack.toml is a pipe": Case("is not a regular file", pipes=(f"{BELOW}/buildpack.toml",)),
     "detect leads out": Case("no buildpack takes", {f"{BELOW}/bin/detect": "{outside}/program"}),
     "build leads out": Case("cannot be run", {f"{BELOW}/bin/build": "{outside}/program"}),
     "passwd leads out": Case("", {"etc/passwd": "{outside}/canary"}),
-    "passwd is a pipe": Case("", pipes=("etc/passwd",)),
+    "passwd is a pipe": Case("is not a regular file", pipes=("etc/passwd",)),
     "build-config leads out": Case("", {"cnb/build-config": "{outside}"}),
     # Homes.
     "home leads out": Case(KERNELS, files={"etc/passwd": PASSWD.replace("{home}", "{outside}/made")}),
