@@ -53,7 +53,7 @@ def of_header(block: bytes, more: Block, number: Callable[[bytes], int]) -> tupl
 def of_records(records: Mapping[bytes, bytes], more: Block) -> tuple[int, list[Extent], int] | None:
     """The size and extents that PAX records tell of, and how many bytes of `more` blocks that took.
 
-    None when they tell of no sparse file.
+    None when they tell of no sparse file, or of one in a version that nobody has written.
     """
     version = records.get(PREFIX + b"major", b""), records.get(PREFIX + b"minor", b"")
     taken = 0
@@ -63,10 +63,8 @@ def of_records(records: Mapping[bytes, bytes], more: Block) -> tuple[int, list[E
         numbers = [_number(digits) for digits in records.get(MAP, b"").split(b",") if digits]
         if len(numbers) != 2 * _number(records.get(PREFIX + b"numblocks", b"")):
             raise _bad("it has another length than it says")
-    elif version == (b"", b""):
-        return None
     else:
-        raise _bad("it is of an unknown version")
+        return None
     size = _number(records.get(PREFIX + b"size") or records.get(PREFIX + b"realsize") or b"")
     return size, list(zip(numbers[::2], numbers[1::2], strict=True)), taken
 

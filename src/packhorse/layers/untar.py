@@ -102,14 +102,14 @@ class Archive:
         old = block[156:157] == b"S"
         if not old and not (records.keys() & _SPARSE):
             return header
-        if header.type != b"0":
-            raise _bad("a sparse entry is not a file")
         if old:
             header.size, extents = sparse.of_header(block, self._more, lambda field: _number(field, "size"))
         else:
             found = sparse.of_records(records, self._block_of_content)
             if found is None:
                 return header
+            if header.type != b"0":
+                raise _bad("a sparse entry is not a file")
             header.size, extents, taken = found
             header.name = records.get(sparse.PREFIX + b"name") or header.name
             self._count(taken)
@@ -223,7 +223,7 @@ def _header(block: bytes, records: dict[bytes, bytes]) -> Header:
     return Header(
         name,
         kind,
-        _number(block[100:108], "mode") & 0o7777,
+        _number(block[100:108], "mode", signed=True) & 0o7777,
         _id(_decimal(records, b"uid", block[108:116]), name),
         _id(_decimal(records, b"gid", block[116:124]), name),
         0 if kind[0] in _WITHOUT_CONTENT else size,
