@@ -221,6 +221,8 @@ class Directories:
                     self._mkdir(here, name)
                     self._headers[path] = None
             except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
                 raise FormatError(
                     f"{shown(path)} is not a directory", why="a later entry of the layer lies below it"
                 ) from error
@@ -275,11 +277,9 @@ def _refusing(header: Header) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EPERM):
-            raise
         raise HostError(
             f"{shown(header.name)} belongs to {header.uid}:{header.gid}, which this user cannot give it",
-            why="the ids of the user namespace do not reach so far",
+            why=f"{error.strerror}: the ids of the user namespace do not reach so far",
             fix="give the user more subordinate ids in /etc/subuid and /etc/subgid",
             check="subordinate-ids",
         ) from error

@@ -95,6 +95,8 @@ def _leading(more: Block) -> tuple[list[int], int]:
         text += b"".join(more() for _ in range(max(1, (wanted - lines) // 256)))
         if wanted == 1 and b"\n" in text:
             wanted += 2 * _number(text.partition(b"\n")[0])
+            if 2 * wanted > _LIMIT:
+                raise _bad(f"it is longer than {_LIMIT} bytes")
     return [_number(line) for line in text.split(b"\n", wanted)[1:wanted]], len(text)
 
 

@@ -43,18 +43,18 @@ class Changeset:
         for a name that only a whiteout may have, and for directories nested too deep.
         """
         applied = _Applied(source, target, self.implied)
+        top = os.fstat(target if "" in self.implied else source)
+        for path in self.opaque:
+            applied.hide(path)
         for path in self.whiteouts:
             above, _, name = path.rpartition("/")
             applied.hide(above, name)
-        for path in self.opaque:
-            applied.hide(path)
         try:
             count = applied.lay()
         except (FileNotFoundError, NotADirectoryError) as error:
             why = "it is reached through a link, and removed by an entry that lies in it"
             raise TreeError("a directory of the layer is gone", why=why) from error
-        if "" not in self.implied:
-            merge.adorn(target, os.fstat(source))
+        merge.adorn(target, top)
         return count
 
 

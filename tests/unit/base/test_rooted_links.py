@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from packhorse.base import syscalls
 from packhorse.base.rooted import Rooted
 from packhorse.base.tree import Kind
-from packhorse.errors import TreeError
+from packhorse.errors import HostError, TreeError
 
 
 @pytest.fixture
@@ -175,3 +177,57 @@ def test_a_directory_that_is_swapped_for_a_link_meanwhile_does_not_lead_out(
         stop.set()
         thread.join()
     assert seen <= {b"inside"}  # a busy machine may show none
+
+
+def test_a_circle_that_is_to_be_looked_through_is_an_error(tree: Rooted, inside: Path) -> None:
+    (inside / "a").symlink_to("a")
+    with pytest.raises(TreeError, match="looked at"):
+        tree.stat("/a", follow=True)
+
+
+@pytest.mark.parametrize("path", ["/a\0b", "\0"])
+def test_a_name_that_the_kernel_would_cut_short_is_no_path(tree: Rooted, path: str) -> None:
+    for ask in (tree.stat, tree.list, tree.open, tree.readlink, tree.remove, tree.mkdir):
+        with pytest.raises(TreeError):
+            ask(path)
+
+
+def test_a_path_that_is_too_long_to_read_is_shown_in_part(tree: Rooted) -> None:
+    with pytest.raises(TreeError) as raised:
+        tree.list("/" + "/".join(["d" * 200] * 30))
+    assert len(raised.value.what) < 400
+    assert raised.value.why == "File name too long"
+
+
+def test_a_directory_that_is_not_there_is_no_tree(tmp_path: Path) -> None:
+    with pytest.raises(TreeError, match="cannot be used as a tree"):
+        Rooted.local(tmp_path / "none")
+
+
+def test_a_tree_may_be_closed_twice(inside: Path) -> None:
+    tree = Rooted.local(inside)
+    tree.close()
+    tree.close()
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def openat2(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(syscalls, "openat2", openat2)
+
+
+def test_a_kernel_that_cannot_resolve_safely_is_an_error_of_the_host(
+    tree: Rooted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, errno.ENOSYS)
+    with pytest.raises(HostError, match="this kernel"):
+        tree.stat("/a")
+
+
+def test_directories_that_are_renamed_without_end_are_an_error_and_not_a_hang(
+    tree: Rooted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, errno.EAGAIN)
+    with pytest.raises(TreeError, match="cannot be opened"):
+        tree.stat("/a")

@@ -159,6 +159,7 @@ MUCH = {
     "a dotted key": (f"a{DOTS} = 1", "nested too deeply"),
     "a dotted key of an inline table": (f"x = {{a{DOTS} = 1}}", "nested too deeply"),
     "a dotted header": (f"[a{DOTS}]", "nested too deeply"),
+    "a header and a key together": (f"[a{'.a' * 60}]\nb{'.b' * 60} = 1", "nested too deeply"),
     "brackets": ("a = " + "[" * (LIMIT - 10), "nested too deeply"),
     "spaces in a header": ('["' + " " * (LIMIT - 10) + '"]', ""),
     "quotes in a text of many lines": (f'x = """{ESCAPES}"""', ""),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,23 @@ def test_a_hole_counts_against_the_limit(tmp_path: Path) -> None:
         unpack([archive(2000, [])], tmp_path, owner=False, limits=Limits(bytes=1999))
 
 
+def test_a_map_is_not_read_beyond_its_limit(tmp_path: Path) -> None:
+    head = entry(b"x", "x", records(major="1", minor="0", realsize="9"))
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        yield head + entry(b"0", "f", b"", size=(8 << 30) - 1)
+        yield b"99999999999\n".ljust(BLOCK, b"1")
+        while True:
+            taken += 1
+            yield b"1\n" * (1 << 19)
+
+    with pytest.raises(FormatError, match="longer than"):
+        unpack(endless(), tmp_path, owner=False)
+    assert taken == 0
+
+
 def records(**values: str) -> bytes:
     out = b""
     for key, value in values.items():
@@ -141,6 +159,10 @@ BROKEN = {
     "a map without numbers": first("x\n"),
     "a map of a negative number of extents": first("-1\n"),
     "a map without an end": first("9\n0\n4\n"),
+    "a map that goes on for more than a mebibyte": entry(
+        b"x", "x", records(major="1", minor="0", realsize="2")
+    )
+    + entry(b"0", "f", b"200000\n" + b"11111\n" * (1 << 18)),
     "a map of more than a mebibyte": entry(b"x", "x", records(major="1", minor="0", realsize="2000"))
     + entry(b"0", "f", b"999999999\n" + b"1\n" * (1 << 20)),
     "numbers that come in another order": entry(b"x", "x", records(numbytes="1", offset="0", size="9")),

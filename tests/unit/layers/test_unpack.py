@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -338,6 +339,47 @@ def test_an_owner_that_is_not_ours_to_give_is_an_error_of_the_host(target: Path)
     finally:
         os.seteuid(before)
         os.close(descriptor)
+
+
+def test_owners_are_given_where_they_are_ours_to_give(target: Path) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, kind in (("d", DIR), ("d/f", FILE), ("d/l", LINK), ("d/p", tarfile.FIFOTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.mode = kind, "f", 0o755
+            info.uid, info.gid = os.getuid() or 12345, os.getgid() or 54321
+            archive.addfile(info)
+    unpack([out.getvalue()], target, owner=True)
+    for path in target.rglob("*"):
+        found = path.lstat()
+        assert (found.st_uid, found.st_gid) == (os.getuid() or 12345, os.getgid() or 54321)
+
+
+def test_too_few_descriptors_are_an_error_of_the_host(target: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8, before[1]))
+    try:
+        with pytest.raises(HostError, match="cannot be unpacked") as raised:
+            _unpack([("/".join("d" * 60), DIR, b"")], target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert raised.value.check == "limits"
+
+
+def test_a_directory_that_is_closed_to_us_is_an_error_of_the_host(target: Path) -> None:
+    descriptor = os.open(target, os.O_RDONLY)
+    before = os.geteuid()
+    target.chmod(0o555)
+    if before == 0:
+        os.chown(target, 12345, -1)
+        os.seteuid(12345)
+    try:
+        with pytest.raises(HostError, match="f cannot be unpacked"):
+            unpack([_archive([("f", FILE, b"")])], descriptor, owner=False)
+    finally:
+        os.seteuid(before)
+        os.close(descriptor)
+        target.chmod(0o755)
 
 
 def test_the_whole_stream_is_read_even_after_the_end_of_the_archive(target: Path) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ BASE: Layer = [
     ("file", "usr/bin/sh", "sh"),
     ("link", "bin", "usr/bin"),
     ("link", "sbin", "/bin"),
-    ("link", "up", "../.."),
+    ("link", "up", "./.././.."),
     ("link", "new", "var/new"),
     ("dir", "etc", ""),
     ("file", "etc/old", "old"),
@@ -68,6 +69,10 @@ ABOVE: dict[str, tuple[Layer, list[str]]] = {
     "a directory in place of a link": ([("dir", "bin", ""), ("file", "bin/x", "")], ["+bin/x"]),
     "a whiteout through a link": ([("file", "bin/.wh.sh", "")], ["-usr/bin/sh"]),
     "an opaque directory through a link": ([("file", "sbin/.wh..wh..opq", "")], ["-usr/bin/sh"]),
+    "a whiteout in a directory in place of a link": (
+        [("dir", "bin", ""), ("file", "bin/.wh.sh", "")],
+        [],
+    ),
     "a whiteout of the link": ([("file", ".wh.bin", ""), ("file", "bin/x", "")], ["+bin/x"]),
     "a whiteout below a file": ([("file", "etc/old/.wh.x", "")], []),
     "a whiteout of nothing there": ([("file", "etc/.wh.x", "")], []),
@@ -118,6 +123,22 @@ def test_the_deepest_layer_that_is_unpacked_can_be_applied_as_well() -> None:
     assert len(seen([("dir", deep, "")], [("dir", deep, "")])) == 256
 
 
+def test_the_top_is_as_the_last_layer_with_an_entry_for_it_has_it(tmp_path: Path) -> None:
+    layers: list[Layer] = [[("file", "a", "")], [("dir", "./", "")], [("file", "b", "")]]
+    root = applied(layers, tmp_path, mode=0o750)
+    assert (stat.S_IMODE(root.stat().st_mode), root.stat().st_mtime) == (0o750, 1e9)
+
+
+def test_a_tree_that_no_archive_makes_is_refused_for_its_depth(tmp_path: Path) -> None:
+    (tmp_path / "source" / "/".join("d" * 310)).mkdir(parents=True)
+    (tmp_path / "target").mkdir()
+    source, target = (os.open(tmp_path / name, os.O_RDONLY) for name in ("source", "target"))
+    with pytest.raises(TreeError, match="nested more than"):
+        Changeset((), (), frozenset()).apply(source, target)
+    os.close(source)
+    os.close(target)
+
+
 def test_a_name_that_only_a_whiteout_has_is_refused(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / ".wh.x").touch()
@@ -153,9 +174,14 @@ def marks(ways: Sequence[str]) -> some.SearchStrategy[Entry]:
     )
 
 
+def is_no_opaque(mark: Entry) -> bool:
+    """A link that is hidden leads nowhere, so it matters in which order links are hidden and followed."""
+    return not mark[1].endswith(".wh..wh..opq")
+
+
 LAYERS = some.sampled_from(WAYS).flatmap(
     lambda ways: some.tuples(
-        some.lists(marks(ways), max_size=3),
+        some.lists(marks(ways), max_size=3).map(lambda found: sorted(found, key=is_no_opaque)),
         some.lists(POINTED, max_size=3),
         some.lists(files(ways), max_size=6),
     ).map(lambda parts: settled([entry for part in parts for entry in part]))
