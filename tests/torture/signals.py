@@ -156,9 +156,10 @@ class Interrupter:
         left = self._left(process)
         assert not left, f"{told}\n{left}"
         if len(sent.numbers) < 3 and status > 0:
-            # A third signal ends packhorse at once; what that leaves is the next command's.
+            # A third signal ends packhorse at once; what that leaves is the next command's, which first gives
+            # it a name of its own.
             files = [*self.ground.leftovers(), *self._groups()]
-            own = [name for name in files if f"{process.pid}-" in name]
+            own = [name for name in files if f"{process.pid}-" in name and "scratch/." not in name]
             assert not own, f"{told}\n{own}"
         how = "was done" if status == 0 else f"exit {status}" if status > 0 else "was just starting"
         self.counts[f"{sent.kind}: {how}"] += 1
@@ -208,6 +209,8 @@ class Interrupter:
 
 def main(directory: str, rounds: str, user: str = "", seed: str = "") -> None:
     """A campaign."""
+    for number in STATUS:  # nohup's commands would ignore SIGHUP, and so would theirs
+        signal.signal(number, signal.SIG_DFL)
     chosen = int(seed or time.time())
     print(f"seed {chosen}", flush=True)
     interrupter = Interrupter(prepare(Path(directory), user), chosen)
