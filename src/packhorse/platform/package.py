@@ -32,15 +32,17 @@ _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".ruff
 
 def needs_staging(source: Path) -> bool:
     """Whether `source` is a buildpack on this SDK that has not been staged."""
-    return (source / REQUIREMENTS).is_file() and (source / MARK).is_file() and not (source / "lib").exists()
+    there = (source / REQUIREMENTS).is_file() and (source / MARK).is_file()
+    return there and not (source / "lib").exists() and not (source / "lib").is_symlink()
 
 
 def stage(source: Path, target: Path) -> None:
     """Copies the buildpack at `source` to `target`, which must not exist, and fills its `lib/`.
 
-    Raises InputError for a dependency that is not installed here or is not pure Python.
+    Links stay links: the buildpack may be a stranger's, who would be shown what they lead to here. Raises
+    InputError for a dependency that is not installed here or is not pure Python.
     """
-    shutil.copytree(source, target, ignore=_LEFT_OUT)
+    shutil.copytree(source, target, ignore=_LEFT_OUT, symlinks=True)
     library = target / "lib"
     for pattern in _SDK:
         for path in sorted(_PACKAGE.glob(pattern)):

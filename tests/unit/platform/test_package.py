@@ -60,3 +60,18 @@ def test_a_dependency_that_is_not_installed_is_named(tmp_path: Path) -> None:
     (source / "requirements.txt").write_text("# none\nno-such-distribution>=1\n")
     with pytest.raises(InputError, match="no-such-distribution is not installed"):
         stage(source, tmp_path / "staged")
+
+
+def test_links_of_a_strangers_buildpack_are_not_followed(tmp_path: Path) -> None:
+    source, secret = tmp_path / "source", tmp_path / "secret"
+    source.mkdir()
+    secret.write_text("credentials")
+    (source / "requirements.txt").touch()
+    (source / "main.py").touch()
+    (source / "link").symlink_to(secret)
+    (source / "machine").symlink_to("/")
+    stage(source, tmp_path / "staged")
+    assert (tmp_path / "staged" / "link").readlink() == secret
+    assert (tmp_path / "staged" / "machine").is_symlink()
+    (source / "lib").symlink_to(tmp_path / "elsewhere")
+    assert not needs_staging(source)
