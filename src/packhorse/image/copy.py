@@ -27,7 +27,7 @@ def copy(source: Place, destination: Place) -> Receipt:
 def put(image: Image, destination: Place) -> Receipt:
     """Writes an image to a place; a layer that the image has twice is brought once."""
     distinct = {_key(layer): layer for layer in image.layers}
-    with crew(JOBS, "layer", patience=1) as workers:
+    with crew(JOBS, "layer", patience=3) as workers:
         waiting = {
             key: workers.submit(destination.begin, _heeding(workers, layer))
             for key, layer in distinct.items()
