@@ -107,7 +107,7 @@ def test_a_signal_ends_a_build_in_any_phase(
         if phase == "detect":
             time.sleep(0.1)
         (os.killpg if whole_group else os.kill)(process.pid, number)
-        _, said = process.communicate(timeout=15)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == status, said
     assert "Traceback" not in said
     reason = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
@@ -123,7 +123,7 @@ def test_a_second_signal_does_not_break_off_the_cleaning(own_home: Home, app: Pa
         os.kill(process.pid, signal.SIGINT)
         time.sleep(0.05)
         os.kill(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=15)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "error: interrupted" in said
     assert_nothing_is_left(own_home, process)
@@ -135,7 +135,7 @@ def test_a_killed_build_leaves_no_process_and_the_next_one_sweeps_up(
     waits = shell_buildpack(tmp_path / "waits", build=WAITS)
     with started(own_home, app, waits, until="waiting") as process:
         process.kill()
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
     works = shell_buildpack(tmp_path / "works", build=SERVER)
     expected = own_home.image_id("first")
     assert own_home.ok("build", "--quiet", "app", "--path", app, "--buildpack", works) == expected
@@ -211,7 +211,7 @@ def test_unpacking_a_builder_is_broken_off(own_home: Home, app: Path, new_home: 
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=15)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said
     assert_nothing_is_left(home, process)
     assert list(home.path.glob("store/trees/*/.*")) == []
