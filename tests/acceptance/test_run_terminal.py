@@ -336,6 +336,15 @@ def test_without_i_nothing_is_read_and_ctrl_c_is_handed_on(desk: Desk) -> None:
     assert os.read(desk.line, 100) == b"not for the image\n"
 
 
+def test_an_image_without_a_terminal_reads_nothing_of_what_is_typed(desk: Desk) -> None:
+    """The terminal that it prints to could be read as well, if it were given that."""
+    process = desk.start("tiny", "bash", "-c", 'read typed <&1; read typed <&2; echo "over: $typed"')
+    os.write(desk.screen, b"a password\n")
+    desk.sees(b"over: \r\n")
+    assert process.wait(PATIENCE) == 0
+    assert os.read(desk.line, 100) == b"a password\n"
+
+
 def test_the_output_may_go_elsewhere_than_to_a_terminal(desk: Desk) -> None:
     termios.tcsetwinsize(desk.line, (12, 34))
     process = desk.start("-it", "tiny", "bash", "-c", "tty; stty size", stdout=subprocess.PIPE)

@@ -483,28 +483,56 @@ def test_the_death_of_the_parent_leaves_nothing(tmp_path: Path, here: Place, whe
     assert linux.gone(below)
 
 
-INHERITS = """
+ATTACHED = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from fakes import linux
 from fakes.place import place
 with place(Path(sys.argv[1]), sys.argv[2]) as here:
-    step = replace(here.step("cat; echo problem >&2"), inherits=True)
+    step = replace(here.step(sys.argv[3]), attached=True)
     with here.sandbox.open(step) as room:
         sys.exit(room.run(None).status)
 """
 
 
-def test_a_step_can_have_this_process_own_input_and_outputs(tmp_path: Path, here: Place) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INHERITS, str(tmp_path), here.runtime],
-        input=b"typed",
-        capture_output=True,
-        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
-        check=False,
-    )
+def attached(here: Place, base: Path, script: str, **streams: object) -> subprocess.CompletedProcess[bytes]:
+    """What comes of a step with the streams of a process, in a process of its own."""
+    words = [sys.executable, "-c", ATTACHED, str(base), here.runtime, script]
+    env = os.environ | {"PYTHONPATH": ":".join(sys.path)}
+    return subprocess.run(words, env=env, check=False, **streams)  # type: ignore[call-overload,no-any-return]
+
+
+def test_a_step_exchanges_bytes_with_this_process_own_input_and_outputs(tmp_path: Path, here: Place) -> None:
+    script = "cat; echo problem >&2"
+    done = attached(here, tmp_path, script, input=b"typed", capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"typed", b"problem\n")
+
+
+def test_files_that_a_step_reads_from_or_prints_to_are_not_its_own(tmp_path: Path, here: Place) -> None:
+    """It could open them through /proc, as files of the user whose id it has."""
+    given, taken = here.directory() / "given", here.directory() / "taken"
+    given.write_bytes(b"typed\n")
+    taken.write_bytes(b"before\n")
+    for path in (given, taken):
+        os.chown(path, *here.namespace.idmap.outside(1000, 1000))
+    script = "cat; (: > /proc/self/fd/0; : > /proc/self/fd/1; chmod 666 /proc/self/fd/1) 2>/dev/null; exit 3"
+    with given.open("rb") as stdin, taken.open("ab") as stdout:
+        done = attached(here, tmp_path, script, stdin=stdin, stdout=stdout)
+    assert (done.returncode, given.read_bytes(), taken.read_bytes()) == (3, b"typed\n", b"before\ntyped\n")
+    assert stat.S_IMODE(taken.stat().st_mode) == 0o644
+
+
+def test_a_step_ends_when_nobody_reads_what_it_prints(tmp_path: Path, here: Place) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = attached(here, tmp_path, "while :; do echo line; done", stdin=subprocess.DEVNULL, stdout=theirs)
+    os.close(theirs)
+    assert done.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_step_need_not_read_its_input(tmp_path: Path, here: Place) -> None:
+    done = attached(here, tmp_path, "exec <&-; echo done", input=bytes(1 << 20), capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"done\n")
 
 
 def test_steps_run_side_by_side(here: Place) -> None:

@@ -94,8 +94,8 @@ class Step:
     """What to run. `env` is the whole environment: nothing is inherited.
 
     `uid` and `gid` are ids inside the sandbox. `scratch` says that what the step writes is seen by nobody
-    else, so that several may be open at once. `inherits` gives it this process's stdin, stdout and stderr as
-    they are when it is opened; `terminal`, instead, a terminal of its own, with which these exchange bytes.
+    else, so that several may be open at once. With an `attached` step this process's stdin, stdout and stderr
+    exchange bytes, with that of `terminal` a terminal of the step's own.
     `held` steps (`argv` empty) run nothing and are opened for their tree. `executable` is what is executed
     when it is not `argv[0]` (the launcher chooses its process by argv[0]). `hostname` is the name the step
     sees. `limits` hold for everything that the step starts.
@@ -110,7 +110,7 @@ class Step:
     gid: int = 1000
     network: Network = Network.HOST
     ports: tuple[Port, ...] = ()
-    inherits: bool = False
+    attached: bool = False
     terminal: bool = False
     scratch: bool = False
     executable: str = ""
@@ -140,9 +140,9 @@ class Room(Protocol):
         ...
 
     def run(self, output: Output | None) -> Result:
-        """Lets the process go and waits for it. A step that inherits its stdout gives `output` nothing.
+        """Lets the process go and waits for it. An attached step gives `output` nothing.
 
-        Without `output`, what a step that does not inherit prints goes to this process's stdout.
+        Without `output`, what any other prints goes to this process's stdout.
 
         Raises SandboxError when the process could not be started (CommandNotFound and NotExecutable where
         that is why).

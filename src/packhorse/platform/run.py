@@ -105,7 +105,7 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
         uid=who.uid,
         gid=who.gid,
         ports=request.ports,
-        inherits=not request.terminal,
+        attached=not request.terminal,
         terminal=request.terminal,
         limits=request.limits,
     )

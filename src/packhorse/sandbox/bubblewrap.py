@@ -36,7 +36,7 @@ class Bubblewrap:
             userns=USERNS if words else self._namespace.fd,
             options=arguments.options(step, layout),
             command=terminal.words(command, step.argv[0]) if terminal else command,
-            inherits=step.inherits,
+            attached=step.attached,
             leashed=idmap.mode is Mode.RANGE and idmap.outside(step.uid, step.gid)[0] != os.getuid(),
             passed=terminal.passed if terminal else (),
         )

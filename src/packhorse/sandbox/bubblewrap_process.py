@@ -19,7 +19,6 @@ import os
 import re
 import select
 import struct
-import subprocess
 import termios
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -46,11 +45,11 @@ class BubblewrapProcess(Process):
         userns: int | str,
         options: Sequence[str],
         command: Sequence[str],
-        inherits: bool,
+        attached: bool,
         leashed: bool,
         passed: Sequence[int] = (),
     ) -> None:
-        super().__init__(inherits=inherits)
+        super().__init__(attached=attached)
         try:
             block = self._start(words, userns, options, command, passed)
             self._wait_for_mounts(block)
@@ -72,7 +71,7 @@ class BubblewrapProcess(Process):
         with ExitStack() as theirs:
             block, blocked = self._pipe(theirs, read_by_us=False)
             self._filter, held = self._pipe(theirs, read_by_us=False)
-            self.output, printed = self._pipe(theirs, read_by_us=True)
+            stdin, stdout, stderr = self._stdio(theirs)
             given = theirs.enter_context(_memory(options))
             self._status = self._own.enter_context(FileIO(os.memfd_create("status", os.MFD_CLOEXEC), "r+"))
             status = self._status.fileno()
@@ -84,9 +83,9 @@ class BubblewrapProcess(Process):
             self._process = starter.start(
                 [*line, "--", *command],
                 pass_fds=(*others, blocked, held, status, given),
-                stdin=None if self._inherits else subprocess.DEVNULL,
-                stdout=None if self._inherits else printed,
-                stderr=None if self._inherits else printed,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
                 # Ctrl-C would end bubblewrap, and with it the step, before anybody is asked.
                 process_group=0,
                 cwd="/",

@@ -39,9 +39,9 @@ class Container(Process):
         *,
         inputs: Sequence[int],
         passed: Sequence[int],
-        inherits: bool,
+        attached: bool,
     ) -> None:
-        super().__init__(inherits=inherits)
+        super().__init__(attached=attached)
         self._order: Order = plan["order"]
         self._root = -1
         try:
@@ -57,9 +57,13 @@ class Container(Process):
         with ExitStack() as theirs:
             self._control, control = self._sockets(theirs, socket.SOCK_SEQPACKET)
             self._channel, channel = self._sockets(theirs, socket.SOCK_STREAM)
-            self.output, printed = self._pipe(theirs, read_by_us=True)
-            stdio = self._stdio(theirs, printed)
-            descriptors = {"control": control, "channel": channel, "stdio": stdio, "passed": list(passed)}
+            stdio = self._stdio(theirs)
+            descriptors = {
+                "control": control,
+                "channel": channel,
+                "stdio": list(stdio),
+                "passed": list(passed),
+            }
             self._said = os.memfd_create("said", os.MFD_CLOEXEC)
             self._own.callback(os.close, self._said)
             document = os.memfd_create("plan", os.MFD_CLOEXEC)
@@ -79,17 +83,6 @@ class Container(Process):
                 umask=0o022,
             )
             self.ended = self._pidfd_of(self._process.pid)
-
-    def _stdio(self, theirs: ExitStack, printed: int) -> list[int]:
-        """What the step's command gets as stdin, stdout and stderr."""
-        if not self._inherits:
-            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            theirs.callback(os.close, nothing)
-            return [nothing, printed, printed]
-        copies = [os.dup(number) for number in range(3)]
-        for copy in copies:
-            theirs.callback(os.close, copy)
-        return copies
 
     def _receive(self) -> None:
         """Waits until the first process waits."""

@@ -115,7 +115,7 @@ class OciRuntime:
                 self._plan(step, layout, command, namespace.idmap),
                 inputs=[namespace.fd],
                 passed=terminal.passed if terminal else (),
-                inherits=step.inherits,
+                attached=step.attached,
             )
 
     def line(self, step: Step, layout: Layout) -> str:

@@ -22,16 +22,18 @@ _PATIENCE = 10.0
 class Process(ABC):
     """A started runtime; its step's first process, `pid`, has its mounts and waits.
 
-    `output` is where the step's stdout and stderr come from, unless it `inherits` them. `ended` is readable
-    when the step has ended.
+    `output` is where the step's stdout and stderr come from; where it is `attached`, stdout alone, beside
+    `errors`, and `input` is where its stdin goes to. `ended` is readable when the step has ended.
     """
 
-    def __init__(self, *, inherits: bool) -> None:
+    def __init__(self, *, attached: bool) -> None:
         self._own = ExitStack()
-        self._inherits = inherits
+        self._attached = attached
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = self.pid = -1
         self.output: FileIO
+        self.input: FileIO | None = None
+        self.errors: FileIO | None = None
         self.ended: int
 
     @abstractmethod
@@ -48,10 +50,8 @@ class Process(ABC):
 
     def words(self) -> str:
         """What the runtime says of its failure, on which it ends."""
-        if self._inherits:
-            return "its message is above"
         said: list[bytes] = []
-        proc.relay(self.output.fileno(), said.append)
+        proc.relay((self.errors or self.output).fileno(), said.append)
         return b"".join(said).decode(errors="replace").strip()
 
     def open_root(self) -> int:
@@ -135,6 +135,17 @@ class Process(ABC):
         descriptor = os.pidfd_open(pid)
         self._own.callback(os.close, descriptor)
         return descriptor
+
+    def _stdio(self, theirs: ExitStack) -> tuple[int, int, int]:
+        """What the step's command gets as stdin, stdout and stderr."""
+        self.output, printed = self._pipe(theirs, read_by_us=True)
+        if not self._attached:
+            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            theirs.callback(os.close, nothing)
+            return nothing, printed, printed
+        self.input, given = self._pipe(theirs, read_by_us=False)
+        self.errors, complained = self._pipe(theirs, read_by_us=True)
+        return given, printed, complained
 
     def _pipe(self, theirs: ExitStack, *, read_by_us: bool) -> tuple[FileIO, int]:
         """A pipe: our end, closed with this, and the end for the runtime, closed with `theirs`."""

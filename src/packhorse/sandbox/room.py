@@ -11,7 +11,7 @@ from contextlib import suppress
 from packhorse.base.step import Output, Result, Step
 from packhorse.base.tree import TreeEdit
 from packhorse.errors import SandboxError
-from packhorse.sandbox import executable, seccomp
+from packhorse.sandbox import executable, seccomp, streams
 from packhorse.sandbox.limits import Bounds
 from packhorse.sandbox.process import Process
 from packhorse.sandbox.terminal import Terminal
@@ -48,7 +48,7 @@ class Sandbox:
     def run(self, output: Output | None) -> Result:
         """Lets the step's command go and waits for it; its output is handed on from this thread.
 
-        A step that inherits its stdout, or has a terminal, gives `output` nothing. Any other has an empty
+        A step that is attached, or has a terminal, gives `output` nothing. Any other has an empty
         stdin, and without `output` its stdout and stderr go to this process's stdout.
         """
         if not self._step.argv or self._released:
@@ -62,7 +62,9 @@ class Sandbox:
             tail = b""
             if self._terminal is not None:
                 self._terminal.run(self._held, name)
-            elif not self._step.inherits:
+            elif self._step.attached:
+                tail = streams.exchange(self._held)
+            else:
                 tail = self._relay(output or _to_stdout)
             status = self._held.wait(name, tail.decode(errors="replace"))
             self._held.kill()

@@ -77,7 +77,7 @@ def test_only_root_inside_has_capabilities_and_those_of_docker_only() -> None:
     assert "SYS_ADMIN" not in as_root and "ALL --cap-add ALL" not in as_root
 
 
-@pytest.mark.parametrize("step", [STEP, replace(STEP, inherits=True), replace(STEP, terminal=True)])
+@pytest.mark.parametrize("step", [STEP, replace(STEP, attached=True), replace(STEP, terminal=True)])
 def test_no_step_is_in_the_session_of_the_users_terminal(step: Step) -> None:
     assert "--new-session" in words(step)
 
