@@ -384,7 +384,8 @@ def test_root_inside_writes_the_root_and_nothing_outside(here: Place) -> None:
 
 
 def test_a_failed_step_is_repeated_by_the_line_it_gives(here: Place) -> None:
-    step = here.step('echo "again $GREETING"; read line; cat secret; exit 7', *here.mounts())
+    script = 'echo "again $GREETING"; read line; cat secret; grep Seccomp: /proc/self/status; exit 7'
+    step = here.step(script, *here.mounts())
     app = here.base / "repeated"
     app.mkdir()
     (app / "secret").write_text("app\n")

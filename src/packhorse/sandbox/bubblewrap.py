@@ -11,7 +11,7 @@ from pathlib import Path
 from packhorse.base.bubblewrap import find
 from packhorse.base.step import Step
 from packhorse.base.userns import Mode, Namespace
-from packhorse.sandbox import arguments
+from packhorse.sandbox import arguments, seccomp
 from packhorse.sandbox.bubblewrap_process import BubblewrapProcess
 from packhorse.sandbox.entry import USERNS, Entry
 from packhorse.sandbox.layout import Layout
@@ -44,10 +44,11 @@ class Bubblewrap:
     def line(self, step: Step, layout: Layout) -> str:
         """See `runner.Runtime`. The line makes its own namespace.
 
-        What it cannot carry: the system call filter, pasta (the step then has loopback only), and for a user
-        with subordinate ids those (files of other ids appear as nobody's).
+        What it cannot carry: pasta (the step then has loopback only), and for a user with subordinate ids
+        those (files of other ids appear as nobody's).
         """
         words = self._entry.words(step, layout)
         start = [*words, "--userns", USERNS] if words else [str(self._program), "--unshare-user"]
         document = b"".join(os.fsencode(word) + b"\0" for word in arguments.options(step, layout))
-        return layout.repeated([*start, "--args", "9"], document, arguments.command(step))
+        documents = {9: document, 8: seccomp.program()}
+        return layout.repeated([*start, "--args", "9", "--seccomp", "8"], documents, arguments.command(step))

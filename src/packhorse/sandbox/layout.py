@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,15 +27,19 @@ class Layout:
     place: Callable[[str], str]
     masked: Sequence[str] = ()
 
-    def repeated(self, before: Sequence[str], document: bytes, after: Sequence[str]) -> str:
-        """A shell's line of words, with a `document` to be read from descriptor 9.
+    def repeated(self, before: Sequence[str], documents: Mapping[int, bytes], after: Sequence[str]) -> str:
+        """A shell's line of words, with `documents` to be read from descriptors.
 
-        It has the step's environment, secrets perhaps, and every user can read a command line. OSError.
+        One has the step's environment, secrets perhaps, and every user can read a command line. OSError.
         """
-        path = self.skeleton.with_name(f"{self.skeleton.name}-repeated")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(document)
-        return f"{shlex.join(before)} 9<{shlex.quote(str(path))} -- {shlex.join(after)}"
+        words = [shlex.join(before)]
+        for number, document in documents.items():
+            path = self.skeleton.with_name(f"{self.skeleton.name}-repeated-{number}")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123
+                file.write(document)
+            words.append(f"{number}<{shlex.quote(str(path))}")
+        return f"{' '.join(words)} -- {shlex.join(after)}"
 
 
 def lay_out(step: Step, directory: Path, idmap: IdMap) -> Layout:

@@ -29,6 +29,7 @@ from typing import Any, TypedDict
 
 from packhorse.base import entrance, syscalls
 from packhorse.base.entrance import EntranceError
+from packhorse.sandbox import seccomp
 from packhorse.sandbox.mounting import Mounting, Prepared
 from packhorse.sandbox.order import Order, encode
 
@@ -146,7 +147,7 @@ def _run(plan: Plan, runtime: int, init: int) -> int:
     if ours is None:
         _report(plan["control"], root, first)
     else:
-        ours.sendall(encode(plan["order"], b""))
+        ours.sendall(encode(plan["order"], seccomp.program()))
     return _wait(pid, first, plan["control"])
 
 

@@ -121,14 +121,14 @@ class OciRuntime:
     def line(self, step: Step, layout: Layout) -> str:
         """See `runner.Runtime`. It makes its own namespace, for a user with the user's own id alone.
 
-        What it cannot carry: the system call filter, and pasta (the step then has loopback only).
+        What it cannot carry: pasta (the step then has loopback only).
         """
         idmap = self._idmap if self._idmap.mode is Mode.ROOT else _as_root()
         command = arguments.command(step)
         plan = self._plan(step, layout, command, idmap)
         plan |= {"control": -1, "channel": -1, "stdio": [0, 1, 2], "passed": []}
         options = self._options(step, layout, idmap)
-        return layout.repeated([*MONITOR, "9", *options], json.dumps(plan).encode(), command)
+        return layout.repeated([*MONITOR, "9", *options], {9: json.dumps(plan).encode()}, command)
 
     def _options(self, step: Step, layout: Layout, idmap: IdMap) -> list[str]:
         options = userns.map_options(idmap)
