@@ -90,8 +90,10 @@ def app(ground: Ground) -> Path:
     (app / ".wh.source").touch()
     (app / ".wh..wh..opq").touch()
     ground.own(app)
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(str(app / "socket"))
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(app / "socket"))
+    listening.listen()
+    ground.held.append(listening)
     return app
 
 

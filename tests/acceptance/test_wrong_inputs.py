@@ -252,6 +252,13 @@ def test_a_failed_step_can_be_entered_until_the_next_build(
     assert not script.exists()
 
 
+def test_a_home_with_the_store_in_it_is_no_application(home: Home) -> None:
+    for path in (home.path, Path("/")):
+        refused(
+            home, "build", "x", "--path", path, status=3, says=("is no application", "own store is in it")
+        )
+
+
 def test_a_home_that_cannot_hold_a_store_is_named(home: Home, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path, status, text in (

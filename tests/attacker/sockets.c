@@ -50,6 +50,8 @@ static void usual_sockets(void) {
                                         "/run/snapd.socket", "/dev/log", NULL};
     opens_any(paths, O_RDONLY | O_PATH);
 }
+/* One on which somebody listens, in the source directory, as development servers leave there. */
+static void source_socket(void) { talks_unix("/workspace/socket", 0); }
 static void agent(void) {
     const char *path = getenv("SSH_AUTH_SOCK");
     if (path == NULL)
@@ -158,6 +160,7 @@ static void message_queue(void) { told(mq_open(given("HOST_QUEUE"), O_RDONLY)); 
 const Attempt SOCKETS[] = {
     {"engine-socket", engine, 0, {0}},
     {"usual-sockets", usual_sockets, 0, {0}},
+    {"source-socket", source_socket, 0, {0}},
     {"ssh-agent", agent, 0, {0}},
     {"abstract-socket", abstract, 0, {0}},
     {"abstract-datagram", abstract_datagram, 0, {0}},

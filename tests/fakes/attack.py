@@ -48,7 +48,8 @@ class Done:
 class Ground:
     """A home with the attacked builder in its store.
 
-    `given` are the variables that the attacker needs, `done` builds that several tests look at.
+    `given` are the variables that the attacker needs, `done` builds that several tests look at, `held` what
+    is to stay open.
     """
 
     home: Home
@@ -57,6 +58,7 @@ class Ground:
     victim: subprocess.Popen[bytes]
     options: tuple[str, ...] = ()
     done: dict[str, Done] = field(default_factory=dict)
+    held: list[object] = field(default_factory=list)
 
     def buildpack(self, name: str, *, build: str, detect: str = "", tail: str = "") -> Path:
         """A buildpack `test/NAME` of shell scripts; `tail` stands at the end of its buildpack.toml."""

@@ -95,6 +95,12 @@ def build(
     Raises whatever its parts raise (`packhorse.errors`); the image of before stays under the name then.
     """
     path = app.check(request.path)
+    if store.path.resolve().is_relative_to(path):
+        raise InputError(
+            f"{request.path} is no application",
+            why="packhorse's own store is in it, so it is a home or the whole machine, with whatever secrets",
+            fix="check --path",
+        )
     check_runtime(request.sandbox)
     tidy(store)
     wiring = Wiring(store)
