@@ -222,8 +222,7 @@ def test_signals_at_random_moments_leave_nothing(seed: Home, common: Path) -> No
     number = int(os.environ.get("PACKHORSE_TESTS_SIGNALS", time.time_ns() % 1_000_000))
     print(f"PACKHORSE_TESTS_SIGNALS={number} repeats it")
     (common / "signals").mkdir()
-    (common / "signals" / "venv").symlink_to(common / "venv")
-    interrupter = Interrupter(prepare(common / "signals"), number)
+    interrupter = Interrupter(prepare(common / "signals", program=seed.program), number)
     for kind in interrupter.kinds():
         interrupter.send(kind)
     interrupter.check()

@@ -93,7 +93,13 @@ def test_inodes_are_not_used_up(here: Place, quiet_disk: Path) -> None:
     assert (result.status, "inodes free" in result.exceeded) == (137, True)
 
 
-CHROOTED = "import os, sys; os.chroot(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
+CHROOTED = """
+import ctypes, os, sys
+assert ctypes.CDLL(None).unshare(0x10000000) == 0  # a user namespace, in which anybody may change his root
+os.chroot(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.read()
+"""
 
 
 def test_a_disk_is_looked_at_however_long_a_look_at_the_processes_takes(
