@@ -45,12 +45,13 @@ class PackhorseError(Exception):
     """One failure in three parts: what happened, why, and what to do about it.
 
     `what` is a single sentence without a full stop; `why` and `fix` may have several lines or be empty.
+    `check` names the line of `packhorse doctor` about it, where this machine may be to blame.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
-        self.what, self.why, self.fix = _cut(what), _cut(why), _cut(fix)
+    def __init__(self, what: str, *, why: str = "", fix: str = "", check: str = "") -> None:
+        self.what, self.why, self.fix, self.check = _cut(what), _cut(why), _cut(fix), check
         super().__init__(self.what)
 
     def __str__(self) -> str:
@@ -100,20 +101,16 @@ class StoreError(PackhorseError):
 
 
 class HostError(PackhorseError):
-    """This machine lacks something that is needed; `check` names the line of `packhorse doctor` about it."""
+    """This machine lacks something that is needed."""
 
     exit_code = 7
-
-    def __init__(self, what: str, *, why: str = "", fix: str = "", check: str = "") -> None:
-        super().__init__(what, why=why, fix=fix)
-        self.check = check
 
 
 def check_of(error: BaseException) -> str:
     """The doctor's line about an error, or about what is behind it; empty when there is none."""
     behind: BaseException | None = error
     while behind is not None:
-        if isinstance(behind, HostError) and behind.check:
+        if isinstance(behind, PackhorseError) and behind.check:
             return behind.check
         behind = behind.__cause__
     return ""

@@ -63,7 +63,7 @@ def run(
     if child.returncode == 1 and answer:
         raise _failure(_object(answer), where)
     why = said.decode(errors="replace").strip() or f"its process ended with status {child.returncode}"
-    raise StoreError(f"the store cannot be used at {where}", why=why)
+    raise StoreError(f"the store cannot be used at {where}", why=why, check="store")
 
 
 def _object(text: bytes) -> dict[str, Any]:
@@ -81,4 +81,4 @@ def _failure(answer: dict[str, Any], where: Path) -> Exception:
         except StoreError as error:
             return error
     kind = StoreError if answer["kind"] == "HostError" else FormatError
-    return kind(answer["what"], why=answer["why"], fix=answer["fix"])
+    return kind(answer["what"], why=answer["why"], fix=answer["fix"], check=answer["check"])

@@ -12,6 +12,7 @@ from packhorse.errors import StoreError
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK, errno.EXDEV, errno.EMLINK}
+_FILES = {errno.EMFILE, errno.ENFILE}
 _BROKEN = {errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODEV, errno.ENXIO, errno.ESTALE}
 
 
@@ -38,14 +39,19 @@ def fault(error: OSError, path: Path) -> StoreError:
             "free some space there, for instance with `packhorse rmi` and `packhorse gc`, "
             "and run the same command again"
         )
-        return StoreError(f"no space left for the store at {path}", why=why, fix=fix)
+        return StoreError(f"no space left for the store at {path}", why=why, fix=fix, check="disk")
     if error.errno in REFUSED:
         fix = "make it writable for this user, or choose another place for the store"
-        return StoreError(f"the store cannot be written at {path}", why=why, fix=fix)
+        return StoreError(f"the store cannot be written at {path}", why=why, fix=fix, check="store")
     if error.errno in _UNABLE:
         fix = "choose a place for the store on a local file system, such as ext4, xfs, btrfs or tmpfs"
-        return StoreError(f"the file system at {path} cannot do what a store needs", why=why, fix=fix)
+        return StoreError(
+            f"the file system at {path} cannot do what a store needs", why=why, fix=fix, check="store"
+        )
+    if error.errno in _FILES:
+        fix = "allow more: ulimit -n 1024"
+        return StoreError(f"the store cannot be used at {path}", why=why, fix=fix, check="limits")
     fix = ""
     if error.errno in _BROKEN:
         fix = "the disk or its file system is at fault: see `dmesg`, and check it before anything else"
-    return StoreError(f"the store cannot be used at {path}", why=why, fix=fix)
+    return StoreError(f"the store cannot be used at {path}", why=why, fix=fix, check="store")

@@ -44,9 +44,8 @@ def main(words: list[str]) -> int:
                 parent, name = arguments
                 answer = {"freed": merge.remove(int(parent), name)}
     except PackhorseError as error:
-        print(
-            json.dumps({"kind": type(error).__name__, "what": error.what, "why": error.why, "fix": error.fix})
-        )
+        parts = {"what": error.what, "why": error.why, "fix": error.fix, "check": error.check}
+        print(json.dumps({"kind": type(error).__name__, **parts}))
         return 1
     except OSError as error:
         print(json.dumps({"kind": "OSError", "errno": error.errno}))
