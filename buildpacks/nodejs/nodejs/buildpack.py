@@ -10,23 +10,19 @@ import shlex
 
 from packhorse import sdk
 
-from . import modules, runtime, start
+from . import managers, modules, runtime, start
 from .project import Project
 from .releases import Releases
 from .request import Request
 
 _ENTRIES = ("package.json", "server.js", "app.js", "index.js")
-_OTHER_LOCKS = {"yarn.lock": "Yarn", "pnpm-lock.yaml": "pnpm", "bun.lock": "Bun", "bun.lockb": "Bun"}
 
 
 def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail:
-    """Takes an application that has package.json or a usual entry file, unless another manager locks it."""
+    """Takes an application that has package.json or a usual entry file."""
     there = {path.name for path in context.app.iterdir()}
     if not there.intersection(_ENTRIES):
         return sdk.Fail(f"there is no {', '.join(_ENTRIES)}")
-    for lock, manager in _OTHER_LOCKS.items():
-        if lock in there and "package-lock.json" not in there:
-            return sdk.Fail(f"{lock}: this buildpack installs with npm and does not know {manager} yet")
     return sdk.Pass(sdk.BuildPlan(provides=("node",), requires=(sdk.Require("node"),)))
 
 
@@ -39,7 +35,8 @@ def build(context: sdk.BuildContext) -> sdk.BuildResult:
     found = start.find(project, generated=bool(scripts))
 
     node = runtime.provide(context, request, releases)
-    slices = modules.Installation(context, project, node, scripts).provide()
+    manager = managers.provide(context, project, node, managers.Choice.of(project))
+    slices = modules.Installation(context, project, node, manager, scripts).provide()
     _set_up_launch(context, project)
 
     processes: tuple[sdk.Process, ...] = ()

@@ -1,9 +1,9 @@
 """The application's dependencies: installed into a layer where that can be, else inside the application.
 
-On the arrow plan → layers. Called by `nodejs.buildpack`. In a layer they are kept from build to build, and
-`node_modules` of the application is a link to it; Node.js resolves the link, so `package.json` is linked
-beside them for modules that look for it upwards. Some applications need a real directory
-(`Project.inside_reason`).
+On the arrow plan → layers. Called by `nodejs.buildpack`; how modules get to a place is the package manager's
+(`managers.port`). In a layer they are kept from build to build, and `node_modules` of the application is a
+link to it; Node.js resolves the link, so `package.json` is linked beside them for modules that look for it
+upwards. Some applications need a real directory (`Project.inside_reason`), and so do some managers.
 
 Build scripts run with the devDependencies present; the image has none of these in production.
 """
@@ -11,27 +11,26 @@ Build scripts run with the devDependencies present; the image has none of these 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse import sdk
 
 from . import residue
-from .npm import Registry, explained, script_failed
+from .managers.port import Manager, Order
 from .project import Project
 from .runtime import Runtime
-
-# An application slice of their own: the registry already has the layer when only the source changed.
-_SLICE = ("node_modules",)
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """One application being equipped by one Node.js."""
+    """One application being equipped by one Node.js and one package manager."""
 
     context: sdk.BuildContext
     project: Project
     runtime: Runtime
+    manager: Manager
     scripts: tuple[str, ...]
 
     @property
@@ -42,12 +41,13 @@ class Installation:
     def provide(self) -> tuple[tuple[str, ...], ...]:
         """Installs, runs the build scripts, leaves what launch needs; returns the application's slices.
 
-        Raises InputError when the lock does not match, NetworkError, FormatError for a package that is not
-        the published one, and BuildpackFailed when a script fails.
+        Slices of their own are in the registry already when only the source changed. Raises InputError when
+        the lock does not match, NetworkError, FormatError for a package that is not the published one, and
+        BuildpackFailed when a script fails.
         """
         if self.project.vendored:
             return self._vendored()
-        reason = self.project.inside_reason
+        reason = self.project.inside_reason or self.manager.inside_reason
         if reason:
             return self._inside(reason)
         self._in_layers()
@@ -55,30 +55,29 @@ class Installation:
 
     def _vendored(self) -> tuple[tuple[str, ...], ...]:
         self.context.log.warning(
-            "node_modules comes with the source and is used as it is; to have it installed from "
-            f"{self.project.lock or 'package.json'} instead, keep it out of the source"
+            "node_modules comes with the source and is used as it is; to have it installed by "
+            f"{self.manager.name} instead, keep it out of the source"
         )
-        self._npm("rebuild")
+        self.manager.rebuild(self.project.directory)
         self._run_scripts()
         residue.remove(self.project.directory / "node_modules")
-        return (_SLICE,)
+        return (self.manager.slice,)
 
     def _inside(self, reason: str) -> tuple[tuple[str, ...], ...]:
         self.context.log.detail(f"node_modules is a directory of the application: {reason}")
-        key = {"npm": self.runtime.npm}
-        if self.project.lock:
-            key[self.project.lock] = self.project.lock_digest
-        cache = self.context.layer("npm-cache", key=key, cache=True)
+        key = {self.manager.name: self.manager.version, **_there(self.manager.key)}
+        cache = self.context.layer(f"{self.manager.name.lower()}-cache", key=key, cache=True)
         with_dev = self.keeps_dev or self.project.has_dev_dependencies
-        self._install(self.project.directory, dev=with_dev, cache=cache.path)
+        order = Order(self.project.directory, dev=with_dev, cache=cache.path)
+        self.manager.install(order)
         self._run_scripts()
         if with_dev and not self.keeps_dev:
-            self._npm("prune", "--omit=dev", cache=cache.path)
+            self.manager.prune(order)
         modules = self.project.directory / "node_modules"
-        if not modules.is_dir():
-            return ()
-        residue.remove(modules)
-        return (_SLICE,)
+        if modules.is_dir():
+            residue.remove(modules)
+        there = any(any(self.project.directory.glob(pattern)) for pattern in self.manager.slice)
+        return (self.manager.slice,) if there else ()
 
     def _in_layers(self) -> None:
         link = self.project.directory / "node_modules"
@@ -93,7 +92,7 @@ class Installation:
 
     def _layer(self, name: str, *, dev: bool, launch: bool) -> Path:
         """Makes or keeps a layer of modules; returns its node_modules."""
-        update = not self.project.lock and self.context.env.get("BP_NODE_UPDATE") == "1"
+        update = not self.manager.locked and self.context.env.get("BP_NODE_UPDATE") == "1"
         renew = "BP_NODE_UPDATE asks for newer modules" if update else ""
         layer = self.context.layer(
             name, key=self._key(dev=dev), launch=launch, build=not launch, cache=True, renew=renew
@@ -101,61 +100,36 @@ class Installation:
         modules = layer.path / "node_modules"
         if layer.kept:
             return modules
-        manifests = [name for name in ("package.json", self.project.lock, ".npmrc") if name]
-        for manifest in manifests:
-            source = self.project.directory / manifest
-            if source.is_file():
-                (layer.path / manifest).symlink_to(source)
+        for file in ("package.json", *self.manager.files):
+            source = self.project.directory / file
+            if source.exists():
+                (layer.path / file).symlink_to(source)
         modules.mkdir()
-        self._install(layer.path, dev=dev)
-        for manifest in manifests[1:]:
-            (layer.path / manifest).unlink(missing_ok=True)
+        self.manager.install(Order(layer.path, dev=dev))
+        for file in self.manager.files:
+            (layer.path / file).unlink(missing_ok=True)
         residue.remove(modules)
         return modules
 
     def _key(self, *, dev: bool) -> dict[str, str]:
         """All that the installed files depend on, in words; what is not there is left out."""
         distro = self.context.target.distro
-        key = {
-            "Node.js line": self.runtime.version.partition(".")[0],
-            "npm": self.runtime.npm,
-            "architecture": self.context.target.arch,
-            "distribution": f"{distro.name} {distro.version}" if distro else "",
-            "dependencies": self.project.dependencies_digest,
-            self.project.lock: self.project.lock_digest,
-            ".npmrc": self.project.npmrc_digest,
-            "devDependencies": "with" if dev else "without",
-            "NODE_ENV": self.context.env.get("NODE_ENV", ""),
-        }
-        return {name: value for name, value in key.items() if value}
-
-    def _install(self, directory: Path, *, dev: bool, cache: Path | None = None) -> None:
-        kind = "--include=dev" if dev else "--omit=dev"
-        if self.project.lock:
-            self._npm("ci", kind, *(["--prefer-offline"] if cache else []), directory=directory, cache=cache)
-            return
-        self.context.log.warning(
-            "there is no package-lock.json, so the newest versions that fit are installed; "
-            "run `npm install` and commit the lock to have the same ones each time"
+        return _there(
+            {
+                "Node.js line": self.runtime.version.partition(".")[0],
+                self.manager.name: self.manager.version,
+                "architecture": self.context.target.arch,
+                "distribution": f"{distro.name} {distro.version}" if distro else "",
+                "dependencies": self.project.dependencies_digest,
+                **self.manager.key,
+                "devDependencies": "with" if dev else "without",
+                "NODE_ENV": self.context.env.get("NODE_ENV", ""),
+            }
         )
-        self._npm("install", "--no-package-lock", kind, directory=directory, cache=cache)
-
-    def _npm(self, *args: str, directory: Path | None = None, cache: Path | None = None) -> None:
-        # The build image's npm knows the machine's registry, proxy and certificates; ours has another prefix.
-        env = {**self.runtime.env, "npm_config_globalconfig": Registry(self.context).global_config()}
-        if cache is not None:
-            env |= {"npm_config_cache": str(cache), "npm_config_logs_max": "0"}
-        try:
-            self.context.run(["npm", *args], cwd=directory, env=env)
-        except sdk.CommandFailed as failure:
-            raise explained(failure) from failure
 
     def _run_scripts(self) -> None:
         for script in self.scripts:
-            try:
-                self.context.run(["npm", "run", script], env=self.runtime.env)
-            except sdk.CommandFailed as failure:
-                raise script_failed(failure, script) from failure
+            self.manager.run(script, self.project.directory)
 
 
 def build_scripts(project: Project, setting: str | None) -> tuple[str, ...]:
@@ -163,6 +137,10 @@ def build_scripts(project: Project, setting: str | None) -> tuple[str, ...]:
     if setting is not None:
         return tuple(name.strip() for name in setting.split(",") if name.strip())
     return ("build",) if "build" in project.scripts else ()
+
+
+def _there(key: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in key.items() if value}
 
 
 def _link(link: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a Node.js application says about itself: package.json, its lock, and what lies beside them.
+"""What a Node.js application says about itself: package.json, and what lies beside it.
 
 On the arrow source → plan; a reader without side effects. Called by `nodejs.buildpack`.
 """
@@ -14,7 +14,6 @@ from typing import Any, Self
 
 from packhorse.errors import InputError
 
-_LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
 _INSTALLED = ("dependencies", "optionalDependencies", "peerDependencies")
 _DEPENDENCY_FIELDS = (*_INSTALLED, "devDependencies", "peerDependenciesMeta", "overrides", "workspaces")
 _INSTALL_SCRIPTS = (
@@ -38,13 +37,11 @@ _NEED_INSIDE = {
 class Project:
     """An application's manifest and surroundings; all of it is empty when there is no package.json.
 
-    `lock` is the name of the lock file, if there is one. `vendored` says that node_modules came with the
-    source.
+    `vendored` says that node_modules came with the source.
     """
 
     directory: Path
     manifest: Mapping[str, Any] = field(default_factory=dict)
-    lock: str = ""
     vendored: bool = False
 
     @classmethod
@@ -55,7 +52,6 @@ class Project:
         return cls(
             directory,
             manifest=_manifest(directory / "package.json"),
-            lock=next((name for name in _LOCKS if (directory / name).is_file()), ""),
             vendored=is_own and any(entry.name[0] != "." for entry in modules.iterdir()),
         )
 
@@ -82,7 +78,11 @@ class Project:
     @property
     def node_range(self) -> str:
         """`engines.node`, or nothing."""
-        return self._table("engines").get("node", "").strip()
+        return self.engine("node")
+
+    def engine(self, name: str) -> str:
+        """What `engines` says of a program, or nothing."""
+        return self._table("engines").get(name, "").strip()
 
     @property
     def has_dependencies(self) -> bool:
@@ -121,10 +121,10 @@ class Project:
         said = {name: self.manifest[name] for name in _DEPENDENCY_FIELDS if name in self.manifest}
         return _digest(json.dumps(said, sort_keys=True).encode())
 
-    @property
-    def lock_digest(self) -> str:
-        """The SHA-256 of the lock file, as `sha256:<hex>`; empty without one."""
-        return _digest((self.directory / self.lock).read_bytes()) if self.lock else ""
+    def digest(self, name: str) -> str:
+        """The SHA-256 of a file of the project, as `sha256:<hex>`; empty where there is none."""
+        path = self.directory / name
+        return _digest(path.read_bytes()) if name and path.is_file() else ""
 
     @property
     def npmrc_digest(self) -> str:

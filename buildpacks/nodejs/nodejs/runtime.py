@@ -19,7 +19,7 @@ from packhorse import sdk
 from packhorse.errors import HostError, InputError, NotFoundError
 
 from . import archive
-from .npm import QUIET, Registry
+from .registry import QUIET, Registry
 from .releases import Releases, major
 from .request import Request
 

@@ -48,12 +48,7 @@ def test_a_byte_order_mark_is_accepted_as_npm_accepts_it(tmp_path: Path) -> None
 
 def test_an_application_without_package_json_is_empty(tmp_path: Path) -> None:
     read = Project.read(tmp_path)
-    assert (read.name, read.lock, read.has_dependencies, read.inside_reason) == ("", "", False, "")
-
-
-def test_a_shrinkwrap_wins_over_a_lock_as_in_npm(tmp_path: Path) -> None:
-    files = {"package-lock.json": "{}", "npm-shrinkwrap.json": "{}"}
-    assert project(tmp_path, {}, **files).lock == "npm-shrinkwrap.json"
+    assert (read.name, read.has_dependencies, read.inside_reason) == ("", False, "")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """The npm client as the way to the package registry, and what its failures mean.
 
-Called by `nodejs.runtime` (versions, archives) and `nodejs.modules` (failures). The client of the build image
-is asked for Node.js itself, so that the mirror, proxy and credentials of the project's and the user's .npmrc
-hold for it as they do for the dependencies; npm checks each archive against the registry's SHA-512
-(`dist.integrity`).
+Called by `nodejs.runtime` and `nodejs.managers`. The client of the build image is asked for Node.js itself,
+so that the mirror, proxy and credentials of the project's and the user's .npmrc hold for it as they do for
+the dependencies; npm checks each archive against the registry's SHA-512 (`dist.integrity`).
 """
 
 from __future__ import annotations
@@ -146,14 +145,4 @@ def _out_of_sync(output: str) -> InputError:
         "package-lock.json does not match package.json",
         issues=shown,
         fix="run `npm install` and commit package-lock.json",
-    )
-
-
-def script_failed(failure: sdk.CommandFailed, script: str) -> BuildpackFailed:
-    """The error for a script of the application that failed; its output was shown already."""
-    return BuildpackFailed(
-        f"the script `{script}` of package.json failed",
-        why=f"{failure.what}; its output is above",
-        fix=f"see that `npm ci && npm run {script}` works in a fresh copy of the source, "
-        "or choose the scripts with BP_NODE_RUN_SCRIPTS (a comma-separated list; empty for none)",
     )

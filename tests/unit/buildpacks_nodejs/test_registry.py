@@ -1,7 +1,7 @@
 """What npm's failures mean, by the code it prints (both spellings of its error lines)."""
 
 import pytest
-from nodejs.npm import explained
+from nodejs.registry import explained
 
 from packhorse import sdk
 from packhorse.errors import (

@@ -1,0 +1,31 @@
+"""The package managers: one file each, all of them behind `port.Manager`; `choice` finds an application's.
+
+Called by `nodejs.buildpack`.
+"""
+
+from __future__ import annotations
+
+from packhorse import sdk
+from packhorse.errors import InputError
+
+from ..project import Project
+from ..runtime import Runtime
+from .choice import LOCKS, Choice
+from .npm import Npm
+from .port import Manager
+
+__all__ = ["LOCKS", "Choice", "Manager", "provide"]
+
+
+def provide(context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice) -> Manager:
+    """The manager that was chosen, in a layer of its own unless it comes with Node.js; says which and why."""
+    manager: Manager
+    match choice.manager:
+        case "npm":
+            manager = Npm(context, project, runtime, choice.lock)
+        case other:
+            raise InputError(f"this buildpack does not know {other} yet", why=choice.source)
+    context.log.detail(f"{manager.name} {manager.version} ({choice.source})")
+    for lock in choice.unread:
+        context.log.warning(f"{lock} is not read, since {choice.source}; remove one of the two")
+    return manager

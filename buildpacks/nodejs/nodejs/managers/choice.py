@@ -1,0 +1,103 @@
+"""Which package manager an application uses, in which version, and where it says so.
+
+On the arrow source → plan; pure but for looking which locks there are. Called by `nodejs.buildpack`. With
+several locks the manager's that package.json names wins, else the first of `LOCKS`; the others are told.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+import nodesemver
+
+from packhorse.errors import InputError
+
+from ..project import Project
+
+LOCKS = {
+    "pnpm-lock.yaml": "pnpm",
+    "yarn.lock": "yarn",
+    "bun.lock": "bun",
+    "bun.lockb": "bun",
+    "npm-shrinkwrap.json": "npm",
+    "package-lock.json": "npm",
+}
+"""The manager that each lock file belongs to, the one that wins first."""
+
+MANAGERS = ("npm", "yarn", "pnpm", "bun")
+_FIELD = re.compile(r"(?P<name>[a-z]+)@(?P<version>[^+]+)(?:\+(?P<digest>[a-z0-9]+\.[0-9a-f]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A manager by its command (`npm`, `yarn`, `pnpm`, `bun`), a range of its versions, and why.
+
+    `range` is empty where the version that fits Node.js will do; `digest` is the hash of its archive that
+    `packageManager` has, as `<algorithm>.<hex>`, or empty. `lock` is the file that is read, if there is one;
+    `unread` has the locks of others.
+    """
+
+    manager: str
+    source: str
+    range: str = ""
+    digest: str = ""
+    lock: str = ""
+    unread: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, project: Project) -> Self:
+        """Takes package.json's `packageManager`, `devEngines`, else the lock's manager, else npm.
+
+        A manager without a version there has the one of `engines`. Raises InputError for a field that names
+        no manager or no version.
+        """
+        there = [name for name in LOCKS if (project.directory / name).is_file()]
+        manager, range_, digest, source = _named(project)
+        if not manager and there:
+            manager, source = LOCKS[there[0]], f"there is {there[0]}"
+        if not manager:
+            manager, source = "npm", "package.json has no packageManager, and there is no lock"
+        engine = project.engine(manager)
+        if not range_ and engine:
+            range_, source = _range(engine, f"engines.{manager}"), f"package.json engines.{manager}: {engine}"
+        own = [name for name in there if LOCKS[name] == manager]
+        return cls(
+            manager,
+            source,
+            range=range_,
+            digest=digest,
+            lock=own[0] if own else "",
+            unread=tuple(name for name in there if name not in own),
+        )
+
+
+def _named(project: Project) -> tuple[str, str, str, str]:
+    """Manager, range, digest and source as package.json names them; empty where it does not."""
+    field = project.manifest.get("packageManager")
+    if field is not None:
+        match = _FIELD.fullmatch(field) if isinstance(field, str) else None
+        if not match or match["name"] not in MANAGERS or not nodesemver.valid(match["version"], loose=True):
+            raise InputError(
+                f"package.json packageManager names no package manager and version: {field}",
+                why=f"this buildpack knows {', '.join(MANAGERS)}",
+                fix='write it as in "packageManager": "pnpm@9.15.9"',
+            )
+        return match["name"], match["version"], match["digest"] or "", f"package.json packageManager: {field}"
+    engine = project.manifest.get("devEngines")
+    wanted = engine.get("packageManager") if isinstance(engine, dict) else None
+    if isinstance(wanted, dict) and wanted.get("name") in MANAGERS:
+        version = str(wanted.get("version", ""))
+        source = f"package.json devEngines.packageManager: {wanted['name']} {version}".rstrip()
+        return wanted["name"], _range(version, "devEngines.packageManager") if version else "", "", source
+    return "", "", "", ""
+
+
+def _range(text: str, source: str) -> str:
+    if nodesemver.valid_range(text, loose=True) is None:
+        raise InputError(
+            f"package.json {source} is not a range of versions: {text}",
+            fix='write it as npm knows it: "9", "^9.12.0", ">=9 <11"',
+        )
+    return text

@@ -1,0 +1,91 @@
+"""npm: the manager that comes with Node.js. An adapter of `port.Manager`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhorse import sdk
+
+from ..project import Project
+from ..registry import Registry, explained
+from ..runtime import Runtime
+from .failure import script_failed
+from .port import Order
+
+
+@dataclass(frozen=True, slots=True)
+class Npm:
+    """The npm of `runtime`, for `project`; `lock` is the name of its lock file, empty without one."""
+
+    context: sdk.BuildContext
+    project: Project
+    runtime: Runtime
+    lock: str
+
+    name = "npm"
+    inside_reason = ""
+    slice = ("node_modules",)
+
+    @property
+    def version(self) -> str:
+        """The version that goes with this Node.js."""
+        return self.runtime.npm
+
+    @property
+    def locked(self) -> bool:
+        """Whether there is package-lock.json or npm-shrinkwrap.json."""
+        return bool(self.lock)
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Node.js and npm on PATH."""
+        return self.runtime.env
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        """The lock and the settings."""
+        return {self.lock: self.project.digest(self.lock), ".npmrc": self.project.npmrc_digest}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The lock and the settings."""
+        return tuple(name for name in (self.lock, ".npmrc") if name)
+
+    def install(self, order: Order) -> None:
+        """`npm ci`, or `npm install` without a lock; see `port.Manager`."""
+        kind = "--include=dev" if order.dev else "--omit=dev"
+        if self.lock:
+            self._npm(order, "ci", kind, *(["--prefer-offline"] if order.cache else []))
+            return
+        self.context.log.warning(
+            "there is no package-lock.json, so the newest versions that fit are installed; "
+            "run `npm install` and commit the lock to have the same ones each time"
+        )
+        self._npm(order, "install", "--no-package-lock", kind)
+
+    def prune(self, order: Order) -> None:
+        """`npm prune` with what it otherwise takes from NODE_ENV."""
+        self._npm(order, "prune", "--omit=dev")
+
+    def rebuild(self, directory: Path) -> None:
+        """`npm rebuild`."""
+        self._npm(Order(directory, dev=True), "rebuild")
+
+    def run(self, script: str, directory: Path) -> None:
+        """`npm run`."""
+        try:
+            self.context.run(["npm", "run", script], cwd=directory, env=self.env)
+        except sdk.CommandFailed as failure:
+            raise script_failed(failure, script, again=f"npm ci && npm run {script}") from failure
+
+    def _npm(self, order: Order, *args: str) -> None:
+        # The build image's npm knows the machine's registry, proxy and certificates; ours has another prefix.
+        env = {**self.env, "npm_config_globalconfig": Registry(self.context).global_config()}
+        if order.cache is not None:
+            env |= {"npm_config_cache": str(order.cache), "npm_config_logs_max": "0"}
+        try:
+            self.context.run(["npm", *args], cwd=order.directory, env=env)
+        except sdk.CommandFailed as failure:
+            raise explained(failure) from failure

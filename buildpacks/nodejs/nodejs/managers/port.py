@@ -1,0 +1,82 @@
+"""What the buildpack asks of a package manager; npm.py and its neighbours each have an adapter.
+
+On the arrow plan → layers. Called by `nodejs.modules`, which decides where the modules are and what is kept
+from build to build; how they get there is the manager's. An adapter is a value: it holds the version to run
+and the variables to run it with, and keeps nothing between calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be installed: below `directory`, which has `package.json`, into `node_modules`.
+
+    `cache` is a directory that lasts from build to build, for downloads; None where what is installed is kept
+    itself. `focus` has the names of the workspace members that are needed, empty for all.
+    """
+
+    directory: Path
+    dev: bool
+    cache: Path | None = None
+    focus: tuple[str, ...] = ()
+
+
+class Manager(Protocol):
+    """A package manager of one version, ready to run for one project."""
+
+    @property
+    def name(self) -> str:
+        """As people write it: npm, Yarn, pnpm, Bun."""
+
+    @property
+    def version(self) -> str:
+        """The version that runs."""
+
+    @property
+    def locked(self) -> bool:
+        """Whether there is a lock of this manager's."""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Variables that commands, scripts of the application too, run with; PATH among them."""
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        """What of the project the installed files depend on beside package.json: lock, settings, patches.
+
+        Names for people → digests or texts. Credentials are not in it.
+        """
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files and folders of the project, beside package.json, that an installation elsewhere needs."""
+
+    @property
+    def inside_reason(self) -> str:
+        """Why this manager has to install inside the application; empty when a layer will do."""
+
+    @property
+    def slice(self) -> tuple[str, ...]:
+        """Globs of what it leaves in the application where it installs inside: a layer of the image."""
+
+    def install(self, order: Order) -> None:
+        """Installs exactly what the lock says, or the newest that fits, with a warning, without a lock.
+
+        Raises InputError when the lock does not match, NetworkError, FormatError for a package that is not
+        the published one, and BuildpackFailed.
+        """
+
+    def prune(self, order: Order) -> None:
+        """Takes the devDependencies out again of what `install` made; raises as that does."""
+
+    def rebuild(self, directory: Path) -> None:
+        """Runs the install scripts of modules that came with the source."""
+
+    def run(self, script: str, directory: Path) -> None:
+        """Runs a script of package.json in `directory`; raises BuildpackFailed when it fails."""

@@ -1,0 +1,119 @@
+"""A package manager that does not come with Node.js, as a layer of its own for the build.
+
+On the arrow plan → layers. Called by the managers. It is a package of the registry like any other, got
+through the npm client, and its archive is held against the hash in package.json, if that has one. A version
+found by the last build for the same request is used again without asking the registry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import nodesemver
+
+from packhorse import sdk
+from packhorse.errors import FormatError, NotFoundError
+
+from .. import archive
+from ..registry import Registry
+from ..runtime import Runtime
+from .choice import Choice
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A package manager of one version: its layer has the package below `package/` and commands in `bin/`."""
+
+    version: str
+    path: Path
+
+    def env(self, runtime: Runtime) -> dict[str, str]:
+        """The variables of `runtime`, with this tool's commands first on PATH."""
+        return {**runtime.env, "PATH": f"{self.path / 'bin'}:{runtime.env['PATH']}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Where a manager is in the registry: `name`, and its `commands`, each with the file that it runs.
+
+    `hashed` is the file of the package that the hash in package.json is of; empty for the whole archive.
+    """
+
+    name: str
+    commands: Mapping[str, str]
+    hashed: str = ""
+
+
+def provide(context: sdk.BuildContext, package: Package, choice: Choice, *, range: str) -> Tool:
+    """Makes or keeps the layer named by `choice.manager`, with the newest version in `range`.
+
+    Raises NotFoundError when there is none, NetworkError, and FormatError for an archive that is not the
+    published one or not the one that package.json names.
+    """
+    registry = Registry(context)
+    name = choice.manager
+    version = _resolve(context, registry, package, name, range)
+    layer = context.layer(
+        name,
+        key={package.name: version, **({"hash": choice.digest} if choice.digest else {})},
+        build=True,
+        cache=True,
+        facts={"request": range, "version": version},
+    )
+    if layer.kept:
+        return Tool(version, layer.path)
+    with tempfile.TemporaryDirectory() as folder:
+        (found,) = registry.fetch([f"{package.name}@{version}"], into=Path(folder))
+        archive.unpack(found, lambda path: layer.path / "package" / path)
+        if choice.digest:
+            hashed = layer.path / "package" / package.hashed if package.hashed else found
+            _verify(hashed, choice.digest, f"{package.name} {version}")
+    (layer.path / "bin").mkdir()
+    for command, script in package.commands.items():
+        (layer.path / "package" / script).chmod(0o755)
+        (layer.path / "bin" / command).symlink_to(PurePosixPath("../package") / script)
+    return Tool(version, layer.path)
+
+
+def _resolve(context: sdk.BuildContext, registry: Registry, package: Package, name: str, range_: str) -> str:
+    """The version to use: an exact one as it is, the last build's for the same request, else the newest."""
+    if nodesemver.valid(range_, loose=True):
+        return range_.strip().lstrip("v=")
+    last = context.remembered(name)
+    if last.get("request") == range_ and "version" in last and context.env.get("BP_NODE_UPDATE") != "1":
+        return last["version"]
+    published = registry.versions(package.name)
+    version: str | None = nodesemver.max_satisfying(published, range_, loose=True)
+    if version is None:
+        newest = nodesemver.max_satisfying(published, "*", loose=True)
+        raise NotFoundError(
+            f"no version of {name} matches {range_}",
+            why=f"the newest is {newest}",
+            fix="ask for another in package.json packageManager",
+        )
+    return version
+
+
+def _verify(path: Path, digest: str, what: str) -> None:
+    algorithm, _, wanted = digest.partition(".")
+    try:
+        found = hashlib.new(algorithm)
+    except ValueError as error:
+        raise FormatError(
+            f"package.json packageManager has a hash of an unknown kind: {algorithm}"
+        ) from error
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    if found.hexdigest() != wanted:
+        raise FormatError(
+            f"{what} is not the one that package.json packageManager names",
+            why=f"its {algorithm} is {found.hexdigest()}, not {wanted}",
+            fix="the registry or a proxy altered it, or package.json is wrong: see which",
+        )
