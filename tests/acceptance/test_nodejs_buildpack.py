@@ -17,28 +17,18 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from packhorse.platform.package import stage
-from packhorse.sdk.testing import Outcome, Workbench
+from fakes.nodejs import NOWHERE, build, built, contents, laid_out, node, staged, write
+from packhorse.sdk.testing import Workbench
 
 ROOT = Path(__file__).parents[2]
-NOWHERE = {"npm_config_registry": "http://127.0.0.1:9/", "npm_config_fetch_retries": "0"}
 
 
 @pytest.fixture(scope="module")
 def buildpack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("staged") / "nodejs"
-    stage(ROOT / "buildpacks/nodejs", target)
-    return target
-
-
-def laid_out(buildpack: Path, root: Path) -> Workbench:
-    (root / "source").mkdir()
-    (root / "scratch").mkdir()
-    return Workbench(buildpack, root / "source", root / "scratch")
+    return staged(tmp_path_factory.mktemp("staged"))
 
 
 @pytest.fixture
@@ -66,49 +56,6 @@ def workbench(express: tuple[Workbench, str], cold: Workbench) -> Workbench:
         else:
             shutil.copy(layer, cold.layers)
     return cold
-
-
-def write(workbench: Workbench, manifest: dict[str, Any], *, lock: bool = True, **files: str) -> None:
-    """Writes an application for Node.js 16, and its lock as a developer's npm makes it."""
-    files["package.json"] = json.dumps({"version": "1.0.0", "engines": {"node": "16"}, **manifest})
-    for name, content in files.items():
-        path = workbench.source / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    if lock:
-        command = ["npm", "install", "--package-lock-only", "--silent"]
-        subprocess.run(command, cwd=workbench.source, check=True)
-
-
-def build(workbench: Workbench) -> Outcome:
-    detected = workbench.detect()
-    assert detected.status == 0, detected.output
-    return workbench.build()
-
-
-def built(workbench: Workbench) -> str:
-    outcome = build(workbench)
-    assert outcome.status == 0, outcome.output
-    return outcome.output
-
-
-def node(workbench: Workbench, *args: str) -> str:
-    """What the application prints under the Node.js of its image."""
-    argv = [workbench.layers / "node/bin/node", *args]
-    return subprocess.run(argv, cwd=workbench.app, check=True, capture_output=True, text=True).stdout
-
-
-def contents(*roots: Path) -> dict[str, tuple[object, ...]]:
-    """Path, mode and content of everything below `roots`: what a layer's digest is made of."""
-    found: dict[str, tuple[object, ...]] = {}
-    for root in roots:
-        for path in sorted(root.rglob("*")):
-            if path.is_symlink():
-                found[str(path)] = (os.readlink(path),)
-            else:
-                digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-                found[str(path)] = (path.stat().st_mode, digest)
-    return found
 
 
 def test_an_express_application_answers_and_ends_on_sigterm(express: tuple[Workbench, str]) -> None:
@@ -226,29 +173,6 @@ def test_a_failing_build_script_is_named(workbench: Workbench) -> None:
     assert outcome.status == 51
     assert "    compiling\n" in outcome.output
     assert "error: the script `build` of package.json failed\n" in outcome.output
-
-
-def test_workspaces_keep_their_modules_in_the_application_as_a_slice(workbench: Workbench) -> None:
-    write(
-        workbench,
-        {
-            "name": "spaces",
-            "workspaces": ["packages/*"],
-            "scripts": {"start": "node packages/a/index.js"},
-            "devDependencies": {"mustache": "4.2.0"},
-        },
-        **{
-            "packages/a/package.json": '{"name": "a", "version": "1.0.0", "dependencies": {"b": "1.0.0"}}',
-            "packages/a/index.js": "console.log(require('b'))",
-            "packages/b/package.json": '{"name": "b", "version": "1.0.0", "dependencies": {"ms": "2.1.3"}}',
-            "packages/b/index.js": "module.exports = require('ms')('2s')",
-        },
-    )
-    output = built(workbench)
-    assert "node_modules is a directory of the application: package.json has workspaces" in output
-    assert workbench.launch()["slices"] == [{"paths": ["node_modules"]}]
-    assert node(workbench, "packages/a/index.js") == "2000\n"
-    assert not (workbench.app / "node_modules/mustache").exists()
 
 
 def test_modules_that_come_with_the_source_are_used_and_said(workbench: Workbench) -> None:

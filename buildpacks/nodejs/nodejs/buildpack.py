@@ -10,10 +10,10 @@ import shlex
 
 from packhorse import sdk
 
-from . import managers, modules, runtime, start
-from .project import Project
+from . import managers, modules, runtime, start, tasks
 from .releases import Releases
 from .request import Request
+from .workspace import SETTING, Workspace
 
 _ENTRIES = ("package.json", "server.js", "app.js", "index.js")
 
@@ -28,35 +28,40 @@ def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail:
 
 def build(context: sdk.BuildContext) -> sdk.BuildResult:
     """Provides Node.js and the modules, runs the build scripts and names the web process."""
-    project = Project.read(context.app)
+    workspace = Workspace.read(context.app, context.env.get(SETTING, ""))
+    project = workspace.app
     releases = Releases.load()
-    request = Request.of(project, context.env, releases)
-    scripts = modules.build_scripts(project, context.env.get("BP_NODE_RUN_SCRIPTS"))
+    request = Request.of(project, context.env, releases, above=workspace.root)
+    scripts = tasks.scripts(workspace, context.env.get("BP_NODE_RUN_SCRIPTS"))
     found = start.find(project, generated=bool(scripts))
 
     node = runtime.provide(context, request, releases)
-    manager = managers.provide(context, project, node, managers.Choice.of(project))
-    slices = modules.Installation(context, project, node, manager, scripts).provide()
-    _set_up_launch(context, project)
+    manager = managers.provide(context, workspace.root, node, managers.Choice.of(workspace.root))
+    steps = tasks.plan(workspace, scripts)
+    slices = modules.Installation(context, workspace, node, manager, steps).provide()
+    _set_up_launch(context, workspace)
 
     processes: tuple[sdk.Process, ...] = ()
     if found:
-        processes = (sdk.Process("web", found.command, default=True),)
+        directory = "" if project.directory == context.app else str(project.directory)
+        processes = (sdk.Process("web", found.command, default=True, working_dir=directory),)
         context.log.detail(f"web: {shlex.join(found.command)} ({found.source})")
         if not found.gets_signals:
             context.log.warning("the start script keeps a shell, which does not pass SIGTERM on to Node.js")
     return sdk.BuildResult(sdk.Launch(processes, slices=slices))
 
 
-def _set_up_launch(context: sdk.BuildContext, project: Project) -> None:
+def _set_up_launch(context: sdk.BuildContext, workspace: Workspace) -> None:
     """Layer `start`: the variables that `npm start` would set, and NODE_ENV unless the user sets it."""
+    project = workspace.app
     variables = {
         # What the user set for the build holds for launch too; else the execution environment's name.
         "NODE_ENV": context.env.get("NODE_ENV") or context.exec_env,
         "npm_package_name": project.name,
         "npm_package_version": project.version,
     }
-    commands = str(context.app / "node_modules/.bin")
+    places = dict.fromkeys((project.directory, workspace.root.directory))
+    commands = ":".join(str(place / "node_modules/.bin") for place in places)
     layer = context.layer("start", key={**variables, "PATH": commands}, launch=True)
     if layer.kept:
         return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -84,10 +84,15 @@ class Project:
         """What `engines` says of a program, or nothing."""
         return self._table("engines").get(name, "").strip()
 
+    def dependency_names(self, parts: Iterable[str]) -> Iterator[str]:
+        """The names in some tables of dependencies, such as `devDependencies`."""
+        for part in parts:
+            yield from self._table(part)
+
     @property
     def has_dependencies(self) -> bool:
         """Whether anything is needed at launch."""
-        return any(self._table(name) for name in _INSTALLED) or "workspaces" in self.manifest
+        return any(self._table(name) for name in _INSTALLED)
 
     @property
     def has_dev_dependencies(self) -> bool:
@@ -97,8 +102,6 @@ class Project:
     @property
     def inside_reason(self) -> str:
         """Why node_modules must be a directory in the application; empty when a link to a layer will do."""
-        if "workspaces" in self.manifest:
-            return "package.json has workspaces"
         specs = {
             name: spec
             for part in (*_INSTALLED, "devDependencies")
@@ -119,12 +122,12 @@ class Project:
     def dependencies_digest(self) -> str:
         """The SHA-256 of all that package.json says about dependencies, as `sha256:<hex>`."""
         said = {name: self.manifest[name] for name in _DEPENDENCY_FIELDS if name in self.manifest}
-        return _digest(json.dumps(said, sort_keys=True).encode())
+        return digest(json.dumps(said, sort_keys=True).encode())
 
     def digest(self, name: str) -> str:
         """The SHA-256 of a file of the project, as `sha256:<hex>`; empty where there is none."""
         path = self.directory / name
-        return _digest(path.read_bytes()) if name and path.is_file() else ""
+        return digest(path.read_bytes()) if name and path.is_file() else ""
 
     @property
     def npmrc_digest(self) -> str:
@@ -133,7 +136,7 @@ class Project:
         if not path.is_file():
             return ""
         settings = [line.strip() for line in path.read_text(errors="replace").splitlines()]
-        return _digest("\n".join(line for line in settings if "_" not in line.partition("=")[0]).encode())
+        return digest("\n".join(line for line in settings if "_" not in line.partition("=")[0]).encode())
 
     def _table(self, name: str) -> Mapping[str, str]:
         table: Mapping[str, str] = self.manifest.get(name, {})
@@ -184,5 +187,6 @@ def _issues(manifest: object) -> list[str]:
     return issues
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
+    """The SHA-256 of `data`, as `sha256:<hex>`."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -29,10 +29,13 @@ class Request:
     source: str
 
     @classmethod
-    def of(cls, project: Project, env: Mapping[str, str], releases: Releases) -> Self:
+    def of(
+        cls, project: Project, env: Mapping[str, str], releases: Releases, *, above: Project | None = None
+    ) -> Self:
         """Takes the first of BP_NODE_VERSION, engines.node, .nvmrc, .node-version and the active LTS line.
 
-        Raises InputError for a range or a name that means nothing.
+        A project that says nothing has what is said `above` it. Raises InputError for a range or a name that
+        means nothing.
         """
         setting = env.get("BP_NODE_VERSION", "").strip()
         if setting:
@@ -44,6 +47,8 @@ class Request:
             text = _first_line(project.directory / name)
             if text:
                 return cls(_range(text, name, releases), f"{name}: {text}")
+        if above is not None:
+            return cls.of(above, env, releases)
         active = releases.supported_long[-1]
         return cls(str(active.major), "the active LTS; package.json has no engines.node")
 

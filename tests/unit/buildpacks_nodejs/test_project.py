@@ -74,7 +74,6 @@ def test_a_link_to_modules_elsewhere_is_not_vendored(tmp_path: Path) -> None:
     ("manifest", "reason"),
     [
         ({"dependencies": {"express": "^4"}}, ""),
-        ({"workspaces": ["packages/*"]}, "package.json has workspaces"),
         ({"dependencies": {"mine": "file:../mine"}}, "mine comes from the application's own files"),
         ({"devDependencies": {"mine": "./mine"}}, "mine comes from the application's own files"),
         ({"dependencies": {"next": "15"}}, "package.json has next"),

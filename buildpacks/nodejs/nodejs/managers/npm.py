@@ -8,10 +8,10 @@ from pathlib import Path
 
 from packhorse import sdk
 
+from ..failure import script_failed
 from ..project import Project
 from ..registry import Registry, explained
 from ..runtime import Runtime
-from .failure import script_failed
 from .port import Order
 
 
@@ -55,15 +55,18 @@ class Npm:
 
     def install(self, order: Order) -> None:
         """`npm ci`, or `npm install` without a lock; see `port.Manager`."""
-        kind = "--include=dev" if order.dev else "--omit=dev"
+        kind = ["--include=dev" if order.dev else "--omit=dev"]
+        if order.focus:
+            # The root's own too: members may lean on what npm puts above them.
+            kind += [*(f"--workspace={member}" for member in order.focus), "--include-workspace-root"]
         if self.lock:
-            self._npm(order, "ci", kind, *(["--prefer-offline"] if order.cache else []))
+            self._npm(order, "ci", *kind, *(["--prefer-offline"] if order.cache else []))
             return
         self.context.log.warning(
             "there is no package-lock.json, so the newest versions that fit are installed; "
             "run `npm install` and commit the lock to have the same ones each time"
         )
-        self._npm(order, "install", "--no-package-lock", kind)
+        self._npm(order, "install", "--no-package-lock", *kind)
 
     def prune(self, order: Order) -> None:
         """`npm prune` with what it otherwise takes from NODE_ENV."""

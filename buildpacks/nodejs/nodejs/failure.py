@@ -1,4 +1,4 @@
-"""What a failed script of an application means, whichever manager ran it. Called by the managers."""
+"""What a failed script of an application means. Called by the managers and `nodejs.tasks`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,91 @@
+"""A layer in which modules are installed for a source that lies elsewhere, and the links between the two.
+
+On the arrow plan → layers. Called by `nodejs.modules`. A package manager that runs in the layer finds there
+the manifests of the source, of each member of a workspace at its own path, and what of settings it needs. So
+node_modules come about beside them, and the source has links to these. Node.js follows a link before it
+looks for modules, so a module of the layer finds its neighbours there, and one of a member's files finds the
+member's own and the root's by the links. Where the manager links to a member, the layer has the manifest
+alone; such links are led to the source.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from . import residue
+from .workspace import Workspace
+
+_MODULES = "node_modules"
+
+
+def prepare(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
+    """Lays the manifests of all members and `files` of the root out in the empty `layer`."""
+    root = workspace.root.directory
+    for path in ("", *workspace.members):
+        (layer / path).mkdir(parents=True, exist_ok=True)
+        (layer / path / "package.json").symlink_to(root / path / "package.json")
+    for file in files:
+        if (root / file).exists():
+            (layer / file).parent.mkdir(parents=True, exist_ok=True)
+            (layer / file).symlink_to(root / file)
+    (layer / _MODULES).mkdir()
+
+
+def settle(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
+    """Leaves modules and their links in `layer`, and the root's manifest, for modules that look upwards."""
+    root = workspace.root.directory
+    for file in files:
+        (layer / file).unlink(missing_ok=True)
+    members = {os.path.realpath(layer / path): root / path for path in workspace.members}
+    for link in _links(layer) if members else ():
+        target = members.get(os.path.realpath(link))
+        if target:
+            link.unlink()
+            link.symlink_to(target)
+    for path in ("", *workspace.members):
+        modules = layer / path / _MODULES
+        if modules.is_dir():
+            residue.remove(modules)
+        if path:
+            (layer / path / "package.json").unlink()
+            _remove_empty(modules)
+            _remove_empty(layer / path, up_to=layer)
+
+
+def link(workspace: Workspace, layer: Path) -> None:
+    """Puts a link to the layer's modules wherever the source is to have some."""
+    unlink(workspace)
+    root = workspace.root.directory
+    for path in ("", *workspace.members):
+        if (layer / path / _MODULES).is_dir():
+            (root / path / _MODULES).symlink_to(layer / path / _MODULES)
+
+
+def unlink(workspace: Workspace) -> None:
+    """Removes the links, and the leftovers (`.cache`) of a node_modules that has no module."""
+    for path in ("", *workspace.members):
+        modules = workspace.root.directory / path / _MODULES
+        if modules.is_dir() and not modules.is_symlink():
+            shutil.rmtree(modules)
+        else:
+            modules.unlink(missing_ok=True)
+
+
+def _links(layer: Path) -> Iterator[Path]:
+    for folder, subfolders, _ in os.walk(layer):
+        for name in subfolders:
+            path = Path(folder, name)
+            if path.is_symlink():
+                yield path
+
+
+def _remove_empty(path: Path, up_to: Path | None = None) -> None:
+    """Removes a directory that is empty, and those above it that become so, below `up_to`."""
+    while path != up_to and path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+        if up_to is None:
+            return
+        path = path.parent

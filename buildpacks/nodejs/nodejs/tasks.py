@@ -1,0 +1,104 @@
+"""The commands that build an application, in their order: its scripts, and in a workspace those it needs.
+
+On the arrow plan → layers; pure but for looking which tools the root has. Called by `nodejs.modules`.
+Turborepo and nx know what has to be built first and build it; without them the scripts of the members that
+the application needs run before its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhorse import sdk
+from packhorse.errors import InputError
+
+from .failure import script_failed
+from .managers.port import Manager
+from .workspace import NX, NX_PROJECT, Workspace
+
+_TURBO = "turbo.json"
+_QUIET = {
+    "TURBO_TELEMETRY_DISABLED": "1",
+    "NX_DAEMON": "false",
+    "NX_NO_CLOUD": "true",
+    "NX_TUI": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One step of the build: a script of package.json in a folder, or a `command` of a monorepo's tool."""
+
+    script: str
+    directory: Path
+    command: tuple[str, ...] = ()
+
+    def run(self, context: sdk.BuildContext, manager: Manager, root: Path) -> None:
+        """Runs it; raises BuildpackFailed when it fails."""
+        if not self.command:
+            manager.run(self.script, self.directory)
+            return
+        path = f"{root / 'node_modules/.bin'}:{manager.env['PATH']}"
+        try:
+            context.run(self.command, cwd=self.directory, env={**manager.env, **_QUIET, "PATH": path})
+        except sdk.CommandFailed as failure:
+            raise script_failed(failure, self.script, again=" ".join(self.command)) from failure
+
+
+def scripts(workspace: Workspace, setting: str | None) -> tuple[str, ...]:
+    """The scripts to run: those of BP_NODE_RUN_SCRIPTS (comma-separated), else `build` if there is one.
+
+    There is, too, when a member has it that the application needs.
+    """
+    if setting is not None:
+        return tuple(name.strip() for name in setting.split(",") if name.strip())
+    targets = nx_project(workspace.app.directory).get("targets")
+    there = {*workspace.app.scripts, *(targets if isinstance(targets, dict) else ())}
+    if workspace.is_member:
+        there.update(*(workspace.members[path].scripts for path in workspace.needed(dev=True)))
+    return ("build",) if "build" in there else ()
+
+
+def plan(workspace: Workspace, scripts: Sequence[str]) -> tuple[Task, ...]:
+    """The tasks that run `scripts` for the application of `workspace`."""
+    root, app = workspace.root, workspace.app
+    if not workspace.is_member:
+        return tuple(Task(script, root.directory) for script in scripts)
+    tasks: list[Task] = []
+    for script in scripts:
+        command = _tool(workspace, script)
+        if command:
+            tasks.append(Task(script, root.directory, command))
+            continue
+        if script != "build":
+            tasks.append(Task(script, app.directory))
+            continue
+        members = [workspace.members[path] for path in workspace.needed(dev=True)]
+        tasks += [Task("build", member.directory) for member in members if "build" in member.scripts]
+    return tuple(tasks)
+
+
+def _tool(workspace: Workspace, script: str) -> tuple[str, ...]:
+    """The command of the monorepo's own tool; empty without one."""
+    root, app = workspace.root, workspace.app
+    there = set(root.dependency_names(("dependencies", "devDependencies")))
+    if "turbo" in there and (root.directory / _TURBO).is_file():
+        return ("turbo", "run", script, f"--filter={app.name or f'./{workspace.path}'}")
+    if "nx" in there and (root.directory / NX).is_file():
+        return ("nx", "run", f"{nx_project(app.directory).get('name') or app.name}:{script}")
+    return ()
+
+
+def nx_project(directory: Path) -> Mapping[str, object]:
+    """What a folder's project.json says; empty without one. Raises InputError when it cannot be read."""
+    path = directory / NX_PROJECT
+    if not path.is_file():
+        return {}
+    try:
+        project = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path.name} of {directory.name} is not valid JSON", why=str(error)) from error
+    return project if isinstance(project, dict) else {}

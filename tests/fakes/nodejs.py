@@ -1,0 +1,80 @@
+"""Small Node.js applications on a workbench: written, built with the real package managers, looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from fakes.installation import REPOSITORY
+from packhorse.platform.package import stage
+from packhorse.sdk.testing import Outcome, Workbench
+
+NOWHERE = {
+    "npm_config_registry": "http://127.0.0.1:9/",
+    "npm_config_fetch_retries": "0",
+    "YARN_NPM_REGISTRY_SERVER": "http://127.0.0.1:9/",
+}
+"""The variables of who has no network."""
+
+
+def staged(directory: Path) -> Path:
+    """The Node.js buildpack as packhorse carries it, in the new directory `nodejs`."""
+    target = directory / "nodejs"
+    stage(REPOSITORY / "buildpacks/nodejs", target)
+    return target
+
+
+def laid_out(buildpack: Path, root: Path, **env: str) -> Workbench:
+    """A workbench in `root` on which nothing was built before."""
+    (root / "source").mkdir()
+    (root / "scratch").mkdir()
+    return Workbench(buildpack, root / "source", root / "scratch", env)
+
+
+def write(workbench: Workbench, manifest: dict[str, Any], *, lock: bool = True, **files: str) -> None:
+    """Writes an application for Node.js 16, and its lock as a developer's npm makes it."""
+    files["package.json"] = json.dumps({"version": "1.0.0", "engines": {"node": "16"}, **manifest})
+    for name, content in files.items():
+        path = workbench.source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    if lock:
+        command = ["npm", "install", "--package-lock-only", "--silent"]
+        subprocess.run(command, cwd=workbench.source, check=True)
+
+
+def build(workbench: Workbench) -> Outcome:
+    """Detects and builds."""
+    detected = workbench.detect()
+    assert detected.status == 0, detected.output
+    return workbench.build()
+
+
+def built(workbench: Workbench) -> str:
+    """What a build says that succeeds."""
+    outcome = build(workbench)
+    assert outcome.status == 0, outcome.output
+    return outcome.output
+
+
+def node(workbench: Workbench, *args: str) -> str:
+    """What the application prints under the Node.js of its image."""
+    argv = [workbench.layers / "node/bin/node", *args]
+    return subprocess.run(argv, cwd=workbench.app, check=True, capture_output=True, text=True).stdout
+
+
+def contents(*roots: Path) -> dict[str, tuple[object, ...]]:
+    """Path, mode and content of everything below `roots`: what a layer's digest is made of."""
+    found: dict[str, tuple[object, ...]] = {}
+    for root in roots:
+        for path in sorted(root.rglob("*")):
+            if path.is_symlink():
+                found[str(path)] = (os.readlink(path),)
+            else:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+                found[str(path)] = (path.stat().st_mode, digest)
+    return found
