@@ -54,7 +54,7 @@ def seed(common: Path) -> Home:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (common / "ready").exists():
             install(common)
-            kept = Path(os.environ.get("PACKHORSE_TESTS_SEED", "/nowhere"))
+            kept = Path(os.environ.get("PACKHORSE_TESTS_SEED", "/no/where"))
             if (kept / "store").is_dir():
                 shutil.copytree(kept, home.path, symlinks=True)
             else:

@@ -28,11 +28,15 @@ class Network(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A host file or directory seen at `target`."""
+    """A host file or directory seen at `target`.
+
+    One that is `owned`, and not writable, is seen as if all of it belonged to the step's user.
+    """
 
     source: Path
     target: str
     writable: bool = False
+    owned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import click
 
 from packhorse.base.step import Network
 from packhorse.cli.main import Context
-from packhorse.cli.options import asked_limits, environment, opened_store, seconds_of
+from packhorse.cli.options import asked_limits, environment, opened_store, seconds_of, volume
 from packhorse.cli.output import Console, Level, columns, size
 from packhorse.errors import UsageError
 from packhorse.image.reference import Kind, Location, Reference
@@ -47,6 +47,13 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
     multiple=True,
     type=click.Path(path_type=Path),
     help="A file of variables. Repeatable.",
+)
+@click.option(
+    "--volume",
+    "volumes",
+    multiple=True,
+    metavar="SOURCE:TARGET[:rw]",
+    help="Show a directory or file to buildpacks, read-only unless :rw. Repeatable.",
 )
 @click.option(
     "-o",
@@ -105,6 +112,7 @@ def build(
     buildpacks: tuple[str, ...],
     env: tuple[str, ...],
     env_files: tuple[Path, ...],
+    volumes: tuple[str, ...],
     outputs: tuple[str, ...],
     default_process: str,
     run_image: str,
@@ -129,6 +137,7 @@ def build(
         builder=builder,
         buildpacks=buildpacks,
         env=environment(env, env_files, context),
+        volumes=tuple(volume(text, writable=False) for text in volumes),
         outputs=tuple(_output(text, name) for text in outputs),
         default_process=default_process,
         run_image=run_image,

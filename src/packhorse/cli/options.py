@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from packhorse.base.files import read
+from packhorse.base.files import find, read
+from packhorse.base.step import Bind
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
 from packhorse.platform import limits
@@ -119,3 +120,29 @@ def asked_limits(texts: Iterable[str]) -> dict[str, int]:
                 f"--limit {name}: {value[:100]!r} is not a number", fix=f"write {name}=1000, or {name}=none"
             )
     return asked
+
+
+def volume(text: str, *, writable: bool) -> Bind:
+    """`SOURCE:TARGET`, or with `:ro` or `:rw` behind it; `writable` is what holds without. UsageError."""
+    source, _, rest = text.partition(":")
+    target, colon, mode = rest.partition(":")
+    known = mode in ("ro", "rw") or not colon
+    if not source.startswith((".", "/", "~")) or not target.startswith("/") or not known:
+        raise UsageError(
+            f"not a volume: {text!r}",
+            why="write SOURCE:TARGET, with :ro or :rw behind it; SOURCE begins with / or ., TARGET with /",
+        )
+    path = find(_expanded(source))
+    if path is None:
+        raise UsageError(f"there is no {source}", why=f"--volume {text} names it")
+    return Bind(path, target, writable=mode == "rw" if mode else writable)
+
+
+def _expanded(source: str) -> Path:
+    """A path that may begin with ~ or ~USER."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"not a volume: {source!r}", why="there is no home directory of that user"
+        ) from error

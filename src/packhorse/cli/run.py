@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
-from packhorse.base import files
-from packhorse.base.step import Bind, Limits, Network, Port
+from packhorse.base.step import Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
-from packhorse.cli.options import environment, opened_store, size_of
+from packhorse.cli.options import environment, opened_store, size_of, volume
 from packhorse.cli.report import exhausted
 from packhorse.errors import PackhorseError, RunError, UsageError
 from packhorse.platform import ports as machine_ports
@@ -150,7 +149,7 @@ def run(
         arguments=arguments,
         entrypoint=entrypoint,
         env=environment(env, env_files, context),
-        volumes=tuple(_volume(text) for text in volumes),
+        volumes=tuple(volume(text, writable=True) for text in volumes),
         ports=tuple(_port(text) for text in ports),
         user=user,
         working_dir=workdir,
@@ -195,27 +194,3 @@ def _is_address(text: str) -> bool:
         return bool(ipaddress.ip_address(text))
     except ValueError:
         return False
-
-
-def _volume(text: str) -> Bind:
-    source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    if not source.startswith((".", "/", "~")) or not target.startswith("/") or mode not in ("", "ro", "rw"):
-        raise UsageError(
-            f"not a volume: {text!r}",
-            why="write DIRECTORY:TARGET or DIRECTORY:TARGET:ro, the directory beginning with / or .",
-        )
-    path = files.find(_expanded(source))
-    if path is None:
-        raise UsageError(f"there is no {source}", why=f"--volume {text} names it")
-    return Bind(path, target, writable=mode != "ro")
-
-
-def _expanded(source: str) -> Path:
-    """A path that may begin with ~ or ~USER."""
-    try:
-        return Path(source).expanduser()
-    except RuntimeError as error:
-        raise UsageError(
-            f"not a volume: {source!r}", why="there is no home directory of that user"
-        ) from error

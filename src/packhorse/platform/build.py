@@ -6,7 +6,7 @@ Chooses builder, sandbox and store, calls the spine, and copies what came out.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,12 +24,12 @@ from packhorse.lifecycle.files import report_toml
 from packhorse.lifecycle.inputs import EPOCH, Inputs, RunImageName
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported
-from packhorse.platform import buildpacks, default_builder, failure, host
+from packhorse.platform import buildpacks, default_builder, failure, host, volumes
 from packhorse.platform.accounts import account
 from packhorse.platform.builder import Builder
 from packhorse.platform.limits import build_limits
 from packhorse.platform.locate import fetched, first_fetched
-from packhorse.platform.runner import BuildRunner, Scene
+from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox, tidy
 from packhorse.source import app
 from packhorse.store.overlay import Counters
@@ -51,7 +51,7 @@ _INHERITED = (
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
     """What a user asked for. `env` reaches buildpacks as `<platform>/env`; `buildpacks` replace the builder's
-    order.
+    order; `volumes` are seen by buildpacks.
 
     `run_image` takes the place of the builder's; `created` are seconds since 1970 for all times in the image.
     `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
@@ -64,6 +64,7 @@ class BuildRequest:
     builder: str = ""
     buildpacks: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    volumes: tuple[Bind, ...] = ()
     outputs: tuple[Location, ...] = ()
     default_process: str = ""
     run_image: str = ""
@@ -102,6 +103,7 @@ def build(
             fix="check --path",
         )
     check_runtime(request.sandbox)
+    shared = volumes.checked(request.volumes, observer.say)
     tidy(store)
     wiring = Wiring(store)
     builder = _builder(request, wiring, observer, progress)
@@ -122,6 +124,7 @@ def build(
         outside = host.network(request.environ)
         root = store.root(builder.image, namespace.idmap)
         inputs = _inputs(request, builder, named, added, root, outside.variables)
+        volumes.check_places(shared, root, path, (APP, inputs.env["HOME"], *TEMPORARY))
         scene = Scene(
             root=root,
             home=inputs.env["HOME"],
@@ -129,7 +132,10 @@ def build(
             gid=builder.gid,
             app=_lowers(path, scratch, namespace.idmap.outside(builder.uid, builder.gid)),
             layers=layers.mounts,
-            mounts=(*_platform(request.env, scratch), *added.mounts, *outside.mounts),
+            mounts=(*_platform(request.env, shared, scratch), *added.mounts, *outside.mounts),
+            volumes=volumes.shown(
+                shared, scratch, namespace.idmap.outside(builder.uid, builder.gid), observer.say
+            ),
             network=_network(request.network, observer),
             limits=build_limits(scratch, request.limits),
         )
@@ -259,9 +265,10 @@ def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[Path, ..
     return (path, hidden)
 
 
-def _platform(env: Mapping[str, str], scratch: Path) -> tuple[Bind, ...]:
-    """The platform directory: user variables as files (P-163)."""
+def _platform(env: Mapping[str, str], shared: Sequence[Bind], scratch: Path) -> tuple[Bind, ...]:
+    """The platform directory: user variables as files (P-163), and where volumes in it are mounted."""
     directory = _made(scratch / "platform")
+    volumes.make_mount_points(directory, "/platform", shared)
     for name, value in env.items():
         file = _made(directory / "env") / name
         file.write_bytes(value.encode(errors="surrogateescape"))

@@ -23,7 +23,7 @@ from packhorse.store.lease import make_directory
 
 APP = "/workspace"
 LAYERS = "/layers"
-_TEMPORARY = ("/tmp", "/var/tmp")
+TEMPORARY = ("/tmp", "/var/tmp")
 
 Open = Callable[[Step], AbstractContextManager[Room]]
 
@@ -34,6 +34,7 @@ class Scene:
 
     `app` are the lowers of the application directory, bottom first; `layers` gives the mounts of `/layers` as
     they are when a step is opened; `mounts` are read-only (platform directory, buildpacks, name service).
+    `volumes` are the user's, for buildpacks: what makes the image does not see them.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class Scene:
     mounts: tuple[Mount, ...]
     network: Network
     limits: Limits = field(default_factory=Limits)
+    volumes: tuple[Mount, ...] = ()
 
 
 class BuildRunner:
@@ -74,7 +76,7 @@ class BuildRunner:
         step = replace(
             step,
             root=Root(scene.root),
-            mounts=(*writable, *scene.mounts),
+            mounts=(*writable, *scene.mounts, *(scene.volumes if step.argv or step.scratch else ())),
             uid=scene.uid,
             gid=scene.gid,
             network=scene.network if step.argv else Network.NONE,
@@ -88,14 +90,14 @@ class BuildRunner:
         app = self._overlay(directory / "app", self._scene.app, APP, mode=0o777)
         temporary = (
             Bind(self._directory(directory / f"tmp-{number}", mode=0o1777), path, writable=True)
-            for number, path in enumerate(_TEMPORARY)
+            for number, path in enumerate(TEMPORARY)
         )
         return (*self._home(directory / "home"), app, *temporary)
 
     def _home(self, directory: Path) -> tuple[Mount, ...]:
         """The home as the image has it, or an empty one; none where it would hide another mount."""
         home = posixpath.normpath(f"/{self._scene.home.lstrip('/')}")  # "/.." would hide everything
-        others = (APP, LAYERS, *_TEMPORARY, *(mount.target for mount in self._scene.mounts))
+        others = (APP, LAYERS, *TEMPORARY, *(mount.target for mount in self._scene.mounts))
         if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
             return ()
         if self._home_in_image:

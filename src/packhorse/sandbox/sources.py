@@ -22,11 +22,11 @@ def sources(step: Step) -> Iterator[Path]:
 
 
 def private_sources(step: Step) -> Iterator[Path]:
-    """Sources that a step only reads, and that have to be the step's user's own, or are shut to others."""
+    """Sources that a step only reads, and that are to be the step's user's own, or are shut to others."""
     for mount in step.mounts:
         if isinstance(mount, Overlay):
             yield from mount.lowers
         elif not mount.writable:
             needed = 0o5 if mount.source.is_dir() else 0o4
-            if mount.source.stat().st_mode & needed != needed:
+            if mount.owned or mount.source.stat().st_mode & needed != needed:
                 yield mount.source

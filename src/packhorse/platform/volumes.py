@@ -1,0 +1,167 @@
+"""What `--volume` shows to buildpacks: checked first, then made readable for them.
+
+Called by `platform.build`. Volumes are seen by bin/detect and bin/build, and by nothing that makes the image,
+so that nothing of them is in it. A binding of a service is a volume below `/platform/bindings`.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from packhorse.base import userns
+from packhorse.base.rooted import Rooted
+from packhorse.base.step import Bind
+from packhorse.base.tree import Kind, TreeView
+from packhorse.errors import InputError
+from packhorse.source import app
+
+_TAKEN = ("/", "/layers", "/platform", "/workspace")
+_KERNEL = ("/proc", "/sys", "/dev")
+_SENSITIVE = ("/cnb", "/workspace")
+"""Where pack warns, too."""
+
+
+def checked(volumes: Sequence[Bind], say: Callable[[str], None]) -> tuple[Bind, ...]:
+    """The volumes with plain targets, in the order in which they are mounted.
+
+    Raises InputError with everything that is wrong: a target that is packhorse's own, or there twice.
+    """
+    plain = [replace(volume, target=_normal(volume.target)) for volume in volumes]
+    issues = []
+    for number, volume in enumerate(plain):
+        issues += [f"{volume.target} {why}" for why in _reasons(volume.target)]
+        for other in plain[:number]:
+            issues += _clash(volume.target, other.target)
+    if issues:
+        raise InputError("--volume: nothing can be mounted there", issues=dict.fromkeys(issues))
+    for volume in plain:
+        if any(_is_within(volume.target, each) for each in _SENSITIVE):
+            say(f"--volume {volume.target} is in a directory that buildpacks or packhorse use")
+    return tuple(sorted(plain, key=lambda volume: volume.target))
+
+
+def shown(
+    volumes: Sequence[Bind], scratch: Path, owner: tuple[int, int], say: Callable[[str], None]
+) -> tuple[Bind, ...]:
+    """The volumes as `owner` (ids of this machine) can read them; those of root may be copies in `scratch`.
+
+    An ordinary user's own files are the buildpacks' own. Root's are shown as if they were, where the kernel
+    can do that: a file of mode 0600 is as readable then as the same file for an ordinary user.
+    """
+    if os.geteuid() != 0:
+        return tuple(volumes)
+    return tuple(
+        _of_root(volume, scratch / f"volume-{number}", owner, say) for number, volume in enumerate(volumes)
+    )
+
+
+def check_places(volumes: Sequence[Bind], root: Path, source: Path, areas: Sequence[str]) -> None:
+    """Compares targets with the builder's `root` and the application's `source`; InputError.
+
+    `areas` are the directories that buildpacks write to. Directly in one of them a mounted target stays where
+    it is; the directories above a deeper one could be replaced by links before the next buildpack's turn.
+    """
+    issues: list[str] = []
+    with Rooted.local(root) as image:
+        for volume in volumes:
+            issues += _misplaced(volume, image, source, areas)
+    if issues:
+        raise InputError("--volume: nothing can be mounted there", issues=issues)
+
+
+def _misplaced(volume: Bind, image: TreeView, source: Path, areas: Sequence[str]) -> Iterator[str]:
+    target = volume.target
+    area = next((each for each in areas if _is_within(target, each)), None)
+    if area is not None and target != area:
+        name, *deeper = target.removeprefix(f"{area}/").split("/")
+        if deeper:
+            yield f"{target} is too deep in {area}, where buildpacks write: use {area}/{name}"
+            return
+        if area == "/workspace" and os.path.lexists(source / name):
+            mode = (source / name).lstat().st_mode
+            if stat.S_ISLNK(mode) or stat.S_ISDIR(mode) != volume.source.is_dir():
+                yield f"{target} is something else in the source"
+            return
+    nodes = [
+        image.stat(str(path), follow=True) for path in (PurePosixPath(target), *PurePosixPath(target).parents)
+    ]
+    node, *above = nodes
+    if any(each is not None and each.kind is not Kind.DIRECTORY for each in above):
+        yield f"{target} is below a file of the builder"
+    elif node is not None and (node.kind is Kind.DIRECTORY) != volume.source.is_dir():
+        there, given = ("a directory", "a file") if node.kind is Kind.DIRECTORY else ("a file", "a directory")
+        yield f"{target} is {there} in the builder, and {volume.source} is {given}"
+
+
+def make_mount_points(directory: Path, target: str, volumes: Sequence[Bind]) -> None:
+    """Makes in `directory`, which is mounted read-only at `target`, an entry for each volume below it."""
+    for volume in volumes:
+        if not _is_within(volume.target, target):
+            continue
+        *above, name = volume.target.removeprefix(f"{target}/").split("/")
+        here = directory
+        for part in above:
+            here = here / part
+            here.mkdir(exist_ok=True)
+            here.chmod(0o755)
+        point = here / name
+        if volume.source.is_dir():
+            point.mkdir(exist_ok=True)
+        else:
+            point.touch()
+
+
+def _of_root(volume: Bind, copied: Path, owner: tuple[int, int], say: Callable[[str], None]) -> Bind:
+    if volume.writable:
+        if not volume.source.stat().st_mode & 0o002:
+            say(f"buildpacks, which are not root, cannot write to {volume.source}: only its owner can")
+        return volume
+    if all(_is_open(path) for path in _entries(volume.source)):
+        return volume
+    if userns.presentable(volume.source) and app.has_one_owner(volume.source):
+        return replace(volume, owned=True)
+    app.copy(volume.source, copied, owner)
+    return replace(volume, source=copied)
+
+
+def _entries(top: Path) -> Iterator[os.stat_result]:
+    yield top.stat()
+    for here, directories, files in os.walk(top):
+        for name in (*directories, *files):
+            yield Path(here, name).lstat()
+
+
+def _is_open(status: os.stat_result) -> bool:
+    """Whether everybody can read a file, or go through a directory."""
+    needed = 0o005 if stat.S_ISDIR(status.st_mode) else 0o004
+    return status.st_mode & needed == needed or stat.S_ISLNK(status.st_mode)
+
+
+def _normal(target: str) -> str:
+    return "/" + posixpath.normpath(target).lstrip("/")
+
+
+def _reasons(target: str) -> Iterator[str]:
+    if target in _TAKEN:
+        yield "is where packhorse mounts something itself"
+    elif _is_within(target, "/layers"):
+        yield "is in the buildpacks' layers, which become the image"
+    elif any(_is_within(target, each) for each in _KERNEL):
+        yield "is the kernel's"
+
+
+def _clash(target: str, other: str) -> Iterator[str]:
+    if target == other:
+        yield f"{target} is the target of two volumes"
+    elif _is_within(target, other) or _is_within(other, target):
+        inner, outer = (target, other) if _is_within(target, other) else (other, target)
+        yield f"{inner} is in {outer}, which is a volume as well"
+
+
+def _is_within(path: str, directory: str) -> bool:
+    return f"{path}/".startswith(f"{directory.rstrip('/')}/")
