@@ -116,6 +116,7 @@ def test_a_disk_is_looked_at_however_long_a_look_at_the_processes_takes(
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.readline() == b"ready\n"
         watch = Watch(limits, child.pid, [quiet_disk], None, killed.set)
+        watch.start()
         with status.open("wb"):
             (quiet_disk / "file").write_bytes(bytes(32 << 20))
             was_killed = killed.wait(60)
@@ -160,6 +161,49 @@ def test_a_group_that_a_step_cannot_join_is_not_counted_on(here: Place, tmp_path
     with bounds.watched(lambda: None):
         assert list(tmp_path.iterdir()) == []
     bounds.close()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_limits_that_were_interrupted_while_their_thread_began_leave_nothing(
+    here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if moment == "after":
+            start(thread)
+        raise KeyboardInterrupt
+
+    child = subprocess.Popen(["sleep", "1000"])
+    bounds = Bounds(replace(here.step("true"), limits=Limits(processes=100)), records=tmp_path / "groups")
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bounds.hold(child.pid, here.namespace.idmap.outside(1000, 1000))
+    child.kill()
+    child.wait()
+    bounds.close()
+    for thread in threading.enumerate():
+        if thread.name == "limits":
+            thread.join()
+    assert list(tmp_path.glob("groups/*")) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="others may have no control groups")
+def test_a_group_knows_what_its_processes_use(tmp_path: Path) -> None:
+    script = "read x; a=aaaaaaaaaaaaaaaa; for i in {1..21}; do a=$a$a; done; echo ready; read x"  # 32 MiB
+    parents = {"memory": cgroup.find()["memory"]}
+    group = cgroup.Group(parents, {"memory": 1 << 30}, records=tmp_path, together=True)
+    with subprocess.Popen(["bash", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        group.add(child.pid)
+        before = group.memory()
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == b"ready\n"
+        used = group.memory() - before
+        child.communicate(b"\n")
+    group.close()
+    assert 32 << 20 <= used < 256 << 20
 
 
 def test_no_group_is_left(here: Place) -> None:

@@ -238,7 +238,7 @@ def running(
         )
     run = Mmdebstrap(process, progress, cancelled)
     try:
-        leash = Leash(["group", str(process.pid)])
+        leash = Leash.of_group(process.pid)
         try:
             yield run
         finally:

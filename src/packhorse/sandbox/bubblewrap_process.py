@@ -54,7 +54,7 @@ class BubblewrapProcess(Process):
             block = self._start(words, userns, options, command, passed)
             self._wait_for_mounts(block)
             if leashed:
-                self._own.callback(Leash(["pid", str(self.pid)]).close)
+                self._own.callback(Leash.of_process(self._pidfd).close)
         except BaseException:
             self.close()
             raise

@@ -21,6 +21,9 @@ from packhorse.base import proc
 
 CONTROLLERS = ("pids", "memory")
 
+_V1_SWAP = 1 << 20
+"""Bytes that version 1 allows in swap space: without any, memory.failcnt counts nothing that meets a limit."""
+
 _PATIENCE = 2.0
 """Seconds in which the last process of a group that was killed is gone."""
 
@@ -79,10 +82,12 @@ class Group:
         least = min((number for number in (limit, parent.ceiling) if number), default=0)
         if least:
             (path / _limit_file(controller, unified=parent.unified)).write_text(str(least))
-        if controller == "memory" and parent.unified and together:
+        if controller == "memory" and together:
             # All end when one has to, and nothing hides in swap space, where it would only take longer.
-            swap = {"memory.swap.max": "0"} if least else {}
-            for name, value in {"memory.oom.group": "1", **swap}.items():
+            whole, swap = {"memory.oom.group": "1"}, {"memory.swap.max": "0"}
+            if not parent.unified:
+                whole, swap = {}, {"memory.memsw.limit_in_bytes": str(least + _V1_SWAP)}
+            for name, value in {**whole, **(swap if least else {})}.items():
                 with suppress(OSError):  # before Linux 4.19; without swap accounting
                     (path / name).write_text(value)
 
@@ -107,6 +112,16 @@ class Group:
         else:
             own = bool(memory.get("oom", 0))
         return Events(pids.get("max", 0), memory.get("oom_kill", 0), own)
+
+    def memory(self) -> int:
+        """The bytes of memory and swap space that its processes have of their own; 0 if it does not count."""
+        if "memory" not in self._paths:
+            return 0
+        numbers = _numbers(self._paths["memory"] / "memory.stat")
+        if not self._parents["memory"].unified:
+            return sum(numbers.get(name, 0) for name in ("total_rss", "total_shmem", "total_swap"))
+        swapped = _number(self._paths["memory"] / "memory.swap.current")
+        return numbers.get("anon", 0) + numbers.get("shmem", 0) + swapped
 
     def _file(self, controller: str) -> Path:
         if controller not in self._paths:

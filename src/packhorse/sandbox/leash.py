@@ -11,6 +11,7 @@ few, as in `base.entrance`.
 
 from __future__ import annotations
 
+import _socket  # what the module socket is made of, without the milliseconds that its enums take
 import os
 import select
 import signal
@@ -27,26 +28,35 @@ for no other.
 
 
 def main(words: list[str]) -> int:
-    """Runs the words after `run`, or takes the process after `pid`, or that after `group` with its group.
+    """Runs the words after `run`, or takes a process: a descriptor of it comes after `process` or `group`.
 
-    Ends it at the end of stdin: a process with SIGKILL, a group as it can bear it. Returns when the process
-    has ended, with its status if it was run here.
+    Ends it at the end of stdin: a process with SIGKILL; with `group`, behind which the group's number stands
+    too, all of the group as it can bear it. Who has a process run gets a descriptor of it through stdin, a
+    socket, to end it should this process be killed. Returns when the process has ended, with its status if it
+    was run here.
     """
     verb, *argv = words
-    pid = _started(argv) if verb == "run" else int(argv[0])
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return 0
+    pid = _started(argv) if verb == "run" else 0
+    process = os.pidfd_open(pid) if verb == "run" else int(argv[0])
+    if verb == "run":
+        _hand_over(process)
     readable, _, _ = select.select([0, process], [], [])
     if 0 in readable and verb == "group":
-        end_group(pid)  # which may be there still when its leader is gone
+        end_group(int(argv[1]))  # which may be there still when its leader is gone
     elif process not in readable:
         signal.pidfd_send_signal(process, signal.SIGKILL)
     if verb != "run":
         return 0
     _, status = os.waitpid(pid, 0)
     return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def _hand_over(process: int) -> None:
+    channel = _socket.socket(fileno=0)
+    told = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, process.to_bytes(4, sys.byteorder))]
+    with suppress(OSError):  # nobody is there any more
+        channel.sendmsg([b"\0"], told)
+    channel.detach()
 
 
 def end_group(group: int) -> None:

@@ -48,6 +48,8 @@ class Bounds:
         self._owner = (-1, -1)
         self._group: Group | None = None
         self._preparing: threading.Thread | None = None
+        self._turn = threading.Lock()
+        self._closed = False
         self._watch: Watch | None = None
 
     def hold(self, pid: int, owner: tuple[int, int]) -> None:
@@ -63,6 +65,11 @@ class Bounds:
         self._preparing.start()
 
     def _prepare(self) -> None:
+        with self._turn:
+            if not self._closed:
+                self._set()
+
+    def _set(self) -> None:
         """Makes the group, and sets what a resource limit has to hold."""
         limits = self._limits
         counts = {
@@ -95,6 +102,7 @@ class Bounds:
             return
         self._watch = Watch(limits, self._pid, self._writes, self._group, kill)
         try:
+            self._watch.start()
             yield
         finally:
             self._watch.stop()
@@ -108,9 +116,12 @@ class Bounds:
         return self._watch.verdict() if self._watch else ""
 
     def close(self) -> None:
-        """Removes the group."""
-        if self._preparing is not None:
-            self._preparing.join()
+        """Removes the group.
+
+        `hold` may have been broken off at any point: nobody can tell then whether its thread runs, or will.
+        """
+        with self._turn:
+            self._closed = True
         if self._group is not None:
             self._group.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -102,13 +103,8 @@ class Process(ABC):
         is what `ended` tells, can come before: what the step has left behind is still being killed then, and
         goes on writing where a phase already reads (*tried*).
         """
-        if self.pid < 0:
-            return
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        gone = select.poll()
-        gone.register(self._pidfd, select.POLLIN)
-        gone.poll()
+        if self.pid >= 0:
+            _end(self._pidfd)
 
     def close(self) -> None:
         """Ends whatever still runs and closes everything."""
@@ -161,18 +157,50 @@ class Leash:
     def __init__(
         self, words: Sequence[str], *, pass_fds: Sequence[int] = (), stderr: IO[bytes] | None = None
     ) -> None:
-        self._process = subprocess.Popen(
-            [*proc.python("packhorse.sandbox.leash"), *words],
-            pass_fds=pass_fds,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            process_group=0,  # Ctrl-C is not for it, nor for what is on it
-            env={},
-        )
+        self._end, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [*proc.python("packhorse.sandbox.leash"), *words],
+                pass_fds=pass_fds,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                process_group=0,  # Ctrl-C is not for it, nor for what is on it
+                env={},
+            )
+
+    @classmethod
+    def of_process(cls, process: int) -> Leash:
+        """With a process on it, of which `process` is a descriptor."""
+        return cls(["process", str(process)], pass_fds=(process,))
+
+    @classmethod
+    def of_group(cls, leader: int) -> Leash:
+        """With a process group on it, whose leader is this process's child and was not waited for yet."""
+        descriptor = os.pidfd_open(leader)
+        try:
+            return cls(["group", str(descriptor), str(leader)], pass_fds=(descriptor,))
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Ends the process on the leash and waits for it."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+        with self._end:
+            self._end.shutdown(socket.SHUT_WR)
+            self._process.wait()
+            try:
+                _, descriptors, _, _ = socket.recv_fds(self._end, 1, 1, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            for descriptor in descriptors:
+                _end(descriptor)  # which the leash has done, unless it was killed itself
+                os.close(descriptor)
+
+
+def _end(process: int) -> None:
+    """Kills a process; returns when it has ended, and with a first process all of its namespace."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    ended = select.poll()
+    ended.register(process, select.POLLIN)
+    ended.poll()

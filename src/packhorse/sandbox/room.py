@@ -88,9 +88,15 @@ class Sandbox:
     def signal(self, number: int) -> None:
         """Sends a signal to the step's command; ignored when that has not begun or is gone."""
         pid = self._held.payload() if self._released else None
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.Signals(number))
+        if pid is None:
+            return
+        with suppress(ProcessLookupError):
+            process = os.pidfd_open(pid)
+            try:
+                if self._held.payload() == pid:  # or the number is another's by now
+                    signal.pidfd_send_signal(process, signal.Signals(number))
+            finally:
+                os.close(process)
 
 
 def _to_stdout(chunk: bytes) -> None:

@@ -28,9 +28,12 @@ _SHARE = 10
 _MEMORY_LEFT = 32
 """The part of the machine's memory, swap space included, that has to be left to others."""
 
+_OWN_PART = 4
+"""The part of the machine's memory that a step has at least which is to blame when hardly any is left."""
+
 
 class Watch:
-    """Watches until `stop`; calls `kill` when a limit is met that ends the step."""
+    """Watches from `start` to `stop`; calls `kill` when a limit is met that ends the step."""
 
     def __init__(
         self,
@@ -49,11 +52,15 @@ class Watch:
         grouped = group.controllers if group else frozenset[str]()
         self._counted = frozenset({"pids", "memory"}) - grouped
         self._disks = list(_disks(writes)) if limits.disk or limits.inodes else []
-        self._proc = _open_proc(pid) if self._counted and (limits.memory or limits.processes) else -1
+        seen = limits.memory or limits.processes or limits.expendable
+        self._proc = _open_proc(pid) if self._counted and seen else -1
         self._ended = threading.Event()
         # Among thousands of busy processes a look at each takes seconds, in which a disk is full.
         looks = [self._look_at_machine, *([self._look_at_processes] if self._proc >= 0 else [])]
         self._threads = [threading.Thread(target=self._run, args=(look,), name="limits") for look in looks]
+
+    def start(self) -> None:
+        """Begins to watch; however this is broken off, `stop` ends it."""
         for thread in self._threads:
             thread.start()
 
@@ -61,7 +68,8 @@ class Watch:
         """Ends the watching; the step is over."""
         self._ended.set()
         for thread in self._threads:
-            thread.join()
+            with suppress(RuntimeError):  # it has not begun, and sees that it need not
+                thread.join()
         self._events = self._group.events() if self._group else Events()
         for descriptor in (*self._disks, self._proc):
             if descriptor >= 0:
@@ -74,8 +82,10 @@ class Watch:
         limits, events = self._limits, self._events
         if events.killed and events.own:
             return _memory(limits)
-        if events.killed or (limits.expendable and _machine_kills() > self._killed_before):
+        if events.killed:
             return "this machine had no memory left, so that the kernel ended processes of it"
+        if "memory" in self._counted and limits.expendable and _machine_kills() > self._killed_before:
+            return "this machine had no memory left, so that the kernel ended processes, perhaps some of it"
         if events.refused and limits.processes:
             return _processes(limits)
         return ""
@@ -95,7 +105,10 @@ class Watch:
             pause = max(self._until_full(), (time.thread_time() - began) * _SHARE)
 
     def _look_at_machine(self) -> str:
-        return self._look_at_disks() or self._look_at_events() or self._look_at_memory()
+        met = self._look_at_disks() or self._look_at_events()
+        if not met and self._group is not None and "memory" not in self._counted:
+            met = self._look_at_memory(self._group.memory)
+        return met
 
     def _look_at_disks(self) -> str:
         for disk in self._disks:
@@ -122,10 +135,12 @@ class Watch:
             return _processes(self._limits)
         return _memory(self._limits) if events.killed and events.own else ""
 
-    def _look_at_memory(self) -> str:
-        if self._limits.expendable and _scarce():
-            return "it left hardly any of this machine's memory to others"
-        return ""
+    def _look_at_memory(self, used: Callable[[], int]) -> str:
+        """Whether others of this machine want for memory, and the step, which has `used`, is to blame."""
+        if not self._limits.expendable:
+            return ""
+        left, whole = _machine_memory()
+        return starved(left, whole, used)
 
     def _look_at_processes(self) -> str:
         """What a group would have told, of a step that has none."""
@@ -135,10 +150,16 @@ class Watch:
             most = limits.processes - limits.processes // 16
             if most <= _machine_tasks() and most <= tasks(self._proc):
                 return _processes(limits)
-        if "memory" in self._counted and 0 < limits.memory < memory(self._proc):
-            # What several processes share was counted for each; this is dear, and exact.
-            return _memory(limits) if limits.memory < memory(self._proc, shares=True) else ""
-        return ""
+        if "memory" not in self._counted:
+            return ""
+
+        def exactly() -> int:
+            return memory(self._proc, shares=True)
+
+        # At first what several processes share is counted for each; to be exact is dear.
+        if 0 < limits.memory < memory(self._proc) and limits.memory < exactly():
+            return _memory(limits)
+        return self._look_at_memory(exactly)
 
 
 def tasks(proc: int) -> int:
@@ -165,6 +186,20 @@ def memory(proc: int, *, shares: bool = False) -> int:
             fields = _fields(proc, f"{name}/{file}")
             found += sum(int(fields.get(part, "0 kB").split()[0]) for part in names) << 10
     return found
+
+
+def starved(left: int, whole: int, used: Callable[[], int]) -> str:
+    """What a step has met that has `used` bytes of `whole`, of which `left` are left; empty when nothing.
+
+    One that has little is not to blame for what others use. The kernel, which takes an expendable step first,
+    finds a process to end when none is left at all, and that is told as such.
+    """
+    if left * _MEMORY_LEFT >= whole:
+        return ""
+    own = used()
+    if own * _OWN_PART < whole:
+        return ""
+    return f"it left hardly any of this machine's memory to others: it had {size(own)} of {size(whole)}"
 
 
 def _processes_in(proc: int) -> list[str]:
@@ -233,11 +268,10 @@ def _machine_kills() -> int:
     return 0
 
 
-def _scarce() -> bool:
-    """Whether hardly any of the machine's memory is left."""
+def _machine_memory() -> tuple[int, int]:
+    """How many bytes of memory, swap space included, are left, and how many of memory there are."""
     fields = {}
     for line in Path("/proc/meminfo").read_text().splitlines():
         name, _, value = line.partition(":")
-        fields[name] = int(value.split()[0])
-    left = fields["MemAvailable"] + fields["SwapFree"]
-    return left * _MEMORY_LEFT < fields["MemTotal"]
+        fields[name] = int(value.split()[0]) << 10
+    return fields["MemAvailable"] + fields["SwapFree"], fields["MemTotal"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,20 @@ def test_what_cannot_be_removed_yet_stays_noted(tmp_path: Path) -> None:
 
 def test_there_may_be_nothing_to_sweep(tmp_path: Path) -> None:
     cgroup.sweep(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("unified", "file", "value"),
+    [(False, "memory.memsw.limit_in_bytes", str(4096 + (1 << 20))), (True, "memory.swap.max", "0")],
+)
+def test_swap_space_is_no_way_round_a_limit_of_memory(
+    tmp_path: Path, unified: bool, file: str, value: str
+) -> None:
+    """Plain files stand for the kernel's."""
+    (tmp_path / "own").mkdir()
+    parent = Parent(tmp_path / "own", unified=unified)
+    group = cgroup.Group({"memory": parent}, {"memory": 4096}, records=tmp_path / "records", together=True)
+    [directory] = (tmp_path / "own").iterdir()
+    assert (directory / file).read_text() == value
+    shutil.rmtree(directory)
+    group.close()

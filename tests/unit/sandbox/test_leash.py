@@ -20,7 +20,7 @@ def group(script: str) -> subprocess.Popen[bytes]:
 def test_a_group_ends_however_much_of_it_is_left() -> None:
     process = group("echo ready; sleep 300 | sleep 300")
     below = linux.descendants(process.pid)
-    leash = Leash(["group", str(process.pid)])
+    leash = Leash.of_group(process.pid)
     leash.close()
     assert process.wait(10) == -signal.SIGINT
     assert linux.gone(below)
@@ -30,7 +30,7 @@ HOLDER = """
 import subprocess, sys
 from packhorse.sandbox.process import Leash
 process = subprocess.Popen(["sleep", "300"], process_group=0)
-leash = Leash(["group", str(process.pid)])
+leash = Leash.of_group(process.pid)
 print(process.pid, flush=True)
 sys.stdin.read()
 """
@@ -53,8 +53,22 @@ def test_a_group_ends_with_a_holder_that_is_killed() -> None:
 def test_ctrl_c_is_not_for_what_is_on_a_leash() -> None:
     before = linux.descendants(os.getpid())
     process = subprocess.Popen(["sleep", "300"], process_group=0)
-    leash = Leash(["pid", str(process.pid)])
+    descriptor = os.pidfd_open(process.pid)
+    leash = Leash.of_process(descriptor)
+    os.close(descriptor)
     (child,) = linux.descendants(os.getpid()) - before - {process.pid}
     assert os.getpgid(child) != os.getpgrp()
     leash.close()
     assert process.wait(10) == -signal.SIGKILL
+
+
+def test_what_a_leash_has_run_ends_though_the_leash_was_killed_itself() -> None:
+    before = linux.descendants(os.getpid())
+    leash = Leash(["run", "sleep", "300"])
+    while len(children := linux.descendants(os.getpid()) - before) < 2:
+        pass
+    (leash_pid,) = (pid for pid in children if linux.processes().get(pid) == os.getpid())
+    os.kill(leash_pid, signal.SIGKILL)
+    (orphan,) = children - {leash_pid}
+    leash.close()
+    assert linux.gone({orphan})

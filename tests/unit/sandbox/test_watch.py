@@ -1,4 +1,4 @@
-"""A step whose use of the machine cannot be seen is not let go on without limits."""
+"""A step is ended for what it uses of the machine itself, or when that cannot be seen any more."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
 from packhorse.base.step import Limits
 from packhorse.sandbox.cgroup import Events, Group
-from packhorse.sandbox.watch import Watch
+from packhorse.sandbox.watch import Watch, starved
 
 
 def test_a_step_ends_when_its_group_cannot_be_read(tmp_path: Path) -> None:
@@ -23,9 +25,47 @@ def test_a_step_ends_when_its_group_cannot_be_read(tmp_path: Path) -> None:
 
     group = cast("Group", SimpleNamespace(controllers=frozenset({"pids", "memory"}), events=events))
     watch = Watch(Limits(processes=10, expendable=True), os.getpid(), [tmp_path], group, killed.set)
+    watch.start()
     try:
         assert killed.wait(30)
     finally:
         readable.set()
         watch.stop()
     assert watch.verdict() == "what it uses of this machine could not be seen any more"
+
+
+@pytest.mark.parametrize(
+    ("left", "used", "said"),
+    [
+        (2 << 30, 20 << 30, ""),
+        (100 << 20, 1 << 30, ""),  # others have the rest
+        (100 << 20, 9 << 30, "it had 9 GiB of 32 GiB"),
+    ],
+)
+def test_a_step_is_not_blamed_for_memory_that_others_use(left: int, used: int, said: str) -> None:
+    told = starved(left, 32 << 30, lambda: used)
+    assert told.endswith(said) and bool(told) == bool(said)
+
+
+def test_nobody_asks_what_a_step_uses_while_there_is_enough_for_all() -> None:
+    def used() -> int:
+        raise AssertionError("among thousands of processes this takes seconds")
+
+    assert starved(4 << 30, 32 << 30, used) == ""
+
+
+def test_a_watch_whose_start_was_interrupted_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    watch = Watch(
+        Limits(memory=1 << 50, disk=1, expendable=True), os.getpid(), [tmp_path], None, lambda: None
+    )
+    with pytest.raises(KeyboardInterrupt):
+        watch.start()
+    watch.stop()
+    assert [thread for thread in threading.enumerate() if thread.name == "limits"] == []
