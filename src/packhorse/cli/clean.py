@@ -21,6 +21,9 @@ _SUSPECT = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+_WORD, _LINE = 200, 1000  # characters of an error that are printed
+_LONG_WORD = re.compile(rf"\S{{{_WORD + 1},}}")
+
 
 def clean(text: str, *, colours: bool = False) -> str:
     """The text without control characters but line ends and tabs; with `colours` those stay, and end with it.
@@ -44,3 +47,18 @@ def clean(text: str, *, colours: bool = False) -> str:
 def one_line(text: str) -> str:
     """As `clean`, in one line: a name with line ends in it would look like lines of ours."""
     return clean(" ".join(text.splitlines()) if "\n" in text or "\r" in text else text)
+
+
+def shortened(line: str) -> str:
+    """A line of an error without the middle of a path, or of anything else, that nobody would read whole.
+
+    Both ends stay: where it is, and what it is.
+    """
+    return _middle_out(_LONG_WORD.sub(lambda match: _middle_out(match[0], _WORD), line), _LINE)
+
+
+def _middle_out(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    half = (most - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"

@@ -21,7 +21,7 @@ from enum import IntEnum
 from typing import TextIO
 
 from packhorse.cli import report
-from packhorse.cli.clean import clean, one_line
+from packhorse.cli.clean import clean, one_line, shortened
 from packhorse.cli.report import Secrets
 from packhorse.errors import PackhorseError, check_of
 
@@ -133,14 +133,17 @@ class Console:
             self._line(one_line(line))
 
     def error(self, error: PackhorseError) -> None:
-        """What happened, why, and what to do; with --verbose also the errors behind it.
+        """What happened, why, and what to do; with --verbose also the errors behind it, and whole paths.
 
         A failure is not quiet: with --quiet the last of the buildpacks' output comes before it.
         """
         self._flush()
-        lines = [*self._unsaid, f"{self._styled('1;31', 'error:')} {one_line(error.what)}"]
-        for text in (error.why, error.fix):
-            lines += [f"  {clean(line)}" for line in text.splitlines()]
+        what, *more = [one_line(error.what), *map(clean, error.why.splitlines())]
+        if self.level is not Level.VERBOSE:
+            what, *more = map(shortened, (what, *more))
+        lines = [*self._unsaid, f"{self._styled('1;31', 'error:')} {what}"]
+        # What to do may be a command, which nobody can do without a part of it.
+        lines += [f"  {line}" for line in (*more, *map(clean, error.fix.splitlines()))]
         check = check_of(error)
         if check:
             lines.append(f"  see packhorse doctor {check}")

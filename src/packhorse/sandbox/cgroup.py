@@ -22,7 +22,7 @@ from packhorse.base import proc
 CONTROLLERS = ("pids", "memory")
 
 _V1_SWAP = 1 << 20
-"""Bytes that version 1 allows in swap space: without any, memory.failcnt counts nothing that meets a limit."""
+"""Bytes that version 1 allows in swap space: without any, memory.failcnt does not count."""
 
 _PATIENCE = 2.0
 """Seconds in which the last process of a group that was killed is gone."""

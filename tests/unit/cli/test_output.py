@@ -68,6 +68,32 @@ def test_a_name_with_line_ends_makes_no_line_of_ours(capsys: pytest.CaptureFixtu
     assert not [line for line in (out + err).splitlines() if line.lstrip().startswith("built app")]
 
 
+LONG = "/" + "/".join(["first", *["x" * 255] * 15, "last.toml"])
+
+
+def test_an_error_with_a_long_path_is_short_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    fix = f"remove it: rm {LONG}"
+    Console({}).error(PackhorseError(f"{LONG}:7: no key", why=f"in 'a b {LONG}'\n{'word ' * 700}", fix=fix))
+    said = capsys.readouterr().err.splitlines()
+    assert [len(line) < 1010 for line in said] == [True, True, True, False]
+    assert said[0].startswith("error: /first/xxx") and said[0].endswith("xxx/last.toml:7: no key")
+    assert len(said[0]) < 250 and said[1].startswith("  in 'a b /first/xxx")
+    assert said[3] == f"  {fix}", "a command can be copied"
+
+
+def test_verbose_has_the_whole_path(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console({})
+    console.adjust(quiet=False, verbose=True, no_color=False)
+    console.error(PackhorseError(f"{LONG}:7: no key"))
+    assert f"{LONG}:7: no key" in capsys.readouterr().err
+
+
+def test_an_error_of_ordinary_length_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/home/somebody/" + "directory/" * 18
+    Console({}).error(PackhorseError(path, why=path))
+    assert capsys.readouterr().err == f"error: {path}\n  {path}\n"
+
+
 def test_half_a_character_is_printed_as_a_question_mark(capsys: pytest.CaptureFixture[str]) -> None:
     Console({}).result("a\ud800b\udcff")
     assert capsys.readouterr().out == "a?b?\n"
