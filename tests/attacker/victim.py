@@ -11,13 +11,16 @@ import ctypes
 import fcntl
 import json
 import os
+import signal
 import socket
 import sys
 import termios
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 KEY = "packhorse-test-key"
+_NAME = "packhorse-test"
 _KEYCTL = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
 _ADD_KEY = {"x86_64": 248, "aarch64": 217}[os.uname().machine]
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -31,55 +34,68 @@ def become(words: list[str]) -> None:
     os.execv(words[0], words)
 
 
+def _sweep() -> None:
+    """Removes the files of victims that were killed."""
+    for directory in ("/tmp", "/dev/shm"):
+        for path in Path(directory).glob(f"{_NAME}-*"):
+            if not Path("/proc", path.name.rpartition("-")[2]).exists():
+                with suppress(OSError):  # another user's
+                    path.unlink()
+
+
 def main() -> None:
-    home, name = Path.home(), f"packhorse-test-{os.getpid()}"
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    _sweep()
+    home, name = Path.home(), f"{_NAME}-{os.getpid()}"
     files = {
         "HOST_CANARY": home / "canary",
         "HOST_CREDENTIALS": home / ".docker" / "config.json",
         "HOST_TEMPORARY": Path("/tmp") / name,
         "HOST_SHARED_FILE": Path("/dev/shm") / name,
     }
-    for path in files.values():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"SECRET-{path.name}\n")
-    key = 0x5EC00000 + os.getpid()
-    create = 0o1600
-    segment = _libc.shmget(key, ctypes.c_size_t(4096), create)
-    queue, semaphores = _libc.msgget(key, create), _libc.semget(key, 1, create)
-    realtime = ctypes.CDLL("librt.so.1", use_errno=True)
-    assert min(segment, queue, semaphores, realtime.mq_open(f"/{name}".encode(), 0o102, 0o600, None)) >= 0
     path_socket = home / "engine.sock"
-    listening = [
-        _bound(socket.AF_UNIX, str(path_socket)),
-        _bound(socket.AF_UNIX, f"\0{name}"),
-        _bound(socket.AF_INET, ("127.0.0.1", 0)),
-        _bound(socket.AF_INET6, ("::1", 0)),
-    ]
-    datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    datagrams.bind(f"\0{name}-datagrams")
-    for one in listening:
-        threading.Thread(target=_speak, args=(one,), daemon=True).start()
-    given = {
-        **{variable: str(path) for variable, path in files.items()},
-        "HOST_HOME": str(home),
-        "HOST_PID": str(os.getpid()),
-        "HOST_IPC": str(key),
-        "HOST_QUEUE": f"/{name}",
-        "HOST_KEY": KEY,
-        "HOST_SOCKET": str(path_socket),
-        "HOST_ABSTRACT": name,
-        "HOST_DATAGRAM": f"{name}-datagrams",
-        "HOST_PORT": str(listening[2].getsockname()[1]),
-        "HOST_PORT6": str(listening[3].getsockname()[1]),
-    }
-    print(json.dumps(given), flush=True)
-    sys.stdin.read()
-    for path in (*files.values(), path_socket):
-        path.unlink(missing_ok=True)
-    _libc.shmctl(segment, 0, None)
-    _libc.msgctl(queue, 0, None)
-    _libc.semctl(semaphores, 0, 0)
-    realtime.mq_unlink(f"/{name}".encode())
+    key, create = 0x5EC00000 + os.getpid(), 0o1600
+    realtime = ctypes.CDLL("librt.so.1", use_errno=True)
+    try:
+        for path in files.values():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"SECRET-{path.name}\n")
+        segment = _libc.shmget(key, ctypes.c_size_t(4096), create)
+        queue, semaphores = _libc.msgget(key, create), _libc.semget(key, 1, create)
+        assert min(segment, queue, semaphores, realtime.mq_open(f"/{name}".encode(), 0o102, 0o600, None)) >= 0
+        listening = [
+            _bound(socket.AF_UNIX, str(path_socket)),
+            _bound(socket.AF_UNIX, f"\0{name}"),
+            _bound(socket.AF_INET, ("127.0.0.1", 0)),
+            _bound(socket.AF_INET6, ("::1", 0)),
+        ]
+        datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        datagrams.bind(f"\0{name}-datagrams")
+        for one in listening:
+            threading.Thread(target=_speak, args=(one,), daemon=True).start()
+        given = {
+            **{variable: str(path) for variable, path in files.items()},
+            "HOST_HOME": str(home),
+            "HOST_PID": str(os.getpid()),
+            "HOST_IPC": str(key),
+            "HOST_QUEUE": f"/{name}",
+            "HOST_KEY": KEY,
+            "HOST_SOCKET": str(path_socket),
+            "HOST_ABSTRACT": name,
+            "HOST_DATAGRAM": f"{name}-datagrams",
+            "HOST_PORT": str(listening[2].getsockname()[1]),
+            "HOST_PORT6": str(listening[3].getsockname()[1]),
+        }
+        print(json.dumps(given), flush=True)
+        sys.stdin.read()
+    finally:
+        for path in (*files.values(), path_socket):
+            path.unlink(missing_ok=True)
+        _libc.shmctl(_libc.shmget(key, ctypes.c_size_t(0), 0), 0, None)
+        _libc.msgctl(_libc.msgget(key, 0), 0, None)
+        _libc.semctl(_libc.semget(key, 0, 0), 0, 0)
+        realtime.mq_unlink(f"/{name}".encode())
 
 
 def _bound(family: int, address: object) -> socket.socket:

@@ -173,6 +173,7 @@ def ground(home: Home, work: Path, layout: Path, *, options: tuple[str, ...] = (
     finally:
         victim.stdin.close()
         victim.wait()
+        assert not Path(given["HOST_SHARED_FILE"]).exists()
 
 
 def images(layout: Path, scratch: Path, attacker: Path) -> Path:
