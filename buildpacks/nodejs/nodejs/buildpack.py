@@ -10,7 +10,7 @@ import shlex
 
 from packhorse import sdk
 
-from . import managers, modules, runtime, start, tasks
+from . import credentials, managers, modules, runtime, start, tasks
 from .releases import Releases
 from .request import Request
 from .workspace import SETTING, Workspace
@@ -39,6 +39,7 @@ def build(context: sdk.BuildContext) -> sdk.BuildResult:
     manager = managers.provide(context, workspace.root, node, managers.Choice.of(workspace.root))
     steps = tasks.plan(workspace, scripts)
     slices = modules.Installation(context, workspace, node, manager, steps).provide()
+    credentials.leave_out(context, workspace)
     _set_up_launch(context, workspace)
 
     processes: tuple[sdk.Process, ...] = ()
