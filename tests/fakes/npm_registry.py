@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 @dataclass
 class NpmRegistry:
-    """`url` ends with a slash; `seen` has each path that was asked for, and `refused` those without the token."""
+    """`url` ends with a slash; `seen` has the paths that were asked for, `refused` those without token."""
 
     token: str
     url: str = ""
