@@ -39,6 +39,7 @@ class BundleHook(BuildHookInterface):  # type: ignore[type-arg]
                 (bundled / program / path.name).chmod(0o755)  # whatever the umask: sandboxes run it
 
         add("launcher")
+        add("node-options")
         for descriptor in sorted((root / "buildpacks").glob("*/buildpack.toml")):
             buildpack = tomllib.loads(descriptor.read_text())["buildpack"]
             target = bundled / "buildpacks" / buildpack["id"].replace("/", "_") / buildpack["version"]

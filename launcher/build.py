@@ -1,8 +1,8 @@
 """Builds the native programs for every architecture, with ``zig cc`` from the ziglang package.
 
 The package's build hook calls build(), and so do the Makefile beside it and the tests. It needs only the
-standard library and ziglang. What the launcher does is in src/, what `terminal` does in terminal/; how they
-get into images and sandboxes is not here.
+standard library and ziglang. What the launcher does is in src/, what each other program does in the directory
+of its name; how they get into images and sandboxes is not here.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
 
-PROGRAMS = {"launcher": "src", "terminal": "terminal", "init": "init"}
+PROGRAMS = {"launcher": "src", "terminal": "terminal", "init": "init", "node-options": "node-options"}
 """The programs and the directories of their sources."""
 
 FLAGS = (

@@ -10,7 +10,7 @@ import shlex
 
 from packhorse import sdk
 
-from . import credentials, managers, modules, runtime, start, tasks
+from . import credentials, launch, managers, modules, runtime, start, tasks
 from .releases import Releases
 from .request import Request
 from .workspace import SETTING, Workspace
@@ -40,7 +40,7 @@ def build(context: sdk.BuildContext) -> sdk.BuildResult:
     steps = tasks.plan(workspace, scripts)
     slices = modules.Installation(context, workspace, node, manager, steps).provide()
     credentials.leave_out(context, workspace)
-    _set_up_launch(context, workspace)
+    launch.set_up(context, workspace)
 
     processes: tuple[sdk.Process, ...] = ()
     if found:
@@ -50,23 +50,3 @@ def build(context: sdk.BuildContext) -> sdk.BuildResult:
         if not found.gets_signals:
             context.log.warning("the start script keeps a shell, which does not pass SIGTERM on to Node.js")
     return sdk.BuildResult(sdk.Launch(processes, slices=slices))
-
-
-def _set_up_launch(context: sdk.BuildContext, workspace: Workspace) -> None:
-    """Layer `start`: the variables that `npm start` would set, and NODE_ENV unless the user sets it."""
-    project = workspace.app
-    variables = {
-        # What the user set for the build holds for launch too; else the execution environment's name.
-        "NODE_ENV": context.env.get("NODE_ENV") or context.exec_env,
-        "npm_package_name": project.name,
-        "npm_package_version": project.version,
-    }
-    places = dict.fromkeys((project.directory, workspace.root.directory))
-    commands = ":".join(str(place / "node_modules/.bin") for place in places)
-    layer = context.layer("start", key={**variables, "PATH": commands}, launch=True)
-    if layer.kept:
-        return
-    for name, value in variables.items():
-        if value:
-            layer.set_env(name, value, action="default", phase="launch")
-    layer.set_env("PATH", commands, action="prepend", delimiter=":", phase="launch")

@@ -17,6 +17,9 @@ from packhorse.errors import InputError
 REQUIREMENTS = "requirements.txt"
 """Beside a buildpack.toml: the pure Python distributions a buildpack imports."""
 
+PROGRAMS = "programs.txt"
+"""Beside it, where needed: the native programs of packhorse that a buildpack puts into images, one a line."""
+
 MARK = "main.py"
 
 _PACKAGE = Path(__file__).parents[1]
@@ -40,7 +43,7 @@ def stage(source: Path, target: Path) -> None:
     """Copies the buildpack at `source` to `target`, which must not exist, and fills its `lib/`.
 
     Links stay links: the buildpack may be a stranger's, who would be shown what they lead to here. Raises
-    InputError for a dependency that is not installed here or is not pure Python.
+    InputError for a dependency that is not installed here or is not pure Python, and for an unknown program.
     """
     shutil.copytree(source, target, ignore=_LEFT_OUT, symlinks=True)
     library = target / "lib"
@@ -51,7 +54,21 @@ def stage(source: Path, target: Path) -> None:
         match = _NAME.match(line)
         if match:
             _copy_distribution(match[1], library)
+    if (source / PROGRAMS).is_file():
+        for line in (source / PROGRAMS).read_text().splitlines():
+            match = _NAME.match(line)
+            if match:
+                _copy_program(match[1], library / "programs")
     _normalise(target)
+
+
+def _copy_program(name: str, target: Path) -> None:
+    binaries = sorted((_PACKAGE / "_bundled" / name).glob(f"{name}-linux-*"))
+    if not binaries:
+        raise InputError(f"packhorse has no program {name}", why=f"a buildpack's {PROGRAMS} names it")
+    for binary in binaries:
+        _copy(binary, target / binary.name)
+        (target / binary.name).chmod(0o755)
 
 
 def _copy_distribution(name: str, library: Path) -> None:

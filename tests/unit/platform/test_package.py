@@ -62,6 +62,23 @@ def test_a_dependency_that_is_not_installed_is_named(tmp_path: Path) -> None:
         stage(source, tmp_path / "staged")
 
 
+def test_native_programs_are_staged_for_every_architecture_and_executable(tmp_path: Path) -> None:
+    stage(NODEJS, tmp_path / "staged")
+    programs = {
+        path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "staged/lib/programs").iterdir()
+    }
+    assert programs == {"node-options-linux-amd64": 0o755, "node-options-linux-arm64": 0o755}
+
+
+def test_a_program_that_packhorse_does_not_have_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "requirements.txt").touch()
+    (source / "programs.txt").write_text("# none\nno-such-program\n")
+    with pytest.raises(InputError, match="packhorse has no program no-such-program"):
+        stage(source, tmp_path / "staged")
+
+
 def test_links_of_a_strangers_buildpack_are_not_followed(tmp_path: Path) -> None:
     source, secret = tmp_path / "source", tmp_path / "secret"
     source.mkdir()

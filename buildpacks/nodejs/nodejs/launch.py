@@ -1,0 +1,71 @@
+"""What an image has for its start beside Node.js and the modules: the layer `start`.
+
+On the arrow plan → layers. Called by `nodejs.buildpack`. The layer has variables, those of `npm start` too,
+and a program that the launcher runs first: it sizes the heap by the container's memory and
+opens the inspector (launcher/node-options). It is native, since run images may have neither shell nor Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from packhorse import sdk
+from packhorse.errors import BuildError, InputError
+
+from .project import Project
+from .workspace import Workspace
+
+_PROGRAM = "node-options"
+_SWITCHES = ("BPL_NODE_OPTIMIZE_MEMORY", "BPL_NODE_SOURCE_MAPS", "BPL_DEBUG_ENABLED")
+_SETTINGS = (*_SWITCHES, "BPL_DEBUG_HOST", "BPL_DEBUG_PORT")
+
+
+def set_up(context: sdk.BuildContext, workspace: Workspace) -> None:
+    """Makes or keeps the layer.
+
+    Raises InputError for a switch that is neither on nor off, and BuildError when the buildpack's directory
+    lacks the program.
+    """
+    program = context.buildpack.directory / "lib/programs" / f"{_PROGRAM}-linux-{context.target.arch}"
+    if not program.is_file():
+        raise BuildError(
+            f"this copy of the buildpack has no {_PROGRAM} for {context.target.arch}",
+            why=f"there is no {program}",
+            fix="use the buildpack that comes with packhorse, or let packhorse take its source with "
+            "programs.txt in it: packhorse puts the program there",
+        )
+    variables = _variables(context, workspace.app)
+    places = dict.fromkeys((workspace.app.directory, workspace.root.directory))
+    commands = ":".join(str(place / "node_modules/.bin") for place in places)
+    key = {**variables, "PATH": commands, _PROGRAM: hashlib.sha256(program.read_bytes()).hexdigest()}
+    layer = context.layer("start", key=key, launch=True)
+    if layer.kept:
+        return
+    for name, value in variables.items():
+        if value:
+            layer.set_env(name, value, action="default", phase="launch")
+    layer.set_env("PATH", commands, action="prepend", delimiter=":", phase="launch")
+    layer.add_exec_d(program, name=_PROGRAM)
+
+
+def _variables(context: sdk.BuildContext, project: Project) -> dict[str, str]:
+    """Variables that hold at launch unless the user sets them then; those without a value are left out."""
+    return {
+        # What the user set for the build holds for launch too; else the execution environment's name.
+        "NODE_ENV": context.env.get("NODE_ENV") or context.exec_env,
+        "npm_package_name": project.name,
+        "npm_package_version": project.version,
+        **{name: value for name, value in _settings(context.env).items() if value},
+    }
+
+
+def _settings(env: Mapping[str, str]) -> dict[str, str]:
+    """The settings for launch that were made for the build: they become the image's defaults."""
+    settings = {name: env.get(name, "").strip() for name in _SETTINGS}
+    if not settings["BPL_NODE_OPTIMIZE_MEMORY"]:
+        settings["BPL_NODE_OPTIMIZE_MEMORY"] = env.get("BP_NODE_OPTIMIZE_MEMORY", "").strip()
+    for name in _SWITCHES:
+        if settings[name] not in ("", "true", "false", "1", "0"):
+            raise InputError(f"{name} is neither true nor false: {settings[name]}")
+    return settings
