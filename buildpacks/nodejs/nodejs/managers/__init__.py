@@ -22,7 +22,7 @@ def provide(context: sdk.BuildContext, project: Project, runtime: Runtime, choic
     manager: Manager
     match choice.manager:
         case "npm":
-            manager = Npm(context, project, runtime, choice.lock)
+            manager = Npm.of(context, project, runtime, choice)
         case other:
             raise InputError(f"this buildpack does not know {other} yet", why=choice.source)
     context.log.detail(f"{manager.name} {manager.version} ({choice.source})")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+
+import nodesemver
 
 from packhorse import sdk
 
@@ -12,17 +15,33 @@ from ..failure import script_failed
 from ..project import Project
 from ..registry import Registry, explained
 from ..runtime import Runtime
+from .choice import Choice
 from .port import Order
+from .tool import Package, Tool, provide
+
+_PACKAGE = Package("npm", {"npm": "bin/npm-cli.js", "npx": "bin/npx-cli.js"})
 
 
 @dataclass(frozen=True, slots=True)
 class Npm:
-    """The npm of `runtime`, for `project`; `lock` is the name of its lock file, empty without one."""
+    """The npm of `runtime`, or the `tool` that package.json asks for instead, for `project`.
+
+    `lock` is the name of its lock file, empty without one.
+    """
 
     context: sdk.BuildContext
     project: Project
     runtime: Runtime
     lock: str
+    tool: Tool | None = None
+
+    @classmethod
+    def of(cls, context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice) -> Self:
+        """Takes the npm that goes with Node.js if it is in the range of `choice`, else another one."""
+        if not choice.range or nodesemver.satisfies(runtime.npm, choice.range, loose=True):
+            return cls(context, project, runtime, choice.lock)
+        tool = provide(context, _PACKAGE, choice, range=choice.range)
+        return cls(context, project, runtime, choice.lock, tool)
 
     name = "npm"
     inside_reason = ""
@@ -30,8 +49,8 @@ class Npm:
 
     @property
     def version(self) -> str:
-        """The version that goes with this Node.js."""
-        return self.runtime.npm
+        """The version that goes with this Node.js, unless package.json asks for another."""
+        return self.tool.version if self.tool else self.runtime.npm
 
     @property
     def locked(self) -> bool:
@@ -41,7 +60,7 @@ class Npm:
     @property
     def env(self) -> Mapping[str, str]:
         """Node.js and npm on PATH."""
-        return self.runtime.env
+        return self.tool.env(self.runtime) if self.tool else self.runtime.env
 
     @property
     def key(self) -> Mapping[str, str]:
