@@ -62,14 +62,14 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases) -> 
             _fill(node, tools, *archives)
             # For later buildpacks that build native modules.
             if not tools.kept:
-                tools.set_env(_nodedir(npm), str(tools.path), phase="build")
+                tools.set_env(nodedir(npm), str(tools.path), phase="build")
         if not node.kept:
             _try_out(context, node, version)
     path = f"{tools.path / 'bin'}:{node.path / 'bin'}:{context.env.get('PATH', '')}"
     env = {
         **QUIET,
         "PATH": path,
-        _nodedir(npm): str(tools.path),
+        nodedir(npm): str(tools.path),
         # node-gyp is run by Python out of the layer, which a build must leave as it is.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
@@ -148,7 +148,7 @@ def _fill(node: sdk.Layer, tools: sdk.Layer, node_archive: Path, npm_archive: Pa
         (tools.path / "bin" / name).symlink_to(PurePosixPath("..") / home / "bin" / script)
 
 
-def _nodedir(npm: str) -> str:
+def nodedir(npm: str) -> str:
     """The variable that tells node-gyp where the headers are; it would download them from elsewhere.
 
     From npm 11 on the old one makes npm itself warn of an unknown setting.

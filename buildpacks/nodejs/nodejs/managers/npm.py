@@ -14,7 +14,7 @@ from packhorse import sdk
 from ..failure import script_failed
 from ..project import Project
 from ..registry import Registry, explained
-from ..runtime import Runtime
+from ..runtime import Runtime, nodedir
 from .choice import Choice
 from .port import Order
 from .tool import Package, Tool, provide
@@ -60,7 +60,11 @@ class Npm:
     @property
     def env(self) -> Mapping[str, str]:
         """Node.js and npm on PATH."""
-        return self.tool.env(self.runtime) if self.tool else self.runtime.env
+        if self.tool is None:
+            return self.runtime.env
+        env = self.tool.env(self.runtime)
+        headers = env.pop(nodedir(self.runtime.npm))
+        return {**env, nodedir(self.tool.version): headers}
 
     @property
     def key(self) -> Mapping[str, str]:
