@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def buildpack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return staged(tmp_path_factory.mktemp("staged"))
 
 
-def monorepo(bench: Workbench, **root: object) -> None:
+def monorepo(bench: Workbench, *, files: Mapping[str, str] = {}, **root: object) -> None:
     """`apps/web` needs `packages/ui`, which a module for development compiles; `apps/api` does not."""
     members = {
         "apps/web": {"dependencies": {"ui": "1.0.0", "ms": "2.0.0"}, "scripts": {"start": "node index.js"}},
@@ -38,6 +39,7 @@ def monorepo(bench: Workbench, **root: object) -> None:
         bench,
         {"name": "mono", "private": True, "workspaces": ["apps/*", "packages/*"], **root},
         **manifests,
+        **files,
         **{
             "apps/web/index.js": "console.log(require('ui'), require('ms/package.json').version)",
             "apps/api/index.js": "",
@@ -125,3 +127,53 @@ def test_a_path_to_nothing_lists_the_members(buildpack: Path, tmp_path: Path) ->
         "error: BP_NODE_PROJECT_PATH names no folder of the source: apps/none\n"
         "  apps/api\n  apps/web\n  packages/ui\n"
     )
+
+
+def test_turborepo_builds_what_the_application_needs(buildpack: Path, tmp_path: Path) -> None:
+    workbench = laid_out(buildpack, tmp_path, BP_NODE_PROJECT_PATH="apps/web")
+    tasks = {"tasks": {"build": {"dependsOn": ["^build"], "outputs": ["dist.js"]}}}
+    monorepo(
+        workbench,
+        devDependencies={"turbo": "2.5.8"},
+        packageManager="npm@10.9.9",
+        engines={"node": "22"},
+        files={"turbo.json": json.dumps(tasks)},
+    )
+    output = built(workbench)
+    assert "$ turbo run build --filter=web\n" in output and "ui:build: cache miss" in output
+    assert "api:build" not in output
+    command = [workbench.layers / "node/bin/node", "index.js"]
+    printed = subprocess.run(command, cwd=workbench.app / "apps/web", capture_output=True)
+    assert printed.stdout == b"2000 2.0.0\n", printed.stderr
+    assert not list((workbench.layers / "modules").rglob("turbo"))
+
+
+def test_nx_builds_and_names_what_has_no_manifest_of_its_own(buildpack: Path, tmp_path: Path) -> None:
+    workbench = laid_out(buildpack, tmp_path, BP_NODE_PROJECT_PATH="apps/web")
+    build = {
+        "executor": "nx:run-commands",
+        "options": {"outputPath": "dist/apps/web", "command": "node apps/web/build.js"},
+    }
+    write(
+        workbench,
+        {
+            "name": "nx-mono",
+            "engines": {"node": "22"},
+            "dependencies": {"ms": "2.1.3"},
+            "devDependencies": {"nx": "21.5.3"},
+        },
+        **{
+            "nx.json": "{}",
+            "apps/web/project.json": json.dumps({"name": "web", "targets": {"build": build}}),
+            "apps/web/main.js": "console.log(require('ms')('3s'))",
+            "apps/web/build.js": "require('fs').cpSync('apps/web/main.js', 'dist/apps/web/main.js')",
+        },
+    )
+    output = built(workbench)
+    assert "$ nx run web:build\n" in output
+    (process,) = workbench.launch()["processes"]
+    assert process == {"type": "web", "command": ["node", "dist/apps/web/main.js"], "default": True}
+    command = [workbench.layers / "node/bin/node", *process["command"][1:]]
+    printed = subprocess.run(command, cwd=workbench.app, capture_output=True)
+    assert printed.stdout == b"3000\n", printed.stderr
+    assert not (workbench.layers / "modules/node_modules/nx").exists()

@@ -10,7 +10,7 @@ import shlex
 
 from packhorse import sdk
 
-from . import credentials, launch, managers, modules, runtime, start, tasks
+from . import credentials, launch, managers, modules, nx, runtime, start, tasks
 from .releases import Releases
 from .request import Request
 from .workspace import SETTING, Workspace
@@ -33,7 +33,8 @@ def build(context: sdk.BuildContext) -> sdk.BuildResult:
     releases = Releases.load()
     request = Request.of(project, context.env, releases, above=workspace.root)
     scripts = tasks.scripts(workspace, context.env.get("BP_NODE_RUN_SCRIPTS"))
-    found = start.find(project, generated=bool(scripts))
+    from_root = nx.start(workspace)
+    found = from_root or start.find(project, generated=bool(scripts))
 
     node = runtime.provide(context, request, releases)
     manager = managers.provide(context, workspace.root, node, managers.Choice.of(workspace.root))
@@ -44,7 +45,8 @@ def build(context: sdk.BuildContext) -> sdk.BuildResult:
 
     processes: tuple[sdk.Process, ...] = ()
     if found:
-        directory = "" if project.directory == context.app else str(project.directory)
+        is_above = from_root or project.directory == context.app
+        directory = "" if is_above else str(project.directory)
         processes = (sdk.Process("web", found.command, default=True, working_dir=directory),)
         context.log.detail(f"web: {shlex.join(found.command)} ({found.source})")
         if not found.gets_signals:

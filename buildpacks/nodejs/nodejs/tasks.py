@@ -7,17 +7,16 @@ the application needs run before its own.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse import sdk
-from packhorse.errors import InputError
 
+from . import nx
 from .failure import script_failed
 from .managers.port import Manager
-from .workspace import NX, NX_PROJECT, Workspace
+from .workspace import NX, Workspace
 
 _TURBO = "turbo.json"
 _QUIET = {
@@ -55,8 +54,7 @@ def scripts(workspace: Workspace, setting: str | None) -> tuple[str, ...]:
     """
     if setting is not None:
         return tuple(name.strip() for name in setting.split(",") if name.strip())
-    targets = nx_project(workspace.app.directory).get("targets")
-    there = {*workspace.app.scripts, *(targets if isinstance(targets, dict) else ())}
+    there = {*workspace.app.scripts, *nx.targets(workspace.app.directory)}
     if workspace.is_member:
         there.update(*(workspace.members[path].scripts for path in workspace.needed(dev=True)))
     return ("build",) if "build" in there else ()
@@ -88,17 +86,5 @@ def _tool(workspace: Workspace, script: str) -> tuple[str, ...]:
     if "turbo" in there and (root.directory / _TURBO).is_file():
         return ("turbo", "run", script, f"--filter={app.name or f'./{workspace.path}'}")
     if "nx" in there and (root.directory / NX).is_file():
-        return ("nx", "run", f"{nx_project(app.directory).get('name') or app.name}:{script}")
+        return ("nx", "run", f"{nx.project(app.directory).get('name') or app.name}:{script}")
     return ()
-
-
-def nx_project(directory: Path) -> Mapping[str, object]:
-    """What a folder's project.json says; empty without one. Raises InputError when it cannot be read."""
-    path = directory / NX_PROJECT
-    if not path.is_file():
-        return {}
-    try:
-        project = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path.name} of {directory.name} is not valid JSON", why=str(error)) from error
-    return project if isinstance(project, dict) else {}
