@@ -104,15 +104,27 @@ def explained(failure: sdk.CommandFailed) -> PackhorseError:
         if line and not line.startswith(("code ", "errno ", "syscall ", "A complete log"))
     ]
     why = "\n".join(said[:_SHOWN])
+    if meaning := explained_code(code, why, client="npm", lock="package-lock.json"):
+        return meaning
+    if code == "EUSAGE" and "in sync" in failure.output:
+        return _out_of_sync("\n".join(lines))
+    return BuildpackFailed(failure.what, why=failure.why or "its output is above")
+
+
+def explained_code(code: str, why: str, *, client: str, lock: str) -> PackhorseError | None:
+    """The error that a code of npm's or of Node.js's own means, which any `client` may print; None for others.
+
+    `lock` is the name of the client's lock.
+    """
     if code in _UNREACHABLE:
         return NetworkError(
-            f"npm cannot reach the package registry ({code})",
+            f"{client} cannot reach the package registry ({code})",
             why=why,
             fix="check the network, the proxy (HTTPS_PROXY) and the registry set in .npmrc, then build again",
         )
     if code in _UNTRUSTED:
         return NetworkError(
-            f"npm does not trust the certificate of the package registry ({code})",
+            f"{client} does not trust the certificate of the package registry ({code})",
             why=why,
             fix="name the certificate authority: `cafile` in .npmrc, or NODE_EXTRA_CA_CERTS for the build",
         )
@@ -126,14 +138,12 @@ def explained(failure: sdk.CommandFailed) -> PackhorseError:
         return FormatError(
             "a downloaded package is not the one that was asked for (EINTEGRITY)",
             why=why,
-            fix="the registry or a proxy altered it, or package-lock.json is wrong: "
+            fix=f"the registry or a proxy altered it, or {lock} is wrong: "
             "compare with another registry before you make the lock anew",
         )
     if code in ("E404", "ETARGET"):
         return NotFoundError(f"the package registry does not have a package ({code})", why=why)
-    if code == "EUSAGE" and "in sync" in failure.output:
-        return _out_of_sync("\n".join(lines))
-    return BuildpackFailed(failure.what, why=failure.why or "its output is above")
+    return None
 
 
 def _out_of_sync(output: str) -> InputError:

@@ -43,11 +43,14 @@ class Package:
     """Where a manager is in the registry: `name`, and its `commands`, each with the file that it runs.
 
     `hashed` is the file of the package that the hash in package.json is of; empty for the whole archive.
+    `parts` are packages of the same version whose files are laid over its own: a native program has one for
+    each architecture.
     """
 
     name: str
     commands: Mapping[str, str]
     hashed: str = ""
+    parts: tuple[str, ...] = ()
 
 
 def provide(context: sdk.BuildContext, package: Package, choice: Choice, *, range: str) -> Tool:
@@ -69,8 +72,11 @@ def provide(context: sdk.BuildContext, package: Package, choice: Choice, *, rang
     if layer.kept:
         return Tool(version, layer.path)
     with tempfile.TemporaryDirectory() as folder:
-        (found,) = registry.fetch([f"{package.name}@{version}"], into=Path(folder))
+        specs = [f"{part}@{version}" for part in (package.name, *package.parts)]
+        found, *parts = registry.fetch(specs, into=Path(folder))
         archive.unpack(found, lambda path: layer.path / "package" / path)
+        for part in parts:
+            archive.unpack(part, lambda path: layer.path / "package" / path)
         if choice.digest:
             hashed = layer.path / "package" / package.hashed if package.hashed else found
             _verify(hashed, choice.digest, f"{package.name} {version}")
