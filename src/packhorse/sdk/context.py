@@ -14,9 +14,13 @@ from typing import Any, Self
 
 from packhorse.base.log import Log
 from packhorse.base.target import Target
-from packhorse.errors import FormatError
+from packhorse.errors import FormatError, NotFoundError
 from packhorse.sdk import command, layer
+from packhorse.sdk.bindings import Bindings
+from packhorse.sdk.dependencies import Dependencies
+from packhorse.sdk.download import Downloads, Source
 from packhorse.sdk.layer import Layer, Restored, Types
+from packhorse.sdk.mirrors import Mirrors
 from packhorse.sdk.plan import Require
 
 
@@ -83,6 +87,11 @@ class DetectContext:
     env: Mapping[str, str]
     log: Log
 
+    @property
+    def bindings(self) -> Bindings:
+        """The service bindings that the platform has for this build. Raises InputError for a broken one."""
+        return Bindings.find(self.env, self.platform.directory)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildContext(DetectContext):
@@ -124,6 +133,33 @@ class BuildContext(DetectContext):
         """The facts of layer `name` from the last build; empty when nothing of it was restored."""
         restored = Restored.read(self.layers, name)
         return restored.facts if restored else {}
+
+    @property
+    def dependencies(self) -> Dependencies:
+        """The files that this buildpack was staged with, and those of a mirror that is a directory here."""
+        mirrors = Mirrors(self.env, self.bindings)
+        return Dependencies.read(self.buildpack.directory / "dependencies", *mirrors.directories())
+
+    def fetch(self, source: Source, target: Path) -> Path:
+        """Downloads a file to `target`, verified; from a mirror, or not at all, where it is to be had here.
+
+        Raises NetworkError, NotFoundError, FormatError when it is another file, InputError for a wrong
+        setting.
+        """
+        downloads = Downloads(self.env, self.bindings, self.dependencies, self.log)
+        return downloads.fetch(source, target)
+
+    def exec_d(self, name: str) -> Path:
+        """The program `exec.d/<name>` of this buildpack: `<name>-<os>-<arch>` if there is one, else a script.
+
+        Raises NotFoundError when there is neither.
+        """
+        folder = self.buildpack.directory / "exec.d"
+        native = folder / f"{name}-{self.target.os}-{self.target.arch}"
+        for path in (native, folder / name):
+            if path.is_file():
+                return path
+        raise NotFoundError(f"{self.buildpack.id} has no exec.d/{name}", why=f"nor is there {native}")
 
     def run(
         self, argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None

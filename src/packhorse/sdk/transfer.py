@@ -1,0 +1,255 @@
+"""One file over HTTP, in as many requests as it takes: each goes on where the last one broke off.
+
+Called by `sdk.download`. Redirects are followed, but never from https to anything less; a user and password
+of the URL are shown to its own host alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from email.message import Message
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from packhorse.errors import FormatError, HostError, InputError, NetworkError, NotFoundError
+from packhorse.sdk.bindings import Bindings
+from packhorse.sdk.mirrors import Address, without_secrets
+
+_CHUNK = 1 << 18
+_TIMEOUT = 30.0
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_PROXIES = ("http", "https", "no")
+
+
+class Broken(Exception):
+    """A request failed in a way that may pass; `wait` has the seconds that the server asked for, or 0."""
+
+    def __init__(self, reason: str, *, wait: float = 0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class Transfer:
+    """Bytes received so far lie in `part`; more than `limit` of them are refused."""
+
+    def __init__(
+        self,
+        address: Address,
+        part: Path,
+        env: Mapping[str, str],
+        bindings: Bindings,
+        *,
+        limit: int,
+        size: int = 0,
+    ) -> None:
+        self._address = address
+        self._part = part
+        self._limit = limit
+        self._size = size
+        self._tag = ""
+        self._total = -1
+        self.received = 0
+        self._opener = _opener(env, bindings)
+        part.unlink(missing_ok=True)
+
+    def start_anew(self) -> None:
+        """Forgets what has come."""
+        self.received, self._tag, self._total = 0, "", -1
+        self._part.unlink(missing_ok=True)
+
+    def go_on(self) -> None:
+        """Fetches what is missing. Raises Broken, or NetworkError, NotFoundError or FormatError at once."""
+        try:
+            with self._opener.open(self._request(), timeout=_TIMEOUT) as response:
+                self._take(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                self._refused(error)
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise NetworkError(
+                    f"the certificate of {urlsplit(self._address.url).hostname} is not trusted",
+                    why=error.reason.verify_message,
+                    fix="name the authority with SSL_CERT_FILE, or by a binding of type ca-certificates",
+                ) from error
+            raise Broken(_words(error.reason)) from error
+        except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+            raise Broken(_words(error)) from error
+
+    def _request(self) -> urllib.request.Request:
+        parts = urlsplit(self._address.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(f"{self._address.shown} is no address to fetch from", why=self._address.setting)
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+        request = urllib.request.Request(bare, headers={"Accept-Encoding": "identity"})
+        if parts.username:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(pair).decode()}")
+        request.add_header("User-Agent", "packhorse-sdk")
+        if self.received:
+            request.add_header("Range", f"bytes={self.received}-")
+            request.add_header("If-Range", self._tag)
+        return request
+
+    def _take(self, response: Any) -> None:
+        headers = response.headers
+        if response.status == 206 and not _begins_at(headers, self.received):
+            self.start_anew()
+            raise Broken("the server sent another part than was asked for")
+        if response.status != 206 and self.received:
+            self.start_anew()
+        if not self.received:
+            self._total = _length(headers)
+            etag = headers.get("ETag", "")
+            self._tag = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
+            if self._size and self._total not in (-1, self._size):
+                raise FormatError(
+                    f"{self._address.shown} is not the file that was asked for",
+                    why=f"it has {self._total} bytes, and not {self._size}",
+                )
+        with self._part.open("ab") as file:
+            while chunk := self._read(response):
+                if self.received + len(chunk) > self._limit:
+                    raise FormatError(
+                        f"{self._address.shown} is larger than it may be",
+                        why=f"it has over {self._limit} bytes",
+                    )
+                file.write(chunk)
+                self.received += len(chunk)
+        if self.received < self._total:
+            self._broke_off()
+
+    def _read(self, response: Any) -> bytes:
+        try:
+            data: bytes = response.read(_CHUNK)
+        except http.client.IncompleteRead as error:
+            data = error.partial
+        except (OSError, http.client.HTTPException) as error:
+            self._broke_off(_words(error), error)
+        return data
+
+    def _broke_off(self, why: str = "", error: Exception | None = None) -> None:
+        if not self._tag:  # without it, the rest could be that of another file
+            received, self.received = self.received, 0
+            self._part.unlink(missing_ok=True)
+        else:
+            received = self.received
+        of = f" of {self._total}" if self._total >= 0 else ""
+        raise Broken(
+            f"the connection broke off after {received}{of} bytes{f': {why}' if why else ''}"
+        ) from error
+
+    def _refused(self, error: urllib.error.HTTPError) -> None:
+        said = f"HTTP status {error.code} {error.reason or ''}".rstrip()
+        if error.code == 416 and self.received:
+            self.start_anew()
+            raise Broken(said) from error
+        if error.code in _TRANSIENT:
+            raise Broken(said, wait=_seconds(error.headers.get("Retry-After", ""))) from error
+        where = without_secrets(error.url or self._address.url)
+        if where != self._address.shown:
+            said += f" from {where}, to which it was redirected"
+        setting = f" ({self._address.setting} leads there)" if self._address.setting else ""
+        if error.code in (401, 403, 407):
+            whose = "proxy" if error.code == 407 else "server"
+            raise NetworkError(
+                f"{self._address.shown} is not to be had without credentials, or not with these",
+                why=f"{said}{setting}",
+                fix=f"the {whose} wants a user and password: put them into its URL",
+            ) from error
+        if error.code in (404, 410):
+            raise NotFoundError(f"there is no {self._address.shown}", why=f"{said}{setting}") from error
+        raise NetworkError(f"{self._address.shown} cannot be fetched", why=f"{said}{setting}") from error
+
+
+class _Proxies(urllib.request.ProxyHandler):
+    """The build's proxies; urllib's own handler asks this process's environment for the exceptions."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        self._settings = dict(settings)
+        super().__init__({name: url for name, url in settings.items() if name != "no"})
+
+    def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:
+        bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+        if bypass(req.host, self._settings):
+            return None
+        return super().proxy_open(req, proxy, type)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if after not in ("http", "https") or (before == "https" and after == "http"):
+            raise NetworkError(
+                f"{without_secrets(req.full_url)} cannot be fetched",
+                why=f"it redirects to {without_secrets(newurl)}, which is not as safe",
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener(env: Mapping[str, str], bindings: Bindings) -> urllib.request.OpenerDirector:
+    proxies = {name: env.get(f"{name}_proxy") or env.get(f"{name.upper()}_PROXY", "") for name in _PROXIES}
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        _Proxies({name: url for name, url in proxies.items() if url}),
+        _Redirects(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(context=_trust(env, bindings)),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _trust(env: Mapping[str, str], bindings: Bindings) -> ssl.SSLContext:
+    """The authorities of SSL_CERT_FILE and SSL_CERT_DIR, else the image's, and those of the bindings."""
+    file, directory = env.get("SSL_CERT_FILE") or None, env.get("SSL_CERT_DIR") or None
+    try:
+        context = ssl.create_default_context(cafile=file, capath=directory)
+        for binding in bindings.of_type("ca-certificates"):
+            for path in binding.entries.values():
+                context.load_verify_locations(cafile=path)
+    except OSError as error:  # ssl.SSLError is one
+        raise HostError(
+            "the certificates of authorities cannot be read",
+            why=f"{file or directory or 'a binding of type ca-certificates'}: {error.strerror or error}",
+            fix="check SSL_CERT_FILE and the bindings of type ca-certificates",
+        ) from error
+    return context
+
+
+def _begins_at(headers: Message, position: int) -> bool:
+    return headers.get("Content-Range", "").startswith(f"bytes {position}-")
+
+
+def _length(headers: Message) -> int:
+    text = headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else -1
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isascii() and text.isdecimal() and len(text) <= 6 else 0
+
+
+def _words(reason: object) -> str:
+    if isinstance(reason, TimeoutError):
+        return f"no answer for {_TIMEOUT:g} seconds"
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return str(reason) or type(reason).__name__
