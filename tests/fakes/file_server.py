@@ -101,12 +101,18 @@ def drop(handler: Handler) -> None:
     handler.close_connection = True
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has read enough is no error."""
+
+
 @contextmanager
 def serving() -> Iterator[FileServer]:
     """A server on a free port of loopback."""
     files = FileServer()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"files": files}))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), type("Bound", (Handler,), {"files": files}))
     files.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

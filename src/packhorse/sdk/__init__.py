@@ -15,18 +15,31 @@ files of base only, since a staged buildpack carries all of it under its `lib/`.
 
 from packhorse.base.log import Log
 from packhorse.base.target import Distro, Target
+from packhorse.sdk.bindings import Binding, Bindings
+from packhorse.sdk.checksum import Checksum
 from packhorse.sdk.command import CommandFailed
 from packhorse.sdk.context import BuildContext, Descriptor, DetectContext, Platform
+from packhorse.sdk.dependencies import Dependencies, Dependency
+from packhorse.sdk.download import Source
 from packhorse.sdk.launch import BuildResult, Launch, Process
 from packhorse.sdk.layer import Kept, Layer, Replaced
 from packhorse.sdk.plan import BuildPlan, Fail, Pass, Require
 from packhorse.sdk.program import main
+from packhorse.sdk.sbom import Bill, Component, purl
+from packhorse.sdk.versions import Wanted
 
 __all__ = [
+    "Bill",
+    "Binding",
+    "Bindings",
     "BuildContext",
     "BuildPlan",
     "BuildResult",
+    "Checksum",
     "CommandFailed",
+    "Component",
+    "Dependencies",
+    "Dependency",
     "Descriptor",
     "DetectContext",
     "Distro",
@@ -40,6 +53,9 @@ __all__ = [
     "Process",
     "Replaced",
     "Require",
+    "Source",
     "Target",
+    "Wanted",
     "main",
+    "purl",
 ]

@@ -10,11 +10,11 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from packhorse.base.log import Log
 from packhorse.base.target import Target
-from packhorse.errors import FormatError, NotFoundError
+from packhorse.errors import BuildError, FormatError, NotFoundError
 from packhorse.sdk import command, layer
 from packhorse.sdk.bindings import Bindings
 from packhorse.sdk.dependencies import Dependencies
@@ -22,6 +22,7 @@ from packhorse.sdk.download import Downloads, Source
 from packhorse.sdk.layer import Layer, Restored, Types
 from packhorse.sdk.mirrors import Mirrors
 from packhorse.sdk.plan import Require
+from packhorse.sdk.sbom import FORMATS, Bill
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Descriptor:
     version: str
     name: str = ""
     homepage: str = ""
+    sbom_formats: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -48,6 +50,7 @@ class Descriptor:
                 version=buildpack["version"],
                 name=buildpack.get("name", ""),
                 homepage=buildpack.get("homepage", ""),
+                sbom_formats=tuple(buildpack.get("sbom-formats", ())),
                 metadata=table.get("metadata", {}),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -148,6 +151,30 @@ class BuildContext(DetectContext):
         """
         downloads = Downloads(self.env, self.bindings, self.dependencies, self.log)
         return downloads.fetch(source, target)
+
+    def write_sbom(self, part: Layer | Literal["launch", "build"], bill: Bill) -> None:
+        """Writes the bill of materials of a layer, of the rest of the image, or of the rest of the build.
+
+        In every format that the buildpack declares; nothing where the user sets BP_DISABLE_SBOM. Raises
+        BuildError when none is declared, or the layer is kept (and so is its bill).
+        """
+        if isinstance(part, Layer) and part.kept:
+            raise BuildError(
+                f"the buildpack writes the bill of materials of layer {part.name}, which it keeps",
+                fix="write it only if the layer is not kept: the lifecycle brings the last one back",
+            )
+        declared = [entry.partition(";")[0].strip() for entry in self.buildpack.sbom_formats]
+        formats = [FORMATS[name] for name in declared if name in FORMATS]
+        if not formats:
+            raise BuildError(
+                f"{self.buildpack.id} declares no format for bills of materials",
+                fix=f"its buildpack.toml wants sbom-formats = [{', '.join(map(repr, FORMATS))}]",
+            )
+        if self.env.get("BP_DISABLE_SBOM", "").lower() in ("1", "true"):
+            return
+        name = part.name if isinstance(part, Layer) else part
+        for ending, write in formats:
+            (self.layers / f"{name}.sbom.{ending}").write_bytes(write(bill))
 
     def exec_d(self, name: str) -> Path:
         """The program `exec.d/<name>` of this buildpack: `<name>-<os>-<arch>` if there is one, else a script.

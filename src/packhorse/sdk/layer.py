@@ -127,6 +127,15 @@ class Layer:
         shutil.copyfile(source, target)
         target.chmod(0o755)
 
+    def write_exec_d(self, name: str, script: str, *, process: str = "") -> None:
+        """Writes a script that runs before each launch; TOML that it prints to descriptor 3 sets variables.
+
+        Its first line names an interpreter that the run image has: `#!/bin/sh`.
+        """
+        path = self.path / "exec.d" / process / name
+        self._write(path, script)
+        path.chmod(0o755)
+
     def _write(self, path: Path, value: str) -> None:
         self._refuse_kept()
         path.parent.mkdir(parents=True, exist_ok=True)

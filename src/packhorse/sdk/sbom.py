@@ -1,0 +1,207 @@
+"""A bill of materials: what a layer or the application is made of, in the formats that scanners read.
+
+On the arrow plan → layers (buildpack.md "Software-Bill-of-Materials"). Made by a buildpack, written by
+`sdk.context`. The same components give the same bytes: nothing here has a time, and a number that must be
+unique is made of the content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import quote
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from packhorse.sdk import licences
+
+Kind = Literal["library", "application", "framework", "operating-system", "file"]
+Scope = Literal["required", "optional", "excluded"]
+
+_PURPOSES = {"operating-system": "OPERATING-SYSTEM"}
+_ALGORITHMS = {"sha1": "SHA-1", "sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
+_TIME = "1980-01-01T00:00:01Z"
+"""SPDX demands a time; this is the one that files of layers have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One thing that is there. `hashes` maps sha1, sha256, sha384, sha512 to hexadecimal digits.
+
+    `depends_on` has the `ref` of other components; those that the bill does not have are left out.
+    """
+
+    name: str
+    version: str = ""
+    purl: str = ""
+    licence: str = ""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    kind: Kind = "library"
+    scope: Scope = "required"
+    depends_on: tuple[str, ...] = ()
+
+    @property
+    def ref(self) -> str:
+        """What identifies it in a bill: the package URL, or name and version."""
+        return self.purl or f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """Components in any order; of several with the same `ref` the first is listed, with all dependencies."""
+
+    components: tuple[Component, ...]
+    subject: Component | None = None
+
+    def cyclonedx(self) -> bytes:
+        """The bill as CycloneDX 1.5 in JSON."""
+        parts = self._merged()
+        known = {part.ref for part in parts} | ({self.subject.ref} if self.subject else set())
+        document: dict[str, Any] = {
+            "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.5",
+            "version": 1,
+            "metadata": {"component": _cyclonedx(self.subject)} if self.subject else {},
+            "components": [_cyclonedx(part) for part in parts],
+            "dependencies": [
+                _present(ref=part.ref, dependsOn=_known(part.depends_on, known))
+                for part in (*([self.subject] if self.subject else []), *parts)
+            ],
+        }
+        document = {key: value for key, value in document.items() if value not in ({}, [])}
+        document["serialNumber"] = f"urn:uuid:{_unique(document)}"
+        return _json(document)
+
+    def spdx(self) -> bytes:
+        """The bill as SPDX 2.3 in JSON."""
+        parts = [*([self.subject] if self.subject else []), *self._merged()]
+        ids = {part.ref: _spdx_id(part) for part in parts}
+        roots = [self.subject] if self.subject else parts
+        relations = [("SPDXRef-DOCUMENT", "DESCRIBES", ids[part.ref]) for part in roots]
+        for part in parts:
+            relations += [(ids[part.ref], "DEPENDS_ON", ids[ref]) for ref in _known(part.depends_on, ids)]
+        document: dict[str, Any] = {
+            "spdxVersion": "SPDX-2.3",
+            "dataLicense": "CC0-1.0",
+            "SPDXID": "SPDXRef-DOCUMENT",
+            "name": self.subject.name if self.subject else "bill-of-materials",
+            "creationInfo": {"created": _TIME, "creators": ["Tool: packhorse"]},
+            "packages": [_spdx(part, ids[part.ref]) for part in parts],
+            "relationships": [
+                {"spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other}
+                for one, kind, other in relations
+            ],
+        }
+        document["documentNamespace"] = f"urn:uuid:{_unique(document)}"
+        return _json(document)
+
+    def _merged(self) -> list[Component]:
+        found: dict[str, Component] = {}
+        wanted: dict[str, set[str]] = {}
+        for part in self.components:
+            found.setdefault(part.ref, part)
+            wanted.setdefault(part.ref, set()).update(part.depends_on)
+        if self.subject:
+            found.pop(self.subject.ref, None)
+        return [_depending(found[ref], sorted(wanted[ref])) for ref in sorted(found)]
+
+
+FORMATS: Mapping[str, tuple[str, Callable[[Bill], bytes]]] = {
+    "application/vnd.cyclonedx+json": ("cdx.json", Bill.cyclonedx),
+    "application/spdx+json": ("spdx.json", Bill.spdx),
+}
+"""Media types that `sbom-formats` may have, with the ending of the file and what writes it."""
+
+
+def purl(type: str, name: str, version: str = "", *, namespace: str = "", **qualifiers: str) -> str:
+    """A package URL: `purl("npm", "core", "7.1.0", namespace="@babel")` is `pkg:npm/%40babel/core@7.1.0`."""
+    path = "/".join(quote(part, safe="-._~:") for part in (*namespace.split("/"), name) if part)
+    at = f"@{quote(version, safe='-._~:')}" if version else ""
+    pairs = "&".join(f"{key}={quote(value, safe='-._~:/')}" for key, value in sorted(qualifiers.items()))
+    return f"pkg:{type}/{path}{at}{f'?{pairs}' if pairs else ''}"
+
+
+def _depending(part: Component, refs: Iterable[str]) -> Component:
+    return Component(
+        part.name, part.version, part.purl, part.licence, part.hashes, part.kind, part.scope, tuple(refs)
+    )
+
+
+def _cyclonedx(part: Component) -> dict[str, Any]:
+    return _present(
+        type=part.kind,
+        name=part.name,
+        version=part.version,
+        purl=part.purl,
+        scope=part.scope,
+        licenses=_licences(part.licence),
+        hashes=[
+            {"alg": _ALGORITHMS[name], "content": digits}
+            for name, digits in sorted(part.hashes.items())
+            if name in _ALGORITHMS
+        ],
+        **{"bom-ref": part.ref},
+    )
+
+
+def _licences(text: str) -> list[dict[str, Any]]:
+    if not text:
+        return []
+    if text in licences.IDS:
+        return [{"license": {"id": text}}]
+    return [{"expression": text}] if licences.is_expression(text) else [{"license": {"name": text}}]
+
+
+def _spdx(part: Component, identifier: str) -> dict[str, Any]:
+    expression = part.licence if licences.is_expression(part.licence) else ""
+    return _present(
+        SPDXID=identifier,
+        name=part.name,
+        versionInfo=part.version,
+        downloadLocation="NOASSERTION",
+        primaryPackagePurpose=_PURPOSES.get(part.kind, part.kind.upper()),
+        licenseConcluded="NOASSERTION",
+        licenseDeclared=expression or "NOASSERTION",
+        licenseComments="" if expression else part.licence,
+        copyrightText="NOASSERTION",
+        checksums=[
+            {"algorithm": name.upper(), "checksumValue": digits}
+            for name, digits in sorted(part.hashes.items())
+            if name in _ALGORITHMS
+        ],
+        externalRefs=[
+            {
+                "referenceCategory": "PACKAGE-MANAGER",
+                "referenceType": "purl",
+                "referenceLocator": part.purl,
+            }
+        ]
+        if part.purl
+        else [],
+    ) | {"filesAnalyzed": False}
+
+
+def _spdx_id(part: Component) -> str:
+    """Letters, digits, dots and dashes, and the beginning of a digest, since these alone are not unique."""
+    plain = (letter if letter.isascii() and letter.isalnum() else "-" for letter in part.name[:50])
+    return f"SPDXRef-{''.join(plain)}-{hashlib.sha256(part.ref.encode()).hexdigest()[:12]}"
+
+
+def _known(refs: Iterable[str], known: Iterable[str]) -> list[str]:
+    there = set(known)
+    return [ref for ref in sorted(set(refs)) if ref in there]
+
+
+def _present(**entries: Any) -> dict[str, Any]:
+    return {key: value for key, value in entries.items() if value}
+
+
+def _unique(document: Mapping[str, Any]) -> UUID:
+    return uuid5(NAMESPACE_URL, hashlib.sha256(_json(document)).hexdigest())
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
