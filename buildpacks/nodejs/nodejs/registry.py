@@ -112,7 +112,7 @@ def explained(failure: sdk.CommandFailed) -> PackhorseError:
 
 
 def explained_code(code: str, why: str, *, client: str, lock: str) -> PackhorseError | None:
-    """The error that a code of npm's or of Node.js's own means, which any `client` may print; None for others.
+    """The error that a code of npm or Node.js means, which any `client` may print; None for other codes.
 
     `lock` is the name of the client's lock.
     """
