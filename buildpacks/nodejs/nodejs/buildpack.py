@@ -10,9 +10,9 @@ import shlex
 
 from packhorse import sdk
 
-from . import credentials, launch, managers, modules, nx, runtime, start, tasks
+from . import credentials, launch, managers, modules, nx, runtime, schedule, sources, start, tasks
 from .releases import Releases
-from .request import Request
+from .request import Request, lines_named
 from .workspace import SETTING, Workspace
 
 _ENTRIES = ("package.json", "server.js", "app.js", "index.js")
@@ -30,8 +30,9 @@ def build(context: sdk.BuildContext) -> sdk.BuildResult:
     """Provides Node.js and the modules, runs the build scripts and names the web process."""
     workspace = Workspace.read(context.app, context.env.get(SETTING, ""))
     project = workspace.app
-    releases = Releases.load()
-    request = Request.of(project, context.env, releases, above=workspace.root)
+    said = sources.read(project, context.env, above=workspace.root)
+    releases = schedule.provide(context, Releases.load(), lines_named(said))
+    request = Request.of(said, releases)
     scripts = tasks.scripts(workspace, context.env.get("BP_NODE_RUN_SCRIPTS"))
     from_root = nx.start(workspace)
     found = from_root or start.find(project, generated=bool(scripts))

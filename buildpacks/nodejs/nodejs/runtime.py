@@ -47,12 +47,14 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases) -> 
         raise InputError(f"there is no Node.js for {context.target}", fix="build for amd64 or arm64")
     package = f"node-linux-{arch}"
     registry = Registry(context)
-    version = _resolve(context, registry, package, request, releases)
+    version = resolve(context, registry, package, request, releases)
     npm = _npm_for(version, releases)
-    context.log.detail(f"Node.js {version} ({request.source})")
+    context.log.detail(f"Node.js {version} ({'; '.join(request.followed(version))})")
+    for sentence in request.passed_over(version):
+        context.log.warning(sentence)
     _warn_of_end(context.log, version, releases)
 
-    asked = {"request": request.range, "version": version}
+    asked = {"request": f"{package} {request.text}", "version": version}
     key = {"Node.js": version, "architecture": context.target.arch}
     node = context.layer("node", key=key, launch=True, build=True, cache=True, facts=asked)
     tools = context.layer("node-build", key={**key, "npm": npm}, build=True, cache=True)
@@ -76,34 +78,27 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases) -> 
     return Runtime(version, npm, env)
 
 
-def _resolve(
+def resolve(
     context: sdk.BuildContext, registry: Registry, package: str, request: Request, releases: Releases
 ) -> str:
     """The version to use: the last build's for the same request, else the newest published one."""
     last = context.remembered("node")
     if (
-        last.get("request") == request.range
+        last.get("request") == f"{package} {request.text}"
         and "version" in last
         and context.env.get("BP_NODE_UPDATE") != "1"
     ):
         return last["version"]
     published = [version for version in registry.versions(package) if releases.npm_for(version)]
-    version = newest(published, request.range, releases)
+    version = request.choose(published, releases)
     if version is None:
+        said = request.first.said
         raise NotFoundError(
-            f"no Node.js matches {request.range} ({request.source})",
+            f"no Node.js matches {request.first.range} ({said})",
             why=f"the newest of each line are {', '.join(_newest_per_line(published))}",
-            fix="ask for one of these lines in package.json engines.node",
+            fix=f"ask for one of these lines in {said.source}",
         )
     return version
-
-
-def newest(published: list[str], range_: str, releases: Releases) -> str | None:
-    """The newest version in `range_` of a line with long-term support, or else of any; None without one."""
-    lines = {line.major for line in releases.supported_long}
-    stable = [version for version in published if major(version) in lines]
-    found: str | None = nodesemver.max_satisfying(stable, range_, loose=True)
-    return found or nodesemver.max_satisfying(published, range_, loose=True)
 
 
 def _newest_per_line(published: list[str]) -> list[str]:
