@@ -17,7 +17,7 @@ from pathlib import Path
 
 from packhorse import sdk
 
-from . import residue, site
+from . import plugnplay, residue, site
 from .managers.port import Manager, Order
 from .runtime import Runtime
 from .tasks import Task
@@ -46,12 +46,15 @@ class Installation:
         the lock does not match, NetworkError, FormatError for a package that is not the published one, and
         BuildpackFailed when a script fails.
         """
-        if self.workspace.root.vendored:
+        if self.manager.linker == "pnp":
+            slices = self._plugged()
+        elif self.workspace.root.vendored:
             slices = self._vendored()
         elif reason := self.workspace.inside_reason or self.manager.inside_reason:
             slices = self._inside(reason)
         else:
             slices = self._in_layers()
+        site.remove_supplies(self.workspace.root.directory)
         if not self.keeps_dev:
             self._leave_out()
         return slices
@@ -69,19 +72,42 @@ class Installation:
     def _inside(self, reason: str) -> tuple[tuple[str, ...], ...]:
         root = self.workspace.root.directory
         self.context.log.detail(f"node_modules is a directory of the application: {reason}")
-        key = {self.manager.name: self.manager.version, **_there(self.manager.key)}
-        cache = self.context.layer(f"{self.manager.name.lower()}-cache", key=key, cache=True)
+        cache = self._cache()
         with_dev = self.keeps_dev or self.workspace.has_dev_dependencies
-        self.manager.install(self._order(root, dev=with_dev, cache=cache.path))
+        self.manager.install(self._order(root, dev=with_dev, cache=cache))
         self._run_tasks()
         if with_dev and not self.keeps_dev:
-            self.manager.prune(self._order(root, dev=False, cache=cache.path))
+            self.manager.prune(self._order(root, dev=False, cache=cache))
         for path in ("", *self.workspace.members):
             modules = root / path / "node_modules"
             if modules.is_dir() and not modules.is_symlink():
                 residue.remove(modules)
         there = any(any(root.glob(pattern)) for pattern in self.manager.slice)
         return (self.manager.slice,) if there else ()
+
+    def _plugged(self) -> tuple[tuple[str, ...], ...]:
+        root, scripts = self.workspace.root.directory, self.workspace.inside_reason
+        if scripts:
+            self.context.log.detail(f"{self.manager.name} runs in every build: {scripts}")
+        if self.tasks or scripts:
+            if self.workspace.has_dependencies(dev=True):
+                self._plug("modules-build", dev=True, launch=False, renew=scripts)
+            self._run_tasks()
+        plugnplay.unplug(root)
+        if self.workspace.has_dependencies(dev=self.keeps_dev):
+            self._plug("modules", dev=self.keeps_dev, launch=True, renew=scripts)
+        return ()
+
+    def _plug(self, name: str, *, dev: bool, launch: bool, renew: str) -> None:
+        """Makes or keeps a layer of packages for Plug'n'Play, and puts its map into the application."""
+        root = self.workspace.root.directory
+        cache = self._cache() if renew else None
+        key = {**self._key(dev=dev), "directory": str(root)}
+        layer = self._take(name, key, launch=launch, renew=renew)
+        if not layer.kept:
+            self.manager.install(self._order(root, dev=dev, cache=cache, into=layer.path))
+            plugnplay.keep(root, layer)
+        plugnplay.plug(root, layer.path)
 
     def _in_layers(self) -> tuple[tuple[str, ...], ...]:
         if self.tasks:
@@ -99,21 +125,29 @@ class Installation:
 
     def _layer(self, name: str, *, dev: bool, launch: bool) -> sdk.Layer:
         """Makes or keeps a layer of modules."""
-        update = not self.manager.locked and self.context.env.get("BP_NODE_UPDATE") == "1"
-        renew = "BP_NODE_UPDATE asks for newer modules" if update else ""
-        layer = self.context.layer(
-            name, key=self._key(dev=dev), launch=launch, build=not launch, cache=True, renew=renew
-        )
+        layer = self._take(name, self._key(dev=dev), launch=launch)
         if layer.kept:
             return layer
         site.prepare(self.workspace, layer.path, self.manager.files)
         self.manager.install(self._order(layer.path, dev=dev))
-        site.settle(self.workspace, layer.path, self.manager.files)
+        site.settle(self.workspace, layer.path, self.manager.files, launch=launch)
         return layer
 
-    def _order(self, directory: Path, *, dev: bool, cache: Path | None = None) -> Order:
+    def _take(self, name: str, key: Mapping[str, str], *, launch: bool, renew: str = "") -> sdk.Layer:
+        update = not self.manager.locked and self.context.env.get("BP_NODE_UPDATE") == "1"
+        renew = "BP_NODE_UPDATE asks for newer modules" if update else renew
+        return self.context.layer(name, key=key, launch=launch, build=not launch, cache=True, renew=renew)
+
+    def _cache(self) -> Path:
+        """A layer for downloads, where what is installed is not kept itself."""
+        key = {self.manager.name: self.manager.version, **_there(self.manager.key)}
+        return self.context.layer(f"{self.manager.name.lower()}-cache", key=key, cache=True).path
+
+    def _order(
+        self, directory: Path, *, dev: bool, cache: Path | None = None, into: Path | None = None
+    ) -> Order:
         focus = self.workspace.needed(dev=dev) if self.workspace.is_member else ()
-        return Order(directory, dev=dev, cache=cache, focus=self.workspace.names(focus))
+        return Order(directory, dev=dev, cache=cache, focus=self.workspace.names(focus), into=into)
 
     def _key(self, *, dev: bool) -> dict[str, str]:
         """All that the installed files depend on, in words; what is not there is left out."""

@@ -15,8 +15,17 @@ from typing import Any, Self
 from packhorse.errors import InputError
 
 _INSTALLED = ("dependencies", "optionalDependencies", "peerDependencies")
-_DEPENDENCY_FIELDS = (*_INSTALLED, "devDependencies", "peerDependenciesMeta", "overrides", "workspaces")
-_INSTALL_SCRIPTS = (
+_DEPENDENCY_FIELDS = (
+    *_INSTALLED,
+    "devDependencies",
+    "peerDependenciesMeta",
+    "dependenciesMeta",
+    "overrides",
+    "resolutions",
+    "installConfig",
+    "workspaces",
+)
+INSTALL_SCRIPTS = (
     "preinstall",
     "install",
     "postinstall",
@@ -25,7 +34,7 @@ _INSTALL_SCRIPTS = (
     "prepare",
     "postprepare",
 )
-_LOCAL = ("file:", "link:", "./", "../", "/", "~/")
+_LOCAL = ("file:", "link:", "portal:", "./", "../", "/", "~/")
 _NEED_INSIDE = {
     "next": "its bundler takes no module from outside the project",
     "prisma": "it generates code into node_modules",
@@ -113,7 +122,7 @@ class Project:
         for name, reason in _NEED_INSIDE.items():
             if name in specs:
                 return f"package.json has {name}: {reason}"
-        for name in _INSTALL_SCRIPTS:
+        for name in INSTALL_SCRIPTS:
             if name in self.scripts:
                 return f"package.json has a script {name}, which may use any file of the application"
         return ""

@@ -59,6 +59,7 @@ _UNTRUSTED = {
     "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
 }
 _LINE = re.compile(r"^\s*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
+_SETTING = re.compile(r"([a-z-]+) = (.+)")
 _OUT_OF_SYNC = re.compile(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
 _SHOWN = 5
 
@@ -86,6 +87,13 @@ class Registry:
         """The path of the settings that hold for all users of this client; another npm has its own place."""
         return self._npm("config", "get", "globalconfig").strip()
 
+    def settings(self) -> dict[str, str]:
+        """What any file or variable sets for this client, credentials left out."""
+        said = self._npm("config", "ls").splitlines()
+        found = (_SETTING.fullmatch(line) for line in said)
+        pairs = {match[1]: match[2].strip('"') for match in found if match}
+        return {name: value for name, value in pairs.items() if "***" not in value}
+
     def _npm(self, *args: str) -> str:
         try:
             # NODE_OPTIONS is meant for the application's Node.js; the client's may not know the option.
@@ -111,16 +119,19 @@ def explained(failure: sdk.CommandFailed) -> PackhorseError:
     return BuildpackFailed(failure.what, why=failure.why or "its output is above")
 
 
-def explained_code(code: str, why: str, *, client: str, lock: str) -> PackhorseError | None:
+def explained_code(
+    code: str, why: str, *, client: str, lock: str, settings: str = ".npmrc"
+) -> PackhorseError | None:
     """The error that a code of npm or Node.js means, which any `client` may print; None for other codes.
 
-    `lock` is the name of the client's lock.
+    `lock` is the name of the client's lock, `settings` that of the file with its registry and credentials.
     """
     if code in _UNREACHABLE:
         return NetworkError(
             f"{client} cannot reach the package registry ({code})",
             why=why,
-            fix="check the network, the proxy (HTTPS_PROXY) and the registry set in .npmrc, then build again",
+            fix=f"check the network, the proxy (HTTPS_PROXY) and the registry set in {settings}, "
+            "then build again",
         )
     if code in _UNTRUSTED:
         return NetworkError(
@@ -132,7 +143,7 @@ def explained_code(code: str, why: str, *, client: str, lock: str) -> PackhorseE
         return NetworkError(
             f"the package registry refused access ({code})",
             why=why,
-            fix="check the credentials in .npmrc and that the variables it names are set for the build",
+            fix=f"check the credentials in {settings} and that the variables it names are set for the build",
         )
     if code == "EINTEGRITY":
         return FormatError(

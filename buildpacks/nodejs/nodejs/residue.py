@@ -10,17 +10,19 @@ import os
 import shutil
 from pathlib import Path
 
-# npm's own record (it has the registry's host), and caches of tools that ran.
-_IN_MODULES = (".package-lock.json", ".cache")
+# npm's and Yarn's own records: they have the registry's host, and what a later `yarn run` needs.
+_RECORDS = (".package-lock.json", ".yarn-integrity", ".yarn-state.yml", ".package-map.json")
+# Caches of tools that ran.
+_CACHES = (".cache",)
 # node-gyp's makefiles and settings (they have npm's configuration and paths); build/Release stays.
 _GYP_SIGN = "config.gypi"
 _GYP_FILES = ("config.gypi", "Makefile", "binding.Makefile")
 _GYP_FOLDERS = ("obj.target", "obj", ".deps")
 
 
-def remove(modules: Path) -> None:
-    """Cleans one node_modules directory and all below it."""
-    for name in _IN_MODULES:
+def remove(modules: Path, *, records: bool = True) -> None:
+    """Cleans one node_modules directory and all below it; `records` are those of package managers."""
+    for name in (*_CACHES, *(_RECORDS if records else ())):
         _delete(modules / name)
     for folder, subfolders, files in os.walk(modules):
         subfolders.sort()

@@ -19,6 +19,7 @@ from . import residue
 from .workspace import Workspace
 
 _MODULES = "node_modules"
+_SUPPLIES = (".yarn/cache", ".yarn/unplugged", ".yarn/install-state.gz", ".yarn/build-state.yml")
 
 
 def prepare(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
@@ -34,11 +35,15 @@ def prepare(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
     (layer / _MODULES).mkdir()
 
 
-def settle(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
-    """Leaves modules and their links in `layer`, and the root's manifest, for modules that look upwards."""
+def settle(workspace: Workspace, layer: Path, files: Sequence[str], *, launch: bool) -> None:
+    """Leaves modules and their links in `layer`, and the root's manifest, for modules that look upwards.
+
+    A layer that is not for `launch` has the manager's records too, by which it finds commands.
+    """
     root = workspace.root.directory
     for file in files:
         (layer / file).unlink(missing_ok=True)
+        _remove_empty((layer / file).parent, up_to=layer)
     members = {os.path.realpath(layer / path): root / path for path in workspace.members}
     for link in _links(layer) if members else ():
         target = members.get(os.path.realpath(link))
@@ -48,7 +53,7 @@ def settle(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
     for path in ("", *workspace.members):
         modules = layer / path / _MODULES
         if modules.is_dir():
-            residue.remove(modules)
+            residue.remove(modules, records=launch)
         if path:
             (layer / path / "package.json").unlink()
             _remove_empty(modules)
@@ -72,6 +77,16 @@ def unlink(workspace: Workspace) -> None:
             shutil.rmtree(modules)
         else:
             modules.unlink(missing_ok=True)
+
+
+def remove_supplies(root: Path) -> None:
+    """Removes what a source has for its package manager alone: packages to install from, records."""
+    for name in _SUPPLIES:
+        path = root / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _links(layer: Path) -> Iterator[Path]:

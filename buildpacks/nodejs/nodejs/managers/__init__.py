@@ -10,9 +10,12 @@ from packhorse.errors import InputError
 
 from ..project import Project
 from ..runtime import Runtime
+from . import yarnrelease
+from .berry import Berry
 from .choice import LOCKS, Choice
 from .npm import Npm
 from .port import Manager
+from .yarn import Yarn
 
 __all__ = ["LOCKS", "Choice", "Manager", "provide"]
 
@@ -20,12 +23,17 @@ __all__ = ["LOCKS", "Choice", "Manager", "provide"]
 def provide(context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice) -> Manager:
     """The manager that was chosen, in a layer of its own unless it comes with Node.js; says which and why."""
     manager: Manager
+    source = choice.source
     match choice.manager:
         case "npm":
             manager = Npm.of(context, project, runtime, choice)
+        case "yarn":
+            release = yarnrelease.provide(context, project, runtime, choice)
+            source, kind = release.source, Yarn if release.is_classic else Berry
+            manager = kind(context, project, runtime, release.tool, choice.lock)
         case other:
             raise InputError(f"this buildpack does not know {other} yet", why=choice.source)
-    context.log.detail(f"{manager.name} {manager.version} ({choice.source})")
+    context.log.detail(f"{manager.name} {manager.version} ({source})")
     for lock in choice.unread:
         context.log.warning(f"{lock} is not read, since {choice.source}; remove one of the two")
     return manager

@@ -45,6 +45,7 @@ class Npm:
 
     name = "npm"
     inside_reason = ""
+    linker = "node-modules"
     slice = ("node_modules",)
 
     @property
@@ -97,7 +98,7 @@ class Npm:
 
     def rebuild(self, directory: Path) -> None:
         """`npm rebuild`."""
-        self._npm(Order(directory, dev=True), "rebuild")
+        npm_rebuild(self.context, directory, self.env)
 
     def run(self, script: str, directory: Path) -> None:
         """`npm run`."""
@@ -115,3 +116,12 @@ class Npm:
             self.context.run(["npm", *args], cwd=order.directory, env=env)
         except sdk.CommandFailed as failure:
             raise explained(failure) from failure
+
+
+def npm_rebuild(context: sdk.BuildContext, directory: Path, env: Mapping[str, str]) -> None:
+    """Runs the install scripts of modules that any manager installed; raises as `port.Manager.install`."""
+    config = {"npm_config_globalconfig": Registry(context).global_config()}
+    try:
+        context.run(["npm", "rebuild"], cwd=directory, env={**env, **config})
+    except sdk.CommandFailed as failure:
+        raise explained(failure) from failure

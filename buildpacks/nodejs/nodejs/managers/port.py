@@ -18,13 +18,15 @@ class Order:
     """What is to be installed: below `directory`, which has `package.json`, into `node_modules`.
 
     `cache` is a directory that lasts from build to build, for downloads; None where what is installed is kept
-    itself. `focus` has the names of the workspace members that are needed, empty for all.
+    itself. `focus` has the names of the workspace members that are needed, empty for all. `into` is where
+    packages go under Plug'n'Play, which has no node_modules.
     """
 
     directory: Path
     dev: bool
     cache: Path | None = None
     focus: tuple[str, ...] = ()
+    into: Path | None = None
 
 
 class Manager(Protocol):
@@ -56,6 +58,10 @@ class Manager(Protocol):
     @property
     def files(self) -> tuple[str, ...]:
         """Files and folders of the project, beside package.json, that an installation elsewhere needs."""
+
+    @property
+    def linker(self) -> str:
+        """How programs find modules: `pnp`, or by node_modules, which managers lay out in several ways."""
 
     @property
     def inside_reason(self) -> str:

@@ -1,0 +1,194 @@
+"""Yarn 2 and newer. An adapter of `port.Manager`.
+
+With the linkers `node-modules` and `pnpm` it is as other managers; with Plug'n'Play it installs in the
+application, where `.pnp.cjs` has to be, and puts the packages wherever the order says.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhorse import sdk
+from packhorse.errors import InputError
+
+from .. import plugnplay
+from ..failure import script_failed
+from ..project import Project
+from ..releases import major
+from ..runtime import Runtime
+from ..workspace import Workspace
+from . import yarnfailure, yarnrc, yarnregistry
+from .npm import npm_rebuild
+from .port import Order
+from .tool import Tool
+from .trim import own_copy, without_dev
+from .yarnlock import NAME, Lock
+
+_RECORDS = (".yarn/install-state.gz", ".yarn/build-state.yml")
+_FOLDERS = (".yarn/patches", ".yarn/plugins", ".yarn/releases", ".yarn/constraints.pro", "yarn.config.cjs")
+_QUIET = {
+    "YARN_ENABLE_TELEMETRY": "0",
+    "YARN_ENABLE_PROGRESS_BARS": "0",
+    "YARN_ENABLE_INLINE_BUILDS": "1",
+    # Whether the lock may change is said with each command.
+    "YARN_ENABLE_IMMUTABLE_INSTALLS": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Berry:
+    """The Yarn of `tool`, 2 or newer, for `project`; `lock` is its lock file's name, empty without one."""
+
+    context: sdk.BuildContext
+    project: Project
+    runtime: Runtime
+    tool: Tool
+    lock: str
+
+    name = "Yarn"
+    slice = ("node_modules", "*/node_modules", "*/*/node_modules")
+
+    @property
+    def version(self) -> str:
+        """The version that the project chooses."""
+        return self.tool.version
+
+    @property
+    def linker(self) -> str:
+        """`pnp` where the project does not say otherwise."""
+        return self._settings.linker
+
+    @property
+    def inside_reason(self) -> str:
+        """The linker `pnpm` has records in the project, without which it finds nothing again."""
+        return ".yarnrc.yml has nodeLinker: pnpm" if self.linker == "pnpm" else ""
+
+    @property
+    def locked(self) -> bool:
+        """Whether there is a yarn.lock."""
+        return bool(self.lock)
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Node.js and Yarn on PATH, Yarn as quiet as it can be."""
+        # yarnPath is this very Yarn; it would start a second one.
+        return {**self.tool.env(self.runtime), **_QUIET, "YARN_IGNORE_PATH": "1"}
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        """The lock, the settings, the patches and plugins."""
+        directory = self.project.directory
+        key = {
+            self.lock: self.project.digest(self.lock),
+            yarnrc.BERRY: yarnrc.digest(directory / yarnrc.BERRY),
+        }
+        for folder in (".yarn/patches", ".yarn/plugins"):
+            for path in sorted((directory / folder).rglob("*")):
+                name = path.relative_to(directory).as_posix()
+                key[name] = self.project.digest(name)
+        return key
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The lock, the settings, and what these and package.json name."""
+        return tuple(name for name in (self.lock, yarnrc.BERRY, *_FOLDERS, *self._patches()) if name)
+
+    def install(self, order: Order) -> None:
+        """`yarn install --immutable`; what production does not need is not asked for, see `trim`."""
+        workspace = Workspace.read(order.directory, "")
+        with ExitStack() as stack:
+            if not order.dev and (workspace.has_dev_dependencies or order.focus):
+                stack.enter_context(without_dev(order.directory, order.focus))
+                self._install(order, immutable=False)
+            elif self.lock:
+                self._install(order, immutable=True)
+            else:
+                self.context.log.warning(
+                    f"there is no {NAME}, so the newest versions that fit are installed; "
+                    "run `yarn install` and commit the lock to have the same ones each time"
+                )
+                # An empty lock says that this directory is a project of its own.
+                stack.enter_context(own_copy(order.directory / NAME))
+                self._install(order, immutable=False)
+            if order.into:
+                self._write_commands(order.directory, order.into)
+        if order.directory != self.project.directory:
+            for name in _RECORDS:
+                (order.directory / name).unlink(missing_ok=True)
+
+    def prune(self, order: Order) -> None:
+        """Installs once more, without devDependencies; what is built already stays as it is."""
+        with without_dev(order.directory, order.focus):
+            self._install(order, immutable=False, build=False)
+
+    def rebuild(self, directory: Path) -> None:
+        """`npm rebuild`: Yarn knows only modules that it installed itself."""
+        npm_rebuild(self.context, directory, self.env)
+
+    def run(self, script: str, directory: Path) -> None:
+        """`yarn run`."""
+        try:
+            self.context.run(["yarn", "run", script], cwd=directory, env=self.env)
+        except sdk.CommandFailed as failure:
+            again = f"yarn install --immutable && yarn run {script}"
+            raise script_failed(failure, script, again=again) from failure
+
+    @property
+    def _settings(self) -> yarnrc.Settings:
+        return yarnrc.Settings.read(self.project.directory)
+
+    def _install(self, order: Order, *, immutable: bool, build: bool = True) -> None:
+        before = Lock.read(order.directory)
+        argv = ["yarn", "install"]
+        if immutable:
+            argv.append("--immutable")
+        if not build:
+            argv.append("--skip-builds" if major(self.version) < 3 else "--mode=skip-build")
+        try:
+            self.context.run(argv, cwd=order.directory, env={**self.env, **self._places(order)})
+        except sdk.CommandFailed as failure:
+            raise yarnfailure.of_berry(failure) from failure
+        missing = before.lacks(Lock.read(order.directory)) if self.lock and not immutable else []
+        if missing:
+            raise yarnfailure.out_of_sync([f"Missing: {name}" for name in sorted(missing)])
+
+    def _places(self, order: Order) -> dict[str, str]:
+        """Variables for where packages come from and go to."""
+        places = yarnregistry.for_berry(self.context, self._settings)
+        if order.cache:
+            places["YARN_GLOBAL_FOLDER"] = str(order.cache)
+        own = self.project.directory / self._settings.cache
+        if order.into:
+            cache = order.into / plugnplay.CACHE
+            if any(own.glob("*.zip")):
+                shutil.copytree(own, cache)
+            places["YARN_PNP_UNPLUGGED_FOLDER"] = str(order.into / plugnplay.UNPLUGGED)
+        elif any(own.glob("*.zip")):
+            cache = own
+        else:
+            return {**places, "YARN_ENABLE_GLOBAL_CACHE": "1"}
+        return {**places, "YARN_ENABLE_GLOBAL_CACHE": "0", "YARN_CACHE_FOLDER": str(cache)}
+
+    def _write_commands(self, directory: Path, layer: Path) -> None:
+        """Programs in `layer`/bin for the commands of direct dependencies: there is no node_modules/.bin."""
+        said = self.context.capture(["yarn", "bin", "--json"], cwd=directory, env=self.env)
+        commands = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        plugnplay.write_commands(layer, {command["name"]: command["path"] for command in commands})
+
+    def _patches(self) -> Iterator[str]:
+        """Files outside .yarn that `patch:` dependencies name."""
+        for table in ("dependencies", "devDependencies", "optionalDependencies", "resolutions"):
+            said = self.project.manifest.get(table, {})
+            for spec in said.values() if isinstance(said, dict) else ():
+                path = str(spec).partition("#")[2].removeprefix("~/").removeprefix("./")
+                is_file = path and not path.startswith((".yarn/", "~", "optional!"))
+                if not str(spec).startswith("patch:") or not is_file:
+                    continue
+                if ".." in Path(path).parts:
+                    raise InputError(f"a patch is outside of the source: {spec}")
+                yield path

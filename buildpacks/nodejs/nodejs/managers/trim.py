@@ -1,0 +1,75 @@
+"""A source's manifests, for a while, without what an image does not need.
+
+On the arrow plan → layers. Called by `berry` and `yarn`. Not every Yarn has a command that installs for
+production alone, or for some members of a workspace: all of them do so when the manifests ask for no more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..project import INSTALL_SCRIPTS, Project
+from ..workspace import Workspace
+
+_FOR_LAUNCH = ("dependencies", "optionalDependencies", "peerDependencies")
+
+
+@contextmanager
+def without_dev(directory: Path, focus: Sequence[str]) -> Iterator[None]:
+    """Within, no manifest below `directory` has devDependencies, nor install scripts that may need these.
+
+    Members of the workspace that `focus` does not name have no dependencies at all; none are left out if it
+    is empty. Files that are links are links again afterwards.
+    """
+    workspace = Workspace.read(directory, "")
+    with ExitStack() as stack:
+        stack.enter_context(_own(directory / "package.json", _Trimmed(workspace.root, needed=True)))
+        for path, member in workspace.members.items():
+            needed = not focus or (member.name or f"./{path}") in focus
+            stack.enter_context(_own(member.directory / "package.json", _Trimmed(member, needed=needed)))
+        stack.enter_context(own_copy(directory / "yarn.lock"))
+        yield
+
+
+@contextmanager
+def own_copy(path: Path) -> Iterator[None]:
+    """Within, `path` may be written to; afterwards it is what it was, or not there."""
+    with _own(path, lambda: path.read_bytes() if path.is_file() else b""):
+        yield
+
+
+class _Trimmed:
+    """The text of a manifest without what is not needed."""
+
+    def __init__(self, project: Project, *, needed: bool) -> None:
+        self._manifest: Mapping[str, Any] = project.manifest
+        self._gone = {"devDependencies", *(() if needed else _FOR_LAUNCH)}
+
+    def __call__(self) -> bytes:
+        manifest = {name: value for name, value in self._manifest.items() if name not in self._gone}
+        scripts = manifest.get("scripts", {})
+        manifest["scripts"] = {name: text for name, text in scripts.items() if name not in INSTALL_SCRIPTS}
+        return json.dumps(manifest, indent=2).encode()
+
+
+@contextmanager
+def _own(path: Path, text: Callable[[], bytes]) -> Iterator[None]:
+    """Puts a file of its own at `path` for a while."""
+    content = text()
+    target = path.readlink() if path.is_symlink() else None
+    before = path.read_bytes() if target is None and path.is_file() else None
+    if target is not None:
+        path.unlink()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if target is not None:
+            path.symlink_to(target)
+        elif before is not None:
+            path.write_bytes(before)

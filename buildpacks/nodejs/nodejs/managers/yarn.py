@@ -1,0 +1,161 @@
+"""Yarn 1. An adapter of `port.Manager`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from packhorse import sdk
+
+from ..failure import script_failed
+from ..project import Project
+from ..runtime import Runtime
+from ..workspace import Workspace
+from . import yarnfailure, yarnrc, yarnregistry
+from .npm import npm_rebuild
+from .port import Order
+from .tool import Tool
+from .trim import own_copy, without_dev
+from .yarnlock import NAME, Lock
+
+_MIRROR = "yarn-offline-mirror"
+_RANGE = re.compile(r"[\s\d.x*^~<>=|v-]+(?:-[\w.]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Yarn:
+    """The Yarn of `tool`, 1, for `project`; `lock` is the name of its lock file, empty without one."""
+
+    context: sdk.BuildContext
+    project: Project
+    runtime: Runtime
+    tool: Tool
+    lock: str
+
+    name = "Yarn"
+    inside_reason = ""
+    linker = "node-modules"
+    slice = ("node_modules", "*/node_modules", "*/*/node_modules")
+
+    @property
+    def version(self) -> str:
+        """The version that the project chooses."""
+        return self.tool.version
+
+    @property
+    def locked(self) -> bool:
+        """Whether there is a yarn.lock."""
+        return bool(self.lock)
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Node.js and Yarn on PATH."""
+        # yarn-path is this very Yarn; it would start a second one.
+        return {**self.tool.env(self.runtime), "YARN_IGNORE_PATH": "1"}
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        """The lock and the settings."""
+        return {
+            self.lock: self.project.digest(self.lock),
+            ".npmrc": self.project.npmrc_digest,
+            yarnrc.CLASSIC: yarnrc.digest(self.project.directory / yarnrc.CLASSIC),
+        }
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The lock, the settings, and the packages that come with the source."""
+        mirror = self._settings.classic.get(_MIRROR, "").removeprefix("./")
+        return tuple(name for name in (self.lock, ".npmrc", yarnrc.CLASSIC, mirror) if name)
+
+    def install(self, order: Order) -> None:
+        """`yarn install --frozen-lockfile`, or without a lock `--no-lockfile`.
+
+        Yarn 1 itself knows no choice of members: what the others need is not asked for, see `trim`.
+        """
+        if not self.lock:
+            self.context.log.warning(
+                f"there is no {NAME}, so the newest versions that fit are installed; "
+                "run `yarn install` and commit the lock to have the same ones each time"
+            )
+        missing = sorted(self._missing(order.directory)) if self.lock else []
+        if missing:
+            raise yarnfailure.out_of_sync([f"Missing: {name}" for name in missing])
+        with ExitStack() as stack:
+            if order.focus and not order.dev:
+                stack.enter_context(without_dev(order.directory, order.focus))
+            self._install(order)
+
+    def prune(self, order: Order) -> None:
+        """Installs once more, without devDependencies; what is built already stays as it is."""
+        with without_dev(order.directory, order.focus):
+            self._install(order, "--ignore-scripts", "--prefer-offline")
+
+    def rebuild(self, directory: Path) -> None:
+        """`npm rebuild`: Yarn 1 has no such command."""
+        npm_rebuild(self.context, directory, self.env)
+
+    def run(self, script: str, directory: Path) -> None:
+        """`yarn run`."""
+        try:
+            self.context.run(["yarn", "run", script], cwd=directory, env=self.env)
+        except sdk.CommandFailed as failure:
+            again = f"yarn install --frozen-lockfile && yarn run {script}"
+            raise script_failed(failure, script, again=again) from failure
+
+    @property
+    def _settings(self) -> yarnrc.Settings:
+        return yarnrc.Settings.read(self.project.directory)
+
+    def _install(self, order: Order, *more: str) -> None:
+        frozen = "--frozen-lockfile" if self.lock else "--no-lockfile"
+        argv = ["yarn", "install", frozen, "--non-interactive", f"--production={str(not order.dev).lower()}"]
+        env = {**self.env, **yarnregistry.for_classic(self.context, self._settings)}
+        if order.cache:
+            env["YARN_CACHE_FOLDER"] = str(order.cache)
+        with ExitStack() as stack:
+            if self.lock and "npm_config_registry" in env:
+                self._redirect(order.directory / NAME, env["npm_config_registry"], stack)
+            try:
+                self.context.run([*argv, *more], cwd=order.directory, env=env)
+            except sdk.CommandFailed as failure:
+                raise yarnfailure.of_classic(failure) from failure
+
+    def _redirect(self, lock: Path, registry: str, stack: ExitStack) -> None:
+        """Has the lock, for a while, name `registry` where it names the public ones, as npm does itself.
+
+        What is downloaded is held against the lock's hashes all the same.
+        """
+        text = lock.read_text(encoding="utf-8", errors="surrogateescape")
+        changed = text
+        for public in self._public_registries():
+            changed = changed.replace(f'resolved "{public}/', f'resolved "{registry.rstrip("/")}/')
+        if changed != text:
+            stack.enter_context(own_copy(lock))
+            lock.write_text(changed, encoding="utf-8", errors="surrogateescape")
+
+    def _public_registries(self) -> Iterator[str]:
+        """Where Yarn 1 and npm look when nobody tells them."""
+        unset = {name: "" for name in self.context.env if name.lower() == "npm_config_registry"}
+        env = {**self.env, **unset, "HOME": "/nonexistent", "npm_config_globalconfig": "/nonexistent/npmrc"}
+        for client in ("yarn", "npm"):
+            said = self.context.capture([client, "config", "get", "registry"], cwd=Path("/"), env=env)
+            if urlsplit(said.strip()).hostname:
+                yield said.strip().rstrip("/")
+
+    def _missing(self, directory: Path) -> Iterator[str]:
+        """What manifests ask for and the lock has not; of a workspace's members Yarn 1 does not see that."""
+        settled = Lock.read(directory).settled
+        workspace = Workspace.read(directory, "")
+        names = {member.name for member in workspace.members.values()}
+        spared = [*names, *workspace.root.manifest.get("resolutions", {})]
+        for project in (workspace.root, *workspace.members.values()):
+            for part in ("dependencies", "devDependencies", "optionalDependencies"):
+                for name, range_ in project.manifest.get(part, {}).items():
+                    is_said = f"{name}@{range_}" in settled or any(name in said for said in spared)
+                    if _RANGE.fullmatch(range_) and not is_said:
+                        yield f"{name}@{range_}"

@@ -1,0 +1,132 @@
+"""What the failures of Yarn mean, in the words that npm's have. Called by `yarn` and `berry`.
+
+Yarn 1 has no codes but sentences; its successors have both, and leave many failures to Node.js's own codes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from packhorse import sdk
+from packhorse.errors import BuildpackFailed, InputError, PackhorseError
+
+from ..registry import explained_code
+from .yarnlock import NAME
+
+_SHOWN = 5
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_CODED = re.compile(r"^➤ (YN\d{4}): [│·└┌ ]*(.+)$", re.MULTILINE)
+_TRACE = re.compile(r"^\s+at |^(?:info|warning) |^\[\d/\d\]|^yarn install v")
+_OF_NODE = re.compile(
+    r"\b(EAI_AGAIN|ECONNREFUSED|ECONNRESET|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|ETIMEDOUT|ESOCKETTIMEDOUT"
+    r"|[A-Z]+_SIGNED_CERT[A-Z_]*|UNABLE_TO_[A-Z_]+|CERT_HAS_EXPIRED|ERR_TLS_CERT_ALTNAME_INVALID)\b"
+)
+_SENTENCES_OF_NODE = (
+    ("unable to get local issuer certificate", "UNABLE_TO_GET_ISSUER_CERT_LOCALLY"),
+    ("self-signed certificate", "SELF_SIGNED_CERT_IN_CHAIN"),
+    ("self signed certificate", "SELF_SIGNED_CERT_IN_CHAIN"),
+    ("unable to verify the first certificate", "UNABLE_TO_VERIFY_LEAF_SIGNATURE"),
+    ("socket hang up", "ECONNRESET"),
+    ("network connection", "ETIMEDOUT"),
+    ("Timeout awaiting", "ETIMEDOUT"),
+)
+_STATUS = re.compile(r"(?:Request failed \"|Response [Cc]ode:? )(\d{3})")
+_BY_STATUS = {"401": "E401", "403": "E403", "404": "E404"}
+# What Yarn says → the code that npm has for it.
+_SENTENCES = (
+    ("Invalid authentication", "E401"),
+    ("No authentication configured", "ENEEDAUTH"),
+    ("doesn't match the expected checksum", "EINTEGRITY"),
+    ("Integrity check failed", "EINTEGRITY"),
+    ("the file appears to be corrupt", "EINTEGRITY"),
+    ("No candidates found", "ETARGET"),
+    ("Couldn't find any versions for", "ETARGET"),
+    ("Couldn't find package", "E404"),
+    ("Package not found", "E404"),
+    ("has been blocked because of your configuration", "ENOTFOUND"),
+)
+_UNREADABLE = re.compile(
+    r"YAMLException|Lockfile\.getLocked|(?:Invalid value|Unknown token|Parse error)[^\n]*yarn\.lock"
+)
+_CHANGE = re.compile(r"^➤ YN0028: │ ([-+] ?\S.*)$", re.MULTILINE)
+
+
+def of_classic(failure: sdk.CommandFailed) -> PackhorseError:
+    """The error that a failed command of Yarn 1 means."""
+    output = _COLOR.sub("", failure.output)
+    if "Your lockfile needs to be updated" in output:
+        return out_of_sync([])
+    if "is incompatible with this module" in output:
+        return _engine(_errors(output))
+    return _explained(failure, output, _errors(output), settings=".npmrc")
+
+
+def of_berry(failure: sdk.CommandFailed) -> PackhorseError:
+    """The error that a failed command of Yarn 2 or newer means."""
+    output = _COLOR.sub("", failure.output)
+    coded = [text for code, text in _CODED.findall(output) if code not in ("YN0000", "YN0013")]
+    said = coded or [line.strip() for line in output.splitlines() if line.strip() and not _TRACE.match(line)]
+    if "YN0028" in output:
+        return out_of_sync([line for line in _CHANGE.findall(output) if "checksum:" not in line])
+    if "requires a Node version compatible with" in output:
+        return _engine(said)
+    variable = re.search(r"Environment variable not found \((\w+)\)", output)
+    if variable:
+        return InputError(
+            f".yarnrc.yml names a variable that is not set: {variable[1]}",
+            fix=f"set it for the build (`--env {variable[1]}`), or give it a default: ${{{variable[1]}:-}}",
+        )
+    if "Usage Error" in output and (".yarnrc.yml" in output or "<environment>" in output):
+        return InputError("Yarn cannot use its settings", why="\n".join(said[:1]), fix="mend .yarnrc.yml")
+    return _explained(failure, output, said, settings=".yarnrc.yml")
+
+
+def out_of_sync(differences: Sequence[str]) -> InputError:
+    """The error for a lock that does not have what the manifests ask for."""
+    shown = list(differences[:_SHOWN])
+    if len(differences) > _SHOWN:
+        shown.append(f"and {len(differences) - _SHOWN} more")
+    return InputError(
+        f"{NAME} does not match package.json", issues=shown, fix=f"run `yarn install` and commit {NAME}"
+    )
+
+
+def _explained(
+    failure: sdk.CommandFailed, output: str, said: Sequence[str], *, settings: str
+) -> PackhorseError:
+    why = "\n".join(said[:_SHOWN])
+    if _UNREADABLE.search(output):
+        return InputError(
+            f"{NAME} cannot be read", why=why, fix="restore it, or remove it and run `yarn install`"
+        )
+    code = _code(output)
+    meaning = explained_code(code, why, client="Yarn", settings=settings, lock=NAME) if code else None
+    return meaning or BuildpackFailed(failure.what, why=why or failure.why or "its output is above")
+
+
+def _code(output: str) -> str:
+    """The code that npm would print."""
+    for sentence, code in _SENTENCES:
+        if sentence in output:
+            return code
+    status = _STATUS.search(output)
+    if status and status[1] in _BY_STATUS:
+        return _BY_STATUS[status[1]]
+    found = _OF_NODE.search(output)
+    if found:
+        return "ETIMEDOUT" if found[1] == "ESOCKETTIMEDOUT" else found[1]
+    return next((code for sentence, code in _SENTENCES_OF_NODE if sentence in output), "")
+
+
+def _engine(said: Sequence[str]) -> InputError:
+    return InputError(
+        "a package does not support this Node.js",
+        why="\n".join(said[:_SHOWN]),
+        fix="ask for another Node.js in package.json engines.node, or for another version of the package",
+    )
+
+
+def _errors(output: str) -> list[str]:
+    """What Yarn 1 calls errors, without the traces."""
+    return [line.removeprefix("error ").strip() for line in output.splitlines() if line.startswith("error ")]

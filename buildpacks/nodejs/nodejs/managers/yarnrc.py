@@ -1,0 +1,65 @@
+"""The settings of a project for Yarn: .yarnrc.yml, and .yarnrc of Yarn 1.
+
+On the arrow source → plan; a reader without side effects. Called by `yarnrelease`, `yarn` and `berry`, which
+leave reading these files to Yarn itself but for the few settings that decide how it is to be run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+BERRY, CLASSIC = ".yarnrc.yml", ".yarnrc"
+_SCALAR = re.compile(r"""([A-Za-z]+):\s+(?:"([^"]*)"|'([^']*)'|([^#\s][^#]*?))\s*(?:#.*)?""")
+_WORD = re.compile(r"""(?:"([^"]+)"|([\w.:@/-]+))\s+(?:"([^"]*)"|(\S+))\s*""")
+# In either file these words are in the names of all settings that may hold a credential.
+_SECRET = re.compile(r"auth|password|token", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The plain settings of the top level by name; lists and tables are left out."""
+
+    berry: Mapping[str, str] = field(default_factory=dict)
+    classic: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Reads what of the two files there is."""
+        berry = (_SCALAR.fullmatch(line) for line in _lines(directory / BERRY))
+        classic = (_WORD.fullmatch(line) for line in _lines(directory / CLASSIC))
+        return cls(
+            berry={found[1]: found[2] or found[3] or found[4] or "" for found in berry if found},
+            classic={found[1] or found[2]: found[3] or found[4] or "" for found in classic if found},
+        )
+
+    @property
+    def release(self) -> str:
+        """The path of the Yarn that comes with the source, or nothing."""
+        return self.berry.get("yarnPath", "") or self.classic.get("yarn-path", "")
+
+    @property
+    def linker(self) -> str:
+        """How Yarn 2 and newer lay modules out: `pnp` unless the project chooses another way."""
+        return self.berry.get("nodeLinker", "pnp")
+
+    @property
+    def cache(self) -> str:
+        """Where below the project packages lie that come with the source."""
+        return self.berry.get("cacheFolder", ".yarn/cache")
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a settings file without its credentials, as `sha256:<hex>`; empty without a file."""
+    if not path.is_file():
+        return ""
+    kept = "\n".join(line.rstrip() for line in _lines(path) if not _SECRET.search(line))
+    return f"sha256:{hashlib.sha256(kept.encode()).hexdigest()}"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []

@@ -1,0 +1,66 @@
+"""Plug'n'Play: packages that stay in their archives, which `.pnp.cjs` in the application tells Node.js.
+
+On the arrow plan → layers. Called by `nodejs.modules` and `managers.berry`. The archives and the packages
+that have to be unpacked are in a layer, with a copy of the application's `.pnp.cjs`, which names them by
+their paths. That layer makes Node.js load the file at launch.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from packhorse import sdk
+
+CACHE, UNPLUGGED = "cache", "unplugged"
+_MAP, _LOADER, _DATA = ".pnp.cjs", ".pnp.loader.mjs", ".pnp.data.json"
+_FILES = (_MAP, _LOADER, _DATA)
+_SHIM = '#!/bin/sh\nexec node "{path}" "$@"\n'
+
+
+def keep(application: Path, layer: sdk.Layer) -> None:
+    """Copies the map into `layer`, removes archives that it does not name, and sets the variables of launch.
+
+    The archives of packages that are unpacked are among those, and what was only patched.
+    """
+    text = ""
+    for name in _FILES:
+        if (application / name).is_file():
+            shutil.copyfile(application / name, layer.path / name)
+            text += (application / name).read_text(errors="replace")
+    for path in (layer.path / CACHE).glob("*"):
+        if path.name not in text:
+            path.unlink()
+    if layer.types.launch:
+        layer.set_env("NODE_OPTIONS", _options(application), action="prepend", delimiter=" ", phase="launch")
+
+
+def plug(application: Path, layer: Path) -> None:
+    """Puts the map of `layer` into the application."""
+    unplug(application)
+    for name in _FILES:
+        if (layer / name).is_file():
+            shutil.copyfile(layer / name, application / name)
+
+
+def unplug(application: Path) -> None:
+    """Removes a map."""
+    for name in _FILES:
+        (application / name).unlink(missing_ok=True)
+
+
+def write_commands(layer: Path, commands: Mapping[str, str]) -> None:
+    """Puts a program into `layer`/bin, which is on PATH at launch, for each command and the file it runs."""
+    for name, path in commands.items():
+        program = layer / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(_SHIM.format(path=path))
+        program.chmod(0o755)
+
+
+def _options(application: Path) -> str:
+    options = f"--require {application / _MAP}"
+    if (application / _LOADER).is_file():
+        options += f" --experimental-loader {(application / _LOADER).as_uri()}"
+    return options
