@@ -17,10 +17,14 @@ from pathlib import Path
 import pytest
 
 from fakes.small_image import fresh_image
+from packhorse.base import userns
+from packhorse.base.rooted import Rooted
 from packhorse.base.userns import IdMap, Mode, choose
 from packhorse.errors import FormatError, StoreError
 from packhorse.image.copy import put
+from packhorse.image.model import Config
 from packhorse.image.view import Image
+from packhorse.store import errand
 from packhorse.store.store import Store
 
 SOURCE = Path(sys.modules["packhorse"].__path__[0]).parent
@@ -282,3 +286,51 @@ store.root(store.place("image").read(), choose(1000, 1000, mode=Mode({idmap.mode
         assert (root / "b").stat().st_size == 200_000_000
         assert other.gc().unfinished >= 1
         assert len(trees(other)) == 3
+
+
+def test_a_file_that_is_called_like_a_whiteout_is_one_in_the_root(store: Store, idmap: IdMap) -> None:
+    """Its layer was kept by a build as it is; in the layer's tar, of which the root is made, it hides."""
+    with store.scratch() as scratch, Rooted.local(scratch) as view:
+        overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+        upper = overlay.mounts()[0].upper
+        assert upper
+        (upper / "bp/one").mkdir(parents=True)
+        (upper / "bp/one/.wh.gone").touch()
+        for path in (upper / "bp", upper / "bp/one", upper / "bp/one/.wh.gone"):
+            os.chown(path, *idmap.outside(1000, 1000))
+        kept, _ = overlay.capture(view, "/layers/bp/one")
+    below = stored(store, layer(("layers/bp/one/gone", b""), ("layers/bp/one/stays", b"")))
+    config = json.loads(below.config.raw)
+    config["rootfs"]["diff_ids"].append(str(kept.diff_id))
+    image = Image(Config.parse(json.dumps(config).encode()), (*below.layers, kept))
+    place = store.place("image")
+    place.begin(kept)
+    place.commit(image)
+    root = store.root(store.place("image").read(), idmap)
+    assert names(root / "layers/bp") == {"one", "one/stays"}
+
+
+def test_an_image_without_layers_or_without_its_layer_has_no_root(store: Store, idmap: IdMap) -> None:
+    image = stored(store, layer(("file", b"")))
+    with pytest.raises(StoreError, match="without layers"):
+        store.root(Image(fresh_image().config, ()), idmap)
+    for path in (store.path / "blobs/sha256").iterdir():
+        path.unlink()
+    with pytest.raises(StoreError, match="is not in the store"):
+        store.root(image, idmap)
+
+
+def test_what_the_system_refuses_a_child_is_told_as_its_parent_would(store: Store, idmap: IdMap) -> None:
+    directory = os.open(store.path / "trees", os.O_RDONLY)
+    try:
+        with userns.make(idmap) as namespace, pytest.raises(StoreError, match="cannot be used") as told:
+            errand.run(
+                ["remove", str(directory), "x" * 300],
+                where=store.path / "trees",
+                namespace=namespace,
+                lease=store._lease,
+                directories=[directory],
+            )
+    finally:
+        os.close(directory)
+    assert told.value.why == "File name too long"
