@@ -287,4 +287,4 @@ def test_a_source_of_another_kind_is_left_alone(cold: Workbench) -> None:
     (cold.source / "README").touch()
     outcome = cold.detect()
     assert outcome.status == 100
-    assert "there is no package.json, server.js, app.js, index.js" in outcome.output
+    assert "there is no package.json, server.js, app.js, main.js, index.js" in outcome.output

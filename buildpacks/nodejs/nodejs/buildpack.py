@@ -6,22 +6,33 @@ runs under any lifecycle with Buildpack API 0.12.
 
 from __future__ import annotations
 
-import shlex
-
 from packhorse import sdk
 
-from . import credentials, launch, managers, modules, nx, runtime, schedule, sources, start, tasks
+from . import (
+    credentials,
+    launch,
+    managers,
+    modules,
+    nx,
+    outputs,
+    programs,
+    runtime,
+    schedule,
+    sources,
+    start,
+    tasks,
+)
 from .releases import Releases
 from .request import Request, lines_named
 from .workspace import SETTING, Workspace
 
-_ENTRIES = ("package.json", "server.js", "app.js", "index.js")
+_ENTRIES = ("package.json", "server.js", "app.js", "main.js", "index.js")
 
 
 def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail:
     """Takes an application that has package.json or a usual entry file."""
     there = {path.name for path in context.app.iterdir()}
-    if not there.intersection(_ENTRIES):
+    if not there.intersection(("package.json", *start.ENTRIES)) and not context.env.get(start.LAUNCHPOINT):
         return sdk.Fail(f"there is no {', '.join(_ENTRIES)}")
     return sdk.Pass(sdk.BuildPlan(provides=("node",), requires=(sdk.Require("node"),)))
 
@@ -35,21 +46,19 @@ def build(context: sdk.BuildContext) -> sdk.BuildResult:
     request = Request.of(said, releases)
     scripts = tasks.scripts(workspace, context.env.get("BP_NODE_RUN_SCRIPTS"))
     from_root = nx.start(workspace)
-    found = from_root or start.find(project, generated=bool(scripts))
+    found = from_root or start.find(project, context.env, generated=bool(scripts))
 
     node = runtime.provide(context, request, releases)
     manager = managers.provide(context, workspace.root, node, managers.Choice.of(workspace.root))
     steps = tasks.plan(workspace, scripts)
-    slices = modules.Installation(context, workspace, node, manager, steps).provide()
+    installation = modules.Installation(context, workspace, node, manager, steps)
+    slices = installation.provide()
     credentials.leave_out(context, workspace)
-    launch.set_up(context, workspace)
 
-    processes: tuple[sdk.Process, ...] = ()
+    found = from_root or outputs.settle(context, project, found, dev=installation.keeps_dev)
     if found:
-        is_above = from_root or project.directory == context.app
-        directory = "" if is_above else str(project.directory)
-        processes = (sdk.Process("web", found.command, default=True, working_dir=directory),)
-        context.log.detail(f"web: {shlex.join(found.command)} ({found.source})")
-        if not found.gets_signals:
-            context.log.warning("the start script keeps a shell, which does not pass SIGTERM on to Node.js")
+        programs.check(context, workspace, found, version=node.version)
+    launch.set_up(context, workspace, found)
+    directory = "" if from_root or project.directory == context.app else str(project.directory)
+    processes = (sdk.Process("web", found.command, default=True, working_dir=directory),) if found else ()
     return sdk.BuildResult(sdk.Launch(processes, slices=slices))

@@ -8,12 +8,15 @@ opens the inspector (launcher/node-options). It is native, since run images may 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildError, InputError
 
 from .project import Project
+from .start import Start
 from .workspace import Workspace
 
 _PROGRAM = "node-options"
@@ -21,8 +24,13 @@ _SWITCHES = ("BPL_NODE_OPTIMIZE_MEMORY", "BPL_NODE_SOURCE_MAPS", "BPL_DEBUG_ENAB
 _SETTINGS = (*_SWITCHES, "BPL_DEBUG_HOST", "BPL_DEBUG_PORT")
 
 
-def set_up(context: sdk.BuildContext, workspace: Workspace) -> None:
-    """Makes or keeps the layer.
+def places(workspace: Workspace) -> tuple[Path, ...]:
+    """The folders whose modules the application finds, its own first."""
+    return tuple(dict.fromkeys((workspace.app.directory, workspace.root.directory)))
+
+
+def set_up(context: sdk.BuildContext, workspace: Workspace, found: Start | None) -> None:
+    """Makes or keeps the layer, and says what starts the application.
 
     Raises InputError for a switch that is neither on nor off, and BuildError when the buildpack's directory
     lacks the program.
@@ -36,9 +44,11 @@ def set_up(context: sdk.BuildContext, workspace: Workspace) -> None:
             "programs.txt in it: packhorse puts the program there",
         )
     variables = _variables(context, workspace.app)
-    places = dict.fromkeys((workspace.app.directory, workspace.root.directory))
-    commands = ":".join(str(place / "node_modules/.bin") for place in places)
-    key = {**variables, "PATH": commands, _PROGRAM: hashlib.sha256(program.read_bytes()).hexdigest()}
+    commands = ":".join(str(place / "node_modules/.bin") for place in places(workspace))
+    own = {f"{name} of web": value for name, value in found.env.items()} if found else {}
+    key = {**variables, **own, "PATH": commands, _PROGRAM: hashlib.sha256(program.read_bytes()).hexdigest()}
+    if found:
+        _say(context.log, found)
     layer = context.layer("start", key=key, launch=True)
     if layer.kept:
         return
@@ -46,7 +56,16 @@ def set_up(context: sdk.BuildContext, workspace: Workspace) -> None:
         if value:
             layer.set_env(name, value, action="default", phase="launch")
     layer.set_env("PATH", commands, action="prepend", delimiter=":", phase="launch")
+    for name, value in found.env.items() if found else ():
+        layer.set_env(name, value, phase="launch", process="web")
     layer.add_exec_d(program, name=_PROGRAM)
+
+
+def _say(log: sdk.Log, found: Start) -> None:
+    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in found.env.items())
+    log.detail(f"web: {variables}{shlex.join(found.command)} ({found.source})")
+    if not found.gets_signals:
+        log.warning("the start script keeps a shell, which does not pass SIGTERM on to Node.js")
 
 
 def _variables(context: sdk.BuildContext, project: Project) -> dict[str, str]:

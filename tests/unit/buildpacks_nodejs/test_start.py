@@ -1,11 +1,15 @@
 """The start command: direct where it can be, through a shell that steps aside where it must."""
 
 import os
+import shlex
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nodejs.project import Project
 from nodejs.start import Start, find
 
@@ -13,7 +17,7 @@ from packhorse.errors import InputError
 
 
 def start(directory: Path, generated: bool = False, **scripts: str) -> Start:
-    found = find(Project(directory, {"scripts": scripts}), generated=generated)
+    found = find(Project(directory, {"scripts": scripts}), {}, generated=generated)
     assert found is not None
     return found
 
@@ -26,8 +30,9 @@ def start(directory: Path, generated: bool = False, **scripts: str) -> Start:
         ("exec node a.js", ("node", "a.js")),
         ("next start -p 8080", ("next", "start", "-p", "8080")),
         ("node a.js --port $PORT", ("sh", "-c", "exec node a.js --port $PORT")),
-        ("A=1 B='2 3' node a.js", ("sh", "-c", "A=1 B='2 3' exec node a.js")),
-        ("A=1 exec node a.js", ("sh", "-c", "A=1 exec node a.js")),
+        ("A=1 B=$C node a.js", ("sh", "-c", "A=1 B=$C exec node a.js")),
+        ("node a.js 2>&1", ("sh", "-c", "exec node a.js 2>&1")),
+        ("node a.js && A=1 exec node b.js", ("sh", "-c", "node a.js && A=1 exec node b.js")),
         ("cd server && node a.js", ("sh", "-c", "cd server && exec node a.js")),
     ],
 )
@@ -48,18 +53,6 @@ def test_a_script_whose_shell_must_stay_is_left_as_it_is_and_said(tmp_path: Path
     assert not found.gets_signals
 
 
-@pytest.mark.parametrize(
-    "script", ["A='1 2' B=x env", "true && A=1 env", "A=$HOME env", "cd / && true && env", "env | cat"]
-)
-def test_a_rewritten_script_does_what_npm_would_do(script: str, tmp_path: Path) -> None:
-    def output(argv: tuple[str, ...]) -> list[str]:
-        env = {"PATH": os.environ["PATH"], "HOME": "/h"}
-        out = subprocess.run(argv, env=env, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-        return sorted(line for line in out.splitlines() if not line.startswith("_="))
-
-    assert output(start(tmp_path, start=script).command) == output(("sh", "-c", script))
-
-
 def test_prestart_runs_first_and_stops_the_start_when_it_fails(tmp_path: Path) -> None:
     command = start(tmp_path, prestart="echo before", start="echo started").command
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "before\nstarted\n"
@@ -73,17 +66,189 @@ def test_a_script_that_only_runs_another_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["npm run a && node b.js", "npx serve", "npm run missing", "npm run start"]
+    "script",
+    [
+        "npm run missing",
+        "npm run a -w b",
+        "npm install && node a.js",
+        "yarn workspace a start",
+        "pnpm --filter a start",
+        "npm --prefix gone start",
+        "yarn",
+        "npx",
+        "npx -p a b",
+        "bun server.ts",
+        "npm run a | tee log",
+    ],
 )
 def test_a_script_that_needs_npm_is_refused_since_it_is_not_in_the_image(tmp_path: Path, script: str) -> None:
     with pytest.raises(InputError, match="not in the image"):
         start(tmp_path, start=script)
 
 
-@pytest.mark.parametrize("script", ["", "node 'a.js"])
-def test_a_script_that_cannot_be_read_is_refused(tmp_path: Path, script: str) -> None:
+@pytest.mark.parametrize("script", ["", "  ", "node 'a.js", "node \\", "A=1", "npm start", "npm run again"])
+def test_a_script_that_cannot_be_read_or_runs_itself_is_refused(tmp_path: Path, script: str) -> None:
     with pytest.raises(InputError):
-        start(tmp_path, start=script)
+        start(tmp_path, start=script, again="npm run start")
+
+
+@pytest.mark.parametrize(
+    ("script", "command"),
+    [
+        ("npm run serve", "node s.js"),
+        ("npm run -s serve -- --port 80", "node s.js --port 80"),
+        ("npm run serve --port 80", "node s.js 80"),
+        ("yarn serve --port 80", "node s.js --port 80"),
+        ("yarn --silent run serve", "node s.js"),
+        ("pnpm run serve", "node s.js"),
+        ("pnpm serve --a", "node s.js --a"),
+        ("bun run serve", "node s.js"),
+        ("npx next start", "next start"),
+        ("npx --no-install serve@14 -s dist", "serve -s dist"),
+        ("npm exec -- tsx a.ts", "tsx a.ts"),
+        ("pnpm exec tsx a.ts", "tsx a.ts"),
+        ("yarn tsx a.ts", "tsx a.ts"),
+        ("yarn node a.js", "node a.js"),
+        ("cross-env npm run serve", "node s.js"),
+        ("node s.js && npm run serve", "sh -c 'node s.js && exec node s.js'"),
+        ("npm run both", "sh -c 'cd a && node m.js && exec node s.js'"),
+        ("npm --prefix web start", "sh -c 'cd web && exec node w.js'"),
+        ("cd web && npm start", "sh -c 'cd web && exec node w.js'"),
+        ("yarn --cwd web start -a", "sh -c 'cd web && exec node w.js -a'"),
+        ("npm run shell -- x", "sh -c 'node a.js; node b.js x'"),
+        ("A=1 npm run both", "sh -c 'export A=1 && cd a && node m.js && exec node s.js'"),
+        ("npm run shell && npm run serve", "sh -c '{ node a.js; node b.js\n} && exec node s.js'"),
+    ],
+)
+def test_scripts_are_followed_through_the_managers_that_run_them(
+    tmp_path: Path, script: str, command: str
+) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/package.json").write_text('{"scripts": {"start": "node w.js"}}')
+    found = start(
+        tmp_path,
+        start=script,
+        serve="node s.js",
+        both="cd a && node m.js && npm run serve",
+        shell="node a.js; node b.js",
+    )
+    assert found.command == tuple(shlex.split(command))
+
+
+@pytest.mark.parametrize(
+    ("script", "env"),
+    [
+        ("A=1 B='2 3' C= node a.js", {"A": "1", "B": "2 3", "C": ""}),
+        ("cross-env NODE_ENV=production node a.js", {"NODE_ENV": "production"}),
+        ("A=1 npx cross-env B=2 npm run serve", {"A": "1", "B": "2", "C": "3"}),
+        ("A=1 exec node a.js", {"A": "1"}),
+    ],
+)
+def test_variables_before_a_command_are_set_without_a_shell(
+    tmp_path: Path, script: str, env: dict[str, str]
+) -> None:
+    found = start(tmp_path, start=script, serve="C=3 node a.js")
+    assert (found.command, found.env, found.gets_signals) == (("node", "a.js"), env, True)
+
+
+def test_scripts_before_and_after_are_run_and_told(tmp_path: Path) -> None:
+    found = start(tmp_path, start="node a.js", prestart="node b.js", poststart="node c.js")
+    assert found.command == ("sh", "-c", "node b.js && exec node a.js")
+    assert found.after == "poststart"
+    assert found.programs == ("node", "node")
+
+
+def test_the_user_chooses_a_file_or_a_script(tmp_path: Path) -> None:
+    project = Project(tmp_path, {"scripts": {"start": "node a.js", "start:prod": "node dist/main"}})
+    chosen = find(project, {"BP_NPM_START_SCRIPT": "start:prod"}, generated=False)
+    assert chosen is not None
+    assert (chosen.command, chosen.source) == (("node", "dist/main"), "BP_NPM_START_SCRIPT: start:prod")
+    with pytest.raises(InputError, match=r"a script that package\.json does not have"):
+        find(project, {"BP_NPM_START_SCRIPT": "gone"}, generated=False)
+    with pytest.raises(InputError, match="a file that is not there"):
+        find(project, {"BP_LAUNCHPOINT": "b.js"}, generated=False)
+    (tmp_path / "b.js").touch()
+    chosen = find(project, {"BP_LAUNCHPOINT": "b.js"}, generated=False)
+    assert chosen == Start(("node", "b.js"), "BP_LAUNCHPOINT: b.js", chosen=True)
+
+
+SHELL_TEXTS = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "npm",
+                "run",
+                "start",
+                "a",
+                "node",
+                "x.js",
+                "&&",
+                "&",
+                "|",
+                ";",
+                "'",
+                '"',
+                "\\",
+                "$A",
+                "A=1",
+                "--",
+            ),
+            *(
+                "cross-env",
+                "npx",
+                "yarn",
+                "cd",
+                "..",
+                "(",
+                ")",
+                "\n",
+                "#",
+                "{",
+                "if",
+                "-w",
+                "2>&1",
+                "exec",
+                "`",
+            ),
+        ]
+    ),
+    max_size=8,
+).map(" ".join)
+
+
+@given(script=SHELL_TEXTS, other=SHELL_TEXTS)
+def test_any_script_gives_a_command_or_an_error_of_ours(script: str, other: str) -> None:
+    try:
+        found = start(Path("/nowhere"), start=script, a=other)
+    except InputError as error:
+        assert error.what
+    else:
+        assert found.command
+        assert not {"npm", "yarn", "npx"}.intersection(found.command[:1])
+
+
+ECHOES = st.lists(
+    st.sampled_from(
+        ["true", "A=1 env", "A='x y' env", "B=$HOME env", "echo a\\ b", "echo '&&' \"q|q\"", "cd /"]
+    ),
+    min_size=1,
+    max_size=4,
+).map(" && ".join)
+
+
+@given(script=ECHOES, before=st.one_of(st.none(), ECHOES))
+def test_a_script_does_what_a_shell_would_do(script: str, before: str | None) -> None:
+    scripts = {"start": script, **({"prestart": f"({before})"} if before else {})}
+    found = start(Path("/nowhere"), **scripts)
+    whole = f"({before}) && {script}" if before else script
+    assert output(found.command, found.env) == output(("sh", "-c", whole), {})
+
+
+def output(argv: tuple[str, ...], variables: Mapping[str, str]) -> list[str]:
+    env = {"PATH": os.environ["PATH"], "HOME": "/h", **variables}
+    done = subprocess.run(argv, env=env, cwd="/usr", capture_output=True, text=True, check=False)
+    shell_own = ("_=", "PWD=", "OLDPWD=", "SHLVL=")
+    return sorted(line for line in done.stdout.splitlines() if not line.startswith(shell_own))
 
 
 @pytest.mark.parametrize("main", ["lib/server.js", "lib/server", "lib"])
@@ -91,14 +256,14 @@ def test_main_is_found_as_node_finds_it(tmp_path: Path, main: str) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/server.js").touch()
     (tmp_path / "lib/index.js").touch()
-    assert find(Project(tmp_path, {"main": main}), generated=False) == Start(
+    assert find(Project(tmp_path, {"main": main}), {}, generated=False) == Start(
         ("node", main), "package.json main"
     )
 
 
 def test_main_may_be_made_by_the_build(tmp_path: Path) -> None:
     manifest: dict[str, Any] = {"main": "dist/a.js"}
-    found = find(Project(tmp_path, manifest), generated=True)
+    found = find(Project(tmp_path, manifest), {}, generated=True)
     assert found is not None
     assert found.command == ("node", "dist/a.js")
 
@@ -106,18 +271,18 @@ def test_main_may_be_made_by_the_build(tmp_path: Path) -> None:
 def test_a_missing_main_gives_way_to_an_entry_file(tmp_path: Path) -> None:
     (tmp_path / "index.js").touch()
     (tmp_path / "app.js").touch()
-    assert find(Project(tmp_path, {"main": "gone.js"}), generated=False) == Start(
+    assert find(Project(tmp_path, {"main": "gone.js"}), {}, generated=False) == Start(
         ("node", "app.js"), "there is app.js"
     )
 
 
 def test_a_procfile_alone_is_enough(tmp_path: Path) -> None:
     (tmp_path / "Procfile").write_text("web: node x.js\n")
-    assert find(Project(tmp_path), generated=False) is None
+    assert find(Project(tmp_path), {}, generated=False) is None
 
 
 def test_nothing_to_start_says_what_to_add(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to start") as caught:
-        find(Project(tmp_path, {"main": "gone.js"}), generated=False)
+        find(Project(tmp_path, {"main": "gone.js"}), {}, generated=False)
     assert "main names gone.js" in caught.value.why
     assert '"start": "node' in caught.value.fix

@@ -1,0 +1,187 @@
+"""What a build leaves to be started: a framework's server, or files for a web server.
+
+On the arrow plan → layers; looks which files there are. Called by `nodejs.buildpack` after the build scripts.
+It decides where the sources name no start of their own, or one that only developers want.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from packhorse import sdk
+from packhorse.errors import InputError
+
+from . import start
+from .project import Project
+from .start import LAUNCHPOINT, START_SCRIPT, Start
+
+_PAGES = ("index.html", "200.html")
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """`package` is what a project that uses it depends on; `server` are globs of files to run with node, and
+    `static` of folders with pages. `is_single` says that one page answers for all paths."""
+
+    name: str
+    package: str
+    static: tuple[str, ...] = ()
+    server: tuple[str, ...] = ()
+    is_single: bool = False
+
+
+# The first whose package there is: those built upon Vite come before it.
+FRAMEWORKS = (
+    Framework("Next.js", "next", static=("out",)),
+    Framework("Nuxt", "nuxt", static=(".output/public", "dist"), server=(".output/server/index.mjs",)),
+    Framework("SvelteKit", "@sveltejs/kit", static=("build",), server=("build/index.js",)),
+    Framework("Astro", "astro", static=("dist",), server=("dist/server/entry.mjs",)),
+    Framework(
+        "Angular",
+        "@angular/core",
+        static=("dist/*/browser", "dist/*", "dist"),
+        server=("dist/*/server/server.mjs",),
+        is_single=True,
+    ),
+    Framework("Gatsby", "gatsby", static=("public",)),
+    Framework("Docusaurus", "@docusaurus/core", static=("build",)),
+    Framework("Create React App", "react-scripts", static=("build",), is_single=True),
+    Framework("Vue CLI", "@vue/cli-service", static=("dist",), is_single=True),
+    Framework("VitePress", "vitepress", static=(".vitepress/dist", "docs/.vitepress/dist")),
+    Framework("Eleventy", "@11ty/eleventy", static=("_site",)),
+    Framework("React Router", "@react-router/dev", static=("build/client",), is_single=True),
+    Framework("Vite", "vite", static=("dist",), is_single=True),
+    Framework("Parcel", "parcel", static=("dist",), is_single=True),
+)
+_ANY = Framework("the build", "", static=("dist", "build", "out", "_site", "public"))
+
+_DEVELOPMENT = {
+    ("astro",),
+    ("astro", "dev"),
+    ("craco", "start"),
+    ("docusaurus", "start"),
+    ("ember", "serve"),
+    ("gatsby", "develop"),
+    ("next",),
+    ("next", "dev"),
+    ("ng", "serve"),
+    ("nuxi", "dev"),
+    ("nuxt",),
+    ("nuxt", "dev"),
+    ("parcel",),
+    ("react-router", "dev"),
+    ("react-scripts", "start"),
+    ("rsbuild", "dev"),
+    ("vite",),
+    ("vite", "dev"),
+    ("vite", "serve"),
+    ("vitepress", "dev"),
+    ("vue-cli-service", "serve"),
+    ("webpack", "serve"),
+    ("webpack-dev-server",),
+}
+
+
+def settle(context: sdk.BuildContext, project: Project, found: Start | None, *, dev: bool) -> Start | None:
+    """The start command after the build: `found`, or what the build made in its place.
+
+    A development server gives way, unless the user named it or the image is for development (`dev`). None
+    where a Procfile says it. Raises InputError when there is nothing to start, files for a web server among
+    it.
+    """
+    if found is None or (not found.chosen and not dev and _is_development(found)):
+        return _made(context, project, found)
+    if found.command[0] == "node" and not found.programs and not start.resolves(project, found.command[1]):
+        if found.chosen:
+            raise InputError(f"{LAUNCHPOINT} names a file that is not there: {found.command[1]}")
+        return _made(context, project, None)
+    if found.last[:2] == ("next", "start") and _is_exported(project):
+        return _made(context, project, found)
+    return found
+
+
+def _made(context: sdk.BuildContext, project: Project, before: Start | None) -> Start | None:
+    if (project.directory / "Procfile").is_file():
+        return None
+    framework = _framework(project)
+    for pattern in framework.server:
+        for path in sorted(project.directory.glob(pattern)):
+            if framework.package == "@sveltejs/kit" and not (path.parent / "handler.js").is_file():
+                continue
+            file = path.relative_to(project.directory).as_posix()
+            return _instead(context, before, Start(("node", file), f"{framework.name} made {file}"))
+    is_next = framework.package == "next" and (project.directory / ".next/BUILD_ID").is_file()
+    if is_next and not _is_exported(project):
+        return _instead(context, before, Start(("next", "start"), "Next.js made .next", programs=("next",)))
+    folder = _pages(project, framework)
+    if folder:
+        raise _static(project, framework, folder, before)
+    if before is None:
+        later = start.find(project, {}, generated=False)
+        assert later is not None  # without a Procfile it is a command or an error
+        if start.resolves(project, later.command[-1]):
+            return later
+        raise start.nothing(project)
+    raise InputError(
+        f"the start script runs a development server: {' '.join(before.command)}",
+        why="the build made nothing that this buildpack could start in its place",
+        fix=f"write a start script for production, or name the script to start in {START_SCRIPT}",
+    )
+
+
+def _instead(context: sdk.BuildContext, before: Start | None, made: Start) -> Start:
+    if before is not None:
+        context.log.warning(
+            f"the start script runs a development server ({' '.join(before.command)}); what the build made "
+            f"is started instead; {START_SCRIPT}=start keeps it"
+        )
+        return replace(made, env=before.env)
+    return made
+
+
+def _is_development(found: Start) -> bool:
+    words = tuple(word for word in found.last[:2] if not word.startswith("-"))
+    return words in _DEVELOPMENT or words[:1] == ("parcel",)
+
+
+def _framework(project: Project) -> Framework:
+    names = set(project.dependency_names(("dependencies", "devDependencies")))
+    return next((framework for framework in FRAMEWORKS if framework.package in names), _ANY)
+
+
+def _is_exported(project: Project) -> bool:
+    """Whether next.config has `output: "export"`, of which Next.js makes no server."""
+    path = project.directory / ".next/required-server-files.json"
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError):
+        # A build that only exports need not leave the record.
+        return (project.directory / "out/index.html").is_file()
+    config = said.get("config") if isinstance(said, Mapping) else None
+    return isinstance(config, Mapping) and config.get("output") == "export"
+
+
+def _pages(project: Project, framework: Framework) -> str:
+    """The folder with the pages, which are where the framework puts them, or elsewhere by its settings."""
+    for pattern in (*framework.static, *_ANY.static):
+        for folder in sorted(project.directory.glob(pattern)):
+            if any((folder / page).is_file() for page in _PAGES):
+                return folder.relative_to(project.directory).as_posix()
+    return ""
+
+
+def _static(project: Project, framework: Framework, folder: str, before: Start | None) -> InputError:
+    single = "-s " if framework.is_single else ""
+    started = " ".join(before.command) if before else ""
+    reason = (
+        f"the start script ({started}) does not serve them" if started else "nothing starts a server for them"
+    )
+    return InputError(
+        f"this is a static site: {framework.name} made files for a web server, in {folder}",
+        why=reason,
+        fix="add a server to the dependencies and start it: `npm install serve`, and in package.json "
+        f'"scripts": {{"start": "serve {single}{folder}"}}; or name a file to run in {LAUNCHPOINT}, a script '
+        f"in {START_SCRIPT}, or write a Procfile",
+    )

@@ -1,0 +1,98 @@
+"""Whether the image can run what the start command names: programs of modules, and TypeScript.
+
+On the arrow plan → layers. Called by `nodejs.buildpack` when the modules are there. What is missing would be
+told by a container that does not start.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import nodesemver
+
+from packhorse import sdk
+from packhorse.errors import InputError
+
+from . import launch
+from .project import Project
+from .script import BUILTINS
+from .start import START_SCRIPT, Start
+from .workspace import Workspace
+
+# Programs that are not called as the package that has them.
+_PACKAGES = {
+    "dotenv": "dotenv-cli",
+    "dotenvx": "@dotenvx/dotenvx",
+    "nest": "@nestjs/cli",
+    "ng": "@angular/cli",
+    "nuxi": "nuxt",
+    "react-router": "@react-router/dev",
+    "react-router-serve": "@react-router/serve",
+    "remix-serve": "@remix-run/serve",
+    "swc-node": "@swc-node/register",
+    "tsc": "typescript",
+    "vue-cli-service": "@vue/cli-service",
+    "webpack": "webpack-cli",
+}
+_PRODUCTION = ("start:prod", "start:production", "start-prod", "serve:prod", "production", "prod", "serve")
+_WATCHING = {"nodemon", "ts-node-dev", "tsnd", "node-dev", "supervisor"}
+_TYPESCRIPT = (".ts", ".mts", ".cts")
+_STRIPS_TYPES = ">=22.18.0 <23 || >=23.6.0"
+
+
+def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, version: str) -> None:
+    """Looks for each program that `found` calls in the modules, and warns of what is odd.
+
+    Raises InputError for a program that is not in the image, and for TypeScript that this Node.js cannot run.
+    """
+    places = launch.places(workspace)
+    is_pnp = any((place / ".pnp.cjs").is_file() for place in places)
+    for name in found.programs if not is_pnp else ():
+        if not _is_there(context, name, places):
+            raise _missing(workspace.app, found, name)
+    if found.command[0] == "node":
+        file = found.command[1] if len(found.command) > 1 else ""
+        if file.endswith(_TYPESCRIPT) and not nodesemver.satisfies(version, _STRIPS_TYPES):
+            raise InputError(
+                f"Node.js {version} does not run TypeScript: {file}",
+                why="it does from 22.18 on",
+                fix="ask for a newer Node.js, or have a build script make JavaScript of it",
+            )
+    watching = _WATCHING.intersection(found.programs) or {"node --watch"}.intersection(
+        {" ".join(found.command[:2])}
+    )
+    for program in watching:
+        context.log.warning(f"{program} is for development: it starts again when files change")
+    if found.after:
+        context.log.warning(
+            f"the script {found.after} is not run: the image has ended when the start command has"
+        )
+
+
+def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> bool:
+    if name == "node" or name in BUILTINS or not name.replace("-", "").replace("_", "").isalnum():
+        return True
+    if any((place / "node_modules/.bin" / name).exists() for place in places):
+        return True
+    # A program of the build image is taken to be in the run image, too.
+    return shutil.which(name, path=context.env.get("PATH", "")) is not None
+
+
+def _missing(project: Project, found: Start, name: str) -> InputError:
+    package = _PACKAGES.get(name, name)
+    development = set(project.dependency_names(("devDependencies",)))
+    other = next((script for script in _PRODUCTION if script in project.scripts), "")
+    hint = f", or start another script: {START_SCRIPT}={other}" if other else ""
+    if package in development or name in development:
+        return InputError(
+            f"the start command runs {name}, of the devDependencies, which are not in the image",
+            why=f"{found.source}: {' '.join(found.command)}",
+            fix=f"move {package} to the dependencies if it is for production{hint}",
+        )
+    return InputError(
+        f"the start command runs {name}, which is not in the image",
+        why=f"{found.source}: {' '.join(found.command)}\nno dependency has a program of this name",
+        fix=f"add the package that has it to the dependencies{hint}",
+    )

@@ -1,0 +1,296 @@
+"""A script of package.json, as what an image can run: without a package manager, and a shell only at need.
+
+On the arrow plan → layers; pure but for reading manifests that a script leads to. Called by `nodejs.start`.
+Where a script only has a manager run another script, that one's text takes its place, with what goes before
+it (`prestart`); so do `npx`, `cross-env` and `exec` make way for what they run.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from packhorse.errors import InputError
+
+from .project import Project
+
+# Anything a shell would act upon, in quotes or not: those who have it in quotes get a shell, too.
+_NEEDS_SHELL = re.compile(r"[$`|&;<>()*?\[\]{}~#\n\\]")
+_WORD = re.compile(r"""(?:[<>]&[\d-]|[^\s"'\\|&;()`]|\\.|"(?:\\.|[^"\\])*"|'[^']*')+""")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_COMPOUND = {"if", "for", "while", "until", "case", "!", "{", "[["}
+BUILTINS = {
+    *(".", ":", "[", "break", "cd", "command", "continue", "echo", "eval", "exec", "exit", "export", "false"),
+    *(
+        "printf",
+        "read",
+        "return",
+        "set",
+        "shift",
+        "source",
+        "test",
+        "trap",
+        "true",
+        "ulimit",
+        "umask",
+        "unset",
+    ),
+    "wait",
+}
+"""What the shell does itself, so that nothing can be executed in its place."""
+
+_MANAGERS = ("npm", "yarn", "pnpm", "bun")
+_RUNNERS = ("npx", "pnpx", "bunx")
+_CALLS_MANAGER = re.compile(r"(?:^|[\s;&|(`])(npm|npx|yarn|pnpm|pnpx|bun|bunx)(?:\s|$)")
+_QUIET = {"-s", "--silent", "-q", "--quiet", "--if-present", "-y", "--yes", "--no-install", "--no", "--"}
+_DIRECTORY = {"--prefix", "-C", "--cwd", "--dir"}
+# Of yarn and pnpm, which else run a module's command that is called as the word says.
+_OWN = {"add", "ci", "deploy", "i", "install", "remove", "up", "upgrade", "workspace", "workspaces"}
+_DEPTH = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the image runs: `argv`, with `env` set before; `programs` are the names that the script calls.
+
+    `last` is its last command. `gets_signals` is false where a shell stays between. `after` names a script
+    that a manager would run afterwards.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    programs: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+    gets_signals: bool = True
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One command of a list joined by `&&`, as words in the shell's spelling, or a `whole` text unread."""
+
+    words: tuple[str, ...] = ()
+    whole: str = ""
+
+    @property
+    def _assignments(self) -> int:
+        return next(
+            (at for at, word in enumerate(self.words) if not _ASSIGNMENT.match(word)), len(self.words)
+        )
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The assignments before the command."""
+        return self.words[: self._assignments]
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command and its arguments."""
+        return self.words[self._assignments :]
+
+    def __str__(self) -> str:
+        return self.whole or " ".join(self.words)
+
+
+def read(project: Project, name: str) -> Command:
+    """The command of script `name`.
+
+    Raises InputError for an empty script, an open quote, and a manager that cannot be done without.
+    """
+    pieces = _expanded(project, name, ())
+    after = f"post{name}"
+    command = _command(pieces, name)
+    return replace(command, after=after) if after in project.scripts else command
+
+
+def _command(pieces: Sequence[_Piece], name: str) -> Command:
+    *before, last = pieces
+    programs = tuple(shlex.split(piece.command[0])[0] for piece in pieces if piece.command)
+    words = tuple(shlex.split(" ".join(last.command)))
+    if last.words and not words:
+        raise InputError(f"the {name} script runs nothing: {last}", fix="write a command behind it")
+    is_program = bool(words) and words[0] not in BUILTINS
+    if not before and is_program and not _NEEDS_SHELL.search(str(last)):
+        env = dict(shlex.split(word)[0].split("=", 1) for word in last.variables)
+        return Command(words, env, programs, words)
+    line = [str(piece) if piece.words else f"{{ {piece}\n}}" for piece in before]
+    line.append(" ".join((*last.variables, "exec", *last.command)) if is_program else str(last))
+    return Command(("sh", "-c", " && ".join(line)), {}, programs, words, gets_signals=is_program)
+
+
+def _expanded(project: Project, name: str, above: tuple[str, ...]) -> list[_Piece]:
+    """The commands of a script, and of the one that runs before it, with all managers taken out."""
+    place = f"{project.directory}:{name}"
+    if place in above or len(above) > _DEPTH:
+        raise InputError(f"the {name} script of package.json runs itself", why=project.scripts[name])
+    found: list[_Piece] = []
+    before = f"pre{name}"
+    if before in project.scripts:
+        found += _expanded(project, before, (*above, place))
+    text = project.scripts[name]
+    if not text.strip():
+        raise InputError(f"the {name} script is empty", fix='write a command, as in "node server.js"')
+    here = project
+    for piece in _pieces(text, name):
+        if piece.whole and (match := _CALLS_MANAGER.search(piece.whole)):
+            raise _needs_manager(match[1], name, text)
+        if piece.command[:1] == ("cd",) and len(piece.command) == 2:
+            here = _below(here, piece.command[1])
+        found += _followed(here, piece, name, (*above, place)) if piece.words else [piece]
+    return found
+
+
+def _pieces(text: str, name: str) -> list[_Piece]:
+    """The commands that `&&` joins; one piece with the whole text where there is more than that."""
+    words: list[str] = []
+    pieces: list[_Piece] = []
+    at = 0
+    while at < len(text):
+        match = _WORD.match(text, at)
+        if match and not match[0].startswith("#"):
+            words.append(match[0])
+            at = match.end()
+        elif text.startswith("&&", at):
+            pieces.append(_Piece(tuple(words)))
+            words, at = [], at + 2
+        elif text[at] in " \t":
+            at += 1
+        elif text[at] in "\"'\\":
+            raise InputError(f"the {name} script has an open quote", why=text, fix="close it")
+        else:
+            return [_Piece(whole=text.strip())]
+    pieces.append(_Piece(tuple(words)))
+    if all(piece.words and piece.words[0] not in _COMPOUND for piece in pieces):
+        return pieces
+    return [_Piece(whole=text.strip())]
+
+
+def _followed(project: Project, piece: _Piece, name: str, above: tuple[str, ...]) -> list[_Piece]:
+    """What `piece` comes to when all that only runs something else is taken away."""
+    for _ in range(_DEPTH):
+        variables, command = piece.variables, piece.command
+        if command[:1] == ("exec",) or command[:1] == ("cross-env",):
+            piece = _Piece((*variables, *command[1:]))
+        elif command[:1] and command[0] in _RUNNERS:
+            piece = _Piece((*variables, *_program(command[1:], str(piece), name, command[0])))
+        elif command[:1] and command[0] in _MANAGERS:
+            run = _Run.read(command)
+            here = _below(project, run.directory) if run and run.directory else project
+            if run is None or (run.directory and here is project):
+                raise _needs_manager(command[0], name, str(piece))
+            if run.script in here.scripts and not run.program:
+                return list(_joined(variables, run, _expanded(here, run.script, above)))
+            if not run.is_program:
+                raise _needs_manager(command[0], name, str(piece))
+            words = (run.script, *run.arguments)
+            piece = _Piece((*variables, *_program(words, str(piece), name, command[0])))
+        else:
+            break
+    return [piece]
+
+
+def _joined(variables: tuple[str, ...], run: _Run, pieces: list[_Piece]) -> Iterator[_Piece]:
+    """The pieces of a script that was run with variables before it, arguments behind it, in a directory."""
+    *before, last = pieces
+    if run.directory:
+        yield _Piece(("cd", run.directory))
+    if variables and (before or not last.words):
+        yield _Piece(("export", *variables))
+        variables = ()
+    yield from before
+    if last.words:
+        yield _Piece((*variables, *last.words, *run.arguments))
+    else:
+        yield replace(last, whole=" ".join((last.whole, *run.arguments)))
+
+
+def _program(words: Sequence[str], text: str, name: str, caller: str) -> list[str]:
+    """The command that npx and its like run, which is on PATH in the image if a dependency has it."""
+    rest = list(words)
+    while rest and rest[0] in _QUIET:
+        del rest[0]
+    if not rest or rest[0].startswith("-"):
+        raise _needs_manager(caller, name, text)
+    program, at, _ = rest[0].rpartition("@")
+    return [program if at and program else rest[0], *rest[1:]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A manager's call that runs `script`; `program` says that a module's command is meant, if it is one."""
+
+    script: str
+    arguments: tuple[str, ...] = ()
+    directory: str = ""
+    program: bool = False
+    is_program: bool = False
+
+    @classmethod
+    def read(cls, command: Sequence[str]) -> _Run | None:
+        """Understands a call; None where it does something else."""
+        manager, *rest = command
+        directory, rest = _options(rest)
+        verb = rest.pop(0) if rest else ""
+        program = verb in ("exec", "x", "dlx")
+        if verb in ("run", "run-script") or program:
+            further, rest = _options(rest)
+            directory = further or directory
+            verb = rest.pop(0) if rest else ""
+        elif verb in _OWN or (manager in ("npm", "bun") and verb != "start"):
+            return None
+        if not verb or verb.startswith("-"):
+            return None
+        if manager != "npm" or program:
+            is_program = program or (manager != "bun" and verb != "start")
+            return cls(verb, tuple(rest), directory, program=program, is_program=is_program)
+        arguments, further = _npm_arguments(rest)
+        return None if arguments is None else cls(verb, arguments, further or directory)
+
+
+def _options(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The directory that options at the beginning name, and what comes behind those that do not matter."""
+    directory, rest = "", list(words)
+    while rest:
+        option, equals, value = rest[0].partition("=")
+        if option in _DIRECTORY and (equals or len(rest) > 1):
+            directory = value if equals else rest.pop(1)
+        elif rest[0] not in _QUIET:
+            break
+        del rest[0]
+    return directory, rest
+
+
+def _npm_arguments(words: Sequence[str]) -> tuple[tuple[str, ...] | None, str]:
+    """What npm hands to the script, words and all behind `--`, and its directory; None for a workspace's."""
+    given: list[str] = []
+    directory, rest = "", list(words)
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        if word == "--":
+            given += rest
+            break
+        if option in ("-w", "--workspace", "-ws", "--workspaces"):
+            return None, ""
+        if option in _DIRECTORY:
+            directory = value if equals else (rest.pop(0) if rest else "")
+        elif not word.startswith("-"):
+            given.append(word)
+    return tuple(given), directory
+
+
+def _below(project: Project, directory: str) -> Project:
+    """The project in a folder that a script goes to; the same one where there is none."""
+    path = project.directory / shlex.split(directory)[0] if not _NEEDS_SHELL.search(directory) else None
+    return Project.read(path) if path and (path / "package.json").is_file() else project
+
+
+def _needs_manager(manager: str, name: str, text: str) -> InputError:
+    return InputError(
+        f"the {name} script calls {manager}, which is not in the image",
+        why=text,
+        fix="name the command itself, as in `node server.js`; the commands of modules are on PATH. To start "
+        "one member of a workspace, name its folder in BP_NODE_PROJECT_PATH",
+    )

@@ -1,0 +1,185 @@
+"""What starts an application is looked for again when it is built, and whether the image can run it."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nodejs import outputs, programs
+from nodejs.project import Project
+from nodejs.start import Start, find
+from nodejs.workspace import Workspace
+
+from packhorse import sdk
+from packhorse.base.log import Log
+from packhorse.base.target import Target
+from packhorse.errors import InputError
+
+
+def context(app: Path, **env: str) -> sdk.BuildContext:
+    return sdk.BuildContext(
+        app=app,
+        buildpack=sdk.Descriptor(app, "x", "1"),
+        platform=sdk.Platform(app, {}),
+        target=Target("linux", "amd64"),
+        exec_env="production",
+        env={"PATH": "/nowhere", **env},
+        log=Log(io.StringIO(), io.StringIO()),
+        layers=app,
+    )
+
+
+def lay(app: Path, *files: str) -> None:
+    for name in files:
+        (app / name).parent.mkdir(parents=True, exist_ok=True)
+        (app / name).write_text("{}")
+
+
+def settled(app: Path, manifest: dict[str, Any], *, dev: bool = False, **env: str) -> Start | None:
+    """The start command after a build that is over."""
+    project = Project(app, manifest)
+    return outputs.settle(context(app), project, find(project, env, generated=True), dev=dev)
+
+
+@pytest.mark.parametrize(
+    ("package", "files", "command"),
+    [
+        ("nuxt", [".output/server/index.mjs", ".output/public/index.html"], "node .output/server/index.mjs"),
+        ("@sveltejs/kit", ["build/index.js", "build/handler.js"], "node build/index.js"),
+        ("astro", ["dist/server/entry.mjs", "dist/client/index.html"], "node dist/server/entry.mjs"),
+        ("@angular/core", ["dist/shop/server/server.mjs"], "node dist/shop/server/server.mjs"),
+        ("next", [".next/BUILD_ID"], "next start"),
+    ],
+)
+def test_a_frameworks_server_is_started(tmp_path: Path, package: str, files: list[str], command: str) -> None:
+    lay(tmp_path, *files)
+    found = settled(tmp_path, {"dependencies": {package: "1"}})
+    assert found is not None
+    assert " ".join(found.command) == command
+
+
+@pytest.mark.parametrize(
+    ("package", "start", "page", "name", "serve"),
+    [
+        ("vite", "", "dist/index.html", "Vite", "serve -s dist"),
+        ("vite", "vite", "dist/index.html", "Vite", "serve -s dist"),
+        ("react-scripts", "react-scripts start", "build/index.html", "Create React App", "serve -s build"),
+        ("astro", "astro dev", "dist/index.html", "Astro", "serve dist"),
+        ("next", "next start", "out/index.html", "Next.js", "serve out"),
+        (
+            "@angular/core",
+            "ng serve",
+            "dist/shop/browser/index.html",
+            "Angular",
+            "serve -s dist/shop/browser",
+        ),
+        ("@sveltejs/kit", "", "build/200.html", "SvelteKit", "serve build"),
+        ("@docusaurus/core", "docusaurus start", "build/index.html", "Docusaurus", "serve build"),
+        ("gatsby", "npm run develop", "public/index.html", "Gatsby", "serve public"),
+        ("vite", "vite --port $PORT", "build/index.html", "Vite", "serve -s build"),
+        ("some-generator", "", "_site/index.html", "the build", "serve _site"),
+    ],
+)
+def test_a_static_site_is_recognised_and_told_how_to_be_served(
+    tmp_path: Path, package: str, start: str, page: str, name: str, serve: str
+) -> None:
+    lay(tmp_path, page)
+    scripts = {"build": "x", "develop": "gatsby develop", **({"start": start} if start else {})}
+    with pytest.raises(InputError) as caught:
+        settled(tmp_path, {"scripts": scripts, "devDependencies": {package: "1"}})
+    folder = page.rpartition("/")[0]
+    assert caught.value.what == f"this is a static site: {name} made files for a web server, in {folder}"
+    assert f'"start": "{serve}"' in caught.value.fix
+    (tmp_path / "Procfile").write_text("web: serve")
+    assert settled(tmp_path, {"scripts": scripts, "devDependencies": {package: "1"}}) is None
+
+
+def test_who_names_a_development_server_or_builds_for_development_has_it(tmp_path: Path) -> None:
+    lay(tmp_path, "dist/index.html")
+    manifest = {"scripts": {"start": "vite"}, "dependencies": {"vite": "1"}}
+    for found in (
+        settled(tmp_path, manifest, dev=True),
+        settled(tmp_path, manifest, BP_NPM_START_SCRIPT="start"),
+    ):
+        assert found is not None
+        assert found.command == ("vite",)
+
+
+def test_a_development_server_gives_way_to_what_the_build_made(tmp_path: Path) -> None:
+    lay(tmp_path, "dist/server/entry.mjs")
+    found = settled(tmp_path, {"scripts": {"start": "HOST=:: astro dev"}, "dependencies": {"astro": "1"}})
+    assert found is not None
+    assert (found.command, found.env) == (("node", "dist/server/entry.mjs"), {"HOST": "::"})
+
+
+def test_a_next_server_is_no_static_site(tmp_path: Path) -> None:
+    lay(tmp_path, ".next/required-server-files.json", "out/index.html", ".next/BUILD_ID")
+    found = settled(tmp_path, {"scripts": {"start": "next start"}, "dependencies": {"next": "1"}})
+    assert found is not None
+    assert found.command == ("next", "start")
+
+
+def test_a_main_that_the_build_did_not_make_gives_way(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to start") as caught:
+        settled(tmp_path, {"main": "dist/gone.js"})
+    assert "main names dist/gone.js, which is not there" in caught.value.why
+    lay(tmp_path, "index.cjs")
+    found = settled(tmp_path, {"main": "dist/gone.js"})
+    assert found is not None
+    assert found.command == ("node", "index.cjs")
+    with pytest.raises(InputError, match="BP_LAUNCHPOINT names a file that is not there"):
+        settled(tmp_path, {}, BP_LAUNCHPOINT="dist/gone.js")
+
+
+def checked(app: Path, manifest: dict[str, Any], *, version: str = "26.0.0") -> str:
+    """What is warned of."""
+    project = Project(app, manifest)
+    found = find(project, {}, generated=False)
+    assert found is not None
+    here = context(app)
+    programs.check(here, Workspace(project, project), found, version=version)
+    assert isinstance(here.log.err, io.StringIO)
+    return here.log.err.getvalue()
+
+
+def test_a_program_of_the_devdependencies_is_told_with_the_script_for_production(tmp_path: Path) -> None:
+    scripts = {"start": "nest start", "start:prod": "node dist/main"}
+    manifest = {"scripts": scripts, "devDependencies": {"@nestjs/cli": "11"}}
+    with pytest.raises(
+        InputError, match="runs nest, of the devDependencies, which are not in the image"
+    ) as caught:
+        checked(tmp_path, manifest)
+    assert caught.value.fix == (
+        "move @nestjs/cli to the dependencies if it is for production, or start another script: "
+        "BP_NPM_START_SCRIPT=start:prod"
+    )
+    lay(tmp_path, "node_modules/.bin/nest")
+    assert checked(tmp_path, manifest) == ""
+
+
+def test_a_program_that_nothing_has_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="runs serve, which is not in the image"):
+        checked(tmp_path, {"scripts": {"start": "cd x && ./setup && serve $DIR"}})
+
+
+def test_programs_are_not_looked_for_where_yarn_has_them_in_archives(tmp_path: Path) -> None:
+    lay(tmp_path, ".pnp.cjs")
+    assert checked(tmp_path, {"scripts": {"start": "serve x"}}) == ""
+
+
+def test_what_restarts_and_what_is_not_run_are_warned_of(tmp_path: Path) -> None:
+    said = checked(tmp_path, {"scripts": {"start": "node --watch a.js", "poststart": "node b.js"}})
+    assert "node --watch is for development" in said
+    assert "the script poststart is not run" in said
+
+
+@pytest.mark.parametrize(
+    ("version", "runs"), [("22.17.0", False), ("22.18.0", True), ("23.0.0", False), ("24.0.0", True)]
+)
+def test_typescript_needs_a_node_that_runs_it(tmp_path: Path, version: str, runs: bool) -> None:
+    lay(tmp_path, "server.ts")
+    if runs:
+        assert checked(tmp_path, {}, version=version) == ""
+        return
+    with pytest.raises(InputError, match=r"does not run TypeScript: server\.ts"):
+        checked(tmp_path, {}, version=version)
