@@ -69,6 +69,24 @@ def test_a_token_is_in_no_layer_label_bill_or_log(
             assert_is_nowhere(TOKEN, home.path / "store" / part)
 
 
+def test_a_binding_has_the_settings_of_who_builds(home: Home, registry: NpmRegistry, tmp_path: Path) -> None:
+    app = application(tmp_path / "app", registry, "${NPM_TOKEN}")
+    settings = (app / ".npmrc").read_text().replace("${NPM_TOKEN}", TOKEN)
+    (app / ".npmrc").unlink()
+    binding = tmp_path / "binding"
+    binding.mkdir()
+    (binding / "type").write_text("npmrc\n")
+    (binding / ".npmrc").write_text(settings)
+    (binding / ".npmrc").chmod(0o600)
+    volume = ("--volume", f"{binding}:/platform/bindings/acme")
+    done = home.run("build", "private-bound", "--path", app, "--network", "host", *volume, "--verbose")
+    assert done.returncode == 0, done.stderr
+    assert ".npmrc of the binding acme" in done.stderr and TOKEN not in done.stdout + done.stderr
+    assert home.ok("run", "private-bound") == "private"
+    home.ok("copy", "private-bound", f"oci:{tmp_path}/image:1")
+    assert_is_nowhere(TOKEN, tmp_path / "image")
+
+
 def test_no_token_is_explained(home: Home, registry: NpmRegistry, tmp_path: Path) -> None:
     app = application(tmp_path / "app", registry, "${NPM_TOKEN}")
     done = home.run("build", "private-none", "--path", app, "--network", "host", "-e", "NPM_TOKEN=wrong")

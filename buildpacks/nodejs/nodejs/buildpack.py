@@ -39,6 +39,11 @@ def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail:
 
 def build(context: sdk.BuildContext) -> sdk.BuildResult:
     """Provides Node.js and the modules, runs the build scripts and names the web process."""
+    with credentials.bound(context):
+        return _build(context)
+
+
+def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     workspace = Workspace.read(context.app, context.env.get(SETTING, ""))
     project = workspace.app
     said = sources.read(project, context.env, above=workspace.root)

@@ -7,9 +7,12 @@ and put variables (`${NPM_TOKEN}`) into them themselves; here a credential is on
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from packhorse import sdk
+from packhorse.errors import InputError
 
 from .workspace import Workspace
 
@@ -25,6 +28,55 @@ _FILES = {
 """Files with settings, and how a line of each gives access."""
 
 _PATTERNS = {name: re.compile(rf"\s*{pattern}\s*(?:#.*)?", re.IGNORECASE) for name, pattern in _FILES.items()}
+
+
+_BINDINGS = {"npmrc": (".npmrc",), "yarnrc": (".yarnrc.yml", ".yarnrc")}
+"""The types of bindings that others have for this, and the user's settings that each of them stands for."""
+
+
+@contextmanager
+def bound(context: sdk.BuildContext) -> Iterator[None]:
+    """While it lasts, the bindings `npmrc` and `yarnrc` are the settings of the user who builds.
+
+    By links in his home, which hold no secret. Raises InputError for a binding without its file, or where
+    the build image has such settings already.
+    """
+    home = Path(context.env.get("HOME") or Path.home())
+    links: list[Path] = []
+    try:
+        for kind, names in _BINDINGS.items():
+            binding = context.bindings.one_of_type(kind)
+            if binding is None:
+                continue
+            name, source = _entry(binding, names)
+            link = home / name
+            try:
+                link.symlink_to(source)
+            except FileExistsError as error:
+                raise InputError(
+                    f"the binding {binding.name} cannot be used",
+                    why=f"the build image has {link} already",
+                    fix="use a builder without it, or put both into the file of the binding",
+                ) from error
+            links.append(link)
+            context.log.detail(f"{name} of the binding {binding.name}")
+        yield
+    finally:
+        for link in links:
+            link.unlink(missing_ok=True)
+
+
+def _entry(binding: sdk.Binding, names: Sequence[str]) -> tuple[str, Path]:
+    """The name of the settings that a binding has, and its file; a name may lack its dot."""
+    for name in names:
+        source = binding.file(name, name.removeprefix("."))
+        if source:
+            return name, source
+    raise InputError(
+        f"the binding {binding.name} has no {names[0]}",
+        why=f"its type is {binding.type}; it has {', '.join(binding.entries) or 'nothing'}",
+        fix=f"name its file {' or '.join(names)}",
+    )
 
 
 def has_credentials(path: Path) -> bool:
