@@ -17,7 +17,7 @@ from pathlib import Path
 
 from packhorse import sdk
 
-from . import plugnplay, residue, site
+from . import caches, plugnplay, residue, site
 from .managers.port import Manager, Order
 from .runtime import Runtime
 from .tasks import Task
@@ -167,8 +167,14 @@ class Installation:
         )
 
     def _run_tasks(self) -> None:
+        if not self.tasks:
+            return
+        root = self.workspace.root.directory
+        kept = caches.of(self.context, root, self.workspace.members, self.runtime.version)
+        kept.bring()
         for task in self.tasks:
-            task.run(self.context, self.manager, self.workspace.root.directory)
+            task.run(self.context, self.manager, root)
+        kept.keep()
 
     def _leave_out(self) -> None:
         """Removes the members that the application does not need, where it is one of them."""

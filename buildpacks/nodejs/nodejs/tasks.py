@@ -7,18 +7,22 @@ the application needs run before its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse import sdk
+from packhorse.errors import InputError
 
 from . import nx
 from .failure import script_failed
 from .managers.port import Manager
 from .workspace import NX, Workspace
 
+SETTING = "BP_NODE_RUN_SCRIPTS"
 _TURBO = "turbo.json"
+_RUNS_BUILD = re.compile(r"\b(?:run|run-script|yarn|pnpm)\s+(?:heroku-)?build(?![\w:.-])")
 _QUIET = {
     "TURBO_TELEMETRY_DISABLED": "1",
     "NX_DAEMON": "false",
@@ -50,14 +54,39 @@ class Task:
 def scripts(workspace: Workspace, setting: str | None) -> tuple[str, ...]:
     """The scripts to run: those of BP_NODE_RUN_SCRIPTS (comma-separated), else `build` if there is one.
 
-    There is, too, when a member has it that the application needs.
+    There is, too, when a member has it that the application needs. Scripts of Heroku's name run as there:
+    `heroku-prebuild`, `heroku-build` in place of `build`, and `heroku-postbuild`, which may run the build
+    itself. Raises InputError for a name that no project has.
     """
-    if setting is not None:
-        return tuple(name.strip() for name in setting.split(",") if name.strip())
-    there = {*workspace.app.scripts, *nx.targets(workspace.app.directory)}
+    own = workspace.app.scripts
+    there = {*own, *nx.targets(workspace.app.directory)}
     if workspace.is_member:
         there.update(*(workspace.members[path].scripts for path in workspace.needed(dev=True)))
-    return ("build",) if "build" in there else ()
+    if setting is not None:
+        chosen = tuple(name.strip() for name in setting.split(",") if name.strip())
+        missing = [name for name in chosen if name not in there]
+        if missing and not any((workspace.root.directory / name).is_file() for name in (_TURBO, NX)):
+            raise InputError(
+                f"{SETTING} names a script that package.json does not have: {', '.join(missing)}",
+                why=f"it has {', '.join(sorted(there)) or 'none'}",
+            )
+        return chosen
+    after = own.get("heroku-postbuild")
+    main = next((name for name in ("heroku-build", "build") if name in there), "")
+    if after is not None and _RUNS_BUILD.search(after):
+        main = ""
+    before = "heroku-prebuild" if "heroku-prebuild" in own else ""
+    return tuple(name for name in (before, main, "heroku-postbuild" if after is not None else "") if name)
+
+
+def announce(log: sdk.Log, scripts: Sequence[str], setting: str | None) -> None:
+    """Says which scripts run, and how to have others."""
+    if scripts and setting is None:
+        log.detail(
+            f"build scripts: {', '.join(scripts)} (package.json; {SETTING}= runs none, or those it names)"
+        )
+    elif setting is not None:
+        log.detail(f"build scripts: {', '.join(scripts) or 'none'} ({SETTING})")
 
 
 def plan(workspace: Workspace, scripts: Sequence[str]) -> tuple[Task, ...]:

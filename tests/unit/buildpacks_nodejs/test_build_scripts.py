@@ -1,0 +1,135 @@
+"""Which scripts a build runs, and what of theirs is kept for the next build."""
+
+import io
+from pathlib import Path
+
+import pytest
+from nodejs import caches, tasks
+from nodejs.project import Project
+from nodejs.workspace import Workspace
+
+from packhorse import sdk
+from packhorse.base.log import Log
+from packhorse.base.target import Target
+from packhorse.errors import InputError
+
+
+def chosen(setting: str | None = None, **scripts: str) -> tuple[str, ...]:
+    project = Project(
+        Path("/nowhere"), {"scripts": {name.replace("_", "-"): text for name, text in scripts.items()}}
+    )
+    return tasks.scripts(Workspace(project, project), setting)
+
+
+def test_the_build_script_runs_by_itself_and_heroku_scripts_around_it() -> None:
+    assert chosen(start="x") == ()
+    assert chosen(build="x", test="y") == ("build",)
+    assert chosen(build="x", heroku_build="y") == ("heroku-build",)
+    everything = chosen(heroku_prebuild="a", build="b", heroku_postbuild="c")
+    assert everything == ("heroku-prebuild", "build", "heroku-postbuild")
+
+
+@pytest.mark.parametrize(
+    "text", ["npm run build", "cd a && yarn build", "pnpm run build && x", "npm run build;x"]
+)
+def test_a_postbuild_that_builds_is_enough(text: str) -> None:
+    assert chosen(build="x", heroku_postbuild=text) == ("heroku-postbuild",)
+    assert chosen(build="x", heroku_postbuild="npm run build:css") == ("build", "heroku-postbuild")
+
+
+def test_a_setting_names_the_scripts_or_none_and_a_wrong_name_is_told_with_those_there_are() -> None:
+    assert chosen(" a, b ,", a="x", b="y", build="z") == ("a", "b")
+    assert chosen("", build="x") == ()
+    with pytest.raises(InputError, match="does not have: compile") as caught:
+        chosen("build,compile", build="x", lint="y")
+    assert caught.value.why == "it has build, lint"
+
+
+def context(tmp_path: Path) -> sdk.BuildContext:
+    layers, app = tmp_path / "layers", tmp_path / "app"
+    layers.mkdir(exist_ok=True)
+    app.mkdir(exist_ok=True)
+    return sdk.BuildContext(
+        app=app,
+        buildpack=sdk.Descriptor(app, "x", "1"),
+        platform=sdk.Platform(app, {}),
+        target=Target("linux", "amd64"),
+        exec_env="production",
+        env={},
+        log=Log(io.StringIO(), io.StringIO()),
+        layers=layers,
+    )
+
+
+def write(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+def test_folders_of_frameworks_come_back_in_the_next_build_and_are_never_left(tmp_path: Path) -> None:
+    here = context(tmp_path)
+    app, layer = here.app, here.layers / "build-cache"
+    first = caches.of(here, app, ["web"], "22.3.0")
+    first.bring()
+    write(app / ".next/cache/webpack/a", app / ".next/BUILD_ID", app / "web/.turbo/b", app / "web/index.js")
+    write(app / "node_modules/.cache/c", app / "node_modules/ms/index.js")
+    first.keep()
+    left = {".next/BUILD_ID", "web/index.js", "node_modules/ms/index.js"}
+    assert files(app) == left
+    assert files(layer) == {".next/cache/webpack/a", "web/.turbo/b", "node_modules/.cache/c"}
+
+    (app / ".next/BUILD_ID").unlink()
+    (app / ".next").rmdir()
+    again = caches.of(here, app, ["web"], "22.9.0")
+    again.bring()
+    assert (app / ".next/cache/webpack/a").read_text() == "a"
+    write(app / ".next/cache/webpack/more")
+    again.keep()
+    assert files(app) == left - {".next/BUILD_ID"}
+    assert not (app / ".next").exists()
+    assert ".next/cache/webpack/more" in files(layer)
+
+
+def test_another_line_of_node_begins_anew(tmp_path: Path) -> None:
+    here = context(tmp_path)
+    first = caches.of(here, here.app, [], "22.3.0")
+    write(here.app / ".angular/cache/a")
+    first.keep()
+    second = caches.of(here, here.app, [], "24.0.0")
+    second.bring()
+    assert not (here.app / ".angular").exists()
+
+
+def test_an_application_without_such_folders_has_no_layer(tmp_path: Path) -> None:
+    here = context(tmp_path)
+    write(here.app / "dist/index.js")
+    only = caches.of(here, here.app, [], "22.3.0")
+    only.bring()
+    only.keep()
+    assert files(here.layers) == set()
+    assert files(here.app) == {"dist/index.js"}
+
+
+def test_modules_in_a_layer_keep_the_link_so_that_the_layer_stays_as_it_is(tmp_path: Path) -> None:
+    here = context(tmp_path)
+    modules = here.layers / "modules-build/node_modules"
+    write(modules / "ms/index.js", modules / ".cache/babel/a")
+    (here.app / "node_modules").symlink_to(modules)
+    caches.of(here, here.app, [], "22.3.0").keep()
+    assert (modules / ".cache").is_symlink()
+    before = modules.stat().st_mtime_ns
+    again = caches.of(here, here.app, [], "22.3.0")
+    again.bring()
+    assert (here.app / "node_modules/.cache/babel/a").read_text() == "a"
+    write(here.app / "node_modules/.cache/babel/b")
+    again.keep()
+    assert modules.stat().st_mtime_ns == before
+    assert files(here.layers / "build-cache") == {
+        "node_modules/.cache/babel/a",
+        "node_modules/.cache/babel/b",
+    }
