@@ -9,6 +9,7 @@ from __future__ import annotations
 from packhorse import sdk
 
 from . import (
+    bill,
     credentials,
     launch,
     managers,
@@ -66,6 +67,7 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     if found:
         programs.check(context, workspace, found, version=node.version)
     launch.set_up(context, workspace, found)
+    bill.write(context, workspace, node)
     directory = "" if from_root or project.directory == context.app else str(project.directory)
     processes = (sdk.Process("web", found.command, default=True, working_dir=directory),) if found else ()
     return sdk.BuildResult(sdk.Launch(processes, slices=slices))

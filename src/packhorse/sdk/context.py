@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from packhorse.base.log import Log
 from packhorse.base.target import Target
@@ -152,8 +152,9 @@ class BuildContext(DetectContext):
         downloads = Downloads(self.env, self.bindings, self.dependencies, self.log)
         return downloads.fetch(source, target)
 
-    def write_sbom(self, part: Layer | Literal["launch", "build"], bill: Bill) -> None:
-        """Writes the bill of materials of a layer, of the rest of the image, or of the rest of the build.
+    def write_sbom(self, part: Layer | str, bill: Bill) -> None:
+        """Writes the bill of materials of a layer (or its name), of what else is in the image ("launch") or
+        was in the build ("build").
 
         In every format that the buildpack declares; nothing where the user sets BP_DISABLE_SBOM. Raises
         BuildError when none is declared, or the layer is kept (and so is its bill).

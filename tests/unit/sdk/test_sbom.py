@@ -7,18 +7,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packageurl import PackageURL
-from spdx_tools.spdx.parser.parse_anything import parse_file
-from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
+from fakes.sbom import check_cyclonedx, check_spdx
 from packhorse.sdk import licences
 from packhorse.sdk.sbom import Bill, Component, purl
-
-_CYCLONEDX = JsonStrictValidator(SchemaVersion.V1_5)
 
 APP = Component(
     "app", "1.0.0", kind="application", depends_on=("pkg:npm/%40babel/core@7.1.0", "pkg:npm/gone@1")
@@ -35,21 +30,17 @@ SMALL = Component("a", "1", "pkg:npm/a@1", licence="(MIT OR Apache-2.0)", scope=
 ODD = Component("odd ☃", licence="SEE LICENSE IN x")
 
 
-def check_cyclonedx(data: bytes) -> None:
-    assert _CYCLONEDX.validate_str(data.decode()) is None
-
-
-def check_spdx(data: bytes) -> None:
+def check(bill: Bill, *, spdx: bool = True) -> None:
+    check_cyclonedx(bill.cyclonedx())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.spdx.json")
-        path.write_bytes(data)
-        assert [str(issue) for issue in validate_full_spdx_document(parse_file(str(path)))] == []
+        path.write_bytes(bill.spdx())
+        if spdx:
+            check_spdx(path)
 
 
 def test_a_bill_is_valid_in_both_formats() -> None:
-    bill = Bill((BABEL, SMALL, ODD), APP)
-    check_cyclonedx(bill.cyclonedx())
-    check_spdx(bill.spdx())
+    check(Bill((BABEL, SMALL, ODD), APP))
 
 
 def test_what_is_known_of_a_component_is_in_both() -> None:
@@ -95,10 +86,8 @@ _parts = st.builds(
 @settings(max_examples=25, deadline=None)
 @given(st.lists(_parts, max_size=4), st.none() | _parts)
 def test_any_bill_is_valid(parts: list[Component], subject: Component | None) -> None:
-    bill = Bill(tuple(parts), subject)
-    check_cyclonedx(bill.cyclonedx())
-    if parts or subject:
-        check_spdx(bill.spdx())
+    # SPDX wants at least one package.
+    check(Bill(tuple(parts), subject), spdx=bool(parts or subject))
 
 
 _words = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12)
