@@ -40,7 +40,8 @@ from packhorse.store.store import Store
 
 BUILDER, RUN = "localhost:1/builder:1", "localhost:1/run:1"
 COMMANDS = [
-    [name] for name in ("build", "builder", "copy", "doctor", "gc", "images", "inspect", "rmi", "run")
+    [name]
+    for name in ("build", "builder", "buildpack", "copy", "doctor", "gc", "images", "inspect", "rmi", "run")
 ]
 SECRET = "sekret-0451"
 """A value that is handed in as a variable's, and that nobody is ever to print."""
@@ -242,7 +243,19 @@ def command_lines(place: Path) -> st.SearchStrategy[list[str]]:
     )
     looking = images(place).map(lambda name: ["inspect", name])
     copying = st.tuples(images(place), images(place)).map(lambda names: ["copy", *names])
-    names = ["build", "builder default", "builder", "copy", "doctor", "gc", "images", "inspect", "rmi", "run"]
+    names = [
+        "build",
+        "builder default",
+        "builder",
+        "buildpack stage",
+        "copy",
+        "doctor",
+        "gc",
+        "images",
+        "inspect",
+        "rmi",
+        "run",
+    ]
     bare = st.one_of(value, st.sampled_from(["build", "run", "--help", "--version", "-v", "-q"]))
     known = st.one_of([of(name) for name in names])
     return st.one_of(known, known, building, building, running, looking, copying, st.lists(bare, max_size=5))

@@ -66,9 +66,16 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The package registry, through the npm client on the build image's PATH."""
+    """The package registry, through the npm client on the build image's PATH.
+
+    What the buildpack was staged with, and what a mirror on this machine has, is not asked for there.
+    """
 
     context: sdk.BuildContext
+
+    def brought(self, package: str) -> list[str]:
+        """The versions of `package` that are to be had without the registry."""
+        return list(self.context.dependencies.versions(package))
 
     def versions(self, package: str) -> list[str]:
         """All versions of `package`; raises NetworkError, or NotFoundError when there is no such package."""
@@ -80,8 +87,19 @@ class Registry:
 
         Raises NetworkError, NotFoundError, or FormatError when an archive is not the one that was published.
         """
-        printed = self._npm("pack", *specs, "--pack-destination", str(into), "--loglevel=error")
-        return [into / Path(name).name for name in printed.split()]
+        found: dict[str, Path] = {}
+        for spec in specs:
+            name, _, version = spec.rpartition("@")
+            path = self.context.dependencies.find(name, version)
+            if path is not None:
+                self.context.log.detail(f"{spec} is in {path.parent}")
+                found[spec] = path
+        missing = [spec for spec in specs if spec not in found]
+        if missing:
+            printed = self._npm("pack", *missing, "--pack-destination", str(into), "--loglevel=error")
+            paths = (into / Path(name).name for name in printed.split())
+            found |= dict(zip(missing, paths, strict=True))
+        return [found[spec] for spec in specs]
 
     def global_config(self) -> str:
         """The path of the settings that hold for all users of this client; another npm has its own place."""

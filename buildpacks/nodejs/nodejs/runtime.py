@@ -89,16 +89,17 @@ def resolve(
         and context.env.get("BP_NODE_UPDATE") != "1"
     ):
         return last["version"]
-    published = [version for version in registry.versions(package) if releases.npm_for(version)]
-    version = request.choose(published, releases)
-    if version is None:
-        said = request.first.said
-        raise NotFoundError(
-            f"no Node.js matches {request.first.range} ({said})",
-            why=f"the newest of each line are {', '.join(_newest_per_line(published))}",
-            fix=f"ask for one of these lines in {said.source}",
-        )
-    return version
+    for versions in (registry.brought, registry.versions):
+        published = [version for version in versions(package) if releases.npm_for(version)]
+        version = request.choose(published, releases)
+        if version:
+            return version
+    said = request.first.said
+    raise NotFoundError(
+        f"no Node.js matches {request.first.range} ({said})",
+        why=f"the newest of each line are {', '.join(_newest_per_line(published))}",
+        fix=f"ask for one of these lines in {said.source}",
+    )
 
 
 def _newest_per_line(published: list[str]) -> list[str]:

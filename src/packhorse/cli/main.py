@@ -26,6 +26,7 @@ from packhorse.version import __version__
 _COMMANDS = {
     "build": ("packhorse.cli.build", "build", "Turn source code into an image."),
     "builder": ("packhorse.cli.builder", "builder", "Look after builders."),
+    "buildpack": ("packhorse.cli.buildpack", "buildpack", "Make buildpacks ready to be taken elsewhere."),
     "copy": ("packhorse.cli.images", "copy", "Copy an image from one place to another."),
     "doctor": ("packhorse.cli.doctor", "doctor", "Try what builds need on this machine; --fix mends it."),
     "gc": ("packhorse.cli.images", "gc", "Free what no image, cache or running command needs."),

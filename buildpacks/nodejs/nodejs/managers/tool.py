@@ -94,16 +94,16 @@ def _resolve(context: sdk.BuildContext, registry: Registry, package: Package, na
     last = context.remembered(name)
     if last.get("request") == range_ and "version" in last and context.env.get("BP_NODE_UPDATE") != "1":
         return last["version"]
-    published = registry.versions(package.name)
-    version: str | None = nodesemver.max_satisfying(published, range_, loose=True)
-    if version is None:
-        newest = nodesemver.max_satisfying(published, "*", loose=True)
-        raise NotFoundError(
-            f"no version of {name} matches {range_}",
-            why=f"the newest is {newest}",
-            fix="ask for another in package.json packageManager",
-        )
-    return version
+    for versions in (registry.brought, registry.versions):
+        published = versions(package.name)
+        version: str | None = nodesemver.max_satisfying(published, range_, loose=True)
+        if version:
+            return version
+    raise NotFoundError(
+        f"no version of {name} matches {range_}",
+        why=f"the newest is {nodesemver.max_satisfying(published, '*', loose=True)}",
+        fix="ask for another in package.json packageManager",
+    )
 
 
 def _verify(path: Path, digest: str, what: str) -> None:

@@ -1,0 +1,47 @@
+"""`packhorse buildpack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from packhorse.base.files import find
+from packhorse.cli.main import Context
+from packhorse.errors import UsageError
+from packhorse.platform.staging import stage as stage_buildpack
+
+
+@click.group()
+def buildpack() -> None:
+    """Make buildpacks ready to be taken elsewhere."""
+
+
+@buildpack.command()
+@click.argument("source", metavar="DIR|ID")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "-d",
+    "--dependency",
+    "dependencies",
+    multiple=True,
+    metavar="NAME@VERSION=FILE",
+    help="A file that the buildpack would download. Repeatable.",
+)
+@click.pass_obj
+def stage(context: Context, source: str, target: Path, dependencies: tuple[str, ...]) -> None:
+    """Copy a buildpack to TARGET with all that it needs, for any platform and without a network."""
+    files = [_dependency(text) for text in dependencies]
+    stage_buildpack(source, target, files)
+    context.console.result(str(target))
+
+
+def _dependency(text: str) -> tuple[str, str, Path]:
+    spec, equals, file = text.partition("=")
+    name, at, version = spec.rpartition("@")
+    if not (equals and at and name and version and file):
+        raise UsageError(f"--dependency: {text!r} is none", fix="write NAME@VERSION=FILE")
+    path = find(Path(file))
+    if path is None or not path.is_file():
+        raise UsageError(f"there is no file {file}", why=f"--dependency {text} names it")
+    return name, version, path

@@ -1,0 +1,62 @@
+"""The use case behind `packhorse buildpack stage`: a buildpack with its SDK and the files it would download.
+
+`platform.package` does the staging; `sdk.dependencies` has the form in which a buildpack finds its files.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from packhorse.base.files import find, read
+from packhorse.buildpack.descriptor import Descriptor
+from packhorse.errors import InputError, NotFoundError
+from packhorse.platform import bundle, package
+from packhorse.sdk import dependencies
+
+Files = Sequence[tuple[str, str, Path]]
+"""The name and version of each file, and where it is."""
+
+FOLDER = "dependencies"
+
+
+def stage(source: str, target: Path, files: Files) -> None:
+    """Copies the buildpack `source`, a directory or the id of a bundled one, to the new directory `target`.
+
+    Raises InputError when it cannot be copied or `target` exists, NotFoundError when there is none.
+    """
+    directory = _directory(source)
+    if target.exists() or target.is_symlink():
+        raise InputError(f"{target} exists", why="a staged buildpack is a directory of its own")
+    if target.absolute().resolve().is_relative_to(directory):
+        raise InputError(f"{target} is inside of {source}", fix="stage it elsewhere")
+    try:
+        if package.needs_staging(directory):
+            package.stage(directory, target)
+        else:
+            shutil.copytree(directory, target, symlinks=True)
+        if files:
+            dependencies.write(target / FOLDER, files)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise InputError(f"{source} cannot be staged", why=str(error)[:500]) from error
+
+
+def _directory(source: str) -> Path:
+    directory = find(Path(source)) if source else None
+    if directory is not None:
+        file = directory / "buildpack.toml"
+        if find(file) is None:
+            raise InputError(f"{source} is not a buildpack", why=f"there is no {file}")
+        return directory
+    bundled = {}
+    for path in bundle.buildpacks():
+        descriptor = Descriptor.parse(read(path / "buildpack.toml"), str(path))
+        bundled[descriptor.ref.id] = path
+    if source not in bundled:
+        raise NotFoundError(
+            f"there is no buildpack {source!r}",
+            why=f"there is no such directory; packhorse itself has {', '.join(bundled)}",
+        )
+    return bundled[source]

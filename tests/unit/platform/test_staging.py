@@ -1,0 +1,34 @@
+"""Buildpacks staged with the files that they would download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from packhorse.errors import InputError, NotFoundError
+from packhorse.platform.staging import stage
+from packhorse.sdk.dependencies import Dependencies
+
+
+def test_a_bundled_buildpack_is_staged_with_files(tmp_path: Path) -> None:
+    (tmp_path / "node.tgz").write_bytes(b"an archive")
+    stage("packhorse/nodejs", tmp_path / "staged", [("node", "1.0.0", tmp_path / "node.tgz")])
+    found = Dependencies.read(tmp_path / "staged/dependencies").find("node", "1.0.0")
+    assert found is not None and found.read_bytes() == b"an archive"
+    assert (tmp_path / "staged/lib/packhorse/sdk").is_dir()
+    stage(str(tmp_path / "staged"), tmp_path / "again", [])
+    assert Dependencies.read(tmp_path / "again/dependencies").versions("node") == ("1.0.0",)
+
+
+def test_what_cannot_be_staged_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="'acme/none'"):
+        stage("acme/none", tmp_path / "x", [])
+    with pytest.raises(InputError, match="is not a buildpack"):
+        stage(str(tmp_path), tmp_path / "x", [])
+    (tmp_path / "buildpack.toml").touch()
+    with pytest.raises(InputError, match="is inside of"):
+        stage(str(tmp_path), tmp_path / "x", [])
+    with pytest.raises(InputError, match="exists"):
+        stage("packhorse/nodejs", tmp_path, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["buildpack.toml"]
