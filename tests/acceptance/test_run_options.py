@@ -177,6 +177,9 @@ def test_who_does_not_listen_to_the_third_interrupt_is_killed(home: Home) -> Non
 
 def test_memory_processes_and_shared_memory_are_limited_as_under_docker(home: Home) -> None:
     assert shell(home, "a=aaaaaaaaaaaaaaaa; while :; do a=$a$a; done", "-m", "64m").returncode == 137
+    files = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"
+    assert shell(home, files, "-m", "64m").stdout == "67108864\n67108864\n"
+    assert shell(home, files).returncode == 1
     many = "i=0; while [ $i -lt 150 ]; do sleep 1 & i=$((i+1)); done"
     assert "Cannot fork" in shell(home, many, "--pids-limit", "100").stderr
     assert shell(home, many, "--pids-limit", "-1").returncode == 0

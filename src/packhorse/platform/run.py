@@ -101,7 +101,11 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
         env=_environment(request, config, who),
         cwd=request.working_dir or config.working_dir or "/",
         root=Root(tree, upper, work),
-        mounts=(*(mount for mount in outside.mounts if mount.target != host.BUNDLE), *request.volumes),
+        mounts=(
+            *(mount for mount in outside.mounts if mount.target != host.BUNDLE),
+            *_memory(request.limits.memory, scratch),
+            *request.volumes,
+        ),
         uid=who.uid,
         gid=who.gid,
         ports=request.ports,
@@ -109,6 +113,18 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
         terminal=request.terminal,
         limits=request.limits,
     )
+
+
+def _memory(limit: int, scratch: Path) -> Iterator[Bind]:
+    """The files by which a program in a container learns how much memory it may use, in both versions.
+
+    Node.js, Java and others size their heaps by them. Nothing else of control groups is to be seen.
+    """
+    if limit:
+        folder = _directory(scratch / "cgroup")
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (_directory(folder / "memory") / "memory.limit_in_bytes").write_text(f"{limit}\n")
+        yield Bind(folder, "/sys/fs/cgroup")
 
 
 def _argv(request: RunRequest, config: Config) -> tuple[str, ...]:
