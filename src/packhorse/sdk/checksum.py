@@ -11,7 +11,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packhorse.errors import FormatError
 
@@ -57,10 +56,6 @@ class Checksum:
             while chunk := file.read(_CHUNK):
                 total.update(chunk)
         return cls(algorithm, total.hexdigest())
-
-    def start(self) -> Any:
-        """A hash object of this algorithm."""
-        return hashlib.new(self.algorithm)
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"

@@ -2,22 +2,26 @@
 
 Called by tests of buildpacks. Between two builds it brings back of each layer what a lifecycle restores
 (B-042 to B-051), as if the image and the cache of the last build were there. It is no sandbox: the buildpack
-runs as the test's own user, with the host's tools.
+runs as the test's own user, with the host's tools. `build_image` has packhorse build a whole image instead.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from packhorse.base import gotoml
 from packhorse.base.target import Target
+from packhorse.errors import BuildpackFailed, HostError
 
 # What a lifecycle lets through from its own environment.
 _INHERITED = (
@@ -31,6 +35,7 @@ _INHERITED = (
     "no_proxy",
 )
 _NO_LAYERS = {"build.toml", "launch.toml", "store.toml"}
+_FORMATS = {"cyclonedx": "cdx.json", "spdx": "spdx.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,33 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """A layer as the last build left it; `types` are those that are true."""
+
+    path: Path
+    types: frozenset[str]
+    key: Mapping[str, str]
+    facts: Mapping[str, str]
+
+    def env(self, phase: str = "") -> Mapping[str, str]:
+        """The files of `env`, or of `env.build` or `env.launch`: `PATH.prepend` to what is in it."""
+        folder = self.path / (f"env.{phase}" if phase else "env")
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+    @property
+    def exec_d(self) -> tuple[str, ...]:
+        """The programs that run before a launch."""
+        folder = self.path / "exec.d"
+        return tuple(str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@dataclass(frozen=True, slots=True)
 class Workbench:
     """A buildpack directory, an application's source, and a scratch directory where both meet.
 
-    `env` has the user's variables, as `<platform>/env` would; `exec_env` is CNB_EXEC_ENV.
+    `env` has the user's variables, as `<platform>/env` would; `exec_env` is CNB_EXEC_ENV. `bindings` has the
+    files of each service binding by its name.
     """
 
     buildpack: Path
@@ -53,6 +81,7 @@ class Workbench:
     scratch: Path
     env: Mapping[str, str] = field(default_factory=dict)
     exec_env: str = "production"
+    bindings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def app(self) -> Path:
@@ -88,6 +117,28 @@ class Workbench:
         """The content of `launch.toml`; empty when the buildpack wrote none."""
         return self._read(self.layers / "launch.toml")
 
+    def processes(self) -> Mapping[str, Mapping[str, Any]]:
+        """The processes of `launch.toml` by their types."""
+        return {process["type"]: process for process in self.launch().get("processes", [])}
+
+    def layer(self, name: str) -> Made:
+        """What the last build made of a layer; KeyError when there is none."""
+        table = self._read(self.layers / f"{name}.toml")
+        if not table:
+            raise KeyError(name)
+        metadata = table.get("metadata", {})
+        return Made(
+            self.layers / name,
+            frozenset(kind for kind, wanted in table.get("types", {}).items() if wanted),
+            metadata.get("key", {}),
+            metadata.get("facts", {}),
+        )
+
+    def sbom(self, part: str, *, format: str = "cyclonedx") -> Mapping[str, Any]:
+        """The bill of materials of a layer, of `launch` or of `build`; empty when there is none."""
+        path = self.layers / f"{part}.sbom.{_FORMATS[format]}"
+        return json.loads(path.read_text()) if path.exists() else {}
+
     def plan(self) -> Mapping[str, Any]:
         """The build plan of the last detection; empty when there was none."""
         return self._read(self._plan)
@@ -99,11 +150,13 @@ class Workbench:
     def _lay_out(self) -> None:
         shutil.rmtree(self.app, ignore_errors=True)
         shutil.copytree(self.source, self.app, symlinks=True)
-        platform = self.scratch / "platform/env"
+        platform = self.scratch / "platform"
         shutil.rmtree(platform, ignore_errors=True)
-        platform.mkdir(parents=True)
-        for name, value in self.env.items():
-            (platform / name).write_text(value)
+        folders = {f"bindings/{name}": entries for name, entries in self.bindings.items()}
+        for folder, files in {"env": self.env, **folders}.items():
+            (platform / folder).mkdir(parents=True)
+            for name, value in files.items():
+                (platform / folder / name).write_text(value)
         self.layers.mkdir(exist_ok=True)
 
     def _restore(self) -> None:
@@ -149,3 +202,58 @@ class Workbench:
 
     def _read(self, path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text()) if path.exists() else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that packhorse built: `name` in its store, `id`, and what the build printed."""
+
+    name: str
+    id: str
+    output: str
+
+    def run(self, *arguments: str, entrypoint: str = "", env: Mapping[str, str] | None = None) -> Outcome:
+        """Starts the image in the sandbox and waits for it."""
+        options = [word for name, value in (env or {}).items() for word in ("--env", f"{name}={value}")]
+        chosen = ["--entrypoint", entrypoint] if entrypoint else []
+        return _packhorse("run", *options, *chosen, self.name, *arguments)
+
+    def remove(self) -> None:
+        """Removes it from the store."""
+        _packhorse("rmi", self.name)
+
+
+def build_image(
+    name: str,
+    buildpack: Path,
+    source: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+) -> Image:
+    """Builds `source` with a buildpack in packhorse's sandbox; `options` are further ones of its command.
+
+    Raises BuildpackFailed, with what was printed, when there is no image, HostError without packhorse.
+    """
+    variables = [word for key, value in (env or {}).items() for word in ("--env", f"{key}={value}")]
+    given = ["--path", str(source), "--buildpack", str(buildpack), *variables, *options]
+    built = _packhorse("build", name, *given)
+    if built.status != 0:
+        raise BuildpackFailed(f"packhorse build {name} failed (exit status {built.status})", why=built.output)
+    shown = _packhorse("inspect", "--output", "json", name)
+    return Image(name, json.loads(shown.output)["id"], built.output)
+
+
+def _packhorse(*arguments: str) -> Outcome:
+    found = shutil.which("packhorse")
+    command = [found] if found else [sys.executable, "-m", "packhorse.cli.start"]
+    if not found and importlib.util.find_spec("packhorse.cli") is None:
+        raise HostError("there is no packhorse to build with", fix="pip install packhorse, or put it on PATH")
+    ended = subprocess.run(
+        [*command, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    return Outcome(ended.returncode, ended.stdout.decode("utf-8", "replace"))

@@ -1,0 +1,73 @@
+"""docs/sdk.md: its example is the sample that runs, and it shows everything that the SDK has."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from packhorse import sdk
+from packhorse.platform.package import stage
+from packhorse.sdk import testing
+from packhorse.sdk.testing import Workbench
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs/sdk.md").read_text()
+SAMPLE = ROOT / "samples/buildpacks/greeting"
+
+_NOT_CALLED = {"find", "read", "table", "verified", "output", "error", "title"}
+"""Methods that the SDK and the program call, not a buildpack; `main` alone calls `Bindings.find`."""
+
+
+@pytest.mark.parametrize(
+    ("language", "file"), [("python", "main.py"), ("toml", "buildpack.toml"), ("sh", "bin/detect")]
+)
+def test_the_example_is_the_sample(language: str, file: str) -> None:
+    content = (SAMPLE / file).read_text()
+    assert f"```{language}\n{content}```" in PAGE
+    assert len(content.splitlines()) < 40
+
+
+def test_both_programs_of_the_sample_are_the_same() -> None:
+    assert (SAMPLE / "bin/detect").read_bytes() == (SAMPLE / "bin/build").read_bytes()
+
+
+def test_everything_public_is_on_the_page() -> None:
+    words = set(re.findall(r"\w+", PAGE))
+    names = set(sdk.__all__)
+    kinds = [getattr(sdk, name) for name in sdk.__all__]
+    kinds += [testing.Workbench, testing.Made, testing.Image, testing.Outcome]
+    for kind in filter(inspect.isclass, kinds):
+        members = {name for name, value in vars(kind).items() if inspect.isfunction(value)}
+        names |= {name for name in members if not name.startswith("_")} - _NOT_CALLED
+    names |= {"plain", "all_plain", "tool", "newest"}
+    assert names - words == set()
+
+
+def test_the_sample_does_what_the_page_says(tmp_path: Path) -> None:
+    stage(SAMPLE, tmp_path / "staged")
+    for folder in ("source", "scratch"):
+        (tmp_path / folder).mkdir()
+    bindings = {"token": {"type": "npmrc", ".npmrc": "x"}}
+    workbench = Workbench(
+        tmp_path / "staged", tmp_path / "source", tmp_path / "scratch", {"BP_X": "1"}, bindings=bindings
+    )
+    refused = workbench.detect()
+    assert (refused.status, refused.output) == (100, "  there is no greeting.txt\n")
+    (workbench.source / "greeting.txt").write_text("good morning\n")
+    assert workbench.detect().status == 0
+    assert workbench.plan()["provides"] == [{"name": "greeting"}]
+    assert "layer greeting new" in workbench.build().output
+    assert "layer greeting kept: same greeting.txt" in workbench.build().output
+    made = workbench.layer("greeting")
+    assert made.types == {"launch", "cache"} and "GREETING.override" in made.env("launch")
+    assert (made.exec_d, made.facts, list(made.key)) == ((), {}, ["greeting.txt"])
+    assert workbench.processes()["web"]["command"][0] == "sh" and workbench.launch()["processes"]
+    assert workbench.sbom("greeting")["components"][0]["name"] == "greeting"
+    assert workbench.sbom("greeting", format="spdx")["packages"][0]["name"] == "greeting"
+    assert workbench.sbom("launch") == {}
+    assert (workbench.scratch / "platform/bindings/token/.npmrc").read_text() == "x"
+    with pytest.raises(KeyError):
+        workbench.layer("other")
