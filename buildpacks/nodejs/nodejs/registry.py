@@ -103,7 +103,14 @@ class Registry:
 
     def global_config(self) -> str:
         """The path of the settings that hold for all users of this client; another npm has its own place."""
-        return self._npm("config", "get", "globalconfig").strip()
+        return self.config("globalconfig")["globalconfig"]
+
+    def config(self, *names: str) -> dict[str, str]:
+        """Some of this client's settings as they are for the application."""
+        said = self._npm("config", "get", *names)
+        if len(names) == 1:
+            return {names[0]: said.strip()}
+        return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
 
     def settings(self) -> dict[str, str]:
         """What any file or variable sets for this client, credentials left out."""

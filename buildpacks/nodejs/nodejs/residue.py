@@ -10,10 +10,21 @@ import os
 import shutil
 from pathlib import Path
 
-# npm's and Yarn's own records: they have the registry's host, and what a later `yarn run` needs.
-_RECORDS = (".package-lock.json", ".yarn-integrity", ".yarn-state.yml", ".package-map.json")
+# The managers' own records: they have times and the registry's host, and what a later `yarn run` needs.
+_RECORDS = (
+    ".package-lock.json",
+    ".yarn-integrity",
+    ".yarn-state.yml",
+    ".package-map.json",
+    ".modules.yaml",
+    ".pnpm/lock.yaml",
+    ".pnpm-workspace-state*.json",
+    ".pnpm-task-run-state*",
+)
 # Caches of tools that ran.
 _CACHES = (".cache",)
+# Where pnpm's links stay that lead to what it has taken away.
+_WITH_LEFTOVERS = (".bin", ".pnpm/node_modules", ".pnpm/node_modules/.bin")
 # node-gyp's makefiles and settings (they have npm's configuration and paths); build/Release stays.
 _GYP_SIGN = "config.gypi"
 _GYP_FILES = ("config.gypi", "Makefile", "binding.Makefile")
@@ -22,8 +33,11 @@ _GYP_FOLDERS = ("obj.target", "obj", ".deps")
 
 def remove(modules: Path, *, records: bool = True) -> None:
     """Cleans one node_modules directory and all below it; `records` are those of package managers."""
-    for name in (*_CACHES, *(_RECORDS if records else ())):
-        _delete(modules / name)
+    for pattern in (*_CACHES, *(_RECORDS if records else ())):
+        for path in modules.glob(pattern):
+            _delete(path)
+    for name in _WITH_LEFTOVERS:
+        _remove_dangling(modules / name)
     for folder, subfolders, files in os.walk(modules):
         subfolders.sort()
         here = Path(folder)
@@ -37,6 +51,13 @@ def _remove_gyp(build: Path) -> None:
     for configuration in ("Release", "Debug"):
         for name in _GYP_FOLDERS:
             _delete(build / configuration / name)
+
+
+def _remove_dangling(folder: Path) -> None:
+    """Removes the links of a folder, and of its scopes (`@types`), that lead nowhere."""
+    for path in (*folder.glob("*"), *folder.glob("@*/*")):
+        if path.is_symlink() and not path.exists():
+            path.unlink()
 
 
 def _delete(path: Path) -> None:

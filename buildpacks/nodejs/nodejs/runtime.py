@@ -29,11 +29,15 @@ _NPM_COMMANDS = {"npm": "npm-cli.js", "npx": "npx-cli.js"}
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A Node.js with its npm; `env` has the variables with which to run their commands."""
+    """A Node.js with its npm; `env` has the variables with which to run their commands.
+
+    `headers` is the directory whose `include` native modules are compiled with.
+    """
 
     version: str
     npm: str
     env: Mapping[str, str]
+    headers: str
 
 
 def provide(context: sdk.BuildContext, request: Request, releases: Releases) -> Runtime:
@@ -75,7 +79,7 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases) -> 
         # node-gyp is run by Python out of the layer, which a build must leave as it is.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    return Runtime(version, npm, env)
+    return Runtime(version, npm, env, str(tools.path))
 
 
 def resolve(

@@ -10,10 +10,11 @@ from packhorse.errors import InputError
 
 from ..project import Project
 from ..runtime import Runtime
-from . import yarnrelease
+from . import pnpmrelease, yarnrelease
 from .berry import Berry
 from .choice import LOCKS, Choice
 from .npm import Npm
+from .pnpm import Pnpm
 from .port import Manager
 from .yarn import Yarn
 
@@ -31,6 +32,9 @@ def provide(context: sdk.BuildContext, project: Project, runtime: Runtime, choic
             release = yarnrelease.provide(context, project, runtime, choice)
             source, kind = release.source, Yarn if release.is_classic else Berry
             manager = kind(context, project, runtime, release.tool, choice.lock)
+        case "pnpm":
+            tool, source = pnpmrelease.provide(context, project, runtime, choice)
+            manager = Pnpm(context, project, runtime, tool, choice.lock)
         case other:
             raise InputError(f"this buildpack does not know {other} yet", why=choice.source)
     context.log.detail(f"{manager.name} {manager.version} ({source})")

@@ -1,0 +1,219 @@
+"""pnpm: an adapter of `port.Manager`.
+
+Its store of packages is the build's alone, and what it installs are copies: nothing in a layer is linked to a
+file outside of it. Without a `focus` it installs for all projects of a workspace, with one for those that are
+named and for the root, links to members (`workspace:`) among what they need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from packhorse import sdk
+from packhorse.errors import InputError
+
+from ..failure import script_failed
+from ..project import Project, digest
+from ..registry import Registry
+from ..releases import major
+from ..runtime import Runtime
+from . import pnpmfault, pnpmlock
+from .port import Order
+from .tool import Tool
+
+WORKSPACE = "pnpm-workspace.yaml"
+_HOOKS = (".pnpmfile.cjs", ".pnpmfile.mjs")
+_PATCH = re.compile(r"""[^\s'":,{}\[\]]+\.(?:patch|diff)\b""")
+_LOCAL = re.compile(r"""["'\s](?:link|file|portal):[^"'\s]+""")
+_PNP = re.compile(r"""^\s*(?:node-linker\s*=|nodeLinker:)\s*["']?pnp\b""", re.MULTILINE)
+_DEV_HOOK = "pnpm:devPreinstall"
+
+
+@dataclass(frozen=True)
+class Pnpm:
+    """The pnpm of `tool` for `project`, the root of a workspace if there is one."""
+
+    context: sdk.BuildContext
+    project: Project
+    runtime: Runtime
+    tool: Tool
+    lock: str
+
+    name = "pnpm"
+    linker = "node-modules"
+
+    @property
+    def version(self) -> str:
+        """The version that runs."""
+        return self.tool.version
+
+    @property
+    def locked(self) -> bool:
+        """Whether there is pnpm-lock.yaml."""
+        return bool(self.lock)
+
+    @cached_property
+    def env(self) -> Mapping[str, str]:
+        """Both on PATH, and a pnpm that neither becomes another one nor installs before scripts."""
+        return {
+            **self.tool.env(self.runtime),
+            **_variables(
+                manage_package_manager_versions="false",
+                package_manager_strict="false",
+                pm_on_fail="ignore",
+                update_notifier="false",
+                verify_deps_before_run="false",
+            ),
+        }
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        """The lock, the settings, hooks and patches."""
+        said = self.project.manifest.get("pnpm")
+        names = (pnpmlock.NAME, WORKSPACE, *_HOOKS, *self._patches)
+        return {
+            **{name: self.project.digest(name) for name in names},
+            ".npmrc": self.project.npmrc_digest,
+            "package.json pnpm": digest(json.dumps(said, sort_keys=True).encode()) if said else "",
+        }
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The lock, the settings, hooks and patches."""
+        return (pnpmlock.NAME, WORKSPACE, ".npmrc", *_HOOKS, *self._patches)
+
+    @property
+    def inside_reason(self) -> str:
+        """Settings that make a path of the application a dependency, and a script that may use any."""
+        if _DEV_HOOK in self.project.scripts:
+            return f"package.json has a script {_DEV_HOOK}, which may use any file of the application"
+        for name, text in self._texts:
+            if found := _LOCAL.search(text):
+                return f"{name} has a dependency in the application's own files ({found[0].strip(' ')})"
+        return ""
+
+    @property
+    def slice(self) -> tuple[str, ...]:
+        """node_modules of each project in the lock; without one, of the first levels of folders."""
+        lock = pnpmlock.Lock.read(self.project.directory)
+        if not lock:
+            return ("node_modules", "*/node_modules", "*/*/node_modules")
+        return tuple(str(PurePosixPath(path, "node_modules")) for path in lock.importers or (".",))
+
+    def install(self, order: Order) -> None:
+        """`pnpm install --frozen-lockfile`; see `port.Manager`. Says which install scripts did not run."""
+        self._refuse_plug_and_play()
+        if not self.lock:
+            self.context.log.warning(
+                "there is no pnpm-lock.yaml, so the newest versions that fit are installed; "
+                "run `pnpm install` and commit the lock to have the same ones each time"
+            )
+        output = self._install(order, "--prefer-offline" if order.cache else "")
+        if packages := pnpmfault.ignored(output):
+            self.context.log.warning(pnpmfault.not_run(packages))
+
+    def prune(self, order: Order) -> None:
+        """`pnpm install --prod`, which unlike `pnpm prune` takes care of all projects of a workspace.
+
+        It downloads nothing and runs no script: `prepare` may need the devDependencies.
+        """
+        self._install(dataclasses.replace(order, dev=False), "--offline", "--ignore-scripts")
+
+    def rebuild(self, directory: Path) -> None:
+        """`pnpm rebuild`, which keeps to the modules that may run scripts."""
+        self._pnpm(Order(directory, dev=True), "rebuild")
+
+    def run(self, script: str, directory: Path) -> None:
+        """`pnpm run`."""
+        try:
+            self.context.run(["pnpm", "run", script], cwd=directory, env=self.env)
+        except sdk.CommandFailed as failure:
+            raise script_failed(failure, script, again=f"pnpm install && pnpm run {script}") from failure
+
+    def _install(self, order: Order, *options: str) -> str:
+        lock = ("--frozen-lockfile",) if self.lock else ("--no-lockfile", "--no-frozen-lockfile")
+        chosen = (f"--filter={name}" for name in order.focus)
+        kind = () if order.dev else ("--prod",)
+        return self._pnpm(order, "install", *lock, *kind, *chosen, *filter(None, options))
+
+    def _pnpm(self, order: Order, *args: str) -> str:
+        home = order.cache or Path(self.context.env.get("HOME") or "/tmp", ".cache/packhorse-pnpm")
+        # As options, since settings of the project come before variables.
+        layout = (
+            f"--store-dir={home / 'store'}",
+            "--virtual-store-dir=node_modules/.pnpm",
+            "--package-import-method=clone-or-copy",
+            "--config.enable-global-virtual-store=false",
+            "--config.modules-cache-max-age=0",
+        )
+        env = {
+            **self.env,
+            # Questions are answered by pnpm itself.
+            "CI": "true",
+            "npm_config_nodedir": self.runtime.headers,
+            "XDG_STATE_HOME": str(home / "state"),
+            **_variables(
+                cache_dir=str(home / "cache"), fetch_retry_mintimeout="1000", fetch_retry_maxtimeout="5000"
+            ),
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            env |= self._access(Path(folder))
+            try:
+                return self.context.run(["pnpm", *args, *layout], cwd=order.directory, env=env)
+            except sdk.CommandFailed as failure:
+                raise pnpmfault.explained(failure) from failure
+
+    def _access(self, folder: Path) -> dict[str, str]:
+        """The variables that lead pnpm to the registry that the npm client uses, with its credentials.
+
+        pnpm 11 and newer read the user's settings alone, and do not fill variables (`${NPM_TOKEN}`) into a
+        project's. Here the project is the user's, so they get one file of all, which lasts for a command.
+        """
+        registry = Registry(self.context)
+        if major(self.version) < 11:
+            return {"npm_config_globalconfig": registry.global_config()}
+        said = registry.config("globalconfig", "userconfig", "registry")
+        files = (Path(said["globalconfig"]), Path(said["userconfig"]), self.project.directory / ".npmrc")
+        merged = folder / "npmrc"
+        merged.touch(mode=0o600)
+        merged.write_text("\n".join(path.read_text(errors="replace") for path in files if path.is_file()))
+        return {"pnpm_config_npmrc_auth_file": str(merged), "pnpm_config_registry": said["registry"]}
+
+    @property
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        """The texts in which pnpm finds its settings, by where they are."""
+        yield "package.json pnpm", json.dumps(self.project.manifest.get("pnpm", {}))
+        path = self.project.directory / WORKSPACE
+        yield WORKSPACE, path.read_text(errors="replace") if path.is_file() else ""
+
+    @cached_property
+    def _patches(self) -> tuple[str, ...]:
+        """The patches that settings name, by their paths."""
+        named = {path.removeprefix("./") for _, text in self._texts for path in _PATCH.findall(text)}
+        return tuple(sorted(path for path in named if self._is_inside(path)))
+
+    def _is_inside(self, path: str) -> bool:
+        inside = PurePosixPath(path)
+        return ".." not in inside.parts and (self.project.directory / inside).is_file()
+
+    def _refuse_plug_and_play(self) -> None:
+        for name in (".npmrc", WORKSPACE):
+            path = self.project.directory / name
+            if path.is_file() and _PNP.search(path.read_text(errors="replace")):
+                raise InputError(
+                    f"{name} asks for a layout without node_modules (node-linker: pnp)",
+                    why="pnpm's Plug'n'Play needs a loader that Node.js is to be started with",
+                    fix="use `isolated`, which is the default, or `hoisted`",
+                )
+
+
+def _variables(**values: str) -> dict[str, str]:
+    """Settings as variables: until pnpm 10 they have the names of npm's, from 11 on names of their own."""
+    return {f"{prefix}_config_{name}": value for name, value in values.items() for prefix in ("npm", "pnpm")}

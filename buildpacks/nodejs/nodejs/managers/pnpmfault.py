@@ -1,0 +1,92 @@
+"""What the failures of pnpm mean, by the codes that it prints; one table for all of its versions.
+
+Called by `pnpm`. The words are those of `registry` where npm fails in the same way.
+"""
+
+from __future__ import annotations
+
+import re
+
+from packhorse import sdk
+from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
+
+from ..registry import explained_code
+from .pnpmlock import NAME
+
+# As pnpm 6 to 10, 11 and 12 print it; warnings have a word before the code.
+_CODE = re.compile(r"^\W*(?:Error: )?\[?ERR_PNPM_([A-Z0-9_]+)\b\]?:?[ ]*", re.MULTILINE)
+_NODE_CODE = re.compile(r"\b(E[A-Z]{4,}|[A-Z]+(?:_[A-Z]+)*_(?:CERT(?:_[A-Z]+)*|SIGNATURE|LOCALLY|TIMEOUT))\b")
+_STATUS = re.compile(r"status client error \((\d+)")
+_FRAME = re.compile(r"[\u2500-\u257f\u25b6\u00d7]+")
+_IGNORED = re.compile(r"Ignored build scripts: (.+?)\.?\s*(?:Run \"pnpm|$)")
+_CODES = {
+    "FETCH_401": "E401",
+    "FETCH_403": "E403",
+    "FETCH_404": "E404",
+    "NO_MATCHING_VERSION": "ETARGET",
+    "TARBALL_INTEGRITY": "EINTEGRITY",
+}
+_STALE = ("OUTDATED_LOCKFILE", "LOCKFILE_CONFIG_MISMATCH", "LOCKFILE_MISSING_DEPENDENCY")
+_BROKEN = ("BROKEN_LOCKFILE", "LOCKFILE_BREAKING_CHANGE")
+_ANEW = f"run `pnpm install` and commit {NAME}"
+_ALLOW = "run `pnpm approve-builds`, which asks for each, and commit what it changes"
+_SHOWN = 6
+
+
+def explained(failure: sdk.CommandFailed) -> PackhorseError:
+    """The error that a failed pnpm command means."""
+    text = _FRAME.sub(" ", failure.output)
+    found = list(_CODE.finditer(text))
+    code = found[0][1] if found else ""
+    why = _why(text[found[0].end() :]) if found else ""
+    known = explained_code(_npm_code(code, text), why, client="pnpm", lock=NAME)
+    if known:
+        return known
+    if code.startswith("FETCH_5") or code == "META_FETCH_FAIL":
+        return NetworkError(f"the package registry did not answer as one ({code})", why=why)
+    if code in _STALE:
+        return InputError(f"{NAME} does not match package.json", why=_difference(why), fix=_ANEW)
+    if code in _BROKEN:
+        return InputError(
+            f"{NAME} cannot be read",
+            why=why,
+            fix=f"{_ANEW}; a lock of another pnpm needs that one named in package.json packageManager",
+        )
+    if code == "IGNORED_BUILDS":
+        return InputError(f"pnpm was not told whether to run install scripts: {ignored(text)}", fix=_ALLOW)
+    return BuildpackFailed(failure.what, why=why or "its output is above")
+
+
+def ignored(output: str) -> str:
+    """The packages whose install scripts pnpm did not run, as it lists them; empty when there are none."""
+    found = _IGNORED.search(" ".join(_FRAME.sub(" ", output).split()))
+    return found[1] if found else ""
+
+
+def not_run(packages: str) -> str:
+    """The warning that some install scripts did not run."""
+    return f"pnpm did not run the install scripts of {packages}, as package.json does not allow it; {_ALLOW}"
+
+
+def _npm_code(code: str, text: str) -> str:
+    """npm's or Node.js's own word for what a code of pnpm's says."""
+    if code in _CODES:
+        return _CODES[code]
+    if status := _STATUS.search(" ".join(text.split())):
+        return f"E{status[1]}"
+    if "Connection refused" in text or (code == "META_FETCH_FAIL" and "fetch failed" in text):
+        return "ECONNREFUSED"
+    return next((found for found in _NODE_CODE.findall(text) if found != "ELIFECYCLE"), "")
+
+
+def _why(text: str) -> str:
+    """The first lines of what pnpm says behind a code."""
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return "\n".join([line for line in lines if line][:_SHOWN])
+
+
+def _difference(why: str) -> str:
+    """What differs; without advice that is meant for who may make the lock anew."""
+    lines = why.splitlines()
+    told = [line for line in lines if line.startswith(("- ", "specifiers in"))]
+    return "\n".join(told[-_SHOWN:]) or (lines[0] if lines else "")
