@@ -25,9 +25,12 @@ _SUPPLIES = (".yarn/cache", ".yarn/unplugged", ".yarn/install-state.gz", ".yarn/
 def prepare(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
     """Lays the manifests of all members and `files` of the root out in the empty `layer`."""
     root = workspace.root.directory
-    for path in ("", *workspace.members):
+    if (root / "package.json").exists():
+        (layer / "package.json").symlink_to(root / "package.json")
+    for path in workspace.members:
         (layer / path).mkdir(parents=True, exist_ok=True)
-        (layer / path / "package.json").symlink_to(root / path / "package.json")
+        # Not a link, in which pnpm 12 sees no member.
+        shutil.copyfile(root / path / "package.json", layer / path / "package.json")
     for file in files:
         if (root / file).exists():
             (layer / file).parent.mkdir(parents=True, exist_ok=True)

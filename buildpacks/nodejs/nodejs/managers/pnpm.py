@@ -149,7 +149,8 @@ class Pnpm:
         layout = (
             f"--store-dir={home / 'store'}",
             "--virtual-store-dir=node_modules/.pnpm",
-            "--package-import-method=clone-or-copy",
+            # Not clone-or-copy, which makes hard links where it cannot clone.
+            "--package-import-method=copy",
             "--config.enable-global-virtual-store=false",
             "--config.modules-cache-max-age=0",
         )
