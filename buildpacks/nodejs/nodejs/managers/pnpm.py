@@ -34,6 +34,8 @@ _PATCH = re.compile(r"""[^\s'":,{}\[\]]+\.(?:patch|diff)\b""")
 _LOCAL = re.compile(r"""["'\s](?:link|file|portal):[^"'\s]+""")
 _PNP = re.compile(r"""^\s*(?:node-linker\s*=|nodeLinker:)\s*["']?pnp\b""", re.MULTILINE)
 _DEV_HOOK = "pnpm:devPreinstall"
+_KEEPS_RECORDS = 11
+_RECURSIVE = re.compile(r"\b(?:pnpm|pn)\b[^&|;]*\s(?:-r|--recursive|recursive|multi|m|-F|--filter)\b")
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,12 @@ class Pnpm:
 
     @property
     def inside_reason(self) -> str:
-        """Settings that make a path of the application a dependency, and a script that may use any."""
+        """Settings that make a path of the application a dependency, and scripts that need a directory."""
         if _DEV_HOOK in self.project.scripts:
             return f"package.json has a script {_DEV_HOOK}, which may use any file of the application"
+        for name, script in self.project.scripts.items():
+            if major(self.version) >= _KEEPS_RECORDS and _RECURSIVE.search(script):
+                return f"the script {name} runs others by pnpm {self.version}, which keeps records in it"
         for name, text in self._texts:
             if found := _LOCAL.search(text):
                 return f"{name} has a dependency in the application's own files ({found[0].strip(' ')})"
@@ -174,18 +179,19 @@ class Pnpm:
     def _access(self, folder: Path) -> dict[str, str]:
         """The variables that lead pnpm to the registry that the npm client uses, with its credentials.
 
-        pnpm 11 and newer read the user's settings alone, and do not fill variables (`${NPM_TOKEN}`) into a
-        project's. Here the project is the user's, so they get one file of all, which lasts for a command.
+        pnpm 10 and newer do not fill variables (`${NPM_TOKEN}`) into settings of a project, only of a user.
+        Here the project is the user's, so they get one file of both, which lasts for a command.
         """
-        registry = Registry(self.context)
-        if major(self.version) < 11:
-            return {"npm_config_globalconfig": registry.global_config()}
-        said = registry.config("globalconfig", "userconfig", "registry")
+        said = Registry(self.context).config("globalconfig", "userconfig", "registry")
         files = (Path(said["globalconfig"]), Path(said["userconfig"]), self.project.directory / ".npmrc")
         merged = folder / "npmrc"
         merged.touch(mode=0o600)
         merged.write_text("\n".join(path.read_text(errors="replace") for path in files if path.is_file()))
-        return {"pnpm_config_npmrc_auth_file": str(merged), "pnpm_config_registry": said["registry"]}
+        return {
+            "npm_config_userconfig": str(merged),
+            "pnpm_config_npmrc_auth_file": str(merged),
+            "pnpm_config_registry": said["registry"],
+        }
 
     @property
     def _texts(self) -> Iterator[tuple[str, str]]:

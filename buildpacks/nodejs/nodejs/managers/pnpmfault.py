@@ -16,6 +16,8 @@ from .pnpmlock import NAME
 # As pnpm 6 to 10, 11 and 12 print it; warnings have a word before the code.
 _CODE = re.compile(r"^\W*(?:Error: )?\[?ERR_PNPM_([A-Z0-9_]+)\b\]?:?[ ]*", re.MULTILINE)
 _NODE_CODE = re.compile(r"\b(E[A-Z]{4,}|[A-Z]+(?:_[A-Z]+)*_(?:CERT(?:_[A-Z]+)*|SIGNATURE|LOCALLY|TIMEOUT))\b")
+_REASON = re.compile(r"^\W*[A-Z]+\s+(.* failed, reason: .*)$", re.MULTILINE)
+_PROGRESS = re.compile(r"(?:Progress|Packages):|\W*$")
 _STATUS = re.compile(r"status client error \((\d+)")
 _FRAME = re.compile(r"[\u2500-\u257f\u25b6\u00d7]+")
 _IGNORED = re.compile(r"Ignored build scripts: (.+?)\.?\s*(?:Run \"pnpm|$)")
@@ -38,7 +40,8 @@ def explained(failure: sdk.CommandFailed) -> PackhorseError:
     text = _FRAME.sub(" ", failure.output)
     found = list(_CODE.finditer(text))
     code = found[0][1] if found else ""
-    why = _why(text[found[0].end() :]) if found else ""
+    reason = _REASON.search(text)
+    why = _why(text[found[0].end() :]) if found else reason[1] if reason else ""
     known = explained_code(_npm_code(code, text), why, client="pnpm", lock=NAME)
     if known:
         return known
@@ -82,7 +85,7 @@ def _npm_code(code: str, text: str) -> str:
 def _why(text: str) -> str:
     """The first lines of what pnpm says behind a code."""
     lines = (" ".join(line.split()) for line in text.splitlines())
-    return "\n".join([line for line in lines if line][:_SHOWN])
+    return "\n".join([line for line in lines if not _PROGRESS.match(line)][:_SHOWN])
 
 
 def _difference(why: str) -> str:

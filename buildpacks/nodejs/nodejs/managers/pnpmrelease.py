@@ -54,7 +54,9 @@ class Major:
         return lock.version == self.lock or lock.version.startswith(f"{self.lock}.")
 
 
-def provide(context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice) -> tuple[Tool, str]:
+def provide(
+    context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice
+) -> tuple[Tool, str]:
     """Makes or keeps the layer `pnpm`; returns it and its source in words.
 
     Raises InputError where no pnpm fits Node.js and the lock, and what `tool.provide` raises.
