@@ -29,6 +29,8 @@ diff --git a/index.js b/index.js
   */
 """
 HOOK = "module.exports = {hooks: {readPackage: p => (delete p.dependencies['kind-of'], p)}}"
+LEAVES_ITSELF = {"npm_config_manage_package_manager_versions": "false", "pnpm_config_pm_on_fail": "ignore"}
+"""A pnpm that does not see to its own version, nor look for the parts of it that other systems need."""
 Bench = Callable[..., Workbench]
 
 
@@ -72,9 +74,14 @@ def application(version: str = "10.34.9", **said: object) -> dict[str, object]:
     return {**manifest, **said}
 
 
-def lock(bench: Workbench, version: str = "10.34.9", **env: str) -> None:
+def lock(bench: Workbench, version: str = "10.34.9") -> None:
     """Makes the lock as a developer does, with the pnpm of that version."""
-    variables = {**os.environ, "PATH": f"{bench.layers}/node/bin:{os.environ['PATH']}", "CI": "true", **env}
+    variables = {
+        **os.environ,
+        "PATH": f"{bench.layers}/node/bin:{os.environ['PATH']}",
+        "CI": "true",
+        **LEAVES_ITSELF,
+    }
     command = ["npm", "exec", "--yes", "--silent", f"--package=pnpm@{version}", "--", "pnpm", "install"]
     done = subprocess.run(
         [*command, "--lockfile-only"], cwd=bench.source, env=variables, capture_output=True, text=True
