@@ -80,7 +80,8 @@ class Crew:
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
-            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+            with suppress(RuntimeError):  # one whose start was interrupted finds nothing to do
+                thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
 
 @contextmanager

@@ -6,9 +6,10 @@ Every bin/detect runs once, a few at a time, each in a room of its own whose wri
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from packhorse.base.step import Room, Step
@@ -102,6 +103,9 @@ class _Detection:
         self._verdicts: dict[Ref, Verdict] = {}
         self._reasons: list[str] = []
         self._rooms: list[Room] = []
+        self._turn = threading.Lock()
+        self._running = 0
+        self._over = False
 
     def run(self) -> Detected:
         for group in groups(self._order(), self._descriptors.find):
@@ -140,14 +144,12 @@ class _Detection:
         if not waiting:
             return
         with ThreadPoolExecutor(max_workers=max(1, self._inputs.parallel)) as pool:
-            asked: list[Future[Verdict]] = []
             try:
                 numbered = enumerate(waiting, len(self._verdicts))
-                asked.extend(pool.submit(self._verdict, one) for one in numbered)
-                for verdict in asked:
+                for verdict in [pool.submit(self._verdict, one) for one in numbered]:
                     self._take(verdict.result())
             except BaseException:
-                self._end(asked)
+                self._end()
                 raise
 
     def _take(self, verdict: Verdict) -> None:
@@ -158,15 +160,30 @@ class _Detection:
             )
         self._observer.detail(verdict.explain())
 
-    def _end(self, asked: Sequence[Future[Verdict]]) -> None:
-        """Ends every bin/detect that runs: who presses Ctrl-C does not want to wait for one that hangs."""
-        while not all(verdict.cancel() or verdict.done() for verdict in asked):
+    def _end(self) -> None:
+        """Ends every bin/detect that runs: who presses Ctrl-C does not want to wait for one that hangs.
+
+        Futures would not tell of all: a `submit` that is interrupted has begun something, and returns none.
+        """
+        with self._turn:
+            self._over = True
+        while self._running:
             for room in tuple(self._rooms):
                 room.signal(signal.SIGKILL)  # which one that has not begun yet does not notice
             time.sleep(0.02)
 
     def _verdict(self, numbered: tuple[int, Ref]) -> Verdict:
-        number, ref = numbered
+        with self._turn:
+            if self._over:
+                raise CancelledError
+            self._running += 1
+        try:
+            return self._asked(*numbered)
+        finally:
+            with self._turn:
+                self._running -= 1
+
+    def _asked(self, number: int, ref: Ref) -> Verdict:
         descriptor = self._descriptors.find(ref)
         # B-034 says what a required buildpack is to do whose target does not match; the reference runs an
         # optional one all the same. Here neither runs where it was not made for.

@@ -82,3 +82,20 @@ with crew(2, "test", patience=0.1) as workers:
 def test_one_that_waits_for_ever_holds_up_neither_the_caller_nor_the_end_of_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", WAITS_FOR_EVER], timeout=30, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (7, "")
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_thread_whose_start_is_interrupted_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if begun:
+            start(thread)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), crew(2, "interrupted", patience=5) as workers:
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        workers.submit(str, 1)
+    assert [thread for thread in threading.enumerate() if thread.name == "interrupted"] == []

@@ -204,3 +204,31 @@ def test_a_broken_descriptor_ends_detection(workshop: Workshop) -> None:
     workshop.order((a,), (workshop.buildpack("b"),))
     with pytest.raises(InputError, match=r"buildpack\.toml:5: buildpack\.name must be a string"):
         workshop.detect()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_whatever_is_begun_is_ended_by_an_interrupt_that_comes_just_then(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As Ctrl-C does that comes while the thread of the first, or of the second, bin/detect is started."""
+    start, started = threading.Thread.start, []
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        if len(started) == number:
+            raise KeyboardInterrupt
+
+    def hangs(call: Call) -> int:
+        ended = threading.Event()
+        call.on_signal = lambda number: ended.set()
+        assert ended.wait(60), "nobody ended it"
+        return 137
+
+    workshop.set(parallel=2)
+    workshop.order(tuple(workshop.buildpack(name, detect=hangs) for name in "ab"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", interrupted)
+        workshop.detect()
+    for thread in started:
+        thread.join()
