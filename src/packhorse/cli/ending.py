@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from _thread import get_ident, start_new_thread  # all that is needed of threading, whose import takes time
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -25,7 +27,10 @@ _ERRORS: dict[int, PackhorseError] = {
 }
 
 _AGAIN = 0.01
-"""Seconds after which a lost exception is raised once more."""
+"""Seconds after which a lost exception is raised once more, and an unheard signal is insisted on."""
+
+_NUDGE = signal.SIGURG
+"""What a main thread is sent that has not heard of another signal; it asks for nothing itself."""
 
 _LAST_WORDS = 2.0
 """Seconds in which somebody has to take what is printed when all is cleaned up."""
@@ -49,7 +54,14 @@ class Ending:
         self._lost = False
         self._status: int | None = None
         self._allowed: TimedOut | None = None
+        self._heard = True
+        self._main = get_ident()
         sys.unraisablehook = self._unraisable
+        told, tell = os.pipe()
+        os.set_blocking(tell, False)
+        signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        signal.signal(_NUDGE, self._hear)
+        start_new_thread(self._insist, (told,))
         signal.signal(signal.SIGALRM, self._time_is_over)
         for number in _ERRORS:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -74,7 +86,26 @@ class Ending:
         if self._count:
             signal.setitimer(signal.ITIMER_REAL, _LAST_WORDS)
 
+    def _insist(self, told: int) -> None:
+        """Has the main thread hear of every signal; a thread of its own.
+
+        Python handles signals in its main thread, between two steps. One that comes just when that begins to
+        wait for another thread, or for a pipe, is handled after the wait (*tried*: one of thirty on a busy
+        machine), and what is waited for may never end.
+        """
+        while numbers := os.read(told, 64):
+            if set(numbers) == {_NUDGE}:
+                continue
+            self._heard = False
+            while not self._heard:
+                time.sleep(_AGAIN)
+                signal.pthread_kill(self._main, _NUDGE)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._heard = True
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._heard = True
         if self._status is not None:
             os._exit(self._status)
         self._count += 1
@@ -88,6 +119,7 @@ class Ending:
             os._exit(self.error.exit_code)
 
     def _time_is_over(self, number: int, frame: FrameType | None) -> None:
+        self._heard = True
         if self._status is not None:
             os._exit(self._status)
         if self._count == 0 and self._allowed is not None:

@@ -58,6 +58,26 @@ def test_a_signal_calls_a_command_off(name: str, words: str) -> None:
     assert run(f"send(signal.{name})").stdout.strip() == words
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGALRM"])
+def test_a_signal_is_heard_by_a_main_thread_that_it_did_not_wake(name: str) -> None:
+    """As one does not that comes just before the main thread begins to wait."""
+    done = run(
+        f"""
+        import threading
+        waited_for = threading.Lock()
+        waited_for.acquire()
+        def take():
+            time.sleep(0.2)
+            signal.pthread_kill(threading.get_ident(), signal.{name})
+            time.sleep(25)
+        threading.Thread(target=take, daemon=True).start()
+        ending.after(1000, "too long")
+        waited_for.acquire()
+        """
+    )
+    assert done.stdout.strip() == {"SIGTERM": "ended by SIGTERM 143", "SIGALRM": "too long 124"}[name]
+
+
 def test_a_signal_that_was_ignored_stays_so() -> None:
     assert run("send(signal.SIGHUP)", ignored=signal.SIGHUP).stdout.strip() == "not called off"
 
