@@ -29,7 +29,7 @@ diff --git a/index.js b/index.js
   */
 """
 HOOK = "module.exports = {hooks: {readPackage: p => (delete p.dependencies['kind-of'], p)}}"
-LEAVES_ITSELF = {"npm_config_manage_package_manager_versions": "false", "pnpm_config_pm_on_fail": "ignore"}
+LEAVES_ITSELF = {"CI": "true", "pnpm_config_pm_on_fail": "ignore"}
 """A pnpm that does not see to its own version, nor look for the parts of it that other systems need."""
 Bench = Callable[..., Workbench]
 

@@ -24,6 +24,7 @@ from ..project import Project, digest
 from ..registry import Registry
 from ..releases import major
 from ..runtime import Runtime
+from ..workspace import SETTING
 from . import pnpmfault, pnpmlock
 from .port import Order
 from .tool import Tool
@@ -96,7 +97,8 @@ class Pnpm:
         """Settings that make a path of the application a dependency, and scripts that need a directory."""
         if _DEV_HOOK in self.project.scripts:
             return f"package.json has a script {_DEV_HOOK}, which may use any file of the application"
-        for name, script in self.project.scripts.items():
+        runs_scripts = not self.context.env.get(SETTING)
+        for name, script in self.project.scripts.items() if runs_scripts else ():
             if major(self.version) >= _KEEPS_RECORDS and _RECURSIVE.search(script):
                 return f"the script {name} runs others by pnpm {self.version}, which keeps records in it"
         for name, text in self._texts:
