@@ -23,8 +23,8 @@ _RECORDS = (
 )
 # Caches of tools that ran.
 _CACHES = (".cache",)
-# Where pnpm's links stay that lead to what it has taken away.
-_WITH_LEFTOVERS = (".bin", ".pnpm/node_modules", ".pnpm/node_modules/.bin")
+# Where links stay that lead to what was taken away.
+_WITH_LEFTOVERS = (".bin", ".pnpm/node_modules", ".pnpm/node_modules/.bin", ".bun/node_modules")
 # node-gyp's makefiles and settings (they have npm's configuration and paths); build/Release stays.
 _GYP_SIGN = "config.gypi"
 _GYP_FILES = ("config.gypi", "Makefile", "binding.Makefile")

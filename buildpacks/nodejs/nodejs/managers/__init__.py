@@ -6,11 +6,10 @@ Called by `nodejs.buildpack`.
 from __future__ import annotations
 
 from packhorse import sdk
-from packhorse.errors import InputError
 
 from ..project import Project
 from ..runtime import Runtime
-from . import pnpmrelease, yarnrelease
+from . import bun, pnpmrelease, yarnrelease
 from .berry import Berry
 from .choice import LOCKS, Choice
 from .npm import Npm
@@ -35,8 +34,11 @@ def provide(context: sdk.BuildContext, project: Project, runtime: Runtime, choic
         case "pnpm":
             tool, source = pnpmrelease.provide(context, project, runtime, choice)
             manager = Pnpm(context, project, runtime, tool, choice.lock)
+        case "bun":
+            tool = bun.provide(context, choice)
+            manager = bun.Bun(context, project, runtime, tool, choice.lock)
         case other:
-            raise InputError(f"this buildpack does not know {other} yet", why=choice.source)
+            raise AssertionError(f"{other} is not in choice.MANAGERS")
     context.log.detail(f"{manager.name} {manager.version} ({source})")
     for lock in choice.unread:
         context.log.warning(f"{lock} is not read, since {choice.source}; remove one of the two")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +20,10 @@ from packhorse.errors import InputError
 
 from ..failure import script_failed
 from ..project import Project, digest
-from ..registry import Registry
 from ..releases import major
 from ..runtime import Runtime
 from ..workspace import SETTING
-from . import pnpmfault, pnpmlock
+from . import npmrc, pnpmfault, pnpmlock
 from .port import Order
 from .tool import Tool
 
@@ -171,29 +169,11 @@ class Pnpm:
                 cache_dir=str(home / "cache"), fetch_retry_mintimeout="1000", fetch_retry_maxtimeout="5000"
             ),
         }
-        with tempfile.TemporaryDirectory() as folder:
-            env |= self._access(Path(folder))
+        with npmrc.merged(self.context, self.project) as access:
             try:
-                return self.context.run(["pnpm", *args, *layout], cwd=order.directory, env=env)
+                return self.context.run(["pnpm", *args, *layout], cwd=order.directory, env={**env, **access})
             except sdk.CommandFailed as failure:
                 raise pnpmfault.explained(failure) from failure
-
-    def _access(self, folder: Path) -> dict[str, str]:
-        """The variables that lead pnpm to the registry that the npm client uses, with its credentials.
-
-        pnpm 10 and newer do not fill variables (`${NPM_TOKEN}`) into settings of a project, only of a user.
-        Here the project is the user's, so they get one file of both, which lasts for a command.
-        """
-        said = Registry(self.context).config("globalconfig", "userconfig", "registry")
-        files = (Path(said["globalconfig"]), Path(said["userconfig"]), self.project.directory / ".npmrc")
-        merged = folder / "npmrc"
-        merged.touch(mode=0o600)
-        merged.write_text("\n".join(path.read_text(errors="replace") for path in files if path.is_file()))
-        return {
-            "npm_config_userconfig": str(merged),
-            "pnpm_config_npmrc_auth_file": str(merged),
-            "pnpm_config_registry": said["registry"],
-        }
 
     @property
     def _texts(self) -> Iterator[tuple[str, str]]:

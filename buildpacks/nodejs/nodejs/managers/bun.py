@@ -1,0 +1,233 @@
+"""Bun: an adapter of `port.Manager`. It installs and runs scripts; Node.js runs the application.
+
+What it installs are copies. With a `focus` it installs for the members that are named and for the root.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from packhorse import sdk
+from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
+
+from ..failure import script_failed
+from ..project import Project
+from ..registry import explained_code
+from ..runtime import Runtime
+from ..workspace import Workspace
+from . import bunlock, npmrc, tool
+from .choice import Choice
+from .npm import npm_rebuild
+from .port import Order
+from .tool import Package, Tool
+
+_STORE = ".bun"
+_SETTINGS = "bunfig.toml"
+_NEWEST = "1"
+_ARCHITECTURES = {"amd64": "x64", "arm64": "aarch64"}
+_PATCH = re.compile(r'"([^"]+\.(?:patch|diff))"')
+_STATUS = re.compile(r"^error: GET .* - (\d{3})$", re.MULTILINE)
+_BLOCKED = re.compile(r"^Blocked \d+ \w+", re.MULTILINE)
+_UNTRUSTED = re.compile(r"^\./node_modules/(\S+) @(\S+)", re.MULTILINE)
+_SHOWN = 6
+# What Bun says for what npm and Node.js have codes for.
+_WORDS = {
+    "ConnectionRefused": "ECONNREFUSED",
+    "ConnectionClosed": "ECONNRESET",
+    "FailedToOpenSocket": "ENOTFOUND",
+    "DNSResolutionFailed": "ENOTFOUND",
+    "Timeout": "ETIMEDOUT",
+    "Integrity check failed": "EINTEGRITY",
+    "No version matching": "ETARGET",
+    "UNABLE_TO_GET_ISSUER_CERT_LOCALLY": "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+    "UNABLE_TO_VERIFY_LEAF_SIGNATURE": "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+    "SELF_SIGNED_CERT_IN_CHAIN": "SELF_SIGNED_CERT_IN_CHAIN",
+    "DEPTH_ZERO_SELF_SIGNED_CERT": "DEPTH_ZERO_SELF_SIGNED_CERT",
+}
+
+
+def provide(context: sdk.BuildContext, choice: Choice) -> Tool:
+    """Makes or keeps the layer `bun`: what package.json asks for, else the newest, which reads all locks."""
+    arch = _ARCHITECTURES.get(context.target.arch, context.target.arch)
+    commands = {"bun": "bin/bun", "bunx": "bin/bun"}
+    package = Package("bun", commands, parts=(f"@oven/bun-linux-{arch}",))
+    return tool.provide(context, package, choice, range=choice.range or _NEWEST)
+
+
+@dataclass(frozen=True, slots=True)
+class Bun:
+    """The Bun of `tool` for `project`, the root of a workspace if there is one."""
+
+    context: sdk.BuildContext
+    project: Project
+    runtime: Runtime
+    tool: Tool
+    lock: str
+
+    name = "Bun"
+    linker = "node-modules"
+    inside_reason = ""
+
+    @property
+    def version(self) -> str:
+        """The version that runs."""
+        return self.tool.version
+
+    @property
+    def locked(self) -> bool:
+        """Whether there is bun.lock or bun.lockb."""
+        return bool(self.lock)
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Bun and Node.js on PATH."""
+        return {**self.tool.env(self.runtime), "DO_NOT_TRACK": "1"}
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        """The lock, the settings and patches."""
+        names = (self.lock, _SETTINGS, *self._patches)
+        return {
+            **{name: self.project.digest(name) for name in names if name},
+            ".npmrc": self.project.npmrc_digest,
+        }
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The lock, the settings and patches."""
+        return tuple(name for name in (self.lock, _SETTINGS, ".npmrc", *self._patches) if name)
+
+    @property
+    def slice(self) -> tuple[str, ...]:
+        """node_modules of each project in bun.lock; without one, of the first levels of folders."""
+        found = tuple(bunlock.projects(self._text))
+        if not found:
+            return ("node_modules", "*/node_modules", "*/*/node_modules")
+        return tuple(str(PurePosixPath(path, "node_modules")) for path in found)
+
+    def install(self, order: Order) -> None:
+        """`bun install --frozen-lockfile`; see `port.Manager`. Says which install scripts did not run."""
+        bunlock.check(self._text)
+        if not self.lock:
+            self.context.log.warning(
+                "there is no bun.lock, so the newest versions that fit are installed; "
+                "run `bun install` and commit the lock to have the same ones each time"
+            )
+        output = self._install(order)
+        if _BLOCKED.search(output):
+            self._warn_of_blocked(order.directory)
+
+    def prune(self, order: Order) -> None:
+        """Removes what an installation for production, made beside it from the cache, does not have."""
+        with tempfile.TemporaryDirectory() as folder:
+            beside = Path(folder)
+            members = tuple(Workspace.read(order.directory, "").members)
+            for file in (*self.files, "package.json", *(f"{path}/package.json" for path in members)):
+                if (order.directory / file).is_file():
+                    (beside / file).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(order.directory / file, beside / file)
+            there = Order(beside, dev=False, cache=order.cache, focus=order.focus)
+            self._install(there, "--ignore-scripts", "--prefer-offline")
+            for path in ("", *members):
+                _keep_common(order.directory / path / "node_modules", beside / path / "node_modules")
+
+    def rebuild(self, directory: Path) -> None:
+        """`npm rebuild`, since Bun has nothing like it."""
+        npm_rebuild(self.context, directory, self.env)
+
+    def run(self, script: str, directory: Path) -> None:
+        """`bun run`."""
+        try:
+            self.context.run(["bun", "run", script], cwd=directory, env=self.env)
+        except sdk.CommandFailed as failure:
+            raise script_failed(failure, script, again=f"bun install && bun run {script}") from failure
+
+    @property
+    def _text(self) -> str:
+        path = self.project.directory / bunlock.NAME
+        return path.read_text(errors="replace") if self.lock == bunlock.NAME and path.is_file() else ""
+
+    @property
+    def _patches(self) -> tuple[str, ...]:
+        """The patches that package.json names, as the lock has them, by their paths."""
+        return tuple(sorted(path for path in set(_PATCH.findall(self._text)) if self.project.digest(path)))
+
+    def _install(self, order: Order, *options: str) -> str:
+        home = order.cache or Path(self.context.env.get("HOME") or "/tmp", ".cache/packhorse-bun")
+        lock = "--frozen-lockfile" if self.lock else "--no-save"
+        kind = () if order.dev else ("--production",)
+        chosen = (f"--filter={name}" for name in (("./", *order.focus) if order.focus else ()))
+        argv = ["bun", "install", lock, *kind, *chosen, *options]
+        argv += ["--backend=copyfile", f"--cache-dir={home}"]
+        with npmrc.merged(self.context, self.project) as access:
+            try:
+                return self.context.run(argv, cwd=order.directory, env={**self.env, **access})
+            except sdk.CommandFailed as failure:
+                raise explained(failure) from failure
+
+    def _warn_of_blocked(self, directory: Path) -> None:
+        said = self.context.capture(["bun", "pm", "untrusted"], cwd=directory, env=self.env)
+        names = ", ".join(f"{name}@{version}" for name, version in _UNTRUSTED.findall(said))
+        self.context.log.warning(
+            f"Bun did not run the install scripts of {names or 'some packages'}, as package.json does not "
+            "allow it; run `bun pm trust <package>` and commit what it changes"
+        )
+
+
+def explained(failure: sdk.CommandFailed) -> PackhorseError:
+    """The error that a failed Bun command means."""
+    text = failure.output
+    lines = [line for line in text.splitlines() if line.startswith(("error: ", "note: "))]
+    why = "\n".join(line.partition(": ")[2] for line in lines[:_SHOWN])
+    if "lockfile is frozen" in text:
+        return InputError(
+            "bun.lock does not match package.json", why=why, fix="run `bun install` and commit bun.lock"
+        )
+    if known := explained_code(_npm_code(text), why, client="Bun", lock=bunlock.NAME):
+        return known
+    if status := _STATUS.search(text):
+        return NetworkError(f"the package registry did not answer as one ({status[1]})", why=why)
+    return BuildpackFailed(failure.what, why=why or "its output is above")
+
+
+def _npm_code(text: str) -> str:
+    """npm's or Node.js's own word for what Bun says."""
+    if status := _STATUS.search(text):
+        return f"E{status[1]}"
+    errors = [line for line in text.splitlines() if line.startswith("error: ")]
+    return next((code for word, code in _WORDS.items() if any(word in line for line in errors)), "")
+
+
+def _keep_common(modules: Path, wanted: Path) -> None:
+    """Removes each package of `modules` that is not in `wanted`, whichever way Bun lays them out.
+
+    What build scripts made there (`.prisma`) stays.
+    """
+    for path in list(_packages(modules)):
+        if not (wanted / path).exists() and not (wanted / path).is_symlink():
+            found = modules / path
+            if found.is_symlink():
+                found.unlink()
+            elif found.exists():
+                shutil.rmtree(found)
+    for folder in [path for path in modules.glob("@*") if path.is_dir() and not any(path.iterdir())]:
+        folder.rmdir()
+    if modules.is_dir() and not any(modules.iterdir()):
+        modules.rmdir()
+
+
+def _packages(modules: Path) -> Iterator[Path]:
+    """The packages of a node_modules directory and of those in it, by their paths below `modules`."""
+    for pattern in ("[!.@]*", "@*/*", f"{_STORE}/*"):
+        for path in sorted(modules.glob(pattern)):
+            if path.name == "node_modules":
+                continue
+            below = path.relative_to(modules)
+            yield below
+            if not path.is_symlink() and (path / "node_modules").is_dir():
+                yield from (below / "node_modules" / inner for inner in _packages(path / "node_modules"))
