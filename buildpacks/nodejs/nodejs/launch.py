@@ -63,7 +63,8 @@ def set_up(context: sdk.BuildContext, workspace: Workspace, found: Start | None)
 
 def _say(log: sdk.Log, found: Start) -> None:
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in found.env.items())
-    log.detail(f"web: {variables}{shlex.join(found.command)} ({found.source})")
+    shell = "; the run image has to have sh" if found.command[0] == "sh" else ""
+    log.detail(f"web: {variables}{shlex.join(found.command)} ({found.source}{shell})")
     if not found.gets_signals:
         log.warning("the start script keeps a shell, which does not pass SIGTERM on to Node.js")
 
