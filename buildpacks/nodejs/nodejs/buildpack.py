@@ -65,7 +65,7 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
 
     found = from_root or outputs.settle(context, project, found, dev=installation.keeps_dev)
     if found:
-        programs.check(context, workspace, found, version=node.version)
+        found = programs.check(context, workspace, found, version=node.version)
     launch.set_up(context, workspace, found)
     bill.write(context, workspace, node)
     directory = "" if from_root or project.directory == context.app else str(project.directory)

@@ -15,7 +15,7 @@ import nodesemver
 from packhorse import sdk
 from packhorse.errors import InputError
 
-from . import launch
+from . import launch, start
 from .project import Project
 from .script import BUILTINS
 from .start import START_SCRIPT, Start
@@ -37,13 +37,16 @@ _PACKAGES = {
     "webpack": "webpack-cli",
 }
 _PRODUCTION = ("start:prod", "start:production", "start-prod", "serve:prod", "production", "prod", "serve")
+_STARTS = _PRODUCTION[:3]
 _WATCHING = {"nodemon", "ts-node-dev", "tsnd", "node-dev", "supervisor"}
 _TYPESCRIPT = (".ts", ".mts", ".cts")
 _STRIPS_TYPES = ">=22.18.0 <23 || >=23.6.0"
 
 
-def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, version: str) -> None:
-    """Looks for each program that `found` calls in the modules, and warns of what is odd.
+def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, version: str) -> Start:
+    """Looks for each program that `found` calls in the modules, and warns of what is odd; returns what runs.
+
+    That is `found`, or a script by the name of `start:prod` where `start` runs a program that is not there.
 
     Raises InputError for a program that is not in the image, and for TypeScript that this Node.js cannot run.
     """
@@ -51,7 +54,14 @@ def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, vers
     is_pnp = any((place / ".pnp.cjs").is_file() for place in places)
     for name in found.programs if not is_pnp else ():
         if not _is_there(context, name, places):
-            raise _missing(workspace.app, found, name)
+            other = next((script for script in _STARTS if script in workspace.app.scripts), "")
+            if not other or found.chosen:
+                raise _missing(workspace.app, found, name)
+            context.log.warning(
+                f"the start script runs {name}, which is not in the image; {other} is started instead "
+                f"({START_SCRIPT}={other} chooses it without this warning)"
+            )
+            return check(context, workspace, start.script_of(workspace.app, other), version=version)
     if found.command[0] == "node":
         file = found.command[1] if len(found.command) > 1 else ""
         if file.endswith(_TYPESCRIPT) and not nodesemver.satisfies(version, _STRIPS_TYPES):
@@ -69,6 +79,7 @@ def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, vers
         context.log.warning(
             f"the script {found.after} is not run: the image has ended when the start command has"
         )
+    return found
 
 
 def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> bool:

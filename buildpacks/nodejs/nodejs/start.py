@@ -59,7 +59,7 @@ def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start 
             why=f"it has {', '.join(project.scripts) or 'none'}",
         )
     if name or "start" in project.scripts:
-        return _script(project, name)
+        return script_of(project, name)
     if project.main and (generated or resolves(project, project.main)):
         return Start(("node", project.main), "package.json main")
     for entry in ENTRIES:
@@ -88,7 +88,8 @@ def resolves(project: Project, file: str) -> bool:
     return any((project.directory / candidate).is_file() for candidate in candidates)
 
 
-def _script(project: Project, name: str) -> Start:
+def script_of(project: Project, name: str) -> Start:
+    """The command of the script that the user named, or of `start` without a `name`."""
     read = script.read(project, name or "start")
     return Start(
         read.argv,

@@ -142,8 +142,15 @@ def checked(app: Path, manifest: dict[str, Any], *, version: str = "26.0.0") -> 
     return here.log.err.getvalue()
 
 
+def test_a_script_for_production_takes_the_place_of_one_whose_program_is_not_there(tmp_path: Path) -> None:
+    scripts = {"start": "nest start", "start:prod": "node dist/main", "poststart:prod": "x"}
+    said = checked(tmp_path, {"scripts": scripts, "devDependencies": {"@nestjs/cli": "11"}})
+    assert "the start script runs nest, which is not in the image; start:prod is started instead" in said
+    assert "the script poststart:prod is not run" in said
+
+
 def test_a_program_of_the_devdependencies_is_told_with_the_script_for_production(tmp_path: Path) -> None:
-    scripts = {"start": "nest start", "start:prod": "node dist/main"}
+    scripts = {"start": "nest start", "serve": "node dist/main"}
     manifest = {"scripts": scripts, "devDependencies": {"@nestjs/cli": "11"}}
     with pytest.raises(
         InputError, match="runs nest, of the devDependencies, which are not in the image"
@@ -151,7 +158,7 @@ def test_a_program_of_the_devdependencies_is_told_with_the_script_for_production
         checked(tmp_path, manifest)
     assert caught.value.fix == (
         "move @nestjs/cli to the dependencies if it is for production, or start another script: "
-        "BP_NPM_START_SCRIPT=start:prod"
+        "BP_NPM_START_SCRIPT=serve"
     )
     lay(tmp_path, "node_modules/.bin/nest")
     assert checked(tmp_path, manifest) == ""
