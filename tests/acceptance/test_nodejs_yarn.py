@@ -172,6 +172,8 @@ def test_modules_are_there_for_the_script_and_dev_ones_not_in_the_image(
     assert launched(bench, "node", "a.js") == "1000\n"
     image = names(bench.app, bench.layers / "modules")
     assert "mustache" not in image
+    listed = {part["name"] for part in bench.sbom("launch")["components"]}
+    assert "ms" in listed and "mustache" not in listed
     assert ".yarn-state" not in image and "integrity" not in image and "install-state" not in image
     first = contents(bench.layers / "modules", bench.app)
 

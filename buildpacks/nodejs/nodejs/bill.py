@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +20,7 @@ from typing import Any
 
 from packhorse import sdk
 
-from . import locks
+from . import locks, plugnplay
 from .runtime import Runtime
 from .workspace import Workspace
 
@@ -65,15 +67,19 @@ def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime) -> 
     """Writes the bills of the image, of layer `node` if it is new, and of what only the build had."""
     node = _tool("node", runtime.version, sdk.purl("generic", "node", runtime.version))
     npm = _tool("npm", runtime.npm, sdk.purl("npm", "npm", runtime.npm))
-    context.write_sbom("launch", of_tree(workspace, within=(context.app, context.layers)))
+    bill = of_tree(workspace, within=(context.app, context.layers), plugged=context.layers / "modules")
+    context.write_sbom("launch", bill)
     context.write_sbom("build", sdk.Bill((npm,)))
     # The lifecycle brings the bill of a kept layer back.
     if not any(context.layers.glob("node.sbom.*")):
         context.write_sbom("node", sdk.Bill((node,)))
 
 
-def of_tree(workspace: Workspace, *, within: tuple[Path, ...]) -> sdk.Bill:
-    """The bill of the application and all modules that it can load; what is not `within` is left out."""
+def of_tree(workspace: Workspace, *, within: tuple[Path, ...], plugged: Path) -> sdk.Bill:
+    """The bill of the application and all modules that it can load; what is not `within` is left out.
+
+    `plugged` is where the packages of Plug'n'Play are, if any.
+    """
     roots = tuple(Path(os.path.realpath(path)) for path in within)
     starts = [workspace.app.directory, workspace.root.directory]
     members = workspace.needed(dev=False) if workspace.is_member else workspace.members
@@ -81,26 +87,31 @@ def of_tree(workspace: Workspace, *, within: tuple[Path, ...]) -> sdk.Bill:
     found: dict[Path, Package] = {}
     for start in map(_real, dict.fromkeys(starts)):
         found[start] = Package(start, _manifest(start / "package.json"))
-    for place in _places(list(found), roots):
+    unplugged = sorted(plugged.glob(f"{plugnplay.UNPLUGGED}/*/{_MODULES}"))
+    for place in _places([*(start / _MODULES for start in found), *unplugged], roots):
         if place not in found:
             found[place] = Package(place, _manifest(place / "package.json"))
-    component = partial(_component, there=found, hashes=locks.hashes(workspace.root.directory))
+    zipped = list(_zipped(plugged / plugnplay.CACHE))
+    component = partial(
+        _component,
+        there=found,
+        zipped=_by_name(zipped, found) if zipped else {},
+        hashes=locks.hashes(workspace.root.directory),
+    )
     app = found.pop(_real(workspace.app.directory))
     root = found.pop(_real(workspace.root.directory), None)
     subject = replace(component(app), kind="application", purl="")
     if root is not None and workspace.is_member:
         subject = replace(subject, depends_on=(*subject.depends_on, *component(root).depends_on))
-    zipped = [component(package) for package in _zipped(workspace.root.directory)]
-    return sdk.Bill((*(component(package) for package in found.values()), *zipped), subject)
+    return sdk.Bill(tuple(component(package) for package in (*found.values(), *zipped)), subject)
 
 
-def _places(starts: list[Path], within: tuple[Path, ...]) -> Iterator[Path]:
+def _places(waiting: list[Path], within: tuple[Path, ...]) -> Iterator[Path]:
     """Every package that a node_modules has: nested, below a scope, or where a link leads (pnpm's store)."""
 
     def is_within(path: Path) -> bool:
         return any(path.is_relative_to(root) for root in within)
 
-    waiting = [start / _MODULES for start in starts]
     seen = set()
     while waiting:
         modules = _real(waiting.pop())
@@ -134,9 +145,14 @@ def _entries(modules: Path) -> Iterator[Path]:
 
 
 def _component(
-    package: Package, *, there: Mapping[Path, Package], hashes: Mapping[tuple[str, str], locks.Hashes]
+    package: Package,
+    *,
+    there: Mapping[Path, Package],
+    zipped: Mapping[str, Package],
+    hashes: Mapping[tuple[str, str], locks.Hashes],
 ) -> sdk.Component:
-    neighbours = (_resolved(package.place, name, there) for name in sorted(package.needs()))
+    needs = sorted(package.needs())
+    neighbours = [_resolved(package.place, name, there) or zipped.get(name) for name in needs]
     return sdk.Component(
         package.name,
         package.version,
@@ -157,17 +173,23 @@ def _resolved(place: Path, name: str, there: Mapping[Path, Package]) -> Package 
     return None
 
 
-def _zipped(root: Path) -> Iterator[Package]:
-    """The packages of Yarn's Plug'n'Play, which stay in their archives."""
-    for archive in sorted(root.glob(".yarn/cache/*.zip")):
+def _zipped(cache: Path) -> Iterator[Package]:
+    """The packages of Plug'n'Play, which stay in their archives."""
+    for archive in sorted(cache.glob("*.zip")):
         try:
             with zipfile.ZipFile(archive) as opened:
                 names = (name for name in opened.namelist() if name.endswith("/package.json"))
                 name = min(names, key=lambda name: name.count("/"), default="")
                 if name and opened.getinfo(name).file_size <= _LIMIT:
                     yield Package(archive, _table(opened.read(name)))
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+        except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError):
             continue
+
+
+def _by_name(zipped: list[Package], there: Mapping[Path, Package]) -> dict[str, Package]:
+    """The packages of which there is one version: which of several another loads, only the map would tell."""
+    counted = Counter(package.name for package in (*zipped, *there.values()))
+    return {package.name: package for package in (*zipped, *there.values()) if counted[package.name] == 1}
 
 
 def _purl(package: Package) -> str:

@@ -29,7 +29,8 @@ def package(directory: Path, name: str, version: str, **fields: Any) -> Path:
 
 
 def read(app: Path, *, path: str = "") -> dict[str, sdk.Component]:
-    found = bill.of_tree(Workspace.read(app, path), within=(app.parent,))
+    layer = app.parent / "layer"
+    found = bill.of_tree(Workspace.read(app, path), within=(app.parent,), plugged=layer)
     assert found.subject is not None
     return {part.ref: part for part in (found.subject, *found.components)}
 
@@ -89,13 +90,18 @@ def test_of_a_workspace_the_members_that_an_application_needs_are_there(app: Pat
     assert set(parts["web@1.0.0"].depends_on) == {"pkg:npm/ui@2.0.0", "pkg:npm/a@1.0.0"}
 
 
-def test_modules_in_the_archives_of_yarn_are_there(app: Path) -> None:
-    (app / ".yarn/cache").mkdir(parents=True)
-    with zipfile.ZipFile(app / ".yarn/cache/@s-b-npm-3.0.0-1234.zip", "w") as archive:
-        archive.writestr("node_modules/@s/b/package.json", json.dumps({"name": "@s/b", "version": "3.0.0"}))
+def test_modules_of_plug_and_play_are_there(app: Path) -> None:
+    layer = app.parent / "layer"
+    (layer / "cache").mkdir(parents=True)
+    with zipfile.ZipFile(layer / "cache/@s-b-npm-3.0.0-1234.zip", "w") as archive:
+        manifest = {"name": "@s/b", "version": "3.0.0", "dependencies": {"a": "1"}}
+        archive.writestr("node_modules/@s/b/package.json", json.dumps(manifest))
         archive.writestr("node_modules/@s/b/test/x/package.json", "{}")
-    (app / ".yarn/cache/broken.zip").write_bytes(b"no archive")
-    assert "pkg:npm/%40s/b@3.0.0" in read(app)
+    (layer / "cache/broken.zip").write_bytes(b"no archive")
+    package(layer / "unplugged/a-npm-1.0.0-1234/node_modules/a", "a", "1.0.0")
+    parts = read(app)
+    assert parts["pkg:npm/%40s/b@3.0.0"].depends_on == ("pkg:npm/a@1.0.0",)
+    assert set(parts["shop@1.2.0"].depends_on) == {"pkg:npm/%40s/b@3.0.0", "pkg:npm/a@1.0.0"}
 
 
 def test_odd_and_hostile_modules_do_not_end_the_build(app: Path) -> None:
