@@ -7,16 +7,19 @@ their paths. That layer makes Node.js load the file at launch.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from packhorse import sdk
 
+from . import residue
+
 CACHE, UNPLUGGED = "cache", "unplugged"
 _MAP, _LOADER, _DATA = ".pnp.cjs", ".pnp.loader.mjs", ".pnp.data.json"
 _FILES = (_MAP, _LOADER, _DATA)
-_SHIM = '#!/bin/sh\nexec node "{path}" "$@"\n'
+_SHIM = '#!/bin/sh\nexec node {path} "$@"\n'
 
 
 def keep(application: Path, layer: sdk.Layer) -> None:
@@ -32,6 +35,7 @@ def keep(application: Path, layer: sdk.Layer) -> None:
     for path in (layer.path / CACHE).glob("*"):
         if path.name not in text:
             path.unlink()
+    residue.remove(layer.path / UNPLUGGED)
     if layer.types.launch:
         layer.set_env("NODE_OPTIONS", _options(application), action="prepend", delimiter=" ", phase="launch")
 
@@ -55,7 +59,7 @@ def write_commands(layer: Path, commands: Mapping[str, str]) -> None:
     for name, path in commands.items():
         program = layer / "bin" / name
         program.parent.mkdir(exist_ok=True)
-        program.write_text(_SHIM.format(path=path))
+        program.write_text(_SHIM.format(path=shlex.quote(path)))
         program.chmod(0o755)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -53,9 +54,17 @@ class Yarn:
 
     @property
     def env(self) -> Mapping[str, str]:
-        """Node.js and Yarn on PATH."""
-        # yarn-path is this very Yarn; it would start a second one.
-        return {**self.tool.env(self.runtime), "YARN_IGNORE_PATH": "1"}
+        """Node.js and Yarn on PATH, and npm's node-gyp, which Yarn 1 would fetch for itself."""
+        env = self.tool.env(self.runtime)
+        npm = Path(shutil.which("npm", path=env["PATH"]) or "").resolve().parents[1]
+        gyp = ":".join(str(path) for path in sorted(npm.glob("node_modules/**/node-gyp-bin")))
+        return {
+            **env,
+            "PATH": f"{env['PATH']}:{gyp}",
+            "npm_config_node_gyp": str(npm / "node_modules/node-gyp/bin/node-gyp.js"),
+            # yarn-path is this very Yarn; it would start a second one.
+            "YARN_IGNORE_PATH": "1",
+        }
 
     @property
     def key(self) -> Mapping[str, str]:

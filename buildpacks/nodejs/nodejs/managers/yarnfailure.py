@@ -49,7 +49,7 @@ _SENTENCES = (
 _UNREADABLE = re.compile(
     r"YAMLException|Lockfile\.getLocked|(?:Invalid value|Unknown token|Parse error)[^\n]*yarn\.lock"
 )
-_CHANGE = re.compile(r"^➤ YN0028: │ ([-+] ?\S.*)$", re.MULTILINE)
+_CHANGE = re.compile(r"^➤ YN0028: │ ([-+]\s*\S.*)$", re.MULTILINE)
 
 
 def of_classic(failure: sdk.CommandFailed) -> PackhorseError:
@@ -57,9 +57,11 @@ def of_classic(failure: sdk.CommandFailed) -> PackhorseError:
     output = _COLOR.sub("", failure.output)
     if "Your lockfile needs to be updated" in output:
         return out_of_sync([])
+    said = [line.removeprefix("error ").strip() for line in output.splitlines() if line.startswith("error ")]
     if "is incompatible with this module" in output:
-        return _engine(_errors(output))
-    return _explained(failure, output, _errors(output), settings=".npmrc")
+        return _engine(said)
+    script = re.search(r"^error \S*node_modules/(\S+): Command failed", output, re.MULTILINE)
+    return _script(script[1]) if script else _explained(failure, output, said, settings=".npmrc")
 
 
 def of_berry(failure: sdk.CommandFailed) -> PackhorseError:
@@ -79,7 +81,8 @@ def of_berry(failure: sdk.CommandFailed) -> PackhorseError:
         )
     if "Usage Error" in output and (".yarnrc.yml" in output or "<environment>" in output):
         return InputError("Yarn cannot use its settings", why="\n".join(said[:1]), fix="mend .yarnrc.yml")
-    return _explained(failure, output, said, settings=".yarnrc.yml")
+    script = re.search(r"YN0009: [│ ]*(\S+) couldn't be built", output)
+    return _script(script[1]) if script else _explained(failure, output, said, settings=".yarnrc.yml")
 
 
 def out_of_sync(differences: Sequence[str]) -> InputError:
@@ -100,7 +103,7 @@ def _explained(
         return InputError(
             f"{NAME} cannot be read", why=why, fix="restore it, or remove it and run `yarn install`"
         )
-    code = _code(output)
+    code = _code("\n".join(said))
     meaning = explained_code(code, why, client="Yarn", settings=settings, lock=NAME) if code else None
     return meaning or BuildpackFailed(failure.what, why=why or failure.why or "its output is above")
 
@@ -119,14 +122,13 @@ def _code(output: str) -> str:
     return next((code for sentence, code in _SENTENCES_OF_NODE if sentence in output), "")
 
 
+def _script(package: str) -> BuildpackFailed:
+    return BuildpackFailed(f"an install script failed: that of {package}", why="its output is above")
+
+
 def _engine(said: Sequence[str]) -> InputError:
     return InputError(
         "a package does not support this Node.js",
         why="\n".join(said[:_SHOWN]),
         fix="ask for another Node.js in package.json engines.node, or for another version of the package",
     )
-
-
-def _errors(output: str) -> list[str]:
-    """What Yarn 1 calls errors, without the traces."""
-    return [line.removeprefix("error ").strip() for line in output.splitlines() if line.startswith("error ")]

@@ -1,0 +1,212 @@
+"""Which Yarn is chosen, what its failures mean, what it is told of npm's settings, and trimmed manifests."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from nodejs import plugnplay
+from nodejs.managers import yarnfailure, yarnrc
+from nodejs.managers.choice import Choice
+from nodejs.managers.trim import without_dev
+from nodejs.managers.yarnlock import Lock
+from nodejs.managers.yarnregistry import _is_spared
+from nodejs.managers.yarnrelease import _range
+
+from packhorse import sdk
+from packhorse.errors import (
+    BuildpackFailed,
+    FormatError,
+    InputError,
+    NetworkError,
+    NotFoundError,
+    PackhorseError,
+)
+from packhorse.sdk.layer import Types
+
+CLASSIC = Lock("classic", settled={"ms@2.1.3": ""})
+
+
+def berry(version: int, cache_key: str = "10") -> Lock:
+    return Lock("berry", version, cache_key)
+
+
+@pytest.mark.parametrize(
+    ("lock", "asked", "node", "range_"),
+    [
+        (CLASSIC, "", "22.1.0", "1.22.22"),
+        (CLASSIC, ">=1", "22.1.0", "1.22.22"),
+        (CLASSIC, "1.19.x", "22.1.0", "1.19.x"),
+        (CLASSIC, "1.22.19", "22.1.0", "1.22.19"),
+        (berry(8), "", "22.1.0", ">=4.0.0 <4.14.0"),
+        (berry(10), "", "22.1.0", ">=4.15.0"),
+        (berry(4, "7"), "", "14.1.0", ">=2.4.0 <3.0.0"),
+        (berry(4, "8"), "", "14.1.0", ">=3.0.0 <3.1.0"),
+        (berry(99), "", "22.1.0", "4"),
+        (berry(8), ">=1.22", "22.1.0", ">=1.22 >=2.0.0 >=4.0.0 <4.14.0"),
+        (berry(8), "^4 || ^5", "22.1.0", "^4 >=2.0.0 >=4.0.0 <4.14.0 || ^5 >=2.0.0 >=4.0.0 <4.14.0"),
+        (berry(8), "4.9.1", "22.1.0", "4.9.1"),
+        (Lock(), "", "22.1.0", "4"),
+        (Lock(), "", "16.1.0", "3"),
+        (Lock(), "^1.22", "22.1.0", "^1.22"),
+        (Lock(), ">=1", "22.1.0", "1.22.22"),
+        (Lock(), "^4", "22.1.0", "^4 >=2.0.0"),
+    ],
+)
+def test_the_yarn_that_is_asked_for_leaves_the_lock_as_it_is(
+    lock: Lock, asked: str, node: str, range_: str
+) -> None:
+    assert _range(lock, Choice("yarn", "engines", range=asked), node)[0] == range_
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "what"),
+    [
+        ("➤ YN0001: │ RequestError: connect ECONNREFUSED 127.0.0.1:9", NetworkError, "ECONNREFUSED"),
+        ("➤ YN0001: │ RequestError: getaddrinfo ENOTFOUND a.example", NetworkError, "ENOTFOUND"),
+        ("➤ YN0001: │ RequestError: self-signed certificate in chain", NetworkError, "does not trust"),
+        ("➤ YN0041: │ ms@npm:2.1.3: Invalid authentication (as an anonymous user)", NetworkError, "E401"),
+        ("➤ YN0001: │ HTTPError: Response code 403 (Forbidden)", NetworkError, "E403"),
+        ("➤ YN0035: │   Response Code: 404 (Not Found)", NotFoundError, "E404"),
+        ("➤ YN0082: │ ms@npm:9: No candidates found", NotFoundError, "ETARGET"),
+        ("➤ YN0018: │ ms@npm:2.1.3: The remote archive doesn't match the expected checksum", FormatError, ""),
+        (
+            "➤ YN0009: │ a@npm:1 couldn't be built successfully (exit code 1)",
+            BuildpackFailed,
+            "a@npm:1",
+        ),
+        ("YAMLException: bad indentation (3:4)", InputError, "yarn.lock cannot be read"),
+        ("Usage Error: Environment variable not found (NPM_TOKEN) in a/.yarnrc.yml", InputError, "NPM_TOKEN"),
+        ("Usage Error: Unrecognized settings: foo (in a/.yarnrc.yml)", InputError, "cannot use its settings"),
+        (
+            "\x1b[31mUsage Error\x1b[39m: This tool requires a Node version compatible with >=18 (got 16)",
+            InputError,
+            "does not support this Node.js",
+        ),
+        ("Internal Error: what", BuildpackFailed, "failed"),
+    ],
+)
+def test_failures_of_newer_yarns_have_the_words_of_npms(
+    output: str, kind: type[PackhorseError], what: str
+) -> None:
+    error = yarnfailure.of_berry(sdk.CommandFailed(["yarn", "install"], status=1, output=output))
+    assert type(error) is kind
+    assert what in error.what
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "what"),
+    [
+        ("error Error: connect ECONNREFUSED 127.0.0.1:9", NetworkError, "ECONNREFUSED"),
+        ('error Error: http://a/ms.tgz: Request failed "401 Unauthorized"', NetworkError, "E401"),
+        ('error Error: http://a/ms.tgz: Request failed "404 Not Found"', NotFoundError, "E404"),
+        ('error Couldn\'t find any versions for "ms" that matches "999.0.0"', NotFoundError, "ETARGET"),
+        ("error a.tgz: Integrity check failed for ms", FormatError, "EINTEGRITY"),
+        ('error x@1: The engine "node" is incompatible with this module.', InputError, "this Node.js"),
+        ("error /a/node_modules/@s/b: Command failed.\nENOTFOUND", BuildpackFailed, "that of @s/b"),
+        ("error Your lockfile needs to be updated, but yarn was run with", InputError, "does not match"),
+        ("error TypeError: x\n    at Lockfile.getLocked (cli.js:1:1)", InputError, "cannot be read"),
+        ("a package says ENOTFOUND\nerror what", BuildpackFailed, "failed"),
+    ],
+)
+def test_failures_of_yarn_1_have_the_words_of_npms(
+    output: str, kind: type[PackhorseError], what: str
+) -> None:
+    error = yarnfailure.of_classic(sdk.CommandFailed(["yarn", "install"], status=1, output=output))
+    assert type(error) is kind
+    assert what in error.what
+
+
+def test_a_lock_out_of_sync_shows_what_would_change_and_not_checksums() -> None:
+    output = (
+        "➤ YN0028: │ -    ms: 2.1.3\n➤ YN0028: │ +    ms: 2.0.0\n➤ YN0028: │ -  checksum: abc\n"
+        "➤ YN0028: │ The lockfile would have been modified by this install, which is explicitly forbidden."
+    )
+    error = yarnfailure.of_berry(sdk.CommandFailed(["yarn"], status=1, output=output))
+    assert error.why == "-    ms: 2.1.3\n+    ms: 2.0.0"
+    assert error.fix == "run `yarn install` and commit yarn.lock"
+
+
+def test_settings_are_read_without_their_lists_and_comments(tmp_path: Path) -> None:
+    (tmp_path / ".yarnrc.yml").write_text(
+        "# nodeLinker: x\nnodeLinker: 'node-modules'  # why\nyarnPath: .yarn/releases/yarn-4.0.0.cjs\n"
+        "npmScopes:\n  a:\n    npmAuthToken: x\n"
+    )
+    (tmp_path / ".yarnrc").write_text('# a\nyarn-offline-mirror "./packages"\nlastUpdateCheck 1\n')
+    settings = yarnrc.Settings.read(tmp_path)
+    assert settings.linker == "node-modules"
+    assert settings.release == ".yarn/releases/yarn-4.0.0.cjs"
+    assert "npmAuthToken" not in settings.berry
+    assert settings.classic["yarn-offline-mirror"] == "./packages"
+    assert yarnrc.Settings.read(tmp_path / "nowhere") == yarnrc.Settings()
+    assert yarnrc.Settings().linker == "pnp"
+
+
+def test_a_settings_digest_is_the_same_with_another_credential(tmp_path: Path) -> None:
+    path = tmp_path / ".yarnrc.yml"
+    path.write_text("nodeLinker: pnp\nnpmAuthToken: one\n")
+    first = yarnrc.digest(path)
+    path.write_text("nodeLinker: pnp\nnpmAuthToken: two\n")
+    assert yarnrc.digest(path) == first
+    path.write_text("nodeLinker: pnpm\nnpmAuthToken: two\n")
+    assert yarnrc.digest(path) != first
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "is_spared"),
+    [
+        ("", False),
+        ("*", True),
+        ("a.example", True),
+        (".example", True),
+        ("ample", False),
+        ("b.a.example", False),
+    ],
+)
+def test_no_proxy_spares_a_host_and_its_domain(exceptions: str, is_spared: bool) -> None:
+    assert _is_spared("https://a.example/npm/", exceptions) == is_spared
+
+
+def test_manifests_are_without_what_is_not_needed_for_a_while(tmp_path: Path) -> None:
+    source, layer = tmp_path / "source", tmp_path / "layer"
+    for path, manifest in {
+        ".": {"name": "root", "workspaces": ["p/*"], "devDependencies": {"x": "1"}},
+        "p/a": {"name": "a", "dependencies": {"ms": "2"}, "scripts": {"postinstall": "x", "build": "y"}},
+        "p/b": {"name": "b", "dependencies": {"ms": "1"}},
+    }.items():
+        for place in (source / path, layer / path):
+            place.mkdir(parents=True, exist_ok=True)
+        (source / path / "package.json").write_text(json.dumps(manifest))
+        (layer / path / "package.json").symlink_to(source / path / "package.json")
+    before = {path: path.read_text() for path in source.rglob("package.json")}
+
+    def read(path: str) -> dict[str, object]:
+        manifest: dict[str, object] = json.loads((layer / path / "package.json").read_text())
+        return manifest
+
+    with without_dev(layer, ["a"]):
+        (layer / "yarn.lock").write_text("changed")
+        assert read(".") == {"name": "root", "workspaces": ["p/*"], "scripts": {}}
+        assert read("p/a") == {"name": "a", "dependencies": {"ms": "2"}, "scripts": {"build": "y"}}
+        assert read("p/b") == {"name": "b", "scripts": {}}
+    assert not (layer / "yarn.lock").exists()
+    assert {path: path.read_text() for path in source.rglob("package.json")} == before
+    assert os.readlink(layer / "p/a/package.json") == str(source / "p/a/package.json")
+
+
+def test_a_layer_of_plug_n_play_has_what_the_map_names(tmp_path: Path) -> None:
+    application, path = tmp_path / "app", tmp_path / "modules"
+    application.mkdir()
+    (path / "cache").mkdir(parents=True)
+    (application / ".pnp.cjs").write_text('"../modules/cache/ms-1.zip/node_modules/ms/"')
+    for name in ("ms-1.zip", "dev-1.zip", ".gitignore"):
+        (path / "cache" / name).touch()
+    layer = sdk.Layer("modules", path, sdk.Replaced(), Types(launch=True))
+    plugnplay.keep(application, layer)
+    plugnplay.write_commands(path, {"cmd": "/x y/it's.js"})
+    assert [found.name for found in (path / "cache").iterdir()] == ["ms-1.zip"]
+    assert (path / "env.launch/NODE_OPTIONS.prepend").read_text() == f"--require {application}/.pnp.cjs"
+    assert (path / "bin/cmd").read_text() == "#!/bin/sh\nexec node '/x y/it'\"'\"'s.js' \"$@\"\n"
+    plugnplay.unplug(application)
+    plugnplay.plug(application, path)
+    assert (application / ".pnp.cjs").is_file()
