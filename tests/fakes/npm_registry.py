@@ -53,7 +53,13 @@ class NpmRegistry:
         if archive:
             return content
         version = manifest["version"]
-        document = {"name": name, "dist-tags": {"latest": version}, "versions": {version: manifest}}
+        document = {
+            "name": name,
+            "dist-tags": {"latest": version},
+            "versions": {version: manifest},
+            # Newer package managers take nothing that may be too new.
+            "time": {version: "2020-01-01T00:00:00.000Z"},
+        }
         return json.dumps(document).encode()
 
 

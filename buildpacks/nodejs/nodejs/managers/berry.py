@@ -101,6 +101,11 @@ class Berry:
     def install(self, order: Order) -> None:
         """`yarn install --immutable`; what production does not need is not asked for, see `trim`."""
         workspace = Workspace.read(order.directory, "")
+        if not self.lock:
+            self.context.log.warning(
+                f"there is no {NAME}, so the newest versions that fit are installed; "
+                "run `yarn install` and commit the lock to have the same ones each time"
+            )
         with ExitStack() as stack:
             if not order.dev and (workspace.has_dev_dependencies or order.focus):
                 stack.enter_context(without_dev(order.directory, order.focus))
@@ -108,10 +113,6 @@ class Berry:
             elif self.lock:
                 self._install(order, immutable=True)
             else:
-                self.context.log.warning(
-                    f"there is no {NAME}, so the newest versions that fit are installed; "
-                    "run `yarn install` and commit the lock to have the same ones each time"
-                )
                 # An empty lock says that this directory is a project of its own.
                 stack.enter_context(own_copy(order.directory / NAME))
                 self._install(order, immutable=False)

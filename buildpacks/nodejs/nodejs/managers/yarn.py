@@ -124,8 +124,8 @@ class Yarn:
         frozen = "--frozen-lockfile" if self.lock else "--no-lockfile"
         argv = ["yarn", "install", frozen, "--non-interactive", f"--production={str(not order.dev).lower()}"]
         env = {**self.env, **yarnregistry.for_classic(self.context, self._settings)}
-        if order.cache:
-            env["YARN_CACHE_FOLDER"] = str(order.cache)
+        # By itself root's Yarn 1 has a place for the whole machine.
+        env["YARN_CACHE_FOLDER"] = str(order.cache or Path(self.context.env.get("HOME", "/")) / ".cache/yarn")
         with ExitStack() as stack:
             if self.lock and "npm_config_registry" in env:
                 self._redirect(order.directory / NAME, env["npm_config_registry"], stack)

@@ -41,6 +41,7 @@ _SENTENCES = (
     ("Integrity check failed", "EINTEGRITY"),
     ("the file appears to be corrupt", "EINTEGRITY"),
     ("No candidates found", "ETARGET"),
+    ("are quarantined", "ETARGET"),
     ("Couldn't find any versions for", "ETARGET"),
     ("Couldn't find package", "E404"),
     ("Package not found", "E404"),
