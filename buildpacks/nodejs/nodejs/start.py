@@ -93,7 +93,7 @@ def script_of(project: Project, name: str) -> Start:
     read = script.read(project, name or "start")
     return Start(
         read.argv,
-        f"{START_SCRIPT}: {name}" if name else "package.json scripts.start",
+        f"package.json scripts.{name or 'start'}",
         gets_signals=read.gets_signals,
         env=read.env,
         programs=read.programs,

@@ -162,7 +162,7 @@ def test_the_user_chooses_a_file_or_a_script(tmp_path: Path) -> None:
     project = Project(tmp_path, {"scripts": {"start": "node a.js", "start:prod": "node dist/main"}})
     chosen = find(project, {"BP_NPM_START_SCRIPT": "start:prod"}, generated=False)
     assert chosen is not None
-    assert (chosen.command, chosen.source) == (("node", "dist/main"), "BP_NPM_START_SCRIPT: start:prod")
+    assert (chosen.command, chosen.source) == (("node", "dist/main"), "package.json scripts.start:prod")
     with pytest.raises(InputError, match=r"a script that package\.json does not have"):
         find(project, {"BP_NPM_START_SCRIPT": "gone"}, generated=False)
     with pytest.raises(InputError, match="a file that is not there"):
