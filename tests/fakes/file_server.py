@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -25,11 +27,12 @@ class FileServer:
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     port: int = 0
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
         """The beginning of every address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 Answer = Callable[["Handler"], None]
@@ -109,10 +112,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving() -> Iterator[FileServer]:
-    """A server on a free port of loopback."""
-    files = FileServer()
+def serving(certificate: Path | None = None, key: Path | None = None) -> Iterator[FileServer]:
+    """A server on a free port of loopback; with a certificate it speaks TLS."""
+    files = FileServer(scheme="https" if certificate else "http")
     server = _Server(("127.0.0.1", 0), type("Bound", (Handler,), {"files": files}))
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        # The handshake is the thread's of the connection, not the one's that accepts.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     files.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

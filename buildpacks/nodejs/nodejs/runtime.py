@@ -98,6 +98,8 @@ def resolve(
         version = request.choose(published, releases)
         if version:
             return version
+        if published and versions == registry.brought:
+            context.log.detail(f"none of those at hand fits {request.first.range}: {', '.join(published)}")
     said = request.first.said
     raise NotFoundError(
         f"no Node.js matches {request.first.range} ({said})",

@@ -103,7 +103,7 @@ def build(
             fix="check --path",
         )
     check_runtime(request.sandbox)
-    shared = volumes.checked(request.volumes, observer.say)
+    shared = volumes.checked(request.volumes, observer.say, store=store.path.resolve())
     tidy(store)
     wiring = Wiring(store)
     builder = _builder(request, wiring, observer, progress)

@@ -26,15 +26,18 @@ _SENSITIVE = ("/cnb", "/workspace")
 """Where pack warns, too."""
 
 
-def checked(volumes: Sequence[Bind], say: Callable[[str], None]) -> tuple[Bind, ...]:
+def checked(volumes: Sequence[Bind], say: Callable[[str], None], *, store: Path) -> tuple[Bind, ...]:
     """The volumes with plain targets, in the order in which they are mounted.
 
-    Raises InputError with everything that is wrong: a target that is packhorse's own, or there twice.
+    Raises InputError with everything that is wrong: a target that is packhorse's own, or there twice; a
+    source that would show buildpacks the `store`.
     """
     plain = [replace(volume, target=_normal(volume.target)) for volume in volumes]
     issues = []
     for number, volume in enumerate(plain):
         issues += [f"{volume.target} {why}" for why in _reasons(volume.target)]
+        if store.is_relative_to(volume.source) or volume.source.is_relative_to(store):
+            issues.append(f"{volume.source} would show packhorse's own store to buildpacks")
         for other in plain[:number]:
             issues += _clash(volume.target, other.target)
     if issues:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote
-from uuid import NAMESPACE_URL, UUID, uuid5
 
 from packhorse.sdk import licences
 
@@ -199,8 +198,10 @@ def _present(**entries: Any) -> dict[str, Any]:
     return {key: value for key, value in entries.items() if value}
 
 
-def _unique(document: Mapping[str, Any]) -> UUID:
-    return uuid5(NAMESPACE_URL, hashlib.sha256(_json(document)).hexdigest())
+def _unique(document: Mapping[str, Any]) -> str:
+    from uuid import NAMESPACE_URL, uuid5  # only who writes a bill pays for it
+
+    return str(uuid5(NAMESPACE_URL, hashlib.sha256(_json(document)).hexdigest()))
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

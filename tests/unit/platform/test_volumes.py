@@ -11,10 +11,12 @@ from packhorse.base.step import Bind
 from packhorse.errors import InputError
 from packhorse.platform import volumes
 
+_STORE = Path("/home/me/packhorse/store")
+
 
 def _refused(*targets: str) -> tuple[str, ...]:
     with pytest.raises(InputError) as refused:
-        volumes.checked([Bind(Path("/srv"), target) for target in targets], print)
+        volumes.checked([Bind(Path("/srv"), target) for target in targets], print, store=_STORE)
     return refused.value.issues
 
 
@@ -33,9 +35,16 @@ def test_all_issues_are_named_at_once() -> None:
     )
 
 
+@pytest.mark.parametrize("source", ["/", "/home/me", str(_STORE), f"{_STORE}/blobs"])
+def test_a_source_that_shows_the_store_is_refused(source: str) -> None:
+    with pytest.raises(InputError) as refused:
+        volumes.checked([Bind(Path(source), "/x")], print, store=_STORE)
+    assert "own store" in refused.value.issues[0]
+
+
 def test_a_neighbour_with_the_same_beginning_is_another_place() -> None:
     wanted = [Bind(Path("/srv"), target) for target in ("/layers2", "/x", "/xy", "/process")]
-    assert {volume.target for volume in volumes.checked(wanted, print)} == {
+    assert {volume.target for volume in volumes.checked(wanted, print, store=_STORE)} == {
         "/layers2",
         "/x",
         "/xy",
@@ -45,7 +54,8 @@ def test_a_neighbour_with_the_same_beginning_is_another_place() -> None:
 
 def test_sensitive_directories_are_said_as_pack_says_them() -> None:
     said: list[str] = []
-    volumes.checked([Bind(Path("/srv"), "/cnb/x"), Bind(Path("/srv"), "/platform/bindings/x")], said.append)
+    given = [Bind(Path("/srv"), "/cnb/x"), Bind(Path("/srv"), "/platform/bindings/x")]
+    volumes.checked(given, said.append, store=_STORE)
     assert [line.split()[1] for line in said] == ["/cnb/x"]
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import random
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,6 +246,29 @@ def test_a_file_of_certificates_that_is_missing_is_said(tmp_path: Path) -> None:
     env = {"SSL_CERT_FILE": "/nowhere.pem"}
     said = Fetched(env).refused("https://127.0.0.1:1/x", tmp_path / "x", HostError)
     assert "/nowhere.pem: No such file" in said
+
+
+def test_certificates_are_checked_by_the_builds_authorities(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    made = [
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "2"),
+        *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate),
+    ]
+    subprocess.run(made, check=True, capture_output=True)
+    (tmp_path / "bindings/corp").mkdir(parents=True)
+    (tmp_path / "bindings/corp/type").write_text("ca-certificates")
+    (tmp_path / "bindings/corp/ca.pem").write_bytes(certificate.read_bytes())
+    with file_server.serving(certificate, key) as server:
+        server.answers["/x"] = [whole(DATA)]
+        server.answers["/away"] = [status(302, Location="http://127.0.0.1:1/x")]
+        said = Fetched().refused(f"{server.url}/x", tmp_path / "x", NetworkError)
+        assert "the certificate of 127.0.0.1 is not trusted" in said and "SSL_CERT_FILE" in said
+        trusting = Fetched({"SSL_CERT_FILE": str(certificate)})
+        assert trusting.fetch(f"{server.url}/x", tmp_path / "y") == DATA
+        bound = Fetched(bindings=Bindings.read(tmp_path / "bindings"))
+        assert bound.fetch(f"{server.url}/x", tmp_path / "y") == DATA
+        said = trusting.refused(f"{server.url}/away", tmp_path / "x", NetworkError)
+        assert "redirects to http://127.0.0.1:1/x, which is not as safe" in said
 
 
 def test_what_the_buildpack_brings_along_is_not_asked_for_anywhere(tmp_path: Path) -> None:

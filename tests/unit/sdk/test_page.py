@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,13 @@ def test_everything_public_is_on_the_page() -> None:
         names |= {name for name in members if not name.startswith("_")} - _NOT_CALLED
     names |= {"plain", "all_plain", "tool", "newest"}
     assert names - words == set()
+
+
+def test_who_imports_the_sdk_does_not_pay_for_the_network() -> None:
+    code = "import sys, packhorse.sdk; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & {"asyncio", "email", "http", "socket", "ssl", "tempfile", "urllib.request", "uuid"}
 
 
 def test_the_sample_does_what_the_page_says(tmp_path: Path) -> None:
