@@ -178,5 +178,5 @@ def test_what_cannot_start_is_an_error_of_the_build_that_says_what_to_change(app
     assert "error: this is a static site: the build made files for a web server, in dist" in static
     missing = error(scripts={"start": "nodemon server.js"}, devDependencies={})
     assert "error: the start command runs nodemon, which is not in the image" in missing
-    typed = error(scripts={"start": "node server.ts"}, devDependencies={})
-    assert "error: Node.js 16.20.2 does not run TypeScript: server.ts" in typed
+    gone = error(scripts={"start": "node dist/gone.js"}, devDependencies={})
+    assert "error: the start script runs dist/gone.js, which is not there after the build" in gone

@@ -97,9 +97,22 @@ def settle(context: sdk.BuildContext, project: Project, found: Start | None, *, 
         if found.chosen:
             raise InputError(f"{LAUNCHPOINT} names a file that is not there: {found.command[1]}")
         return _made(context, project, None)
+    if found.programs == ("node",) and _is_missing(project, found.command):
+        raise InputError(
+            f"the start script runs {found.command[1]}, which is not there after the build",
+            why=f"{found.source}: {' '.join(found.command)}",
+            fix="have a build script make it, or name another file",
+        )
     if found.last[:2] == ("next", "start") and _is_exported(project):
         return _made(context, project, found)
     return found
+
+
+def _is_missing(project: Project, command: tuple[str, ...]) -> bool:
+    """Whether a plain `node <file>` names a file of the application that is not there."""
+    if command[0] != "node" or len(command) < 2 or command[1].startswith(("-", "/")):
+        return False
+    return not (project.directory / command[1]).is_dir() and not start.resolves(project, command[1])
 
 
 def _made(context: sdk.BuildContext, project: Project, before: Start | None) -> Start | None:

@@ -7,7 +7,7 @@ told by a container that does not start.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nodesemver
@@ -40,6 +40,7 @@ _PRODUCTION = ("start:prod", "start:production", "start-prod", "serve:prod", "pr
 _STARTS = _PRODUCTION[:3]
 _WATCHING = {"nodemon", "ts-node-dev", "tsnd", "node-dev", "supervisor"}
 _TYPESCRIPT = (".ts", ".mts", ".cts")
+_TRANSLATING = ("-r", "--require", "--import", "--loader", "--experimental")
 _STRIPS_TYPES = ">=22.18.0 <23 || >=23.6.0"
 
 
@@ -62,14 +63,13 @@ def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, vers
                 f"({START_SCRIPT}={other} chooses it without this warning)"
             )
             return check(context, workspace, start.script_of(workspace.app, other), version=version)
-    if found.command[0] == "node":
-        file = found.command[1] if len(found.command) > 1 else ""
-        if file.endswith(_TYPESCRIPT) and not nodesemver.satisfies(version, _STRIPS_TYPES):
-            raise InputError(
-                f"Node.js {version} does not run TypeScript: {file}",
-                why="it does from 22.18 on",
-                fix="ask for a newer Node.js, or have a build script make JavaScript of it",
-            )
+    file = _typescript(found.last or found.command)
+    if file and not nodesemver.satisfies(version, _STRIPS_TYPES):
+        raise InputError(
+            f"Node.js {version} does not run TypeScript: {file}",
+            why="it does from 22.18 on",
+            fix="ask for a newer Node.js, or have a build script make JavaScript of it",
+        )
     watching = _WATCHING.intersection(found.programs) or {"node --watch"}.intersection(
         {" ".join(found.command[:2])}
     )
@@ -80,6 +80,14 @@ def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, vers
             f"the script {found.after} is not run: the image has ended when the start command has"
         )
     return found
+
+
+def _typescript(command: Sequence[str]) -> str:
+    """The file that `node` runs, if it is TypeScript and no option has something translate it."""
+    if command[:1] != ("node",) or any(word.startswith(_TRANSLATING) for word in command):
+        return ""
+    file = next((word for word in command[1:] if not word.startswith("-")), "")
+    return file if file.endswith(_TYPESCRIPT) else ""
 
 
 def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> bool:

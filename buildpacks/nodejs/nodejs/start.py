@@ -50,7 +50,7 @@ def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start 
     """
     file, name = env.get(LAUNCHPOINT, "").strip(), env.get(START_SCRIPT, "").strip()
     if file:
-        if not generated and not (project.directory / file).is_file():
+        if not generated and not resolves(project, file):
             raise InputError(f"{LAUNCHPOINT} names a file that is not there: {file}")
         return Start(("node", file), f"{LAUNCHPOINT}: {file}", chosen=True)
     if name and name not in project.scripts:

@@ -131,6 +131,21 @@ def test_a_main_that_the_build_did_not_make_gives_way(tmp_path: Path) -> None:
         settled(tmp_path, {}, BP_LAUNCHPOINT="dist/gone.js")
 
 
+@pytest.mark.parametrize("script", ["node dist/gone.js", "A=1 npm run real -- --x"])
+def test_a_script_whose_file_the_build_did_not_make_is_told(tmp_path: Path, script: str) -> None:
+    with pytest.raises(InputError, match=r"runs dist/gone\.js, which is not there after the build"):
+        settled(tmp_path, {"scripts": {"start": script, "real": "node dist/gone.js"}})
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["node .", "node --import x gone.js", "node /opt/x.js", "node x.js && node gone.js", "node", "node dist"],
+)
+def test_a_script_is_believed_where_it_says_no_plain_file(tmp_path: Path, script: str) -> None:
+    (tmp_path / "dist").mkdir()
+    assert settled(tmp_path, {"scripts": {"start": script}}) is not None
+
+
 def checked(app: Path, manifest: dict[str, Any], *, version: str = "26.0.0") -> str:
     """What is warned of."""
     project = Project(app, manifest)
@@ -190,3 +205,6 @@ def test_typescript_needs_a_node_that_runs_it(tmp_path: Path, version: str, runs
         return
     with pytest.raises(InputError, match=r"does not run TypeScript: server\.ts"):
         checked(tmp_path, {}, version=version)
+    with pytest.raises(InputError, match=r"does not run TypeScript: server\.ts"):
+        checked(tmp_path, {"scripts": {"start": "node --env-file=.env server.ts $X"}}, version=version)
+    assert checked(tmp_path, {"scripts": {"start": "node --import tsx server.ts"}}, version=version) == ""

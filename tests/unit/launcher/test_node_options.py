@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -157,6 +158,26 @@ def test_options_longer_than_any_variable_are_refused_and_not_cut(program: Path,
     own = "x" * (131072 - len("NODE_OPTIONS=") - 1)
     status, variables, said = run(program, limited(tmp_path), NODE_OPTIONS=own)
     assert (status, variables, said) == (1, {}, "error: NODE_OPTIONS is too long. Make it shorter.\n")
+
+
+def test_the_program_for_arm64_does_the_same(build: Build, tmp_path: Path) -> None:
+    """In an emulator where this machine has another processor (the package qemu-user-static)."""
+    binary = build(SOURCE, tmp_path / "built", "node-options")["arm64"]
+    emulated = tmp_path / "emulated"
+    emulator = "" if os.uname().machine == "aarch64" else "qemu-aarch64-static "
+    emulated.write_text(f'#!/bin/sh\nexec {emulator}{binary} "$@"\n')
+    emulated.chmod(0o755)
+    status, variables, said = run(emulated, limited(tmp_path), BPL_NODE_SOURCE_MAPS="true")
+    assert (status, said) == (0, "")
+    assert variables["NODE_OPTIONS"] == "--max-old-space-size=192 --enable-source-maps"
+
+
+def test_building_in_another_directory_gives_the_same_bytes(build: Build, tmp_path: Path) -> None:
+    shutil.copytree(SOURCE / "node-options", tmp_path / "a copy/node-options")
+    first = build(SOURCE, tmp_path / "first", "node-options")
+    again = build(tmp_path / "a copy", tmp_path / "again", "node-options")
+    for architecture, binary in first.items():
+        assert again[architecture].read_bytes() == binary.read_bytes()
 
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
