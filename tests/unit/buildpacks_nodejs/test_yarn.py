@@ -194,6 +194,15 @@ def test_manifests_are_without_what_is_not_needed_for_a_while(tmp_path: Path) ->
     assert os.readlink(layer / "p/a/package.json") == str(source / "p/a/package.json")
 
 
+def test_a_manifest_has_its_mode_again_which_the_image_has_too(tmp_path: Path) -> None:
+    manifest = tmp_path / "package.json"
+    manifest.write_text("{}")
+    manifest.chmod(0o664)
+    with without_dev(tmp_path, []):
+        pass
+    assert (manifest.read_text(), manifest.stat().st_mode & 0o777) == ("{}", 0o664)
+
+
 def test_a_layer_of_plug_n_play_has_what_the_map_names(tmp_path: Path) -> None:
     application, path = tmp_path / "app", tmp_path / "modules"
     application.mkdir()

@@ -62,6 +62,7 @@ def _own(path: Path, text: Callable[[], bytes]) -> Iterator[None]:
     content = text()
     target = path.readlink() if path.is_symlink() else None
     before = path.read_bytes() if target is None and path.is_file() else None
+    mode = path.stat().st_mode if before is not None else 0
     if target is not None:
         path.unlink()
     path.write_bytes(content)
@@ -73,3 +74,4 @@ def _own(path: Path, text: Callable[[], bytes]) -> Iterator[None]:
             path.symlink_to(target)
         elif before is not None:
             path.write_bytes(before)
+            path.chmod(mode)
