@@ -68,7 +68,7 @@ def ignored(output: str) -> str:
 
 def not_run(packages: str) -> str:
     """The warning that some install scripts did not run."""
-    return f"pnpm did not run the install scripts of {packages}, as package.json does not allow it; {_ALLOW}"
+    return f"pnpm did not run the install scripts of {packages}, since nothing allows it; {_ALLOW}"
 
 
 def _npm_code(code: str, text: str) -> str:
