@@ -239,6 +239,9 @@ def test_a_member_gets_what_it_needs_and_links_to_its_neighbours(version: str, b
     assert "left out, since apps/web does not need it: apps/api" in output
     assert node(workbench, "apps/web/index.js") == "2000 2.0.0\n"
     assert installed(workbench.layers / "modules") == {"ms"}
+    parts = {part["purl"]: part for part in workbench.sbom("launch")["components"]}
+    assert set(parts) == {"pkg:npm/ms@2.0.0", "pkg:npm/ms@2.1.3", "pkg:npm/ui@1.0.0"}
+    assert parts["pkg:npm/ms@2.1.3"]["hashes"][0]["alg"] == "SHA-512"
     output = built(dataclasses.replace(workbench, env={**workbench.env, **OFFLINE}))
     assert "layer modules kept" in output and "layer modules-build kept" in output
     assert node(workbench, "apps/web/index.js") == "2000 2.0.0\n"

@@ -72,6 +72,11 @@ def test_the_image_has_nothing_of_other_members_and_of_development(bench: tuple[
     assert not (workbench.app / "apps/api").exists()
     names = {path.parent.name for path in (workbench.layers / "modules").rglob("package.json")}
     assert names >= {"ms"} and not names & {"mime", "mustache"}
+    listed = {part["purl"] for part in workbench.sbom("launch")["components"]}
+    assert listed == {"pkg:npm/ms@2.0.0", "pkg:npm/ms@2.1.3", "pkg:npm/ui@1.0.0"}
+    depending = {entry["ref"]: entry.get("dependsOn") for entry in workbench.sbom("launch")["dependencies"]}
+    assert depending["pkg:npm/ui@1.0.0"] == ["pkg:npm/ms@2.1.3"]
+    assert depending["web@1.0.0"] == ["pkg:npm/ms@2.0.0", "pkg:npm/ui@1.0.0"]
 
 
 def test_a_second_build_keeps_the_modules_and_asks_nobody(bench: tuple[Workbench, str]) -> None:
