@@ -23,7 +23,14 @@ from packhorse.sdk.testing import Workbench
 
 NOWHERE = {"npm_config_registry": "http://127.0.0.1:9/", "npm_config_fetch_retries": "0"}
 """The network is set for npm alone."""
-PACKAGES = {"1": "yarn@1.22.22", "3": "@yarnpkg/cli-dist@3.8.7", "4": "@yarnpkg/cli-dist@4.18.1"}
+PACKAGES = {
+    "1": "yarn@1.22.22",
+    "2": "@yarnpkg/cli-dist@2.4.2",
+    "3": "@yarnpkg/cli-dist@3.8.7",
+    "4": "@yarnpkg/cli-dist@4.18.1",
+}
+WITHOUT_SCRIPTS = {"1": ["--ignore-scripts", "--ignore-engines"], "2": ["--skip-builds"]}
+MADE = ("node_modules", ".yarn/unplugged", ".yarn/install-state.gz", ".pnp.cjs", ".pnp.js", ".pnp.loader.mjs")
 QUIET = {"YARN_ENABLE_TELEMETRY": "0", "YARN_ENABLE_IMMUTABLE_INSTALLS": "0", "YARN_ENABLE_SCRIPTS": "0"}
 DEPENDENCIES = {"dependencies": {"ms": "2.1.3"}, "devDependencies": {"mustache": "4.2.0"}}
 SCRIPTS = {"build": "mkdir -p dist && mustache view.json page dist/page", "start": "node a.js"}
@@ -93,11 +100,10 @@ def lock(bench: Workbench, yarn: Path, token: str) -> None:
         home = bench.scratch / "home"
         home.mkdir()
         env |= {"NPM_TOKEN": token, "HOME": str(home)}
-    is_classic = "cli-dist" not in (yarn.parents[1] / "package.json").read_text()
-    options = ["--ignore-engines", "--ignore-scripts"] if is_classic else ["--mode=skip-build"]
-    argv = ["node", yarn, "install", *options]
+    version = json.loads((yarn.parents[1] / "package.json").read_text())["version"]
+    argv = ["node", yarn, "install", *WITHOUT_SCRIPTS.get(version[0], ["--mode=skip-build"])]
     subprocess.run(argv, cwd=bench.source, check=True, env=env, capture_output=True)
-    for name in ("node_modules", ".yarn/unplugged", ".yarn/install-state.gz", ".pnp.cjs", ".pnp.loader.mjs"):
+    for name in MADE:
         path = bench.source / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -132,6 +138,7 @@ KINDS = {
     "pnpm": ("4", "nodeLinker: pnpm\n"),
     "pnp": ("4", ""),
     "old": ("3", "nodeLinker: node-modules\n"),
+    "oldest": ("2", ""),
 }
 
 

@@ -17,8 +17,12 @@ from packhorse import sdk
 from . import residue
 
 CACHE, UNPLUGGED = "cache", "unplugged"
-_MAP, _LOADER, _DATA = ".pnp.cjs", ".pnp.loader.mjs", ".pnp.data.json"
-_FILES = (_MAP, _LOADER, _DATA)
+# Not above the packages: a map there would have them belong to two applications.
+_KEPT = "map"
+# Yarn 2 has another name for the map of an application that is not of ES modules.
+_MAPS = (".pnp.cjs", ".pnp.js")
+_LOADER, _DATA = ".pnp.loader.mjs", ".pnp.data.json"
+_FILES = (*_MAPS, _LOADER, _DATA)
 _SHIM = '#!/bin/sh\nexec node {path} "$@"\n'
 
 
@@ -28,9 +32,10 @@ def keep(application: Path, layer: sdk.Layer) -> None:
     The archives of packages that are unpacked are among those, and what was only patched.
     """
     text = ""
+    (layer.path / _KEPT).mkdir()
     for name in _FILES:
         if (application / name).is_file():
-            shutil.copyfile(application / name, layer.path / name)
+            shutil.copyfile(application / name, layer.path / _KEPT / name)
             text += (application / name).read_text(errors="replace")
     for path in (layer.path / CACHE).glob("*"):
         if path.name not in text:
@@ -44,8 +49,8 @@ def plug(application: Path, layer: Path) -> None:
     """Puts the map of `layer` into the application."""
     unplug(application)
     for name in _FILES:
-        if (layer / name).is_file():
-            shutil.copyfile(layer / name, application / name)
+        if (layer / _KEPT / name).is_file():
+            shutil.copyfile(layer / _KEPT / name, application / name)
 
 
 def unplug(application: Path) -> None:
@@ -64,7 +69,8 @@ def write_commands(layer: Path, commands: Mapping[str, str]) -> None:
 
 
 def _options(application: Path) -> str:
-    options = f"--require {application / _MAP}"
+    (name, *_) = (name for name in _MAPS if (application / name).is_file())
+    options = f"--require {application / name}"
     if (application / _LOADER).is_file():
         options += f" --experimental-loader {(application / _LOADER).as_uri()}"
     return options

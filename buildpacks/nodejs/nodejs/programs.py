@@ -52,8 +52,7 @@ def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, vers
     Raises InputError for a program that is not in the image, and for TypeScript that this Node.js cannot run.
     """
     places = launch.places(workspace)
-    is_pnp = any((place / ".pnp.cjs").is_file() for place in places)
-    for name in found.programs if not is_pnp else ():
+    for name in found.programs:
         if not _is_there(context, name, places):
             other = next((script for script in _STARTS if script in workspace.app.scripts), "")
             if not other or found.chosen:
@@ -93,7 +92,8 @@ def _typescript(command: Sequence[str]) -> str:
 def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> bool:
     if name == "node" or name in BUILTINS or not name.replace("-", "").replace("_", "").isalnum():
         return True
-    if any((place / "node_modules/.bin" / name).exists() for place in places):
+    folders = [*(place / "node_modules/.bin" for place in places), context.layers / "modules/bin"]
+    if any((folder / name).exists() for folder in folders):
         return True
     # A program of the build image is taken to be in the run image, too.
     return shutil.which(name, path=context.env.get("PATH", "")) is not None

@@ -184,9 +184,11 @@ def test_a_program_that_nothing_has_is_told(tmp_path: Path) -> None:
         checked(tmp_path, {"scripts": {"start": "cd x && ./setup && serve $DIR"}})
 
 
-def test_programs_are_not_looked_for_where_yarn_has_them_in_archives(tmp_path: Path) -> None:
-    lay(tmp_path, ".pnp.cjs")
+def test_programs_of_packages_in_yarns_archives_are_found(tmp_path: Path) -> None:
+    lay(tmp_path, ".pnp.cjs", "modules/bin/serve")
     assert checked(tmp_path, {"scripts": {"start": "serve x"}}) == ""
+    with pytest.raises(InputError, match="vite"):
+        checked(tmp_path, {"scripts": {"start": "vite x"}})
 
 
 def test_what_restarts_and_what_is_not_run_are_warned_of(tmp_path: Path) -> None:

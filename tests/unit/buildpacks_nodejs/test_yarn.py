@@ -76,6 +76,7 @@ def test_the_yarn_that_is_asked_for_leaves_the_lock_as_it_is(
             "a@npm:1",
         ),
         ("YAMLException: bad indentation (3:4)", InputError, "yarn.lock cannot be read"),
+        ("Internal Error: Expected the lockfile entry to have a resolution", InputError, "cannot be read"),
         ("Usage Error: Environment variable not found (NPM_TOKEN) in a/.yarnrc.yml", InputError, "NPM_TOKEN"),
         ("Usage Error: Unrecognized settings: foo (in a/.yarnrc.yml)", InputError, "cannot use its settings"),
         (
@@ -214,6 +215,7 @@ def test_a_layer_of_plug_n_play_has_what_the_map_names(tmp_path: Path) -> None:
     plugnplay.keep(application, layer)
     plugnplay.write_commands(path, {"cmd": "/x y/it's.js"})
     assert [found.name for found in (path / "cache").iterdir()] == ["ms-1.zip"]
+    assert not (path / ".pnp.cjs").exists(), "the packages would have a second map above them"
     assert (path / "env.launch/NODE_OPTIONS.prepend").read_text() == f"--require {application}/.pnp.cjs"
     assert (path / "bin/cmd").read_text() == "#!/bin/sh\nexec node '/x y/it'\"'\"'s.js' \"$@\"\n"
     plugnplay.unplug(application)

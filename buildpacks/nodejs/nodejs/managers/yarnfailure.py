@@ -48,7 +48,8 @@ _SENTENCES = (
     ("has been blocked because of your configuration", "ENOTFOUND"),
 )
 _UNREADABLE = re.compile(
-    r"YAMLException|Lockfile\.getLocked|(?:Invalid value|Unknown token|Parse error)[^\n]*yarn\.lock"
+    r"YAMLException|Expected the lockfile entry|Lockfile\.getLocked"
+    r"|(?:Invalid value|Unknown token|Parse error)[^\n]*yarn\.lock"
 )
 _CHANGE = re.compile(r"^➤ YN0028: │ ([-+]\s*\S.*)$", re.MULTILINE)
 

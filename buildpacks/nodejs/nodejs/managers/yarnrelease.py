@@ -102,7 +102,8 @@ def _version(context: sdk.BuildContext, runtime: Runtime, file: Path) -> str:
     try:
         printed = _PRINTED.search(context.capture(["node", str(file), "--version"], env=env))
     except sdk.CommandFailed as failure:
-        raise InputError(f"the Yarn of the source does not run: {file.name}", why=failure.why) from failure
+        why = next((line for line in failure.why.splitlines() if "Error" in line), failure.why)
+        raise InputError(f"the Yarn of the source does not run: {file.name}", why=why) from failure
     if printed is None:
         raise InputError(f"yarnPath names a file that is no Yarn: {file.name}")
     return printed[1]
