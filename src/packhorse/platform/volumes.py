@@ -20,7 +20,7 @@ from packhorse.base.tree import Kind, TreeView
 from packhorse.errors import InputError
 from packhorse.source import app
 
-_TAKEN = ("/", "/layers", "/platform", "/workspace")
+_TAKEN = ("/", "/layers", "/platform", "/platform/env", "/tmp", "/var/tmp", "/workspace")
 _KERNEL = ("/proc", "/sys", "/dev")
 _SENSITIVE = ("/cnb", "/workspace")
 """Where pack warns, too."""

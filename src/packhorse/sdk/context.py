@@ -180,11 +180,11 @@ class BuildContext(DetectContext):
     def exec_d(self, name: str) -> Path:
         """The program `exec.d/<name>` of this buildpack: `<name>-<os>-<arch>` if there is one, else a script.
 
-        Raises NotFoundError when there is neither.
+        Native programs that it was staged with (`programs.txt`) are found, too. Raises NotFoundError.
         """
-        folder = self.buildpack.directory / "exec.d"
-        native = folder / f"{name}-{self.target.os}-{self.target.arch}"
-        for path in (native, folder / name):
+        directory = self.buildpack.directory
+        native = directory / "exec.d" / f"{name}-{self.target.os}-{self.target.arch}"
+        for path in (native, directory / "lib/programs" / native.name, directory / "exec.d" / name):
             if path.is_file():
                 return path
         raise NotFoundError(f"{self.buildpack.id} has no exec.d/{name}", why=f"nor is there {native}")

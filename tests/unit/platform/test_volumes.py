@@ -21,7 +21,20 @@ def _refused(*targets: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    "target", ["/", "//", "/layers", "/layers/x", "/workspace/", "/platform", "/proc/1", "/a/../dev", "/sys"]
+    "target",
+    [
+        "/",
+        "//",
+        "/tmp",
+        "/platform/env/",
+        "/layers",
+        "/layers/x",
+        "/workspace/",
+        "/platform",
+        "/proc/1",
+        "/a/../dev",
+        "/sys",
+    ],
 )
 def test_what_packhorse_and_the_kernel_mount_is_refused(target: str) -> None:
     assert len(_refused(target)) == 1
@@ -92,7 +105,9 @@ def test_a_target_that_is_something_else_is_refused(
     areas = ("/workspace", "/home/cnb", "/tmp")
     with pytest.raises(InputError, match="--volume"):
         volumes.check_places([Bind(given, target)], builder, app, areas)
-    good = [Bind(tmp_path, f"/{path}") for path in ("etc/new/x", "home/cnb/x", "tmp", "workspace/src", "srv")]
+    good = [
+        Bind(tmp_path, f"/{path}") for path in ("etc/new/x", "home/cnb/x", "home/cnb", "workspace/src", "srv")
+    ]
     volumes.check_places(good, builder, app, areas)
 
 

@@ -38,6 +38,10 @@ def test_a_native_program_goes_before_a_script(tmp_path: Path) -> None:
     (folder / "heap").touch()
     (folder / "heap-linux-amd64").touch()
     assert given.exec_d("heap") == folder / "heap"
+    staged = tmp_path / "buildpack/lib/programs/heap-linux-arm64"
+    staged.parent.mkdir(parents=True)
+    staged.touch()
+    assert given.exec_d("heap") == staged
     (folder / "heap-linux-arm64").touch()
     assert given.exec_d("heap") == folder / "heap-linux-arm64"
 
