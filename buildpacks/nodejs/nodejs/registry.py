@@ -96,8 +96,12 @@ class Registry:
                 found[spec] = path
         missing = [spec for spec in specs if spec not in found]
         if missing:
-            printed = self._npm("pack", *missing, "--pack-destination", str(into), "--loglevel=error")
-            paths = (into / Path(name).name for name in printed.split())
+            # Whatever .npmrc says: one name a line.
+            options = ("--pack-destination", str(into), "--loglevel=error", "--no-json", "--no-dry-run")
+            printed = self._npm("pack", *missing, *options)
+            paths = [into / Path(name).name for name in printed.split()]
+            if len(paths) != len(missing):
+                raise FormatError(f"npm pack did not name the archives of {', '.join(missing)}", why=printed)
             found |= dict(zip(missing, paths, strict=True))
         return [found[spec] for spec in specs]
 

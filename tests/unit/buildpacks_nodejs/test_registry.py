@@ -1,7 +1,11 @@
 """What npm's failures mean, by the code it prints (both spellings of its error lines)."""
 
+import io
+import os
+from pathlib import Path
+
 import pytest
-from nodejs.registry import explained
+from nodejs.registry import Registry, explained
 
 from packhorse import sdk
 from packhorse.errors import (
@@ -56,3 +60,33 @@ def test_a_lock_out_of_sync_lists_the_first_differences_and_the_command_that_men
     assert error.issues[0] == "Missing: m0@1.0.0 from lock file"
     assert error.issues[-1] == "and 2 more"
     assert error.fix == "run `npm install` and commit package-lock.json"
+
+
+def with_npm(tmp_path: Path, script: str) -> Registry:
+    """A registry whose npm is a script."""
+    for folder in ("bin", "app", "platform"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "bin/npm").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin/npm").chmod(0o755)
+    context = sdk.BuildContext(
+        app=tmp_path / "app",
+        buildpack=sdk.Descriptor(tmp_path, id="x", version="1"),
+        platform=sdk.Platform.read(tmp_path / "platform"),
+        target=sdk.Target(),
+        exec_env="production",
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        log=sdk.Log(io.StringIO(), io.StringIO()),
+        layers=tmp_path / "layers",
+    )
+    return Registry(context)
+
+
+def test_archives_are_found_by_the_names_that_npm_prints(tmp_path: Path) -> None:
+    registry = with_npm(tmp_path, "echo a-1.tgz; echo @s-b-2.tgz")
+    assert registry.fetch(["a@1", "@s/b@2"], into=Path("/x")) == [Path("/x/a-1.tgz"), Path("/x/@s-b-2.tgz")]
+
+
+def test_an_npm_that_prints_something_else_is_an_error(tmp_path: Path) -> None:
+    registry = with_npm(tmp_path, "echo")
+    with pytest.raises(FormatError, match="did not name the archives of a@1"):
+        registry.fetch(["a@1"], into=tmp_path)
