@@ -319,6 +319,26 @@ def spoilt(bench: Workbench, plain: Workbench, name: str, old: str, new: str, *,
     return outcome.output
 
 
+@pytest.mark.parametrize("version", ["9.15.9", "10.34.9"])
+def test_modules_of_pnpm_that_come_with_the_source_are_used(version: str, bench: Bench) -> None:
+    """Their links are relative, and their store was somebody else's."""
+    workbench = bench()
+    files = {"index.js": "console.log(require('one'))", "pnpm-workspace.yaml": "packages: []\n"}
+    store = "node_modules/.pnpm/one@1.0.0/node_modules/one"
+    manifest = {"name": "one", "version": "1.0.0", "scripts": {"install": "echo ran > ran"}}
+    files[f"{store}/package.json"] = json.dumps(manifest)
+    files[f"{store}/index.js"] = "module.exports = require('fs').existsSync(__dirname + '/ran')"
+    files["node_modules/.modules.yaml"] = json.dumps(
+        {"layoutVersion": 5, "storeDir": "/nowhere/store/v3", "included": {}, "hoistedDependencies": {}}
+    )
+    said = application(version, dependencies={"one": "1.0.0"}, devDependencies={})
+    write(workbench, said, lock=False, **files)
+    (workbench.source / "node_modules/one").symlink_to(".pnpm/one@1.0.0/node_modules/one")
+    output = built(workbench)
+    assert "warning: node_modules comes with the source and is used as it is" in output
+    assert node(workbench, "index.js") == ("true\n" if version == "9.15.9" else "false\n")
+
+
 WRONG = {
     "another range": (
         "package.json",

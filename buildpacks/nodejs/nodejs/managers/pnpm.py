@@ -24,6 +24,7 @@ from ..releases import major
 from ..runtime import Runtime
 from ..workspace import SETTING
 from . import npmrc, pnpmfault, pnpmlock
+from .npm import npm_rebuild
 from .port import Order
 from .tool import Tool
 
@@ -33,7 +34,7 @@ _PATCH = re.compile(r"""[^\s'":,{}\[\]]+\.(?:patch|diff)\b""")
 _LOCAL = re.compile(r"""["'\s](?:link|file|portal):[^"'\s]+""")
 _PNP = re.compile(r"""^\s*(?:node-linker\s*=|nodeLinker:)\s*["']?pnp\b""", re.MULTILINE)
 _DEV_HOOK = "pnpm:devPreinstall"
-_KEEPS_RECORDS = 11
+_ASKS, _KEEPS_RECORDS = 10, 11
 _RECURSIVE = re.compile(r"\b(?:pnpm|pn)\b[^&|;]*\s(?:-r|--recursive|recursive|multi|m|-F|--filter)\b")
 
 
@@ -132,8 +133,15 @@ class Pnpm:
         self._install(dataclasses.replace(order, dev=False), "--offline", "--ignore-scripts")
 
     def rebuild(self, directory: Path) -> None:
-        """`pnpm rebuild`, which keeps to the modules that may run scripts."""
-        self._pnpm(Order(directory, dev=True), "rebuild")
+        """`pnpm rebuild`, which keeps to the modules that may run scripts.
+
+        `npm rebuild` for modules of another manager, and where pnpm runs all scripts and wants its store.
+        """
+        is_own = (directory / "node_modules/.modules.yaml").is_file()
+        if is_own and major(self.version) >= _ASKS:
+            self._pnpm(Order(directory, dev=True), "rebuild")
+        else:
+            npm_rebuild(self.context, directory, self.env)
 
     def run(self, script: str, directory: Path) -> None:
         """`pnpm run`."""
@@ -146,19 +154,19 @@ class Pnpm:
         lock = ("--frozen-lockfile",) if self.lock else ("--no-lockfile", "--no-frozen-lockfile")
         chosen = (f"--filter={name}" for name in order.focus)
         kind = () if order.dev else ("--prod",)
-        return self._pnpm(order, "install", *lock, *kind, *chosen, *filter(None, options))
-
-    def _pnpm(self, order: Order, *args: str) -> str:
-        home = order.cache or Path(self.context.env.get("HOME") or "/tmp", ".cache/packhorse-pnpm")
         # As options, since settings of the project come before variables.
         layout = (
-            f"--store-dir={home / 'store'}",
             "--virtual-store-dir=node_modules/.pnpm",
             # Not clone-or-copy, which makes hard links where it cannot clone.
             "--package-import-method=copy",
             "--config.enable-global-virtual-store=false",
             "--config.modules-cache-max-age=0",
         )
+        return self._pnpm(order, "install", *lock, *kind, *chosen, *filter(None, options), *layout)
+
+    def _pnpm(self, order: Order, *args: str) -> str:
+        home = order.cache or Path(self.context.env.get("HOME") or "/tmp", ".cache/packhorse-pnpm")
+        argv = ["pnpm", *args, f"--store-dir={home / 'store'}"]
         env = {
             **self.env,
             # Questions are answered by pnpm itself.
@@ -171,7 +179,7 @@ class Pnpm:
         }
         with npmrc.merged(self.context, self.project) as access:
             try:
-                return self.context.run(["pnpm", *args, *layout], cwd=order.directory, env={**env, **access})
+                return self.context.run(argv, cwd=order.directory, env={**env, **access})
             except sdk.CommandFailed as failure:
                 raise pnpmfault.explained(failure) from failure
 
