@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.nodejs import NOWHERE, build, built, contents, laid_out, node, staged, write
+from fakes.nodejs import NOWHERE, build, built, contents, installed, laid_out, node, staged, write
 from fakes.npm_registry import npm_registry
 from packhorse.sdk.testing import Workbench
 
@@ -80,11 +80,6 @@ def elsewhere(first: Workbench, path: Path, **env: str) -> Workbench:
         else:
             shutil.copy(layer, bench.layers)
     return bench
-
-
-def installed(*roots: Path) -> set[str]:
-    found = (path for root in roots for path in root.rglob("package.json"))
-    return {path.parent.name for path in found if path.parent.parent.name == "node_modules"}
 
 
 def test_a_workspace_is_installed_built_and_run_by_node_js(first: tuple[Workbench, str]) -> None:

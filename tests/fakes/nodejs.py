@@ -78,3 +78,9 @@ def contents(*roots: Path) -> dict[str, tuple[object, ...]]:
                 digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
                 found[str(path)] = (path.stat().st_mode, digest)
     return found
+
+
+def installed(*roots: Path) -> set[str]:
+    """The names of all packages below some directories, links not followed."""
+    found = (path for root in roots for path in root.rglob("package.json"))
+    return {path.parent.name for path in found if path.parent.parent.name == "node_modules"}
