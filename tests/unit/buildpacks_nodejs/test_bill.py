@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodejs import bill, locks
 from nodejs.workspace import Workspace
@@ -159,6 +159,7 @@ def test_locks_give_checksums(tmp_path: Path, lock: str, text: str) -> None:
     assert found["@s/b", "1.0.0"]["sha512"] == found["a", "2.0.0"]["sha512"] == (b"x" * 64).hex()
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["package-lock.json", "pnpm-lock.yaml", "yarn.lock"]), st.text() | st.binary())
 def test_any_lock_is_read(tmp_path_factory: pytest.TempPathFactory, lock: str, text: str | bytes) -> None:
     folder = tmp_path_factory.mktemp("lock")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import file_server
@@ -303,6 +303,7 @@ def test_a_broken_index_is_said(tmp_path: Path, text: str) -> None:
         Dependencies.read(tmp_path)
 
 
+@settings(deadline=None)
 @given(st.text() | st.from_regex(r"\A(sha(1|256|512)[-:_])?[0-9a-fA-F+/=]{0,130}\Z"))
 def test_any_text_is_a_checksum_or_refused(text: str) -> None:
     try:
@@ -312,6 +313,7 @@ def test_any_text_is_a_checksum_or_refused(text: str) -> None:
     assert Checksum.parse(str(found)) == found
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_a_checksum_is_the_same_in_every_spelling(data: bytes) -> None:
     for name in ("sha256", "sha384", "sha512"):

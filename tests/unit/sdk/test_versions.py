@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packhorse.errors import InputError
@@ -60,6 +60,7 @@ def test_the_newest_of_each_line_are_listed() -> None:
     assert versions.newest(there, parts=2)[:2] == ("22.10.1", "22.9.9")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / ".tool-versions"
