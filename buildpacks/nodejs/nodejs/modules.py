@@ -105,6 +105,7 @@ class Installation:
         key = {**self._key(dev=dev), "directory": str(root)}
         layer = self._take(name, key, launch=launch, renew=renew)
         if not layer.kept:
+            plugnplay.unplug(root)
             self.manager.install(self._order(root, dev=dev, cache=cache, into=layer.path))
             plugnplay.keep(root, layer)
         plugnplay.plug(root, layer.path)

@@ -15,6 +15,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from packhorse.errors import InputError
+
 from . import residue
 from .workspace import Workspace
 
@@ -83,13 +85,23 @@ def unlink(workspace: Workspace) -> None:
 
 
 def remove_supplies(root: Path) -> None:
-    """Removes what a source has for its package manager alone: packages to install from, records."""
+    """Removes what a source has for its package manager alone: packages to install from, records.
+
+    Raises InputError where that is not allowed: the image would have the devDependencies' packages.
+    """
     for name in _SUPPLIES:
         path = root / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{name} of the source cannot be left out of the image",
+                why=str(error),
+                fix="let it belong to who builds, as the rest of the source",
+            ) from error
 
 
 def _links(layer: Path) -> Iterator[Path]:

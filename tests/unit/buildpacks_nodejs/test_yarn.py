@@ -221,3 +221,11 @@ def test_a_layer_of_plug_n_play_has_what_the_map_names(tmp_path: Path) -> None:
     plugnplay.unplug(application)
     plugnplay.plug(application, path)
     assert (application / ".pnp.cjs").is_file()
+
+
+def test_a_manifest_that_cannot_be_replaced_is_told(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text("{}")
+    (tmp_path / ".package.json.aside").mkdir()
+    with pytest.raises(InputError, match=r"package\.json cannot be replaced"), without_dev(tmp_path, []):
+        pass
+    assert (tmp_path / "package.json").read_text() == "{}"

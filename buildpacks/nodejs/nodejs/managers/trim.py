@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from packhorse.errors import InputError
+
 from ..project import INSTALL_SCRIPTS, Project
 from ..workspace import Workspace
 
@@ -58,20 +60,23 @@ class _Trimmed:
 
 @contextmanager
 def _own(path: Path, text: Callable[[], bytes]) -> Iterator[None]:
-    """Puts a file of its own at `path` for a while."""
+    """Puts a file of its own at `path` for a while; what is there, which may be a link, is put aside."""
     content = text()
-    target = path.readlink() if path.is_symlink() else None
-    before = path.read_bytes() if target is None and path.is_file() else None
-    mode = path.stat().st_mode if before is not None else 0
-    if target is not None:
-        path.unlink()
-    path.write_bytes(content)
+    aside = path.with_name(f".{path.name}.aside")
+    is_there = path.is_file()
+    try:
+        if is_there:
+            path.rename(aside)
+        path.write_bytes(content)
+    except OSError as error:
+        raise InputError(
+            f"{path.name} cannot be replaced for a while: {path}",
+            why=str(error),
+            fix="let the owner of the source write to its folder",
+        ) from error
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
-        if target is not None:
-            path.symlink_to(target)
-        elif before is not None:
-            path.write_bytes(before)
-            path.chmod(mode)
+        if is_there:
+            aside.rename(path)
