@@ -127,6 +127,14 @@ def launched(bench: Workbench, *argv: str) -> str:
     return ran.stdout
 
 
+def at_home(bench: Workbench, **env: str) -> Workbench:
+    """The same, with a home of its own where nothing was downloaded yet."""
+    home = bench.scratch / "home"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
+    return dataclasses.replace(bench, env={**env, "HOME": str(home)})
+
+
 def names(*folders: Path) -> str:
     """All paths of the image, in one text to look for a package in."""
     return "\n".join(str(path) for folder in folders for path in folder.rglob("*"))
@@ -163,19 +171,17 @@ def test_modules_are_there_for_the_script_and_dev_ones_not_in_the_image(
     # The same from nothing, elsewhere.
     for path in [*bench.layers.glob("modules*"), *bench.layers.glob("yarn*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    home = bench.scratch / "home"
-    home.mkdir()
+    elsewhere = at_home(bench)
     umask = os.umask(0o077)
     try:
-        built(dataclasses.replace(bench, env={"HOME": str(home)}))
+        built(elsewhere)
     finally:
         os.umask(umask)
-    again = contents(bench.layers / "modules", bench.app)
-    assert again == first
+    assert contents(bench.layers / "modules", bench.app) == first
 
     # Nothing changed but the source: no registry is asked; Yarn installs anew only inside the application.
     (bench.source / "page").write_text("goodbye {{name}}")
-    output = built(dataclasses.replace(bench, env={**NOWHERE, "HOME": str(home)}))
+    output = built(dataclasses.replace(elsewhere, env={**elsewhere.env, **NOWHERE}))
     assert ("layer modules kept" in output) == ("$ yarn install" not in output) == (kind != "pnpm")
     assert (bench.app / "dist/page").read_text() == "goodbye world"
     assert launched(bench, "node", "a.js") == "1000\n"
@@ -210,7 +216,6 @@ def test_a_member_of_a_workspace_has_its_own_and_no_other_modules(
     assert launched(bench, "node", "p/a/index.js") == "2000\n"
     everything = names(bench.app, bench.layers / "modules")
     assert "escape-html" in everything and "mustache" not in everything
-
     built(dataclasses.replace(bench, env={"BP_NODE_PROJECT_PATH": "p/a"}))
     assert launched(bench, "node", "p/a/index.js") == "2000\n"
     needed = names(bench.app, bench.layers / "modules")
@@ -226,9 +231,7 @@ def offline(bench: Workbench, yarns: Mapping[str, Path]) -> Workbench:
     (bench.source / ".yarnrc.yml").write_text(
         "yarnPath: .yarn/releases/yarn-4.18.1.cjs\nenableGlobalCache: false\n"
     )
-    home = bench.scratch / "home"
-    home.mkdir()
-    return dataclasses.replace(bench, env={**NOWHERE, "HOME": str(home), "YARN_HTTP_RETRY": "0"})
+    return at_home(bench, **NOWHERE, YARN_HTTP_RETRY="0")
 
 
 def test_a_zero_install_source_needs_no_registry(offline: Workbench, yarns: Mapping[str, Path]) -> None:
@@ -268,9 +271,7 @@ def test_a_lock_of_yarn_1_that_names_the_public_registry_follows_the_one_that_is
     assert "Yarn 1.22.22 (yarn.lock is of Yarn 1)" in before
     for path in bench.layers.glob("modules*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    home = bench.scratch / "home"
-    home.mkdir()
-    output = failed(dataclasses.replace(bench, env={**NOWHERE, "HOME": str(home)}), 5)
+    output = failed(at_home(bench, **NOWHERE), 5)
     assert "error: Yarn cannot reach the package registry (ECONNREFUSED)\n" in output
 
 
@@ -336,9 +337,7 @@ def test_an_altered_package_is_refused(bench: Workbench, yarns: Mapping[str, Pat
     place = next(number for number, line in enumerate(lines) if line.startswith("  checksum: 10c0/"))
     lines[place] = f"  checksum: 10c0/{'0' * 128}\n"
     path.write_text("".join(lines))
-    home = bench.scratch / "home"
-    home.mkdir()
-    output = failed(dataclasses.replace(bench, env={"HOME": str(home)}), 8)
+    output = failed(at_home(bench), 8)
     assert "error: a downloaded package is not the one that was asked for (EINTEGRITY)\n" in output
 
 
@@ -391,16 +390,11 @@ def test_private_packages_are_for_who_has_the_token_which_is_nowhere(
         manifest = {"name": "x", "dependencies": {"@acme/private": "1.0.0"}}
         files = {"index.js": "console.log(require('@acme/private'))", name: text}
         write(bench, manifest, yarns[version], token="SECRET-TOKEN", **files)
-        other = bench.scratch / "other"
-        other.mkdir()
-        env = {"HOME": str(other), "NPM_TOKEN": "SECRET-TOKEN"}
-        assert "SECRET-TOKEN" not in built(dataclasses.replace(bench, env=env))
+        assert "SECRET-TOKEN" not in built(at_home(bench, NPM_TOKEN="SECRET-TOKEN"))
         assert launched(bench, "node", "index.js") == "private\n"
         for path in [*bench.layers.rglob("*"), *bench.app.rglob("*")]:
             assert not path.is_file() or b"SECRET-TOKEN" not in path.read_bytes(), path
 
         shutil.rmtree(bench.layers / "modules")
-        shutil.rmtree(other)
-        other.mkdir()
-        refused = failed(dataclasses.replace(bench, env={**env, "NPM_TOKEN": "another"}), 5)
+        refused = failed(at_home(bench, NPM_TOKEN="another"), 5)
         assert "error: the package registry refused access (E401)\n" in refused
