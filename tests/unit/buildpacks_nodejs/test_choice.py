@@ -58,5 +58,7 @@ def test_engines_give_the_version_where_nothing_else_does() -> None:
         "^1.22.0",
         "package.json engines.yarn: ^1.22.0",
     )
+    several = [{"name": "cnpm", "version": "1"}, {"name": "pnpm", "version": "^9.1.0"}, {"name": "npm"}]
+    assert said({"devEngines": {"packageManager": several}}).range == "^9.1.0"
     with pytest.raises(InputError, match="is not a range of versions"):
         said({"engines": {"npm": "newest"}})

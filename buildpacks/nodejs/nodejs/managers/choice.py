@@ -86,8 +86,10 @@ def _named(project: Project) -> tuple[str, str, str, str]:
             )
         return match["name"], match["version"], match["digest"] or "", f"package.json packageManager: {field}"
     engine = project.manifest.get("devEngines")
-    wanted = engine.get("packageManager") if isinstance(engine, dict) else None
-    if isinstance(wanted, dict) and wanted.get("name") in MANAGERS:
+    said = engine.get("packageManager") if isinstance(engine, dict) else None
+    for wanted in said if isinstance(said, list) else [said]:
+        if not isinstance(wanted, dict) or wanted.get("name") not in MANAGERS:
+            continue
         version = str(wanted.get("version", ""))
         source = f"package.json devEngines.packageManager: {wanted['name']} {version}".rstrip()
         return wanted["name"], _range(version, "devEngines.packageManager") if version else "", "", source
