@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,3 +47,16 @@ def test_every_kind_of_error_is_drawn_in_the_tree_with_its_code() -> None:
         (line,) = (line for line in errors.__doc__.splitlines() if f"── {name} " in f"{line} ")
         code = line.partition(name)[2].split()[0]
         assert int(code) == vars(errors)[name].exit_code, line
+
+
+_CLAUSE = re.compile(r"\b[BPDE]-\d{3}\b")
+
+
+def test_no_error_has_a_name_that_only_this_repository_knows() -> None:
+    inside = [
+        f"{where}: {part.value}"
+        for where, call in raised()
+        for part in ast.walk(call)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and _CLAUSE.search(part.value)
+    ]
+    assert inside == []

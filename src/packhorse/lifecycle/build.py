@@ -171,7 +171,7 @@ class _Turn:
         if stray := sorted(unmet - mine):
             raise BuildError(
                 f"{self.member.ref} calls unmet what it was not asked for: {', '.join(stray)}",
-                why=f"the entries of its plan are {', '.join(sorted(mine)) or 'none'} (build.toml, B-074)",
+                why=f"the entries of its plan are {', '.join(sorted(mine)) or 'none'} (build.toml)",
             )
         return tuple(entry for entry in plan if entry.name not in mine - unmet)
 

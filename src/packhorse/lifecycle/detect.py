@@ -53,8 +53,11 @@ class Verdict:
 
     def explain(self) -> str:
         """One line for a person."""
-        said = self.output.decode(errors="replace").strip().splitlines()
-        reason = self.why or (said[-1].strip()[:_REASON_LIMIT] if said else "")
+        said = [line.strip() for line in self.output.decode(errors="replace").strip().splitlines()]
+        last = said[-1:]
+        if self.status != FAILED:  # what went wrong, why and what to do stand on lines of their own
+            last = said[max((at for at, line in enumerate(said) if line.startswith("error: ")), default=-1) :]
+        reason = self.why or "; ".join(line for line in last if line).removeprefix("error: ")[:_REASON_LIMIT]
         word = {0: "pass", FAILED: "fail"}.get(self.status, "error")
         status = f" (exit status {self.status})" if word == "error" and self.status >= 0 else ""
         return f"{word}: {self.descriptor.ref}{status}{f': {reason}' if reason else ''}"
@@ -239,7 +242,8 @@ class _Detection:
         return kind(
             "no buildpack takes this source",
             why="\n".join(lines) or "the order has no buildpack for this execution environment",
-            fix="check --path, or name a buildpack with --buildpack or another builder with --builder",
+            fix="check --path, or name a buildpack with --buildpack or another builder with --builder"
+            + ("; `packhorse -v build …` shows all that each said" if errored else ""),
         )
 
 

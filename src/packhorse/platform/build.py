@@ -159,7 +159,7 @@ def build(
                 observer=observer,
             )
         except BuildpackFailed as error:
-            told = failure.repeatable(error, scratch)
+            told = failure.repeatable(error, scratch, offline=scene.network is Network.NONE)
             if told is None:
                 raise
             store.leave(scratch)

@@ -72,7 +72,7 @@ def _number(text: str | None, variable: str, name: str) -> int:
     if text is None or not re.fullmatch("[0-9]{1,9}", text):
         raise FormatError(
             f"{name} is not a usable builder",
-            why=f"its variable {variable} is {text!r}, a number is needed (P-012)",
+            why=f"its variable {variable} is {text!r}, a number is needed",
         )
     return int(text)
 
@@ -83,7 +83,7 @@ def _user(text: str | None, name: str) -> int:
     if uid == 0:
         raise FormatError(
             f"{name} is not a usable builder",
-            why="its variable CNB_USER_ID is 0: root builds nothing (P-011)",
+            why="its variable CNB_USER_ID is 0: root builds nothing",
         )
     return uid
 

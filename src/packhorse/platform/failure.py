@@ -19,7 +19,10 @@ exec {sandbox} -- "$@"
 """
 
 
-def repeatable(error: BuildpackFailed, scratch: Path) -> BuildpackFailed | None:
+_OFFLINE = "the build had no network (--network none)"
+
+
+def repeatable(error: BuildpackFailed, scratch: Path, *, offline: bool = False) -> BuildpackFailed | None:
     """The same failure, which says how to look around; the script is in `scratch`, which has to stay.
 
     None when the step cannot be repeated, or the script not be written.
@@ -35,7 +38,7 @@ def repeatable(error: BuildpackFailed, scratch: Path) -> BuildpackFailed | None:
         return None  # a disk that is full, of which the buildpack has said enough
     return BuildpackFailed(
         error.what,
-        why=error.why,
+        why="\n".join(part for part in (error.why, _OFFLINE if offline else "") if part),
         fix=f"to look around where it failed (until the next build): sh {shlex.quote(str(script))} bash",
         command=error.command,
     )

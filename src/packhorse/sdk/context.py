@@ -15,7 +15,7 @@ from typing import Any, Self
 from packhorse.base.log import Log
 from packhorse.base.target import Target
 from packhorse.errors import BuildError, FormatError, NotFoundError
-from packhorse.sdk import command, layer
+from packhorse.sdk import arguments, command, layer
 from packhorse.sdk.bindings import Bindings
 from packhorse.sdk.dependencies import Dependencies
 from packhorse.sdk.download import Downloads, Source
@@ -119,7 +119,7 @@ class BuildContext(DetectContext):
 
         `key` maps what the layer is made from, in words for people, to its value: a version, a digest.
         `facts` is for `remembered` in the next build and does not count. A non-empty `renew` replaces the
-        layer and is the cause. Raises BuildError for a reserved name.
+        layer and is the cause. Raises BuildError for a name that no layer can have, and for what is not text.
         """
         taken = layer.take(
             self.layers,
@@ -157,8 +157,18 @@ class BuildContext(DetectContext):
         was in the build ("build").
 
         In every format that the buildpack declares; nothing where the user sets BP_DISABLE_SBOM. Raises
-        BuildError when none is declared, or the layer is kept (and so is its bill).
+        BuildError when none is declared, there is no such layer, or it is kept (and so is its bill).
         """
+        arguments.one_of_kind("the part of a bill of materials", part, Layer, str)
+        arguments.one_of_kind("a bill of materials", bill, Bill)
+        name = part.name if isinstance(part, Layer) else part
+        if name not in ("launch", "build"):
+            layer.check_name(name)
+            if not (self.layers / f"{name}.toml").is_file():
+                raise BuildError(
+                    f"the bill of materials is for {name}, of which there is no layer",
+                    fix=f'write "launch" or "build", or take the layer first: context.layer("{name}", …)',
+                )
         if isinstance(part, Layer) and part.kept:
             raise BuildError(
                 f"the buildpack writes the bill of materials of layer {part.name}, which it keeps",
@@ -173,7 +183,6 @@ class BuildContext(DetectContext):
             )
         if self.env.get("BP_DISABLE_SBOM", "").lower() in ("1", "true"):
             return
-        name = part.name if isinstance(part, Layer) else part
         for ending, write in formats:
             (self.layers / f"{name}.sbom.{ending}").write_bytes(write(bill))
 
@@ -196,10 +205,18 @@ class BuildContext(DetectContext):
 
         `env` adds to the environment. Raises CommandFailed, or HostError when there is no such command.
         """
+        _check_command(argv, env)
         return command.run(argv, cwd=cwd or self.app, env={**self.env, **(env or {})}, log=self.log)
 
     def capture(
         self, argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> str:
         """Runs a command silently and returns its standard output; raises as `run` does."""
+        _check_command(argv, env)
         return command.capture(argv, cwd=cwd or self.app, env={**self.env, **(env or {})})
+
+
+def _check_command(argv: Sequence[str], env: Mapping[str, str] | None) -> None:
+    arguments.texts("the command", argv, at_least=1)
+    if env is not None:
+        arguments.table("env of the command", env)

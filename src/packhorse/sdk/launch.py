@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from packhorse.sdk import arguments
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -23,6 +25,13 @@ class Process:
     default: bool = False
     working_dir: str = ""
     exec_env: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        arguments.process_type("the type of a process", self.type)
+        arguments.texts(f"the command of process {self.type}", self.command, at_least=1)
+        arguments.texts(f"args of process {self.type}", self.args)
+        arguments.text(f"working_dir of process {self.type}", self.working_dir)
+        arguments.texts(f"exec_env of process {self.type}", self.exec_env)
 
     def table(self) -> dict[str, object]:
         """The process as an entry of `[[processes]]`; what is empty is left out."""
@@ -45,6 +54,14 @@ class Launch:
     labels: Mapping[str, str] = field(default_factory=dict)
     slices: tuple[tuple[str, ...], ...] = ()
 
+    def __post_init__(self) -> None:
+        arguments.all_of("processes", self.processes, Process)
+        arguments.table("labels", self.labels)
+        if isinstance(self.slices, str):
+            arguments.texts("slices", self.slices)
+        for globs in self.slices:
+            arguments.texts("a slice", globs)
+
     def table(self) -> dict[str, object]:
         """The content of `launch.toml`."""
         tables: dict[str, object] = {
@@ -65,3 +82,9 @@ class BuildResult:
     launch: Launch = Launch()
     unmet: tuple[str, ...] = ()
     store: Mapping[str, object] | None = None
+
+    def __post_init__(self) -> None:
+        arguments.one_of_kind("the first argument of BuildResult", self.launch, Launch)
+        arguments.texts("unmet", self.unmet)
+        if self.store is not None:
+            arguments.one_of_kind("store", self.store, Mapping)

@@ -10,18 +10,21 @@ an overlay over trees of the last build, where a chmod or an open for writing ma
 
 from __future__ import annotations
 
+import glob
 import re
 import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from packhorse.base import gotoml
 from packhorse.errors import BuildError
+from packhorse.sdk import arguments
 
 Action = Literal["append", "default", "override", "prepend"]
+Phase = Literal["all", "build", "launch"]
 
 _RESERVED = {"build", "launch", "store"}
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
@@ -105,23 +108,53 @@ class Layer:
         value: str,
         *,
         action: Action = "override",
-        phase: Literal["all", "build", "launch"] = "all",
+        phase: Phase = "all",
         process: str = "",
         delimiter: str = "",
     ) -> None:
         """Sets a variable for later buildpacks, for launch, or both (B-116 to B-126).
 
         `process` narrows `phase="launch"` to one process type; `delimiter` stands between the values that
-        append and prepend put together.
+        append and prepend put together. Raises BuildError for what would have no effect.
         """
+        self._refuse_kept()
+        arguments.file_name("the name of a variable", name)
+        if "=" in name:
+            raise BuildError(
+                f"the name of a variable cannot be {name!r}",
+                fix='write set_env("NAME", "value"), in two strings',
+            )
+        arguments.text(f"the value of {name}", value)
+        arguments.text(f"the delimiter of {name}", delimiter)
+        arguments.one_of(f"the action for {name}", action, get_args(Action))
+        arguments.one_of(f"the phase of {name}", phase, get_args(Phase))
+        _check_process(process)
+        if process and phase != "launch":
+            raise BuildError(
+                f"{name} is set for process {process} and phase {phase}",
+                why="only a launch has processes",
+                fix='write phase="launch"',
+            )
         directory = self.path / ("env" if phase == "all" else f"env.{phase}") / process
         self._write(directory / f"{name}.{action}", value)
         if delimiter:
             self._write(directory / f"{name}.delim", delimiter)
 
     def add_exec_d(self, source: Path, *, name: str, process: str = "") -> None:
-        """Copies a program that runs before each launch, or before that of one process type (B-100)."""
+        """Copies a program that runs before each launch, or before that of one process type (B-100).
+
+        Raises BuildError for what is neither a native program nor a script that names its interpreter.
+        """
         self._refuse_kept()
+        _check_exec_d(name, process)
+        try:
+            with source.open("rb") as file:
+                start = file.read(4)
+        except OSError as error:
+            raise BuildError(
+                f"the exec.d program {name} cannot be read", why=f"{source}: {error.strerror or error}"
+            ) from error
+        _check_start(name, start)
         target = self.path / "exec.d" / process / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
@@ -130,14 +163,17 @@ class Layer:
     def write_exec_d(self, name: str, script: str, *, process: str = "") -> None:
         """Writes a script that runs before each launch; TOML that it prints to descriptor 3 sets variables.
 
-        Its first line names an interpreter that the run image has: `#!/bin/sh`.
+        Its first line names an interpreter that the run image has: `#!/bin/sh`. Raises BuildError without.
         """
+        self._refuse_kept()
+        _check_exec_d(name, process)
+        arguments.text(f"the exec.d script {name}", script)
+        _check_start(name, script.encode(errors="surrogateescape"))
         path = self.path / "exec.d" / process / name
         self._write(path, script)
         path.chmod(0o755)
 
     def _write(self, path: Path, value: str) -> None:
-        self._refuse_kept()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(value)
 
@@ -154,16 +190,18 @@ def take(
 ) -> Layer:
     """Keeps layer `name` if its key is today's, else empties it; either way writes `<name>.toml`.
 
-    A non-empty `renew` is the cause for replacing it all the same. Raises BuildError for a reserved name
-    (B-065).
+    A non-empty `renew` is the cause for replacing it all the same. Raises BuildError for a name that is
+    reserved (B-065) or none of a directory, and for inputs and facts that are not text.
     """
-    if name in _RESERVED or "/" in name:
-        raise BuildError(f"a layer cannot be named {name!r}", fix="build, launch and store are reserved")
+    check_name(name)
+    arguments.table(f"the key of layer {name}", key, at_least=1)
+    arguments.table(f"the facts of layer {name}", facts)
+    arguments.text(f"renew of layer {name}", renew)
     decision = _decide(Restored.read(layers, name), types=types, key=key, renew=renew)
     path = layers / name
     if isinstance(decision, Replaced):
         _empty(path)
-        for bill in layers.glob(f"{name}.sbom.*"):
+        for bill in layers.glob(f"{glob.escape(name)}.sbom.*"):
             bill.unlink()
     metadata: dict[str, object] = {"key": dict(key), "facts": dict(facts)}
     table = {
@@ -172,6 +210,34 @@ def take(
     }
     (layers / f"{name}.toml").write_bytes(gotoml.dumps(table))
     return Layer(name, path, decision, types)
+
+
+def check_name(name: str) -> None:
+    """Raises BuildError for what cannot be the name of a layer: it is a directory among the layers."""
+    arguments.file_name("the name of a layer", name)
+    if name in _RESERVED:
+        raise BuildError(
+            f"the name of a layer cannot be {name!r}", fix=f"{', '.join(sorted(_RESERVED))} are reserved"
+        )
+
+
+def _check_exec_d(name: str, process: str) -> None:
+    arguments.file_name("the name of an exec.d program", name)
+    _check_process(process)
+
+
+def _check_process(process: str) -> None:
+    if process != "":
+        arguments.process_type("the process", process)
+
+
+def _check_start(name: str, start: bytes) -> None:
+    if not start.startswith((b"#!", b"\x7fELF")):
+        raise BuildError(
+            f"the exec.d program {name} cannot be run",
+            why="it is no native program, and its first line names no interpreter",
+            fix="begin it with #!/bin/sh, or another interpreter that the run image has",
+        )
 
 
 def _decide(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from packhorse.sdk import arguments
+
 
 @dataclass(frozen=True, slots=True)
 class Require:
@@ -16,6 +18,10 @@ class Require:
 
     name: str
     metadata: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        arguments.text("the name that is required", self.name, empty=False)
+        arguments.one_of_kind(f"the metadata of {self.name}", self.metadata, Mapping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,11 @@ class BuildPlan:
     provides: tuple[str, ...] = ()
     requires: tuple[Require, ...] = ()
     alternatives: tuple[BuildPlan, ...] = ()
+
+    def __post_init__(self) -> None:
+        arguments.texts("provides", self.provides)
+        arguments.all_of("requires", self.requires, Require)
+        arguments.all_of("alternatives", self.alternatives, BuildPlan)
 
     def table(self) -> dict[str, object]:
         """The plan as the TOML table of buildpack.md "Build Plan (TOML)"; empty lists are left out."""
@@ -42,12 +53,18 @@ class Pass:
 
     plan: BuildPlan = BuildPlan()
 
+    def __post_init__(self) -> None:
+        arguments.one_of_kind("the argument of Pass", self.plan, BuildPlan)
+
 
 @dataclass(frozen=True, slots=True)
 class Fail:
     """This buildpack leaves the source alone (exit status 100); `reason` is one line for the user."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        arguments.text("the reason of Fail", self.reason)
 
 
 def _require(require: Require) -> dict[str, object]:

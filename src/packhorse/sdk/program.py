@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any, NoReturn
 from packhorse.base import gotoml
 from packhorse.base.log import Log
 from packhorse.base.target import Distro, Target
-from packhorse.errors import FormatError, PackhorseError, UsageError
+from packhorse.errors import BuildError, FormatError, PackhorseError, UsageError
+from packhorse.sdk import arguments
 from packhorse.sdk.context import BuildContext, Descriptor, DetectContext, Platform
 from packhorse.sdk.launch import BuildResult
 from packhorse.sdk.plan import Fail, Pass, Require
@@ -51,6 +53,10 @@ def main(*, detect: Detect, build: Build) -> NoReturn:
         status = error.exit_code
     except KeyboardInterrupt:
         status = _INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - of a stranger's function, and told whole
+        traceback.print_exc()
+        log.error(_defect(error, Path(sys.argv[0])))
+        status = PackhorseError.exit_code
     sys.exit(status)
 
 
@@ -126,6 +132,7 @@ class Invocation:
 def run_detect(invocation: Invocation, detect: Detect, *, log: Log) -> int:
     """Runs `detect` and writes the build plan; returns the exit status."""
     result = detect(invocation.detect_context(log))
+    _check_result("detect", result, Pass, Fail)
     if isinstance(result, Fail):
         log.detail(result.reason)
         return _DETECT_FAILED
@@ -138,11 +145,42 @@ def run_build(invocation: Invocation, build: Build, *, log: Log) -> int:
     context = invocation.build_context(log)
     log.title(context.buildpack.title)
     result = build(context)
+    _check_result("build", result, BuildResult)
     _write(context.layers / "launch.toml", result.launch.table())
     _write(context.layers / "build.toml", {"unmet": [{"name": name} for name in result.unmet]})
     if result.store is not None:
         _write(context.layers / "store.toml", {"metadata": dict(result.store)})
     return 0
+
+
+def _check_result(function: str, result: object, *kinds: type) -> None:
+    if not isinstance(result, kinds):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise BuildError(
+            f"{function} returned {arguments.shown(result)}, not {names}",
+            why="this is a defect of the buildpack" + (": is a `return` missing?" if result is None else ""),
+            fix=f"its function {function} ends with: return sdk.{kinds[0].__name__}(…)",
+        )
+
+
+def _defect(error: Exception, executable: Path) -> PackhorseError:
+    """An exception that nobody caught, as a message; its line is the last of the buildpack's own code."""
+    root = executable.absolute().parents[1]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename]
+    own = [frame for frame in frames if _is_own(Path(frame.filename), root)]
+    at = (own or frames)[-1]
+    said = "".join(traceback.format_exception_only(error)).strip()
+    where = os.path.relpath(at.filename, root) if own else at.filename
+    return PackhorseError(
+        "the buildpack has a defect",
+        why=f"bin/{executable.name} ended at {where} line {at.lineno}: {said}",
+        fix="tell its author; the traceback is above",
+    )
+
+
+def _is_own(file: Path, root: Path) -> bool:
+    path = Path(os.path.normpath(file.absolute()))
+    return path.is_relative_to(root) and not path.is_relative_to(root / "lib")
 
 
 def _plan(path: Path) -> tuple[Require, ...]:

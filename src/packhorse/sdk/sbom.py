@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
-from packhorse.sdk import licences
+from packhorse.errors import BuildError
+from packhorse.sdk import arguments, licences
 
 Kind = Literal["library", "application", "framework", "operating-system", "file"]
 Scope = Literal["required", "optional", "excluded"]
 
 _PURPOSES = {"operating-system": "OPERATING-SYSTEM"}
 _ALGORITHMS = {"sha1": "SHA-1", "sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
+_DIGITS = {"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
+_HEX = re.compile("[0-9a-fA-F]+")
 _TIME = "1980-01-01T00:00:01Z"
 """SPDX demands a time; this is the one that files of layers have."""
 
@@ -41,6 +45,22 @@ class Component:
     scope: Scope = "required"
     depends_on: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        arguments.text("the name of a component", self.name, empty=False)
+        for part in ("version", "purl", "licence"):
+            arguments.text(f"the {part} of {self.name}", getattr(self, part))
+        arguments.table(f"the hashes of {self.name}", self.hashes)
+        for algorithm, digits in self.hashes.items():
+            arguments.one_of(f"an algorithm in the hashes of {self.name}", algorithm, _DIGITS)
+            if len(digits) != _DIGITS[algorithm] or not _HEX.fullmatch(digits):
+                raise BuildError(
+                    f"the {algorithm} of {self.name} cannot be {arguments.shown(digits)}",
+                    fix=f"it has {_DIGITS[algorithm]} hexadecimal digits",
+                )
+        arguments.one_of(f"the kind of {self.name}", self.kind, get_args(Kind))
+        arguments.one_of(f"the scope of {self.name}", self.scope, get_args(Scope))
+        arguments.texts(f"depends_on of {self.name}", self.depends_on)
+
     @property
     def ref(self) -> str:
         """What identifies it in a bill: the package URL, or name and version."""
@@ -53,6 +73,11 @@ class Bill:
 
     components: tuple[Component, ...]
     subject: Component | None = None
+
+    def __post_init__(self) -> None:
+        arguments.all_of("the components of a bill", self.components, Component)
+        if self.subject is not None:
+            arguments.one_of_kind("the subject of a bill", self.subject, Component)
 
     def cyclonedx(self) -> bytes:
         """The bill as CycloneDX 1.5 in JSON."""

@@ -96,14 +96,18 @@ class Workbench:
     def detect(self) -> Outcome:
         """Runs `bin/detect` on a fresh copy of the source."""
         self._lay_out()
+        self._plan.unlink(missing_ok=True)
         return self._run("detect", {"CNB_BUILD_PLAN_PATH": self._plan})
 
     def build(self) -> Outcome:
         """Runs `bin/build` on a fresh copy of the source, with what is kept of the last build.
 
-        A build that failed leaves nothing to the next one.
+        A build that failed leaves what the last good one made.
         """
         self._lay_out()
+        previous = self.scratch / "previous"
+        shutil.rmtree(previous, ignore_errors=True)
+        shutil.copytree(self.layers, previous, symlinks=True)
         self._restore()
         requires = self._read(self._plan).get("requires", [])
         entries = self.scratch / "entries.toml"
@@ -111,6 +115,7 @@ class Workbench:
         outcome = self._run("build", {"CNB_LAYERS_DIR": self.layers, "CNB_BP_PLAN_PATH": entries})
         if outcome.status != 0:
             shutil.rmtree(self.layers)
+            previous.rename(self.layers)
         return outcome
 
     def launch(self) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ def made(tmp_path: Path, found: Start | None = None, *, staged: bool = True, **e
     program.parent.mkdir(parents=True, exist_ok=True)
     layers.mkdir(exist_ok=True)
     if staged:
-        program.write_text("program")
+        program.write_text("#!program")
     context = sdk.BuildContext(
         app=app,
         buildpack=sdk.Descriptor(buildpack, "x", "1"),
@@ -46,7 +46,7 @@ def test_variables_are_defaults_and_the_program_runs_before_each_process(tmp_pat
         "env.launch/npm_package_version.default": "1.2.3",
         "env.launch/PATH.prepend": f"{tmp_path}/app/node_modules/.bin",
         "env.launch/PATH.delim": ":",
-        "exec.d/node-options": "program",
+        "exec.d/node-options": "#!program",
     }
 
 

@@ -19,6 +19,16 @@ def says(text: str, status: int = 100) -> Program:
     return detect
 
 
+def test_an_error_in_three_parts_is_told_whole_and_where_to_see_more(workshop: Workshop) -> None:
+    text = "Traceback\n  line\nerror: it has a defect\n  main.py line 3\n  tell its author\n"
+    workshop.order((workshop.buildpack("a", detect=says(text, 52)),))
+    with pytest.raises(DetectErrored) as raised:
+        workshop.detect()
+    told = "it has a defect; main.py line 3; tell its author"
+    assert raised.value.why == f"error: a@1 (exit status 52): {told}"
+    assert "packhorse -v build" in raised.value.fix
+
+
 def test_each_is_asked_once_though_many_groups_have_it(workshop: Workshop) -> None:
     common = workshop.buildpack("common")
     no = workshop.buildpack("no", detect=lambda call: 100)

@@ -24,6 +24,12 @@ def test_the_script_repeats_the_step_or_runs_what_stands_behind_it(tmp_path: Pat
     assert said == ["its  own $A\n", "another  one\n"]
 
 
+def test_a_build_without_network_is_said_to_have_had_none(tmp_path: Path) -> None:
+    told, online = repeatable(FAILED, tmp_path, offline=True), repeatable(FAILED, tmp_path)
+    assert told is not None and told.why == "the build had no network (--network none)"
+    assert online is not None and online.why == ""
+
+
 def test_a_failure_is_as_it_was_when_no_script_can_be_written(tmp_path: Path) -> None:
     assert repeatable(FAILED, tmp_path / "missing") is None
 

@@ -18,11 +18,17 @@ from packhorse import errors, sdk
 def detect(context):
     if (context.app / "broken").exists():
         raise errors.InputError("it is broken", why="on line 1", fix="mend it")
+    if (context.app / "forgotten").exists():
+        return None
     if not (context.app / "x").exists():
         return sdk.Fail("no x")
     return sdk.Pass(sdk.BuildPlan(("x",), (sdk.Require("x"),)))
 
 def build(context):
+    if "FORGOTTEN" in context.env:
+        return None
+    if "DEFECT" in context.env:
+        (context.app / "none").read_text()
     layer = context.layer("x", key={{"x": (context.app / "x").read_text()}}, launch=True, cache=True)
     if not layer.kept:
         (layer.path / "made").write_text("made")
@@ -74,3 +80,48 @@ def test_a_failing_command_ends_with_the_code_of_a_failed_buildpack(workbench: W
     outcome = failing.build()
     assert outcome.status == 51
     assert outcome.output.endswith("error: `sh -c 'exit ${STATUS:-0}'` failed (exit status 9)\n")
+
+
+def again(workbench: Workbench, **env: str) -> Workbench:
+    return Workbench(workbench.buildpack, workbench.source, workbench.scratch, env=env)
+
+
+def test_a_forgotten_return_is_told_as_one(workbench: Workbench) -> None:
+    (workbench.source / "x").write_text("1")
+    workbench.detect()
+    assert "error: build returned None, not BuildResult\n" in again(workbench, FORGOTTEN="1").build().output
+    (workbench.source / "forgotten").touch()
+    outcome = workbench.detect()
+    assert outcome.status == 52
+    assert outcome.output.startswith("error: detect returned None, not Pass or Fail\n")
+
+
+def test_an_exception_is_a_defect_of_the_buildpack_with_its_own_line(workbench: Workbench) -> None:
+    (workbench.source / "x").write_text("1")
+    workbench.detect()
+    outcome = again(workbench, DEFECT="1").build()
+    assert outcome.status == 1
+    assert "Traceback (most recent call last)" in outcome.output
+    line = PROGRAM.splitlines().index('        (context.app / "none").read_text()') + 1
+    said = outcome.output.partition("error: the buildpack has a defect\n")[2]
+    assert f"bin/build ended at bin/build line {line}: FileNotFoundError:" in said
+
+
+def test_a_failed_detection_leaves_no_plan_of_an_earlier_one(workbench: Workbench) -> None:
+    (workbench.source / "x").write_text("1")
+    workbench.detect()
+    assert workbench.plan()["provides"] == [{"name": "x"}]
+    (workbench.source / "x").unlink()
+    workbench.detect()
+    assert workbench.plan() == {}
+
+
+def test_a_failed_build_leaves_what_the_last_good_one_made(workbench: Workbench) -> None:
+    (workbench.source / "x").write_text("1")
+    workbench.detect()
+    assert "layer x new" in workbench.build().output
+    (workbench.source / "x").write_text("2")
+    assert again(workbench, STATUS="9").build().status == 51
+    assert workbench.layer("x").key == {"x": "1"}
+    (workbench.source / "x").write_text("1")
+    assert "layer x kept" in workbench.build().output

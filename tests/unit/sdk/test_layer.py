@@ -119,10 +119,19 @@ def test_a_link_in_the_place_of_a_layer_is_removed_and_not_followed(tmp_path: Pa
     assert (outside / "precious").exists()
 
 
-@pytest.mark.parametrize("name", ["build", "launch", "store", "a/b"])
-def test_a_reserved_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BuildError, match="cannot be named"):
-        take(tmp_path, name, types=CACHED, key={}, facts={}, renew="")
+@pytest.mark.parametrize("name", ["build", "launch", "store", "a/b", "..", ".", "", "a\0b"])
+def test_a_name_that_no_layer_can_have_is_refused_and_nothing_is_removed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "precious").touch()
+    (tmp_path / "layers").mkdir()
+    with pytest.raises(BuildError, match="the name of a layer"):
+        take(tmp_path / "layers", name, types=CACHED, key={"a": "1"}, facts={}, renew="")
+    assert (tmp_path / "precious").exists() and list((tmp_path / "layers").iterdir()) == []
+
+
+def test_a_layer_whose_name_looks_like_a_pattern_leaves_the_bills_of_others(tmp_path: Path) -> None:
+    (tmp_path / "modules.sbom.cdx.json").touch()
+    take(tmp_path, "*", types=CACHED, key={"a": "1"}, facts={}, renew="")
+    assert (tmp_path / "modules.sbom.cdx.json").exists()
 
 
 def test_variables_become_files_by_phase_process_and_action(tmp_path: Path) -> None:

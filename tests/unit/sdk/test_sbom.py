@@ -23,7 +23,7 @@ BABEL = Component(
     "7.1.0",
     purl("npm", "core", "7.1.0", namespace="@babel"),
     licence="MIT",
-    hashes={"sha512": "ab" * 64, "md5": "00"},
+    hashes={"sha512": "ab" * 64},
     depends_on=("pkg:npm/a@1",),
 )
 SMALL = Component("a", "1", "pkg:npm/a@1", licence="(MIT OR Apache-2.0)", scope="optional")

@@ -1,0 +1,120 @@
+"""Checks what a buildpack's author hands to the SDK, where it is handed over: a wrong value is named at once.
+
+Called by the rest of `sdk`. A type checker says most of this earlier; not everybody uses one, and what is
+wrong would otherwise show in the image only (a str is a sequence of letters).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+
+from packhorse.errors import BuildError
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f/]")
+_TYPE = re.compile(r"[A-Za-z0-9._-]+")
+_LONGEST = 200
+
+
+def text(what: str, value: object, *, empty: bool = True) -> None:
+    """Refuses what is no str, and where `empty` is not allowed, an empty one. `what` begins a sentence."""
+    if not isinstance(value, str):
+        raise BuildError(f"{what} is {shown(value)}, not a str", fix=_as_text(value))
+    if not value and not empty:
+        raise BuildError(f"{what} is empty", fix="give it a value")
+
+
+def texts(what: str, value: object, *, at_least: int = 0) -> None:
+    """Refuses what is no tuple of str; a str alone above all, which would be taken letter by letter."""
+    example: tuple[str, ...] = ("a", "b")
+    if isinstance(value, str):
+        example = tuple(_words(value)) or example
+        raise BuildError(
+            f"{what} is the str {shown(value)}, not a tuple",
+            why="a str is a sequence of letters, each of which would count as one entry",
+            fix=f"write {example!r}",
+        )
+    if isinstance(value, bytes) or not isinstance(value, Sequence):
+        raise BuildError(f"{what} is {shown(value)}, not a tuple", fix=f"write a tuple of str: {example!r}")
+    for entry in value:
+        text(f"an entry of {what}", entry)
+    if len(value) < at_least:
+        raise BuildError(f"{what} is empty", fix=f"write a tuple of str: {example!r}")
+
+
+def table(what: str, value: object, *, at_least: int = 0) -> None:
+    """Refuses what is no mapping of str to str."""
+    if not isinstance(value, Mapping):
+        raise BuildError(f"{what} is {shown(value)}, not a mapping", fix='write {"name": "value"}')
+    for name, entry in value.items():
+        text(f"a name in {what}", name)
+        text(f"{what}[{name!r}]", entry)
+    if len(value) < at_least:
+        raise BuildError(
+            f"{what} is empty",
+            why="what a layer is made from decides whether it is kept",
+            fix='name at least one input: {"version": "1.2.3"}',
+        )
+
+
+def all_of(what: str, value: object, kind: type) -> None:
+    """Refuses what is no tuple of `kind`; one of the kind alone above all."""
+    name = kind.__name__
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise BuildError(
+            f"{what} is {shown(value)}, not a tuple", fix=f"write a tuple of {name}, with its comma: (one,)"
+        )
+    for entry in value:
+        one_of_kind(f"an entry of {what}", entry, kind)
+
+
+def one_of_kind(what: str, value: object, *kinds: type) -> None:
+    """Refuses what is of another type."""
+    if not isinstance(value, kinds):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise BuildError(f"{what} is {shown(value)}, not {names}", fix=f"give it as {names}")
+
+
+def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
+    """Refuses a word that is not among those there are."""
+    words = tuple(allowed)
+    if value not in words:
+        raise BuildError(f"{what} cannot be {shown(value)}", fix=f"it is one of {', '.join(words)}")
+
+
+def file_name(what: str, value: object) -> None:
+    """Refuses what cannot be the name of a file in the directory where it is to be: `..`, `a/b`, nothing."""
+    text(what, value, empty=False)
+    assert isinstance(value, str)
+    if value in (".", "..") or _CONTROL.search(value) or len(value) > _LONGEST:
+        raise BuildError(
+            f"{what} cannot be {shown(value)}",
+            why="it becomes the name of a file or directory",
+            fix=f"use a name without / and control characters, of at most {_LONGEST} characters",
+        )
+
+
+def process_type(what: str, value: object) -> None:
+    """Refuses what cannot be the type of a process (B-135)."""
+    file_name(what, value)
+    assert isinstance(value, str)
+    if not _TYPE.fullmatch(value):
+        raise BuildError(f"{what} cannot be {shown(value)}", fix="use letters, digits, '.', '_' and '-' only")
+
+
+def shown(value: object) -> str:
+    """A value as a message has it: as Python writes it, not all of a long one."""
+    written = repr(value)
+    return written if len(written) <= _LONGEST else f"{written[:_LONGEST]}…"
+
+
+def _as_text(value: object) -> str:
+    return "leave it out, or give a str" if value is None else "write str(…) around it"
+
+
+def _words(value: str) -> list[str]:
+    try:
+        return shlex.split(value)
+    except ValueError:
+        return value.split()
