@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse import sdk
-from packhorse.errors import InputError
+from packhorse.errors import BuildpackFailed, InputError
 
 from . import nx
-from .failure import script_failed
 from .managers.port import Manager
 from .workspace import NX, Workspace
 
@@ -41,14 +40,19 @@ class Task:
 
     def run(self, context: sdk.BuildContext, manager: Manager, root: Path) -> None:
         """Runs it; raises BuildpackFailed when it fails."""
-        if not self.command:
-            manager.run(self.script, self.directory)
-            return
-        path = f"{root / 'node_modules/.bin'}:{manager.env['PATH']}"
+        env = dict(manager.env)
+        if self.command:
+            env |= {**_QUIET, "PATH": f"{root / 'node_modules/.bin'}:{env['PATH']}"}
+        argv = self.command or (manager.command, "run", self.script)
         try:
-            context.run(self.command, cwd=self.directory, env={**manager.env, **_QUIET, "PATH": path})
+            context.run(argv, cwd=self.directory, env=env)
         except sdk.CommandFailed as failure:
-            raise script_failed(failure, self.script, again=" ".join(self.command)) from failure
+            raise BuildpackFailed(
+                f"the script `{self.script}` of package.json failed",
+                why=f"{failure.what}; its output is above",
+                fix=f"see that `{manager.fresh} && {' '.join(argv)}` works in a fresh copy of the source, "
+                f"or choose the scripts with {SETTING} (a comma-separated list; empty for none)",
+            ) from failure
 
 
 def scripts(workspace: Workspace, setting: str | None) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ from packhorse import sdk
 from packhorse.errors import InputError
 
 from .. import plugnplay
-from ..failure import script_failed
 from ..project import Project
 from ..releases import major
 from ..runtime import Runtime
@@ -51,6 +50,8 @@ class Berry:
     lock: str
 
     name = "Yarn"
+    command = "yarn"
+    fresh = "yarn install --immutable"
     slice = ("node_modules", "*/node_modules", "*/*/node_modules")
 
     @property
@@ -130,14 +131,6 @@ class Berry:
     def rebuild(self, directory: Path) -> None:
         """`npm rebuild`: Yarn knows only modules that it installed itself."""
         npm_rebuild(self.context, directory, self.env)
-
-    def run(self, script: str, directory: Path) -> None:
-        """`yarn run`."""
-        try:
-            self.context.run(["yarn", "run", script], cwd=directory, env=self.env)
-        except sdk.CommandFailed as failure:
-            again = f"yarn install --immutable && yarn run {script}"
-            raise script_failed(failure, script, again=again) from failure
 
     @property
     def _settings(self) -> yarnrc.Settings:

@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
 
-from ..failure import script_failed
 from ..project import Project
 from ..registry import explained_code
 from ..runtime import Runtime
@@ -70,6 +69,8 @@ class Bun:
     lock: str
 
     name = "Bun"
+    command = "bun"
+    fresh = "bun install"
     linker = "node-modules"
     inside_reason = ""
 
@@ -139,13 +140,6 @@ class Bun:
     def rebuild(self, directory: Path) -> None:
         """`npm rebuild`, since Bun has nothing like it."""
         npm_rebuild(self.context, directory, self.env)
-
-    def run(self, script: str, directory: Path) -> None:
-        """`bun run`."""
-        try:
-            self.context.run(["bun", "run", script], cwd=directory, env=self.env)
-        except sdk.CommandFailed as failure:
-            raise script_failed(failure, script, again=f"bun install && bun run {script}") from failure
 
     @property
     def _text(self) -> str:

@@ -11,7 +11,6 @@ import nodesemver
 
 from packhorse import sdk
 
-from ..failure import script_failed
 from ..project import Project
 from ..registry import Registry, explained
 from ..runtime import Runtime, nodedir
@@ -44,6 +43,8 @@ class Npm:
         return cls(context, project, runtime, choice.lock, tool)
 
     name = "npm"
+    command = "npm"
+    fresh = "npm ci"
     inside_reason = ""
     linker = "node-modules"
     slice = ("node_modules",)
@@ -99,13 +100,6 @@ class Npm:
     def rebuild(self, directory: Path) -> None:
         """`npm rebuild`."""
         npm_rebuild(self.context, directory, self.env)
-
-    def run(self, script: str, directory: Path) -> None:
-        """`npm run`."""
-        try:
-            self.context.run(["npm", "run", script], cwd=directory, env=self.env)
-        except sdk.CommandFailed as failure:
-            raise script_failed(failure, script, again=f"npm ci && npm run {script}") from failure
 
     def _npm(self, order: Order, *args: str) -> None:
         # The build image's npm knows the machine's registry, proxy and certificates; ours has another prefix.

@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 from packhorse import sdk
 from packhorse.errors import InputError
 
-from ..failure import script_failed
 from ..project import Project, digest
 from ..releases import major
 from ..runtime import Runtime
@@ -49,6 +48,8 @@ class Pnpm:
     lock: str
 
     name = "pnpm"
+    command = "pnpm"
+    fresh = "pnpm install"
     linker = "node-modules"
 
     @property
@@ -142,13 +143,6 @@ class Pnpm:
             self._pnpm(Order(directory, dev=True), "rebuild")
         else:
             npm_rebuild(self.context, directory, self.env)
-
-    def run(self, script: str, directory: Path) -> None:
-        """`pnpm run`."""
-        try:
-            self.context.run(["pnpm", "run", script], cwd=directory, env=self.env)
-        except sdk.CommandFailed as failure:
-            raise script_failed(failure, script, again=f"pnpm install && pnpm run {script}") from failure
 
     def _install(self, order: Order, *options: str) -> str:
         lock = ("--frozen-lockfile",) if self.lock else ("--no-lockfile", "--no-frozen-lockfile")

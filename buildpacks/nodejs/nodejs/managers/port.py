@@ -37,6 +37,14 @@ class Manager(Protocol):
         """As people write it: npm, Yarn, pnpm, Bun."""
 
     @property
+    def command(self) -> str:
+        """Its command, which also runs scripts: `npm run build`."""
+
+    @property
+    def fresh(self) -> str:
+        """The words with which a person installs in a fresh copy of the source: `npm ci`."""
+
+    @property
     def version(self) -> str:
         """The version that runs."""
 
@@ -83,6 +91,3 @@ class Manager(Protocol):
 
     def rebuild(self, directory: Path) -> None:
         """Runs the install scripts of modules that came with the source."""
-
-    def run(self, script: str, directory: Path) -> None:
-        """Runs a script of package.json in `directory`; raises BuildpackFailed when it fails."""

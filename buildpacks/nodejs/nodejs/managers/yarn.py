@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from packhorse import sdk
 
-from ..failure import script_failed
 from ..project import Project
 from ..runtime import Runtime
 from ..workspace import Workspace
@@ -38,6 +37,8 @@ class Yarn:
     lock: str
 
     name = "Yarn"
+    command = "yarn"
+    fresh = "yarn install --frozen-lockfile"
     inside_reason = ""
     linker = "node-modules"
     slice = ("node_modules", "*/node_modules", "*/*/node_modules")
@@ -107,14 +108,6 @@ class Yarn:
     def rebuild(self, directory: Path) -> None:
         """`npm rebuild`: Yarn 1 has no such command."""
         npm_rebuild(self.context, directory, self.env)
-
-    def run(self, script: str, directory: Path) -> None:
-        """`yarn run`."""
-        try:
-            self.context.run(["yarn", "run", script], cwd=directory, env=self.env)
-        except sdk.CommandFailed as failure:
-            again = f"yarn install --frozen-lockfile && yarn run {script}"
-            raise script_failed(failure, script, again=again) from failure
 
     @property
     def _settings(self) -> yarnrc.Settings:
