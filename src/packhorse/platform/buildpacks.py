@@ -93,12 +93,12 @@ def _presentable(path: Path, copy: Path) -> Path:
     """
     from packhorse.platform import package  # only who names a directory pays for it
 
-    if package.needs_staging(path):
-        package.stage(path, copy)
-        return copy
-    if all(mode == wanted for _, mode, wanted in _modes(path)):
-        return path
     try:
+        if package.needs_staging(path):
+            package.stage(path, copy)
+            return copy
+        if all(mode == wanted for _, mode, wanted in _modes(path)):
+            return path
         shutil.copytree(path, copy, symlinks=True)
         for entry, _, wanted in _modes(copy):
             entry.chmod(wanted)

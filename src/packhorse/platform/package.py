@@ -1,21 +1,18 @@
 """Stages a buildpack that is written on `packhorse.sdk`: its directory, with all it needs under `lib/`.
 
 A staged buildpack runs under any platform that has a python3 from 3.11. Called when packhorse itself is built
-(for the bundled ones) and by `platform.build` when a buildpack's source directory is given; standard library
-only, for that reason.
+(for the bundled ones) and by `platform.build` when a buildpack's source directory is given; it needs the
+standard library and `packaging` only, for that reason.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from packhorse.errors import InputError
-
-REQUIREMENTS = "requirements.txt"
-"""Beside a buildpack.toml: the pure Python distributions a buildpack imports."""
+from packhorse.platform import requirements
 
 PROGRAMS = "programs.txt"
 """Beside it, where needed: the native programs of packhorse that a buildpack puts into images, one a line."""
@@ -29,31 +26,39 @@ _SDK = (
     *(f"base/{name}.py" for name in ("__init__", "digest", "target", "toml", "gotoml", "gojson", "log")),
     "sdk/*.py",
 )
+_IMPORTS_SDK = re.compile(rb"^\s*(?:from|import)\s+packhorse\b", re.MULTILINE)
+_LIMIT = 1 << 20
 _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache")
 
 
 def needs_staging(source: Path) -> bool:
     """Whether `source` is a buildpack on this SDK that has not been staged."""
-    there = (source / REQUIREMENTS).is_file() and (source / MARK).is_file()
-    return there and not (source / "lib").exists() and not (source / "lib").is_symlink()
+    main, library = source / MARK, source / "lib"
+    if not main.is_file() or library.exists() or library.is_symlink():
+        return False
+    if (source / requirements.FILE).is_file():
+        return True
+    with main.open("rb") as file:
+        return _IMPORTS_SDK.search(file.read(_LIMIT)) is not None
 
 
 def stage(source: Path, target: Path) -> None:
     """Copies the buildpack at `source` to `target`, which must not exist, and fills its `lib/`.
 
-    Links stay links: the buildpack may be a stranger's, who would be shown what they lead to here. Raises
-    InputError for a dependency that is not installed here or is not pure Python, and for an unknown program.
+    With what its requirements.txt names goes all that this needs. Links stay links: the buildpack may be a
+    stranger's, who would be shown what they lead to here. Raises InputError for a dependency that is not
+    installed here in that version or is not pure Python, and for an unknown program.
     """
+    needed = requirements.distributions(requirements.read(source))
     shutil.copytree(source, target, ignore=_LEFT_OUT, symlinks=True)
     library = target / "lib"
     for pattern in _SDK:
         for path in sorted(_PACKAGE.glob(pattern)):
             _copy(path, library / "packhorse" / path.relative_to(_PACKAGE))
-    for line in (source / REQUIREMENTS).read_text().splitlines():
-        match = _NAME.match(line)
-        if match:
-            _copy_distribution(match[1], library)
+    for distribution in needed:
+        for file, place in requirements.files(distribution):
+            _copy(file, library / place)
     if (source / PROGRAMS).is_file():
         for line in (source / PROGRAMS).read_text().splitlines():
             match = _NAME.match(line)
@@ -69,27 +74,6 @@ def _copy_program(name: str, target: Path) -> None:
     for binary in binaries:
         _copy(binary, target / binary.name)
         (target / binary.name).chmod(0o755)
-
-
-def _copy_distribution(name: str, library: Path) -> None:
-    try:
-        distribution = metadata.distribution(name)
-    except metadata.PackageNotFoundError as error:
-        raise InputError(
-            f"{name} is not installed",
-            why=f"a buildpack's {REQUIREMENTS} names it",
-            fix=f"pip install {name}",
-        ) from error
-    for file in distribution.files or ():
-        path = PurePosixPath(file)
-        if path.parts[0] in ("..", "/") or "__pycache__" in path.parts:
-            continue
-        licence = path.parts[0].endswith(".dist-info") and "LICENSE" in path.name.upper()
-        if path.parts[0].endswith(".dist-info") and not licence:
-            continue
-        if path.suffix in (".so", ".pyd"):
-            raise InputError(f"{name} is not pure Python", why=f"it has {path}")
-        _copy(Path(str(distribution.locate_file(file))), library / path)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,8 @@ FOLDER = "dependencies"
 def stage(source: str, target: Path, files: Files) -> None:
     """Copies the buildpack `source`, a directory or the id of a bundled one, to the new directory `target`.
 
-    Raises InputError when it cannot be copied or `target` exists, NotFoundError when there is none.
+    It is there whole or not at all. Raises InputError when it cannot be copied or `target` exists,
+    NotFoundError when there is none.
     """
     directory = _directory(source)
     if target.exists() or target.is_symlink():
@@ -32,14 +34,17 @@ def stage(source: str, target: Path, files: Files) -> None:
     if target.absolute().resolve().is_relative_to(directory):
         raise InputError(f"{target} is inside of {source}", fix="stage it elsewhere")
     try:
-        if package.needs_staging(directory):
-            package.stage(directory, target)
-        else:
-            shutil.copytree(directory, target, symlinks=True)
-        if files:
-            dependencies.write(target / FOLDER, files)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            made = Path(folder, "staged")
+            if package.needs_staging(directory):
+                package.stage(directory, made)
+            else:
+                shutil.copytree(directory, made, symlinks=True)
+            if files:
+                dependencies.write(made / FOLDER, files)
+            made.rename(target)
     except (OSError, shutil.Error) as error:
-        shutil.rmtree(target, ignore_errors=True)
         raise InputError(f"{source} cannot be staged", why=str(error)[:500]) from error
 
 

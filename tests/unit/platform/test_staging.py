@@ -32,3 +32,21 @@ def test_what_cannot_be_staged_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists"):
         stage("packhorse/nodejs", tmp_path, [])
     assert [path.name for path in tmp_path.iterdir()] == ["buildpack.toml"]
+
+
+def test_what_fails_leaves_nothing_so_that_it_can_be_tried_again(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "out" / "staged"
+    source.mkdir()
+    (source / "buildpack.toml").touch()
+    (source / "main.py").touch()
+    (source / "requirements.txt").write_text("packaging\n")
+    (source / "programs.txt").write_text("no-such-program\n")
+    with pytest.raises(InputError, match="no-such-program"):
+        stage(str(source), target, [])
+    with pytest.raises(InputError, match="cannot be copied"):
+        stage("packhorse/nodejs", target, [("node", "1", tmp_path / "missing")])
+    assert list(target.parent.iterdir()) == []
+    (source / "programs.txt").unlink()
+    stage(str(source), target, [])
+    assert (target / "lib/packaging/requirements.py").is_file()
+    assert [path.name for path in target.parent.iterdir()] == ["staged"]
