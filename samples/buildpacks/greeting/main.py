@@ -17,7 +17,8 @@ def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail:
 def build(context: sdk.BuildContext) -> sdk.BuildResult:
     text = (context.app / "greeting.txt").read_text()
     digest = hashlib.sha256(text.encode()).hexdigest()
-    layer = context.layer("greeting", key={"greeting.txt": digest}, launch=True, cache=True)
+    key = {"greeting.txt": digest, "buildpack": context.buildpack.version}
+    layer = context.layer("greeting", key=key, launch=True, cache=True)
     if not layer.kept:
         (layer.path / "message").write_text(text.upper())
         layer.set_env("GREETING", str(layer.path / "message"), phase="launch")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from packhorse import sdk
+from packhorse.platform.distro_packages import wanted_packages
 from packhorse.platform.package import stage
 from packhorse.sdk import testing
+from packhorse.sdk.layer import Action, Phase
 from packhorse.sdk.testing import Workbench
 
 ROOT = Path(__file__).parents[3]
@@ -48,6 +52,22 @@ def test_everything_public_is_on_the_page() -> None:
     assert names - words == set()
 
 
+def test_every_piece_of_python_on_the_page_can_be_read() -> None:
+    pieces = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(pieces) > 8 and all(ast.parse(piece) for piece in pieces)
+
+
+def test_the_page_has_every_word_that_the_sdk_takes() -> None:
+    words = {*get_args(Action), *get_args(Phase)}
+    assert {word for word in words if f"`{word}`" not in PAGE} == set()
+
+
+def test_what_the_page_says_of_the_default_images_is_so() -> None:
+    build, run = wanted_packages("build"), wanted_packages("run")
+    for package in ("python3", "python3-pip", "python3-venv", "build-essential", "git", "curl", "unzip"):
+        assert package in build and package not in run
+
+
 def test_who_imports_the_sdk_does_not_pay_for_the_network() -> None:
     code = "import sys, packhorse.sdk; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -69,10 +89,10 @@ def test_the_sample_does_what_the_page_says(tmp_path: Path) -> None:
     assert workbench.detect().status == 0
     assert workbench.plan()["provides"] == [{"name": "greeting"}]
     assert "layer greeting new" in workbench.build().output
-    assert "layer greeting kept: same greeting.txt" in workbench.build().output
+    assert "layer greeting kept: same greeting.txt, buildpack" in workbench.build().output
     made = workbench.layer("greeting")
     assert made.types == {"launch", "cache"} and "GREETING.override" in made.env("launch")
-    assert (made.exec_d, made.facts, list(made.key)) == ((), {}, ["greeting.txt"])
+    assert (made.exec_d, made.facts, list(made.key)) == ((), {}, ["greeting.txt", "buildpack"])
     assert workbench.processes()["web"]["command"][0] == "sh" and workbench.launch()["processes"]
     assert workbench.sbom("greeting")["components"][0]["name"] == "greeting"
     assert workbench.sbom("greeting", format="spdx")["packages"][0]["name"] == "greeting"
