@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from typing import Any
 
 from packhorse.base import gotoml
 from packhorse.base.target import Target
-from packhorse.errors import BuildpackFailed, HostError
+from packhorse.errors import BuildpackFailed, HostError, InputError
 
 # What a lifecycle lets through from its own environment.
 _INHERITED = (
@@ -34,6 +36,7 @@ _INHERITED = (
     "https_proxy",
     "no_proxy",
 )
+_IMPORTS_SDK = re.compile(rb"^\s*(?:from|import)\s+packhorse\b", re.MULTILINE)
 _NO_LAYERS = {"build.toml", "launch.toml", "store.toml"}
 _FORMATS = {"cyclonedx": "cdx.json", "spdx": "spdx.json"}
 
@@ -82,6 +85,18 @@ class Workbench:
     env: Mapping[str, str] = field(default_factory=dict)
     exec_env: str = "production"
     bindings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("buildpack", "source", "scratch"):  # the programs run in another directory
+            object.__setattr__(self, name, getattr(self, name).absolute())
+        main = self.buildpack / "main.py"
+        is_ours = main.is_file() and _IMPORTS_SDK.search(main.read_bytes()) is not None
+        if is_ours and not (self.buildpack / "lib/packhorse").exists():
+            raise InputError(
+                f"{self.buildpack} has no SDK",
+                why="a workbench runs a buildpack that is staged",
+                fix=f"packhorse buildpack stage {shlex.quote(str(self.buildpack))} DIRECTORY",
+            )
 
     @property
     def app(self) -> Path:

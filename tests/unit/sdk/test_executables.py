@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import packhorse
+from packhorse.errors import InputError
 from packhorse.sdk.testing import Workbench
 
 SOURCE = Path(packhorse.__file__).parents[1]
@@ -105,6 +106,20 @@ def test_an_exception_is_a_defect_of_the_buildpack_with_its_own_line(workbench: 
     line = PROGRAM.splitlines().index('        (context.app / "none").read_text()') + 1
     said = outcome.output.partition("error: the buildpack has a defect\n")[2]
     assert f"bin/build ended at bin/build line {line}: FileNotFoundError:" in said
+
+
+def test_paths_may_be_relative(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workbench.scratch.parent)
+    near = Workbench(Path("bp"), Path("app"), Path("scratch"))
+    (near.source / "x").write_text("1")
+    assert near.detect().status == 0 and near.build().status == 0
+
+
+def test_a_buildpack_without_the_sdk_is_to_be_staged(workbench: Workbench) -> None:
+    (workbench.buildpack / "main.py").write_text("import sys\nfrom packhorse import sdk\n")
+    with pytest.raises(InputError) as caught:
+        again(workbench)
+    assert "packhorse buildpack stage" in caught.value.fix
 
 
 def test_a_failed_detection_leaves_no_plan_of_an_earlier_one(workbench: Workbench) -> None:
