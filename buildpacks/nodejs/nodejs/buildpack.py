@@ -61,7 +61,7 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     steps = tasks.plan(workspace, scripts)
     installation = modules.Installation(context, workspace, node, manager, steps)
     slices = installation.provide()
-    credentials.leave_out(context, workspace)
+    credentials.leave_out(context)
 
     found = from_root or outputs.settle(context, project, found, dev=installation.keeps_dev)
     if found:

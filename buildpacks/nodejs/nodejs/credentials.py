@@ -1,12 +1,12 @@
 """What gives access to registries: where it comes from, and that none of it is in the image.
 
 On the arrow plan → layers. Called by `nodejs.buildpack`. The package managers read the project's settings
-and put variables (`${NPM_TOKEN}`) into them themselves; here a credential is only told from such a name.
+and put variables (`${NPM_TOKEN}`) into them themselves; what is more than such a name, `nodejs.secret` says.
 """
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,21 +14,7 @@ from pathlib import Path
 from packhorse import sdk
 from packhorse.errors import InputError
 
-from .workspace import Workspace
-
-_VARIABLE = r"[\"']?\$\{?\w+[:?\w-]*\}?[\"']?"
-"""`${NPM_TOKEN}`, which says nothing by itself; Yarn's may have a default behind a `-`."""
-
-_FILES = {
-    ".npmrc": r"[^#;\s=]*_(?:auth|authToken|password)\s*=\s*(?P<value>\S+)",
-    ".yarnrc": r"[^#\s]*_(?:auth|authToken|password)[\"']?\s+(?P<value>\S+)",
-    ".yarnrc.yml": r"npmAuth(?:Token|Ident)[\"']?\s*:\s*(?P<value>\S+)",
-    "bunfig.toml": r"(?:.*[\s{,])?(?:token|password)\s*=\s*(?P<value>[^\s,}]+).*",
-}
-"""Files with settings, and how a line of each gives access."""
-
-_PATTERNS = {name: re.compile(rf"\s*{pattern}\s*(?:#.*)?", re.IGNORECASE) for name, pattern in _FILES.items()}
-
+from . import secret
 
 _BINDINGS = {"npmrc": (".npmrc",), "yarnrc": (".yarnrc.yml", ".yarnrc")}
 """The types of bindings that others have for this, and the user's settings that each of them stands for."""
@@ -81,23 +67,37 @@ def _entry(binding: sdk.Binding, names: Sequence[str]) -> tuple[str, Path]:
 
 def has_credentials(path: Path) -> bool:
     """Whether a settings file has a credential in it, not just the name of a variable that holds one."""
-    pattern = _PATTERNS[path.name]
-    for line in path.read_text(errors="replace").splitlines():
-        match = pattern.fullmatch(line)
-        if match and not re.fullmatch(_VARIABLE, match["value"]):
-            return True
-    return False
+    return secret.is_in(path.name, path.read_text(encoding="utf-8-sig", errors="replace"))
 
 
-def leave_out(context: sdk.BuildContext, workspace: Workspace) -> None:
-    """Removes settings files with credentials from the application, once nothing more is installed."""
-    root = workspace.root.directory
-    for folder in ("", *workspace.members):
-        for name in _FILES:
-            path = root / folder / name
+def files(app: Path) -> Iterator[Path]:
+    """All settings files of the application that have a credential, modules left out."""
+    for folder, subfolders, names in os.walk(app):
+        subfolders[:] = sorted(name for name in subfolders if name != "node_modules")
+        for path in (Path(folder, name) for name in secret.NAMES if name in names):
             if path.is_file() and has_credentials(path):
-                path.unlink()
-                context.log.warning(
-                    f"{path.relative_to(root)} has a credential in it, so it is not in the image; "
-                    "name a variable there, as in ${NPM_TOKEN}, and give its value to the build"
-                )
+                yield path
+
+
+def leave_out(context: sdk.BuildContext) -> None:
+    """Removes settings files with credentials from all of the application, once nothing more is installed.
+
+    Of a link its target too, if that is in the application. Raises InputError where that is not allowed.
+    """
+    app = context.app.resolve()
+    for path in files(app):
+        name, target = path.relative_to(app), path.resolve()
+        try:
+            path.unlink()
+            if target.is_relative_to(app):
+                target.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{name} has a credential in it and cannot be left out of the image",
+                why=str(error),
+                fix="let it belong to who builds, as the rest of the source",
+            ) from error
+        context.log.warning(
+            f"{name} has a credential in it, so it is not in the image; "
+            "name a variable there, as in ${NPM_TOKEN}, and give its value to the build"
+        )

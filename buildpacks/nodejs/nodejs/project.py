@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from packhorse.errors import InputError
 
+from . import secret
+
 _INSTALLED = ("dependencies", "optionalDependencies", "peerDependencies")
 _DEPENDENCY_FIELDS = (
     *_INSTALLED,
@@ -140,12 +142,8 @@ class Project:
 
     @property
     def npmrc_digest(self) -> str:
-        """The SHA-256 of the project's .npmrc without its credentials (keys with `_`); empty without one."""
-        path = self.directory / ".npmrc"
-        if not path.is_file():
-            return ""
-        settings = [line.strip() for line in path.read_text(errors="replace").splitlines()]
-        return digest("\n".join(line for line in settings if "_" not in line.partition("=")[0]).encode())
+        """The SHA-256 of the project's .npmrc without its credentials; empty without one."""
+        return secret.digest(self.directory / ".npmrc")
 
     def _table(self, name: str) -> Mapping[str, str]:
         table: Mapping[str, str] = self.manifest.get(name, {})

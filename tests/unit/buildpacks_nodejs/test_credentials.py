@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from nodejs.credentials import has_credentials
+from nodejs import secret
+from nodejs.credentials import files, has_credentials
 
 
 @pytest.mark.parametrize(
@@ -17,18 +18,86 @@ from nodejs.credentials import has_credentials
         (".npmrc", "registry=https://x.example/\n_auth=bWU6c2VjcmV0\n", True),
         (".npmrc", "//x.example/:username=me\n//x.example/:_password=c2VjcmV0\n", True),
         (".npmrc", "//x.example/:_authToken=${A}rest\n", True),
+        (".npmrc", "//x.example/:_authToken=abc ; a comment\n", True),
+        (".npmrc", "//x.example/:_authToken=${NPM_TOKEN} ; a comment\n", False),
+        (".npmrc", "//x.example/:_authToken=${NPM_TOKEN?}\n", False),
+        (".npmrc", '_authToken="a b"\n', True),
+        (".npmrc", "'//x.example/:_authToken'=abc\n", True),
+        (".npmrc", '//x.example/:key="-----BEGIN PRIVATE KEY-----\\nMII"\n', True),
+        (".npmrc", "@acme:registry=https://me:abc@x.example/\n", True),
+        (".npmrc", "@acme:registry=https://me:${PASSWORD}@x.example/\n", False),
+        (".npmrc", "sharp_binary_host=https://x.example/\nkeyfile=/etc/key\n", False),
         (".npmrc", "always-auth=true\nauth-type=legacy\n", False),
         (".yarnrc", '"//x.example/:_authToken" abc\n', True),
+        (".yarnrc", '"//x.example/:_password" "${PASSWORD}"\n', False),
+        (".yarnrc", 'registry "https://me:abc@x.example/"\n', True),
         (".yarnrc", 'registry "https://x.example/"\n', False),
         (".yarnrc.yml", "npmScopes:\n  acme:\n    npmAuthToken: abc\n", True),
-        (".yarnrc.yml", 'npmScopes:\n  acme:\n    npmAuthToken: "${NPM_TOKEN:-none}"\n', False),
+        (".yarnrc.yml", 'npmScopes:\n  acme:\n    npmAuthToken: "${NPM_TOKEN:-none}"\n', True),
+        (".yarnrc.yml", 'npmAuthToken: "${NPM_TOKEN-}"\nnpmAuthIdent: ""\n', False),
+        (".yarnrc.yml", 'npmRegistries: {"//x": {npmAuthToken: abc}}\n', True),
+        (".yarnrc.yml", 'npmRegistries: {"//x": {npmAuthToken: "${NPM_TOKEN}"}}\n', False),
+        (".yarnrc.yml", '"npmAuthToken": abc\n', True),
+        (".yarnrc.yml", "npmAuthToken:\n  abc\n", True),
+        (".yarnrc.yml", "npmAuthToken: |\n  abc\n", True),
+        (".yarnrc.yml", "npmAuthToken: ${NPM_TOKEN}\n# npmAuthToken: abc\n", False),
+        (".yarnrc.yml", 'npmRegistryServer: "https://me:abc@x.example/"\n', True),
+        (".yarnrc.yml", 'npmRegistryServer: "https://x.example/@me:abc"\n', False),
         (".yarnrc.yml", "npmAuthIdent: me:secret # mine\n", True),
         (".yarnrc.yml", "nodeLinker: node-modules\n", False),
         ("bunfig.toml", '[install.scopes]\nacme = { token = "abc", url = "https://x.example/" }\n', True),
         ("bunfig.toml", '[install.scopes]\nacme = { token = "$NPM_TOKEN" }\n', False),
+        ("bunfig.toml", '[install.scopes.acme]\nurl = "https://me:abc@x.example/"\n', True),
+        ("bunfig.toml", "[install.registry]\npassword = 'a b'\n", True),
+        ("bunfig.toml", "broken = \ntoken = 'abc'\n", True),
         ("bunfig.toml", "[install]\nproduction = true\n", False),
     ],
 )
 def test_a_credential_is_told_from_a_variable(tmp_path: Path, name: str, text: str, has: bool) -> None:
     (tmp_path / name).write_text(text)
     assert has_credentials(tmp_path / name) is has
+
+
+@pytest.mark.parametrize("name", secret.NAMES)
+@pytest.mark.parametrize(
+    "part", ["://a", "://a:b", "_auth=", "npmAuthToken: ", "token = [", "\n ", "=;", '"', "${A", "{", "# "]
+)
+def test_no_text_takes_more_than_its_length(name: str, part: str) -> None:
+    secret.is_in(name, part * 50_000)
+
+
+def test_all_of_the_application_is_looked_through_but_modules_and_links(tmp_path: Path) -> None:
+    for folder in (".", "frontend", "node_modules/ms", "frontend/deep"):
+        (tmp_path / "app" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "app" / folder / ".npmrc").write_text("_auth=abc\n")
+    (tmp_path / "app/frontend/deep/.npmrc").write_text("_auth=${AUTH}\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/.npmrc").write_text("_auth=abc\n")
+    (tmp_path / "app/linked").symlink_to("../other")
+    found = [path.relative_to(tmp_path / "app").as_posix() for path in files(tmp_path / "app")]
+    assert found == [".npmrc", "frontend/.npmrc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "with_one", "with_another", "with_more"),
+    [
+        (
+            ".npmrc",
+            "//x/:_auth=a\nomit=dev",
+            "//x/:_auth=b\nomit=dev",
+            "//x/:_auth=b\nsass_binary_site=y\nomit=dev",
+        ),
+        (".npmrc", "registry=https://a:b@x/", "registry=https://a:c@x/", "registry=https://a:c@y/"),
+        (".yarnrc.yml", 'a: {npmAuthToken: "b"}', 'a: {npmAuthToken: "c"}', "b: {npmAuthToken: c}"),
+        (".yarnrc", '"//x/:_auth" a', '"//x/:_auth" b', '"//x/:_auth" b\nflat true'),
+    ],
+)
+def test_another_credential_is_no_other_setting(
+    tmp_path: Path, name: str, with_one: str, with_another: str, with_more: str
+) -> None:
+    digests = []
+    for text in (with_one, with_another, with_more):
+        (tmp_path / name).write_text(text)
+        digests.append(secret.digest(tmp_path / name))
+    assert digests[0] == digests[1] != digests[2]
+    assert secret.digest(tmp_path / "none" / name) == ""

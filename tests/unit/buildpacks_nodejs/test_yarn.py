@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from nodejs import plugnplay
+from nodejs import plugnplay, secret
 from nodejs.managers import yarnfailure, yarnrc
 from nodejs.managers.choice import Choice
 from nodejs.managers.trim import without_dev
@@ -146,11 +146,11 @@ def test_settings_are_read_without_their_lists_and_comments(tmp_path: Path) -> N
 def test_a_settings_digest_is_the_same_with_another_credential(tmp_path: Path) -> None:
     path = tmp_path / ".yarnrc.yml"
     path.write_text("nodeLinker: pnp\nnpmAuthToken: one\n")
-    first = yarnrc.digest(path)
+    first = secret.digest(path)
     path.write_text("nodeLinker: pnp\nnpmAuthToken: two\n")
-    assert yarnrc.digest(path) == first
+    assert secret.digest(path) == first
     path.write_text("nodeLinker: pnpm\nnpmAuthToken: two\n")
-    assert yarnrc.digest(path) != first
+    assert secret.digest(path) != first
 
 
 @pytest.mark.parametrize(

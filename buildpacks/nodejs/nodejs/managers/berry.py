@@ -16,7 +16,7 @@ from pathlib import Path
 from packhorse import sdk
 from packhorse.errors import InputError
 
-from .. import plugnplay
+from .. import plugnplay, secret
 from ..project import Project
 from ..releases import major
 from ..runtime import Runtime
@@ -86,7 +86,7 @@ class Berry:
         directory = self.project.directory
         key = {
             self.lock: self.project.digest(self.lock),
-            yarnrc.BERRY: yarnrc.digest(directory / yarnrc.BERRY),
+            yarnrc.BERRY: secret.digest(directory / yarnrc.BERRY),
         }
         for folder in (".yarn/patches", ".yarn/plugins"):
             for path in sorted((directory / folder).rglob("*")):

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from packhorse import sdk
 
+from .. import secret
 from ..project import Project
 from ..runtime import Runtime
 from ..workspace import Workspace
@@ -73,7 +74,7 @@ class Yarn:
         return {
             self.lock: self.project.digest(self.lock),
             ".npmrc": self.project.npmrc_digest,
-            yarnrc.CLASSIC: yarnrc.digest(self.project.directory / yarnrc.CLASSIC),
+            yarnrc.CLASSIC: secret.digest(self.project.directory / yarnrc.CLASSIC),
         }
 
     @property

@@ -6,7 +6,6 @@ leave reading these files to Yarn itself but for the few settings that decide ho
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,8 +15,6 @@ from typing import Self
 BERRY, CLASSIC = ".yarnrc.yml", ".yarnrc"
 _SCALAR = re.compile(r"""([A-Za-z]+):\s+(?:"([^"]*)"|'([^']*)'|([^#\s][^#]*?))\s*(?:#.*)?""")
 _WORD = re.compile(r"""(?:"([^"]+)"|([\w.:@/-]+))\s+(?:"([^"]*)"|(\S+))\s*""")
-# In either file these words are in the names of all settings that may hold a credential.
-_SECRET = re.compile(r"auth|password|token", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +48,6 @@ class Settings:
     def cache(self) -> str:
         """Where below the project packages lie that come with the source."""
         return self.berry.get("cacheFolder", ".yarn/cache")
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a settings file without its credentials, as `sha256:<hex>`; empty without a file."""
-    if not path.is_file():
-        return ""
-    kept = "\n".join(line.rstrip() for line in _lines(path) if not _SECRET.search(line))
-    return f"sha256:{hashlib.sha256(kept.encode()).hexdigest()}"
 
 
 def _lines(path: Path) -> list[str]:
