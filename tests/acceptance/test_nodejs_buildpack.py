@@ -288,3 +288,24 @@ def test_a_source_of_another_kind_is_left_alone(cold: Workbench) -> None:
     outcome = cold.detect()
     assert outcome.status == 100
     assert "there is no package.json, server.js, app.js, main.js, index.js" in outcome.output
+
+
+def test_what_scripts_write_into_modules_is_in_the_image_and_not_in_a_kept_layer(cold: Workbench) -> None:
+    script = (
+        "const fs = require('fs'), ms = require('ms'), client = 'node_modules/.made/client.js';"
+        "const before = fs.existsSync(client) ? 'before' : 'new';"
+        "fs.mkdirSync('node_modules/.made', { recursive: true });"
+        "fs.writeFileSync(client, `module.exports = '${before} ${ms(1000)}'`);"
+    )
+    scripts = {"build": "node make.js", "start": "node server.js"}
+    files = {"make.js": script, "server.js": "console.log(require('./node_modules/.made/client.js'))"}
+    write(cold, {"name": "made", "devDependencies": {"ms": "2.1.3"}, "scripts": scripts}, **files)
+    first = built(cold)
+    assert "the build scripts wrote into node_modules (node_modules/.made/client.js)" in first
+    assert node(cold, "server.js") == "new 1s\n"
+    assert not (cold.layers / "modules-build").exists()
+    image = contents(cold.app)
+    second = built(cold)
+    assert "in the last build the scripts wrote into it" in second
+    assert second.count("$ npm run build") == 1
+    assert contents(cold.app) == image

@@ -17,6 +17,8 @@ from packhorse import sdk
 FOLDERS = {
     "node_modules/.cache": "webpack, Babel, Terser, Docusaurus, Nuxt 3 and others",
     "node_modules/.vite": "Vite",
+    "node_modules/.vite-temp": "Vite",
+    "node_modules/.tmp": "TypeScript, as Vite's templates set it up",
     "node_modules/.astro": "Astro",
     ".next/cache": "Next.js",
     ".angular/cache": "Angular",
@@ -27,6 +29,10 @@ FOLDERS = {
 }
 """The folders, and whose they are. Not here: `.nuxt`, `.cache` of Gatsby, `.svelte-kit`, `.docusaurus`, which
 programs need at launch, or which are right only together with the output of the same build."""
+
+EMITTED = ".tsbuildinfo"
+"""How the files end in which TypeScript notes what it wrote. They are never brought back: by them it writes
+nothing to an output folder, which is not kept."""
 
 _LAYER = "build-cache"
 
@@ -71,6 +77,8 @@ class Caches:
                     here.symlink_to(kept)
             if "/" in folder and here.parent.is_dir() and not is_elsewhere:
                 _remove_if_empty(here.parent)
+            for record in kept.rglob(f"*{EMITTED}"):
+                record.unlink()
 
     def _take(self) -> None:
         if self._layer is None:

@@ -2,7 +2,9 @@
 
 On the arrow plan → layers. Called by `nodejs.buildpack`; how modules get to a place is the package manager's
 (`managers.port`), which place is `site`'s. In a layer they are kept from build to build. Some applications
-need real directories (`Workspace.inside_reason`), and so do some managers.
+need real directories (`Workspace.inside_reason`), and so do some managers. So do build scripts that write
+into node_modules: a layer is kept as it was installed, so for these all is done again inside the application,
+which the next build does at once.
 
 Build scripts run with the devDependencies present; the image has none of these in production, and of a
 workspace only the members that the application needs.
@@ -10,6 +12,7 @@ workspace only the members that the application needs.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +20,14 @@ from pathlib import Path
 
 from packhorse import sdk
 
-from . import caches, plugnplay, residue, site
+from . import caches, plugnplay, residue, site, traces
 from .managers.port import Manager, Order
+from .project import digest
 from .runtime import Runtime
 from .tasks import Task
 from .workspace import Workspace
+
+_WRITING = "scripts that write into node_modules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class Installation:
             slices = self._vendored()
         elif reason := self.workspace.inside_reason or self.manager.inside_reason:
             slices = self._inside(reason)
+        elif self.tasks and self.context.remembered(self._cache_name).get(_WRITING) == self._scripts_digest:
+            slices = self._inside("in the last build the scripts wrote into it", writing=True)
         else:
             slices = self._in_layers()
         site.remove_supplies(self.workspace.root.directory)
@@ -69,10 +77,10 @@ class Installation:
         residue.remove(self.workspace.root.directory / "node_modules")
         return (self.manager.slice,)
 
-    def _inside(self, reason: str) -> tuple[tuple[str, ...], ...]:
+    def _inside(self, reason: str, *, writing: bool = False) -> tuple[tuple[str, ...], ...]:
         root = self.workspace.root.directory
         self.context.log.detail(f"node_modules is a directory of the application: {reason}")
-        cache = self._cache()
+        cache = self._cache({_WRITING: self._scripts_digest} if writing else {})
         with_dev = self.keeps_dev or self.workspace.has_dev_dependencies
         self.manager.install(self._order(root, dev=with_dev, cache=cache))
         self._run_tasks()
@@ -101,7 +109,7 @@ class Installation:
     def _plug(self, name: str, *, dev: bool, launch: bool, renew: str) -> None:
         """Makes or keeps a layer of packages for Plug'n'Play, and puts its map into the application."""
         root = self.workspace.root.directory
-        cache = self._cache() if renew else None
+        cache = self._cache({}) if renew else None
         key = {**self._key(dev=dev), "directory": str(root)}
         layer = self._take(name, key, launch=launch, renew=renew)
         if not layer.kept:
@@ -111,15 +119,31 @@ class Installation:
         plugnplay.plug(root, layer.path)
 
     def _in_layers(self) -> tuple[tuple[str, ...], ...]:
-        if self.tasks:
-            if self.workspace.has_dependencies(dev=True):
-                self._link(self._layer("modules-build", dev=True, launch=False))
+        if self.tasks and self.workspace.has_dependencies(dev=True):
+            layer = self._layer("modules-build", dev=True, launch=False)
+            self._link(layer)
+            if written := self._traces(layer):
+                self.context.log.detail(
+                    f"the build scripts wrote into node_modules ({_some(written)}), which the image has to "
+                    "have: once more"
+                )
+                site.unlink(self.workspace)
+                shutil.rmtree(layer.path)
+                (self.context.layers / f"{layer.name}.toml").unlink()
+                return self._inside("the build scripts write into it", writing=True)
+        else:
             self._run_tasks()
         if self.workspace.has_dependencies(dev=self.keeps_dev):
             self._link(self._layer("modules", dev=self.keeps_dev, launch=True))
         else:
             site.unlink(self.workspace)
         return ()
+
+    def _traces(self, layer: sdk.Layer) -> tuple[str, ...]:
+        """Runs the build scripts; returns what they changed in `layer`."""
+        before = traces.index(layer.path, self.workspace.members)
+        self._run_tasks()
+        return traces.written(layer.path, before, traces.index(layer.path, self.workspace.members))
 
     def _link(self, layer: sdk.Layer) -> None:
         site.link(self.workspace, layer.path)
@@ -139,10 +163,22 @@ class Installation:
         renew = "BP_NODE_UPDATE asks for newer modules" if update else renew
         return self.context.layer(name, key=key, launch=launch, build=not launch, cache=True, renew=renew)
 
-    def _cache(self) -> Path:
+    @property
+    def _cache_name(self) -> str:
+        return f"{self.manager.name.lower()}-cache"
+
+    @property
+    def _scripts_digest(self) -> str:
+        """What may decide whether build scripts write into node_modules."""
+        tasks = [[task.script, str(task.directory), task.command] for task in self.tasks]
+        projects = {"": self.workspace.root, **self.workspace.members}
+        scripts = {path: dict(project.scripts) for path, project in projects.items()}
+        return digest(json.dumps([tasks, scripts]).encode())
+
+    def _cache(self, facts: Mapping[str, str]) -> Path:
         """A layer for downloads, where what is installed is not kept itself."""
         key = {self.manager.name: self.manager.version, **_there(self.manager.key)}
-        return self.context.layer(f"{self.manager.name.lower()}-cache", key=key, cache=True).path
+        return self.context.layer(self._cache_name, key=key, cache=True, facts=facts).path
 
     def _order(
         self, directory: Path, *, dev: bool, cache: Path | None = None, into: Path | None = None
@@ -188,6 +224,10 @@ class Installation:
             self.context.log.detail(
                 f"left out, since {self.workspace.path} does not need it: {', '.join(gone)}"
             )
+
+
+def _some(paths: tuple[str, ...]) -> str:
+    return ", ".join((*paths[:3], "…") if len(paths) > 3 else paths)
 
 
 def _there(key: Mapping[str, str]) -> dict[str, str]:

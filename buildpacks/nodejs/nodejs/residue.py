@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 # The managers' own records: they have times and the registry's host, and what a later `yarn run` needs.
-_RECORDS = (
+RECORDS = (
     ".package-lock.json",
     ".yarn-integrity",
     ".yarn-state.yml",
@@ -33,7 +33,7 @@ _GYP_FOLDERS = ("obj.target", "obj", ".deps")
 
 def remove(modules: Path, *, records: bool = True) -> None:
     """Cleans one node_modules directory and all below it; `records` are those of package managers."""
-    for pattern in (*_CACHES, *(_RECORDS if records else ())):
+    for pattern in (*_CACHES, *(RECORDS if records else ())):
         for path in modules.glob(pattern):
             _delete(path)
     for name in _WITH_LEFTOVERS:

@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
-from nodejs import caches, tasks
+from nodejs import caches, tasks, traces
 from nodejs.project import Project
 from nodejs.workspace import Workspace
 
@@ -133,3 +133,36 @@ def test_modules_in_a_layer_keep_the_link_so_that_the_layer_stays_as_it_is(tmp_p
         "node_modules/.cache/babel/a",
         "node_modules/.cache/babel/b",
     }
+
+
+def test_records_of_what_was_emitted_are_not_brought_back(tmp_path: Path) -> None:
+    here = context(tmp_path)
+    for folder in (".cache", ".tmp"):
+        write(here.app / f"node_modules/{folder}/ts/app.tsbuildinfo", here.app / f"node_modules/{folder}/a")
+    caches.of(here, here.app, [], "22.3.0").keep()
+    kept = here.layers / "build-cache"
+    assert files(kept) == {"node_modules/.cache/a", "node_modules/.tmp/a"}
+
+
+def test_what_scripts_write_among_modules_is_found_but_not_caches_and_records(tmp_path: Path) -> None:
+    modules = tmp_path / "node_modules"
+    write(modules / "ms/index.js", modules / "ms/gone.js", modules / "ms/same.js")
+    write(modules / "ms/shipped.tsbuildinfo", tmp_path / "web/node_modules/x.js")
+    before = traces.index(tmp_path, ["web"])
+    assert traces.written(tmp_path, before, traces.index(tmp_path, ["web"])) == ()
+    write(modules / ".cache/a", modules / ".pnpm-workspace-state-v1.json", modules / ".x/a.tsbuildinfo")
+    write(tmp_path / "web/node_modules/.vite-temp/a")
+    assert traces.written(tmp_path, before, traces.index(tmp_path, ["web"])) == ()
+    assert not (modules / ".x/a.tsbuildinfo").exists()
+
+    (modules / "ms/index.js").write_text("another")
+    (modules / "ms/gone.js").unlink()
+    (modules / "ms/shipped.tsbuildinfo").write_text("another")
+    write(modules / ".prisma/client.js", tmp_path / "web/node_modules/y.js")
+    assert traces.written(tmp_path, before, traces.index(tmp_path, ["web"])) == (
+        "node_modules/.prisma/client.js",
+        "node_modules/ms/gone.js",
+        "node_modules/ms/index.js",
+        "node_modules/ms/shipped.tsbuildinfo",
+        "web/node_modules/y.js",
+    )
