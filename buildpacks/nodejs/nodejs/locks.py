@@ -17,7 +17,8 @@ from pathlib import Path
 _LIMIT = 64 << 20
 # `  '@babel/core@7.1.0(x@1)':` or `  /@babel/core@7.1.0:`, and the line below it.
 _PNPM = re.compile(
-    r"""^ {2}'?/?(@?[^@'\s]+)@([^:('\s]+)[^\n:]*:\n {4}resolution: \{integrity: ([^,}\s]+)""", re.MULTILINE
+    r"""^ {2}'?/?(@?[^@'\s]+)@([^:('\s]+)(?:[(' ][^\n:]*)?:\n {4}resolution: \{integrity: ([^,}\s]+)""",
+    re.MULTILINE,
 )
 # `"@babel/core@^7.0.0", "@babel/core@^7.1.0":` and the lines below it.
 _YARN = re.compile(

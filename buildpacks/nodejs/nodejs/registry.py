@@ -58,10 +58,14 @@ _UNTRUSTED = {
     "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
     "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
 }
-_LINE = re.compile(r"^\s*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
+CODES = frozenset({*_UNREACHABLE, *_UNTRUSTED, "ENEEDAUTH", "EINTEGRITY", "ETARGET"})
+"""The words of npm and Node.js, without digits, that `explained_code` knows."""
+
+_LINE = re.compile(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
 _SETTING = re.compile(r"([a-z-]+) = (.+)")
 _OUT_OF_SYNC = re.compile(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
 _SHOWN = 5
+_QUOTED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,23 @@ class Registry:
 
     def versions(self, package: str) -> list[str]:
         """All versions of `package`; raises NetworkError, or NotFoundError when there is no such package."""
-        said = json.loads(self._npm("view", package, "versions", "--json"))
-        return [said] if isinstance(said, str) else [str(version) for version in said]
+        printed = self._npm("view", package, "versions", "--json")
+        try:
+            said = json.loads(printed)
+        except ValueError:
+            said = None
+        versions = [said] if isinstance(said, str) else said
+        if (
+            not isinstance(versions, list)
+            or not versions
+            or not all(isinstance(one, str) for one in versions)
+        ):
+            raise NetworkError(
+                f"the package registry did not answer with the versions of {package}",
+                why=f"npm printed: {printed.strip()[:_QUOTED]}" if printed.strip() else "npm printed nothing",
+                fix="check the registry set in .npmrc: it, or a proxy before it, answers something else",
+            )
+        return list(versions)
 
     def fetch(self, specs: Sequence[str], *, into: Path) -> list[Path]:
         """Downloads one archive for each `name@version` and returns their paths in order; npm verifies them.

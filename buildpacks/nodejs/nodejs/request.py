@@ -22,7 +22,7 @@ from .sources import SETTING, Said
 
 _ANY = ("*", "node", "stable", "current", "latest", "")
 _LTS = ("lts", "lts/*", "lts-*", "--lts")
-_NAMED = re.compile(r"lts[/-](?P<name>[a-z]+|-\d+)")
+_NAMED = re.compile(r"lts[/-](?P<name>[a-z]+|-\d{1,3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,9 @@ class Request:
         lines = {line.major for line in releases.supported_long}
         stable = [version for version in left if major(version) in lines]
         found: str | None = nodesemver.max_satisfying(stable or left, "*", loose=True)
-        return found or max(left, default=None)
+        if not found:
+            found = nodesemver.max_satisfying(left, "*", loose=True, include_prerelease=True)
+        return found
 
     def followed(self, version: str) -> list[str]:
         """Who gets what they say with `version`."""

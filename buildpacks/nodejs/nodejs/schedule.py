@@ -16,7 +16,7 @@ from typing import Any
 import nodesemver
 
 from packhorse import sdk
-from packhorse.errors import FormatError, NetworkError
+from packhorse.errors import FormatError, NetworkError, NotFoundError
 
 from . import archive
 from .registry import Registry
@@ -24,6 +24,7 @@ from .releases import Line, Releases
 
 _LAYER = "releases"
 _PACKAGE = "node-releases"
+_SHOWN = 5
 _FILE = PurePosixPath("data/release-schedule/release-schedule.json")
 
 
@@ -62,7 +63,14 @@ def _newest(context: sdk.BuildContext, unknown: Iterable[str]) -> str:
                 fix="write the major version of Node.js instead of the name",
             ) from error
         raise
-    return str(nodesemver.max_satisfying(published, "*", loose=True))
+    newest: str | None = nodesemver.max_satisfying(published, "*", loose=True)
+    if newest is None:
+        raise NotFoundError(
+            f"the package registry has no release of {_PACKAGE}",
+            why=f"it has {', '.join(published[:_SHOWN])}",
+            fix="write the major version of Node.js instead of a name, and leave BP_NODE_UPDATE out",
+        )
+    return newest
 
 
 def read(path: Path, snapshot: Releases) -> Releases:

@@ -302,3 +302,13 @@ def test_only_a_name_that_the_snapshot_does_not_know_is_asked_for(tmp_path: Path
 )
 def test_each_version_has_an_npm_that_supports_it(node: str, npm: str | None) -> None:
     assert RELEASES.npm_for(node) == npm
+
+
+def test_the_newest_of_several_candidates_is_chosen_by_number() -> None:
+    candidates = ["28.0.0-rc.2", "28.0.0-rc.10"]
+    assert asking(">=28.0.0-rc.1 <28.0.0").choose(candidates, RELEASES) == "28.0.0-rc.10"
+
+
+def test_a_line_that_is_counted_far_back_means_nothing() -> None:
+    with pytest.raises(InputError, match="is not a version"):
+        asking("lts/-" + "9" * 5000)

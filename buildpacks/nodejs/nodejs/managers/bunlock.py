@@ -9,22 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from packhorse.errors import InputError
+from . import conflict
 
 NAME, BINARY = "bun.lock", "bun.lockb"
-_CONFLICT = re.compile(r"(?:<<<<<<<|=======|>>>>>>>)(?: |$)")
 _TABLE = re.compile(r'  "(\w+)": \{')
 _PROJECT = re.compile(r'    "((?:[^"\\]|\\.)*)": \{.*')
 
 
 def check(text: str) -> None:
     """Raises InputError for a lock with conflicts of a merge, which Bun passes over."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if _CONFLICT.match(line):
-            raise InputError(
-                f"{NAME} has conflicts of a merge, the first on line {number}",
-                fix=f"resolve them, run `bun install`, and commit {NAME}",
-            )
+    conflict.refuse(text, name=NAME, fix=f"resolve them, run `bun install`, and commit {NAME}")
 
 
 def projects(text: str) -> Iterator[str]:

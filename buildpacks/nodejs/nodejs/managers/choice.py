@@ -46,6 +46,12 @@ class Choice:
     lock: str = ""
     unread: tuple[str, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """Where to write the version that is wanted instead."""
+        field = self.source.partition(":")[0]
+        return field if field.startswith("package.json ") and self.range else "package.json packageManager"
+
     @classmethod
     def of(cls, project: Project) -> Self:
         """Takes package.json's `packageManager`, `devEngines`, else the lock's manager, else npm.

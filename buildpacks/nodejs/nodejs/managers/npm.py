@@ -13,12 +13,15 @@ from packhorse import sdk
 
 from ..project import Project
 from ..registry import Registry, explained
+from ..releases import major
 from ..runtime import Runtime, nodedir
 from .choice import Choice
 from .port import Order
-from .tool import Package, Tool, provide
+from .tool import Package, Tool, provide, too_old
 
 _PACKAGE = Package("npm", {"npm": "bin/npm-cli.js", "npx": "bin/npx-cli.js"})
+# Those before know no `--omit` and would install devDependencies.
+_OLDEST = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Npm:
         if not choice.range or nodesemver.satisfies(runtime.npm, choice.range, loose=True):
             return cls(context, project, runtime, choice.lock)
         tool = provide(context, _PACKAGE, choice, range=choice.range)
+        if major(tool.version) < _OLDEST:
+            raise too_old(choice, tool.version, f"the oldest that it works with is npm {_OLDEST}")
         return cls(context, project, runtime, choice.lock, tool)
 
     name = "npm"

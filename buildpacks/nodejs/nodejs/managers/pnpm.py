@@ -29,12 +29,15 @@ from .tool import Tool
 
 WORKSPACE = "pnpm-workspace.yaml"
 _HOOKS = (".pnpmfile.cjs", ".pnpmfile.mjs")
-_PATCH = re.compile(r"""[^\s'":,{}\[\]]+\.(?:patch|diff)\b""")
+_WORD = re.compile(r"""[^\s'":,{}\[\]]+""")
+_PATCH = re.compile(r".\.(?:patch|diff)\b")
 _LOCAL = re.compile(r"""["'\s](?:link|file|portal):[^"'\s]+""")
-_PNP = re.compile(r"""^\s*(?:node-linker\s*=|nodeLinker:)\s*["']?pnp\b""", re.MULTILINE)
+_PNP = re.compile(r"""^[ \t]*(?:node-linker[ \t]*=|nodeLinker:)[ \t]*["']?pnp\b""", re.MULTILINE)
 _DEV_HOOK = "pnpm:devPreinstall"
 _ASKS, _KEEPS_RECORDS = 10, 11
-_RECURSIVE = re.compile(r"\b(?:pnpm|pn)\b[^&|;]*\s(?:-r|--recursive|recursive|multi|m|-F|--filter)\b")
+_COMMAND = re.compile(r"[&|;]")
+_CALL = re.compile(r"\b(?:pnpm|pn)\b")
+_RECURSIVE = re.compile(r"\s(?:-r|--recursive|recursive|multi|m|-F|--filter)\b")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Pnpm:
             return f"package.json has a script {_DEV_HOOK}, which may use any file of the application"
         runs_scripts = not self.context.env.get(SETTING)
         for name, script in self.project.scripts.items() if runs_scripts else ():
-            if major(self.version) >= _KEEPS_RECORDS and _RECURSIVE.search(script):
+            if major(self.version) >= _KEEPS_RECORDS and is_recursive(script):
                 return f"the script {name} runs others by pnpm {self.version}, which keeps records in it"
         for name, text in self._texts:
             if found := _LOCAL.search(text):
@@ -187,7 +190,7 @@ class Pnpm:
     @cached_property
     def _patches(self) -> tuple[str, ...]:
         """The patches that settings name, by their paths."""
-        named = {path.removeprefix("./") for _, text in self._texts for path in _PATCH.findall(text)}
+        named = {path.removeprefix("./") for _, text in self._texts for path in patches(text)}
         return tuple(sorted(path for path in named if self._is_inside(path)))
 
     def _is_inside(self, path: str) -> bool:
@@ -203,6 +206,23 @@ class Pnpm:
                     why="pnpm's Plug'n'Play needs a loader that Node.js is to be started with",
                     fix="use `isolated`, which is the default, or `hoisted`",
                 )
+
+
+def patches(text: str) -> Iterator[str]:
+    """The paths of patches that a text names."""
+    for word in _WORD.findall(text):
+        ends = [found.end() for found in _PATCH.finditer(word)]
+        if ends:
+            yield word[: ends[-1]]
+
+
+def is_recursive(script: str) -> bool:
+    """Whether one of its commands has pnpm run others in several projects."""
+    for command in _COMMAND.split(script):
+        call = _CALL.search(command)
+        if call and _RECURSIVE.search(command, call.end()):
+            return True
+    return False
 
 
 def _variables(**values: str) -> dict[str, str]:

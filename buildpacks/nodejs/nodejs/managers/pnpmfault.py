@@ -10,13 +10,13 @@ import re
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
 
-from ..registry import explained_code
+from ..registry import CODES, explained_code
 from .pnpmlock import NAME
 
 # As pnpm 6 to 10, 11 and 12 print it; warnings have a word before the code.
-_CODE = re.compile(r"^\W*(?:Error: )?\[?ERR_PNPM_([A-Z0-9_]+)\b\]?:?[ ]*", re.MULTILINE)
-_NODE_CODE = re.compile(r"\b(E[A-Z]{4,}|[A-Z]+(?:_[A-Z]+)*_(?:CERT(?:_[A-Z]+)*|SIGNATURE|LOCALLY|TIMEOUT))\b")
-_REASON = re.compile(r"^\W*[A-Z]+\s+(.* failed, reason: .*)$", re.MULTILINE)
+_CODE = re.compile(r"^[^\w\n]*(?:Error: )?\[?ERR_PNPM_([A-Z0-9_]+)\b\]?:?[ ]*", re.MULTILINE)
+_WORD = re.compile(r"\b[A-Z][A-Z_]+\b")
+_REASON = re.compile(r"^[^\w\n]*[A-Z]+ (.* failed, reason: .*)$", re.MULTILINE)
 _PROGRESS = re.compile(r"(?:Progress|Packages):|\W*$")
 _STATUS = re.compile(r"status client error \((\d+)")
 _FRAME = re.compile(r"[\u2500-\u257f\u25b6\u00d7]+")
@@ -41,7 +41,7 @@ def explained(failure: sdk.CommandFailed) -> PackhorseError:
     found = list(_CODE.finditer(text))
     code = found[0][1] if found else ""
     reason = _REASON.search(text)
-    why = _why(text[found[0].end() :]) if found else reason[1] if reason else ""
+    why = _why(text[found[0].end() :]) if found else reason[1].strip() if reason else ""
     known = explained_code(_npm_code(code, text), why, client="pnpm", lock=NAME)
     if known:
         return known
@@ -79,7 +79,7 @@ def _npm_code(code: str, text: str) -> str:
         return f"E{status[1]}"
     if "Connection refused" in text or (code == "META_FETCH_FAIL" and "fetch failed" in text):
         return "ECONNREFUSED"
-    return next((found for found in _NODE_CODE.findall(text) if found != "ELIFECYCLE"), "")
+    return next((word for word in _WORD.findall(text) if word in CODES), "")
 
 
 def _why(text: str) -> str:

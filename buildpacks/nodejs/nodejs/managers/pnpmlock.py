@@ -13,9 +13,10 @@ from typing import Self
 
 from packhorse.errors import InputError
 
+from . import conflict
+
 NAME = "pnpm-lock.yaml"
 _VERSION = re.compile(r"""lockfileVersion:\s*['"]?(\d+(?:\.\d+)?)""")
-_CONFLICT = re.compile(r"(?:<<<<<<<|=======|>>>>>>>)(?: |$)")
 _IMPORTER = re.compile(r"""  (?:'([^']+)'|"([^"]+)"|([^\s'"#][^'"]*)):\s*(?:\{\})?""")
 
 
@@ -41,12 +42,8 @@ class Lock:
         version = ""
         importers: list[str] = []
         part = ""
-        for number, line in enumerate(text.splitlines(), 1):
-            if _CONFLICT.match(line):
-                raise InputError(
-                    f"{NAME} has conflicts of a merge, the first on line {number}",
-                    fix=f"run `pnpm install`, which resolves them, and commit {NAME}",
-                )
+        conflict.refuse(text, name=NAME, fix=f"run `pnpm install`, which resolves them, and commit {NAME}")
+        for line in text.splitlines():
             if line[:1].strip() and line[0] != "#":
                 part = line.partition(":")[0]
                 found = _VERSION.match(line)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import nodesemver
 
 from packhorse import sdk
-from packhorse.errors import FormatError, NotFoundError
+from packhorse.errors import FormatError, InputError, NotFoundError
 
 from .. import archive
 from ..registry import Registry
@@ -56,12 +56,12 @@ class Package:
 def provide(context: sdk.BuildContext, package: Package, choice: Choice, *, range: str) -> Tool:
     """Makes or keeps the layer named by `choice.manager`, with the newest version in `range`.
 
-    Raises NotFoundError when there is none, NetworkError, and FormatError for an archive that is not the
-    published one or not the one that package.json names.
+    Raises NotFoundError when there is none, InputError for one that is too old, NetworkError, and FormatError
+    for an archive that is not the published one or not the one that package.json names.
     """
     registry = Registry(context)
     name = choice.manager
-    version = _resolve(context, registry, package, name, range)
+    version = _resolve(context, registry, package, choice, range)
     layer = context.layer(
         name,
         key={package.name: version, **({"hash": choice.digest} if choice.digest else {})},
@@ -80,18 +80,33 @@ def provide(context: sdk.BuildContext, package: Package, choice: Choice, *, rang
         if choice.digest:
             hashed = layer.path / "package" / package.hashed if package.hashed else found
             _verify(hashed, choice.digest, f"{package.name} {version}")
+    there = [name for name, script in package.commands.items() if (layer.path / "package" / script).is_file()]
+    if name not in there:
+        raise too_old(choice, version, f"its package has no {package.commands[name]}")
     (layer.path / "bin").mkdir()
-    for command, script in package.commands.items():
+    for command in there:
+        script = package.commands[command]
         (layer.path / "package" / script).chmod(0o755)
         (layer.path / "bin" / command).symlink_to(PurePosixPath("../package") / script)
     return Tool(version, layer.path)
 
 
-def _resolve(context: sdk.BuildContext, registry: Registry, package: Package, name: str, range_: str) -> str:
+def too_old(choice: Choice, version: str, why: str) -> InputError:
+    """The error for a manager that cannot do what this buildpack needs."""
+    return InputError(
+        f"{choice.manager} {version} is too old for this buildpack ({choice.source})",
+        why=why,
+        fix=f"ask for a newer one: {choice.place}",
+    )
+
+
+def _resolve(
+    context: sdk.BuildContext, registry: Registry, package: Package, choice: Choice, range_: str
+) -> str:
     """The version to use: an exact one as it is, the last build's for the same request, else the newest."""
     if nodesemver.valid(range_, loose=True):
         return range_.strip().lstrip("v=")
-    last = context.remembered(name)
+    last = context.remembered(choice.manager)
     if last.get("request") == range_ and "version" in last and context.env.get("BP_NODE_UPDATE") != "1":
         return last["version"]
     for versions in (registry.brought, registry.versions):
@@ -100,9 +115,9 @@ def _resolve(context: sdk.BuildContext, registry: Registry, package: Package, na
         if version:
             return version
     raise NotFoundError(
-        f"no version of {name} matches {range_}",
+        f"no version of {choice.manager} matches {range_} ({choice.source})",
         why=f"the newest is {nodesemver.max_satisfying(published, '*', loose=True)}",
-        fix="ask for another in package.json packageManager",
+        fix=f"ask for another: {choice.place}",
     )
 
 

@@ -47,10 +47,8 @@ _SENTENCES = (
     ("Package not found", "E404"),
     ("has been blocked because of your configuration", "ENOTFOUND"),
 )
-_UNREADABLE = re.compile(
-    r"YAMLException|Expected the lockfile entry|Lockfile\.getLocked"
-    r"|(?:Invalid value|Unknown token|Parse error)[^\n]*yarn\.lock"
-)
+_UNREADABLE = ("YAMLException", "Expected the lockfile entry", "Lockfile.getLocked")
+_UNREADABLE_LINE = ("Invalid value", "Unknown token", "Parse error")
 _CHANGE = re.compile(r"^➤ YN0028: │ ([-+]\s*\S.*)$", re.MULTILINE)
 
 
@@ -62,8 +60,9 @@ def of_classic(failure: sdk.CommandFailed) -> PackhorseError:
     said = [line.removeprefix("error ").strip() for line in output.splitlines() if line.startswith("error ")]
     if "is incompatible with this module" in output:
         return _engine(said)
-    script = re.search(r"^error \S*node_modules/(\S+): Command failed", output, re.MULTILINE)
-    return _script(script[1]) if script else _explained(failure, output, said, settings=".npmrc")
+    script = next((line.partition(": Command failed") for line in said if ": Command failed" in line), None)
+    package = script[0].rpartition("node_modules/")[2] if script and "node_modules/" in script[0] else ""
+    return _script(package) if package else _explained(failure, output, said, settings=".npmrc")
 
 
 def of_berry(failure: sdk.CommandFailed) -> PackhorseError:
@@ -83,7 +82,7 @@ def of_berry(failure: sdk.CommandFailed) -> PackhorseError:
         )
     if "Usage Error" in output and (".yarnrc.yml" in output or "<environment>" in output):
         return InputError("Yarn cannot use its settings", why="\n".join(said[:1]), fix="mend .yarnrc.yml")
-    script = re.search(r"YN0009: [│ ]*(\S+) couldn't be built", output)
+    script = re.search(r"YN0009: [│ ]*([^\s│]+) couldn't be built", output)
     return _script(script[1]) if script else _explained(failure, output, said, settings=".yarnrc.yml")
 
 
@@ -101,13 +100,21 @@ def _explained(
     failure: sdk.CommandFailed, output: str, said: Sequence[str], *, settings: str
 ) -> PackhorseError:
     why = "\n".join(said[:_SHOWN])
-    if _UNREADABLE.search(output):
+    if _is_unreadable(output):
         return InputError(
             f"{NAME} cannot be read", why=why, fix="restore it, or remove it and run `yarn install`"
         )
     code = _code("\n".join(said))
     meaning = explained_code(code, why, client="Yarn", settings=settings, lock=NAME) if code else None
     return meaning or BuildpackFailed(failure.what, why=why or failure.why or "its output is above")
+
+
+def _is_unreadable(output: str) -> bool:
+    """Whether it is the lock that Yarn cannot read."""
+    lines = (line for line in output.splitlines() if "yarn.lock" in line)
+    return any(word in output for word in _UNREADABLE) or any(
+        word in line for line in lines for word in _UNREADABLE_LINE
+    )
 
 
 def _code(output: str) -> str:

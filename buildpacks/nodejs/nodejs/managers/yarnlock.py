@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
-from packhorse.errors import InputError
+from . import conflict
 
 NAME = "yarn.lock"
-_CONFLICT = re.compile(r"(?:<<<<<<<|=======|>>>>>>>)(?: |$)")
-_METADATA = re.compile(r"__metadata:\s*$")
-_FIELD = re.compile(r"""\s+(version|cacheKey|resolution):? +"?([^"]*)"?\s*$""")
-
-_DESCRIPTOR = re.compile(r'"((?:[^"\\]|\\.)*)"|([^",\s:][^",\s]*)')
+_METADATA = "__metadata:"
+_FIELDS = ("version", "cacheKey", "resolution")
+# A quote that is not closed goes on to the end of the line.
+_DESCRIPTOR = re.compile(r'"((?:[^"\\]|\\.)*)"?|([^",\s:][^",\s]*)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +46,25 @@ class Lock:
         settled: dict[str, str] = {}
         names: list[str] = []
         is_berry = False
-        for number, line in enumerate(text.splitlines(), 1):
-            if _CONFLICT.match(line):
-                raise InputError(
-                    f"{NAME} has conflicts of a merge, the first on line {number}",
-                    fix=f"run `yarn install`, which resolves them, and commit {NAME}",
-                )
+        conflict.refuse(text, name=NAME, fix=f"run `yarn install`, which resolves them, and commit {NAME}")
+        for line in text.splitlines():
             if not line.strip() or line.startswith("#"):
                 continue
             if not line[0].isspace():
-                is_metadata = bool(_METADATA.match(line))
+                is_metadata = line.rstrip() == _METADATA
                 is_berry = is_berry or is_metadata
                 names = [] if is_metadata else list(_descriptors(line))
                 settled |= dict.fromkeys(names, "")
-            elif found := _FIELD.match(line):
+            elif found := _field(line):
+                name, value = found
                 if not names:
-                    metadata.setdefault(found[1], found[2])
-                elif found[1] == "resolution":
-                    settled |= dict.fromkeys(names, found[2])
+                    metadata.setdefault(name, value)
+                elif name == "resolution":
+                    settled |= dict.fromkeys(names, value)
         version = metadata.get("version", "")
         return cls(
             form="berry" if is_berry else "classic" if settled or "yarn lockfile v1" in text else "",
-            version=int(version) if version.isdecimal() else 0,
+            version=int(version[:9]) if version.isdecimal() else 0,
             cache_key=re.split(r"\D", metadata.get("cacheKey", ""))[0],
             settled=settled,
         )
@@ -76,6 +72,15 @@ class Lock:
     def lacks(self, newer: Lock) -> list[str]:
         """The descriptors that `newer`, of the same source, had to settle itself or settles otherwise."""
         return [name for name, said in newer.settled.items() if self.settled.get(name) != said]
+
+
+def _field(line: str) -> tuple[str, str] | None:
+    """Name and value of a line such as `  version: 8` or `  version "1.2.3"`, if it is one that is read."""
+    name, _, rest = line.strip().partition(" ")
+    name, value = name.removesuffix(":"), rest.strip()
+    if value[:1] == '"':
+        value = value[1:].removesuffix('"')
+    return (name, value) if name in _FIELDS and value and '"' not in value else None
 
 
 def _descriptors(line: str) -> Iterator[str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Self
 
 BERRY, CLASSIC = ".yarnrc.yml", ".yarnrc"
-_SCALAR = re.compile(r"""([A-Za-z]+):\s+(?:"([^"]*)"|'([^']*)'|([^#\s][^#]*?))\s*(?:#.*)?""")
 _WORD = re.compile(r"""(?:"([^"]+)"|([\w.:@/-]+))\s+(?:"([^"]*)"|(\S+))\s*""")
 
 
@@ -27,10 +26,10 @@ class Settings:
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Reads what of the two files there is."""
-        berry = (_SCALAR.fullmatch(line) for line in _lines(directory / BERRY))
+        berry = (_scalar(line) for line in _lines(directory / BERRY))
         classic = (_WORD.fullmatch(line) for line in _lines(directory / CLASSIC))
         return cls(
-            berry={found[1]: found[2] or found[3] or found[4] or "" for found in berry if found},
+            berry=dict(found for found in berry if found),
             classic={found[1] or found[2]: found[3] or found[4] or "" for found in classic if found},
         )
 
@@ -48,6 +47,19 @@ class Settings:
     def cache(self) -> str:
         """Where below the project packages lie that come with the source."""
         return self.berry.get("cacheFolder", ".yarn/cache")
+
+
+def _scalar(line: str) -> tuple[str, str] | None:
+    """Name and value of a line such as `nodeLinker: pnp`, the value plain or quoted, a comment behind it."""
+    name, _, said = line.partition(":")
+    value = said.strip()
+    if not name.isascii() or not name.isalpha() or not said[:1].isspace() or value[:1] in ("", "#"):
+        return None
+    if value[0] in "\"'":
+        quoted, closing, behind = value[1:].partition(value[0])
+        if closing and behind.strip()[:1] in ("", "#"):
+            return name, quoted
+    return name, value.partition("#")[0].rstrip()
 
 
 def _lines(path: Path) -> list[str]:
