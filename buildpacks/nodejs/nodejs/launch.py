@@ -57,7 +57,11 @@ def set_up(context: sdk.BuildContext, workspace: Workspace, found: Start | None)
             layer.set_env(name, value, action="default", phase="launch")
     layer.set_env("PATH", commands, action="prepend", delimiter=":", phase="launch")
     for name, value in found.env.items() if found else ():
-        layer.set_env(name, value, phase="launch", process="web")
+        if name == "NODE_OPTIONS":
+            # Plug'n'Play has its own there, without which no module is found.
+            layer.set_env(name, value, action="append", delimiter=" ", phase="launch", process="web")
+        else:
+            layer.set_env(name, value, phase="launch", process="web")
     layer.add_exec_d(program, name=_PROGRAM)
 
 

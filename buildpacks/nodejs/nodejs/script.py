@@ -20,6 +20,7 @@ from .project import Project
 _NEEDS_SHELL = re.compile(r"[$`|&;<>()*?\[\]{}~#\n\\]")
 _WORD = re.compile(r"""(?:[<>]&[\d-]|[^\s"'\\|&;()`]|\\.|"(?:\\.|[^"\\])*"|'[^']*')+""")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_OPTIONS = re.compile(r"^NODE_OPTIONS=(?!.*\$\{?NODE_OPTIONS)")
 _COMPOUND = {"if", "for", "while", "until", "case", "!", "{", "[["}
 BUILTINS = {
     *(".", ":", "[", "break", "cd", "command", "continue", "echo", "eval", "exec", "exit", "export", "false"),
@@ -43,7 +44,15 @@ BUILTINS = {
 
 _MANAGERS = ("npm", "yarn", "pnpm", "bun")
 _RUNNERS = ("npx", "pnpx", "bunx")
-_CALLS_MANAGER = re.compile(r"(?:^|[\s;&|(`])(npm|npx|yarn|pnpm|pnpx|bun|bunx)(?:\s|$)")
+_CALLS_MANAGER = re.compile(r"(?:^|[\s;&|(`])(npm|npx|yarn|pnpm|pnpx|bun|bunx)(?:[\s:]|$)")
+_BEGINS_WITH_MANAGER = re.compile(r"(npm|npx|yarn|pnpm|pnpx|bunx)\s")
+# Programs whose arguments are commands, and those that always run npm.
+_STARTERS = {
+    *("sh", "bash", "dash", "env", "nice", "nohup", "tini", "dumb-init", "cross-env-shell", "env-cmd"),
+    *("dotenv", "dotenvx", "dotenv-run-script", "concurrently", "nodemon", "onchange", "chokidar", "forever"),
+    *("pm2", "pm2-runtime", "pm2-docker", "wait-on", "start-server-and-test", "doppler", "infisical", "op"),
+}
+_RUN_ALL = {"npm-run-all", "npm-run-all2", "run-s", "run-p"}
 _QUIET = {"-s", "--silent", "-q", "--quiet", "--if-present", "-y", "--yes", "--no-install", "--no", "--"}
 _DIRECTORY = {"--prefix", "-C", "--cwd", "--dir"}
 # Of yarn and pnpm, which else run a module's command that is called as the word says.
@@ -69,10 +78,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One command of a list joined by `&&`, as words in the shell's spelling, or a `whole` text unread."""
+    """One command of a list joined by `&&`, as words in the shell's spelling, or a `whole` text unread.
+
+    Or `inner` commands in a shell of their own, which may `cd` and `exit` there.
+    """
 
     words: tuple[str, ...] = ()
     whole: str = ""
+    inner: tuple[_Piece, ...] = ()
 
     @property
     def _assignments(self) -> int:
@@ -90,7 +103,29 @@ class _Piece:
         """The command and its arguments."""
         return self.words[self._assignments :]
 
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """The names of what is called."""
+        own = tuple(shlex.split(self.command[0])[:1]) if self.command else ()
+        return own + tuple(name for piece in self.inner for name in piece.programs)
+
+    @property
+    def in_list(self) -> str:
+        """The text, so that `&&` may follow."""
+        return f"{{ {self.whole}\n}}" if self.whole else str(self)
+
+    @property
+    def adding(self) -> _Piece:
+        """The piece with its NODE_OPTIONS behind those that there are: the image's own must hold too."""
+        if not self.variables and self.words[:1] != ("export",):
+            return self
+        return replace(
+            self, words=tuple(_OPTIONS.sub('NODE_OPTIONS="$NODE_OPTIONS "', w) for w in self.words)
+        )
+
     def __str__(self) -> str:
+        if self.inner:
+            return f"( {' && '.join(piece.in_list for piece in self.inner)} )"
         return self.whole or " ".join(self.words)
 
 
@@ -107,7 +142,7 @@ def read(project: Project, name: str) -> Command:
 
 def _command(pieces: Sequence[_Piece], name: str) -> Command:
     *before, last = pieces
-    programs = tuple(shlex.split(piece.command[0])[0] for piece in pieces if piece.command)
+    programs = tuple(name for piece in pieces for name in piece.programs)
     words = tuple(shlex.split(" ".join(last.command)))
     if last.words and not words:
         raise InputError(f"the {name} script runs nothing: {last}", fix="write a command behind it")
@@ -115,7 +150,8 @@ def _command(pieces: Sequence[_Piece], name: str) -> Command:
     if not before and is_program and not _NEEDS_SHELL.search(str(last)):
         env = dict(shlex.split(word)[0].split("=", 1) for word in last.variables)
         return Command(words, env, programs, words)
-    line = [str(piece) if piece.words else f"{{ {piece}\n}}" for piece in before]
+    line = [piece.adding.in_list for piece in before]
+    last = last.adding
     line.append(" ".join((*last.variables, "exec", *last.command)) if is_program else str(last))
     return Command(("sh", "-c", " && ".join(line)), {}, programs, words, gets_signals=is_program)
 
@@ -128,18 +164,27 @@ def _expanded(project: Project, name: str, above: tuple[str, ...]) -> list[_Piec
     found: list[_Piece] = []
     before = f"pre{name}"
     if before in project.scripts:
-        found += _expanded(project, before, (*above, place))
+        found += _apart(_expanded(project, before, (*above, place)))
     text = project.scripts[name]
     if not text.strip():
         raise InputError(f"the {name} script is empty", fix='write a command, as in "node server.js"')
     here = project
-    for piece in _pieces(text, name):
+    pieces = _pieces(text, name)
+    for piece in pieces:
         if piece.whole and (match := _CALLS_MANAGER.search(piece.whole)):
             raise _needs_manager(match[1], name, text)
         if piece.command[:1] == ("cd",) and len(piece.command) == 2:
             here = _below(here, piece.command[1])
-        found += _followed(here, piece, name, (*above, place)) if piece.words else [piece]
+        followed = _followed(here, piece, name, (*above, place)) if piece.words else [piece]
+        found += followed if followed == [piece] or piece is pieces[-1] else _apart(followed)
     return found
+
+
+def _apart(pieces: list[_Piece]) -> list[_Piece]:
+    """What a manager runs in a shell of its own, before something else: so it is here, where that matters."""
+    if all(piece.command and piece.command[0] not in BUILTINS for piece in pieces):
+        return pieces
+    return [_Piece(inner=tuple(pieces))]
 
 
 def _pieces(text: str, name: str) -> list[_Piece]:
@@ -186,9 +231,38 @@ def _followed(project: Project, piece: _Piece, name: str, above: tuple[str, ...]
                 raise _needs_manager(command[0], name, str(piece))
             words = (run.script, *run.arguments)
             piece = _Piece((*variables, *_program(words, str(piece), name, command[0])))
+        elif scripts := _sequence(project, command):
+            expanded = [_expanded(project, script, above) for script in scripts]
+            before = [one for pieces in expanded[:-1] for one in _apart(pieces)]
+            return list(_joined(variables, _Run(scripts[-1]), [*before, *expanded[-1]]))
         else:
             break
+    _refuse_inner_manager(piece, name)
     return [piece]
+
+
+def _sequence(project: Project, command: Sequence[str]) -> tuple[str, ...]:
+    """The scripts that npm-run-all runs one after the other; empty for anything else."""
+    program, *words = command or ("",)
+    if program == "npm-run-all" and words[:1] in (["-s"], ["--serial"], ["--sequential"]):
+        del words[0]
+    is_sequence = program in ("run-s", "npm-run-all") and all(word in project.scripts for word in words)
+    return tuple(words) if is_sequence else ()
+
+
+def _refuse_inner_manager(piece: _Piece, name: str) -> None:
+    """Raises InputError for a program that starts a package manager: `concurrently "npm run a"`."""
+    if not piece.command:
+        return
+    program, *words = shlex.split(" ".join(piece.command)) or [""]
+    if program in _RUN_ALL:
+        raise _needs_manager("npm", name, str(piece))
+    if program in ("node", *BUILTINS):
+        return
+    for word in words:
+        match = _CALLS_MANAGER.search(word) if program in _STARTERS else _BEGINS_WITH_MANAGER.match(word)
+        if match:
+            raise _needs_manager(match[1], name, str(piece))
 
 
 def _joined(variables: tuple[str, ...], run: _Run, pieces: list[_Piece]) -> Iterator[_Piece]:

@@ -70,6 +70,13 @@ def test_variables_of_the_start_script_are_those_of_its_process_alone(tmp_path: 
     assert (files["env.launch/web/A.override"], files["env.launch/web/B.override"]) == ("1", "")
 
 
+def test_options_of_node_in_the_start_script_are_added_to_those_of_other_layers(tmp_path: Path) -> None:
+    files = made(tmp_path, Start(("node", "a.js"), "x", env={"NODE_OPTIONS": "--enable-source-maps"}))
+    assert files["env.launch/web/NODE_OPTIONS.append"] == "--enable-source-maps"
+    assert files["env.launch/web/NODE_OPTIONS.delim"] == " "
+    assert "env.launch/web/NODE_OPTIONS.override" not in files
+
+
 def test_a_switch_that_is_neither_on_nor_off_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="BPL_NODE_SOURCE_MAPS is neither true nor false: maybe"):
         made(tmp_path, BPL_NODE_SOURCE_MAPS="maybe")

@@ -60,6 +60,87 @@ def test_prestart_runs_first_and_stops_the_start_when_it_fails(tmp_path: Path) -
     assert subprocess.run(command, check=False, capture_output=True, text=True).stdout == ""
 
 
+@pytest.mark.parametrize(
+    "first", ["cd sub && echo before", "test -f gone || exit 0", "export A=changed && cd sub", "A=changed; :"]
+)
+def test_what_runs_first_has_a_shell_of_its_own_as_a_manager_gives_it(tmp_path: Path, first: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "package.json").touch()
+    for scripts in (
+        {"prestart": first, "start": "pwd && echo $A started"},
+        {"first": first, "start": "npm run first && pwd && echo $A started"},
+        {"first": first, "start": "run-s first second", "second": "pwd && echo $A started"},
+    ):
+        command = start(tmp_path, **scripts).command
+        run = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "A": "a"}, check=True, capture_output=True, text=True
+        )
+        assert run.stdout.endswith(f"{tmp_path}\na started\n")
+
+
+def test_programs_that_run_first_are_told_even_in_a_shell_of_their_own(tmp_path: Path) -> None:
+    found = start(tmp_path, prestart="cd db && prisma migrate deploy", start="node a.js")
+    assert found.programs == ("cd", "prisma", "node")
+    assert found.command[-1] == "( cd db && prisma migrate deploy ) && exec node a.js"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("NODE_OPTIONS=--b node a.js $PORT", "--a --b"),
+        ("NODE_OPTIONS='--b --c' node a.js $PORT", "--a --b --c"),
+        ("export NODE_OPTIONS=--b && node a.js", "--a --b"),
+        ('NODE_OPTIONS="$NODE_OPTIONS --b" node a.js', "--a --b"),
+    ],
+)
+def test_options_of_node_in_a_shell_are_added_to_those_of_the_image(
+    tmp_path: Path, script: str, words: str
+) -> None:
+    (tmp_path / "node").write_text('#!/bin/sh\necho "$NODE_OPTIONS"')
+    (tmp_path / "node").chmod(0o755)
+    env = {"NODE_OPTIONS": "--a", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = subprocess.run(start(tmp_path, start=script).command, env=env, check=True, stdout=subprocess.PIPE)
+    assert run.stdout.decode() == f"{words}\n"
+
+
+def test_a_sequence_of_scripts_is_followed(tmp_path: Path) -> None:
+    found = start(tmp_path, start="run-s db serve", db="prisma migrate deploy", serve="A=1 node a.js")
+    assert found.command == ("sh", "-c", "prisma migrate deploy && A=1 exec node a.js")
+    found = start(tmp_path, start="npm-run-all -s serve", serve="A=1 node a.js")
+    assert (found.command, found.env) == (("node", "a.js"), {"A": "1"})
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "concurrently 'npm run serve' 'node b.js'",
+        "concurrently npm:serve",
+        "dotenv -- npm run serve",
+        "npx dotenv -e .env -- yarn serve",
+        'nodemon --exec "npm run serve"',
+        "pm2-runtime start npm -- start",
+        'sh -c "cd a && npm start"',
+        "start-other 'pnpm serve'",
+        "run-p serve other",
+        "run-s 'serve:*'",
+        "npm-run-all --parallel serve other",
+        "node a.js && npm-run-all serve gone",
+    ],
+)
+def test_a_program_that_would_call_a_manager_is_refused(tmp_path: Path, script: str) -> None:
+    with pytest.raises(
+        InputError, match=r"the start script calls (npm|yarn|pnpm), which is not in the image"
+    ):
+        start(tmp_path, start=script, serve="node a.js", other="node b.js")
+
+
+@pytest.mark.parametrize(
+    "script", ["node npm", "node -e 'npm x'", "serve npm", "pm2-runtime start a.js", "sh -c 'node bun.js'"]
+)
+def test_words_that_only_look_like_a_manager_are_left(tmp_path: Path, script: str) -> None:
+    assert start(tmp_path, start=script).command == tuple(shlex.split(script))
+
+
 def test_a_script_that_only_runs_another_is_followed(tmp_path: Path) -> None:
     found = start(tmp_path, start="npm run serve", serve="npm run -s real", real="node a.js")
     assert found.command == ("node", "a.js")
@@ -117,7 +198,7 @@ def test_a_script_that_cannot_be_read_or_runs_itself_is_refused(tmp_path: Path, 
         ("yarn --cwd web start -a", "sh -c 'cd web && exec node w.js -a'"),
         ("npm run shell -- x", "sh -c 'node a.js; node b.js x'"),
         ("A=1 npm run both", "sh -c 'export A=1 && cd a && node m.js && exec node s.js'"),
-        ("npm run shell && npm run serve", "sh -c '{ node a.js; node b.js\n} && exec node s.js'"),
+        ("npm run shell && npm run serve", "sh -c '( { node a.js; node b.js\n} ) && exec node s.js'"),
     ],
 )
 def test_scripts_are_followed_through_the_managers_that_run_them(
