@@ -86,6 +86,7 @@ def test_a_workspace_is_installed_built_and_run_by_node_js(first: tuple[Workbenc
     bench, output = first
     assert f"Bun {BUN} (package.json packageManager: bun@{BUN})" in output
     assert "$ bun run build" in output
+    assert 'architecture = "amd64"' in (bench.layers / "bun.toml").read_text()
     assert node(bench, "apps/web/index.js") == "2000 2.0.0\n"
     assert installed(bench.layers / "modules") == {"ms", "mime"}
 

@@ -30,11 +30,7 @@ def bound(context: sdk.BuildContext) -> Iterator[None]:
     home = Path(context.env.get("HOME") or Path.home())
     links: list[Path] = []
     try:
-        for kind, names in _BINDINGS.items():
-            binding = context.bindings.one_of_type(kind)
-            if binding is None:
-                continue
-            name, source = _entry(binding, names)
+        for binding, name, source in settings(context):
             link = home / name
             try:
                 link.symlink_to(source)
@@ -50,6 +46,14 @@ def bound(context: sdk.BuildContext) -> Iterator[None]:
     finally:
         for link in links:
             link.unlink(missing_ok=True)
+
+
+def settings(context: sdk.BuildContext) -> Iterator[tuple[sdk.Binding, str, Path]]:
+    """Each binding that has settings, their name as the user's own, and the file. Raises InputError."""
+    for kind, names in _BINDINGS.items():
+        binding = context.bindings.one_of_type(kind)
+        if binding is not None:
+            yield (binding, *_entry(binding, names))
 
 
 def _entry(binding: sdk.Binding, names: Sequence[str]) -> tuple[str, Path]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from packhorse import sdk
 
-from . import caches, plugnplay, residue, site, traces
+from . import caches, plugnplay, residue, site, surroundings, traces
 from .managers.port import Manager, Order
 from .project import digest
 from .runtime import Runtime
@@ -200,6 +200,8 @@ class Installation:
                 "project": self.workspace.path,
                 "devDependencies": "with" if dev else "without",
                 "NODE_ENV": self.context.env.get("NODE_ENV", ""),
+                **surroundings.key(self.context),
+                "buildpack": self.context.buildpack.version,
             }
         )
 

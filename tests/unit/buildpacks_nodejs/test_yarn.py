@@ -1,5 +1,6 @@
 """Which Yarn is chosen, what its failures mean, what it is told of npm's settings, and trimmed manifests."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -8,12 +9,18 @@ import pytest
 from nodejs import plugnplay, secret
 from nodejs.managers import yarnfailure, yarnrc
 from nodejs.managers.choice import Choice
+from nodejs.managers.tool import Tool
 from nodejs.managers.trim import without_dev
+from nodejs.managers.yarn import Yarn
 from nodejs.managers.yarnlock import Lock
 from nodejs.managers.yarnregistry import _is_spared
 from nodejs.managers.yarnrelease import _range
+from nodejs.project import Project
+from nodejs.runtime import Runtime
 
 from packhorse import sdk
+from packhorse.base.log import Log
+from packhorse.base.target import Target
 from packhorse.errors import (
     BuildpackFailed,
     FormatError,
@@ -229,3 +236,26 @@ def test_a_manifest_that_cannot_be_replaced_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"package\.json cannot be replaced"), without_dev(tmp_path, []):
         pass
     assert (tmp_path / "package.json").read_text() == "{}"
+
+
+def test_packages_of_an_offline_mirror_are_in_the_key(tmp_path: Path) -> None:
+    env = Runtime("22.1.0", "10.9.0", {}, "")
+    context = sdk.BuildContext(
+        app=tmp_path,
+        buildpack=sdk.Descriptor(tmp_path, "x", "1"),
+        platform=sdk.Platform(tmp_path, {}),
+        target=Target("linux", "amd64"),
+        exec_env="production",
+        env={},
+        log=Log(io.StringIO(), io.StringIO()),
+        layers=tmp_path,
+    )
+    yarn = Yarn(context, Project(tmp_path, {}), env, Tool("1.22.22", tmp_path), "yarn.lock")
+    assert yarn.key["offline mirror"] == ""
+    (tmp_path / ".yarnrc").write_text('yarn-offline-mirror "./packages"\n')
+    (tmp_path / "packages").mkdir()
+    seen = {yarn.key["offline mirror"]}
+    for content in ("one", "two"):
+        (tmp_path / "packages/ms-2.1.3.tgz").write_text(content)
+        seen.add(yarn.key["offline mirror"])
+    assert len(seen) == 3

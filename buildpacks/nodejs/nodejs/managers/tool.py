@@ -62,9 +62,12 @@ def provide(context: sdk.BuildContext, package: Package, choice: Choice, *, rang
     registry = Registry(context)
     name = choice.manager
     version = _resolve(context, registry, package, choice, range)
+    key = {package.name: version, **({"hash": choice.digest} if choice.digest else {})}
+    if package.parts:
+        key["architecture"] = context.target.arch
     layer = context.layer(
         name,
-        key={package.name: version, **({"hash": choice.digest} if choice.digest else {})},
+        key=key,
         build=True,
         cache=True,
         facts={"request": range, "version": version},

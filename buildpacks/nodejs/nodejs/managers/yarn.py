@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from packhorse import sdk
 
 from .. import secret
-from ..project import Project
+from ..project import Project, digest
 from ..runtime import Runtime
 from ..workspace import Workspace
 from . import yarnfailure, yarnrc, yarnregistry
@@ -80,8 +80,7 @@ class Yarn:
     @property
     def files(self) -> tuple[str, ...]:
         """The lock, the settings, and the packages that come with the source."""
-        mirror = self._settings.classic.get(_MIRROR, "").removeprefix("./")
-        return tuple(name for name in (self.lock, ".npmrc", yarnrc.CLASSIC, mirror) if name)
+        return tuple(name for name in (self.lock, ".npmrc", yarnrc.CLASSIC, self._mirror) if name)
 
     def install(self, order: Order) -> None:
         """`yarn install --frozen-lockfile`, or without a lock `--no-lockfile`.
@@ -109,6 +108,18 @@ class Yarn:
     def rebuild(self, directory: Path) -> None:
         """`npm rebuild`: Yarn 1 has no such command."""
         npm_rebuild(self.context, directory, self.env)
+
+    @property
+    def _mirror(self) -> str:
+        return self._settings.classic.get(_MIRROR, "").removeprefix("./")
+
+    @property
+    def _mirror_digest(self) -> str:
+        folder = self.project.directory / self._mirror
+        there = sorted(folder.rglob("*")) if self._mirror and folder.is_dir() else []
+        names = [path.relative_to(self.project.directory).as_posix() for path in there]
+        said = "\n".join(f"{name} {self.project.digest(name)}" for name in names)
+        return digest(said.encode()) if said else ""
 
     @property
     def _settings(self) -> yarnrc.Settings:
