@@ -70,11 +70,12 @@ class Yarn:
 
     @property
     def key(self) -> Mapping[str, str]:
-        """The lock and the settings."""
+        """The lock, the settings, and the packages that come with the source."""
         return {
             self.lock: self.project.digest(self.lock),
             ".npmrc": self.project.npmrc_digest,
             yarnrc.CLASSIC: secret.digest(self.project.directory / yarnrc.CLASSIC),
+            "offline mirror": self._mirror_digest,
         }
 
     @property
