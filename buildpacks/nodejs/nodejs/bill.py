@@ -21,11 +21,11 @@ from typing import Any
 from packhorse import sdk
 
 from . import locks, plugnplay
+from .project import DEPENDENCIES
 from .runtime import Runtime
 from .workspace import Workspace
 
 _MODULES = "node_modules"
-_NEEDED = ("dependencies", "optionalDependencies", "peerDependencies")
 _LIMIT = 4 << 20
 
 
@@ -59,7 +59,7 @@ class Package:
 
     def needs(self) -> set[str]:
         """The names of all that it declares to need at run time."""
-        tables = (self.manifest.get(part) for part in _NEEDED)
+        tables = (self.manifest.get(part) for part in DEPENDENCIES)
         return {name for table in tables if isinstance(table, dict) for name in table}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from packhorse import sdk
 
-from . import caches, plugnplay, residue, site, surroundings, traces
+from . import caches, plugnplay, residue, site, surroundings, traces, update
 from .managers.port import Manager, Order
 from .project import digest
 from .runtime import Runtime
@@ -159,8 +159,8 @@ class Installation:
         return layer
 
     def _take(self, name: str, key: Mapping[str, str], *, launch: bool, renew: str = "") -> sdk.Layer:
-        update = not self.manager.locked and self.context.env.get("BP_NODE_UPDATE") == "1"
-        renew = "BP_NODE_UPDATE asks for newer modules" if update else renew
+        newer = not self.manager.locked and update.asked(self.context.env)
+        renew = f"{update.SETTING} asks for newer modules" if newer else renew
         return self.context.layer(name, key=key, launch=launch, build=not launch, cache=True, renew=renew)
 
     @property

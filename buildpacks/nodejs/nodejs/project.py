@@ -16,9 +16,11 @@ from packhorse.errors import InputError
 
 from . import secret
 
-_INSTALLED = ("dependencies", "optionalDependencies", "peerDependencies")
+DEPENDENCIES = ("dependencies", "optionalDependencies", "peerDependencies")
+"""The tables of a manifest with what is needed at launch."""
+
 _DEPENDENCY_FIELDS = (
-    *_INSTALLED,
+    *DEPENDENCIES,
     "devDependencies",
     "peerDependenciesMeta",
     "dependenciesMeta",
@@ -41,6 +43,19 @@ _NEED_INSIDE = {
     "next": "its bundler takes no module from outside the project",
     "prisma": "it generates code into node_modules",
     "@prisma/client": "it generates code into node_modules",
+}
+
+_EXAMPLES = {
+    "it": 'an object: {"name": "shop", "main": "server.js"}',
+    "name": '"name": "shop"',
+    "version": '"version": "1.0.0"',
+    "main": '"main": "server.js"',
+    "scripts": '"scripts": {"start": "node server.js"}',
+    "engines": '"engines": {"node": "22"}',
+    "devDependencies": '"devDependencies": {"typescript": "^5.9.0"}',
+    "dependencies": '"dependencies": {"express": "^5.1.0"}',
+    "optionalDependencies": '"optionalDependencies": {"fsevents": "^2.3.0"}',
+    "peerDependencies": '"peerDependencies": {"react": "^19.0.0"}',
 }
 
 
@@ -103,7 +118,7 @@ class Project:
     @property
     def has_dependencies(self) -> bool:
         """Whether anything is needed at launch."""
-        return any(self._table(name) for name in _INSTALLED)
+        return any(self._table(name) for name in DEPENDENCIES)
 
     @property
     def has_dev_dependencies(self) -> bool:
@@ -115,7 +130,7 @@ class Project:
         """Why node_modules must be a directory in the application; empty when a link to a layer will do."""
         specs = {
             name: spec
-            for part in (*_INSTALLED, "devDependencies")
+            for part in (*DEPENDENCIES, "devDependencies")
             for name, spec in self._table(part).items()
         }
         for name, spec in specs.items():
@@ -167,9 +182,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         ) from error
     issues = _issues(manifest)
     if issues:
-        raise InputError(
-            "package.json cannot be used", issues=issues, fix="see the npm documentation of package.json"
-        )
+        raise InputError("package.json cannot be used", issues=issues, fix=_example(issues))
     assert isinstance(manifest, dict)
     return manifest
 
@@ -183,7 +196,7 @@ def _issues(manifest: object) -> list[str]:
         for name in ("name", "version", "main")
         if not isinstance(manifest.get(name, ""), str)
     ]
-    for name in ("scripts", "engines", "devDependencies", *_INSTALLED):
+    for name in ("scripts", "engines", "devDependencies", *DEPENDENCIES):
         table = manifest.get(name, {})
         if not isinstance(table, dict):
             issues.append(f"{name} must be an object")
@@ -192,6 +205,12 @@ def _issues(manifest: object) -> list[str]:
                 f"{name}.{key} must be text" for key, value in table.items() if not isinstance(value, str)
             ]
     return issues
+
+
+def _example(issues: Iterable[str]) -> str:
+    """How the fields that the issues name are written."""
+    fields = dict.fromkeys(issue.partition(" ")[0].partition(".")[0] for issue in issues)
+    return f"write {', '.join(_EXAMPLES[field] for field in fields)}"
 
 
 def digest(data: bytes) -> str:

@@ -19,9 +19,10 @@ from packhorse.errors import (
     FormatError,
     InputError,
     NetworkError,
-    NotFoundError,
     PackhorseError,
 )
+
+from . import absent
 
 # npm's switches as variables: they keep the commands that are shown short.
 QUIET = {
@@ -32,7 +33,7 @@ QUIET = {
 }
 
 # npm's own 10 and 60 seconds between its three tries would keep who has no network waiting for over a minute.
-_IMPATIENT = {
+IMPATIENT = {
     "npm_config_fetch_retry_mintimeout": "1000",
     "npm_config_fetch_retry_maxtimeout": "5000",
 }
@@ -63,6 +64,8 @@ CODES = frozenset({*_UNREACHABLE, *_UNTRUSTED, "ENEEDAUTH", "EINTEGRITY", "ETARG
 
 _LINE = re.compile(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
 _SETTING = re.compile(r"([a-z-]+) = (.+)")
+# What npm puts before each line of some errors.
+_PREFIX = re.compile(r"^(?:notarget|network|engine|40[134])(?: |$)")
 _OUT_OF_SYNC = re.compile(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
 _SHOWN = 5
 _QUOTED = 200
@@ -145,22 +148,22 @@ class Registry:
     def _npm(self, *args: str) -> str:
         try:
             # NODE_OPTIONS is meant for the application's Node.js; the client's may not know the option.
-            return self.context.capture(["npm", *args], env={**QUIET, **_IMPATIENT, "NODE_OPTIONS": ""})
+            return self.context.capture(["npm", *args], env={**QUIET, **IMPATIENT, "NODE_OPTIONS": ""})
         except sdk.CommandFailed as failure:
             raise explained(failure) from failure
 
 
-def explained(failure: sdk.CommandFailed) -> PackhorseError:
-    """The error that a failed npm command means, by the code npm prints."""
+def explained(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
+    """The error that a failed npm command means, by the code npm prints; `root` has the manifests."""
     lines = _LINE.findall(failure.output)
     code = next((line.removeprefix("code ").strip() for line in lines if line.startswith("code ")), "")
     said = [
-        line
+        _PREFIX.sub("", line)
         for line in lines
-        if line and not line.startswith(("code ", "errno ", "syscall ", "A complete log"))
+        if not line.startswith(("code ", "errno ", "syscall ", "A complete log", "404 Note that you can"))
     ]
-    why = "\n".join(said[:_SHOWN])
-    if meaning := explained_code(code, why, client="npm", lock="package-lock.json"):
+    why = "\n".join([line.strip() for line in said if line.strip()][:_SHOWN])
+    if meaning := explained_code(code, why, client="npm", lock="package-lock.json", root=root):
         return meaning
     if code == "EUSAGE" and "in sync" in failure.output:
         return _out_of_sync("\n".join(lines))
@@ -168,11 +171,12 @@ def explained(failure: sdk.CommandFailed) -> PackhorseError:
 
 
 def explained_code(
-    code: str, why: str, *, client: str, lock: str, settings: str = ".npmrc"
+    code: str, why: str, *, client: str, lock: str, settings: str = ".npmrc", root: Path | None = None
 ) -> PackhorseError | None:
     """The error that a code of npm or Node.js means, which any `client` may print; None for other codes.
 
-    `lock` is the name of the client's lock, `settings` that of the file with its registry and credentials.
+    `lock` is the name of the client's lock, `settings` that of the file with its registry and credentials;
+    `root` is the directory of the manifests, where that is known.
     """
     if code in _UNREACHABLE:
         return NetworkError(
@@ -201,7 +205,7 @@ def explained_code(
             "compare with another registry before you make the lock anew",
         )
     if code in ("E404", "ETARGET"):
-        return NotFoundError(f"the package registry does not have a package ({code})", why=why)
+        return absent.error(code, why, client=client, lock=lock, settings=settings, root=root)
     return None
 
 

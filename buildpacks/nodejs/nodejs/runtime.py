@@ -18,7 +18,7 @@ import nodesemver
 from packhorse import sdk
 from packhorse.errors import HostError, InputError, NotFoundError
 
-from . import archive
+from . import archive, update
 from .registry import QUIET, Registry
 from .releases import Releases, major
 from .request import Request
@@ -86,13 +86,8 @@ def resolve(
     context: sdk.BuildContext, registry: Registry, package: str, request: Request, releases: Releases
 ) -> str:
     """The version to use: the last build's for the same request, else the newest published one."""
-    last = context.remembered("node")
-    if (
-        last.get("request") == f"{package} {request.text}"
-        and "version" in last
-        and context.env.get("BP_NODE_UPDATE") != "1"
-    ):
-        return last["version"]
+    if last := update.last(context, "node", f"{package} {request.text}"):
+        return last
     for versions in (registry.brought, registry.versions):
         published = [version for version in versions(package) if releases.npm_for(version)]
         version = request.choose(published, releases)

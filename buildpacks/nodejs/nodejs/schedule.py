@@ -18,7 +18,7 @@ import nodesemver
 from packhorse import sdk
 from packhorse.errors import FormatError, NetworkError, NotFoundError
 
-from . import archive
+from . import archive, update
 from .registry import Registry
 from .releases import Line, Releases
 
@@ -39,7 +39,7 @@ def provide(context: sdk.BuildContext, snapshot: Releases, names: Iterable[str])
         path = context.layers / _LAYER / _FILE.name
         releases = read(path, snapshot) if path.is_file() else snapshot
     unknown = set(names) - {line.codename for line in releases.supported_long}
-    if unknown or context.env.get("BP_NODE_UPDATE") == "1":
+    if unknown or update.asked(context.env):
         version = _newest(context, unknown)
     if not version:
         return snapshot

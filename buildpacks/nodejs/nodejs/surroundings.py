@@ -31,9 +31,9 @@ _MEANINGLESS = {
 }
 # How a line with a setting begins. Others are not read: they may go on with a secret.
 _LINES = {
-    ".npmrc": re.compile(r"\s*([^=;#]+)="),
+    ".npmrc": re.compile(r"([^=;#]+)="),
     ".yarnrc": re.compile(r"(?:\"([^\"]+)\"|([^\s\"#]+))\s"),
-    ".yarnrc.yml": re.compile(r"\s*(?:- )?\s*([^:#]+):"),
+    ".yarnrc.yml": re.compile(r"(?:\s*- )?([^:#]+):"),
 }
 
 
@@ -41,7 +41,7 @@ def key(context: sdk.BuildContext) -> dict[str, str]:
     """Names for people → digests; what there is nothing of is empty."""
     found = {"settings in the environment": _digest(sorted(_variables(context.platform.env)))}
     for binding, name, path in credentials.settings(context):
-        found[f"{name} of the binding {binding.type}"] = _digest(list(_lines(name, path)))
+        found[f"{name} of the binding {binding.type}"] = _digest(list(lines(name, path)))
     return found
 
 
@@ -53,7 +53,8 @@ def _variables(env: Mapping[str, str]) -> Iterator[str]:
             yield f"{name.lower() if prefix else name}={value.strip()}"
 
 
-def _lines(file: str, path: Path) -> Iterator[str]:
+def lines(file: str, path: Path) -> Iterator[str]:
+    """The lines of a settings file that decide what is installed."""
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         match = _LINES[file].match(line)
         name = next((part for part in match.groups() if part), "") if match else ""

@@ -16,13 +16,12 @@ from typing import Self
 
 from packhorse.errors import InputError
 
-from .project import Project, digest
+from .project import DEPENDENCIES, Project, digest
 
 SETTING = "BP_NODE_PROJECT_PATH"
 NX, NX_PROJECT = "nx.json", "project.json"
 _PNPM = "pnpm-workspace.yaml"
 _NEVER = {"node_modules", ".git"}
-_PARTS = ("dependencies", "optionalDependencies", "peerDependencies")
 # An item of a YAML list, plain or quoted, and a comment behind it.
 _ITEM = re.compile(r"""\s*-\s+(?:"([^"]*)"|'([^']*)'|([^#'"\s][^#]*?))\s*(?:#.*)?""")
 
@@ -91,7 +90,7 @@ class Workspace:
             if path in seen:
                 return
             seen.add(path)
-            parts = (*_PARTS, "devDependencies") if dev else _PARTS
+            parts = (*DEPENDENCIES, "devDependencies") if dev else DEPENDENCIES
             for name in self.members[path].dependency_names(parts):
                 if name in self._by_name:
                     visit(self._by_name[name])

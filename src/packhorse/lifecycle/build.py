@@ -19,13 +19,12 @@ from packhorse.lifecycle.environment import for_buildpack, with_layer
 from packhorse.lifecycle.files import metadata_toml
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.layer_files import find_layers, read_store
-from packhorse.lifecycle.ports import Observer, Runner
+from packhorse.lifecycle.ports import ALLOW, Observer, Runner
 from packhorse.lifecycle.stages import Analyzed, Built, Detected, Member, Restored
 from packhorse.plan.resolve import PlanEntry
 
 _PLAN = "/tmp/cnb-buildpack-plan.toml"
 _SIGNALS = 64
-_ALLOW = "docs/limits.md says what is allowed and why; --limit NAME=NUMBER allows more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +192,7 @@ class _Turn:
             how = f"ended by signal {result.status - 128}"
         if result.exceeded:
             # No line to repeat it: what such a step leaves behind could fill the disk.
-            return BuildpackFailed(f"{self.member.ref} failed ({how})", why=result.exceeded, fix=_ALLOW)
+            return BuildpackFailed(f"{self.member.ref} failed ({how})", why=result.exceeded, fix=ALLOW)
         return BuildpackFailed(
             f"{self.member.ref} failed ({how})", why="what it said stands above", command=result.command
         )

@@ -23,7 +23,7 @@ from packhorse.lifecycle.api import EXEC_ENV, SYSTEM
 from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.lifecycle.ports import Observer, Runner
+from packhorse.lifecycle.ports import ALLOW, Observer, Runner
 from packhorse.lifecycle.stages import Analyzed, Detected, Member
 from packhorse.plan.match import explain, matches
 from packhorse.plan.order import groups
@@ -42,7 +42,7 @@ _REASON_LIMIT = 500
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one bin/detect said: its status (-1 when it never ran or could not be understood), output and
-    plan.
+    plan. When it `exceeded` a limit, `why` says which.
     """
 
     descriptor: Descriptor
@@ -50,6 +50,7 @@ class Verdict:
     output: bytes = b""
     plan: BuildPlan = field(default_factory=BuildPlan)
     why: str = ""
+    exceeded: bool = False
 
     def explain(self) -> str:
         """One line for a person."""
@@ -212,8 +213,9 @@ class _Detection:
             try:
                 result = room.run(said.take)
                 written = read(room.tree, plan) if result.status == 0 else None
+                is_met = bool(result.exceeded)
                 asked = BuildPlan.parse(written or b"", plan)
-                return Verdict(descriptor, result.status, said.text(), asked, result.exceeded)
+                return Verdict(descriptor, result.status, said.text(), asked, result.exceeded, is_met)
             except PackhorseError as error:
                 return Verdict(descriptor, -1, said.text(), why=str(error))
             finally:
@@ -238,6 +240,13 @@ class _Detection:
         errored = any(verdict.status not in (0, FAILED) for verdict in self._verdicts.values())
         lines = [verdict.explain() for verdict in self._verdicts.values()]
         lines += [f"plan: {reason}" for reason in dict.fromkeys(self._reasons)]
+        for verdict in self._verdicts.values():
+            if verdict.exceeded:
+                return DetectErrored(
+                    f"{verdict.descriptor.ref} could not look at the source: {verdict.why}",
+                    why="\n".join(lines),
+                    fix=ALLOW,
+                )
         kind = DetectErrored if errored else DetectFailed
         return kind(
             "no buildpack takes this source",

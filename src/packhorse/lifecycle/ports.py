@@ -16,6 +16,9 @@ from packhorse.base.step import Room, Step
 from packhorse.base.tree import TreeView
 from packhorse.image.view import Layer
 
+ALLOW = "docs/limits.md says what is allowed and why; --limit NAME=NUMBER allows more"
+"""What to do about a limit of a Runner's that a step has met."""
+
 
 class Runner(Protocol):
     """Runs buildpack executables where buildpacks run, and shows the file tree there."""

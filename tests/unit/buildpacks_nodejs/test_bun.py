@@ -61,7 +61,7 @@ def meaning(output: str) -> Exception:
             "bun.lock does not match package.json",
         ),
         ("error: GET http://x/ms/-/ms-2.1.3.tgz - 401\n", "refused access (E401)"),
-        ("error: GET http://x/ms/-/ms-2.1.3.tgz - 404\n", "does not have a package (E404)"),
+        ("error: GET http://x/ms/-/ms-2.1.3.tgz - 404\n", "does not have the package ms (E404)"),
         ("error: GET http://x/ms/-/ms-2.1.3.tgz - 503\n", "did not answer as one (503)"),
         ("error: ConnectionRefused downloading tarball ms@2.1.3\n", "cannot reach"),
         ("error: Integrity check failed for tarball: ms\n", "(EINTEGRITY)"),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nodejs import locks
+from nodejs import locks, surroundings
 from nodejs.managers import bun, bunlock, pnpm, pnpmfault, pnpmlock, yarnfailure, yarnrc
 from nodejs.managers.yarnlock import Lock
 from nodejs.registry import explained
@@ -72,8 +72,9 @@ def test_a_reader_of_text_ends_soon(reader: Callable[[str], object], text: str) 
 FILES = {
     "pnpm-lock.yaml": "  a@" + "b" * _LENGTH,
     "yarn.lock": '"a@' + ":" * _LENGTH + "\n",
-    ".yarnrc.yml": 'nodeLinker: "x"' + " " * _LENGTH + "y",
+    ".yarnrc.yml": 'nodeLinker: "x"' + " " * _LENGTH + "y\n" + " " * _LENGTH,
     ".yarnrc": '"a"' + " " * _LENGTH,
+    ".npmrc": " " * _LENGTH,
 }
 
 
@@ -83,6 +84,8 @@ def test_a_reader_of_a_file_ends_soon(tmp_path: Path, name: str) -> None:
     began = time.monotonic()
     assert locks.hashes(tmp_path) == {}
     yarnrc.Settings.read(tmp_path)
+    if name.startswith("."):
+        list(surroundings.lines(name, tmp_path / name))
     assert time.monotonic() - began < _BOUND
 
 

@@ -104,3 +104,16 @@ def test_credentials_in_npmrc_are_not_in_its_digest(tmp_path: Path) -> None:
     digest = project(tmp_path, {}, **{".npmrc": registry}).npmrc_digest
     assert project(tmp_path, {}, **{".npmrc": registry + token}).npmrc_digest == digest
     assert project(tmp_path, {}, **{".npmrc": registry + "omit=optional\n"}).npmrc_digest != digest
+
+
+def test_a_field_of_a_wrong_type_is_shown_as_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('{"main": 1, "engines": {"node": 22}, "dependencies": []}')
+    with pytest.raises(InputError) as raised:
+        Project.read(tmp_path)
+    assert raised.value.fix == (
+        'write "main": "server.js", "engines": {"node": "22"}, "dependencies": {"express": "^5.1.0"}'
+    )
+    (tmp_path / "package.json").write_text("[]")
+    with pytest.raises(InputError, match="cannot be used") as raised:
+        Project.read(tmp_path)
+    assert raised.value.fix.startswith("write an object: {")

@@ -48,7 +48,7 @@ def test_an_unreachable_registry_says_what_npm_said_and_what_to_check() -> None:
         "npm error A complete log of this run can be found in: /x\n"
     )
     assert error.what == "npm cannot reach the package registry (ENOTFOUND)"
-    assert error.why == "network request failed"
+    assert error.why == "request failed"
     assert "HTTPS_PROXY" in error.fix
 
 

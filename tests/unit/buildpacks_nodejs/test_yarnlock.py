@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nodejs.managers import Choice, yarnrelease
 from nodejs.managers.yarnlock import Lock
 
 from packhorse.errors import InputError
@@ -99,3 +100,14 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         Lock.parse(text)
     except InputError as error:
         assert "conflicts" in error.what
+
+
+def test_a_lock_newer_than_any_known_yarn_is_refused_unless_one_is_named() -> None:
+    lock = Lock("berry", version=99, cache_key="10")
+    with pytest.raises(InputError) as raised:
+        yarnrelease.refuse_newer(lock, Choice("yarn", "there is yarn.lock", lock="yarn.lock"))
+    assert raised.value.what == "yarn.lock has version 99, which no Yarn that this buildpack knows writes"
+    assert "packageManager" in raised.value.fix
+    yarnrelease.refuse_newer(lock, Choice("yarn", "package.json packageManager: yarn@9.1.0", range="9.1.0"))
+    yarnrelease.refuse_newer(Lock("berry", version=8), Choice("yarn", "there is yarn.lock"))
+    yarnrelease.refuse_newer(Lock("classic"), Choice("yarn", "there is yarn.lock"))

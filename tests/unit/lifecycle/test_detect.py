@@ -136,9 +136,11 @@ def test_a_limit_that_was_met_is_the_reason(workshop: Workshop) -> None:
         return 137
 
     workshop.order((workshop.buildpack("a", detect=detect),))
-    with pytest.raises(DetectErrored, match="no buildpack") as raised:
+    with pytest.raises(DetectErrored) as raised:
         workshop.detect()
+    assert raised.value.what == "a@1 could not look at the source: it met the limit of 5 processes"
     assert raised.value.why == "error: a@1 (exit status 137): it met the limit of 5 processes"
+    assert "--limit" in raised.value.fix
 
 
 def test_a_failure_without_errors_has_a_code_of_its_own(workshop: Workshop) -> None:

@@ -146,7 +146,7 @@ class Berry:
         try:
             self.context.run(argv, cwd=order.directory, env={**self.env, **self._places(order)})
         except sdk.CommandFailed as failure:
-            raise yarnfailure.of_berry(failure) from failure
+            raise yarnfailure.of_berry(failure, self.project.directory) from failure
         missing = before.lacks(Lock.read(order.directory)) if self.lock and not immutable else []
         if missing:
             raise yarnfailure.out_of_sync([f"Missing: {name}" for name in sorted(missing)])

@@ -162,7 +162,7 @@ class Bun:
             try:
                 return self.context.run(argv, cwd=order.directory, env={**self.env, **access})
             except sdk.CommandFailed as failure:
-                raise explained(failure) from failure
+                raise explained(failure, self.project.directory) from failure
 
     def _warn_of_blocked(self, directory: Path) -> None:
         said = self.context.capture(["bun", "pm", "untrusted"], cwd=directory, env=self.env)
@@ -173,7 +173,7 @@ class Bun:
         )
 
 
-def explained(failure: sdk.CommandFailed) -> PackhorseError:
+def explained(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
     """The error that a failed Bun command means."""
     text = failure.output
     lines = [line for line in text.splitlines() if line.startswith(("error: ", "note: "))]
@@ -182,7 +182,7 @@ def explained(failure: sdk.CommandFailed) -> PackhorseError:
         return InputError(
             "bun.lock does not match package.json", why=why, fix="run `bun install` and commit bun.lock"
         )
-    if known := explained_code(_npm_code(text), why, client="Bun", lock=bunlock.NAME):
+    if known := explained_code(_npm_code(text), why, client="Bun", lock=bunlock.NAME, root=root):
         return known
     if status := _STATUS.search(text):
         return NetworkError(f"the package registry did not answer as one ({status[1]})", why=why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import nodesemver
 from packhorse import sdk
 
 from ..project import Project
-from ..registry import Registry, explained
+from ..registry import IMPATIENT, Registry, explained
 from ..releases import major
 from ..runtime import Runtime, nodedir
 from .choice import Choice
@@ -22,6 +23,8 @@ from .tool import Package, Tool, provide, too_old
 _PACKAGE = Package("npm", {"npm": "bin/npm-cli.js", "npx": "bin/npx-cli.js"})
 # Those before know no `--omit` and would install devDependencies.
 _OLDEST = 7
+_NEWEST_LOCK = 3
+_KINDS = ("optional", "peer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ class Npm:
 
     def install(self, order: Order) -> None:
         """`npm ci`, or `npm install` without a lock; see `port.Manager`."""
-        kind = ["--include=dev" if order.dev else "--omit=dev"]
+        self._warn_of_newer_lock()
+        kind = ["--include=dev"] if order.dev else self._omitted()
         if order.focus:
             # The root's own too: members may lean on what npm puts above them.
             kind += [*(f"--workspace={member}" for member in order.focus), "--include-workspace-root"]
@@ -100,27 +104,50 @@ class Npm:
 
     def prune(self, order: Order) -> None:
         """`npm prune` with what it otherwise takes from NODE_ENV."""
-        self._npm(order, "prune", "--omit=dev")
+        self._npm(order, "prune", *self._omitted())
 
     def rebuild(self, directory: Path) -> None:
         """`npm rebuild`."""
         npm_rebuild(self.context, directory, self.env)
 
+    def _omitted(self) -> list[str]:
+        """What production does not have: devDependencies, and what the user's settings leave out anyway.
+
+        An option replaces all that variables and .npmrc say.
+        """
+        said = Registry(self.context).config("omit")["omit"].replace(",", " ").split()
+        return ["--omit=dev", *(f"--omit={kind}" for kind in _KINDS if kind in said)]
+
+    def _warn_of_newer_lock(self) -> None:
+        """npm itself takes every version from 3 on for the third, without a word."""
+        path = self.project.directory / self.lock
+        try:
+            said = json.loads(path.read_bytes()) if self.lock else {}
+        except (OSError, ValueError, RecursionError):
+            return
+        version = said.get("lockfileVersion", 0) if isinstance(said, dict) else 0
+        if isinstance(version, int) and version > _NEWEST_LOCK:
+            self.context.log.warning(
+                f"{self.lock} has lockfileVersion {version}, newer than any known here; npm {self.version} "
+                f"reads it as version {_NEWEST_LOCK}: "
+                "ask for the npm that wrote it in package.json engines.npm"
+            )
+
     def _npm(self, order: Order, *args: str) -> None:
         # The build image's npm knows the machine's registry, proxy and certificates; ours has another prefix.
-        env = {**self.env, "npm_config_globalconfig": Registry(self.context).global_config()}
+        env = {**IMPATIENT, **self.env, "npm_config_globalconfig": Registry(self.context).global_config()}
         if order.cache is not None:
             env |= {"npm_config_cache": str(order.cache), "npm_config_logs_max": "0"}
         try:
             self.context.run(["npm", *args], cwd=order.directory, env=env)
         except sdk.CommandFailed as failure:
-            raise explained(failure) from failure
+            raise explained(failure, self.project.directory) from failure
 
 
 def npm_rebuild(context: sdk.BuildContext, directory: Path, env: Mapping[str, str]) -> None:
     """Runs the install scripts of modules that any manager installed; raises as `port.Manager.install`."""
     config = {"npm_config_globalconfig": Registry(context).global_config()}
     try:
-        context.run(["npm", "rebuild"], cwd=directory, env={**env, **config})
+        context.run(["npm", "rebuild"], cwd=directory, env={**IMPATIENT, **env, **config})
     except sdk.CommandFailed as failure:
         raise explained(failure) from failure

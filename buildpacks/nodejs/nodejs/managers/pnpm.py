@@ -178,7 +178,7 @@ class Pnpm:
             try:
                 return self.context.run(argv, cwd=order.directory, env={**env, **access})
             except sdk.CommandFailed as failure:
-                raise pnpmfault.explained(failure) from failure
+                raise pnpmfault.explained(failure, self.project.directory) from failure
 
     @property
     def _texts(self) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ Called by `pnpm`. The words are those of `registry` where npm fails in the same 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
@@ -35,14 +36,14 @@ _ALLOW = "run `pnpm approve-builds`, which asks for each, and commit what it cha
 _SHOWN = 6
 
 
-def explained(failure: sdk.CommandFailed) -> PackhorseError:
+def explained(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
     """The error that a failed pnpm command means."""
     text = _FRAME.sub(" ", failure.output)
     found = list(_CODE.finditer(text))
     code = found[0][1] if found else ""
     reason = _REASON.search(text)
     why = _why(text[found[0].end() :]) if found else reason[1].strip() if reason else ""
-    known = explained_code(_npm_code(code, text), why, client="pnpm", lock=NAME)
+    known = explained_code(_npm_code(code, text), why, client="pnpm", lock=NAME, root=root)
     if known:
         return known
     if code.startswith("FETCH_5") or code == "META_FETCH_FAIL":

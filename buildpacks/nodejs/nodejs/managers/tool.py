@@ -18,7 +18,7 @@ import nodesemver
 from packhorse import sdk
 from packhorse.errors import FormatError, InputError, NotFoundError
 
-from .. import archive
+from .. import archive, update
 from ..registry import Registry
 from ..runtime import Runtime
 from .choice import Choice
@@ -109,9 +109,8 @@ def _resolve(
     """The version to use: an exact one as it is, the last build's for the same request, else the newest."""
     if nodesemver.valid(range_, loose=True):
         return range_.strip().lstrip("v=")
-    last = context.remembered(choice.manager)
-    if last.get("request") == range_ and "version" in last and context.env.get("BP_NODE_UPDATE") != "1":
-        return last["version"]
+    if last := update.last(context, choice.manager, range_):
+        return last
     for versions in (registry.brought, registry.versions):
         published = versions(package.name)
         version: str | None = nodesemver.max_satisfying(published, range_, loose=True)

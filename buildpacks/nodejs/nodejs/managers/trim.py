@@ -14,10 +14,8 @@ from typing import Any
 
 from packhorse.errors import InputError
 
-from ..project import INSTALL_SCRIPTS, Project
+from ..project import DEPENDENCIES, INSTALL_SCRIPTS, Project
 from ..workspace import Workspace
-
-_FOR_LAUNCH = ("dependencies", "optionalDependencies", "peerDependencies")
 
 
 @contextmanager
@@ -49,7 +47,7 @@ class _Trimmed:
 
     def __init__(self, project: Project, *, needed: bool) -> None:
         self._manifest: Mapping[str, Any] = project.manifest
-        self._gone = {"devDependencies", *(() if needed else _FOR_LAUNCH)}
+        self._gone = {"devDependencies", *(() if needed else DEPENDENCIES)}
 
     def __call__(self) -> bytes:
         manifest = {name: value for name, value in self._manifest.items() if name not in self._gone}

@@ -138,7 +138,7 @@ class Yarn:
             try:
                 self.context.run([*argv, *more], cwd=order.directory, env=env)
             except sdk.CommandFailed as failure:
-                raise yarnfailure.of_classic(failure) from failure
+                raise yarnfailure.of_classic(failure, self.project.directory) from failure
 
     def _redirect(self, lock: Path, registry: str, stack: ExitStack) -> None:
         """Has the lock, for a while, name `registry` where it names the public ones, as npm does itself.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, PackhorseError
@@ -52,7 +53,7 @@ _UNREADABLE_LINE = ("Invalid value", "Unknown token", "Parse error")
 _CHANGE = re.compile(r"^➤ YN0028: │ ([-+]\s*\S.*)$", re.MULTILINE)
 
 
-def of_classic(failure: sdk.CommandFailed) -> PackhorseError:
+def of_classic(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
     """The error that a failed command of Yarn 1 means."""
     output = _COLOR.sub("", failure.output)
     if "Your lockfile needs to be updated" in output:
@@ -62,10 +63,10 @@ def of_classic(failure: sdk.CommandFailed) -> PackhorseError:
         return _engine(said)
     script = next((line.partition(": Command failed") for line in said if ": Command failed" in line), None)
     package = script[0].rpartition("node_modules/")[2] if script and "node_modules/" in script[0] else ""
-    return _script(package) if package else _explained(failure, output, said, settings=".npmrc")
+    return _script(package) if package else _explained(failure, output, said, settings=".npmrc", root=root)
 
 
-def of_berry(failure: sdk.CommandFailed) -> PackhorseError:
+def of_berry(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
     """The error that a failed command of Yarn 2 or newer means."""
     output = _COLOR.sub("", failure.output)
     coded = [text for code, text in _CODED.findall(output) if code not in ("YN0000", "YN0013")]
@@ -83,7 +84,9 @@ def of_berry(failure: sdk.CommandFailed) -> PackhorseError:
     if "Usage Error" in output and (".yarnrc.yml" in output or "<environment>" in output):
         return InputError("Yarn cannot use its settings", why="\n".join(said[:1]), fix="mend .yarnrc.yml")
     script = re.search(r"YN0009: [│ ]*([^\s│]+) couldn't be built", output)
-    return _script(script[1]) if script else _explained(failure, output, said, settings=".yarnrc.yml")
+    return (
+        _script(script[1]) if script else _explained(failure, output, said, settings=".yarnrc.yml", root=root)
+    )
 
 
 def out_of_sync(differences: Sequence[str]) -> InputError:
@@ -97,7 +100,7 @@ def out_of_sync(differences: Sequence[str]) -> InputError:
 
 
 def _explained(
-    failure: sdk.CommandFailed, output: str, said: Sequence[str], *, settings: str
+    failure: sdk.CommandFailed, output: str, said: Sequence[str], *, settings: str, root: Path | None
 ) -> PackhorseError:
     why = "\n".join(said[:_SHOWN])
     if _is_unreadable(output):
@@ -105,7 +108,7 @@ def _explained(
             f"{NAME} cannot be read", why=why, fix="restore it, or remove it and run `yarn install`"
         )
     code = _code("\n".join(said))
-    meaning = explained_code(code, why, client="Yarn", settings=settings, lock=NAME) if code else None
+    meaning = explained_code(code, why, client="Yarn", settings=settings, lock=NAME, root=root)
     return meaning or BuildpackFailed(failure.what, why=why or failure.why or "its output is above")
 
 

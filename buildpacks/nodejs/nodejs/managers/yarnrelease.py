@@ -61,6 +61,7 @@ def provide(context: sdk.BuildContext, project: Project, runtime: Runtime, choic
     if path:
         release = Release(_committed(context, project, runtime, path), f"yarnPath: {path}")
     else:
+        refuse_newer(lock, choice)
         range_, source = _range(lock, choice, runtime.version)
         wanted = dataclasses.replace(choice, range=range_, source=source)
         package = CLASSIC if _is_classic(range_) else BERRY
@@ -153,6 +154,17 @@ def _lock_range(lock: Lock, data: Mapping[str, Any]) -> str:
         if line["version"] == lock.version and line.get("cache_key", lock.cache_key) == lock.cache_key:
             return str(line["yarn"])
     return ""
+
+
+def refuse_newer(lock: Lock, choice: Choice) -> None:
+    """Raises InputError for a lock that no Yarn known here writes, unless package.json names one."""
+    newest = max(line["version"] for line in _data()["locks"])
+    if lock.form == "berry" and lock.version > newest and not nodesemver.valid(choice.range, loose=True):
+        raise InputError(
+            f"{NAME} has version {lock.version}, which no Yarn that this buildpack knows writes",
+            why=f"the newest it knows is {newest}",
+            fix='name the Yarn that wrote it in package.json: "packageManager": "yarn@<version>"',
+        )
 
 
 def _compare(lock: Lock, release: Release) -> None:

@@ -1,0 +1,34 @@
+"""Whether newer versions are looked for, or those that the last build found serve again.
+
+On the arrow plan → layers; a reader. Called by `nodejs.runtime`, `nodejs.schedule`, `nodejs.modules` and
+`managers.tool`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from packhorse import sdk
+from packhorse.errors import InputError
+
+SETTING = "BP_NODE_UPDATE"
+_YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
+
+
+def asked(env: Mapping[str, str]) -> bool:
+    """Whether the setting asks for newer versions; raises InputError for a value that says neither."""
+    value = env.get(SETTING, "").strip().lower()
+    if value not in (*_YES, *_NO):
+        raise InputError(
+            f"{SETTING} is neither yes nor no: {env[SETTING]}",
+            fix=f"write {SETTING}=1 (or true, yes) to look for newer versions, or leave it out",
+        )
+    return value in _YES
+
+
+def last(context: sdk.BuildContext, layer: str, request: str) -> str:
+    """The version that the last build found for the same request, unless a newer one is asked for."""
+    remembered = context.remembered(layer)
+    if asked(context.env) or remembered.get("request") != request:
+        return ""
+    return remembered.get("version", "")

@@ -1,0 +1,81 @@
+"""How npm is run: what it installs, and how long it waits."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from nodejs.managers.npm import Npm
+from nodejs.managers.port import Order
+from nodejs.project import Project
+from nodejs.runtime import Runtime
+
+from packhorse import sdk
+
+SCRIPT = """#!/bin/sh
+if [ "$1" = config ]; then
+  case "$3" in omit) echo "$npm_config_omit" ;; *) echo /nowhere ;; esac
+else
+  echo "$@ $npm_config_fetch_retry_mintimeout" >> "$HOME/calls"
+fi
+"""
+
+
+def npm(tmp_path: Path, lock: str = "package-lock.json", **env: str) -> Npm:
+    """An npm that notes how it is called."""
+    for folder in ("bin", "app", "platform"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / "bin/npm").write_text(SCRIPT)
+    (tmp_path / "bin/npm").chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    context = sdk.BuildContext(
+        app=tmp_path / "app",
+        buildpack=sdk.Descriptor(tmp_path, id="x", version="1"),
+        platform=sdk.Platform.read(tmp_path / "platform"),
+        target=sdk.Target(),
+        exec_env="production",
+        env={"PATH": path, "HOME": str(tmp_path), **env},
+        log=sdk.Log(io.StringIO(), io.StringIO()),
+        layers=tmp_path / "layers",
+    )
+    runtime = Runtime("22.0.0", "10.9.9", {"PATH": path}, "/headers")
+    return Npm(context, Project(tmp_path / "app"), runtime, lock)
+
+
+def calls(tmp_path: Path) -> str:
+    return (tmp_path / "calls").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ("", "--omit=dev 1000"),
+        ("optional", "--omit=dev --omit=optional 1000"),
+        ("dev,peer", "--omit=dev --omit=peer 1000"),
+        ("optional peer", "--omit=dev --omit=optional --omit=peer 1000"),
+    ],
+)
+def test_what_the_user_leaves_out_is_left_out_of_production(tmp_path: Path, said: str, options: str) -> None:
+    manager = npm(tmp_path, npm_config_omit=said)
+    order = Order(tmp_path / "app", dev=False)
+    manager.install(order)
+    manager.prune(order)
+    assert calls(tmp_path).splitlines() == [f"ci {options}", f"prune {options}"]
+
+
+def test_npm_does_not_wait_for_a_registry_longer_than_it_tries(tmp_path: Path) -> None:
+    manager = npm(tmp_path)
+    manager.install(Order(tmp_path / "app", dev=True))
+    manager.rebuild(tmp_path / "app")
+    assert calls(tmp_path) == "ci --include=dev 1000\nrebuild 1000\n"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 9])
+def test_a_lock_of_a_later_npm_is_warned_of(tmp_path: Path, version: int) -> None:
+    manager = npm(tmp_path)
+    (tmp_path / "app/package-lock.json").write_text(json.dumps({"lockfileVersion": version}))
+    manager.install(Order(tmp_path / "app", dev=False))
+    stream = manager.context.log.err
+    assert isinstance(stream, io.StringIO)
+    assert ("has lockfileVersion 9, newer than any known here" in stream.getvalue()) == (version == 9)
