@@ -41,6 +41,26 @@ _STARTS = _PRODUCTION[:3]
 _WATCHING = {"nodemon", "ts-node-dev", "tsnd", "node-dev", "supervisor"}
 _TYPESCRIPT = (".ts", ".mts", ".cts")
 _TRANSLATING = ("-r", "--require", "--import", "--loader", "--experimental")
+# What an image has that has sh, which is told by itself.
+_BESIDE_SH = {
+    *(
+        "sh",
+        "basename",
+        "cat",
+        "chmod",
+        "cp",
+        "cut",
+        "date",
+        "dirname",
+        "env",
+        "expr",
+        "find",
+        "grep",
+        "head",
+    ),
+    *("hostname", "id", "ln", "ls", "mkdir", "mv", "nice", "nohup", "rm", "sed", "sleep", "sort", "tail"),
+    *("tee", "timeout", "touch", "tr", "uname", "wc", "xargs"),
+}
 _STRIPS_TYPES = ">=22.18.0 <23 || >=23.6.0"
 
 
@@ -95,8 +115,15 @@ def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> b
     folders = [*(place / "node_modules/.bin" for place in places), context.layers / "modules/bin"]
     if any((folder / name).exists() for folder in folders):
         return True
-    # A program of the build image is taken to be in the run image, too.
-    return shutil.which(name, path=context.env.get("PATH", "")) is not None
+    # A program of the build image may be in the run image, too, or of another buildpack.
+    if shutil.which(name, path=context.env.get("PATH", "")) is None:
+        return False
+    if name not in _BESIDE_SH:
+        context.log.warning(
+            f"the start command runs {name}, which no module has: the build image has it, "
+            "but if the run image has not, the container does not start"
+        )
+    return True
 
 
 def _missing(project: Project, found: Start, name: str) -> InputError:

@@ -146,12 +146,12 @@ def test_a_script_is_believed_where_it_says_no_plain_file(tmp_path: Path, script
     assert settled(tmp_path, {"scripts": {"start": script}}) is not None
 
 
-def checked(app: Path, manifest: dict[str, Any], *, version: str = "26.0.0") -> str:
+def checked(app: Path, manifest: dict[str, Any], *, version: str = "26.0.0", **env: str) -> str:
     """What is warned of."""
     project = Project(app, manifest)
     found = find(project, {}, generated=False)
     assert found is not None
-    here = context(app)
+    here = context(app, **env)
     programs.check(here, Workspace(project, project), found, version=version)
     assert isinstance(here.log.err, io.StringIO)
     return here.log.err.getvalue()
@@ -182,6 +182,15 @@ def test_a_program_of_the_devdependencies_is_told_with_the_script_for_production
 def test_a_program_that_nothing_has_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="runs serve, which is not in the image"):
         checked(tmp_path, {"scripts": {"start": "cd x && ./setup && serve $DIR"}})
+
+
+def test_a_program_that_only_the_build_image_has_is_warned_of(tmp_path: Path) -> None:
+    for name in ("python3", "mkdir"):
+        lay(tmp_path, f"bin/{name}")
+        (tmp_path / "bin" / name).chmod(0o755)
+    said = checked(tmp_path, {"scripts": {"start": "mkdir -p x && python3 a.py"}}, PATH=f"{tmp_path}/bin")
+    assert said.count("warning") == 1
+    assert "the start command runs python3, which no module has: the build image has it, but if" in said
 
 
 def test_programs_of_packages_in_yarns_archives_are_found(tmp_path: Path) -> None:
