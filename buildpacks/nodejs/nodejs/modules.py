@@ -217,11 +217,13 @@ class Installation:
 
     def _leave_out(self) -> None:
         """Removes the members that the application does not need, where it is one of them."""
-        needed = self.workspace.needed(dev=False)
-        spared = {part for path in needed for part in (path, *map(str, Path(path).parents))}
-        gone = [path for path in self.workspace.members if path not in spared]
+        gone = self.workspace.unneeded
         for path in gone:
-            shutil.rmtree(self.workspace.root.directory / path)
+            folder = self.workspace.root.directory / path
+            if folder.is_symlink():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder)
         if gone:
             self.context.log.detail(
                 f"left out, since {self.workspace.path} does not need it: {', '.join(gone)}"

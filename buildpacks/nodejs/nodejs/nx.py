@@ -5,12 +5,10 @@ On the arrow source → plan; a reader. Called by `nodejs.buildpack` and `nodejs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from packhorse.errors import InputError
-
+from .project import document
 from .start import Start
 from .workspace import NX_PROJECT, Workspace
 
@@ -19,13 +17,7 @@ _MAIN = "main.js"
 
 def project(directory: Path) -> Mapping[str, object]:
     """What a folder's project.json says; empty without one. Raises InputError when it cannot be read."""
-    path = directory / NX_PROJECT
-    if not path.is_file():
-        return {}
-    try:
-        said = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path.name} of {directory.name} is not valid JSON", why=str(error)) from error
+    said = document(directory / NX_PROJECT, f"{NX_PROJECT} of {directory.name}")
     return said if isinstance(said, dict) else {}
 
 

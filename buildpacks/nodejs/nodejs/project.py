@@ -39,6 +39,7 @@ INSTALL_SCRIPTS = (
     "postprepare",
 )
 _LOCAL = ("file:", "link:", "portal:", "./", "../", "/", "~/")
+_DEPTH = 100
 _NEED_INSIDE = {
     "next": "its bundler takes no module from outside the project",
     "prisma": "it generates code into node_modules",
@@ -71,13 +72,16 @@ class Project:
     vendored: bool = False
 
     @classmethod
-    def read(cls, directory: Path) -> Self:
-        """Reads `directory`; raises InputError, with line and column, when package.json cannot be used."""
+    def read(cls, directory: Path, name: str = "package.json") -> Self:
+        """Reads `directory`; raises InputError, with line and column, when package.json cannot be used.
+
+        `name` is what errors call this.
+        """
         modules = directory / "node_modules"
         is_own = modules.is_dir() and not modules.is_symlink()
         return cls(
             directory,
-            manifest=_manifest(directory / "package.json"),
+            manifest=_manifest(directory / "package.json", name),
             vendored=is_own and any(entry.name[0] != "." for entry in modules.iterdir()),
         )
 
@@ -114,6 +118,11 @@ class Project:
         """The names in some tables of dependencies, such as `devDependencies`."""
         for part in parts:
             yield from self._table(part)
+
+    def dependencies(self, parts: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """The names in some tables of dependencies, each with what is said of it."""
+        for part in parts:
+            yield from self._table(part).items()
 
     @property
     def has_dependencies(self) -> bool:
@@ -165,24 +174,64 @@ class Project:
         return table
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def document(path: Path, name: str) -> object:
+    """The content of a JSON file; None without one. Raises InputError, in which it is called `name`."""
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{name} is not a file", fix="put a file there, or nothing")
         text = path.read_text(encoding="utf-8-sig")
-        manifest = json.loads(text)
-    except FileNotFoundError:
-        return {}
+        read: object = json.loads(text)
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise InputError(
+                f"{name} is a link that leads nowhere: {path.readlink()}",
+                fix="put the file itself there, or have what it leads to in the source",
+            ) from error
+        return None
+    except OSError as error:
+        raise InputError(f"{name} cannot be read", why=str(error)) from error
     except UnicodeDecodeError as error:
-        raise InputError("package.json is not UTF-8", why=str(error), fix="save it as UTF-8") from error
+        raise InputError(f"{name} is not UTF-8", why=str(error), fix="save it as UTF-8") from error
     except json.JSONDecodeError as error:
         line = text.splitlines()[error.lineno - 1 : error.lineno]
         raise InputError(
-            "package.json is not valid JSON",
+            f"{name} is not valid JSON",
             why="\n".join((f"line {error.lineno}, column {error.colno}: {error.msg}", *line)),
-            fix="mend it there; `npm pkg get name` checks it",
+            fix="mend it there",
         ) from error
+    except ValueError as error:
+        raise InputError(f"{name} has a number that is too long", why=str(error)) from error
+    except RecursionError as error:
+        raise _too_deep(name) from error
+    level = [read]
+    for _ in range(_DEPTH):
+        tables = [
+            value.values() if isinstance(value, dict) else value
+            for value in level
+            if isinstance(value, dict | list)
+        ]
+        level = [inner for table in tables for inner in table]
+    if level:
+        raise _too_deep(name)
+    return read
+
+
+def _too_deep(name: str) -> InputError:
+    return InputError(f"{name} has tables within tables, more than {_DEPTH} deep")
+
+
+def _manifest(path: Path, name: str) -> dict[str, Any]:
+    """What package.json says; as npm does it takes null, and `engines` that is no table, for nothing."""
+    manifest = document(path, name)
+    if manifest is None and not path.exists():
+        return {}
+    if isinstance(manifest, dict):
+        manifest = {key: value for key, value in manifest.items() if value is not None}
+        if not isinstance(manifest.get("engines"), dict):
+            manifest.pop("engines", None)
     issues = _issues(manifest)
     if issues:
-        raise InputError("package.json cannot be used", issues=issues, fix=_example(issues))
+        raise InputError(f"{name} cannot be used", issues=issues, fix=_example(issues))
     assert isinstance(manifest, dict)
     return manifest
 

@@ -106,7 +106,7 @@ def _volta(project: Project) -> str:
         path = path.parent / extends
         try:
             manifest = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"package.json volta.extends names no manifest: {extends}",
                 why=str(error),

@@ -7,6 +7,7 @@ What of a workspace's other members the application needs is read from the depen
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,14 +17,17 @@ from typing import Self
 
 from packhorse.errors import InputError
 
+from . import packages
+from .members import paths
 from .project import DEPENDENCIES, Project, digest
 
 SETTING = "BP_NODE_PROJECT_PATH"
 NX, NX_PROJECT = "nx.json", "project.json"
-_PNPM = "pnpm-workspace.yaml"
-_NEVER = {"node_modules", ".git"}
-# An item of a YAML list, plain or quoted, and a comment behind it.
-_ITEM = re.compile(r"""\s*-\s+(?:"([^"]*)"|'([^']*)'|([^#'"\s][^#]*?))\s*(?:#.*)?""")
+# How the path of a dependency begins, and a name with a range; what pnpm's settings have of either.
+_PATHS = ("link", "file", "portal")
+_NAMED = re.compile(r"(?:workspace:|npm:)((?:@[^@/]+/)?[^@/:]+)(?:@.*)?")
+_SPEC = re.compile(r"""\b(?:link|file|workspace|npm):[^\s'",}]+""")
+_RULES = ("resolutions", "overrides")
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,23 @@ class Workspace:
         """
         root = Project.read(directory)
         chosen = _path(setting)
-        members = {path: Project.read(directory / path) for path in _members(root)}
+        members = {path: Project.read(directory / path, f"{path}/package.json") for path in paths(root)}
         if not chosen:
             return cls(root, root, members)
-        app = members.get(chosen)
+        source, folder = _folder(directory, ""), _folder(directory, chosen)
+        app = next((member for path, member in members.items() if source / path == folder), None)
+        if app is None:
+            app = next(
+                (member for path, member in members.items() if _folder(directory, path) == folder), None
+            )
         if app:
             return cls(root, app, members)
-        if not (directory / chosen).is_dir():
+        if not folder.is_relative_to(source):
+            raise _leads_out(setting)
+        if not folder.is_dir():
             listed = "\n".join(sorted(members)) or "package.json names no workspaces"
             raise InputError(f"{SETTING} names no folder of the source: {setting}", why=listed)
-        alone = Project.read(directory / chosen)
+        alone = Project.read(directory / chosen, f"{chosen}/package.json")
         is_nx = (directory / NX).is_file() and (alone.directory / NX_PROJECT).is_file()
         if is_nx and not alone.manifest:
             return cls(root, alone, members)
@@ -91,13 +102,76 @@ class Workspace:
                 return
             seen.add(path)
             parts = (*DEPENDENCIES, "devDependencies") if dev else DEPENDENCIES
-            for name in self.members[path].dependency_names(parts):
-                if name in self._by_name:
-                    visit(self._by_name[name])
+            member = self.members[path]
+            for name, spec in member.dependencies(parts):
+                for other in self._meant(name, spec, member.directory):
+                    visit(other)
             found[path] = None
 
+        for spec in self._ruled:
+            for path in self._meant("", spec, self.root.directory):
+                visit(path)
         visit(self.path)
         return tuple(found)
+
+    @property
+    def unneeded(self) -> tuple[str, ...]:
+        """The members that the application does not need, but for those around one that it needs.
+
+        Of these the first alone where one is in another.
+        """
+        needed = self.needed(dev=False)
+        spared = {part for path in needed for part in (path, *map(str, PurePosixPath(path).parents))}
+        folders = {self._folders[path] for path in needed}
+        folders |= {above for folder in folders for above in folder.parents}
+        gone: dict[str, None] = {}
+        for path in sorted(self.members):
+            is_below = any(str(above) in gone for above in PurePosixPath(path).parents)
+            if path not in spared and self._folders[path] not in folders and not is_below:
+                gone[path] = None
+        return tuple(gone)
+
+    @cached_property
+    def _folders(self) -> dict[str, Path]:
+        return {path: member.directory.resolve() for path, member in self.members.items()}
+
+    @cached_property
+    def _by_folder(self) -> dict[Path, str]:
+        return {folder: path for path, folder in self._folders.items()}
+
+    def _meant(self, name: str, spec: str, directory: Path) -> Iterator[str]:
+        """The members that a dependency of the manifest in `directory` is or may be."""
+        kind, _, place = spec.partition(":")
+        if kind == "workspace":
+            # pnpm's paths are from the manifest, Yarn's from the root.
+            folders = [_folder(start, place) for start in (directory, self.root.directory)]
+        elif kind in _PATHS or spec.startswith("."):
+            folder = _folder(directory, place if kind in _PATHS else spec)
+            folders = [next((one for one in (folder, *folder.parents) if one in self._by_folder), folder)]
+        else:
+            folders = []
+        yield from (self._by_folder[folder] for folder in folders if folder in self._by_folder)
+        named = _NAMED.fullmatch(spec)
+        if named and named[1] in self._by_name:
+            yield self._by_name[named[1]]
+        if name in self._by_name and kind != "npm":
+            yield self._by_name[name]
+
+    @property
+    def _ruled(self) -> Iterator[str]:
+        """What the root puts in the place of dependencies anywhere."""
+        pnpm = self.root.manifest.get("pnpm")
+        left = [self.root.manifest.get(rule) for rule in _RULES]
+        left.append(pnpm.get("overrides") if isinstance(pnpm, dict) else None)
+        while left:
+            rules = left.pop()
+            if isinstance(rules, dict):
+                left += rules.values()
+            elif isinstance(rules, str):
+                yield rules
+        path = self.root.directory / packages.NAME
+        if path.is_file():
+            yield from _SPEC.findall(path.read_text(encoding="utf-8", errors="replace"))
 
     @property
     def inside_reason(self) -> str:
@@ -140,58 +214,19 @@ class Workspace:
 def _path(setting: str) -> str:
     path = PurePosixPath(setting.strip() or ".")
     if path.is_absolute() or ".." in path.parts:
-        raise InputError(
-            f"{SETTING} leads out of the source: {setting}", fix="name a folder below the source's own"
-        )
+        raise _leads_out(setting)
     return "" if path == PurePosixPath(".") else str(path)
 
 
-def _members(root: Project) -> Iterator[str]:
-    """The paths of all members below the root, in order; patterns are npm's, with `!` to take some out."""
-    wanted: dict[str, None] = {}
-    for pattern in _patterns(root):
-        refused = pattern.startswith("!")
-        for path in _matches(root.directory, pattern.lstrip("!").strip().removeprefix("./").rstrip("/")):
-            if refused:
-                wanted.pop(path, None)
-            else:
-                wanted[path] = None
-    return iter(sorted(wanted))
+def _leads_out(setting: str) -> InputError:
+    return InputError(
+        f"{SETTING} leads out of the source: {setting}", fix="name a folder below the source's own"
+    )
 
 
-def _matches(directory: Path, pattern: str) -> Iterator[str]:
-    if not pattern or pattern == "." or pattern.startswith("/") or ".." in PurePosixPath(pattern).parts:
-        return
-    for path in directory.glob(pattern):
-        below = path.relative_to(directory)
-        if not _NEVER.intersection(below.parts) and (path / "package.json").is_file():
-            yield below.as_posix()
-
-
-def _patterns(root: Project) -> tuple[str, ...]:
-    """What package.json or pnpm-workspace.yaml counts among the workspaces."""
-    path = root.directory / _PNPM
-    if path.is_file():
-        return tuple(_packages(path.read_text(errors="replace")))
-    said = root.manifest.get("workspaces", ())
-    if isinstance(said, Mapping):
-        said = said.get("packages", ())
-    if not isinstance(said, list | tuple) or not all(isinstance(pattern, str) for pattern in said):
-        raise InputError(
-            "package.json workspaces is not a list of folders",
-            fix='write it as in "workspaces": ["packages/*"]',
-        )
-    return tuple(said)
-
-
-def _packages(text: str) -> Iterator[str]:
-    """The list `packages` of pnpm-workspace.yaml, of which this reads nothing else."""
-    inside = False
-    for line in text.splitlines():
-        if inside and (match := _ITEM.fullmatch(line)):
-            yield next(part for part in match.groups() if part is not None)
-        elif line.strip() and not line.lstrip().startswith("#"):
-            inside = bool(re.fullmatch(r"packages:\s*(?:#.*)?", line))
-            flow = re.fullmatch(r"packages:\s*\[(.*)\]\s*(?:#.*)?", line)
-            if flow:
-                yield from (item.strip().strip("'\"") for item in flow[1].split(",") if item.strip())
+def _folder(start: Path, path: str) -> Path:
+    """Where a path leads by whatever links; one that no system has, nowhere."""
+    try:
+        return Path(os.path.realpath(start / path))
+    except ValueError:
+        return Path()

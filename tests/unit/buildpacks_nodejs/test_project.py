@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nodejs import nx
 from nodejs.project import Project
 
 from packhorse.errors import InputError
@@ -117,3 +118,43 @@ def test_a_field_of_a_wrong_type_is_shown_as_it_is_written(tmp_path: Path) -> No
     with pytest.raises(InputError, match="cannot be used") as raised:
         Project.read(tmp_path)
     assert raised.value.fix.startswith("write an object: {")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"version": ' + "1" * 5000 + "}", "has a number that is too long"),
+        ("[" * 100_000, "has tables within tables"),
+        ('{"a":' * 150 + "1" + "}" * 150, "has tables within tables"),
+        ("", "is not valid JSON"),
+        ("null", "cannot be used"),
+    ],
+)
+@pytest.mark.parametrize("name", ["package.json", "project.json"])
+def test_what_no_program_can_read_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    if name == "project.json" and text == "null":
+        assert nx.targets(tmp_path) == {}
+        return
+    with pytest.raises(InputError, match=said):
+        Project.read(tmp_path) if name == "package.json" else nx.targets(tmp_path)
+
+
+def test_a_manifest_that_is_no_file_is_not_taken_for_none(tmp_path: Path) -> None:
+    manifest = tmp_path / "package.json"
+    manifest.symlink_to("nowhere.json")
+    with pytest.raises(InputError, match="is a link that leads nowhere: nowhere"):
+        Project.read(tmp_path)
+    manifest.unlink()
+    manifest.symlink_to("package.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        Project.read(tmp_path)
+    manifest.unlink()
+    manifest.mkdir()
+    with pytest.raises(InputError, match="is not a file"):
+        Project.read(tmp_path)
+
+
+def test_null_and_old_lists_of_engines_say_nothing_as_for_npm(tmp_path: Path) -> None:
+    read = project(tmp_path, {"name": None, "scripts": None, "engines": ["node >= 4"], "dependencies": None})
+    assert (read.name, read.scripts, read.node_range, read.has_dependencies) == ("", {}, "", False)

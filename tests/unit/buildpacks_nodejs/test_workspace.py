@@ -1,10 +1,13 @@
 """Which application of a source is meant, and which members of its workspace it needs."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nodejs.workspace import Workspace
 
 from packhorse.errors import InputError
@@ -91,9 +94,239 @@ def test_what_is_no_list_of_folders_is_refused(tmp_path: Path) -> None:
         Workspace.read(tmp_path, "")
 
 
-def test_patterns_do_not_lead_out(source: Path) -> None:
-    lay_out(source, _={"workspaces": ["../*", "/etc", ".", "apps/../packages/*"]})
-    assert list(Workspace.read(source, "").members) == []
+@pytest.mark.parametrize(
+    ("patterns", "members"),
+    [
+        (["packages/{ui,lint}"], ["packages/lint", "packages/ui"]),
+        (["{apps/{web,api},packages/d{b,x}}"], ["apps/api", "apps/web", "packages/db"]),
+        (["packages/**i"], ["packages/ui"]),
+        (
+            ["packages\\\\ui", "/apps/web", "./apps/../packages/db"],
+            ["apps/web", "packages/db", "packages/ui"],
+        ),
+        (["apps/*", "!!packages/ui", "!apps/[vw]*"], ["apps/api", "packages/ui"]),
+        (["**/web", ".", "./"], ["apps/web"]),
+        (["apps/none", "/etc"], []),
+        (None, []),
+        ({"packages": None}, []),
+    ],
+)
+def test_patterns_are_those_of_npm(source: Path, patterns: Any, members: list[str]) -> None:
+    lay_out(source, _={"workspaces": patterns})
+    assert list(Workspace.read(source, "").members) == members
+
+
+def test_all_folders_are_without_the_root_and_what_is_hidden(source: Path) -> None:
+    lay_out(source, _={"workspaces": ["**"]}, **{".cache__x": {"name": "x"}})
+    assert list(Workspace.read(source, "").members) == [
+        *("apps/api", "apps/web", "packages/db", "packages/deep/theme"),
+        *("packages/lint", "packages/old", "packages/ui"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("../*", "leads out of the source"),
+        ("*/../x", "leads out of the source"),
+        ("packages/@(a|b)", "not understood"),
+        ("packages/{1..3}", "not understood"),
+        ("packages/{a", "not understood"),
+        ("{a,b}" * 20, "not understood"),
+        ("a\0b", "not understood"),
+    ],
+)
+def test_patterns_that_are_not_followed_are_told(source: Path, pattern: str, said: str) -> None:
+    lay_out(source, _={"workspaces": [pattern]})
+    with pytest.raises(InputError, match=said):
+        Workspace.read(source, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'packages: [\n  "apps/*", # those\n\n  packages/ui,\n]\n',
+        'packages:\n  [ "apps/*" ,\n packages/ui ]\n',
+        '"packages":\n  - apps/*\n  - packages/ui # this\n',
+        "packages :\n  - apps/*\n  - packages/ui\n",
+        "\ufeffpackages:\n  - apps/*\n  - packages/ui\n",
+        "# a\n---\npackages:\r\n- apps/*\r\n- packages/ui\r\ncatalog: {}\r\n",
+    ],
+)
+def test_a_list_of_pnpm_has_many_forms(source: Path, text: str) -> None:
+    (source / "pnpm-workspace.yaml").write_text(text)
+    assert list(Workspace.read(source, "").members) == ["apps/api", "apps/web", "packages/ui"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("packages: apps/*\n", 1),
+        ("packages:\n  - apps/*\n  packages/ui\n", 3),
+        ("packages:\n  - !apps/*\n", 2),
+        ("packages:\n  - *apps\n", 2),
+        ("packages:\n  -\n    apps/*\n", 2),
+        ("packages:\n  - apps: ui\n", 2),
+        ('packages:\n  - "apps/\\x2a"\n', 2),
+        ("packages: [apps/*\n", 1),
+        ("packages: [apps/*] ui\n", 1),
+        ("packages: ['apps/*' 'ui']\n", 1),
+        ("packages: [[apps/*]]\n", 1),
+        ("catalog: {}\npackages: &all\n  - apps/*\n", 2),
+        ("{packages: [apps/*]}\n", 1),
+        ("  packages:\n  - apps/*\n", 1),
+        ("a: 1\n? packages\n: [apps/*]\n", 2),
+        ('"pack\\x61ges":\n  - apps/*\n', 1),
+    ],
+)
+def test_what_is_not_read_of_pnpm_is_told_with_its_line(source: Path, text: str, line: int) -> None:
+    (source / "pnpm-workspace.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"not understood on line {line}\n"):
+        Workspace.read(source, "")
+
+
+@pytest.mark.parametrize(
+    ("dependency", "needed"),
+    [
+        ({"shared": "workspace:lib@*"}, True),
+        ({"shared": "workspace:../../packages/lib"}, True),
+        ({"shared": "workspace:packages/lib"}, True),
+        ({"shared": "link:../../packages/lib"}, True),
+        ({"shared": "file:../../packages/lib"}, True),
+        ({"shared": "portal:../../packages/lib/"}, True),
+        ({"shared": "../../packages/lib"}, True),
+        ({"shared": "link:../../packages/lib/dist"}, True),
+        ({"shared": "npm:lib@^1"}, True),
+        ({"shared": "npm:lib"}, True),
+        ({"lib": "workspace:^"}, True),
+        ({"lib": "1"}, True),
+        ({"lib": "npm:other@1"}, False),
+        ({"shared": "workspace:@lib/lib@*"}, False),
+        ({"shared": "link:./lib", "a": "link:\0", "b": "file:\ud800"}, False),
+        ({"shared": "1"}, False),
+    ],
+)
+def test_a_member_is_needed_under_any_name(tmp_path: Path, dependency: dict[str, str], needed: bool) -> None:
+    lay_out(
+        tmp_path,
+        _={"workspaces": ["apps/*", "packages/*"]},
+        apps__web={"dependencies": dependency},
+        packages__lib={"name": "lib"},
+    )
+    workspace = Workspace.read(tmp_path, "apps/web")
+    assert ("packages/lib" in workspace.needed(dev=False)) is needed
+    assert ("packages/lib" in workspace.unneeded) is not needed
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"resolutions": {"shared": "portal:./packages/lib"}},
+        {"overrides": {"a": {"shared": "file:packages/lib"}}},
+        {"pnpm": {"overrides": {"shared": "workspace:lib@*"}}},
+    ],
+)
+def test_a_member_is_needed_where_the_root_puts_it_in_place_of_others(
+    tmp_path: Path, rules: dict[str, Any]
+) -> None:
+    lay_out(
+        tmp_path,
+        _={"workspaces": ["apps/*", "packages/*"], **rules},
+        apps__web={"dependencies": {"shared": "1"}},
+        packages__lib={"name": "lib"},
+    )
+    assert "packages/lib" in Workspace.read(tmp_path, "apps/web").needed(dev=False)
+
+
+def test_members_in_others_are_left_out_with_these(tmp_path: Path) -> None:
+    lay_out(
+        tmp_path,
+        _={"workspaces": ["packages/*", "packages/*/plugins/*"]},
+        packages__web={"dependencies": {"p": "*"}},
+        packages__a={"name": "a"},
+        packages__a__plugins__x={"name": "x"},
+        packages__b={"name": "b"},
+        packages__b__plugins__p={"name": "p"},
+        packages__b__plugins__q={"name": "q"},
+    )
+    workspace = Workspace.read(tmp_path, "packages/web")
+    assert workspace.needed(dev=False) == ("packages/b/plugins/p", "packages/web")
+    assert workspace.unneeded == ("packages/a", "packages/b/plugins/q")
+
+
+def test_a_member_may_be_a_link_inside_the_source(tmp_path: Path) -> None:
+    lay_out(
+        tmp_path,
+        _={"workspaces": ["packages/*", "libs/web"]},
+        libs__lib={"name": "lib"},
+        libs__web={"name": "web", "dependencies": {"lib": "*"}},
+        packages__old={"name": "old"},
+    )
+    (tmp_path / "packages/lib").symlink_to("../libs/lib")
+    (tmp_path / "packages/web").symlink_to("../libs/web")
+    (tmp_path / "packages/root").symlink_to("..")
+    workspace = Workspace.read(tmp_path, "packages/web")
+    assert list(workspace.members) == ["libs/web", "packages/lib", "packages/old"]
+    assert (workspace.path, workspace.unneeded) == ("libs/web", ("packages/old",))
+    assert workspace.needed(dev=False) == ("packages/lib", "libs/web")
+
+
+def test_a_link_out_of_the_source_is_refused(tmp_path: Path) -> None:
+    lay_out(tmp_path, source={"workspaces": ["packages/*"]}, other={"name": "other"})
+    (tmp_path / "source/packages").mkdir()
+    (tmp_path / "source/packages/other").symlink_to("../../other")
+    (tmp_path / "source/alone").symlink_to("../other")
+    with pytest.raises(InputError, match="member packages/other is a link that leads out of the source"):
+        Workspace.read(tmp_path / "source", "")
+    (tmp_path / "source/packages/other").unlink()
+    with pytest.raises(InputError, match="leads out of the source: alone"):
+        Workspace.read(tmp_path / "source", "alone")
+
+
+def test_an_error_in_a_member_names_its_manifest(source: Path) -> None:
+    (source / "packages/ui/package.json").write_text("{")
+    with pytest.raises(InputError, match=r"^packages/ui/package\.json is not valid JSON"):
+        Workspace.read(source, "")
+
+
+_TEXT = st.text(st.sampled_from(r"ab*/.!{},[]()?\-@:\0\ud800")) | st.sampled_from(
+    ["packages/*", "**", "../x", "workspace:*", "link:../b", "npm:b@1"]
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+_TABLE = st.dictionaries(_TEXT, _TEXT, max_size=3) | _JSON
+_MANIFEST = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("name", "version", "workspaces"), _JSON | st.lists(_TEXT, max_size=3)),
+        **dict.fromkeys(
+            ("scripts", "engines", "dependencies", "resolutions", "overrides", "pnpm", "bin"), _TABLE
+        ),
+    },
+)
+
+
+@given(root=_MANIFEST, member=_MANIFEST, yaml=st.none() | st.text(st.sampled_from("packges:- []'\"\n,#*a")))
+@settings(max_examples=150, deadline=None)
+def test_no_manifest_ends_in_anything_but_words(
+    root: dict[str, Any], member: dict[str, Any], yaml: str | None
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder)
+        lay_out(source, _=root, packages__a=member, packages__b={"name": "b"})
+        if yaml is not None:
+            (source / "pnpm-workspace.yaml").write_text("packages:" + yaml)
+        for chosen in ("", "packages/a"):
+            try:
+                workspace = Workspace.read(source, chosen)
+            except InputError:
+                continue
+            assert {*workspace.needed(dev=True), *workspace.unneeded} <= {"packages/a", "packages/b"}
+            assert workspace.dependencies_digest and workspace.has_dependencies(dev=True) in (True, False)
+            assert isinstance(workspace.inside_reason, str)
 
 
 def test_a_member_with_commands_or_install_scripts_needs_real_directories(source: Path) -> None:

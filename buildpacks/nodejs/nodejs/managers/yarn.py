@@ -167,7 +167,8 @@ class Yarn:
         settled = Lock.read(directory).settled
         workspace = Workspace.read(directory, "")
         names = {member.name for member in workspace.members.values()}
-        spared = [*names, *workspace.root.manifest.get("resolutions", {})]
+        rules = workspace.root.manifest.get("resolutions")
+        spared = [*names, *(rules if isinstance(rules, dict) else ())]
         for project in (workspace.root, *workspace.members.values()):
             for part in ("dependencies", "devDependencies", "optionalDependencies"):
                 for name, range_ in project.manifest.get(part, {}).items():
