@@ -1,12 +1,15 @@
 """Unpacks an npm package archive into a layer: regular files only, with the same modes on every machine.
 
-Called by `nodejs.runtime`. npm has verified the archive by then; what it holds may still be hostile to paths.
+Called by `nodejs.runtime`, `nodejs.schedule` and `managers.tool`. npm has verified the archive
+by then; what it holds may still be hostile to paths, and larger than any disk.
 """
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -14,17 +17,44 @@ from packhorse.errors import FormatError
 
 Choose = Callable[[PurePosixPath], Path | None]
 
+# The largest packages that are unpacked here have some 150 MB and some 5,000 files.
+_LARGEST = 2 << 30
+_MOST = 1_000_000
+_ENDLESS = "no package of Node.js or of a package manager is so large: the registry sent something else"
 
-def unpack(archive: Path, choose: Choose) -> None:
+
+class _Bounded(gzip.GzipFile):
+    """A compressed file that ends with FormatError when more comes out of it than is allowed."""
+
+    def __init__(self, path: Path, largest: int) -> None:
+        super().__init__(path, "rb")
+        self._file = path.name
+        self._left = self._largest = largest
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most `size` bytes."""
+        data = super().read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise FormatError(f"{self._file} holds more than {self._largest >> 20} MiB", why=_ENDLESS)
+        return data
+
+
+def unpack(archive: Path, choose: Choose, *, largest: int = _LARGEST, most: int = _MOST) -> None:
     """Writes each file of `archive` to where `choose` puts it; None leaves it out.
 
     `choose` gets the path below the archive's top folder. Files become 0755 if their owner may execute them,
     else 0644. Links and special files are skipped, as npm does. Raises FormatError for a path that leads
-    outside or an archive that cannot be read.
+    outside, an archive that cannot be read, and one with more than `largest` bytes or `most` entries.
     """
     try:
-        with tarfile.open(archive, "r|gz") as tar:
-            for member in tar:
+        with (
+            _Bounded(archive, largest) as plain,
+            tarfile.open(fileobj=plain, mode="r|") as tar,
+        ):
+            for number, member in enumerate(tar, 1):
+                if number > most:
+                    raise FormatError(f"{archive.name} has more than {most} entries", why=_ENDLESS)
                 if not member.isfile():
                     continue
                 inner = _below_top(member.name, archive)
@@ -36,7 +66,7 @@ def unpack(archive: Path, choose: Choose) -> None:
                 with target.open("wb") as file:
                     shutil.copyfileobj(content, file, 1 << 20)
                 target.chmod(0o755 if member.mode & 0o100 else 0o644)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise FormatError(f"cannot unpack {archive.name}", why=str(error)) from error
 
 

@@ -63,11 +63,16 @@ class Package:
         return {name for table in tables if isinstance(table, dict) for name in table}
 
 
-def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime) -> None:
-    """Writes the bills of the image, of layer `node` if it is new, and of what only the build had."""
+def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime, lock: str) -> None:
+    """Writes the bills of the image, of layer `node` if it is new, and of what only the build had.
+
+    `lock` is the name of the lock that was installed from.
+    """
     node = _tool("node", runtime.version, sdk.purl("generic", "node", runtime.version))
     npm = _tool("npm", runtime.npm, sdk.purl("npm", "npm", runtime.npm))
-    bill = of_tree(workspace, within=(context.app, context.layers), plugged=context.layers / "modules")
+    bill = of_tree(
+        workspace, within=(context.app, context.layers), plugged=context.layers / "modules", lock=lock
+    )
     context.write_sbom("launch", bill)
     context.write_sbom("build", sdk.Bill((npm,)))
     # The lifecycle brings the bill of a kept layer back.
@@ -75,10 +80,10 @@ def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime) -> 
         context.write_sbom("node", sdk.Bill((node,)))
 
 
-def of_tree(workspace: Workspace, *, within: tuple[Path, ...], plugged: Path) -> sdk.Bill:
+def of_tree(workspace: Workspace, *, within: tuple[Path, ...], plugged: Path, lock: str) -> sdk.Bill:
     """The bill of the application and all modules that it can load; what is not `within` is left out.
 
-    `plugged` is where the packages of Plug'n'Play are, if any.
+    `plugged` is where the packages of Plug'n'Play are, if any; `lock` is the name of the lock that holds.
     """
     roots = tuple(Path(os.path.realpath(path)) for path in within)
     starts = [workspace.app.directory, workspace.root.directory]
@@ -96,7 +101,7 @@ def of_tree(workspace: Workspace, *, within: tuple[Path, ...], plugged: Path) ->
         _component,
         there=found,
         zipped=_by_name(zipped, found) if zipped else {},
-        hashes=locks.hashes(workspace.root.directory),
+        hashes=locks.hashes(workspace.root.directory, lock),
     )
     app = found.pop(_real(workspace.app.directory))
     root = found.pop(_real(workspace.root.directory), None)

@@ -56,7 +56,8 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     found = from_root or start.find(project, context.env, generated=bool(scripts))
 
     node = runtime.provide(context, request, releases)
-    manager = managers.provide(context, workspace.root, node, managers.Choice.of(workspace.root))
+    choice = managers.Choice.of(workspace.root)
+    manager = managers.provide(context, workspace.root, node, choice)
     tasks.announce(context.log, scripts, chosen)
     steps = tasks.plan(workspace, scripts)
     installation = modules.Installation(context, workspace, node, manager, steps)
@@ -67,7 +68,7 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     if found:
         found = programs.check(context, workspace, found, version=node.version)
     launch.set_up(context, workspace, found)
-    bill.write(context, workspace, node)
+    bill.write(context, workspace, node, choice.lock)
     directory = "" if from_root or project.directory == context.app else str(project.directory)
     processes = (sdk.Process("web", found.command, default=True, working_dir=directory),) if found else ()
     return sdk.BuildResult(sdk.Launch(processes, slices=slices))

@@ -31,26 +31,25 @@ Hashes = Mapping[str, str]
 """An algorithm's name to hexadecimal digits."""
 
 
-def hashes(root: Path) -> dict[tuple[str, str], Hashes]:
-    """The checksums of packages, by name and version, from the lock in `root`; empty without one."""
+def hashes(root: Path, lock: str) -> dict[tuple[str, str], Hashes]:
+    """The checksums of packages, by name and version, from `root`/`lock`; empty without one."""
     found: dict[tuple[str, str], Hashes] = {}
-    for name, version, integrity in _entries(root):
+    for name, version, integrity in _entries(root / lock):
         digits = _digits(integrity)
         if digits:
             found.setdefault((name, version), digits)
     return found
 
 
-def _entries(root: Path) -> Iterator[tuple[str, str, str]]:
-    for lock in ("npm-shrinkwrap.json", "package-lock.json"):
-        text = _text(root / lock)
-        if text:
-            yield from _of_npm(text)
-            return
-    for found in _PNPM.finditer(_text(root / "pnpm-lock.yaml")):
-        yield found[1], found[2], found[3]
-    for found in _YARN.finditer(_text(root / "yarn.lock")):
-        yield found[1], found[2], found[3] or ""
+def _entries(lock: Path) -> Iterator[tuple[str, str, str]]:
+    if lock.suffix == ".json":
+        yield from _of_npm(_text(lock))
+    elif lock.name == "pnpm-lock.yaml":
+        for found in _PNPM.finditer(_text(lock)):
+            yield found[1], found[2], found[3]
+    elif lock.name == "yarn.lock":
+        for found in _YARN.finditer(_text(lock)):
+            yield found[1], found[2], found[3] or ""
 
 
 def _of_npm(text: str) -> Iterator[tuple[str, str, str]]:

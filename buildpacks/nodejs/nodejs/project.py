@@ -1,6 +1,7 @@
 """What a Node.js application says about itself: package.json, and what lies beside it.
 
-On the arrow source → plan; a reader without side effects. Called by `nodejs.buildpack`.
+On the arrow source → plan; a reader without side effects. Called by `nodejs.workspace`, `nodejs.sources`
+and whoever has to do with an application.
 """
 
 from __future__ import annotations

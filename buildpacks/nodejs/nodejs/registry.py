@@ -166,7 +166,9 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
     if meaning := explained_code(code, why, client="npm", lock="package-lock.json", root=root):
         return meaning
     if code == "EUSAGE" and "in sync" in failure.output:
-        return _out_of_sync("\n".join(lines))
+        return out_of_sync(
+            _OUT_OF_SYNC.findall("\n".join(lines)), lock="package-lock.json", command="npm install"
+        )
     return BuildpackFailed(failure.what, why=failure.why or "its output is above")
 
 
@@ -209,13 +211,11 @@ def explained_code(
     return None
 
 
-def _out_of_sync(output: str) -> InputError:
-    differences = _OUT_OF_SYNC.findall(output)
-    shown = differences[:_SHOWN]
+def out_of_sync(differences: Sequence[str], *, lock: str, command: str) -> InputError:
+    """The error for a lock that does not have what the manifests ask for."""
+    shown = list(differences[:_SHOWN])
     if len(differences) > _SHOWN:
         shown.append(f"and {len(differences) - _SHOWN} more")
     return InputError(
-        "package-lock.json does not match package.json",
-        issues=shown,
-        fix="run `npm install` and commit package-lock.json",
+        f"{lock} does not match package.json", issues=shown, fix=f"run `{command}` and commit {lock}"
     )

@@ -1,7 +1,7 @@
 """The release lines of Node.js: which have long-term support, when each ends, which npm goes with them.
 
-Read from `releases.toml`, a snapshot. Called by `nodejs.request` and `nodejs.runtime`. Which versions exist
-is not here: the registry says that.
+Read from `releases.toml`, a snapshot. Called by `nodejs.buildpack`, `nodejs.schedule`, `nodejs.request` and
+`nodejs.runtime`. Which versions exist is not here: the registry says that.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ from .registry import QUIET, Registry
 from .releases import Releases, major
 from .request import Request
 
-_ARCHITECTURES = {"amd64": "x64", "arm64": "arm64"}
+ARCHITECTURES = {"amd64": "x64", "arm64": "arm64"}
+"""Our names of architectures → those in names of npm packages."""
+
 _NPM_COMMANDS = {"npm": "npm-cli.js", "npx": "npx-cli.js"}
 
 
@@ -46,7 +48,7 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases) -> 
     Raises NotFoundError when no version matches, NetworkError, FormatError for an archive that is not the
     published one, and HostError when this Node.js does not run in the build image.
     """
-    arch = _ARCHITECTURES.get(context.target.arch)
+    arch = ARCHITECTURES.get(context.target.arch)
     if arch is None:
         raise InputError(f"there is no Node.js for {context.target}", fix="build for amd64 or arm64")
     package = f"node-linux-{arch}"

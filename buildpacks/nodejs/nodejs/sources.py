@@ -1,7 +1,7 @@
 """Where an application says which Node.js it wants: settings and files, read as their own tools read them.
 
-On the arrow source → plan; a reader without side effects. Called by `nodejs.request`, which makes ranges of
-what is said here.
+On the arrow source → plan; a reader without side effects. Called by `nodejs.buildpack`; ranges of what is
+said here `nodejs.request` makes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The commands that build an application, in their order: its scripts, and in a workspace those it needs.
 
-On the arrow plan → layers; pure but for looking which tools the root has. Called by `nodejs.modules`.
-Turborepo and nx know what has to be built first and build it; without them the scripts of the members that
-the application needs run before its own.
+On the arrow plan → layers; pure but for looking which tools the root has. Called by `nodejs.buildpack`,
+and each task by `nodejs.modules`. Turborepo and nx know what has to be built first and build it; without them
+the scripts of the members that the application needs run before its own.
 """
 
 from __future__ import annotations

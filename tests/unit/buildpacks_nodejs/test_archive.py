@@ -52,3 +52,23 @@ def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(FormatError, match=r"a\.tgz"):
         unpack(path, lambda inner: tmp_path / "out" / inner)
+
+
+def test_an_archive_without_end_is_refused(tmp_path: Path) -> None:
+    content = (tarfile.REGTYPE, 0o644, bytes(1 << 20))
+    path = archive(tmp_path / "a.tgz", **{"package/x": content, "package/y": content})
+    for kept in (True, False):
+        with pytest.raises(FormatError, match=r"a\.tgz holds more than 1 MiB"):
+            unpack(path, lambda inner, kept=kept: tmp_path / inner if kept else None, largest=1 << 20)
+    with pytest.raises(FormatError, match=r"a\.tgz has more than 1 entries"):
+        unpack(path, lambda inner: tmp_path / inner, most=1)
+    unpack(path, lambda inner: tmp_path / inner, most=2)
+
+
+def test_bytes_that_are_no_archive_are_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.tgz", **{"package/x": (tarfile.REGTYPE, 0o644, bytes(1 << 16))})
+    data = path.read_bytes()
+    for broken in (b"", b"<html>", data[:30] + b"\xff" * 30 + data[60:]):
+        path.write_bytes(broken)
+        with pytest.raises(FormatError, match=r"cannot unpack a\.tgz"):
+            unpack(path, lambda inner: tmp_path / "out" / inner)

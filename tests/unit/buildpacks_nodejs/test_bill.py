@@ -30,7 +30,9 @@ def package(directory: Path, name: str, version: str, **fields: Any) -> Path:
 
 def read(app: Path, *, path: str = "") -> dict[str, sdk.Component]:
     layer = app.parent / "layer"
-    found = bill.of_tree(Workspace.read(app, path), within=(app.parent,), plugged=layer)
+    found = bill.of_tree(
+        Workspace.read(app, path), within=(app.parent,), plugged=layer, lock="package-lock.json"
+    )
     assert found.subject is not None
     return {part.ref: part for part in (found.subject, *found.components)}
 
@@ -155,7 +157,7 @@ _SHA512 = "sha512-" + base64.b64encode(b"x" * 64).decode()
 )
 def test_locks_give_checksums(tmp_path: Path, lock: str, text: str) -> None:
     (tmp_path / lock).write_text(text, newline="")
-    found = locks.hashes(tmp_path)
+    found = locks.hashes(tmp_path, lock)
     assert found["@s/b", "1.0.0"]["sha512"] == found["a", "2.0.0"]["sha512"] == (b"x" * 64).hex()
 
 
@@ -164,4 +166,14 @@ def test_locks_give_checksums(tmp_path: Path, lock: str, text: str) -> None:
 def test_any_lock_is_read(tmp_path_factory: pytest.TempPathFactory, lock: str, text: str | bytes) -> None:
     folder = tmp_path_factory.mktemp("lock")
     (folder / lock).write_bytes(text.encode(errors="replace") if isinstance(text, str) else text)
-    locks.hashes(folder)
+    locks.hashes(folder, lock)
+
+
+def test_only_the_lock_that_was_installed_from_gives_checksums(tmp_path: Path) -> None:
+    (tmp_path / "package-lock.json").write_text(
+        json.dumps({"packages": {"node_modules/a": {"version": "2.0.0", "integrity": _SHA512}}})
+    )
+    (tmp_path / "pnpm-lock.yaml").write_text("lockfileVersion: '9.0'\n")
+    assert locks.hashes(tmp_path, "package-lock.json")
+    assert locks.hashes(tmp_path, "pnpm-lock.yaml") == {}
+    assert locks.hashes(tmp_path, "") == {}

@@ -82,7 +82,7 @@ FILES = {
 def test_a_reader_of_a_file_ends_soon(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(FILES[name])
     began = time.monotonic()
-    assert locks.hashes(tmp_path) == {}
+    assert locks.hashes(tmp_path, name) == {}
     yarnrc.Settings.read(tmp_path)
     if name.startswith("."):
         list(surroundings.lines(name, tmp_path / name))

@@ -11,12 +11,13 @@ from nodejs.managers import yarnfailure, yarnrc
 from nodejs.managers.choice import Choice
 from nodejs.managers.tool import Tool
 from nodejs.managers.trim import without_dev
-from nodejs.managers.yarn import Yarn
+from nodejs.managers.yarn import Yarn, _settled_elsewhere
 from nodejs.managers.yarnlock import Lock
 from nodejs.managers.yarnregistry import _is_spared
 from nodejs.managers.yarnrelease import _range
 from nodejs.project import Project
 from nodejs.runtime import Runtime
+from nodejs.workspace import Workspace
 
 from packhorse import sdk
 from packhorse.base.log import Log
@@ -259,3 +260,12 @@ def test_packages_of_an_offline_mirror_are_in_the_key(tmp_path: Path) -> None:
         (tmp_path / "packages/ms-2.1.3.tgz").write_text(content)
         seen.add(yarn.key["offline mirror"])
     assert len(seen) == 3
+
+
+def test_a_member_spares_no_package_that_its_name_has_in_it(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text(
+        '{"workspaces": ["forms"], "resolutions": {"**/@s/b@^1": "1.0.0", "a/debug": "1", "top": "1.0.0"}}'
+    )
+    (tmp_path / "forms").mkdir()
+    (tmp_path / "forms/package.json").write_text('{"name": "forms"}')
+    assert _settled_elsewhere(Workspace.read(tmp_path, "")) == {"forms", "@s/b", "debug", "top"}

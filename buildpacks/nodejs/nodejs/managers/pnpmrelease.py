@@ -18,14 +18,13 @@ from packhorse.errors import InputError
 
 from ..project import Project
 from ..releases import major
-from ..runtime import Runtime
+from ..runtime import ARCHITECTURES, Runtime
 from . import tool
 from .choice import Choice
 from .pnpmlock import NAME, Lock
 from .tool import Package, Tool
 
 _NATIVE = 12
-_ARCHITECTURES = {"amd64": "x64", "arm64": "arm64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ def _package(context: sdk.BuildContext, number: int) -> Package:
     """pnpm's package: JavaScript, and with it from 12 on a program for this architecture."""
     if number < _NATIVE:
         return Package("pnpm", {"pnpm": "bin/pnpm.cjs", "pnpx": "bin/pnpx.cjs"})
-    arch = _ARCHITECTURES.get(context.target.arch, context.target.arch)
+    arch = ARCHITECTURES.get(context.target.arch, context.target.arch)
     return Package("pnpm", {"pnpm": "pnpm", "pnpx": "pnpx"}, parts=(f"@pnpm/exe.linux-{arch}",))
 
 

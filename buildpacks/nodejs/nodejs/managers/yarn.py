@@ -166,12 +166,21 @@ class Yarn:
         """What manifests ask for and the lock has not; of a workspace's members Yarn 1 does not see that."""
         settled = Lock.read(directory).settled
         workspace = Workspace.read(directory, "")
-        names = {member.name for member in workspace.members.values()}
-        rules = workspace.root.manifest.get("resolutions")
-        spared = [*names, *(rules if isinstance(rules, dict) else ())]
+        spared = _settled_elsewhere(workspace)
         for project in (workspace.root, *workspace.members.values()):
             for part in ("dependencies", "devDependencies", "optionalDependencies"):
                 for name, range_ in project.manifest.get(part, {}).items():
-                    is_said = f"{name}@{range_}" in settled or any(name in said for said in spared)
+                    is_said = f"{name}@{range_}" in settled or name in spared
                     if _RANGE.fullmatch(range_) and not is_said:
                         yield f"{name}@{range_}"
+
+
+def _settled_elsewhere(workspace: Workspace) -> set[str]:
+    """The members, and the packages that `resolutions` settle: `b` of `a/**/b`, `@s/b` of `**/@s/b@^1`."""
+    found = {member.name for member in workspace.members.values()}
+    rules = workspace.root.manifest.get("resolutions")
+    for pattern in rules if isinstance(rules, dict) else ():
+        before, _, last = pattern.rpartition("/")
+        scope, name = before.rpartition("/")[2], last.partition("@")[0]
+        found.add(f"{scope}/{name}" if scope.startswith("@") else name)
+    return found

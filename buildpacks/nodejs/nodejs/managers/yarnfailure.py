@@ -12,6 +12,7 @@ from pathlib import Path
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, PackhorseError
 
+from .. import registry
 from ..registry import explained_code
 from .yarnlock import NAME
 
@@ -91,12 +92,7 @@ def of_berry(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseE
 
 def out_of_sync(differences: Sequence[str]) -> InputError:
     """The error for a lock that does not have what the manifests ask for."""
-    shown = list(differences[:_SHOWN])
-    if len(differences) > _SHOWN:
-        shown.append(f"and {len(differences) - _SHOWN} more")
-    return InputError(
-        f"{NAME} does not match package.json", issues=shown, fix=f"run `yarn install` and commit {NAME}"
-    )
+    return registry.out_of_sync(differences, lock=NAME, command="yarn install")
 
 
 def _explained(
