@@ -169,7 +169,7 @@ def _is_exported(project: Project) -> bool:
     path = project.directory / ".next/required-server-files.json"
     try:
         said = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         # A build that only exports need not leave the record.
         return (project.directory / "out/index.html").is_file()
     config = said.get("config") if isinstance(said, Mapping) else None

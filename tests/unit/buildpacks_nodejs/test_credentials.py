@@ -1,10 +1,15 @@
 """Which settings files have a credential in them."""
 
+import io
 from pathlib import Path
 
 import pytest
 from nodejs import secret
-from nodejs.credentials import files, has_credentials
+from nodejs.credentials import files, has_credentials, leave_out
+
+from packhorse import sdk
+from packhorse.base.log import Log
+from packhorse.base.target import Target
 
 
 @pytest.mark.parametrize(
@@ -101,3 +106,27 @@ def test_another_credential_is_no_other_setting(
         digests.append(secret.digest(tmp_path / name))
     assert digests[0] == digests[1] != digests[2]
     assert secret.digest(tmp_path / "none" / name) == ""
+
+
+def test_a_link_to_settings_goes_with_what_it_leads_to(tmp_path: Path) -> None:
+    app, other = tmp_path / "app", tmp_path / "other"
+    (app / "config").mkdir(parents=True)
+    (app / "config/production").write_text("_auth=abc\n")
+    other.write_text("_auth=abc\n")
+    (app / ".npmrc").symlink_to("config/production")
+    (app / "config/.npmrc").symlink_to(other)
+    said = io.StringIO()
+    context = sdk.BuildContext(
+        app=app,
+        buildpack=sdk.Descriptor(app, "x", "1"),
+        platform=sdk.Platform(app, {}),
+        target=Target("linux", "amd64"),
+        exec_env="production",
+        env={},
+        log=Log(said, said),
+        layers=app,
+    )
+    leave_out(context)
+    assert [path.name for path in app.rglob("*")] == ["config"]
+    assert other.read_text() == "_auth=abc\n"
+    assert "config/.npmrc has a credential in it, so it is not in the image" in said.getvalue()

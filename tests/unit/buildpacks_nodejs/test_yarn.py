@@ -9,6 +9,7 @@ import pytest
 from nodejs import plugnplay, secret
 from nodejs.managers import yarnfailure, yarnrc
 from nodejs.managers.choice import Choice
+from nodejs.managers.port import Order
 from nodejs.managers.tool import Tool
 from nodejs.managers.trim import without_dev
 from nodejs.managers.yarn import Yarn, _settled_elsewhere
@@ -239,19 +240,33 @@ def test_a_manifest_that_cannot_be_replaced_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "package.json").read_text() == "{}"
 
 
-def test_packages_of_an_offline_mirror_are_in_the_key(tmp_path: Path) -> None:
-    env = Runtime("22.1.0", "10.9.0", {}, "")
+def classic(source: Path) -> Yarn:
     context = sdk.BuildContext(
-        app=tmp_path,
-        buildpack=sdk.Descriptor(tmp_path, "x", "1"),
-        platform=sdk.Platform(tmp_path, {}),
+        app=source,
+        buildpack=sdk.Descriptor(source, "x", "1"),
+        platform=sdk.Platform(source, {}),
         target=Target("linux", "amd64"),
         exec_env="production",
         env={},
         log=Log(io.StringIO(), io.StringIO()),
-        layers=tmp_path,
+        layers=source,
     )
-    yarn = Yarn(context, Project(tmp_path, {}), env, Tool("1.22.22", tmp_path), "yarn.lock")
+    runtime = Runtime("22.1.0", "10.9.0", {}, "")
+    return Yarn(context, Project(source, {}), runtime, Tool("1.22.22", source), "yarn.lock")
+
+
+@pytest.mark.parametrize("resolutions", [None, 1, ["ms"]])
+def test_resolutions_that_are_no_table_resolve_nothing(tmp_path: Path, resolutions: object) -> None:
+    manifest = {"dependencies": {"ms": "2.1.3"}, "resolutions": resolutions}
+    (tmp_path / "package.json").write_text(json.dumps(manifest))
+    (tmp_path / "yarn.lock").write_text("# yarn lockfile v1\n")
+    with pytest.raises(InputError) as caught:
+        classic(tmp_path).install(Order(tmp_path, dev=True))
+    assert "Missing: ms@2.1.3" in str(caught.value)
+
+
+def test_packages_of_an_offline_mirror_are_in_the_key(tmp_path: Path) -> None:
+    yarn = classic(tmp_path)
     assert yarn.key["offline mirror"] == ""
     (tmp_path / ".yarnrc").write_text('yarn-offline-mirror "./packages"\n')
     (tmp_path / "packages").mkdir()
