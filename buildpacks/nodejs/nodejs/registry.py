@@ -32,6 +32,9 @@ QUIET = {
     "npm_config_progress": "false",
 }
 
+# By package.json devEngines an application may be another manager's. npm then refuses to do anything for it.
+FOR_ANY = {"npm_config_force": "true"}
+
 # npm's own 10 and 60 seconds between its three tries would keep who has no network waiting for over a minute.
 IMPATIENT = {
     "npm_config_fetch_retry_mintimeout": "1000",
@@ -148,7 +151,8 @@ class Registry:
     def _npm(self, *args: str) -> str:
         try:
             # NODE_OPTIONS is meant for the application's Node.js; the client's may not know the option.
-            return self.context.capture(["npm", *args], env={**QUIET, **IMPATIENT, "NODE_OPTIONS": ""})
+            env = {**QUIET, **IMPATIENT, **FOR_ANY, "NODE_OPTIONS": ""}
+            return self.context.capture(["npm", *args], env=env)
         except sdk.CommandFailed as failure:
             raise explained(failure) from failure
 

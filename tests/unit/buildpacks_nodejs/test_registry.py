@@ -90,3 +90,12 @@ def test_an_npm_that_prints_something_else_is_an_error(tmp_path: Path) -> None:
     registry = with_npm(tmp_path, "echo")
     with pytest.raises(FormatError, match="did not name the archives of a@1"):
         registry.fetch(["a@1"], into=tmp_path)
+
+
+def test_an_application_of_another_manager_is_served_too(tmp_path: Path) -> None:
+    registry = with_npm(tmp_path, "")
+    (tmp_path / "bin/npm").unlink()
+    app = tmp_path / "app"
+    (app / "package.json").write_text('{"devEngines": {"packageManager": {"name": "pnpm"}}}')
+    (app / ".npmrc").write_text("registry=http://127.0.0.1:9/\n")
+    assert registry.config("registry") == {"registry": "http://127.0.0.1:9/"}

@@ -13,7 +13,7 @@ import nodesemver
 from packhorse import sdk
 
 from ..project import Project
-from ..registry import IMPATIENT, Registry, explained
+from ..registry import FOR_ANY, IMPATIENT, Registry, explained
 from ..releases import major
 from ..runtime import Runtime, nodedir
 from .choice import Choice
@@ -148,6 +148,6 @@ def npm_rebuild(context: sdk.BuildContext, directory: Path, env: Mapping[str, st
     """Runs the install scripts of modules that any manager installed; raises as `port.Manager.install`."""
     config = {"npm_config_globalconfig": Registry(context).global_config()}
     try:
-        context.run(["npm", "rebuild"], cwd=directory, env={**IMPATIENT, **env, **config})
+        context.run(["npm", "rebuild"], cwd=directory, env={**IMPATIENT, **FOR_ANY, **env, **config})
     except sdk.CommandFailed as failure:
         raise explained(failure) from failure
