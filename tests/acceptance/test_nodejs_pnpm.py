@@ -346,7 +346,7 @@ WRONG = {
         "package.json",
         "pnpm@10.34.9",
         "pnpm@10.999.0",
-        "error: the package registry does not have a package (ETARGET)\n",
+        "error: no version of pnpm matches 10.999.0 (package.json packageManager: pnpm@10.999.0)\n",
     ),
 }
 

@@ -30,28 +30,25 @@ _INSTALL = {"npm": "npm install", "Yarn": "yarn install", "pnpm": "pnpm install"
 def error(code: str, why: str, *, client: str, lock: str, settings: str, root: Path | None) -> NotFoundError:
     """`why` is what the client says; `root` is where the manifests and the lock are, if that is known."""
     name, range_ = _package(why)
-    anew = f"run `{_INSTALL[client]}` and commit {lock}"
-    if not name:
-        return NotFoundError(
-            f"the package registry does not have a package ({code})",
-            why=why,
-            fix=f"correct its name or version in package.json and {anew}, "
-            f"or name the registry that has it in {settings}",
-        )
-    places = list(_places(root, name)) if root else []
-    asks = ", ".join(places) or (f"{lock}, or a package in it" if root and (root / lock).is_file() else "")
-    if not asks:
-        asks = "a package that another one needs" if root else "package.json or a package that it needs"
-    if code == "ETARGET":
+    what = f"the package registry does not have {f'the package {name}' if name else 'a package'} ({code})"
+    if name and code == "ETARGET":
         wanted = range_ or "what is asked for"
         what = f"the package registry has no version of {name} that matches {wanted} ({code})"
+    if root is None:
+        return NotFoundError(what, why=why, fix=f"check its name, its version and the registry in {settings}")
+    anew = f"run `{_INSTALL[client]}` and commit {lock}"
+    elsewhere = f"if another registry has it, name that one and its credentials in {settings}"
+    if not name:
+        return NotFoundError(
+            what, why=why, fix=f"correct its name or version in package.json and {anew}; {elsewhere}"
+        )
+    asks = ", ".join(_places(root, name))
+    if not asks:
+        asks = f"{lock}, or a package in it" if (root / lock).is_file() else "a package that is needed"
+    if code == "ETARGET":
         fix = f"ask for a version that there is (`npm view {name} versions` lists them), then {anew}"
     else:
-        what = f"the package registry does not have the package {name} ({code})"
-        fix = (
-            f"correct the name, or remove it, and {anew}; if another registry has it, name that one and its "
-            f"credentials in {settings}"
-        )
+        fix = f"correct the name, or remove it, and {anew}; {elsewhere}"
     return NotFoundError(what, why=f"asked for by: {asks}\n{why}", fix=fix)
 
 

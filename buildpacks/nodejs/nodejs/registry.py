@@ -67,6 +67,8 @@ CODES = frozenset({*_UNREACHABLE, *_UNTRUSTED, "ENEEDAUTH", "EINTEGRITY", "ETARG
 
 _LINE = re.compile(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
 _SETTING = re.compile(r"([a-z-]+) = (.+)")
+# What it advises to who installs one package by name.
+_ADVICE = ("404 Note that you can", "404 tarball, folder")
 # What npm puts before each line of some errors.
 _PREFIX = re.compile(r"^(?:notarget|network|engine|40[134])(?: |$)")
 _OUT_OF_SYNC = re.compile(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
@@ -164,7 +166,7 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
     said = [
         _PREFIX.sub("", line)
         for line in lines
-        if not line.startswith(("code ", "errno ", "syscall ", "A complete log", "404 Note that you can"))
+        if not line.startswith(("code ", "errno ", "syscall ", "A complete log", *_ADVICE))
     ]
     why = "\n".join([line.strip() for line in said if line.strip()][:_SHOWN])
     if meaning := explained_code(code, why, client="npm", lock="package-lock.json", root=root):

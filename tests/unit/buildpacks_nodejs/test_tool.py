@@ -73,6 +73,15 @@ def test_who_asks_for_a_version_that_is_not_there_is_named(tmp_path: Path) -> No
     assert raised.value.fix == "ask for another: package.json engines.npm"
 
 
+def test_an_exact_version_that_is_not_there_is_told_likewise(tmp_path: Path) -> None:
+    said = "npm error code ETARGET\\nnpm error notarget No matching version found for npm@10.999.0.\\n"
+    build = context(tmp_path, f"printf '{said}' >&2; exit 1")
+    with pytest.raises(NotFoundError) as raised:
+        tool.provide(build, NPM, asked("10.999.0"), range="10.999.0")
+    assert raised.value.what == "no version of npm matches 10.999.0 (package.json engines.npm: 10.999.0)"
+    assert raised.value.why == "No matching version found for npm@10.999.0."
+
+
 @pytest.mark.parametrize("answer", ["", "{}", "[]", "[1]", "null", "<html>", "7"])
 def test_a_registry_that_answers_something_else_is_an_error(tmp_path: Path, answer: str) -> None:
     registry = Registry(context(tmp_path, f"echo '{answer}'"))

@@ -21,7 +21,7 @@ from ..project import Project
 from ..releases import major
 from ..runtime import Runtime
 from ..workspace import Workspace
-from . import yarnfailure, yarnrc, yarnregistry
+from . import yarnfailure, yarnrc, yarnregistry, yarnrelease
 from .npm import npm_rebuild
 from .port import Order
 from .tool import Tool
@@ -146,6 +146,8 @@ class Berry:
         try:
             self.context.run(argv, cwd=order.directory, env={**self.env, **self._places(order)})
         except sdk.CommandFailed as failure:
+            if yarnrelease.is_newer(before) and "YN0028" in failure.output:
+                raise yarnrelease.newer(before) from failure
             raise yarnfailure.of_berry(failure, self.project.directory) from failure
         missing = before.lacks(Lock.read(order.directory)) if self.lock and not immutable else []
         if missing:

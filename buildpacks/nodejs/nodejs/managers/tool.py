@@ -76,7 +76,10 @@ def provide(context: sdk.BuildContext, package: Package, choice: Choice, *, rang
         return Tool(version, layer.path)
     with tempfile.TemporaryDirectory() as folder:
         specs = [f"{part}@{version}" for part in (package.name, *package.parts)]
-        found, *parts = registry.fetch(specs, into=Path(folder))
+        try:
+            found, *parts = registry.fetch(specs, into=Path(folder))
+        except NotFoundError as error:
+            raise _none(choice, version, why=error.why) from error
         archive.unpack(found, lambda path: layer.path / "package" / path)
         for part in parts:
             archive.unpack(part, lambda path: layer.path / "package" / path)
@@ -116,9 +119,14 @@ def _resolve(
         version: str | None = nodesemver.max_satisfying(published, range_, loose=True)
         if version:
             return version
-    raise NotFoundError(
+    newest = nodesemver.max_satisfying(published, "*", loose=True)
+    raise _none(choice, range_, why=f"the newest is {newest}")
+
+
+def _none(choice: Choice, range_: str, *, why: str) -> NotFoundError:
+    return NotFoundError(
         f"no version of {choice.manager} matches {range_} ({choice.source})",
-        why=f"the newest is {nodesemver.max_satisfying(published, '*', loose=True)}",
+        why=why,
         fix=f"ask for another: {choice.place}",
     )
 

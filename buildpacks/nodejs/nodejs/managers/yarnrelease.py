@@ -158,13 +158,26 @@ def _lock_range(lock: Lock, data: Mapping[str, Any]) -> str:
 
 def refuse_newer(lock: Lock, choice: Choice) -> None:
     """Raises InputError for a lock that no Yarn known here writes, unless package.json names one."""
-    newest = max(line["version"] for line in _data()["locks"])
-    if lock.form == "berry" and lock.version > newest and not nodesemver.valid(choice.range, loose=True):
-        raise InputError(
-            f"{NAME} has version {lock.version}, which no Yarn that this buildpack knows writes",
-            why=f"the newest it knows is {newest}",
-            fix='name the Yarn that wrote it in package.json: "packageManager": "yarn@<version>"',
-        )
+    if is_newer(lock) and not nodesemver.valid(choice.range, loose=True):
+        raise newer(lock)
+
+
+def is_newer(lock: Lock) -> bool:
+    """Whether a lock is newer than any that a Yarn known here writes."""
+    return lock.form == "berry" and lock.version > _newest()
+
+
+def newer(lock: Lock) -> InputError:
+    """The error for such a lock, where the Yarn that is to read it cannot."""
+    return InputError(
+        f"{NAME} has version {lock.version}, which no Yarn that this buildpack knows writes",
+        why=f"the newest it knows is {_newest()}",
+        fix='name the Yarn that wrote it in package.json: "packageManager": "yarn@<version>"',
+    )
+
+
+def _newest() -> int:
+    return max(int(line["version"]) for line in _data()["locks"])
 
 
 def _compare(lock: Lock, release: Release) -> None:
