@@ -67,8 +67,13 @@ CODES = frozenset({*_UNREACHABLE, *_UNTRUSTED, "ENEEDAUTH", "EINTEGRITY", "ETARG
 
 _LINE = re.compile(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
 _SETTING = re.compile(r"([a-z-]+) = (.+)")
-# What it advises to who installs one package by name.
-_ADVICE = ("404 Note that you can", "404 tarball, folder")
+# What it advises, mostly to who installs one package by name.
+_ADVICE = (
+    "404 Note that you can",
+    "404 tarball, folder",
+    "notarget In most cases",
+    "notarget a package version",
+)
 # What npm puts before each line of some errors.
 _PREFIX = re.compile(r"^(?:notarget|network|engine|40[134])(?: |$)")
 _OUT_OF_SYNC = re.compile(r"^(?:Missing|Invalid): .*$", re.MULTILINE)

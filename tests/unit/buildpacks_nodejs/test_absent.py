@@ -64,6 +64,7 @@ def test_the_package_and_its_table_are_named(
     assert expected in error.what
     assert error.why.splitlines()[0] == "asked for by: package.json dependencies (^99)"
     assert ("npm view ms versions" if expected == VERSION else "correct the name") in error.fix
+    assert "In most cases" not in error.why
     assert not [line for line in error.why.splitlines() if line.startswith(("notarget", "404"))]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from nodejs import plugnplay, secret
 from nodejs.managers import yarnfailure, yarnrc
+from nodejs.managers.berry import Berry
 from nodejs.managers.choice import Choice
 from nodejs.managers.port import Order
 from nodejs.managers.tool import Tool
@@ -284,3 +285,39 @@ def test_a_member_spares_no_package_that_its_name_has_in_it(tmp_path: Path) -> N
     (tmp_path / "forms").mkdir()
     (tmp_path / "forms/package.json").write_text('{"name": "forms"}')
     assert _settled_elsewhere(Workspace.read(tmp_path, "")) == {"forms", "@s/b", "debug", "top"}
+
+
+@pytest.mark.parametrize(
+    ("version", "said", "what"),
+    [
+        (99, "➤ YN0028: │ The lockfile would have been modified", "yarn.lock has version 99, which no Yarn"),
+        (99, "➤ YN0001: │ RequestError: connect ECONNREFUSED 127.0.0.1:9", "cannot reach"),
+        (8, "➤ YN0028: │ The lockfile would have been modified", "yarn.lock does not match package.json"),
+    ],
+)
+def test_a_yarn_that_is_named_and_older_than_the_lock_is_told(
+    tmp_path: Path, version: int, said: str, what: str
+) -> None:
+    for folder in ("bin", "app", "platform"):
+        (tmp_path / folder).mkdir()
+    for name, script in {"npm": "echo", "yarn": f"echo '{said}'; exit 1"}.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "app/package.json").write_text('{"packageManager": "yarn@4.5.0"}')
+    (tmp_path / "app/yarn.lock").write_text(f"__metadata:\n  version: {version}\n")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    context = sdk.BuildContext(
+        app=tmp_path / "app",
+        buildpack=sdk.Descriptor(tmp_path, "x", "1"),
+        platform=sdk.Platform.read(tmp_path / "platform"),
+        target=Target(),
+        exec_env="production",
+        env={"PATH": path},
+        log=Log(io.StringIO(), io.StringIO()),
+        layers=tmp_path / "layers",
+    )
+    runtime = Runtime("22.0.0", "10.9.9", {"PATH": path}, "")
+    tool = Tool("4.5.0", tmp_path)
+    yarn = Berry(context, Project.read(context.app), runtime, tool, "yarn.lock")
+    with pytest.raises(PackhorseError, match=what):
+        yarn.install(Order(context.app, dev=True))
