@@ -296,12 +296,18 @@ def test_what_scripts_write_into_modules_is_in_the_image_and_not_in_a_kept_layer
         "const before = fs.existsSync(client) ? 'before' : 'new';"
         "fs.mkdirSync('node_modules/.made', { recursive: true });"
         "fs.writeFileSync(client, `module.exports = '${before} ${ms(1000)}'`);"
+        "fs.mkdirSync('node_modules/made', { recursive: true });"
+        "fs.writeFileSync('node_modules/made/a.js', '');"
     )
     scripts = {"build": "node make.js", "start": "node server.js"}
     files = {"make.js": script, "server.js": "console.log(require('./node_modules/.made/client.js'))"}
     write(cold, {"name": "made", "devDependencies": {"ms": "2.1.3"}, "scripts": scripts}, **files)
     first = built(cold)
-    assert "the build scripts wrote into node_modules (node_modules/.made/client.js)" in first
+    assert (
+        "the build scripts wrote into node_modules (node_modules/.made/client.js, node_modules/made/a.js)"
+        in first
+    )
+    assert "warning: the build scripts wrote node_modules/made/a.js, which npm took away again" in first
     assert node(cold, "server.js") == "new 1s\n"
     assert not (cold.layers / "modules-build").exists()
     image = contents(cold.app)

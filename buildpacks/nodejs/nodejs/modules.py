@@ -13,6 +13,7 @@ workspace only the members that the application needs.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,9 +84,19 @@ class Installation:
         cache = self._cache({_WRITING: self._scripts_digest} if writing else {})
         with_dev = self.keeps_dev or self.workspace.has_dev_dependencies
         self.manager.install(self._order(root, dev=with_dev, cache=cache))
-        self._run_tasks()
+        written = self._traces(root) if writing else ()
+        if not writing:
+            self._run_tasks()
+        made = [path for path in written if _is_module(path) and os.path.lexists(root / path)]
         if with_dev and not self.keeps_dev:
             self.manager.prune(self._order(root, dev=False, cache=cache))
+            gone = tuple(path for path in made if not os.path.lexists(root / path))
+            if gone:
+                self.context.log.warning(
+                    f"the build scripts wrote {_some(gone)}, which {self.manager.name} took away again with "
+                    "the devDependencies; have them write into a folder of the source, or one like "
+                    "node_modules/.generated"
+                )
         for path in ("", *self.workspace.members):
             modules = root / path / "node_modules"
             if modules.is_dir() and not modules.is_symlink():
@@ -122,7 +133,7 @@ class Installation:
         if self.tasks and self.workspace.has_dependencies(dev=True):
             layer = self._layer("modules-build", dev=True, launch=False)
             self._link(layer)
-            if written := self._traces(layer):
+            if written := self._traces(layer.path):
                 self.context.log.detail(
                     f"the build scripts wrote into node_modules ({_some(written)}), which the image has to "
                     "have: once more"
@@ -139,11 +150,11 @@ class Installation:
             site.unlink(self.workspace)
         return ()
 
-    def _traces(self, layer: sdk.Layer) -> tuple[str, ...]:
-        """Runs the build scripts; returns what they changed in `layer`."""
-        before = traces.index(layer.path, self.workspace.members)
+    def _traces(self, directory: Path) -> tuple[str, ...]:
+        """Runs the build scripts; returns what they changed in `directory`."""
+        before = traces.index(directory, self.workspace.members)
         self._run_tasks()
-        return traces.written(layer.path, before, traces.index(layer.path, self.workspace.members))
+        return traces.written(directory, before, traces.index(directory, self.workspace.members))
 
     def _link(self, layer: sdk.Layer) -> None:
         site.link(self.workspace, layer.path)
@@ -232,6 +243,10 @@ class Installation:
 
 def _some(paths: tuple[str, ...]) -> str:
     return ", ".join((*paths[:3], "…") if len(paths) > 3 else paths)
+
+
+def _is_module(path: str) -> bool:
+    return "node_modules" in Path(path).parts
 
 
 def _there(key: Mapping[str, str]) -> dict[str, str]:
