@@ -241,15 +241,20 @@ def test_a_workspace_with_install_scripts_is_installed_inside_and_pruned(version
     folders = {"node_modules", "apps/api/node_modules", "apps/web/node_modules", "packages/ui/node_modules"}
     assert set(slice_["paths"]) == folders
     places = [workbench.app / folder for folder in folders]
-    made = contents(*places)
-    assert not [path for path in made if Path(path).is_symlink() and not Path(path).exists()]
+    # Of two versions that members need, pnpm 9 hoists either, as it happens to find them.
+    by_chance = str(workbench.app / "node_modules/.pnpm/node_modules/ms")
 
+    def made() -> dict[str, tuple[object, ...]]:
+        return {path: what for path, what in contents(*places).items() if path != by_chance}
+
+    before = made()
+    assert not [path for path in before if Path(path).is_symlink() and not Path(path).exists()]
     built(dataclasses.replace(workbench, env=OFFLINE))
-    assert contents(*places) == made
+    assert made() == before
     shutil.rmtree(workbench.layers / "pnpm-cache")
     (workbench.layers / "pnpm-cache.toml").unlink()
     rebuilt(workbench, before=workbench)
-    assert contents(*places) == made
+    assert made() == before
 
 
 @pytest.mark.parametrize("version", ["10.34.9", "11.28.11"])
