@@ -11,6 +11,8 @@ uint64_t cgroup_limit(const char *text, size_t size)
     size_t at = 0;
 
     while (at < size && text[at] >= '0' && text[at] <= '9') {
+        if (limit > HUGE_LIMIT / 10)
+            return UNLIMITED; /* before it is more than 64 bits have room for */
         limit = limit * 10 + (uint64_t)(text[at++] - '0');
         if (limit >= HUGE_LIMIT)
             return UNLIMITED;

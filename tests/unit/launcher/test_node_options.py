@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unit.launcher.conftest import SOURCE
@@ -196,6 +196,7 @@ def test_what_the_user_has_in_node_options_comes_out_as_it_is(
     table=st.one_of(st.binary(max_size=200), st.text(":,/\nmemory0", max_size=80).map(str.encode)),
     limit=st.one_of(st.binary(max_size=70), st.integers(0, 1 << 70).map(lambda number: b"%d\n" % number)),
 )
+@example(table=b"", limit=b"18446744073709551617")
 def test_files_of_any_content_give_a_limit_or_none(
     program: Path, tmp_path_factory: pytest.TempPathFactory, table: bytes, limit: bytes
 ) -> None:
