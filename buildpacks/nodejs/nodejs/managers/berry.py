@@ -17,14 +17,11 @@ from packhorse import sdk
 from packhorse.errors import InputError
 
 from .. import plugnplay, secret
-from ..project import Project
 from ..releases import major
-from ..runtime import Runtime
 from ..workspace import Workspace
-from . import yarnfailure, yarnrc, yarnregistry, yarnrelease
-from .npm import npm_rebuild
+from . import unlocked, yarnfailure, yarnrc, yarnregistry, yarnrelease
+from .fetched import Fetched
 from .port import Order
-from .tool import Tool
 from .trim import own_copy, without_dev
 from .yarnlock import NAME, Lock
 
@@ -40,24 +37,13 @@ _QUIET = {
 
 
 @dataclass(frozen=True, slots=True)
-class Berry:
+class Berry(Fetched):
     """The Yarn of `tool`, 2 or newer, for `project`; `lock` is its lock file's name, empty without one."""
-
-    context: sdk.BuildContext
-    project: Project
-    runtime: Runtime
-    tool: Tool
-    lock: str
 
     name = "Yarn"
     command = "yarn"
     fresh = "yarn install --immutable"
-    slice = ("node_modules", "*/node_modules", "*/*/node_modules")
-
-    @property
-    def version(self) -> str:
-        """The version that the project chooses."""
-        return self.tool.version
+    slice = unlocked.LEVELS
 
     @property
     def linker(self) -> str:
@@ -68,11 +54,6 @@ class Berry:
     def inside_reason(self) -> str:
         """The linker `pnpm` has records in the project, without which it finds nothing again."""
         return ".yarnrc.yml has nodeLinker: pnpm" if self.linker == "pnpm" else ""
-
-    @property
-    def locked(self) -> bool:
-        """Whether there is a yarn.lock."""
-        return bool(self.lock)
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -103,10 +84,7 @@ class Berry:
         """`yarn install --immutable`; what production does not need is not asked for, see `trim`."""
         workspace = Workspace.read(order.directory, "")
         if not self.lock:
-            self.context.log.warning(
-                f"there is no {NAME}, so the newest versions that fit are installed; "
-                "run `yarn install` and commit the lock to have the same ones each time"
-            )
+            unlocked.warn(self.context.log, NAME, self.command)
         with ExitStack() as stack:
             if not order.dev and (workspace.has_dev_dependencies or order.focus):
                 stack.enter_context(without_dev(order.directory, order.focus))
@@ -127,10 +105,6 @@ class Berry:
         """Installs once more, without devDependencies; what is built already stays as it is."""
         with without_dev(order.directory, order.focus):
             self._install(order, immutable=False, build=False)
-
-    def rebuild(self, directory: Path) -> None:
-        """`npm rebuild`: Yarn knows only modules that it installed itself."""
-        npm_rebuild(self.context, directory, self.env)
 
     @property
     def _settings(self) -> yarnrc.Settings:

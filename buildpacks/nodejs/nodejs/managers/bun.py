@@ -15,13 +15,11 @@ from pathlib import Path, PurePosixPath
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
 
-from ..project import Project
 from ..registry import explained_code
-from ..runtime import Runtime
 from ..workspace import Workspace
-from . import bunlock, npmrc, tool
+from . import bunlock, npmrc, tool, unlocked
 from .choice import Choice
-from .npm import npm_rebuild
+from .fetched import Fetched
 from .port import Order
 from .tool import Package, Tool
 
@@ -59,30 +57,14 @@ def provide(context: sdk.BuildContext, choice: Choice) -> Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Bun:
+class Bun(Fetched):
     """The Bun of `tool` for `project`, the root of a workspace if there is one."""
-
-    context: sdk.BuildContext
-    project: Project
-    runtime: Runtime
-    tool: Tool
-    lock: str
 
     name = "Bun"
     command = "bun"
     fresh = "bun install"
     linker = "node-modules"
     inside_reason = ""
-
-    @property
-    def version(self) -> str:
-        """The version that runs."""
-        return self.tool.version
-
-    @property
-    def locked(self) -> bool:
-        """Whether there is bun.lock or bun.lockb."""
-        return bool(self.lock)
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -108,17 +90,14 @@ class Bun:
         """node_modules of each project in bun.lock; without one, of the first levels of folders."""
         found = tuple(bunlock.projects(self._text))
         if not found:
-            return ("node_modules", "*/node_modules", "*/*/node_modules")
+            return unlocked.LEVELS
         return tuple(str(PurePosixPath(path, "node_modules")) for path in found)
 
     def install(self, order: Order) -> None:
         """`bun install --frozen-lockfile`; see `port.Manager`. Says which install scripts did not run."""
         bunlock.check(self._text)
         if not self.lock:
-            self.context.log.warning(
-                "there is no bun.lock, so the newest versions that fit are installed; "
-                "run `bun install` and commit the lock to have the same ones each time"
-            )
+            unlocked.warn(self.context.log, bunlock.NAME, self.command)
         output = self._install(order)
         if _BLOCKED.search(output):
             self._warn_of_blocked(order.directory)
@@ -136,10 +115,6 @@ class Bun:
             self._install(there, "--ignore-scripts", "--prefer-offline")
             for path in ("", *members):
                 _keep_common(order.directory / path / "node_modules", beside / path / "node_modules")
-
-    def rebuild(self, directory: Path) -> None:
-        """`npm rebuild`, since Bun has nothing like it."""
-        npm_rebuild(self.context, directory, self.env)
 
     @property
     def _text(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from . import conflict
 
-NAME, BINARY = "bun.lock", "bun.lockb"
+NAME = "bun.lock"
 _TABLE = re.compile(r'  "(\w+)": \{')
 _PROJECT = re.compile(r'    "((?:[^"\\]|\\.)*)": \{.*')
 

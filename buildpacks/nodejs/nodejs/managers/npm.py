@@ -16,6 +16,7 @@ from ..project import Project
 from ..registry import FOR_ANY, IMPATIENT, Registry, explained
 from ..releases import major
 from ..runtime import Runtime, nodedir
+from . import unlocked
 from .choice import Choice
 from .port import Order
 from .tool import Package, Tool, provide, too_old
@@ -96,10 +97,7 @@ class Npm:
         if self.lock:
             self._npm(order, "ci", *kind, *(["--prefer-offline"] if order.cache else []))
             return
-        self.context.log.warning(
-            "there is no package-lock.json, so the newest versions that fit are installed; "
-            "run `npm install` and commit the lock to have the same ones each time"
-        )
+        unlocked.warn(self.context.log, "package-lock.json", self.command)
         self._npm(order, "install", "--no-package-lock", *kind)
 
     def prune(self, order: Order) -> None:

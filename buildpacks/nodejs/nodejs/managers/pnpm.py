@@ -18,14 +18,13 @@ from pathlib import Path, PurePosixPath
 from packhorse import sdk
 from packhorse.errors import InputError
 
-from ..project import Project, digest
+from ..project import digest
 from ..releases import major
-from ..runtime import Runtime
 from ..workspace import SETTING
-from . import npmrc, pnpmfault, pnpmlock
+from . import npmrc, pnpmfault, pnpmlock, unlocked
+from .fetched import Fetched
 from .npm import npm_rebuild
 from .port import Order
-from .tool import Tool
 
 WORKSPACE = "pnpm-workspace.yaml"
 _HOOKS = (".pnpmfile.cjs", ".pnpmfile.mjs")
@@ -41,29 +40,13 @@ _RECURSIVE = re.compile(r"\s(?:-r|--recursive|recursive|multi|m|-F|--filter)\b")
 
 
 @dataclass(frozen=True)
-class Pnpm:
+class Pnpm(Fetched):
     """The pnpm of `tool` for `project`, the root of a workspace if there is one."""
-
-    context: sdk.BuildContext
-    project: Project
-    runtime: Runtime
-    tool: Tool
-    lock: str
 
     name = "pnpm"
     command = "pnpm"
     fresh = "pnpm install"
     linker = "node-modules"
-
-    @property
-    def version(self) -> str:
-        """The version that runs."""
-        return self.tool.version
-
-    @property
-    def locked(self) -> bool:
-        """Whether there is pnpm-lock.yaml."""
-        return bool(self.lock)
 
     @cached_property
     def env(self) -> Mapping[str, str]:
@@ -114,17 +97,14 @@ class Pnpm:
         """node_modules of each project in the lock; without one, of the first levels of folders."""
         lock = pnpmlock.Lock.read(self.project.directory)
         if not lock:
-            return ("node_modules", "*/node_modules", "*/*/node_modules")
+            return unlocked.LEVELS
         return tuple(str(PurePosixPath(path, "node_modules")) for path in lock.importers or (".",))
 
     def install(self, order: Order) -> None:
         """`pnpm install --frozen-lockfile`; see `port.Manager`. Says which install scripts did not run."""
         self._refuse_plug_and_play()
         if not self.lock:
-            self.context.log.warning(
-                "there is no pnpm-lock.yaml, so the newest versions that fit are installed; "
-                "run `pnpm install` and commit the lock to have the same ones each time"
-            )
+            unlocked.warn(self.context.log, pnpmlock.NAME, self.command)
         output = self._install(order, "--prefer-offline" if order.cache else "")
         if packages := pnpmfault.ignored(output):
             self.context.log.warning(pnpmfault.not_run(packages))

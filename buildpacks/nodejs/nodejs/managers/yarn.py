@@ -13,13 +13,11 @@ from urllib.parse import urlsplit
 from packhorse import sdk
 
 from .. import secret
-from ..project import Project, digest
-from ..runtime import Runtime
+from ..project import digest
 from ..workspace import Workspace
-from . import yarnfailure, yarnrc, yarnregistry
-from .npm import npm_rebuild
+from . import unlocked, yarnfailure, yarnrc, yarnregistry
+from .fetched import Fetched
 from .port import Order
-from .tool import Tool
 from .trim import own_copy, without_dev
 from .yarnlock import NAME, Lock
 
@@ -28,31 +26,15 @@ _RANGE = re.compile(r"[\s\d.x*^~<>=|v-]+(?:-[\w.]+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Yarn:
+class Yarn(Fetched):
     """The Yarn of `tool`, 1, for `project`; `lock` is the name of its lock file, empty without one."""
-
-    context: sdk.BuildContext
-    project: Project
-    runtime: Runtime
-    tool: Tool
-    lock: str
 
     name = "Yarn"
     command = "yarn"
     fresh = "yarn install --frozen-lockfile"
     inside_reason = ""
     linker = "node-modules"
-    slice = ("node_modules", "*/node_modules", "*/*/node_modules")
-
-    @property
-    def version(self) -> str:
-        """The version that the project chooses."""
-        return self.tool.version
-
-    @property
-    def locked(self) -> bool:
-        """Whether there is a yarn.lock."""
-        return bool(self.lock)
+    slice = unlocked.LEVELS
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -89,10 +71,7 @@ class Yarn:
         Yarn 1 itself knows no choice of members: what the others need is not asked for, see `trim`.
         """
         if not self.lock:
-            self.context.log.warning(
-                f"there is no {NAME}, so the newest versions that fit are installed; "
-                "run `yarn install` and commit the lock to have the same ones each time"
-            )
+            unlocked.warn(self.context.log, NAME, self.command)
         missing = sorted(self._missing(order.directory)) if self.lock else []
         if missing:
             raise yarnfailure.out_of_sync([f"Missing: {name}" for name in missing])
@@ -105,10 +84,6 @@ class Yarn:
         """Installs once more, without devDependencies; what is built already stays as it is."""
         with without_dev(order.directory, order.focus):
             self._install(order, "--ignore-scripts", "--prefer-offline")
-
-    def rebuild(self, directory: Path) -> None:
-        """`npm rebuild`: Yarn 1 has no such command."""
-        npm_rebuild(self.context, directory, self.env)
 
     @property
     def _mirror(self) -> str:
