@@ -15,6 +15,7 @@ from packhorse import sdk
 from packhorse.errors import InputError
 
 from . import secret
+from .removal import refusals
 
 _BINDINGS = {"npmrc": (".npmrc",), "yarnrc": (".yarnrc.yml", ".yarnrc")}
 """The types of bindings that others have for this, and the user's settings that each of them stands for."""
@@ -91,16 +92,10 @@ def leave_out(context: sdk.BuildContext) -> None:
     app = context.app.resolve()
     for path in files(app):
         name, target = path.relative_to(app), path.resolve()
-        try:
+        with refusals(f"{name} has a credential in it and"):
             path.unlink()
             if target.is_relative_to(app):
                 target.unlink(missing_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{name} has a credential in it and cannot be left out of the image",
-                why=str(error),
-                fix="let it belong to who builds, as the rest of the source",
-            ) from error
         context.log.warning(
             f"{name} has a credential in it, so it is not in the image; "
             "name a variable there, as in ${NPM_TOKEN}, and give its value to the build"

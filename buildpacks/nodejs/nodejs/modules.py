@@ -24,6 +24,7 @@ from packhorse import sdk
 from . import caches, plugnplay, residue, site, surroundings, traces, update
 from .managers.port import Manager, Order
 from .project import digest
+from .removal import delete
 from .runtime import Runtime
 from .tasks import Task
 from .workspace import Workspace
@@ -230,11 +231,7 @@ class Installation:
         """Removes the members that the application does not need, where it is one of them."""
         gone = self.workspace.unneeded
         for path in gone:
-            folder = self.workspace.root.directory / path
-            if folder.is_symlink():
-                folder.unlink()
-            else:
-                shutil.rmtree(folder)
+            delete(self.workspace.root.directory / path)
         if gone:
             self.context.log.detail(
                 f"left out, since {self.workspace.path} does not need it: {', '.join(gone)}"

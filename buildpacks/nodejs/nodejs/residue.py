@@ -7,8 +7,9 @@ everywhere.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
+
+from .removal import delete
 
 # The managers' own records: they have times and the registry's host, and what a later `yarn run` needs.
 RECORDS = (
@@ -35,7 +36,7 @@ def remove(modules: Path, *, records: bool = True) -> None:
     """Cleans one node_modules directory and all below it; `records` are those of package managers."""
     for pattern in (*_CACHES, *(RECORDS if records else ())):
         for path in modules.glob(pattern):
-            _delete(path)
+            delete(path)
     for name in _WITH_LEFTOVERS:
         _remove_dangling(modules / name)
     for folder, subfolders, files in os.walk(modules):
@@ -47,10 +48,10 @@ def remove(modules: Path, *, records: bool = True) -> None:
 
 def _remove_gyp(build: Path) -> None:
     for path in (*(build / name for name in _GYP_FILES), *build.glob("*.mk")):
-        _delete(path)
+        delete(path)
     for configuration in ("Release", "Debug"):
         for name in _GYP_FOLDERS:
-            _delete(build / configuration / name)
+            delete(build / configuration / name)
 
 
 def _remove_dangling(folder: Path) -> None:
@@ -58,10 +59,3 @@ def _remove_dangling(folder: Path) -> None:
     for path in (*folder.glob("*"), *folder.glob("@*/*")):
         if path.is_symlink() and not path.exists():
             path.unlink()
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -15,9 +15,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from packhorse.errors import InputError
-
 from . import residue
+from .removal import delete, refusals
 from .workspace import Workspace
 
 _MODULES = "node_modules"
@@ -77,11 +76,7 @@ def link(workspace: Workspace, layer: Path) -> None:
 def unlink(workspace: Workspace) -> None:
     """Removes the links, and the leftovers (`.cache`) of a node_modules that has no module."""
     for path in ("", *workspace.members):
-        modules = workspace.root.directory / path / _MODULES
-        if modules.is_dir() and not modules.is_symlink():
-            shutil.rmtree(modules)
-        else:
-            modules.unlink(missing_ok=True)
+        delete(workspace.root.directory / path / _MODULES)
 
 
 def remove_supplies(root: Path) -> None:
@@ -90,18 +85,8 @@ def remove_supplies(root: Path) -> None:
     Raises InputError where that is not allowed: the image would have the devDependencies' packages.
     """
     for name in _SUPPLIES:
-        path = root / name
-        try:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{name} of the source cannot be left out of the image",
-                why=str(error),
-                fix="let it belong to who builds, as the rest of the source",
-            ) from error
+        with refusals(f"{name} of the source"):
+            delete(root / name)
 
 
 def _links(layer: Path) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
 
 from ..registry import explained_code
+from ..removal import delete
 from ..workspace import Workspace
 from . import bunlock, npmrc, tool, unlocked
 from .choice import Choice
@@ -179,11 +180,7 @@ def _keep_common(modules: Path, wanted: Path) -> None:
     """
     for path in list(_packages(modules)):
         if not (wanted / path).exists() and not (wanted / path).is_symlink():
-            found = modules / path
-            if found.is_symlink():
-                found.unlink()
-            elif found.exists():
-                shutil.rmtree(found)
+            delete(modules / path)
     for folder in [path for path in modules.glob("@*") if path.is_dir() and not any(path.iterdir())]:
         folder.rmdir()
     if modules.is_dir() and not any(modules.iterdir()):
