@@ -7,17 +7,16 @@ that it adds to.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 from contextlib import suppress
 from io import FileIO
 
 from packhorse.errors import SandboxError
+from packhorse.sandbox import relay
 from packhorse.sandbox.process import Process
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
-_CHUNK = 65536
 _TAIL = 4096
 """How many of the last bytes of stderr are kept, to find the runtime's own message in."""
 
@@ -46,7 +45,7 @@ class _Input:
             self._pipe.close()
             return
         if _STDIN in ready:
-            self._pending = _read(_STDIN)
+            self._pending = relay.read(_STDIN)
             if not self._pending:
                 self._pipe.close()
                 return
@@ -65,7 +64,7 @@ def exchange(held: Process) -> bytes:
     printed = {held.output.fileno(): (held.output, _STDOUT), held.errors.fileno(): (held.errors, _STDERR)}
     tail, running = b"", True
     while running or printed:
-        ready = _poll(
+        ready = relay.poll(
             (given.wanted() | {held.ended: select.POLLIN} if running else {})
             | dict.fromkeys(printed, select.POLLIN)
         )
@@ -76,7 +75,7 @@ def exchange(held: Process) -> bytes:
             running = False
         for number in printed.keys() & ready.keys():
             pipe, target = printed[number]
-            chunk = os.read(number, _CHUNK)
+            chunk = os.read(number, relay.CHUNK)
             if target == _STDERR:
                 tail = (tail + chunk)[-_TAIL:]
             if not chunk or not _written(target, chunk):
@@ -85,34 +84,12 @@ def exchange(held: Process) -> bytes:
     return tail
 
 
-def _poll(wanted: dict[int, int]) -> dict[int, int]:
-    poll = select.poll()
-    for descriptor, events in wanted.items():
-        poll.register(descriptor, events)
-    return dict(poll.poll())
-
-
-def _read(descriptor: int) -> bytes:
-    """What there is, empty at the end; a terminal that is hung up, or another's, has nothing more."""
-    try:
-        return os.read(descriptor, _CHUNK)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return b""
-
-
 def _written(target: int, chunk: bytes) -> bool:
     """Writes it all; False when nobody reads any more."""
-    while chunk:
-        try:
-            chunk = chunk[os.write(target, chunk) :]
-        except BlockingIOError:  # another program has left the user's terminal so
-            _poll({target: select.POLLOUT})
-        except BrokenPipeError:
-            return False
-        except OSError as error:
-            if error.errno == errno.EIO:
-                return True  # the terminal is gone, of which SIGHUP tells the step: it may go on unseen
-            raise SandboxError("what the step prints cannot be written", why=error.strerror or "") from error
+    try:
+        relay.write(target, chunk)
+    except BrokenPipeError:
+        return False
+    except OSError as error:
+        raise SandboxError("what the step prints cannot be written", why=error.strerror or "") from error
     return True

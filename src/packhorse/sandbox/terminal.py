@@ -9,25 +9,23 @@ step's command, as the leader of a session with that terminal.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
 import socket
 import termios
 import tty
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from types import FrameType
 
 from packhorse.errors import SandboxError
-from packhorse.sandbox import executable
+from packhorse.sandbox import executable, relay
 from packhorse.sandbox.process import Process
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
-_CHUNK = 65536
 
 
 class Terminal:
@@ -95,9 +93,9 @@ def _relay(master: int, ended: int) -> None:
         wanted = {ended: select.POLLIN, master: select.POLLIN | (select.POLLOUT if typed else 0)}
         if listening and not typed:
             wanted[_STDIN] = select.POLLIN
-        ready = _poll(wanted)
+        ready = relay.poll(wanted)
         if _STDIN in ready:
-            typed = _read(_STDIN)
+            typed = relay.read(_STDIN)
             listening = bool(typed)
         if typed:
             with suppress(BlockingIOError):
@@ -105,8 +103,8 @@ def _relay(master: int, ended: int) -> None:
         if ready.get(master, 0) & select.POLLIN:
             chunk = b""
             with suppress(BlockingIOError):  # the step may have flushed what was there
-                chunk = _read(master)
-            _print(chunk)
+                chunk = relay.read(master)
+            relay.write(_STDOUT, chunk)
         if ended in ready:
             return
 
@@ -114,37 +112,8 @@ def _relay(master: int, ended: int) -> None:
 def _drain(master: int) -> None:
     """Hands on what is printed until the last process that has the terminal open is gone."""
     os.set_blocking(master, True)
-    while chunk := _read(master):
-        _print(chunk)
-
-
-def _poll(wanted: Mapping[int, int]) -> dict[int, int]:
-    poll = select.poll()
-    for descriptor, events in wanted.items():
-        poll.register(descriptor, events)
-    return dict(poll.poll())
-
-
-def _read(descriptor: int) -> bytes:
-    """What can be read from a terminal, empty at its end, for which a terminal that is gone answers EIO."""
-    try:
-        return os.read(descriptor, _CHUNK)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return b""
-
-
-def _print(chunk: bytes) -> None:
-    while chunk:
-        try:
-            chunk = chunk[os.write(_STDOUT, chunk) :]
-        except BlockingIOError:  # another program has left the user's terminal so
-            _poll({_STDOUT: select.POLLOUT})
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return  # the user's terminal is gone, of which SIGHUP tells the step: it may go on unseen
+    while chunk := relay.read(master):
+        relay.write(_STDOUT, chunk)
 
 
 @contextmanager
