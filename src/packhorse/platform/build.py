@@ -18,6 +18,7 @@ from packhorse.image.copy import copy
 from packhorse.image.edit import engine_view
 from packhorse.image.place import Place, Receipt
 from packhorse.image.reference import Location, Reference
+from packhorse.image.view import Image
 from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.files import report_toml
@@ -115,6 +116,27 @@ def build(
         target=builder.image.config.target,
         say=observer.say,
     )
+    exported, counters = _exported(request, store, builder, named, run_image, path, shared, observer)
+    copies = _copies(request, wiring, store.place(str(request.name)), observer)
+    if request.report is not None:
+        _report(request.report, request.name, exported)
+    return BuildOutcome(exported, counters, copies)
+
+
+def _exported(
+    request: BuildRequest,
+    store: Store,
+    builder: Builder,
+    named: RunImageName,
+    run_image: Image,
+    path: Path,
+    shared: Sequence[Bind],
+    observer: Observer,
+) -> tuple[Exported, Counters]:
+    """The image in the store, of the source at `path` and what is `shared`, and what its layers cost.
+
+    Whatever a failing step leaves stays there to be looked at, if the step can be repeated.
+    """
     target = store.place(str(request.name))
     with store.scratch() as scratch, userns.make(userns.choose(builder.uid, builder.gid)) as namespace:
         layers = store.layers(
@@ -164,11 +186,7 @@ def build(
                 raise
             store.leave(scratch)
             raise told from error
-        counters = layers.counters
-    copies = _copies(request, wiring, target, observer)
-    if request.report is not None:
-        _report(request.report, request.name, exported)
-    return BuildOutcome(exported, counters, copies)
+        return exported, layers.counters
 
 
 def _run_image(request: BuildRequest, builder: Builder) -> RunImageName:
