@@ -1,6 +1,5 @@
 """Which scripts a build runs, and what of theirs is kept for the next build."""
 
-import io
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,8 @@ from nodejs import caches, tasks, traces
 from nodejs.project import Project
 from nodejs.workspace import Workspace
 
+from fakes.build_context import build_context
 from packhorse import sdk
-from packhorse.base.log import Log
-from packhorse.base.target import Target
 from packhorse.errors import InputError
 
 
@@ -49,16 +47,7 @@ def context(tmp_path: Path) -> sdk.BuildContext:
     layers, app = tmp_path / "layers", tmp_path / "app"
     layers.mkdir(exist_ok=True)
     app.mkdir(exist_ok=True)
-    return sdk.BuildContext(
-        app=app,
-        buildpack=sdk.Descriptor(app, "x", "1"),
-        platform=sdk.Platform(app, {}),
-        target=Target("linux", "amd64"),
-        exec_env="production",
-        env={},
-        log=Log(io.StringIO(), io.StringIO()),
-        layers=layers,
-    )
+    return build_context(app, layers)
 
 
 def write(*paths: Path) -> None:

@@ -7,9 +7,7 @@ import pytest
 from nodejs import secret
 from nodejs.credentials import files, has_credentials, leave_out
 
-from packhorse import sdk
-from packhorse.base.log import Log
-from packhorse.base.target import Target
+from fakes.build_context import build_context
 
 
 @pytest.mark.parametrize(
@@ -116,16 +114,7 @@ def test_a_link_to_settings_goes_with_what_it_leads_to(tmp_path: Path) -> None:
     (app / ".npmrc").symlink_to("config/production")
     (app / "config/.npmrc").symlink_to(other)
     said = io.StringIO()
-    context = sdk.BuildContext(
-        app=app,
-        buildpack=sdk.Descriptor(app, "x", "1"),
-        platform=sdk.Platform(app, {}),
-        target=Target("linux", "amd64"),
-        exec_env="production",
-        env={},
-        log=Log(said, said),
-        layers=app,
-    )
+    context = build_context(app, said=said)
     leave_out(context)
     assert [path.name for path in app.rglob("*")] == ["config"]
     assert other.read_text() == "_auth=abc\n"

@@ -1,6 +1,5 @@
 """The layer that an image's start needs beside Node.js: variables, and the program that sizes the heap."""
 
-import io
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,7 @@ from nodejs.project import Project
 from nodejs.start import Start
 from nodejs.workspace import Workspace
 
-from packhorse import sdk
-from packhorse.base.log import Log
-from packhorse.base.target import Target
+from fakes.build_context import build_context
 from packhorse.errors import BuildError, InputError
 
 
@@ -23,16 +20,7 @@ def made(tmp_path: Path, found: Start | None = None, *, staged: bool = True, **e
     layers.mkdir(exist_ok=True)
     if staged:
         program.write_text("#!program")
-    context = sdk.BuildContext(
-        app=app,
-        buildpack=sdk.Descriptor(buildpack, "x", "1"),
-        platform=sdk.Platform(app, {}),
-        target=Target("linux", "amd64"),
-        exec_env="production",
-        env=env,
-        log=Log(io.StringIO(), io.StringIO()),
-        layers=layers,
-    )
+    context = build_context(app, layers, buildpack=buildpack, env=env)
     project = Project(app, {"name": "shop", "version": "1.2.3"})
     launch.set_up(context, Workspace(project, project), found)
     layer = layers / "start"

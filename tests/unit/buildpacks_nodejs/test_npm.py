@@ -11,7 +11,7 @@ from nodejs.managers.port import Order
 from nodejs.project import Project
 from nodejs.runtime import Runtime
 
-from packhorse import sdk
+from fakes.build_context import build_context
 
 SCRIPT = """#!/bin/sh
 if [ "$1" = config ]; then
@@ -29,15 +29,8 @@ def npm(tmp_path: Path, lock: str = "package-lock.json", **env: str) -> Npm:
     (tmp_path / "bin/npm").write_text(SCRIPT)
     (tmp_path / "bin/npm").chmod(0o755)
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-    context = sdk.BuildContext(
-        app=tmp_path / "app",
-        buildpack=sdk.Descriptor(tmp_path, id="x", version="1"),
-        platform=sdk.Platform.read(tmp_path / "platform"),
-        target=sdk.Target(),
-        exec_env="production",
-        env={"PATH": path, "HOME": str(tmp_path), **env},
-        log=sdk.Log(io.StringIO(), io.StringIO()),
-        layers=tmp_path / "layers",
+    context = build_context(
+        tmp_path / "app", tmp_path / "layers", env={"PATH": path, "HOME": str(tmp_path), **env}
     )
     runtime = Runtime("22.0.0", "10.9.9", {"PATH": path}, "/headers")
     return Npm(context, Project(tmp_path / "app"), runtime, lock)

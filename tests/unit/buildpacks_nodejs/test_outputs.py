@@ -10,23 +10,13 @@ from nodejs.project import Project
 from nodejs.start import Start, find
 from nodejs.workspace import Workspace
 
+from fakes.build_context import build_context
 from packhorse import sdk
-from packhorse.base.log import Log
-from packhorse.base.target import Target
 from packhorse.errors import InputError
 
 
 def context(app: Path, **env: str) -> sdk.BuildContext:
-    return sdk.BuildContext(
-        app=app,
-        buildpack=sdk.Descriptor(app, "x", "1"),
-        platform=sdk.Platform(app, {}),
-        target=Target("linux", "amd64"),
-        exec_env="production",
-        env={"PATH": "/nowhere", **env},
-        log=Log(io.StringIO(), io.StringIO()),
-        layers=app,
-    )
+    return build_context(app, env={"PATH": "/nowhere", **env})
 
 
 def lay(app: Path, *files: str) -> None:

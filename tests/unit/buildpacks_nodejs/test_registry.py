@@ -1,12 +1,12 @@
 """What npm's failures mean, by the code it prints (both spellings of its error lines)."""
 
-import io
 import os
 from pathlib import Path
 
 import pytest
 from nodejs.registry import Registry, explained
 
+from fakes.build_context import build_context
 from packhorse import sdk
 from packhorse.errors import (
     BuildpackFailed,
@@ -68,15 +68,8 @@ def with_npm(tmp_path: Path, script: str) -> Registry:
         (tmp_path / folder).mkdir()
     (tmp_path / "bin/npm").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "bin/npm").chmod(0o755)
-    context = sdk.BuildContext(
-        app=tmp_path / "app",
-        buildpack=sdk.Descriptor(tmp_path, id="x", version="1"),
-        platform=sdk.Platform.read(tmp_path / "platform"),
-        target=sdk.Target(),
-        exec_env="production",
-        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
-        log=sdk.Log(io.StringIO(), io.StringIO()),
-        layers=tmp_path / "layers",
+    context = build_context(
+        tmp_path / "app", tmp_path / "layers", env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     )
     return Registry(context)
 

@@ -1,6 +1,5 @@
 """Which Node.js is asked for, by whom, and which of the published ones serves."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from nodejs.releases import Releases
 from nodejs.request import Request, lines_named
 from nodejs.sources import Said
 
+from fakes.build_context import build_context
 from packhorse import sdk
 from packhorse.base import gotoml
-from packhorse.base.log import Log
-from packhorse.base.target import Target
 from packhorse.errors import FormatError, HostError, InputError
 
 RELEASES = Releases.load()
@@ -220,16 +218,7 @@ def test_a_file_of_any_content_is_a_request_or_an_error_of_ours(
 
 def context(layers: Path, **env: str) -> sdk.BuildContext:
     """A build without npm: it fails where it would ask the registry."""
-    return sdk.BuildContext(
-        app=layers,
-        buildpack=sdk.Descriptor(layers, "x", "1"),
-        platform=sdk.Platform(layers, {}),
-        target=Target("linux", "amd64"),
-        exec_env="production",
-        env={"PATH": "/nowhere", **env},
-        log=Log(io.StringIO(), io.StringIO()),
-        layers=layers,
-    )
+    return build_context(layers, env={"PATH": "/nowhere", **env})
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

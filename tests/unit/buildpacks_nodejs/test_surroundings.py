@@ -1,6 +1,5 @@
 """What beside the source replaces modules that are kept: settings of the user, and no more."""
 
-import io
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,23 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nodejs import surroundings
 
-from packhorse import sdk
-from packhorse.base.log import Log
-from packhorse.base.target import Target
+from fakes.build_context import build_context
 
 
 def key(tmp_path: Path, env: Mapping[str, str], **image: str) -> dict[str, str]:
     """The key where the user set `env`, and the build image has `image` in its environment."""
-    context = sdk.BuildContext(
-        app=tmp_path,
-        buildpack=sdk.Descriptor(tmp_path, "x", "1"),
-        platform=sdk.Platform(tmp_path, env),
-        target=Target("linux", "amd64"),
-        exec_env="production",
-        env={**image, **env},
-        log=Log(io.StringIO(), io.StringIO()),
-        layers=tmp_path,
-    )
+    context = build_context(tmp_path, env={**image, **env}, user=env)
     return surroundings.key(context)
 
 

@@ -14,6 +14,7 @@ from nodejs.project import Project
 from nodejs.registry import Registry
 from nodejs.releases import Releases
 
+from fakes.build_context import build_context
 from packhorse import sdk
 from packhorse.errors import InputError, NetworkError, NotFoundError
 
@@ -26,15 +27,8 @@ def context(tmp_path: Path, script: str, **env: str) -> sdk.BuildContext:
         (tmp_path / folder).mkdir()
     (tmp_path / "bin/npm").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "bin/npm").chmod(0o755)
-    return sdk.BuildContext(
-        app=tmp_path / "app",
-        buildpack=sdk.Descriptor(tmp_path, id="x", version="1"),
-        platform=sdk.Platform.read(tmp_path / "platform"),
-        target=sdk.Target(),
-        exec_env="production",
-        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", **env},
-        log=sdk.Log(io.StringIO(), io.StringIO()),
-        layers=tmp_path / "layers",
+    return build_context(
+        tmp_path / "app", tmp_path / "layers", env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", **env}
     )
 
 

@@ -1,6 +1,5 @@
 """Which Yarn is chosen, what its failures mean, what it is told of npm's settings, and trimmed manifests."""
 
-import io
 import json
 import os
 from pathlib import Path
@@ -21,9 +20,8 @@ from nodejs.project import Project
 from nodejs.runtime import Runtime
 from nodejs.workspace import Workspace
 
+from fakes.build_context import build_context
 from packhorse import sdk
-from packhorse.base.log import Log
-from packhorse.base.target import Target
 from packhorse.errors import (
     BuildpackFailed,
     FormatError,
@@ -242,16 +240,7 @@ def test_a_manifest_that_cannot_be_replaced_is_told(tmp_path: Path) -> None:
 
 
 def classic(source: Path) -> Yarn:
-    context = sdk.BuildContext(
-        app=source,
-        buildpack=sdk.Descriptor(source, "x", "1"),
-        platform=sdk.Platform(source, {}),
-        target=Target("linux", "amd64"),
-        exec_env="production",
-        env={},
-        log=Log(io.StringIO(), io.StringIO()),
-        layers=source,
-    )
+    context = build_context(source)
     runtime = Runtime("22.1.0", "10.9.0", {}, "")
     return Yarn(context, Project(source, {}), runtime, Tool("1.22.22", source), "yarn.lock")
 
@@ -306,16 +295,7 @@ def test_a_yarn_that_is_named_and_older_than_the_lock_is_told(
     (tmp_path / "app/package.json").write_text('{"packageManager": "yarn@4.5.0"}')
     (tmp_path / "app/yarn.lock").write_text(f"__metadata:\n  version: {version}\n")
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-    context = sdk.BuildContext(
-        app=tmp_path / "app",
-        buildpack=sdk.Descriptor(tmp_path, "x", "1"),
-        platform=sdk.Platform.read(tmp_path / "platform"),
-        target=Target(),
-        exec_env="production",
-        env={"PATH": path},
-        log=Log(io.StringIO(), io.StringIO()),
-        layers=tmp_path / "layers",
-    )
+    context = build_context(tmp_path / "app", tmp_path / "layers", env={"PATH": path})
     runtime = Runtime("22.0.0", "10.9.9", {"PATH": path}, "")
     tool = Tool("4.5.0", tmp_path)
     yarn = Berry(context, Project.read(context.app), runtime, tool, "yarn.lock")
