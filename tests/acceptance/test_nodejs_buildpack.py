@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.nodejs import NOWHERE, build, built, contents, laid_out, node, staged, write
+from fakes.nodejs import NOWHERE, build, built, contents, laid_out, node, staged, take_layers, write
 from packhorse.sdk.testing import Workbench
 
 ROOT = Path(__file__).parents[2]
@@ -49,12 +49,7 @@ def express(buildpack: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 @pytest.fixture
 def workbench(express: tuple[Workbench, str], cold: Workbench) -> Workbench:
     """The build before had the same Node.js 16, as in the second build of an application."""
-    cold.layers.mkdir()
-    for layer in express[0].layers.iterdir():
-        if layer.is_dir():
-            shutil.copytree(layer, cold.layers / layer.name, symlinks=True, copy_function=os.link)
-        else:
-            shutil.copy(layer, cold.layers)
+    take_layers(cold, express[0])
     return cold
 
 

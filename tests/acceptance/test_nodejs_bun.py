@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from fakes.nodejs import NOWHERE, build, built, contents, installed, laid_out, node, staged, write
+from fakes.nodejs import (
+    NOWHERE,
+    build,
+    built,
+    contents,
+    installed,
+    laid_out,
+    node,
+    staged,
+    take_layers,
+    write,
+)
 from fakes.npm_registry import npm_registry
 from packhorse.sdk.testing import Workbench
 
@@ -73,12 +84,7 @@ def elsewhere(first: Workbench, path: Path, **env: str) -> Workbench:
     """A bench with the source and the layers of another."""
     bench = laid_out(first.buildpack, path, **env)
     shutil.copytree(first.source, bench.source, dirs_exist_ok=True)
-    bench.layers.mkdir()
-    for layer in first.layers.glob("[nb]*"):
-        if layer.is_dir():
-            shutil.copytree(layer, bench.layers / layer.name, symlinks=True, copy_function=os.link)
-        else:
-            shutil.copy(layer, bench.layers)
+    take_layers(bench, first, "[nb]*")
     return bench
 
 

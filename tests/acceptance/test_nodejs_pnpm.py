@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from fakes.nodejs import NOWHERE, build, built, contents, installed, laid_out, node, staged, write
+from fakes.nodejs import (
+    NOWHERE,
+    build,
+    built,
+    contents,
+    installed,
+    laid_out,
+    node,
+    staged,
+    take_layers,
+    write,
+)
 from fakes.npm_registry import npm_registry
 from packhorse.sdk.testing import Workbench
 
@@ -51,12 +62,7 @@ def bench(first: Workbench, tmp_path: Path) -> Bench:
     def make(name: str = "bench", **env: str) -> Workbench:
         (tmp_path / name).mkdir()
         made = laid_out(first.buildpack, tmp_path / name, **env)
-        made.layers.mkdir()
-        for layer in first.layers.glob("[np]*"):
-            if layer.is_dir():
-                shutil.copytree(layer, made.layers / layer.name, symlinks=True, copy_function=os.link)
-            else:
-                shutil.copy(layer, made.layers)
+        take_layers(made, first, "[np]*")
         return made
 
     return make

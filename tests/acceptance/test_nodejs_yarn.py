@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fakes import nodejs
-from fakes.nodejs import build, built, contents, laid_out
+from fakes.nodejs import build, built, contents, laid_out, lay
 from fakes.npm_registry import npm_registry
 from packhorse.sdk.testing import Workbench
 
@@ -84,10 +84,7 @@ def write(
 ) -> None:
     """Writes an application, and its lock as a developer's `yarn` makes it."""
     files["package.json"] = json.dumps({"version": "1.0.0", "engines": {"node": "22"}, **manifest})
-    for name, content in files.items():
-        path = bench.source / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+    lay(bench, files)
     if yarn:
         lock(bench, yarn, token)
 

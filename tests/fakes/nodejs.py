@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,28 @@ def laid_out(buildpack: Path, root: Path, **env: str) -> Workbench:
     return Workbench(buildpack, root / "source", root / "scratch", env)
 
 
-def write(workbench: Workbench, manifest: dict[str, Any], *, lock: bool = True, **files: str) -> None:
-    """Writes an application for Node.js 16, and its lock as a developer's npm makes it."""
-    files["package.json"] = json.dumps({"version": "1.0.0", "engines": {"node": "16"}, **manifest})
+def take_layers(workbench: Workbench, first: Workbench, pattern: str = "*") -> None:
+    """Gives `workbench` the layers of another whose names match, as if the build before had been its own."""
+    workbench.layers.mkdir()
+    for layer in first.layers.glob(pattern):
+        if layer.is_dir():
+            shutil.copytree(layer, workbench.layers / layer.name, symlinks=True, copy_function=os.link)
+        else:
+            shutil.copy(layer, workbench.layers)
+
+
+def lay(workbench: Workbench, files: Mapping[str, str]) -> None:
+    """Writes the files of a source."""
     for name, content in files.items():
         path = workbench.source / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+
+
+def write(workbench: Workbench, manifest: dict[str, Any], *, lock: bool = True, **files: str) -> None:
+    """Writes an application for Node.js 16, and its lock as a developer's npm makes it."""
+    files["package.json"] = json.dumps({"version": "1.0.0", "engines": {"node": "16"}, **manifest})
+    lay(workbench, files)
     if lock:
         command = ["npm", "install", "--package-lock-only", "--silent"]
         subprocess.run(command, cwd=workbench.source, check=True)

@@ -9,11 +9,10 @@ import struct
 import subprocess
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torture.ground import BUILDER, VERSIONS, Ground, Words
+from torture.ground import VERSIONS, Ground, Words
 
 SOURCE = Path(__file__).with_name("faults.c")
 NEVER = 1 << 40
@@ -116,16 +115,15 @@ class Faults:
         self, command: str, points: int, action: int | str, *, ever: bool = False, reads: bool = False
     ) -> None:
         """`build`, `cold`, `copy` or `gc`, with a fault in so many places or in each if there are fewer."""
-        prepare: Callable[[], Words] = getattr(self, f"_{command}")
-        calls = self._injector.calls(prepare(), reads=reads)
+        calls = self._injector.calls(self._prepared(command), reads=reads)
         for first in sorted(self._chance.sample(range(1, calls + 1), min(points, calls))):
-            words = prepare()
+            words = self._prepared(command)
             outcome = self._injector.run(words, action, first, ever=ever, reads=reads)
             self._judge(command, words, action, first, outcome)
             self.ground.wait_for_children()
             if command == "copy":
                 self.ground.stock()
-            self.ground.build(self._version())
+            self.ground.build(self._chance.choice(VERSIONS))
             left = self.ground.leftovers()
             assert not left, (command, action, first, outcome, left)
             self.ground.assert_whole()
@@ -143,29 +141,8 @@ class Faults:
             version = int(str(words[4]).rpartition("-")[2])
             assert outcome.said.strip().endswith(self.ground.expected[version]), where
 
-    def _build(self) -> Words:
-        return self.ground.words(self._version())
-
-    def _cold(self) -> Words:
-        self._forget_builder()
-        self.ground.stock()
-        return self._build()
-
-    def _copy(self) -> Words:
-        self._forget_builder()
-        return ["copy", f"oci:{self.ground.folder}/builder:{BUILDER}", BUILDER]
-
-    def _gc(self) -> Words:
-        self.ground.build(self._version(), "other")
-        self.ground.home.ok("rmi", "other")
-        return ["gc"]
-
-    def _forget_builder(self) -> None:
-        self.ground.home.run("rmi", BUILDER)
-        self.ground.home.ok("gc")
-
-    def _version(self) -> int:
-        return self._chance.choice(VERSIONS)
+    def _prepared(self, command: str) -> Words:
+        return self.ground.prepared(command, self._chance.choice(VERSIONS))
 
 
 def _name(action: int | str) -> str:

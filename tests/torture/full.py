@@ -47,8 +47,7 @@ class Full:
         """Some of what the command needs is there."""
         ground, version = self.ground, self._chance.choice(VERSIONS)
         if command != "build":
-            ground.home.run("rmi", BUILDER)
-            ground.home.ok("gc")
+            ground.forget_builder()
         if command == "cold build":
             ground.stock()
         need = _NEEDS[command][what == "inodes"]

@@ -103,6 +103,26 @@ class Ground:
         for name in (RUN, BUILDER):
             self.home.ok("copy", f"oci:{self.folder}/builder:{name}", name)
 
+    def forget_builder(self) -> None:
+        """Removes the builder, if it is there, and what was unpacked of it."""
+        self.home.run("rmi", BUILDER)
+        self.home.ok("gc")
+
+    def prepared(self, command: str, version: int) -> Words:
+        """The words of a `build`, a `cold` one, a `copy` or a `gc`, which then has something to do."""
+        match command:
+            case "cold":
+                self.forget_builder()
+                self.stock()
+            case "copy":
+                self.forget_builder()
+                return ["copy", f"oci:{self.folder}/builder:{BUILDER}", BUILDER]
+            case "gc":
+                self.build(version, "other")
+                self.home.ok("rmi", "other")
+                return ["gc"]
+        return self.words(version)
+
     def again(self, name: str) -> Ground:
         """The same, with an empty home beside it."""
         path = self.folder.parent / name

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from torture.faults import Injector
-from torture.ground import BUILDER, VERSIONS, Ground, Words, prepare
+from torture.ground import BUILDER, VERSIONS, Ground, prepare
 
 CUT = "cut"
 _OPTIONS = ("data=ordered", "data=ordered,commit=1", "data=writeback,noauto_da_alloc,commit=1")
@@ -62,7 +62,7 @@ class Power:
     def run(self, rounds: int) -> None:
         for number in range(rounds):
             command = self._chance.choice(["build", "build", "cold", "copy", "gc"])
-            words = getattr(self, f"_{command}")()
+            words = self.ground.prepared(command, self._chance.choice(VERSIONS))
             if self._chance.random() < 0.3:
                 os.sync()
             calls = self._calls.get(command) or self._injector.calls(words)
@@ -87,27 +87,6 @@ class Power:
         ground.assert_trees()
         ground.home.ok("gc")
         assert not ground.leftovers()
-
-    def _build(self) -> Words:
-        return self.ground.words(self._chance.choice(VERSIONS))
-
-    def _cold(self) -> Words:
-        self._forget_builder()
-        self.ground.stock()
-        return self._build()
-
-    def _copy(self) -> Words:
-        self._forget_builder()
-        return ["copy", f"oci:{self.ground.folder}/builder:{BUILDER}", BUILDER]
-
-    def _gc(self) -> Words:
-        self.ground.build(self._chance.choice(VERSIONS), "other")
-        self.ground.home.ok("rmi", "other")
-        return ["gc"]
-
-    def _forget_builder(self) -> None:
-        self.ground.home.run("rmi", BUILDER)
-        self.ground.home.ok("gc")
 
 
 @contextmanager
