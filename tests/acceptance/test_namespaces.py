@@ -66,6 +66,22 @@ def test_who_is_killed_while_he_makes_a_namespace_leaves_no_process() -> None:
     assert gone(pid)
 
 
+def test_who_is_called_off_while_he_makes_a_namespace_leaves_no_process() -> None:
+    code = (
+        "import signal\nfrom packhorse.base import bubblewrap\n"
+        "def call_off(number, frame): raise KeyboardInterrupt\n"
+        "signal.signal(signal.SIGALRM, call_off)\n"
+        "for moment in range(1, 41):\n"
+        "    signal.setitimer(signal.ITIMER_REAL, moment / 4000)\n"
+        "    try:\n"
+        "        with bubblewrap.unmapped() as pid: signal.pause()\n"
+        "    except KeyboardInterrupt: pass"
+    )
+    before = makers()
+    assert subprocess.run(python(code), check=False).returncode == 0
+    assert all(gone(pid) for pid in makers() - before)
+
+
 def test_a_namespace_that_is_made_leaves_no_process() -> None:
     with bubblewrap.unmapped() as pid:
         assert str(pid) in makers()

@@ -88,14 +88,11 @@ def _held(process: subprocess.Popen[bytes], told: int) -> Iterator[int]:
             if pid is None:
                 why = process.stderr.read().decode(errors="replace").strip()
                 raise refused(why)
-            try:
-                yield pid
-            finally:
-                # Not reaped by bubblewrap yet, so the number is still the child's.
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            yield pid
         finally:
-            process.kill()
+            # Its child too, whose pid may not be known yet: without its parent it would wait for ever.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

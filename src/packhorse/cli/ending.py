@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from packhorse.base.calling import CalledOff, call_off
 from packhorse.errors import HungUp, Interrupted, PackhorseError, Quit, Terminated, TimedOut
 
 if TYPE_CHECKING:
@@ -34,10 +35,6 @@ _NUDGE = signal.SIGURG
 
 _LAST_WORDS = 2.0
 """Seconds in which somebody has to take what is printed when all is cleaned up."""
-
-
-class CalledOff(BaseException):
-    """The command is to end. No error, so that nothing on the way takes it for one that it can explain."""
 
 
 class Ending:
@@ -111,8 +108,8 @@ class Ending:
         self._count += 1
         if self._count == 1:
             self.error = _ERRORS[number]
-            raise CalledOff
-        if self._count == 2:
+            call_off()
+        elif self._count == 2:
             with suppress(OSError):  # a terminal that was closed
                 os.write(2, b"cleaning up; once more ends packhorse at once\n")
         else:
@@ -125,10 +122,10 @@ class Ending:
         if self._count == 0 and self._allowed is not None:
             self._count = 1
             self.error = self._allowed
-            raise CalledOff
-        if self._lost:
+            call_off()
+        elif self._lost:
             self._lost = False
-            raise CalledOff
+            call_off()
 
     def _unraisable(self, lost: UnraisableHookArgs) -> None:
         """Takes note of an exception that python could not hand on, from a destructor for instance."""

@@ -17,8 +17,9 @@ from typing import NoReturn
 
 import click
 
+from packhorse.base.calling import CalledOff
 from packhorse.cli import report
-from packhorse.cli.ending import CalledOff, Ending
+from packhorse.cli.ending import Ending
 from packhorse.cli.output import Console, Level, unwritten
 from packhorse.errors import PackhorseError, UsageError
 from packhorse.version import __version__
@@ -125,7 +126,10 @@ def _explained(error: BaseException, console: Console, ending: Ending) -> Packho
     if ending.called_off:
         # Whatever else went wrong did so because of that: python, for one, wraps what is raised in some
         # places into an error of its own.
-        if not isinstance(error, CalledOff):
+        if isinstance(error, CalledOff):
+            # What was lost on the way is let go of now, with the frames that knew it.
+            error.__traceback__ = error.__context__ = None
+        else:
             ending.error.__cause__ = error
         return ending.error
     if isinstance(error, click.ClickException):

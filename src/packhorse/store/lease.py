@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from packhorse.base.calling import undisturbed
 from packhorse.base.digest import Digest
 from packhorse.errors import StoreError
 from packhorse.store.fault import REFUSED, faults
@@ -40,10 +41,11 @@ class Lease:
         self.scratch = store / "scratch" / name
         self.descriptor = descriptor
         self.given_up: set[str] = set()
-        self.leaves = False
+        self.left: set[Path] = set()
         self._refusal = refusal
         self._pinned: set[str] = set()
         self._lock = threading.Lock()
+        self._closed = False
 
     @classmethod
     def take(cls, store: Path) -> Self:
@@ -52,7 +54,7 @@ class Lease:
         path = store / "leases" / name
         try:
             # The gate keeps gc from taking the new file for a dead one before it is locked.
-            with locked(gate(store), shared=True), faults(path):
+            with locked(gate(store), shared=True), faults(path), undisturbed():
                 return cls(store, name, _locked_file(path))
         except StoreError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in REFUSED:
@@ -114,16 +116,22 @@ class Lease:
         return self.scratch / secrets.token_hex(8)
 
     def close(self) -> None:
-        """Ends the lease; what is left of what was its own is `sweep`'s, which `leaves` has it look for."""
-        if self.descriptor is None:
+        """Ends the lease, and removes the files that were not finished.
+
+        Trees of its own that are still there (`left`) are the next `sweep`'s, which finds them by the lease.
+        """
+        if self.descriptor is None or self._closed:
             return
-        with suppress(OSError):
-            self.scratch.rmdir()
-        if not self.leaves:
-            with suppress(OSError):
-                (self.store / "leases" / self.name).unlink()
-        with suppress(OSError):
+        with undisturbed():
+            self._closed = True
+            if not any(map(os.path.lexists, self.left)) and _emptied(self.scratch):
+                with suppress(OSError):
+                    (self.store / "leases" / self.name).unlink()
             os.close(self.descriptor)
+
+    def __del__(self) -> None:
+        # A command that is called off between two steps may have lost it before anybody was to close it.
+        self.close()
 
 
 @contextmanager
@@ -192,6 +200,20 @@ def _locked_file(path: Path) -> int:
         path.unlink()
         raise
     return descriptor
+
+
+def _emptied(scratch: Path) -> bool:
+    """Removes a lease's own directory with the files in it; whether it is gone."""
+    try:
+        for path in scratch.iterdir():
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+        scratch.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:  # a tree is in it, or it may not be removed
+        return False
+    return True
 
 
 def _pins(path: Path) -> set[str] | None:

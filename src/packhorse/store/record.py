@@ -52,7 +52,7 @@ def write_bytes(lease: Lease, path: Path, data: bytes, *, durable: bool = True) 
                 if durable:
                     os.fsync(file.fileno())
             temporary.replace(path)
-        except OSError:
+        except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         if durable:

@@ -21,10 +21,12 @@ def remove(path: Path, lease: Lease) -> int:
     root of these ids. What cannot be removed is left to the next `sweep`.
     """
     try:
-        return _remove(path, lease)
+        freed = _remove(path, lease)
     except BaseException:
-        lease.leaves = True
+        lease.left.add(path)
         raise
+    lease.left.discard(path)
+    return freed
 
 
 def _remove(path: Path, lease: Lease) -> int:

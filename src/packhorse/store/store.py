@@ -73,11 +73,7 @@ class Store:
 
         What is not finished is removed by the next `sweep`.
         """
-        try:
-            self._lease.close()
-        except BaseException:  # called off (once) meanwhile
-            self._lease.close()
-            raise
+        self._lease.close()
         if self._lease.given_up:
             # What cannot be removed now is found by `gc`, which says why.
             with suppress(StoreError, HostError):

@@ -16,7 +16,8 @@ import packhorse.cli
 START = Path(packhorse.cli.__file__).parent / "start.py"
 HEAD = """
 import os, signal, sys, time
-from packhorse.cli.ending import CalledOff, Ending
+from packhorse.base.calling import CalledOff
+from packhorse.cli.ending import Ending
 def send(number):
     os.kill(os.getpid(), number)
 ending = Ending()
@@ -56,6 +57,41 @@ def run(body: str, *, ignored: int = 0) -> subprocess.CompletedProcess[str]:
 )
 def test_a_signal_calls_a_command_off(name: str, words: str) -> None:
     assert run(f"send(signal.{name})").stdout.strip() == words
+
+
+def test_a_signal_lets_an_undisturbed_block_come_to_its_end() -> None:
+    done = run(
+        """
+        from packhorse.base.calling import undisturbed
+        with undisturbed():
+            with undisturbed():
+                send(signal.SIGTERM)
+                print("one")
+            print("both")
+        print("after it")
+        """
+    )
+    assert done.stdout.split("\n") == ["one", "both", "ended by SIGTERM 143", ""]
+
+
+def test_what_a_command_lost_when_it_was_called_off_leaves_no_lease(tmp_path: Path) -> None:
+    done = run(
+        f"""
+        from pathlib import Path
+        from packhorse.store.lease import Lease
+        from packhorse.store.store import Store
+        path = Path({str(tmp_path)!r})
+        Store.open(path).close()
+        def lose():
+            lease = Lease.take(path)
+            lease.temporary().write_text("not finished")
+            assert list(path.glob("leases/*")) and list(path.glob("scratch/*/*"))
+            send(signal.SIGTERM)
+        lose()
+        """
+    )
+    assert done.stdout.strip() == "ended by SIGTERM 143", done.stderr
+    assert [*tmp_path.glob("leases/*"), *tmp_path.glob("scratch/*")] == []
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGALRM"])
