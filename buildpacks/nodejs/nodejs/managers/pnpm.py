@@ -33,7 +33,7 @@ _PATCH = re.compile(r".\.(?:patch|diff)\b")
 _LOCAL = re.compile(r"""["'\s](?:link|file|portal):[^"'\s]+""")
 _PNP = re.compile(r"""^[ \t]*(?:node-linker[ \t]*=|nodeLinker:)[ \t]*["']?pnp\b""", re.MULTILINE)
 _DEV_HOOK = "pnpm:devPreinstall"
-_ASKS, _KEEPS_RECORDS = 10, 11
+_ASKS, _KEEPS_RECORDS, _ORDERS = 10, 11, 11
 _COMMAND = re.compile(r"[&|;]")
 _CALL = re.compile(r"\b(?:pnpm|pn)\b")
 _RECURSIVE = re.compile(r"\s(?:-r|--recursive|recursive|multi|m|-F|--filter)\b")
@@ -150,6 +150,7 @@ class Pnpm(Fetched):
             "CI": "true",
             "npm_config_nodedir": self.runtime.headers,
             "XDG_STATE_HOME": str(home / "state"),
+            **self._one_by_one,
             **_variables(
                 cache_dir=str(home / "cache"), fetch_retry_mintimeout="1000", fetch_retry_maxtimeout="5000"
             ),
@@ -159,6 +160,16 @@ class Pnpm(Fetched):
                 return self.context.run(argv, cwd=order.directory, env={**env, **access})
             except sdk.CommandFailed as failure:
                 raise pnpmfault.explained(failure, self.project.directory) from failure
+
+    @property
+    def _one_by_one(self) -> Mapping[str, str]:
+        """Has the projects of a workspace come in order of their paths.
+
+        pnpm 10 and older take them as the reads of their settings end: of two versions of a package either
+        may then be hoisted. One thread ends the reads as they began; packages are copied by others.
+        """
+        is_several = (self.project.directory / WORKSPACE).is_file()
+        return {"UV_THREADPOOL_SIZE": "1"} if is_several and major(self.version) < _ORDERS else {}
 
     @property
     def _texts(self) -> Iterator[tuple[str, str]]:
