@@ -24,8 +24,8 @@ from packhorse.base.target import Target
 from packhorse.errors import NetworkError, NotFoundError, RegistryError
 from packhorse.image.model import Config, Descriptor, Index, Manifest, MediaType
 from packhorse.image.reference import Reference
-from packhorse.image.registry.auth import Credentials
 from packhorse.image.registry.client import Registry
+from packhorse.image.registry.credentials import ANONYMOUS, Credentials, always
 from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.view import Image, Layer
 
@@ -89,7 +89,7 @@ def seeded(host: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Man
 def place(
     host: str, name: str, *, arch: str = "amd64", credentials: Credentials | None = None
 ) -> RegistryPlace:
-    registry = Registry(host, Client(Pool(Settings())), credentials=credentials)
+    registry = Registry(host, Client(Pool(Settings())), credentials=always(credentials or ANONYMOUS))
     return RegistryPlace(Reference.parse(f"{host}/{name}"), registry, target=Target("linux", arch))
 
 

@@ -13,8 +13,9 @@ from packhorse.errors import FormatError, NetworkError, NotFoundError
 from packhorse.image.edit import add_layers, bare, edit, engine_view
 from packhorse.image.model import Config, Index, Manifest
 from packhorse.image.reference import Reference
-from packhorse.image.registry.auth import Challenge, Credentials
+from packhorse.image.registry.auth import Challenge
 from packhorse.image.registry.client import Registry
+from packhorse.image.registry.credentials import Credentials, always
 from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.validate import problems_of_image
 from packhorse.image.view import Image
@@ -120,7 +121,7 @@ def _answers(data: bytes) -> None:
     registry = Registry(
         "registry.example",
         Client(_Script(documents(data)), sleep=lambda _: None),
-        credentials=Credentials("a", "b"),
+        credentials=always(Credentials("a", "b")),
     )
     place = RegistryPlace(Reference.parse("registry.example/a:b"), registry, target=Machine())
     with refusing(FormatError, NetworkError, NotFoundError):

@@ -20,6 +20,8 @@ _SHORTEST = 4
 _LONGEST = 500
 _USERINFO = re.compile(r"(://)[^/@\s]+@")
 _QUERY = re.compile(r"(://[^\s?]+\?)[^\s'\"]+")
+_HEADER = re.compile(r"\b(Basic|Bearer|X-Identity)(\s+)[\w.~+/=-]+", re.IGNORECASE)
+_ENTRY = re.compile(r"""(["'](?:auth|\w*password|\w*token|secret)["']\s*:\s*["'])[^"']*""", re.IGNORECASE)
 _EXHAUSTED = {
     errno.EMFILE: "files: see `ulimit -n`",
     errno.ENFILE: "files on this machine",
@@ -46,9 +48,10 @@ class Secrets:
             self.keep([value, value.partition("=")[2]] if name.startswith("-") else [value])
 
     def hidden(self, text: str) -> str:
-        """The text without these values, and without what URLs have of passwords and tokens."""
+        """The text without these values, and without what URLs, headers and files have of passwords."""
         for value in sorted(self._values, key=len, reverse=True):
             text = text.replace(value, "…")
+        text = _ENTRY.sub(r"\1…", _HEADER.sub(r"\1\2…", text))
         return _QUERY.sub(r"\1…", _USERINFO.sub(r"\1…@", text))
 
 

@@ -18,6 +18,8 @@ from packhorse.image.reference import Kind, Location, Reference
 from packhorse.store.store import Store
 
 if TYPE_CHECKING:
+    from packhorse.base.http.client import Client
+    from packhorse.image.keychain import Keychain
     from packhorse.image.registry.client import Registry
     from packhorse.sandbox.runner import Runtime, SandboxRunner
 
@@ -31,6 +33,7 @@ class Wiring:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._registries: dict[str, Registry] = {}
+        self._network: tuple[Client, Keychain] | None = None
 
     def place(self, location: Location, *, target: Target | None = None) -> Place:
         """The place a location names; raises InputError for a kind that cannot be used yet."""
@@ -57,14 +60,23 @@ class Wiring:
 
     def registry(self, reference: Reference, target: Target) -> Place:
         """A name in a registry."""
-        from packhorse.base.http.pool import connect
         from packhorse.image.registry.client import Registry
         from packhorse.image.registry.place import RegistryPlace
 
         host = reference.registry
         if host not in self._registries:
-            self._registries[host] = Registry(host, connect())
+            client, keychain = self._connected()
+            self._registries[host] = Registry(host, client, credentials=keychain.lookup(host))
         return RegistryPlace(reference, self._registries[host], target=target)
+
+    def _connected(self) -> tuple[Client, Keychain]:
+        """The connections that all registries share, and who this user is to each."""
+        if self._network is None:
+            from packhorse.base.http.pool import connect
+            from packhorse.image import keychain
+
+            self._network = connect(), keychain.of_user()
+        return self._network
 
 
 def groups(store: Store) -> Path:

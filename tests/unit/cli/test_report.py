@@ -35,6 +35,20 @@ def test_what_urls_have_of_passwords_is_hidden(text: str, said: str) -> None:
     assert Secrets({}).hidden(text) == said
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{'authorization': 'Basic bWU6cHc='}", "{'authorization': 'Basic …'}"),
+        ("Authorization: bearer eyJ.a-b_c.d", "Authorization: bearer …"),
+        ('{"auth": "bWU6cHc=", "a": "b"}', '{"auth": "…", "a": "b"}'),
+        ("{'Secret': 'x', 'identitytoken': 'y'}", "{'Secret': '…', 'identitytoken': '…'}"),
+        ('{"access_token":"abc"}', '{"access_token":"…"}'),
+    ],
+)
+def test_what_headers_and_auth_files_have_of_passwords_is_hidden(text: str, said: str) -> None:
+    assert Secrets({}).hidden(text) == said
+
+
 def raised() -> Exception:
     try:
         try:

@@ -12,9 +12,13 @@ from packhorse.image.wire import Node
 _LIMIT = 64 * 1024  # bytes of an error document; some registries answer with a page of HTML
 
 
-def refusal(response: Response, doing: str) -> RegistryError | NotFoundError:
-    """The error for an answer that is no success; `doing` completes "could not". Reads and closes the
-    answer."""
+def refusal(
+    response: Response, doing: str, *, origin: str = "", login: str = ""
+) -> RegistryError | NotFoundError:
+    """The error for an answer that is no success; `doing` completes "could not". Reads and closes the answer.
+
+    `origin` says which credentials were presented, and `login` is the name to log in to the registry by.
+    """
     host, status = host_of(response.url), response.status
     said = _said(response)
     what = f"could not {doing}"
@@ -23,8 +27,8 @@ def refusal(response: Response, doing: str) -> RegistryError | NotFoundError:
     if status in (401, 403):
         return RegistryError(
             what,
-            why=f"{host} does not allow it: {said or status}",
-            fix=f"check the name; if it is right and not public, log in to {host}",
+            why="\n".join(line for line in (f"{host} does not allow it: {said or status}", origin) if line),
+            fix=f"check the name; if it is right and not public: packhorse login {login or host}",
             status=status,
         )
     if status == 429:

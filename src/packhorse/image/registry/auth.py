@@ -1,23 +1,23 @@
 """④ Who we are to a registry: challenges read, tokens fetched and kept, as generators without sockets.
 
 Called by `image.registry.client`, which carries each yielded request to the network and sends the answer back
-in. Follows RFC 9110 11 (challenges) and the distribution project's "Token Authentication Specification".
-Where credentials come from is `image.keychain`'s.
+in. Follows RFC 9110 11 (challenges) and the distribution project's "Token Authentication Specification",
+with identity tokens by its "OAuth2 Token Authentication". Where credentials come from is `image.keychain`'s.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 import threading
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from packhorse.base.http.message import Request, Response, host_of, origin, printable, split
 from packhorse.errors import FormatError, RegistryError
 from packhorse.image.registry.answer import refusal
+from packhorse.image.registry.credentials import Credentials, Lookup, nobody
 from packhorse.image.wire import Node
 
 Flow = Generator[Request, Response, None]
@@ -31,20 +31,6 @@ _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf'\s*({_NAME})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_NAME}))\s*(?:,|$)')
 _SCHEME = re.compile(rf"[\s,]*({_NAME})(?:\s+|,|$)")
 _TOKEN68 = re.compile(r"\s*[A-Za-z0-9._~+/-]+=*\s*(?:,|$)")
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What a keychain has for one registry."""
-
-    username: str
-    password: str = field(repr=False)
-
-    @property
-    def basic(self) -> str:
-        """The value of an Authorization header (RFC 7617)."""
-        pair = f"{self.username}:{self.password}".encode()
-        return f"Basic {base64.b64encode(pair).decode()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +63,20 @@ class Challenge:
 class Authorizer:
     """The credentials and tokens for one registry; usable from several threads.
 
-    Tokens are kept by scope until the registry refuses them: their lifetime is the registry's to know.
+    Credentials are looked up when the registry asks for some. Tokens are kept by scope until the registry
+    refuses them: their lifetime is the registry's to know.
     """
 
-    def __init__(self, credentials: Credentials | None = None) -> None:
-        self._credentials = credentials
+    def __init__(self, credentials: Lookup = nobody) -> None:
+        self._lookup = credentials
         self._headers: dict[str, str] = {}
+        self._origins: dict[str, str] = {}
         self._lock = threading.Lock()
+
+    def origin(self, scope: str) -> str:
+        """Where the credentials come from that were presented for a scope, "" while none were asked for."""
+        with self._lock:
+            return self._origins.get(scope, "")
 
     def flow(self, request: Request, scope: str) -> Flow:
         """Asks without authorization or with what is kept, and answers one challenge.
@@ -98,20 +91,29 @@ class Authorizer:
         # credentials.
         if response.status != 401 or origin(response.url) != origin(request.url):
             return
+        credentials = self._lookup(_repository(scope))
+        with self._lock:
+            self._origins[scope] = credentials.origin
         offered = {c.scheme: c for c in reversed(Challenge.parse(response.header("www-authenticate")))}
-        if "bearer" in offered:
+        if "bearer" in offered and not credentials.registry_token:
             response.close()
-            header = yield from self._fetch_token(offered["bearer"], scope, request.url)
-        elif "basic" in offered and self._credentials and kept is None:
-            response.close()
-            header = self._credentials.basic
+            header = yield from self._fetch_token(offered["bearer"], scope, request.url, credentials)
         else:
-            return
+            header = ""
+            if "bearer" in offered:
+                header = f"Bearer {credentials.registry_token}"
+            elif "basic" in offered:
+                header = credentials.basic
+            if header in ("", kept):  # what was just refused is not sent again
+                return
+            response.close()
         with self._lock:
             self._headers[scope] = header
         yield request.with_header("authorization", header)
 
-    def _fetch_token(self, challenge: Challenge, scope: str, url: str) -> Generator[Request, Response, str]:
+    def _fetch_token(
+        self, challenge: Challenge, scope: str, url: str, credentials: Credentials
+    ) -> Generator[Request, Response, str]:
         host, told = host_of(url), challenge.parameters.get("realm", "")
         try:
             split(told)
@@ -119,18 +121,49 @@ class Authorizer:
             raise RegistryError(
                 f"{host} asks for a token and does not say where to get it", why=printable(told)
             ) from error
-        realm = urlsplit(told)
-        scopes = dict.fromkeys([*scope.split(), *challenge.parameters.get("scope", "").split()])
-        query = [("service", challenge.parameters["service"])] if "service" in challenge.parameters else []
-        query += [("scope", each) for each in scopes]
-        asked = "&".join(part for part in (realm.query, urlencode(query)) if part)
-        request = Request("GET", urlunsplit((realm.scheme, realm.netloc, realm.path, asked, "")))
-        if self._credentials:
-            request = request.with_header("authorization", self._credentials.basic)
+        service = challenge.parameters.get("service", "")
+        scopes = tuple(dict.fromkeys([*scope.split(), *challenge.parameters.get("scope", "").split()]))
+        if credentials.identity_token:
+            request = _exchange(told, service, scopes, credentials.identity_token)
+        else:
+            request = _token_request(told, service, scopes, credentials.basic)
         response = yield request
+        if response.status in (404, 405) and credentials.identity_token and credentials.basic:
+            response.close()  # a token server that knows passwords alone
+            response = yield _token_request(told, service, scopes, credentials.basic)
         if response.status != 200:
-            raise refusal(response, f"get a token for {host} from {printable(realm.netloc)}")
+            doing = f"get a token for {host} from {host_of(told)}"
+            raise refusal(response, doing, origin=credentials.origin)
         return f"Bearer {_token(response.read(_TOKEN_LIMIT), host)}"
+
+
+def _repository(scope: str) -> str:
+    """The repository that a scope is about first, "" when it is about none."""
+    kind, _, rest = scope.partition(" ")[0].partition(":")
+    return rest.rpartition(":")[0] if kind == "repository" else ""
+
+
+def _token_request(told: str, service: str, scopes: tuple[str, ...], basic: str) -> Request:
+    """The question for a token with a password, or with nothing."""
+    realm = urlsplit(told)
+    query = [("service", service)] if service else []
+    query += [("scope", each) for each in scopes]
+    asked = "&".join(part for part in (realm.query, urlencode(query)) if part)
+    request = Request("GET", urlunsplit((realm.scheme, realm.netloc, realm.path, asked, "")))
+    return request.with_header("authorization", basic) if basic else request
+
+
+def _exchange(told: str, service: str, scopes: tuple[str, ...], identity_token: str) -> Request:
+    """The question for a token with an identity token."""
+    form = {
+        "grant_type": "refresh_token",
+        "service": service,
+        "client_id": "packhorse",
+        "scope": " ".join(scopes),
+        "refresh_token": identity_token,
+    }
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    return Request("POST", told, headers, urlencode(form).encode())
 
 
 def _token(raw: bytes, host: str) -> str:

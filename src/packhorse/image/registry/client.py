@@ -18,7 +18,8 @@ from packhorse.image.compress import verified
 from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Index, Manifest
 from packhorse.image.reference import DEFAULT_REGISTRY
 from packhorse.image.registry.answer import refusal
-from packhorse.image.registry.auth import Authorizer, Credentials
+from packhorse.image.registry.auth import Authorizer
+from packhorse.image.registry.credentials import Lookup, nobody
 from packhorse.image.wire import MANIFEST_LIMIT, Node
 
 # Docker's registry is called by one name and answers by another.
@@ -40,7 +41,7 @@ class Registry:
     their name says.
     """
 
-    def __init__(self, host: str, http: Client, *, credentials: Credentials | None = None) -> None:
+    def __init__(self, host: str, http: Client, *, credentials: Lookup = nobody) -> None:
         where = _HOSTS.get(host, host)
         try:
             hostname = split(f"//{where}").hostname or ""
@@ -79,6 +80,10 @@ class Registry:
             except StopIteration:
                 return response
 
+    def refusal(self, response: Response, doing: str, scope: str) -> RegistryError | NotFoundError:
+        """The error for an answer that is no success; see `answer.refusal`."""
+        return refusal(response, doing, origin=self._authorizer.origin(scope), login=self.host)
+
     def resolve(self, repository: str, identifier: str) -> Descriptor | None:
         """What a tag or digest stands for now, without reading it; None when there is no such thing."""
         request = Request("HEAD", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
@@ -91,7 +96,7 @@ class Registry:
                 _require_same(digest, identifier, self.name(repository, identifier))
                 return Descriptor(_media_type(response), digest, length)
             if response.status not in (200, 405):
-                raise refusal(response, f"look up {self.name(repository, identifier)}")
+                raise self.refusal(response, f"look up {self.name(repository, identifier)}", pull(repository))
         try:
             found = self.manifest(repository, identifier)
             return Descriptor(found.media_type, found.digest, len(found.raw))
@@ -104,7 +109,7 @@ class Registry:
         request = Request("GET", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
         with self.exchange(request, pull(repository)) as response:
             if response.status != 200:
-                raise refusal(response, f"read {name}")
+                raise self.refusal(response, f"read {name}", pull(repository))
             raw = response.read(MANIFEST_LIMIT)
         digest = Digest.of(raw)
         _require_same(digest, identifier, name)
@@ -131,7 +136,7 @@ class Registry:
         """Whether a repository has a blob."""
         with self.exchange(Request("HEAD", self.url(repository, f"blobs/{digest}")), scope) as response:
             if response.status not in (200, 404):
-                raise refusal(response, f"look up a blob of {self.host}/{repository}")
+                raise self.refusal(response, f"look up a blob of {self.host}/{repository}", scope)
             return response.status == 200
 
     def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
@@ -163,7 +168,8 @@ class Registry:
         request = Request("GET", self.url(repository, f"blobs/{blob.digest}"), headers)
         response = self.exchange(request, pull(repository))
         if response.status not in ((200, 206) if offset else (200,)):
-            raise refusal(response, f"read {_named(blob)} of {self.host}/{repository}")
+            doing = f"read {_named(blob)} of {self.host}/{repository}"
+            raise self.refusal(response, doing, pull(repository))
         length, expected = _length(response), blob.size - _start(response)
         if length is not None and length != expected:
             response.close()

@@ -12,7 +12,6 @@ from packhorse.base.digest import Digest
 from packhorse.base.http.message import BrokenConnection, Request, Response, host_of, printable, split
 from packhorse.errors import FormatError, RegistryError
 from packhorse.image.model import Descriptor, Manifest
-from packhorse.image.registry.answer import refusal
 from packhorse.image.registry.client import Registry, pull, push
 from packhorse.image.view import Chunks
 
@@ -35,7 +34,8 @@ def put_manifest(registry: Registry, repository: str, identifier: str, manifest:
     request = Request("PUT", url, {"content-type": manifest.media_type}, manifest.raw)
     with registry.exchange(request, push(repository)) as response:
         if response.status not in (200, 201, 202):
-            raise refusal(response, f"write {registry.name(repository, identifier)}")
+            doing = f"write {registry.name(repository, identifier)}"
+            raise registry.refusal(response, doing, push(repository))
         _require_kept(response.header("docker-content-digest"), manifest.digest)
 
 
@@ -68,7 +68,7 @@ def _start(registry: Registry, repository: str, digest: Digest) -> str | None:
                 return _location(response)
     with registry.exchange(Request("POST", url), scope) as response:
         if response.status != 202:
-            raise refusal(response, f"write to {registry.host}/{repository}")
+            raise registry.refusal(response, f"write to {registry.host}/{repository}", scope)
         return _location(response)
 
 
@@ -90,7 +90,8 @@ def _put(registry: Registry, repository: str, blob: Descriptor, content: Chunks,
     request = Request("PUT", url, headers, content, length=blob.size)
     with registry.exchange(request, push(repository)) as response:
         if response.status != 201:
-            raise refusal(response, f"upload blob {blob.digest.short} to {registry.host}/{repository}")
+            doing = f"upload blob {blob.digest.short} to {registry.host}/{repository}"
+            raise registry.refusal(response, doing, push(repository))
         _require_kept(response.header("docker-content-digest"), blob.digest)
 
 

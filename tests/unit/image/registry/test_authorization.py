@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packhorse.base.http.message import Request, Response
-from packhorse.errors import NetworkError, RegistryError
-from packhorse.image.registry.auth import Authorizer, Challenge, Credentials
+from packhorse.errors import NetworkError, NotFoundError, RegistryError
+from packhorse.image.registry.auth import Authorizer, Challenge
+from packhorse.image.registry.credentials import Credentials, always
 
 URL = "https://registry.example/v2/app/manifests/latest"
 BEARER = 'Bearer realm="https://auth.example/token",service="registry.example",scope="repository:app:pull"'
@@ -96,14 +97,14 @@ def test_a_second_refusal_is_the_answer():
 
 
 def test_credentials_go_to_the_token_server_and_not_to_the_registry():
-    flow = Authorizer(Credentials("me", "pässword")).flow(REQUEST, SCOPE)
+    flow = Authorizer(always(Credentials("me", "pässword"))).flow(REQUEST, SCOPE)
     assert "authorization" not in next(flow).headers
     assert flow.send(refused(BEARER)).headers["authorization"] == "Basic bWU6cMOkc3N3b3Jk"
     assert flow.send(token("abc")).headers["authorization"] == "Bearer abc"
 
 
 def test_a_basic_challenge_is_answered_with_credentials_where_there_are_any():
-    flow = Authorizer(Credentials("me", "pw")).flow(REQUEST, SCOPE)
+    flow = Authorizer(always(Credentials("me", "pw"))).flow(REQUEST, SCOPE)
     next(flow)
     assert flow.send(refused('Basic realm="x"')).headers["authorization"] == "Basic bWU6cHc="
     anonymous = Authorizer().flow(REQUEST, SCOPE)
@@ -113,7 +114,7 @@ def test_a_basic_challenge_is_answered_with_credentials_where_there_are_any():
 
 
 def test_wrong_credentials_are_not_sent_over_and_over():
-    authorizer = Authorizer(Credentials("me", "wrong"))
+    authorizer = Authorizer(always(Credentials("me", "wrong")))
     flow = authorizer.flow(REQUEST, SCOPE)
     next(flow)
     flow.send(refused('Basic realm="x"'))
@@ -126,7 +127,7 @@ def test_wrong_credentials_are_not_sent_over_and_over():
 
 
 def test_a_challenge_from_where_a_redirect_led_is_not_answered():
-    flow = Authorizer(Credentials("me", "pw")).flow(REQUEST, SCOPE)
+    flow = Authorizer(always(Credentials("me", "pw"))).flow(REQUEST, SCOPE)
     next(flow)
     with pytest.raises(StopIteration):
         flow.send(refused('Basic realm="x"', url="https://objects.example/blob"))
@@ -183,8 +184,71 @@ def test_a_token_server_that_refuses_says_why():
     assert caught.value.status == 403
 
 
-def test_a_password_is_not_shown():
-    assert "hunter2" not in repr(Credentials("me", "hunter2"))
+def test_no_part_of_credentials_is_shown():
+    assert "hunter" not in repr(Credentials("hunter1", "hunter2", "hunter3", "hunter4"))
+
+
+def test_an_identity_token_is_exchanged_for_a_token():
+    flow = Authorizer(always(Credentials(identity_token="id"))).flow(REQUEST, SCOPE)
+    next(flow)
+    asked = flow.send(refused(BEARER))
+    assert (asked.method, asked.url) == ("POST", "https://auth.example/token")
+    assert dict(parse_qsl(asked.body.decode())) == {
+        "grant_type": "refresh_token",
+        "service": "registry.example",
+        "client_id": "packhorse",
+        "scope": SCOPE,
+        "refresh_token": "id",
+    }
+    assert "authorization" not in asked.headers
+    assert flow.send(token("abc", "access_token")).headers["authorization"] == "Bearer abc"
+
+
+def test_a_token_server_that_knows_no_identity_tokens_is_given_the_password_if_there_is_one():
+    flow = Authorizer(always(Credentials("me", "pw", "id"))).flow(REQUEST, SCOPE)
+    next(flow)
+    flow.send(refused(BEARER))
+    again = flow.send(Response(404, url="https://auth.example/token"))
+    assert (again.method, again.headers["authorization"]) == ("GET", "Basic bWU6cHc=")
+    without = Authorizer(always(Credentials(identity_token="id"))).flow(REQUEST, SCOPE)
+    next(without)
+    without.send(refused(BEARER))
+    with pytest.raises(NotFoundError):
+        without.send(Response(404, url="https://auth.example/token"))
+
+
+def test_a_registry_token_is_presented_as_it_is_and_once():
+    flow = Authorizer(always(Credentials(registry_token="tok"))).flow(REQUEST, SCOPE)
+    next(flow)
+    assert flow.send(refused(BEARER)).headers["authorization"] == "Bearer tok"
+    with pytest.raises(StopIteration):
+        flow.send(refused(BEARER))
+
+
+def test_credentials_are_looked_up_for_the_repository_when_the_registry_asks():
+    asked = []
+
+    def lookup(repository):
+        asked.append(repository)
+        return Credentials("me", "pw", origin="from here")
+
+    authorizer = Authorizer(lookup)
+    for scope in ("repository:team/app:pull,push repository:base:pull", "registry:catalog:*", ""):
+        flow = authorizer.flow(REQUEST, scope)
+        next(flow)
+        assert authorizer.origin(scope) == ""
+        flow.send(refused('Basic realm="x"'))
+        assert authorizer.origin(scope) == "from here"
+    assert asked == ["team/app", "", ""]
+
+
+def test_a_refusal_says_which_credentials_were_refused():
+    flow = Authorizer(always(Credentials("me", "hunter2", origin="from here"))).flow(REQUEST, SCOPE)
+    next(flow)
+    flow.send(refused(BEARER))
+    with pytest.raises(RegistryError) as caught:
+        flow.send(Response(401, url="https://auth.example/token"))
+    assert caught.value.why.endswith("\nfrom here")
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryE
 from packhorse.image.model import Config, Descriptor, Index, Manifest, MediaType
 from packhorse.image.place import Place
 from packhorse.image.reference import Reference
-from packhorse.image.registry.auth import Credentials
 from packhorse.image.registry.client import Registry
+from packhorse.image.registry.credentials import ANONYMOUS, Credentials, always
 from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.registry.upload import ATTEMPTS
 from packhorse.image.view import Image, Layer
@@ -85,7 +85,7 @@ def server() -> Iterator[FakeRegistry]:
 
 def registry_of(server: FakeRegistry, credentials: Credentials | None = None) -> Registry:
     http = Client(Pool(Settings(read_timeout=5)), sleep=lambda _: None)
-    return Registry(server.host, http, credentials=credentials)
+    return Registry(server.host, http, credentials=always(credentials or ANONYMOUS))
 
 
 def place(

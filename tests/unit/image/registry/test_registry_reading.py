@@ -16,8 +16,8 @@ from packhorse.base.http.pool import Pool
 from packhorse.base.http.settings import Settings
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RegistryError
 from packhorse.image.model import Descriptor, Index, Manifest, MediaType
-from packhorse.image.registry.auth import Credentials
 from packhorse.image.registry.client import PATIENCE, Registry, pull
+from packhorse.image.registry.credentials import ANONYMOUS, Credentials, always
 
 DATA = hashlib.shake_256(b"blob").digest(3_000_000)
 MANIFEST = Manifest.of(
@@ -34,7 +34,7 @@ def seed(server: FakeRegistry) -> None:
 
 def client_of(server: FakeRegistry, credentials: Credentials | None = None) -> Registry:
     http = Client(Pool(Settings(read_timeout=5)), sleep=lambda _: None)
-    return Registry(server.host, http, credentials=credentials)
+    return Registry(server.host, http, credentials=always(credentials or ANONYMOUS))
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_an_answer_that_is_no_success_says_what_the_registry_said(server, regist
         registry.manifest("app", "latest")
     assert caught.value.status == 403
     assert "not for you (DENIED)" in caught.value.why
-    assert "log in" in caught.value.fix
+    assert f"packhorse login {registry.host}" in caught.value.fix
 
 
 def test_a_limit_of_requests_is_waited_for_and_then_reported(server, registry):

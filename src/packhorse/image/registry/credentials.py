@@ -1,0 +1,50 @@
+"""④ Who somebody is to a registry, as a value; made by `image.keychain` and presented by `registry.auth`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A password with its user, or a token in its place; nothing of it for somebody anonymous.
+
+    An identity token is exchanged for the tokens that a registry takes (OAuth 2 calls it a refresh token); a
+    registry token is one of those itself. `origin` says where they are from, or why there are none, for
+    errors.
+    """
+
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+    origin: str = ""
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether there is nothing to present."""
+        return not (self.username or self.password or self.identity_token or self.registry_token)
+
+    @property
+    def basic(self) -> str:
+        """The value of an Authorization header with the password (RFC 7617), "" when there is none."""
+        if not (self.username or self.password):
+            return ""
+        pair = f"{self.username}:{self.password}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+
+
+ANONYMOUS = Credentials()
+
+Lookup = Callable[[str], Credentials]
+"""The credentials for a repository of one registry; for "", those for the registry as a whole."""
+
+
+def always(credentials: Credentials) -> Lookup:
+    """The Lookup of who is the same everywhere."""
+    return lambda repository: credentials
+
+
+nobody = always(ANONYMOUS)
