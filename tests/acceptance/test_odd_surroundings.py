@@ -68,8 +68,8 @@ def place(tmp_path: Path) -> Path:
         (["images"], "exec <&-", 0),
         (["images"], "exec >&-", 0),
         (["images"], "exec <&- >&- 2>&-", 0),
-        (["inspect", "nosuch"], "exec 2>&-", 4),
-        (["inspect", "nosuch"], "exec 2>/dev/full", 4),
+        (["inspect", "store:nosuch"], "exec 2>&-", 4),
+        (["inspect", "store:nosuch"], "exec 2>/dev/full", 4),
         (["images"], "exec >/dev/full", 1),
         (["--help"], "exec >/dev/full", 1),
         (["build", "--help"], "exec >/dev/full", 1),
@@ -84,7 +84,7 @@ def test_streams_and_limits(words: Sequence[str], before: str, status: int, seed
     assert done.returncode == status, done.stderr
 
 
-@pytest.mark.parametrize("command", [["images"], ["inspect", "x"], ["doctor", "store"], ["build", "x"]])
+@pytest.mark.parametrize("command", [["images"], ["inspect", "store:x"], ["doctor", "store"], ["build", "x"]])
 def test_no_home_no_directory_and_no_name(command: Sequence[str], seed: Home, place: Path) -> None:
     uid = ensure(SINGLE).pw_uid
     home = {"HOME": str(place / "home")}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tomllib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fakes.installation import Home
 from fakes.shell_buildpack import SERVER, shell_buildpack
@@ -53,10 +55,19 @@ def test_inspect_speaks_to_people_and_programs_of_any_place(stocked: Home, tmp_p
     stocked.ok("copy", "one", f"docker-archive:{tmp_path}/one.tar:one")
     stocked.ok("copy", "one", f"oci:{tmp_path}/layout:one")
     fields = json.loads(stocked.ok("inspect", "--output", "json", "one"))
+    assert fields["local_info"]["processes"][0]["command"] == "say"
     assert fields["processes"][0]["type"] == "talk"
     assert "process     talk  (default): say hello" in stocked.ok("inspect", "one")
     for place in (f"docker-archive:{tmp_path}/one.tar", f"oci:{tmp_path}/layout:one", fields["id"][:19]):
-        assert json.loads(stocked.ok("inspect", "--output", "json", place)) == fields
+        elsewhere = json.loads(stocked.ok("inspect", "--output", "json", place))
+        for key in ("id", "target", "env", "labels", "processes", "local_info"):
+            assert elsewhere[key] == fields[key]
+        assert [one["diff_id"] for one in elsewhere["layers"]] == [one["diff_id"] for one in fields["layers"]]
+    owners = [(one["part"], one["owner"]) for one in fields["layers"]]
+    assert owners[0][0] == "base" and ("buildpack", "test/shell") in owners and ("launcher", "") in owners
+    assert tomllib.loads(stocked.ok("inspect", "--output", "toml", "one"))["id"] == fields["id"]
+    assert yaml.safe_load(stocked.ok("inspect", "--output", "yaml", "one"))["labels"] == fields["labels"]
+    assert json.loads(stocked.ok("inspect", "--bom", "one")) == {"remote": None, "local": None}
 
 
 def test_an_image_goes_from_place_to_place_and_comes_back_the_same(stocked: Home, tmp_path: Path) -> None:

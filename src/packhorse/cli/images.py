@@ -1,8 +1,7 @@
-"""`packhorse images`, `inspect`, `rmi`, `gc`, `copy`: what is in the store."""
+"""`packhorse images`, `rmi`, `gc`, `copy`: what is in the store."""
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 import click
@@ -12,7 +11,6 @@ from packhorse.cli.options import opened_store
 from packhorse.cli.output import size
 from packhorse.image.copy import copy as copy_image
 from packhorse.image.reference import Location
-from packhorse.platform import inspect as report
 from packhorse.platform.wiring import Wiring
 
 
@@ -39,21 +37,6 @@ def images(context: Context, quiet: bool, no_trunc: bool) -> None:
             context.console.result(row[2])
         return
     context.console.table(["REPOSITORY", "TAG", "IMAGE ID", "BUILT", "SIZE"], rows, right=frozenset({4}))
-
-
-@click.command()
-@click.argument("name")
-@click.option("-o", "--output", type=click.Choice(["human", "json"]), default="human", help="[human]")
-@click.pass_obj
-def inspect(context: Context, name: str, output: str) -> None:
-    """Show what is in the image at NAME (any place)."""
-    with opened_store(context) as store:
-        found = report.inspect(Wiring(store).place(Location.parse(name)).read())
-    if output == "json":
-        context.console.document(json.dumps(found.fields(), indent=2))
-        return
-    for line in found.lines():
-        context.console.result(line)
 
 
 @click.command()

@@ -32,7 +32,7 @@ _COMMANDS = {
     "doctor": ("packhorse.cli.doctor", "doctor", "Try what builds need on this machine; --fix mends it."),
     "gc": ("packhorse.cli.images", "gc", "Free what no image, cache or running command needs."),
     "images": ("packhorse.cli.images", "images", "List the images in the store."),
-    "inspect": ("packhorse.cli.images", "inspect", "Show what is in an image."),
+    "inspect": ("packhorse.cli.inspect", "inspect", "Show what is in an image."),
     "rmi": ("packhorse.cli.images", "rmi", "Remove images from the store."),
     "run": ("packhorse.cli.run", "run", "Start an image."),
 }

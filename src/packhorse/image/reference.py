@@ -161,9 +161,14 @@ class Location:
         return Reference.parse(self.name)
 
 
+def is_id(text: str) -> bool:
+    """Whether a name is a whole image ID, which only a store and an engine know."""
+    return _HEX.fullmatch(text.removeprefix("sha256:")) is not None
+
+
 def _name(text: str) -> str:
     """Checks a name that is a reference or an image ID."""
-    if not _HEX.fullmatch(text.removeprefix("sha256:")):
+    if not is_id(text):
         Reference.parse(text)
     return text
 

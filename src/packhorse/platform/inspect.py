@@ -1,32 +1,71 @@
-"""The use case behind `packhorse inspect`: an app image's labels as something to read."""
+"""The use case behind `packhorse inspect`: an app image's labels as something to read.
+
+What is asked of an image costs its manifest and config alone; no layer is read. How a report is printed is
+cli's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
+from packhorse.errors import FormatError, NetworkError, NotFoundError
+from packhorse.image.reference import Reference
 from packhorse.image.view import Image
 from packhorse.image.wire import Node
 from packhorse.lifecycle import labels
+from packhorse.platform import pack_report
+from packhorse.platform.owners import Owned, Part, owners
+from packhorse.platform.wiring import Wiring
+
+RELEASED = "io.buildpacks.base.released"
 
 _DEFAULT = "buildpack-default-process-type"
+_REAL = 2000  # the year before which a time was set so that builds are reproducible
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """When an image's base was made (RFC 3339, "" if nobody knows), and when the run image that now has its
+    name was: "" if that is the same, or was not asked for.
+    """
+
+    created: str = ""
+    newer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What an image says of itself; `build` is io.buildpacks.build.metadata, empty for an image of another
-    origin.
+    origin, `lifecycle` io.buildpacks.lifecycle.metadata as it is and `metadata` the same understood.
+
+    `name` is what the image was asked for by, `remote` says that it was read from a registry.
     """
 
     image: Image
     metadata: labels.LayersMetadata
     build: Node
+    lifecycle: Node
+    layers: tuple[Owned, ...]
+    name: str = ""
+    remote: bool = False
+    base: Base = Base()
 
-    def fields(self) -> dict[str, object]:
-        """For programs."""
+    def based(self, base: Base) -> Report:
+        """The report with what is known of the base's age."""
+        return replace(self, base=base)
+
+    def fields(self, *, form: str = "json") -> dict[str, object]:
+        """For programs that read `form`: what pack has, by pack's names, then what only we have."""
         config, run = self.image.config, self.metadata.run_image
+        theirs = pack_report.report(config, self.build, self.metadata, self.lifecycle, form=form)
         return {
+            "image_name": self.name,
+            "remote_info": theirs if self.remote else None,
+            "local_info": None if self.remote else theirs,
             "id": str(self.image.id),
+            "digest": str(self.image.manifest.digest) if self.image.manifest else None,
             "target": str(config.target),
             "created": config.created,
             "user": config.user,
@@ -42,50 +81,141 @@ class Report:
                 "reference": run.reference,
                 "top_layer": run.top_layer,
                 "mirrors": list(run.mirrors),
+                "created": self.base.created,
+                "newer": self.base.newer,
             },
-            "rebasable": config.labels.get("io.buildpacks.rebasable", "true") == "true",
-            "layers": [str(layer.diff_id) for layer in self.image.layers],
+            "rebasable": pack_report.rebasable(config),
+            "layers": [_layer(owned) for owned in self.layers],
+            "sbom": self.has_sbom,
             "labels": dict(config.labels),
         }
 
+    def bom(self) -> dict[str, object]:
+        """`pack inspect --bom` for programs."""
+        found = pack_report.bom(self.build)
+        return {"remote": found if self.remote else None, "local": None if self.remote else found}
+
+    @property
+    def has_sbom(self) -> bool:
+        """Whether the image has a layer with bills of materials."""
+        return any(owned.part is Part.SBOM for owned in self.layers)
+
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """For people; the layers are a table of their own."""
         config, run = self.image.config, self.metadata.run_image
         yield f"image       {self.image.id}"
+        if self.image.manifest:
+            yield f"digest      {self.image.manifest.digest}"
         yield f"target      {config.target}"
         if not self.build.fields:
             yield "buildpacks  none: it was not built by buildpacks"
         if run.image or run.reference:
             yield f"run image   {run.image or '(unnamed)'}  {run.reference}"
+            yield from self._age()
         for buildpack in self.build.nodes("buildpacks"):
-            yield f"buildpack   {buildpack.text('id')}@{buildpack.text('version')}"
+            homepage = buildpack.text("homepage")
+            name = f"{buildpack.text('id')}@{buildpack.text('version')}"
+            yield f"buildpack   {name}{f'  {homepage}' if homepage else ''}"
+        for extension in self.build.nodes("extensions"):
+            yield f"extension   {extension.text('id')}@{extension.text('version')}"
+        default = self.build.text(_DEFAULT) or pack_report.default_process(config)
         for process in self.build.nodes("processes"):
-            mark = "  (default)" if process.text("type") == self.build.text(_DEFAULT) else ""
-            command = " ".join((*_words(process, "command"), *process.texts("args")))
+            mark = "  (default)" if process.text("type") == default else ""
+            command = " ".join((*pack_report.words(process), *process.texts("args")))
             yield f"process     {process.text('type')}{mark}: {command}"
         yield f"entrypoint  {' '.join((*config.entrypoint, *config.cmd)) or '(none)'}"
         yield f"user        {config.user or 'root'}"
-        for layer, owner in zip(self.image.layers, self._owners(), strict=True):
-            yield f"layer       {str(layer.diff_id)[:19]}  {owner}"
+        if self.build.fields:
+            yield f"rebasable   {'yes' if pack_report.rebasable(config) else 'no'}"
+        yield f"sbom        {'yes' if self.has_sbom else 'none'}"
 
-    def _owners(self) -> list[str]:
-        """Who made each layer: its history entry, where there is one a layer."""
-        history = [entry for entry in self.image.config.history if not entry.empty_layer]
-        if len(history) != len(self.image.layers):
-            return [""] * len(self.image.layers)
-        return [entry.created_by for entry in history]
+    def _age(self) -> Iterator[str]:
+        if self.base.created:
+            yield f"base        made {_ago(self.base.created)}"
+        if self.base.newer:
+            yield f"newer base  made {_ago(self.base.newer)}: packhorse rebase puts the image on it"
 
 
-def inspect(image: Image) -> Report:
+def inspect(image: Image, *, name: str = "", remote: bool = False) -> Report:
     """Reads the labels; raises FormatError for one that is not what it should be."""
     values = image.config.labels
-    build = Node.parse((values.get(labels.BUILD) or "{}").encode(), labels.BUILD)
-    report = Report(image, labels.LayersMetadata.parse(values.get(labels.LIFECYCLE, "")), build)
+    build, lifecycle = (
+        Node.parse((values.get(key) or "{}").encode(), key) for key in (labels.BUILD, labels.LIFECYCLE)
+    )
+    metadata = labels.LayersMetadata.parse(values.get(labels.LIFECYCLE, ""))
+    report = Report(image, metadata, build, lifecycle, owners(image, metadata), name, remote)
+    report.fields(), report.bom()  # what is wrong is told before anything is printed
     for _ in report.lines():
-        pass  # what is wrong is told before anything is printed
+        pass
     return report
 
 
-def _words(process: Node, key: str) -> tuple[str, ...]:
-    """A command: one text in images of before Platform API 0.10, a list since."""
-    return (process.text(key),) if isinstance(process.fields.get(key), str) else process.texts(key)
+def base_of(report: Report, wiring: Wiring, *, ask: bool) -> Base:
+    """When the image's base was made: by its label, or by the run image, if that is in the store or, with
+    `ask`, in its registry.
+
+    Raises NetworkError, NotFoundError and FormatError about that registry.
+    """
+    config = report.image.config
+    base = tuple(owned.layer.diff_id for owned in report.layers if owned.part is Part.BASE)
+    created = _real(config.labels.get(RELEASED, ""))
+    if base and not created:
+        same = (record.name for record in wiring.store.images() if record.layers == base)
+        created = next((_store_time(wiring, name) for name in same), "")
+    run = report.metadata.run_image
+    if not ask or not run.image:
+        return Base(created)
+    now = wiring.registry(Reference.parse(run.image), config.target).read()
+    if now.config.diff_ids == base:
+        return Base(created or _real(now.config.created))
+    if not created and "@" in run.reference:
+        try:
+            then = wiring.registry(Reference.parse(run.reference), config.target).read()
+            created = _real(then.config.created)
+        except (NetworkError, NotFoundError, FormatError):
+            pass  # registries forget what has no tag
+    return Base(created, now.config.labels.get(RELEASED, "") or now.config.created)
+
+
+def _store_time(wiring: Wiring, name: Reference) -> str:
+    try:
+        return _real(wiring.store.place(str(name)).read().config.created)
+    except (FormatError, NotFoundError):
+        return ""
+
+
+def _layer(owned: Owned) -> dict[str, object]:
+    layer = owned.layer
+    return {
+        "diff_id": str(layer.diff_id),
+        "part": str(owned.part),
+        "owner": owned.owner,
+        "name": owned.name,
+        "version": owned.version,
+        "size": layer.size,
+        "compressed_size": layer.descriptor.size if layer.descriptor else None,
+    }
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _real(text: str) -> str:
+    """A time, "" for one that was made up or is none."""
+    moment = _moment(text)
+    return text if moment and moment.year >= _REAL else ""
+
+
+def _ago(text: str) -> str:
+    """How long ago in days, and the day itself."""
+    moment = _moment(text)
+    if moment is None or moment.year < _REAL:
+        return "at a time that is not known"
+    days = (datetime.now(UTC) - moment).days
+    when = "today" if days < 1 else "yesterday" if days == 1 else f"{days} days ago"
+    return f"{when}, on {moment:%Y-%m-%d}"

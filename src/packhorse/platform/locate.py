@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NetworkError, NotFoundError
 from packhorse.image.copy import copy
-from packhorse.image.reference import Reference
+from packhorse.image.reference import Kind, Location, Reference, is_id
 from packhorse.image.view import Image
 from packhorse.platform.wiring import Wiring
 
@@ -77,3 +77,35 @@ def fetched(
             f"{reference.familiar} is not in the store and cannot be fetched", why=why, fix=error.fix
         ) from error
     return local.read()
+
+
+def read(
+    wiring: Wiring, text: str, *, local: bool = False, remote: bool = False, target: Target | None = None
+) -> tuple[Image, bool]:
+    """The image at a place, without bringing it here, and whether a registry had it.
+
+    A bare name is looked for in the store, and in its registry when it is not there; `local` and `remote`
+    choose one of the two. Raises NotFoundError, NetworkError, FormatError, InputError.
+    """
+    location = Location.parse(text)
+    bare = location.kind is Kind.STORE and not text.startswith(f"{Kind.STORE}:")
+    if not (bare and remote):
+        try:
+            return wiring.place(location, target=target).read(), location.kind is Kind.REGISTRY
+        except NotFoundError:
+            if not bare or local or is_id(location.name):
+                raise
+    reference = location.reference
+    if reference.registry == LOCAL_REGISTRY:
+        raise NotFoundError(f"no image {text!r} in the store", fix="`packhorse images` lists what there is")
+    try:
+        return wiring.registry(reference, target or Target.host()).read(), True
+    except (NetworkError, NotFoundError) as error:
+        if remote:
+            raise
+        why = "\n".join(part for part in (error.what, error.why) if part)
+        what = f"no image {text!r} in the store, and its registry does not have it either"
+        if isinstance(error, NetworkError):
+            what = f"no image {text!r} in the store, and its registry could not be asked"
+            raise NetworkError(what, why=why, fix=error.fix) from error
+        raise NotFoundError(what, why=why, fix=error.fix) from error

@@ -1,0 +1,47 @@
+"""What programs read, in the format they ask for: JSON, YAML or TOML.
+
+All characters that move a cursor or turn text are escapes there, or not ASCII at all: what is written is the
+same everywhere and safe to print. Called by commands with `--output`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+FORMATS = ("json", "yaml", "toml")
+
+
+def written(fields: Mapping[str, object], form: str) -> str:
+    """The fields, in their order, in one of `FORMATS`; TOML has no null, so what is null is left out."""
+    if form == "yaml":
+        import yaml
+
+        text: str = yaml.safe_dump(_characters(fields), sort_keys=False, width=1 << 30)
+        return text.rstrip("\n")
+    if form == "toml":
+        import tomli_w
+
+        table = _without_nulls(_characters(fields))
+        assert isinstance(table, dict)  # as `fields` is
+        return tomli_w.dumps(table).rstrip("\n")
+    return json.dumps(fields, indent=2)
+
+
+def _characters(value: object) -> object:
+    """The same with half surrogate pairs, which JSON can have and others cannot, as U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, Mapping):
+        return {_characters(key): _characters(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_characters(item) for item in value]
+    return value
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value if item is not None]
+    return value

@@ -1,0 +1,72 @@
+"""`packhorse inspect`: what is in an image, wherever it is."""
+
+from __future__ import annotations
+
+import click
+
+from packhorse.cli.document import FORMATS, written
+from packhorse.cli.main import Context
+from packhorse.cli.options import opened_store
+from packhorse.cli.output import Console, columns, size
+from packhorse.errors import UsageError
+from packhorse.platform import locate
+from packhorse.platform.inspect import Report, base_of
+from packhorse.platform.inspect import inspect as report_on
+from packhorse.platform.owners import Owned
+from packhorse.platform.wiring import Wiring
+
+_HUMAN = ("human", "human-readable")
+_MARKED = 19  # characters of a digest that tell layers apart
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "-o", "--output", type=click.Choice([*_HUMAN, *FORMATS]), default="human", help="The form.  [human]"
+)
+@click.option("--local", is_flag=True, help="Look in the store alone.")
+@click.option("--remote", is_flag=True, help="Look in the registry alone.")
+@click.option("--age", is_flag=True, help="Ask the run image's registry how old the base is.")
+@click.option("--bom", is_flag=True, help="Print the bill of materials of old buildpacks alone.")
+@click.pass_obj
+def inspect(
+    context: Context, name: str, output: str, local: bool, remote: bool, age: bool, bom: bool
+) -> None:
+    """Show what is in the image NAME: in the store, or else in its registry, or at any other place.
+
+    No layer is read. Places are spelled as for `packhorse copy`.
+    """
+    if local and remote:
+        raise UsageError("--local and --remote exclude each other", fix="leave both out to look in both")
+    with opened_store(context) as store:
+        wiring = Wiring(store)
+        image, is_remote = locate.read(wiring, name, local=local, remote=remote)
+        report = report_on(image, name=name, remote=is_remote)
+        if not bom:
+            report = report.based(base_of(report, wiring, ask=age))
+    console = context.console
+    if bom:
+        console.document(written(report.bom(), "json" if output in _HUMAN else output))
+    elif output in _HUMAN:
+        _tell(console, report)
+    else:
+        console.document(written(report.fields(form=output), output))
+
+
+def _tell(console: Console, report: Report) -> None:
+    for line in report.lines():
+        console.result(line)
+    console.result("")
+    rows = [_row(owned) for owned in report.layers]
+    for line in columns(["layer", "from", "size", "digest"], rows, right=frozenset({2})):
+        console.result(line)
+
+
+def _row(owned: Owned) -> list[str]:
+    layer = owned.layer
+    version = f"@{owned.version}" if owned.version else ""
+    known = "" if layer.size is None else size(layer.size)
+    if layer.size is None and layer.descriptor:
+        known = f"{size(layer.descriptor.size)} compressed"
+    source = f"{owned.owner}{version}" if owned.owner else str(owned.part)
+    return [owned.name or str(owned.part), source, known, str(layer.diff_id)[:_MARKED]]
