@@ -33,6 +33,8 @@ _COMMANDS = {
     "gc": ("packhorse.cli.images", "gc", "Free what no image, cache or running command needs."),
     "images": ("packhorse.cli.images", "images", "List the images in the store."),
     "inspect": ("packhorse.cli.inspect", "inspect", "Show what is in an image."),
+    "login": ("packhorse.cli.login", "login", "Keep the credentials for a registry."),
+    "logout": ("packhorse.cli.login", "logout", "Forget the credentials for a registry."),
     "rmi": ("packhorse.cli.images", "rmi", "Remove images from the store."),
     "run": ("packhorse.cli.run", "run", "Start an image."),
 }

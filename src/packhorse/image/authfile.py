@@ -133,6 +133,8 @@ def put(path: Path, name: str, credentials: Credentials | None) -> None:
 
 def drop(path: Path, name: str) -> bool:
     """Takes all entries for a registry, or a part of it, out of a file; whether there were any."""
+    if not AuthFile.read(path).keys.get(name):
+        return False
     with _locked(path):
         old = AuthFile.read(path)
         text = old.text

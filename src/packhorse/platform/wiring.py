@@ -72,11 +72,17 @@ class Wiring:
     def _connected(self) -> tuple[Client, Keychain]:
         """The connections that all registries share, and who this user is to each."""
         if self._network is None:
-            from packhorse.base.http.pool import connect
             from packhorse.image import keychain
 
-            self._network = connect(), keychain.of_user()
+            self._network = connected(), keychain.of_user()
         return self._network
+
+
+def connected() -> Client:
+    """The network, as this machine reaches it."""
+    from packhorse.base.http.pool import connect
+
+    return connect()
 
 
 def groups(store: Store) -> Path:

@@ -80,6 +80,14 @@ class Registry:
             except StopIteration:
                 return response
 
+    def greet(self, repository: str = "") -> bool:
+        """Whether the registry asked who we are, and let us in; RegistryError when it did not let us in."""
+        scope = pull(repository) if repository else ""
+        with self.exchange(Request("GET", f"{self._base}/v2/"), scope) as response:
+            if response.status not in (200, 404):  # some have nothing there
+                raise self.refusal(response, f"log in to {self.host}", scope)
+        return bool(self._authorizer.origin(scope))
+
     def refusal(self, response: Response, doing: str, scope: str) -> RegistryError | NotFoundError:
         """The error for an answer that is no success; see `answer.refusal`."""
         return refusal(response, doing, origin=self._authorizer.origin(scope), login=self.host)

@@ -1,0 +1,73 @@
+"""`packhorse login` and `logout`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from packhorse.cli.main import Context
+from packhorse.errors import UsageError
+from packhorse.image.registry.credentials import Credentials
+from packhorse.platform import login as sessions
+from packhorse.platform.wiring import connected
+
+_LIMIT = 64 * 1024
+
+
+@click.command()
+@click.argument("registry", default="")
+@click.option("-u", "--username", default="", metavar="NAME", help="The user name.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.pass_obj
+def login(context: Context, registry: str, username: str, password_stdin: bool) -> None:
+    """Keep the credentials for REGISTRY (docker.io), for packhorse, docker and podman."""
+    console = context.console
+    scope = sessions.Scope.parse(registry)
+    username, password = _asked(username, password_stdin=password_stdin)
+    console.secrets.keep([password])
+    # What is asked with is the user's word, not what an earlier login has left.
+    credentials = Credentials(username, password, origin="the credentials are those that were given")
+    kept = sessions.login(scope, credentials, context.environ, connected())
+    if not kept.asked:
+        console.say(f"{scope} lets everybody in: the password was not tried")
+    where = kept.program or f"{kept.path}, which you alone can read"
+    console.notes([f"logged in to {scope}; the password is kept by {where}"])
+
+
+@click.command()
+@click.argument("registry", default="")
+@click.pass_obj
+def logout(context: Context, registry: str) -> None:
+    """Forget the credentials for REGISTRY (docker.io)."""
+    scope = sessions.Scope.parse(registry)
+    known, left = sessions.logout(scope, context.environ)
+    context.console.notes([f"logged out of {scope}" if known else f"not logged in to {scope}"])
+    if left:
+        context.console.notes([f"there still are some: {left}"])
+
+
+def _asked(username: str, *, password_stdin: bool) -> tuple[str, str]:
+    """User name and password, asked for where they were not given; UsageError."""
+    if password_stdin:
+        if not username:
+            raise UsageError("--password-stdin needs --username", fix="add --username NAME")
+        given = sys.stdin.buffer.read(_LIMIT).decode(errors="surrogateescape")
+        password = given.removesuffix("\n").removesuffix("\r")
+    elif sys.stdin.isatty():
+        try:
+            username = username or click.prompt("Username", err=True)
+            password = click.prompt("Password", hide_input=True, err=True)
+        except click.Abort as error:
+            raise UsageError("no login", why="the input ended") from error
+    else:
+        raise UsageError(
+            "no password was given",
+            why="standard input is no terminal, so nobody can be asked",
+            fix="hand it over: packhorse login --username NAME --password-stdin",
+        )
+    if not password or any(character in password for character in "\n\r\0"):
+        raise UsageError("no password was given", why="standard input has none, or more than one line")
+    if ":" in username:
+        raise UsageError("that is no user name", why="it has a colon")
+    return username, password
