@@ -58,3 +58,18 @@ def test_every_module_of_the_image_and_no_other_is_in_the_bill(home: Home, sampl
     assert not hosts
     with_checksum = [part for part in bill["components"] if part["hashes"][0]["alg"] == "SHA-512"]
     assert len(with_checksum) == len(bill["components"])
+
+
+def test_one_bill_has_the_modules_the_launcher_and_the_packages_of_the_base(
+    home: Home, sample_id: str, tmp_path: Path
+) -> None:
+    bill = home.ok("sbom", "sample")
+    check_cyclonedx(bill.encode())
+    path = tmp_path / "x.spdx.json"
+    home.ok("sbom", "sample", "--format", "spdx", "--output", path)
+    check_spdx(path)
+    names = {part["name"] for part in json.loads(bill)["components"]}
+    assert {"debian", "libc6", "express", "node", "launcher"} <= names
+    listed = home.ok("sbom", "download", "sample", "--output-dir", tmp_path).splitlines()
+    written = tmp_path / "layers/sbom/launch/packhorse_nodejs/sbom.cdx.json"
+    assert str(written) in listed and written.read_text().strip() == _read(home, f"{_MODULES}/sbom.cdx.json")

@@ -41,7 +41,10 @@ from packhorse.store.store import Store
 BUILDER, RUN = "localhost:1/builder:1", "localhost:1/run:1"
 COMMANDS = [
     [name]
-    for name in ("build", "builder", "buildpack", "copy", "doctor", "gc", "images", "inspect", "rmi", "run")
+    for name in (
+        *("build", "builder", "buildpack", "copy", "doctor", "gc", "images", "inspect", "rmi", "run"),
+        "sbom",
+    )
 ]
 SECRET = "sekret-0451"
 """A value that is handed in as a variable's, and that nobody is ever to print."""
@@ -241,7 +244,8 @@ def command_lines(place: Path) -> st.SearchStrategy[list[str]]:
     running = _joined(
         st.just(["run"]), _options("run", value, 2), st.just(["img"]), st.lists(value, max_size=2)
     )
-    looking = images(place).map(lambda name: ["inspect", name])
+    looks = st.sampled_from(["inspect", "sbom"])
+    looking = st.tuples(looks, images(place)).map(list)
     copying = st.tuples(images(place), images(place)).map(lambda names: ["copy", *names])
     names = [
         "build",
@@ -255,6 +259,8 @@ def command_lines(place: Path) -> st.SearchStrategy[list[str]]:
         "inspect",
         "rmi",
         "run",
+        "sbom show",
+        "sbom download",
     ]
     bare = st.one_of(value, st.sampled_from(["build", "run", "--help", "--version", "-v", "-q"]))
     known = st.one_of([of(name) for name in names])

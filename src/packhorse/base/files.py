@@ -1,4 +1,4 @@
-"""Files that a user names: looked up and read, with an answer for whatever may be there.
+"""Files that a user names: looked up, read and written, with an answer for whatever may be there.
 
 Called by `cli`, `source` and `platform` for words of a command line. Files of a sandbox are `base.tree`'s,
 images `image.file`'s, the store's own `store`'s.
@@ -7,6 +7,7 @@ images `image.file`'s, the store's own `store`'s.
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from packhorse.errors import InputError
@@ -42,6 +43,41 @@ def read(path: Path, *, limit: int = _LIMIT) -> bytes:
     if len(data) > limit:
         raise InputError(f"{_shown(path)} is too large", why=f"at most {limit} bytes are read of such a file")
     return data
+
+
+def write(path: Path, data: bytes) -> None:
+    """Makes `data` the content of `path`, all of it or none; what is no file (a pipe) is written to.
+
+    InputError when that cannot be done.
+    """
+    partial = None
+    try:
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+            return
+        mode = target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~_umask()
+        descriptor, partial = tempfile.mkstemp(prefix=".packhorse-", dir=target.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        Path(partial).replace(target)
+        partial = None
+    except OSError as error:
+        raise InputError(f"{_shown(path)} cannot be written", why=error.strerror or str(error)) from error
+    except ValueError as error:
+        raise InputError(f"{_shown(path)} is no path", why=str(error)) from error
+    finally:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _shown(path: Path) -> str:

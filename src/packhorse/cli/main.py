@@ -37,6 +37,7 @@ _COMMANDS = {
     "logout": ("packhorse.cli.login", "logout", "Forget the credentials for a registry."),
     "rmi": ("packhorse.cli.images", "rmi", "Remove images from the store."),
     "run": ("packhorse.cli.run", "run", "Start an image."),
+    "sbom": ("packhorse.cli.sbom", "sbom", "Say what an image is made of."),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NetworkError, NotFoundError
@@ -77,6 +78,14 @@ def fetched(
             f"{reference.familiar} is not in the store and cannot be fetched", why=why, fix=error.fix
         ) from error
     return local.read()
+
+
+def title(text: str) -> str:
+    """What a person calls the image at a place: its name without tag or digest, or else its file's."""
+    location = Location.parse(text)
+    if location.kind in (Kind.OCI, Kind.OCI_ARCHIVE) or not location.name:
+        return PurePath(location.path).name or str(location.kind)
+    return location.name if is_id(location.name) else location.reference.familiar_name
 
 
 def read(

@@ -11,27 +11,29 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from packhorse.errors import BuildError
 from packhorse.sdk import arguments, licences
 
-Kind = Literal["library", "application", "framework", "operating-system", "file"]
+Kind = Literal["library", "application", "framework", "container", "operating-system", "file"]
 Scope = Literal["required", "optional", "excluded"]
 
 _PURPOSES = {"operating-system": "OPERATING-SYSTEM"}
 _ALGORITHMS = {"sha1": "SHA-1", "sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
 _DIGITS = {"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
 _HEX = re.compile("[0-9a-fA-F]+")
+_CPE = re.compile(r"cpe:2\.3:[aho*-](?::(?:\\[\x21-\x7e]|[A-Za-z0-9._*?~-])+){10}")
 _TIME = "1980-01-01T00:00:01Z"
 """SPDX demands a time; this is the one that files of layers have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One thing that is there. `hashes` maps sha1, sha256, sha384, sha512 to hexadecimal digits.
+    """One thing that is there. `hashes` maps sha1, sha256, sha384, sha512 to hexadecimal digits; `cpe` is the
+    name by which vulnerability databases know it (CPE 2.3).
 
     `depends_on` has the `ref` of other components; those that the bill does not have are left out.
     """
@@ -44,10 +46,11 @@ class Component:
     kind: Kind = "library"
     scope: Scope = "required"
     depends_on: tuple[str, ...] = ()
+    cpe: str = ""
 
     def __post_init__(self) -> None:
         arguments.text("the name of a component", self.name, empty=False)
-        for part in ("version", "purl", "licence"):
+        for part in ("version", "purl", "licence", "cpe"):
             arguments.text(f"the {part} of {self.name}", getattr(self, part))
         arguments.table(f"the hashes of {self.name}", self.hashes)
         for algorithm, digits in self.hashes.items():
@@ -57,6 +60,11 @@ class Component:
                     f"the {algorithm} of {self.name} cannot be {arguments.shown(digits)}",
                     fix=f"it has {_DIGITS[algorithm]} hexadecimal digits",
                 )
+        if self.cpe and not is_cpe(self.cpe):
+            raise BuildError(
+                f"the cpe of {self.name} cannot be {arguments.shown(self.cpe)}",
+                fix="write cpe:2.3:a:VENDOR:PRODUCT:VERSION:*:*:*:*:*:*:*",
+            )
         arguments.one_of(f"the kind of {self.name}", self.kind, get_args(Kind))
         arguments.one_of(f"the scope of {self.name}", self.scope, get_args(Scope))
         arguments.texts(f"depends_on of {self.name}", self.depends_on)
@@ -148,10 +156,13 @@ def purl(type: str, name: str, version: str = "", *, namespace: str = "", **qual
     return f"pkg:{type}/{path}{at}{f'?{pairs}' if pairs else ''}"
 
 
+def is_cpe(text: str) -> bool:
+    """Whether `text` is a CPE 2.3 name in its form for files."""
+    return _CPE.fullmatch(text) is not None
+
+
 def _depending(part: Component, refs: Iterable[str]) -> Component:
-    return Component(
-        part.name, part.version, part.purl, part.licence, part.hashes, part.kind, part.scope, tuple(refs)
-    )
+    return replace(part, depends_on=tuple(refs))
 
 
 def _cyclonedx(part: Component) -> dict[str, Any]:
@@ -160,6 +171,7 @@ def _cyclonedx(part: Component) -> dict[str, Any]:
         name=part.name,
         version=part.version,
         purl=part.purl,
+        cpe=part.cpe,
         scope=part.scope,
         licenses=_licences(part.licence),
         hashes=[
@@ -197,14 +209,13 @@ def _spdx(part: Component, identifier: str) -> dict[str, Any]:
             if name in _ALGORITHMS
         ],
         externalRefs=[
-            {
-                "referenceCategory": "PACKAGE-MANAGER",
-                "referenceType": "purl",
-                "referenceLocator": part.purl,
-            }
-        ]
-        if part.purl
-        else [],
+            {"referenceCategory": category, "referenceType": kind, "referenceLocator": text}
+            for category, kind, text in (
+                ("PACKAGE-MANAGER", "purl", part.purl),
+                ("SECURITY", "cpe23Type", part.cpe),
+            )
+            if text
+        ],
     ) | {"filesAnalyzed": False}
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from packageurl import PackageURL
 
 from fakes.sbom import check_cyclonedx, check_spdx
+from packhorse.errors import BuildError
 from packhorse.sdk import licences
 from packhorse.sdk.sbom import Bill, Component, purl
 
@@ -41,6 +42,16 @@ def check(bill: Bill, *, spdx: bool = True) -> None:
 
 def test_a_bill_is_valid_in_both_formats() -> None:
     check(Bill((BABEL, SMALL, ODD), APP))
+
+
+def test_the_name_in_vulnerability_databases_is_in_both_or_refused() -> None:
+    cpe = r"cpe:2.3:a:nodejs:node.js:20.1.0\+b:*:*:*:*:*:*:*"
+    bill = Bill((Component("node", "20.1.0", cpe=cpe),))
+    check(bill)
+    assert json.dumps(cpe) in bill.cyclonedx().decode() and json.dumps(cpe) in bill.spdx().decode()
+    for wrong in ("cpe:/a:nodejs:node.js", "cpe:2.3:a:b", "cpe:2.3:a:b c:d:*:*:*:*:*:*:*:*"):
+        with pytest.raises(BuildError, match="the cpe of node"):
+            Component("node", cpe=wrong)
 
 
 def test_what_is_known_of_a_component_is_in_both() -> None:

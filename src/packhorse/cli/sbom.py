@@ -1,0 +1,95 @@
+"""`packhorse sbom`: what an image is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from packhorse.cli.main import Context
+from packhorse.cli.options import opened_store
+from packhorse.errors import UsageError
+from packhorse.platform import locate
+from packhorse.platform.wiring import Wiring
+
+_SHOW = "show"
+
+
+class _Sbom(click.Group):
+    """A group whose first word may be an image: `sbom IMAGE` is `sbom show IMAGE`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *self.get_help_option_names(ctx)):
+            args = [_SHOW, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Sbom, subcommand_metavar="[show] IMAGE | download IMAGE")
+def sbom() -> None:
+    """Say what an image is made of: its buildpacks' bills of materials, the launcher, the base's packages.
+
+    `packhorse sbom IMAGE` makes one bill of all; `packhorse sbom download IMAGE` fetches the buildpacks' own.
+    """
+
+
+def _placed(command: click.decorators.FC) -> click.decorators.FC:
+    """The argument and options by which both find their image."""
+    command = click.option("--remote", is_flag=True, help="Look in the registry alone.")(command)
+    command = click.option("--local", is_flag=True, help="Look in the store alone.")(command)
+    return click.argument("name", metavar="IMAGE")(command)
+
+
+@sbom.command(_SHOW, short_help="Make one bill of all that is in an image.")
+@_placed
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["cyclonedx", "spdx"]),
+    default="cyclonedx",
+    help="CycloneDX 1.5 or SPDX 2.3, in JSON.  [cyclonedx]",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the bill to this file.")
+@click.pass_obj
+def show(context: Context, name: str, local: bool, remote: bool, form: str, output: Path | None) -> None:
+    """Print one bill of all that is in the image, the same for the same image."""
+    from packhorse.base import files
+    from packhorse.platform import bill
+
+    _check(local, remote)
+    with opened_store(context) as store:
+        image, _ = locate.read(Wiring(store), name, local=local, remote=remote)
+        found = bill.merged(image, name=locate.title(name))
+    data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
+    if output is None:
+        context.console.document(data.decode().rstrip("\n"))
+    else:
+        files.write(output, data)
+        context.console.say(f"{len(found.components)} components are in {output}")
+
+
+@sbom.command(short_help="Fetch the bills that the buildpacks wrote.")
+@_placed
+@click.option(
+    "-o",
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Where to write them.  [the current directory]",
+)
+@click.pass_obj
+def download(context: Context, name: str, local: bool, remote: bool, output_dir: Path) -> None:
+    """Fetch the bills of materials that the image's buildpacks wrote, as files: layers/sbom/launch/…"""
+    from packhorse.platform import bill
+
+    _check(local, remote)
+    with opened_store(context) as store:
+        image, _ = locate.read(Wiring(store), name, local=local, remote=remote)
+        found = bill.found_files(image)
+    bill.save(found, output_dir)
+    for path in sorted(found):
+        context.console.result(str(output_dir / path))
+
+
+def _check(local: bool, remote: bool) -> None:
+    if local and remote:
+        raise UsageError("--local and --remote exclude each other", fix="leave both out to look in both")

@@ -1,0 +1,180 @@
+"""③ What a layer's tar holds, read without unpacking anything: its entries by path, or a few files' bytes.
+
+Called by `platform` for bills of materials and comparisons. Reading headers is `layers.untar`'s, and what a
+path may be `layers.directories`'. Links on the way to an entry are not followed: what is told is the tar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from packhorse.errors import FormatError
+from packhorse.layers.directories import AUFS, OPAQUE, WHITEOUT, Limits, join, shown
+from packhorse.layers.untar import Archive, Header
+
+
+class Kind(StrEnum):
+    """What an entry is. `REMOVED` hides an entry of the layers below, `EMPTIED` all in a directory there."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    LINK = "link"
+    HARD_LINK = "hard link"
+    FIFO = "fifo"
+    DEVICE = "device"
+    REMOVED = "removed"
+    EMPTIED = "emptied"
+
+
+_KINDS = {
+    b"0": Kind.FILE,
+    b"1": Kind.HARD_LINK,
+    b"2": Kind.LINK,
+    b"3": Kind.DEVICE,
+    b"4": Kind.DEVICE,
+    b"5": Kind.DIRECTORY,
+    b"6": Kind.FIFO,
+}
+_DEFAULT = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a layer. `link` is where a link leads; `content` the SHA-256 of a file's bytes.
+
+    The file type of `mode` is set; `size` is in bytes, 0 unless it is a file.
+    """
+
+    kind: Kind
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    link: str = ""
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """The files that were asked for, and the paths whose entries below this layer are hidden.
+
+    A path that ends in "/" says that all in that directory is.
+    """
+
+    files: dict[str, bytes]
+    hidden: frozenset[str]
+
+
+def entries(chunks: Iterable[bytes], *, limits: Limits = _DEFAULT) -> dict[str, Entry]:
+    """All entries by path (relative, surrogateescape, the top is "."); of several with one the last.
+
+    Reads the tar to its end. Raises FormatError for bytes that are no tar, a path that leads out, and a limit
+    passed.
+    """
+    found: dict[str, Entry] = {}
+    archive = Archive(chunks)
+    for header, path in _walk(archive, limits):
+        found[os.fsdecode(path) or "."] = _entry(archive, header, path)
+    return found
+
+
+def pick(
+    chunks: Iterable[bytes], wanted: Callable[[str], bool], *, limit: int, limits: Limits = _DEFAULT
+) -> Picked:
+    """The bytes of the files whose paths are `wanted`, at most `limit` bytes of all; otherwise as `entries`.
+
+    A link is no file.
+    """
+    files: dict[str, bytes] = {}
+    hidden, total = set(), 0
+    archive = Archive(chunks)
+    for header, raw in _walk(archive, limits):
+        path = os.fsdecode(raw)
+        kind = _kind(header, raw)
+        if kind in (Kind.REMOVED, Kind.EMPTIED):
+            hidden.add(_hidden(path))
+        elif wanted(path):
+            files.pop(path, None)
+            if kind is Kind.FILE:
+                total += header.size
+                if total > limit:
+                    raise FormatError(f"{shown(raw)} is too large", why=f"at most {limit} bytes are read")
+                files[path] = _bytes(archive, header)
+    return Picked(files, frozenset(hidden))
+
+
+def _walk(archive: Archive, limits: Limits) -> Iterator[tuple[Header, bytes]]:
+    """Each header with its path, dots and leading slashes dropped."""
+    count = total = paths = 0
+    for header in archive:
+        parts = [part for part in header.name.split(b"/") if part and part != b"."]
+        if b".." in parts:
+            raise FormatError(
+                f"{shown(header.name)} leads out of its layer", why="a name must not have .. in it"
+            )
+        count, total, paths = count + 1, total + header.size, paths + len(header.name) + len(header.link)
+        if count > limits.entries or paths > limits.paths:
+            raise FormatError(f"the layer has more than {limits.entries} entries, or very long names")
+        if total > limits.bytes:
+            raise FormatError(f"the layer unpacks to more than {limits.bytes} bytes")
+        yield header, b"/".join(parts)
+
+
+def _kind(header: Header, path: bytes) -> Kind:
+    name = path.rpartition(b"/")[2]
+    if name == OPAQUE:
+        return Kind.EMPTIED
+    if name.startswith(WHITEOUT) and not name.startswith(AUFS):
+        return Kind.REMOVED
+    kind = _KINDS.get(header.type)
+    if kind is None:
+        raise FormatError(f"{shown(header.name)} has the unknown tar type {header.type!r}")
+    return kind
+
+
+def _hidden(path: str) -> str:
+    """What a whiteout's own path hides."""
+    above, _, name = path.rpartition("/")
+    if name == os.fsdecode(OPAQUE):
+        return f"{above}/"
+    return os.fsdecode(join(os.fsencode(above), os.fsencode(name.removeprefix(os.fsdecode(WHITEOUT)))))
+
+
+_TYPES = {Kind.DIRECTORY: stat.S_IFDIR, Kind.LINK: stat.S_IFLNK, Kind.FIFO: stat.S_IFIFO}
+
+
+def _entry(archive: Archive, header: Header, path: bytes) -> Entry:
+    kind = _kind(header, path)
+    if kind in (Kind.REMOVED, Kind.EMPTIED):
+        return Entry(kind)
+    content = b""
+    if kind is Kind.FILE:
+        content = _digest(archive, header)
+    mode = header.mode | _TYPES.get(kind, stat.S_IFREG if kind is Kind.FILE else 0)
+    link = os.fsdecode(header.link) if kind in (Kind.LINK, Kind.HARD_LINK) else ""
+    return Entry(kind, mode, header.uid, header.gid, header.size, link, content)
+
+
+def _digest(archive: Archive, header: Header) -> bytes:
+    """The digest of a file; of the holes of a sparse one only where they are."""
+    total, end = hashlib.sha256(), 0
+    for offset, piece in archive.content():
+        if offset != end:
+            total.update(b"hole %d-%d" % (end, offset))
+        total.update(piece)
+        end = offset + len(piece)
+    if end != header.size:
+        total.update(b"hole %d-%d" % (end, header.size))
+    return total.digest()
+
+
+def _bytes(archive: Archive, header: Header) -> bytes:
+    data = bytearray(header.size)
+    for offset, piece in archive.content():
+        data[offset : offset + len(piece)] = piece
+    return bytes(data)

@@ -1,0 +1,116 @@
+"""The use case behind `packhorse sbom`: what an image is made of, as one bill or as its buildpacks' files.
+
+Of an image that buildpacks made, the layer of their bills and the base's layers are read, and of the base no
+more than it takes; of another image all layers, from the top. How a bill is written is `sdk.sbom`'s.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from packhorse.base import files
+from packhorse.errors import InputError, NotFoundError
+from packhorse.image.view import Image
+from packhorse.image.wire import Node
+from packhorse.layers.listing import pick
+from packhorse.lifecycle import labels
+from packhorse.platform import bill_base, bill_formats
+from packhorse.platform.owners import Owned, Part, owners
+from packhorse.sdk.sbom import Bill, Component, purl
+
+_LIMIT = 256 << 20
+_FOLDER = "layers/sbom/launch/"
+_LAUNCHER = f"{_FOLDER}buildpacksio_lifecycle/launcher/"
+
+
+def found_files(image: Image) -> dict[str, bytes]:
+    """The files of the image's layer of bills, by their paths in the image; NotFoundError without one."""
+    sbom = [owned.layer for owned in _owned(image) if owned.part is Part.SBOM]
+    if not sbom:
+        raise NotFoundError(
+            "the image has no bills of materials",
+            why="none of its layers is said to be the one that buildpacks' bills are in",
+            fix="packhorse sbom IMAGE lists what can be known without",
+        )
+    return pick(sbom[0].tar(), lambda path: path.startswith("layers/sbom/"), limit=_LIMIT).files
+
+
+def save(found: Mapping[str, bytes], directory: Path) -> None:
+    """Writes files below a directory that the user names, each by its path in the image; InputError."""
+    for path, data in sorted(found.items()):
+        target = directory / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{target.parent} cannot be made", why=error.strerror or str(error)) from error
+        files.write(target, data)
+
+
+def merged(image: Image, *, name: str) -> Bill:
+    """One bill of all that is in the image, whose subject is the image by `name` and ID.
+
+    The same image has the same bill, wherever it is read from. Raises FormatError, and what reading a layer
+    raises.
+    """
+    owned = _owned(image)
+    found = _bills(owned)
+    bills = [bill_formats.read(data, _ending(path), f"/{path}") for path, data in found.items()]
+    if not any(path.startswith(_LAUNCHER) for path in found):
+        bills.append(Bill(tuple(_launcher(image, owned))))
+    distro = tuple(image.config.labels.get(key, "") for key in (labels.DISTRO_NAME, labels.DISTRO_VERSION))
+    below = [one.layer for one in owned if one.part in (Part.BASE, Part.OTHER)]
+    base = bill_base.read(below, release=not distro[0])
+    bills.append(Bill(tuple(bill_base.components(base, distro=(distro[0], distro[1])))))
+    parts = [part for bill in bills for part in ((bill.subject,) if bill.subject else ()) + bill.components]
+    roots = {part.ref for bill in bills for part in _roots(bill)}
+    subject = Component(name, str(image.id), kind="container", depends_on=tuple(sorted(roots)))
+    return Bill(tuple(part for part in parts if part.ref != subject.ref), subject)
+
+
+def _owned(image: Image) -> tuple[Owned, ...]:
+    return owners(image, labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, "")))
+
+
+def _bills(owned: Sequence[Owned]) -> dict[str, bytes]:
+    """The bills of buildpacks' layers; of one that is there in several formats the one that says most."""
+    found: dict[str, bytes] = {}
+    for one in owned:
+        if one.part is Part.SBOM:
+            found = pick(one.layer.tar(), lambda path: path.startswith(_FOLDER), limit=_LIMIT).files
+    chosen: dict[str, str] = {}
+    for path in sorted(filter(_ending, found), key=_preference):
+        chosen.setdefault(posixpath.dirname(path), path)
+    return {path: found[path] for path in sorted(chosen.values())}
+
+
+def _preference(path: str) -> tuple[int, str]:
+    return bill_formats.ENDINGS.index(_ending(path)), path
+
+
+def _ending(path: str) -> str:
+    name = posixpath.basename(path)
+    return next((ending for ending in bill_formats.ENDINGS if name.endswith(f".{ending}")), "")
+
+
+def _launcher(image: Image, owned: Sequence[Owned]) -> list[Component]:
+    """The launcher by what the label says of it, if it has one."""
+    build = Node.parse((image.config.labels.get(labels.BUILD) or "{}").encode(), labels.BUILD)
+    launcher = build.node("launcher")
+    if launcher is None or not any(one.part is Part.LAUNCHER for one in owned):
+        return []
+    source = launcher.node("source")
+    git = source.node("git") if source else None
+    repository, commit = (git.text("repository"), git.text("commit")) if git else ("", "")
+    version = launcher.text("version")
+    where = {"vcs_url": f"git+https://{repository}@{commit}"} if repository and commit else {}
+    return [Component("launcher", version, purl("generic", "launcher", version, **where), kind="application")]
+
+
+def _roots(bill: Bill) -> list[Component]:
+    """What a bill is about; without a subject, its components that no other one needs."""
+    if bill.subject:
+        return [bill.subject]
+    needed = {ref for part in bill.components for ref in part.depends_on if ref != part.ref}
+    return [part for part in bill.components if part.ref not in needed] or list(bill.components)

@@ -1,0 +1,104 @@
+"""What a layer holds, told without unpacking it."""
+
+from __future__ import annotations
+
+import io
+import stat
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+
+from packhorse.errors import FormatError
+from packhorse.layers.directories import Limits
+from packhorse.layers.listing import Entry, Kind, entries, pick
+
+
+def _tar(*members: tuple[tarfile.TarInfo, bytes]) -> Iterator[bytes]:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for info, data in members:
+            tar.addfile(info, io.BytesIO(data))
+    return iter([out.getvalue()])
+
+
+def _member(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info, data
+
+
+def test_each_entry_is_told_by_its_path() -> None:
+    found = entries(
+        _tar(
+            _member("./", type=tarfile.DIRTYPE, mode=0o755),
+            _member("./a/file", b"data", mode=0o4711, uid=3, gid=4),
+            _member("/a/link", type=tarfile.SYMTYPE, linkname="../b"),
+            _member("a/again", type=tarfile.LNKTYPE, linkname="a/file"),
+            _member("a/pipe", type=tarfile.FIFOTYPE),
+            _member("a/null", type=tarfile.CHRTYPE),
+            _member("a/.wh.gone"),
+            _member("b/.wh..wh..opq"),
+        )
+    )
+    assert {path: entry.kind for path, entry in found.items()} == {
+        ".": Kind.DIRECTORY,
+        "a/file": Kind.FILE,
+        "a/link": Kind.LINK,
+        "a/again": Kind.HARD_LINK,
+        "a/pipe": Kind.FIFO,
+        "a/null": Kind.DEVICE,
+        "a/.wh.gone": Kind.REMOVED,
+        "b/.wh..wh..opq": Kind.EMPTIED,
+    }
+    file = found["a/file"]
+    assert (stat.S_IMODE(file.mode), file.uid, file.gid, file.size) == (0o4711, 3, 4, 4)
+    assert found["a/link"].link == "../b" and found["a/again"].link == "a/file"
+
+
+def test_equal_bytes_have_one_digest_and_a_later_entry_counts() -> None:
+    found = entries(_tar(_member("a", b"x"), _member("b", b"x"), _member("c", b"old"), _member("c", b"new")))
+    assert found["a"].content == found["b"].content != found["c"].content
+    assert found["c"] == entries(_tar(_member("c", b"new")))["c"]
+    assert isinstance(found["a"], Entry)
+
+
+def test_files_that_are_wanted_are_read_and_no_links() -> None:
+    picked = pick(
+        _tar(
+            _member("etc/x", b"one"),
+            _member("etc/y", type=tarfile.SYMTYPE, linkname="x"),
+            _member("etc/z", b"other"),
+            _member("var/.wh.lib"),
+            _member("usr/.wh..wh..opq"),
+        ),
+        lambda path: path in ("etc/x", "etc/y"),
+        limit=10,
+    )
+    assert picked.files == {"etc/x": b"one"} and picked.hidden == {"var/lib", "usr/"}
+
+
+def test_a_file_that_became_a_link_is_no_file() -> None:
+    members = _member("x", b"one"), _member("x", type=tarfile.SYMTYPE, linkname="y")
+    assert pick(_tar(*members), lambda path: True, limit=10).files == {}
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/.."])
+def test_a_path_that_leads_out_is_refused(name: str) -> None:
+    with pytest.raises(FormatError, match="leads out"):
+        entries(_tar(_member(name)))
+
+
+def test_limits_hold() -> None:
+    with pytest.raises(FormatError, match="more than 1 entries"):
+        entries(_tar(_member("a"), _member("b")), limits=Limits(entries=1))
+    with pytest.raises(FormatError, match="unpacks to more"):
+        entries(_tar(_member("a", b"xx")), limits=Limits(bytes=1))
+    with pytest.raises(FormatError, match="at most 1 bytes"):
+        pick(_tar(_member("a", b"xx")), lambda path: True, limit=1)
+    with pytest.raises(FormatError, match="unknown tar type"):
+        entries(_tar(_member("a", type=b"Z")))
+    with pytest.raises(FormatError, match="not a valid tar"):
+        entries(iter([b"x" * 512]))
