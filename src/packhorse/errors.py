@@ -13,7 +13,7 @@
     │   └── SandboxError              7   a sandbox could not be made
     ├── FormatError                   8   bytes are not what their format demands (images, archives, TOML)
     │   └── TreeError                 8   an entry of a tree is missing, of another kind, or leads outside
-    ├── PlatformApiError             11   unsupported Platform API (from here to 62: platform.md)
+    ├── PlatformApiError             11   unsupported Platform API (from here to 72: platform.md)
     ├── BuildpackApiError            12   unsupported Buildpack API
     ├── DetectFailed                 20   no group of buildpacks takes this source
     ├── DetectErrored                21   as above, and a bin/detect itself went wrong
@@ -21,6 +21,9 @@
     ├── BuildpackFailed              51   a bin/build ended with a non-zero status
     ├── BuildError                   52   what a buildpack wrote cannot be used
     ├── ExportError                  62
+    ├── RebaseError                  72   an image cannot be put on the run image asked for
+    │   └── UnknownRunImage          72   the run image is none that the image names
+    ├── SomeNotRebased               73   of several images, some could not be rebased
     ├── TimedOut                    124   the time that --timeout allows is over (as timeout(1))
     ├── RunError                    125   `packhorse run` could not start the image (docker's convention)
     │   ├── NotExecutable           126
@@ -180,6 +183,22 @@ class ExportError(PackhorseError):
     """The image cannot be made from what was built."""
 
     exit_code = 62
+
+
+class RebaseError(PackhorseError):
+    """An image cannot be put on another run image."""
+
+    exit_code = 72
+
+
+class UnknownRunImage(RebaseError):
+    """The new run image is neither the one that the image names nor one of its mirrors."""
+
+
+class SomeNotRebased(PackhorseError):
+    """Of several images some could not be rebased; the others were."""
+
+    exit_code = 73
 
 
 class TimedOut(PackhorseError):

@@ -35,6 +35,7 @@ _COMMANDS = {
     "inspect": ("packhorse.cli.inspect", "inspect", "Show what is in an image."),
     "login": ("packhorse.cli.login", "login", "Keep the credentials for a registry."),
     "logout": ("packhorse.cli.login", "logout", "Forget the credentials for a registry."),
+    "rebase": ("packhorse.cli.rebase", "rebase", "Put images on newer run images, without building them."),
     "rmi": ("packhorse.cli.images", "rmi", "Remove images from the store."),
     "run": ("packhorse.cli.run", "run", "Start an image."),
     "sbom": ("packhorse.cli.sbom", "sbom", "Say what an image is made of."),

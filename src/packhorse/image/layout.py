@@ -69,10 +69,12 @@ def read_image(files: Files, ref: str, *, target: Target | None, where: str) -> 
     """
     target = target or Target.host()
     entry = _named(read_index(files, where), ref, target, where)
+    among: tuple[Target, ...] = ()
     for _ in range(_DEPTH):
         if entry.media_type not in INDEXES:
-            return read_entry(files, entry, where)
-        entry = Index.parse(read_blob(files, entry), entry.media_type).select(target)
+            return replace(read_entry(files, entry, where), among=among)
+        index = Index.parse(read_blob(files, entry), entry.media_type)
+        among, entry = among or index.targets, index.select(target)
     raise FormatError(f"{where} cannot be read", why=f"its indexes are nested more than {_DEPTH} deep")
 
 

@@ -214,6 +214,11 @@ class Index:
         """The digest of the raw bytes."""
         return Digest.of(self.raw)
 
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What there are images for, attestations left out."""
+        return tuple(item.target for item in self.manifests if item.target and item.target.os != "unknown")
+
     def select(self, target: Target) -> Descriptor:
         """The entry for `target`; raises NotFoundError that lists what there is.
 
@@ -228,7 +233,7 @@ class Index:
                     return item
         if len(images) == 1 and images[0].target is None:
             return images[0]
-        there = ", ".join(str(item.target) for item in images if item.target) or "none that says its target"
+        there = ", ".join(map(str, self.targets)) or "none that says its target"
         raise NotFoundError(f"no image for {target}", why=f"the index has images for: {there}")
 
 

@@ -92,6 +92,11 @@ class Reference:
         """The same repository, by digest alone."""
         return Reference(self.registry, self.repository, None, digest)
 
+    def pinned(self, digest: Digest) -> str:
+        """The image with a digest, as the reference spells it: `index.docker.io/library/run@sha256:…`."""
+        registry = f"index.{DEFAULT_REGISTRY}" if self.registry == DEFAULT_REGISTRY else self.registry
+        return f"{registry}/{self.repository}@{digest}"
+
     def with_tag(self, tag: str) -> Reference:
         """The same repository, by tag alone; raises InputError when `tag` is not one."""
         if not _TAG.fullmatch(tag):

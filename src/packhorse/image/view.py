@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from packhorse.base.digest import Digest
+from packhorse.base.target import Target
 from packhorse.errors import FormatError
 from packhorse.image.model import MANIFESTS, OCI_LAYERS, Config, Descriptor, Manifest, MediaType
 
@@ -37,13 +38,15 @@ class Layer:
 class Image:
     """A single-target image. `manifest` is there when it was read from a place that has manifests.
 
-    `id` is the digest of the config's raw bytes: what docker calls the image ID.
+    `id` is the digest of the config's raw bytes: what docker calls the image ID. `among` are the targets of
+    all images that its name stands for where it was read, if these are several.
     """
 
     config: Config
     layers: tuple[Layer, ...]
     manifest: Manifest | None = None
     annotations: tuple[tuple[str, str], ...] = field(default=())
+    among: tuple[Target, ...] = ()
 
     @property
     def id(self) -> Digest:

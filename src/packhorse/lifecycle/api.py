@@ -11,6 +11,8 @@ from packhorse.errors import PlatformApiError
 
 _FORM = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 
+_SAID = re.compile(r"v?([0-9]{1,9})\.?([0-9]{0,9})")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class PlatformApi:
@@ -30,6 +32,14 @@ class PlatformApi:
                 why=f"supported are {', '.join(map(str, SUPPORTED))}",
             )
         return api
+
+    @classmethod
+    def said(cls, text: str) -> Self:
+        """Reads a version that an image has, supported here or not; PlatformApiError if it is none."""
+        match = _SAID.fullmatch(text)
+        if match is None:
+            raise PlatformApiError(f"{text!r} is no Platform API", why="it is not <major>.<minor>")
+        return cls(int(match[1]), int(match[2] or 0))
 
     @classmethod
     def highest(cls, known: Collection[str], *, owner: str) -> Self:
@@ -62,6 +72,7 @@ class Feature:
     since: tuple[int, int]
 
 
+TARGETS = Feature("run images are told apart by their targets, and no longer by stacks", (0, 12))
 CACHED_METADATA = Feature("metadata of cached launch layers is restored though the image lacks them", (0, 14))
 EXEC_ENV = Feature("buildpacks and processes are chosen by execution environment", (0, 15))
 SYSTEM = Feature("a builder's system.toml adds buildpacks to every group", (0, 15))

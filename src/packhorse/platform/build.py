@@ -21,11 +21,10 @@ from packhorse.image.reference import Location, Reference
 from packhorse.image.view import Image
 from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
 from packhorse.lifecycle.create import create
-from packhorse.lifecycle.files import report_toml
 from packhorse.lifecycle.inputs import EPOCH, Inputs, RunImageName
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported
-from packhorse.platform import buildpacks, default_builder, failure, host, volumes
+from packhorse.platform import buildpacks, default_builder, failure, host, report, volumes
 from packhorse.platform.accounts import account
 from packhorse.platform.builder import Builder
 from packhorse.platform.limits import build_limits
@@ -119,7 +118,7 @@ def build(
     exported, counters = _exported(request, store, builder, named, run_image, path, shared, observer)
     copies = _copies(request, wiring, store.place(str(request.name)), observer)
     if request.report is not None:
-        _report(request.report, request.name, exported)
+        report.write(request.report, str(request.name), Receipt(exported.image.id))
     return BuildOutcome(exported, counters, copies)
 
 
@@ -225,15 +224,6 @@ def _inputs(
         created=request.created,
         skip_restore=request.clear_cache,
     )
-
-
-def _report(directory: Path, name: Reference, exported: Exported) -> None:
-    """Writes report.toml (P-107): what the image in the store is identified by."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "report.toml").write_bytes(report_toml((str(name),), Receipt(exported.image.id)))
-    except OSError as error:
-        raise InputError(f"no report can be written to {directory}", why=error.strerror or "") from error
 
 
 def _copies(

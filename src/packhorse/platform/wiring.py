@@ -6,6 +6,7 @@ known of the blobs there. Called by the other modules of `platform` and by `cli`
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +29,13 @@ BUBBLEWRAP = "bubblewrap"
 
 
 class Wiring:
-    """The adapters of one command over an open store; each is loaded when it is first needed."""
+    """The adapters of one command over an open store; each is loaded when a thread first needs it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._registries: dict[str, Registry] = {}
         self._network: tuple[Client, Keychain] | None = None
+        self._lock = threading.Lock()
 
     def place(self, location: Location, *, target: Target | None = None) -> Place:
         """The place a location names; raises InputError for a kind that cannot be used yet."""
@@ -64,9 +66,10 @@ class Wiring:
         from packhorse.image.registry.place import RegistryPlace
 
         host = reference.registry
-        if host not in self._registries:
-            client, keychain = self._connected()
-            self._registries[host] = Registry(host, client, credentials=keychain.lookup(host))
+        with self._lock:
+            if host not in self._registries:
+                client, keychain = self._connected()
+                self._registries[host] = Registry(host, client, credentials=keychain.lookup(host))
         return RegistryPlace(reference, self._registries[host], target=target)
 
     def _connected(self) -> tuple[Client, Keychain]:

@@ -45,7 +45,7 @@ class RegistryPlace:
 
     def read(self) -> Image:
         """The image under this name for the target; raises NotFoundError, FormatError, NetworkError."""
-        manifest = self._manifest()
+        manifest, among = self._manifest()
         config = self._config(manifest.config)
         if len(config.diff_ids) != len(manifest.layers):
             raise FormatError(
@@ -63,7 +63,8 @@ class RegistryPlace:
             stored_layer(partial(self._registry.stream, self._repository, descriptor), descriptor, diff_id)
             for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
         )
-        return Image(config, tuple(layers), manifest, tuple(sorted(manifest.annotations.items())))
+        annotations = tuple(sorted(manifest.annotations.items()))
+        return Image(config, tuple(layers), manifest, annotations, among)
 
     def begin(self, layer: Layer) -> Layer:
         """Brings one layer to the repository unless it is there.
@@ -101,11 +102,14 @@ class RegistryPlace:
         put_manifest(self._registry, self._repository, self._reference.identifier, manifest)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
-    def _manifest(self) -> Manifest:
+    def _manifest(self) -> tuple[Manifest, tuple[Target, ...]]:
+        """The manifest, and the targets of all that the name stands for if it is an index."""
         found = self._registry.manifest(self._repository, self._reference.identifier)
+        among: tuple[Target, ...] = ()
         for _ in range(_DEPTH):
             if isinstance(found, Manifest):
-                return found
+                return found, among
+            among = among or found.targets
             found = self._registry.manifest(self._repository, str(self._select(found).digest))
         raise FormatError(
             f"{self._reference.familiar} cannot be read",

@@ -1,0 +1,58 @@
+"""④ An image on another base: its own layers and settings over the layers of the new one.
+
+Called by `lifecycle.rebase`, which knows where the base ends and what labels say of it. Pure; the config is
+the one that go-containerregistry's rebase gives the reference.
+"""
+
+from __future__ import annotations
+
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.errors import FormatError
+from packhorse.image.edit import bare, edit
+from packhorse.image.model import Config, History
+from packhorse.image.view import Image, layer_ids
+
+EPOCH = "1980-01-01T00:00:01Z"
+
+_OF_THE_BASE = ("org.opencontainers.image.base.name", "org.opencontainers.image.base.digest")
+"""Annotations that are no longer true on another base."""
+
+
+def rebased(app: Image, top: Digest, base: Image) -> Image:
+    """`app` with the layers of `base` in place of its lowest ones, which end with `top`.
+
+    Of what is outside the config's `config` section all but the operating system and the architecture, which
+    are the new base's, is forgotten, history and author among it, as by the reference. Raises FormatError
+    when the app has no such layer.
+    """
+    above = height(app, top)
+    layers = (*base.layers, *app.layers[above:])
+    diff_ids = (*layer_ids(base), *layer_ids(app)[above:])
+    return Image(_config(app.config, base.config, diff_ids), layers, annotations=_annotations(app))
+
+
+def height(app: Image, top: Digest) -> int:
+    """How many layers the base of an image has, which ends with `top`; raises FormatError.
+
+    Two layers may be equal: the base's top is the first of its name.
+    """
+    diff_ids = layer_ids(app)
+    if top not in diff_ids:
+        raise FormatError("the image does not stand on the base that it names", why=f"it has no layer {top}")
+    return diff_ids.index(top) + 1
+
+
+def _config(app: Config, base: Config, diff_ids: tuple[Digest, ...]) -> Config:
+    return edit(
+        bare(app),
+        target=Target(base.os, base.architecture),
+        os_version=base.os_version,
+        created=EPOCH,
+        diff_ids=diff_ids,
+        history=[History(created=EPOCH)] * len(diff_ids),
+    )
+
+
+def _annotations(app: Image) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in app.annotations if name not in _OF_THE_BASE)

@@ -1,0 +1,132 @@
+"""io.buildpacks.lifecycle.metadata as the reference's rebaser reads it and writes it back (P-192, P-193).
+
+Unlike `lifecycle.labels`, which takes what can be understood, this refuses a label that Go could not read,
+and keeps whatever else Go keeps: what says nothing of the base is written back as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+from packhorse.base import gojson
+from packhorse.errors import FormatError, InputError
+from packhorse.image.reference import Reference
+from packhorse.image.wire import Node
+from packhorse.lifecycle.labels import LIFECYCLE, RunImageRecord
+
+_NONE = Node({}, LIFECYCLE)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseLabel:
+    """What a label says of the base: `run`, and `stack` (image and mirrors, None if not there), which says
+    the same for platforms of before Platform API 0.12. `rest` is the label as it was.
+    """
+
+    rest: Node
+    run: RunImageRecord
+    stack: RunImageRecord | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads the label; raises FormatError for one that Go could not read."""
+        try:
+            value = gojson.loads(text or "{}", parse_int=float)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(
+                f"the label {LIFECYCLE} is not JSON", why=str(error) or "nested too deep"
+            ) from error
+        if not isinstance(value, dict):
+            raise FormatError(f"the label {LIFECYCLE} cannot be used", why="it is no JSON object")
+        node = Node(value, LIFECYCLE)
+        run, stack = node.node("runImage") or _NONE, node.node("stack")
+        return cls(node, _record(run), _record(stack.node("runImage") or _NONE) if stack else None)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where newer versions of the base come from, the name before its mirrors; none if nobody knows."""
+        for record in (self.run, self.stack):
+            if record and record.image:
+                return (record.image, *record.mirrors)
+        return ()
+
+    def knows(self, name: str) -> bool:
+        """Whether a run image is one of those that the label names; digests are not compared."""
+        known = [
+            each for record in (self.run, self.stack) if record for each in (record.image, *record.mirrors)
+        ]
+        return tag_of(name) in map(tag_of, known)
+
+    def on(self, top: str, reference: str) -> Self:
+        """The label of the same image on another base."""
+        return replace(self, run=replace(self.run, top_layer=top, reference=reference))
+
+    def named(self, image: str) -> Self:
+        """The label with another name for the base, without mirrors."""
+        run = replace(self.run, image=image, mirrors=())
+        return replace(self, run=run, stack=RunImageRecord(image=image))
+
+    def text(self) -> str:
+        """The label, fields in Go's order."""
+        node = self.rest
+        value: dict[str, object] = {"app": gojson.untyped(node.fields.get("app"))}
+        sbom = node.node("sbom")
+        if sbom is not None:
+            value["sbom"] = {"sha": sbom.text("sha")}
+        buildpacks = [_buildpack(entry) for entry in node.nodes("buildpacks")]
+        value["buildpacks"] = buildpacks if node.fields.get("buildpacks") is not None else None
+        for key in ("config", "launcher", "process-types"):
+            value[key] = {"sha": (node.node(key) or _NONE).text("sha")}
+        value["runImage"] = {"topLayer": self.run.top_layer, "reference": self.run.reference} | _names(
+            self.run
+        )
+        if self.stack is not None:
+            value["stack"] = {"runImage": _names(self.stack)}
+        return gojson.dumps(value).decode()
+
+
+def tag_of(name: str) -> str:
+    """A name in full, with its tag and without its digest; what is no name is left as it is."""
+    try:
+        reference = Reference.parse(name)
+    except InputError:
+        return name.partition("@")[0] if "@sha256:" in name else name
+    return str(Reference(reference.registry, reference.repository, reference.tag))
+
+
+def _record(run: Node) -> RunImageRecord:
+    return RunImageRecord(
+        run.text("topLayer"), run.text("reference"), run.text("image"), run.texts("mirrors")
+    )
+
+
+def _names(run: RunImageRecord) -> dict[str, object]:
+    image: dict[str, object] = {"image": run.image} if run.image else {}
+    return image | ({"mirrors": list(run.mirrors)} if run.mirrors else {})
+
+
+def _buildpack(node: Node) -> dict[str, object]:
+    layers, store = node.node("layers"), node.node("store")
+    value: dict[str, object] = {"key": node.text("key"), "version": node.text("version")}
+    value["layers"] = None if layers is None else gojson.Sorted(_layers(layers))
+    if store is not None:
+        metadata = store.node("metadata")
+        value["store"] = {"metadata": None if metadata is None else gojson.untyped(metadata.fields)}
+    return value
+
+
+def _layers(layers: Node) -> Iterator[tuple[str, object]]:
+    for name in layers.fields:
+        layer = Node({"layer": layers.fields[name]}, f"{layers.where}.{name}").node("layer") or _NONE
+        yield (
+            name,
+            {
+                "sha": layer.text("sha"),
+                "data": gojson.untyped(layer.fields.get("data")),
+                "build": layer.flag("build"),
+                "launch": layer.flag("launch"),
+                "cache": layer.flag("cache"),
+            },
+        )

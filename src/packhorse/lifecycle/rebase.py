@@ -1,0 +1,171 @@
+"""④ → ④ An app image on another run image (platform.md "rebaser"), by the specification's rules alone.
+
+Called by `platform.rebase`, which finds the two images and writes the new one. No place is read or written
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from packhorse.base import gojson
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError, PlatformApiError, RebaseError, UnknownRunImage
+from packhorse.image.edit import edit
+from packhorse.image.model import Config
+from packhorse.image.rebase import rebased
+from packhorse.image.view import Image
+from packhorse.lifecycle import labels
+from packhorse.lifecycle.api import TARGETS, PlatformApi
+from packhorse.lifecycle.base_label import BaseLabel
+
+_PLATFORM_API = "CNB_PLATFORM_API"
+_FORCE = "--force puts it there all the same"
+
+OF_THE_BASE = ("io.buildpacks.stack.", "io.buildpacks.base.")
+"""What the labels begin with that an image has from its base."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunImage:
+    """The base to be: its image, the name it was asked for by, and what identifies it for a later rebase
+    (`reference`: a digest reference, or the config's digest in hex where no registry has it).
+    """
+
+    image: Image
+    name: str
+    reference: str
+
+
+def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str], None]) -> Image:
+    """`app` over the layers of `new`.
+
+    Raises RebaseError where that is not allowed, UnknownRunImage if for no other reason than the new one's
+    name, and FormatError for an image whose labels cannot be read or contradict its layers. With `force` it
+    is done all the same, and what stood in the way is said; stacks and mixins must fit even so.
+    """
+    label = label_of(app.config)
+    if _has_stack(app.config):
+        _require_stack(app.config, new.image.config)
+    else:
+        _require_target(app.config, new.image.config, force=force, say=say)
+    if not new.image.layers:
+        raise FormatError(f"{new.name} cannot be a run image", why="it has no layers")
+    image = rebased(app, _top(label), new.image)
+    label = label.on(str(new.image.config.diff_ids[-1]), new.reference)
+    if not label.knows(new.name):
+        known = ", ".join(label.sources) or "no run image at all"
+        if not force:
+            raise UnknownRunImage(
+                f"{new.name} is another run image", why=f"the image names {known}", fix=_FORCE
+            )
+        say(f"{new.name} is another run image: the image named {known}")
+        label = label.named(new.name)
+    config = edit(image.config, labels=_labels(app.config.labels, new.image.config.labels, label))
+    return Image(config, image.layers, annotations=image.annotations)
+
+
+def label_of(config: Config) -> BaseLabel:
+    """What an app image says of its base; FormatError for an image that no buildpacks built."""
+    text = config.labels.get(labels.LIFECYCLE, "")
+    if not text:
+        raise FormatError("the image was not built by buildpacks", why=f"it has no label {labels.LIFECYCLE}")
+    return BaseLabel.parse(text)
+
+
+def rebasable(config: Config) -> bool:
+    """Whether an image may be rebased without being forced to."""
+    return config.labels.get(labels.REBASABLE, "") != "false"
+
+
+def _top(label: BaseLabel) -> Digest:
+    try:
+        return Digest.parse(label.run.top_layer)
+    except FormatError as error:
+        why = f"its label says {label.run.top_layer!r}" if label.run.top_layer else "its label does not say"
+        raise FormatError("nobody knows where the base of the image ends", why=why) from error
+
+
+def _labels(app: Mapping[str, str], base: Mapping[str, str], label: BaseLabel) -> dict[str, str]:
+    kept = {key: value for key, value in app.items() if not key.startswith(OF_THE_BASE)}
+    kept[labels.LIFECYCLE] = label.text()
+    return kept | {key: value for key, value in base.items() if key.startswith(OF_THE_BASE)}
+
+
+def _has_stack(app: Config) -> bool:
+    """Whether an image is of the time of stacks: the API is the one that it was built with."""
+    for entry in app.env:
+        name, _, value = entry.partition("=")
+        if name == _PLATFORM_API and "=" not in value:
+            try:
+                return not (value and PlatformApi.said(value).has(TARGETS))
+            except PlatformApiError as error:
+                raise RebaseError(f"{_PLATFORM_API} of the image cannot be read", why=str(error)) from error
+    return True
+
+
+def _require_stack(app: Config, base: Config) -> None:
+    ours, new = app.labels.get(labels.STACK_ID, ""), base.labels.get(labels.STACK_ID, "")
+    if not ours or not new:
+        raise RebaseError(
+            "nobody knows whether the run image suits the image",
+            why=f"{'the run image' if ours else 'the image'} has no label {labels.STACK_ID}, "
+            "which images of Platform API 0.11 and older need",
+            fix="build the image anew",
+        )
+    if ours != new:
+        raise RebaseError(
+            "the run image is of another stack",
+            why=f"its stack is {new}, the image's {ours}",
+            fix="name another",
+        )
+    missing = sorted(_mixins(app, "the image") - _mixins(base, "the run image"))
+    if missing:
+        raise RebaseError(
+            "the run image lacks what the image needs", why=f"missing mixins: {', '.join(missing)}"
+        )
+
+
+def _mixins(config: Config, what: str) -> set[str]:
+    """What is in an image of a stack, whether it is marked for one stage or not."""
+    try:
+        found = gojson.loads(config.labels.get(labels.MIXINS) or "null") or []
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the label {labels.MIXINS} of {what} is not JSON", why=str(error)) from error
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise FormatError(f"the label {labels.MIXINS} of {what} cannot be used", why="it is no list of names")
+    return {name.partition(":")[2] if ":" in name else name for name in found}
+
+
+def _require_target(app: Config, base: Config, *, force: bool, say: Callable[[str], None]) -> None:
+    problems = []
+    if not rebasable(app):
+        problems.append(("the image is not to be rebased", f"its label {labels.REBASABLE} is false"))
+    differences = _differences(app, base)
+    if differences:
+        problems.append(("the run image is made for something else", "\n".join(differences)))
+    for what, why in problems:
+        if not force:
+            raise RebaseError(what, why=why, fix=_FORCE)
+        say(f"{what}: {'; '.join(why.splitlines())}")
+
+
+def _differences(app: Config, base: Config) -> list[str]:
+    """Where the two are made for different machines or distributions; what the new base leaves open fits."""
+    pairs = [
+        ("os", base.os, app.os),
+        ("architecture", base.architecture, app.architecture),
+    ]
+    if base.variant and app.variant:
+        pairs.append(("variant", base.variant, app.variant))
+    distro = (labels.DISTRO_NAME, labels.DISTRO_VERSION)
+    pairs += [(name, base.labels[name], app.labels.get(name, "")) for name in distro if base.labels.get(name)]
+    found = [f"{name}: {new}, the image's is {old or 'unknown'}" for name, new, old in pairs if new != old]
+    if (
+        not found
+        and any(name in base.labels for name in distro)
+        and not any(name in app.labels for name in distro)
+    ):
+        found.append("it says its distribution, and the image says none")
+    return found
