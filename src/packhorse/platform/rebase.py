@@ -111,7 +111,7 @@ def _require_alone(app: Image, location: Location) -> None:
         raise InputError(
             f"{location} stands for several images",
             why=f"they are for {', '.join(map(str, app.among))}, and one alone would take their place",
-            fix="rebase each to a name of its own, with its digest as --previous-image, and make the index anew",
+            fix="rebase each to a name of its own (--previous-image NAME@DIGEST), and make the index anew",
         )
 
 
