@@ -1,18 +1,25 @@
 """What every Place promises (`image.place`), run on every adapter.
 
-To add one, put it into PLACES: a function from an empty directory to a function from a name to a Place. All
-names given to one of them are in the same storage.
+To add one, put it into PLACES: a function from an empty directory, and a stack of what has to end, to a
+function from a name to a Place. All names given to one of them are in the same storage.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fakes.docker_registry import serve
+from fakes.registry import FakeRegistry
 from fakes.shelf import Shelf
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
+from packhorse.base.http.client import Client
+from packhorse.base.http.pool import Pool
+from packhorse.base.http.settings import Settings
+from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.copy import copy, put
 from packhorse.image.docker_archive import DockerArchive
@@ -21,41 +28,57 @@ from packhorse.image.model import MediaType
 from packhorse.image.oci_archive import OciArchive
 from packhorse.image.place import Place
 from packhorse.image.reference import Reference
+from packhorse.image.registry.client import Registry
+from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.validate import problems_of_image
 from packhorse.image.view import Image
 from packhorse.store.store import Store
 
 Storage = Callable[[str], Place]
 
-PLACES: dict[str, Callable[[Path], Storage]] = {
-    "oci": lambda directory: lambda name: Layout(directory / "layout", name),
-    "oci-archive": lambda directory: lambda name: OciArchive(directory / "archive.tar", name),
-    "docker-archive": lambda directory: (
+
+def registry_at(host: str) -> Storage:
+    registry = Registry(host, Client(Pool(Settings())))
+    target = Target("linux", "amd64")
+    return lambda name: RegistryPlace(Reference.parse(f"{host}/{name}"), registry, target=target)
+
+
+PLACES: dict[str, Callable[[Path, ExitStack], Storage]] = {
+    "oci": lambda directory, _: lambda name: Layout(directory / "layout", name),
+    "oci-archive": lambda directory, _: lambda name: OciArchive(directory / "archive.tar", name),
+    "docker-archive": lambda directory, _: (
         lambda name: DockerArchive(directory / "a.tar", Reference.parse(name))
     ),
-    "store": lambda directory: Store.open(directory / "store").place,
-    "fake": lambda directory: Shelf().place,
+    "store": lambda directory, _: Store.open(directory / "store").place,
+    "fake": lambda directory, _: Shelf().place,
+    "registry": lambda directory, stack: registry_at(stack.enter_context(serve(directory))),
+    "fake-registry": lambda _, stack: registry_at(stack.enter_context(FakeRegistry()).host),
 }
-WITH_MANIFESTS = ["oci", "oci-archive"]
+REGISTRIES = ["registry", "fake-registry"]
+WITH_MANIFESTS = ["oci", "oci-archive", *REGISTRIES]
 """The places that keep manifests and compressed blobs."""
 KEEPING_MANIFESTS = [*WITH_MANIFESTS, "store"]
 """The places that keep manifests and compressed blobs that were made elsewhere."""
 KEEPING = ["oci", "store", "fake"]
 """The places where a layer of an earlier image need not be brought again."""
+KEEPING_BLOBS = [*KEEPING, *REGISTRIES]
+"""The places where a compressed layer of an earlier image need not be brought again."""
 
 A, B, C = (tar_of({name: name.encode() * 2000}) for name in "abc")
 
 
 @pytest.fixture
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     kind: str = getattr(request, "param", "")
-    return PLACES[kind](tmp_path)
+    with ExitStack() as stack:
+        yield PLACES[kind](tmp_path, stack)
 
 
 every_place = pytest.mark.parametrize("storage", PLACES, indirect=True)
 places_with_manifests = pytest.mark.parametrize("storage", WITH_MANIFESTS, indirect=True)
 places_keeping_manifests = pytest.mark.parametrize("storage", KEEPING_MANIFESTS, indirect=True)
 keeping_places = pytest.mark.parametrize("storage", KEEPING, indirect=True)
+places_keeping_blobs = pytest.mark.parametrize("storage", KEEPING_BLOBS, indirect=True)
 
 
 def tars(image: Image) -> list[bytes]:
@@ -229,7 +252,7 @@ def test_annotations_of_a_new_manifest_are_written(storage: Storage) -> None:
     assert dict(found.manifest.annotations) == {"a": "1", "b": "2"}
 
 
-@keeping_places
+@places_keeping_blobs
 def test_names_in_one_storage_do_not_disturb_each_other(storage: Storage) -> None:
     put(fresh_image(A), storage("app:1"))
     put(fresh_image(A, B), storage("app:2"))
@@ -247,7 +270,7 @@ def test_a_layer_that_is_there_is_not_read_again(storage: Storage) -> None:
     assert tars(storage("app:2").read()) == [A]
 
 
-@keeping_places
+@places_keeping_blobs
 def test_a_blob_that_is_there_is_not_read_again(storage: Storage) -> None:
     put(stored_image(A), storage("app:1"))
     image = stored_image(A, user="2")

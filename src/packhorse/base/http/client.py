@@ -83,7 +83,7 @@ class Client:
                 if not idempotent:
                     raise
             else:
-                asked = _retry_after(response)
+                asked = retry_after(response)
                 if response.status not in passing or (asked or 0) > LONGEST_PAUSE:
                     return response
                 response.close()
@@ -91,8 +91,8 @@ class Client:
         return self._transport.send(request)
 
 
-def _retry_after(response: Response) -> float | None:
-    """Seconds that the answer asks to wait (RFC 9110 10.2.3), None when it does not."""
+def retry_after(response: Response) -> float | None:
+    """Seconds that an answer asks to wait (RFC 9110 10.2.3), None when it does not."""
     value = response.header("retry-after").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])

@@ -136,9 +136,9 @@ class Registry:
         with self._lock:
             return self._holders.get(blob)
 
-    def pause(self, attempt: int) -> None:
-        """Waits before a repetition; `attempt` counts from 1."""
-        self._http.pause(attempt)
+    def pause(self, attempt: int, seconds: float | None = None) -> None:
+        """Waits before a repetition: `seconds`, or longer with each `attempt`, which are counted from 1."""
+        self._http.pause(attempt, seconds)
 
     def has_blob(self, repository: str, digest: Digest, scope: str) -> bool:
         """Whether a repository has a blob."""

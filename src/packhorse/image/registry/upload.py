@@ -1,21 +1,32 @@
 """④ Bringing blobs and manifests to a registry (distribution-spec, "Push").
 
-Called by `image.registry.place`. Blobs go in one piece, POST and PUT: all registries take that, while uploads
-in chunks are refused by some.
+Called by `image.registry.place`. Blobs go in one piece, which all registries take; in chunks where something
+on the way refuses so large a piece. What a cut connection has brought there is asked for and not sent again.
 """
 
 from __future__ import annotations
 
-from urllib.parse import urlencode, urljoin, urlsplit
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlencode
 
 from packhorse.base.digest import Digest
-from packhorse.base.http.message import BrokenConnection, Request, Response, host_of, printable, split
-from packhorse.errors import FormatError, RegistryError
-from packhorse.image.model import Descriptor, Manifest
+from packhorse.base.http.client import LONGEST_PAUSE
+from packhorse.base.http.message import BrokenConnection, Request
+from packhorse.errors import NotFoundError, PackhorseError, RegistryError
+from packhorse.image.model import Descriptor, Index, Manifest
 from packhorse.image.registry.client import Registry, pull, push
+from packhorse.image.registry.session import Session, require_kept, rest_of
 from packhorse.image.view import Chunks
 
-ATTEMPTS = 3
+ATTEMPTS = 5
+"""How often an upload is taken up within one mebibyte of it."""
+
+CHUNKS = (16 << 20, 1 << 20)
+"""Bytes of a chunk; the smaller where the larger is refused (proxies commonly take one mebibyte)."""
+
+_PROGRESS = 1 << 20
+_TOO_LARGE = 413
+_PASSING = frozenset({408, 416, 429, *range(500, 600)})
 
 
 def bring_blob(registry: Registry, repository: str, blob: Descriptor, content: Chunks) -> None:
@@ -28,7 +39,7 @@ def bring_blob(registry: Registry, repository: str, blob: Descriptor, content: C
     registry.remember(repository, [blob.digest])
 
 
-def put_manifest(registry: Registry, repository: str, identifier: str, manifest: Manifest) -> None:
+def put_manifest(registry: Registry, repository: str, identifier: str, manifest: Manifest | Index) -> None:
     """Puts a manifest under a tag, or under its own digest; everything that it names must be there."""
     url = registry.url(repository, f"manifests/{identifier}")
     request = Request("PUT", url, {"content-type": manifest.media_type}, manifest.raw)
@@ -36,66 +47,99 @@ def put_manifest(registry: Registry, repository: str, identifier: str, manifest:
         if response.status not in (200, 201, 202):
             doing = f"write {registry.name(repository, identifier)}"
             raise registry.refusal(response, doing, push(repository))
-        _require_kept(response.header("docker-content-digest"), manifest.digest)
+        require_kept(response.header("docker-content-digest"), Digest.of(manifest.raw))
 
 
-def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chunks) -> None:
-    for attempt in range(1, ATTEMPTS + 1):
-        # Each attempt is a new session: what a broken one has kept is the registry's to clean up.
-        location = _start(registry, repository, blob.digest)
-        if location is None:
-            return
-        try:
-            _put(registry, repository, blob, content, location)
-            return
-        except (BrokenConnection, RegistryError) as error:
-            passing = isinstance(error, BrokenConnection) or error.status in (429, *range(500, 600))
-            if not passing or attempt == ATTEMPTS:
-                raise
-        registry.pause(attempt)
-
-
-def _start(registry: Registry, repository: str, digest: Digest) -> str | None:
-    """The address to upload to; None when the registry took the blob from another of its repositories."""
+def begin(registry: Registry, repository: str, digest: Digest | None = None) -> Session | None:
+    """A new upload; None when the registry took the blob from another of its repositories."""
     url, scope = registry.url(repository, "blobs/uploads/"), push(repository)
-    holder = registry.holder(digest)
+    holder = registry.holder(digest) if digest else None
     if holder and holder != repository:
         query = urlencode({"mount": str(digest), "from": holder})
         with registry.exchange(Request("POST", f"{url}?{query}"), f"{scope} {pull(holder)}") as response:
             if response.status == 201:
                 return None
             if response.status == 202:  # the registry would not, and began an upload instead
-                return _location(response)
+                return Session(registry, repository, response)
     with registry.exchange(Request("POST", url), scope) as response:
         if response.status != 202:
             raise registry.refusal(response, f"write to {registry.host}/{repository}", scope)
-        return _location(response)
+        return Session(registry, repository, response)
 
 
-def _location(response: Response) -> str:
-    location = response.header("location")
-    try:
-        url = urljoin(response.url, location)
-        split(url)
-    except ValueError as error:
-        raise RegistryError(
-            f"{host_of(response.url)} names no address to upload to", why=printable(location)
-        ) from error
-    return url
+class Patience:
+    """How much longer an upload is tried: `ATTEMPTS` times, and anew after each mebibyte that arrived."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._failures = 0
+        self._reached = 0
+
+    def spend(self, error: PackhorseError, *, offset: int, wait: float | None) -> None:
+        """Waits after a failure with `offset` bytes there; raises it when there were too many."""
+        if offset - self._reached >= _PROGRESS:
+            self._failures, self._reached = 0, offset
+        self._failures += 1
+        if self._failures >= ATTEMPTS or (wait or 0) > LONGEST_PAUSE:
+            raise error
+        self._registry.pause(self._failures, wait)
 
 
-def _put(registry: Registry, repository: str, blob: Descriptor, content: Chunks, location: str) -> None:
-    url = f"{location}{'&' if urlsplit(location).query else '?'}{urlencode({'digest': str(blob.digest)})}"
-    headers = {"content-type": "application/octet-stream"}
-    request = Request("PUT", url, headers, content, length=blob.size)
-    with registry.exchange(request, push(repository)) as response:
-        if response.status != 201:
-            doing = f"upload blob {blob.digest.short} to {registry.host}/{repository}"
-            raise registry.refusal(response, doing, push(repository))
-        _require_kept(response.header("docker-content-digest"), blob.digest)
+def passing(error: PackhorseError) -> bool:
+    """Whether an upload may well succeed when it is taken up, or begun, again.
+
+    One that is not found is forgotten, or was finished and the answer lost.
+    """
+    if isinstance(error, RegistryError):
+        return error.status in _PASSING
+    return isinstance(error, BrokenConnection | NotFoundError)
 
 
-def _require_kept(told: str, digest: Digest) -> None:
-    """The registry's word on what it stored, where it gives one, must be what was sent."""
-    if told and told != str(digest):
-        raise FormatError("a registry stored something else than was sent", why=f"{told}, not {digest}")
+def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chunks) -> None:
+    sizes = [length for length in CHUNKS if length < blob.size]
+    patience = Patience(registry)
+    length: int | None = None  # of the chunks; None for one piece
+    session = begin(registry, repository, blob.digest)
+    while session is not None:
+        try:
+            if length is not None:
+                _append(session, blob, content, max(length, session.least))
+            session.close(blob, content)
+            return
+        except (BrokenConnection, RegistryError, NotFoundError) as error:
+            failure = error
+            if isinstance(error, RegistryError) and error.status == _TOO_LARGE and sizes:
+                length = sizes.pop(0)
+            elif not passing(error):
+                session.abandon()
+                raise
+        known = session.locate() and session.offset <= blob.size
+        patience.spend(failure, offset=session.offset if known else 0, wait=session.wait)
+        if not known:
+            if registry.has_blob(repository, blob.digest, push(repository)):
+                return
+            session = begin(registry, repository, blob.digest)
+
+
+def _append(session: Session, blob: Descriptor, content: Chunks, length: int) -> None:
+    """Sends in chunks what the registry lacks of a blob, but for the last chunk's worth."""
+    while blob.size - session.offset > length:
+        for chunk in _pieces(rest_of(content(), session.offset), length):
+            expected = session.offset + len(chunk)
+            if blob.size - session.offset <= length:
+                return
+            session.append(chunk)
+            if session.offset != expected:
+                break  # it took less: go on from there
+
+
+def _pieces(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
+    """The same bytes in pieces of a length, the last one shorter."""
+    buffer = bytearray()
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= length:
+            yield bytes(buffer[:length])
+            del buffer[:length]
+    if buffer:
+        yield bytes(buffer)

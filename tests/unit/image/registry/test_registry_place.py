@@ -305,12 +305,14 @@ def test_an_upload_that_always_fails_is_an_error(server):
     assert len(server.seen("PUT")) == ATTEMPTS
 
 
-def test_an_upload_that_is_too_large_for_the_registry_is_not_repeated(server):
-    server.faults.append(Fault(method="PUT", path="uploads", status=413))
+def test_an_upload_that_is_too_large_for_the_registry_in_chunks_too_is_an_error(server):
+    server.faults += [
+        Fault(method=method, path="uploads", status=413, times=9) for method in ("PUT", "PATCH")
+    ]
     with pytest.raises(RegistryError) as caught:
         place(server).begin(new_layer(TARS[0]))
     assert "larger uploads" in caught.value.fix
-    assert len(server.seen("PUT")) == 1
+    assert (len(server.seen("PUT")), len(server.seen("PATCH"))) == (1, 1)
 
 
 def test_a_layer_that_is_not_what_it_says_never_gets_a_name(server):
