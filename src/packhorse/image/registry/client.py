@@ -29,6 +29,9 @@ _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 PATIENCE = 5
 """How often a blob's download is taken up again within one mebibyte of it."""
 
+_HOLDERS = 32  # repositories that are remembered to have a blob
+_HELD = 8192  # blobs of which that is remembered
+
 _PROGRESS = 1 << 20
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/(?:[0-9]+|\*)")
 
@@ -52,7 +55,7 @@ class Registry:
         self._base = f"{scheme}://{where}"
         self._http = http
         self._authorizer = Authorizer(credentials)
-        self._holders: dict[Digest, str] = {}
+        self._holders: dict[Digest, list[str]] = {}
         self._lock = threading.Lock()
 
     def url(self, repository: str, rest: str) -> str:
@@ -129,12 +132,25 @@ class Registry:
     def remember(self, repository: str, blobs: Iterable[Digest]) -> None:
         """Notes that a repository has these blobs, so that others here can have them without an upload."""
         with self._lock:
-            self._holders.update(dict.fromkeys(blobs, repository))
+            for blob in blobs:
+                holders = self._holders.pop(blob, [])
+                if repository not in holders:
+                    # The first is kept: it is often where a base comes from, and there for longest.
+                    del holders[1 : len(holders) - _HOLDERS + 2]
+                    holders.append(repository)
+                self._holders[blob] = holders
+            while len(self._holders) > _HELD:
+                del self._holders[next(iter(self._holders))]
+
+    def holds(self, repository: str, blob: Digest) -> bool:
+        """Whether a repository is known to have a blob."""
+        with self._lock:
+            return repository in self._holders.get(blob, ())
 
     def holder(self, blob: Digest) -> str | None:
         """A repository that is known to have a blob."""
         with self._lock:
-            return self._holders.get(blob)
+            return next(iter(self._holders.get(blob, ())), None)
 
     def pause(self, attempt: int, seconds: float | None = None) -> None:
         """Waits before a repetition: `seconds`, or longer with each `attempt`, which are counted from 1."""

@@ -33,7 +33,10 @@ def bring_blob(registry: Registry, repository: str, blob: Descriptor, content: C
     """Sees to it that a repository has a blob; raises NetworkError, and what `content` raises.
 
     `content` is read only if the registry does not have it there, or in another repository that is known.
+    What this command has seen there is not asked for.
     """
+    if registry.holds(repository, blob.digest):
+        return
     if not registry.has_blob(repository, blob.digest, push(repository)):
         _upload(registry, repository, blob, content)
     registry.remember(repository, [blob.digest])

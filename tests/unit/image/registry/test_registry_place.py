@@ -287,6 +287,8 @@ def test_a_registry_that_mounts_nothing_gets_the_bytes(server):
     place(server, registry=registry).begin(layer)
     server.blobs["app"].clear()
     server.faults.append(Fault(method="POST", path="mount", status=403))
+    registry = registry_of(server)
+    (layer,) = place(server, "base", registry=registry).read().layers
     place(server, registry=registry).begin(layer)
     assert str(layer.descriptor.digest) in server.blobs["app"]
 
@@ -382,3 +384,14 @@ def test_many_threads_read_and_write_at_once(server):
         target.commit(Image(config_of(tars), layers))
         read = place(server).read().layers
         assert list(threads.map(lambda layer: b"".join(layer.tar()), read)) == tars
+
+
+def test_of_many_blobs_and_repositories_the_latest_are_remembered(server):
+    registry = registry_of(server)
+    blobs = [Digest.of(str(number).encode()) for number in range(9000)]
+    registry.remember("first", blobs)
+    assert not registry.holds("first", blobs[0]) and registry.holds("first", blobs[-1])
+    for number in range(99):
+        registry.remember(f"app{number}", blobs[-1:])
+    assert registry.holder(blobs[-1]) == "first" and registry.holds("app98", blobs[-1])
+    assert not registry.holds("app1", blobs[-1])

@@ -1,0 +1,342 @@
+"""One image onto its run image, where it is: what is read, what is written, what is left alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.app_image import BASE, LIFECYCLE, App
+from fakes.registry import FakeRegistry, Fault
+from fakes.small_image import stored_image, tar_of
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RebaseError
+from packhorse.image.copy import put
+from packhorse.image.model import Index
+from packhorse.image.reference import Kind, Location
+from packhorse.image.view import Image
+from packhorse.platform.rebase import Rebased, RebaseRequest, State, rebase
+from packhorse.platform.run_images import PullPolicy, RunImages
+from packhorse.platform.wiring import Wiring
+from packhorse.store.store import Store
+
+LABELS = {"io.buildpacks.base.id": "acme", "io.buildpacks.base.distro.version": "12"}
+NEW = (tar_of({"etc/os-release": b"patched\n" * 999}), tar_of({"etc/motd": b"hi\n"}))
+PATCHED = stored_image(*NEW, labels=LABELS)
+OLD = stored_image(*BASE, labels=LABELS)
+
+
+@pytest.fixture
+def wiring(tmp_path: Path) -> Iterator[Wiring]:
+    with Store.open(tmp_path / "store") as store:
+        yield Wiring(store)
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as registry:
+        yield registry
+
+
+def run_of(name: str, *mirrors: str) -> Mapping[str, Any]:
+    return {
+        "runImage": {
+            "topLayer": str(Digest.of(BASE[-1])),
+            "reference": "abc",
+            "image": name,
+            "mirrors": mirrors,
+        }
+    }
+
+
+def app_on(name: str, *mirrors: str, labels: Mapping[str, str] = LABELS, **fields: Any) -> Image:
+    return App(lifecycle=run_of(name, *mirrors), labels=labels, **fields).image()
+
+
+def there(wiring: Wiring, image: Image, text: str) -> Location:
+    location = Location.parse(text)
+    put(image, wiring.place(location))
+    return location
+
+
+def ask(wiring: Wiring, location: Location, policy: PullPolicy = PullPolicy.ALWAYS, **fields: Any) -> Rebased:
+    request = RebaseRequest(location, **{"source": location, **fields})
+    # Nothing that an earlier command knew of the registry is known to this one.
+    fresh = Wiring(wiring.store)
+    return rebase(request, fresh, RunImages(fresh, say=lambda _: None, policy=policy))
+
+
+def layers(image: Image) -> tuple[Digest | None, ...]:
+    return tuple(layer.diff_id for layer in image.layers)
+
+
+def sent(registry: FakeRegistry) -> int:
+    """How many bytes of blobs were uploaded."""
+    bodies = [r for r in registry.requests if r.method in ("PUT", "PATCH", "POST") and "/uploads/" in r.path]
+    return sum(int(request.headers.get("content-length", "0")) for request in bodies)
+
+
+def test_in_a_registry_no_layer_is_read_and_those_of_the_base_are_mounted(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    registry.requests.clear()
+    outcome = ask(wiring, location)
+    asked = [(request.method, request.path.partition("?")[0]) for request in registry.requests]
+    assert outcome.state is State.REBASED and outcome.receipt
+    image = wiring.place(location).read()
+    assert image.id == outcome.receipt.image_id == outcome.image
+    assert layers(image)[:2] == PATCHED.config.diff_ids
+    assert sent(registry) == len(image.config.raw)
+    assert [path for method, path in asked if method == "GET"] == [
+        "/v2/team/app/manifests/latest",
+        f"/v2/team/app/blobs/{app_on(run).id}",
+        "/v2/acme/run/manifests/latest",
+        f"/v2/acme/run/blobs/{PATCHED.id}",
+    ]
+    mounts = [request for request in registry.seen("POST") if "mount=" in request.path]
+    assert len(mounts) == 2
+    # The config is looked for, begun and sent; the manifest comes last.
+    assert asked[-1] == ("PUT", "/v2/team/app/manifests/latest")
+    assert len(asked) <= 12
+
+
+def test_a_base_layer_that_the_repository_has_is_not_brought_there(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, stored_image(BASE[0], NEW[1], labels=LABELS), f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    registry.requests.clear()
+    ask(wiring, location)
+    assert len([request for request in registry.seen("POST") if "mount=" in request.path]) == 1
+
+
+def test_a_base_of_another_registry_is_brought_there_once(wiring: Wiring, registry: FakeRegistry) -> None:
+    with FakeRegistry() as far:
+        run = f"{far.host}/acme/run"
+        there(wiring, PATCHED, f"docker://{run}")
+        location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+        registry.requests.clear()
+        outcome = ask(wiring, location)
+        blobs = [layer.descriptor.size for layer in PATCHED.layers if layer.descriptor]
+        image = wiring.place(location).read()
+        assert sent(registry) == sum(blobs) + len(image.config.raw)
+        far.requests.clear()
+        other = there(wiring, app_on(run, app=(tar_of({"w": b"w"}),)), f"docker://{registry.host}/team/app:2")
+        registry.requests.clear()
+        assert ask(wiring, other).state is State.REBASED
+        assert sent(registry) == len(wiring.place(other).read().config.raw)
+        assert [request for request in far.seen("GET", "/blobs/") if PATCHED.id.hex not in request.path] == []
+    assert outcome.after == f"{run}@{digest_of(far, 'acme/run')}"
+
+
+def digest_of(registry: FakeRegistry, name: str) -> Digest:
+    return Digest.of(registry.manifests[name, "latest"][1])
+
+
+def test_an_image_on_its_run_image_is_left_as_it_is(wiring: Wiring, registry: FakeRegistry) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    first = ask(wiring, location)
+    registry.requests.clear()
+    second = ask(wiring, location)
+    assert second.state is State.CURRENT and second.receipt == first.receipt
+    assert [request.method for request in registry.requests] == ["GET"] * 4
+
+
+def test_a_copy_of_what_is_current_is_made_all_the_same(wiring: Wiring, registry: FakeRegistry) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    first = ask(wiring, location)
+    copied = Location.parse(f"docker://{registry.host}/team/copy")
+    assert ask(wiring, copied, source=location).receipt == first.receipt
+    assert wiring.place(copied).read().id == first.image
+
+
+def test_with_dry_run_nothing_is_written(wiring: Wiring, registry: FakeRegistry) -> None:
+    run = f"{registry.host}/acme/run"
+    newer = stored_image(*NEW, labels={**LABELS, "io.buildpacks.base.released": "2026"})
+    there(wiring, newer, f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    registry.requests.clear()
+    outcome = ask(wiring, location, dry_run=True)
+    assert outcome.state is State.BEHIND and outcome.layers == (2, 2)
+    assert outcome.labels == (("io.buildpacks.base.released", "", "2026"),)
+    assert {request.method for request in registry.requests} == {"GET"}
+    assert ask(wiring, location).image == outcome.image
+
+
+def test_in_the_store_the_run_image_is_brought_there(wiring: Wiring, registry: FakeRegistry) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), "acme/app")
+    outcome = ask(wiring, location)
+    image = wiring.store.place("acme/app").read()
+    assert layers(image)[:2] == PATCHED.config.diff_ids
+    assert (
+        outcome.after == PATCHED.id.hex == json.loads(image.config.labels[LIFECYCLE])["runImage"]["reference"]
+    )
+    assert b"".join(image.layers[0].tar()) == NEW[0]
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
+def test_in_a_file_it_is_rebased_where_it_lies(
+    wiring: Wiring, registry: FakeRegistry, kind: str, tmp_path: Path
+) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), f"{kind}:{tmp_path / 'image'}")
+    outcome = ask(wiring, location)
+    image = wiring.place(location).read()
+    assert image.id == outcome.image and layers(image)[:2] == PATCHED.config.diff_ids
+    assert [b"".join(layer.tar()) for layer in image.layers[:2]] == list(NEW)
+    assert ask(wiring, location).state is State.CURRENT
+
+
+def test_the_pull_policy_decides_whether_a_registry_is_asked(wiring: Wiring, registry: FakeRegistry) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), "acme/app")
+    with pytest.raises(NotFoundError):
+        ask(wiring, location, PullPolicy.NEVER)
+    put(OLD, wiring.store.place(run))
+    registry.requests.clear()
+    assert ask(wiring, location, PullPolicy.IF_NOT_PRESENT, dry_run=True).after == OLD.id.hex
+    assert registry.requests == []
+    assert ask(wiring, location, PullPolicy.ALWAYS).after == PATCHED.id.hex
+
+
+def test_a_newer_version_of_the_same_run_image_needs_no_force(wiring: Wiring, registry: FakeRegistry) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}:1.2.4")
+    location = there(
+        wiring, app_on(f"{run}:1.2.3", f"{run}:1.2.3-mirror"), f"docker://{registry.host}/team/app"
+    )
+    outcome = ask(wiring, location, run_image=f"{run}:1.2.4")
+    assert outcome.notes == (f"{run}:1.2.4 is a newer version of the image's own run image, {run}:1.2.3",)
+    forced = ask(
+        wiring, there(wiring, app_on(f"{run}:1.2.3"), "acme/x"), run_image=f"{run}:1.2.4", force=True
+    )
+    said = json.loads(wiring.place(location).read().config.labels[LIFECYCLE])["runImage"]
+    assert said["image"] == f"{run}:1.2.4" and "mirrors" not in said
+    assert "is another run image" in forced.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("new", "labels"),
+    [
+        ("run:1.2.2", LABELS),
+        ("run:1.2.3-other", LABELS),
+        ("run:2.0.0", LABELS),
+        ("other:1.2.4", LABELS),
+        ("run", LABELS),
+        ("run:1.2.4", {**LABELS, "io.buildpacks.base.id": "other"}),
+        ("run:1.2.4", {"io.buildpacks.base.distro.version": "12"}),
+    ],
+)
+def test_any_other_run_image_does(
+    wiring: Wiring, registry: FakeRegistry, new: str, labels: Mapping[str, str]
+) -> None:
+    there(wiring, stored_image(*NEW, labels=labels), f"docker://{registry.host}/{new}")
+    location = there(wiring, app_on(f"{registry.host}/run:1.2.3"), f"docker://{registry.host}/team/app")
+    with pytest.raises(RebaseError, match="another run image"):
+        ask(wiring, location, run_image=f"{registry.host}/{new}")
+
+
+def test_what_the_specification_refuses_is_refused_for_newer_versions_too(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}:1.2.4")
+    image = app_on(f"{run}:1.2.3", labels={**LABELS, "io.buildpacks.rebasable": "false"})
+    location = there(wiring, image, f"docker://{registry.host}/team/app")
+    with pytest.raises(RebaseError, match="not to be rebased"):
+        ask(wiring, location, run_image=f"{run}:1.2.4")
+
+
+def test_an_image_that_no_buildpacks_built_is_said_to_be_one(wiring: Wiring, registry: FakeRegistry) -> None:
+    location = there(wiring, stored_image(*BASE), f"docker://{registry.host}/team/app")
+    with pytest.raises(FormatError, match="not built by buildpacks"):
+        ask(wiring, location)
+
+
+def test_an_image_that_names_no_run_image_wants_to_be_told_one(wiring: Wiring) -> None:
+    location = there(wiring, App(lifecycle={"runImage": {"topLayer": "sha256:0"}}).image(), "acme/app")
+    with pytest.raises(InputError, match="does not say what its run image is"):
+        ask(wiring, location)
+
+
+def test_an_index_is_not_replaced_by_one_of_its_images(wiring: Wiring, registry: FakeRegistry) -> None:
+    location = there(wiring, app_on(f"{registry.host}/run"), f"docker://{registry.host}/team/app")
+    image = wiring.place(location).read()
+    assert image.manifest
+    host, other = Target.host(), Target(arch="riscv64")
+    entries = [image.manifest.descriptor, image.manifest.descriptor]
+    index = Index.of(
+        [
+            type(entry)(entry.media_type, entry.digest, entry.size, target)
+            for entry, target in zip(entries, (host, other), strict=True)
+        ]
+    )
+    registry.put_manifest("team/app", "latest", index.raw, index.media_type)
+    with pytest.raises(InputError, match="stands for several images"):
+        ask(wiring, location)
+    assert registry.manifests["team/app", "latest"][1] == index.raw
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("PUT", "/manifests/", status=403),
+        Fault("PUT", "/manifests/", status=409),
+        Fault("PUT", "/uploads/", times=99, status=507),
+        Fault("POST", "/uploads/", times=9, status=500),
+        Fault("GET", "/acme/run/", times=99, status=404),
+    ],
+)
+def test_whatever_goes_wrong_the_tag_stays_what_it_was(
+    wiring: Wiring, registry: FakeRegistry, fault: Fault
+) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    before = registry.manifests["team/app", "latest"]
+    registry.faults.append(fault)
+    with pytest.raises((NetworkError, NotFoundError)):
+        ask(wiring, location)
+    assert registry.manifests["team/app", "latest"] == before
+    registry.faults.clear()
+    assert ask(wiring, location).state is State.REBASED
+
+
+def test_a_run_image_that_nobody_has_is_asked_for_once(wiring: Wiring, registry: FakeRegistry) -> None:
+    run_images = RunImages(wiring, say=lambda _: None)
+    for number in range(3):
+        location = there(
+            wiring, app_on(f"{registry.host}/gone"), f"docker://{registry.host}/team/app:{number}"
+        )
+        with pytest.raises(NotFoundError):
+            rebase(RebaseRequest(location, location), wiring, run_images)
+    assert len(registry.seen("GET", "/v2/gone/")) == 1
+
+
+def test_only_images_on_the_old_run_image_are_taken(wiring: Wiring, registry: FakeRegistry) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    assert ask(wiring, location, old=f"{registry.host}/other").state is State.OTHER
+    assert ask(wiring, location, old=run, dry_run=True).state is State.BEHIND
+    assert ask(wiring, location, old="abc", dry_run=True).state is State.BEHIND
+
+
+def test_locations_are_compared_as_they_are_written() -> None:
+    assert Location.parse("docker://x/y") == Location(Kind.REGISTRY, "", "x/y")
