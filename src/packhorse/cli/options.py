@@ -1,19 +1,24 @@
-"""Options and arguments that several commands share, and how their text becomes values."""
+"""Options and arguments that several commands share, and how their text becomes values.
+
+What only some commands need is imported by what needs it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packhorse.base.files import find, read
-from packhorse.base.step import Bind
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
-from packhorse.platform import limits
 from packhorse.platform.folders import Folders
-from packhorse.store.store import Store
+
+if TYPE_CHECKING:
+    from packhorse.base.step import Bind
+    from packhorse.store.store import Store
 
 _LIMIT = 1 << 20
 """The most bytes that an env file has."""
@@ -28,8 +33,17 @@ _LONGEST_NAME = 255
 @contextmanager
 def opened_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
     """The user's store, made when there is none; `frees` for commands that must work on a full disk."""
+    from packhorse.store.store import Store
+
     with Store.open(Folders.find(context.environ).store, frees=frees) as store:
         yield store
+
+
+@contextmanager
+def store_when_needed(context: Context) -> Iterator[Callable[[], Store]]:
+    """What opens the user's store, for commands that may do without."""
+    with ExitStack() as opened:
+        yield lambda: opened.enter_context(opened_store(context))
 
 
 def environment(given: Iterable[str], files: Iterable[Path], context: Context) -> dict[str, str]:
@@ -101,6 +115,8 @@ def seconds_of(text: str, *, option: str) -> float:
 
 def asked_limits(texts: Iterable[str]) -> dict[str, int]:
     """The numbers of `--limit NAME=NUMBER`, 0 for `none`; UsageError."""
+    from packhorse.platform import limits
+
     asked = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -124,6 +140,8 @@ def asked_limits(texts: Iterable[str]) -> dict[str, int]:
 
 def volume(text: str, *, writable: bool) -> Bind:
     """`SOURCE:TARGET`, or with `:ro` or `:rw` behind it; `writable` is what holds without. UsageError."""
+    from packhorse.base.step import Bind
+
     source, _, rest = text.partition(":")
     target, colon, mode = rest.partition(":")
     known = mode in ("ro", "rw") or not colon

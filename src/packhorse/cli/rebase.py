@@ -7,11 +7,10 @@ from pathlib import Path
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import opened_store
+from packhorse.cli.options import store_when_needed
 from packhorse.cli.output import Console
 from packhorse.errors import UsageError
 from packhorse.image.reference import Kind, Location
-from packhorse.platform import report
 from packhorse.platform.rebase import Rebased, RebaseRequest, State
 from packhorse.platform.rebase import rebase as rebase_one
 from packhorse.platform.run_images import PullPolicy, RunImages
@@ -56,11 +55,13 @@ def rebase(
     location = _location(images[0], publish=publish)
     source = _location(previous_image, publish=publish) if previous_image else location
     request = RebaseRequest(location, source, run_image, force=force)
-    with opened_store(context) as store:
+    with store_when_needed(context) as store:
         wiring = Wiring(store)
         run_images = RunImages(wiring, say=console.say, policy=PullPolicy(pull_policy))
         outcome = rebase_one(request, wiring, run_images)
     if report_output_dir and outcome.receipt:
+        from packhorse.platform import report
+
         report.write(report_output_dir, location.name or str(location), outcome.receipt)
     _tell(console, outcome)
 

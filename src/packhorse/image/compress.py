@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import IO, cast
 
 import deflate
-import zstandard
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
@@ -221,6 +220,8 @@ def _slices(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    import zstandard  # slow to import, and few layers need it
+
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     source = cast(IO[bytes], _Source(chunks))
     with decompressor.stream_reader(source, read_across_frames=True) as reader:

@@ -1,17 +1,19 @@
 """The labels of an app image, as values and as the reference writes them (P-191 to P-195).
 
-JSON in Go's field order.
+JSON in Go's field order. What reads TOML is imported by what needs it: commands that only look at an image
+start sooner without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from packhorse.base import gojson
-from packhorse.buildpack.launch import Process, StoreToml
-from packhorse.buildpack.layer import RESERVED
+
+if TYPE_CHECKING:
+    from packhorse.buildpack.launch import Process, StoreToml
 
 LIFECYCLE = "io.buildpacks.lifecycle.metadata"
 BUILD = "io.buildpacks.build.metadata"
@@ -221,11 +223,15 @@ def _buildpacks(value: object) -> tuple[BuildpackRecord, ...]:
 def _store(value: object) -> StoreToml | None:
     if not isinstance(value, dict):
         return None
+    from packhorse.buildpack.launch import StoreToml
+
     metadata = value.get("metadata")
     return StoreToml(metadata if isinstance(metadata, dict) else None)
 
 
 def _layers(value: Mapping[str, object]) -> dict[str, LayerRecord]:
+    from packhorse.buildpack.layer import RESERVED
+
     # An image may come from anybody, and its layers' names become paths.
     names = [name for name in value if "/" not in name and name not in ("", ".", "..", *RESERVED)]
     return {name: _layer(value[name]) for name in names}

@@ -7,22 +7,22 @@ known of the blobs there. Called by the other modules of `platform` and by `cli`
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packhorse.base.target import Target
-from packhorse.base.userns import Namespace
 from packhorse.errors import InputError
 from packhorse.image.place import Place
 from packhorse.image.reference import Kind, Location, Reference
-from packhorse.store.store import Store
 
 if TYPE_CHECKING:
     from packhorse.base.http.client import Client
+    from packhorse.base.userns import Namespace
     from packhorse.image.keychain import Keychain
     from packhorse.image.registry.client import Registry
     from packhorse.sandbox.runner import Runtime, SandboxRunner
+    from packhorse.store.store import Store
 
 BUBBLEWRAP = "bubblewrap"
 """The runtime that packhorse brings."""
@@ -31,11 +31,19 @@ BUBBLEWRAP = "bubblewrap"
 class Wiring:
     """The adapters of one command over an open store; each is loaded when a thread first needs it."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store | Callable[[], Store]) -> None:
+        self._store = store
         self._registries: dict[str, Registry] = {}
         self._network: tuple[Client, Keychain] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+
+    @property
+    def store(self) -> Store:
+        """The store, opened when it is first needed where a function opens it."""
+        with self._lock:
+            if callable(self._store):
+                self._store = self._store()
+            return self._store
 
     def place(self, location: Location, *, target: Target | None = None) -> Place:
         """The place a location names; raises InputError for a kind that cannot be used yet."""
