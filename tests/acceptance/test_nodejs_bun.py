@@ -1,4 +1,4 @@
-"""Applications of Bun's users, which Node.js runs."""
+"""Applications of Bun's users, which Node.js or Bun runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
+import tomllib
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -130,6 +133,49 @@ def test_a_member_gets_what_it_needs(first: tuple[Workbench, str], tmp_path: Pat
     assert "left out, since apps/web does not need it: apps/api" in output
     assert node(bench, "apps/web/index.js") == "2000 2.0.0\n"
     assert installed(bench.layers / "modules") == {"ms"}
+
+
+SERVER = """
+import ms from "ms";
+const server = Bun.serve({ port: 0, fetch: () => new Response(`${ms("2s") as number}`) });
+process.on("SIGTERM", () => { console.log("ended"); process.exit(0); });
+console.log(server.port);
+"""
+
+
+def test_bun_runs_what_its_start_script_says_and_ends_with_sigterm(
+    first: tuple[Workbench, str], tmp_path: Path
+) -> None:
+    bench = laid_out(first[0].buildpack, tmp_path)
+    take_layers(bench, first[0], "[nb]*")
+    manifest = {"name": "served", "packageManager": f"bun@{BUN}", "dependencies": {"ms": "2.1.3"}}
+    manifest["scripts"] = {"start": "bun run --silent serve", "serve": "bun index.ts"}
+    (bench.source / "package.json").write_text(json.dumps(manifest))
+    (bench.source / "index.ts").write_text(SERVER)
+    lock(bench)
+    output = built(dataclasses.replace(bench, env={"BP_NODE_VERSION": "22"}))
+    assert "layer bun kept: same bun, architecture" in output
+    assert "Bun is in the image (package.json scripts.start)" in output
+    output = built(bench)
+    assert "Node.js is not: nothing but Bun is called" in output
+
+    types = {
+        name: tomllib.loads((bench.layers / f"{name}.toml").read_text())["types"] for name in ("node", "bun")
+    }
+    assert (types["node"]["launch"], types["bun"]["launch"]) == (False, True)
+    bill = json.loads((bench.layers / "bun.sbom.cdx.json").read_text())
+    assert [part["purl"] for part in bill["components"]] == [f"pkg:npm/bun@{BUN}"]
+    (process,) = bench.launch()["processes"]
+    assert process["command"] == ["bun", "index.ts"]
+    run = subprocess.Popen(
+        [bench.layers / "bun/bin/bun", "index.ts"], cwd=bench.app, env={}, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    with urllib.request.urlopen(f"http://127.0.0.1:{run.stdout.readline().strip()}/") as answer:
+        assert answer.read() == b"2000"
+    run.send_signal(signal.SIGTERM)
+    assert run.communicate()[0] == "ended\n"
+    assert run.returncode == 0
 
 
 @pytest.mark.parametrize("linker", ["isolated", "hoisted"])

@@ -63,10 +63,10 @@ class Package:
         return {name for table in tables if isinstance(table, dict) for name in table}
 
 
-def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime, lock: str) -> None:
-    """Writes the bills of the image, of layer `node` if it is new, and of what only the build had.
+def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime, lock: str, *, bun: bool) -> None:
+    """Writes the bills of the image, of the layers `node` and `bun` if new, and of what only the build had.
 
-    `lock` is the name of the lock that was installed from.
+    `lock` is the name of the lock that was installed from; `bun` says that Bun is in the image.
     """
     node = _tool("node", runtime.version, sdk.purl("generic", "node", runtime.version))
     npm = _tool("npm", runtime.npm, sdk.purl("npm", "npm", runtime.npm))
@@ -75,9 +75,14 @@ def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime, loc
     )
     context.write_sbom("launch", bill)
     context.write_sbom("build", sdk.Bill((npm,)))
-    # The lifecycle brings the bill of a kept layer back.
-    if not any(context.layers.glob("node.sbom.*")):
-        context.write_sbom("node", sdk.Bill((node,)))
+    engines = {"node": node}
+    if bun:
+        version = context.remembered("bun")["version"]
+        engines["bun"] = _tool("bun", version, sdk.purl("npm", "bun", version))
+    for layer, component in engines.items():
+        # The lifecycle brings the bill of a kept layer back.
+        if not any(context.layers.glob(f"{layer}.sbom.*")):
+            context.write_sbom(layer, sdk.Bill((component,)))
 
 
 def of_tree(workspace: Workspace, *, within: tuple[Path, ...], plugged: Path, lock: str) -> sdk.Bill:
@@ -203,7 +208,7 @@ def _purl(package: Package) -> str:
 
 
 def _tool(name: str, version: str, purl: str) -> sdk.Component:
-    licence = {"node": "MIT", "npm": "Artistic-2.0"}[name]
+    licence = {"node": "MIT", "npm": "Artistic-2.0", "bun": "MIT"}[name]
     return sdk.Component(name, version, purl, licence=licence, kind="application")
 
 

@@ -23,6 +23,7 @@ from . import (
     start,
     tasks,
 )
+from .engines import Engines
 from .releases import Releases
 from .request import Request, lines_named
 from .workspace import SETTING, Workspace
@@ -55,9 +56,12 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     from_root = nx.start(workspace)
     found = from_root or start.find(project, context.env, generated=bool(scripts))
 
-    node = runtime.provide(context, request, releases)
+    image = Engines.of(context, project, found, said)
+    node = runtime.provide(context, request, releases, launch=image.node)
     choice = managers.Choice.of(workspace.root)
-    manager = managers.provide(context, workspace.root, node, choice)
+    runs_bun = managers.Choice.of_bun(project) if image.bun else None
+    manager = managers.provide(context, workspace.root, node, choice, runs_bun=runs_bun)
+    image.announce(context.log)
     tasks.announce(context.log, scripts, chosen)
     steps = tasks.plan(workspace, scripts)
     installation = modules.Installation(context, workspace, node, manager, steps)
@@ -66,9 +70,9 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
 
     found = from_root or outputs.settle(context, project, found, dev=installation.keeps_dev)
     if found:
-        found = programs.check(context, workspace, found, version=node.version)
+        found = programs.check(context, workspace, found, image, version=node.version)
     launch.set_up(context, workspace, found)
-    bill.write(context, workspace, node, choice.lock)
+    bill.write(context, workspace, node, choice.lock, bun=bool(image.bun))
     directory = "" if from_root or project.directory == context.app else str(project.directory)
     processes = (sdk.Process("web", found.command, default=True, working_dir=directory),) if found else ()
     return sdk.BuildResult(sdk.Launch(processes, slices=slices))

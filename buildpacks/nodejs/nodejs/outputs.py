@@ -93,13 +93,13 @@ def settle(context: sdk.BuildContext, project: Project, found: Start | None, *, 
     """
     if found is None or (not found.chosen and not dev and _is_development(found)):
         return _made(context, project, found)
-    if found.command[0] == "node" and not found.programs and not start.resolves(project, found.command[1]):
+    if found.runner and not found.programs and not start.resolves(project, found.file):
         if found.chosen:
-            raise InputError(f"{LAUNCHPOINT} names a file that is not there: {found.command[1]}")
+            raise InputError(f"{LAUNCHPOINT} names a file that is not there: {found.file}")
         return _made(context, project, None)
-    if found.programs == ("node",) and _is_missing(project, found.command):
+    if found.programs and _is_missing(project, found.file):
         raise InputError(
-            f"the start script runs {found.command[1]}, which is not there after the build",
+            f"the start script runs {found.file}, which is not there after the build",
             why=f"{found.source}: {' '.join(found.command)}",
             fix="have a build script make it, or name another file",
         )
@@ -108,11 +108,11 @@ def settle(context: sdk.BuildContext, project: Project, found: Start | None, *, 
     return found
 
 
-def _is_missing(project: Project, command: tuple[str, ...]) -> bool:
-    """Whether a plain `node <file>` names a file of the application that is not there."""
-    if command[0] != "node" or len(command) < 2 or command[1].startswith(("-", "/")):
+def _is_missing(project: Project, file: str) -> bool:
+    """Whether a plain `node <file>` or `bun <file>` names a file of the application that is not there."""
+    if not file or file.startswith("/"):
         return False
-    return not (project.directory / command[1]).is_dir() and not start.resolves(project, command[1])
+    return not (project.directory / file).is_dir() and not start.resolves(project, file)
 
 
 def _made(context: sdk.BuildContext, project: Project, before: Start | None) -> Start | None:

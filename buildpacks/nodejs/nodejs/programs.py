@@ -15,7 +15,8 @@ import nodesemver
 from packhorse import sdk
 from packhorse.errors import InputError
 
-from . import launch, start
+from . import engines, launch, start
+from .engines import Engines
 from .project import Project
 from .script import BUILTINS
 from .start import START_SCRIPT, Start
@@ -39,6 +40,7 @@ _PACKAGES = {
 _PRODUCTION = ("start:prod", "start:production", "start-prod", "serve:prod", "production", "prod", "serve")
 _STARTS = _PRODUCTION[:3]
 _WATCHING = {"nodemon", "ts-node-dev", "tsnd", "node-dev", "supervisor"}
+_WATCHING_OPTIONS = {"node --watch", "bun --watch", "bun --hot"}
 _TYPESCRIPT = (".ts", ".mts", ".cts")
 _TRANSLATING = ("-r", "--require", "--import", "--loader", "--experimental")
 # What an image has that has sh, which is told by itself.
@@ -64,7 +66,9 @@ _BESIDE_SH = {
 _STRIPS_TYPES = ">=22.18.0 <23 || >=23.6.0"
 
 
-def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, version: str) -> Start:
+def check(
+    context: sdk.BuildContext, workspace: Workspace, found: Start, image: Engines, *, version: str
+) -> Start:
     """Looks for each program that `found` calls in the modules, and warns of what is odd; returns what runs.
 
     That is `found`, or a script by the name of `start:prod` where `start` runs a program that is not there.
@@ -81,7 +85,13 @@ def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, vers
                 f"the start script runs {name}, which is not in the image; {other} is started instead "
                 f"({START_SCRIPT}={other} chooses it without this warning)"
             )
-            return check(context, workspace, start.script_of(workspace.app, other), version=version)
+            return check(context, workspace, start.script_of(workspace.app, other), image, version=version)
+    if engines.calls_bun(found) and not image.bun:
+        raise InputError(
+            "the start command runs Bun, which is not in the image",
+            why=f"{found.source}: {' '.join(found.command)}",
+            fix=f"name the script in {START_SCRIPT}: what is started is known then before the build",
+        )
     file = _typescript(found.last or found.command)
     if file and not nodesemver.satisfies(version, _STRIPS_TYPES):
         raise InputError(
@@ -89,7 +99,7 @@ def check(context: sdk.BuildContext, workspace: Workspace, found: Start, *, vers
             why="it does from 22.18 on",
             fix="ask for a newer Node.js, or have a build script make JavaScript of it",
         )
-    watching = _WATCHING.intersection(found.programs) or {"node --watch"}.intersection(
+    watching = _WATCHING.intersection(found.programs) or _WATCHING_OPTIONS.intersection(
         {" ".join(found.command[:2])}
     )
     for program in watching:
@@ -110,7 +120,11 @@ def _typescript(command: Sequence[str]) -> str:
 
 
 def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> bool:
-    if name == "node" or name in BUILTINS or not name.replace("-", "").replace("_", "").isalnum():
+    if (
+        name in ("node", *engines.BUN)
+        or name in BUILTINS
+        or not name.replace("-", "").replace("_", "").isalnum()
+    ):
         return True
     folders = [*(place / "node_modules/.bin" for place in places), context.layers / "modules/bin"]
     if any((folder / name).exists() for folder in folders):

@@ -39,6 +39,7 @@ INSTALL_SCRIPTS = (
     "prepare",
     "postprepare",
 )
+_BUN_TYPES = ("@types/bun", "bun-types")
 _LOCAL = ("file:", "link:", "portal:", "./", "../", "/", "~/")
 _DEPTH = 100
 _NEED_INSIDE = {
@@ -98,8 +99,39 @@ class Project:
 
     @property
     def main(self) -> str:
-        """The file that `main` names, or nothing."""
-        return str(self.manifest.get("main", ""))
+        """The file that `main` names, for Bun `module` too, or nothing."""
+        module = self.manifest.get("module") if self.runner == "bun" else ""
+        return str(self.manifest.get("main", "")) or (module if isinstance(module, str) else "")
+
+    @property
+    def runner(self) -> str:
+        """What runs its files: `node`, or `bun` where it asks for that."""
+        return "bun" if self.bun_reason else "node"
+
+    @property
+    def bun_reason(self) -> str:
+        """Where it asks for Bun and not for Node.js, in words; empty where it does not."""
+        runtimes = self.runtimes
+        if self.node_range or "node" in runtimes:
+            return ""
+        if self.engine("bun"):
+            return f"package.json engines.bun: {self.engine('bun')}"
+        if "bun" in runtimes:
+            return f"package.json devEngines.runtime: bun {runtimes['bun']}".rstrip()
+        names = set(self.dependency_names((*DEPENDENCIES, "devDependencies")))
+        return next((f"package.json has {name}" for name in _BUN_TYPES if name in names), "")
+
+    @property
+    def runtimes(self) -> Mapping[str, str]:
+        """The versions of `devEngines.runtime` by name; it is one table or several."""
+        engines = self.manifest.get("devEngines")
+        said = engines.get("runtime") if isinstance(engines, Mapping) else None
+        found: dict[str, str] = {}
+        for runtime in said if isinstance(said, list) else [said]:
+            if isinstance(runtime, Mapping) and isinstance(runtime.get("name"), str):
+                version = runtime.get("version")
+                found.setdefault(runtime["name"], version.strip() if isinstance(version, str) else "")
+        return found
 
     @property
     def scripts(self) -> Mapping[str, str]:

@@ -1,6 +1,6 @@
 """Node.js and npm as layers: the version asked for is looked up, fetched, and split by where it is needed.
 
-On the arrow plan → layers. Called by `nodejs.buildpack`. Layer `node` has `bin/node` for launch and build;
+On the arrow plan → layers. Called by `nodejs.buildpack`. Layer `node` has `bin/node`, mostly for launch, too;
 `node-build` has npm and the headers (65 MB) that only a build needs. A version found by the last build for
 the same request is used again without asking the registry.
 """
@@ -42,8 +42,8 @@ class Runtime:
     headers: str
 
 
-def provide(context: sdk.BuildContext, request: Request, releases: Releases) -> Runtime:
-    """Makes or keeps the layers `node` and `node-build` for `request`.
+def provide(context: sdk.BuildContext, request: Request, releases: Releases, *, launch: bool) -> Runtime:
+    """Makes or keeps the layers `node`, in the image for `launch`, and `node-build` for `request`.
 
     Raises NotFoundError when no version matches, NetworkError, FormatError for an archive that is not the
     published one, and HostError when this Node.js does not run in the build image.
@@ -62,7 +62,7 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases) -> 
 
     asked = {"request": f"{package} {request.text}", "version": version}
     key = {"Node.js": version, "architecture": context.target.arch}
-    node = context.layer("node", key=key, launch=True, build=True, cache=True, facts=asked)
+    node = context.layer("node", key=key, launch=launch, build=True, cache=True, facts=asked)
     tools = context.layer("node-build", key={**key, "npm": npm}, build=True, cache=True)
     if not (node.kept and tools.kept):
         with tempfile.TemporaryDirectory() as folder:

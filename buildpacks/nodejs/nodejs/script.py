@@ -7,13 +7,17 @@ it (`prestart`); so do `npx`, `cross-env` and `exec` make way for what they run.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from packhorse.errors import InputError
 
+from .call import MANAGERS, QUIET, Call
+from .members import paths
 from .project import Project
 
 # Anything a shell would act upon, in quotes or not: those who have it in quotes get a shell, too.
@@ -42,10 +46,12 @@ BUILTINS = {
 }
 """What the shell does itself, so that nothing can be executed in its place."""
 
-_MANAGERS = ("npm", "yarn", "pnpm", "bun")
-_RUNNERS = ("npx", "pnpx", "bunx")
-_CALLS_MANAGER = re.compile(r"(?:^|[\s;&|(`])(npm|npx|yarn|pnpm|pnpx|bun|bunx)(?:[\s:]|$)")
-_BEGINS_WITH_MANAGER = re.compile(r"(npm|npx|yarn|pnpm|pnpx|bunx)\s")
+_RUNNERS = ("npx", "pnpx")
+_BUN = ("bun", "bunx")
+_SOURCES = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".cjs", ".mts", ".cts")
+_CALLS_MANAGER = re.compile(r"(?:^|[\s;&|(`])(npm|npx|yarn|pnpm|pnpx)(?:[\s:]|$)")
+_BEGINS_WITH_MANAGER = re.compile(r"(npm|npx|yarn|pnpm|pnpx)\s")
+_CALLS_BUN = re.compile(r"(?:^|[\s;&|(`\"'])bunx?(?:\s|$)")
 # Programs whose arguments are commands, and those that always run npm.
 _STARTERS = {
     *("sh", "bash", "dash", "env", "nice", "nohup", "tini", "dumb-init", "cross-env-shell", "env-cmd"),
@@ -53,10 +59,6 @@ _STARTERS = {
     *("pm2", "pm2-runtime", "pm2-docker", "wait-on", "start-server-and-test", "doppler", "infisical", "op"),
 }
 _RUN_ALL = {"npm-run-all", "npm-run-all2", "run-s", "run-p"}
-_QUIET = {"-s", "--silent", "-q", "--quiet", "--if-present", "-y", "--yes", "--no-install", "--no", "--"}
-_DIRECTORY = {"--prefix", "-C", "--cwd", "--dir"}
-# Of yarn and pnpm, which else run a module's command that is called as the word says.
-_OWN = {"add", "ci", "deploy", "i", "install", "remove", "up", "upgrade", "workspace", "workspaces"}
 _DEPTH = 10
 
 
@@ -65,7 +67,7 @@ class Command:
     """What the image runs: `argv`, with `env` set before; `programs` are the names that the script calls.
 
     `last` is its last command. `gets_signals` is false where a shell stays between. `after` names a script
-    that a manager would run afterwards.
+    that a manager would run afterwards, `folders` are those of other projects that it goes to.
     """
 
     argv: tuple[str, ...]
@@ -74,6 +76,7 @@ class Command:
     last: tuple[str, ...] = ()
     gets_signals: bool = True
     after: str = ""
+    folders: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,10 @@ class _Piece:
     def programs(self) -> tuple[str, ...]:
         """The names of what is called."""
         own = tuple(shlex.split(self.command[0])[:1]) if self.command else ()
+        if own and own[0] in _BUN:
+            own += _beside_bun(self.command)
+        elif self.whole or (own and own[0] in _STARTERS):
+            own += ("node", "bun") if _CALLS_BUN.search(str(self)) else ("node",)
         return own + tuple(name for piece in self.inner for name in piece.programs)
 
     @property
@@ -136,7 +143,8 @@ def read(project: Project, name: str) -> Command:
     """
     pieces = _expanded(project, name, ())
     after = f"post{name}"
-    command = _command(pieces, name)
+    folders = tuple(dict.fromkeys(_folders(pieces, project.directory)))
+    command = replace(_command(pieces, name), folders=folders)
     return replace(command, after=after) if after in project.scripts else command
 
 
@@ -220,21 +228,28 @@ def _followed(project: Project, piece: _Piece, name: str, above: tuple[str, ...]
             piece = _Piece((*variables, *command[1:]))
         elif command[:1] and command[0] in _RUNNERS:
             piece = _Piece((*variables, *_program(command[1:], str(piece), name, command[0])))
-        elif command[:1] and command[0] in _MANAGERS:
-            run = _Run.read(command)
-            here = _below(project, run.directory) if run and run.directory else project
-            if run is None or (run.directory and here is project):
+        elif command[:1] and command[0] in (*MANAGERS, *_BUN):
+            call = Call.read(("bun", "x", *command[1:]) if command[0] == "bunx" else command)
+            if call and call.stays:
+                break
+            call, here = _placed(project, call) if call else (None, project)
+            if call is None:
                 raise _needs_manager(command[0], name, str(piece))
-            if run.script in here.scripts and not run.program:
-                return list(_joined(variables, run, _expanded(here, run.script, above)))
-            if not run.is_program:
+            if call.script in here.scripts and not call.program:
+                return list(_joined(variables, call, _expanded(here, call.script, above)))
+            if command[0] == "bun" and not call.program and _is_source(here.directory / call.script):
+                break
+            if not call.is_program:
                 raise _needs_manager(command[0], name, str(piece))
-            words = (run.script, *run.arguments)
-            piece = _Piece((*variables, *_program(words, str(piece), name, command[0])))
+            words = _program((call.script, *call.arguments), str(piece), name, command[0])
+            piece = _Piece((*variables, *words))
+            if call.directory:
+                _refuse_inner_manager(piece, name)
+                return [_Piece(("cd", call.directory)), piece]
         elif scripts := _sequence(project, command):
             expanded = [_expanded(project, script, above) for script in scripts]
             before = [one for pieces in expanded[:-1] for one in _apart(pieces)]
-            return list(_joined(variables, _Run(scripts[-1]), [*before, *expanded[-1]]))
+            return list(_joined(variables, Call(scripts[-1]), [*before, *expanded[-1]]))
         else:
             break
     _refuse_inner_manager(piece, name)
@@ -265,25 +280,25 @@ def _refuse_inner_manager(piece: _Piece, name: str) -> None:
             raise _needs_manager(match[1], name, str(piece))
 
 
-def _joined(variables: tuple[str, ...], run: _Run, pieces: list[_Piece]) -> Iterator[_Piece]:
+def _joined(variables: tuple[str, ...], call: Call, pieces: list[_Piece]) -> Iterator[_Piece]:
     """The pieces of a script that was run with variables before it, arguments behind it, in a directory."""
     *before, last = pieces
-    if run.directory:
-        yield _Piece(("cd", run.directory))
+    if call.directory:
+        yield _Piece(("cd", call.directory))
     if variables and (before or not last.words):
         yield _Piece(("export", *variables))
         variables = ()
     yield from before
     if last.words:
-        yield _Piece((*variables, *last.words, *run.arguments))
+        yield _Piece((*variables, *last.words, *call.arguments))
     else:
-        yield replace(last, whole=" ".join((last.whole, *run.arguments)))
+        yield replace(last, whole=" ".join((last.whole, *call.arguments)))
 
 
 def _program(words: Sequence[str], text: str, name: str, caller: str) -> list[str]:
     """The command that npx and its like run, which is on PATH in the image if a dependency has it."""
     rest = list(words)
-    while rest and rest[0] in _QUIET:
+    while rest and rest[0] in QUIET:
         del rest[0]
     if not rest or rest[0].startswith("-"):
         raise _needs_manager(caller, name, text)
@@ -291,77 +306,72 @@ def _program(words: Sequence[str], text: str, name: str, caller: str) -> list[st
     return [program if at and program else rest[0], *rest[1:]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A manager's call that runs `script`; `program` says that a module's command is meant, if it is one."""
-
-    script: str
-    arguments: tuple[str, ...] = ()
-    directory: str = ""
-    program: bool = False
-    is_program: bool = False
-
-    @classmethod
-    def read(cls, command: Sequence[str]) -> _Run | None:
-        """Understands a call; None where it does something else."""
-        manager, *rest = command
-        directory, rest = _options(rest)
-        verb = rest.pop(0) if rest else ""
-        program = verb in ("exec", "x", "dlx")
-        if verb in ("run", "run-script") or program:
-            further, rest = _options(rest)
-            directory = further or directory
-            verb = rest.pop(0) if rest else ""
-        elif verb in _OWN or (manager in ("npm", "bun") and verb != "start"):
-            return None
-        if not verb or verb.startswith("-"):
-            return None
-        if manager != "npm" or program:
-            is_program = program or (manager != "bun" and verb != "start")
-            return cls(verb, tuple(rest), directory, program=program, is_program=is_program)
-        arguments, further = _npm_arguments(rest)
-        return None if arguments is None else cls(verb, arguments, further or directory)
+def _placed(project: Project, call: Call) -> tuple[Call | None, Project]:
+    """The call by its folder, and the project there; no call where there is no such project."""
+    if call.member:
+        path = _member(project, "".join(shlex.split(call.member)))
+        call = replace(call, directory=shlex.quote(path))
+        return (call if path else None), project if not path else Project.read(project.directory / path)
+    here = _below(project, call.directory) if call.directory else project
+    return (None if call.directory and here is project else call), here
 
 
-def _options(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The directory that options at the beginning name, and what comes behind those that do not matter."""
-    directory, rest = "", list(words)
-    while rest:
-        option, equals, value = rest[0].partition("=")
-        if option in _DIRECTORY and (equals or len(rest) > 1):
-            directory = value if equals else rest.pop(1)
-        elif rest[0] not in _QUIET:
-            break
-        del rest[0]
-    return directory, rest
-
-
-def _npm_arguments(words: Sequence[str]) -> tuple[tuple[str, ...] | None, str]:
-    """What npm hands to the script, words and all behind `--`, and its directory; None for a workspace's."""
-    given: list[str] = []
-    directory, rest = "", list(words)
-    while rest:
-        word = rest.pop(0)
-        option, equals, value = word.partition("=")
-        if word == "--":
-            given += rest
-            break
-        if option in ("-w", "--workspace", "-ws", "--workspaces"):
-            return None, ""
-        if option in _DIRECTORY:
-            directory = value if equals else (rest.pop(0) if rest else "")
-        elif not word.startswith("-"):
-            given.append(word)
-    return tuple(given), directory
+def _member(project: Project, wanted: str) -> str:
+    """The path of the workspace's member that is called by its name or path; empty without one."""
+    members = paths(project)
+    wanted = wanted.removeprefix("./").rstrip("/")
+    if wanted in members:
+        return wanted
+    return next((path for path in members if Project.read(project.directory / path).name == wanted), "")
 
 
 def _below(project: Project, directory: str) -> Project:
     """The project in a folder that a script goes to; the same one where there is none."""
-    path = project.directory / shlex.split(directory)[0] if not _NEEDS_SHELL.search(directory) else None
-    return Project.read(path) if path and (path / "package.json").is_file() else project
+    path = _folder(project.directory, directory)
+    return Project.read(path) if path else project
+
+
+def _folder(start: Path, directory: str) -> Path | None:
+    """The folder with a project that `cd` with this word leads to."""
+    words = shlex.split(directory) if not _NEEDS_SHELL.search(directory) else []
+    path = Path(os.path.normpath(start / words[0])) if words else start
+    return path if path != start and (path / "package.json").is_file() else None
+
+
+def _folders(pieces: Sequence[_Piece], start: Path) -> Iterator[Path]:
+    """The folders of projects in which commands run but for `start`, the innermost of nested shells too."""
+    for piece in pieces:
+        if piece.command[:1] == ("cd",) and len(piece.command) == 2:
+            found = _folder(start, piece.command[1])
+            if found:
+                start = found
+                yield found
+        yield from _folders(piece.inner, start)
+
+
+def _is_source(path: Path) -> bool:
+    """Whether Bun finds a file of this name, whose ending may be left out."""
+    return path.is_file() or any(path.with_name(f"{path.name}{ending}").is_file() for ending in _SOURCES)
+
+
+def _beside_bun(command: Sequence[str]) -> tuple[str, ...]:
+    """What a call of Bun needs beside it: Node.js, where it is not known to run just a file."""
+    program, *words = [word for word in command if not word.startswith("-")]
+    if any(word.endswith(_SOURCES) for word in words):
+        return ()
+    if program == "bun" and words[:1] == ["x"]:
+        program, words = "bunx", words[1:]
+    return ("node", *(words[:1] if program == "bunx" else ()))
 
 
 def _needs_manager(manager: str, name: str, text: str) -> InputError:
+    if manager in _BUN:
+        return InputError(
+            f"the {name} script calls {manager} for what cannot be done in an image",
+            why=text,
+            fix="name the file, the script or the program of a module that it is to run, as in "
+            "`bun server.ts`; the build installs the modules",
+        )
     return InputError(
         f"the {name} script calls {manager}, which is not in the image",
         why=text,

@@ -61,7 +61,7 @@ def _of(project: Project) -> Iterator[Said]:
     volta = _volta(project)
     if volta:
         yield Said("package.json volta.node", volta)
-    runtime = _runtime(project.manifest.get("devEngines"))
+    runtime = project.runtimes.get("node")
     if runtime:
         yield Said("package.json devEngines.runtime", runtime)
 
@@ -113,13 +113,3 @@ def _volta(project: Project) -> str:
                 fix="name the package.json that has volta.node, or say the version in engines.node",
             ) from error
     raise InputError("package.json volta.extends goes round in a circle", fix="say volta.node in one of them")
-
-
-def _runtime(engines: object) -> str:
-    """The version of Node.js in `devEngines.runtime`, which is one table or several."""
-    runtimes = engines.get("runtime") if isinstance(engines, Mapping) else None
-    for runtime in runtimes if isinstance(runtimes, list) else [runtimes]:
-        if isinstance(runtime, Mapping) and runtime.get("name") == "node":
-            version = runtime.get("version")
-            return version.strip() if isinstance(version, str) else ""
-    return ""

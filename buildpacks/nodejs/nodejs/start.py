@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from packhorse.errors import InputError
 
@@ -22,13 +23,17 @@ _SUFFIXES = (".js", ".cjs", ".mjs", ".ts", ".mts", ".cts")
 ENTRIES = tuple(f"{stem}{suffix}" for stem in _STEMS for suffix in _SUFFIXES)
 """The files that are taken for an application's entry, the first one there is."""
 
+_JSX_ENTRIES = tuple(f"{stem}{suffix}" for stem in _STEMS for suffix in (".tsx", ".jsx"))
+_RUNNERS = ("node", "bun")
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
     """A command and its source in words; `gets_signals` is false when a shell stays between.
 
     `env` is set before, `programs` are the names that a script calls, `last` is its last command, `after` the
-    name of a script that is not run. `chosen` says that the user named it for this build.
+    name of a script that is not run, `folders` are those of other projects that it goes to. `chosen` says
+    that the user named it for this build.
     """
 
     command: tuple[str, ...]
@@ -39,6 +44,19 @@ class Start:
     last: tuple[str, ...] = ()
     after: str = ""
     chosen: bool = False
+    folders: tuple[Path, ...] = ()
+
+    @property
+    def runner(self) -> str:
+        """`node` or `bun`, where the command is nothing but one of these with a file; else empty."""
+        runs = self.command[0] in _RUNNERS and self.programs in ((), self.command[:1])
+        return self.command[0] if runs else ""
+
+    @property
+    def file(self) -> str:
+        """The file that `runner` runs; empty where options come first."""
+        words = self.command[2:] if self.command[:2] == ("bun", "run") else self.command[1:]
+        return words[0] if self.runner and words and not words[0].startswith("-") else ""
 
 
 def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start | None:
@@ -52,7 +70,7 @@ def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start 
     if file:
         if not generated and not resolves(project, file):
             raise InputError(f"{LAUNCHPOINT} names a file that is not there: {file}")
-        return Start(("node", file), f"{LAUNCHPOINT}: {file}", chosen=True)
+        return Start((project.runner, file), f"{LAUNCHPOINT}: {file}", chosen=True)
     if name and name not in project.scripts:
         raise InputError(
             f"{START_SCRIPT} names a script that package.json does not have: {name}",
@@ -61,10 +79,11 @@ def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start 
     if name or "start" in project.scripts:
         return script_of(project, name)
     if project.main and (generated or resolves(project, project.main)):
-        return Start(("node", project.main), "package.json main")
-    for entry in ENTRIES:
+        named = "main" if project.manifest.get("main") else "module"
+        return Start((project.runner, project.main), f"package.json {named}")
+    for entry in ENTRIES if project.runner == "node" else (*ENTRIES, *_JSX_ENTRIES):
         if (project.directory / entry).is_file():
-            return Start(("node", entry), f"there is {entry}")
+            return Start((project.runner, entry), f"there is {entry}")
     if generated or (project.directory / "Procfile").is_file():
         return None
     raise nothing(project)
@@ -83,8 +102,15 @@ def nothing(project: Project) -> InputError:
 
 
 def resolves(project: Project, file: str) -> bool:
-    """Whether Node.js would find `file`, which may leave out `.js` or name a folder with an index.js."""
-    candidates = (file, f"{file}.js", f"{file}.json", f"{file}/index.js")
+    """Whether Node.js would find `file`, which may leave out `.js` or name a folder with an index.js.
+
+    Bun finds TypeScript as well.
+    """
+    candidates = [file, f"{file}.js", f"{file}.json", f"{file}/index.js"]
+    if project.runner == "bun":
+        candidates += [
+            f"{file}{inner}.{ending}" for inner in ("", "/index") for ending in ("ts", "tsx", "jsx")
+        ]
     return any((project.directory / candidate).is_file() for candidate in candidates)
 
 
@@ -100,4 +126,5 @@ def script_of(project: Project, name: str) -> Start:
         last=read.last,
         after=read.after,
         chosen=bool(name),
+        folders=read.folders,
     )

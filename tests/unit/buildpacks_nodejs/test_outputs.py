@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from nodejs import outputs, programs
+from nodejs.engines import Engines
 from nodejs.project import Project
 from nodejs.start import Start, find
 from nodejs.workspace import Workspace
@@ -125,6 +126,8 @@ def test_a_main_that_the_build_did_not_make_gives_way(tmp_path: Path) -> None:
 def test_a_script_whose_file_the_build_did_not_make_is_told(tmp_path: Path, script: str) -> None:
     with pytest.raises(InputError, match=r"runs dist/gone\.js, which is not there after the build"):
         settled(tmp_path, {"scripts": {"start": script, "real": "node dist/gone.js"}})
+    with pytest.raises(InputError, match=r"runs dist/gone\.ts, which is not there after the build"):
+        settled(tmp_path, {"scripts": {"start": "bun run dist/gone.ts"}})
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,8 @@ def checked(app: Path, manifest: dict[str, Any], *, version: str = "26.0.0", **e
     found = find(project, {}, generated=False)
     assert found is not None
     here = context(app, **env)
-    programs.check(here, Workspace(project, project), found, version=version)
+    image = Engines.of(here, project, found, ())
+    programs.check(here, Workspace(project, project), found, image, version=version)
     assert isinstance(here.log.err, io.StringIO)
     return here.log.err.getvalue()
 
@@ -194,6 +198,14 @@ def test_what_restarts_and_what_is_not_run_are_warned_of(tmp_path: Path) -> None
     said = checked(tmp_path, {"scripts": {"start": "node --watch a.js", "poststart": "node b.js"}})
     assert "node --watch is for development" in said
     assert "the script poststart is not run" in said
+    assert "bun --hot is for development" in checked(tmp_path, {"scripts": {"start": "bun --hot a.ts"}})
+
+
+def test_a_script_in_whose_place_bun_comes_too_late_is_told(tmp_path: Path) -> None:
+    scripts = {"start": "nest start", "start:prod": "bun dist/main.js"}
+    with pytest.raises(InputError, match="runs Bun, which is not in the image") as caught:
+        checked(tmp_path, {"scripts": scripts})
+    assert "BP_NPM_START_SCRIPT" in caught.value.fix
 
 
 @pytest.mark.parametrize(

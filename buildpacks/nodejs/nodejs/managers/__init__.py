@@ -20,10 +20,19 @@ from .yarn import Yarn
 __all__ = ["LOCKS", "Choice", "Manager", "provide"]
 
 
-def provide(context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice) -> Manager:
-    """The manager that was chosen, in a layer of its own unless it comes with Node.js; says which and why."""
+def provide(
+    context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice, *, runs_bun: Choice | None
+) -> Manager:
+    """The manager that was chosen, in a layer of its own unless it comes with Node.js; says which and why.
+
+    `runs_bun` is the Bun that the image is to have. It is on PATH of scripts for another manager as well.
+    """
     manager: Manager
     source = choice.source
+    if runs_bun and choice.manager != "bun":
+        tool = bun.provide(context, runs_bun, launch=True)
+        runtime = tool.beside(runtime)
+        context.log.detail(f"Bun {tool.version} ({runs_bun.source})")
     match choice.manager:
         case "npm":
             manager = Npm.of(context, project, runtime, choice)
@@ -35,7 +44,7 @@ def provide(context: sdk.BuildContext, project: Project, runtime: Runtime, choic
             tool, source = pnpmrelease.provide(context, project, runtime, choice)
             manager = Pnpm(context, project, runtime, tool, choice.lock)
         case "bun":
-            tool = bun.provide(context, choice)
+            tool = bun.provide(context, choice, launch=runs_bun is not None)
             manager = bun.Bun(context, project, runtime, tool, choice.lock)
         case other:
             raise AssertionError(f"{other} is not in choice.MANAGERS")

@@ -1,4 +1,4 @@
-"""Bun: an adapter of `port.Manager`. It installs and runs scripts; Node.js runs the application.
+"""Bun: an adapter of `port.Manager`; as a runtime, too, it is the layer that is made here.
 
 What it installs are copies. With a `focus` it installs for the members that are named and for the root.
 """
@@ -49,12 +49,15 @@ _WORDS = {
 }
 
 
-def provide(context: sdk.BuildContext, choice: Choice) -> Tool:
-    """Makes or keeps the layer `bun`: what package.json asks for, else the newest, which reads all locks."""
+def provide(context: sdk.BuildContext, choice: Choice, *, launch: bool) -> Tool:
+    """Makes or keeps the layer `bun`: what package.json asks for, else the newest, which reads all locks.
+
+    It is in the image for `launch`, where Bun runs the application.
+    """
     arch = _ARCHITECTURES.get(context.target.arch, context.target.arch)
     commands = {"bun": "bin/bun", "bunx": "bin/bun"}
     package = Package("bun", commands, parts=(f"@oven/bun-linux-{arch}",))
-    return tool.provide(context, package, choice, range=choice.range or _NEWEST)
+    return tool.provide(context, package, choice, range=choice.range or _NEWEST, launch=launch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,9 +65,9 @@ class Choice:
             manager, source = LOCKS[there[0]], f"there is {there[0]}"
         if not manager:
             manager, source = "npm", "package.json has no packageManager, and there is no lock"
-        engine = project.engine(manager)
-        if not range_ and engine:
-            range_, source = _range(engine, f"engines.{manager}"), f"package.json engines.{manager}: {engine}"
+        if not range_:
+            range_, said = _engine(project, manager)
+            source = said or source
         own = [name for name in there if LOCKS[name] == manager]
         return cls(
             manager,
@@ -77,6 +77,23 @@ class Choice:
             lock=own[0] if own else "",
             unread=tuple(name for name in there if name not in own),
         )
+
+    @classmethod
+    def of_bun(cls, project: Project) -> Self:
+        """The Bun that is to run an application which another manager installs."""
+        range_, said = _engine(project, "bun")
+        return cls("bun", said or "the newest", range=range_)
+
+
+def _engine(project: Project, manager: str) -> tuple[str, str]:
+    """The range that `engines`, for Bun `devEngines.runtime` too, has, and where; or nothing."""
+    said = {f"engines.{manager}": project.engine(manager)}
+    if manager == "bun":
+        said["devEngines.runtime"] = project.runtimes.get("bun", "")
+    for place, text in said.items():
+        if text:
+            return _range(text, place), f"package.json {place}: {text}"
+    return "", ""
 
 
 def _named(project: Project) -> tuple[str, str, str, str]:

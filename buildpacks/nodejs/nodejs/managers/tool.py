@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import nodesemver
@@ -37,6 +37,11 @@ class Tool:
         """The variables of `runtime`, with this tool's commands first on PATH."""
         return {**runtime.env, "PATH": f"{self.path / 'bin'}:{runtime.env['PATH']}"}
 
+    def beside(self, runtime: Runtime) -> Runtime:
+        """`runtime` with this tool's commands on PATH behind its own."""
+        env = {**runtime.env, "PATH": f"{runtime.env['PATH']}:{self.path / 'bin'}"}
+        return replace(runtime, env=env)
+
 
 @dataclass(frozen=True, slots=True)
 class Package:
@@ -53,8 +58,12 @@ class Package:
     parts: tuple[str, ...] = ()
 
 
-def provide(context: sdk.BuildContext, package: Package, choice: Choice, *, range: str) -> Tool:
+def provide(
+    context: sdk.BuildContext, package: Package, choice: Choice, *, range: str, launch: bool = False
+) -> Tool:
     """Makes or keeps the layer named by `choice.manager`, with the newest version in `range`.
+
+    It is in the image for `launch`.
 
     Raises NotFoundError when there is none, InputError for one that is too old, NetworkError, and FormatError
     for an archive that is not the published one or not the one that package.json names.
@@ -68,6 +77,7 @@ def provide(context: sdk.BuildContext, package: Package, choice: Choice, *, rang
     layer = context.layer(
         name,
         key=key,
+        launch=launch,
         build=True,
         cache=True,
         facts={"request": range, "version": version},
