@@ -5,6 +5,7 @@ Called by `sdk.context`. Choosing the environment is the caller's; retries and t
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shlex
@@ -68,12 +69,24 @@ def _start(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stderr: in
         return subprocess.Popen(
             argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
         )
-    except (FileNotFoundError, PermissionError) as error:
+    except OSError as error:
         raise HostError(
             f"cannot run `{argv[0]}`",
-            why=str(error),
-            fix=f"the build image must have `{argv[0]}` on PATH: use a builder that does",
+            why=error.strerror or str(error),
+            fix=_remedy(argv[0], cwd / argv[0], error),
         ) from error
+
+
+def _remedy(program: str, path: Path, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f'make it executable (chmod +x), or give its interpreter: ("sh", "{program}")'
+    if error.errno == errno.ENOEXEC:
+        return f'its first line names no interpreter: give one, as in ("sh", "{program}")'
+    if "/" in program and path.exists():
+        return "the build image must have the interpreter or loader that it names"
+    if "/" in program:
+        return f"look whether {path} should be there"
+    return f"the build image must have `{program}` on PATH: use a builder that does"
 
 
 def _follow(process: subprocess.Popen[bytes], output: Output) -> bytes:

@@ -85,7 +85,11 @@ class Transfer:
     def _request(self) -> urllib.request.Request:
         parts = urlsplit(self._address.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"{self._address.shown} is no address to fetch from", why=self._address.setting)
+            raise InputError(
+                f"{self._address.shown} is no address to fetch from",
+                why=self._address.setting,
+                fix="write https://HOST/PATH",
+            )
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
         request = urllib.request.Request(bare, headers={"Accept-Encoding": "identity"})
         if parts.username:
@@ -164,7 +168,13 @@ class Transfer:
                 fix=f"the {whose} wants a user and password: put them into its URL",
             ) from error
         if error.code in (404, 410):
-            raise NotFoundError(f"there is no {self._address.shown}", why=f"{said}{setting}") from error
+            raise NotFoundError(
+                f"there is no {self._address.shown}",
+                why=f"{said}{setting}",
+                fix=f"put the file there, or change {self._address.setting}"
+                if self._address.setting
+                else "the buildpack's address is wrong or old; BP_DEPENDENCY_MIRROR can name a mirror",
+            ) from error
         raise NetworkError(f"{self._address.shown} cannot be fetched", why=f"{said}{setting}") from error
 
 

@@ -54,6 +54,24 @@ def test_a_missing_command_says_what_the_build_image_must_have() -> None:
     assert "on PATH" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("content", "mode", "fix"),
+    [
+        ("echo", 0o644, "chmod +x"),
+        ("echo", 0o755, "names no interpreter"),
+        ("#!/no/such\n", 0o755, "interpreter or loader that it names"),
+    ],
+)
+def test_a_file_that_cannot_be_started_says_what_it_lacks(
+    tmp_path: Path, content: str, mode: int, fix: str
+) -> None:
+    (tmp_path / "tool").write_text(content)
+    (tmp_path / "tool").chmod(mode)
+    with pytest.raises(HostError, match=r"cannot run `\./tool`") as caught:
+        capture(["./tool"], cwd=tmp_path, env={})
+    assert fix in caught.value.fix and "Errno" not in caught.value.why
+
+
 def test_a_captured_command_returns_standard_output_only() -> None:
     env = {"PATH": os.environ["PATH"]}
     assert capture(["sh", "-c", "echo out; echo err >&2"], cwd=Path("/"), env=env) == "out\n"
