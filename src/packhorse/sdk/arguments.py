@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, time
+from pathlib import Path
 
 from packhorse.errors import BuildError
 
@@ -49,13 +51,36 @@ def table(what: str, value: object, *, at_least: int = 0) -> None:
         raise BuildError(f"{what} is {shown(value)}, not a mapping", fix='write {"name": "value"}')
     for name, entry in value.items():
         text(f"a name in {what}", name)
-        text(f"{what}[{name!r}]", entry)
+        text(f"{name!r} in {what}", entry)
     if len(value) < at_least:
         raise BuildError(
             f"{what} is empty",
             why="what a layer is made from decides whether it is kept",
             fix='name at least one input: {"version": "1.2.3"}',
         )
+
+
+def toml(what: str, value: object) -> None:
+    """Refuses what TOML cannot say. None is said by leaving a key out, so only a mapping may have it."""
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            text(f"a name in {what}", name)
+            if entry is not None:
+                toml(f"{name!r} in {what}", entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            toml(f"an entry of {what}", entry)
+    elif not isinstance(value, str | bool | int | float | date | time):
+        raise BuildError(
+            f"{what} is {shown(value)}, which cannot be written as TOML",
+            fix="write str(…) around it" if value is not None else "leave it out",
+        )
+
+
+def flag(what: str, value: object) -> None:
+    """Refuses what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise BuildError(f"{what} is {shown(value)}, not True or False", fix="write True or False")
 
 
 def all_of(what: str, value: object, kind: type) -> None:
@@ -73,7 +98,9 @@ def one_of_kind(what: str, value: object, *kinds: type) -> None:
     """Refuses what is of another type."""
     if not isinstance(value, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise BuildError(f"{what} is {shown(value)}, not {names}", fix=f"give it as {names}")
+        around = kinds == (Path,) and isinstance(value, str)
+        fix = f"write Path({value!r})" if around else f"give it as {names}"
+        raise BuildError(f"{what} is {shown(value)}, not {names}", fix=fix)
 
 
 def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
@@ -81,6 +108,14 @@ def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
     words = tuple(allowed)
     if value not in words:
         raise BuildError(f"{what} cannot be {shown(value)}", fix=f"it is one of {', '.join(words)}")
+
+
+def variable(what: str, value: object) -> None:
+    """Refuses what cannot be the name of a variable."""
+    file_name(what, value)
+    assert isinstance(value, str)
+    if "=" in value:
+        raise BuildError(f"{what} cannot be {shown(value)}", fix='give name and value apart: "NAME", "value"')
 
 
 def file_name(what: str, value: object) -> None:

@@ -19,7 +19,7 @@ from packhorse.sdk import arguments, command, layer
 from packhorse.sdk.bindings import Bindings
 from packhorse.sdk.dependencies import Dependencies
 from packhorse.sdk.download import Downloads, Source
-from packhorse.sdk.layer import Layer, Restored, Types
+from packhorse.sdk.layer import Asked, Layer, Restored, Types
 from packhorse.sdk.mirrors import Mirrors
 from packhorse.sdk.plan import Require
 from packhorse.sdk.sbom import FORMATS, Bill
@@ -103,6 +103,9 @@ class BuildContext(DetectContext):
     layers: Path
     plan: tuple[Require, ...] = ()
     store: Mapping[str, Any] = field(default_factory=dict)
+    _taken: dict[str, tuple[Asked, Layer]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def layer(
         self,
@@ -119,16 +122,21 @@ class BuildContext(DetectContext):
 
         `key` maps what the layer is made from, in words for people, to its value: a version, a digest.
         `facts` is for `remembered` in the next build and does not count. A non-empty `renew` replaces the
-        layer and is the cause. Raises BuildError for a name that no layer can have, and for what is not text.
+        layer and is the cause. A second time in one build it is the same Layer. Raises BuildError for a name
+        that no layer can have, for what is not text, and for a second time with something else.
         """
-        taken = layer.take(
-            self.layers,
-            name,
-            types=Types(launch=launch, build=build, cache=cache),
-            key=key,
-            facts=facts or {},
-            renew=renew,
-        )
+        asked = Asked(Types(launch=launch, build=build, cache=cache), key, facts or {}, renew)
+        if name in self._taken:
+            before, taken = self._taken[name]
+            if asked != before:
+                raise BuildError(
+                    f"layer {name} is taken a second time in one build, and otherwise",
+                    why="its directory may have what the first time put there",
+                    fix="give each layer a name of its own",
+                )
+            return taken
+        taken = layer.take(self.layers, name, asked)
+        self._taken[name] = Asked(asked.types, dict(key), dict(facts or {}), renew), taken
         self.log.detail(f"layer {name} {taken.decision}")
         return taken
 
@@ -149,6 +157,8 @@ class BuildContext(DetectContext):
         Raises NetworkError, NotFoundError, FormatError when it is another file, InputError for a wrong
         setting.
         """
+        arguments.one_of_kind("what is to be fetched", source, Source)
+        arguments.one_of_kind("the target of a download", target, Path)
         downloads = Downloads(self.env, self.bindings, self.dependencies, self.log)
         return downloads.fetch(source, target)
 
@@ -196,7 +206,11 @@ class BuildContext(DetectContext):
         for path in (native, directory / "lib/programs" / native.name, directory / "exec.d" / name):
             if path.is_file():
                 return path
-        raise NotFoundError(f"{self.buildpack.id} has no exec.d/{name}", why=f"nor is there {native}")
+        raise NotFoundError(
+            f"{self.buildpack.id} has no exec.d/{name}",
+            why=f"nor exec.d/{native.name}",
+            fix=f"the buildpack's directory wants one of them; it is {directory}",
+        )
 
     def run(
         self, argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
@@ -205,18 +219,24 @@ class BuildContext(DetectContext):
 
         `env` adds to the environment. Raises CommandFailed, or HostError when there is no such command.
         """
-        _check_command(argv, env)
+        _check_command(argv, cwd, env)
         return command.run(argv, cwd=cwd or self.app, env={**self.env, **(env or {})}, log=self.log)
 
     def capture(
         self, argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> str:
         """Runs a command silently and returns its standard output; raises as `run` does."""
-        _check_command(argv, env)
+        _check_command(argv, cwd, env)
         return command.capture(argv, cwd=cwd or self.app, env={**self.env, **(env or {})})
 
 
-def _check_command(argv: Sequence[str], env: Mapping[str, str] | None) -> None:
+def _check_command(argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None) -> None:
     arguments.texts("the command", argv, at_least=1)
     if env is not None:
         arguments.table("env of the command", env)
+        for name in env:
+            arguments.variable("a name in env of the command", name)
+    if cwd is not None:
+        arguments.one_of_kind("cwd of the command", cwd, Path)
+        if not cwd.is_dir():
+            raise BuildError(f"cwd of the command is {cwd}, which is no directory", fix="make it before")

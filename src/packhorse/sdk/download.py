@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse.base.log import Log
-from packhorse.errors import FormatError, HostError, NetworkError, NotFoundError
+from packhorse.errors import BuildError, FormatError, HostError, NetworkError, NotFoundError
+from packhorse.sdk import arguments
 from packhorse.sdk.bindings import Bindings
 from packhorse.sdk.checksum import Checksum
 from packhorse.sdk.dependencies import Dependencies
@@ -34,6 +35,15 @@ class Source:
     url: str
     checksum: str
     size: int = 0
+
+    def __post_init__(self) -> None:
+        arguments.text("the URL of a source", self.url, empty=False)
+        arguments.text(f"the checksum of {self.url}", self.checksum)
+        if not isinstance(self.size, int):
+            raise BuildError(
+                f"the size of {self.url} is {arguments.shown(self.size)}, not an int",
+                fix="give its bytes as a number, or leave it out",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ class Downloads:
             self._transfer(address, checksum, source.size, part)
             part.replace(target)
         except OSError as error:
-            raise HostError(f"{target} cannot be written", why=error.strerror or str(error)) from error
+            raise _unwritable(target, error) from error
         finally:
             part.unlink(missing_ok=True)
         return target
@@ -77,7 +87,7 @@ class Downloads:
         except OSError as error:
             raise NotFoundError(
                 f"there is no {path}",
-                why=f"{address.setting} leads there: {error.strerror}",
+                why=f"{address.setting} leads there: {error.strerror}" if address.setting else "",
                 fix=_fix(address),
             ) from error
         if found != checksum:
@@ -119,15 +129,25 @@ def _copy(path: Path, target: Path) -> Path:
     try:
         shutil.copyfile(path, target)
     except OSError as error:
-        raise HostError(f"{target} cannot be written", why=error.strerror or str(error)) from error
+        raise _unwritable(target, error) from error
     return target
+
+
+def _unwritable(target: Path, error: OSError) -> HostError:
+    return HostError(
+        f"{target} cannot be written",
+        why=error.strerror or str(error),
+        fix="the target of a download is the path of a file, in a directory that is there",
+    )
 
 
 def _other(address: Address, wanted: Checksum, found: Checksum) -> FormatError:
     return FormatError(
         f"{address.shown} is not the file that was asked for",
         why=f"its checksum is {found}, and not {wanted}",
-        fix=f"see what {address.setting} leads to" if address.setting else "a proxy or the server altered it",
+        fix=f"see what {address.setting} leads to"
+        if address.setting
+        else "a proxy or the server altered it, or the buildpack states a wrong one",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from packhorse.errors import BuildError
 from packhorse.sdk import arguments
 
 
@@ -30,6 +31,7 @@ class Process:
         arguments.process_type("the type of a process", self.type)
         arguments.texts(f"the command of process {self.type}", self.command, at_least=1)
         arguments.texts(f"args of process {self.type}", self.args)
+        arguments.flag(f"default of process {self.type}", self.default)
         arguments.text(f"working_dir of process {self.type}", self.working_dir)
         arguments.texts(f"exec_env of process {self.type}", self.exec_env)
 
@@ -46,6 +48,19 @@ class Process:
         return {key: value for key, value in entries.items() if value}
 
 
+def _check_together(processes: tuple[Process, ...]) -> None:
+    """Refuses a second process of one type, and a second default (B-134, B-138)."""
+    types = [process.type for process in processes]
+    twice = next((type for type in types if types.count(type) > 1), None)
+    if twice is not None:
+        raise BuildError(f"there are several processes of type {twice}", fix="give each a type of its own")
+    defaults = [process.type for process in processes if process.default]
+    if len(defaults) > 1:
+        raise BuildError(
+            f"the processes {', '.join(defaults)} are all the default", fix="write default=True for one only"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What the image is told: processes, labels, and the globs of each application slice."""
@@ -56,6 +71,7 @@ class Launch:
 
     def __post_init__(self) -> None:
         arguments.all_of("processes", self.processes, Process)
+        _check_together(self.processes)
         arguments.table("labels", self.labels)
         if isinstance(self.slices, str):
             arguments.texts("slices", self.slices)
@@ -88,3 +104,4 @@ class BuildResult:
         arguments.texts("unmet", self.unmet)
         if self.store is not None:
             arguments.one_of_kind("store", self.store, Mapping)
+            arguments.toml("store", self.store)

@@ -27,6 +27,7 @@ Action = Literal["append", "default", "override", "prepend"]
 Phase = Literal["all", "build", "launch"]
 
 _RESERVED = {"build", "launch", "store"}
+_LONGEST_START = 256
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
@@ -57,6 +58,16 @@ class Types:
     launch: bool = False
     build: bool = False
     cache: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a build asks of a layer; a non-empty `renew` is the cause for replacing it in any case."""
+
+    types: Types
+    key: Mapping[str, str]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    renew: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +121,22 @@ class Layer:
         action: Action = "override",
         phase: Phase = "all",
         process: str = "",
-        delimiter: str = "",
+        delimiter: str | None = None,
     ) -> None:
         """Sets a variable for later buildpacks, for launch, or both (B-116 to B-126).
 
         `process` narrows `phase="launch"` to one process type; `delimiter` stands between the values that
-        append and prepend put together. Raises BuildError for what would have no effect.
+        append and prepend put together. Raises BuildError for what would have no effect, or a bad one.
         """
         self._refuse_kept()
-        arguments.file_name("the name of a variable", name)
-        if "=" in name:
-            raise BuildError(
-                f"the name of a variable cannot be {name!r}",
-                fix='write set_env("NAME", "value"), in two strings',
-            )
+        arguments.variable("the name of a variable", name)
         arguments.text(f"the value of {name}", value)
-        arguments.text(f"the delimiter of {name}", delimiter)
+        if delimiter is not None:
+            arguments.text(f"the delimiter of {name}", delimiter)
         arguments.one_of(f"the action for {name}", action, get_args(Action))
         arguments.one_of(f"the phase of {name}", phase, get_args(Phase))
+        _check_action(name, action, delimiter)
+        self._check_reach(name, phase)
         _check_process(process)
         if process and phase != "launch":
             raise BuildError(
@@ -147,12 +156,16 @@ class Layer:
         """
         self._refuse_kept()
         _check_exec_d(name, process)
+        arguments.one_of_kind(f"the exec.d program {name}", source, Path)
+        self._check_reach(f"the exec.d program {name}", "launch")
         try:
             with source.open("rb") as file:
-                start = file.read(4)
+                start = file.read(_LONGEST_START)
         except OSError as error:
             raise BuildError(
-                f"the exec.d program {name} cannot be read", why=f"{source}: {error.strerror or error}"
+                f"the exec.d program {name} cannot be read",
+                why=f"{source}: {error.strerror or error}",
+                fix="its path is that of a file that the buildpack has, or makes before",
             ) from error
         _check_start(name, start)
         target = self.path / "exec.d" / process / name
@@ -168,10 +181,23 @@ class Layer:
         self._refuse_kept()
         _check_exec_d(name, process)
         arguments.text(f"the exec.d script {name}", script)
+        self._check_reach(f"the exec.d script {name}", "launch")
         _check_start(name, script.encode(errors="surrogateescape"))
         path = self.path / "exec.d" / process / name
         self._write(path, script)
         path.chmod(0o755)
+
+    def _check_reach(self, what: str, phase: str) -> None:
+        """Refuses what nobody would ever see, since the layer is not there in that phase."""
+        wanted = ("launch", "build") if phase == "all" else (phase,)
+        if not any(getattr(self.types, kind) for kind in wanted):
+            raise BuildError(
+                f"{what} would have no effect in layer {self.name}",
+                why=f"the layer is for neither {' nor '.join(wanted)}"
+                if len(wanted) > 1
+                else f"it is for {phase}, and the layer is not",
+                fix=f"take the layer with {' or '.join(f'{kind}=True' for kind in wanted)}",
+            )
 
     def _write(self, path: Path, value: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,15 +211,15 @@ class Layer:
             )
 
 
-def take(
-    layers: Path, name: str, *, types: Types, key: Mapping[str, str], facts: Mapping[str, str], renew: str
-) -> Layer:
+def take(layers: Path, name: str, asked: Asked) -> Layer:
     """Keeps layer `name` if its key is today's, else empties it; either way writes `<name>.toml`.
 
     A non-empty `renew` is the cause for replacing it all the same. Raises BuildError for a name that is
     reserved (B-065) or none of a directory, and for inputs and facts that are not text.
     """
+    types, key, facts, renew = asked.types, asked.key, asked.facts, asked.renew
     check_name(name)
+    _check_types(name, types)
     arguments.table(f"the key of layer {name}", key, at_least=1)
     arguments.table(f"the facts of layer {name}", facts)
     arguments.text(f"renew of layer {name}", renew)
@@ -221,6 +247,18 @@ def check_name(name: str) -> None:
         )
 
 
+def _check_types(name: str, types: Types) -> None:
+    for kind in ("launch", "build", "cache"):
+        arguments.flag(f"{kind} of layer {name}", getattr(types, kind))
+    if types == Types():
+        raise BuildError(
+            f"layer {name} is for nothing",
+            why="it would be thrown away after this build",
+            fix="say what it is for: launch=True (the image), build=True (later buildpacks), cache=True "
+            "(the next build); for a while, there is tempfile",
+        )
+
+
 def _check_exec_d(name: str, process: str) -> None:
     arguments.file_name("the name of an exec.d program", name)
     _check_process(process)
@@ -231,7 +269,29 @@ def _check_process(process: str) -> None:
         arguments.process_type("the process", process)
 
 
+def _check_action(name: str, action: str, delimiter: str | None) -> None:
+    if action in ("append", "prepend") and delimiter is None:
+        raise BuildError(
+            f"{action} for {name} has no delimiter",
+            why="the value and the one that is there would stand together as one word",
+            fix='write delimiter=":" or delimiter=" ", or delimiter="" if that is what you want',
+        )
+    if name == "PATH" and action == "override":
+        raise BuildError(
+            "PATH would have this value only",
+            why='an action is "override", unless you say otherwise',
+            fix='write action="prepend", delimiter=":"; the layer\'s bin is on PATH without that',
+        )
+
+
 def _check_start(name: str, start: bytes) -> None:
+    line = start.partition(b"\n")[0]
+    if line.startswith(b"#!") and line.endswith(b"\r"):
+        raise BuildError(
+            f"the exec.d program {name} cannot be run",
+            why="its lines end with CR and LF, and the CR would count as the end of the interpreter's name",
+            fix="write its lines with LF",
+        )
     if not start.startswith((b"#!", b"\x7fELF")):
         raise BuildError(
             f"the exec.d program {name} cannot be run",

@@ -22,6 +22,7 @@ class Require:
     def __post_init__(self) -> None:
         arguments.text("the name that is required", self.name, empty=False)
         arguments.one_of_kind(f"the metadata of {self.name}", self.metadata, Mapping)
+        arguments.toml(f"the metadata of {self.name}", self.metadata)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def main(*, detect: Detect, build: Build) -> NoReturn:
         else:
             status = run_build(invocation, build, log=log)
     except PackhorseError as error:
-        log.error(error)
+        log.error(_placed(error, Path(sys.argv[0])))
         status = error.exit_code
     except KeyboardInterrupt:
         status = _INTERRUPTED
@@ -146,6 +146,7 @@ def run_build(invocation: Invocation, build: Build, *, log: Log) -> int:
     log.title(context.buildpack.title)
     result = build(context)
     _check_result("build", result, BuildResult)
+    _check_layers(context.layers)
     _write(context.layers / "launch.toml", result.launch.table())
     _write(context.layers / "build.toml", {"unmet": [{"name": name} for name in result.unmet]})
     if result.store is not None:
@@ -161,6 +162,28 @@ def _check_result(function: str, result: object, *kinds: type) -> None:
             why="this is a defect of the buildpack" + (": is a `return` missing?" if result is None else ""),
             fix=f"its function {function} ends with: return sdk.{kinds[0].__name__}(…)",
         )
+
+
+def _check_layers(layers: Path) -> None:
+    """Refuses a directory among the layers that is none: the lifecycle would lose it without a word."""
+    for path in sorted(layers.iterdir()):
+        if path.is_dir() and not path.with_name(f"{path.name}.toml").exists():
+            raise BuildError(
+                f"{path} is no layer",
+                why="the buildpack made the directory itself, and nothing of it would be kept",
+                fix=f'take it before: context.layer("{path.name}", key=…, launch=True)',
+            )
+
+
+def _placed(error: PackhorseError, executable: Path) -> PackhorseError:
+    """What the SDK refused to take, with the line of the buildpack that handed it over."""
+    root = executable.absolute().parents[1]
+    *callers, innermost = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in callers if _is_own(Path(frame.filename), root)]
+    if type(error) is not BuildError or not own or _is_own(Path(innermost.filename), root):
+        return error
+    where = f"{os.path.relpath(own[-1].filename, root)} line {own[-1].lineno}"
+    return BuildError(error.what, why=error.why, fix=f"{error.fix} ({where})" if error.fix else where)
 
 
 def _defect(error: Exception, executable: Path) -> PackhorseError:

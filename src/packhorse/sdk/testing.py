@@ -19,19 +19,21 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from packhorse.base import gotoml
 from packhorse.base.target import Target
 from packhorse.errors import BuildpackFailed, HostError, InputError
 
-# What a lifecycle lets through from its own environment.
+# What a lifecycle lets through from its own environment; and, for the host's tools, the host's authorities.
 _INHERITED = (
     "HOME",
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "NO_PROXY",
     "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
     "http_proxy",
     "https_proxy",
     "no_proxy",
@@ -226,7 +228,10 @@ class Workbench:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that packhorse built: `name` in its store, `id`, and what the build printed."""
+    """An image that packhorse built: `name` in its store, `id`, and what the build printed.
+
+    A `with` block removes it at its end.
+    """
 
     name: str
     id: str
@@ -241,6 +246,12 @@ class Image:
     def remove(self) -> None:
         """Removes it from the store."""
         _packhorse("rmi", self.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.remove()
 
 
 def build_image(

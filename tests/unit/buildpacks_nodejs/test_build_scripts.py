@@ -1,5 +1,6 @@
 """Which scripts a build runs, and what of theirs is kept for the next build."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_another_line_of_node_begins_anew(tmp_path: Path) -> None:
     first = caches.of(here, here.app, [], "22.3.0")
     write(here.app / ".angular/cache/a")
     first.keep()
-    second = caches.of(here, here.app, [], "24.0.0")
+    second = caches.of(replace(here), here.app, [], "24.0.0")
     second.bring()
     assert not (here.app / ".angular").exists()
 

@@ -18,6 +18,8 @@ from packhorse.sdk import arguments
 ANY: Any = sdk
 """The SDK without its types: nobody has to use a type checker."""
 
+WEB, OTHER = (sdk.Process(type, ("a",), default=True) for type in ("web", "other"))
+
 
 @pytest.fixture
 def context(tmp_path: Path) -> Any:
@@ -58,10 +60,21 @@ def said(call: Callable[[], object]) -> str:
         (lambda: ANY.Launch(("web",)), "an entry of processes is 'web', not Process"),
         (lambda: ANY.Launch(slices=("node_modules",)), "a slice is the str 'node_modules'"),
         (lambda: ANY.Launch(slices="node_modules"), "slices is the str 'node_modules'"),
-        (lambda: ANY.Launch(labels={"a": 1}), "labels['a'] is 1, not a str"),
+        (lambda: ANY.Launch(labels={"a": 1}), "'a' in labels is 1, not a str"),
         (lambda: ANY.BuildResult(ANY.Process("web", ("a",))), "not Launch"),
         (lambda: ANY.BuildResult(unmet="python"), "unmet is the str 'python'"),
         (lambda: ANY.BuildResult(store=3), "store is 3"),
+        (lambda: ANY.BuildResult(store={"a": [Path("x")]}), "an entry of 'a' in store is PosixPath('x')"),
+        (lambda: ANY.Process("web", ("a",), default="yes"), "default of process web is 'yes', not True or"),
+        (lambda: ANY.Launch((WEB, WEB)), "there are several processes of type web"),
+        (lambda: ANY.Launch((WEB, OTHER)), "the processes web, other are all the default"),
+        (lambda: ANY.Require("a", {"version": Path("1")}), "'version' in the metadata of a is PosixPath("),
+        (
+            lambda: ANY.Source("https://a.test/x", ANY.Checksum("sha256", "00")),
+            "checksum of https://a.test/x",
+        ),
+        (lambda: ANY.Source("https://a.test/x", "00", size="7"), "the size of https://a.test/x is '7'"),
+        (lambda: ANY.Source("", "00"), "the URL of a source is empty"),
         (lambda: ANY.BuildPlan(provides="python"), "provides is the str 'python'"),
         (lambda: ANY.BuildPlan(requires=ANY.Require("a")), "requires is Require("),
         (lambda: ANY.BuildPlan(requires=("a",)), "an entry of requires is 'a', not Require"),
@@ -88,8 +101,8 @@ def test_a_str_for_a_tuple_is_shown_as_the_tuple_that_was_meant() -> None:
     ("key", "what"),
     [
         ({}, "the key of layer a is empty"),
-        ({"n": 3}, "the key of layer a['n'] is 3, not a str"),
-        ({"n": Path("x")}, "the key of layer a['n'] is PosixPath('x')"),
+        ({"n": 3}, "'n' in the key of layer a is 3, not a str"),
+        ({"n": Path("x")}, "'n' in the key of layer a is PosixPath('x')"),
         ({"n": sdk.Checksum("sha256", "00" * 32)}, "write str(…) around it"),
         ("3.11", "the key of layer a is '3.11', not a mapping"),
     ],
@@ -100,8 +113,8 @@ def test_a_key_that_would_never_be_the_same_is_refused(context: Any, key: object
 
 
 def test_facts_are_text_too(context: Any) -> None:
-    assert "the facts of layer a['n'] is 3" in said(
-        lambda: context.layer("a", key={"x": "1"}, facts={"n": 3})
+    assert "'n' in the facts of layer a is 3" in said(
+        lambda: context.layer("a", key={"x": "1"}, cache=True, facts={"n": 3})
     )
 
 
@@ -114,6 +127,9 @@ def test_facts_are_text_too(context: Any) -> None:
         (({"name": "A", "value": "x", "phase": "run"}), "it is one of all, build, launch"),
         (({"name": "A", "value": "x", "action": "set"}), "it is one of append, default, override, prepend"),
         (({"name": "A", "value": "x", "process": "web"}), 'write phase="launch"'),
+        (({"name": "A", "value": "x", "phase": "build"}), "A would have no effect in layer a"),
+        (({"name": "A", "value": "x", "action": "prepend"}), "prepend for A has no delimiter"),
+        (({"name": "PATH", "value": "/x"}), "PATH would have this value only"),
         (({"name": "A", "value": "x", "process": "../..", "phase": "launch"}), "the process cannot be"),
     ],
 )
@@ -130,10 +146,40 @@ def test_a_program_that_cannot_run_before_a_launch_is_refused(context: Any, tmp_
     (tmp_path / "text").write_text("echo hello\n")
     assert "port cannot be run" in said(lambda: layer.write_exec_d("port", "echo hello\n"))
     assert "port cannot be run" in said(lambda: layer.add_exec_d(tmp_path / "text", name="port"))
-    with pytest.raises(BuildError, match="port cannot be read"):
-        layer.add_exec_d(tmp_path / "none", name="port")
+    assert "write its lines with LF" in said(lambda: layer.write_exec_d("port", "#!/bin/sh\r\n:\r\n"))
+    assert "port cannot be read" in said(lambda: layer.add_exec_d(tmp_path / "none", name="port"))
+    assert "port is '/bin/true', not Path" in said(lambda: layer.add_exec_d("/bin/true", name="port"))
     assert "an exec.d program cannot be '../port'" in said(lambda: layer.write_exec_d("../port", "#!/bin/sh"))
     assert list(layer.path.iterdir()) == []
+
+
+def test_a_program_before_the_launch_belongs_to_a_layer_of_the_image(context: Any) -> None:
+    layer = context.layer("a", key={"x": "1"}, build=True)
+    assert "take the layer with launch=True" in said(lambda: layer.write_exec_d("port", "#!/bin/sh\n"))
+    assert "phase" not in said(lambda: layer.set_env("A", "1", phase="launch"))
+    only_cached = context.layer("b", key={"x": "1"}, cache=True)
+    assert "launch=True or build=True" in said(lambda: only_cached.set_env("A", "1"))
+
+
+def test_a_layer_for_nothing_and_one_for_a_word_are_refused(context: Any) -> None:
+    assert "layer a is for nothing" in said(lambda: context.layer("a", key={"x": "1"}))
+    assert "launch of layer a is 'yes'" in said(lambda: context.layer("a", key={"x": "1"}, launch="yes"))
+    assert list(context.layers.iterdir()) == []
+
+
+def test_a_layer_that_is_asked_for_twice_is_the_same_or_refused(context: Any) -> None:
+    key = {"x": "1"}
+    layer = context.layer("a", key=key, launch=True, cache=True)
+    assert context.layer("a", key={"x": "1"}, launch=True, cache=True) is layer and not layer.kept
+    key["x"] = "2"
+    assert "taken a second time" in said(lambda: context.layer("a", key=key, launch=True, cache=True))
+    assert "taken a second time" in said(lambda: context.layer("a", key={"x": "1"}, launch=True))
+
+
+def test_what_is_no_source_and_no_path_is_not_fetched(context: Any) -> None:
+    source = sdk.Source("https://a.test/x", "00" * 32)
+    assert "is 'https://a.test/x', not Source" in said(lambda: context.fetch("https://a.test/x", Path("x")))
+    assert "'x', not Path\nwrite Path('x')" in said(lambda: context.fetch(source, "x"))
 
 
 @pytest.mark.parametrize("part", ["runtime", "../a", None])
@@ -149,7 +195,10 @@ def test_a_command_in_one_string_is_refused(context: Any, call: str) -> None:
     run = getattr(context, call)
     assert "write ('ls', '-la')" in said(lambda: run("ls -la"))
     assert "an entry of the command is PosixPath('x')" in said(lambda: run(["ls", Path("x")]))
-    assert "env of the command['A'] is 1" in said(lambda: run(["ls"], env={"A": 1}))
+    assert "'A' in env of the command is 1" in said(lambda: run(["ls"], env={"A": 1}))
+    assert "env of the command cannot be 'A=B'" in said(lambda: run(["ls"], env={"A=B": "1"}))
+    assert "which is no directory" in said(lambda: run(["ls"], cwd=context.app / "none"))
+    assert "cwd of the command is 'web', not Path" in said(lambda: run(["ls"], cwd="web"))
 
 
 @given(st.text())

@@ -71,7 +71,8 @@ def test_bills_are_written_in_the_declared_formats(tmp_path: Path) -> None:
         f"{part}.sbom.{end}.json" for part in ("launch", "build", "l") for end in ("cdx", "spdx")
     }
     with pytest.raises(BuildError, match="which it keeps"):
-        given.write_sbom(given.layer("l", key={"a": "1"}, launch=True, cache=True), bill)
+        later = context(tmp_path, formats=both)
+        later.write_sbom(later.layer("l", key={"a": "1"}, launch=True, cache=True), bill)
 
 
 def test_bills_are_left_out_for_who_wants_none_and_refused_undeclared(tmp_path: Path) -> None:

@@ -30,6 +30,14 @@ def build(context):
         return None
     if "DEFECT" in context.env:
         (context.app / "none").read_text()
+    if "TELL" in context.env:
+        context.log.detail(context.env[context.env["TELL"]])
+    if "WRONG" in context.env:
+        context.run("ls -la")
+    if "RAISED" in context.env:
+        raise errors.BuildError("no", fix="mend it")
+    if "ASTRAY" in context.env:
+        (context.layers / "astray").mkdir()
     layer = context.layer("x", key={{"x": (context.app / "x").read_text()}}, launch=True, cache=True)
     if not layer.kept:
         (layer.path / "made").write_text("made")
@@ -83,6 +91,15 @@ def test_a_failing_command_ends_with_the_code_of_a_failed_buildpack(workbench: W
     assert outcome.output.endswith("error: `sh -c 'exit ${STATUS:-0}'` failed (exit status 9)\n")
 
 
+def test_the_authorities_that_the_host_trusts_are_those_of_the_tools(
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/authorities.pem")
+    (workbench.source / "x").write_text("1")
+    workbench.detect()
+    assert "  /authorities.pem\n" in again(workbench, TELL="SSL_CERT_FILE").build().output
+
+
 def again(workbench: Workbench, **env: str) -> Workbench:
     return Workbench(workbench.buildpack, workbench.source, workbench.scratch, env=env)
 
@@ -95,6 +112,25 @@ def test_a_forgotten_return_is_told_as_one(workbench: Workbench) -> None:
     outcome = workbench.detect()
     assert outcome.status == 52
     assert outcome.output.startswith("error: detect returned None, not Pass or Fail\n")
+
+
+def test_a_wrong_value_is_told_with_the_line_that_handed_it_over(workbench: Workbench) -> None:
+    (workbench.source / "x").write_text("1")
+    workbench.detect()
+    outcome = again(workbench, WRONG="1").build()
+    line = PROGRAM.splitlines().index('        context.run("ls -la")') + 1
+    assert outcome.status == 52 and "Traceback" not in outcome.output
+    assert outcome.output.endswith(f"\n  write ('ls', '-la') (bin/build line {line})\n")
+    assert again(workbench, RAISED="1").build().output.endswith("error: no\n  mend it\n")
+
+
+def test_a_directory_among_the_layers_that_is_none_is_refused(workbench: Workbench) -> None:
+    (workbench.source / "x").write_text("1")
+    workbench.detect()
+    outcome = again(workbench, ASTRAY="1").build()
+    assert outcome.status == 52
+    assert f"error: {workbench.layers / 'astray'} is no layer\n" in outcome.output
+    assert 'context.layer("astray", key=…' in outcome.output
 
 
 def test_an_exception_is_a_defect_of_the_buildpack_with_its_own_line(workbench: Workbench) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import BuildError
-from packhorse.sdk.layer import Kept, Layer, Replaced, Types, take
+from packhorse.sdk.layer import Asked, Kept, Layer, Replaced, Types, take
 
 OLD, NEW = f"sha256:{'ab12cd34' * 8}", f"sha256:{'00112233' * 8}"
 CACHED = Types(launch=True, cache=True)
@@ -19,7 +19,7 @@ def made(
     facts: dict[str, str] | None = None,
     renew: str = "",
 ) -> Layer:
-    return take(layers, "modules", types=types, key=key, facts=facts or {}, renew=renew)
+    return take(layers, "modules", Asked(types, key, facts or {}, renew))
 
 
 def restored(layers: Path) -> None:
@@ -124,22 +124,22 @@ def test_a_name_that_no_layer_can_have_is_refused_and_nothing_is_removed(tmp_pat
     (tmp_path / "precious").touch()
     (tmp_path / "layers").mkdir()
     with pytest.raises(BuildError, match="the name of a layer"):
-        take(tmp_path / "layers", name, types=CACHED, key={"a": "1"}, facts={}, renew="")
+        take(tmp_path / "layers", name, Asked(CACHED, {"a": "1"}))
     assert (tmp_path / "precious").exists() and list((tmp_path / "layers").iterdir()) == []
 
 
 def test_a_layer_whose_name_looks_like_a_pattern_leaves_the_bills_of_others(tmp_path: Path) -> None:
     (tmp_path / "modules.sbom.cdx.json").touch()
-    take(tmp_path, "*", types=CACHED, key={"a": "1"}, facts={}, renew="")
+    take(tmp_path, "*", Asked(CACHED, {"a": "1"}))
     assert (tmp_path / "modules.sbom.cdx.json").exists()
 
 
 def test_variables_become_files_by_phase_process_and_action(tmp_path: Path) -> None:
-    layer = made(tmp_path, {"lock": OLD})
+    layer = made(tmp_path, {"lock": OLD}, Types(launch=True, build=True))
     layer.set_env("A", "1")
     layer.set_env("PATH", "/x/bin", action="prepend", delimiter=":", phase="launch")
     layer.set_env("B", "2", action="default", phase="launch", process="web")
-    layer.set_env("C", "3", action="append", phase="build")
+    layer.set_env("C", "3", action="append", delimiter="", phase="build")
     files = {
         str(path.relative_to(layer.path)): path.read_text()
         for path in layer.path.rglob("*")
