@@ -24,8 +24,9 @@ def test_an_image_of_the_sample_is_built_and_started(
     image = build_image("greeting-test", SAMPLE, tmp_path, env={"X": "1"}, options=["--network", "none"])
     assert "layer greeting new" in image.output and image.id.startswith("sha256:")
     assert image.run().output == "GOOD MORNING\n"
-    assert image.run("-c", 'echo "$A"', entrypoint="sh", env={"A": "given"}).output == "given\n"
-    image.remove()
+    with image:
+        assert image.run("-c", 'echo "$A"', entrypoint="sh", env={"A": "given"}).output == "given\n"
+    assert image.run().status != 0
     with pytest.raises(BuildpackFailed, match=r"\(exit status 20\)"):
         (tmp_path / "greeting.txt").rename(tmp_path / "other.txt")
         build_image("greeting-test", SAMPLE, tmp_path)

@@ -40,8 +40,13 @@ def check(tree: TreeView, name: str, *, cwd: str, env: Mapping[str, str]) -> Non
         raise NotExecutable(
             f"{found} cannot be executed", why="it is no regular file with an execute permission"
         )
-    where = "" if "/" in name else f"PATH is {':'.join(directories)}"
-    raise CommandNotFound(f"{name} does not exist in the image", why=where)
+    if "/" in name:
+        raise CommandNotFound(f"{name} does not exist in the image")
+    raise CommandNotFound(
+        f"{name} does not exist in the image",
+        why=f"PATH is {':'.join(directories)}",
+        fix="a buildpack's programs are on the launcher's PATH: --entrypoint launcher, the command last",
+    )
 
 
 def refusal(name: str, reason: str) -> CommandNotFound | NotExecutable:

@@ -7,7 +7,7 @@ version is text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,12 @@ class Wanted:
 
     version: str
     source: str
+
+
+def variable(env: Mapping[str, str], name: str) -> Wanted | None:
+    """The version that a variable has, without the space and newline around it; None when there is none."""
+    version = env.get(name, "").strip()
+    return Wanted(version, name) if version else None
 
 
 def plain(path: Path) -> Wanted | None:

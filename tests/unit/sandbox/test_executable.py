@@ -37,8 +37,9 @@ def test_a_command_that_exists_is_let_pass(tree: Rooted, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["none", "broken", "run", "/usr/bin/none", "./tool"])
 def test_a_command_that_does_not_exist_is_named_with_the_path(tree: Rooted, name: str) -> None:
-    with pytest.raises(CommandNotFound, match=name):
+    with pytest.raises(CommandNotFound, match=name) as caught:
         executable.check(tree, name, cwd="/app", env={"PATH": "/bin:/usr/bin"})
+    assert ("--entrypoint launcher" in caught.value.fix) == ("/" not in name)
 
 
 @pytest.mark.parametrize("name", ["/bin/data", "/bin", "data"])

@@ -13,6 +13,12 @@ from packhorse.sdk import versions
 from packhorse.sdk.versions import Wanted
 
 
+def test_a_variable_says_a_version_without_the_newline_of_its_file() -> None:
+    env = {"BP_TOOL_VERSION": " 22.1\n", "BP_NONE": "\n"}
+    assert versions.variable(env, "BP_TOOL_VERSION") == Wanted("22.1", "BP_TOOL_VERSION")
+    assert versions.variable(env, "BP_NONE") is versions.variable(env, "BP_OTHER") is None
+
+
 @pytest.mark.parametrize(
     ("content", "wanted"),
     [
