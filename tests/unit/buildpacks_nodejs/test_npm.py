@@ -43,10 +43,10 @@ def calls(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("said", "options"),
     [
-        ("", "--omit=dev 1000"),
-        ("optional", "--omit=dev --omit=optional 1000"),
-        ("dev,peer", "--omit=dev --omit=peer 1000"),
-        ("optional peer", "--omit=dev --omit=optional --omit=peer 1000"),
+        ("", "--omit=dev --include=prod 1000"),
+        ("optional", "--omit=dev --omit=optional --include=prod 1000"),
+        ("dev,peer", "--omit=dev --omit=peer --include=prod 1000"),
+        ("optional peer", "--omit=dev --omit=optional --omit=peer --include=prod 1000"),
     ],
 )
 def test_what_the_user_leaves_out_is_left_out_of_production(tmp_path: Path, said: str, options: str) -> None:
@@ -55,6 +55,19 @@ def test_what_the_user_leaves_out_is_left_out_of_production(tmp_path: Path, said
     manager.install(order)
     manager.prune(order)
     assert calls(tmp_path).splitlines() == [f"ci {options}", f"prune {options}"]
+
+
+def test_no_setting_has_devdependencies_in_the_image(tmp_path: Path) -> None:
+    manager = npm(tmp_path)
+    (tmp_path / "bin/npm").unlink()
+    (tmp_path / "app/.npmrc").write_text("include=dev\n")
+    (tmp_path / "app/node_modules/dev-only").mkdir(parents=True)
+    (tmp_path / "app/node_modules/dev-only/package.json").write_text(
+        '{"name": "dev-only", "version": "1.0.0"}'
+    )
+    (tmp_path / "app/package.json").write_text('{"devDependencies": {"dev-only": "1.0.0"}}')
+    manager.prune(Order(tmp_path / "app", dev=False))
+    assert not (tmp_path / "app/node_modules/dev-only").exists()
 
 
 def test_npm_does_not_wait_for_a_registry_longer_than_it_tries(tmp_path: Path) -> None:

@@ -111,10 +111,10 @@ class Npm:
     def _omitted(self) -> list[str]:
         """What production does not have: devDependencies, and what the user's settings leave out anyway.
 
-        An option replaces all that variables and .npmrc say.
+        An option replaces all that variables and .npmrc say; `include=dev` there would go before `--omit`.
         """
         said = Registry(self.context).config("omit")["omit"].replace(",", " ").split()
-        return ["--omit=dev", *(f"--omit={kind}" for kind in _KINDS if kind in said)]
+        return ["--omit=dev", *(f"--omit={kind}" for kind in _KINDS if kind in said), "--include=prod"]
 
     def _warn_of_newer_lock(self) -> None:
         """npm itself takes every version from 3 on for the third, without a word."""
