@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nodejs.managers import pnpmfault
 from nodejs.managers.choice import Choice
+from nodejs.managers.pnpm import Pnpm
 from nodejs.managers.pnpmlock import Lock
 from nodejs.managers.pnpmrelease import check, choose, majors
+from nodejs.managers.tool import Tool
+from nodejs.project import Project
+from nodejs.runtime import Runtime
 
+from fakes.build_context import build_context
 from packhorse import sdk
 from packhorse.errors import InputError, PackhorseError
 
@@ -40,6 +47,8 @@ packages:
   ms@2.1.3:
     resolution: {integrity: sha512-AAAA}
 """
+DIRECTORY = "    resolution: {directory: packages/ui, type: directory}\n"
+INJECTED = '{"dependenciesMeta": {"ui": {"injected": true}}}'
 
 
 def chosen(lock: str, range_: str, node: str) -> tuple[str, int]:
@@ -108,6 +117,29 @@ def test_a_pnpm_that_does_not_run_on_the_node_js_is_refused() -> None:
         check(11, "20.20.2")
     check(99, "20.20.2")
     assert {line.major for line in majors()} >= {8, 9, 10, 11, 12}
+
+
+@pytest.mark.parametrize(
+    ("files", "copied"),
+    [
+        ({"pnpm-lock.yaml": LOCK}, ""),
+        ({"pnpm-lock.yaml": LOCK + "  ui@file:packages/ui:\n" + DIRECTORY}, "packages/ui"),
+        ({"pnpm-lock.yaml": LOCK, "packages/web/package.json": INJECTED}, ""),
+        ({"packages/web/package.json": INJECTED}, "ui"),
+        ({"pnpm-workspace.yaml": "injectWorkspacePackages: true\n"}, "each member"),
+        ({"packages/web/package.json": '{"dependenciesMeta": ["ui"]}'}, ""),
+    ],
+)
+def test_members_that_are_copied_need_real_directories(
+    tmp_path: Path, files: dict[str, str], copied: str
+) -> None:
+    for name, text in {"pnpm-workspace.yaml": "packages: [packages/*]\n", **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    lock = "pnpm-lock.yaml" if "pnpm-lock.yaml" in files else ""
+    runtime = Runtime("22.1.0", "10.9.0", {}, "")
+    pnpm = Pnpm(build_context(tmp_path), Project.read(tmp_path), runtime, Tool("10.1.0", tmp_path), lock)
+    assert pnpm.inside_reason == (f"a copy of {copied} is among the modules (injected)" if copied else "")
 
 
 def meaning(output: str) -> PackhorseError:

@@ -20,7 +20,7 @@ from packhorse.errors import InputError
 
 from ..project import digest
 from ..releases import major
-from ..workspace import SETTING
+from ..workspace import SETTING, Workspace
 from . import npmrc, pnpmfault, pnpmlock, unlocked
 from .fetched import Fetched
 from .npm import npm_rebuild
@@ -31,6 +31,8 @@ _HOOKS = (".pnpmfile.cjs", ".pnpmfile.mjs")
 _WORD = re.compile(r"""[^\s'":,{}\[\]]+""")
 _PATCH = re.compile(r".\.(?:patch|diff)\b")
 _LOCAL = re.compile(r"""["'\s](?:link|file|portal):[^"'\s]+""")
+_COPIED = re.compile(r"^ {4}resolution: \{directory: ([^,}]+), type: directory\}", re.MULTILINE)
+_INJECTS = re.compile(r"^injectWorkspacePackages:[ \t]*true\b", re.MULTILINE)
 _PNP = re.compile(r"""^[ \t]*(?:node-linker[ \t]*=|nodeLinker:)[ \t]*["']?pnp\b""", re.MULTILINE)
 _DEV_HOOK = "pnpm:devPreinstall"
 _ASKS, _KEEPS_RECORDS, _ORDERS = 10, 11, 11
@@ -90,6 +92,8 @@ class Pnpm(Fetched):
         for name, text in self._texts:
             if found := _LOCAL.search(text):
                 return f"{name} has a dependency in the application's own files ({found[0].strip(' ')})"
+        if injected := self._injected:
+            return f"a copy of {injected} is among the modules (injected)"
         return ""
 
     @property
@@ -170,6 +174,23 @@ class Pnpm(Fetched):
         """
         is_several = (self.project.directory / WORKSPACE).is_file()
         return {"UV_THREADPOOL_SIZE": "1"} if is_several and major(self.version) < _ORDERS else {}
+
+    @property
+    def _injected(self) -> str:
+        """A member that is no link but copied, by the lock; without one by what asks for copies."""
+        lock = self.project.directory / pnpmlock.NAME
+        if self.lock and lock.is_file():
+            found = _COPIED.search(lock.read_text(errors="replace"))
+            return found[1] if found else ""
+        if any(_INJECTS.search(text) for _, text in self._texts):
+            return "each member"
+        workspace = Workspace.read(self.project.directory, "")
+        for project in (workspace.root, *workspace.members.values()):
+            said = project.manifest.get("dependenciesMeta")
+            for name, meta in said.items() if isinstance(said, dict) else ():
+                if isinstance(meta, dict) and meta.get("injected"):
+                    return str(name)
+        return ""
 
     @property
     def _texts(self) -> Iterator[tuple[str, str]]:
