@@ -301,3 +301,36 @@ def test_a_yarn_that_is_named_and_older_than_the_lock_is_told(
     yarn = Berry(context, Project.read(context.app), runtime, tool, "yarn.lock")
     with pytest.raises(PackhorseError, match=what):
         yarn.install(Order(context.app, dev=True))
+
+
+def test_patches_of_all_projects_are_found_below_the_root_and_are_in_the_key(tmp_path: Path) -> None:
+    write = {
+        "package.json": {"workspaces": ["p/*"], "dependencies": {"a": "patch:a@npm:1#./fix/a.patch"}},
+        "p/web/package.json": {
+            "dependencies": {"b": "patch:b@npm:1#./b.patch&optional!~/fix/c.patch::version=1"},
+            "devDependencies": {"d": "patch:d@1#../../fix/d.patch", "e": "patch:e@1#~/.yarn/patches/e.patch"},
+            "optionalDependencies": {"f": "patch:f@1#optional!builtin<compat/fsevents>", "g": "1"},
+        },
+    }
+    for name, manifest in write.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(manifest))
+    runtime = Runtime("22.1.0", "10.9.0", {}, "")
+    yarn = Berry(build_context(tmp_path), Project.read(tmp_path), runtime, Tool("4.5.0", tmp_path), "")
+    named = {"fix/a.patch", "p/web/b.patch", "fix/c.patch", "fix/d.patch"}
+    assert named == {name for name in yarn.files if name.endswith(".patch")}
+    seen = set()
+    (tmp_path / "fix").mkdir()
+    for content in ("one", "two"):
+        (tmp_path / "fix/d.patch").write_text(content)
+        seen.add(yarn.key["fix/d.patch"])
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("path", ["../a.patch", "~/../a.patch", "/a.patch", "./x/../../a.patch"])
+def test_a_patch_outside_of_the_source_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "package.json").write_text(json.dumps({"dependencies": {"a": f"patch:a@1#{path}"}}))
+    runtime = Runtime("22.1.0", "10.9.0", {}, "")
+    yarn = Berry(build_context(tmp_path), Project.read(tmp_path), runtime, Tool("4.5.0", tmp_path), "")
+    with pytest.raises(InputError, match="outside of the source"):
+        _ = yarn.files

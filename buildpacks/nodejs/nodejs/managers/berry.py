@@ -7,11 +7,12 @@ application, where `.pnp.cjs` has to be, and puts the packages wherever the orde
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from packhorse import sdk
 from packhorse.errors import InputError
@@ -27,6 +28,7 @@ from .yarnlock import NAME, Lock
 
 _RECORDS = (".yarn/install-state.gz", ".yarn/build-state.yml")
 _FOLDERS = (".yarn/patches", ".yarn/plugins", ".yarn/releases", ".yarn/constraints.pro", "yarn.config.cjs")
+_PATCHED = ("dependencies", "devDependencies", "optionalDependencies", "resolutions")
 _QUIET = {
     "YARN_ENABLE_TELEMETRY": "0",
     "YARN_ENABLE_PROGRESS_BARS": "0",
@@ -69,11 +71,10 @@ class Berry(Fetched):
             self.lock: self.project.digest(self.lock),
             yarnrc.BERRY: secret.digest(directory / yarnrc.BERRY),
         }
+        names = set(self._patches())
         for folder in (".yarn/patches", ".yarn/plugins"):
-            for path in sorted((directory / folder).rglob("*")):
-                name = path.relative_to(directory).as_posix()
-                key[name] = self.project.digest(name)
-        return key
+            names |= {path.relative_to(directory).as_posix() for path in (directory / folder).rglob("*")}
+        return {**key, **{name: self.project.digest(name) for name in sorted(names)}}
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -151,14 +152,25 @@ class Berry(Fetched):
         plugnplay.write_commands(layer, {command["name"]: command["path"] for command in commands})
 
     def _patches(self) -> Iterator[str]:
-        """Files outside .yarn that `patch:` dependencies name."""
-        for table in ("dependencies", "devDependencies", "optionalDependencies", "resolutions"):
-            said = self.project.manifest.get(table, {})
-            for spec in said.values() if isinstance(said, dict) else ():
-                path = str(spec).partition("#")[2].removeprefix("~/").removeprefix("./")
-                is_file = path and not path.startswith((".yarn/", "~", "optional!"))
-                if not str(spec).startswith("patch:") or not is_file:
-                    continue
-                if ".." in Path(path).parts:
-                    raise InputError(f"a patch is outside of the source: {spec}")
-                yield path
+        """Files outside .yarn that `patch:` dependencies of the root and its members name, below the root."""
+        workspace = Workspace.read(self.project.directory, "")
+        for folder, project in {"": workspace.root, **workspace.members}.items():
+            for table in _PATCHED:
+                said = project.manifest.get(table, {})
+                for spec in said.values() if isinstance(said, dict) else ():
+                    if str(spec).startswith("patch:"):
+                        yield from _patch_files(str(spec), folder)
+
+
+def _patch_files(spec: str, folder: str) -> Iterator[str]:
+    """The files that a `patch:` dependency of a manifest in `folder` names, of which Yarn itself has some."""
+    for said in spec.partition("#")[2].partition("::")[0].split("&"):
+        path = said.removeprefix("optional!")
+        if not path or path.startswith(("~builtin<", "builtin<")):
+            continue
+        below = path.removeprefix("~/")
+        inside = os.path.normpath(below if below != path else PurePosixPath(folder, path))
+        if PurePosixPath(inside).is_absolute() or inside.startswith(".."):
+            raise InputError(f"a patch is outside of the source: {spec}")
+        if not inside.startswith(".yarn/"):
+            yield inside
