@@ -29,6 +29,9 @@ _DEPENDENCY_FIELDS = (
     "resolutions",
     "installConfig",
     "workspaces",
+    # Whose install scripts may run: npm's word, and Bun's.
+    "allowScripts",
+    "trustedDependencies",
 )
 INSTALL_SCRIPTS = (
     "preinstall",

@@ -198,9 +198,14 @@ class Workspace:
 
     @property
     def dependencies_digest(self) -> str:
-        """The SHA-256 of what all manifests say about dependencies, as `sha256:<hex>`."""
+        """The SHA-256 of what all manifests say about dependencies, as `sha256:<hex>`.
+
+        By their names members are linked to.
+        """
         said = [self.root.dependencies_digest]
-        said += [f"{path} {member.dependencies_digest}" for path, member in self.members.items()]
+        said += [
+            f"{path} {member.name} {member.dependencies_digest}" for path, member in self.members.items()
+        ]
         return digest("\n".join(said).encode()) if self.members else said[0]
 
     def _projects(self, *, dev: bool) -> tuple[Project, ...]:

@@ -99,6 +99,14 @@ def test_only_what_concerns_dependencies_is_in_their_digest(tmp_path: Path) -> N
     assert project(tmp_path, {**base, "overrides": {"ms": "1"}}).dependencies_digest != digest
 
 
+def test_whose_install_scripts_may_run_is_in_the_digest_of_dependencies(tmp_path: Path) -> None:
+    digests = {
+        project(tmp_path, {"dependencies": {"ms": "2"}, **said}).dependencies_digest
+        for said in ({}, {"allowScripts": {"ms": True}}, {"allowScripts": {}}, {"trustedDependencies": []})
+    }
+    assert len(digests) == 4
+
+
 def test_credentials_in_npmrc_are_not_in_its_digest(tmp_path: Path) -> None:
     registry = "registry=https://registry.example/\n"
     token = "//registry.example/:_authToken=${NPM_TOKEN}\n"

@@ -335,3 +335,12 @@ def test_a_member_with_commands_or_install_scripts_needs_real_directories(source
     assert Workspace.read(source, "").inside_reason.startswith("packages/db: it has commands")
     lay_out(source, packages__db={"name": "db", "scripts": {"postinstall": "x"}})
     assert "a script postinstall" in Workspace.read(source, "").inside_reason
+
+
+def test_another_name_of_a_member_is_another_link_to_it(source: Path) -> None:
+    before = Workspace.read(source, "").dependencies_digest
+    lay_out(source, packages__db={"name": "data"})
+    renamed = Workspace.read(source, "").dependencies_digest
+    lay_out(source, packages__db={"name": "data", "version": "2.0.0"})
+    assert renamed != before
+    assert Workspace.read(source, "").dependencies_digest == renamed
