@@ -29,6 +29,7 @@ _COMMANDS = {
     "builder": ("packhorse.cli.builder", "builder", "Look after builders."),
     "buildpack": ("packhorse.cli.buildpack", "buildpack", "Make buildpacks ready to be taken elsewhere."),
     "copy": ("packhorse.cli.images", "copy", "Copy an image from one place to another."),
+    "diff": ("packhorse.cli.diff", "diff", "Show what differs between two images."),
     "doctor": ("packhorse.cli.doctor", "doctor", "Try what builds need on this machine; --fix mends it."),
     "gc": ("packhorse.cli.images", "gc", "Free what no image, cache or running command needs."),
     "images": ("packhorse.cli.images", "images", "List the images in the store."),

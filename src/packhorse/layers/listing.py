@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,7 +46,8 @@ _DEFAULT = Limits()
 class Entry:
     """One entry of a layer. `link` is where a link leads; `content` the SHA-256 of a file's bytes.
 
-    The file type of `mode` is set; `size` is in bytes, 0 unless it is a file.
+    `mode` has the twelve permission bits; `size` is in bytes, 0 unless it is a file; `mtime` is in
+    nanoseconds since 1970.
     """
 
     kind: Kind
@@ -55,6 +55,7 @@ class Entry:
     uid: int = 0
     gid: int = 0
     size: int = 0
+    mtime: int = 0
     link: str = ""
     content: bytes = b""
 
@@ -73,14 +74,28 @@ class Picked:
 def entries(chunks: Iterable[bytes], *, limits: Limits = _DEFAULT) -> dict[str, Entry]:
     """All entries by path (relative, surrogateescape, the top is "."); of several with one the last.
 
-    Reads the tar to its end. Raises FormatError for bytes that are no tar, a path that leads out, and a limit
+    What is hidden is there by its own path, and with a "/" behind it where all in a directory is. Reads the
+    tar to its end. Raises FormatError for bytes that are no tar, a path that leads out, and a limit
     passed.
     """
     found: dict[str, Entry] = {}
     archive = Archive(chunks)
-    for header, path in _walk(archive, limits):
-        found[os.fsdecode(path) or "."] = _entry(archive, header, path)
+    for header, raw in _walk(archive, limits):
+        path, kind = os.fsdecode(raw), _kind(header, raw)
+        if kind in (Kind.REMOVED, Kind.EMPTIED):
+            found.setdefault(_hidden(path), Entry(kind))
+        else:
+            found[path or "."] = _entry(archive, header, kind)
     return found
+
+
+def merged(below: Mapping[str, Entry], above: Mapping[str, Entry]) -> dict[str, Entry]:
+    """What two layers hold, one on the other; what the upper hides of yet others stays told."""
+    hidden = {path for path, entry in above.items() if entry.kind in (Kind.REMOVED, Kind.EMPTIED)}
+    # What is no directory any more has nothing in it.
+    hidden |= {path for path, entry in above.items() if path in below and entry.kind is not Kind.DIRECTORY}
+    kept = {path: entry for path, entry in below.items() if not hidden or not _is_hidden(path, hidden)}
+    return kept | dict(above)
 
 
 def pick(
@@ -145,19 +160,16 @@ def _hidden(path: str) -> str:
     return os.fsdecode(join(os.fsencode(above), os.fsencode(name.removeprefix(os.fsdecode(WHITEOUT)))))
 
 
-_TYPES = {Kind.DIRECTORY: stat.S_IFDIR, Kind.LINK: stat.S_IFLNK, Kind.FIFO: stat.S_IFIFO}
+def _is_hidden(path: str, hidden: Set[str]) -> bool:
+    parts = path.rstrip("/").split("/")
+    above = ["/".join(parts[:count]) for count in range(len(parts))]
+    return path in hidden or any(f"{name}/" in hidden or name in hidden for name in above)
 
 
-def _entry(archive: Archive, header: Header, path: bytes) -> Entry:
-    kind = _kind(header, path)
-    if kind in (Kind.REMOVED, Kind.EMPTIED):
-        return Entry(kind)
-    content = b""
-    if kind is Kind.FILE:
-        content = _digest(archive, header)
-    mode = header.mode | _TYPES.get(kind, stat.S_IFREG if kind is Kind.FILE else 0)
+def _entry(archive: Archive, header: Header, kind: Kind) -> Entry:
+    content = _digest(archive, header) if kind is Kind.FILE else b""
     link = os.fsdecode(header.link) if kind in (Kind.LINK, Kind.HARD_LINK) else ""
-    return Entry(kind, mode, header.uid, header.gid, header.size, link, content)
+    return Entry(kind, header.mode, header.uid, header.gid, header.size, header.mtime, link, content)
 
 
 def _digest(archive: Archive, header: Header) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
 import tarfile
 from collections.abc import Iterator
 
@@ -11,7 +10,7 @@ import pytest
 
 from packhorse.errors import FormatError
 from packhorse.layers.directories import Limits
-from packhorse.layers.listing import Entry, Kind, entries, pick
+from packhorse.layers.listing import Entry, Kind, entries, merged, pick
 
 
 def _tar(*members: tuple[tarfile.TarInfo, bytes]) -> Iterator[bytes]:
@@ -50,11 +49,11 @@ def test_each_entry_is_told_by_its_path() -> None:
         "a/again": Kind.HARD_LINK,
         "a/pipe": Kind.FIFO,
         "a/null": Kind.DEVICE,
-        "a/.wh.gone": Kind.REMOVED,
-        "b/.wh..wh..opq": Kind.EMPTIED,
+        "a/gone": Kind.REMOVED,
+        "b/": Kind.EMPTIED,
     }
     file = found["a/file"]
-    assert (stat.S_IMODE(file.mode), file.uid, file.gid, file.size) == (0o4711, 3, 4, 4)
+    assert (file.mode, file.uid, file.gid, file.size) == (0o4711, 3, 4, 4)
     assert found["a/link"].link == "../b" and found["a/again"].link == "a/file"
 
 
@@ -63,6 +62,33 @@ def test_equal_bytes_have_one_digest_and_a_later_entry_counts() -> None:
     assert found["a"].content == found["b"].content != found["c"].content
     assert found["c"] == entries(_tar(_member("c", b"new")))["c"]
     assert isinstance(found["a"], Entry)
+
+
+def test_layers_are_laid_on_one_another() -> None:
+    below = entries(
+        _tar(*(_member(name, b"x") for name in ("a/b", "a/c", "a/d/e", "f", "g/h", "g/i/j", "k")))
+    )
+    above = entries(
+        _tar(
+            _member("a/.wh.b"),
+            _member("a/.wh.d"),
+            _member("g/.wh..wh..opq"),
+            _member("g/new", b"y"),
+            _member("f", type=tarfile.SYMTYPE, linkname="k"),
+            _member("far/.wh.away"),
+        )
+    )
+    found = merged(below, above)
+    assert {path: entry.kind for path, entry in found.items()} == {
+        "a/b": Kind.REMOVED,
+        "a/c": Kind.FILE,
+        "a/d": Kind.REMOVED,
+        "f": Kind.LINK,
+        "g/": Kind.EMPTIED,
+        "g/new": Kind.FILE,
+        "k": Kind.FILE,
+        "far/away": Kind.REMOVED,
+    }
 
 
 def test_files_that_are_wanted_are_read_and_no_links() -> None:

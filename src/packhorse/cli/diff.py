@@ -1,0 +1,151 @@
+"""`packhorse diff`: what differs between two images, wherever they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from packhorse.cli.clean import one_line
+from packhorse.cli.document import written
+from packhorse.cli.main import Context
+from packhorse.cli.options import opened_store
+from packhorse.cli.output import Console, columns, size
+from packhorse.platform import locate
+from packhorse.platform.diff import Change, Difference, File, Group, counts, side
+from packhorse.platform.diff import diff as compared
+from packhorse.platform.diff_report import Sizes, details, fields
+from packhorse.platform.diff_values import Value, shown
+from packhorse.platform.wiring import Wiring
+
+DIFFERENT = 1
+"""The exit code for images that differ, as diff(1) has it."""
+
+MARKS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~", Change.SAME: "="}
+_MOST = 15
+"""Files of one layer that are listed."""
+
+_LONGEST = 100
+"""Characters of a value that are shown."""
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "-o", "--output", type=click.Choice(["human", "json"]), default="human", help="The form.  [human]"
+)
+@click.option("--html", type=click.Path(path_type=Path), help="Draw it as one page in this file.")
+@click.option("--layers", "shallow", is_flag=True, help="Compare layers and config, and read no files.")
+@click.option("--all", "every", is_flag=True, help="List every file, and what follows from the layers too.")
+@click.pass_obj
+def diff(context: Context, a: str, b: str, output: str, html: Path | None, shallow: bool, every: bool) -> int:
+    """Show what differs between the images A and B: by whose layer it is, then by file; config and labels.
+
+    Places are spelled as for `packhorse inspect`. Ends with 0 when the images are the same, 1 when they
+    differ, otherwise as docs/exit-codes.md says.
+    """
+    with opened_store(context) as store:
+        wiring = Wiring(store)
+        one, other = (side(name, locate.read(wiring, name)[0]) for name in (a, b))
+        found = compared(one, other, files=not shallow)
+    console = context.console
+    if output == "json":
+        console.document(written(fields(found), "json"))
+    else:
+        tell(console, found, every=every)
+    if html is not None:
+        from packhorse.base import files
+        from packhorse.cli.diff_page import page
+
+        files.write(html, page(found).encode())
+        console.say(f"the page is in {html}")
+    return 0 if found.same else DIFFERENT
+
+
+def tell(console: Console, found: Difference, *, every: bool = False) -> None:
+    """For people: one line that says it all, then layer by layer."""
+    if found.same:
+        console.result(found.headline)
+        return
+    sizes = Sizes.of(found)
+    for line in _sides(found, sizes):
+        console.result(line)
+    console.result("")
+    console.result(found.headline)
+    for group in found.changed:
+        console.result("")
+        for line in _group(group, sizes, most=None if every else _MOST):
+            console.result(line)
+    told = [value for value in found.values if every or not value.restated]
+    if told:
+        console.result("")
+        console.result("config")
+    for line in _values(told, every=every):
+        console.result(line)
+    left = len(found.values) - len(told)
+    if left:
+        console.result("")
+        console.result(f"{left} more values of the config follow from the layers (--all)")
+
+
+def _sides(found: Difference, sizes: Sizes) -> list[str]:
+    kind = " compressed" if sizes.compressed else ""
+    rows = [
+        [mark, one.name, one.image.id.short, f"{size(sizes.total(one.layers))}{kind}"]
+        for mark, one in (("a", found.before), ("b", found.after))
+    ]
+    return columns(["", "image", "id", "size"], rows, right=frozenset({3}))
+
+
+def _group(group: Group, sizes: Sizes, *, most: int | None) -> Iterator[str]:
+    yield f"{one_line(group.title)}  {becoming(group, sizes)}"
+    if group.files is None:
+        return
+    if not group.files:
+        yield "  every file is the same: the tars differ in order, or in what is not compared"
+        return
+    yield from _files(group.files[:most])
+    left = len(group.files) - len(group.files[:most])
+    if left:
+        rest = counts(group.files[most:])
+        yield f"  … and {left} more: {tally(rest)} (--all)"
+
+
+def becoming(group: Group, sizes: Sizes) -> str:
+    """What became of a group of layers, with its sizes."""
+    before, after = size(sizes.total(group.before)), size(sizes.total(group.after))
+    if group.change is Change.CHANGED:
+        files = f": {tally(counts(group.files))}" if group.files else ""
+        return f"changed, {before} → {after}{files}"
+    return f"{group.change}, {after if group.before == () else before}"
+
+
+def tally(found: dict[Change, int]) -> str:
+    """How many files are how: `3 changed, 1 added`."""
+    order = (Change.CHANGED, Change.ADDED, Change.REMOVED)
+    return ", ".join(f"{found[change]:,} {change}" for change in order if found.get(change))
+
+
+def path_text(path: str) -> str:
+    """A path as it may be printed; bytes that are no text are shown as such."""
+    return one_line("/" + os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def _files(files: Sequence[File]) -> Iterator[str]:
+    for file in files:
+        yield f"  {MARKS[file.change]} {path_text(file.path)}  {one_line(', '.join(details(file)))}"
+
+
+def _values(values: Sequence[Value], *, every: bool) -> Iterator[str]:
+    for value in values:
+        mark = "+" if value.before is None else "-" if value.after is None else "~"
+        texts = [_cut(shown(one), every) for one in (value.before, value.after) if one is not None]
+        yield f"  {mark} {one_line(value.path)}  {' → '.join(texts)}"
+
+
+def _cut(text: str, every: bool) -> str:
+    text = one_line(text)
+    return text if every or len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

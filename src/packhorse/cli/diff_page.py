@@ -1,0 +1,305 @@
+"""The page of `packhorse diff --html`: two images as two stacks of layers, drawn so that one sees what stays.
+
+A layer that both have is one piece across both stacks; what differs stands apart on its side. The page is
+whole in itself: no script, no font, nothing from anywhere, and its policy forbids it. All text goes through
+`markup`, which escapes it, as names of files and values of labels may have been written by anybody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from functools import cached_property
+from pathlib import Path
+
+from packhorse.cli.clean import one_line
+from packhorse.cli.diff import MARKS, path_text
+from packhorse.cli.markup import Markup, tag
+from packhorse.cli.output import size
+from packhorse.platform.diff import Change, Difference, File, Group, Side, counts
+from packhorse.platform.diff_report import Sizes, details
+from packhorse.platform.diff_values import Value, shown
+from packhorse.platform.owners import Owned, Part
+
+_FILES = 1000
+"""Entries of one layer that are listed: more is for programs."""
+
+_OPEN = 12
+"""The most entries that are shown without asking."""
+
+_VALUE, _TITLE = 4000, 90  # characters of a value, and of what history says of a layer
+_LOWEST, _RANGE = 2.3, 8.7  # rem: the height of the smallest layer, and what the largest has more
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_HUES = (150, 300, 205, 95, 350, 265, 120, 325)
+"""Of buildpacks, in their order: far from each other, and from the base's and the application's."""
+
+_COLOURS = {Part.BASE: (255, 0.055), Part.APP: (52, 0.13), Part.OTHER: (0, 0.05)}
+_PLAIN = (80, 0.018)  # what the lifecycle adds
+_CLASSES = {Change.ADDED: "add", Change.REMOVED: "drop", Change.CHANGED: "turn"}
+_NAMES = {
+    Part.BASE: "base image",
+    Part.APP: "application",
+    Part.OTHER: "layers of no known owner",
+}
+_REST = "launcher and bills of materials"
+
+
+def page(difference: Difference) -> str:
+    """The whole document."""
+    drawing = _Drawing(difference)
+    title = f"{difference.before.name} and {difference.after.name}"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{one_line(title)}: packhorse diff"),
+        tag("link", rel="icon", href="data:,"),
+        tag("style", Markup(Path(__file__).with_name("diff.css").read_text("utf-8"))),
+    )
+    return f"<!doctype html>\n{tag('html', head, tag('body', *drawing.body()), lang='en')}\n"
+
+
+class _Drawing:
+    """One comparison as elements."""
+
+    def __init__(self, difference: Difference) -> None:
+        self._difference = difference
+        self._sizes = Sizes.of(difference)
+
+    def body(self) -> Iterator[Markup]:
+        headline, _, count = self._difference.headline.partition(": ")
+        yield tag(
+            "header",
+            tag("h1", one_line(_sentence(headline))),
+            tag("p", one_line(self._lead(count)), class_="lead"),
+        )
+        yield tag("main", *self._main())
+        yield tag("footer", "Made by packhorse diff.")
+
+    def _lead(self, count: str) -> str:
+        if self._difference.same:
+            return f"Both names mean one image. {count}"
+        shared = self._difference.shared
+        same = sum(
+            self._sizes.of_layer(owned.layer)
+            for owned in self._difference.after.layers
+            if shared[owned.layer.diff_id]
+        )
+        total = self._sizes.total(self._difference.after.layers)
+        return f"{count[:1].upper()}{count[1:]}: {size(same)} of {size(total)}{self._kind}."
+
+    @property
+    def _kind(self) -> str:
+        return " compressed" if self._sizes.compressed else ""
+
+    def _main(self) -> Iterator[Markup]:
+        stacks = tag(
+            "section",
+            self._head(self._difference.before, "a"),
+            self._head(self._difference.after, "b"),
+            *self._rows(),
+            class_="stacks",
+            aria_label="The layers of both images, the top one first",
+        )
+        yield tag("div", stacks, class_="frame")
+        yield self._legend()
+        yield tag(
+            "p",
+            "One piece across both: the same layer, to the byte. Heights grow with the square root of a "
+            "layer’s size; the line at its foot is to scale.",
+            class_="note",
+        )
+        changed = self._difference.changed
+        if any(group.files is not None for group in changed):
+            yield tag("h2", "What changed in the layers")
+            yield from (self._files(group) for group in reversed(changed) if group.files is not None)
+        yield from self._values()
+
+    def _head(self, side: Side, place: str) -> Markup:
+        total = f"{size(self._sizes.total(side.layers))}{self._kind}, {len(side.layers)} layers"
+        return tag(
+            "div",
+            tag("b", one_line(side.name)),
+            tag("span", tag("code", side.image.id.short)),
+            tag("span", total),
+            class_=f"head {place}",
+        )
+
+    def _rows(self) -> Iterator[Markup]:
+        groups = self._difference.groups
+        if self._difference.same:
+            sides = self._difference.before.layers
+            yield from (self._block(owned, "same") for owned in reversed(sides))
+            return
+        for group in reversed(groups):
+            counted = False
+            for one, other in reversed(list(_aligned(group.before, group.after))):
+                if one and other and one.layer.diff_id == other.layer.diff_id:
+                    yield self._block(other, "same")
+                else:
+                    yield self._block(one, "set a") if one else _absent("a")
+                    yield self._between(None if counted else group, one, other)
+                    yield self._block(other, "set b") if other else _absent("b")
+                    counted = True
+
+    def _block(self, owned: Owned, place: str) -> Markup:
+        bytes_ = self._sizes.of_layer(owned.layer)
+        share = bytes_ / self._largest
+        height = _LOWEST + _RANGE * math.sqrt(share)
+        style = f"--height:{height:.2f}rem;--share:{share:.4f};{self._colour(owned)}"
+        title, owner = self._title(owned)
+        return tag(
+            "div",
+            tag("b", one_line(title)),
+            tag("span", one_line(f"{owner} · {size(bytes_)}" if owner else size(bytes_))),
+            class_=f"block {place}",
+            style=style,
+            title=str(owned.layer.diff_id),
+        )
+
+    def _title(self, owned: Owned) -> tuple[str, str]:
+        """What a block is called, and by whom it is."""
+        version = f"@{owned.version}" if owned.version else ""
+        if owned.part is Part.BUILDPACK:
+            return owned.name, f"{owned.owner}{version}"
+        if owned.part is Part.BASE:
+            return "base", f"layer {owned.name}" if self._tall else ""
+        if owned.part is Part.OTHER:
+            return owned.name[:_TITLE] or "layer", ""
+        return owned.title, ""
+
+    @cached_property
+    def _tall(self) -> bool:
+        """Whether one of the bases has more than one layer."""
+        sides = (self._difference.before, self._difference.after)
+        return any(sum(owned.part is Part.BASE for owned in side.layers) > 1 for side in sides)
+
+    @cached_property
+    def _largest(self) -> int:
+        sides = (*self._difference.before.layers, *self._difference.after.layers)
+        return max([self._sizes.of_layer(owned.layer) for owned in sides] + [1])
+
+    @cached_property
+    def _buildpacks(self) -> list[str]:
+        sides = (*self._difference.before.layers, *self._difference.after.layers)
+        return list(dict.fromkeys(owned.owner for owned in sides if owned.owner))
+
+    def _colour(self, owned: Owned) -> str:
+        hue, chroma = _COLOURS.get(owned.part, _PLAIN)
+        if owned.owner:
+            hue, chroma = _HUES[self._buildpacks.index(owned.owner) % len(_HUES)], 0.11
+        return f"--hue:{hue};--chroma:{chroma}"
+
+    def _between(self, group: Group | None, one: Owned | None, other: Owned | None) -> Markup:
+        arrow = "→" if one and other else "+" if other else "−"
+        found = counts(group.files or ()) if group else {}
+        return tag("div", tag("i", arrow), *_tally(found), class_="between")
+
+    def _legend(self) -> Markup:
+        found: dict[str, list[Owned]] = {}
+        for owned in self._difference.after.layers or self._difference.before.layers:
+            found.setdefault(owned.owner or _NAMES.get(owned.part, _REST), []).append(owned)
+        entries = [
+            tag(
+                "li",
+                tag("span", class_="chip", style=self._colour(owned[0])),
+                tag("span", one_line(name)),
+                tag("small", size(self._sizes.total(owned))),
+            )
+            for name, owned in found.items()
+        ]
+        return tag("ul", *entries, class_="legend", aria_label="Whose layers they are")
+
+    def _files(self, group: Group) -> Markup:
+        files = group.files or ()
+        owned = (*group.after, *group.before)[0]
+        before, after = (size(self._sizes.total(layers)) for layers in (group.before, group.after))
+        sizes = (
+            f"{before} → {after}" if group.before and group.after else f"{group.change}, {before or after}"
+        )
+        if group.change is Change.ADDED:
+            sizes = f"added, {after}"
+        summary = tag(
+            "summary",
+            tag("span", class_="chip", style=self._colour(owned)),
+            tag("b", one_line(group.title)),
+            tag("span", *_tally(counts(files)), class_="counts"),
+            tag("small", sizes),
+        )
+        return tag("details", summary, _list(files), open=0 < len(files) <= _OPEN)
+
+    def _values(self) -> Iterator[Markup]:
+        told = [value for value in self._difference.values if not value.restated]
+        restated = [value for value in self._difference.values if value.restated]
+        if not told and not restated:
+            return
+        yield tag("h2", "What changed in the config")
+        for values, title in ((told, "settings and labels"), (restated, "what follows from the layers")):
+            if values:
+                summary = tag("summary", tag("b", title), tag("small", f"{len(values)} values"))
+                items = [_value(value) for value in values[:_FILES]]
+                is_open = values is told and len(values) <= _OPEN
+                yield tag("details", summary, tag("ul", *items, class_="values"), open=is_open)
+
+
+def _aligned(before: Sequence[Owned], after: Sequence[Owned]) -> Iterator[tuple[Owned | None, Owned | None]]:
+    """The layers of a group side by side, equal ones in one row, lowest first."""
+    one_ids, other_ids = ([str(owned.layer.diff_id) for owned in layers] for layers in (before, after))
+    matcher = SequenceMatcher(None, one_ids, other_ids, autojunk=False)
+    for _, start, end, other_start, other_end in matcher.get_opcodes():
+        for number in range(max(end - start, other_end - other_start)):
+            one, other = start + number, other_start + number
+            yield before[one] if one < end else None, after[other] if other < other_end else None
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless it begins with somebody's name."""
+    return text[:1].upper() + text[1:] if text.startswith(("the ", "only the ")) else text
+
+
+def _absent(place: str) -> Markup:
+    return tag("div", tag("span", "not there"), class_=f"block none {place}", style=f"--height:{_LOWEST}rem")
+
+
+def _tally(found: dict[Change, int]) -> list[Markup]:
+    order = (Change.ADDED, Change.CHANGED, Change.REMOVED)
+    return [
+        tag("span", f"{MARKS[change]}{found[change]:,}", class_=_CLASSES[change], title=str(change))
+        for change in order
+        if found.get(change)
+    ]
+
+
+def _list(files: Sequence[File]) -> Markup:
+    if not files:
+        return tag("p", "Every file is the same; the tars differ in order, or in what is not compared.")
+    items = [
+        tag(
+            "li",
+            tag("span", MARKS[file.change], class_=f"mark {_CLASSES[file.change]}", title=str(file.change)),
+            tag("span", path_text(file.path), class_="path"),
+            tag("span", one_line(", ".join(details(file))), class_="what"),
+        )
+        for file in files[:_FILES]
+    ]
+    left = len(files) - len(items)
+    if left:
+        items.append(
+            tag("li", tag("span"), tag("span", f"… and {left:,} more: packhorse diff --all has them"))
+        )
+    return tag("ul", *items, class_="files")
+
+
+def _value(value: Value) -> Markup:
+    change = (
+        Change.ADDED if value.before is None else Change.REMOVED if value.after is None else Change.CHANGED
+    )
+    texts = [
+        tag(name, one_line(shown(one))[:_VALUE])
+        for name, one in (("del", value.before), ("ins", value.after))
+        if one is not None
+    ]
+    mark = tag("span", MARKS[change], class_=f"mark {_CLASSES[change]}")
+    return tag("li", mark, tag("span", one_line(value.path), class_="path"), *texts)

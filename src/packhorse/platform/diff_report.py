@@ -1,0 +1,173 @@
+"""A comparison of two images as programs read it, and how large its layers are. Called by cli.
+
+Sizes are those of tars; where a registry told no more than a blob's, all are of blobs where that can be.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from packhorse.image.view import Layer
+from packhorse.layers.listing import Entry, Kind
+from packhorse.platform.diff import Difference, File, Group, Side
+from packhorse.platform.owners import Owned
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The size of each layer by diff ID, so that they can be held against one another."""
+
+    known: dict[str, int]
+    compressed: bool
+
+    @classmethod
+    def of(cls, difference: Difference) -> Sizes:
+        """Of both images' layers."""
+        layers = [owned.layer for owned in (*difference.before.layers, *difference.after.layers)]
+        tars = {str(layer.diff_id): layer.size for layer in layers if layer.size is not None}
+        blobs = {str(layer.diff_id): layer.descriptor.size for layer in layers if layer.descriptor}
+        every = {str(layer.diff_id) for layer in layers}
+        if tars.keys() == every:
+            return cls(tars, False)
+        return cls(blobs if blobs.keys() == every else blobs | tars, blobs.keys() == every)
+
+    def total(self, owned: Iterable[Owned]) -> int:
+        """The bytes of some layers."""
+        return sum(self.of_layer(one.layer) for one in owned)
+
+    def of_layer(self, layer: Layer) -> int:
+        """The bytes of one layer, 0 if nobody knows."""
+        return self.known.get(str(layer.diff_id), 0)
+
+
+def fields(difference: Difference) -> Fields:
+    """All of a comparison; paths are absolute, modes octal as chmod takes them."""
+    sizes = Sizes.of(difference)
+    return {
+        "same": difference.same,
+        "summary": difference.headline,
+        "a": _side(difference.before, sizes),
+        "b": _side(difference.after, sizes),
+        "sizes": "compressed" if sizes.compressed else "uncompressed",
+        "layers": [_group(group, sizes) for group in difference.groups],
+        "config": [
+            {
+                "path": value.path,
+                "before": value.before,
+                "after": value.after,
+                "follows_from_layers": value.restated,
+            }
+            for value in difference.values
+        ],
+    }
+
+
+def details(file: File) -> list[str]:
+    """In what a file differs, one phrase each: `mode 0644 → 0755`."""
+    one, other = file.before, file.after
+    if one is None or other is None:
+        there = one or other
+        assert there is not None  # or it would not differ
+        return [_alone(there)]
+    told = {
+        "kind": f"{one.kind} → {other.kind}",
+        "content": "content",
+        "size": f"size {one.size} → {other.size}",
+        "link": f"link {one.link} → {other.link}",
+        "mode": f"mode {one.mode:04o} → {other.mode:04o}",
+        "owner": f"owner {one.uid}:{one.gid} → {other.uid}:{other.gid}",
+        "time": f"time {moment(one.mtime)} → {moment(other.mtime)}",
+    }
+    found = [told[name] for name in file.what]
+    return [phrase for phrase in found if phrase != "content" or "size" not in file.what]
+
+
+def mode_text(entry: Entry) -> str:
+    """The mode as ls(1) shows it: `-rwxr-xr-x`."""
+    kinds = {Kind.DIRECTORY: stat.S_IFDIR, Kind.LINK: stat.S_IFLNK, Kind.FIFO: stat.S_IFIFO}
+    return stat.filemode(kinds.get(entry.kind, stat.S_IFREG) | entry.mode)
+
+
+def moment(nanoseconds: int) -> str:
+    """A time as RFC 3339, with what is below a second where there is any."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    try:
+        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"
+    return f"{text}{f'.{rest:09d}' if rest else ''}Z"
+
+
+def _alone(entry: Entry) -> str:
+    """What an entry is that only one image has."""
+    if entry.kind is Kind.REMOVED:
+        return "hides what layers below have"
+    if entry.kind is Kind.EMPTIED:
+        return "hides all that layers below have in it"
+    if entry.kind is Kind.FILE:
+        return f"{entry.size} byte{'' if entry.size == 1 else 's'}, {mode_text(entry)}"
+    return f"{entry.kind} to {entry.link}" if entry.link else str(entry.kind)
+
+
+def _side(side: Side, sizes: Sizes) -> Fields:
+    image = side.image
+    return {
+        "name": side.name,
+        "id": str(image.id),
+        "digest": str(image.manifest.digest) if image.manifest else None,
+        "created": image.config.created,
+        "size": sizes.total(side.layers),
+    }
+
+
+def _group(group: Group, sizes: Sizes) -> Fields:
+    return {
+        "part": str(group.part),
+        "title": group.title,
+        "owner": group.owner,
+        "change": str(group.change),
+        "before": [_layer(owned, sizes) for owned in group.before],
+        "after": [_layer(owned, sizes) for owned in group.after],
+        "files": None
+        if group.files is None
+        else [
+            {
+                "path": f"/{file.path}",
+                "change": str(file.change),
+                "what": list(file.what),
+                "before": _entry(file.before),
+                "after": _entry(file.after),
+            }
+            for file in group.files
+        ],
+    }
+
+
+def _layer(owned: Owned, sizes: Sizes) -> Fields:
+    return {
+        "diff_id": str(owned.layer.diff_id),
+        "name": owned.name,
+        "version": owned.version,
+        "size": sizes.of_layer(owned.layer),
+    }
+
+
+def _entry(entry: Entry | None) -> Fields | None:
+    if entry is None:
+        return None
+    return {
+        "kind": str(entry.kind),
+        "mode": f"{entry.mode:04o}",
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "size": entry.size,
+        "mtime": moment(entry.mtime),
+        "link": entry.link,
+        "sha256": entry.content.hex(),
+    }

@@ -1,0 +1,220 @@
+"""What differs between two images, told by whose layers they are."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.app_image import BASE, App
+from fakes.registry import FakeRegistry
+from fakes.small_image import stored_image, tar_of
+from packhorse.base.target import Target
+from packhorse.image.copy import put
+from packhorse.image.reference import Reference
+from packhorse.image.view import Image
+from packhorse.platform.diff import Change, Difference, diff, side
+from packhorse.platform.diff_report import details, fields
+from packhorse.platform.wiring import Wiring
+from packhorse.store.store import Store
+
+NODE, MODULES = tar_of({"layers/node/bin/node": b"node"}), tar_of({"layers/npm/x": b"x"})
+SAMPLE = App(layers={"acme/node:node": NODE, "acme/npm:modules": MODULES})
+
+
+def _diff(before: Image, after: Image, *, files: bool = True) -> Difference:
+    return diff(side("a", before), side("b", after), files=files)
+
+
+def _tar(*members: tuple[str, dict[str, Any]]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, settings in members:
+            info = tarfile.TarInfo(name)
+            data = settings.pop("data", b"")
+            info.size = len(data)
+            for key, value in settings.items():
+                setattr(info, key, value)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def _lines(found: Difference) -> list[str]:
+    return [
+        f"{file.change} {file.path} {', '.join(details(file))}"
+        for group in found.changed
+        for file in group.files or ()
+    ]
+
+
+@pytest.fixture
+def wiring(tmp_path: Path) -> Iterator[Wiring]:
+    with Store.open(tmp_path / "store") as store:
+        yield Wiring(store)
+
+
+def test_equal_images_are_told_without_reading_a_layer(wiring: Wiring) -> None:
+    with FakeRegistry() as registry:
+        place = wiring.registry(Reference.parse(f"{registry.host}/acme/app"), Target.host())
+        put(SAMPLE.image(), place)
+        read = place.read()
+        del registry.requests[:]
+        found = _diff(read, SAMPLE.image())
+        assert found.same and found.groups == () and registry.requests == []
+        assert found.headline == f"the same image: {SAMPLE.image().id}"
+
+
+def test_only_layers_that_differ_are_read(wiring: Wiring) -> None:
+    newer = replace(SAMPLE, app=(tar_of({"workspace/server.js": b"other"}),)).image()
+    with FakeRegistry() as registry:
+        place = wiring.registry(Reference.parse(f"{registry.host}/acme/app"), Target.host())
+        put(newer, place)
+        read = place.read()
+        del registry.requests[:]
+        found = _diff(SAMPLE.image(), read)
+        assert found.headline == "only the application changed: 6 of 7 layers are the same"
+        assert _lines(found) == ["changed workspace/server.js size 8 → 5"]
+        app = newer.layers[4].descriptor  # above the base's two and the buildpacks'
+        assert app and [seen.path.rpartition("/")[2] for seen in registry.requests] == [str(app.digest)]
+        del registry.requests[:]
+        shallow = _diff(SAMPLE.image(), read, files=False)
+        assert shallow.headline == found.headline and registry.requests == []
+        assert all(group.files is None for group in shallow.groups)
+
+
+def test_a_rebase_is_told_in_one_line() -> None:
+    newer = replace(
+        SAMPLE,
+        base=(BASE[0], tar_of({"etc/motd": b"good evening\n"}), tar_of({"etc/new": b""})),
+        labels={"io.buildpacks.base.released": "2026-01-01T00:00:00Z"},
+    )
+    found = _diff(SAMPLE.image(), newer.image())
+    assert found.headline == "only the base changed: 6 of 8 layers are the same"
+    assert _lines(found) == ["changed etc/motd size 6 → 13", "added etc/new 0 bytes, -rwxr-xr-x"]
+    with_setting = replace(newer, config={"env": ["CNB_PLATFORM_API=0.15", "A=1"]}).image()
+    assert _diff(SAMPLE.image(), with_setting).headline.startswith("the base and the config changed")
+
+
+def test_the_layers_of_a_base_are_compared_as_one() -> None:
+    before = replace(SAMPLE, base=(tar_of({"a": b"1", "b": b"1", "d/x": b""}), tar_of({"a": b"2"})))
+    after = replace(SAMPLE, base=(tar_of({"a": b"2"}), tar_of({"b": b"1", ".wh.d": b""})))
+    assert _lines(_diff(before.image(), after.image())) == [
+        "added d hides what layers below have",
+        "removed d/x 0 bytes, -rwxr-xr-x",
+    ]
+
+
+def test_each_layer_of_a_buildpack_is_compared_with_its_own() -> None:
+    newer = replace(
+        SAMPLE,
+        layers={
+            "acme/npm:modules": tar_of({"layers/npm/x": b"x", "layers/npm/y": b""}),
+            "acme/jvm:jre": tar_of({"layers/jvm/java": b"j"}),
+        },
+    )
+    found = _diff(SAMPLE.image(), newer.image())
+    assert [(group.title, group.change) for group in found.changed] == [
+        ("acme/node:node", Change.REMOVED),
+        ("acme/npm:modules", Change.CHANGED),
+        ("acme/jvm:jre", Change.ADDED),
+    ]
+    assert found.headline.startswith("acme/node, acme/npm, acme/jvm and the config changed")
+    assert _lines(found) == [
+        "removed layers/node/bin/node 4 bytes, -rwxr-xr-x",
+        "added layers/npm/y 0 bytes, -rwxr-xr-x",
+        "added layers/jvm/java 1 byte, -rwxr-xr-x",
+    ]
+
+
+def test_a_file_is_told_in_all_that_differs() -> None:
+    before = _tar(
+        ("x/content", {"data": b"abc"}),
+        ("x/kind", {"data": b"abc"}),
+        ("x/link", {"type": tarfile.SYMTYPE, "linkname": "a"}),
+        ("x/mode", {"mode": 0o644}),
+        ("x/owner", {"uid": 1}),
+        ("x/same", {"data": b"s"}),
+        ("x/time", {"mtime": 315532801}),
+    )
+    after = _tar(
+        ("x/content", {"data": b"abd"}),
+        ("x/kind", {"type": tarfile.DIRTYPE}),
+        ("x/link", {"type": tarfile.SYMTYPE, "linkname": "b"}),
+        ("x/mode", {"mode": 0o4755}),
+        ("x/owner", {"uid": 0, "gid": 7}),
+        ("x/same", {"data": b"s"}),
+        ("x/time", {"mtime": 0}),
+    )
+    found = _diff(replace(SAMPLE, app=(before,)).image(), replace(SAMPLE, app=(after,)).image())
+    assert _lines(found) == [
+        "changed x/content content",
+        "changed x/kind file → directory",
+        "changed x/link link a → b",
+        "changed x/mode mode 0644 → 4755",
+        "changed x/owner owner 1:0 → 0:7",
+        "changed x/time time 1980-01-01T00:00:01Z → 1970-01-01T00:00:00Z",
+    ]
+
+
+def test_tars_that_differ_in_order_alone_have_no_files_that_differ() -> None:
+    one, other = (
+        replace(SAMPLE, app=(tar_of(files),)) for files in ({"a": b"", "b": b""}, {"b": b"", "a": b""})
+    )
+    found = _diff(one.image(), other.image())
+    assert [group.files for group in found.changed] == [()]
+
+
+def test_a_run_image_is_the_base_of_its_app() -> None:
+    found = _diff(stored_image(*BASE), SAMPLE.image())
+    assert found.groups[0].part == "base" and found.groups[0].change is Change.SAME
+    assert all(group.change is Change.ADDED for group in found.groups[1:])
+
+
+def test_images_of_another_origin_are_compared_layer_by_layer() -> None:
+    found = _diff(stored_image(BASE[0], NODE), stored_image(BASE[0], MODULES))
+    assert found.headline == "only the layers changed: 1 of 2 layers are the same"
+    assert _lines(found) == [
+        "removed layers/node/bin/node 4 bytes, -rwxr-xr-x",
+        "added layers/npm/x 1 byte, -rwxr-xr-x",
+    ]
+
+
+def test_values_of_the_config_have_paths_into_labels() -> None:
+    before, after = (
+        replace(
+            SAMPLE,
+            config={"env": env, "user": user, "entrypoint": ["/x"]},
+            labels={"deep": json.dumps({"list": [{"id": "a", "v": version}, {"id": "b"}]}), "text": text},
+        ).image()
+        for env, user, version, text in ((["A=1", "B=2"], "", 1, "{x"), (["B=2", "A=3"], "7", 2, "{y"))
+    )
+    found = {value.path: (value.before, value.after) for value in _diff(before, after).values}
+    assert found == {
+        "User": (None, "7"),
+        "env.A": ("1", "3"),
+        "labels.deep.list[a].v": (1, 2),
+        "labels.text": ("{x", "{y"),
+    }
+    assert _diff(before, after).headline.startswith("only the config changed: 7 of 7 layers")
+
+
+def test_programs_get_all_of_it() -> None:
+    newer = replace(SAMPLE, app=(tar_of({"workspace/x": b""}),), labels={"a": "b"})
+    told = fields(_diff(SAMPLE.image(), newer.image()))
+    json.dumps(told)
+    assert told["same"] is False and told["summary"].startswith("the application and the config changed")
+    app = next(group for group in told["layers"] if group["part"] == "app")
+    assert [(file["path"], file["change"]) for file in app["files"]] == [
+        ("/workspace/server.js", "removed"),
+        ("/workspace/x", "added"),
+    ]
+    assert app["files"][1]["after"]["mode"] == "0755" and app["files"][1]["before"] is None
+    told_of = {value["path"]: value["follows_from_layers"] for value in told["config"]}
+    assert told_of["labels.a"] is False
+    assert told_of["labels[io.buildpacks.lifecycle.metadata].app[0].sha"] is True
