@@ -6,7 +6,7 @@ whoever drives the lifecycle.
 
 from __future__ import annotations
 
-import platform
+import os
 from dataclasses import dataclass
 from typing import Self
 
@@ -33,7 +33,7 @@ class Target:
     @classmethod
     def host(cls) -> Self:
         """The machine this process runs on, without its distribution."""
-        machine = platform.machine()
+        machine = os.uname().machine
         return cls(arch=_ARCHITECTURES.get(machine, machine))
 
     def __str__(self) -> str:

@@ -13,20 +13,51 @@ Called by the buildpacks in `buildpacks/` and by anybody's. Imports the standard
 files of base only, since a staged buildpack carries all of it under its `lib/`. docs/sdk.md has an example.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from packhorse.base.log import Log
 from packhorse.base.target import Distro, Target
-from packhorse.sdk.bindings import Binding, Bindings
-from packhorse.sdk.checksum import Checksum
-from packhorse.sdk.command import CommandFailed
 from packhorse.sdk.context import BuildContext, Descriptor, DetectContext, Platform
-from packhorse.sdk.dependencies import Dependencies, Dependency
-from packhorse.sdk.download import Source
 from packhorse.sdk.launch import BuildResult, Launch, Process
-from packhorse.sdk.layer import Kept, Layer, Replaced
 from packhorse.sdk.plan import BuildPlan, Fail, Pass, Require
 from packhorse.sdk.program import main
-from packhorse.sdk.sbom import Bill, Component, purl
-from packhorse.sdk.versions import Wanted
+
+if TYPE_CHECKING:
+    from packhorse.sdk.bindings import Binding, Bindings
+    from packhorse.sdk.checksum import Checksum
+    from packhorse.sdk.command import CommandFailed
+    from packhorse.sdk.dependencies import Dependencies, Dependency
+    from packhorse.sdk.download import Source
+    from packhorse.sdk.layer import Kept, Layer, Replaced
+    from packhorse.sdk.sbom import Bill, Component, purl
+    from packhorse.sdk.versions import Wanted
+else:
+    # Imported when they are asked for: detection, which runs most, does without.
+    _LATER = {
+        name: module
+        for module, names in {
+            "bindings": ("Binding", "Bindings"),
+            "checksum": ("Checksum",),
+            "command": ("CommandFailed",),
+            "dependencies": ("Dependencies", "Dependency"),
+            "download": ("Source",),
+            "layer": ("Kept", "Layer", "Replaced"),
+            "sbom": ("Bill", "Component", "purl"),
+            "versions": ("Wanted",),
+        }.items()
+        for name in names
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "Bill",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, time
 from pathlib import Path
 
 from packhorse.errors import BuildError
@@ -62,6 +61,8 @@ def table(what: str, value: object, *, at_least: int = 0) -> None:
 
 def toml(what: str, value: object) -> None:
     """Refuses what TOML cannot say. None is said by leaving a key out, so only a mapping may have it."""
+    from datetime import date, time
+
     if isinstance(value, Mapping):
         for name, entry in value.items():
             text(f"a name in {what}", name)

@@ -10,19 +10,21 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from packhorse.base.log import Log
 from packhorse.base.target import Target
 from packhorse.errors import BuildError, FormatError, NotFoundError
-from packhorse.sdk import arguments, command, layer
-from packhorse.sdk.bindings import Bindings
-from packhorse.sdk.dependencies import Dependencies
-from packhorse.sdk.download import Downloads, Source
-from packhorse.sdk.layer import Asked, Layer, Restored, Types
-from packhorse.sdk.mirrors import Mirrors
+from packhorse.sdk import arguments
 from packhorse.sdk.plan import Require
-from packhorse.sdk.sbom import FORMATS, Bill
+
+# Every buildpack detects in every build: what a detection does without is imported where it is used.
+if TYPE_CHECKING:
+    from packhorse.sdk.bindings import Bindings
+    from packhorse.sdk.dependencies import Dependencies
+    from packhorse.sdk.download import Source
+    from packhorse.sdk.layer import Asked, Layer
+    from packhorse.sdk.sbom import Bill
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class DetectContext:
     @property
     def bindings(self) -> Bindings:
         """The service bindings that the platform has for this build. Raises InputError for a broken one."""
+        from packhorse.sdk.bindings import Bindings
+
         return Bindings.find(self.env, self.platform.directory)
 
 
@@ -125,6 +129,8 @@ class BuildContext(DetectContext):
         layer and is the cause. A second time in one build it is the same Layer. Raises BuildError for a name
         that no layer can have, for what is not text, and for a second time with something else.
         """
+        from packhorse.sdk.layer import Asked, Types, take
+
         asked = Asked(Types(launch=launch, build=build, cache=cache), key, facts or {}, renew)
         if name in self._taken:
             before, taken = self._taken[name]
@@ -135,19 +141,24 @@ class BuildContext(DetectContext):
                     fix="give each layer a name of its own",
                 )
             return taken
-        taken = layer.take(self.layers, name, asked)
+        taken = take(self.layers, name, asked)
         self._taken[name] = Asked(asked.types, dict(key), dict(facts or {}), renew), taken
         self.log.detail(f"layer {name} {taken.decision}")
         return taken
 
     def remembered(self, name: str) -> Mapping[str, str]:
         """The facts of layer `name` from the last build; empty when nothing of it was restored."""
+        from packhorse.sdk.layer import Restored
+
         restored = Restored.read(self.layers, name)
         return restored.facts if restored else {}
 
     @property
     def dependencies(self) -> Dependencies:
         """The files that this buildpack was staged with, and those of a mirror that is a directory here."""
+        from packhorse.sdk.dependencies import Dependencies
+        from packhorse.sdk.mirrors import Mirrors
+
         mirrors = Mirrors(self.env, self.bindings)
         return Dependencies.read(self.buildpack.directory / "dependencies", *mirrors.directories())
 
@@ -157,6 +168,8 @@ class BuildContext(DetectContext):
         Raises NetworkError, NotFoundError, FormatError when it is another file, InputError for a wrong
         setting.
         """
+        from packhorse.sdk.download import Downloads, Source
+
         arguments.one_of_kind("what is to be fetched", source, Source)
         arguments.one_of_kind("the target of a download", target, Path)
         downloads = Downloads(self.env, self.bindings, self.dependencies, self.log)
@@ -169,11 +182,14 @@ class BuildContext(DetectContext):
         In every format that the buildpack declares; nothing where the user sets BP_DISABLE_SBOM. Raises
         BuildError when none is declared, there is no such layer, or it is kept (and so is its bill).
         """
+        from packhorse.sdk.layer import Layer, check_name
+        from packhorse.sdk.sbom import FORMATS, Bill
+
         arguments.one_of_kind("the part of a bill of materials", part, Layer, str)
         arguments.one_of_kind("a bill of materials", bill, Bill)
         name = part.name if isinstance(part, Layer) else part
         if name not in ("launch", "build"):
-            layer.check_name(name)
+            check_name(name)
             if not (self.layers / f"{name}.toml").is_file():
                 raise BuildError(
                     f"the bill of materials is for {name}, of which there is no layer",
@@ -219,6 +235,8 @@ class BuildContext(DetectContext):
 
         `env` adds to the environment. Raises CommandFailed, or HostError when there is no such command.
         """
+        from packhorse.sdk import command
+
         _check_command(argv, cwd, env)
         return command.run(argv, cwd=cwd or self.app, env={**self.env, **(env or {})}, log=self.log)
 
@@ -226,6 +244,8 @@ class BuildContext(DetectContext):
         self, argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> str:
         """Runs a command silently and returns its standard output; raises as `run` does."""
+        from packhorse.sdk import command
+
         _check_command(argv, cwd, env)
         return command.capture(argv, cwd=cwd or self.app, env={**self.env, **(env or {})})
 

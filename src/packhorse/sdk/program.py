@@ -9,13 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from packhorse.base import gotoml
 from packhorse.base.log import Log
 from packhorse.base.target import Distro, Target
 from packhorse.errors import BuildError, FormatError, PackhorseError, UsageError
@@ -54,6 +52,8 @@ def main(*, detect: Detect, build: Build) -> NoReturn:
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - of a stranger's function, and told whole
+        import traceback
+
         traceback.print_exc()
         log.error(_defect(error, Path(sys.argv[0])))
         status = PackhorseError.exit_code
@@ -136,7 +136,7 @@ def run_detect(invocation: Invocation, detect: Detect, *, log: Log) -> int:
     if isinstance(result, Fail):
         log.detail(result.reason)
         return _DETECT_FAILED
-    invocation.paths["CNB_BUILD_PLAN_PATH"].write_bytes(gotoml.dumps(result.plan.table()))
+    _write(invocation.paths["CNB_BUILD_PLAN_PATH"], result.plan.table(), empty=True)
     return 0
 
 
@@ -177,6 +177,8 @@ def _check_layers(layers: Path) -> None:
 
 def _placed(error: PackhorseError, executable: Path) -> PackhorseError:
     """What the SDK refused to take, with the line of the buildpack that handed it over."""
+    import traceback
+
     root = executable.absolute().parents[1]
     *callers, innermost = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in callers if _is_own(Path(frame.filename), root)]
@@ -188,6 +190,8 @@ def _placed(error: PackhorseError, executable: Path) -> PackhorseError:
 
 def _defect(error: Exception, executable: Path) -> PackhorseError:
     """An exception that nobody caught, as a message; its line is the last of the buildpack's own code."""
+    import traceback
+
     root = executable.absolute().parents[1]
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename]
     own = [frame for frame in frames if _is_own(Path(frame.filename), root)]
@@ -222,9 +226,11 @@ def _table(path: Path) -> dict[str, Any]:
         raise FormatError(f"cannot read {path}", why=str(error)) from error
 
 
-def _write(path: Path, table: Mapping[str, object]) -> None:
-    """Writes a file of the buildpack interface; one without content is left out."""
-    if any(table.values()):
+def _write(path: Path, table: Mapping[str, object], *, empty: bool = False) -> None:
+    """Writes a file of the buildpack interface; one without content is left out, unless it may be `empty`."""
+    from packhorse.base import gotoml  # a detection that fails writes nothing
+
+    if empty or any(table.values()):
         path.write_bytes(gotoml.dumps(table))
 
 

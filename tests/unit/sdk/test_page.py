@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -68,11 +69,20 @@ def test_what_the_page_says_of_the_default_images_is_so() -> None:
         assert package in build and package not in run
 
 
-def test_who_imports_the_sdk_does_not_pay_for_the_network() -> None:
-    code = "import sys, packhorse.sdk; print(*sys.modules)"
+def test_who_imports_the_sdk_pays_for_what_a_detection_needs() -> None:
+    code = "import sys; before = set(sys.modules); import packhorse.sdk; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"asyncio", "email", "http", "socket", "ssl", "tempfile", "urllib.request", "uuid"}
+    assert not loaded & {"decimal", "hashlib", "json", "platform", "shutil", "subprocess"}
+    assert "packhorse.sdk.context" in loaded and "packhorse.sdk.sbom" not in loaded
+
+
+def test_what_is_imported_later_is_there_as_the_rest_is() -> None:
+    assert set(sdk.__all__) <= set(dir(sdk))
+    assert sdk.Component is importlib.import_module("packhorse.sdk.sbom").Component
+    with pytest.raises(AttributeError, match="has no attribute 'Componant'"):
+        _ = sdk.Componant  # type: ignore[attr-defined]
 
 
 def test_the_sample_does_what_the_page_says(tmp_path: Path) -> None:
