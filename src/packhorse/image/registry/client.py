@@ -41,7 +41,7 @@ class Registry:
 
     `repository` is always a repository's full name there, `library/debian`. Methods raise NetworkError
     (RegistryError where the registry said no), NotFoundError, and FormatError for bytes that are not what
-    their name says.
+    their name says. `in_one_piece` is set where it turned out to refuse uploads in parts.
     """
 
     def __init__(self, host: str, http: Client, *, credentials: Lookup = nobody) -> None:
@@ -52,6 +52,7 @@ class Registry:
             raise InputError(f"not a registry: {host!r}", why=str(error)) from error
         scheme = "http" if is_loopback(hostname) else "https"
         self.host = host
+        self.in_one_piece = False
         self._base = f"{scheme}://{where}"
         self._http = http
         self._authorizer = Authorizer(credentials)

@@ -7,20 +7,23 @@ is here.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import IO
 
+from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import FormatError, HostError, NotFoundError
-from packhorse.image.compress import CHUNK, stored_layer, tee
+from packhorse.errors import FormatError, HostError, NetworkError, NotFoundError
+from packhorse.image.compress import CHUNK, Compression, stored_layer, tee, verified
 from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Index, Manifest
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference
-from packhorse.image.registry.client import Registry, push
-from packhorse.image.registry.upload import bring_blob, put_manifest
-from packhorse.image.view import Image, Layer, manifest_of
+from packhorse.image.registry.client import Registry
+from packhorse.image.registry.stream import Lost, stream
+from packhorse.image.registry.upload import bring_blob, present, put_manifest
+from packhorse.image.view import Chunks, Image, Layer, manifest_of
 from packhorse.image.wire import MANIFEST_LIMIT
 
 _DEPTH = 3  # of indexes within indexes
@@ -28,13 +31,25 @@ _IN_MEMORY = 8 << 20  # bytes of a compressed layer above which it waits on disk
 
 
 class RegistryPlace:
-    """The image with one name in a registry; `target` decides where the name stands for several."""
+    """The image with one name in a registry; `target` decides where the name stands for several, and
+    `compression` how a layer without a stored form gets one.
+    """
 
-    def __init__(self, reference: Reference, registry: Registry, *, target: Target) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        registry: Registry,
+        *,
+        target: Target,
+        compression: Compression = Compression.GZIP,
+    ) -> None:
         self._reference = reference
         self._registry = registry
         self._repository = reference.repository
         self._target = target
+        self._compression = compression
+        self._diff_ids: frozenset[Digest] | None = None
+        self._lock = threading.Lock()
 
     def head(self) -> Descriptor | None:
         """The manifest or index under the name now, without reading it; None when there is none.
@@ -69,19 +84,61 @@ class RegistryPlace:
     def begin(self, layer: Layer) -> Layer:
         """Brings one layer to the repository unless it is there.
 
-        A stored form is copied as it is. A layer without one is compressed before it is uploaded: so its
-        digest is known, nothing is sent that is there, and a broken connection costs no second reading.
+        A stored form is copied as it is. Where only its descriptor is known, from an earlier push, the
+        registry is asked for it. What nobody has compressed yet is uploaded while it is.
         """
         known = layer.descriptor
         if known and known.media_type in OCI_LAYERS:
             if layer.blob:
                 bring_blob(self._registry, self._repository, known, layer.blob)
                 return layer
-            if self._registry.has_blob(self._repository, known.digest, push(self._repository)):
-                return layer
+            if self._is_there(known) or self._made_again(layer, known):
+                return replace(layer, blob=self._reader(known))
+        try:
+            stored = stream(
+                self._registry,
+                self._repository,
+                layer,
+                self._compression,
+                unless=lambda: layer.diff_id in self._present(),
+            )
+        except Lost:
+            stored = self._compressed(layer)
+        assert stored.descriptor is not None  # there is one when it was compressed
+        return replace(stored, blob=self._reader(stored.descriptor))
+
+    def commit(self, image: Image) -> Receipt:
+        """Uploads config and manifest; the name changes with the last request, or not at all."""
+        manifest = manifest_of(image)
+        bring_blob(self._registry, self._repository, manifest.config, lambda: iter([image.config.raw]))
+        put_manifest(self._registry, self._repository, self._reference.identifier, manifest)
+        return Receipt(image.id, manifest.digest, len(manifest.raw))
+
+    def _is_there(self, blob: Descriptor) -> bool:
+        """Whether the repository has a blob, or took it over from another just now."""
+        return present(self._registry, self._repository, blob)
+
+    def _made_again(self, layer: Layer, known: Descriptor) -> bool:
+        """Uploads what a layer was compressed to before; False where it is not compressed to that now."""
+        if known.media_type != self._compression.media_type:
+            return False
+        tar, compression = layer.tar, self._compression
+        try:
+            bring_blob(
+                self._registry,
+                self._repository,
+                known,
+                lambda: verified(compression.chunks(tar()), known.digest, known.size),
+            )
+        except FormatError:
+            return False
+        return True
+
+    def _compressed(self, layer: Layer) -> Layer:
+        """Compresses a layer before it is uploaded, so that nothing is sent that is there."""
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
             try:
-                stored = tee(layer, spool.write)
+                stored = tee(layer, spool.write, self._compression)
             except OSError as error:
                 raise HostError(
                     "a compressed layer cannot be kept until its upload",
@@ -92,15 +149,23 @@ class RegistryPlace:
             descriptor = stored.descriptor
             assert descriptor is not None  # tee always gives one
             bring_blob(self._registry, self._repository, descriptor, lambda: _from_start(spool))
-        there = partial(self._registry.blob, self._repository, descriptor)
-        return replace(stored, blob=there)
+        return stored
 
-    def commit(self, image: Image) -> Receipt:
-        """Uploads config and manifest; the name changes with the last request, or not at all."""
-        manifest = manifest_of(image)
-        bring_blob(self._registry, self._repository, manifest.config, lambda: iter([image.config.raw]))
-        put_manifest(self._registry, self._repository, self._reference.identifier, manifest)
-        return Receipt(image.id, manifest.digest, len(manifest.raw))
+    def _reader(self, blob: Descriptor) -> Chunks:
+        return partial(self._registry.blob, self._repository, blob)
+
+    def _present(self) -> Collection[Digest | None]:
+        """The diff IDs of the image under the name now; none where there is none that can be read.
+
+        A layer that it has is not sent before its digest is known.
+        """
+        with self._lock:
+            if self._diff_ids is None:
+                try:
+                    self._diff_ids = frozenset(self._config(self._manifest()[0].config).diff_ids)
+                except (NetworkError, NotFoundError, FormatError):
+                    self._diff_ids = frozenset()
+        return self._diff_ids
 
     def _manifest(self) -> tuple[Manifest, tuple[Target, ...]]:
         """The manifest, and the targets of all that the name stands for if it is an index."""

@@ -52,16 +52,18 @@ class Session:
             self._location = _location(response, self._location)
             self.offset = end if told is None or not start < told <= end else told
 
-    def close(self, blob: Descriptor, content: Chunks) -> None:
-        """Sends what the registry lacks of a blob, and gives it its digest. Raises as `append` does."""
+    def close(self, blob: Descriptor, content: Chunks, *, begins: int = 0) -> None:
+        """Sends what the registry lacks of a blob, and gives it its digest. Raises as `append` does.
+
+        `content` has the blob's bytes from `begins` on.
+        """
         query = urlencode({"digest": str(blob.digest)})
         url = f"{self._location}{'&' if urlsplit(self._location).query else '?'}{query}"
         headers = {"content-type": _OCTETS}
         body: Body = b""
-        rest = blob.size - self.offset
+        rest, skipped = blob.size - self.offset, self.offset - begins
         if rest:
-            offset = self.offset
-            body = content if not offset else lambda: rest_of(content(), offset)
+            body = lambda: rest_of(content(), skipped)  # noqa: E731
         if rest and self.offset:
             headers["content-range"] = f"{self.offset}-{blob.size - 1}"
         request = Request("PUT", url, headers, body, length=rest)

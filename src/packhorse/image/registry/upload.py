@@ -26,7 +26,7 @@ CHUNKS = (16 << 20, 1 << 20)
 
 _PROGRESS = 1 << 20
 _TOO_LARGE = 413
-_PASSING = frozenset({408, 416, 429, *range(500, 600)})
+_PASSING = frozenset({408, 416, 429, *range(500, 600)}) - {501, 505}
 
 
 def bring_blob(registry: Registry, repository: str, blob: Descriptor, content: Chunks) -> None:
@@ -40,6 +40,20 @@ def bring_blob(registry: Registry, repository: str, blob: Descriptor, content: C
     if not registry.has_blob(repository, blob.digest, push(repository)):
         _upload(registry, repository, blob, content)
     registry.remember(repository, [blob.digest])
+
+
+def present(registry: Registry, repository: str, blob: Descriptor) -> bool:
+    """Whether a repository has a blob, or can have it from another that is known to."""
+    found = registry.has_blob(repository, blob.digest, push(repository))
+    holder = registry.holder(blob.digest)
+    if not found and holder not in (None, repository):
+        session = begin(registry, repository, blob.digest)
+        found = session is None
+        if session is not None:
+            session.abandon()
+    if found:
+        registry.remember(repository, [blob.digest])
+    return found
 
 
 def put_manifest(registry: Registry, repository: str, identifier: str, manifest: Manifest | Index) -> None:
