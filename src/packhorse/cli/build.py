@@ -11,7 +11,7 @@ import click
 
 from packhorse.base.step import Network
 from packhorse.cli.main import Context
-from packhorse.cli.options import asked_limits, environment, opened_store, seconds_of, volume
+from packhorse.cli.options import asked_limits, compression, environment, opened_store, seconds_of, volume
 from packhorse.cli.output import Console, Level, columns, size
 from packhorse.errors import UsageError
 from packhorse.image.reference import Kind, Location, Reference
@@ -63,6 +63,7 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
     metavar="PLACE",
     help="Also write the image to oci:DIR[:REF], oci-archive:FILE or docker-archive:FILE. Repeatable.",
 )
+@compression
 @click.option(
     "-D", "--default-process", default="", metavar="TYPE", help="The process type the image starts."
 )
@@ -114,6 +115,7 @@ def build(
     env_files: tuple[Path, ...],
     volumes: tuple[str, ...],
     outputs: tuple[str, ...],
+    compression: str,
     default_process: str,
     run_image: str,
     exec_env: str,
@@ -139,6 +141,7 @@ def build(
         env=environment(env, env_files, context),
         volumes=tuple(volume(text, writable=False) for text in volumes),
         outputs=tuple(_output(text, name) for text in outputs),
+        compression=compression,
         default_process=default_process,
         run_image=run_image,
         exec_env=_exec_env(exec_env),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import opened_store
+from packhorse.cli.options import compression, opened_store
 from packhorse.cli.output import size
 from packhorse.image.copy import copy as copy_image
 from packhorse.image.reference import Location
@@ -66,8 +66,9 @@ def gc(context: Context) -> None:
 @click.command()
 @click.argument("source")
 @click.argument("destination")
+@compression
 @click.pass_obj
-def copy(context: Context, source: str, destination: str) -> None:
+def copy(context: Context, source: str, destination: str, compression: str) -> None:
     """Copy an image from one place to another, whatever the places are.
 
     Places are spelled as skopeo does: NAME or store:NAME, docker://NAME, oci:DIR[:REF],
@@ -76,7 +77,7 @@ def copy(context: Context, source: str, destination: str) -> None:
     start, end = Location.parse(source), Location.parse(destination)
     with opened_store(context) as store:
         wiring = Wiring(store)
-        receipt = copy_image(wiring.place(start), wiring.place(end))
+        receipt = copy_image(wiring.place(start), wiring.place(end, compression=compression))
     context.console.result(str(receipt.manifest_digest or receipt.image_id))
 
 

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from packhorse.base.files import find, read
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
@@ -28,6 +30,14 @@ _DIGITS = 18
 
 _LONGEST_NAME = 255
 """Bytes of a variable's name: for buildpacks it is the name of a file."""
+
+
+compression = click.option(
+    "--compression",
+    type=click.Choice(["gzip", "zstd"]),
+    default="gzip",
+    help="How layers are compressed that are not yet, in a registry or an OCI layout.  [gzip]",
+)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from packhorse.base import gojson
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError
-from packhorse.image.compress import stored_layer, tee, verified
+from packhorse.image.compress import Compression, stored_layer, tee, verified
 from packhorse.image.file import HIDDEN, OpenFile, draft, faults
 from packhorse.image.model import (
     INDEXES,
@@ -124,8 +124,16 @@ class Layout:
     Blobs that are there are not written again, and blobs are never removed: other names may need them.
     """
 
-    def __init__(self, path: Path, ref: str = "", *, target: Target | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        ref: str = "",
+        *,
+        target: Target | None = None,
+        compression: Compression = Compression.GZIP,
+    ) -> None:
         self._path = path
+        self._compression = compression
         self._ref = ref
         self._target = target
         self._known: dict[Digest, Descriptor] | None = None
@@ -136,7 +144,7 @@ class Layout:
         return read_image(Directory(self._path), self._ref, target=self._target, where=str(self._path))
 
     def begin(self, layer: Layer) -> Layer:
-        """Brings one layer's gzip, or the blob it is; raises InputError if the directory is no layout."""
+        """Brings one layer compressed, or as the blob it is; raises InputError if the directory is no layout."""
         with self._lock:
             if self._known is None:
                 self._prepare()
@@ -145,7 +153,7 @@ class Layout:
             self._write_blob(layer.descriptor, layer.blob)
             return replace(layer, blob=self._reader(layer.descriptor))
         stored = self._known.get(layer.diff_id) if layer.diff_id else None
-        if layer.diff_id and stored and self._has(stored):
+        if layer.diff_id and stored and self._fits(stored) and self._has(stored):
             return replace(stored_layer(self._reader(stored), stored, layer.diff_id), size=layer.size)
         return self._compress(layer)
 
@@ -174,6 +182,10 @@ class Layout:
                 self._write(marker, LAYOUT_VERSION)
             (self._path / "blobs/sha256").mkdir(parents=True, exist_ok=True)
 
+    def _fits(self, stored: Descriptor) -> bool:
+        """Whether a layer that is there is what a new one would be: not gzip where zstd is asked for."""
+        return (stored.media_type == MediaType.OCI_LAYER_ZSTD) == (self._compression is Compression.ZSTD)
+
     def _has(self, descriptor: Descriptor) -> bool:
         path = self._path / blob_name(descriptor.digest)
         with faults(path):
@@ -192,7 +204,7 @@ class Layout:
 
     def _compress(self, layer: Layer) -> Layer:
         with draft(self._path) as new:
-            stored = tee(layer, new.file.write)
+            stored = tee(layer, new.file.write, self._compression)
             assert stored.descriptor is not None  # tee always gives one
             new.place(self._path / blob_name(stored.descriptor.digest))
         return replace(stored, blob=self._reader(stored.descriptor))

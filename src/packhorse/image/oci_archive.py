@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.compress import tee, verified
+from packhorse.image.compress import Compression, tee, verified
 from packhorse.image.file import OpenFile, draft
 from packhorse.image.layout import (
     INDEX_FILE,
@@ -31,8 +31,16 @@ from packhorse.image.view import Image, Layer, manifest_of
 class OciArchive:
     """The image named `ref` in an archive, or the only one there is. Writing replaces the archive whole."""
 
-    def __init__(self, path: Path, ref: str = "", *, target: Target | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        ref: str = "",
+        *,
+        target: Target | None = None,
+        compression: Compression = Compression.GZIP,
+    ) -> None:
         self._path = path
+        self._compression = compression
         self._ref = ref
         self._target = target
 
@@ -46,7 +54,7 @@ class OciArchive:
         if layer.descriptor and layer.blob:
             return layer
         spool = OpenFile.spool(self._path.parent)
-        return replace(tee(layer, spool.append), blob=spool.chunks)
+        return replace(tee(layer, spool.append, self._compression), blob=spool.chunks)
 
     def commit(self, image: Image) -> Receipt:
         """Writes the archive, index first and then every blob once, the layers in their order."""

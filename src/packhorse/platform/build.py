@@ -66,6 +66,7 @@ class BuildRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[Bind, ...] = ()
     outputs: tuple[Location, ...] = ()
+    compression: str = "gzip"
     default_process: str = ""
     run_image: str = ""
     exec_env: str = "production"
@@ -232,7 +233,7 @@ def _copies(
     copies = []
     for location in request.outputs:
         with observer.phase(f"write {location}"):
-            copies.append((location, copy(source, wiring.place(location))))
+            copies.append((location, copy(source, wiring.place(location, compression=request.compression))))
     return tuple(copies)
 
 

@@ -45,40 +45,48 @@ class Wiring:
                 self._store = self._store()
             return self._store
 
-    def place(self, location: Location, *, target: Target | None = None) -> Place:
-        """The place a location names; raises InputError for a kind that cannot be used yet."""
+    def place(self, location: Location, *, target: Target | None = None, compression: str = "gzip") -> Place:
+        """The place a location names; raises InputError for a kind that cannot be used yet.
+
+        `compression` is how layers that have no stored form get one there.
+        """
         if location.kind is Kind.STORE:
             return self.store.place(location.name)
         if location.kind is Kind.REGISTRY:
-            return self.registry(location.reference, target or Target.host())
+            return self.registry(location.reference, target or Target.host(), compression=compression)
         if location.kind is Kind.DAEMON:
             raise InputError(
                 "docker engines are not a place yet",
                 why="images go to one through a file",
                 fix="use docker-archive:FILE, then docker load --input FILE",
             )
+        from packhorse.image.compress import Compression
         from packhorse.image.docker_archive import DockerArchive
         from packhorse.image.layout import Layout
         from packhorse.image.oci_archive import OciArchive
 
         path = Path(location.path)
         if location.kind is Kind.OCI:
-            return Layout(path, location.name)
+            return Layout(path, location.name, compression=Compression(compression))
         if location.kind is Kind.OCI_ARCHIVE:
-            return OciArchive(path, location.name)
+            return OciArchive(path, location.name, compression=Compression(compression))
         return DockerArchive(path, location.reference if location.name else None)
 
-    def registry(self, reference: Reference, target: Target) -> Place:
+    def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:
         """A name in a registry."""
+        from packhorse.image.compress import Compression
         from packhorse.image.registry.client import Registry
         from packhorse.image.registry.place import RegistryPlace
+        from packhorse.platform.remembering import Remembering
 
         host = reference.registry
         with self._lock:
             if host not in self._registries:
                 client, keychain = self._connected()
                 self._registries[host] = Registry(host, client, credentials=keychain.lookup(host))
-        return RegistryPlace(reference, self._registries[host], target=target)
+            registry = self._registries[host]
+        place = RegistryPlace(reference, registry, target=target, compression=Compression(compression))
+        return Remembering(place, reference, registry, self.store)
 
     def _connected(self) -> tuple[Client, Keychain]:
         """The connections that all registries share, and who this user is to each."""

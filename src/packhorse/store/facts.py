@@ -1,4 +1,4 @@
-"""④ What the store knows of a layer by its diff ID: the length of its tar, and its compressed form.
+"""④ What the store knows of a layer by its diff ID: the length of its tar, its compressed form, who has that.
 
 A fact is true wherever the bytes are: a descriptor says what the layer is compressed to, not that this blob
 is here. Called by place, store and gc.
@@ -16,13 +16,19 @@ from packhorse.image.wire import Node
 from packhorse.store import record
 from packhorse.store.lease import Lease
 
+_REPOSITORIES = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """The length of a layer's tar in bytes, the descriptor of its compressed form; None if unknown."""
+    """The length of a layer's tar in bytes, the descriptor of its compressed form; None if unknown.
+
+    `repositories` are those, registry and all, to which that blob was pushed last.
+    """
 
     size: int | None = None
     blob: Descriptor | None = None
+    repositories: tuple[str, ...] = ()
 
 
 class Facts:
@@ -36,12 +42,26 @@ class Facts:
         self._lease.pin(_object(diff_id))
         return known(self._lease.store, diff_id)
 
-    def learn(self, diff_id: Digest, *, size: int | None = None, blob: Descriptor | None = None) -> None:
-        """Adds to what is known of a layer; what is known stays where nothing new is given."""
+    def learn(
+        self,
+        diff_id: Digest,
+        *,
+        size: int | None = None,
+        blob: Descriptor | None = None,
+        repository: str = "",
+    ) -> None:
+        """Adds to what is known of a layer; what is known stays where nothing new is given.
+
+        What is known of repositories is about the blob that is known.
+        """
         old = self.of(diff_id)
         # A descriptor's annotations belong to the manifest it stands in, not to the bytes.
         plain = None if blob is None else Descriptor(blob.media_type, blob.digest, blob.size)
         new = replace(old, size=old.size if size is None else size, blob=plain or old.blob)
+        others = old.repositories if new.blob == old.blob else ()
+        if repository and repository not in others[:1]:
+            others = (repository, *(other for other in others if other != repository))
+        new = replace(new, repositories=others[:_REPOSITORIES])
         if new == old:
             return
         fields: dict[str, object] = {}
@@ -49,6 +69,8 @@ class Facts:
             fields["size"] = new.size
         if new.blob is not None:
             fields["blob"] = new.blob.fields()
+        if new.repositories:
+            fields["repositories"] = list(new.repositories)
         record.write(self._lease, self._path(diff_id), fields)
 
     def _path(self, diff_id: Digest) -> Path:
@@ -64,7 +86,7 @@ def known(store: Path, diff_id: Digest) -> Fact:
     try:
         blob = node.node("blob")
         size = node.size("size") if "size" in fields else None
-        return Fact(size, None if blob is None else Descriptor.parse(blob))
+        return Fact(size, None if blob is None else Descriptor.parse(blob), node.texts("repositories"))
     except FormatError:
         return Fact()  # damage: what it said is learned again
 

@@ -127,9 +127,19 @@ class Store:
         """What a layer is compressed to, where that is known; its blob need not be here."""
         return self._facts.of(diff_id).blob
 
-    def remember(self, diff_id: Digest, compressed: Descriptor) -> None:
-        """Notes what a layer is compressed to, for instance after a push."""
-        self._facts.learn(diff_id, blob=compressed)
+    def remember(self, diff_id: Digest, compressed: Descriptor, *, repository: str = "") -> None:
+        """Notes what a layer is compressed to, and the repository (registry and all) that has it, after a push.
+
+        Where the store has the layer in another compressed form it keeps that in mind.
+        """
+        here = self._facts.of(diff_id).blob
+        if here is not None and here != compressed and self._blobs.size(here.digest) == here.size:
+            return
+        self._facts.learn(diff_id, blob=compressed, repository=repository)
+
+    def repositories(self, diff_id: Digest) -> tuple[str, ...]:
+        """Those to which a layer was pushed as `compressed` says, the last first; it may be gone there."""
+        return self._facts.of(diff_id).repositories
 
     def root(self, image: Image, idmap: IdMap) -> Path:
         """The root file system of an image in the store, its ids mapped by `idmap`: read-only for everybody.

@@ -7,6 +7,7 @@ on the way refuses so large a piece. What a cut connection has brought there is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from urllib.parse import urlencode
 
 from packhorse.base.digest import Digest
@@ -73,7 +74,9 @@ def begin(registry: Registry, repository: str, digest: Digest | None = None) -> 
     holder = registry.holder(digest) if digest else None
     if holder and holder != repository:
         query = urlencode({"mount": str(digest), "from": holder})
-        with registry.exchange(Request("POST", f"{url}?{query}"), f"{scope} {pull(holder)}") as response:
+        request, scopes = Request("POST", f"{url}?{query}"), f"{scope} {pull(holder)}"
+        # Whoever may not read there, or is refused a token for both, has the blob to send.
+        with suppress(RegistryError), registry.exchange(request, scopes) as response:
             if response.status == 201:
                 return None
             if response.status == 202:  # the registry would not, and began an upload instead
