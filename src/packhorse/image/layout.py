@@ -144,7 +144,7 @@ class Layout:
         return read_image(Directory(self._path), self._ref, target=self._target, where=str(self._path))
 
     def begin(self, layer: Layer) -> Layer:
-        """Brings one layer compressed, or as the blob it is; raises InputError if the directory is no layout."""
+        """Brings one layer, compressed or as the blob it is; InputError if the directory is no layout."""
         with self._lock:
             if self._known is None:
                 self._prepare()

@@ -85,8 +85,9 @@ class Wiring:
                 client, keychain = self._connected()
                 self._registries[host] = Registry(host, client, credentials=keychain.lookup(host))
             registry = self._registries[host]
-        place = RegistryPlace(reference, registry, target=target, compression=Compression(compression))
-        return Remembering(place, reference, registry, self.store)
+        how = Compression(compression)
+        place = RegistryPlace(reference, registry, target=target, compression=how)
+        return Remembering(place, reference, registry, self.store, media_type=how.media_type)
 
     def _connected(self) -> tuple[Client, Keychain]:
         """The connections that all registries share, and who this user is to each."""

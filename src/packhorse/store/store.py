@@ -128,7 +128,7 @@ class Store:
         return self._facts.of(diff_id).blob
 
     def remember(self, diff_id: Digest, compressed: Descriptor, *, repository: str = "") -> None:
-        """Notes what a layer is compressed to, and the repository (registry and all) that has it, after a push.
+        """Notes what a layer was compressed to for a push, and to which repository (registry and all).
 
         Where the store has the layer in another compressed form it keeps that in mind.
         """

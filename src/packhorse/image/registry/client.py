@@ -57,6 +57,7 @@ class Registry:
         self._http = http
         self._authorizer = Authorizer(credentials)
         self._holders: dict[Digest, list[str]] = {}
+        self._suggested: dict[Digest, str] = {}
         self._lock = threading.Lock()
 
     def url(self, repository: str, rest: str) -> str:
@@ -148,10 +149,15 @@ class Registry:
         with self._lock:
             return repository in self._holders.get(blob, ())
 
-    def holder(self, blob: Digest) -> str | None:
-        """A repository that is known to have a blob."""
+    def suggest(self, repository: str, blob: Digest) -> None:
+        """Notes that a repository had a blob once, so that it is worth asking it for it."""
         with self._lock:
-            return next(iter(self._holders.get(blob, ())), None)
+            self._suggested[blob] = repository
+
+    def holder(self, blob: Digest) -> str | None:
+        """A repository that is known to have a blob, or had it once."""
+        with self._lock:
+            return next(iter(self._holders.get(blob, ())), None) or self._suggested.get(blob)
 
     def pause(self, attempt: int, seconds: float | None = None) -> None:
         """Waits before a repetition: `seconds`, or longer with each `attempt`, which are counted from 1."""

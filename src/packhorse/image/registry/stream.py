@@ -1,4 +1,4 @@
-"""④ A layer of unknown digest, compressed while it is uploaded (docs/decisions/0003).
+"""④ A layer of unknown digest, compressed while it is uploaded (docs/decisions/0015).
 
 Called by `image.registry.place`. Two parts of a layer are in memory: the one that is on its way, so that it
 can be sent again from where a connection was cut, and the next one.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 
 from packhorse.base.crew import Crew, crew
 from packhorse.base.http.message import BrokenConnection
@@ -22,6 +23,7 @@ from packhorse.image.view import Layer
 PART = 8 << 20
 """Compressed bytes that are sent at once; what has fewer in all is sent when its digest is known."""
 
+_PATIENCE = 3.0
 _DENIED = frozenset({401, 403})
 
 
@@ -36,7 +38,7 @@ def stream(
 
     `unless` is asked before anything is sent of a layer that has more than one part: then it is Lost, too.
     """
-    with crew(1, "upload", patience=3) as sender:
+    with crew(1, "upload", patience=_PATIENCE) as sender:
         outgoing = _Outgoing(registry, repository, sender, unless)
         try:
             stored = tee(layer, outgoing.write, compression)
@@ -102,8 +104,12 @@ class _Outgoing:
         self._registry.remember(self._repository, [blob.digest])
 
     def abandon(self) -> None:
-        """Has the registry forget what came of the upload, unless it is to be thought lost."""
-        if self._session is not None and self._under_way is not None and self._under_way.done():
+        """Has the registry forget what came of the upload, unless it does not answer within seconds."""
+        if self._session is None:
+            return
+        with suppress(Exception):
+            if self._under_way is not None:
+                self._under_way.exception(_PATIENCE)
             self._session.abandon()
 
     def _deliver(self, session: Session, part: bytes) -> None:

@@ -45,6 +45,8 @@ def bring_blob(registry: Registry, repository: str, blob: Descriptor, content: C
 
 def present(registry: Registry, repository: str, blob: Descriptor) -> bool:
     """Whether a repository has a blob, or can have it from another that is known to."""
+    if registry.holds(repository, blob.digest):
+        return True
     found = registry.has_blob(repository, blob.digest, push(repository))
     holder = registry.holder(blob.digest)
     if not found and holder not in (None, repository):

@@ -1,0 +1,117 @@
+"""What was pushed once is known by its digest: another push asks, and sends nothing that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.registry import FakeRegistry
+from fakes.small_image import Tape, fresh_image, stored_image, tar_of
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.image.copy import copy, put
+from packhorse.image.model import MediaType
+from packhorse.image.reference import Location
+from packhorse.image.view import Image, Layer
+from packhorse.platform.wiring import Wiring
+from packhorse.store.store import Store
+
+A, B = (tar_of({name: name.encode() * 50_000}) for name in "ab")
+
+
+@pytest.fixture
+def server() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as server:
+        yield server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "store") as store:
+        yield store
+
+
+def push(store: Store, server: FakeRegistry, name: str, compression: str = "gzip") -> None:
+    """A command of its own: nothing is known but what the store has."""
+    location = Location.parse(f"docker://{server.host}/{name}")
+    target = Wiring(store).place(location, target=Target("linux", "amd64"), compression=compression)
+    copy(store.place("app"), target)
+
+
+def blobs(server: FakeRegistry, method: str) -> list[str]:
+    return [seen.path for seen in server.requests if seen.method == method and "/blobs/" in seen.path]
+
+
+def test_an_image_that_was_pushed_before_costs_a_question_a_layer_and_its_manifest(server, store):
+    put(fresh_image(A, B), store.place("app"))
+    push(store, server, "app:1")
+    server.requests.clear()
+    push(store, server, "app:2")
+    assert [seen.method for seen in server.requests] == ["HEAD", "HEAD", "HEAD", "PUT"]
+    assert server.manifests["app", "1"] == server.manifests["app", "2"]
+
+
+def test_another_repository_of_the_registry_takes_layers_over(server, store):
+    put(fresh_image(A), store.place("app"))
+    push(store, server, "first:1")
+    server.requests.clear()
+    push(store, server, "second:1")
+    (config,) = blobs(server, "PUT")
+    assert "digest=" in config
+    assert len([path for path in blobs(server, "POST") if "from=first" in path]) == 1
+    assert server.manifests["second", "1"] == server.manifests["first", "1"]
+
+
+def test_what_is_gone_there_is_sent_again(server, store):
+    put(fresh_image(A), store.place("app"))
+    push(store, server, "first:1")
+    server.blobs.clear()
+    server.manifests.clear()
+    push(store, server, "first:1")
+    push(store, server, "second:1")
+    assert server.manifests["second", "1"] == server.manifests["first", "1"]
+
+
+def test_another_compression_is_another_blob_and_both_are_pushed(server, store):
+    put(fresh_image(A), store.place("app"))
+    push(store, server, "app:gzip")
+    push(store, server, "app:zstd", "zstd")
+    push(store, server, "app:again")
+    assert server.manifests["app", "gzip"] == server.manifests["app", "again"]
+    assert MediaType.OCI_LAYER_ZSTD.encode() in server.manifests["app", "zstd"][1]
+    assert server.manifests["app", "gzip"] != server.manifests["app", "zstd"]
+
+
+def test_a_layer_that_came_compressed_is_never_compressed_anew(server, store):
+    image = stored_image(A)
+    put(image, store.place("app"))
+    push(store, server, "app:1", "zstd")
+    assert image.manifest is not None
+    assert server.manifests["app", "1"][1] == image.manifest.raw
+    (layer,) = store.place("app").read().layers
+    assert layer.descriptor == image.layers[0].descriptor
+
+
+def test_a_layer_whose_blob_is_in_the_store_is_found_there_after_a_push_in_another_form(server, store):
+    put(stored_image(A), store.place("app"))
+    wiring = Wiring(store)
+    target = wiring.place(Location.parse(f"docker://{server.host}/app"))
+    tape = Tape(A)
+    target.begin(Layer(tape, Digest.of(A)))
+    (layer,) = store.place("app").read().layers
+    assert b"".join(layer.tar()) == A
+
+
+def test_no_base_layer_is_downloaded_to_be_uploaded(server, store):
+    base = stored_image(A)
+    wiring = Wiring(store)
+    put(base, wiring.place(Location.parse(f"docker://{server.host}/base")))
+    source = wiring.place(Location.parse(f"docker://{server.host}/base")).read()
+    server.requests.clear()
+    app = fresh_image(A, B)
+    layers = (*source.layers, app.layers[1])
+    put(Image(app.config, layers), wiring.place(Location.parse(f"docker://{server.host}/team/app")))
+    assert blobs(server, "GET") == []
+    assert len(blobs(server, "PUT")) == 2  # the app's layer and the config
