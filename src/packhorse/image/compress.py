@@ -65,6 +65,8 @@ def gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The zstd form of some bytes: one frame for 4 MiB of input; all else as with `gzip`."""
+    import zstandard  # few layers are zstd
+
     return _in_parallel(
         _blocks(chunks, _ZSTD_FRAME),
         lambda block: zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(block),

@@ -73,11 +73,10 @@ class Wiring:
         return DockerArchive(path, location.reference if location.name else None)
 
     def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:
-        """A name in a registry."""
+        """A name in a registry; where the store is open, it remembers what is pushed."""
         from packhorse.image.compress import Compression
         from packhorse.image.registry.client import Registry
         from packhorse.image.registry.place import RegistryPlace
-        from packhorse.platform.remembering import Remembering
 
         host = reference.registry
         with self._lock:
@@ -85,9 +84,14 @@ class Wiring:
                 client, keychain = self._connected()
                 self._registries[host] = Registry(host, client, credentials=keychain.lookup(host))
             registry = self._registries[host]
+            store = None if callable(self._store) else self._store
         how = Compression(compression)
         place = RegistryPlace(reference, registry, target=target, compression=how)
-        return Remembering(place, reference, registry, self.store, media_type=how.media_type)
+        if store is None:
+            return place
+        from packhorse.platform.remembering import Remembering
+
+        return Remembering(place, reference, registry, store, media_type=how.media_type)
 
     def _connected(self) -> tuple[Client, Keychain]:
         """The connections that all registries share, and who this user is to each."""
