@@ -9,7 +9,7 @@ from pathlib import Path
 
 import packhorse.cli
 
-_START = Path(packhorse.cli.__file__).parent / "start.py"
+START = Path(packhorse.cli.__file__).parent / "start.py"
 
 
 class Command:
@@ -32,7 +32,7 @@ class Command:
         self, *words: str | Path, given: str | None = None, **environ: str
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-P", str(_START), *map(str, words)],
+            [sys.executable, "-P", str(START), *map(str, words)],
             env={**self.environ, **environ},
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,

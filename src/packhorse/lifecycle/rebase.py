@@ -68,10 +68,14 @@ def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str
 
 def label_of(config: Config) -> BaseLabel:
     """What an app image says of its base; FormatError for an image that no buildpacks built."""
-    text = config.labels.get(labels.LIFECYCLE, "")
-    if not text:
+    if not is_app(config):
         raise FormatError("the image was not built by buildpacks", why=f"it has no label {labels.LIFECYCLE}")
-    return BaseLabel.parse(text)
+    return BaseLabel.parse(config.labels[labels.LIFECYCLE])
+
+
+def is_app(config: Config) -> bool:
+    """Whether buildpacks built an image."""
+    return bool(config.labels.get(labels.LIFECYCLE))
 
 
 def rebasable(config: Config) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from packhorse.base.digest import Digest
-from packhorse.errors import InputError, UnknownRunImage
+from packhorse.errors import FormatError, InputError, UnknownRunImage
 from packhorse.image.copy import put
 from packhorse.image.edit import engine_view
 from packhorse.image.model import Config
@@ -20,7 +20,7 @@ from packhorse.image.rebase import height
 from packhorse.image.reference import Kind, Location
 from packhorse.image.view import Image
 from packhorse.lifecycle.base_label import BaseLabel
-from packhorse.lifecycle.rebase import OF_THE_BASE, RunImage, label_of
+from packhorse.lifecycle.rebase import OF_THE_BASE, RunImage, is_app, label_of
 from packhorse.lifecycle.rebase import rebase as rebased
 from packhorse.platform.newer_base import is_newer
 from packhorse.platform.run_images import RunImages
@@ -33,7 +33,7 @@ class State(StrEnum):
     REBASED = "rebased"
     BEHIND = "behind"
     CURRENT = "current"
-    OTHER = "other"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class RebaseRequest:
     """What a user asked for of one image.
 
     `source` is rebased and written to `location`. Without `run_image` it is the one that the image names.
-    Only images on `old` are taken, where that is given. With `dry_run` nothing is written.
+    Only images on `old` are taken, where that is given, and of those that are only `listed` by a registry
+    such as buildpacks built. With `dry_run` nothing is written.
     """
 
     location: Location
@@ -50,13 +51,14 @@ class RebaseRequest:
     old: str = ""
     force: bool = False
     dry_run: bool = False
+    listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rebased:
     """What became of an image, and what changed: the two references of its base, `notes` about what was
-    taken although something spoke against it. `receipt` says what is there now, `layers` how many layers were
-    taken from below and put there.
+    taken although something spoke against it, or why it was skipped. `receipt` says what is there now,
+    `layers` how many layers were taken from below and put there.
     """
 
     state: State
@@ -75,12 +77,20 @@ def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages) -> Reb
 
     The name stands for the old image until the new one is whole.
     """
-    app = wiring.place(request.source).read()
-    if request.source == request.location:
-        _require_alone(app, request.location)
+    try:
+        app = wiring.place(request.source).read()
+    except FormatError as error:
+        if not request.listed:
+            raise
+        return Rebased(State.SKIPPED, notes=(f"{error.what}: {error.why}",))
+    if request.listed and not is_app(app.config):
+        return Rebased(State.SKIPPED, notes=("it was not built by buildpacks",))
     label = label_of(app.config)
     if request.old and not _is_on(label, request.old):
-        return Rebased(State.OTHER, ", ".join(label.sources[:1]), label.run.reference)
+        on = ", ".join(label.sources[:1]) or "a run image without a name"
+        return Rebased(State.SKIPPED, notes=(f"it is on {on}",))
+    if request.source == request.location:
+        _require_alone(app, request.location)
     names = (request.run_image,) if request.run_image else label.sources
     if not names:
         raise InputError(

@@ -75,15 +75,10 @@ class Wiring:
     def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:
         """A name in a registry; where the store is open, it remembers what is pushed."""
         from packhorse.image.compress import Compression
-        from packhorse.image.registry.client import Registry
         from packhorse.image.registry.place import RegistryPlace
 
-        host = reference.registry
         with self._lock:
-            if host not in self._registries:
-                client, keychain = self._connected()
-                self._registries[host] = Registry(host, client, credentials=keychain.lookup(host))
-            registry = self._registries[host]
+            registry = self.host(reference.registry)
             store = None if callable(self._store) else self._store
         how = Compression(compression)
         place = RegistryPlace(reference, registry, target=target, compression=how)
@@ -92,6 +87,16 @@ class Wiring:
         from packhorse.platform.remembering import Remembering
 
         return Remembering(place, reference, registry, store, media_type=how.media_type)
+
+    def host(self, name: str) -> Registry:
+        """A registry by its host."""
+        from packhorse.image.registry.client import Registry
+
+        with self._lock:
+            if name not in self._registries:
+                client, keychain = self._connected()
+                self._registries[name] = Registry(name, client, credentials=keychain.lookup(name))
+            return self._registries[name]
 
     def _connected(self) -> tuple[Client, Keychain]:
         """The connections that all registries share, and who this user is to each."""

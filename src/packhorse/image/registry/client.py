@@ -64,6 +64,10 @@ class Registry:
         """The address of something in a repository: `blobs/<digest>`, `manifests/<tag>`."""
         return f"{self._base}/v2/{repository}/{rest}"
 
+    def top(self, rest: str) -> str:
+        """The address of what belongs to no repository: `_catalog`."""
+        return f"{self._base}/v2/{rest}"
+
     def name(self, repository: str, identifier: str) -> str:
         """The full name of an image, for messages."""
         return f"{self.host}/{repository}{'@' if ':' in identifier else ':'}{identifier}"
@@ -88,7 +92,7 @@ class Registry:
     def greet(self, repository: str = "") -> bool:
         """Whether the registry asked who we are, and let us in; RegistryError when it did not let us in."""
         scope = pull(repository) if repository else ""
-        with self.exchange(Request("GET", f"{self._base}/v2/"), scope) as response:
+        with self.exchange(Request("GET", self.top("")), scope) as response:
             if response.status not in (200, 404):  # some have nothing there
                 raise self.refusal(response, f"log in to {self.host}", scope)
         return bool(self._authorizer.origin(scope))

@@ -1,0 +1,83 @@
+"""Which images a command is about that takes many: from its arguments, from lists, from a registry's own.
+
+Called by `cli.rebase`. Opens nothing but what a registry lists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from packhorse.errors import InputError, NotFoundError
+from packhorse.image.reference import Kind, Location, Reference
+from packhorse.platform.wiring import Wiring
+
+_OF_AN_IMAGE = re.compile(r"sha256-[0-9a-f]{64}(\..*)?")
+"""Tags under which signatures and bills of materials of other images lie."""
+
+
+def parsed(lines: Iterable[str], *, where: str, publish: bool) -> list[Location]:
+    """The images that a list names, one a line; empty lines and those that begin with `#` are passed over.
+
+    Raises InputError with every line that names none.
+    """
+    locations, issues = [], []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        try:
+            locations.append(located(text, publish=publish))
+        except InputError as error:
+            issues.append(f"{where}:{number}: {error.what}")
+    if issues:
+        raise InputError(f"{where} is no list of images", issues=issues, fix="write one image a line")
+    return locations
+
+
+def located(text: str, *, publish: bool) -> Location:
+    """Where an image is; a bare name is in the store, or with `publish` in its registry; InputError."""
+    location = Location.parse(text)
+    if not publish or location.kind is Kind.REGISTRY:
+        return location
+    if location.kind is not Kind.STORE or text.startswith(f"{Kind.STORE}:"):
+        raise InputError(f"{text} is not in a registry", why="--publish is for images that are")
+    return Location(Kind.REGISTRY, "", location.name)
+
+
+def listed(wiring: Wiring, scope: str) -> Iterator[Location]:
+    """Every image of a repository, or of all whose names begin with `scope` if that ends in a slash.
+
+    Raises InputError for what is neither, NotFoundError where a registry has no list, NetworkError.
+    """
+    from packhorse.image.registry.listing import repositories, tags
+
+    host, path = _scope(scope)
+    registry = wiring.host(host)
+    if path and not path.endswith("/"):
+        for tag in tags(registry, path):
+            if not _OF_AN_IMAGE.fullmatch(tag):
+                yield Location(Kind.REGISTRY, "", f"{host}/{path}:{tag}")
+        return
+    for repository in repositories(registry):
+        if repository.startswith(path):
+            with suppress(NotFoundError):  # a list may still have what was removed
+                yield from listed(wiring, f"{host}/{repository}")
+
+
+def _scope(text: str) -> tuple[str, str]:
+    """The registry, and the beginning of its repositories' names."""
+    bare = text.removeprefix(f"{Kind.REGISTRY}://")
+    try:
+        reference = Reference.parse(f"{bare.rstrip('/')}/any" if bare.endswith("/") else bare)
+        if reference.tag or reference.digest:
+            raise InputError(f"{text} is one image", why="it has a tag or a digest")
+        path = reference.repository.removesuffix("any") if bare.endswith("/") else reference.repository
+        return reference.registry, path
+    except InputError as error:
+        raise InputError(
+            f"not images of a registry: {text[:300]!r}",
+            why=error.why,
+            fix="write REGISTRY/PREFIX/ for repositories, REGISTRY/NAME for one",
+        ) from error

@@ -1,0 +1,171 @@
+"""packhorse rebase as a command, with the distribution project's registry: one image, many, killed, wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes import docker_registry
+from fakes.app_image import App
+from fakes.command import START, Command
+from fakes.small_image import stored_image, tar_of
+from packhorse.image.copy import put
+from packhorse.image.reference import Location
+from packhorse.image.view import Image
+from packhorse.platform.wiring import Wiring
+from packhorse.store.store import Store
+
+NEW = stored_image(tar_of({"etc/os-release": b"patched\n"}), labels={"io.buildpacks.base.released": "2026"})
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with docker_registry.serve(tmp_path_factory.mktemp("registry")) as host:
+        yield host
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path / "home")
+
+
+@pytest.fixture
+def wiring(tmp_path: Path) -> Iterator[Wiring]:
+    with Store.open(tmp_path / "store") as store:
+        yield Wiring(store)
+
+
+def app(host: str, *, text: str = "") -> Image:
+    run = App()._lifecycle()["runImage"] | {"image": f"{host}/acme/run", "mirrors": []}
+    return App(lifecycle={"runImage": run}, app=(tar_of({"app": text.encode()}),)).image()
+
+
+def prepared(wiring: Wiring, host: str, name: str, count: int = 1) -> list[str]:
+    """A run image, and images on an older one."""
+    put(NEW, wiring.place(Location.parse(f"docker://{host}/acme/run")))
+    names = [f"{host}/{name}{number}" for number in range(count)]
+    for number, each in enumerate(names):
+        put(app(host, text=str(number)), wiring.place(Location.parse(f"docker://{each}")))
+    return names
+
+
+def diff_ids(host: str, name: str) -> list[str]:
+    """The layers of an image as another program reads them, which wants them all to be there."""
+    inspected = subprocess.run(
+        ["skopeo", "inspect", "--config", "--raw", "--tls-verify=false", f"docker://{name}"],
+        capture_output=True,
+        check=True,
+    )
+    found: list[str] = json.loads(inspected.stdout)["rootfs"]["diff_ids"]
+    return found
+
+
+def test_another_program_reads_what_was_rebased(
+    command: Command, wiring: Wiring, host: str, tmp_path: Path
+) -> None:
+    (name,) = prepared(wiring, host, "one/app")
+    digest = command.ok("rebase", "--publish", name)
+    assert diff_ids(host, name)[0] == str(NEW.config.diff_ids[0])
+    subprocess.run(
+        [
+            "skopeo",
+            "copy",
+            "-q",
+            "--src-tls-verify=false",
+            f"docker://{name}@{digest}",
+            f"oci:{tmp_path / 'out'}",
+        ],
+        check=True,
+    )
+    again = command.run("rebase", "--publish", name)
+    assert again.stdout.strip() == digest and "already" in again.stderr
+
+
+def test_many_are_listed_checked_and_rebased(command: Command, wiring: Wiring, host: str) -> None:
+    names = prepared(wiring, host, "many/app", 3)
+    behind = command.ok("--quiet", "rebase", "--check", "--all", f"{host}/many/")
+    assert behind.splitlines() == [f"docker://{name}:latest" for name in names]
+    assert diff_ids(host, names[0]) == [str(each) for each in app(host, text="0").config.diff_ids]
+    done = command.run("rebase", "-", f"{host}/nosuch", "--publish", given=f"# those behind\n{behind}\n")
+    assert done.returncode == 73
+    lines = [line.split()[:2] for line in done.stdout.splitlines()]
+    assert lines == [
+        *(["rebased", each] for each in behind.splitlines()),
+        ["failed", f"docker://{host}/nosuch"],
+    ]
+    assert "1 of 4 images could not be rebased" in done.stderr
+    assert command.ok("rebase", "--check", "--all", f"{host}/many/") == ""
+
+
+def test_only_images_on_one_run_image_are_put_on_another(
+    command: Command, wiring: Wiring, host: str, tmp_path: Path
+) -> None:
+    names = prepared(wiring, host, "some/app", 2)
+    put(NEW, wiring.place(Location.parse(f"docker://{host}/acme/other")))
+    lines = tmp_path / "list"
+    lines.write_text("\n".join(names))
+    words = ("rebase", "--publish", "--file", lines, "--to", f"{host}/acme/other", "--force")
+    skipped = command.ok(*words, "--from", f"{host}/acme/nobody")
+    assert [line.split()[0] for line in skipped.splitlines()] == ["skipped"] * 2
+    assert [line.split()[0] for line in command.ok(*words, "--from", f"{host}/acme/run").splitlines()] == [
+        "rebased"
+    ] * 2
+
+
+def test_what_is_killed_leaves_whole_images_and_the_next_run_does_the_rest(
+    command: Command, wiring: Wiring, host: str
+) -> None:
+    names = prepared(wiring, host, "killed/app", COUNT)
+    words = ["rebase", "--all", f"{host}/killed/", "--jobs", "2"]
+    running = subprocess.Popen(
+        [sys.executable, "-P", str(START), *words], env=command.environ, stdout=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    first = running.stdout.readline()
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert first.startswith("rebased")
+    old, new = str(app(host).config.diff_ids[0]), str(NEW.config.diff_ids[0])
+    assert {diff_ids(host, name)[0] for name in names} == {old, new}
+    rows = [line.split()[0] for line in command.ok(*words).splitlines()]
+    assert set(rows) == {"rebased", "current"} and len(rows) == COUNT
+    assert {diff_ids(host, name)[0] for name in names} == {new}
+
+
+def test_ctrl_c_ends_it_in_a_moment(command: Command, wiring: Wiring, host: str) -> None:
+    prepared(wiring, host, "called/app", COUNT)
+    words = ["rebase", "--all", f"{host}/called/", "--jobs", "2"]
+    running = subprocess.Popen(
+        [sys.executable, "-P", str(START), *words],
+        env=command.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    running.stdout.readline()
+    started = time.monotonic()
+    os.kill(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == 130 and "interrupted" in said
+    assert time.monotonic() - started < 10
+
+
+def test_wrong_words_are_told_before_anything_is_done(command: Command, wiring: Wiring, host: str) -> None:
+    (name,) = prepared(wiring, host, "words/app")
+    assert "no image was named" in command.fails(2, "rebase")
+    assert "for one image" in command.fails(2, "rebase", name, name, "--previous-image", "acme/x")
+    assert "is no list of images" in command.fails(3, "rebase", "-", "--publish", given=f"{name}\nNo Name\n")
+    assert "cannot be read" in command.fails(3, "rebase", "--file", "/nosuch")
+    assert "no image 'words/app'" in command.fails(4, "rebase", "words/app")
+    assert "made for something else" not in command.fails(4, "rebase", "--publish", f"{host}/nosuch")
+    assert diff_ids(host, name)[0] != str(NEW.config.diff_ids[0])

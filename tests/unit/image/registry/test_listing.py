@@ -1,0 +1,102 @@
+"""What a registry lists: repositories and tags, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fakes.registry import FakeRegistry, Fault
+from packhorse.base.http.pool import connect
+from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
+from packhorse.image.registry.client import Registry
+from packhorse.image.registry.credentials import Credentials, always
+from packhorse.image.registry.listing import repositories, tags
+
+NAMES = [f"team/app{number}" for number in range(7)]
+
+
+@pytest.fixture
+def server() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as server:
+        for name in NAMES:
+            for tag in ("a", "b", "c"):
+                server.put_manifest(name, tag, b"{}", "application/json")
+        yield server
+
+
+def registry(server: FakeRegistry) -> Registry:
+    return Registry(server.host, connect())
+
+
+@pytest.mark.parametrize("page", [1, 3, 7, 1000])
+def test_every_page_is_read(server: FakeRegistry, page: int) -> None:
+    server.page = page
+    assert list(repositories(registry(server))) == NAMES
+    assert list(tags(registry(server), NAMES[0])) == ["a", "b", "c"]
+
+
+def test_a_list_that_was_begun_is_not_read_to_its_end(server: FakeRegistry) -> None:
+    server.page = 1
+    assert next(repositories(registry(server))) == NAMES[0]
+    assert len(server.seen("GET", "_catalog")) == 1
+
+
+def test_a_list_that_leads_in_a_circle_ends(server: FakeRegistry) -> None:
+    link = {"link": '</v2/_catalog?n=1000>; rel="next"'}
+    server.faults.append(Fault(path="_catalog", times=99, headers=link))
+    assert list(repositories(registry(server))) == NAMES
+
+
+def test_a_list_does_not_go_on_at_another_server(server: FakeRegistry) -> None:
+    link = {"link": '<http://127.0.0.1:1/v2/_catalog>; rel="next"'}
+    server.faults.append(Fault(path="_catalog", headers=link))
+    with pytest.raises(NetworkError, match="goes on elsewhere"):
+        list(repositories(registry(server)))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 501])
+def test_a_registry_without_a_catalogue_is_said_to_have_none(server: FakeRegistry, status: int) -> None:
+    server.faults.append(Fault(path="_catalog", times=99, status=status))
+    with pytest.raises(NotFoundError, match="does not list its repositories") as raised:
+        list(repositories(registry(server)))
+    assert "name one repository" in raised.value.fix
+
+
+def test_a_registry_that_is_out_of_order_is_another_thing(server: FakeRegistry) -> None:
+    server.faults.append(Fault(path="_catalog", times=99, status=500))
+    with pytest.raises(RegistryError):
+        list(repositories(Registry(server.host, impatient())))
+
+
+def impatient() -> Any:
+    client = connect()
+    client.pause = lambda *_: None  # type: ignore[method-assign]
+    return client
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": {}}', b'{"tags": [1]}', b"<html>"])
+def test_a_list_that_is_none_is_an_error(server: FakeRegistry, body: bytes) -> None:
+    server.faults.append(Fault(path="tags/list", body=body))
+    with pytest.raises(FormatError, match="cannot be read"):
+        list(tags(registry(server), NAMES[0]))
+
+
+def test_no_list_at_all_is_an_empty_one(server: FakeRegistry) -> None:
+    server.faults.append(Fault(path="tags/list", body=b'{"name": "x", "tags": null}'))
+    assert list(tags(registry(server), NAMES[0])) == []
+
+
+def test_a_repository_that_is_not_there_is_not_found(server: FakeRegistry) -> None:
+    with pytest.raises(NotFoundError):
+        list(tags(registry(server), "gone"))
+
+
+def test_lists_are_shown_to_who_may_see_them() -> None:
+    with FakeRegistry(users={"me": "secret"}) as server:
+        server.put_manifest("team/app", "a", b"{}", "application/json")
+        credentials = always(Credentials("me", "secret"))
+        known = Registry(server.host, connect(), credentials=credentials)
+        assert list(repositories(known)) == ["team/app"]
+        assert list(tags(known, "team/app")) == ["a"]

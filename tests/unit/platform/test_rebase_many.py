@@ -1,0 +1,209 @@
+"""Many images at once: which, in what order, and what one that fails does to the others."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.app_image import App
+from fakes.registry import FakeRegistry, Fault
+from fakes.small_image import stored_image, tar_of
+from packhorse.errors import InputError, NetworkError, NotFoundError
+from packhorse.image.copy import put
+from packhorse.image.reference import Kind, Location
+from packhorse.image.view import Image
+from packhorse.platform.rebase import RebaseRequest, State
+from packhorse.platform.rebase_many import Row, rebase_many
+from packhorse.platform.run_images import RunImages
+from packhorse.platform.selection import listed, located, parsed
+from packhorse.platform.wiring import Wiring
+from packhorse.store.store import Store
+
+NEW = stored_image(tar_of({"etc/os-release": b"patched\n"}))
+
+
+@pytest.fixture
+def wiring(tmp_path: Path) -> Iterator[Wiring]:
+    with Store.open(tmp_path / "store") as store:
+        yield Wiring(store)
+
+
+@pytest.fixture
+def registry(wiring: Wiring) -> Iterator[FakeRegistry]:
+    """With a run image, and a dozen images on an older one."""
+    with FakeRegistry() as registry:
+        put(NEW, wiring.place(at(registry, "acme/run")))
+        image = app(registry)
+        for number in range(12):
+            put(image, wiring.place(at(registry, f"team/app{number:02}")))
+        registry.requests.clear()
+        yield registry
+
+
+def app(registry: FakeRegistry, run: str = "acme/run") -> Image:
+    plain = App()
+    return App(
+        lifecycle={
+            "runImage": plain._lifecycle()["runImage"] | {"image": f"{registry.host}/{run}", "mirrors": []}
+        }
+    ).image()
+
+
+def at(registry: FakeRegistry, name: str) -> Location:
+    return Location(Kind.REGISTRY, "", f"{registry.host}/{name}")
+
+
+def ask(wiring: Wiring, locations: Iterator[Location] | list[Location], **fields: bool) -> list[Row]:
+    fresh = Wiring(wiring.store)
+    requests = (RebaseRequest(location, location, **fields) for location in locations)
+    return list(rebase_many(requests, fresh, RunImages(fresh, say=lambda _: None)))
+
+
+def states(rows: list[Row]) -> Counter[str]:
+    return Counter(row.outcome.state if row.outcome else "failed" for row in rows)
+
+
+def test_all_are_rebased_and_told_in_their_order(wiring: Wiring, registry: FakeRegistry) -> None:
+    found = list(listed(wiring, f"{registry.host}/team/"))
+    rows = ask(wiring, found)
+    assert [row.request.location for row in rows] == found and len(found) == 12
+    assert states(rows) == {State.REBASED: 12}
+    assert len(registry.seen("GET", "/v2/acme/run/manifests/")) == 1  # the run image is read once for all
+
+
+def test_a_second_run_passes_over_those_that_are_done(wiring: Wiring, registry: FakeRegistry) -> None:
+    found = list(listed(wiring, f"{registry.host}/team/"))
+    ask(wiring, found[:5])
+    assert states(ask(wiring, found)) == {State.CURRENT: 5, State.REBASED: 7}
+    registry.requests.clear()
+    assert states(ask(wiring, found)) == {State.CURRENT: 12}
+    assert {request.method for request in registry.requests} == {"GET"}
+
+
+def test_one_that_fails_stops_no_other(wiring: Wiring, registry: FakeRegistry) -> None:
+    registry.faults.append(Fault("PUT", "/team/app03/manifests/", status=403))
+    rows = ask(wiring, [*listed(wiring, f"{registry.host}/team/"), at(registry, "gone")])
+    assert states(rows) == {State.REBASED: 11, "failed": 2}
+    assert isinstance(rows[3].error, NetworkError) and isinstance(rows[-1].error, NotFoundError)
+
+
+def test_of_a_list_what_no_buildpacks_built_is_passed_over(wiring: Wiring, registry: FakeRegistry) -> None:
+    put(stored_image(tar_of({"x": b"x"})), wiring.place(at(registry, "team/other")))
+    registry.put_manifest("team/odd", "latest", b'{"schemaVersion": 2, "layers": [], "config": {}}', "")
+    found = list(listed(wiring, f"{registry.host}/team/"))
+    assert states(ask(wiring, found, listed=True)) == {State.REBASED: 12, State.SKIPPED: 2}
+    assert states(ask(wiring, found)) == {State.CURRENT: 12, "failed": 2}
+
+
+def test_images_in_files_and_in_the_store_are_taken_one_after_the_other(
+    wiring: Wiring, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    places = [Location(Kind.OCI, str(tmp_path / "layout"), str(number)) for number in range(5)]
+    places += [Location(Kind.STORE, "", f"acme/app{number}") for number in range(5)]
+    for place in places:
+        put(app(registry), wiring.place(place))
+    assert states(ask(wiring, places)) == {State.REBASED: 10}
+    ids = {wiring.place(place).read().id for place in places}
+    assert len(ids) == 1
+
+
+def test_images_of_a_list_are_taken_as_they_are_needed(wiring: Wiring, registry: FakeRegistry) -> None:
+    taken = 0
+
+    def names() -> Iterator[RebaseRequest]:
+        nonlocal taken
+        for number in range(400):
+            taken += 1
+            location = at(registry, f"team/app{number % 12:02}")
+            yield RebaseRequest(location, location, dry_run=True)
+
+    rows = rebase_many(names(), wiring, RunImages(wiring, say=lambda _: None), jobs=2)
+    assert next(rows).outcome
+    assert taken < 20
+    rows.close()
+
+
+def test_a_list_that_breaks_off_is_an_error_after_what_was_begun(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    def names() -> Iterator[RebaseRequest]:
+        for number in range(3):
+            location = at(registry, f"team/app{number:02}")
+            yield RebaseRequest(location, location)
+        raise NetworkError("the list broke off", why="a test wants it so")
+
+    rows: list[Row] = []
+    with pytest.raises(NetworkError, match="broke off"):
+        rows.extend(rebase_many(names(), wiring, RunImages(wiring, say=lambda _: None)))
+    assert states(rows) == {State.REBASED: 3}
+
+
+def test_nothing_is_left_running_when_the_rows_are_not_wanted_any_more(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    requests = (RebaseRequest(place, place) for place in listed(wiring, f"{registry.host}/team/"))
+    rows = rebase_many(requests, wiring, RunImages(wiring, say=lambda _: None))
+    next(rows)
+    rows.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "rebase"]
+
+
+def test_memory_does_not_grow_with_the_number_of_images(wiring: Wiring, registry: FakeRegistry) -> None:
+    places = list(listed(wiring, f"{registry.host}/team/"))
+    run_images = RunImages(wiring, say=lambda _: None)
+
+    def pass_over(count: int) -> int:
+        requests = (RebaseRequest(places[n % 12], places[n % 12], dry_run=True) for n in range(count))
+        for _ in rebase_many(requests, wiring, run_images):
+            registry.requests.clear()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        pass_over(50)
+        before = pass_over(50)
+        assert pass_over(300) - before < 200_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_repository_is_named_without_a_slash_and_a_beginning_with_one(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    for tag in ("2", f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"):
+        put(app(registry), wiring.place(at(registry, f"team/app01:{tag}")))
+    names = [place.name.partition("/")[2] for place in listed(wiring, f"{registry.host}/team/app01")]
+    assert names == ["team/app01:2", "team/app01:latest"]
+    assert len(list(listed(wiring, f"docker://{registry.host}/team/"))) == 13
+    assert len(list(listed(wiring, f"{registry.host}/"))) == 14  # the run image too
+    assert list(listed(wiring, f"{registry.host}/tea/")) == []
+    with pytest.raises(NotFoundError):
+        list(listed(wiring, f"{registry.host}/team"))
+
+
+@pytest.mark.parametrize("scope", ["x/y:1", "x y/", "", "/", "a.example/Bad/", f"a/b@sha256:{'0' * 64}"])
+def test_what_names_no_images_of_a_registry_is_said(wiring: Wiring, scope: str) -> None:
+    with pytest.raises(InputError, match="not images of a registry"):
+        list(listed(wiring, scope))
+
+
+def test_every_wrong_line_of_a_list_is_told_at_once() -> None:
+    lines = ["# images", "", "acme/app", "  docker://a.example/b:1  ", "No Name", "oci:"]
+    with pytest.raises(InputError) as raised:
+        parsed(lines, where="list", publish=False)
+    assert [issue.partition(" ")[0] for issue in raised.value.issues] == ["list:5:", "list:6:"]
+    assert [str(place) for place in parsed(lines[:4], where="list", publish=True)] == [
+        "docker://acme/app",
+        "docker://a.example/b:1",
+    ]
+
+
+def test_what_lies_in_a_file_is_in_no_registry() -> None:
+    for text in ("oci:/x", "store:acme/app"):
+        with pytest.raises(InputError, match="not in a registry"):
+            located(text, publish=True)
