@@ -82,7 +82,11 @@ class Invocation:
         executable = Path(argv[0])
         phase = executable.name
         if phase not in _PATHS:
-            raise UsageError(f"called as {phase}", why="a buildpack has bin/detect and bin/build")
+            raise UsageError(
+                f"called as {phase}",
+                why="a buildpack has bin/detect and bin/build",
+                fix="they name themselves in their first argument: `del sys.argv[0]` comes before sdk.main",
+            )
         positional = dict(zip(_PATHS[phase], argv[1:], strict=False))
         paths = {name: env.get(name) or positional.get(name, "") for name in _PATHS[phase]}
         missing = [name for name, path in paths.items() if not path]

@@ -27,11 +27,16 @@ from packhorse.errors import BuildpackFailed, HostError, InputError
 
 # What a lifecycle lets through from its own environment; and, for the host's tools, the host's authorities.
 _INHERITED = (
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
     "HOME",
     "HTTPS_PROXY",
     "HTTP_PROXY",
+    "NODE_EXTRA_CA_CERTS",
     "NO_PROXY",
     "PATH",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
     "http_proxy",

@@ -91,13 +91,14 @@ def test_a_failing_command_ends_with_the_code_of_a_failed_buildpack(workbench: W
     assert outcome.output.endswith("error: `sh -c 'exit ${STATUS:-0}'` failed (exit status 9)\n")
 
 
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"])
 def test_the_authorities_that_the_host_trusts_are_those_of_the_tools(
-    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "/authorities.pem")
+    monkeypatch.setenv(variable, "/authorities.pem")
     (workbench.source / "x").write_text("1")
     workbench.detect()
-    assert "  /authorities.pem\n" in again(workbench, TELL="SSL_CERT_FILE").build().output
+    assert "  /authorities.pem\n" in again(workbench, TELL=variable).build().output
 
 
 def again(workbench: Workbench, **env: str) -> Workbench:

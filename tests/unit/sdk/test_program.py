@@ -81,6 +81,12 @@ def test_a_call_by_hand_is_a_usage_error(argv: list[str]) -> None:
         Invocation.read(argv, {})
 
 
+def test_a_main_that_kept_its_own_name_is_told_how_the_programs_name_themselves() -> None:
+    with pytest.raises(UsageError, match=r"called as main\.py") as caught:
+        Invocation.read(["/bp/main.py", "/bp/bin/detect"], {})
+    assert "`del sys.argv[0]`" in caught.value.fix
+
+
 def test_the_context_has_target_settings_and_plan(place: Place) -> None:
     (place.root / "platform/env/BP_X").write_text("value\n")
     env = {
