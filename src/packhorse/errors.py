@@ -10,7 +10,8 @@
     │   └── RegistryError             5   a registry answered, with an error
     ├── StoreError                    6   the store cannot be read or written
     ├── HostError                     7   this machine lacks something that is needed
-    │   └── SandboxError              7   a sandbox could not be made
+    │   ├── SandboxError              7   a sandbox could not be made
+    │   └── EngineError               7   a container engine did not answer, or refused
     ├── FormatError                   8   bytes are not what their format demands (images, archives, TOML)
     │   └── TreeError                 8   an entry of a tree is missing, of another kind, or leads outside
     ├── PlatformApiError             11   unsupported Platform API (from here to 72: platform.md)
@@ -121,6 +122,10 @@ def check_of(error: BaseException) -> str:
 
 class SandboxError(HostError):
     """A sandbox could not be made."""
+
+
+class EngineError(HostError):
+    """A container engine (dockerd, podman) did not answer, or did not do what was asked."""
 
 
 class FormatError(PackhorseError):

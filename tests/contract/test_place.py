@@ -12,16 +12,19 @@ from pathlib import Path
 import pytest
 
 from fakes.docker_registry import serve
+from fakes.engine import emptied
 from fakes.registry import FakeRegistry
 from fakes.shelf import Shelf
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
+from packhorse.base.engine import Address, Engine
 from packhorse.base.http.client import Client
 from packhorse.base.http.pool import Pool
 from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.copy import copy, put
+from packhorse.image.daemon import Daemon
 from packhorse.image.docker_archive import DockerArchive
 from packhorse.image.layout import Layout
 from packhorse.image.model import MediaType
@@ -37,6 +40,11 @@ from packhorse.store.store import Store
 Storage = Callable[[str], Place]
 
 
+def _engine(kind: str, directory: Path) -> Storage:
+    engine = Engine(Address(emptied(kind).address, "the test"))
+    return lambda name: Daemon(name, engine, spool=directory, configs=lambda digest: None)
+
+
 def registry_at(host: str) -> Storage:
     registry = Registry(host, Client(Pool(Settings())))
     target = Target("linux", "amd64")
@@ -49,6 +57,8 @@ PLACES: dict[str, Callable[[Path, ExitStack], Storage]] = {
     "docker-archive": lambda directory, _: (
         lambda name: DockerArchive(directory / "a.tar", Reference.parse(name))
     ),
+    "docker": lambda directory, _: _engine("docker", directory),
+    "podman": lambda directory, _: _engine("podman", directory),
     "store": lambda directory, _: Store.open(directory / "store").place,
     "fake": lambda directory, _: Shelf().place,
     "registry": lambda directory, stack: registry_at(stack.enter_context(serve(directory))),
@@ -59,7 +69,7 @@ WITH_MANIFESTS = ["oci", "oci-archive", *REGISTRIES]
 """The places that keep manifests and compressed blobs."""
 KEEPING_MANIFESTS = [*WITH_MANIFESTS, "store"]
 """The places that keep manifests and compressed blobs that were made elsewhere."""
-KEEPING = ["oci", "store", "fake"]
+KEEPING = ["oci", "docker", "store", "fake"]
 """The places where a layer of an earlier image need not be brought again."""
 KEEPING_BLOBS = [*KEEPING, *REGISTRIES]
 """The places where a compressed layer of an earlier image need not be brought again."""

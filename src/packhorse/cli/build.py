@@ -11,13 +11,23 @@ import click
 
 from packhorse.base.step import Network
 from packhorse.cli.main import Context
-from packhorse.cli.options import asked_limits, compression, environment, opened_store, seconds_of, volume
+from packhorse.cli.options import (
+    asked_limits,
+    compression,
+    docker_host,
+    environment,
+    opened_store,
+    pull_policy,
+    seconds_of,
+    volume,
+)
 from packhorse.cli.output import Console, Level, columns, size
 from packhorse.errors import UsageError
 from packhorse.image.reference import Kind, Location, Reference
 from packhorse.lifecycle.inputs import EPOCH
 from packhorse.platform.build import BuildOutcome, BuildRequest
 from packhorse.platform.build import build as run_build
+from packhorse.platform.pull import PullPolicy
 
 _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
 
@@ -61,9 +71,13 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
     "outputs",
     multiple=True,
     metavar="PLACE",
-    help="Also write the image to oci:DIR[:REF], oci-archive:FILE or docker-archive:FILE. Repeatable.",
+    help="Also write the image to oci:DIR[:REF], oci-archive:FILE, docker-archive:FILE or "
+    "docker-daemon:NAME. Repeatable.",
 )
 @compression
+@click.option("--daemon", is_flag=True, help="Also hand the image to a container engine: dockerd, podman.")
+@docker_host
+@pull_policy(PullPolicy.ALWAYS)
 @click.option(
     "-D", "--default-process", default="", metavar="TYPE", help="The process type the image starts."
 )
@@ -116,6 +130,9 @@ def build(
     volumes: tuple[str, ...],
     outputs: tuple[str, ...],
     compression: str,
+    daemon: bool,
+    docker_host: str,
+    pull: str,
     default_process: str,
     run_image: str,
     exec_env: str,
@@ -140,8 +157,10 @@ def build(
         buildpacks=buildpacks,
         env=environment(env, env_files, context),
         volumes=tuple(volume(text, writable=False) for text in volumes),
-        outputs=tuple(_output(text, name) for text in outputs),
         compression=compression,
+        outputs=(*(_output(text, name) for text in outputs), *_engine(name, asked=daemon)),
+        pull=PullPolicy(pull),
+        docker_host=docker_host,
         default_process=default_process,
         run_image=run_image,
         exec_env=_exec_env(exec_env),
@@ -187,15 +206,20 @@ def _moment(text: str) -> int:
 def _output(text: str, name: str) -> Location:
     """Where to write; in a docker archive the image has the name it was built as, unless another is given."""
     location = Location.parse(text)
-    if location.kind in (Kind.STORE, Kind.DAEMON):
+    if location.kind is Kind.STORE:
         raise UsageError(
             f"--output cannot write to {text!r}",
-            why="every build is in the store; --output writes it to files as well",
-            fix="write oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:NAME]",
+            why="every build is in the store; --output writes it to another place as well",
+            fix="write oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:NAME], docker-daemon:NAME "
+            "or docker://NAME",
         )
     if location.kind is Kind.DOCKER_ARCHIVE and not location.name:
         return replace(location, name=name)
     return location
+
+
+def _engine(name: str, *, asked: bool) -> tuple[Location, ...]:
+    return (Location(Kind.DAEMON, "", name),) if asked else ()
 
 
 def _tell(console: Console, request: BuildRequest, outcome: BuildOutcome, seconds: float) -> None:

@@ -48,7 +48,7 @@ def diff(context: Context, a: str, b: str, output: str, html: Path | None, shall
     differ, otherwise as docs/exit-codes.md says.
     """
     with opened_store(context) as store:
-        wiring = Wiring(store)
+        wiring = Wiring(store, environ=context.environ)
         one, other = (side(name, locate.read(wiring, name)[0]) for name in (a, b))
         found = compared(one, other, files=not shallow)
     console = context.console

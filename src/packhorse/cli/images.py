@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import compression, opened_store
+from packhorse.cli.options import compression, docker_host, opened_store
 from packhorse.cli.output import size
 from packhorse.image.copy import copy as copy_image
 from packhorse.image.reference import Location
@@ -67,16 +67,17 @@ def gc(context: Context) -> None:
 @click.argument("source")
 @click.argument("destination")
 @compression
+@docker_host
 @click.pass_obj
-def copy(context: Context, source: str, destination: str, compression: str) -> None:
+def copy(context: Context, source: str, destination: str, compression: str, docker_host: str) -> None:
     """Copy an image from one place to another, whatever the places are.
 
-    Places are spelled as skopeo does: NAME or store:NAME, docker://NAME, oci:DIR[:REF],
+    Places are spelled as skopeo does: NAME or store:NAME, docker://NAME, docker-daemon:NAME, oci:DIR[:REF],
     oci-archive:FILE[:REF], docker-archive:FILE[:NAME].
     """
     start, end = Location.parse(source), Location.parse(destination)
     with opened_store(context) as store:
-        wiring = Wiring(store)
+        wiring = Wiring(store, environ=context.environ, docker_host=docker_host)
         receipt = copy_image(wiring.place(start), wiring.place(end, compression=compression))
     context.console.result(str(receipt.manifest_digest or receipt.image_id))
 

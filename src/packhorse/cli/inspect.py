@@ -6,7 +6,7 @@ import click
 
 from packhorse.cli.document import FORMATS, written
 from packhorse.cli.main import Context
-from packhorse.cli.options import opened_store
+from packhorse.cli.options import docker_host, opened_store
 from packhorse.cli.output import Console, columns, size
 from packhorse.errors import UsageError
 from packhorse.platform import locate
@@ -24,22 +24,30 @@ _MARKED = 19  # characters of a digest that tell layers apart
 @click.option(
     "-o", "--output", type=click.Choice([*_HUMAN, *FORMATS]), default="human", help="The form.  [human]"
 )
-@click.option("--local", is_flag=True, help="Look in the store alone.")
+@click.option("--local", is_flag=True, help="Look in the store and the container engine alone.")
 @click.option("--remote", is_flag=True, help="Look in the registry alone.")
 @click.option("--age", is_flag=True, help="Ask the run image's registry how old the base is.")
 @click.option("--bom", is_flag=True, help="Print the bill of materials of old buildpacks alone.")
+@docker_host
 @click.pass_obj
 def inspect(
-    context: Context, name: str, output: str, local: bool, remote: bool, age: bool, bom: bool
+    context: Context,
+    name: str,
+    output: str,
+    local: bool,
+    remote: bool,
+    age: bool,
+    bom: bool,
+    docker_host: str,
 ) -> None:
-    """Show what is in the image NAME: in the store, or else in its registry, or at any other place.
+    """Show what is in the image NAME: in the store, a container engine, or its registry, or at another place.
 
     No layer is read. Places are spelled as for `packhorse copy`.
     """
     if local and remote:
         raise UsageError("--local and --remote exclude each other", fix="leave both out to look in both")
     with opened_store(context) as store:
-        wiring = Wiring(store)
+        wiring = Wiring(store, environ=context.environ, docker_host=docker_host)
         image, is_remote = locate.read(wiring, name, local=local, remote=remote)
         report = report_on(image, name=name, remote=is_remote)
         if not bom:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,10 +17,13 @@ from packhorse.base.files import find, read
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
 from packhorse.platform.folders import Folders
+from packhorse.platform.pull import PullPolicy
 
 if TYPE_CHECKING:
     from packhorse.base.step import Bind
     from packhorse.store.store import Store
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _LIMIT = 1 << 20
 """The most bytes that an env file has."""
@@ -38,6 +41,26 @@ compression = click.option(
     default="gzip",
     help="How layers are compressed that are not yet, in a registry or an OCI layout.  [gzip]",
 )
+
+
+docker_host = click.option(
+    "--docker-host",
+    default="",
+    metavar="ADDRESS",
+    help="The container engine: unix:///PATH, tcp://HOST:PORT, ssh://USER@HOST, inherit.  [DOCKER_HOST, "
+    "the docker context, or who listens]",
+)
+
+
+def pull_policy(default: PullPolicy) -> Callable[[_Command], _Command]:
+    """`--pull-policy`, as pack has it."""
+    return click.option(
+        "--pull-policy",
+        "pull",
+        type=click.Choice([str(policy) for policy in PullPolicy]),
+        default=str(default),
+        help=f"When images are fetched from their registries.  [{default}]",
+    )
 
 
 @contextmanager

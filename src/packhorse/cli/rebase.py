@@ -12,13 +12,14 @@ from pathlib import Path
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import store_when_needed
+from packhorse.cli.options import docker_host, pull_policy, store_when_needed
 from packhorse.cli.output import Console, Level
 from packhorse.errors import InputError, SomeNotRebased, UsageError
 from packhorse.image.reference import Kind, Location
+from packhorse.platform.pull import PullPolicy
 from packhorse.platform.rebase import Rebased, RebaseRequest, State
 from packhorse.platform.rebase import rebase as rebase_one
-from packhorse.platform.run_images import PullPolicy, RunImages
+from packhorse.platform.run_images import RunImages
 from packhorse.platform.selection import listed, located, parsed
 from packhorse.platform.wiring import Wiring
 
@@ -85,12 +86,8 @@ class _Asked:
 @click.option(
     "--report-output-dir", type=click.Path(path_type=Path), metavar="DIR", help="Write report.toml there."
 )
-@click.option(
-    "--pull-policy",
-    type=click.Choice([*PullPolicy]),
-    default=PullPolicy.ALWAYS,
-    help="When to ask a registry for a run image that is to be in the store.  [always]",
-)
+@docker_host
+@pull_policy(PullPolicy.ALWAYS)
 @click.pass_obj
 def rebase(
     context: Context,
@@ -106,7 +103,8 @@ def rebase(
     scopes: tuple[str, ...],
     jobs: int,
     report_output_dir: Path | None,
-    pull_policy: str,
+    docker_host: str,
+    pull: str,
 ) -> None:
     """Put images on the newest version of their run image, without building them.
 
@@ -123,8 +121,8 @@ def rebase(
         raise UsageError("--previous-image and --report-output-dir are for one image", fix="name one image")
     console = context.console
     with store_when_needed(context) as store:
-        wiring = Wiring(store)
-        run_images = RunImages(wiring, say=console.say, policy=PullPolicy(pull_policy))
+        wiring = Wiring(store, environ=context.environ, docker_host=docker_host)
+        run_images = RunImages(wiring, say=console.say, policy=PullPolicy(pull))
         if single:
             location = located(images[0], publish=publish)
             source = located(previous_image, publish=publish) if previous_image else None

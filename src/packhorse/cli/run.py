@@ -11,12 +11,16 @@ import click
 
 from packhorse.base.step import Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
-from packhorse.cli.options import environment, opened_store, size_of, volume
+from packhorse.cli.options import docker_host, environment, opened_store, size_of, volume
 from packhorse.cli.report import exhausted
 from packhorse.errors import PackhorseError, RunError, UsageError
 from packhorse.platform import ports as machine_ports
+from packhorse.platform.pull import PullPolicy
 from packhorse.platform.run import RunRequest
 from packhorse.platform.run import run as run_image
+
+_PULLS = {"always": PullPolicy.ALWAYS, "missing": PullPolicy.IF_NOT_PRESENT, "never": PullPolicy.NEVER}
+"""As docker run spells them."""
 
 
 class _RunCommand(click.Command):
@@ -120,6 +124,12 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
 @click.option("-m", "--memory", default="", metavar="SIZE", help="How much memory it may use: 512m, 4g.")
 @click.option("--pids-limit", type=int, default=0, metavar="N", help="How many processes it may have.")
 @click.option("--shm-size", default="", metavar="SIZE", help="The size of its /dev/shm.  [64m]")
+@docker_host
+@click.option(
+    "--pull",
+    type=click.Choice(list(_PULLS)),
+    help="When the image is fetched from its registry.  [missing]",
+)
 @click.option("--rm", is_flag=True, help="Taken for docker's sake: nothing is ever kept.")
 @click.pass_obj
 def run(
@@ -140,6 +150,8 @@ def run(
     memory: str,
     pids_limit: int,
     shm_size: str,
+    docker_host: str,
+    pull: str | None,
     rm: bool,
 ) -> int:
     """Start the image NAME, with ARGUMENTS for its process."""
@@ -158,6 +170,8 @@ def run(
         network=Network(network) if network else None,
         sandbox=sandbox,
         limits=_limits(memory, pids_limit, shm_size),
+        pull=_PULLS[pull or "missing"],
+        docker_host=docker_host,
         environ=context.environ,
     )
     for port, text in zip(request.ports, ports, strict=True):

@@ -57,7 +57,7 @@ def show(context: Context, name: str, local: bool, remote: bool, form: str, outp
 
     _check(local, remote)
     with opened_store(context) as store:
-        image, _ = locate.read(Wiring(store), name, local=local, remote=remote)
+        image, _ = locate.read(Wiring(store, environ=context.environ), name, local=local, remote=remote)
         found = bill.merged(image, name=locate.title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
     if output is None:
@@ -83,7 +83,7 @@ def download(context: Context, name: str, local: bool, remote: bool, output_dir:
 
     _check(local, remote)
     with opened_store(context) as store:
-        image, _ = locate.read(Wiring(store), name, local=local, remote=remote)
+        image, _ = locate.read(Wiring(store, environ=context.environ), name, local=local, remote=remote)
         found = bill.found_files(image)
     bill.save(found, output_dir)
     for path in sorted(found):

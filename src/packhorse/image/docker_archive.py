@@ -20,7 +20,7 @@ from packhorse.image.file import OpenFile, draft
 from packhorse.image.model import Config
 from packhorse.image.place import Receipt
 from packhorse.image.reference import DEFAULT_TAG, Reference
-from packhorse.image.ustar import TarIndex, TarWriter
+from packhorse.image.ustar import Entry, TarIndex, TarWriter
 from packhorse.image.view import Image, Layer, layer_ids
 from packhorse.image.wire import MANIFEST_LIMIT, Node
 
@@ -36,15 +36,7 @@ class DockerArchive:
 
     def read(self) -> Image:
         """The image under this name; raises NotFoundError, FormatError, StoreError."""
-        tar = TarIndex.read(self._path)
-        entry = self._named(_entries(tar))
-        config = Config.parse(tar.content(entry.text("Config"), limit=MANIFEST_LIMIT))
-        names = entry.texts("Layers")
-        if len(names) != len(config.diff_ids):
-            why = f"{_MANIFEST} has {len(names)} layers, its config {len(config.diff_ids)}"
-            raise FormatError(f"{self._path} has an image that contradicts itself", why=why)
-        pairs = zip(names, config.diff_ids, strict=True)
-        return Image(config, tuple(_layer(tar, name, diff_id) for name, diff_id in pairs))
+        return saved_image(TarIndex.read(self._path), self._name)
 
     def begin(self, layer: Layer) -> Layer:
         """Keeps a layer that nobody has read yet in a file without a name; others are read at the commit."""
@@ -60,21 +52,17 @@ class DockerArchive:
             new.place(self._path)
         return Receipt(image.id)
 
-    def _named(self, entries: tuple[Node, ...]) -> Node:
-        if self._name is None:
-            if len(entries) == 1:
-                return entries[0]
-        else:
-            for entry in entries:
-                if _tagged(self._name) in map(_familiar, entry.texts("RepoTags")):
-                    return entry
-        there = ", ".join(tag for entry in entries for tag in entry.texts("RepoTags")) or "no name"
-        what = f"{self._path} has no image named {self._name.familiar}" if self._name else ""
-        raise NotFoundError(
-            what or f"{self._path} does not have just one image",
-            why=f"it has: {there}",
-            fix="give one of the names after the path and a colon",
-        )
+
+def saved_image(tar: TarIndex, name: Reference | None = None) -> Image:
+    """The image called `name` in what `docker save` wrote, or the only one; NotFoundError, FormatError."""
+    entry = _named(tar, name)
+    config = Config.parse(tar.content(entry.text("Config"), limit=MANIFEST_LIMIT))
+    names = entry.texts("Layers")
+    if len(names) != len(config.diff_ids):
+        why = f"{_MANIFEST} has {len(names)} layers, its config {len(config.diff_ids)}"
+        raise FormatError(f"{tar.path} has an image that contradicts itself", why=why)
+    pairs = zip(names, config.diff_ids, strict=True)
+    return Image(config, tuple(_layer(tar, name, diff_id) for name, diff_id in pairs))
 
 
 def write_docker_archive(image: Image, file: BinaryIO, names: list[Reference]) -> None:
@@ -83,21 +71,49 @@ def write_docker_archive(image: Image, file: BinaryIO, names: list[Reference]) -
     `file` must be one that can seek unless all layers have sizes. Raises FormatError when a layer's
     bytes are not what its diff ID says, and the OSErrors of `file`.
     """
-    config = f"{image.id.hex}.json"
-    tags = [_tagged(name) for name in names if name.tag or not name.digest]
-    diff_ids = layer_ids(image)
-    entry = {"Config": config, "RepoTags": tags, "Layers": [f"{diff_id.hex}.tar" for diff_id in diff_ids]}
-    manifest = gojson.dumps([entry])
     tar = TarWriter(file)
-    tar.add(_MANIFEST, [manifest], len(manifest))
-    tar.add(config, [image.config.raw], len(image.config.raw))
-    for diff_id, layer in dict(zip(diff_ids, image.layers, strict=True)).items():
-        tar.add(f"{diff_id.hex}.tar", verified(layer.tar(), diff_id, layer.size), layer.size)
+    for name, chunks, size in loadable(image, names):
+        tar.add(name, chunks, size)
     tar.close()
 
 
-def _entries(tar: TarIndex) -> tuple[Node, ...]:
-    return Node.parse_list(tar.content(_MANIFEST, limit=MANIFEST_LIMIT), _MANIFEST)
+def loadable(image: Image, names: list[Reference], *, without: int = 0) -> Iterator[Entry]:
+    """The members of an archive of an image, whose layers all have diff IDs, in the form of `docker save`.
+
+    The lowest `without` layers are empty files: dockerd does not look at those that it has (moby,
+    image/tarexport/load.go).
+    """
+    config = f"{image.id.hex}.json"
+    tags = [_tagged(name) for name in names if name.tag or not name.digest]
+    diff_ids = layer_ids(image)
+    files = [
+        f"{diff_id.hex}.tar" if at >= without else f"had-{at}.tar" for at, diff_id in enumerate(diff_ids)
+    ]
+    manifest = gojson.dumps([{"Config": config, "RepoTags": tags, "Layers": files}])
+    yield _MANIFEST, [manifest], len(manifest)
+    yield config, [image.config.raw], len(image.config.raw)
+    for name in files[:without]:
+        yield name, [], 0
+    for diff_id, layer in dict(zip(diff_ids[without:], image.layers[without:], strict=True)).items():
+        yield f"{diff_id.hex}.tar", verified(layer.tar(), diff_id, layer.size), layer.size
+
+
+def _named(tar: TarIndex, name: Reference | None) -> Node:
+    entries = Node.parse_list(tar.content(_MANIFEST, limit=MANIFEST_LIMIT), _MANIFEST)
+    if name is None:
+        if len(entries) == 1:
+            return entries[0]
+    else:
+        for entry in entries:
+            if _tagged(name) in map(_familiar, entry.texts("RepoTags")):
+                return entry
+    there = ", ".join(tag for entry in entries for tag in entry.texts("RepoTags")) or "no name"
+    what = f"{tar.path} has no image named {name.familiar}" if name else ""
+    raise NotFoundError(
+        what or f"{tar.path} does not have just one image",
+        why=f"it has: {there}",
+        fix="give one of the names after the path and a colon",
+    )
 
 
 def _layer(tar: TarIndex, name: str, diff_id: Digest) -> Layer:

@@ -7,7 +7,7 @@ tars, with their modes and links, are `layers.tar`'s.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -27,6 +27,10 @@ _SPARSE = b"GNU.sparse."
 _HOPS = 8
 _FILE, _HARD_LINK, _SYMLINK = b"0\0\x37", b"1", b"2"
 _EMPTY_KINDS = b"123456"  # links, devices, directories and FIFOs: no bytes follow, whatever the size says
+
+
+Entry = tuple[str, Iterable[bytes], int | None]
+"""A file to be archived: its name, its bytes, and how many they are, None while nobody knows."""
 
 
 class TarWriter:
@@ -56,12 +60,35 @@ class TarWriter:
             self._file.seek(start)
             self._file.write(_header(name, length))
             self._file.seek(end)
-        elif length != size:
-            raise FormatError(f"{name} cannot be archived", why=f"{length} bytes came instead of {size}")
+        else:
+            _require(name, length, size)
 
     def close(self) -> None:
         """Writes the two empty blocks at the end; the file stays open."""
         self._file.write(bytes(2 * _BLOCK))
+
+
+def stream(entries: Iterable[Entry]) -> Iterator[bytes]:
+    """A tar of files of known sizes, as `TarWriter` writes it, while it is read.
+
+    Raises FormatError when the bytes of one are not as many as was said, or nobody has said how many.
+    """
+    for name, chunks, size in entries:
+        if size is None:
+            raise FormatError(f"{name} cannot be archived", why="nobody knows its size")
+        yield _header(name, size)
+        length = 0
+        for chunk in chunks:
+            length += len(chunk)
+            yield chunk
+        _require(name, length, size)
+        yield bytes(-length % _BLOCK)
+    yield bytes(2 * _BLOCK)
+
+
+def _require(name: str, length: int, size: int) -> None:
+    if length != size:
+        raise FormatError(f"{name} cannot be archived", why=f"{length} bytes came instead of {size}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +111,11 @@ class TarIndex:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Reads all headers; raises NotFoundError, StoreError and FormatError."""
-        file = OpenFile.read(path)
+        return cls.of(path, OpenFile.read(path))
+
+    @classmethod
+    def of(cls, path: Path, file: OpenFile) -> Self:
+        """Reads all headers of an open file, which errors call `path`; raises StoreError and FormatError."""
         return cls(path, file, _members(file, path))
 
     def find(self, name: str) -> Member | None:

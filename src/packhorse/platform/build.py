@@ -29,6 +29,7 @@ from packhorse.platform.accounts import account
 from packhorse.platform.builder import Builder
 from packhorse.platform.limits import build_limits
 from packhorse.platform.locate import fetched, first_fetched
+from packhorse.platform.pull import PullPolicy
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox, tidy
 from packhorse.source import app
@@ -54,6 +55,7 @@ class BuildRequest:
     order; `volumes` are seen by buildpacks.
 
     `run_image` takes the place of the builder's; `created` are seconds since 1970 for all times in the image.
+    `pull` is the policy for builder and run image; `docker_host` the container engine, see `base.engine`.
     `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
     path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that are to be other than
     `platform.limits` has them; `environ` is the user's own environment (proxies, certificates).
@@ -67,6 +69,8 @@ class BuildRequest:
     volumes: tuple[Bind, ...] = ()
     outputs: tuple[Location, ...] = ()
     compression: str = "gzip"
+    pull: PullPolicy = PullPolicy.ALWAYS
+    docker_host: str = ""
     default_process: str = ""
     run_image: str = ""
     exec_env: str = "production"
@@ -106,7 +110,7 @@ def build(
     check_runtime(request.sandbox)
     shared = volumes.checked(request.volumes, observer.say, store=store.path.resolve())
     tidy(store)
-    wiring = Wiring(store)
+    wiring = Wiring(store, environ=request.environ, docker_host=request.docker_host)
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)
     run_image = first_fetched(
@@ -115,6 +119,7 @@ def build(
         near=Reference.parse(builder.name).registry,
         target=builder.image.config.target,
         say=observer.say,
+        pull=request.pull,
     )
     exported, counters = _exported(request, store, builder, named, run_image, path, shared, observer)
     copies = _copies(request, wiring, store.place(str(request.name)), observer)
@@ -241,7 +246,7 @@ def _builder(
     request: BuildRequest, wiring: Wiring, observer: Observer, progress: Callable[[str], None]
 ) -> Builder:
     if request.builder:
-        image = fetched(wiring, request.builder, target=Target.host(), say=observer.say)
+        image = fetched(wiring, request.builder, target=Target.host(), say=observer.say, pull=request.pull)
         return Builder.read(request.builder, image)
     made = default_builder.ensure(
         wiring.store, environ=request.environ, progress=_announced(observer, progress)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 from packhorse.base.target import Target
-from packhorse.errors import FormatError, NetworkError, NotFoundError
+from packhorse.errors import EngineError, FormatError, HostError, NetworkError, NotFoundError
 from packhorse.image.copy import copy
+from packhorse.image.place import Place
 from packhorse.image.reference import Kind, Location, Reference, is_id
 from packhorse.image.view import Image
+from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring
 
 LOCAL_REGISTRY = "packhorse.local"
@@ -17,7 +19,13 @@ LOCAL_REGISTRY = "packhorse.local"
 
 
 def first_fetched(
-    wiring: Wiring, names: Sequence[str], *, near: str, target: Target, say: Callable[[str], None]
+    wiring: Wiring,
+    names: Sequence[str],
+    *,
+    near: str,
+    target: Target,
+    say: Callable[[str], None],
+    pull: PullPolicy = PullPolicy.ALWAYS,
 ) -> Image:
     """An image that has several names, by the first that can be had; those in the registry `near` come first.
 
@@ -26,20 +34,26 @@ def first_fetched(
     failures: list[NetworkError | NotFoundError] = []
     for name in sorted(names, key=lambda name: Reference.parse(name).registry != near):
         try:
-            return fetched(wiring, name, target=target, say=say)
+            return fetched(wiring, name, target=target, say=say, pull=pull)
         except (NetworkError, NotFoundError) as error:
             failures.append(error)
     raise failures[0]
 
 
 def fetched(
-    wiring: Wiring, name: str, *, target: Target, say: Callable[[str], None], refresh: bool = True
+    wiring: Wiring,
+    name: str,
+    *,
+    target: Target,
+    say: Callable[[str], None],
+    pull: PullPolicy = PullPolicy.ALWAYS,
 ) -> Image:
     """The image `name` from the store, brought up to date from its registry, or fetched from there.
 
-    Without `refresh`, what the store has is good enough (and `name` may be an image ID), as for `docker run`.
-    When the registry does not answer or does not have the image, and the store has it, that is used, and
-    said: an image may have come from an archive. Raises NotFoundError, NetworkError, FormatError.
+    Unless `pull` is ALWAYS, what the store has, or else a container engine, is good enough (and `name` may be
+    an image ID). With ALWAYS, when the registry does not answer or does not have the image, the store's is
+    used, or the engine's, and said: an image may have come from an archive. Raises NotFoundError,
+    NetworkError, FormatError.
     """
     local = wiring.store.place(name)
     present: Image | None = None
@@ -49,8 +63,10 @@ def fetched(
         pass
     except FormatError as error:
         say(f"{error.what}: {error.why}")
-    if present is not None and not refresh:
-        return present
+    if pull is not PullPolicy.ALWAYS:
+        present = present or _from_engine(wiring, name, say)
+        if present is not None:
+            return present
     reference = Reference.parse(name)
     if reference.registry == LOCAL_REGISTRY:
         if present is None:
@@ -58,6 +74,26 @@ def fetched(
                 f"there is no image {name}", fix="packhorse builder default makes the default builder"
             )
         return present
+    if pull is PullPolicy.NEVER:
+        raise NotFoundError(
+            f"{reference.familiar} is neither in the store nor in a container engine",
+            why="its registry is not asked: the pull policy is never",
+            fix="leave out --pull-policy, or bring it: "
+            f"packhorse copy docker://{reference.familiar} {reference.familiar}",
+        )
+    return _pulled(wiring, reference, local, present, target=target, say=say)
+
+
+def _pulled(
+    wiring: Wiring,
+    reference: Reference,
+    local: Place,
+    present: Image | None,
+    *,
+    target: Target,
+    say: Callable[[str], None],
+) -> Image:
+    """The image as its registry has it; what is `present`, or in the engine, when that cannot be had."""
     remote = wiring.registry(reference, target)
     try:
         image = remote.read()
@@ -66,12 +102,15 @@ def fetched(
         say(f"fetching {reference.familiar}")
         copy(remote, local)
     except (NetworkError, NotFoundError) as error:
+        missing = isinstance(error, NotFoundError)
+        how = "does not have it" if missing else f"did not answer: {error.what}"
         if present is not None:
-            missing = isinstance(error, NotFoundError)
-            how = "does not have it" if missing else f"did not answer: {error.what}"
             say(f"{reference.familiar}: using the copy in the store, as its registry {how}")
             return present
-        if isinstance(error, NotFoundError):
+        found = _from_engine(wiring, str(reference), say)
+        if found is not None:
+            return found
+        if missing:
             raise
         why = "\n".join(part for part in (error.what, error.why) if part)
         raise NetworkError(
@@ -88,13 +127,39 @@ def title(text: str) -> str:
     return location.name if is_id(location.name) else location.reference.familiar_name
 
 
+def _from_engine(wiring: Wiring, name: str, say: Callable[[str], None]) -> Image | None:
+    """The image as a container engine has it, brought into the store; None where there is none."""
+    if is_id(name):
+        return None
+    try:
+        engine = wiring.engine()
+        if engine is None or engine.image(name) is None:
+            return None
+    except EngineError as error:
+        say(f"{error.what}: {error.why}")
+        return None
+    say(f"taking {name} from {engine}")
+    local = wiring.store.place(name)
+    copy(wiring.daemon(name), local)
+    return local.read()
+
+
+def _in_engine(wiring: Wiring, name: str) -> Image | None:
+    """The image as a container engine has it, if one answers and has it."""
+    try:
+        return wiring.daemon(name).read()
+    except (NotFoundError, HostError):
+        return None
+
+
 def read(
     wiring: Wiring, text: str, *, local: bool = False, remote: bool = False, target: Target | None = None
 ) -> tuple[Image, bool]:
     """The image at a place, without bringing it here, and whether a registry had it.
 
-    A bare name is looked for in the store, and in its registry when it is not there; `local` and `remote`
-    choose one of the two. Raises NotFoundError, NetworkError, FormatError, InputError.
+    A bare name is looked for in the store, in a container engine, and in its registry when it is not there;
+    `local` and `remote` leave out the last, or the others. Raises NotFoundError, NetworkError, FormatError,
+    InputError.
     """
     location = Location.parse(text)
     bare = location.kind is Kind.STORE and not text.startswith(f"{Kind.STORE}:")
@@ -102,6 +167,9 @@ def read(
         try:
             return wiring.place(location, target=target).read(), location.kind is Kind.REGISTRY
         except NotFoundError:
+            found = _in_engine(wiring, location.name) if bare else None
+            if found is not None:
+                return found, False
             if not bare or local or is_id(location.name):
                 raise
     reference = location.reference

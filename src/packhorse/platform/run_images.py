@@ -8,22 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NetworkError, NotFoundError, PackhorseError
 from packhorse.image.reference import Kind, Location, Reference
 from packhorse.lifecycle.rebase import RunImage
 from packhorse.platform.locate import LOCAL_REGISTRY, fetched
+from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring
-
-
-class PullPolicy(StrEnum):
-    """When a registry is asked for a run image that is to be in the store."""
-
-    ALWAYS = "always"
-    IF_NOT_PRESENT = "if-not-present"
-    NEVER = "never"
 
 
 class RunImages:
@@ -79,9 +71,5 @@ class RunImages:
         return RunImage(image, name, reference.pinned(image.manifest.digest))
 
     def _local(self, name: str, target: Target) -> RunImage:
-        if self._policy is PullPolicy.NEVER:
-            image = self._wiring.store.place(name).read()
-        else:
-            refresh = self._policy is PullPolicy.ALWAYS
-            image = fetched(self._wiring, name, target=target, say=self._say, refresh=refresh)
+        image = fetched(self._wiring, name, target=target, say=self._say, pull=self._policy)
         return RunImage(image, name, image.id.hex)

@@ -7,16 +7,18 @@ known of the blobs there. Called by the other modules of `platform` and by `cli`
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from packhorse.base.target import Target
-from packhorse.errors import InputError
+from packhorse.errors import EngineError
 from packhorse.image.place import Place
 from packhorse.image.reference import Kind, Location, Reference
 
 if TYPE_CHECKING:
+    from packhorse.base.engine import Engine
     from packhorse.base.http.client import Client
     from packhorse.base.userns import Namespace
     from packhorse.image.keychain import Keychain
@@ -31,8 +33,18 @@ BUBBLEWRAP = "bubblewrap"
 class Wiring:
     """The adapters of one command over an open store; each is loaded when a thread first needs it."""
 
-    def __init__(self, store: Store | Callable[[], Store]) -> None:
+    def __init__(
+        self,
+        store: Store | Callable[[], Store],
+        *,
+        environ: Mapping[str, str] = MappingProxyType({}),
+        docker_host: str = "",
+    ) -> None:
+        """`environ` (the user's) and `docker_host` name the container engine, for which see `base.engine`."""
         self._store = store
+        self._environ = environ
+        self._docker_host = docker_host
+        self._engine: Engine | None = None
         self._registries: dict[str, Registry] = {}
         self._network: tuple[Client, Keychain] | None = None
         self._lock = threading.RLock()
@@ -46,7 +58,7 @@ class Wiring:
             return self._store
 
     def place(self, location: Location, *, target: Target | None = None, compression: str = "gzip") -> Place:
-        """The place a location names; raises InputError for a kind that cannot be used yet.
+        """The place a location names; raises EngineError where there is no engine.
 
         `compression` is how layers that have no stored form get one there.
         """
@@ -55,11 +67,7 @@ class Wiring:
         if location.kind is Kind.REGISTRY:
             return self.registry(location.reference, target or Target.host(), compression=compression)
         if location.kind is Kind.DAEMON:
-            raise InputError(
-                "docker engines are not a place yet",
-                why="images go to one through a file",
-                fix="use docker-archive:FILE, then docker load --input FILE",
-            )
+            return self.daemon(location.name)
         from packhorse.image.compress import Compression
         from packhorse.image.docker_archive import DockerArchive
         from packhorse.image.layout import Layout
@@ -97,6 +105,28 @@ class Wiring:
                 client, keychain = self._connected()
                 self._registries[name] = Registry(name, client, credentials=keychain.lookup(name))
             return self._registries[name]
+
+    def daemon(self, name: str) -> Place:
+        """A name in the container engine; raises HostError when there is no engine."""
+        from packhorse.image.daemon import Daemon
+
+        engine = self.engine()
+        if engine is None:
+            raise EngineError(
+                "there is no container engine to be seen",
+                why="nothing listens where engines do, and no DOCKER_HOST or docker context names one",
+                fix="start dockerd or `podman system service`, or name an engine with --docker-host",
+            )
+        return Daemon(name, engine, spool=self.store.path, configs=self.store.config)
+
+    def engine(self) -> Engine | None:
+        """The container engine that the user means, if there is one; raises InputError."""
+        if self._engine is None:
+            from packhorse.base import engine
+
+            address = engine.find(self._docker_host, self._environ)
+            self._engine = engine.Engine(address) if address else None
+        return self._engine
 
     def _connected(self) -> tuple[Client, Keychain]:
         """The connections that all registries share, and who this user is to each."""

@@ -123,6 +123,10 @@ class Store:
             self.forget(str(name))
         return removed
 
+    def config(self, digest: Digest) -> bytes | None:
+        """An image config by its digest, the image ID, if it is here."""
+        return self._blobs.read(digest) if self._blobs.size(digest) is not None else None
+
     def compressed(self, diff_id: Digest) -> Descriptor | None:
         """What a layer is compressed to, where that is known; its blob need not be here."""
         return self._facts.of(diff_id).blob

@@ -19,8 +19,9 @@ from packhorse.image.copy import put
 from packhorse.image.model import Index
 from packhorse.image.reference import Kind, Location
 from packhorse.image.view import Image
+from packhorse.platform.pull import PullPolicy
 from packhorse.platform.rebase import Rebased, RebaseRequest, State, rebase
-from packhorse.platform.run_images import PullPolicy, RunImages
+from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 

@@ -1,0 +1,276 @@
+"""A container engine, dockerd or podman, behind the Docker Engine API.
+
+The only importer of the docker library, which is loaded when an engine is first asked. Called by
+`image.daemon`; what is sent and read is that module's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from packhorse.errors import EngineError, InputError
+
+if TYPE_CHECKING:
+    from docker import APIClient
+    from docker.tls import TLSConfig
+
+INHERIT = "inherit"
+"""What pack's users write for the engine that the environment names."""
+
+_SOCKET = "/var/run/docker.sock"
+_PODMAN_SOCKETS = ("/run/podman/podman.sock",)
+_SCHEMES = ("unix://", "tcp://", "ssh://", "http://", "https://")
+_ANSWER = 60
+"""Seconds in which an engine answers a question, or takes the next bytes."""
+_WORK = 3600
+"""Seconds in which it has loaded an image or begins to save one: it may first write gigabytes."""
+_CHUNK = 1 << 20
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an engine listens, and with which certificates; `origin` is who named it."""
+
+    host: str
+    origin: str
+    tls: TLSConfig | None = None
+
+
+class Engine:
+    """One engine, connected to when it is first asked. Methods raise EngineError when it does not answer or
+    refuses.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._client: APIClient | None = None
+
+    def image(self, name: str) -> Mapping[str, Any] | None:
+        """What the engine says of an image, as `docker image inspect` prints it; None if it has none."""
+        from docker.errors import NotFound
+
+        try:
+            found: Mapping[str, Any] = self._ask(lambda client: client.inspect_image(name))
+        except EngineError as error:
+            if isinstance(error.__cause__, NotFound):
+                return None
+            raise
+        return found
+
+    def history(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """An image's history, the newest first, as `docker history` prints it."""
+        told: Sequence[Mapping[str, Any]] = self._ask(lambda client: client.history(name))
+        return told
+
+    def images(self) -> tuple[str, ...]:
+        """The IDs of all images, the newest first."""
+        listed = self._ask(lambda client: client.images())
+        return tuple(item["Id"] for item in sorted(listed, key=lambda item: -item.get("Created", 0)))
+
+    def shares_layers(self) -> bool:
+        """Whether an image may be loaded without the layers that the engine has already.
+
+        dockerd's own image store takes that; containerd's and podman want every layer, each time.
+        """
+        told = self._ask(lambda client: client.version())
+        names = [part.get("Name", "") for part in told.get("Components") or ()]
+        if any("podman" in name.lower() for name in names):
+            return False
+        status = self._ask(lambda client: client.info()).get("DriverStatus") or ()
+        return not any("containerd.snapshotter" in str(value) for _, value in status)
+
+    def save(self, name: str) -> Iterator[bytes]:
+        """The archive that `docker save` would write."""
+        with self._faults(), closing(self._connected().get_image(name, chunk_size=_CHUNK)) as chunks:
+            yield from chunks
+
+    def load(self, archive: Iterable[bytes]) -> None:
+        """Has the engine take an archive, as `docker load` does; EngineError also for what it says then."""
+        with self._faults():
+            for line in self._connected().load_image(iter(archive), quiet=True):
+                if "error" in line:
+                    raise EngineError(f"{self} did not take the image", why=str(line["error"]).strip())
+
+    def __str__(self) -> str:
+        return f"the container engine at {self.address.host}"
+
+    def _ask(self, question: Callable[[APIClient], Answer]) -> Answer:
+        with self._faults():
+            return question(self._connected())
+
+    def _connected(self) -> APIClient:
+        if self._client is None:
+            from docker.constants import DEFAULT_DOCKER_API_VERSION
+
+            known = self._client_for(DEFAULT_DOCKER_API_VERSION).version(api_version=False)
+            client = self._client_for(str(known["ApiVersion"]))
+            client.timeout = (_ANSWER, _WORK)
+            self._client = client
+        return self._client
+
+    def _client_for(self, version: str) -> APIClient:
+        """A client that has asked nothing yet."""
+        from docker import APIClient
+
+        client = APIClient(
+            base_url=self.address.host,
+            version=version,
+            timeout=_ANSWER,
+            tls=self.address.tls or False,
+            use_ssh_client=True,
+        )
+        # requests would prefer REQUESTS_CA_BUNDLE to the engine's own authority, and look into ~/.netrc.
+        client.trust_env = False
+        return client
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Turns what the library raises into EngineErrors."""
+        from docker.errors import APIError, DockerException
+        from requests.exceptions import RequestException
+
+        try:
+            yield
+        except APIError as error:
+            why = str(error.explanation or error)
+            raise EngineError(f"{self} refused", why=why, fix=_remedy(why)) from error
+        except (DockerException, RequestException, OSError) as error:
+            why = _reason(error)
+            raise EngineError(f"{self} cannot be asked", why=why, fix=self._fix(why)) from error
+
+    def _fix(self, why: str) -> str:
+        if "ermission denied" in why:
+            return "join the group that may use it (often docker), or use an engine of your own user"
+        return f"start it, or name another ({self.address.origin} named this one): --docker-host, DOCKER_HOST"
+
+
+def find(asked: str, environ: Mapping[str, str]) -> Address | None:
+    """The engine that a user means: `asked` (`--docker-host`), DOCKER_HOST, the docker context, or who
+    listens where engines do; None when nobody names one and none listens.
+
+    `inherit` asks the environment, as pack has it. Raises InputError for an address that is none, and for a
+    context that does not exist.
+    """
+    if asked and asked != INHERIT:
+        return Address(_checked(asked, "--docker-host"), "--docker-host", _certificates(asked, environ))
+    host = environ.get("DOCKER_HOST", "")
+    if host:
+        return Address(_checked(host, "DOCKER_HOST"), "DOCKER_HOST", _certificates(host, environ))
+    return _of_context(environ) or _listening(environ)
+
+
+def _of_context(environ: Mapping[str, str]) -> Address | None:
+    """The engine of the docker client's current context, unless that is the default one.
+
+    Read as the client keeps it (docker/cli, cli/context/store): the library finds none without a config.json.
+    """
+    config = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/") / ".docker")
+    name = environ.get("DOCKER_CONTEXT") or str(_document(config / "config.json").get("currentContext") or "")
+    if name in ("", "default"):
+        return None
+    key = hashlib.sha256(name.encode()).hexdigest()
+    endpoint = (_document(config / "contexts" / "meta" / key / "meta.json").get("Endpoints") or {}).get(
+        "docker"
+    )
+    if not endpoint or not endpoint.get("Host"):
+        raise InputError(
+            f"there is no docker context {name!r}",
+            why=f"none is kept below {config / 'contexts'}",
+            fix="`docker context ls` lists them; name an engine with --docker-host",
+        )
+    origin = f"the docker context {name}"
+    host = _checked(str(endpoint["Host"]), origin)
+    folder = config / "contexts" / "tls" / key / "docker"
+    return Address(
+        host, origin, _tls(folder, verify=not endpoint.get("SkipTLSVerify")) if folder.exists() else None
+    )
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    """The object in one of docker's files; an empty one where there is no file."""
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read", why=_reason(error), fix="mend it, or remove it") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _listening(environ: Mapping[str, str]) -> Address | None:
+    """Whoever listens where engines do: dockerd, podman of this user, podman of root."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    own = (f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock") if runtime else ()
+    for path in (_SOCKET, *own, *_PODMAN_SOCKETS):
+        if os.access(path, os.R_OK | os.W_OK):
+            return Address(f"unix://{path}", "nobody; it is the usual one")
+    if Path(_SOCKET).exists():
+        return Address(f"unix://{_SOCKET}", "nobody; it is the usual one")
+    return None
+
+
+def _certificates(host: str, environ: Mapping[str, str]) -> TLSConfig | None:
+    """What DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say, as for the docker client."""
+    verify, path = environ.get("DOCKER_TLS_VERIFY", ""), environ.get("DOCKER_CERT_PATH", "")
+    if not (verify or path) or not host.startswith(("tcp://", "https://")):
+        return None
+    return _tls(Path(path or Path(environ.get("HOME") or "/") / ".docker"), verify=bool(verify))
+
+
+def _tls(directory: Path, *, verify: bool) -> TLSConfig:
+    """Certificates in a directory under the names that docker gives them; the client's own may be missing."""
+    from docker.errors import DockerException
+    from docker.tls import TLSConfig
+
+    own = str(directory / "cert.pem"), str(directory / "key.pem")
+    has_own = any(Path(path).exists() for path in own)
+    authority = directory / "ca.pem"
+    try:
+        return TLSConfig(
+            client_cert=own if has_own else None,
+            ca_cert=str(authority) if authority.exists() else None,
+            verify=verify,
+        )
+    except DockerException as error:
+        raise InputError(
+            f"the certificates in {directory} cannot be used",
+            why=_reason(error),
+            fix="it must have ca.pem, and cert.pem and key.pem where the engine wants to know who you are",
+        ) from error
+
+
+def _checked(host: str, origin: str) -> str:
+    if not host.startswith(_SCHEMES) or len(host.partition("://")[2]) == 0:
+        raise InputError(
+            f"{origin}: {host[:300]!r} is no address of an engine",
+            fix="write unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST",
+        )
+    return host
+
+
+def _remedy(why: str) -> str:
+    return "free some space where the engine keeps images" if "no space left" in why else ""
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost of what the libraries have wrapped into each other, which alone says what is wrong."""
+    innermost: BaseException = error
+    seen: set[int] = set()
+    while id(innermost) not in seen:
+        seen.add(id(innermost))
+        inner = [argument for argument in innermost.args if isinstance(argument, BaseException)]
+        behind = getattr(innermost, "reason", None)
+        deeper = innermost.__cause__ or (behind if isinstance(behind, BaseException) else None)
+        innermost = deeper or (inner[0] if inner else None) or innermost.__context__ or innermost
+    if isinstance(innermost, OSError) and innermost.strerror:
+        return innermost.strerror[0].lower() + innermost.strerror[1:]
+    return str(innermost) or type(innermost).__name__

@@ -1,0 +1,229 @@
+"""④ `docker-daemon:NAME`: an image in a container engine, dockerd or podman, as a `Place`.
+
+An engine takes and gives images as archives (`image.docker_archive`), whole or, where its store allows it,
+without the layers that it has. It never shows a config as it is stored: that comes from whoever knows its
+digest, or is written again from what the engine tells, and only if the digest says that it is the same. Made
+in `platform.wiring`; the connection is `base.engine`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from packhorse.base.digest import Digest
+from packhorse.base.engine import Engine
+from packhorse.errors import EngineError, FormatError, InputError, NotFoundError
+from packhorse.image.compress import drain
+from packhorse.image.docker_archive import loadable, saved_image
+from packhorse.image.edit import edit
+from packhorse.image.file import OpenFile
+from packhorse.image.model import Config
+from packhorse.image.place import Receipt
+from packhorse.image.reference import Reference, is_id
+from packhorse.image.ustar import TarIndex, stream
+from packhorse.image.view import Image, Layer, layer_ids
+
+_ASKED = 200
+"""How many images are asked which layers they have, the newest first."""
+
+Configs = Callable[[Digest], bytes | None]
+"""Finds a config by its digest in what is known here."""
+
+
+class Daemon:
+    """The image called `name` in an engine; `name` may be an image ID for reading.
+
+    `spool` is a directory for what has to lie somewhere on its way; `configs` knows configs by digest.
+    """
+
+    def __init__(self, name: str, engine: Engine, *, spool: Path, configs: Configs) -> None:
+        self._name = name
+        self._engine = engine
+        self._spool = spool
+        self._configs = configs
+
+    def read(self) -> Image:
+        """The image under this name; raises NotFoundError, EngineError, FormatError.
+
+        Layers are read from one archive, which the engine is asked for when the first of them is.
+        """
+        told = self._engine.image(self._name)
+        if told is None:
+            raise NotFoundError(
+                f"{self._engine} has no image {self._name}", fix="`docker images` lists what it has"
+            )
+        saved = _Saved(self._engine, str(told["Id"]), self._spool)
+        config = self._config(told)
+        if config is None:
+            return saved.image()
+        return Image(config, tuple(saved.layer(diff_id) for diff_id in config.diff_ids))
+
+    def begin(self, layer: Layer) -> Layer:
+        """Keeps a layer in a file without a name if nobody knows its diff ID; others wait for the commit."""
+        if layer.diff_id:
+            return replace(layer, descriptor=None, blob=None)
+        return self._measured(layer)
+
+    def commit(self, image: Image) -> Receipt:
+        """Has the engine load the image under this name; raises EngineError, FormatError, InputError."""
+        name = _written(self._name)
+        present = self._present(layer_ids(image))
+        try:
+            self._load(image, name, present)
+        except EngineError:
+            if present == 0:
+                raise
+            self._load(image, name, 0)  # what the engine had may have been removed since it was asked
+        self._check(image)
+        return Receipt(image.id)
+
+    def _load(self, image: Image, name: Reference, present: int) -> None:
+        """Sends the image without its lowest `present` layers."""
+        layers = [
+            layer if layer.size is not None or place < present else self._measured(layer)
+            for place, layer in enumerate(image.layers)
+        ]
+        sent = replace(image, layers=tuple(layers))
+        self._engine.load(stream(loadable(sent, [name], without=present)))
+
+    def _measured(self, layer: Layer) -> Layer:
+        """The layer, whose bytes are in a file now: an archive says how long they are before they come."""
+        spool = OpenFile.spool(self._spool)
+        return replace(drain(layer, spool.append), tar=spool.chunks)
+
+    def _present(self, diff_ids: Sequence[Digest]) -> int:
+        """How many of the lowest layers some image in the engine stands on as well."""
+        if not diff_ids or not self._engine.shares_layers():
+            return 0
+        best = 0
+        for name in (self._name, *self._engine.images()[:_ASKED]):
+            there = _diff_ids(self._engine.image(name) or {})
+            best = max(best, _common(there, [str(diff_id) for diff_id in diff_ids]))
+            if best == len(diff_ids):
+                break
+        return best
+
+    def _check(self, image: Image) -> None:
+        """An engine that took an image must show it: podman and containerd tell of little that goes wrong."""
+        told = self._engine.image(self._name) or {}
+        same = _digest(told) == image.id or _diff_ids(told) == [str(item) for item in image.config.diff_ids]
+        if not same:
+            raise EngineError(
+                f"{self._engine} took {self._name} and does not have it",
+                why=f"it shows {told['Id'] if told else 'no image'} under that name, not {image.id}",
+            )
+
+    def _config(self, told: Mapping[str, Any]) -> Config | None:
+        """The config as it is stored, if it is known here or can be written again."""
+        digest = _digest(told)
+        raw = self._configs(digest) if digest else None
+        if raw is not None:
+            return Config.parse(raw)
+        for config in _rewritten(told, self._engine.history(str(told["Id"]))):
+            if config.digest == digest:
+                return config
+        return None
+
+
+class _Saved:
+    """An image as the engine saves it, into a file without a name, once, when somebody first needs it."""
+
+    def __init__(self, engine: Engine, name: str, spool: Path) -> None:
+        self._engine = engine
+        self._name = name
+        self._spool = spool
+        self._lock = threading.Lock()
+        self._image: Image | None = None
+
+    def image(self) -> Image:
+        """The image, read from the archive."""
+        with self._lock:
+            if self._image is None:
+                file = OpenFile.spool(self._spool)
+                for chunk in self._engine.save(self._name):
+                    file.append(chunk)
+                self._image = saved_image(TarIndex.of(Path(f"the archive of {self._name}"), file))
+        return self._image
+
+    def layer(self, diff_id: Digest) -> Layer:
+        """One of its layers, whose bytes are asked for when they are read."""
+
+        def tar() -> Iterator[bytes]:
+            for layer in self.image().layers:
+                if layer.diff_id == diff_id:
+                    return layer.tar()
+            raise FormatError(
+                f"{self._engine} saved {self._name} without one of its layers", why=str(diff_id)
+            )
+
+        return Layer(tar, diff_id)
+
+
+def _rewritten(told: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Iterator[Config]:
+    """What the config may be, by what the engine tells; only its digest says whether it is.
+
+    The engine does not say which entries of the history are of empty layers: none, or those without bytes.
+    """
+    entries = [_entry(item) for item in reversed(history)]
+    diff_ids = _diff_ids(told)
+    for empty in (False, True):
+        fields = {
+            "architecture": told.get("Architecture") or "",
+            "author": told.get("Author") or "",
+            "created": told.get("Created") or "",
+            "docker_version": told.get("DockerVersion") or "",
+            "os": told.get("Os") or "",
+            "os.version": told.get("OsVersion") or "",
+            "variant": told.get("Variant") or "",
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "config": told.get("Config") or {},
+            "history": [
+                {**entry, "empty_layer": empty and not item.get("Size")}
+                for entry, item in zip(entries, reversed(history), strict=True)
+            ],
+        }
+        try:
+            yield edit(Config.parse(json.dumps(fields).encode()))
+        except FormatError:
+            return
+
+
+def _entry(item: Mapping[str, Any]) -> dict[str, object]:
+    seconds = item.get("Created") or 0
+    created = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds > 0 else ""
+    return {
+        "created": created,
+        "created_by": item.get("CreatedBy") or "",
+        "comment": item.get("Comment") or "",
+    }
+
+
+def _written(name: str) -> Reference:
+    if is_id(name):
+        raise InputError(f"an image cannot be called {name}", why="that is an image ID", fix="give it a name")
+    return Reference.parse(name)
+
+
+def _digest(told: Mapping[str, Any]) -> Digest | None:
+    """The image ID, which podman writes without `sha256:`; with containerd's store it is a manifest's."""
+    text = str(told.get("Id", "")).removeprefix("sha256:")
+    return Digest(text) if is_id(text) else None
+
+
+def _diff_ids(told: Mapping[str, Any]) -> list[str]:
+    return [str(layer) for layer in (told.get("RootFS") or {}).get("Layers") or ()]
+
+
+def _common(some: Sequence[str], others: Sequence[str]) -> int:
+    count = 0
+    for one, other in zip(some, others, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count

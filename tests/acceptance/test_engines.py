@@ -1,0 +1,252 @@
+"""Images travel to and from real container engines, dockerd and podman, and are the same image there."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fakes.engine import Engine, emptied
+from fakes.installation import Home
+from fakes.registry import FakeRegistry
+from fakes.relay import Relay
+from fakes.small_image import fresh_image, tar_of
+from packhorse.base.target import Target
+from packhorse.errors import NotFoundError
+from packhorse.image.copy import copy, put
+from packhorse.image.oci_archive import OciArchive
+from packhorse.image.place import Place
+from packhorse.platform.locate import fetched
+from packhorse.platform.pull import PullPolicy
+from packhorse.platform.wiring import Wiring
+from packhorse.store.store import Store
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
+
+
+@pytest.fixture
+def dockerd() -> Engine:
+    """dockerd, without any image."""
+    return emptied("docker")
+
+
+@pytest.fixture(params=["docker", "podman"])
+def either(request: pytest.FixtureRequest) -> Engine:
+    """dockerd, or podman's service, without any image."""
+    return emptied(request.param)
+
+
+@pytest.fixture
+def relay(dockerd: Engine, tmp_path: Path) -> Iterator[Relay]:
+    """A way to dockerd that counts what is sent."""
+    with Relay(tmp_path / "relay.sock", dockerd.socket) as relay:
+        yield relay
+
+
+@dataclass(frozen=True)
+class Small:
+    """A small image in an archive; `size` is how many bytes its layers have at least."""
+
+    path: Path
+    id: str
+    size: int = 2_000_000
+
+    @property
+    def place(self) -> str:
+        return f"oci-archive:{self.path}"
+
+    @property
+    def archive(self) -> Place:
+        return OciArchive(self.path, "")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    path = tmp_path_factory.mktemp("small") / "image.tar"
+    layers = [tar_of({name: random.Random(name).randbytes(1_000_000)}) for name in ("below", "above")]
+    image = fresh_image(*layers, env=("A=b",), labels={"x": "<&>"}, entrypoint=("/below",))
+    return Small(path, str(put(image, OciArchive(path, "")).image_id))
+
+
+def image_id(engine: Engine, name: str) -> str:
+    return "sha256:" + engine.docker("image", "inspect", "--format", "{{.Id}}", name).removeprefix("sha256:")
+
+
+def test_a_build_is_handed_to_an_engine_and_runs_there(home: Home, sample: Path, dockerd: Engine) -> None:
+    built = home.ok(
+        *("build", "--quiet", "in-docker", "--path", sample, "--daemon", "--docker-host", dockerd.address)
+    )
+    assert image_id(dockerd, "in-docker") == built
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    container = dockerd.docker("run", "--detach", "--network", "host", "--env", f"PORT={port}", "in-docker")
+    try:
+        assert _answer(port)["hello"] == "packhorse"
+    finally:
+        dockerd.docker("rm", "--force", container)
+
+
+def test_a_copy_in_an_engine_is_the_same_image_and_comes_back(
+    home: Home, small: Small, either: Engine, tmp_path: Path
+) -> None:
+    env = {"DOCKER_HOST": either.address}
+    assert home.ok("copy", small.place, "docker-daemon:moved:1", env=env) == small.id
+    assert image_id(either, "moved:1") == small.id
+    home.ok("copy", "docker-daemon:moved:1", f"oci:{tmp_path}/back", env=env)
+    assert home.image_id(f"oci:{tmp_path}/back") == small.id
+
+
+def test_an_image_of_another_maker_comes_as_the_engine_saves_it(
+    home: Home, either: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text('FROM scratch\nLABEL a=b\nCOPY Dockerfile /\nENV C=d\nCMD ["/x"]\n')
+    env = {"DOCKER_BUILDKIT": "0", "DOCKER_HOST": either.address}
+    built = subprocess.run(
+        ["docker", "build", "--quiet", "--tag", "theirs", str(tmp_path)],
+        env={**os.environ, **env},
+        check=False,
+    )
+    assert built.returncode == 0
+    assert home.ok("copy", "docker-daemon:theirs", "theirs", env=env) == image_id(either, "theirs")
+    fields = json.loads(home.ok("inspect", "--output", "json", "docker-daemon:theirs", env=env))
+    assert fields["id"] == image_id(either, "theirs")
+
+
+def test_only_what_an_engine_lacks_is_sent(home: Home, small: Small, dockerd: Engine, relay: Relay) -> None:
+    home.ok("copy", small.place, "docker-daemon:first", "--docker-host", relay.address)
+    assert relay.sent > small.size
+    relay.sent = 0
+    home.ok("copy", small.place, "docker-daemon:second", "--docker-host", relay.address)
+    assert relay.sent < small.size / 10
+    assert image_id(dockerd, "second") == small.id
+    dockerd.docker("rmi", "first", "second")
+    home.ok("copy", small.place, "docker-daemon:third", "--docker-host", relay.address)
+    assert image_id(dockerd, "third") == small.id
+
+
+def test_an_image_whose_config_can_be_written_again_is_inspected_without_being_saved(
+    home: Home, small: Small, relay: Relay
+) -> None:
+    home.ok("copy", small.place, "docker-daemon:known", "--docker-host", relay.address)
+    relay.received = 0
+    fields = json.loads(
+        home.ok("inspect", "--output", "json", "docker-daemon:known", "--docker-host", relay.address)
+    )
+    assert fields["id"] == small.id
+    assert relay.received < small.size / 10
+
+
+def test_a_name_that_an_engine_does_not_have_is_not_found(home: Home, either: Engine) -> None:
+    done = home.run("inspect", "docker-daemon:nosuch:1", "--docker-host", either.address)
+    assert done.returncode == 4, done.stderr
+    assert "has no image nosuch:1" in done.stderr
+
+
+def test_an_engine_cut_off_in_the_middle_names_nothing(
+    home: Home, small: Small, dockerd: Engine, relay: Relay
+) -> None:
+    relay.cut_after = small.size // 2
+    done = home.run("copy", small.place, "docker-daemon:half", "--docker-host", relay.address)
+    assert done.returncode == 7, done.stderr
+    assert "raceback" not in done.stderr
+    assert "half" not in dockerd.docker("images")
+    relay.cut_after = 0
+    assert home.ok("copy", small.place, "docker-daemon:half", "--docker-host", relay.address) == small.id
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "words"),
+    [
+        ("unix:///no/such.sock", 7, "no such file or directory"),
+        ("tcp://127.0.0.1:1", 7, "onnection refused"),
+        ("docker.sock", 3, "is no address of an engine"),
+    ],
+)
+def test_an_engine_that_cannot_be_asked_is_an_error_with_a_remedy(
+    home: Home, small: Small, address: str, status: int, words: str
+) -> None:
+    done = home.run("copy", small.place, "docker-daemon:x", "--docker-host", address)
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert "raceback" not in done.stderr
+
+
+def test_the_docker_context_names_the_engine(
+    home: Home, small: Small, dockerd: Engine, tmp_path: Path
+) -> None:
+    env = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": ""}
+    environ = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"} | {
+        "DOCKER_CONFIG": str(tmp_path)
+    }
+    command = ["docker", "context", "create", "mine", "--docker", f"host={dockerd.address}"]
+    subprocess.run(command, env=environ, check=True, capture_output=True)
+    copy = ("copy", small.place, "docker-daemon:by-context")
+    assert home.ok(*copy, env={**env, "DOCKER_CONTEXT": "mine"}) == small.id
+    subprocess.run(["docker", "context", "use", "mine"], env=environ, check=True, capture_output=True)
+    assert home.ok(*copy, env=env) == small.id
+    assert image_id(dockerd, "by-context") == small.id
+    done = home.run(*copy, env={**env, "DOCKER_CONTEXT": "nosuch"})
+    assert done.returncode == 3
+    assert "there is no docker context 'nosuch'" in done.stderr
+
+
+def test_an_engine_is_reached_by_tcp_with_certificates(
+    home: Home, small: Small, dockerd: Engine, tmp_path: Path
+) -> None:
+    """The other end is a TLS server that wants a certificate and passes all on to dockerd."""
+    certificates = _certificates(tmp_path)
+    with Relay(tmp_path / "x", dockerd.socket, certificates=certificates) as relay:
+        env = {"DOCKER_HOST": relay.address, "DOCKER_CERT_PATH": str(certificates), "DOCKER_TLS_VERIFY": "1"}
+        env["REQUESTS_CA_BUNDLE"] = "/no/such/bundle.pem"
+        assert home.ok("copy", small.place, "docker-daemon:by-tls", env=env) == small.id
+        (certificates / "cert.pem").unlink()
+        done = home.run("copy", small.place, "docker-daemon:by-tls", env=env)
+    assert done.returncode == 3, done.stderr
+    assert "it must have ca.pem, and cert.pem and key.pem" in done.stderr
+
+
+def test_a_builder_comes_from_an_engine_by_pull_policy(small: Small, dockerd: Engine, tmp_path: Path) -> None:
+    said: list[str] = []
+    with FakeRegistry() as registry, Store.open(tmp_path / "store") as store:
+        wiring = Wiring(store, docker_host=dockerd.address)
+        name = f"{registry.host}/only/here:1"
+        ask = partial(fetched, wiring, name, target=Target.host(), say=said.append)
+        with pytest.raises(NotFoundError, match="neither in the store nor in a container engine"):
+            ask(pull=PullPolicy.NEVER)
+        copy(small.archive, wiring.daemon(name))
+        assert str(ask(pull=PullPolicy.NEVER).id) == small.id
+        assert said == [f"taking {name} from the container engine at {dockerd.address}"]
+        store.remove(name)
+        assert str(ask(pull=PullPolicy.ALWAYS).id) == small.id  # its registry does not have it
+
+
+def _certificates(directory: Path) -> Path:
+    """An authority, and one certificate for both ends."""
+    folder = directory / "certificates"
+    folder.mkdir()
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    more = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run([*words.split(), *more], cwd=folder, check=True, capture_output=True)
+    shutil.copy(folder / "cert.pem", folder / "ca.pem")
+    return folder
+
+
+def _answer(port: int) -> dict[str, object]:
+    for _ in range(200):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
+                return dict(json.load(response))
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("nothing answers")
