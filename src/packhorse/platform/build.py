@@ -148,6 +148,7 @@ def _exported(
             str(request.name), namespace.idmap, uid=builder.uid, gid=builder.gid, scratch=scratch
         )
         added = buildpacks.added(request.buildpacks, builder, scratch)
+        _say_changed(request, layers.recorded, observer)
         outside = host.network(request.environ)
         root = store.root(builder.image, namespace.idmap)
         inputs = _inputs(request, builder, named, added, root, outside.variables)
@@ -192,6 +193,17 @@ def _exported(
             store.leave(scratch)
             raise told from error
         return exported, layers.counters
+
+
+def _say_changed(request: BuildRequest, since: float, observer: Observer) -> None:
+    """Tells an author at work that a layer which is kept by its key is not what the new code would make."""
+    if not since or request.clear_cache:
+        return
+    for name in buildpacks.changed(request.buildpacks, since):
+        observer.say(
+            f"{name} has changed since the last build of this image: layers that it keeps are those of then "
+            "(--clear-cache makes all anew)"
+        )
 
 
 def _run_image(request: BuildRequest, builder: Builder) -> RunImageName:

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def added(names: Sequence[str], builder: Builder, scratch: Path) -> Added:
         group.append(descriptor.ref)
         mounts.append(Bind(shown, f"/cnb/buildpacks/{descriptor.ref.directory}/{descriptor.version}"))
     return Added(tuple(group), tuple(mounts))
+
+
+def changed(names: Sequence[str], since: float) -> tuple[str, ...]:
+    """The directories among the names that have a file from after `since`, a time in seconds since 1970."""
+    return tuple(name for name in names if any(written > since for written in _written(Path(name))))
 
 
 def _of_builder(name: str, builder: Builder) -> Ref:
@@ -105,6 +111,15 @@ def _presentable(path: Path, copy: Path) -> Path:
     except (OSError, shutil.Error) as error:
         raise InputError(f"the buildpack {path} cannot be read whole", why=str(error)[:500]) from error
     return copy
+
+
+def _written(top: Path) -> Iterator[float]:
+    """When each file of a directory was written, but for what tools leave there by the way."""
+    for here, directories, files in os.walk(top):
+        directories[:] = [each for each in directories if each != "__pycache__" and not each.startswith(".")]
+        for name in files:
+            with suppress(OSError):  # gone meanwhile
+                yield Path(here, name).lstat().st_mtime
 
 
 def _modes(top: Path) -> Iterator[tuple[Path, int, int]]:

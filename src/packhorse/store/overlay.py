@@ -76,6 +76,12 @@ class LayersOverlay:
         with self._lock:
             return self._counters
 
+    @property
+    def recorded(self) -> float:
+        """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
+        with faults(self._cache):
+            return self._cache.stat().st_mtime if self._cache.exists() else 0
+
     def mounts(self) -> tuple[Overlay, ...]:
         """The mount of `/layers` for the next step; what was restored or captured since the last one is in
         it.
