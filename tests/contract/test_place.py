@@ -42,7 +42,8 @@ Storage = Callable[[str], Place]
 
 def _engine(kind: str, directory: Path) -> Storage:
     engine = Engine(Address(emptied(kind).address, "the test"))
-    return lambda name: Daemon(name, engine, spool=directory, configs=lambda digest: None)
+    store = Store.open(directory / "store")
+    return lambda name: Daemon(name, engine, spool=directory, known=store)
 
 
 def registry_at(host: str) -> Storage:

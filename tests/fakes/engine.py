@@ -56,7 +56,6 @@ def dockerd(directory: Path) -> Iterator[Engine]:
         f"--exec-root={directory / 'exec'}",
         f"--pidfile={directory / 'dockerd.pid'}",
         f"--host={engine.address}",
-        "--storage-driver=vfs",
         "--bridge=none",
         "--iptables=false",
         "--ip6tables=false",

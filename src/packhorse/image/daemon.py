@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from packhorse.base.digest import Digest
 from packhorse.base.engine import Engine
@@ -32,26 +32,35 @@ from packhorse.image.view import Image, Layer, layer_ids
 _ASKED = 200
 """How many images are asked which layers they have, the newest first."""
 
-Configs = Callable[[Digest], bytes | None]
-"""Finds a config by its digest in what is known here."""
+
+class Known(Protocol):
+    """What is here already of the images that an engine has."""
+
+    def config(self, digest: Digest) -> bytes | None:
+        """The bytes of a config."""
+        ...
+
+    def layer(self, diff_id: Digest) -> Layer | None:
+        """A layer whose bytes can be read here."""
+        ...
 
 
 class Daemon:
     """The image called `name` in an engine; `name` may be an image ID for reading.
 
-    `spool` is a directory for what has to lie somewhere on its way; `configs` knows configs by digest.
+    `spool` is a directory for what has to lie somewhere on its way; what is `known` is not asked for.
     """
 
-    def __init__(self, name: str, engine: Engine, *, spool: Path, configs: Configs) -> None:
+    def __init__(self, name: str, engine: Engine, *, spool: Path, known: Known) -> None:
         self._name = name
         self._engine = engine
         self._spool = spool
-        self._configs = configs
+        self._known = known
 
     def read(self) -> Image:
         """The image under this name; raises NotFoundError, EngineError, FormatError.
 
-        Layers are read from one archive, which the engine is asked for when the first of them is.
+        Layers that are not known are read from one archive, for which the engine is asked when the first is.
         """
         told = self._engine.image(self._name)
         if told is None:
@@ -62,7 +71,8 @@ class Daemon:
         config = self._config(told)
         if config is None:
             return saved.image()
-        return Image(config, tuple(saved.layer(diff_id) for diff_id in config.diff_ids))
+        layers = (self._known.layer(diff_id) or saved.layer(diff_id) for diff_id in config.diff_ids)
+        return Image(config, tuple(layers))
 
     def begin(self, layer: Layer) -> Layer:
         """Keeps a layer in a file without a name if nobody knows its diff ID; others wait for the commit."""
@@ -122,7 +132,7 @@ class Daemon:
     def _config(self, told: Mapping[str, Any]) -> Config | None:
         """The config as it is stored, if it is known here or can be written again."""
         digest = _digest(told)
-        raw = self._configs(digest) if digest else None
+        raw = self._known.config(digest) if digest else None
         if raw is not None:
             return Config.parse(raw)
         for config in _rewritten(told, self._engine.history(str(told["Id"]))):

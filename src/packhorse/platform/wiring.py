@@ -117,7 +117,7 @@ class Wiring:
                 why="nothing listens where engines do, and no DOCKER_HOST or docker context names one",
                 fix="start dockerd or `podman system service`, or name an engine with --docker-host",
             )
-        return Daemon(name, engine, spool=self.store.path, configs=self.store.config)
+        return Daemon(name, engine, spool=self.store.path, known=self.store)
 
     def engine(self) -> Engine | None:
         """The container engine that the user means, if there is one; raises InputError."""

@@ -27,7 +27,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
 from packhorse.image.model import Descriptor
-from packhorse.image.view import Image
+from packhorse.image.view import Image, Layer
 from packhorse.store import facts, gc, making, removal
 from packhorse.store.blobs import Blobs
 from packhorse.store.disk import Disk
@@ -126,6 +126,10 @@ class Store:
     def config(self, digest: Digest) -> bytes | None:
         """An image config by its digest, the image ID, if it is here."""
         return self._blobs.read(digest) if self._blobs.size(digest) is not None else None
+
+    def layer(self, diff_id: Digest) -> Layer | None:
+        """A layer by its diff ID, if its bytes are here in any form."""
+        return self._shelf.find(diff_id)
 
     def compressed(self, diff_id: Digest) -> Descriptor | None:
         """What a layer is compressed to, where that is known; its blob need not be here."""
