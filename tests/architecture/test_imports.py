@@ -12,7 +12,10 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "packhorse"
 
-EDGES = ("base/http/", "cli/", "image/keychain.py", "lifecycle/main.py", "platform/config.py", "sdk/")
+EDGES = (
+    *("base/http/", "cli/", "image/keychain.py", "image/registries.py"),
+    *("lifecycle/main.py", "platform/config.py", "sdk/"),
+)
 """Where the environment of this process may be read."""
 
 ADAPTERS = {"lifecycle/local.py", "lifecycle/main.py"}

@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
+import ssl
 import sys
 import threading
 import time
@@ -59,11 +61,17 @@ class FakeRegistry(Distribution):
 
     `users` (name to password) makes it ask for a bearer token, or, with `basic`, for the password itself; a
     None user may pull. A token is good for `token_life` requests. `redirect_blobs` sends downloads elsewhere,
-    as registries do that keep blobs in an object store.
+    as registries do that keep blobs in an object store. With `tls` it speaks nothing else.
     """
 
     def __init__(
-        self, *, users: dict[str | None, str] | None = None, basic: bool = False, redirect_blobs: str = ""
+        self,
+        *,
+        users: dict[str | None, str] | None = None,
+        basic: bool = False,
+        redirect_blobs: str = "",
+        tls: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         super().__init__()
         self.requests: list[Seen] = []
@@ -77,7 +85,12 @@ class FakeRegistry(Distribution):
         self.token_uses: Counter[str] = Counter()
         self.token_life: int | None = None
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._tls = tls is not None
+        self._address = f"[{address}]" if ":" in address else address
+        server = _SixServer if ":" in address else _Server
+        self._server = server((address, 0), _handler(self))
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self) -> Self:
@@ -91,11 +104,15 @@ class FakeRegistry(Distribution):
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._address}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}"
+        return f"{'https' if self._tls else 'http'}://{self.host}"
 
     def seen(self, method: str, part: str = "") -> list[Seen]:
         return [request for request in self.requests if request.method == method and part in request.path]
@@ -159,8 +176,12 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Says nothing of clients that hang up; anything else is a defect of this file."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)
+
+
+class _SixServer(_Server):
+    address_family = socket.AF_INET6
 
 
 def _basic(header: str) -> tuple[str | None, str]:

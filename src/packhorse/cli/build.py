@@ -18,6 +18,7 @@ from packhorse.cli.options import (
     environment,
     opened_store,
     pull_policy,
+    reaching,
     seconds_of,
     volume,
 )
@@ -27,6 +28,7 @@ from packhorse.image.reference import Kind, Location, Reference
 from packhorse.lifecycle.inputs import EPOCH
 from packhorse.platform.build import BuildOutcome, BuildRequest
 from packhorse.platform.build import build as run_build
+from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 
 _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
@@ -118,6 +120,7 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image ID alone.")
 @click.option("-v", "--verbose", is_flag=True, help="Print everything.")
 @click.option("--no-color", is_flag=True, help="Print without colours.")
+@reaching
 @click.pass_obj
 def build(
     context: Context,
@@ -146,6 +149,7 @@ def build(
     quiet: bool,
     verbose: bool,
     no_color: bool,
+    reach: Reach,
 ) -> None:
     """Turn source code into an image called NAME."""
     console = context.console
@@ -171,6 +175,7 @@ def build(
         sandbox=sandbox,
         limits=asked_limits(limits),
         environ=context.environ,
+        reach=reach,
     )
     if timeout:
         context.ending.after(seconds_of(timeout, option="--timeout"), f"the build took longer than {timeout}")

@@ -7,10 +7,16 @@ from datetime import UTC, datetime
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import compression, docker_host, opened_store
+from packhorse.cli.options import (
+    compression,
+    docker_host,
+    opened_store,
+    reaching,
+)
 from packhorse.cli.output import size
 from packhorse.image.copy import copy as copy_image
 from packhorse.image.reference import Location
+from packhorse.platform.network import Reach
 from packhorse.platform.wiring import Wiring
 
 
@@ -68,8 +74,11 @@ def gc(context: Context) -> None:
 @click.argument("destination")
 @compression
 @docker_host
+@reaching
 @click.pass_obj
-def copy(context: Context, source: str, destination: str, compression: str, docker_host: str) -> None:
+def copy(
+    context: Context, source: str, destination: str, compression: str, docker_host: str, reach: Reach
+) -> None:
     """Copy an image from one place to another, whatever the places are.
 
     Places are spelled as skopeo does: NAME or store:NAME, docker://NAME, docker-daemon:NAME, oci:DIR[:REF],
@@ -77,7 +86,7 @@ def copy(context: Context, source: str, destination: str, compression: str, dock
     """
     start, end = Location.parse(source), Location.parse(destination)
     with opened_store(context) as store:
-        wiring = Wiring(store, environ=context.environ, docker_host=docker_host)
+        wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
         receipt = copy_image(wiring.place(start), wiring.place(end, compression=compression))
     context.console.result(str(receipt.manifest_digest or receipt.image_id))
 

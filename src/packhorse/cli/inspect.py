@@ -6,12 +6,17 @@ import click
 
 from packhorse.cli.document import FORMATS, written
 from packhorse.cli.main import Context
-from packhorse.cli.options import docker_host, opened_store
+from packhorse.cli.options import (
+    docker_host,
+    opened_store,
+    reaching,
+)
 from packhorse.cli.output import Console, columns, size
 from packhorse.errors import UsageError
 from packhorse.platform import locate
 from packhorse.platform.inspect import Report, base_of
 from packhorse.platform.inspect import inspect as report_on
+from packhorse.platform.network import Reach
 from packhorse.platform.owners import Owned
 from packhorse.platform.wiring import Wiring
 
@@ -29,6 +34,7 @@ _MARKED = 19  # characters of a digest that tell layers apart
 @click.option("--age", is_flag=True, help="Ask the run image's registry how old the base is.")
 @click.option("--bom", is_flag=True, help="Print the bill of materials of old buildpacks alone.")
 @docker_host
+@reaching
 @click.pass_obj
 def inspect(
     context: Context,
@@ -39,6 +45,7 @@ def inspect(
     age: bool,
     bom: bool,
     docker_host: str,
+    reach: Reach,
 ) -> None:
     """Show what is in the image NAME: in the store, a container engine, or its registry, or at another place.
 
@@ -47,7 +54,7 @@ def inspect(
     if local and remote:
         raise UsageError("--local and --remote exclude each other", fix="leave both out to look in both")
     with opened_store(context) as store:
-        wiring = Wiring(store, environ=context.environ, docker_host=docker_host)
+        wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
         image, is_remote = locate.read(wiring, name, local=local, remote=remote)
         report = report_on(image, name=name, remote=is_remote)
         if not bom:

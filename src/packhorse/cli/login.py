@@ -7,10 +7,11 @@ import sys
 import click
 
 from packhorse.cli.main import Context
+from packhorse.cli.options import reaching
 from packhorse.errors import UsageError
 from packhorse.image.registry.credentials import Credentials
 from packhorse.platform import login as sessions
-from packhorse.platform.wiring import connected
+from packhorse.platform.network import Network, Reach
 
 _LIMIT = 64 * 1024
 
@@ -19,8 +20,9 @@ _LIMIT = 64 * 1024
 @click.argument("registry", default="")
 @click.option("-u", "--username", default="", metavar="NAME", help="The user name.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@reaching
 @click.pass_obj
-def login(context: Context, registry: str, username: str, password_stdin: bool) -> None:
+def login(context: Context, registry: str, username: str, password_stdin: bool, reach: Reach) -> None:
     """Keep the credentials for REGISTRY (docker.io), for packhorse, docker and podman."""
     console = context.console
     scope = sessions.Scope.parse(registry)
@@ -28,7 +30,7 @@ def login(context: Context, registry: str, username: str, password_stdin: bool) 
     console.secrets.keep([password])
     # What is asked with is the user's word, not what an earlier login has left.
     credentials = Credentials(username, password, origin="the credentials are those that were given")
-    kept = sessions.login(scope, credentials, context.environ, connected())
+    kept = sessions.login(scope, credentials, context.environ, Network(reach).client)
     if not kept.asked:
         console.say(f"{scope} lets everybody in: the password was not tried")
     where = kept.program or f"{kept.path}, which you alone can read"

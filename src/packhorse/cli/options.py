@@ -5,6 +5,7 @@ What only some commands need is imported by what needs it.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from packhorse.base.files import find, read
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
 from packhorse.platform.folders import Folders
+from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 
 if TYPE_CHECKING:
@@ -61,6 +63,38 @@ def pull_policy(default: PullPolicy) -> Callable[[_Command], _Command]:
         default=str(default),
         help=f"When images are fetched from their registries.  [{default}]",
     )
+
+
+def reaching(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options for how registries are reached, as its `reach`."""
+
+    @click.option(
+        "--insecure-registry",
+        "insecure",
+        multiple=True,
+        metavar="HOST",
+        help="A registry, HOST or HOST:PORT, spoken to without trusted encryption. Repeatable.",
+    )
+    @click.option(
+        "--cert-dir",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Certificates for registries: *.crt to trust, NAME.cert and NAME.key to show.",
+    )
+    @functools.wraps(command)
+    def with_reach(*args: object, insecure: tuple[str, ...], cert_dir: Path | None, **values: object) -> None:
+        hosts = tuple(_host(text) for text in insecure)
+        command(*args, reach=Reach(hosts, cert_dir), **values)
+
+    return with_reach
+
+
+def _host(text: str) -> str:
+    """HOST or HOST:PORT; a scheme before it is passed over. UsageError."""
+    host = re.sub(r"^https?://", "", text.strip()).rstrip("/")
+    if not host or "/" in host or "@" in host:
+        raise UsageError(f"--insecure-registry: {text!r} is no registry", fix="write HOST, or HOST:PORT")
+    return host
 
 
 @contextmanager

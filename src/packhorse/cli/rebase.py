@@ -12,10 +12,16 @@ from pathlib import Path
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import docker_host, pull_policy, store_when_needed
+from packhorse.cli.options import (
+    docker_host,
+    pull_policy,
+    reaching,
+    store_when_needed,
+)
 from packhorse.cli.output import Console, Level
 from packhorse.errors import InputError, SomeNotRebased, UsageError
 from packhorse.image.reference import Kind, Location
+from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.rebase import Rebased, RebaseRequest, State
 from packhorse.platform.rebase import rebase as rebase_one
@@ -88,6 +94,7 @@ class _Asked:
 )
 @docker_host
 @pull_policy(PullPolicy.ALWAYS)
+@reaching
 @click.pass_obj
 def rebase(
     context: Context,
@@ -105,6 +112,7 @@ def rebase(
     report_output_dir: Path | None,
     docker_host: str,
     pull: str,
+    reach: Reach,
 ) -> None:
     """Put images on the newest version of their run image, without building them.
 
@@ -121,7 +129,7 @@ def rebase(
         raise UsageError("--previous-image and --report-output-dir are for one image", fix="name one image")
     console = context.console
     with store_when_needed(context) as store:
-        wiring = Wiring(store, environ=context.environ, docker_host=docker_host)
+        wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
         run_images = RunImages(wiring, say=console.say, policy=PullPolicy(pull))
         if single:
             location = located(images[0], publish=publish)

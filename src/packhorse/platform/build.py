@@ -29,6 +29,7 @@ from packhorse.platform.accounts import account
 from packhorse.platform.builder import Builder
 from packhorse.platform.limits import build_limits
 from packhorse.platform.locate import fetched, first_fetched
+from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox, tidy
@@ -81,6 +82,7 @@ class BuildRequest:
     sandbox: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
+    reach: Reach = field(default_factory=Reach)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def build(
     check_runtime(request.sandbox)
     shared = volumes.checked(request.volumes, observer.say, store=store.path.resolve())
     tidy(store)
-    wiring = Wiring(store, environ=request.environ, docker_host=request.docker_host)
+    wiring = Wiring(store, reach=request.reach, environ=request.environ, docker_host=request.docker_host)
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)
     run_image = first_fetched(

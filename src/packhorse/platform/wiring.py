@@ -16,13 +16,14 @@ from packhorse.base.target import Target
 from packhorse.errors import EngineError
 from packhorse.image.place import Place
 from packhorse.image.reference import Kind, Location, Reference
+from packhorse.platform.network import Network, Reach
 
 if TYPE_CHECKING:
     from packhorse.base.engine import Engine
-    from packhorse.base.http.client import Client
     from packhorse.base.userns import Namespace
     from packhorse.image.keychain import Keychain
     from packhorse.image.registry.client import Registry
+    from packhorse.image.registry.credentials import Lookup
     from packhorse.sandbox.runner import Runtime, SandboxRunner
     from packhorse.store.store import Store
 
@@ -39,14 +40,15 @@ class Wiring:
         *,
         environ: Mapping[str, str] = MappingProxyType({}),
         docker_host: str = "",
+        reach: Reach | None = None,
     ) -> None:
         """`environ` (the user's) and `docker_host` name the container engine, for which see `base.engine`."""
         self._store = store
         self._environ = environ
         self._docker_host = docker_host
         self._engine: Engine | None = None
-        self._registries: dict[str, Registry] = {}
-        self._network: tuple[Client, Keychain] | None = None
+        self._network = Network(reach)
+        self._keychain: Keychain | None = None
         self._lock = threading.RLock()
 
     @property
@@ -81,12 +83,28 @@ class Wiring:
         return DockerArchive(path, location.reference if location.name else None)
 
     def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:
-        """A name in a registry; where the store is open, it remembers what is pushed."""
+        """A name in a registry, and what is configured for it; an open store remembers what is pushed."""
+        rule = self._network.rule(reference)
+        if rule is None:
+            return self._in_registry(reference, target, compression)
+        place = self._in_registry(rule.at(rule.source, reference), target, compression)
+        mirrors = [
+            self._in_registry(rule.at(mirror, reference), target, compression)
+            for mirror in rule.mirrors
+            if mirror.pulls in ("all", "digest-only" if reference.digest else "tag-only")
+        ]
+        if not mirrors:
+            return place
+        from packhorse.platform.mirrors import Mirrored
+
+        return Mirrored(place, mirrors)
+
+    def _in_registry(self, reference: Reference, target: Target, compression: str) -> Place:
         from packhorse.image.compress import Compression
         from packhorse.image.registry.place import RegistryPlace
 
+        registry = self.host(reference.registry)
         with self._lock:
-            registry = self.host(reference.registry)
             store = None if callable(self._store) else self._store
         how = Compression(compression)
         place = RegistryPlace(reference, registry, target=target, compression=how)
@@ -97,14 +115,16 @@ class Wiring:
         return Remembering(place, reference, registry, store, media_type=how.media_type)
 
     def host(self, name: str) -> Registry:
-        """A registry by its host."""
-        from packhorse.image.registry.client import Registry
+        """A registry, HOST or HOST:PORT, with this user's credentials."""
+        return self._network.registry(name, self._credentials)
 
+    def _credentials(self, host: str) -> Lookup:
         with self._lock:
-            if name not in self._registries:
-                client, keychain = self._connected()
-                self._registries[name] = Registry(name, client, credentials=keychain.lookup(name))
-            return self._registries[name]
+            if self._keychain is None:
+                from packhorse.image import keychain
+
+                self._keychain = keychain.of_user()
+            return self._keychain.lookup(host)
 
     def daemon(self, name: str) -> Place:
         """A name in the container engine; raises HostError when there is no engine."""
@@ -127,21 +147,6 @@ class Wiring:
             address = engine.find(self._docker_host, self._environ)
             self._engine = engine.Engine(address) if address else None
         return self._engine
-
-    def _connected(self) -> tuple[Client, Keychain]:
-        """The connections that all registries share, and who this user is to each."""
-        if self._network is None:
-            from packhorse.image import keychain
-
-            self._network = connected(), keychain.of_user()
-        return self._network
-
-
-def connected() -> Client:
-    """The network, as this machine reaches it."""
-    from packhorse.base.http.pool import connect
-
-    return connect()
 
 
 def groups(store: Store) -> Path:

@@ -21,6 +21,7 @@ from packhorse.base.http.message import (
     origin,
     split,
 )
+from packhorse.base.http.peer import Peer, Peers, nobody
 from packhorse.errors import NetworkError
 
 REDIRECTS = 10
@@ -42,21 +43,29 @@ class Client:
     """Requests with redirects followed and passing failures repeated; usable from several threads.
 
     Redirects are followed for GET and HEAD. Another host is sent none of the request's headers but `accept`
-    and `range`, and encryption is never given up on the way.
+    and `range`, and encryption is never given up on the way. `peers` says which servers are spoken to without
+    it.
 
     429 and 503 are repeated after the time that Retry-After asks for, cut connections and other passing
     failures where the method is idempotent. A streamed body is never repeated here: only its maker knows
     what the other end has kept of it.
     """
 
-    def __init__(self, transport: Transport, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, transport: Transport, *, sleep: Callable[[float], None] = time.sleep, peers: Peers = nobody
+    ) -> None:
         self._transport = transport
         self._sleep = sleep
+        self._peers = peers
+
+    def peer(self, host: str) -> Peer:
+        """What is special about a server, HOST or HOST:PORT."""
+        return self._peers(host)
 
     def send(self, request: Request) -> Response:
         """The final answer, whatever its status; raises NetworkError when there is none."""
         for _ in range(REDIRECTS + 1):
-            _require_privacy(request.url)
+            self._require_privacy(request.url)
             response = self._persist(request)
             location = response.header("location")
             if response.status not in _REDIRECTING or not location or request.method not in ("GET", "HEAD"):
@@ -70,6 +79,21 @@ class Client:
     def pause(self, attempt: int, seconds: float | None = None) -> None:
         """Waits before a repetition: `seconds`, or longer with each attempt, which are counted from 1."""
         self._sleep(0.5 * 2 ** (attempt - 1) if seconds is None else seconds)
+
+    def _require_privacy(self, url: str) -> None:
+        try:
+            parts = split(url)
+        except ValueError as error:
+            raise NetworkError("a request leads nowhere", why=str(error)) from error
+        if parts.scheme == "https":
+            return
+        if parts.scheme == "http" and (is_loopback(parts.hostname or "") or self.peer(parts.netloc).insecure):
+            return
+        raise NetworkError(
+            f"refusing to reach {parts.hostname} by {parts.scheme or 'an unknown scheme'}",
+            why="only this machine itself is spoken to without encryption, everything else by https",
+            fix=f"if you trust the way there: --insecure-registry {host_of(url)}",
+        )
 
     def _persist(self, request: Request) -> Response:
         attempts = ATTEMPTS if request.body is None or isinstance(request.body, bytes) else 1
@@ -116,16 +140,3 @@ def _redirected(request: Request, location: str) -> Request:
     if same_server:
         return replace(request, url=url)
     return replace(request, url=url, headers={k: v for k, v in request.headers.items() if k in _TRAVELS})
-
-
-def _require_privacy(url: str) -> None:
-    try:
-        parts = split(url)
-    except ValueError as error:
-        raise NetworkError("a request leads nowhere", why=str(error)) from error
-    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-        return
-    raise NetworkError(
-        f"refusing to reach {parts.hostname} by {parts.scheme or 'an unknown scheme'}",
-        why="only this machine itself is spoken to without encryption, everything else by https",
-    )

@@ -9,7 +9,7 @@ import ssl
 
 from urllib3 import exceptions
 
-from packhorse.base.http.message import BrokenConnection, host_of, printable
+from packhorse.base.http.message import BrokenConnection, Untrusted, host_of, printable
 from packhorse.base.http.settings import Settings
 from packhorse.errors import NetworkError
 
@@ -81,7 +81,7 @@ def _tls_failed(error: BaseException, host: str, settings: Settings) -> NetworkE
             return NetworkError(
                 f"{host} does not speak TLS on this port",
                 why="only this machine itself is spoken to without encryption",
-                fix="check the port, or give the registry a certificate",
+                fix=f"check the port, give it a certificate, or name it by --insecure-registry {host}",
             )
         return BrokenConnection(f"the encrypted connection to {host} broke", why=_reason(error))
     why = error.verify_message
@@ -94,5 +94,8 @@ def _tls_failed(error: BaseException, host: str, settings: Settings) -> NetworkE
         fix = f"add the authority that signed the certificate to that file, or unset {settings.ca_variable}"
     else:
         why += "; trusted are the certificates of this system"
-        fix = "add the authority that signed it to them, or name a PEM file that has it by SSL_CERT_FILE"
-    return NetworkError(f"the certificate of {host} is not trusted", why=why, fix=fix)
+        fix = (
+            "put the PEM file of the authority that signed it, as ca.crt, into "
+            f"/etc/containers/certs.d/{host}/ or a directory for --cert-dir; or name it by SSL_CERT_FILE"
+        )
+    return Untrusted(f"the certificate of {host} is not trusted", why=why, fix=fix)

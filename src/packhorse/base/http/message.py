@@ -21,6 +21,10 @@ class BrokenConnection(NetworkError):
     """A connection that was made was cut or fell silent; the same request may well succeed when repeated."""
 
 
+class Untrusted(NetworkError):
+    """The other end speaks TLS, and its certificate is not trusted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. `length` is the number of bytes of a streamed body, None to send it in chunks.

@@ -9,18 +9,22 @@ from __future__ import annotations
 import os
 import ssl
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from packhorse.base.http.client import Client
 from packhorse.base.http.failure import explained
 from packhorse.base.http.message import Request, Response, host_of, split
+from packhorse.base.http.peer import NOBODY, Peer, Peers, nobody
 from packhorse.base.http.settings import Settings
 from packhorse.errors import InputError
 from packhorse.version import __version__
@@ -43,7 +47,7 @@ class Pool:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._timeout = urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout)
-        self._managers: dict[tuple[str, str], urllib3.PoolManager] = {}
+        self._managers: dict[tuple[str, str, Peer], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
     def send(self, request: Request) -> Response:
@@ -81,16 +85,20 @@ class Pool:
             yield from raw.stream(_CHUNK, decode_content=False)
 
     def _manager(self, url: str) -> urllib3.PoolManager:
-        key = split(url).scheme, self._settings.proxy_for(url)
+        parts = split(url)
+        key = parts.scheme, self._settings.proxy_for(url), self._settings.peers(parts.netloc)
         with self._lock:
             if key not in self._managers:
                 self._managers[key] = self._make_manager(*key)
             return self._managers[key]
 
-    def _make_manager(self, scheme: str, proxy: str) -> urllib3.PoolManager:
-        trusted = trust(self._settings) if scheme == "https" else None
+    def _make_manager(self, scheme: str, proxy: str, peer: Peer) -> urllib3.PoolManager:
+        trusted = trust(self._settings, peer) if scheme == "https" else None
+        # The library warns of what the user has asked for.
+        warnings.simplefilter("ignore", InsecureRequestWarning)
+        any_name: Literal[False] | None = False if peer.insecure and trusted is not None else None
         if not proxy:
-            return urllib3.PoolManager(maxsize=16, ssl_context=trusted)
+            return urllib3.PoolManager(maxsize=16, ssl_context=trusted, assert_hostname=any_name)
         parts, headers = urlsplit(proxy), None
         if parts.scheme not in ("http", "https"):
             raise InputError(
@@ -102,7 +110,12 @@ class Pool:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers = urllib3.make_headers(proxy_basic_auth=pair)
         return urllib3.ProxyManager(
-            proxy, maxsize=16, proxy_headers=headers, ssl_context=trusted, proxy_ssl_context=trusted
+            proxy,
+            maxsize=16,
+            proxy_headers=headers,
+            ssl_context=trusted,
+            proxy_ssl_context=trust(self._settings),
+            assert_hostname=any_name,
         )
 
     @contextmanager
@@ -114,13 +127,41 @@ class Pool:
             raise explained(error, url, self._settings) from error
 
 
-def connect() -> Client:
+def connect(peers: Peers = nobody) -> Client:
     """A client for this machine's network, as the environment of this process describes it."""
-    return Client(Pool(Settings.from_environment(os.environ)))
+    settings = replace(Settings.from_environment(os.environ), peers=peers)
+    return Client(Pool(settings), peers=peers)
 
 
-def trust(settings: Settings) -> ssl.SSLContext:
-    """The certificates to trust: the bundle that was named, else the system's. Raises InputError."""
+def trust(settings: Settings, peer: Peer = NOBODY) -> ssl.SSLContext:
+    """The certificates to trust: the bundle that was named, else the system's, and a server's own.
+
+    Raises InputError.
+    """
+    context = _usual(settings)
+    try:
+        for path in peer.authorities:
+            context.load_verify_locations(path)
+    except OSError as error:
+        raise _unreadable(path, error, "it should be a PEM file of certificates") from error
+    if peer.pair is not None:
+        certificate, key = peer.pair
+        try:
+            context.load_cert_chain(certificate, key)
+        except OSError as error:
+            raise _unreadable(certificate, error, f"its key should be {key.name}") from error
+    if peer.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _unreadable(path: Path, error: OSError, why: str) -> InputError:
+    return InputError(f"{path} cannot be used", why=f"{error.strerror or error}; {why}")
+
+
+def _usual(settings: Settings) -> ssl.SSLContext:
+    """The bundle that was named, else the system's certificates."""
     bundle = settings.ca_bundle
     if not bundle:
         context = ssl.create_default_context()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from packhorse.base.http.message import is_loopback, split
+from packhorse.base.http.peer import Peers, nobody
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -20,33 +21,38 @@ class Settings:
     """How this machine reaches the network. Times are seconds; `read_timeout` is for each read, not for all.
 
     `ca_bundle` is a file, or a directory as OpenSSL's rehash makes them, "" for the system's; `ca_variable`
-    names the variable that it came from. `proxy` is a URL, "" for none; `no_proxy` holds what is reached
-    without it.
+    names the variable that it came from. `proxy` is a URL, "" for none, `plain_proxy` that for what is not
+    encrypted; `no_proxy` holds what is reached without them. `peers` knows what is special about a server.
     """
 
     ca_bundle: str = ""
     ca_variable: str = ""
     proxy: str = field(default="", repr=False)
     no_proxy: tuple[str, ...] = ()
+    plain_proxy: str = field(default="", repr=False)
+    peers: Peers = nobody
     connect_timeout: float = 20.0
     read_timeout: float = 60.0
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
-        """Reads the CA variables, https_proxy, all_proxy and no_proxy; lower case wins, as everywhere.
+        """Reads the CA variables, https_proxy, http_proxy, all_proxy and no_proxy; lower case wins, as
+        everywhere.
 
-        http_proxy has no say: only this machine itself is spoken to without TLS, and that needs no proxy.
+        http_proxy counts for registries that the user has named as insecure: all else but this machine
+        itself is spoken to with TLS.
         """
 
         def setting(name: str) -> str:
             return environ.get(name) or environ.get(name.upper(), "")
 
         variable = next((name for name in _CA_VARIABLES if environ.get(name)), "")
-        proxy = setting("https_proxy") or setting("all_proxy")
+        proxy, plain = (setting(name) or setting("all_proxy") for name in ("https_proxy", "http_proxy"))
         return cls(
             ca_bundle=environ.get(variable, ""),
             ca_variable=variable,
-            proxy=proxy if not proxy or "://" in proxy else f"http://{proxy}",
+            proxy=_url(proxy),
+            plain_proxy=_url(plain),
             no_proxy=tuple(
                 entry.strip().lower() for entry in setting("no_proxy").split(",") if entry.strip()
             ),
@@ -56,9 +62,15 @@ class Settings:
         """The URL of the proxy to reach `url` by, "" for none."""
         parts = split(url)
         host = (parts.hostname or "").rstrip(".")
-        if is_loopback(host) or any(_covers(entry, host, parts.port or 443) for entry in self.no_proxy):
+        plain = parts.scheme == "http"
+        port = parts.port or (80 if plain else 443)
+        if is_loopback(host) or any(_covers(entry, host, port) for entry in self.no_proxy):
             return ""
-        return self.proxy
+        return self.plain_proxy if plain else self.proxy
+
+
+def _url(proxy: str) -> str:
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 def _covers(entry: str, host: str, port: int) -> bool:

@@ -12,8 +12,16 @@ from collections.abc import Iterable, Iterator
 
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
-from packhorse.base.http.message import BrokenConnection, Request, Response, is_loopback, origin, split
-from packhorse.errors import FormatError, InputError, NotFoundError, RegistryError
+from packhorse.base.http.message import (
+    BrokenConnection,
+    Request,
+    Response,
+    Untrusted,
+    is_loopback,
+    origin,
+    split,
+)
+from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RegistryError
 from packhorse.image.compress import verified
 from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Index, Manifest
 from packhorse.image.reference import DEFAULT_REGISTRY
@@ -50,15 +58,39 @@ class Registry:
             hostname = split(f"//{where}").hostname or ""
         except ValueError as error:
             raise InputError(f"not a registry: {host!r}", why=str(error)) from error
-        scheme = "http" if is_loopback(hostname) else "https"
+        peer = http.peer(where)
+        local = is_loopback(hostname)
+        self._where = where
+        # On this machine itself encryption has no use, unless certificates are configured for it.
+        self._scheme = "http" if local else "https"
+        self._sure = not (peer.insecure or (local and (peer.authorities or peer.pair)))
         self.host = host
         self.in_one_piece = False
-        self._base = f"{scheme}://{where}"
         self._http = http
         self._authorizer = Authorizer(credentials)
         self._holders: dict[Digest, list[str]] = {}
         self._suggested: dict[Digest, str] = {}
         self._lock = threading.Lock()
+        self._trying = threading.Lock()
+
+    @property
+    def _base(self) -> str:
+        """Scheme and host; where encryption is not insisted on it is tried first."""
+        if not self._sure:
+            with self._trying:
+                if not self._sure:
+                    self._scheme = "https" if self._answers("https") else "http"
+                    self._sure = True
+        return f"{self._scheme}://{self._where}"
+
+    def _answers(self, scheme: str) -> bool:
+        try:
+            self._http.send(Request("GET", f"{scheme}://{self._where}/v2/")).close()
+        except Untrusted:
+            pass  # it does, and whoever asks next is told more
+        except NetworkError:
+            return False
+        return True
 
     def url(self, repository: str, rest: str) -> str:
         """The address of something in a repository: `blobs/<digest>`, `manifests/<tag>`."""

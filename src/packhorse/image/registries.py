@@ -1,0 +1,193 @@
+"""④ Where the images of a registry really come from: containers' registries.conf, version 2.
+
+One of the edges that read the environment. Called by `platform.network`. Search lists and aliases for short
+names have no say: names are docker's, `debian` is `docker.io/library/debian` on every machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from packhorse.base.files import read
+from packhorse.errors import InputError
+from packhorse.image.reference import Reference
+
+_LIMIT = 1 << 20
+_SYSTEM = Path("/etc/containers/registries.conf")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A registry, with part of a repository or none, that has images; `insecure` waives encryption.
+
+    `pulls` says of a mirror which names it is asked for: `all`, `digest-only` or `tag-only`.
+    """
+
+    location: str
+    insecure: bool = False
+    pulls: str = "all"
+
+    @property
+    def host(self) -> str:
+        """Its registry: HOST or HOST:PORT."""
+        return self.location.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What holds for all names below a prefix: a registry, part of a repository, or `*.DOMAIN`."""
+
+    prefix: str
+    source: Source
+    mirrors: tuple[Source, ...] = ()
+    blocked: bool = False
+    where: str = ""
+
+    def covers(self, reference: Reference) -> bool:
+        """Whether a name is below the prefix."""
+        if self.prefix.startswith("*."):
+            host = reference.registry.partition(":")[0]
+            return host.endswith(self.prefix[1:])
+        return f"{reference.name}/".startswith(f"{self.prefix}/")
+
+    def at(self, source: Source, reference: Reference) -> Reference:
+        """A name as a source has it; raises InputError where that is no name."""
+        if not source.location:
+            return reference
+        prefix = reference.registry if self.prefix.startswith("*.") else self.prefix
+        end = str(reference).removeprefix(reference.name)
+        found = Reference.parse(f"{source.location}{reference.name[len(prefix) :]}{end}")
+        return Reference(found.registry, found.repository, reference.tag, reference.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Registries:
+    """The rules of all files; the first that covers a name holds, longer prefixes come first."""
+
+    rules: tuple[Rule, ...] = ()
+
+    @classmethod
+    def of(cls, files: Sequence[Path]) -> Self:
+        """Reads files that are there; of two rules for one prefix that of the later file holds.
+
+        Raises InputError, with all that is wrong in a file.
+        """
+        rules: dict[str, Rule] = {}
+        for path in files:
+            for rule in _rules(read(path, limit=_LIMIT), str(path)):
+                rules[rule.prefix] = rule
+        ordered = sorted(rules.values(), key=lambda rule: (rule.prefix.startswith("*."), -len(rule.prefix)))
+        return cls(tuple(ordered))
+
+    def find(self, reference: Reference) -> Rule | None:
+        """The rule for a name."""
+        return next((rule for rule in self.rules if rule.covers(reference)), None)
+
+    def insecure(self, host: str) -> bool:
+        """Whether encryption is waived for a registry by any rule about it."""
+        return any(
+            source.insecure and source.host == host
+            for rule in self.rules
+            for source in (rule.source, *rule.mirrors)
+        )
+
+
+def of_user() -> Registries:
+    """What holds for who runs this process."""
+    return Registries.of(files(os.environ))
+
+
+def certificates() -> tuple[Path, ...]:
+    """The certs.d directories of who runs this process; none need be there."""
+    environ = os.environ
+    settings = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
+    names = (f"{settings}/containers", "/etc/containers", "/etc/docker")
+    return tuple(Path(name) / "certs.d" for name in names)
+
+
+def files(environ: Mapping[str, str]) -> list[Path]:
+    """The files that are there, the one that matters most last, as containers' own programs find them."""
+    home = environ.get("HOME", "")
+    settings = environ.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
+    own = Path(settings) / "containers/registries.conf" if settings else None
+    named = environ.get("CONTAINERS_REGISTRIES_CONF", "")
+    main = Path(named) if named else own if own and own.is_file() else _SYSTEM
+    if named and not main.is_file():
+        raise InputError(f"there is no {named}", why="CONTAINERS_REGISTRIES_CONF names it")
+    found = [main] if main.is_file() else []
+    for parent in (_SYSTEM, own):
+        if parent is not None:
+            found += sorted(path for path in Path(f"{parent}.d").glob("*.conf") if path.is_file())
+    return found
+
+
+def _rules(raw: bytes, where: str) -> list[Rule]:
+    import tomllib  # most machines have no such file
+
+    try:
+        tables = tomllib.loads(raw.decode()).get("registry", [])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not valid TOML", why=str(error)) from error
+    issues: list[str] = []
+    rules = []
+    if not isinstance(tables, list):
+        tables = []  # the first version had a table of that name
+    for number, table in enumerate(tables, 1):
+        reader = _Reader(table if isinstance(table, dict) else {}, f"registry {number}", issues)
+        location = reader.text("location")
+        prefix = reader.text("prefix") or location
+        if not prefix or (not location and not prefix.startswith("*.")):
+            issues.append(f"registry {number}: it has no location")
+            continue
+        digests = "digest-only" if reader.flag("mirror-by-digest-only") else "all"
+        mirrors = [
+            Source(each.text("location"), each.flag("insecure"), each.choice("pull-from-mirror", digests))
+            for each in reader.tables("mirror")
+        ]
+        source = Source(location, reader.flag("insecure"))
+        rules.append(Rule(prefix.rstrip("/"), source, tuple(mirrors), reader.flag("blocked"), where))
+    if issues:
+        raise InputError(f"{where} cannot be used", issues=issues)
+    return rules
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    table: Mapping[str, Any]
+    name: str
+    issues: list[str]
+
+    def text(self, key: str) -> str:
+        value = self.table.get(key, "")
+        if not isinstance(value, str) or "://" in value:
+            self.issues.append(f"{self.name}: {key} is no HOST[:PORT][/PART]")
+            return ""
+        return value.rstrip("/")
+
+    def flag(self, key: str) -> bool:
+        value = self.table.get(key, False)
+        if not isinstance(value, bool):
+            self.issues.append(f"{self.name}: {key} is neither true nor false")
+        return value is True
+
+    def choice(self, key: str, otherwise: str) -> str:
+        value = self.table.get(key) or otherwise
+        if value not in ("all", "digest-only", "tag-only"):
+            self.issues.append(f"{self.name}: {key} is neither all, digest-only nor tag-only")
+            return otherwise
+        return str(value)
+
+    def tables(self, key: str) -> list[_Reader]:
+        found = self.table.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            self.issues.append(f"{self.name}: {key} is no list of tables")
+            return []
+        readers = [_Reader(each, f"{self.name}, {key} {n}", self.issues) for n, each in enumerate(found, 1)]
+        self.issues.extend(
+            f"{each.name}: it has no location" for each in readers if not each.text("location")
+        )
+        return readers
