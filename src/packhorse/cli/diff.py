@@ -17,7 +17,7 @@ from packhorse.platform import locate
 from packhorse.platform.diff import Change, Difference, File, Group, counts, side
 from packhorse.platform.diff import diff as compared
 from packhorse.platform.diff_report import Sizes, details, fields
-from packhorse.platform.diff_values import Value, shown
+from packhorse.platform.diff_values import Value, shown, sorted_out
 from packhorse.platform.wiring import Wiring
 
 DIFFERENT = 1
@@ -79,16 +79,20 @@ def tell(console: Console, found: Difference, *, every: bool = False) -> None:
         console.result("")
         for line in _group(group, sizes, most=None if every else _MOST):
             console.result(line)
-    told = [value for value in found.values if every or not value.restated]
-    if told:
+    told, noted, restated = sorted_out(found.values)
+    for title, values in (
+        ("config", told),
+        ("noted of the layers", noted),
+        ("follows from the layers", restated if every else []),
+    ):
+        if values:
+            console.result("")
+            console.result(title)
+        for line in _values(values, every=every):
+            console.result(line)
+    if restated and not every:
         console.result("")
-        console.result("config")
-    for line in _values(told, every=every):
-        console.result(line)
-    left = len(found.values) - len(told)
-    if left:
-        console.result("")
-        console.result(f"{left} more values of the config follow from the layers (--all)")
+        console.result(f"{len(restated)} more values of the config follow from the layers (--all)")
 
 
 def _sides(found: Difference, sizes: Sizes) -> list[str]:
@@ -143,7 +147,7 @@ def _values(values: Sequence[Value], *, every: bool) -> Iterator[str]:
     for value in values:
         mark = "+" if value.before is None else "-" if value.after is None else "~"
         texts = [_cut(shown(one), every) for one in (value.before, value.after) if one is not None]
-        yield f"  {mark} {one_line(value.path)}  {' → '.join(texts)}"
+        yield f"  {mark} {one_line(value.title)}  {' → '.join(texts)}"
 
 
 def _cut(text: str, every: bool) -> str:

@@ -19,7 +19,7 @@ from packhorse.cli.markup import Markup, tag
 from packhorse.cli.output import size
 from packhorse.platform.diff import Change, Difference, File, Group, Side, counts
 from packhorse.platform.diff_report import Sizes, details
-from packhorse.platform.diff_values import Value, shown
+from packhorse.platform.diff_values import Value, shown, sorted_out
 from packhorse.platform.owners import Owned, Part
 
 _FILES = 1000
@@ -118,7 +118,7 @@ class _Drawing:
         yield from self._values()
 
     def _head(self, side: Side, place: str) -> Markup:
-        total = f"{size(self._sizes.total(side.layers))}{self._kind}, {len(side.layers)} layers"
+        total = f"{size(self._sizes.total(side.layers))}{self._kind}, {_counted(len(side.layers), 'layer')}"
         return tag(
             "div",
             tag("b", one_line(side.name)),
@@ -231,14 +231,17 @@ class _Drawing:
         return tag("details", summary, _list(files), open=0 < len(files) <= _OPEN)
 
     def _values(self) -> Iterator[Markup]:
-        told = [value for value in self._difference.values if not value.restated]
-        restated = [value for value in self._difference.values if value.restated]
-        if not told and not restated:
+        told, noted, restated = sorted_out(self._difference.values)
+        if not self._difference.values:
             return
         yield tag("h2", "What changed in the config")
-        for values, title in ((told, "settings and labels"), (restated, "what follows from the layers")):
+        for values, title in (
+            (told, "settings and labels"),
+            (noted, "noted of the layers, for the next build"),
+            (restated, "what follows from the layers"),
+        ):
             if values:
-                summary = tag("summary", tag("b", title), tag("small", f"{len(values)} values"))
+                summary = tag("summary", tag("b", title), tag("small", _counted(len(values), "value")))
                 items = [_value(value) for value in values[:_FILES]]
                 is_open = values is told and len(values) <= _OPEN
                 yield tag("details", summary, tag("ul", *items, class_="values"), open=is_open)
@@ -252,6 +255,10 @@ def _aligned(before: Sequence[Owned], after: Sequence[Owned]) -> Iterator[tuple[
         for number in range(max(end - start, other_end - other_start)):
             one, other = start + number, other_start + number
             yield before[one] if one < end else None, after[other] if other < other_end else None
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _sentence(text: str) -> str:
@@ -302,4 +309,4 @@ def _value(value: Value) -> Markup:
         if one is not None
     ]
     mark = tag("span", MARKS[change], class_=f"mark {_CLASSES[change]}")
-    return tag("li", mark, tag("span", one_line(value.path), class_="path"), *texts)
+    return tag("li", mark, tag("span", one_line(value.title), class_="path"), *texts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,11 @@ class Value:
     def bookkeeping(self) -> bool:
         """Whether it is what a lifecycle noted of the layers for the next build, or `restated`."""
         return self.restated or self.path.startswith(f"{_LIFECYCLE}.")
+
+    @property
+    def title(self) -> str:
+        """The path, without the label that all bookkeeping is in."""
+        return self.path.removeprefix(f"{_LIFECYCLE}.")
 
     @property
     def of_base(self) -> bool:
@@ -121,3 +126,11 @@ def shown(value: object) -> str:
     if value is None:
         return "(none)"
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def sorted_out(values: Iterable[Value]) -> tuple[list[Value], list[Value], list[Value]]:
+    """What was set, what was noted of layers for the next build, and what follows from the layers."""
+    found: tuple[list[Value], list[Value], list[Value]] = ([], [], [])
+    for value in values:
+        found[2 if value.restated else 1 if value.bookkeeping else 0].append(value)
+    return found
