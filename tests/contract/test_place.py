@@ -263,6 +263,18 @@ def test_annotations_of_a_new_manifest_are_written(storage: Storage) -> None:
     assert dict(found.manifest.annotations) == {"a": "1", "b": "2"}
 
 
+@places_keeping_manifests
+def test_annotations_reach_the_manifest_from_wherever_the_image_is(storage: Storage, tmp_path: Path) -> None:
+    annotations = (("a", "1"), ("b", "2"))
+    put(replace(fresh_image(A), annotations=annotations), storage("app:1"))
+    assert storage("app:1").read().annotations == annotations
+    layout = Layout(tmp_path / "another", "x")
+    copy(storage("app:1"), layout)
+    found = layout.read()
+    assert found.manifest and dict(found.manifest.annotations) == dict(annotations)
+    assert found.id == fresh_image(A).id
+
+
 @places_keeping_blobs
 def test_names_in_one_storage_do_not_disturb_each_other(storage: Storage) -> None:
     put(fresh_image(A), storage("app:1"))

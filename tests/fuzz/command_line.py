@@ -43,7 +43,7 @@ COMMANDS = [
     [name]
     for name in (
         *("build", "builder", "buildpack", "copy", "doctor", "gc", "images", "inspect", "rmi", "run"),
-        *("sbom", "diff"),
+        *("sbom", "diff", "verify"),
     )
 ]
 SECRET = "sekret-0451"
@@ -263,6 +263,7 @@ def command_lines(place: Path) -> st.SearchStrategy[list[str]]:
         "run",
         "sbom show",
         "sbom download",
+        "verify",
     ]
     bare = st.one_of(value, st.sampled_from(["build", "run", "--help", "--version", "-v", "-q"]))
     known = st.one_of([of(name) for name in names])
@@ -338,7 +339,7 @@ class Driver:
             return f"ended with {code}\n{said}"
         if "went wrong" in said or "Traceback" in said:
             return said
-        differ = code == 1 and "diff" in line
+        differ = code == 1 and bool({"diff", "verify"} & set(line))
         if code != 0 and "error: " not in err and not {"run", "doctor"} & set(line) and not differ:
             return f"ended with {code} and did not say why\n{said}"
         before = ("-e", "--env")

@@ -65,16 +65,17 @@ def diff(context: Context, a: str, b: str, output: str, html: Path | None, shall
     return 0 if found.same else DIFFERENT
 
 
-def tell(console: Console, found: Difference, *, every: bool = False) -> None:
-    """For people: one line that says it all, then layer by layer."""
+def tell(console: Console, found: Difference, *, every: bool = False, headline: bool = True) -> None:
+    """For people: one line that says it all unless that was said, then layer by layer."""
     if found.same:
         console.result(found.headline)
         return
     sizes = Sizes.of(found)
     for line in _sides(found, sizes):
         console.result(line)
-    console.result("")
-    console.result(found.headline)
+    if headline:
+        console.result("")
+        console.result(found.headline)
     for group in found.changed:
         console.result("")
         for line in _group(group, sizes, most=None if every else _MOST):

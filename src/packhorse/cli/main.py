@@ -40,6 +40,7 @@ _COMMANDS = {
     "rmi": ("packhorse.cli.images", "rmi", "Remove images from the store."),
     "run": ("packhorse.cli.run", "run", "Start an image."),
     "sbom": ("packhorse.cli.sbom", "sbom", "Say what an image is made of."),
+    "verify": ("packhorse.cli.verify", "verify", "Build an image again and say what is not the same."),
 }
 
 

@@ -129,7 +129,9 @@ class _Exporter:
         added_layers = [*launch, bom, *app, launcher, config, *processes]
         base = [self._target.begin(layer) for layer in self._analyzed.run_image.layers]
         layers = (*base, *(one.layer for one in added_layers))
-        return Image(self._config(added_layers, metadata, entrypoint), layers), added_layers
+        annotations = tuple(sorted(self._inputs.annotations.items()))
+        made = self._config(added_layers, metadata, entrypoint)
+        return Image(made, layers, annotations=annotations), added_layers
 
     def remember(self) -> None:
         """Hands every layer with `cache = true` to the cache (P-109, P-110)."""

@@ -42,7 +42,8 @@ class Inputs:
 
     `default_process` is the `-process-type` of the specification; `project` the content of
     project-metadata.toml; `created` seconds since the epoch; `skip_restore` leaves every layer behind
-    (`--clear-cache`); `parallel` is how many bin/detect run at once.
+    (`--clear-cache`); `parallel` is how many bin/detect run at once. `annotations` go into the image's
+    manifest, and into nothing that has a part in its ID.
     """
 
     platform_api: PlatformApi
@@ -65,6 +66,7 @@ class Inputs:
     created: int = EPOCH
     skip_restore: bool = False
     parallel: int = 4
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     def buildpack_directory(self, ref: Ref) -> str:
         """Where a buildpack is: `/cnb/buildpacks/<escaped id>/<version>` (P-158)."""

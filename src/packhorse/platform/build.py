@@ -24,11 +24,11 @@ from packhorse.lifecycle.create import create
 from packhorse.lifecycle.inputs import EPOCH, Inputs, RunImageName
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported
-from packhorse.platform import buildpacks, default_builder, failure, host, report, volumes
+from packhorse.platform import buildpacks, default_builder, failure, host, recorded, report, volumes
 from packhorse.platform.accounts import account
 from packhorse.platform.builder import Builder
 from packhorse.platform.limits import build_limits
-from packhorse.platform.locate import fetched, first_fetched
+from packhorse.platform.locate import exact, fetched, first_fetched
 from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
@@ -58,7 +58,8 @@ class BuildRequest:
     `run_image` takes the place of the builder's; `created` are seconds since 1970 for all times in the image.
     `pull` is the policy for builder and run image; `docker_host` the container engine, see `base.engine`.
     `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
-    path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that are to be other than
+    path of an OCI runtime, "" for bubblewrap; `builder_id` and `run_image_id` are the images that these two
+    must be, "" for whatever has the name now; `limits` has the numbers that are to be other than
     `platform.limits` has them; `environ` is the user's own environment (proxies, certificates).
     """
 
@@ -83,6 +84,8 @@ class BuildRequest:
     limits: Mapping[str, int] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     reach: Reach = field(default_factory=Reach)
+    builder_id: str = ""
+    run_image_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +118,7 @@ def build(
     wiring = Wiring(store, reach=request.reach, environ=request.environ, docker_host=request.docker_host)
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)
-    run_image = first_fetched(
-        wiring,
-        (named.image, *named.mirrors),
-        near=Reference.parse(builder.name).registry,
-        target=builder.image.config.target,
-        say=observer.say,
-        pull=request.pull,
-    )
+    run_image = _base(request, wiring, builder, named, observer)
     exported, counters = _exported(request, store, builder, named, run_image, path, shared, observer)
     copies = _copies(request, wiring, store.place(str(request.name)), observer)
     if request.report is not None:
@@ -219,6 +215,23 @@ def _run_image(request: BuildRequest, builder: Builder) -> RunImageName:
     return builder.run_images[0]
 
 
+def _base(
+    request: BuildRequest, wiring: Wiring, builder: Builder, named: RunImageName, observer: Observer
+) -> Image:
+    """The run image itself."""
+    target = builder.image.config.target
+    if request.run_image_id:
+        return exact(wiring, named.image, request.run_image_id, target=target, say=observer.say)
+    return first_fetched(
+        wiring,
+        (named.image, *named.mirrors),
+        near=Reference.parse(builder.name).registry,
+        target=target,
+        say=observer.say,
+        pull=request.pull,
+    )
+
+
 def _inputs(
     request: BuildRequest,
     builder: Builder,
@@ -243,6 +256,7 @@ def _inputs(
         default_process=request.default_process,
         created=request.created,
         skip_restore=request.clear_cache,
+        annotations=recorded.of(request, builder, added.group).annotations(),
     )
 
 
@@ -259,6 +273,10 @@ def _copies(
 def _builder(
     request: BuildRequest, wiring: Wiring, observer: Observer, progress: Callable[[str], None]
 ) -> Builder:
+    if request.builder_id:
+        host = Target.host()
+        image = exact(wiring, request.builder, request.builder_id, target=host, say=observer.say)
+        return Builder.read(request.builder, image)
     if request.builder:
         image = fetched(wiring, request.builder, target=Target.host(), say=observer.say, pull=request.pull)
         return Builder.read(request.builder, image)

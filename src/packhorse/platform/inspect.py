@@ -17,6 +17,7 @@ from packhorse.image.wire import Node
 from packhorse.lifecycle import labels
 from packhorse.platform import pack_report
 from packhorse.platform.owners import Owned, Part, owners
+from packhorse.platform.recorded import Recorded
 from packhorse.platform.wiring import Wiring
 
 RELEASED = "io.buildpacks.base.released"
@@ -85,6 +86,7 @@ class Report:
                 "newer": self.base.newer,
             },
             "rebasable": pack_report.rebasable(config),
+            "built_with": self.recorded.fields() if self.recorded else None,
             "layers": [_layer(owned) for owned in self.layers],
             "sbom": self.has_sbom,
             "labels": dict(config.labels),
@@ -94,6 +96,11 @@ class Report:
         """`pack inspect --bom` for programs."""
         found = pack_report.bom(self.build)
         return {"remote": found if self.remote else None, "local": None if self.remote else found}
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """How it was built, if its manifest says so."""
+        return Recorded.parse(self.image)
 
     @property
     def has_sbom(self) -> bool:
@@ -112,6 +119,10 @@ class Report:
         if run.image or run.reference:
             yield f"run image   {run.image or '(unnamed)'}  {run.reference}"
             yield from self._age()
+        if self.recorded:
+            yield f"builder     {self.recorded.builder}  {self.recorded.builder_id}"
+        if self.recorded and self.recorded.env:
+            yield f"variables   {' '.join(self.recorded.env)}  (in the build; their values are not recorded)"
         for buildpack in self.build.nodes("buildpacks"):
             homepage = buildpack.text("homepage")
             name = f"{buildpack.text('id')}@{buildpack.text('version')}"

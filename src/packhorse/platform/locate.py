@@ -119,6 +119,31 @@ def _pulled(
     return local.read()
 
 
+def exact(wiring: Wiring, name: str, image_id: str, *, target: Target, say: Callable[[str], None]) -> Image:
+    """The image with an ID, from the store, whatever its name is there now, or from the registry of `name`.
+
+    Raises NotFoundError where that has another image by now, and what `fetched` raises.
+    """
+    try:
+        return wiring.store.place(image_id).read()
+    except (NotFoundError, FormatError):
+        pass
+    reference = Reference.parse(name)
+    if reference.registry != LOCAL_REGISTRY:
+        remote = wiring.registry(reference, target)
+        found = str(remote.read().id)
+        if found == image_id:
+            say(f"fetching {reference.familiar}")
+            copy(remote, wiring.store.place(name))
+            return wiring.store.place(name).read()
+        why = f"{reference.familiar} is {found} by now"
+    else:
+        why = f"{name} is made on each machine, and here it is another"
+    raise NotFoundError(
+        f"the image {image_id} is not in the store", why=why, fix=f"pull it, or name another for {name}"
+    )
+
+
 def title(text: str) -> str:
     """What a person calls the image at a place: its name without tag or digest, or else its file's."""
     location = Location.parse(text)

@@ -35,7 +35,7 @@ class Record:
     `layers` are diff IDs, lowest first; `manifest` and `listed` are there when every blob they name is in the
     store. `listed` stands in `index.json`: the manifest, or where that is docker's, which other tools do not
     take from a layout, an OCI one over the same blobs. `created` is when the name was given, RFC 3339, for
-    people to read.
+    people to read. `annotations` are those of a manifest that is yet to be made.
     """
 
     name: Reference
@@ -45,6 +45,7 @@ class Record:
     layers: tuple[Digest, ...]
     manifest: Descriptor | None = None
     listed: Descriptor | None = None
+    annotations: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, node: Node) -> Self:
@@ -59,6 +60,7 @@ class Record:
             layers=node.digests("layers"),
             manifest=None if manifest is None else Descriptor.parse(manifest),
             listed=None if listed is None else Descriptor.parse(listed),
+            annotations=tuple(sorted(node.mapping("annotations").items())),
         )
 
     def fields(self) -> dict[str, Any]:
@@ -75,6 +77,8 @@ class Record:
             fields["manifest"] = self.manifest.fields()
         if self.listed:
             fields["listed"] = self.listed.fields()
+        if self.annotations:
+            fields["annotations"] = dict(self.annotations)
         return fields
 
 

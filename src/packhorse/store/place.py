@@ -53,7 +53,7 @@ class StorePlace:
             if layer is None:
                 raise _incomplete(record, diff_id)
             layers.append(layer)
-        annotations = tuple(sorted(manifest.annotations.items())) if manifest else ()
+        annotations = tuple(sorted(manifest.annotations.items())) if manifest else record.annotations
         return Image(config, tuple(layers), manifest, annotations)
 
     def begin(self, layer: Layer) -> Layer:
@@ -78,6 +78,7 @@ class StorePlace:
             layers=image.config.diff_ids,
             manifest=manifest.descriptor if manifest else None,
             listed=listed.descriptor if listed else None,
+            annotations=() if manifest else image.annotations,
         )
         before = self._images.put(new)
         if before is not None and replace(before, created=new.created) != new:

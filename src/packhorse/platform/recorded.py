@@ -1,0 +1,126 @@
+"""How an image was built, as an annotation of its manifest says: the builder, names of variables, options.
+
+An annotation has no part in the image's ID, so two builders that make the same image do make the same
+(design: what is not in the config stays out of it). Values of variables are in none. Written by `build`, read
+by `verify` and `inspect`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from packhorse.base.files import find
+from packhorse.buildpack.descriptor import Group
+from packhorse.errors import FormatError
+from packhorse.image.view import Image
+from packhorse.image.wire import Node
+from packhorse.lifecycle.inputs import EPOCH
+from packhorse.platform.builder import Builder
+from packhorse.version import __version__
+
+if TYPE_CHECKING:
+    from packhorse.platform.build import BuildRequest
+
+KEY = "io.packhorse.build"
+"""The annotation's name; its value is a JSON object."""
+
+_PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a build was asked for. `env` has names alone, `volumes` the places in the sandbox.
+
+    `buildpacks` were named instead of the builder's order, `directories` those of them that were directories
+    of the machine; both are `id@version`.
+    """
+
+    builder: str
+    builder_id: str
+    version: str = ""
+    buildpacks: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    default_process: str = ""
+    run_image: str = ""
+    exec_env: str = _PRODUCTION
+    created: int = EPOCH
+    network: str = ""
+
+    @classmethod
+    def parse(cls, image: Image) -> Self | None:
+        """Reads an image's annotation, None if it has none; raises FormatError for one that is wrong."""
+        text = dict(image.annotations).get(KEY)
+        if text is None:
+            return None
+        node = Node.parse(text.encode(), f"the annotation {KEY}")
+        builder = node.node("builder")
+        if builder is None or not builder.text("image"):
+            raise FormatError(f"the annotation {KEY} cannot be used", why="it names no builder")
+        return cls(
+            builder=builder.text("image"),
+            builder_id=str(builder.digest("id")),
+            version=node.text("packhorse"),
+            buildpacks=node.texts("buildpacks"),
+            directories=node.texts("directories"),
+            env=node.texts("env"),
+            volumes=node.texts("volumes"),
+            default_process=node.text("default-process"),
+            run_image=node.text("run-image"),
+            exec_env=node.text("exec-env") or _PRODUCTION,
+            created=node.number("created") if "created" in node.fields else EPOCH,
+            network=node.text("network"),
+        )
+
+    def annotations(self) -> dict[str, str]:
+        """The annotation; the same build has the same."""
+        return {KEY: json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))}
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON; what is as it is without being asked for is left out."""
+        fields: dict[str, Any] = {
+            "builder": {"id": self.builder_id, "image": self.builder},
+            "buildpacks": list(self.buildpacks),
+            "default-process": self.default_process,
+            "directories": list(self.directories),
+            "env": list(self.env),
+            "exec-env": self.exec_env if self.exec_env != _PRODUCTION else "",
+            "network": self.network,
+            "packhorse": self.version,
+            "run-image": self.run_image,
+            "volumes": list(self.volumes),
+        }
+        kept = {key: value for key, value in fields.items() if value}
+        if self.created != EPOCH:
+            kept["created"] = self.created
+        return kept
+
+
+def of(request: BuildRequest, builder: Builder, group: Group) -> Recorded:
+    """What is noted of a request; `group` are the buildpacks that it names, in that order."""
+    refs = [f"{ref.id}@{ref.version}" for ref in group]
+    places = [bool(find(Path(name))) for name in request.buildpacks]
+    return Recorded(
+        builder=builder.name,
+        builder_id=str(builder.image.id),
+        version=__version__,
+        buildpacks=tuple(refs),
+        directories=tuple(ref for ref, is_directory in zip(refs, places, strict=True) if is_directory),
+        env=tuple(sorted(_printable(request.env))),
+        volumes=tuple(sorted(bind.target for bind in request.volumes)),
+        default_process=request.default_process,
+        run_image=request.run_image,
+        exec_env=request.exec_env,
+        created=request.created,
+        network=str(request.network.value) if request.network else "",
+    )
+
+
+def _printable(names: Mapping[str, str] | Sequence[str]) -> list[str]:
+    """Names as text: one that is none is written with its bytes."""
+    return [name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace") for name in names]

@@ -1,0 +1,141 @@
+"""The use case behind `packhorse verify`: an image is built once more from its source, and the two compared.
+
+The build has a name of its own, which nothing was ever kept for, the very builder and run image that the
+first one had, and what its manifest says of options. Values of variables it has from the user.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from packhorse.errors import InputError, NotFoundError
+from packhorse.image.reference import Reference, is_id
+from packhorse.image.view import Image
+from packhorse.lifecycle import labels
+from packhorse.lifecycle.ports import Observer
+from packhorse.platform.build import BuildRequest, build
+from packhorse.platform.diff import Difference, diff, side
+from packhorse.platform.locate import LOCAL_REGISTRY
+from packhorse.platform.recorded import Recorded
+from packhorse.store.store import Store
+
+_REFERENCE = re.compile(r"labels\[io\.buildpacks\.lifecycle\.metadata\]\.runImage\.reference")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the image and the one that was built now differ. Their config may name the run image otherwise:
+    by its ID, or by its place in a registry.
+    """
+
+    difference: Difference
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether all is the same that a build makes."""
+        values = self.difference.values
+        named = all(_REFERENCE.fullmatch(value.path) for value in values)
+        return self.difference.same or (named and not self.difference.changed)
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one line."""
+        image = self.difference.before.image
+        if self.difference.same:
+            return f"reproducible: the source gives the same image, {image.id}"
+        if self.reproduced:
+            return "reproducible: every layer and setting is the same, and the run image is named otherwise"
+        return f"not reproducible: {self.difference.headline}"
+
+
+def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
+    """What is to be built: what the image's manifest says, and what the user `asked` for on top of it.
+
+    Raises InputError for what was there in the first build and is not now, NotFoundError for an image that
+    does not say how it was built, where no builder is asked for.
+    """
+    known = Recorded.parse(image)
+    if known is None and not asked.builder:
+        raise NotFoundError(
+            f"{name} does not say how it was built",
+            why="another program built it, or it went through a docker archive, which has no annotations",
+            fix="name the builder: --builder IMAGE",
+        )
+    metadata = labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, ""))
+    request = replace(asked, run_image_id=_run_image_id(metadata.run_image.reference))
+    if known is None:
+        return request
+    issues = list(_issues(known, asked))
+    if issues:
+        raise InputError(f"{name} cannot be built as it was", issues=issues)
+    if not asked.builder:
+        request = replace(request, builder=known.builder, builder_id=known.builder_id)
+    return replace(
+        request,
+        buildpacks=asked.buildpacks or known.buildpacks,
+        default_process=known.default_process,
+        run_image=known.run_image,
+        exec_env=known.exec_env,
+        created=known.created,
+    )
+
+
+def verify(
+    image: Image,
+    request: BuildRequest,
+    store: Store,
+    observer: Observer,
+    progress: Callable[[str], None],
+    *,
+    title: str,
+) -> Verdict:
+    """Builds `request`, compares what came out with `image`, called `title`, and forgets it again.
+
+    Raises what a build raises.
+    """
+    with _own_name(image, store) as name:
+        build(replace(request, name=name, clear_cache=True), store, observer, progress)
+        rebuilt = store.place(str(name)).read()
+        return Verdict(diff(side(title, image), side("rebuilt", rebuilt)))
+
+
+@contextmanager
+def _own_name(image: Image, store: Store) -> Iterator[Reference]:
+    """A name for the build, which stands for nothing before and after; what a killed command left is gone."""
+    name = Reference.parse(f"{LOCAL_REGISTRY}/verify:{image.id.short}")
+    _forget(name, store)
+    try:
+        yield name
+    finally:
+        _forget(name, store)
+
+
+def _forget(name: Reference, store: Store) -> None:
+    try:
+        store.remove(str(name))
+    except NotFoundError:
+        store.forget(str(name))
+
+
+def _run_image_id(reference: str) -> str:
+    return reference if is_id(reference) else ""
+
+
+def _issues(known: Recorded, asked: BuildRequest) -> Iterator[str]:
+    missing = [name for name in known.env if name not in asked.env]
+    if missing:
+        yield f"its build had variables, whose values only you know: {_options('--env', missing)}"
+    places = {bind.target for bind in asked.volumes}
+    volumes = [place for place in known.volumes if place not in places]
+    if volumes:
+        yield f"its build had volumes: {_options('--volume', [f'SOURCE:{place}' for place in volumes])}"
+    if known.directories and not asked.buildpacks:
+        directories = ", ".join(known.directories)
+        yield f"its build had buildpacks of directories ({directories}): name all again with --buildpack"
+
+
+def _options(option: str, values: Sequence[str]) -> str:
+    return " ".join(f"{option} {value}" for value in values)

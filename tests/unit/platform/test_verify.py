@@ -1,0 +1,122 @@
+"""What a manifest says of a build, and what is asked for to do it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fakes.app_image import App
+from fakes.small_image import tar_of
+from packhorse.base.step import Bind, Network
+from packhorse.errors import FormatError, InputError, NotFoundError
+from packhorse.image.reference import Reference
+from packhorse.image.view import Image
+from packhorse.platform.build import BuildRequest
+from packhorse.platform.diff import diff, side
+from packhorse.platform.inspect import inspect
+from packhorse.platform.recorded import KEY, Recorded
+from packhorse.platform.verify import Verdict, request_for
+
+BUILDER_ID = f"sha256:{'1' * 64}"
+ALL = Recorded(
+    builder="acme/builder:1",
+    builder_id=BUILDER_ID,
+    version="1.2",
+    buildpacks=("acme/x@1", "my/own@2"),
+    env=("B", "A"),
+    default_process="task",
+    run_image="acme/run:2",
+    exec_env="test",
+    created=7,
+    network="none",
+)
+APP = App(lifecycle={"runImage": {"topLayer": "x", "reference": "2" * 64, "image": "acme/run"}})
+ASKED = BuildRequest(Reference.parse("x"), Path("src"), env={"A": "1", "B": "2"})
+RUN = {"topLayer": "x", "reference": "2" * 64, "image": "acme/run"}
+
+
+def _image(known: Recorded | None = ALL, app: App = APP) -> Image:
+    return replace(app.image(), annotations=tuple(known.annotations().items()) if known else ())
+
+
+def test_what_was_recorded_is_read_again_and_has_no_values() -> None:
+    for known in (ALL, replace(ALL, created=0), Recorded("a", BUILDER_ID), replace(ALL, volumes=("/x",))):
+        assert Recorded.parse(_image(known)) == known
+    assert json.loads(Recorded("a", BUILDER_ID).annotations()[KEY]) == {
+        "builder": {"id": BUILDER_ID, "image": "a"}
+    }
+    assert Recorded.parse(_image(None)) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"builder": {"image": "x"}}', '{"builder": 3}'])
+def test_an_annotation_that_is_wrong_is_told(text: str) -> None:
+    with pytest.raises(FormatError, match=r"io\.packhorse\.build"):
+        Recorded.parse(replace(_image(), annotations=((KEY, text),)))
+
+
+def test_a_build_is_asked_for_as_it_was() -> None:
+    request = request_for(_image(), "app", ASKED)
+    assert request == replace(
+        ASKED,
+        builder="acme/builder:1",
+        builder_id=BUILDER_ID,
+        run_image_id="2" * 64,
+        buildpacks=("acme/x@1", "my/own@2"),
+        default_process="task",
+        run_image="acme/run:2",
+        exec_env="test",
+        created=7,
+    )
+    other = request_for(_image(), "app", replace(ASKED, builder="acme/other", network=Network.HOST))
+    assert (other.builder, other.builder_id, other.network) == ("acme/other", "", Network.HOST)
+    digest = App(lifecycle={"runImage": RUN | {"reference": f"acme/run@sha256:{'3' * 64}"}})
+    assert request_for(_image(app=digest), "app", ASKED).run_image_id == ""
+
+
+def test_what_only_the_user_knows_is_asked_for_at_once() -> None:
+    known = replace(ALL, volumes=("/data", "/more"), directories=("my/own@2",))
+    asked = replace(ASKED, env={"A": ""}, volumes=(Bind(Path("/d"), "/data"),))
+    with pytest.raises(InputError) as raised:
+        request_for(_image(known), "app", asked)
+    assert raised.value.issues == (
+        "its build had variables, whose values only you know: --env B",
+        "its build had volumes: --volume SOURCE:/more",
+        "its build had buildpacks of directories (my/own@2): name all again with --buildpack",
+    )
+    request = request_for(
+        _image(replace(known, volumes=())), "app", replace(ASKED, buildpacks=("acme/x", "own"))
+    )
+    assert request.buildpacks == ("acme/x", "own")
+
+
+def test_an_image_that_says_nothing_needs_a_builder() -> None:
+    with pytest.raises(NotFoundError, match="does not say how it was built"):
+        request_for(_image(None), "app", ASKED)
+    request = request_for(_image(None), "app", replace(ASKED, builder="b"))
+    assert (request.builder, request.run_image_id) == ("b", "2" * 64)
+
+
+def _verdict(before: App, after: App) -> Verdict:
+    return Verdict(diff(side("app", before.image()), side("rebuilt", after.image())))
+
+
+def test_a_verdict_is_about_what_a_build_makes() -> None:
+    app = App(lifecycle={"runImage": RUN})
+    assert _verdict(app, app).reproduced
+    assert _verdict(app, app).headline == f"reproducible: the source gives the same image, {app.image().id}"
+    renamed = replace(app, lifecycle={"runImage": RUN | {"reference": "acme/run@sha256:x"}})
+    assert _verdict(app, renamed).reproduced and "named otherwise" in _verdict(app, renamed).headline
+    changed = replace(app, app=(tar_of({"x": b""}),))
+    assert not _verdict(app, changed).reproduced
+    assert _verdict(app, changed).headline.startswith("not reproducible: only the application changed")
+    assert not _verdict(app, replace(app, labels={"a": "b"})).reproduced
+
+
+def test_inspect_shows_what_was_recorded() -> None:
+    report = inspect(_image())
+    assert f"builder     acme/builder:1  {BUILDER_ID}" in list(report.lines())
+    assert report.fields()["built_with"] == json.loads(ALL.annotations()[KEY])
+    assert inspect(_image(None)).fields()["built_with"] is None
