@@ -11,7 +11,7 @@ import click
 from packhorse.cli.clean import one_line
 from packhorse.cli.document import written
 from packhorse.cli.main import Context
-from packhorse.cli.options import opened_store
+from packhorse.cli.options import docker_host, opened_store
 from packhorse.cli.output import Console, columns, size
 from packhorse.platform import locate
 from packhorse.platform.diff import Change, Difference, File, Group, counts, side
@@ -40,15 +40,25 @@ _LONGEST = 100
 @click.option("--html", type=click.Path(path_type=Path), help="Draw it as one page in this file.")
 @click.option("--layers", "shallow", is_flag=True, help="Compare layers and config, and read no files.")
 @click.option("--all", "every", is_flag=True, help="List every file, and what follows from the layers too.")
+@docker_host
 @click.pass_obj
-def diff(context: Context, a: str, b: str, output: str, html: Path | None, shallow: bool, every: bool) -> int:
+def diff(
+    context: Context,
+    a: str,
+    b: str,
+    output: str,
+    html: Path | None,
+    shallow: bool,
+    every: bool,
+    docker_host: str,
+) -> int:
     """Show what differs between the images A and B: by whose layer it is, then by file; config and labels.
 
     Places are spelled as for `packhorse inspect`. Ends with 0 when the images are the same, 1 when they
     differ, otherwise as docs/exit-codes.md says.
     """
     with opened_store(context) as store:
-        wiring = Wiring(store, environ=context.environ)
+        wiring = Wiring(store, environ=context.environ, docker_host=docker_host)
         one, other = (side(name, locate.read(wiring, name)[0]) for name in (a, b))
         found = compared(one, other, files=not shallow)
     console = context.console

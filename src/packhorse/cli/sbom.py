@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import opened_store
+from packhorse.cli.options import docker_host, opened_store
 from packhorse.errors import UsageError
 from packhorse.platform import locate
 from packhorse.platform.wiring import Wiring
@@ -34,6 +34,7 @@ def sbom() -> None:
 
 def _placed(command: click.decorators.FC) -> click.decorators.FC:
     """The argument and options by which both find their image."""
+    command = docker_host(command)
     command = click.option("--remote", is_flag=True, help="Look in the registry alone.")(command)
     command = click.option("--local", is_flag=True, help="Look in the store alone.")(command)
     return click.argument("name", metavar="IMAGE")(command)
@@ -50,14 +51,24 @@ def _placed(command: click.decorators.FC) -> click.decorators.FC:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the bill to this file.")
 @click.pass_obj
-def show(context: Context, name: str, local: bool, remote: bool, form: str, output: Path | None) -> None:
+def show(
+    context: Context,
+    name: str,
+    local: bool,
+    remote: bool,
+    docker_host: str,
+    form: str,
+    output: Path | None,
+) -> None:
     """Print one bill of all that is in the image, the same for the same image."""
     from packhorse.base import files
     from packhorse.platform import bill
 
     _check(local, remote)
     with opened_store(context) as store:
-        image, _ = locate.read(Wiring(store, environ=context.environ), name, local=local, remote=remote)
+        image, _ = locate.read(
+            Wiring(store, environ=context.environ, docker_host=docker_host), name, local=local, remote=remote
+        )
         found = bill.merged(image, name=locate.title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
     if output is None:
@@ -77,13 +88,17 @@ def show(context: Context, name: str, local: bool, remote: bool, form: str, outp
     help="Where to write them.  [the current directory]",
 )
 @click.pass_obj
-def download(context: Context, name: str, local: bool, remote: bool, output_dir: Path) -> None:
+def download(
+    context: Context, name: str, local: bool, remote: bool, docker_host: str, output_dir: Path
+) -> None:
     """Fetch the bills of materials that the image's buildpacks wrote, as files: layers/sbom/launch/…"""
     from packhorse.platform import bill
 
     _check(local, remote)
     with opened_store(context) as store:
-        image, _ = locate.read(Wiring(store, environ=context.environ), name, local=local, remote=remote)
+        image, _ = locate.read(
+            Wiring(store, environ=context.environ, docker_host=docker_host), name, local=local, remote=remote
+        )
         found = bill.found_files(image)
     bill.save(found, output_dir)
     for path in sorted(found):

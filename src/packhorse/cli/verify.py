@@ -11,7 +11,7 @@ from packhorse.base.step import Network
 from packhorse.cli.diff import DIFFERENT, tell
 from packhorse.cli.document import written
 from packhorse.cli.main import Context
-from packhorse.cli.options import environment, opened_store, volume
+from packhorse.cli.options import docker_host, environment, opened_store, volume
 from packhorse.image.reference import Reference
 from packhorse.platform import locate
 from packhorse.platform.build import BuildRequest
@@ -43,6 +43,7 @@ _ANY = Reference.parse(f"{locate.LOCAL_REGISTRY}/image")
 )
 @click.option("--html", type=click.Path(path_type=Path), help="Draw what differs as one page in this file.")
 @click.option("--all", "every", is_flag=True, help="List every file.")
+@docker_host
 @click.option("-q", "--quiet", is_flag=True, help="Print the result alone.")
 @click.option("-v", "--verbose", is_flag=True, help="Print everything.")
 @click.pass_obj
@@ -60,6 +61,7 @@ def verify(
     output: str,
     html: Path | None,
     every: bool,
+    docker_host: str,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -80,9 +82,10 @@ def verify(
         network=Network(network) if network else None,
         sandbox=sandbox,
         environ=context.environ,
+        docker_host=docker_host,
     )
     with opened_store(context) as store:
-        image, _ = locate.read(Wiring(store), name)
+        image, _ = locate.read(Wiring(store, environ=context.environ, docker_host=docker_host), name)
         known = Recorded.parse(image)
         request = request_for(image, name, asked)
         unknown = sorted(set(asked.env) - set(known.env)) if known else []
