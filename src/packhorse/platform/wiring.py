@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from packhorse.base.userns import Namespace
     from packhorse.image.keychain import Keychain
     from packhorse.image.registry.client import Registry
-    from packhorse.image.registry.credentials import Lookup
+    from packhorse.image.registry.credentials import Credentials, Lookup
     from packhorse.sandbox.runner import Runtime, SandboxRunner
     from packhorse.store.store import Store
 
@@ -119,12 +120,16 @@ class Wiring:
         return self._network.registry(name, self._credentials)
 
     def _credentials(self, host: str) -> Lookup:
+        return partial(self._find_credentials, host)
+
+    def _find_credentials(self, host: str, repository: str) -> Credentials:
+        """Who this user is to a registry, which has asked: most never do."""
         with self._lock:
             if self._keychain is None:
                 from packhorse.image import keychain
 
                 self._keychain = keychain.of_user()
-            return self._keychain.lookup(host)
+        return self._keychain.find(host, repository)
 
     def daemon(self, name: str) -> Place:
         """A name in the container engine; raises HostError when there is no engine."""

@@ -207,3 +207,24 @@ def test_what_lies_in_a_file_is_in_no_registry() -> None:
     for text in ("oci:/x", "store:acme/app"):
         with pytest.raises(InputError, match="not in a registry"):
             located(text, publish=True)
+
+
+def test_tags_of_one_repository_bring_what_they_share_once(wiring: Wiring, registry: FakeRegistry) -> None:
+    places = [at(registry, f"team/app00:{number}") for number in range(9)]
+    for place in places:
+        put(app(registry), wiring.place(place))
+    registry.requests.clear()
+    registry.faults.append(Fault("POST", "/uploads/", times=9, delay=0.1))
+    assert states(ask(wiring, places)) == {State.REBASED: 9}
+    assert len(registry.seen("POST", "mount=")) == 1
+    assert len(registry.seen("PUT", "/uploads/")) == 1  # the config is the same
+
+
+def test_a_manifest_is_put_again_whose_blobs_are_just_being_brought(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    body = b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry"}]}'
+    registry.faults.append(Fault("PUT", "/manifests/", status=400, body=body))
+    (row,) = ask(wiring, [at(registry, "team/app00")])
+    assert row.error is None
+    assert len(registry.seen("PUT", "/manifests/")) == 2

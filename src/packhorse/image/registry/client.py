@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
@@ -44,12 +46,20 @@ _PROGRESS = 1 << 20
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/(?:[0-9]+|\*)")
 
 
+class _Turn:
+    """A lock that is forgotten when nobody has it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
 class Registry:
     """One registry host; usable from several threads at once.
 
     `repository` is always a repository's full name there, `library/debian`. Methods raise NetworkError
     (RegistryError where the registry said no), NotFoundError, and FormatError for bytes that are not what
-    their name says. `in_one_piece` is set where it turned out to refuse uploads in parts.
+    their name says. `in_one_piece` is set where it turned out to refuse uploads in parts, and `mounts` unset
+    where it would not take a blob over from another repository.
     """
 
     def __init__(self, host: str, http: Client, *, credentials: Lookup = nobody) -> None:
@@ -65,11 +75,13 @@ class Registry:
         self._scheme = "http" if local else "https"
         self._sure = not (peer.insecure or (local and (peer.authorities or peer.pair)))
         self.host = host
+        self.mounts = True
         self.in_one_piece = False
         self._http = http
         self._authorizer = Authorizer(credentials)
         self._holders: dict[Digest, list[str]] = {}
         self._suggested: dict[Digest, str] = {}
+        self._turns: WeakValueDictionary[tuple[str, Digest], _Turn] = WeakValueDictionary()
         self._lock = threading.Lock()
         self._trying = threading.Lock()
 
@@ -179,6 +191,17 @@ class Registry:
                 self._holders[blob] = holders
             while len(self._holders) > _HELD:
                 del self._holders[next(iter(self._holders))]
+
+    @contextmanager
+    def turn(self, repository: str, blob: Digest) -> Iterator[None]:
+        """Has one thread at a time bring a blob to a repository: the next ones find it there.
+
+        The distribution project's registry also takes a blob for missing while it is brought once more.
+        """
+        with self._lock:
+            turn = self._turns.setdefault((repository, blob), _Turn())
+        with turn.lock:
+            yield
 
     def holds(self, repository: str, blob: Digest) -> bool:
         """Whether a repository is known to have a blob."""

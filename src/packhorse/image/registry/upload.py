@@ -25,6 +25,7 @@ ATTEMPTS = 5
 CHUNKS = (16 << 20, 1 << 20)
 """Bytes of a chunk; the smaller where the larger is refused (proxies commonly take one mebibyte)."""
 
+_LINKED = 3  # how often a manifest is put whose blobs are there
 _PROGRESS = 1 << 20
 _TOO_LARGE = 413
 _PASSING = frozenset({408, 416, 429, *range(500, 600)}) - {501, 505}
@@ -36,53 +37,76 @@ def bring_blob(registry: Registry, repository: str, blob: Descriptor, content: C
     `content` is read only if the registry does not have it there, or in another repository that is known.
     What this command has seen there is not asked for.
     """
-    if registry.holds(repository, blob.digest):
-        return
-    if not registry.has_blob(repository, blob.digest, push(repository)):
-        _upload(registry, repository, blob, content)
-    registry.remember(repository, [blob.digest])
+    with registry.turn(repository, blob.digest):
+        if not _is_there(registry, repository, blob):
+            _upload(registry, repository, blob, content)
+        registry.remember(repository, [blob.digest])
 
 
 def present(registry: Registry, repository: str, blob: Descriptor) -> bool:
-    """Whether a repository has a blob, or can have it from another that is known to."""
+    """Whether a repository has a blob, or took it over just now from another that is known to have it."""
+    with registry.turn(repository, blob.digest):
+        found = _is_there(registry, repository, blob)
+        if found:
+            registry.remember(repository, [blob.digest])
+        return found
+
+
+def _is_there(registry: Registry, repository: str, blob: Descriptor) -> bool:
+    """As `present`. Taking over is one request, whether it was there or not, so that is tried first where the
+    registry does it.
+    """
     if registry.holds(repository, blob.digest):
         return True
-    found = registry.has_blob(repository, blob.digest, push(repository))
-    holder = registry.holder(blob.digest)
-    if not found and holder not in (None, repository):
-        session = begin(registry, repository, blob.digest)
-        found = session is None
-        if session is not None:
-            session.abandon()
-    if found:
-        registry.remember(repository, [blob.digest])
-    return found
+    at_once = registry.mounts
+    return (
+        (at_once and _mounted(registry, repository, blob.digest))
+        or registry.has_blob(repository, blob.digest, push(repository))
+        or (not at_once and _mounted(registry, repository, blob.digest))
+    )
 
 
 def put_manifest(registry: Registry, repository: str, identifier: str, manifest: Manifest | Index) -> None:
     """Puts a manifest under a tag, or under its own digest; everything that it names must be there."""
     url = registry.url(repository, f"manifests/{identifier}")
     request = Request("PUT", url, {"content-type": manifest.media_type}, manifest.raw)
-    with registry.exchange(request, push(repository)) as response:
-        if response.status not in (200, 201, 202):
+    for attempt in range(1, _LINKED + 1):
+        with registry.exchange(request, push(repository)) as response:
+            if response.status in (200, 201, 202):
+                require_kept(response.header("docker-content-digest"), Digest.of(manifest.raw))
+                return
             doing = f"write {registry.name(repository, identifier)}"
-            raise registry.refusal(response, doing, push(repository))
-        require_kept(response.header("docker-content-digest"), Digest.of(manifest.raw))
+            refusal = registry.refusal(response, doing, push(repository))
+        # A blob that somebody else brings to the same repository just now is missing for a moment.
+        if "MANIFEST_BLOB_UNKNOWN" not in refusal.why or attempt == _LINKED:
+            raise refusal
+        registry.pause(attempt)
 
 
-def begin(registry: Registry, repository: str, digest: Digest | None = None) -> Session | None:
-    """A new upload; None when the registry took the blob from another of its repositories."""
+def _mounted(registry: Registry, repository: str, digest: Digest) -> bool:
+    """Whether the registry took a blob over from another of its repositories."""
+    holder = registry.holder(digest)
+    if holder is None or holder == repository:
+        return False
+    url = registry.url(repository, "blobs/uploads/")
+    query = urlencode({"mount": str(digest), "from": holder})
+    request, scopes = Request("POST", f"{url}?{query}"), f"{push(repository)} {pull(holder)}"
+    session = None
+    # Whoever may not read there, or is refused a token for both, has the blob to send.
+    with suppress(RegistryError), registry.exchange(request, scopes) as response:
+        if response.status == 201:
+            return True
+        if response.status == 202:  # the registry would not, and began an upload instead
+            session = Session(registry, repository, response)
+    registry.mounts = False
+    if session is not None:
+        session.abandon()
+    return False
+
+
+def begin(registry: Registry, repository: str) -> Session:
+    """A new upload."""
     url, scope = registry.url(repository, "blobs/uploads/"), push(repository)
-    holder = registry.holder(digest) if digest else None
-    if holder and holder != repository:
-        query = urlencode({"mount": str(digest), "from": holder})
-        request, scopes = Request("POST", f"{url}?{query}"), f"{scope} {pull(holder)}"
-        # Whoever may not read there, or is refused a token for both, has the blob to send.
-        with suppress(RegistryError), registry.exchange(request, scopes) as response:
-            if response.status == 201:
-                return None
-            if response.status == 202:  # the registry would not, and began an upload instead
-                return Session(registry, repository, response)
     with registry.exchange(Request("POST", url), scope) as response:
         if response.status != 202:
             raise registry.refusal(response, f"write to {registry.host}/{repository}", scope)
@@ -121,8 +145,8 @@ def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chun
     sizes = [length for length in CHUNKS if length < blob.size]
     patience = Patience(registry)
     length: int | None = None  # of the chunks; None for one piece
-    session = begin(registry, repository, blob.digest)
-    while session is not None:
+    session = begin(registry, repository)
+    while True:
         try:
             if length is not None:
                 _append(session, blob, content, max(length, session.least))
@@ -140,7 +164,7 @@ def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chun
         if not known:
             if registry.has_blob(repository, blob.digest, push(repository)):
                 return
-            session = begin(registry, repository, blob.digest)
+            session = begin(registry, repository)
 
 
 def _append(session: Session, blob: Descriptor, content: Chunks, length: int) -> None:
