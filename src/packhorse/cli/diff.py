@@ -11,13 +11,14 @@ import click
 from packhorse.cli.clean import one_line
 from packhorse.cli.document import written
 from packhorse.cli.main import Context
-from packhorse.cli.options import docker_host, opened_store
+from packhorse.cli.options import docker_host, opened_store, reaching
 from packhorse.cli.output import Console, columns, size
 from packhorse.platform import locate
 from packhorse.platform.diff import Change, Difference, File, Group, counts, side
 from packhorse.platform.diff import diff as compared
 from packhorse.platform.diff_report import Sizes, details, fields
 from packhorse.platform.diff_values import Value, shown, sorted_out
+from packhorse.platform.network import Reach
 from packhorse.platform.wiring import Wiring
 
 DIFFERENT = 1
@@ -41,6 +42,7 @@ _LONGEST = 100
 @click.option("--layers", "shallow", is_flag=True, help="Compare layers and config, and read no files.")
 @click.option("--all", "every", is_flag=True, help="List every file, and what follows from the layers too.")
 @docker_host
+@reaching
 @click.pass_obj
 def diff(
     context: Context,
@@ -51,6 +53,7 @@ def diff(
     shallow: bool,
     every: bool,
     docker_host: str,
+    reach: Reach,
 ) -> int:
     """Show what differs between the images A and B: by whose layer it is, then by file; config and labels.
 
@@ -58,7 +61,7 @@ def diff(
     differ, otherwise as docs/exit-codes.md says.
     """
     with opened_store(context) as store:
-        wiring = Wiring(store, environ=context.environ, docker_host=docker_host)
+        wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
         one, other = (side(name, locate.read(wiring, name)[0]) for name in (a, b))
         found = compared(one, other, files=not shallow)
     console = context.console
@@ -109,7 +112,7 @@ def tell(console: Console, found: Difference, *, every: bool = False, headline: 
 def _sides(found: Difference, sizes: Sizes) -> list[str]:
     kind = " compressed" if sizes.compressed else ""
     rows = [
-        [mark, one.name, one.image.id.short, f"{size(sizes.total(one.layers))}{kind}"]
+        [mark, one.name, one.image.id.short, f"{measure(sizes.total(one.layers))}{kind}"]
         for mark, one in (("a", found.before), ("b", found.after))
     ]
     return columns(["", "image", "id", "size"], rows, right=frozenset({3}))
@@ -131,11 +134,16 @@ def _group(group: Group, sizes: Sizes, *, most: int | None) -> Iterator[str]:
 
 def becoming(group: Group, sizes: Sizes) -> str:
     """What became of a group of layers, with its sizes."""
-    before, after = size(sizes.total(group.before)), size(sizes.total(group.after))
+    before, after = measure(sizes.total(group.before)), measure(sizes.total(group.after))
     if group.change is Change.CHANGED:
         files = f": {tally(counts(group.files))}" if group.files else ""
         return f"changed, {before} → {after}{files}"
     return f"{group.change}, {after if group.before == () else before}"
+
+
+def measure(bytes_: int | None) -> str:
+    """A size, where one is known: an engine does not say how large a layer is."""
+    return "?" if bytes_ is None else size(bytes_)
 
 
 def tally(found: dict[Change, int]) -> str:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from packhorse.cli.clean import one_line
-from packhorse.cli.diff import MARKS, path_text
+from packhorse.cli.diff import MARKS, measure, path_text
 from packhorse.cli.markup import Markup, tag
 from packhorse.cli.output import size
 from packhorse.platform.diff import Change, Difference, File, Group, Side, counts
@@ -82,13 +82,11 @@ class _Drawing:
         if self._difference.same:
             return f"Both names mean one image. {count}"
         shared = self._difference.shared
-        same = sum(
-            self._sizes.of_layer(owned.layer)
-            for owned in self._difference.after.layers
-            if shared[owned.layer.diff_id]
-        )
-        total = self._sizes.total(self._difference.after.layers)
-        return f"{count[:1].upper()}{count[1:]}: {size(same)} of {size(total)}{self._kind}."
+        layers = self._difference.after.layers
+        same = self._sizes.total(owned for owned in layers if shared[owned.layer.diff_id])
+        total = self._sizes.total(layers)
+        told = "" if same is None or total is None else f": {size(same)} of {size(total)}{self._kind}"
+        return f"{count[:1].upper()}{count[1:]}{told}."
 
     @property
     def _kind(self) -> str:
@@ -118,7 +116,9 @@ class _Drawing:
         yield from self._values()
 
     def _head(self, side: Side, place: str) -> Markup:
-        total = f"{size(self._sizes.total(side.layers))}{self._kind}, {_counted(len(side.layers), 'layer')}"
+        total = (
+            f"{measure(self._sizes.total(side.layers))}{self._kind}, {_counted(len(side.layers), 'layer')}"
+        )
         return tag(
             "div",
             tag("b", one_line(side.name)),
@@ -146,14 +146,19 @@ class _Drawing:
 
     def _block(self, owned: Owned, place: str) -> Markup:
         bytes_ = self._sizes.of_layer(owned.layer)
-        share = bytes_ / self._largest
+        share = (bytes_ or 0) / self._largest
         height = _LOWEST + _RANGE * math.sqrt(share)
         style = f"--height:{height:.2f}rem;--share:{share:.4f};{self._colour(owned)}"
         title, owner = self._title(owned)
         return tag(
             "div",
             tag("b", one_line(title)),
-            tag("span", one_line(f"{owner} · {size(bytes_)}" if owner else size(bytes_))),
+            tag(
+                "span",
+                one_line(
+                    " · ".join(part for part in (owner, "" if bytes_ is None else size(bytes_)) if part)
+                ),
+            ),
             class_=f"block {place}",
             style=style,
             title=str(owned.layer.diff_id),
@@ -179,7 +184,7 @@ class _Drawing:
     @cached_property
     def _largest(self) -> int:
         sides = (*self._difference.before.layers, *self._difference.after.layers)
-        return max([self._sizes.of_layer(owned.layer) for owned in sides] + [1])
+        return max([self._sizes.of_layer(owned.layer) or 0 for owned in sides] + [1])
 
     @cached_property
     def _buildpacks(self) -> list[str]:
@@ -206,7 +211,7 @@ class _Drawing:
                 "li",
                 tag("span", class_="chip", style=self._colour(owned[0])),
                 tag("span", one_line(name)),
-                tag("small", size(self._sizes.total(owned))),
+                tag("small", measure(self._sizes.total(owned))),
             )
             for name, owned in found.items()
         ]
@@ -215,7 +220,7 @@ class _Drawing:
     def _files(self, group: Group) -> Markup:
         files = group.files or ()
         owned = (*group.after, *group.before)[0]
-        before, after = (size(self._sizes.total(layers)) for layers in (group.before, group.after))
+        before, after = (measure(self._sizes.total(layers)) for layers in (group.before, group.after))
         sizes = (
             f"{before} → {after}" if group.before and group.after else f"{group.change}, {before or after}"
         )

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_Result = TypeVar("_Result")
+
 _LIMIT = 1 << 20
 """The most bytes that an env file has."""
 
@@ -65,7 +67,7 @@ def pull_policy(default: PullPolicy) -> Callable[[_Command], _Command]:
     )
 
 
-def reaching(command: Callable[..., None]) -> Callable[..., None]:
+def reaching(command: Callable[..., _Result]) -> Callable[..., _Result]:
     """Gives a command the options for how registries are reached, as its `reach`."""
 
     @click.option(
@@ -82,9 +84,11 @@ def reaching(command: Callable[..., None]) -> Callable[..., None]:
         help="Certificates for registries: *.crt to trust, NAME.cert and NAME.key to show.",
     )
     @functools.wraps(command)
-    def with_reach(*args: object, insecure: tuple[str, ...], cert_dir: Path | None, **values: object) -> None:
+    def with_reach(
+        *args: object, insecure: tuple[str, ...], cert_dir: Path | None, **values: object
+    ) -> _Result:
         hosts = tuple(_host(text) for text in insecure)
-        command(*args, reach=Reach(hosts, cert_dir), **values)
+        return command(*args, reach=Reach(hosts, cert_dir), **values)
 
     return with_reach
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import docker_host, opened_store
+from packhorse.cli.options import docker_host, opened_store, reaching
 from packhorse.errors import UsageError
 from packhorse.platform import locate
+from packhorse.platform.network import Reach
 from packhorse.platform.wiring import Wiring
 
 _SHOW = "show"
@@ -32,9 +34,9 @@ def sbom() -> None:
     """
 
 
-def _placed(command: click.decorators.FC) -> click.decorators.FC:
+def _placed(command: Callable[..., None]) -> Callable[..., None]:
     """The argument and options by which both find their image."""
-    command = docker_host(command)
+    command = reaching(docker_host(command))
     command = click.option("--remote", is_flag=True, help="Look in the registry alone.")(command)
     command = click.option("--local", is_flag=True, help="Look in the store alone.")(command)
     return click.argument("name", metavar="IMAGE")(command)
@@ -57,6 +59,7 @@ def show(
     local: bool,
     remote: bool,
     docker_host: str,
+    reach: Reach,
     form: str,
     output: Path | None,
 ) -> None:
@@ -67,7 +70,10 @@ def show(
     _check(local, remote)
     with opened_store(context) as store:
         image, _ = locate.read(
-            Wiring(store, environ=context.environ, docker_host=docker_host), name, local=local, remote=remote
+            Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host),
+            name,
+            local=local,
+            remote=remote,
         )
         found = bill.merged(image, name=locate.title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
@@ -89,7 +95,13 @@ def show(
 )
 @click.pass_obj
 def download(
-    context: Context, name: str, local: bool, remote: bool, docker_host: str, output_dir: Path
+    context: Context,
+    name: str,
+    local: bool,
+    remote: bool,
+    docker_host: str,
+    reach: Reach,
+    output_dir: Path,
 ) -> None:
     """Fetch the bills of materials that the image's buildpacks wrote, as files: layers/sbom/launch/…"""
     from packhorse.platform import bill
@@ -97,7 +109,10 @@ def download(
     _check(local, remote)
     with opened_store(context) as store:
         image, _ = locate.read(
-            Wiring(store, environ=context.environ, docker_host=docker_host), name, local=local, remote=remote
+            Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host),
+            name,
+            local=local,
+            remote=remote,
         )
         found = bill.found_files(image)
     bill.save(found, output_dir)

@@ -11,11 +11,12 @@ from packhorse.base.step import Network
 from packhorse.cli.diff import DIFFERENT, tell
 from packhorse.cli.document import written
 from packhorse.cli.main import Context
-from packhorse.cli.options import docker_host, environment, opened_store, volume
+from packhorse.cli.options import docker_host, environment, opened_store, reaching, volume
 from packhorse.image.reference import Reference
 from packhorse.platform import locate
 from packhorse.platform.build import BuildRequest
 from packhorse.platform.diff_report import fields
+from packhorse.platform.network import Reach
 from packhorse.platform.recorded import Recorded
 from packhorse.platform.verify import request_for
 from packhorse.platform.verify import verify as run_verify
@@ -44,6 +45,7 @@ _ANY = Reference.parse(f"{locate.LOCAL_REGISTRY}/image")
 @click.option("--html", type=click.Path(path_type=Path), help="Draw what differs as one page in this file.")
 @click.option("--all", "every", is_flag=True, help="List every file.")
 @docker_host
+@reaching
 @click.option("-q", "--quiet", is_flag=True, help="Print the result alone.")
 @click.option("-v", "--verbose", is_flag=True, help="Print everything.")
 @click.pass_obj
@@ -62,6 +64,7 @@ def verify(
     html: Path | None,
     every: bool,
     docker_host: str,
+    reach: Reach,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -83,9 +86,12 @@ def verify(
         sandbox=sandbox,
         environ=context.environ,
         docker_host=docker_host,
+        reach=reach,
     )
     with opened_store(context) as store:
-        image, _ = locate.read(Wiring(store, environ=context.environ, docker_host=docker_host), name)
+        image, _ = locate.read(
+            Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host), name
+        )
         known = Recorded.parse(image)
         request = request_for(image, name, asked)
         unknown = sorted(set(asked.env) - set(known.env)) if known else []

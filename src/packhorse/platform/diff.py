@@ -7,8 +7,8 @@ the base, of the application, of one layer of a buildpack. How it is printed is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from packhorse.base.digest import Digest
@@ -102,13 +102,14 @@ class Side:
 @dataclass(frozen=True, slots=True)
 class Difference:
     """All that differs; `groups` are in the order of the layers, lowest first, those without a difference
-    among them.
+    among them. `lengths` has the bytes of those layers that were read.
     """
 
     before: Side
     after: Side
     groups: tuple[Group, ...] = ()
     values: tuple[Value, ...] = ()
+    lengths: Mapping[Digest | None, int] = field(default_factory=dict)
 
     @property
     def same(self) -> bool:
@@ -170,10 +171,10 @@ def diff(before: Side, after: Side, *, files: bool = True) -> Difference:
     if found.same:
         return found
     before, after = found.before, found.after
-    groups = _groups(before.layers, after.layers)
+    groups, lengths = _groups(before.layers, after.layers), _Lengths()
     if files:
-        groups = tuple(_compared(group) for group in groups)
-    return replace(found, groups=groups, values=values(before.image, after.image))
+        groups = tuple(_compared(group, lengths) for group in groups)
+    return replace(found, groups=groups, values=values(before.image, after.image), lengths=lengths.known)
 
 
 def side(name: str, image: Image) -> Side:
@@ -246,7 +247,22 @@ def _shared(before: Iterable[Owned], after: Iterable[Owned]) -> Counter[Digest |
     return one & other
 
 
-def _compared(group: Group) -> Group:
+class _Lengths:
+    """Counts the bytes of layers as they are read."""
+
+    def __init__(self) -> None:
+        self.known: dict[Digest | None, int] = {}
+
+    def counted(self, layer: Layer) -> Iterator[bytes]:
+        """The tar of a layer."""
+        length = 0
+        for chunk in layer.tar():
+            length += len(chunk)
+            yield chunk
+        self.known[layer.diff_id] = length
+
+
+def _compared(group: Group, lengths: _Lengths) -> Group:
     """The group with the files that differ.
 
     The layers that both begin or end with are not read; one that has moved between others is, since what it
@@ -259,7 +275,7 @@ def _compared(group: Group) -> Group:
         del before[0], after[0]
     while before and after and before[-1].diff_id == after[-1].diff_id:
         del before[-1], after[-1]
-    one, other = _listing(before), _listing(after)
+    one, other = _listing(before, lengths), _listing(after, lengths)
     files = tuple(
         File(path, one.get(path), other.get(path))
         for path in sorted(one.keys() | other.keys())
@@ -268,10 +284,10 @@ def _compared(group: Group) -> Group:
     return replace(group, files=files)
 
 
-def _listing(layers: Iterable[Layer]) -> dict[str, Entry]:
+def _listing(layers: Iterable[Layer], lengths: _Lengths) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for layer in layers:
-        told = entries(layer.tar())
+        told = entries(lengths.counted(layer))
         found = merged(found, told) if found else told
     return found
 

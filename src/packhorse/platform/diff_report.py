@@ -30,20 +30,22 @@ class Sizes:
     def of(cls, difference: Difference) -> Sizes:
         """Of both images' layers."""
         layers = [owned.layer for owned in (*difference.before.layers, *difference.after.layers)]
-        tars = {str(layer.diff_id): layer.size for layer in layers if layer.size is not None}
+        tars = {str(diff_id): length for diff_id, length in difference.lengths.items()}
+        tars |= {str(layer.diff_id): layer.size for layer in layers if layer.size is not None}
         blobs = {str(layer.diff_id): layer.descriptor.size for layer in layers if layer.descriptor}
         every = {str(layer.diff_id) for layer in layers}
         if tars.keys() == every:
             return cls(tars, False)
         return cls(blobs if blobs.keys() == every else blobs | tars, blobs.keys() == every)
 
-    def total(self, owned: Iterable[Owned]) -> int:
-        """The bytes of some layers."""
-        return sum(self.of_layer(one.layer) for one in owned)
+    def total(self, owned: Iterable[Owned]) -> int | None:
+        """The bytes of some layers, None if nobody knows those of one."""
+        found = [self.of_layer(one.layer) for one in owned]
+        return None if None in found else sum(size for size in found if size is not None)
 
-    def of_layer(self, layer: Layer) -> int:
-        """The bytes of one layer, 0 if nobody knows."""
-        return self.known.get(str(layer.diff_id), 0)
+    def of_layer(self, layer: Layer) -> int | None:
+        """The bytes of one layer, None if nobody knows."""
+        return self.known.get(str(layer.diff_id))
 
 
 def fields(difference: Difference) -> Fields:

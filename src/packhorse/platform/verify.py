@@ -61,7 +61,7 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
     if known is None and not asked.builder:
         raise NotFoundError(
             f"{name} does not say how it was built",
-            why="another program built it, or it went through a docker archive, which has no annotations",
+            why="another program built it, or it came through an engine or a docker archive, which forget",
             fix="name the builder: --builder IMAGE",
         )
     metadata = labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, ""))

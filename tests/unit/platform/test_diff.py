@@ -218,3 +218,15 @@ def test_programs_get_all_of_it() -> None:
     told_of = {value["path"]: value["follows_from_layers"] for value in told["config"]}
     assert told_of["labels.a"] is False
     assert told_of["labels[io.buildpacks.lifecycle.metadata].app[0].sha"] is True
+
+
+def test_a_size_that_nobody_says_is_learnt_by_reading() -> None:
+    def unsaid(app: App) -> Image:
+        image = app.image()
+        layers = tuple(replace(layer, descriptor=None, blob=None) for layer in image.layers)
+        return replace(image, layers=layers, manifest=None)
+
+    newer = replace(SAMPLE, app=(tar_of({"workspace/server.js": b"other"}),))
+    told = fields(_diff(unsaid(SAMPLE), unsaid(newer)))
+    sizes = {group["part"]: [layer["size"] for layer in group["after"]] for group in told["layers"]}
+    assert sizes["app"] == [10240] and sizes["base"] == [None, None] and told["a"]["size"] is None
