@@ -22,6 +22,7 @@ from fakes.installation import Home
 from fakes.registry import FakeRegistry
 from fakes.relay import Relay
 from fakes.small_image import fresh_image, tar_of
+from fakes.ssh import sshd
 from packhorse.base.target import Target
 from packhorse.errors import NotFoundError
 from packhorse.image.copy import copy, put
@@ -214,6 +215,31 @@ def test_an_engine_is_reached_by_tcp_with_certificates(
         done = home.run("copy", small.place, "docker-daemon:by-tls", env=env)
     assert done.returncode == 3, done.stderr
     assert "it must have ca.pem, and cert.pem and key.pem" in done.stderr
+
+
+def test_an_engine_is_reached_by_ssh(home: Home, small: Small, dockerd: Engine, tmp_path: Path) -> None:
+    with sshd(tmp_path, environment=f"DOCKER_HOST={dockerd.address}") as (address, path):
+        env = {"PATH": f"{path}:{os.environ['PATH']}"}
+        assert (
+            home.ok("copy", small.place, "docker-daemon:by-ssh", "--docker-host", address, env=env)
+            == small.id
+        )
+        assert image_id(dockerd, "by-ssh") == small.id
+        there = f"{address}{dockerd.socket}"
+        assert (
+            home.ok("copy", small.place, "docker-daemon:by-ssh", "--docker-host", there, env=env) == small.id
+        )
+        done = home.run(
+            "copy", small.place, "docker-daemon:x", "--docker-host", f"{address}/no/such", env=env
+        )
+    assert done.returncode == 7
+    assert "no such file or directory" in done.stderr
+    done = home.run("copy", small.place, "docker-daemon:x", "--docker-host", address, env=env)
+    assert done.returncode == 7
+    assert "Connection refused" in done.stderr
+    done = home.run("copy", small.place, "docker-daemon:x", "--docker-host", "ssh://me:hidden@host")
+    assert done.returncode == 3
+    assert "hidden" not in done.stderr
 
 
 def test_a_builder_comes_from_an_engine_by_pull_policy(small: Small, dockerd: Engine, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from packhorse.base.dial import Tunnel
 from packhorse.errors import EngineError, InputError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Engine:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._client: APIClient | None = None
+        self._tunnel: Tunnel | None = None
 
     def image(self, name: str) -> Mapping[str, Any] | None:
         """What the engine says of an image, as `docker image inspect` prints it; None if it has none."""
@@ -121,13 +123,11 @@ class Engine:
         """A client that has asked nothing yet."""
         from docker import APIClient
 
-        client = APIClient(
-            base_url=self.address.host,
-            version=version,
-            timeout=_ANSWER,
-            tls=self.address.tls or False,
-            use_ssh_client=True,
-        )
+        host = self.address.host
+        if host.startswith("ssh://"):
+            self._tunnel = self._tunnel or Tunnel(host)
+            host = self._tunnel.address
+        client = APIClient(base_url=host, version=version, timeout=_ANSWER, tls=self.address.tls or False)
         # requests would prefer REQUESTS_CA_BUNDLE to the engine's own authority, and look into ~/.netrc.
         client.trust_env = False
         return client
@@ -144,10 +144,12 @@ class Engine:
             why = str(error.explanation or error)
             raise EngineError(f"{self} refused", why=why, fix=_remedy(why)) from error
         except (DockerException, RequestException, OSError) as error:
-            why = _reason(error)
+            why = (self._tunnel.said() if self._tunnel else "") or _reason(error)
             raise EngineError(f"{self} cannot be asked", why=why, fix=self._fix(why)) from error
 
     def _fix(self, why: str) -> str:
+        if self._tunnel:
+            return "see that `ssh` reaches that machine without asking anything, and that docker is there"
         if "ermission denied" in why:
             return "join the group that may use it (often docker), or use an engine of your own user"
         return f"start it, or name another ({self.address.origin} named this one): --docker-host, DOCKER_HOST"
