@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -370,7 +370,7 @@ def test_a_settings_file_that_names_a_variable_without_a_value_is_explained(
 
 @pytest.mark.parametrize("version", ["1", "4"])
 def test_private_packages_are_for_who_has_the_token_which_is_nowhere(
-    version: str, bench: Workbench, yarns: Mapping[str, Path]
+    version: str, bench: Workbench, yarns: Mapping[str, Path], tmp_path: Path
 ) -> None:
     with npm_registry("SECRET-TOKEN") as registry:
         registry.publish("@acme/private", {"index.js": "module.exports = 'private'"})
@@ -392,6 +392,27 @@ def test_private_packages_are_for_who_has_the_token_which_is_nowhere(
         for path in [*bench.layers.rglob("*"), *bench.app.rglob("*")]:
             assert not path.is_file() or b"SECRET-TOKEN" not in path.read_bytes(), path
 
+        if version == "4":
+            # Yarn itself reads no .npmrc.
+            for name, env in settings_of_npm(bench, settings["1"][1], tmp_path):
+                shutil.rmtree(bench.layers / "modules")
+                output = built(at_home(bench, **env))
+                assert name in output and "SECRET-TOKEN" not in output
+                assert launched(bench, "node", "index.js") == "private\n"
+                assert not (bench.scratch / "home/.yarnrc.yml").exists()
+
         shutil.rmtree(bench.layers / "modules")
         refused = failed(at_home(bench, NPM_TOKEN="another"), 5)
         assert "error: the package registry refused access (E401)\n" in refused
+
+
+def settings_of_npm(bench: Workbench, text: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The application without settings of Yarn's own, and `text` in its .npmrc and by a binding."""
+    (bench.source / ".yarnrc.yml").unlink()
+    binding = path / "bindings/acme"
+    binding.mkdir(parents=True)
+    (binding / "type").write_text("npmrc")
+    (binding / ".npmrc").write_text(text.replace("${NPM_TOKEN}", "SECRET-TOKEN"))
+    yield ".npmrc of the binding acme", {"SERVICE_BINDING_ROOT": str(path / "bindings")}
+    (bench.source / ".npmrc").write_text(text)
+    yield "$ yarn install", {"NPM_TOKEN": "SECRET-TOKEN"}

@@ -15,7 +15,10 @@ from pathlib import Path
 
 _KEYS = frozenset(("_auth", "_authtoken", "_password", "password", "token", "key"))
 """What gives access, in lower case, behind the registry of a key such as `//npm.example/:_authToken`."""
-_URL = re.compile(r"://([^/\s:@\"']*):([^/\s@]*)@")
+_URL = re.compile(r"://([^/\s:@\"']*)(?::([^/\s@]*))?@")
+_WEB = re.compile(r"https?$", re.IGNORECASE)
+_WEB_LENGTH = len("https")
+_HIDDEN = "***"
 _BRACED = re.compile(r"\$\{\w+(?:\?|:?-)?\}")
 _VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
 _BERRY_KEY = re.compile(r"npmAuth(?:Token|Ident)", re.IGNORECASE)
@@ -44,14 +47,45 @@ def digest(path: Path) -> str:
     return f"sha256:{hashlib.sha256(kept.encode()).hexdigest()}"
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The passwords in URLs, and the users without one: these are tokens."""
+    return tuple(dict.fromkeys(word for found in _URL.finditer(text) if (word := _word(found))))
+
+
+def without(text: str) -> str:
+    """A text with URLs that give no access."""
+    return _URL.sub(lambda found: "://" if _word(found) else found[0], text)
+
+
+def hidden(text: str) -> str:
+    """A text for people: where a URL gives access, there are asterisks instead."""
+    return _URL.sub(lambda found: f"://{_HIDDEN}@" if _word(found) else found[0], text)
+
+
 def _has_url(text: str) -> bool:
-    """Whether a URL has a password, or a user with an empty one: then he is a token."""
-    said = (found[2] or found[1] for found in _URL.finditer(text))
-    return any(word and not _BRACED.fullmatch(word) for word in said)
+    return any(_word(found) for found in _URL.finditer(text))
+
+
+def _word(found: re.Match[str]) -> str:
+    """What gives access in the part of a URL before its host; empty where that is a name or a variable.
+
+    A name alone is one for `ssh:`, and `git` is one everywhere.
+    """
+    user, password = found[1], found[2]
+    scheme = found.string[max(0, found.start() - _WEB_LENGTH) : found.start()]
+    if password is None and (user == "git" or not _WEB.search(scheme)):
+        return ""
+    word = password or user
+    return "" if _BRACED.fullmatch(word) else word
+
+
+def npm_settings(text: str) -> Iterator[tuple[str, str]]:
+    """The keys and values of a .npmrc; both are empty for a line that says nothing."""
+    return map(_assigned, _lines(text))
 
 
 def _npmrc(text: str) -> bool:
-    return _any_said(map(_assigned, _lines(text)))
+    return _any_said(npm_settings(text))
 
 
 def _classic(text: str) -> bool:

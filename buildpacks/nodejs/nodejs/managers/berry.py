@@ -20,7 +20,7 @@ from packhorse.errors import InputError
 from .. import plugnplay, secret
 from ..releases import major
 from ..workspace import Workspace
-from . import unlocked, yarnfailure, yarnrc, yarnregistry, yarnrelease
+from . import npmaccess, unlocked, yarnfailure, yarnrc, yarnregistry, yarnrelease
 from .fetched import Fetched
 from .port import Order
 from .trim import own_copy, without_dev
@@ -119,7 +119,9 @@ class Berry(Fetched):
         if not build:
             argv.append("--skip-builds" if major(self.version) < 3 else "--mode=skip-build")
         try:
-            self.context.run(argv, cwd=order.directory, env={**self.env, **self._places(order)})
+            with npmaccess.lent(self.context, self.project) as hosts:
+                env = {**self.env, **self._places(order, hosts)}
+                self.context.run(argv, cwd=order.directory, env=env)
         except sdk.CommandFailed as failure:
             if yarnrelease.is_newer(before) and "YN0028" in failure.output:
                 raise yarnrelease.newer(before) from failure
@@ -128,9 +130,9 @@ class Berry(Fetched):
         if missing:
             raise yarnfailure.out_of_sync([f"Missing: {name}" for name in sorted(missing)])
 
-    def _places(self, order: Order) -> dict[str, str]:
-        """Variables for where packages come from and go to."""
-        places = yarnregistry.for_berry(self.context, self._settings)
+    def _places(self, order: Order, hosts: tuple[str, ...]) -> dict[str, str]:
+        """Variables for where packages come from, `hosts` without TLS among them, and go to."""
+        places = yarnregistry.for_berry(self.context, self._settings, hosts)
         if order.cache:
             places["YARN_GLOBAL_FOLDER"] = str(order.cache)
         own = self.project.directory / self._settings.cache

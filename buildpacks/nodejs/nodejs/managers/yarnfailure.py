@@ -86,7 +86,9 @@ def of_berry(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseE
         return InputError("Yarn cannot use its settings", why="\n".join(said[:1]), fix="mend .yarnrc.yml")
     script = re.search(r"YN0009: [│ ]*([^\s│]+) couldn't be built", output)
     return (
-        _script(script[1]) if script else _explained(failure, output, said, settings=".yarnrc.yml", root=root)
+        _script(script[1])
+        if script
+        else _explained(failure, output, said, settings=".yarnrc.yml or .npmrc", root=root)
     )
 
 

@@ -6,6 +6,7 @@ its successors read none. What is set for Yarn itself goes before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,9 @@ from packhorse import sdk
 
 from ..registry import Registry
 from .yarnrc import Settings
+
+_WHITELIST = "unsafeHttpWhitelist"
+_HOST = re.compile(r"[\w.*:-]+")
 
 
 def for_classic(context: sdk.BuildContext, settings: Settings) -> dict[str, str]:
@@ -29,18 +33,22 @@ def for_classic(context: sdk.BuildContext, settings: Settings) -> dict[str, str]
     return {**said, **_authority(context.env, npm)}
 
 
-def for_berry(context: sdk.BuildContext, settings: Settings) -> dict[str, str]:
-    """The variables for Yarn 2 and newer."""
+def for_berry(context: sdk.BuildContext, settings: Settings, plain: tuple[str, ...]) -> dict[str, str]:
+    """The variables for Yarn 2 and newer; `plain` are hosts that npm asks without TLS for some scopes."""
     npm, env = Registry(context).settings(), context.env
     said = _authority(env, npm)
+    hosts = list(plain)
     registry = npm.get("registry", "")
     if registry and "npmRegistryServer" not in settings.berry:
         said["YARN_NPM_REGISTRY_SERVER"] = registry.rstrip("/")
         url = urlsplit(registry)
         if url.scheme == "http" and url.hostname:
-            said["YARN_UNSAFE_HTTP_WHITELIST"] = url.hostname
+            hosts.append(url.hostname)
     else:
         registry = settings.berry.get("npmRegistryServer", "")
+    if hosts:
+        hosts += _HOST.findall(settings.berry.get(_WHITELIST, ""))
+        said["YARN_UNSAFE_HTTP_WHITELIST"] = ",".join(dict.fromkeys(hosts))
     if npm.get("strict-ssl") == "false":
         said["YARN_ENABLE_STRICT_SSL"] = "0"
     if not _is_spared(registry, npm.get("noproxy") or env.get("NO_PROXY") or env.get("no_proxy") or ""):
