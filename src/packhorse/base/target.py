@@ -7,9 +7,13 @@ whoever drives the lifecycle.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Self
 
+from packhorse.errors import InputError
+
+_WORD = re.compile(r"[a-z0-9]{1,32}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -35,6 +39,16 @@ class Target:
         """The machine this process runs on, without its distribution."""
         machine = os.uname().machine
         return cls(arch=_ARCHITECTURES.get(machine, machine))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `OS/ARCH[/VARIANT]`; raises InputError."""
+        parts = text.split("/")
+        if not 2 <= len(parts) <= 3 or not all(map(_WORD.fullmatch, parts)):
+            raise InputError(
+                f"not a target: {text[:100]!r}", fix="write OS/ARCH or OS/ARCH/VARIANT, as in linux/arm64"
+            )
+        return cls(parts[0], parts[1], parts[2] if len(parts) > 2 else "")
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.arch, self.variant) if part)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
+from packhorse.base.target import Target
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
     compression,
@@ -14,7 +15,8 @@ from packhorse.cli.options import (
     reaching,
 )
 from packhorse.cli.output import size
-from packhorse.image.copy import copy as copy_image
+from packhorse.errors import NotFoundError, UsageError
+from packhorse.image.copy import put
 from packhorse.image.reference import Location
 from packhorse.platform.network import Reach
 from packhorse.platform.wiring import Wiring
@@ -72,22 +74,47 @@ def gc(context: Context) -> None:
 @click.command()
 @click.argument("source")
 @click.argument("destination")
+@click.option("--target", default="", metavar="OS/ARCH", help="Which of several images.  [this machine's]")
+@click.option("--all", "every", is_flag=True, help="Copy the images for all targets, as they are.")
 @compression
 @docker_host
 @reaching
 @click.pass_obj
 def copy(
-    context: Context, source: str, destination: str, compression: str, docker_host: str, reach: Reach
+    context: Context,
+    source: str,
+    destination: str,
+    target: str,
+    every: bool,
+    compression: str,
+    docker_host: str,
+    reach: Reach,
 ) -> None:
-    """Copy an image from one place to another, whatever the places are.
+    """Copy an image from one place to another, whatever the places are; only what lacks there is sent.
 
     Places are spelled as skopeo does: NAME or store:NAME, docker://NAME, docker-daemon:NAME, oci:DIR[:REF],
     oci-archive:FILE[:REF], docker-archive:FILE[:NAME].
     """
+    if target and every:
+        raise UsageError("--target and --all exclude each other", fix="leave one of them out")
+    if every and compression != "gzip":
+        raise UsageError("--all copies images as they are", fix="leave --compression out")
     start, end = Location.parse(source), Location.parse(destination)
     with opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
-        receipt = copy_image(wiring.place(start), wiring.place(end, compression=compression))
+        if every:
+            from packhorse.image.several import copy_all
+
+            copied = copy_all(wiring.several(start), wiring.several(end, writes=True))
+            context.console.result(str(copied.digest))
+            return
+        wanted = Target.parse(target) if target else None
+        image = wiring.place(start, target=wanted).read()
+        if wanted and (image.config.os, image.config.architecture) != (wanted.os, wanted.arch):
+            raise NotFoundError(
+                f"{start} is for {image.config.target}, not for {wanted}", fix="check --target"
+            )
+        receipt = put(image, wiring.place(end, compression=compression))
     context.console.result(str(receipt.manifest_digest or receipt.image_id))
 
 

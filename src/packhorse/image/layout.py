@@ -68,7 +68,9 @@ def read_image(files: Files, ref: str, *, target: Target | None, where: str) -> 
     layout's name in errors. Raises NotFoundError, and FormatError for a layout that contradicts itself.
     """
     target = target or Target.host()
-    entry = _named(read_index(files, where), ref, target, where)
+    index = read_index(files, where)
+    entries = named(index, ref, where)
+    entry = entries[0] if len(entries) == 1 else replace(index, manifests=tuple(entries)).select(target)
     among: tuple[Target, ...] = ()
     for _ in range(_DEPTH):
         if entry.media_type not in INDEXES:
@@ -170,6 +172,20 @@ class Layout:
             self._write(self._path / INDEX_FILE, index)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
+    def keep(self, blob: Descriptor, chunks: Chunks) -> None:
+        """Writes any blob unless it is there; as `begin`."""
+        with self._lock:
+            if self._known is None:
+                self._prepare()
+                self._known = {}
+        self._write_blob(blob, chunks)
+
+    def enter(self, entry: Descriptor) -> None:
+        """Puts what was kept under the name, where it replaces what that named."""
+        annotations = {REF_NAME: self._ref} if self._ref else {}
+        with self._locked():
+            self._write(self._path / INDEX_FILE, self._index_with(replace(entry, annotations=annotations)))
+
     def _prepare(self) -> None:
         marker = self._path / LAYOUT_FILE
         with faults(self._path):
@@ -254,16 +270,14 @@ class Directory:
         yield from OpenFile.read(self._path / name).chunks()
 
 
-def _named(index: Index, ref: str, target: Target, where: str) -> Descriptor:
-    """The entry of the index with this name; with several, the one for `target`."""
+def named(index: Index, ref: str, where: str) -> list[Descriptor]:
+    """The entries of a layout's index with this name, at least one; raises NotFoundError."""
     names = [item.annotations.get(REF_NAME, "") for item in index.manifests]
     if not ref and "" not in names and len(set(names)) == 1:
         ref = names[0]
     found = [item for item, name in zip(index.manifests, names, strict=True) if name == ref]
-    if len(found) > 1:
-        return replace(index, manifests=tuple(found)).select(target)
     if found:
-        return found[0]
+        return found
     there = ", ".join(sorted(set(names) - {""})) or "no name"
     what = f"{where} has no image named {ref!r:.100}" if ref else f"{where} does not have just one image"
     raise NotFoundError(

@@ -18,6 +18,7 @@ from packhorse.image.layout import (
     LAYOUT_FILE,
     LAYOUT_VERSION,
     OCI_ONLY,
+    Files,
     blob_name,
     index_entry,
     read_image,
@@ -80,6 +81,11 @@ class OciArchive:
             tar.close()
             new.place(self._path)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
+
+
+def members(path: Path) -> Files:
+    """The files of the layout in an archive; raises NotFoundError, FormatError."""
+    return _Members(TarIndex.read(path))
 
 
 class _Members:

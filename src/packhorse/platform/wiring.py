@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from packhorse.base.target import Target
-from packhorse.errors import EngineError
+from packhorse.errors import EngineError, InputError
 from packhorse.image.place import Place
 from packhorse.image.reference import Kind, Location, Reference
 from packhorse.platform.network import Network, Reach
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from packhorse.base.engine import Engine
     from packhorse.base.userns import Namespace
     from packhorse.image.keychain import Keychain
+    from packhorse.image.layout_several import LayoutName
     from packhorse.image.registry.client import Registry
     from packhorse.image.registry.credentials import Credentials, Lookup
+    from packhorse.image.registry.several import RegistryName
     from packhorse.sandbox.runner import Runtime, SandboxRunner
     from packhorse.store.store import Store
 
@@ -78,10 +80,37 @@ class Wiring:
 
         path = Path(location.path)
         if location.kind is Kind.OCI:
-            return Layout(path, location.name, compression=Compression(compression))
+            return Layout(path, location.name, target=target, compression=Compression(compression))
         if location.kind is Kind.OCI_ARCHIVE:
-            return OciArchive(path, location.name, compression=Compression(compression))
+            return OciArchive(path, location.name, target=target, compression=Compression(compression))
         return DockerArchive(path, location.reference if location.name else None)
+
+    def several(self, location: Location, *, writes: bool = False) -> RegistryName | LayoutName:
+        """A place for all the images under one name; raises InputError for a kind that has one a name."""
+        if location.kind is Kind.REGISTRY:
+            from packhorse.image.registry.several import RegistryName
+
+            reference = location.reference
+            rule = self._network.rule(reference)
+            reference = reference if rule is None else rule.at(rule.source, reference)
+            return RegistryName(reference, self.host(reference.registry))
+        path = Path(location.path)
+        if location.kind is Kind.OCI:
+            from packhorse.image.layout import Directory, Layout
+            from packhorse.image.layout_several import LayoutName
+
+            layout = Layout(path, location.name)
+            return LayoutName(Directory(path), location.name, str(path), layout=layout)
+        if location.kind is Kind.OCI_ARCHIVE and not writes:
+            from packhorse.image.layout_several import LayoutName
+            from packhorse.image.oci_archive import members
+
+            return LayoutName(members(path), location.name, str(path))
+        raise InputError(
+            f"{location} {'takes' if writes else 'has'} one image a name",
+            why="images for several targets are in registries and OCI layouts",
+            fix="name them as docker://NAME and oci:DIR:REF, or leave --all out",
+        )
 
     def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:
         """A name in a registry, and what is configured for it; an open store remembers what is pushed."""

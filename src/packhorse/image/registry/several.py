@@ -1,0 +1,61 @@
+"""④ A name in a registry with all that stands under it, as `image.several` copies it. Made in
+`platform.wiring`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from packhorse.errors import FormatError
+from packhorse.image.model import Descriptor
+from packhorse.image.reference import Reference
+from packhorse.image.registry.client import Registry
+from packhorse.image.registry.upload import bring_blob, put_manifest
+from packhorse.image.several import Document
+from packhorse.image.view import Chunks
+
+
+class RegistryName:
+    """One name in a registry, to read from and to write to."""
+
+    def __init__(self, reference: Reference, registry: Registry) -> None:
+        self._reference = reference
+        self._registry = registry
+        self._repository = reference.repository
+
+    def root(self) -> Document:
+        """What the name stands for."""
+        found = self._registry.manifest(self._repository, self._reference.identifier)
+        self._remember(found)
+        return found
+
+    def member(self, entry: Descriptor) -> Document:
+        """What an entry of an index describes; FormatError when it has another size than that says."""
+        found = self._registry.manifest(self._repository, str(entry.digest))
+        if len(found.raw) != entry.size:
+            raise FormatError(
+                f"{entry.digest} has {len(found.raw)} bytes", why=f"its index says {entry.size}"
+            )
+        self._remember(found)
+        return found
+
+    def blob(self, blob: Descriptor) -> Iterator[bytes]:
+        """The bytes of a blob."""
+        return self._registry.stream(self._repository, blob)
+
+    def bring(self, blob: Descriptor, chunks: Chunks) -> None:
+        """Uploads a blob unless it is there, or can be taken over from another repository."""
+        bring_blob(self._registry, self._repository, blob, chunks)
+
+    def put(self, document: Document) -> None:
+        """Uploads a manifest or index by its digest."""
+        put_manifest(self._registry, self._repository, str(document.digest), document)
+
+    def name(self, document: Document) -> None:
+        """Gives it the name."""
+        put_manifest(self._registry, self._repository, self._reference.identifier, document)
+
+    def _remember(self, document: Document) -> None:
+        """Notes where the blobs are, for repositories that can take them over."""
+        blobs = getattr(document, "blobs", [])
+        self._registry.remember(self._repository, blobs)

@@ -1,0 +1,94 @@
+"""④ All that stands under one name, the images for several targets too, byte for byte from place to place.
+
+Called by platform. What is no image (an attestation beside one) goes along: nothing is understood here but
+which documents and blobs there are. Places for one image are `image.place`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from packhorse.base.crew import Crew, crew
+from packhorse.errors import FormatError
+from packhorse.image.copy import JOBS
+from packhorse.image.model import Descriptor, Index, Manifest
+from packhorse.image.view import Chunks
+
+Document = Manifest | Index
+
+_DEPTH = 4  # of indexes within indexes; nobody makes more than two
+_MOST = 1000
+"""Documents under one name."""
+
+
+class Source(Protocol):
+    """A name under which several images may stand."""
+
+    def root(self) -> Document:
+        """What the name stands for; raises NotFoundError."""
+        ...
+
+    def member(self, entry: Descriptor) -> Document:
+        """What an entry of an index describes."""
+        ...
+
+    def blob(self, blob: Descriptor) -> Iterator[bytes]:
+        """The bytes of a blob."""
+        ...
+
+
+class Sink(Protocol):
+    """A name that several images can be given. Nothing is visible under it before `name` returns."""
+
+    def bring(self, blob: Descriptor, chunks: Chunks) -> None:
+        """Sees to it that a blob is here; reads it only if it is not."""
+        ...
+
+    def put(self, document: Document) -> None:
+        """Keeps a document by its digest; all that it names is here."""
+        ...
+
+    def name(self, document: Document) -> None:
+        """Gives a document, all of whose members were put, the name."""
+        ...
+
+
+def copy_all(source: Source, sink: Sink) -> Document:
+    """Copies a name with every image under it, and answers what the name stands for.
+
+    Raises what the two raise, and FormatError for indexes that are nested deeper, or have more in them, than
+    anybody makes.
+    """
+    root = source.root()
+    documents = list(_below(source, root, _DEPTH))
+    if len(documents) > _MOST:
+        raise FormatError("an index has too much in it", why=f"at most {_MOST} manifests are copied")
+    blobs = {
+        blob.digest: blob
+        for document in (*documents, root)
+        if isinstance(document, Manifest)
+        for blob in (document.config, *document.layers)
+    }
+    with crew(JOBS, "blob", patience=3) as workers:
+        workers.map(lambda blob: _bring(workers, source, sink, blob), blobs.values())
+    for document in documents:
+        sink.put(document)
+    sink.name(root)
+    return root
+
+
+def _bring(workers: Crew, source: Source, sink: Sink, blob: Descriptor) -> None:
+    sink.bring(blob, lambda: workers.heeded(source.blob(blob)))
+
+
+def _below(source: Source, document: Document, depth: int) -> Iterator[Document]:
+    """The members of a document, each behind its own; of one that is there twice, the first."""
+    if isinstance(document, Manifest):
+        return
+    if not depth:
+        raise FormatError("an index cannot be read", why=f"it is nested more than {_DEPTH} deep")
+    for entry in document.manifests:
+        member = source.member(entry)
+        yield from _below(source, member, depth - 1)
+        yield member
