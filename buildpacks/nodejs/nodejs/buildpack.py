@@ -41,7 +41,8 @@ def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail:
 
 def build(context: sdk.BuildContext) -> sdk.BuildResult:
     """Provides Node.js and the modules, runs the build scripts and names the web process."""
-    with credentials.bound(context):
+    context = credentials.quiet(context)
+    with credentials.hidden(), credentials.bound(context):
         return _build(context)
 
 

@@ -6,19 +6,27 @@ and put variables (`${NPM_TOKEN}`) into them themselves; what is more than such 
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO, cast
 
 from packhorse import sdk
-from packhorse.errors import InputError
+from packhorse.errors import InputError, PackhorseError
 
 from . import secret
+from .managers.choice import LOCKS
 from .removal import refusals
 
 _BINDINGS = {"npmrc": (".npmrc",), "yarnrc": (".yarnrc.yml", ".yarnrc")}
 """The types of bindings that others have for this, and the user's settings that each of them stands for."""
+
+_NAMING = ("package.json", *LOCKS)
+_BINARY = ".lockb"
+_STORES = (".pnpm", ".bun")
 
 
 @contextmanager
@@ -84,11 +92,46 @@ def files(app: Path) -> Iterator[Path]:
                 yield path
 
 
+def quiet(context: sdk.BuildContext) -> sdk.BuildContext:
+    """The context with a log that shows no URL as far as it gives access."""
+    out, err = (cast(TextIO, _Hiding(stream)) for stream in (context.log.out, context.log.err))
+    return dataclasses.replace(context, log=dataclasses.replace(context.log, out=out, err=err))
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Errors that pass show no URL as far as it gives access."""
+    try:
+        yield
+    except PackhorseError as error:
+        error.what, error.why, error.fix = (
+            secret.hidden(text) for text in (error.what, error.why, error.fix)
+        )
+        raise
+
+
+class _Hiding(io.TextIOBase):
+    """A stream of text to which URLs go without what gives access."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        """Hands on."""
+        return self._stream.write(secret.hidden(text))
+
+    def flush(self) -> None:
+        """Hands on."""
+        self._stream.flush()
+
+
 def leave_out(context: sdk.BuildContext) -> None:
     """Removes settings files with credentials from all of the application, once nothing more is installed.
 
-    Of a link its target too, if that is in the application. Raises InputError where that is not allowed.
+    Of a link its target too, if that is in the application. Manifests and locks stay, without the credentials
+    in their URLs. Raises InputError where that is not allowed, and where modules are called by a credential.
     """
+    _strip(context)
     app = context.app.resolve()
     for path in files(app):
         name, target = path.relative_to(app), path.resolve()
@@ -100,3 +143,44 @@ def leave_out(context: sdk.BuildContext) -> None:
             f"{name} has a credential in it, so it is not in the image; "
             "name a variable there, as in ${NPM_TOKEN}, and give its value to the build"
         )
+
+
+def _strip(context: sdk.BuildContext) -> None:
+    """Takes credentials out of the URLs of manifests and locks, where dependencies are named by these."""
+    app = context.app.resolve()
+    said: set[str] = set()
+    for folder, subfolders, names in os.walk(app):
+        subfolders[:] = sorted(name for name in subfolders if name != "node_modules")
+        for path in (Path(folder, name) for name in _NAMING if name in names):
+            text = path.read_text(encoding="latin-1") if path.is_file() else ""
+            if not (found := secret.words(text)):
+                continue
+            said.update(found)
+            name, target = path.relative_to(app), path.resolve()
+            with refusals(f"{name} has a credential in it and"):
+                if not target.is_relative_to(app):
+                    path.unlink()
+                    target = path
+                if path.suffix == _BINARY:
+                    target.unlink()
+                else:
+                    target.write_text(secret.without(text), encoding="latin-1", newline="")
+            context.log.warning(
+                f"{name} has a credential in a URL, which is taken out of it in the image; better have it in "
+                "the settings of git or of the package manager"
+            )
+    _refuse_names(context, said)
+
+
+def _refuse_names(context: sdk.BuildContext, said: Collection[str]) -> None:
+    """Raises InputError where pnpm or Bun call the folder of a module by its URL and a credential in that."""
+    places = (context.app / "node_modules", context.layers / "modules/node_modules")
+    folders = (folder for place in places for store in _STORES for folder in (place / store).glob("*"))
+    for folder in folders if said else ():
+        if word := next((word for word in said if word in folder.name), ""):
+            raise InputError(
+                "the image would have a credential in the name of a folder",
+                why=folder.name.replace(word, "***"),
+                fix="name the dependency by a URL without it, and have it in the settings of git or of the "
+                "package manager",
+            )

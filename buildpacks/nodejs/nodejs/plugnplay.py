@@ -14,7 +14,7 @@ from pathlib import Path
 
 from packhorse import sdk
 
-from . import residue
+from . import residue, secret
 
 CACHE, UNPLUGGED = "cache", "unplugged"
 # Not above the packages: a map there would have them belong to two applications.
@@ -35,8 +35,10 @@ def keep(application: Path, layer: sdk.Layer) -> None:
     (layer.path / _KEPT).mkdir()
     for name in _FILES:
         if (application / name).is_file():
-            shutil.copyfile(application / name, layer.path / _KEPT / name)
-            text += (application / name).read_text(errors="replace")
+            # Packages are named here by what the manifests say of them.
+            map_ = secret.without((application / name).read_text(encoding="utf-8", errors="surrogateescape"))
+            (layer.path / _KEPT / name).write_text(map_, encoding="utf-8", errors="surrogateescape")
+            text += map_
     for path in (layer.path / CACHE).glob("*"):
         if path.name not in text:
             path.unlink()

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from nodejs import secret
-from nodejs.credentials import files, has_credentials, leave_out
+from nodejs.credentials import files, has_credentials, hidden, leave_out, quiet
 
 from fakes.build_context import build_context
+from packhorse.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,10 @@ from fakes.build_context import build_context
         (".npmrc", '//x.example/:key="-----BEGIN PRIVATE KEY-----\\nMII"\n', True),
         (".npmrc", "@acme:registry=https://me:abc@x.example/\n", True),
         (".npmrc", "@acme:registry=https://me:${PASSWORD}@x.example/\n", False),
+        (".npmrc", "@acme:registry=https://abc123@x.example/\n", True),
+        (".npmrc", "@acme:registry=https://${TOKEN}@x.example/\n", False),
+        (".npmrc", "repository=ssh://me@x.example/ git+https://git@x.example/\n", False),
+        (".npmrc", "@acme:registry=https://x.example/@acme/y@1\n", False),
         (".npmrc", "sharp_binary_host=https://x.example/\nkeyfile=/etc/key\n", False),
         (".npmrc", "always-auth=true\nauth-type=legacy\n", False),
         (".yarnrc", '"//x.example/:_authToken" abc\n', True),
@@ -51,6 +56,9 @@ from fakes.build_context import build_context
         ("bunfig.toml", '[install.scopes]\nacme = { token = "abc", url = "https://x.example/" }\n', True),
         ("bunfig.toml", '[install.scopes]\nacme = { token = "$NPM_TOKEN" }\n', False),
         ("bunfig.toml", '[install.scopes.acme]\nurl = "https://me:abc@x.example/"\n', True),
+        (".yarnrc", 'registry "https://abc123@x.example/"\n', True),
+        (".yarnrc.yml", 'npmRegistryServer: "HTTPS://abc123@x.example/"\n', True),
+        ("bunfig.toml", '[install]\nregistry = "https://abc123@x.example/"\n', True),
         ("bunfig.toml", "[install.registry]\npassword = 'a b'\n", True),
         ("bunfig.toml", "broken = \ntoken = 'abc'\n", True),
         ("bunfig.toml", "[install]\nproduction = true\n", False),
@@ -63,7 +71,23 @@ def test_a_credential_is_told_from_a_variable(tmp_path: Path, name: str, text: s
 
 @pytest.mark.parametrize("name", secret.NAMES)
 @pytest.mark.parametrize(
-    "part", ["://a", "://a:b", "_auth=", "npmAuthToken: ", "token = [", "\n ", "=;", '"', "${A", "{", "# "]
+    "part",
+    [
+        "://a",
+        "://a:b",
+        "://",
+        "https",
+        "https://a@",
+        "_auth=",
+        "npmAuthToken: ",
+        "token = [",
+        "\n ",
+        "=;",
+        '"',
+        "${A",
+        "{",
+        "# ",
+    ],
 )
 def test_no_text_takes_more_than_its_length(name: str, part: str) -> None:
     secret.is_in(name, part * 50_000)
@@ -119,3 +143,45 @@ def test_a_link_to_settings_goes_with_what_it_leads_to(tmp_path: Path) -> None:
     assert [path.name for path in app.rglob("*")] == ["config"]
     assert other.read_text() == "_auth=abc\n"
     assert "config/.npmrc has a credential in it, so it is not in the image" in said.getvalue()
+
+
+def test_manifests_and_locks_are_in_the_image_without_the_credentials_in_their_urls(tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    (app / "web").mkdir(parents=True)
+    (app / "node_modules/x").mkdir(parents=True)
+    said = '{"a": "git+https://abc123@x.example/a.git", "b": "ssh://git@x.example/b", "c": "é"}\n'
+    for path in ("package.json", "web/package-lock.json", "web/other.json", "node_modules/x/package.json"):
+        (app / path).write_text(said)
+    (app / "bun.lockb").write_bytes(b"\x00https://me:abc123@x.example/\xff")
+    (tmp_path / "outside").write_text(said)
+    (app / "yarn.lock").symlink_to(tmp_path / "outside")
+    log = io.StringIO()
+    leave_out(build_context(app, said=log))
+    without = said.replace("abc123@", "")
+    assert (app / "package.json").read_text() == (app / "web/package-lock.json").read_text() == without
+    assert (app / "yarn.lock").read_text() == without
+    assert (app / "web/other.json").read_text() == (tmp_path / "outside").read_text() == said
+    assert not (app / "bun.lockb").exists()
+    assert log.getvalue().count("has a credential in a URL, which is taken out of it in the image") == 4
+    assert "abc123" not in log.getvalue()
+
+
+@pytest.mark.parametrize("store", [".pnpm", ".bun"])
+def test_a_folder_that_is_called_by_a_credential_is_refused(tmp_path: Path, store: str) -> None:
+    (tmp_path / "package.json").write_text('{"a": "https://abc123@x.example/a.tgz"}')
+    (tmp_path / "modules/node_modules" / store / "a@https+++abc123@x.example+a.tgz").mkdir(parents=True)
+    with pytest.raises(InputError, match="a credential in the name of a folder") as caught:
+        leave_out(build_context(tmp_path))
+    assert "abc123" not in str(caught.value)
+
+
+def test_no_log_and_no_error_shows_a_url_as_far_as_it_gives_access(tmp_path: Path) -> None:
+    said = io.StringIO()
+    context = quiet(build_context(tmp_path, said=said))
+    context.log.detail("https://abc123@x.example/ and https://${TOKEN}@x.example/")
+    context.run(["echo", "https://me:abc123@x.example/"], env={"PATH": "/usr/bin:/bin"})
+    assert "https://***@x.example/ and https://${TOKEN}@x.example/" in said.getvalue()
+    assert said.getvalue().count("https://***@x.example/") == 3
+    with pytest.raises(InputError) as caught, hidden():
+        raise InputError("https://abc123@x/", why="http://abc123@x/", fix="https://a:abc123@x/")
+    assert "abc123" not in str(caught.value)
