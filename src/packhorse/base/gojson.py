@@ -13,16 +13,16 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
+from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
 from packhorse.errors import FormatError
 
-_UNSAFE = re.compile('["\\\\<>&\x00-\x1f\u2028\u2029\udc80-\udcff]')
+_UNSAFE = re.compile("[<>&\u2028\u2029\udc80-\udcff]")
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
-_SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class Sorted(dict[str, object]):
@@ -50,7 +50,8 @@ def loads(
     RecursionError for what is nested too deep.
     """
     text = data.decode() if isinstance(data, bytes) else data
-    text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
+    if "\\ud" in text or "\\uD" in text:
+        text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
     return json.loads(text, parse_int=parse_int, parse_constant=_no_constant, object_pairs_hook=pairs)
 
 
@@ -114,7 +115,8 @@ def _text(value: object) -> str:
 def _string(text: str) -> str:
     if not text.isascii():
         text = _raw(text).decode("utf-8", "surrogateescape")
-    return f'"{_UNSAFE.sub(_escape, text)}"'
+    # What every JSON encoder escapes, as Go does, then what it escapes besides.
+    return _UNSAFE.sub(_escape, encode_basestring(text))
 
 
 def _raw(text: str) -> bytes:
@@ -126,7 +128,7 @@ def _escape(match: re.Match[str]) -> str:
     character = match[0]
     if "\udc80" <= character <= "\udcff":
         return "\\ufffd"
-    return _SHORT.get(character) or f"\\u{ord(character):04x}"
+    return f"\\u{ord(character):04x}"
 
 
 def _float(value: float) -> str:

@@ -24,10 +24,12 @@ def copy(source: Place, destination: Place) -> Receipt:
     return put(source.read(), destination)
 
 
-def put(image: Image, destination: Place) -> Receipt:
-    """Writes an image to a place; a layer that the image has twice is brought once."""
+def put(image: Image, destination: Place, *, jobs: int = JOBS) -> Receipt:
+    """Writes an image to a place, `jobs` layers at a time; one that the image has twice is brought once."""
+    if jobs == 1:
+        return destination.commit(replace(image, layers=tuple(map(destination.begin, image.layers))))
     distinct = {_key(layer): layer for layer in image.layers}
-    with crew(JOBS, "layer", patience=3) as workers:
+    with crew(jobs, "layer", patience=3) as workers:
         waiting = {
             key: workers.submit(destination.begin, _heeding(workers, layer))
             for key, layer in distinct.items()

@@ -39,16 +39,20 @@ def edit(
     user: str | None = None,
     diff_ids: Sequence[Digest] | None = None,
     history: Sequence[History] | None = None,
+    anew: bool = False,
 ) -> Config:
     """`config` with what is given in place of what it had; None keeps. The build container's id is dropped.
 
-    `created` is RFC 3339. Raises FormatError when `config` has a field that Go could not read.
+    `created` is RFC 3339. With `anew` nothing is kept that is outside the `config` section, as by the
+    reference's rebase. Raises FormatError when `config` has a field that Go could not read.
     """
     node = Node.parse(config.raw, "config")
     run = _read(node.node("config") or Node({}, "config.config"), _RUN)
     run.update(_given(Env=env, Entrypoint=entrypoint, Cmd=cmd, WorkingDir=working_dir, User=user))
     if labels is not None:
         run["Labels"] = gojson.Sorted(labels)
+    if anew:
+        node, history = Node({"rootfs": {"type": "layers", "diff_ids": []}}, "config"), history or ()
     file = _read(node, _FILE)
     file.update(_given(created=created, **{"os.version": os_version}), container="", config=_struct(run))
     if target is not None:
@@ -63,13 +67,6 @@ def edit(
 def scratch(target: Target) -> Config:
     """The config of an image without layers, as the reference starts one from nothing."""
     return edit(Config.parse(b'{"rootfs":{"type":"layers","diff_ids":[]}}'), target=target)
-
-
-def bare(config: Config) -> Config:
-    """`config` with nothing outside its `config` section: what the reference's rebase keeps of an app."""
-    run = _read(Node.parse(config.raw, "config").node("config") or Node({}, "config.config"), _RUN)
-    rootfs = {"type": "layers", "diff_ids": []}
-    return edit(Config.parse(gojson.dumps({"rootfs": rootfs, "config": _struct(run)})))
 
 
 def engine_view(config: Config) -> Config:

@@ -6,10 +6,12 @@ the one that go-containerregistry's rebase gives the reference.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError
-from packhorse.image.edit import bare, edit
+from packhorse.image.edit import edit
 from packhorse.image.model import Config, History
 from packhorse.image.view import Image, layer_ids
 
@@ -19,8 +21,8 @@ _OF_THE_BASE = ("org.opencontainers.image.base.name", "org.opencontainers.image.
 """Annotations that are no longer true on another base."""
 
 
-def rebased(app: Image, top: Digest, base: Image) -> Image:
-    """`app` with the layers of `base` in place of its lowest ones, which end with `top`.
+def rebased(app: Image, top: Digest, base: Image, *, labels: Mapping[str, str]) -> Image:
+    """`app` with the layers of `base` in place of its lowest ones, which end with `top`, and other labels.
 
     Of what is outside the config's `config` section all but the operating system and the architecture, which
     are the new base's, is forgotten, history and author among it, as by the reference. Raises FormatError
@@ -29,7 +31,7 @@ def rebased(app: Image, top: Digest, base: Image) -> Image:
     above = height(app, top)
     layers = (*base.layers, *app.layers[above:])
     diff_ids = (*layer_ids(base), *layer_ids(app)[above:])
-    return Image(_config(app.config, base.config, diff_ids), layers, annotations=_annotations(app))
+    return Image(_config(app.config, base.config, diff_ids, labels), layers, annotations=_annotations(app))
 
 
 def height(app: Image, top: Digest) -> int:
@@ -43,12 +45,14 @@ def height(app: Image, top: Digest) -> int:
     return diff_ids.index(top) + 1
 
 
-def _config(app: Config, base: Config, diff_ids: tuple[Digest, ...]) -> Config:
+def _config(app: Config, base: Config, diff_ids: tuple[Digest, ...], labels: Mapping[str, str]) -> Config:
     return edit(
-        bare(app),
+        app,
+        anew=True,
         target=Target(base.os, base.architecture),
         os_version=base.os_version,
         created=EPOCH,
+        labels=labels,
         diff_ids=diff_ids,
         history=[History(created=EPOCH)] * len(diff_ids),
     )

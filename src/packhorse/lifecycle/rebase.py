@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from packhorse.base import gojson
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, PlatformApiError, RebaseError, UnknownRunImage
-from packhorse.image.edit import edit
 from packhorse.image.model import Config
-from packhorse.image.rebase import rebased
+from packhorse.image.rebase import height, rebased
 from packhorse.image.view import Image
 from packhorse.lifecycle import labels
 from packhorse.lifecycle.api import TARGETS, PlatformApi
@@ -52,7 +51,8 @@ def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str
         _require_target(app.config, new.image.config, force=force, say=say)
     if not new.image.layers:
         raise FormatError(f"{new.name} cannot be a run image", why="it has no layers")
-    image = rebased(app, _top(label), new.image)
+    top = _top(label)
+    height(app, top)  # where the image has no such base, that comes before the run image's name
     label = label.on(str(new.image.config.diff_ids[-1]), new.reference)
     if not label.knows(new.name):
         known = ", ".join(label.sources) or "no run image at all"
@@ -62,8 +62,7 @@ def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str
             )
         say(f"{new.name} is another run image: the image named {known}")
         label = label.named(new.name)
-    config = edit(image.config, labels=_labels(app.config.labels, new.image.config.labels, label))
-    return Image(config, image.layers, annotations=image.annotations)
+    return rebased(app, top, new.image, labels=_labels(app.config.labels, new.image.config.labels, label))
 
 
 def label_of(config: Config) -> BaseLabel:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, UnknownRunImage
-from packhorse.image.copy import put
+from packhorse.image.copy import JOBS, put
 from packhorse.image.edit import engine_view
 from packhorse.image.model import Config
 from packhorse.image.place import Receipt
@@ -72,10 +72,10 @@ class Rebased:
     receipt: Receipt | None = None
 
 
-def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages) -> Rebased:
-    """Puts an image on its run image, unless it is there; raises what its parts raise.
+def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, *, jobs: int = JOBS) -> Rebased:
+    """Puts an image on its run image, `jobs` layers at a time, unless it is there.
 
-    The name stands for the old image until the new one is whole.
+    Raises what its parts raise. The name stands for the old image until the new one is whole.
     """
     try:
         app = wiring.place(request.source).read()
@@ -112,7 +112,7 @@ def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages) -> Reb
     )
     if request.dry_run:
         return told
-    return replace(told, receipt=put(image, wiring.place(request.location)))
+    return replace(told, receipt=put(image, wiring.place(request.location), jobs=jobs))
 
 
 def _require_alone(app: Image, location: Location) -> None:

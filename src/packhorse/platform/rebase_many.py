@@ -47,7 +47,7 @@ def rebase_many(
     def work(request: RebaseRequest) -> Row:
         try:
             if request.location.kind is Kind.REGISTRY:
-                return Row(request, rebase(request, wiring, run_images))
+                return Row(request, rebase(request, wiring, run_images, jobs=1))
             with alone:  # several names may lie in one file
                 return Row(request, rebase(request, wiring, run_images))
         except PackhorseError as error:

@@ -12,7 +12,7 @@ import pytest
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError
-from packhorse.image.edit import add_layers, bare, edit, even_history, scratch, set_variables
+from packhorse.image.edit import add_layers, edit, even_history, scratch, set_variables
 from packhorse.image.model import Config, History
 
 CASES = json.loads(Path(__file__).with_name("go_configs.json").read_text())
@@ -72,9 +72,9 @@ def test_an_image_from_nothing_has_no_layers_and_gos_zero_time() -> None:
     assert scratch(Target("linux", "amd64")).raw.decode() == expected
 
 
-def test_a_bare_config_keeps_how_the_image_starts_and_nothing_else() -> None:
+def test_a_config_made_anew_keeps_how_the_image_starts_and_nothing_else() -> None:
     base = config(os="linux", author="me", config={"Env": ["A=b"], "Shell": ["sh"]}, history=[{}])
-    made = bare(base)
+    made = edit(base, anew=True)
     assert (made.os, made.history, made.diff_ids, made.env) == ("", (), (), ("A=b",))
     assert b'"Shell":["sh"]' in made.raw
 
