@@ -77,6 +77,10 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
     "docker-daemon:NAME. Repeatable.",
 )
 @compression
+@click.option("--publish", is_flag=True, help="Also bring the image to the registry of its name.")
+@click.option(
+    "-t", "--tag", "tags", multiple=True, metavar="NAME", help="A further name of the image. Repeatable."
+)
 @click.option("--daemon", is_flag=True, help="Also hand the image to a container engine: dockerd, podman.")
 @docker_host
 @pull_policy(PullPolicy.ALWAYS)
@@ -117,7 +121,9 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
     help="How much buildpacks may use: memory=4g, processes=8192, … or NAME=none. Repeatable.",
 )
 @click.option("--timeout", default="", metavar="TIME", help="End the build after TIME: 90s, 10m, 1h.")
-@click.option("-q", "--quiet", is_flag=True, help="Print the image ID alone.")
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print the image ID alone; with --publish the manifest digest."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Print everything.")
 @click.option("--no-color", is_flag=True, help="Print without colours.")
 @reaching
@@ -133,6 +139,8 @@ def build(
     volumes: tuple[str, ...],
     outputs: tuple[str, ...],
     compression: str,
+    publish: bool,
+    tags: tuple[str, ...],
     daemon: bool,
     docker_host: str,
     pull: str,
@@ -157,6 +165,8 @@ def build(
     request = BuildRequest(
         name=Reference.parse(name),
         path=path,
+        tags=tuple(dict.fromkeys(Reference.parse(one) for text in tags for one in text.split(","))),
+        publish=publish,
         builder=builder,
         buildpacks=buildpacks,
         env=environment(env, env_files, context),
@@ -230,7 +240,8 @@ def _engine(name: str, *, asked: bool) -> tuple[Location, ...]:
 def _tell(console: Console, request: BuildRequest, outcome: BuildOutcome, seconds: float) -> None:
     exported = outcome.exported
     if console.level is Level.QUIET:
-        console.result(str(exported.image.id))
+        published = outcome.published and outcome.published.manifest_digest
+        console.result(str(published or exported.image.id))
         return
     rows = [
         [row.name, row.owner, size(row.size), "kept" if row.kept else "new", row.why]

@@ -15,9 +15,10 @@ from packhorse.cli.options import (
     reaching,
 )
 from packhorse.cli.output import size
-from packhorse.errors import NotFoundError, UsageError
-from packhorse.image.copy import put
+from packhorse.errors import NetworkError, PackhorseError, UsageError
 from packhorse.image.reference import Location
+from packhorse.platform.copies import Wanted, copy_tags
+from packhorse.platform.copies import copy as copy_one
 from packhorse.platform.network import Reach
 from packhorse.platform.wiring import Wiring
 
@@ -76,6 +77,7 @@ def gc(context: Context) -> None:
 @click.argument("destination")
 @click.option("--target", default="", metavar="OS/ARCH", help="Which of several images.  [this machine's]")
 @click.option("--all", "every", is_flag=True, help="Copy the images for all targets, as they are.")
+@click.option("--all-tags", is_flag=True, help="Copy every tag of the repository SOURCE.")
 @compression
 @docker_host
 @reaching
@@ -86,6 +88,7 @@ def copy(
     destination: str,
     target: str,
     every: bool,
+    all_tags: bool,
     compression: str,
     docker_host: str,
     reach: Reach,
@@ -102,20 +105,31 @@ def copy(
     start, end = Location.parse(source), Location.parse(destination)
     with opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
-        if every:
-            from packhorse.image.several import copy_all
+        wanted = Wanted(Target.parse(target) if target else None, every, compression)
+        if all_tags:
+            _copy_tags(context, wiring, start, end, wanted)
+        else:
+            context.console.result(str(copy_one(wiring, start, end, wanted)))
 
-            copied = copy_all(wiring.several(start), wiring.several(end, writes=True))
-            context.console.result(str(copied.digest))
-            return
-        wanted = Target.parse(target) if target else None
-        image = wiring.place(start, target=wanted).read()
-        if wanted and (image.config.os, image.config.architecture) != (wanted.os, wanted.arch):
-            raise NotFoundError(
-                f"{start} is for {image.config.target}, not for {wanted}", fix="check --target"
-            )
-        receipt = put(image, wiring.place(end, compression=compression))
-    context.console.result(str(receipt.manifest_digest or receipt.image_id))
+
+def _copy_tags(
+    context: Context, wiring: Wiring, source: Location, destination: Location, wanted: Wanted
+) -> None:
+    failed: list[PackhorseError] = []
+    count = 0
+    for tag, outcome in copy_tags(wiring, source, destination, wanted):
+        count += 1
+        if isinstance(outcome, PackhorseError):
+            failed.append(outcome)
+            context.console.result(f"{tag}  failed: {outcome.what}")
+        else:
+            context.console.result(f"{tag}  {outcome}")
+    if failed:
+        raise NetworkError(
+            f"{len(failed)} of {count} tags were not copied",
+            why=failed[0].why or failed[0].what,
+            fix="the same command again sends only what is missing",
+        ) from failed[0]
 
 
 def _age(created: str) -> str:

@@ -18,11 +18,11 @@ from packhorse.image.copy import copy
 from packhorse.image.edit import engine_view
 from packhorse.image.place import Place, Receipt
 from packhorse.image.reference import Location, Reference
-from packhorse.image.view import Image
 from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.inputs import EPOCH, Inputs, RunImageName
 from packhorse.lifecycle.ports import Observer
+from packhorse.lifecycle.rebase import RunImage
 from packhorse.lifecycle.stages import Exported
 from packhorse.platform import buildpacks, default_builder, failure, host, recorded, report, volumes
 from packhorse.platform.accounts import account
@@ -30,7 +30,9 @@ from packhorse.platform.builder import Builder
 from packhorse.platform.limits import build_limits
 from packhorse.platform.locate import exact, fetched, first_fetched
 from packhorse.platform.network import Reach
+from packhorse.platform.publish import check, location_of, publish
 from packhorse.platform.pull import PullPolicy
+from packhorse.platform.run_images import RunImages
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox, tidy
 from packhorse.source import app
@@ -56,6 +58,7 @@ class BuildRequest:
     order; `volumes` are seen by buildpacks.
 
     `run_image` takes the place of the builder's; `created` are seconds since 1970 for all times in the image.
+    `tags` are further names of the image; with `publish` all names are brought to their registries.
     `pull` is the policy for builder and run image; `docker_host` the container engine, see `base.engine`.
     `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
     path of an OCI runtime, "" for bubblewrap; `builder_id` and `run_image_id` are the images that these two
@@ -65,6 +68,8 @@ class BuildRequest:
 
     name: Reference
     path: Path
+    tags: tuple[Reference, ...] = ()
+    publish: bool = False
     builder: str = ""
     buildpacks: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -90,11 +95,15 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuildOutcome:
-    """What came out: the image, where else it was written, and what its layers cost."""
+    """What came out: the image, where else it was written, and what its layers cost.
+
+    `published` is what the registry of its name identifies it by, where it was published.
+    """
 
     exported: Exported
     counters: Counters
     copies: tuple[tuple[Location, Receipt], ...]
+    published: Receipt | None = None
 
 
 def build(
@@ -116,14 +125,23 @@ def build(
     shared = volumes.checked(request.volumes, observer.say, store=store.path.resolve())
     tidy(store)
     wiring = Wiring(store, reach=request.reach, environ=request.environ, docker_host=request.docker_host)
+    names = (request.name, *request.tags)
+    if request.publish:
+        check(wiring, names)
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)
-    run_image = _base(request, wiring, builder, named, observer)
-    exported, counters = _exported(request, store, builder, named, run_image, path, shared, observer)
-    copies = _copies(request, wiring, store.place(str(request.name)), observer)
+    base = _base(request, wiring, builder, named, observer)
+    exported, counters = _exported(request, store, builder, named, base, path, shared, observer)
+    built = store.place(str(request.name))
+    for tag in request.tags:
+        copy(built, store.place(str(tag)))
+    copies = publish(wiring, built, names, request.compression, observer) if request.publish else ()
+    published = copies[0][1] if copies else None
+    copies += _copies(request, wiring, built, observer)
     if request.report is not None:
-        report.write(request.report, str(request.name), Receipt(exported.image.id))
-    return BuildOutcome(exported, counters, copies)
+        receipt = published or Receipt(exported.image.id)
+        report.write(request.report, str(request.name), receipt, others=[str(tag) for tag in request.tags])
+    return BuildOutcome(exported, counters, copies, published)
 
 
 def _exported(
@@ -131,7 +149,7 @@ def _exported(
     store: Store,
     builder: Builder,
     named: RunImageName,
-    run_image: Image,
+    base: RunImage,
     path: Path,
     shared: Sequence[Bind],
     observer: Observer,
@@ -176,8 +194,8 @@ def _exported(
         try:
             exported = create(
                 inputs,
-                run_image=replace(run_image, config=engine_view(run_image.config)),
-                run_reference=run_image.id.hex,
+                run_image=base.image,
+                run_reference=base.reference,
                 previous=target,
                 target=target,
                 runner=BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps")),
@@ -217,19 +235,20 @@ def _run_image(request: BuildRequest, builder: Builder) -> RunImageName:
 
 def _base(
     request: BuildRequest, wiring: Wiring, builder: Builder, named: RunImageName, observer: Observer
-) -> Image:
-    """The run image itself."""
-    target = builder.image.config.target
+) -> RunImage:
+    """The run image to build on: as its registry has it for an image that is published, else as an engine
+    shows it (docs/decisions/0005).
+    """
+    names, target = (named.image, *named.mirrors), builder.image.config.target
     if request.run_image_id:
-        return exact(wiring, named.image, request.run_image_id, target=target, say=observer.say)
-    return first_fetched(
-        wiring,
-        (named.image, *named.mirrors),
-        near=Reference.parse(builder.name).registry,
-        target=target,
-        say=observer.say,
-        pull=request.pull,
-    )
+        image = exact(wiring, named.image, request.run_image_id, target=target, say=observer.say)
+    elif request.publish:
+        run_images = RunImages(wiring, say=observer.say, policy=request.pull)
+        return run_images.find(names, location_of(request.name), target)
+    else:
+        near = Reference.parse(builder.name).registry
+        image = first_fetched(wiring, names, near=near, target=target, say=observer.say, pull=request.pull)
+    return RunImage(replace(image, config=engine_view(image.config)), named.image, image.id.hex)
 
 
 def _inputs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from packhorse.errors import InputError
@@ -9,10 +10,10 @@ from packhorse.image.place import Receipt
 from packhorse.lifecycle.files import report_toml
 
 
-def write(directory: Path, name: str, receipt: Receipt) -> None:
-    """Writes the report on one image into a directory, which is made; raises InputError."""
+def write(directory: Path, name: str, receipt: Receipt, *, others: Sequence[str] = ()) -> None:
+    """Writes the report on one image, and its other names, into a directory, which is made; InputError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "report.toml").write_bytes(report_toml((name,), receipt))
+        (directory / "report.toml").write_bytes(report_toml((name, *others), receipt))
     except OSError as error:
         raise InputError(f"no report can be written to {directory}", why=error.strerror or "") from error

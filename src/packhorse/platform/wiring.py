@@ -115,9 +115,9 @@ class Wiring:
     def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:
         """A name in a registry, and what is configured for it; an open store remembers what is pushed."""
         rule = self._network.rule(reference)
+        place = self._in_registry(self.written(reference), target, compression)
         if rule is None:
-            return self._in_registry(reference, target, compression)
-        place = self._in_registry(rule.at(rule.source, reference), target, compression)
+            return place
         mirrors = [
             self._in_registry(rule.at(mirror, reference), target, compression)
             for mirror in rule.mirrors
@@ -143,6 +143,11 @@ class Wiring:
         from packhorse.platform.remembering import Remembering
 
         return Remembering(place, reference, registry, store, media_type=how.media_type)
+
+    def written(self, reference: Reference) -> Reference:
+        """The name under which an image is written: another, where registries.conf says so."""
+        rule = self._network.rule(reference)
+        return reference if rule is None else rule.at(rule.source, reference)
 
     def host(self, name: str) -> Registry:
         """A registry, HOST or HOST:PORT, with this user's credentials."""

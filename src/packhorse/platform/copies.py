@@ -1,0 +1,72 @@
+"""The use case behind `packhorse copy`: an image, all images of a name, or all tags of a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.errors import InputError, NotFoundError, PackhorseError
+from packhorse.image.copy import put
+from packhorse.image.reference import Kind, Location
+from packhorse.platform.selection import listed
+from packhorse.platform.wiring import Wiring
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is copied of a name: the image for `target` (None for this machine's), or with `every` all that it
+    stands for, as they are.
+    """
+
+    target: Target | None = None
+    every: bool = False
+    compression: str = "gzip"
+
+
+def copy(wiring: Wiring, source: Location, destination: Location, wanted: Wanted) -> Digest:
+    """Copies what is under a name; the answer is what the destination identifies it by.
+
+    Raises NotFoundError for a target that the name has no image for, and what the two places raise.
+    """
+    if wanted.every:
+        from packhorse.image.several import copy_all
+
+        return copy_all(wiring.several(source), wiring.several(destination, writes=True)).digest
+    image, target = wiring.place(source, target=wanted.target).read(), wanted.target
+    if target and (image.config.os, image.config.architecture) != (target.os, target.arch):
+        raise NotFoundError(f"{source} is for {image.config.target}, not for {target}", fix="check --target")
+    receipt = put(image, wiring.place(destination, compression=wanted.compression))
+    return receipt.manifest_digest or receipt.image_id
+
+
+def copy_tags(
+    wiring: Wiring, source: Location, destination: Location, wanted: Wanted
+) -> Iterator[tuple[str, Digest | PackhorseError]]:
+    """What became of each tag of a repository, as it is done; one that fails stops no other.
+
+    Raises InputError for places that have no tags, and what the list of tags raises.
+    """
+    if source.kind is not Kind.REGISTRY:
+        raise InputError(f"{source} has no list of tags", fix="write docker://REGISTRY/REPOSITORY")
+    if source.reference.tag or source.reference.digest:
+        raise InputError(f"{source} is one image", fix="leave out its tag or digest")
+    _with_tag(destination, "any")
+    for location in listed(wiring, source.name):
+        tag = location.reference.tag or ""
+        try:
+            yield tag, copy(wiring, location, _with_tag(destination, tag), wanted)
+        except PackhorseError as error:
+            yield tag, error
+
+
+def _with_tag(place: Location, tag: str) -> Location:
+    """A place with a tag for its name."""
+    if place.kind is Kind.OCI and not place.name:
+        return replace(place, name=tag)
+    if place.kind in (Kind.OCI, Kind.OCI_ARCHIVE, Kind.DOCKER_ARCHIVE):
+        raise InputError(f"{place} takes no tags", fix="write docker://REGISTRY/REPOSITORY, or oci:DIR")
+    if place.reference.tag or place.reference.digest:
+        raise InputError(f"{place} is one image", fix="leave out its tag or digest")
+    return replace(place, name=str(place.reference.with_tag(tag)))

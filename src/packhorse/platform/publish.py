@@ -1,0 +1,54 @@
+"""What `packhorse build --publish` does beside building: asks first, and brings the image to its registries.
+
+Called by `platform.build`. An image that is built to be published says so in its config: its base is the run
+image as its registry has it, and is identified by digest (docs/decisions/0005).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from packhorse.errors import NetworkError
+from packhorse.image.copy import copy
+from packhorse.image.place import Place, Receipt
+from packhorse.image.reference import Kind, Location, Reference
+from packhorse.lifecycle.ports import Observer
+from packhorse.platform.wiring import Wiring
+
+
+def location_of(name: Reference) -> Location:
+    """Where an image of this name is published."""
+    return Location(Kind.REGISTRY, "", str(name))
+
+
+def check(wiring: Wiring, names: Sequence[Reference]) -> None:
+    """Begins an upload to each repository and gives it up: who may not write learns it before the build
+    (P-028).
+
+    Raises NetworkError, NotFoundError.
+    """
+    from packhorse.image.registry.upload import begin
+
+    for name in {replace(name, tag=None, digest=None): name for name in names}.values():
+        there = wiring.written(name)
+        session = begin(wiring.host(there.registry), there.repository)
+        if session is not None:
+            session.abandon()
+
+
+def publish(
+    wiring: Wiring, source: Place, names: Sequence[Reference], compression: str, observer: Observer
+) -> tuple[tuple[Location, Receipt], ...]:
+    """Brings the image to each of its names; raises what the registries raise."""
+    receipts = []
+    for location in map(location_of, names):
+        with observer.phase(f"publish {location.name}"):
+            try:
+                receipt = copy(source, wiring.place(location, compression=compression))
+            except NetworkError:
+                again = f"packhorse copy {names[0].familiar} {location}"
+                observer.say(f"the image is in the store: `{again}` goes on with its upload")
+                raise
+            receipts.append((location, receipt))
+    return tuple(receipts)

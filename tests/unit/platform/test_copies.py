@@ -1,0 +1,80 @@
+"""Every tag of a repository to another place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.registry import FakeRegistry, Fault
+from fakes.small_image import fresh_image, tar_of
+from packhorse.base.digest import Digest
+from packhorse.errors import InputError, RegistryError
+from packhorse.image.copy import put
+from packhorse.image.layout import Layout
+from packhorse.image.reference import Location
+from packhorse.platform.copies import Wanted, copy_tags
+from packhorse.platform.wiring import Wiring
+from packhorse.store.store import Store
+
+A, B = (tar_of({name: name.encode() * 9000}) for name in "ab")
+
+
+@pytest.fixture
+def server() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as server:
+        server.page = 2
+        yield server
+
+
+@pytest.fixture
+def wiring(tmp_path: Path, server: FakeRegistry) -> Iterator[Wiring]:
+    with Store.open(tmp_path / "store") as store:
+        wiring = Wiring(store)
+        for number in range(5):
+            place = wiring.place(Location.parse(f"docker://{server.host}/app:{number}"))
+            put(fresh_image(A, B, env=(f"N={number}",)), place)
+        yield wiring
+
+
+def tags(wiring: Wiring, source: str, destination: str) -> dict[str, object]:
+    copied = copy_tags(wiring, Location.parse(source), Location.parse(destination), Wanted())
+    return dict(copied)
+
+
+def test_all_tags_go_to_another_registry_and_shared_layers_once(server, wiring):
+    with FakeRegistry() as other:
+        outcome = tags(wiring, f"docker://{server.host}/app", f"docker://{other.host}/team/copy")
+        assert list(outcome) == ["0", "1", "2", "3", "4"]
+        for tag in outcome:
+            assert other.manifests["team/copy", tag] == server.manifests["app", tag]
+        assert len(other.seen("PUT", "blobs")) == 2 + 5  # layers, configs
+
+
+def test_one_that_fails_stops_no_other(server, wiring):
+    with FakeRegistry() as other:
+        other.faults.append(Fault(method="PUT", path="manifests/2", status=403, times=9))
+        outcome = tags(wiring, f"docker://{server.host}/app", f"docker://{other.host}/copy")
+        assert [tag for tag, what in outcome.items() if not isinstance(what, Digest)] == ["2"]
+        assert isinstance(outcome["2"], RegistryError)
+
+
+def test_tags_are_the_names_in_a_layout(server, wiring, tmp_path):
+    tags(wiring, f"docker://{server.host}/app", f"oci:{tmp_path / 'layout'}")
+    assert Layout(tmp_path / "layout", "3").read().config.env == ("N=3",)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        ("store:app", "docker://registry.example/app"),
+        ("docker://registry.example/app:1", "docker://registry.example/b"),
+        ("docker://registry.example/app", "docker://registry.example/b:1"),
+        ("docker://registry.example/app", "docker-archive:x.tar"),
+        ("docker://registry.example/app", "oci:dir:tag"),
+    ],
+)
+def test_places_that_take_no_tags_are_refused_before_anything_is_asked(wiring, source, destination):
+    with pytest.raises(InputError):
+        tags(wiring, source, destination)
