@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fakes.app_image import App
 from fakes.registry import FakeRegistry
@@ -18,7 +21,7 @@ from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
-from packhorse.platform import bill
+from packhorse.platform import bill, bill_formats
 from packhorse.platform.wiring import Wiring
 from packhorse.sdk.sbom import Bill, Component
 from packhorse.store.store import Store
@@ -250,3 +253,46 @@ def test_the_files_are_those_of_the_layer(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be made"):
         bill.save(found, tmp_path / "file")
+
+
+_KEYS = (
+    *("components", "name", "version", "purl", "cpe", "licenses", "license", "id", "expression", "hashes"),
+    *("alg", "content", "type", "scope", "bom-ref", "dependencies", "ref", "dependsOn", "metadata"),
+    *("component", "packages", "SPDXID", "versionInfo", "externalRefs", "referenceType", "referenceLocator"),
+    *("relationships", "spdxElementId", "relatedSpdxElement", "relationshipType", "licenseDeclared"),
+    *("checksums", "algorithm", "checksumValue", "artifacts", "artifactRelationships", "parent", "child"),
+)
+_WORDS = (
+    *("a", "b", "", "pkg:npm/a@1", "pkg:x", "cpe:2.3:a:v:p:1:*:*:*:*:*:*:*", "MIT", "MIT OR Apache-2.0"),
+    *("SHA-256", "sha1", "ab" * 32, "library", "container", "required", "purl", "cpe23Type", "DESCRIBES"),
+    *("DEPENDS_ON", "SPDXRef-DOCUMENT", "dependency-of", "\ud800", "\x00\n", "x" * 600),
+)
+_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(st.sampled_from(_WORDS), st.none(), st.integers()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(_KEYS), inner, max_size=6)
+    ),
+    max_leaves=12,
+)
+_LISTS = (
+    *("components", "dependencies", "packages", "relationships"),
+    *("artifacts", "artifactRelationships", "documentDescribes"),
+)
+_NODES = st.lists(st.dictionaries(st.sampled_from(_KEYS), _VALUES, min_size=4, max_size=12), max_size=4)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.fixed_dictionaries(dict.fromkeys(_LISTS, _NODES)),
+    st.sampled_from(["cdx.json", "spdx.json", "syft.json"]),
+)
+def test_whatever_a_foreign_bill_says_ours_is_valid(document: dict[str, Any], ending: str) -> None:
+    for number, node in enumerate(document["components"] + document["packages"] + document["artifacts"]):
+        node.setdefault("name", "named")
+        node.setdefault("SPDXID", str(number))
+    found = bill_formats.read(json.dumps(document).encode(), ending, "x")
+    check_cyclonedx(found.cyclonedx())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.spdx.json")
+        path.write_bytes(Bill(found.components, found.subject or Component("x")).spdx())
+        check_spdx(path)

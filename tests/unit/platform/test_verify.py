@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fakes.app_image import App
+from fakes.registry import FakeRegistry
 from fakes.small_image import tar_of
 from packhorse.base.step import Bind, Network
+from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError
+from packhorse.image.copy import put
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
 from packhorse.platform.build import BuildRequest
 from packhorse.platform.diff import diff, side
 from packhorse.platform.inspect import inspect
+from packhorse.platform.locate import exact
 from packhorse.platform.recorded import KEY, Recorded
 from packhorse.platform.verify import Verdict, request_for
+from packhorse.platform.wiring import Wiring
+from packhorse.store.store import Store
 
 BUILDER_ID = f"sha256:{'1' * 64}"
 ALL = Recorded(
@@ -120,3 +127,21 @@ def test_inspect_shows_what_was_recorded() -> None:
     assert f"builder     acme/builder:1  {BUILDER_ID}" in list(report.lines())
     assert report.fields()["built_with"] == json.loads(ALL.annotations()[KEY])
     assert inspect(_image(None)).fields()["built_with"] is None
+
+
+def test_the_very_image_is_taken_whatever_its_name_is_now(tmp_path: Path) -> None:
+    old, new = (App(labels={"n": number}).image() for number in "12")
+    said: list[str] = []
+    with FakeRegistry() as registry, Store.open(tmp_path / "store") as store:
+        wiring, name = Wiring(store), f"{registry.host}/acme/builder:1"
+        wanted = partial(exact, wiring, name, target=Target.host(), say=said.append)
+        put(new, wiring.registry(Reference.parse(name), Target.host()))
+        with pytest.raises(NotFoundError, match="is not in the store") as raised:
+            wanted(str(old.id))
+        assert raised.value.why == f"{name} is {new.id} by now"
+        assert store.images() == ()
+        assert wanted(str(new.id)).id == new.id and said == [f"fetching {name}"]
+        put(old, store.place("kept/elsewhere"))
+        assert wanted(str(old.id)).id == old.id and said == [f"fetching {name}"]
+        with pytest.raises(NotFoundError, match="is not in the store"):
+            exact(wiring, "packhorse.local/builder:x", BUILDER_ID, target=Target.host(), say=said.append)
