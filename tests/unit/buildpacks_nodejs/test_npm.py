@@ -85,3 +85,34 @@ def test_a_lock_of_a_later_npm_is_warned_of(tmp_path: Path, version: int) -> Non
     stream = manager.context.log.err
     assert isinstance(stream, io.StringIO)
     assert ("has lockfileVersion 9, newer than any known here" in stream.getvalue()) == (version == 9)
+
+
+def test_pruning_for_some_members_leaves_what_these_need_and_brings_nothing(tmp_path: Path) -> None:
+    manager = npm(tmp_path)
+    (tmp_path / "bin/npm").unlink()
+    app = tmp_path / "app"
+    manifests: dict[str, dict[str, object]] = {
+        "": {"workspaces": ["packages/*"], "dependencies": {"@s/top": "1.0.0"}},
+        "packages/web": {"dependencies": {"kept": "1.0.0"}, "devDependencies": {"tools": "*"}},
+        "packages/tools": {"dependencies": {"gone": "1.0.0", "@t/gone": "1.0.0"}},
+        "packages/other": {"dependencies": {"never-there": "1.0.0"}},
+        "node_modules/kept": {"dependencies": {"inner": "1.0.0"}, "peerDependencies": {"peer": "9"}},
+        **{
+            f"node_modules/{name}": {}
+            for name in ("@s/top", "kept/node_modules/inner", "peer", "gone", "@t/gone")
+        },
+        "packages/web/node_modules/gone": {},
+    }
+    for path, manifest in manifests.items():
+        (app / path).mkdir(parents=True, exist_ok=True)
+        own = {"name": path.rpartition("node_modules/")[2].removeprefix("packages/"), "version": "1.0.0"}
+        (app / path / "package.json").write_text(json.dumps(own | manifest))
+    for name in ("web", "tools"):
+        (app / "node_modules" / name).symlink_to(f"../packages/{name}")
+    (app / "node_modules/.prisma").mkdir()
+    manager.prune(Order(app, dev=False, focus=("web",)))
+    left = {str(path.relative_to(app)) for path in app.rglob("node_modules/*")}
+    assert left == {
+        *("node_modules/@s", "node_modules/kept", "node_modules/kept/node_modules/inner"),
+        *("node_modules/peer", "node_modules/web", "node_modules/.prisma"),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Self
 import nodesemver
 
 from packhorse import sdk
+from packhorse.errors import BuildpackFailed
 
 from ..project import Project
 from ..registry import FOR_ANY, IMPATIENT, Registry, explained
 from ..releases import major
+from ..removal import delete
 from ..runtime import Runtime, nodedir
+from ..workspace import Workspace
 from . import unlocked
 from .choice import Choice
 from .port import Order
@@ -91,9 +95,7 @@ class Npm:
         """`npm ci`, or `npm install` without a lock; see `port.Manager`."""
         self._warn_of_newer_lock()
         kind = ["--include=dev"] if order.dev else self._omitted()
-        if order.focus:
-            # The root's own too: members may lean on what npm puts above them.
-            kind += [*(f"--workspace={member}" for member in order.focus), "--include-workspace-root"]
+        kind += self._chosen(order)
         if self.lock:
             self._npm(order, "ci", *kind, *(["--prefer-offline"] if order.cache else []))
             return
@@ -101,8 +103,17 @@ class Npm:
         self._npm(order, "install", "--no-package-lock", *kind)
 
     def prune(self, order: Order) -> None:
-        """`npm prune` with what it otherwise takes from NODE_ENV."""
-        self._npm(order, "prune", *self._omitted())
+        """`npm prune` with what it otherwise takes from NODE_ENV.
+
+        Where some members are chosen, all goes that `npm ls` does not name: `npm prune` would install what
+        the other members need.
+        """
+        if not order.focus:
+            self._npm(order, "prune", *self._omitted())
+            return
+        needed = self._needed(order)
+        for path in ("", *Workspace.read(order.directory, "").members):
+            _keep(order.directory / path / "node_modules", needed)
 
     def rebuild(self, directory: Path) -> None:
         """`npm rebuild`."""
@@ -115,6 +126,25 @@ class Npm:
         """
         said = Registry(self.context).config("omit")["omit"].replace(",", " ").split()
         return ["--omit=dev", *(f"--omit={kind}" for kind in _KINDS if kind in said), "--include=prod"]
+
+    def _chosen(self, order: Order) -> list[str]:
+        """The members of the focus, and the root's own: members may lean on what npm puts above them."""
+        members = [f"--workspace={member}" for member in order.focus]
+        return [*members, "--include-workspace-root"] if members else []
+
+    def _needed(self, order: Order) -> frozenset[str]:
+        """The paths of all packages that the image needs."""
+        argv = ["npm", "ls", "--all", "--parseable", "--no-long", "--no-json"]
+        argv += [*self._omitted(), *self._chosen(order)]
+        with tempfile.TemporaryDirectory() as folder:
+            said = Path(folder, "paths")
+            # npm fails where a package is not the one that another asks for, which settings may allow.
+            script = ["sh", "-c", '"$@" > "$0" || :', str(said)]
+            self.context.capture([*script, *argv], cwd=order.directory, env=self.env)
+            found = frozenset(said.read_text(errors="surrogateescape").splitlines())
+        if str(order.directory.resolve()) not in found:
+            raise BuildpackFailed(f"`{' '.join(argv)}` did not name what the image needs")
+        return found
 
     def _warn_of_newer_lock(self) -> None:
         """npm itself takes every version from 3 on for the third, without a word."""
@@ -140,6 +170,19 @@ class Npm:
             self.context.run(["npm", *args], cwd=order.directory, env=env)
         except sdk.CommandFailed as failure:
             raise explained(failure, self.project.directory) from failure
+
+
+def _keep(modules: Path, needed: frozenset[str]) -> None:
+    """Removes the packages of a node_modules directory, and of those in it, that are not `needed`."""
+    for path in [*modules.glob("[!.@]*"), *modules.glob("@*/*")]:
+        if str(path.parent.resolve() / path.name) in needed:
+            if not path.is_symlink():
+                _keep(path / "node_modules", needed)
+        elif path.is_dir() or path.is_symlink():
+            delete(path)
+    for scope in modules.glob("@*"):
+        if scope.is_dir() and not any(scope.iterdir()):
+            scope.rmdir()
 
 
 def npm_rebuild(context: sdk.BuildContext, directory: Path, env: Mapping[str, str]) -> None:
