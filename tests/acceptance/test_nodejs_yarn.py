@@ -163,6 +163,7 @@ def test_modules_are_there_for_the_script_and_dev_ones_not_in_the_image(
     listed = {part["name"] for part in bench.sbom("launch")["components"]}
     assert "ms" in listed and "mustache" not in listed
     assert ".yarn-state" not in image and "integrity" not in image and "install-state" not in image
+    assert not (bench.app / ".yarn").exists(), "the next build, which keeps its layers, has none"
     first = contents(bench.layers / "modules", bench.app)
 
     # The same from nothing, elsewhere.
@@ -182,6 +183,21 @@ def test_modules_are_there_for_the_script_and_dev_ones_not_in_the_image(
     assert ("layer modules kept" in output) == ("$ yarn install" not in output) == (kind != "pnpm")
     assert (bench.app / "dist/page").read_text() == "goodbye world"
     assert launched(bench, "node", "a.js") == "1000\n"
+
+
+@pytest.mark.parametrize("kind", ["node-modules", "pnp"])
+def test_without_a_lock_scripts_run_and_the_source_stays_as_it_was(kind: str, bench: Workbench) -> None:
+    manifest = {"name": "open", "packageManager": "yarn@4.18.1", "scripts": SCRIPTS, **DEPENDENCIES}
+    lay(bench, {**FILES, ".yarnrc.yml": KINDS[kind][1], "package.json": json.dumps(manifest)})
+    images = []
+    for _ in range(2):
+        output = built(bench)
+        assert "$ yarn run build" in output
+        assert (bench.app / "package.json").read_text() == json.dumps(manifest)
+        assert not (bench.app / "yarn.lock").exists()
+        images.append(contents(bench.app))
+    assert "layer modules kept" in output and images[0] == images[1]
+    assert "mustache" not in names(bench.app, bench.layers / "modules")
 
 
 MEMBERS = {

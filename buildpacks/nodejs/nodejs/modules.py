@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packhorse import sdk
@@ -41,6 +41,7 @@ class Installation:
     runtime: Runtime
     manager: Manager
     tasks: tuple[Task, ...]
+    _taken: set[str] = field(default_factory=set)
 
     @property
     def keeps_dev(self) -> bool:
@@ -65,6 +66,11 @@ class Installation:
         else:
             slices = self._in_layers()
         site.remove_supplies(self.workspace.root.directory)
+        self._unlink_made()
+        for name in sorted({"modules", "modules-build"} - self._taken):
+            # The last build's, when modules were elsewhere: nothing is to be found there.
+            delete(self.context.layers / name)
+            delete(self.context.layers / f"{name}.toml")
         if not self.keeps_dev:
             self._leave_out()
         return slices
@@ -127,8 +133,8 @@ class Installation:
         if not layer.kept:
             plugnplay.unplug(root)
             self.manager.install(self._order(root, dev=dev, cache=cache, into=layer.path))
-            plugnplay.keep(root, layer)
-        plugnplay.plug(root, layer.path)
+            plugnplay.keep(root, layer, made=self.manager.made)
+        plugnplay.plug(root, layer.path, made=self.manager.made)
 
     def _in_layers(self) -> tuple[tuple[str, ...], ...]:
         if self.tasks and self.workspace.has_dependencies(dev=True):
@@ -140,6 +146,8 @@ class Installation:
                     "have: once more"
                 )
                 site.unlink(self.workspace)
+                self._unlink_made()
+                self._taken.discard(layer.name)
                 shutil.rmtree(layer.path)
                 (self.context.layers / f"{layer.name}.toml").unlink()
                 return self._inside("the build scripts write into it", writing=True)
@@ -159,6 +167,14 @@ class Installation:
 
     def _link(self, layer: sdk.Layer) -> None:
         site.link(self.workspace, layer.path)
+        self._unlink_made()
+        for name in self.manager.made:
+            if (layer.path / name).is_file():
+                (self.workspace.root.directory / name).symlink_to(layer.path / name)
+
+    def _unlink_made(self) -> None:
+        for name in self.manager.made:
+            delete(self.workspace.root.directory / name)
 
     def _layer(self, name: str, *, dev: bool, launch: bool) -> sdk.Layer:
         """Makes or keeps a layer of modules."""
@@ -167,11 +183,13 @@ class Installation:
             return layer
         site.prepare(self.workspace, layer.path, self.manager.files)
         self.manager.install(self._order(layer.path, dev=dev))
-        site.settle(self.workspace, layer.path, self.manager.files, launch=launch)
+        files = (*self.manager.files, *(self.manager.made if launch else ()))
+        site.settle(self.workspace, layer.path, files, launch=launch)
         return layer
 
     def _take(self, name: str, key: Mapping[str, str], *, launch: bool, renew: str = "") -> sdk.Layer:
         newer = not self.manager.locked and update.asked(self.context.env)
+        self._taken.add(name)
         renew = f"{update.SETTING} asks for newer modules" if newer else renew
         return self.context.layer(name, key=key, launch=launch, build=not launch, cache=True, renew=renew)
 

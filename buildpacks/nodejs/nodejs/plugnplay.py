@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from packhorse import sdk
+from packhorse.errors import InputError
 
 from . import residue, secret
 
@@ -26,8 +27,10 @@ _FILES = (*_MAPS, _LOADER, _DATA)
 _SHIM = '#!/bin/sh\nexec node {path} "$@"\n'
 
 
-def keep(application: Path, layer: sdk.Layer) -> None:
+def keep(application: Path, layer: sdk.Layer, *, made: Sequence[str] = ()) -> None:
     """Copies the map into `layer`, removes archives that it does not name, and sets the variables of launch.
+
+    Where it is for the build, what else was `made` in the application too.
 
     The archives of packages that are unpacked are among those, and what was only patched.
     """
@@ -39,6 +42,8 @@ def keep(application: Path, layer: sdk.Layer) -> None:
             map_ = secret.without((application / name).read_text(encoding="utf-8", errors="surrogateescape"))
             (layer.path / _KEPT / name).write_text(map_, encoding="utf-8", errors="surrogateescape")
             text += map_
+    for name in () if layer.types.launch else made:
+        shutil.copyfile(application / name, layer.path / _KEPT / name)
     for path in (layer.path / CACHE).glob("*"):
         if path.name not in text:
             path.unlink()
@@ -47,10 +52,10 @@ def keep(application: Path, layer: sdk.Layer) -> None:
         layer.set_env("NODE_OPTIONS", _options(application), action="prepend", delimiter=" ", phase="launch")
 
 
-def plug(application: Path, layer: Path) -> None:
-    """Puts the map of `layer` into the application."""
+def plug(application: Path, layer: Path, *, made: Sequence[str] = ()) -> None:
+    """Puts the map of `layer` into the application, and what was `made` with it."""
     unplug(application)
-    for name in _FILES:
+    for name in (*_FILES, *made):
         if (layer / _KEPT / name).is_file():
             shutil.copyfile(layer / _KEPT / name, application / name)
 
@@ -71,7 +76,13 @@ def write_commands(layer: Path, commands: Mapping[str, str]) -> None:
 
 
 def _options(application: Path) -> str:
-    (name, *_) = (name for name in _MAPS if (application / name).is_file())
+    name = next((name for name in _MAPS if (application / name).is_file()), "")
+    if not name:
+        raise InputError(
+            f"Yarn made no map of the packages ({_MAPS[0]})",
+            why="without nodeLinker in .yarnrc.yml Plug'n'Play is expected",
+            fix="write into .yarnrc.yml of the source which nodeLinker is to be used",
+        )
     options = f"--require {application / name}"
     if (application / _LOADER).is_file():
         options += f" --experimental-loader {(application / _LOADER).as_uri()}"

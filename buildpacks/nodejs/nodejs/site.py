@@ -87,6 +87,8 @@ def remove_supplies(root: Path) -> None:
     for name in _SUPPLIES:
         with refusals(f"{name} of the source"):
             delete(root / name)
+    # What an installation leaves there the next build, which keeps a layer, has not.
+    _remove_empty(root / ".yarn")
 
 
 def _links(layer: Path) -> Iterator[Path]:

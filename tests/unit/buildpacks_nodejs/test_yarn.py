@@ -334,3 +334,52 @@ def test_a_patch_outside_of_the_source_is_refused(tmp_path: Path, path: str) -> 
     yarn = Berry(build_context(tmp_path), Project.read(tmp_path), runtime, Tool("4.5.0", tmp_path), "")
     with pytest.raises(InputError, match="outside of the source"):
         _ = yarn.files
+
+
+def yarn_that_says_where(tmp_path: Path, settings: str, lock: str, **env: str) -> Berry:
+    for folder in ("bin", "app", "cache", "platform"):
+        (tmp_path / folder).mkdir()
+    script = f"#!/bin/sh\nenv | sort | grep '^YARN_.*\\(FOLDER\\|GLOBAL\\)' >{tmp_path}/said\n"
+    for name, text in {
+        "npm": "#!/bin/sh\n",
+        "yarn": f"{script}test -s yarn.lock || echo x >yarn.lock\n",
+    }.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    for name, text in {"package.json": '{"name": "a"}', ".yarnrc.yml": settings, "yarn.lock": lock}.items():
+        if text:
+            (tmp_path / "app" / name).write_text(text)
+    env["PATH"] = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    context = build_context(tmp_path / "app", tmp_path / "layers", env=env)
+    runtime = Runtime("22.0.0", "10.9.9", {"PATH": env["PATH"]}, "")
+    named = "yarn.lock" if lock else ""
+    return Berry(context, Project.read(context.app), runtime, Tool("4.18.1", tmp_path), named)
+
+
+def test_the_linker_pnpm_makes_its_hard_links_on_the_file_system_of_the_application(tmp_path: Path) -> None:
+    yarn = yarn_that_says_where(tmp_path, "nodeLinker: pnpm\n", "__metadata:\n  version: 8\n")
+    app = yarn.context.app
+    yarn.install(Order(app, dev=True, cache=tmp_path / "cache"))
+    cache, is_global, folder = (tmp_path / "said").read_text().splitlines()
+    assert cache == f"YARN_CACHE_FOLDER={tmp_path / 'cache/cache'}" and is_global.endswith("GLOBAL_CACHE=0")
+    assert Path(folder.partition("=")[2]).parent == app
+    assert {path.name for path in app.iterdir()} == {"package.json", ".yarnrc.yml", "yarn.lock"}
+
+
+def test_a_lock_that_yarn_makes_is_there_for_scripts(tmp_path: Path) -> None:
+    yarn = yarn_that_says_where(tmp_path, "nodeLinker: node-modules\n", "")
+    yarn.install(Order(yarn.context.app, dev=True, cache=tmp_path / "cache"))
+    assert (yarn.context.app / "yarn.lock").read_text() == "x\n" and yarn.made == ("yarn.lock",)
+
+
+@pytest.mark.parametrize(("env", "linker"), [({}, "pnp"), ({"YARN_NODE_LINKER": "pnpm"}, "pnpm")])
+def test_the_linker_may_be_named_by_a_variable(tmp_path: Path, env: dict[str, str], linker: str) -> None:
+    yarn = yarn_that_says_where(tmp_path, "", "", **env)
+    assert yarn.linker == linker and bool(yarn.inside_reason) == (linker == "pnpm")
+
+
+def test_a_yarn_that_made_no_map_is_told(tmp_path: Path) -> None:
+    (tmp_path / "modules").mkdir()
+    layer = sdk.Layer("modules", tmp_path / "modules", sdk.Replaced(), Types(launch=True))
+    with pytest.raises(InputError, match=r"made no map of the packages \(\.pnp\.cjs\)"):
+        plugnplay.keep(tmp_path, layer)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -49,13 +50,13 @@ class Berry(Fetched):
 
     @property
     def linker(self) -> str:
-        """`pnp` where the project does not say otherwise."""
-        return self._settings.linker
+        """`pnp` where neither the user nor the project says otherwise."""
+        return self.context.env.get("YARN_NODE_LINKER") or self._settings.linker
 
     @property
     def inside_reason(self) -> str:
         """The linker `pnpm` has records in the project, without which it finds nothing again."""
-        return ".yarnrc.yml has nodeLinker: pnpm" if self.linker == "pnpm" else ""
+        return "Yarn's nodeLinker is pnpm" if self.linker == "pnpm" else ""
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -81,6 +82,11 @@ class Berry(Fetched):
         """The lock, the settings, and what these and package.json name."""
         return tuple(name for name in (self.lock, yarnrc.BERRY, *_FOLDERS, *self._patches()) if name)
 
+    @property
+    def made(self) -> tuple[str, ...]:
+        """A lock where there is none: Yarn runs no script without."""
+        return () if self.lock else (NAME,)
+
     def install(self, order: Order) -> None:
         """`yarn install --immutable`; what production does not need is not asked for, see `trim`."""
         workspace = Workspace.read(order.directory, "")
@@ -93,8 +99,11 @@ class Berry(Fetched):
             elif self.lock:
                 self._install(order, immutable=True)
             else:
+                for project in (workspace.root, *workspace.members.values()):
+                    # Yarn writes them in its own way.
+                    stack.enter_context(own_copy(project.directory / "package.json"))
                 # An empty lock says that this directory is a project of its own.
-                stack.enter_context(own_copy(order.directory / NAME))
+                (order.directory / NAME).touch()
                 self._install(order, immutable=False)
             if order.into:
                 self._write_commands(order.directory, order.into)
@@ -119,8 +128,8 @@ class Berry(Fetched):
         if not build:
             argv.append("--skip-builds" if major(self.version) < 3 else "--mode=skip-build")
         try:
-            with npmaccess.lent(self.context, self.project) as hosts:
-                env = {**self.env, **self._places(order, hosts)}
+            with npmaccess.lent(self.context, self.project) as hosts, self._linked_from(order) as linked:
+                env = {**self.env, **self._places(order, hosts), **linked}
                 self.context.run(argv, cwd=order.directory, env=env)
         except sdk.CommandFailed as failure:
             if yarnrelease.is_newer(before) and "YN0028" in failure.output:
@@ -130,12 +139,16 @@ class Berry(Fetched):
         if missing:
             raise yarnfailure.out_of_sync([f"Missing: {name}" for name in sorted(missing)])
 
+    @property
+    def _own_cache(self) -> Path:
+        return self.project.directory / self._settings.cache
+
     def _places(self, order: Order, hosts: tuple[str, ...]) -> dict[str, str]:
         """Variables for where packages come from, `hosts` without TLS among them, and go to."""
         places = yarnregistry.for_berry(self.context, self._settings, hosts)
         if order.cache:
             places["YARN_GLOBAL_FOLDER"] = str(order.cache)
-        own = self.project.directory / self._settings.cache
+        own = self._own_cache
         if order.into:
             cache = order.into / plugnplay.CACHE
             if any(own.glob("*.zip")):
@@ -146,6 +159,22 @@ class Berry(Fetched):
         else:
             return {**places, "YARN_ENABLE_GLOBAL_CACHE": "1"}
         return {**places, "YARN_ENABLE_GLOBAL_CACHE": "0", "YARN_CACHE_FOLDER": str(cache)}
+
+    @contextmanager
+    def _linked_from(self, order: Order) -> Iterator[dict[str, str]]:
+        """Variables for a global folder that the linker `pnpm` can make hard links from, while it lasts.
+
+        It knows no other way, and a layer is on another file system than the application. What is downloaded
+        stays in the order's cache.
+        """
+        if self.linker != "pnpm":
+            yield {}
+            return
+        with tempfile.TemporaryDirectory(dir=order.directory, prefix=".yarn-global-") as folder:
+            more = {"YARN_GLOBAL_FOLDER": folder}
+            if order.cache and not any(self._own_cache.glob("*.zip")):
+                more |= {"YARN_ENABLE_GLOBAL_CACHE": "0", "YARN_CACHE_FOLDER": str(order.cache / "cache")}
+            yield more
 
     def _write_commands(self, directory: Path, layer: Path) -> None:
         """Programs in `layer`/bin for the commands of direct dependencies: there is no node_modules/.bin."""

@@ -28,6 +28,11 @@ class Fetched:
     lock: str
 
     @property
+    def made(self) -> tuple[str, ...]:
+        """Nothing but node_modules."""
+        return ()
+
+    @property
     def version(self) -> str:
         """The version that runs."""
         return self.tool.version

@@ -59,6 +59,7 @@ class Npm:
     command = "npm"
     fresh = "npm ci"
     inside_reason = ""
+    made = ()
     linker = "node-modules"
     slice = ("node_modules",)
 

@@ -68,6 +68,10 @@ class Manager(Protocol):
         """Files and folders of the project, beside package.json, that an installation elsewhere needs."""
 
     @property
+    def made(self) -> tuple[str, ...]:
+        """Files that an installation makes in the project, which scripts need and the image does not."""
+
+    @property
     def linker(self) -> str:
         """How programs find modules: `pnp`, or by node_modules, which managers lay out in several ways."""
 
