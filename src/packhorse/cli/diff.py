@@ -96,7 +96,7 @@ def tell(console: Console, found: Difference, *, every: bool = False, headline: 
     told, noted, restated = sorted_out(found.values)
     for title, values in (
         ("config", told),
-        ("noted of the layers", noted),
+        ("noted by the build", noted),
         ("follows from the layers", restated if every else []),
     ):
         if values:

@@ -242,7 +242,7 @@ class _Drawing:
         yield tag("h2", "What changed in the config")
         for values, title in (
             (told, "settings and labels"),
-            (noted, "noted of the layers, for the next build"),
+            (noted, "noted by the build, for the next one"),
             (restated, "what follows from the layers"),
         ):
             if values:

@@ -17,7 +17,7 @@ from packhorse.errors import BuildpackFailed, InputError
 from packhorse.image.copy import copy
 from packhorse.image.edit import engine_view
 from packhorse.image.place import Place, Receipt
-from packhorse.image.reference import Location, Reference
+from packhorse.image.reference import Location, Reference, is_id
 from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.inputs import EPOCH, Inputs, RunImageName
@@ -61,9 +61,10 @@ class BuildRequest:
     `tags` are further names of the image; with `publish` all names are brought to their registries.
     `pull` is the policy for builder and run image; `docker_host` the container engine, see `base.engine`.
     `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
-    path of an OCI runtime, "" for bubblewrap; `builder_id` and `run_image_id` are the images that these two
-    must be, "" for whatever has the name now; `limits` has the numbers that are to be other than
-    `platform.limits` has them; `environ` is the user's own environment (proxies, certificates).
+    path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that are to be other than
+    `platform.limits` has them; `environ` is the user's own environment (proxies, certificates). `builder_id`
+    is the image that the builder must be, and `run_reference` what a label identifies the run image by; "" is
+    for whatever has the name now.
     """
 
     name: Reference
@@ -90,7 +91,7 @@ class BuildRequest:
     environ: Mapping[str, str] = field(default_factory=dict)
     reach: Reach = field(default_factory=Reach)
     builder_id: str = ""
-    run_image_id: str = ""
+    run_reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +241,11 @@ def _base(
     shows it (docs/decisions/0005).
     """
     names, target = (named.image, *named.mirrors), builder.image.config.target
-    if request.run_image_id:
-        image = exact(wiring, named.image, request.run_image_id, target=target, say=observer.say)
+    if is_id(request.run_reference):
+        image = exact(wiring, named.image, request.run_reference, target=target, say=observer.say)
+    elif request.run_reference:
+        image = wiring.registry(Reference.parse(request.run_reference), target).read()
+        return RunImage(image, named.image, request.run_reference)
     elif request.publish:
         run_images = RunImages(wiring, say=observer.say, policy=request.pull)
         return run_images.find(names, location_of(request.name), target)

@@ -36,7 +36,7 @@ class Sizes:
         every = {str(layer.diff_id) for layer in layers}
         if tars.keys() == every:
             return cls(tars, False)
-        return cls(blobs if blobs.keys() == every else blobs | tars, blobs.keys() == every)
+        return cls(blobs, True) if blobs.keys() == every else cls(tars, False)
 
     def total(self, owned: Iterable[Owned]) -> int | None:
         """The bytes of some layers, None if nobody knows those of one."""

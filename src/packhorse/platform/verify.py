@@ -65,7 +65,8 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
             fix="name the builder: --builder IMAGE",
         )
     metadata = labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, ""))
-    request = replace(asked, run_image_id=_run_image_id(metadata.run_image.reference))
+    reference = metadata.run_image.reference
+    request = replace(asked, run_reference=reference if is_id(reference) or "@" in reference else "")
     if known is None:
         return request
     issues = list(_issues(known, asked))
@@ -118,10 +119,6 @@ def _forget(name: Reference, store: Store) -> None:
         store.remove(str(name))
     except NotFoundError:
         store.forget(str(name))
-
-
-def _run_image_id(reference: str) -> str:
-    return reference if is_id(reference) else ""
 
 
 def _issues(known: Recorded, asked: BuildRequest) -> Iterator[str]:

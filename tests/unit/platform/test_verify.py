@@ -70,7 +70,7 @@ def test_a_build_is_asked_for_as_it_was() -> None:
         ASKED,
         builder="acme/builder:1",
         builder_id=BUILDER_ID,
-        run_image_id="2" * 64,
+        run_reference="2" * 64,
         buildpacks=("acme/x@1", "my/own@2"),
         default_process="task",
         run_image="acme/run:2",
@@ -80,7 +80,9 @@ def test_a_build_is_asked_for_as_it_was() -> None:
     other = request_for(_image(), "app", replace(ASKED, builder="acme/other", network=Network.HOST))
     assert (other.builder, other.builder_id, other.network) == ("acme/other", "", Network.HOST)
     digest = App(lifecycle={"runImage": RUN | {"reference": f"acme/run@sha256:{'3' * 64}"}})
-    assert request_for(_image(app=digest), "app", ASKED).run_image_id == ""
+    assert request_for(_image(app=digest), "app", ASKED).run_reference == f"acme/run@sha256:{'3' * 64}"
+    unknown = App(lifecycle={"runImage": RUN | {"reference": "?"}})
+    assert request_for(_image(app=unknown), "app", ASKED).run_reference == ""
 
 
 def test_what_only_the_user_knows_is_asked_for_at_once() -> None:
@@ -103,7 +105,7 @@ def test_an_image_that_says_nothing_needs_a_builder() -> None:
     with pytest.raises(NotFoundError, match="does not say how it was built"):
         request_for(_image(None), "app", ASKED)
     request = request_for(_image(None), "app", replace(ASKED, builder="b"))
-    assert (request.builder, request.run_image_id) == ("b", "2" * 64)
+    assert (request.builder, request.run_reference) == ("b", "2" * 64)
 
 
 def _verdict(before: App, after: App) -> Verdict:
