@@ -106,7 +106,8 @@ def tell(console: Console, found: Difference, *, every: bool = False, headline: 
             console.result(line)
     if restated and not every:
         console.result("")
-        console.result(f"{len(restated)} more values of the config follow from the layers (--all)")
+        what = "value follows" if len(restated) == 1 else "values follow"
+        console.result(f"{len(restated)} more {what} from the layers (--all)")
 
 
 def _sides(found: Difference, sizes: Sizes) -> list[str]:

@@ -31,6 +31,7 @@ _ANY = Reference.parse(f"{locate.LOCAL_REGISTRY}/image")
     "-p", "--path", type=click.Path(path_type=Path), default=Path(), help="The source directory.  [.]"
 )
 @click.option("-B", "--builder", default="", metavar="IMAGE", help="A builder, instead of the recorded one.")
+@click.option("--run-image", default="", metavar="IMAGE", help="A run image, instead of the recorded one.")
 @click.option("-b", "--buildpack", "buildpacks", multiple=True, metavar="DIR|ID", help="As for the build.")
 @click.option("-e", "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="As for the build.")
 @click.option(
@@ -54,6 +55,7 @@ def verify(
     name: str,
     path: Path,
     builder: str,
+    run_image: str,
     buildpacks: tuple[str, ...],
     env: tuple[str, ...],
     env_files: tuple[Path, ...],
@@ -79,6 +81,7 @@ def verify(
         name=_ANY,
         path=path,
         builder=builder,
+        run_image=run_image,
         buildpacks=buildpacks,
         env=environment(env, env_files, context),
         volumes=tuple(volume(text, writable=False) for text in volumes),

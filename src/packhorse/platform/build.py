@@ -242,7 +242,9 @@ def _base(
     """
     names, target = (named.image, *named.mirrors), builder.image.config.target
     if is_id(request.run_reference):
-        image = exact(wiring, named.image, request.run_reference, target=target, say=observer.say)
+        image = exact(
+            wiring, named.image, request.run_reference, target=target, say=observer.say, option="--run-image"
+        )
     elif request.run_reference:
         image = wiring.registry(Reference.parse(request.run_reference), target).read()
         return RunImage(image, named.image, request.run_reference)
@@ -298,7 +300,9 @@ def _builder(
 ) -> Builder:
     if request.builder_id:
         host = Target.host()
-        image = exact(wiring, request.builder, request.builder_id, target=host, say=observer.say)
+        image = exact(
+            wiring, request.builder, request.builder_id, target=host, say=observer.say, option="--builder"
+        )
         return Builder.read(request.builder, image)
     if request.builder:
         image = fetched(wiring, request.builder, target=Target.host(), say=observer.say, pull=request.pull)

@@ -119,10 +119,13 @@ def _pulled(
     return local.read()
 
 
-def exact(wiring: Wiring, name: str, image_id: str, *, target: Target, say: Callable[[str], None]) -> Image:
+def exact(
+    wiring: Wiring, name: str, image_id: str, *, target: Target, say: Callable[[str], None], option: str
+) -> Image:
     """The image with an ID, from the store, whatever its name is there now, or from the registry of `name`.
 
-    Raises NotFoundError where that has another image by now, and what `fetched` raises.
+    Raises NotFoundError where that has another image by now, which `option` would take, and what `fetched`
+    raises.
     """
     try:
         return wiring.store.place(image_id).read()
@@ -140,7 +143,9 @@ def exact(wiring: Wiring, name: str, image_id: str, *, target: Target, say: Call
     else:
         why = f"{name} is made on each machine, and here it is another"
     raise NotFoundError(
-        f"the image {image_id} is not in the store", why=why, fix=f"pull it, or name another for {name}"
+        f"the image {image_id} is not in the store",
+        why=why,
+        fix=f"bring it there, or take the one that has the name now: {option} {reference.familiar}",
     )
 
 

@@ -66,7 +66,8 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
         )
     metadata = labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, ""))
     reference = metadata.run_image.reference
-    request = replace(asked, run_reference=reference if is_id(reference) or "@" in reference else "")
+    is_exact = not asked.run_image and (is_id(reference) or "@" in reference)
+    request = replace(asked, run_reference=reference if is_exact else "")
     if known is None:
         return request
     issues = list(_issues(known, asked))
@@ -78,7 +79,7 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
         request,
         buildpacks=asked.buildpacks or known.buildpacks,
         default_process=known.default_process,
-        run_image=known.run_image,
+        run_image=asked.run_image or known.run_image,
         exec_env=known.exec_env,
         created=known.created,
     )

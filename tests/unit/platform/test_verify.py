@@ -79,6 +79,8 @@ def test_a_build_is_asked_for_as_it_was() -> None:
     )
     other = request_for(_image(), "app", replace(ASKED, builder="acme/other", network=Network.HOST))
     assert (other.builder, other.builder_id, other.network) == ("acme/other", "", Network.HOST)
+    other = request_for(_image(), "app", replace(ASKED, run_image="acme/newer"))
+    assert (other.run_image, other.run_reference) == ("acme/newer", "")
     digest = App(lifecycle={"runImage": RUN | {"reference": f"acme/run@sha256:{'3' * 64}"}})
     assert request_for(_image(app=digest), "app", ASKED).run_reference == f"acme/run@sha256:{'3' * 64}"
     unknown = App(lifecycle={"runImage": RUN | {"reference": "?"}})
@@ -136,14 +138,22 @@ def test_the_very_image_is_taken_whatever_its_name_is_now(tmp_path: Path) -> Non
     said: list[str] = []
     with FakeRegistry() as registry, Store.open(tmp_path / "store") as store:
         wiring, name = Wiring(store), f"{registry.host}/acme/builder:1"
-        wanted = partial(exact, wiring, name, target=Target.host(), say=said.append)
+        wanted = partial(exact, wiring, name, target=Target.host(), say=said.append, option="--builder")
         put(new, wiring.registry(Reference.parse(name), Target.host()))
         with pytest.raises(NotFoundError, match="is not in the store") as raised:
             wanted(str(old.id))
         assert raised.value.why == f"{name} is {new.id} by now"
+        assert raised.value.fix.endswith(f"the one that has the name now: --builder {name}")
         assert store.images() == ()
         assert wanted(str(new.id)).id == new.id and said == [f"fetching {name}"]
         put(old, store.place("kept/elsewhere"))
         assert wanted(str(old.id)).id == old.id and said == [f"fetching {name}"]
         with pytest.raises(NotFoundError, match="is not in the store"):
-            exact(wiring, "packhorse.local/builder:x", BUILDER_ID, target=Target.host(), say=said.append)
+            exact(
+                wiring,
+                "packhorse.local/builder:x",
+                BUILDER_ID,
+                target=Target.host(),
+                say=said.append,
+                option="--builder",
+            )
