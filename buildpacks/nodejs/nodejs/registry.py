@@ -23,6 +23,7 @@ from packhorse.errors import (
 )
 
 from . import absent
+from .project import document
 
 # npm's switches as variables: they keep the commands that are shown short.
 QUIET = {
@@ -65,6 +66,8 @@ _UNTRUSTED = {
 CODES = frozenset({*_UNREACHABLE, *_UNTRUSTED, "ENEEDAUTH", "EINTEGRITY", "ETARGET"})
 """The words of npm and Node.js, without digits, that `explained_code` knows."""
 
+_BUSY = re.compile(r"E(?:5\d\d|429)")
+_LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
 _LINE = re.compile(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
 _SETTING = re.compile(r"([a-z-]+) = (.+)")
 # What it advises, mostly to who installs one package by name.
@@ -171,7 +174,7 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
     said = [
         _PREFIX.sub("", line)
         for line in lines
-        if not line.startswith(("code ", "errno ", "syscall ", "A complete log", *_ADVICE))
+        if not line.lstrip().startswith(("at ", "code ", "errno ", "syscall ", "A complete log", *_ADVICE))
     ]
     why = "\n".join([line.strip() for line in said if line.strip()][:_SHOWN])
     if meaning := explained_code(code, why, client="npm", lock="package-lock.json", root=root):
@@ -180,7 +183,19 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
         return out_of_sync(
             _OUT_OF_SYNC.findall("\n".join(lines)), lock="package-lock.json", command="npm install"
         )
-    return BuildpackFailed(failure.what, why=failure.why or "its output is above")
+    if code == "EUSAGE" and "existing package-lock.json" in failure.output and root is not None:
+        return _unread(root)
+    return BuildpackFailed(failure.what, why=why or failure.why or "its output is above")
+
+
+def _unread(root: Path) -> InputError:
+    """The error for a lock that npm takes for none."""
+    name = next((name for name in _LOCKS if (root / name).is_file()), _LOCKS[-1])
+    try:
+        document(root / name, name)
+    except InputError as error:
+        return error
+    return InputError(f"{name} is not a lock that npm can read", fix=f"run `npm install` and commit {name}")
 
 
 def explained_code(
@@ -216,6 +231,12 @@ def explained_code(
             why=why,
             fix=f"the registry or a proxy altered it, or {lock} is wrong: "
             "compare with another registry before you make the lock anew",
+        )
+    if _BUSY.fullmatch(code):
+        return NetworkError(
+            f"the package registry did not answer as one ({code})",
+            why=why,
+            fix=f"build again in a while; if that does not help, check the registry set in {settings}",
         )
     if code in ("E404", "ETARGET"):
         return absent.error(code, why, client=client, lock=lock, settings=settings, root=root)

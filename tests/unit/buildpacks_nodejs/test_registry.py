@@ -92,3 +92,43 @@ def test_an_application_of_another_manager_is_served_too(tmp_path: Path) -> None
     (app / "package.json").write_text('{"devEngines": {"packageManager": {"name": "pnpm"}}}')
     (app / ".npmrc").write_text("registry=http://127.0.0.1:9/\n")
     assert registry.config("registry") == {"registry": "http://127.0.0.1:9/"}
+
+
+def npm_failed(output: str, root: Path | None = None) -> PackhorseError:
+    return explained(sdk.CommandFailed(["npm", "ci"], status=1, output=output), root)
+
+
+@pytest.mark.parametrize("code", ["E500", "E503", "E429"])
+def test_a_registry_that_is_busy_is_no_defect_of_the_source(code: str) -> None:
+    error = npm_failed(f"npm error code {code}\nnpm error {code[1:]} Sorry - GET http://x/ms\n")
+    assert isinstance(error, NetworkError)
+    assert f"({code})" in error.what and "GET http://x/ms" in error.why and "in a while" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("lock", "what"),
+    [
+        ('{\n"packages": {\n', "package-lock.json is not valid JSON"),
+        ("", "package-lock.json is not valid JSON"),
+        ('{"packages": [1]}', "package-lock.json is not a lock that npm can read"),
+    ],
+)
+def test_a_lock_that_npm_takes_for_none_is_told_with_its_line(tmp_path: Path, lock: str, what: str) -> None:
+    (tmp_path / "package-lock.json").write_text(lock)
+    error = npm_failed(
+        "npm error code EUSAGE\n"
+        "npm error The `npm ci` command can only install with an existing package-lock.json",
+        tmp_path,
+    )
+    assert isinstance(error, InputError) and error.what == what
+
+
+def test_where_in_npm_an_error_came_up_is_not_shown() -> None:
+    said = (
+        "npm error code ECONNREFUSED\nnpm error FetchError: refused\nnpm error     at x (/npm/index.js:1:1)\n"
+    )
+    assert npm_failed(said).why == "FetchError: refused"
+
+
+def test_what_npm_says_is_shown_of_codes_that_nobody_knows() -> None:
+    assert npm_failed("npm error code EODD\nnpm error odd: it is\n").why == "odd: it is"
