@@ -184,7 +184,8 @@ class Installation:
         site.prepare(self.workspace, layer.path, self.manager.files)
         self.manager.install(self._order(layer.path, dev=dev))
         files = (*self.manager.files, *(self.manager.made if launch else ()))
-        site.settle(self.workspace, layer.path, files, launch=launch)
+        left_out = self.workspace.unneeded if launch and not dev else ()
+        site.settle(self.workspace, layer.path, files, launch=launch, left_out=left_out)
         return layer
 
     def _take(self, name: str, key: Mapping[str, str], *, launch: bool, renew: str = "") -> sdk.Layer:
@@ -250,6 +251,12 @@ class Installation:
         gone = self.workspace.unneeded
         for path in gone:
             delete(self.workspace.root.directory / path)
+        for path in ("", *self.workspace.members) if gone else ():
+            modules = self.workspace.root.directory / path / "node_modules"
+            if not modules.is_symlink():
+                residue.remove_dangling(modules)
+                residue.remove_dangling(modules / ".bin")
+                residue.remove_dangling(modules / ".pnpm/node_modules")
         if gone:
             self.context.log.detail(
                 f"left out, since {self.workspace.path} does not need it: {', '.join(gone)}"

@@ -38,7 +38,7 @@ def remove(modules: Path, *, records: bool = True) -> None:
         for path in modules.glob(pattern):
             delete(path)
     for name in _WITH_LEFTOVERS:
-        _remove_dangling(modules / name)
+        remove_dangling(modules / name)
     for folder, subfolders, files in os.walk(modules):
         subfolders.sort()
         here = Path(folder)
@@ -54,7 +54,7 @@ def _remove_gyp(build: Path) -> None:
             delete(build / configuration / name)
 
 
-def _remove_dangling(folder: Path) -> None:
+def remove_dangling(folder: Path) -> None:
     """Removes the links of a folder, and of its scopes (`@types`), that lead nowhere."""
     for path in (*folder.glob("*"), *folder.glob("@*/*")):
         if path.is_symlink() and not path.exists():

@@ -39,21 +39,26 @@ def prepare(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
     (layer / _MODULES).mkdir()
 
 
-def settle(workspace: Workspace, layer: Path, files: Sequence[str], *, launch: bool) -> None:
+def settle(
+    workspace: Workspace, layer: Path, files: Sequence[str], *, launch: bool, left_out: Sequence[str] = ()
+) -> None:
     """Leaves modules and their links in `layer`, and the root's manifest, for modules that look upwards.
 
-    A layer that is not for `launch` has the manager's records too, by which it finds commands.
+    A layer that is not for `launch` has the manager's records too, by which it finds commands. Links to
+    members that are `left_out` of the image are not in it either.
     """
     root = workspace.root.directory
     for file in files:
         (layer / file).unlink(missing_ok=True)
         _remove_empty((layer / file).parent, up_to=layer)
+    gone = {root / path for path in left_out}
     members = {os.path.realpath(layer / path): root / path for path in workspace.members}
     for link in _links(layer) if members else ():
         target = members.get(os.path.realpath(link))
         if target:
             link.unlink()
-            link.symlink_to(target)
+            if target not in gone:
+                link.symlink_to(target)
     for path in ("", *workspace.members):
         modules = layer / path / _MODULES
         if modules.is_dir():

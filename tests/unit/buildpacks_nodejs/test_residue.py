@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from nodejs import residue
+from nodejs import residue, site
+from nodejs.workspace import Workspace
 
 
 def test_records_caches_and_makefiles_go_and_compiled_modules_stay(tmp_path: Path) -> None:
@@ -37,3 +38,17 @@ def test_a_linked_module_is_not_followed(tmp_path: Path) -> None:
     (modules / "a").symlink_to("../packages/a")
     residue.remove(modules)
     assert (own / "config.gypi").exists()
+
+
+def test_a_layer_has_no_link_to_a_member_that_is_left_out(tmp_path: Path) -> None:
+    source, layer = tmp_path / "source", tmp_path / "layer"
+    for folder in ("", "p/a", "p/b"):
+        (source / folder).mkdir(parents=True)
+        (source / folder / "package.json").write_text(f'{{"name": "{folder[2:]}", "workspaces": ["p/*"]}}')
+    layer.mkdir()
+    workspace = Workspace.read(source, "p/a")
+    site.prepare(workspace, layer, ())
+    for name in ("a", "b"):
+        (layer / "node_modules" / name).symlink_to(f"../p/{name}")
+    site.settle(workspace, layer, (), launch=True, left_out=workspace.unneeded)
+    assert [path.readlink() for path in (layer / "node_modules").iterdir()] == [source / "p/a"]

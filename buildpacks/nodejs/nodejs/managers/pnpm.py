@@ -21,7 +21,7 @@ from packhorse.errors import InputError
 from ..project import digest
 from ..releases import major
 from ..workspace import SETTING, Workspace
-from . import npmrc, pnpmfault, pnpmlock, unlocked
+from . import npmrc, pnpmfault, pnpmlock, pnpmstore, unlocked
 from .fetched import Fetched
 from .npm import npm_rebuild
 from .port import Order
@@ -119,6 +119,14 @@ class Pnpm(Fetched):
         It downloads nothing and runs no script: `prepare` may need the devDependencies.
         """
         self._install(dataclasses.replace(order, dev=False), "--offline", "--ignore-scripts")
+        if order.focus:
+            workspace = Workspace.read(order.directory, "")
+            kept = {
+                path: member
+                for path, member in workspace.members.items()
+                if workspace.names((path,))[0] in order.focus
+            }
+            pnpmstore.sweep(order.directory, {"": workspace.root, **kept})
 
     def rebuild(self, directory: Path) -> None:
         """`pnpm rebuild`, which keeps to the modules that may run scripts.
