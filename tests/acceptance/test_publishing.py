@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,3 +95,22 @@ def test_what_a_registry_refused_at_the_end_is_in_the_store_and_goes_on_by_copy(
     server.faults.clear()
     home.ok("copy", name, f"docker://{name}")
     assert ("team/app", "9") in server.manifests
+
+
+def test_a_push_that_is_killed_leaves_no_tag_and_the_next_one_completes_it(home: Home, server) -> None:
+    source, target = run_image(home), f"docker://{server.host}/killed:1"
+    for requests in (1, 3, 4, 5, 6):
+        server.requests.clear()
+        process = home.start("copy", source, target)
+        end = time.monotonic() + 60
+        while len(server.requests) < requests and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        if ("killed", "1") in server.manifests:
+            assert home.image_id(target) == home.image_id(source)
+    home.ok("copy", source, target)
+    assert home.image_id(target) == home.image_id(source)
+    again = home.ok("copy", source, target)
+    assert again == str(Digest.of(server.manifests["killed", "1"][1]))

@@ -31,7 +31,8 @@ class Fault:
     `status` answers in the registry's place, with `headers` and `body`. Otherwise the registry's own answer
     is sent, altered: `headers` replace its own, `cut_after` closes the connection after that many bytes of
     the body, `body` replaces the body, `delay` (seconds) comes before everything, `hang_up` closes without an
-    answer, `take` does so after that many bytes of the request's body, which the registry has then.
+    answer, `take` does so after that many bytes of the request's body, which the registry has then. Requests
+    with a body of fewer than `least` bytes are none of its business.
     """
 
     method: str = "GET"
@@ -45,6 +46,7 @@ class Fault:
     hang_up: bool = False
     take: int | None = None
     spared: int = 0
+    least: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,11 @@ class FakeRegistry(Distribution):
     def seen(self, method: str, part: str = "") -> list[Seen]:
         return [request for request in self.requests if request.method == method and part in request.path]
 
-    def fault_for(self, method: str, path: str) -> Fault | None:
+    def fault_for(self, method: str, path: str, length: int) -> Fault | None:
         with self._lock:
             for fault in self.faults:
-                if fault.times > 0 and fault.method == method and fault.path in path:
+                matches = fault.method == method and fault.path in path and length >= fault.least
+                if fault.times > 0 and matches:
                     if fault.spared:
                         fault.spared -= 1
                         continue
@@ -218,7 +221,10 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            fault = registry.fault_for(self.command, self.path) or Fault()
+            fault = (
+                registry.fault_for(self.command, self.path, int(headers.get("content-length", "0")))
+                or Fault()
+            )
             time.sleep(fault.delay)
             registry.requests.append(Seen(self.command, self.path, headers))
             body = self._body(fault.take)

@@ -37,7 +37,7 @@ _HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 
 PATIENCE = 5
-"""How often a blob's download is taken up again within one mebibyte of it."""
+"""How often a download is taken up again: a manifest's, or a blob's within one mebibyte of it."""
 
 _HOLDERS = 32  # repositories that are remembered to have a blob
 _HELD = 8192  # blobs of which that is remembered
@@ -168,10 +168,17 @@ class Registry:
         """The manifest or index under a tag or digest."""
         name = self.name(repository, identifier)
         request = Request("GET", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
-        with self.exchange(request, pull(repository)) as response:
-            if response.status != 200:
-                raise self.refusal(response, f"read {name}", pull(repository))
-            raw = response.read(MANIFEST_LIMIT)
+        for attempt in range(1, PATIENCE + 1):
+            with self.exchange(request, pull(repository)) as response:
+                if response.status != 200:
+                    raise self.refusal(response, f"read {name}", pull(repository))
+                try:
+                    raw = response.read(MANIFEST_LIMIT)
+                    break
+                except BrokenConnection:
+                    if attempt == PATIENCE:
+                        raise
+            self.pause(attempt)
         digest = Digest.of(raw)
         _require_same(digest, identifier, name)
         _require_same(digest, response.header("docker-content-digest"), name)
