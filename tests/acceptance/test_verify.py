@@ -32,13 +32,15 @@ def test_what_a_buildpack_makes_otherwise_each_time_is_named_to_the_file(
     done = home.run("verify", "stamped", "--path", app)
     assert done.returncode == 3
     assert "--env SECRET" in done.stderr and "directories (test/stamp@1.0.0)" in done.stderr
-    done = home.run("verify", "--quiet", "stamped", *build, "--env", "SECRET=sekret-0451")
+    page = tmp_path / "page.html"
+    done = home.run("verify", "--quiet", "stamped", *build, "--env", "SECRET=sekret-0451", "--html", page)
     assert done.returncode == 1, done.stderr
     first, *lines = done.stdout.splitlines()
     assert first == "not reproducible: only test/stamp changed: 6 of 7 layers are the same"
     assert "  ~ /layers/test_stamp/tools/stamp  content" in lines
     assert sum(line.startswith("  ~ /") for line in lines) == 1
     assert "verify" not in home.ok("images")
+    assert "/layers/test_stamp/tools/stamp" in page.read_text() and ".stacks" in page.read_text()
 
 
 def test_a_build_that_is_reproducible_is_said_to_be_wherever_the_image_is(

@@ -119,9 +119,11 @@ class _Drawing:
         total = (
             f"{measure(self._sizes.total(side.layers))}{self._kind}, {_counted(len(side.layers), 'layer')}"
         )
+        above, slash, name = one_line(side.name).rpartition("/")
         return tag(
             "div",
-            tag("b", one_line(side.name)),
+            *([tag("span", f"{above}{slash}")] if above else []),
+            tag("b", name),
             tag("span", tag("code", side.image.id.short)),
             tag("span", total),
             class_=f"head {place}",
