@@ -31,12 +31,12 @@ def read(data: bytes, ending: str, where: str) -> Bill:
     Raises FormatError that names the file `where`.
     """
     try:
-        document = json.loads(data)
+        document = _clean(json.loads(data))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where} is not JSON", why=str(error)[:200]) from error
     if not isinstance(document, dict):
         raise FormatError(f"{where} is no bill of materials", why="it is not a JSON object")
-    subject, parts = _READERS[ending](_clean(document))
+    subject, parts = _READERS[ending](document)
     return Bill(tuple(parts), subject)
 
 

@@ -18,6 +18,9 @@ from packhorse.lifecycle import labels
 _NAMES = ("key", "id", "type", "name")
 """What tells the entries of a list apart, wherever they stand in it."""
 
+_DEPTH = 50
+"""Objects within objects of a label that is told value by value."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _LIFECYCLE = f"labels[{labels.LIFECYCLE}]"
 _RESTATED = re.compile(
@@ -89,19 +92,28 @@ def _parsed(text: str) -> object:
     """A label that is a JSON object or list as what it is, else as its text."""
     if text[:1] in ("{", "["):
         try:
-            return gojson.loads(text)
+            value = gojson.loads(text)
+            return value if _is_shallow(value, _DEPTH) else text
         except (ValueError, RecursionError):
             pass
     return text
 
 
-def _flat(value: object, path: str) -> Iterator[tuple[str, object]]:
-    if isinstance(value, Mapping) and value:
+def _is_shallow(value: object, left: int) -> bool:
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return left > 0 and all(_is_shallow(item, left - 1) for item in items)
+
+
+def _flat(value: object, path: str, left: int = 2 * _DEPTH) -> Iterator[tuple[str, object]]:
+    """The values within a value, with their paths; what is nested deeper than anybody's is one value."""
+    if not left:
+        yield path, "nested too deep"
+    elif isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _flat(item, _below(path, key))
+            yield from _flat(item, _below(path, key), left - 1)
     elif isinstance(value, list) and value:
         for key, item in _entries(value):
-            yield from _flat(item, f"{path}[{key}]")
+            yield from _flat(item, f"{path}[{key}]", left - 1)
     elif value is not None:
         yield path, value
 

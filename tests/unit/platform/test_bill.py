@@ -161,7 +161,7 @@ def test_what_is_odd_in_a_foreign_bill_is_left_out() -> None:
     assert parts["inner@"].kind == "file"
 
 
-@pytest.mark.parametrize("data", [b"{", b"[]", b"[" * 100_000])
+@pytest.mark.parametrize("data", [b"{", b"[]", b"[" * 100_000, b'{"a": ' * 980 + b"1" + b"}" * 980])
 def test_what_is_no_bill_is_named(data: bytes) -> None:
     image = App(sbom=_sbom({"b/sbom.cdx.json": data})).image()
     with pytest.raises(FormatError, match=r"/layers/sbom/launch/b/sbom\.cdx\.json is no"):

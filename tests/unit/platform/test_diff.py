@@ -204,6 +204,16 @@ def test_values_of_the_config_have_paths_into_labels() -> None:
     assert _diff(before, after).headline.startswith("only the config changed: 7 of 7 layers")
 
 
+@pytest.mark.parametrize("depth", [40, 60, 300, 900, 100_000])
+def test_labels_may_be_nested_as_deep_as_they_like(depth: int) -> None:
+    before, after = (
+        replace(SAMPLE, labels={"deep": f"{'[' * depth}{number}{']' * depth}"}).image() for number in (1, 2)
+    )
+    (value,) = _diff(before, after).values
+    assert value.path.startswith("labels.deep") and value.before != value.after
+    json.dumps(fields(_diff(before, after)))
+
+
 def test_programs_get_all_of_it() -> None:
     newer = replace(SAMPLE, app=(tar_of({"workspace/x": b""}),), labels={"a": "b"})
     told = fields(_diff(SAMPLE.image(), newer.image()))
