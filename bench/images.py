@@ -1,11 +1,15 @@
-"""App images in a registry of the benchmark's own, and run images to put them on. Called by the scenarios."""
+"""App images on an old run image, and the new one: in a registry of the benchmark's own, or anywhere.
+
+Called by the scenarios.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fakes.app_image import App
 from fakes.small_image import stored_image, tar_of
+from packhorse.base.digest import Digest
 from packhorse.base.http.pool import connect
 from packhorse.base.target import Target
 from packhorse.image.copy import put
@@ -15,9 +19,20 @@ from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.registry.upload import put_manifest
 from packhorse.image.view import Image
 
-LABELS = {"io.buildpacks.base.id": "acme", "io.buildpacks.base.distro.name": "acmelinux"}
-OLD, NEW = ([tar_of({f"usr/{age}{n}": age.encode() * 50_000}) for n in range(3)] for age in ("old", "new"))
-OWN = {f"acme/pack{n}:layer": tar_of({f"layers/{n}/x": bytes([n]) * 50_000}) for n in range(6)}
+_LABELS = {"io.buildpacks.base.id": "acme", "io.buildpacks.base.distro.name": "acmelinux"}
+_OLD, _NEW = ([tar_of({f"usr/{age}{n}": age.encode() * 50_000}) for n in range(3)] for age in ("old", "new"))
+_OWN = {f"acme/pack{n}:layer": tar_of({f"layers/{n}/x": bytes([n]) * 50_000}) for n in range(6)}
+
+
+def patched() -> Image:
+    """The new run image."""
+    return stored_image(*_NEW, labels=_LABELS)
+
+
+def app_on(run_image: str, layers: Mapping[str, bytes]) -> Image:
+    """An app image on the old run image, which had this name."""
+    run = {"topLayer": str(Digest.of(_OLD[-1])), "reference": "unknown", "image": run_image}
+    return App(base=_OLD, layers=layers, lifecycle={"runImage": run}, labels=_LABELS).image()
 
 
 class Images:
@@ -26,29 +41,20 @@ class Images:
     def __init__(self, host: str) -> None:
         self._host = host
         self._registry = Registry(host, connect())
-        run = App()._lifecycle()["runImage"] | {"image": f"{host}/acme/run", "mirrors": []}
-        self._app = App(
-            base=OLD, layers=OWN, lifecycle={"runImage": run | {"topLayer": _top()}}, labels=LABELS
-        )
-        self._put("acme/run", stored_image(*NEW, labels=LABELS))
+        self._app = app_on(f"{host}/acme/run", _OWN)
+        self._put("acme/run", patched())
 
     def make(self, repositories: Iterable[str], *, tags: int = 0) -> list[str]:
         """App images on the old run image, in these repositories; `tags` of each beside `latest`."""
-        image, names = self._app.image(), []
+        names = []
         for repository in repositories:
-            self._put(repository, image)
+            self._put(repository, self._app)
             names.append(f"{self._host}/{repository}")
-            if image.manifest:
+            if self._app.manifest:
                 for number in range(tags):
-                    put_manifest(self._registry, repository, f"v{number}", image.manifest)
+                    put_manifest(self._registry, repository, f"v{number}", self._app.manifest)
         return names
 
     def _put(self, repository: str, image: Image) -> None:
         reference = Reference.parse(f"{self._host}/{repository}")
         put(image, RegistryPlace(reference, self._registry, target=Target.host()))
-
-
-def _top() -> str:
-    from packhorse.base.digest import Digest
-
-    return str(Digest.of(OLD[-1]))

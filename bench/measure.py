@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+_GLANCE = 0.02  # seconds between two looks at a process
 _SAID = 2000  # characters of what a program said that failed
 
 
@@ -67,18 +72,43 @@ class Finding:
 
 def timed(command: Sequence[str | Path], environ: Mapping[str, str]) -> Run:
     """Runs a program to its end; one that fails fails the benchmark, with what it said."""
-    with subprocess.Popen(
-        list(map(str, command)), env=dict(environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
+    with tempfile.TemporaryFile() as said:
         started = time.perf_counter()
-        assert process.stdout is not None
-        said = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
+        process = subprocess.Popen(list(map(str, command)), env=dict(environ), stdout=said, stderr=said)
+        with _watched(process.pid) as peak:
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command[0]} failed: {said.decode(errors='replace')[-_SAID:]}")
-    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{command[0]} failed: {said.read().decode(errors='replace')[-_SAID:]}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, max(peak, default=0))
+
+
+@contextmanager
+def _watched(process: int) -> Iterator[list[int]]:
+    """What the kernel says was the most memory of a process, asked now and then.
+
+    What it says at the end, to who waits, is that of the process that started it, if that was more.
+    """
+    peak: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_GLANCE):
+            try:
+                status = Path(f"/proc/{process}/status").read_text()
+            except OSError:
+                return
+            peak.extend(int(size) * 1024 for size in re.findall(r"VmHWM:\s*(\d+)", status))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
 
 
 def together(runs: Sequence[Run]) -> Run:
