@@ -13,7 +13,7 @@ from pathlib import Path
 # What tests and benchmarks both need: a registry to talk to, images to put there.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-SCENARIOS = ("rebase_one", "rebase_many", "rebase_memory", "rebase_engine")
+SCENARIOS = ("push", "rebase_one", "rebase_many", "rebase_memory", "rebase_engine")
 
 
 def main() -> int:
