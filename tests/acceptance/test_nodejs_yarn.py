@@ -265,6 +265,34 @@ def test_a_zero_install_source_needs_no_registry(offline: Workbench, yarns: Mapp
     assert launched(offline, "node", "index.js") == "1000 text/plain\n"
 
 
+def test_what_build_scripts_write_into_unpacked_packages_is_in_the_image_of_that_build(
+    offline: Workbench, yarns: Mapping[str, Path]
+) -> None:
+    made = "require('path').join(require('path').dirname(require.resolve('ms')), 'made.js')"
+    script = f"require('fs').writeFileSync({made}, 'module.exports = 42')"
+    manifest = {
+        "name": "writing",
+        "dependenciesMeta": {"ms": {"unplugged": True}},
+        "scripts": {"build": "node build.js", "start": "node index.js"},
+        **DEPENDENCIES,
+    }
+    source = {"index.js": "console.log(require('ms/made.js'))", "build.js": script}
+    write(offline, manifest, yarns["4"], **source)
+    output = built(offline)
+    assert "the build scripts wrote into packages (ms-" in output
+    assert launched(offline, "node", "index.js") == "42\n"
+    first = contents(offline.layers / "modules", offline.app)
+    assert "layer modules replaced: in the last build the scripts wrote into it" not in output
+    assert "the build scripts wrote into packages" in built(offline)
+    assert contents(offline.layers / "modules", offline.app) == first
+
+    (offline.source / "build.js").write_text("console.log(require('ms')('1s'))")
+    path = offline.source / "package.json"
+    path.write_text(path.read_text().replace("node build.js", "node  build.js"))
+    assert "the build scripts wrote" not in built(offline)
+    assert "made.js" not in names(offline.layers / "modules")
+
+
 def test_the_registry_that_is_set_for_npm_is_yarns_too(offline: Workbench, yarns: Mapping[str, Path]) -> None:
     write(offline, {"name": "x", **DEPENDENCIES}, yarns["4"], **{"index.js": ""})
     shutil.rmtree(offline.source / ".yarn/cache")

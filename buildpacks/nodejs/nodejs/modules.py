@@ -115,26 +115,56 @@ class Installation:
         root, scripts = self.workspace.root.directory, self.workspace.inside_reason
         if scripts:
             self.context.log.detail(f"{self.manager.name} runs in every build: {scripts}")
+        remembered = self.context.remembered(self._cache_name).get(_WRITING) == self._scripts_digest
+        wrote = "in the last build the scripts wrote into it" if self.tasks and remembered else ""
+        made: sdk.Layer | None = None
+        written: tuple[str, ...] = ()
         if self.tasks or scripts:
             if self.workspace.has_dependencies(dev=True):
-                self._plug("modules-build", dev=True, launch=False, renew=scripts)
-            self._run_tasks()
+                made = self._plug("modules-build", dev=True, launch=False, renew=scripts, wrote=wrote)
+                written = self._traces(made.path / plugnplay.UNPLUGGED)
+            else:
+                self._run_tasks()
         plugnplay.unplug(root)
+        if written:
+            self.context.log.detail(
+                f"the build scripts wrote into packages ({_some(written)}), which the image has to have, too"
+            )
+            wrote = "the build scripts write into it"
         if self.workspace.has_dependencies(dev=self.keeps_dev):
-            self._plug("modules", dev=self.keeps_dev, launch=True, renew=scripts)
+            layer = self._plug(
+                "modules", dev=self.keeps_dev, launch=True, renew=scripts, wrote=wrote, written=bool(written)
+            )
+            if made:
+                plugnplay.bring(written, made.path, layer.path)
+        if made and written:
+            # Another build is to find what was installed.
+            shutil.rmtree(made.path)
+            (self.context.layers / f"{made.name}.toml").unlink()
         return ()
 
-    def _plug(self, name: str, *, dev: bool, launch: bool, renew: str) -> None:
-        """Makes or keeps a layer of packages for Plug'n'Play, and puts its map into the application."""
+    def _plug(
+        self, name: str, *, dev: bool, launch: bool, renew: str, wrote: str, written: bool = False
+    ) -> sdk.Layer:
+        """Makes or keeps a layer of packages for Plug'n'Play, and puts its map into the application.
+
+        `wrote` says why scripts that write into packages are the cause for making it, if `renew` has none;
+        `written` that it is to have what they wrote.
+        """
         root = self.workspace.root.directory
-        cache = self._cache({}) if renew else None
+        facts = {_WRITING: self._scripts_digest} if wrote and not renew else {}
+        renew = renew or wrote
+        cache = self._cache(facts) if renew else None
         key = {**self._key(dev=dev), "directory": str(root)}
+        if written:
+            key["build scripts"] = self._scripts_digest
         layer = self._take(name, key, launch=launch, renew=renew)
         if not layer.kept:
             plugnplay.unplug(root)
             self.manager.install(self._order(root, dev=dev, cache=cache, into=layer.path))
             plugnplay.keep(root, layer, made=self.manager.made)
         plugnplay.plug(root, layer.path, made=self.manager.made)
+        return layer
 
     def _in_layers(self) -> tuple[tuple[str, ...], ...]:
         if self.tasks and self.workspace.has_dependencies(dev=True):

@@ -7,23 +7,25 @@ their paths. That layer makes Node.js load the file at launch.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from packhorse import sdk
 from packhorse.errors import InputError
 
 from . import residue, secret
+from .removal import delete
 
 CACHE, UNPLUGGED = "cache", "unplugged"
 # Not above the packages: a map there would have them belong to two applications.
 _KEPT = "map"
 # Yarn 2 has another name for the map of an application that is not of ES modules.
-_MAPS = (".pnp.cjs", ".pnp.js")
+MAPS = (".pnp.cjs", ".pnp.js")
 _LOADER, _DATA = ".pnp.loader.mjs", ".pnp.data.json"
-_FILES = (*_MAPS, _LOADER, _DATA)
+_FILES = (*MAPS, _LOADER, _DATA)
 _SHIM = '#!/bin/sh\nexec node {path} "$@"\n'
 
 
@@ -66,6 +68,21 @@ def unplug(application: Path) -> None:
         (application / name).unlink(missing_ok=True)
 
 
+def bring(written: Iterable[str], source: Path, target: Path) -> None:
+    """Has the unpacked packages of the layer `target` changed as build scripts changed those of `source`.
+
+    Packages that `target` has not are those that only a build needs.
+    """
+    for path in written:
+        before, after = source / UNPLUGGED / path, target / UNPLUGGED / path
+        if not (target / UNPLUGGED / PurePosixPath(path).parts[0]).is_dir():
+            continue
+        delete(after)
+        if os.path.lexists(before):
+            after.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(before, after, follow_symlinks=False)
+
+
 def write_commands(layer: Path, commands: Mapping[str, str]) -> None:
     """Puts a program into `layer`/bin, which is on PATH at launch, for each command and the file it runs."""
     for name, path in commands.items():
@@ -76,10 +93,10 @@ def write_commands(layer: Path, commands: Mapping[str, str]) -> None:
 
 
 def _options(application: Path) -> str:
-    name = next((name for name in _MAPS if (application / name).is_file()), "")
+    name = next((name for name in MAPS if (application / name).is_file()), "")
     if not name:
         raise InputError(
-            f"Yarn made no map of the packages ({_MAPS[0]})",
+            f"Yarn made no map of the packages ({MAPS[0]})",
             why="without nodeLinker in .yarnrc.yml Plug'n'Play is expected",
             fix="write into .yarnrc.yml of the source which nodeLinker is to be used",
         )

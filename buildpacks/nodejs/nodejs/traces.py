@@ -19,10 +19,10 @@ to the same file change that one."""
 
 
 def index(layer: Path, members: Collection[str]) -> Index:
-    """All files below `layer` but the caches of its projects and the package managers' records."""
+    """All files below `layer`, if it is there, but its projects' caches and the package managers' records."""
     spared = {str(PurePosixPath(place, folder)) for place in ("", *members) for folder in FOLDERS}
     found: dict[str, tuple[int, int, int]] = {}
-    folders = [""]
+    folders = [""] if layer.is_dir() else []
     while folders:
         above = folders.pop()
         with os.scandir(layer / above) as entries:
