@@ -24,9 +24,10 @@ _SWITCHES = ("BPL_NODE_OPTIMIZE_MEMORY", "BPL_NODE_SOURCE_MAPS", "BPL_DEBUG_ENAB
 _SETTINGS = (*_SWITCHES, "BPL_DEBUG_HOST", "BPL_DEBUG_PORT")
 
 
-def places(workspace: Workspace) -> tuple[Path, ...]:
-    """The folders whose modules the application finds, its own first."""
-    return tuple(dict.fromkeys((workspace.app.directory, workspace.root.directory)))
+def places(workspace: Workspace, found: Start | None) -> tuple[Path, ...]:
+    """The folders whose modules the application finds: those that it goes to, its own and the root."""
+    folders = found.folders[::-1] if found else ()
+    return tuple(dict.fromkeys((*folders, workspace.app.directory, workspace.root.directory)))
 
 
 def set_up(context: sdk.BuildContext, workspace: Workspace, found: Start | None) -> None:
@@ -44,7 +45,7 @@ def set_up(context: sdk.BuildContext, workspace: Workspace, found: Start | None)
             "programs.txt in it: packhorse puts the program there",
         )
     variables = _variables(context, workspace.app)
-    commands = ":".join(str(place / "node_modules/.bin") for place in places(workspace))
+    commands = ":".join(str(place / "node_modules/.bin") for place in places(workspace, found))
     own = {f"{name} of web": value for name, value in found.env.items()} if found else {}
     key = {**variables, **own, "PATH": commands, _PROGRAM: hashlib.sha256(program.read_bytes()).hexdigest()}
     if found:

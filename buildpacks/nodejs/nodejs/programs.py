@@ -15,7 +15,7 @@ import nodesemver
 from packhorse import sdk
 from packhorse.errors import InputError
 
-from . import engines, launch, start
+from . import engines, launch, plugnplay, start
 from .engines import Engines
 from .project import Project
 from .script import BUILTINS
@@ -75,7 +75,9 @@ def check(
 
     Raises InputError for a program that is not in the image, and for TypeScript that this Node.js cannot run.
     """
-    places = launch.places(workspace)
+    places = launch.places(workspace, found)
+    for folder in found.folders:
+        _refuse_uninstalled(context.app, folder, found)
     for name in found.programs:
         if not _is_there(context, name, places):
             other = next((script for script in _STARTS if script in workspace.app.scripts), "")
@@ -138,6 +140,23 @@ def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> b
             "but if the run image has not, the container does not start"
         )
     return True
+
+
+def _refuse_uninstalled(app: Path, folder: Path, found: Start) -> None:
+    """Raises InputError for another project's folder of whose dependencies none is there."""
+    names = tuple(Project.read(folder).dependency_names(("dependencies",)))
+    above = [place for place in (folder, *folder.parents) if place.is_relative_to(app)]
+    if not names or any((app / file).is_file() for file in plugnplay.MAPS):
+        return
+    if any((place / "node_modules" / name).exists() for place in above for name in names):
+        return
+    path = folder.relative_to(app) if folder.is_relative_to(app) else folder
+    raise InputError(
+        f"the start command runs in {path}, whose dependencies nothing has installed",
+        why=f"{found.source}: {' '.join(found.command)}\n{path}/package.json asks for {', '.join(names)}",
+        fix=f"build that folder alone (BP_NODE_PROJECT_PATH={path}), name it in `workspaces` of "
+        f"package.json, or have a build script install them: `npm ci --prefix {path}`",
+    )
 
 
 def _missing(project: Project, found: Start, name: str) -> InputError:

@@ -232,9 +232,15 @@ def _followed(project: Project, piece: _Piece, name: str, above: tuple[str, ...]
             call = Call.read(("bun", "x", *command[1:]) if command[0] == "bunx" else command)
             if call and call.stays:
                 break
-            call, here = _placed(project, call) if call else (None, project)
             if call is None:
                 raise _needs_manager(command[0], name, str(piece))
+            here = _project(project, call)
+            if here is None:
+                place = call.member or call.directory
+                raise _needs_manager(command[0], name, f"{piece}\nthere is no project in {place}")
+            if call.member:
+                path = shlex.quote(os.path.relpath(here.directory, project.directory))
+                call = replace(call, directory=path)
             if call.script in here.scripts and not call.program:
                 return list(_joined(variables, call, _expanded(here, call.script, above)))
             if command[0] == "bun" and not call.program and _is_source(here.directory / call.script):
@@ -306,14 +312,15 @@ def _program(words: Sequence[str], text: str, name: str, caller: str) -> list[st
     return [program if at and program else rest[0], *rest[1:]]
 
 
-def _placed(project: Project, call: Call) -> tuple[Call | None, Project]:
-    """The call by its folder, and the project there; no call where there is no such project."""
+def _project(project: Project, call: Call) -> Project | None:
+    """The project whose script is called; None where there is no such member or folder."""
     if call.member:
         path = _member(project, "".join(shlex.split(call.member)))
-        call = replace(call, directory=shlex.quote(path))
-        return (call if path else None), project if not path else Project.read(project.directory / path)
-    here = _below(project, call.directory) if call.directory else project
-    return (None if call.directory and here is project else call), here
+        return Project.read(project.directory / path) if path else None
+    if not call.directory:
+        return project
+    path_ = _folder(project.directory, call.directory)
+    return Project.read(path_) if path_ else None
 
 
 def _member(project: Project, wanted: str) -> str:

@@ -58,6 +58,13 @@ def test_variables_of_the_start_script_are_those_of_its_process_alone(tmp_path: 
     assert (files["env.launch/web/A.override"], files["env.launch/web/B.override"]) == ("1", "")
 
 
+def test_programs_of_the_folder_that_the_script_goes_to_are_found_first(tmp_path: Path) -> None:
+    web = tmp_path / "app/web"
+    files = made(tmp_path, Start(("sh", "-c", "cd web && exec next start"), "x", folders=(web,)))
+    own = tmp_path / "app/node_modules/.bin"
+    assert files["env.launch/PATH.prepend"] == f"{web}/node_modules/.bin:{own}"
+
+
 def test_options_of_node_in_the_start_script_are_added_to_those_of_other_layers(tmp_path: Path) -> None:
     files = made(tmp_path, Start(("node", "a.js"), "x", env={"NODE_OPTIONS": "--enable-source-maps"}))
     assert files["env.launch/web/NODE_OPTIONS.append"] == "--enable-source-maps"

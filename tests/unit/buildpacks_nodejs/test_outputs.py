@@ -1,6 +1,8 @@
 """What starts an application is looked for again when it is built, and whether the image can run it."""
 
 import io
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,24 @@ def test_a_program_that_only_the_build_image_has_is_warned_of(tmp_path: Path) ->
     said = checked(tmp_path, {"scripts": {"start": "mkdir -p x && python3 a.py"}}, PATH=f"{tmp_path}/bin")
     assert said.count("warning") == 1
     assert "the start command runs python3, which no module has: the build image has it, but if" in said
+
+
+def test_a_folder_of_whose_dependencies_none_is_there_is_told(tmp_path: Path) -> None:
+    manifest = {"scripts": {"start": "cd server && npm start"}}
+    (tmp_path / "server").mkdir()
+    said = {"dependencies": {"express": "5", "serve": "14"}, "scripts": {"start": "serve x"}}
+    (tmp_path / "server/package.json").write_text(json.dumps(said))
+    with pytest.raises(
+        InputError, match="runs in server, whose dependencies nothing has installed"
+    ) as caught:
+        checked(tmp_path, manifest)
+    assert "server/package.json asks for express, serve" in caught.value.why
+    assert "BP_NODE_PROJECT_PATH=server" in caught.value.fix
+    lay(tmp_path, "server/node_modules/.bin/serve", "server/node_modules/serve/package.json")
+    assert checked(tmp_path, manifest) == ""
+    shutil.rmtree(tmp_path / "server/node_modules")
+    lay(tmp_path, "node_modules/.bin/serve", "node_modules/serve/package.json")
+    assert checked(tmp_path, manifest) == ""
 
 
 def test_programs_of_packages_in_yarns_archives_are_found(tmp_path: Path) -> None:

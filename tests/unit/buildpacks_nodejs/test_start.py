@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodejs.project import Project
 from nodejs.start import Start, find
@@ -222,6 +222,61 @@ def test_scripts_are_followed_through_the_managers_that_run_them(
 
 
 @pytest.mark.parametrize(
+    "script",
+    [
+        "npm start --workspace=web",
+        "npm start -w apps/web",
+        "npm run start -w ./apps/web",
+        "npm -w @acme/web start",
+        "yarn workspace @acme/web start",
+        "yarn workspace @acme/web run start",
+        "pnpm --filter @acme/web start",
+        "pnpm -F ./apps/web run start",
+        "bun run --filter @acme/web start",
+        "npm --prefix apps/web start",
+        "npm start --prefix=apps/web",
+        "cd apps/web && yarn start",
+        "pnpm -C apps/web start",
+        "pnpm --dir=apps/web start",
+        "bun --cwd apps/web start",
+    ],
+)
+def test_a_script_of_a_member_or_a_folder_runs_there(tmp_path: Path, script: str) -> None:
+    if "=web" in script:
+        script = script.replace("=web", "=@acme/web")
+    web = tmp_path / "apps/web"
+    web.mkdir(parents=True)
+    (web / "package.json").write_text('{"name": "@acme/web", "scripts": {"start": "next start"}}')
+    project = Project(tmp_path, {"workspaces": ["apps/*"], "scripts": {"start": script}})
+    found = find(project, {}, generated=False)
+    assert found is not None
+    assert (found.command, found.folders) == (("sh", "-c", "cd apps/web && exec next start"), (web,))
+    assert found.programs == ("cd", "next") and found.gets_signals
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "npm start -w web -w api",
+        "npm start -w gone",
+        "npm start --workspaces",
+        "pnpm --filter '...web' start",
+        "pnpm -r start",
+        "yarn workspaces foreach -A run start",
+        "yarn workspace gone start",
+    ],
+)
+def test_no_member_or_several_are_told(tmp_path: Path, script: str) -> None:
+    for name in ("web", "api"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "package.json").write_text('{"scripts": {"start": "node a.js"}}')
+    project = Project(tmp_path, {"workspaces": ["web", "api"], "scripts": {"start": script}})
+    with pytest.raises(InputError, match="which is not in the image") as caught:
+        find(project, {}, generated=False)
+    assert ("there is no project in gone" in caught.value.why) == ("gone" in script)
+
+
+@pytest.mark.parametrize(
     ("script", "env"),
     [
         ("A=1 B='2 3' C= node a.js", {"A": "1", "B": "2 3", "C": ""}),
@@ -322,6 +377,7 @@ ECHOES = st.lists(
 ).map(" && ".join)
 
 
+@settings(deadline=None)
 @given(script=ECHOES, before=st.one_of(st.none(), ECHOES))
 def test_a_script_does_what_a_shell_would_do(script: str, before: str | None) -> None:
     scripts = {"start": script, **({"prestart": f"({before})"} if before else {})}
