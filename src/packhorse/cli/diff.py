@@ -138,8 +138,16 @@ def becoming(group: Group, sizes: Sizes) -> str:
     before, after = measure(sizes.total(group.before)), measure(sizes.total(group.after))
     if group.change is Change.CHANGED:
         files = f": {tally(counts(group.files))}" if group.files else ""
-        return f"changed, {before} → {after}{files}"
+        return f"changed, {before} → {after}{files}{note(group)}"
     return f"{group.change}, {after if group.before == () else before}"
+
+
+def note(group: Group) -> str:
+    """What is to be known of files that are added above layers which were not read."""
+    if not group.below or not group.files or all(file.change is Change.CHANGED for file in group.files):
+        return ""
+    layers = "a layer" if group.below == 1 else f"{group.below} layers"
+    return f" (above {layers} that both have)"
 
 
 def measure(bytes_: int | None) -> str:

@@ -65,7 +65,8 @@ class File:
 class Group:
     """The layers of one owner in both images, each list lowest first; `files` are those that differ.
 
-    `files` is None where no layer was read, as none differs or none was to be read.
+    `files` is None where no layer was read, as none differs or none was to be read. `below` layers that both
+    have are under those that were: what is added may be in these, too.
     """
 
     part: Part
@@ -73,6 +74,7 @@ class Group:
     before: tuple[Owned, ...]
     after: tuple[Owned, ...]
     files: tuple[File, ...] | None = None
+    below: int = 0
 
     @property
     def owner(self) -> str:
@@ -271,8 +273,10 @@ def _compared(group: Group, lengths: _Lengths) -> Group:
     if group.change is Change.SAME:
         return group
     before, after = ([owned.layer for owned in layers] for layers in (group.before, group.after))
+    below = 0
     while before and after and before[0].diff_id == after[0].diff_id:
         del before[0], after[0]
+        below += 1
     while before and after and before[-1].diff_id == after[-1].diff_id:
         del before[-1], after[-1]
     one, other = _listing(before, lengths), _listing(after, lengths)
@@ -281,7 +285,7 @@ def _compared(group: Group, lengths: _Lengths) -> Group:
         for path in sorted(one.keys() | other.keys())
         if one.get(path) != other.get(path)
     )
-    return replace(group, files=files)
+    return replace(group, files=files, below=below)
 
 
 def _listing(layers: Iterable[Layer], lengths: _Lengths) -> dict[str, Entry]:

@@ -136,6 +136,7 @@ def _group(group: Group, sizes: Sizes) -> Fields:
         "change": str(group.change),
         "before": [_layer(owned, sizes) for owned in group.before],
         "after": [_layer(owned, sizes) for owned in group.after],
+        "shared_below": group.below,
         "files": None
         if group.files is None
         else [

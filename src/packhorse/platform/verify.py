@@ -22,13 +22,13 @@ from packhorse.platform.locate import LOCAL_REGISTRY
 from packhorse.platform.recorded import Recorded
 from packhorse.store.store import Store
 
-_REFERENCE = re.compile(r"labels\[io\.buildpacks\.lifecycle\.metadata\]\.runImage\.reference")
+_BASE = re.compile(r"labels\[io\.buildpacks\.lifecycle\.metadata\]\.(?:runImage|stack)\..*")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How the image and the one that was built now differ. Their config may name the run image otherwise:
-    by its ID, or by its place in a registry.
+    """How the image and the one that was built now differ. Their configs may tell of the base in other words:
+    by its ID or its place in a registry, or by the history that a rebase has left.
     """
 
     difference: Difference
@@ -37,8 +37,8 @@ class Verdict:
     def reproduced(self) -> bool:
         """Whether all is the same that a build makes."""
         values = self.difference.values
-        named = all(_REFERENCE.fullmatch(value.path) for value in values)
-        return self.difference.same or (named and not self.difference.changed)
+        told = all(value.restated or _BASE.fullmatch(value.path) for value in values)
+        return self.difference.same or (told and not self.difference.changed)
 
     @property
     def headline(self) -> str:
@@ -47,7 +47,7 @@ class Verdict:
         if self.difference.same:
             return f"reproducible: the source gives the same image, {image.id}"
         if self.reproduced:
-            return "reproducible: every layer and setting is the same, and the run image is named otherwise"
+            return "reproducible: every layer and setting is the same, and the base is told of in other words"
         return f"not reproducible: {self.difference.headline}"
 
 

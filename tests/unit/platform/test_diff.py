@@ -97,6 +97,7 @@ def test_a_rebase_is_told_in_one_line() -> None:
     found = _diff(SAMPLE.image(), newer.image())
     assert found.headline == "only the base changed: 6 of 8 layers are the same"
     assert _lines(found) == ["changed etc/motd size 6 → 13", "added etc/new 0 bytes, -rwxr-xr-x"]
+    assert [group.below for group in found.groups] == [1, 0, 0, 0, 0, 0]
     with_setting = replace(newer, config={"env": ["CNB_PLATFORM_API=0.15", "A=1"]}).image()
     assert _diff(SAMPLE.image(), with_setting).headline.startswith("the base and the config changed")
 
