@@ -328,8 +328,12 @@ def _announced(observer: Observer, progress: Callable[[str], None]) -> Callable[
 
 
 def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[Path, ...]:
-    """The source, and above it what hides the excluded; a copy where root cannot show it as its user's."""
-    if os.geteuid() == 0 and not (userns.presentable(path) and app.has_one_owner(path)):
+    """The source, and above it what hides the excluded; a copy where it cannot be shown as its user's."""
+    if os.geteuid() == 0:
+        is_shown = userns.presentable(path) and app.has_one_owner(path)
+    else:
+        is_shown = app.has_one_owner(path, owner)
+    if not is_shown:
         copied = scratch / "source"
         app.copy(path, copied, owner)
         return (copied,)

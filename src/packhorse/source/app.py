@@ -18,6 +18,8 @@ from packhorse.errors import HostError, InputError
 ALWAYS_EXCLUDED = (".git",)
 """What is never part of the source: history changes without the source changing, and can hold secrets."""
 
+_SHOWN = 3
+
 
 def check(path: Path) -> Path:
     """The application directory, absolute; raises InputError when there is none to build from."""
@@ -44,17 +46,26 @@ def excluded(app: Path) -> list[PurePosixPath]:
     ]
 
 
-def has_one_owner(app: Path) -> bool:
-    """Whether all of the source has the user and group of `app` itself; a mount can show no more as one."""
-    owner = _owner(app.lstat())
+def has_one_owner(app: Path, owner: tuple[int, int] | None = None) -> bool:
+    """Whether all of the source has one user and group, those of `app` itself or `owner`.
+
+    A mount can show no more as one; without one, what has another group cannot be written to in an overlay.
+    """
+    found = _owner(app.lstat())
+    owner = owner or found
+    if found != owner:
+        return False
     left_out = {str(path) for path in excluded(app)}
-    waiting = [entry for entry in os.scandir(app) if entry.name not in left_out]
-    while waiting:
-        entry = waiting.pop()
-        if _owner(entry.stat(follow_symlinks=False)) != owner:
-            return False
-        if entry.is_dir(follow_symlinks=False):
-            waiting += os.scandir(entry.path)
+    try:
+        waiting = [entry for entry in os.scandir(app) if entry.name not in left_out]
+        while waiting:
+            entry = waiting.pop()
+            if _owner(entry.stat(follow_symlinks=False)) != owner:
+                return False
+            if entry.is_dir(follow_symlinks=False):
+                waiting += os.scandir(entry.path)
+    except PermissionError:
+        return False
     return True
 
 
@@ -76,7 +87,13 @@ def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
         for directory, directories, files in os.walk(target):
             for name in (".", *directories, *files):
                 _give(Path(directory, name), owner)
-    except (OSError, shutil.Error) as error:
+    except shutil.Error as error:
+        raise HostError(
+            "the source cannot be copied",
+            why="\n".join(str(why) for _, _, why in error.args[0][:_SHOWN]),
+            fix="let who builds read it, or keep it elsewhere",
+        ) from error
+    except OSError as error:
         raise HostError("the source cannot be copied", why=str(error)[:500]) from error
 
 

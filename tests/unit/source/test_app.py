@@ -117,3 +117,20 @@ def test_a_source_with_a_second_owner_is_known(tmp_path: Path, name: str) -> Non
     assert app.has_one_owner(tmp_path)
     os.chown(tmp_path / name, 0, 4711, follow_symlinks=False)
     assert app.has_one_owner(tmp_path) == name.startswith(".git")
+
+
+def test_a_source_of_another_group_is_not_shown_as_one_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").touch()
+    own = (os.geteuid(), os.getegid())
+    assert app.has_one_owner(tmp_path, own)
+    assert not app.has_one_owner(tmp_path, (own[0], 4711))
+
+
+def test_what_cannot_be_copied_is_named(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    # No device is copied: its content has no end, or none that may be read.
+    os.mknod(tmp_path / "source/a", 0o020000, os.makedev(0, 0))
+    with pytest.raises(HostError) as caught:
+        app.copy(tmp_path / "source", tmp_path / "copy", (0, 0))
+    assert str(tmp_path / "source/a") in caught.value.why and "('" not in caught.value.why
