@@ -16,6 +16,7 @@ import pytest
 from fakes import docker_registry
 from fakes.app_image import App
 from fakes.command import START, Command
+from fakes.engine import shared
 from fakes.small_image import stored_image, tar_of
 from packhorse.image.copy import put
 from packhorse.image.reference import Location
@@ -169,3 +170,19 @@ def test_wrong_words_are_told_before_anything_is_done(command: Command, wiring: 
     assert "no image 'words/app'" in command.fails(4, "rebase", "words/app")
     assert "made for something else" not in command.fails(4, "rebase", "--publish", f"{host}/nosuch")
     assert diff_ids(host, name)[0] != str(NEW.config.diff_ids[0])
+
+
+def test_an_image_in_an_engine_is_rebased_there(command: Command, wiring: Wiring, tmp_path: Path) -> None:
+    engine = shared("docker")
+    run = App()._lifecycle()["runImage"] | {"image": "acme/run-here", "mirrors": []}
+    place = Location.parse(f"docker-archive:{tmp_path / 'image'}:acme/rebased-here")
+    put(App(lifecycle={"runImage": run}).image(), wiring.place(place))
+    put(NEW, wiring.place(Location.parse(f"docker-archive:{tmp_path / 'run'}:acme/run-here")))
+    for name in ("image", "run"):
+        engine.docker("load", "--input", str(tmp_path / name))
+    words = ("rebase", "docker-daemon:acme/rebased-here", "--docker-host", engine.address)
+    told = command.ok(*words, "--pull-policy", "never")
+    assert engine.docker("inspect", "--format", "{{.Id}}", "acme/rebased-here") == told
+    layers = json.loads(engine.docker("inspect", "--format", "{{json .RootFS.Layers}}", "acme/rebased-here"))
+    assert layers == [str(NEW.config.diff_ids[0]), *map(str, App().image().config.diff_ids[2:])]
+    assert "already" in command.run(*words, "--pull-policy", "never").stderr

@@ -11,20 +11,24 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from packhorse.base.digest import Digest
-from packhorse.errors import FormatError, InputError, UnknownRunImage
+from packhorse.errors import FormatError, InputError, RebaseError, UnknownRunImage
 from packhorse.image.copy import JOBS, put
 from packhorse.image.edit import engine_view
 from packhorse.image.model import Config
-from packhorse.image.place import Receipt
+from packhorse.image.place import Place, Receipt
 from packhorse.image.rebase import height
-from packhorse.image.reference import Kind, Location
+from packhorse.image.reference import Kind, Location, Reference, is_id
 from packhorse.image.view import Image
 from packhorse.lifecycle.base_label import BaseLabel
 from packhorse.lifecycle.rebase import OF_THE_BASE, RunImage, is_app, label_of
 from packhorse.lifecycle.rebase import rebase as rebased
+from packhorse.platform.guarded import Guarded, Moved
 from packhorse.platform.newer_base import is_newer
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
+
+_ATTEMPTS = 3
+_NAMED = (Kind.REGISTRY, Kind.STORE, Kind.DAEMON)
 
 
 class State(StrEnum):
@@ -75,8 +79,23 @@ class Rebased:
 def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, *, jobs: int = JOBS) -> Rebased:
     """Puts an image on its run image, `jobs` layers at a time, unless it is there.
 
-    Raises what its parts raise. The name stands for the old image until the new one is whole.
+    Raises what its parts raise. The name stands for the old image until the new one is whole; if it stands
+    for another by then, that one is rebased.
     """
+    _require_name(request)
+    for _ in range(_ATTEMPTS):
+        try:
+            return _rebase(request, wiring, run_images, jobs)
+        except Moved:
+            pass
+    raise RebaseError(
+        f"{request.location} is never the same for long enough",
+        why=f"somebody else wrote it {_ATTEMPTS} times while it was rebased",
+        fix="try again when whoever it is has finished",
+    )
+
+
+def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs: int) -> Rebased:
     try:
         app = wiring.place(request.source).read()
     except FormatError as error:
@@ -112,7 +131,28 @@ def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, *, job
     )
     if request.dry_run:
         return told
-    return replace(told, receipt=put(image, wiring.place(request.location), jobs=jobs))
+    return replace(told, receipt=put(image, _target(request, wiring, app), jobs=jobs))
+
+
+def _target(request: RebaseRequest, wiring: Wiring, app: Image) -> Place:
+    place = wiring.place(request.location)
+    if request.location.kind is not Kind.REGISTRY or request.source != request.location:
+        return place
+    reference = request.location.reference
+    return Guarded(place, app, lambda: wiring.digest_of(reference))
+
+
+def _require_name(request: RebaseRequest) -> None:
+    """A digest or an ID stands for one image for good."""
+    name = request.location.name
+    if request.dry_run or not name or request.location.kind not in _NAMED:
+        return
+    if is_id(name) or Reference.parse(name).digest:
+        raise InputError(
+            f"{name} cannot become another image",
+            why="it names one by its digest",
+            fix="name a tag, and this one with --previous-image",
+        )
 
 
 def _require_alone(app: Image, location: Location) -> None:

@@ -20,6 +20,7 @@ from packhorse.image.reference import Kind, Location, Reference
 from packhorse.platform.network import Network, Reach
 
 if TYPE_CHECKING:
+    from packhorse.base.digest import Digest
     from packhorse.base.engine import Engine
     from packhorse.base.userns import Namespace
     from packhorse.image.keychain import Keychain
@@ -148,6 +149,13 @@ class Wiring:
         """The name under which an image is written: another, where registries.conf says so."""
         rule = self._network.rule(reference)
         return reference if rule is None else rule.at(rule.source, reference)
+
+    def digest_of(self, reference: Reference) -> Digest | None:
+        """What a name in a registry stands for now, mirrors left aside; None if it is not there."""
+        rule = self._network.rule(reference)
+        where = rule.at(rule.source, reference) if rule else reference
+        found = self.host(where.registry).resolve(where.repository, where.identifier)
+        return found.digest if found else None
 
     def host(self, name: str) -> Registry:
         """A registry, HOST or HOST:PORT, with this user's credentials."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RebaseError
 from packhorse.image.copy import put
 from packhorse.image.model import Index
-from packhorse.image.reference import Kind, Location
+from packhorse.image.reference import Location
 from packhorse.image.view import Image
+from packhorse.lifecycle.rebase import RunImage
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.rebase import Rebased, RebaseRequest, State, rebase
 from packhorse.platform.run_images import RunImages
@@ -103,9 +104,9 @@ def test_in_a_registry_no_layer_is_read_and_those_of_the_base_are_mounted(
     ]
     mounts = [request for request in registry.seen("POST") if "mount=" in request.path]
     assert len(mounts) == 2
-    # Two for the layers, three for the config, and the manifest comes last.
+    # Two for the layers, three for the config, one whether the tag is still the same; the manifest is last.
     assert asked[-1] == ("PUT", "/v2/team/app/manifests/latest")
-    assert len(asked) == 10
+    assert len(asked) == 11
 
 
 def test_a_base_layer_that_the_repository_has_is_not_brought_there(
@@ -339,5 +340,60 @@ def test_only_images_on_the_old_run_image_are_taken(wiring: Wiring, registry: Fa
     assert ask(wiring, location, old="abc", dry_run=True).state is State.BEHIND
 
 
-def test_locations_are_compared_as_they_are_written() -> None:
-    assert Location.parse("docker://x/y") == Location(Kind.REGISTRY, "", "x/y")
+class Interrupted(RunImages):
+    """Run images that are looked for while somebody pushes an image of theirs to `location`."""
+
+    def __init__(self, wiring: Wiring, location: Location, pushed: list[Image]) -> None:
+        super().__init__(wiring, say=lambda _: None)
+        self.location = location
+        self.pushed = pushed
+        self.other = Wiring(wiring.store)
+
+    def find(self, names: Sequence[str], location: Location, target: Target) -> RunImage:
+        if self.pushed:
+            put(self.pushed.pop(), self.other.place(self.location))
+        return super().find(names, location, target)
+
+
+def others(run: str, count: int) -> list[Image]:
+    return [app_on(run, app=(tar_of({"workspace/n": str(number).encode()}),)) for number in range(count)]
+
+
+def test_what_was_pushed_meanwhile_is_rebased_and_not_lost(wiring: Wiring, registry: FakeRegistry) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    (pushed,) = others(run, 1)
+    rebase(RebaseRequest(location, location), wiring, Interrupted(wiring, location, [pushed]))
+    image = wiring.place(location).read()
+    assert layers(image) == (*PATCHED.config.diff_ids, *pushed.config.diff_ids[2:])
+
+
+def test_who_never_finishes_writing_a_tag_is_not_waited_for(wiring: Wiring, registry: FakeRegistry) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    with pytest.raises(RebaseError, match="never the same"):
+        rebase(RebaseRequest(location, location), wiring, Interrupted(wiring, location, others(run, 9)))
+
+
+def test_an_index_of_one_image_is_replaced_by_it(wiring: Wiring, registry: FakeRegistry) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    image = wiring.place(location).read()
+    assert image.manifest
+    index = Index.of([image.manifest.descriptor])
+    registry.put_manifest("team/app", "latest", index.raw, index.media_type)
+    assert ask(wiring, location).state is State.REBASED
+    assert wiring.place(location).read().manifest != image.manifest
+
+
+@pytest.mark.parametrize("name", ["docker://{host}/team/app@{digest}", "store:acme/app@{digest}", "{id}"])
+def test_what_has_a_digest_for_a_name_cannot_become_another_image(
+    wiring: Wiring, registry: FakeRegistry, name: str
+) -> None:
+    digest = Digest.of(b"x")
+    location = Location.parse(name.format(host=registry.host, digest=digest, id=digest.hex))
+    with pytest.raises(InputError, match="cannot become another image"):
+        ask(wiring, location)
