@@ -18,9 +18,9 @@ import pytest
 from fakes import linux
 from packhorse.base.target import Target
 from packhorse.errors import HostError
-from packhorse.platform import distro_scratch
-from packhorse.platform.distro import make_root
-from packhorse.platform.distro_sources import host_sources, host_suite
+from packhorse.platform.distro import scratch
+from packhorse.platform.distro.roots import make_root
+from packhorse.platform.distro.sources import host_sources, host_suite
 
 MARK = "packhorse-trace"
 MAKE = """
@@ -28,9 +28,9 @@ import os, shutil, sys
 from pathlib import Path
 from urllib.parse import urlsplit
 from packhorse.base.target import Target
-from packhorse.platform.distro import make_root
-from packhorse.platform.distro_scratch import own_directory
-from packhorse.platform.distro_sources import Source, host_sources, host_suite
+from packhorse.platform.distro.roots import make_root
+from packhorse.platform.distro.scratch import own_directory
+from packhorse.platform.distro.sources import Source, host_sources, host_suite
 
 def respelled(source):
     parts = urlsplit(source.uri)
@@ -146,12 +146,12 @@ def test_of_one_that_was_killed_nothing_is_left_when_the_next_begins(tmp_path: P
     )
     assert child.stderr is not None
     assert any("extracting" in line for line in child.stderr)
-    (own,) = distro_scratch.SCRATCH.glob(f"packhorse-{os.geteuid()}-{child.pid}-*")
+    (own,) = scratch.SCRATCH.glob(f"packhorse-{os.geteuid()}-{child.pid}-*")
     below = linux.descendants(child.pid)
-    distro_scratch.sweep(shutil.rmtree)  # not while it works
+    scratch.sweep(shutil.rmtree)  # not while it works
     assert own.is_dir()
     child.kill()
     child.communicate()
     assert linux.gone(below, seconds=40)  # mmdebstrap takes its chroot away
-    distro_scratch.sweep(shutil.rmtree)
+    scratch.sweep(shutil.rmtree)
     assert not own.exists()

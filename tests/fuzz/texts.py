@@ -17,7 +17,7 @@ from packhorse.image.reference import Location, Reference
 from packhorse.layers import slices
 from packhorse.lifecycle.labels import LayerRecord
 from packhorse.platform.accounts import account
-from packhorse.platform.distro_sources import host_sources, host_suite
+from packhorse.platform.distro.sources import host_sources, host_suite
 from packhorse.sandbox.network import name_service
 
 _SOURCE = "the-file.toml"

@@ -10,9 +10,9 @@ import click
 from packhorse.cli.main import Context
 from packhorse.cli.output import Console
 from packhorse.errors import HostError, UsageError
-from packhorse.platform import mending
-from packhorse.platform.diagnosis import Line, Mend
-from packhorse.platform.doctor import CHECKS, examine, usable
+from packhorse.platform.doctor import mending
+from packhorse.platform.doctor.checkup import CHECKS, examine, usable
+from packhorse.platform.doctor.diagnosis import Line, Mend
 
 
 @click.command(epilog=f"Lines: {', '.join(CHECKS)}.")

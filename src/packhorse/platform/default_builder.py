@@ -1,7 +1,7 @@
 """The builder that needs no registry: the distribution's packages, the bundled buildpacks and our launcher.
 
 Made the first time it is needed, in the store, as an ordinary builder image that any tool could use. Called
-by `platform.build` and by `packhorse builder default`. The root file systems are `platform.distro`'s.
+by `platform.build` and by `packhorse builder default`. The root file systems are `platform.distro.roots`'s.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from packhorse.layers.tree import TarEntry
 from packhorse.lifecycle.api import SUPPORTED as PLATFORM_APIS
 from packhorse.platform import builder as labels
 from packhorse.platform import bundle, compose
-from packhorse.platform.distro_packages import PackageChange, RootKind, changed_packages
-from packhorse.platform.distro_scratch import own_directory
-from packhorse.platform.distro_sources import Suite, host_sources, host_suite
+from packhorse.platform.distro.packages import PackageChange, RootKind, changed_packages
+from packhorse.platform.distro.scratch import own_directory
+from packhorse.platform.distro.sources import Suite, host_sources, host_suite
 from packhorse.store.store import Store
 from packhorse.version import __version__
 
 if TYPE_CHECKING:
-    from packhorse.platform.distro import RootRecord
+    from packhorse.platform.distro.roots import RootRecord
 
 UID = GID = 1000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -112,9 +112,9 @@ def present(store: Store) -> str:
 
 def obstacles(environ: Mapping[str, str]) -> list[HostError]:
     """What keeps it from being made on this machine, as far as that shows without trying."""
-    from packhorse.platform.distro import check_keyring
-    from packhorse.platform.distro_mmdebstrap import host_mode
-    from packhorse.platform.distro_npm import pip_command
+    from packhorse.platform.distro.mmdebstrap import host_mode
+    from packhorse.platform.distro.npm import pip_command
+    from packhorse.platform.distro.roots import check_keyring
 
     try:
         suite = _suite()
@@ -159,7 +159,7 @@ def _make_bases(
     store: Store, names: DefaultBuilder, environ: Mapping[str, str], progress: Progress
 ) -> Packages:
     """Both roots side by side, each as an image of one layer."""
-    from packhorse.platform.distro import make_root  # the builder is there nearly always
+    from packhorse.platform.distro.roots import make_root  # the builder is there nearly always
 
     arch, sources, cancelled = Target.host().arch, host_sources(names.suite), Event()
     with store.scratch() as scratch:

@@ -203,12 +203,12 @@ def groups(store: Store) -> Path:
 
 def tidy(store: Store) -> None:
     """What a build begins with: removes the files and control groups that killed commands have left."""
-    from packhorse.platform import distro_scratch
+    from packhorse.platform.distro import scratch
     from packhorse.sandbox import cgroup
 
     store.tidy()
     cgroup.sweep(groups(store))
-    distro_scratch.sweep(store.discard)
+    scratch.sweep(store.discard)
 
 
 def sandbox(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import HostError, NetworkError
-from packhorse.platform.distro_mmdebstrap import apt_settings, choose_mode, failure, mmdebstrap_command
-from packhorse.platform.distro_packages import PackageChange, changed_packages, parse_status, wanted_packages
-from packhorse.platform.distro_sources import Source, Suite, host_sources, host_suite
+from packhorse.platform.distro.mmdebstrap import apt_settings, choose_mode, failure, mmdebstrap_command
+from packhorse.platform.distro.packages import PackageChange, changed_packages, parse_status, wanted_packages
+from packhorse.platform.distro.sources import Source, Suite, host_sources, host_suite
 
 BOOKWORM = Suite("debian", "12", "bookworm")
 NOBLE = Suite("ubuntu", "24.04", "noble")

@@ -11,8 +11,8 @@ import pytest
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
-from packhorse.platform.distro_files import MTIME, Entry, keeps, write_root
-from packhorse.platform.distro_npm import NPM_WHEEL_VERSION, npm_entries
+from packhorse.platform.distro.files import MTIME, Entry, keeps, write_root
+from packhorse.platform.distro.npm import NPM_WHEEL_VERSION, npm_entries
 
 
 @pytest.mark.parametrize(

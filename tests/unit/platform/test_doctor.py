@@ -13,10 +13,10 @@ import pytest
 
 from packhorse.base import bubblewrap
 from packhorse.errors import HostError, InputError, NotFoundError
-from packhorse.platform import apparmor, check_sandbox, mending
-from packhorse.platform.diagnosis import Line, Mend, State
-from packhorse.platform.doctor import CHECKS, examine, usable
-from packhorse.platform.examination import Examination, Trial
+from packhorse.platform.doctor import apparmor, mending, sandbox
+from packhorse.platform.doctor.checkup import CHECKS, examine, usable
+from packhorse.platform.doctor.diagnosis import Line, Mend, State
+from packhorse.platform.doctor.examination import Examination, Trial
 from packhorse.platform.folders import Folders
 from packhorse.sandbox import blame
 from packhorse.store.store import Store
@@ -206,10 +206,10 @@ def test_apparmors_restriction_is_mended_by_a_profile_for_bubblewrap_alone(
     try:
         with Examination(home, Folders.find(home)) as examined:
             examined.trial = Trial(HostError("no", why="bwrap: setting up uid map"), "user-namespaces")
-            found = check_sandbox.apparmor_restriction(examined)
-            about = check_sandbox.user_namespaces(examined)
+            found = sandbox.apparmor_restriction(examined)
+            about = sandbox.user_namespaces(examined)
             examined.trial = Trial()
-            works = check_sandbox.apparmor_restriction(examined)
+            works = sandbox.apparmor_restriction(examined)
     finally:
         os.seteuid(0)
     assert (found.state, about.remedy, works.state) == (State.MISSING, "see the line apparmor", State.OK)

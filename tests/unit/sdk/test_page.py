@@ -14,7 +14,7 @@ from typing import get_args
 import pytest
 
 from packhorse import sdk
-from packhorse.platform.distro_packages import wanted_packages
+from packhorse.platform.distro.packages import wanted_packages
 from packhorse.platform.package import stage
 from packhorse.sdk import testing
 from packhorse.sdk.layer import Action, Phase

@@ -1,4 +1,4 @@
-"""The doctor's check on container engines and runtimes, which nothing needs; called by `platform.doctor`."""
+"""The doctor's check on container engines and runtimes, which nothing needs; called by `doctor.checkup`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from packhorse.platform.diagnosis import Line, State
-from packhorse.platform.examination import Examination
+from packhorse.platform.doctor.diagnosis import Line, State
+from packhorse.platform.doctor.examination import Examination
 
 _PATIENCE = 0.3
 _RUNTIMES = ("runc", "crun", "runsc")

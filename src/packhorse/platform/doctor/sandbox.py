@@ -1,4 +1,4 @@
-"""The doctor's checks on what a sandbox is made of, each by having it made; called by `platform.doctor`."""
+"""The doctor's checks on what a sandbox is made of, each by having it made; called by `doctor.checkup`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from packhorse.base import bubblewrap, userns
 from packhorse.base.userns import Namespace
 from packhorse.errors import HostError, InputError
-from packhorse.platform import apparmor
-from packhorse.platform.diagnosis import Line, Mend, State
-from packhorse.platform.examination import Examination
+from packhorse.platform.doctor import apparmor
+from packhorse.platform.doctor.diagnosis import Line, Mend, State
+from packhorse.platform.doctor.examination import Examination
 from packhorse.sandbox import network as sandbox_network
 
 NOTHING = "nothing can be built or run here; copy, inspect, images, rmi and gc work"

@@ -1,6 +1,6 @@
 """What several checks of `packhorse doctor` need, tried once: a namespace, a place to write, a sandbox.
 
-Made by `platform.doctor`, asked by the checks. What is found is not judged here.
+Made by `doctor.checkup`, asked by the checks. What is found is not judged here.
 """
 
 from __future__ import annotations

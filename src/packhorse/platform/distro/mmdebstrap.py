@@ -1,7 +1,7 @@
 """One run of `mmdebstrap`: how it is called on this machine, how it is stopped, and what its failures mean.
 
-Under `platform/distro`, before any arrow. Every setting that could carry something of the host into a root
-is here; what is taken out of the finished root again is in `distro_files`.
+Under `distro.roots`, before any arrow. Every setting that could carry something of the host into a root
+is here; what is taken out of the finished root again is in `distro.files`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import BinaryIO, Literal, cast
 
 from packhorse.base import userns
 from packhorse.errors import HostError, NetworkError, PackhorseError
-from packhorse.platform.distro_files import MTIME
-from packhorse.platform.distro_scratch import SCRATCH
-from packhorse.platform.distro_sources import Suite
+from packhorse.platform.distro.files import MTIME
+from packhorse.platform.distro.scratch import SCRATCH
+from packhorse.platform.distro.sources import Suite
 from packhorse.sandbox.process import Leash
 
 Mode = Literal["root", "unshare", "fakechroot"]

@@ -1,4 +1,4 @@
-"""What `packhorse doctor` says, as values; made by the checks, put together by `platform.doctor`."""
+"""What `packhorse doctor` says, as values; made by the checks, put together by `doctor.checkup`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Which packages the default builder's base root file systems have, and what a dpkg status file says.
 
-Under `platform/builder`, before any arrow: `platform.distro` installs these lists and records what came of
+Under `platform/builder`, before any arrow: `distro.roots` installs these lists and records what came of
 them; `builder default --update` compares two records. Nothing here runs a program or reads a file.
 """
 

@@ -1,8 +1,8 @@
 """The two base root file systems of the default builder, made from the distribution's own packages.
 
 Called by `platform/builder` the first time the default builder is needed, before any arrow. What a root has
-is in `distro_packages` and `distro_npm`, what of it stays in `distro_files`, where packages come from in
-`distro_sources`. The same package versions give the same bytes on every machine, as root and as a user.
+is in `distro.packages` and `distro.npm`, what of it stays in `distro.files`, where packages come from in
+`distro.sources`. The same package versions give the same bytes on every machine, as root and as a user.
 Making images of the roots (environment, user, labels) is the caller's.
 """
 
@@ -21,16 +21,16 @@ from typing import BinaryIO
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, HostError
-from packhorse.platform.distro_files import Entry, write_root
-from packhorse.platform.distro_mmdebstrap import (
+from packhorse.platform.distro.files import Entry, write_root
+from packhorse.platform.distro.mmdebstrap import (
     host_apt_settings,
     host_mode,
     mmdebstrap_command,
     running,
 )
-from packhorse.platform.distro_npm import fetch_npm_wheel, npm_entries
-from packhorse.platform.distro_packages import RootKind, parse_status, wanted_packages
-from packhorse.platform.distro_sources import Source, Suite, os_release_fields
+from packhorse.platform.distro.npm import fetch_npm_wheel, npm_entries
+from packhorse.platform.distro.packages import RootKind, parse_status, wanted_packages
+from packhorse.platform.distro.sources import Source, Suite, os_release_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def make_root(
     """Writes the root file system of the build or run image of `suite` as an uncompressed tar to `target`.
 
     `arch` is dpkg's name of this machine's architecture (`amd64`, `arm64`); `own` is an empty directory, from
-    `distro_scratch`, in which what is needed meanwhile is left; `sources` are
+    `distro.scratch`, in which what is needed meanwhile is left; `sources` are
     `host_sources(suite)`; `env` is the user's environment, of which PATH, proxies and pip's settings are
     used; `progress` gets a line for each step, partly from another thread. Two calls may run side by side;
     setting `cancelled` ends one early, with a HostError. Raises HostError if the machine lacks a tool, keys

@@ -1,6 +1,6 @@
 """The distribution this machine runs, and the mirrors it is configured to take packages from.
 
-Under `platform/builder`, before any arrow: `platform.distro` hands these to mmdebstrap. Both spellings of
+Under `platform/builder`, before any arrow: `distro.roots` hands these to mmdebstrap. Both spellings of
 apt's configuration are read (sources.list(5): one line each, and deb822). Other people's repositories are
 left out: their packages have no place in a base image. Fetching and the check of signatures are apt's.
 """

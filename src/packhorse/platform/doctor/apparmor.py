@@ -12,7 +12,7 @@ from pathlib import Path
 
 from packhorse.base.digest import Digest
 from packhorse.errors import InputError
-from packhorse.platform.diagnosis import Mend
+from packhorse.platform.doctor.diagnosis import Mend
 
 _PROFILES = Path("/etc/apparmor.d")
 _ENABLED = Path("/sys/module/apparmor/parameters/enabled")

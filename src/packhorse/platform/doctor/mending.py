@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from packhorse.errors import HostError
-from packhorse.platform.diagnosis import Mend
+from packhorse.platform.doctor.diagnosis import Mend
 
 _NEW = ".new"
 

@@ -1,7 +1,7 @@
 """The use case behind `packhorse doctor`: what this machine has for packhorse, each thing found by trying it.
 
 The names of the checks are stable: errors name them (`HostError.check`), and so do scripts. Mending is
-`platform.mending`'s.
+`platform.doctor.mending`'s.
 """
 
 from __future__ import annotations
@@ -9,28 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from packhorse.errors import NotFoundError
-from packhorse.platform import check_engines, check_machine, check_sandbox
-from packhorse.platform.diagnosis import Line, State
-from packhorse.platform.examination import Examination
+from packhorse.platform.doctor import engines, machine, sandbox
+from packhorse.platform.doctor.diagnosis import Line, State
+from packhorse.platform.doctor.examination import Examination
 from packhorse.platform.folders import Folders
 
 CHECKS: Mapping[str, Callable[[Examination], Line]] = {
-    "installation": check_machine.installation,
-    "kernel": check_machine.kernel,
-    "user-namespaces": check_sandbox.user_namespaces,
-    "apparmor": check_sandbox.apparmor_restriction,
-    "subordinate-ids": check_sandbox.subordinate_ids,
-    "bubblewrap": check_sandbox.bubblewrap_program,
-    "overlay": check_sandbox.overlay,
-    "seccomp": check_sandbox.seccomp,
-    "network": check_sandbox.network,
-    "limits": check_machine.limits,
-    "store": check_machine.store,
-    "disk": check_machine.disk,
-    "default-builder": check_machine.builder,
-    "certificates": check_machine.certificates,
-    "proxy": check_machine.proxy,
-    "engines": check_engines.engines,
+    "installation": machine.installation,
+    "kernel": machine.kernel,
+    "user-namespaces": sandbox.user_namespaces,
+    "apparmor": sandbox.apparmor_restriction,
+    "subordinate-ids": sandbox.subordinate_ids,
+    "bubblewrap": sandbox.bubblewrap_program,
+    "overlay": sandbox.overlay,
+    "seccomp": sandbox.seccomp,
+    "network": sandbox.network,
+    "limits": machine.limits,
+    "store": machine.store,
+    "disk": machine.disk,
+    "default-builder": machine.builder,
+    "certificates": machine.certificates,
+    "proxy": machine.proxy,
+    "engines": engines.engines,
 }
 
 
