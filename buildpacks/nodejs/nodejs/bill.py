@@ -64,7 +64,7 @@ class Package:
 
 
 def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime, lock: str, *, bun: bool) -> None:
-    """Writes the bills of the image, of the layers `node` and `bun` if new, and of what only the build had.
+    """Writes the bills of the image, of the layers `node` and `bun`, and of what only the build had.
 
     `lock` is the name of the lock that was installed from; `bun` says that Bun is in the image.
     """
@@ -79,10 +79,9 @@ def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime, loc
     if bun:
         version = context.remembered("bun")["version"]
         engines["bun"] = _tool("bun", version, sdk.purl("npm", "bun", version))
+    # Written for kept layers, too: their last bills may be of another form, and unwanted today.
     for layer, component in engines.items():
-        # The lifecycle brings the bill of a kept layer back.
-        if not any(context.layers.glob(f"{layer}.sbom.*")):
-            context.write_sbom(layer, sdk.Bill((component,)))
+        context.write_sbom(layer, sdk.Bill((component,)))
 
 
 def of_tree(workspace: Workspace, *, within: tuple[Path, ...], plugged: Path, lock: str) -> sdk.Bill:

@@ -6,6 +6,7 @@ the environment; a test makes one by hand (`sdk.testing`).
 
 from __future__ import annotations
 
+import glob
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -179,7 +180,7 @@ class BuildContext(DetectContext):
         """Writes the bill of materials of a layer (or its name), of what else is in the image ("launch") or
         was in the build ("build").
 
-        In every format that the buildpack declares; nothing where the user sets BP_DISABLE_SBOM. Raises
+        In every format that the buildpack declares; none is left where the user sets BP_DISABLE_SBOM. Raises
         BuildError when none is declared, there is no such layer, or it is kept (and so is its bill).
         """
         from packhorse.sdk.layer import Layer, check_name
@@ -207,6 +208,9 @@ class BuildContext(DetectContext):
                 f"{self.buildpack.id} declares no format for bills of materials",
                 fix=f"its buildpack.toml wants sbom-formats = [{', '.join(map(repr, FORMATS))}]",
             )
+        # The lifecycle has brought back that of a kept layer, in the formats of the last build.
+        for path in self.layers.glob(f"{glob.escape(name)}.sbom.*"):
+            path.unlink()
         if self.env.get("BP_DISABLE_SBOM", "").lower() in ("1", "true"):
             return
         for ending, write in formats:

@@ -83,6 +83,22 @@ def test_bills_are_left_out_for_who_wants_none_and_refused_undeclared(tmp_path: 
         context(tmp_path).write_sbom("launch", bill)
 
 
+def test_a_bill_that_was_brought_back_goes_where_none_or_another_format_is_wanted(tmp_path: Path) -> None:
+    bill = sdk.Bill((sdk.Component("x"),))
+    given = context(tmp_path, formats='"application/vnd.cyclonedx+json", "application/spdx+json"')
+    given.layer("l", key={"a": "1"}, launch=True, cache=True)
+    given.layer("l.x", key={"a": "1"}, launch=True, cache=True)
+    given.write_sbom("l", bill)
+    given.write_sbom("l.x", bill)
+    context(tmp_path, formats='"application/spdx+json"').write_sbom("l", bill)
+    assert {path.name for path in given.layers.glob("l.sbom.*")} == {"l.sbom.spdx.json"}
+    context(tmp_path, {"BP_DISABLE_SBOM": "1"}, '"application/spdx+json"').write_sbom("l", bill)
+    assert {path.name for path in given.layers.glob("*.sbom.*")} == {
+        "l.x.sbom.cdx.json",
+        "l.x.sbom.spdx.json",
+    }
+
+
 def test_files_of_the_buildpack_go_before_those_of_a_mirror(tmp_path: Path) -> None:
     for place, version in (("buildpack/dependencies", "1"), ("mirror", "2")):
         (tmp_path / "file").write_text(version)
