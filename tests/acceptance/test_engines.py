@@ -11,12 +11,13 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from fakes.app_image import App
 from fakes.engine import Engine, emptied
 from fakes.installation import Home
 from fakes.registry import FakeRegistry
@@ -28,6 +29,9 @@ from packhorse.errors import NotFoundError
 from packhorse.image.copy import copy, put
 from packhorse.image.oci_archive import OciArchive
 from packhorse.image.place import Place
+from packhorse.image.reference import Location
+from packhorse.platform import bill, locate
+from packhorse.platform.diff import diff, side
 from packhorse.platform.locate import fetched
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring
@@ -276,3 +280,25 @@ def _answer(port: int) -> dict[str, object]:
         except OSError:
             time.sleep(0.05)
     raise AssertionError("nothing answers")
+
+
+def test_what_an_engine_has_is_compared_and_listed_as_anywhere(either: Engine, tmp_path: Path) -> None:
+    status = b"Package: libc6\nStatus: install ok installed\nVersion: 2.36\nArchitecture: amd64\n"
+    base = (tar_of({"var/lib/dpkg/status": status, "usr/lib/os-release": b"ID=debian\n"}),)
+    before = App(base=base, layers={"acme/node:node": tar_of({"layers/node/x": b"x"})})
+    after = replace(before, layers={"acme/node:node": tar_of({"layers/node/x": b"y"})})
+    with Store.open(tmp_path / "store") as store:
+        wiring = Wiring(store, environ={"DOCKER_HOST": either.address})
+        for name, app in (("seen:1", before), ("seen:2", after)):
+            put(app.image(), wiring.place(Location.parse(f"docker-daemon:{name}")))
+        one, other = (
+            side(name, locate.read(wiring, f"docker-daemon:{name}")[0]) for name in ("seen:1", "seen:2")
+        )
+        assert diff(one, side("elsewhere", before.image())).same
+        found = diff(one, other)
+        assert found.headline == "only acme/node changed: 4 of 5 layers are the same"
+        assert [(file.path, file.what) for group in found.changed for file in group.files or ()] == [
+            ("layers/node/x", ("content",))
+        ]
+        listed = bill.merged(one.image, name="seen").cyclonedx()
+        assert listed == bill.merged(before.image(), name="seen").cyclonedx() and b"libc6" in listed
