@@ -25,7 +25,7 @@ from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
 NEW = stored_image(tar_of({"etc/os-release": b"patched\n"}), labels={"io.buildpacks.base.released": "2026"})
-COUNT = 40
+COUNT = 16
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,13 @@ class BaseLabel:
         return replace(self, run=run, stack=RunImageRecord(image=image))
 
     def text(self) -> str:
-        """The label, fields in Go's order."""
+        """The label, fields in Go's order; raises FormatError for what Go would not have read."""
+        try:
+            return gojson.dumps(self._value()).decode()
+        except RecursionError as error:
+            raise FormatError(f"the label {LIFECYCLE} cannot be used", why="it is nested too deep") from error
+
+    def _value(self) -> dict[str, object]:
         node = self.rest
         value: dict[str, object] = {"app": gojson.untyped(node.fields.get("app"))}
         sbom = node.node("sbom")
@@ -84,7 +90,7 @@ class BaseLabel:
         )
         if self.stack is not None:
             value["stack"] = {"runImage": _names(self.stack)}
-        return gojson.dumps(value).decode()
+        return value
 
 
 def tag_of(name: str) -> str:
