@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RebaseError
 from packhorse.image.copy import put
-from packhorse.image.model import Index
+from packhorse.image.model import Index, MediaType
 from packhorse.image.reference import Location
 from packhorse.image.view import Image
 from packhorse.lifecycle.rebase import RunImage
@@ -397,3 +398,43 @@ def test_what_has_a_digest_for_a_name_cannot_become_another_image(
     location = Location.parse(name.format(host=registry.host, digest=digest, id=digest.hex))
     with pytest.raises(InputError, match="cannot become another image"):
         ask(wiring, location)
+
+
+def test_a_run_image_that_no_registry_has_comes_from_the_store(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    name = "packhorse.local/run:acme"
+    put(PATCHED, wiring.store.place(name))
+    location = there(wiring, app_on(name), f"docker://{registry.host}/team/app")
+    outcome = ask(wiring, location)
+    image = wiring.place(location).read()
+    assert layers(image)[:2] == PATCHED.config.diff_ids
+    assert outcome.after == PATCHED.id.hex
+    assert b"".join(image.layers[0].tar()) == NEW[0]
+    assert ask(wiring, location).state is State.CURRENT
+
+
+@pytest.mark.parametrize("media_type", [MediaType.DOCKER_MANIFEST, MediaType.OCI_MANIFEST])
+def test_images_of_docker_and_of_oci_are_rebased_on_one_another(
+    wiring: Wiring, registry: FakeRegistry, media_type: str
+) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, stored_image(*NEW, labels=LABELS, media_type=media_type), f"docker://{run}")
+    location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
+    outcome = ask(wiring, location)
+    image = wiring.place(location).read()
+    assert image.manifest and image.manifest.media_type == MediaType.OCI_MANIFEST
+    assert image.id == outcome.image
+    assert [b"".join(layer.tar()) for layer in image.layers[:2]] == list(NEW)
+
+
+def test_what_a_manifest_notes_of_the_build_is_kept_and_of_the_old_base_is_not(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    noted = (("dev.packhorse.builder", "acme"), ("org.opencontainers.image.base.name", "old"))
+    image = replace(app_on(run), manifest=None, annotations=noted)
+    location = there(wiring, image, f"docker://{registry.host}/team/app")
+    ask(wiring, location)
+    assert wiring.place(location).read().annotations == noted[:1]
