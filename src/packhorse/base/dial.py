@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import weakref
 from pathlib import Path
 from shutil import which
 from typing import IO
@@ -25,7 +26,7 @@ _SAID = 2000
 class Tunnel:
     """A socket on this machine, each connection to which is one `docker system dial-stdio` over there.
 
-    It is gone, and the connections with it, when nobody holds the tunnel any more.
+    It takes no more connections, and its files are gone, when nobody holds the tunnel any more.
     """
 
     def __init__(self, host: str) -> None:
@@ -42,6 +43,8 @@ class Tunnel:
         self._listener.bind(str(path))
         self._listener.listen()
         self.address = f"unix://{path}"
+        # Wakes the thread, which would hold the socket until the process ends.
+        weakref.finalize(self, self._listener.shutdown, socket.SHUT_RDWR)
         threading.Thread(target=_serve, args=(self._listener, command, self._errors), daemon=True).start()
 
     def said(self) -> str:
@@ -58,7 +61,11 @@ def _serve(listener: socket.socket, command: list[str], errors: IO[bytes]) -> No
             return
         with connection:
             end = connection.fileno()
-            subprocess.Popen(command, stdin=end, stdout=end, stderr=errors)
+            try:
+                subprocess.Popen(command, stdin=end, stdout=end, stderr=errors)
+            except OSError as error:
+                errors.write(f"{command[0]} cannot be started: {error.strerror}".encode())
+                errors.flush()
 
 
 def _command(host: str) -> list[str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from packhorse.base.dial import Tunnel
 from packhorse.errors import EngineError, InputError
@@ -33,6 +35,9 @@ _ANSWER = 60
 _WORK = 3600
 """Seconds in which it has loaded an image or begins to save one: it may first write gigabytes."""
 _CHUNK = 1 << 20
+_VERSION = re.compile(r"\d{1,3}\.\d{1,3}")
+_LABEL = 63
+"""Characters between two dots of a host's name, at most."""
 
 Answer = TypeVar("Answer")
 
@@ -61,21 +66,22 @@ class Engine:
         from docker.errors import NotFound
 
         try:
-            found: Mapping[str, Any] = self._ask(lambda client: client.inspect_image(name))
+            found = self._ask(dict, lambda client: client.inspect_image(name))
         except EngineError as error:
             if isinstance(error.__cause__, NotFound):
                 return None
             raise
+        if not isinstance(found.get("Id"), str):
+            raise self._stranger("it tells of an image without an ID")
         return found
 
     def history(self, name: str) -> Sequence[Mapping[str, Any]]:
         """An image's history, the newest first, as `docker history` prints it."""
-        told: Sequence[Mapping[str, Any]] = self._ask(lambda client: client.history(name))
-        return told
+        return self._ask(list, lambda client: client.history(name))
 
     def images(self) -> tuple[str, ...]:
         """The IDs of all images, the newest first."""
-        listed = self._ask(lambda client: client.images())
+        listed = self._ask(list, lambda client: client.images())
         return tuple(item["Id"] for item in sorted(listed, key=lambda item: -item.get("Created", 0)))
 
     def shares_layers(self) -> bool:
@@ -83,11 +89,11 @@ class Engine:
 
         dockerd's own image store takes that; containerd's and podman want every layer, each time.
         """
-        told = self._ask(lambda client: client.version())
+        told = self._ask(dict, lambda client: client.version())
         names = [part.get("Name", "") for part in told.get("Components") or ()]
         if any("podman" in name.lower() for name in names):
             return False
-        status = self._ask(lambda client: client.info()).get("DriverStatus") or ()
+        status = self._ask(dict, lambda client: client.info()).get("DriverStatus") or ()
         return not any("containerd.snapshotter" in str(value) for _, value in status)
 
     def save(self, name: str) -> Iterator[bytes]:
@@ -105,19 +111,40 @@ class Engine:
     def __str__(self) -> str:
         return f"the container engine at {self.address.host}"
 
-    def _ask(self, question: Callable[[APIClient], Answer]) -> Answer:
+    def _ask(self, kind: type[Answer], question: Callable[[APIClient], object]) -> Answer:
+        """The answer, which must be of a `kind`: something else than an engine may listen there."""
         with self._faults():
-            return question(self._connected())
+            answer = question(self._connected())
+        if not isinstance(answer, kind):
+            raise self._stranger(f"it answers with {type(answer).__name__} instead of {kind.__name__}")
+        return answer
 
     def _connected(self) -> APIClient:
         if self._client is None:
-            from docker.constants import DEFAULT_DOCKER_API_VERSION
-
-            known = self._client_for(DEFAULT_DOCKER_API_VERSION).version(api_version=False)
-            client = self._client_for(str(known["ApiVersion"]))
+            client = self._client_for(self._version())
             client.timeout = (_ANSWER, _WORK)
             self._client = client
         return self._client
+
+    def _version(self) -> str:
+        """The newest API version that the engine has; raises EngineError if nothing of the kind answers."""
+        from docker.constants import DEFAULT_DOCKER_API_VERSION
+        from docker.errors import NotFound
+
+        try:
+            known = self._client_for(DEFAULT_DOCKER_API_VERSION).version(api_version=False)
+        except NotFound:
+            # Not its cause: `image` would take that for the image's absence.
+            raise self._stranger("it does not tell its version") from None
+        version = known.get("ApiVersion") if isinstance(known, dict) else None
+        if not isinstance(version, str) or not _VERSION.fullmatch(version):
+            raise self._stranger("it does not tell its version")
+        return version
+
+    def _stranger(self, why: str) -> EngineError:
+        what = f"what answers at {self.address.host} is no container engine"
+        fix = f"name another ({self.address.origin} named this one): --docker-host, DOCKER_HOST"
+        return EngineError(what, why=why, fix=fix)
 
     def _client_for(self, version: str) -> APIClient:
         """A client that has asked nothing yet."""
@@ -136,10 +163,12 @@ class Engine:
     def _faults(self) -> Iterator[None]:
         """Turns what the library raises into EngineErrors."""
         from docker.errors import APIError, DockerException
-        from requests.exceptions import RequestException
+        from requests.exceptions import JSONDecodeError, RequestException
 
         try:
             yield
+        except JSONDecodeError as error:
+            raise self._stranger("its answer is no JSON") from error
         except APIError as error:
             why = str(error.explanation or error)
             raise EngineError(f"{self} refused", why=why, fix=_remedy(why)) from error
@@ -251,12 +280,30 @@ def _tls(directory: Path, *, verify: bool) -> TLSConfig:
 
 
 def _checked(host: str, origin: str) -> str:
-    if not host.startswith(_SCHEMES) or len(host.partition("://")[2]) == 0:
-        raise InputError(
-            f"{origin}: {host[:300]!r} is no address of an engine",
-            fix="write unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST",
-        )
+    """An address, as it was written; raises InputError, without a password that may be in it."""
+    shown = repr(host[:300]) if "@" not in host else "what was written"
+    try:
+        url = urlsplit(host)
+        port = url.port  # looked at for the error
+        name = url.hostname or ""
+    except ValueError as error:
+        raise _no_address(f"{origin}: {shown} is no address of an engine", str(error)) from error
+    if not host.startswith(_SCHEMES) or not host.partition("://")[2]:
+        raise _no_address(f"{origin}: {shown} is no address of an engine")
+    if url.scheme in ("tcp", "http", "https"):
+        if "@" in url.netloc:
+            raise _no_address(
+                f"{origin}: the address of an engine has no user and no password",
+                "an engine knows its users by their certificates",
+            )
+        labels = name.split(".")
+        if port == 0 or not name.isprintable() or max(map(len, labels)) > _LABEL or "" in labels[:-1]:
+            raise _no_address(f"{origin}: {shown} is no address of an engine", "that is no host and port")
     return host
+
+
+def _no_address(what: str, why: str = "") -> InputError:
+    return InputError(what, why=why, fix="write unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST")
 
 
 def _remedy(why: str) -> str:

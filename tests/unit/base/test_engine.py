@@ -1,0 +1,117 @@
+"""An address that is none, and what is no engine where one should listen, are errors with a remedy."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from packhorse.base.dial import Tunnel
+from packhorse.base.engine import Address, Engine, find
+from packhorse.errors import EngineError, InputError
+
+
+@contextmanager
+def answering(status: int, body: bytes, *, version: bytes = b"") -> Iterator[Engine]:
+    """An engine at whose address everything is answered with `body`, but its version, if one is given."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked_version = version and self.path == "/version"
+            answer = version if asked_version else body
+            self.send_response(200 if asked_version else status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Engine(Address(f"tcp://127.0.0.1:{server.server_address[1]}", "--docker-host"))
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b"404 page not found"),
+        (200, b"<html>"),
+        (200, b"{}"),
+        (200, b"[]"),
+        (200, b"null"),
+        (200, b'{"ApiVersion": 5}'),
+        (200, b'{"ApiVersion": "x.y"}'),
+    ],
+)
+def test_what_is_no_engine_is_not_taken_for_one_without_the_image(status: int, body: bytes) -> None:
+    with answering(status, body) as engine, pytest.raises(EngineError, match="no container engine") as raised:
+        engine.image("x")
+    assert "--docker-host" in raised.value.fix
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"null", b'"x"', b"7"])
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda engine: engine.image("x"),
+        lambda engine: engine.history("x"),
+        lambda engine: engine.images(),
+        lambda engine: engine.shares_layers(),
+    ],
+)
+def test_an_answer_of_another_kind_is_an_error(body: bytes, question: Callable[[Engine], object]) -> None:
+    with (
+        answering(200, body, version=b'{"ApiVersion": "1.41"}') as engine,
+        pytest.raises(EngineError, match="no container engine"),
+    ):
+        question(engine)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:2375",
+        "unix://",
+        "tcp://[::1",
+        "tcp://host:port",
+        "tcp://host:99999",
+        "tcp://host:0",
+        "tcp://a..b:2375",
+        "tcp://\x1b[31mx:2375",
+        f"tcp://{'a' * 64}:2375",
+    ],
+)
+def test_an_address_that_is_none_is_said_before_anything_is_asked(host: str) -> None:
+    with pytest.raises(InputError) as raised:
+        find("", {"DOCKER_HOST": host})
+    assert "DOCKER_HOST" in raised.value.what
+    assert "\x1b" not in str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "http", "https", "htps", "ssh"])
+@pytest.mark.parametrize("port", ["", ":22", ":x"])
+def test_no_error_has_the_password_of_an_address(scheme: str, port: str) -> None:
+    with pytest.raises((InputError, EngineError)) as raised:
+        address = find(f"{scheme}://me:geheim@127.0.0.1{port}", {})
+        assert address is not None
+        Engine(address).image("x")
+    assert "geheim" not in str(raised.value)
+
+
+def test_a_tunnel_that_nobody_holds_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    tunnel = Tunnel("ssh://127.0.0.1")
+    (own,) = set(threading.enumerate()) - before
+    del tunnel
+    gc.collect()
+    own.join(10)
+    assert not own.is_alive()
