@@ -158,13 +158,15 @@ class FakeRegistry(Distribution):
             challenge = 'Basic realm="fake"'
         else:
             match = re.match(r"/v2/(.+?)/(?:blobs|manifests|tags|referrers)/", path)
-            actions = "pull" if method in ("GET", "HEAD") else "pull,push"
+            actions = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}.get(method, "pull,push")
+            if "/uploads/" in path and method == "DELETE":
+                actions = "push"
             scope = f"repository:{match[1]}:{actions}" if match else "registry:catalog:*"
             granted = self.token_scopes.get(value, []) if kind == "Bearer" else []
             self.token_uses[value] += 1
             if self.token_life is not None and self.token_uses[value] > self.token_life:
                 granted = []
-            allowed = any(scope in (each, each.removesuffix(",push")) for each in granted)
+            allowed = any(_covers(each, scope) for each in granted)
             challenge = f'Bearer realm="{self.url}/token",service="fake",scope="{scope}"'
         if allowed:
             return None
@@ -185,6 +187,13 @@ class _Server(ThreadingHTTPServer):
 
 class _SixServer(_Server):
     address_family = socket.AF_INET6
+
+
+def _covers(granted: str, wanted: str) -> bool:
+    """Whether a scope has all actions of another for the same thing."""
+    name, _, actions = granted.rpartition(":")
+    thing, _, needed = wanted.rpartition(":")
+    return name == thing and set(needed.split(",")) <= set(actions.split(","))
 
 
 def _basic(header: str) -> tuple[str | None, str]:

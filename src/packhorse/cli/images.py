@@ -16,7 +16,7 @@ from packhorse.cli.options import (
 )
 from packhorse.cli.output import size
 from packhorse.errors import NetworkError, PackhorseError, UsageError
-from packhorse.image.reference import Location
+from packhorse.image.reference import Kind, Location
 from packhorse.platform.copies import Wanted, copy_tags
 from packhorse.platform.copies import copy as copy_one
 from packhorse.platform.network import Reach
@@ -51,11 +51,19 @@ def images(context: Context, quiet: bool, no_trunc: bool) -> None:
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="Remove all names of an image given by its ID.")
+@reaching
 @click.pass_obj
-def rmi(context: Context, names: tuple[str, ...], force: bool) -> None:
-    """Remove images from the store by name or ID; `packhorse gc` then frees the space."""
+def rmi(context: Context, names: tuple[str, ...], force: bool, reach: Reach) -> None:
+    """Remove images from the store by name or ID; `packhorse gc` then frees the space.
+
+    docker://NAME:TAG removes a tag from its registry, docker://NAME@DIGEST an image with all its tags.
+    """
     with opened_store(context, frees=True) as store:
         for name in names:
+            if name.startswith(f"{Kind.REGISTRY}://"):
+                removed_name = Wiring(store, reach=reach).remove(Location.parse(name).reference)
+                context.console.result(f"Removed: {removed_name}")
+                continue
             removed = store.remove(name, force=force)
             for reference in removed.untagged:
                 context.console.result(f"Untagged: {reference.familiar}")

@@ -152,10 +152,21 @@ class Wiring:
 
     def digest_of(self, reference: Reference) -> Digest | None:
         """What a name in a registry stands for now, mirrors left aside; None if it is not there."""
-        rule = self._network.rule(reference)
-        where = rule.at(rule.source, reference) if rule else reference
+        where = self.written(reference)
         found = self.host(where.registry).resolve(where.repository, where.identifier)
         return found.digest if found else None
+
+    def remove(self, reference: Reference) -> str:
+        """Removes a tag, or by its digest an image, from its registry; the answer is its name there.
+
+        Raises NotFoundError, RegistryError, NetworkError.
+        """
+        from packhorse.image.registry.removal import remove
+
+        there = self.written(reference)
+        registry = self.host(there.registry)
+        remove(registry, there.repository, there.identifier)
+        return registry.name(there.repository, there.identifier)
 
     def host(self, name: str) -> Registry:
         """A registry, HOST or HOST:PORT, with this user's credentials."""

@@ -47,7 +47,7 @@ def _names(registry: Registry, url: str, key: str, scope: str) -> Iterator[str]:
         with registry.exchange(Request("GET", url), scope) as response:
             if response.status != 200:
                 raise registry.refusal(response, f"list the {key} of {registry.host}", scope)
-            url, page = _following(response, registry), response.read(MANIFEST_LIMIT)
+            url, page = following(response, registry), response.read(MANIFEST_LIMIT)
         try:
             yield from Node.parse(page, "list").texts(key)
         except FormatError as error:
@@ -56,8 +56,8 @@ def _names(registry: Registry, url: str, key: str, scope: str) -> Iterator[str]:
             ) from error
 
 
-def _following(response: Response, registry: Registry) -> str:
-    """The address of the next page, "" after the last (RFC 8288)."""
+def following(response: Response, registry: Registry) -> str:
+    """The address of the next page of a list, "" after the last (RFC 8288)."""
     match = _NEXT.search(response.header("link"))
     if match is None:
         return ""

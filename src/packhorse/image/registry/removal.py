@@ -1,0 +1,45 @@
+"""④ Taking a tag or a manifest out of a registry (distribution-spec, "Content Management").
+
+Called by platform. Blobs are left to the registry's own collection of garbage.
+"""
+
+from __future__ import annotations
+
+from packhorse.base.http.message import Request
+from packhorse.errors import NotFoundError, RegistryError
+from packhorse.image.registry.client import Registry, push
+
+_UNSUPPORTED = frozenset({400, 405, 501})
+
+
+def remove(registry: Registry, repository: str, identifier: str) -> None:
+    """Removes a tag alone, or by its digest a manifest with all its tags.
+
+    Raises NotFoundError, and RegistryError where the registry removes nothing, or no tag alone.
+    """
+    name = registry.name(repository, identifier)
+    scope = f"{push(repository)},delete"
+    url = registry.url(repository, f"manifests/{identifier}")
+    with registry.exchange(Request("DELETE", url), scope) as response:
+        if response.status in (200, 202, 204):
+            return
+        refused = registry.refusal(response, f"remove {name}", scope)
+    if response.status not in _UNSUPPORTED:
+        raise refused
+    if ":" in identifier:
+        raise RegistryError(
+            f"{registry.host} removes nothing",
+            why=refused.why,
+            fix="have it configured to (docker-registry: storage.delete.enabled), or use its own programs",
+            status=response.status,
+        )
+    there = registry.resolve(repository, identifier)
+    if there is None:
+        raise NotFoundError(f"could not remove {name}", why=f"{registry.host} does not have it")
+    raise RegistryError(
+        f"{registry.host} removes no tag alone",
+        why=refused.why,
+        fix="remove the image with all its tags: "
+        f"packhorse rmi docker://{registry.name(repository, str(there.digest))}",
+        status=response.status,
+    )

@@ -1,0 +1,130 @@
+"""What refers to an image, by the registry's list or by the tag in its place; and taking things away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from fakes.registry import FakeRegistry, Fault
+from fakes.small_image import stored_image, tar_of
+from packhorse.base.digest import Digest
+from packhorse.base.http.client import Client
+from packhorse.base.http.pool import Pool
+from packhorse.base.http.settings import Settings
+from packhorse.base.target import Target
+from packhorse.errors import FormatError, NotFoundError, RegistryError
+from packhorse.image.copy import put
+from packhorse.image.model import Descriptor, MediaType
+from packhorse.image.reference import Reference
+from packhorse.image.registry.client import Registry
+from packhorse.image.registry.credentials import Credentials, always
+from packhorse.image.registry.place import RegistryPlace
+from packhorse.image.registry.referrers import put_referrer, referrers
+from packhorse.image.registry.removal import remove
+from packhorse.image.registry.upload import bring_blob
+
+SBOM, SIGNATURE = "application/spdx+json", "application/vnd.example.signature"
+EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
+
+
+@pytest.fixture(params=["list", "tag"])
+def server(request: pytest.FixtureRequest) -> Iterator[FakeRegistry]:
+    with FakeRegistry(users={"me": "pw"}) as server:
+        server.has_referrers = request.param == "list"
+        yield server
+
+
+def registry_of(server: FakeRegistry) -> Registry:
+    http = Client(Pool(Settings(read_timeout=5)), sleep=lambda _: None)
+    return Registry(server.host, http, credentials=always(Credentials("me", "pw")))
+
+
+def pushed(server: FakeRegistry, tag: str = "1") -> Descriptor:
+    place = RegistryPlace(
+        Reference.parse(f"{server.host}/app:{tag}"), registry_of(server), target=Target("linux", "amd64")
+    )
+    receipt = put(stored_image(tar_of({"a": b"a"})), place)
+    assert receipt.manifest_digest
+    return Descriptor(MediaType.OCI_MANIFEST, receipt.manifest_digest, receipt.manifest_size)
+
+
+def attached(registry: Registry, subject: Descriptor, kind: str, number: int = 0) -> Digest:
+    bring_blob(registry, "app", EMPTY, lambda: iter([b"{}"]))
+    document = {
+        "schemaVersion": 2,
+        "mediaType": str(MediaType.OCI_MANIFEST),
+        "artifactType": kind,
+        "config": EMPTY.fields(),
+        "layers": [EMPTY.fields()],
+        "subject": subject.fields(),
+        "annotations": {"number": str(number)},
+    }
+    raw = json.dumps(document).encode()
+    return put_referrer(registry, "app", raw, subject=subject.digest, kind=kind).digest
+
+
+def test_what_was_attached_is_found_by_its_subject_and_kind(server):
+    subject, registry = pushed(server), registry_of(server)
+    assert referrers(registry, "app", subject.digest) == ()
+    sbom, signature = attached(registry, subject, SBOM), attached(registry, subject, SIGNATURE)
+    everything = {each.descriptor.digest: each.kind for each in referrers(registry, "app", subject.digest)}
+    assert everything == {sbom: SBOM, signature: SIGNATURE}
+    (found,) = referrers(registry, "app", subject.digest, kind=SBOM)
+    assert found.descriptor.digest == sbom
+    assert (("app", f"sha256-{subject.digest.hex}") in server.manifests) is not server.has_referrers
+
+
+def test_attaching_again_changes_nothing(server):
+    subject, registry = pushed(server), registry_of(server)
+    assert attached(registry, subject, SBOM) == attached(registry, subject, SBOM)
+    assert len(referrers(registry, "app", subject.digest)) == 1
+
+
+def test_a_registry_that_filters_nothing_is_filtered_here(server):
+    subject, registry = pushed(server), registry_of(server)
+    attached(registry, subject, SIGNATURE)
+    whole = [each.fields() for each in referrers(registry, "app", subject.digest)]
+    index = json.dumps({"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": whole})
+    server.faults.append(Fault(path="artifactType=", status=200, body=index.encode(), times=9))
+    assert referrers(registry, "app", subject.digest, kind=SBOM) == ()
+
+
+def test_a_tag_of_that_name_that_is_no_list_is_an_error():
+    with FakeRegistry() as server:
+        server.has_referrers = False
+        subject = pushed(server)
+        pushed(server, f"sha256-{subject.digest.hex}")
+        with pytest.raises(FormatError, match="no list of referrers"):
+            referrers(registry_of(server), "app", subject.digest)
+
+
+def test_many_attachments_are_all_found(server):
+    subject = pushed(server)
+    digests = [attached(registry_of(server), subject, SBOM, number) for number in range(5)]
+    found = [each.descriptor.digest for each in referrers(registry_of(server), "app", subject.digest)]
+    assert sorted(found) == sorted(digests)
+
+
+def test_a_tag_is_removed_alone_and_an_image_with_all_its_tags(server):
+    subject = pushed(server)
+    pushed(server, "2")
+    pushed(server, "3")
+    registry = registry_of(server)
+    remove(registry, "app", "1")
+    assert {key[1] for key in server.manifests} == {"2", "3", str(subject.digest)}
+    remove(registry, "app", str(subject.digest))
+    assert server.manifests == {}
+    with pytest.raises(NotFoundError):
+        remove(registry, "app", "2")
+
+
+def test_a_registry_that_removes_nothing_says_so(server):
+    subject = pushed(server)
+    server.deletes = False
+    with pytest.raises(RegistryError, match="removes nothing"):
+        remove(registry_of(server), "app", str(subject.digest))
+    with pytest.raises(RegistryError, match="removes no tag alone") as caught:
+        remove(registry_of(server), "app", "1")
+    assert caught.value.fix.endswith(f"packhorse rmi docker://{server.host}/app@{subject.digest}")
