@@ -71,4 +71,4 @@ def calls_bun(found: Start) -> bool:
 def _is_alone(project: Project, found: Start) -> bool:
     if found.programs:
         return BUN.union(BUILTINS).difference(_RUN_OTHERS).issuperset(found.programs)
-    return start.resolves(project, found.file)
+    return start.resolves(project, found.file, found.runner)

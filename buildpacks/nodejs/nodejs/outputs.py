@@ -93,11 +93,11 @@ def settle(context: sdk.BuildContext, project: Project, found: Start | None, *, 
     """
     if found is None or (not found.chosen and not dev and _is_development(found)):
         return _made(context, project, found)
-    if found.runner and not found.programs and not start.resolves(project, found.file):
+    if found.runner and not found.programs and not start.resolves(project, found.file, found.runner):
         if found.chosen:
             raise InputError(f"{LAUNCHPOINT} names a file that is not there: {found.file}")
         return _made(context, project, None)
-    if found.programs and _is_missing(project, found.file):
+    if found.programs and _is_missing(project, found):
         raise InputError(
             f"the start script runs {found.file}, which is not there after the build",
             why=f"{found.source}: {' '.join(found.command)}",
@@ -108,11 +108,12 @@ def settle(context: sdk.BuildContext, project: Project, found: Start | None, *, 
     return found
 
 
-def _is_missing(project: Project, file: str) -> bool:
+def _is_missing(project: Project, found: Start) -> bool:
     """Whether a plain `node <file>` or `bun <file>` names a file of the application that is not there."""
+    file = found.file
     if not file or file.startswith("/"):
         return False
-    return not (project.directory / file).is_dir() and not start.resolves(project, file)
+    return not (project.directory / file).is_dir() and not start.resolves(project, file, found.runner)
 
 
 def _made(context: sdk.BuildContext, project: Project, before: Start | None) -> Start | None:
@@ -134,7 +135,7 @@ def _made(context: sdk.BuildContext, project: Project, before: Start | None) -> 
     if before is None:
         later = start.find(project, {}, generated=False)
         assert later is not None  # without a Procfile it is a command or an error
-        if start.resolves(project, later.command[-1]):
+        if start.resolves(project, later.file, later.runner):
             return later
         raise start.nothing(project)
     raise InputError(

@@ -23,7 +23,11 @@ _SUFFIXES = (".js", ".cjs", ".mjs", ".ts", ".mts", ".cts")
 ENTRIES = tuple(f"{stem}{suffix}" for stem in _STEMS for suffix in _SUFFIXES)
 """The files that are taken for an application's entry, the first one there is."""
 
-_JSX_ENTRIES = tuple(f"{stem}{suffix}" for stem in _STEMS for suffix in (".tsx", ".jsx"))
+_BUN_ENTRIES = (
+    *(f"{stem}{suffix}" for stem in _STEMS for suffix in (".tsx", ".jsx")),
+    # Where its templates have it, with a script for development alone.
+    *(f"src/{stem}{suffix}" for stem in ("index", "server") for suffix in (".ts", ".tsx", ".js")),
+)
 _RUNNERS = ("node", "bun")
 
 
@@ -68,7 +72,7 @@ def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start 
     """
     file, name = env.get(LAUNCHPOINT, "").strip(), env.get(START_SCRIPT, "").strip()
     if file:
-        if not generated and not resolves(project, file):
+        if not generated and not resolves(project, file, project.runner):
             raise InputError(f"{LAUNCHPOINT} names a file that is not there: {file}")
         return Start((project.runner, file), f"{LAUNCHPOINT}: {file}", chosen=True)
     if name and name not in project.scripts:
@@ -78,10 +82,10 @@ def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start 
         )
     if name or "start" in project.scripts:
         return script_of(project, name)
-    if project.main and (generated or resolves(project, project.main)):
+    if project.main and (generated or resolves(project, project.main, project.runner)):
         named = "main" if project.manifest.get("main") else "module"
         return Start((project.runner, project.main), f"package.json {named}")
-    for entry in ENTRIES if project.runner == "node" else (*ENTRIES, *_JSX_ENTRIES):
+    for entry in ENTRIES if project.runner == "node" else (*ENTRIES, *_BUN_ENTRIES):
         if (project.directory / entry).is_file():
             return Start((project.runner, entry), f"there is {entry}")
     if generated or (project.directory / "Procfile").is_file():
@@ -92,25 +96,25 @@ def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start 
 def nothing(project: Project) -> InputError:
     """The error for an application that nothing starts."""
     missing = f"package.json main names {project.main}, which is not there; " if project.main else ""
+    ending = "ts" if project.runner == "bun" else "js"
     return InputError(
         "there is nothing to start",
         why=f"{missing}package.json has no start script, and there is no "
-        f"{', '.join(f'{stem}.js' for stem in _STEMS)}",
-        fix='add to package.json: "scripts": {"start": "node <your file>.js"}, '
+        f"{', '.join(f'{stem}.{ending}' for stem in _STEMS)}",
+        fix=f'add to package.json: "scripts": {{"start": "{project.runner} <your file>.{ending}"}}, '
         f"or name the file in {LAUNCHPOINT}",
     )
 
 
-def resolves(project: Project, file: str) -> bool:
-    """Whether Node.js would find `file`, which may leave out `.js` or name a folder with an index.js.
+def resolves(project: Project, file: str, runner: str) -> bool:
+    """Whether `runner` would find `file`, which may leave out `.js` or name a folder with an index.js.
 
-    Bun finds TypeScript as well.
+    Bun finds TypeScript and JSX as well, even where `.js` is written.
     """
     candidates = [file, f"{file}.js", f"{file}.json", f"{file}/index.js"]
-    if project.runner == "bun":
-        candidates += [
-            f"{file}{inner}.{ending}" for inner in ("", "/index") for ending in ("ts", "tsx", "jsx")
-        ]
+    if runner == "bun":
+        stems = (file, f"{file}/index", file.removesuffix(".js"))
+        candidates += [f"{stem}.{ending}" for stem in stems for ending in ("ts", "tsx", "jsx")]
     return any((project.directory / candidate).is_file() for candidate in candidates)
 
 

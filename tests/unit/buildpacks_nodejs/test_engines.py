@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nodejs import outputs
 from nodejs.engines import Engines
 from nodejs.managers.choice import Choice
 from nodejs.project import Project
@@ -100,6 +101,21 @@ def test_an_application_that_asks_for_bun_is_run_by_it(tmp_path: Path, said: dic
     assert started(tmp_path, said).command == ("bun", "index.ts")
     assert engines(tmp_path, said) == (True, False)
     assert started(tmp_path, {**said, "engines": {"node": "22", "bun": "1"}}).command == ("node", "index.ts")
+
+
+def test_bun_finds_what_its_templates_have(tmp_path: Path) -> None:
+    types = {"devDependencies": {"bun-types": "latest"}}
+    with pytest.raises(InputError, match="nothing to start") as caught:
+        started(tmp_path, types)
+    assert '"start": "bun <your file>.ts"' in caught.value.fix
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/index.ts").touch()
+    assert started(tmp_path, types).command == ("bun", "src/index.ts")
+    assert started(tmp_path, {"module": "src/index.js", **types}).command == ("bun", "src/index.js")
+    assert engines(tmp_path, {"module": "src/index.js", **types}) == (True, False)
+    project = Project(tmp_path, {"scripts": {"start": "bun src/index.js"}, "engines": {"node": "22"}})
+    found = find(project, {}, generated=False)
+    assert outputs.settle(build_context(tmp_path), project, found, dev=False) == found
 
 
 def test_node_js_is_there_for_who_says_a_version_or_has_a_procfile(tmp_path: Path) -> None:
