@@ -122,7 +122,8 @@ def _tagged(registry: Registry, repository: str, subject: Digest) -> tuple[Refer
     except NotFoundError:
         return ()
     if not isinstance(found, Index):
-        raise FormatError(f"{registry.name(repository, _tag(subject))} is no list of referrers")
+        what = f"{registry.name(repository, _tag(subject))} is no list of referrers"
+        raise FormatError(what, why="an image's manifest is under the tag that is for the list")
     return tuple(_entries(found.raw))
 
 
