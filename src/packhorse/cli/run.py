@@ -11,10 +11,11 @@ import click
 
 from packhorse.base.step import Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
-from packhorse.cli.options import docker_host, environment, opened_store, size_of, volume
+from packhorse.cli.options import docker_host, environment, opened_store, reaching, size_of, volume
 from packhorse.cli.report import exhausted
 from packhorse.errors import PackhorseError, RunError, UsageError
 from packhorse.platform import ports as machine_ports
+from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.run import RunRequest
 from packhorse.platform.run import run as run_image
@@ -131,6 +132,7 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     help="When the image is fetched from its registry.  [missing]",
 )
 @click.option("--rm", is_flag=True, help="Taken for docker's sake: nothing is ever kept.")
+@reaching
 @click.pass_obj
 def run(
     context: Context,
@@ -153,6 +155,7 @@ def run(
     docker_host: str,
     pull: str | None,
     rm: bool,
+    reach: Reach,
 ) -> int:
     """Start the image NAME, with ARGUMENTS for its process."""
     console = context.console
@@ -172,6 +175,7 @@ def run(
         limits=_limits(memory, pids_limit, shm_size),
         pull=_PULLS[pull or "missing"],
         docker_host=docker_host,
+        reach=reach,
         environ=context.environ,
     )
     for port, text in zip(request.ports, ports, strict=True):

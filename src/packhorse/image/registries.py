@@ -7,6 +7,7 @@ names have no say: names are docker's, `debian` is `docker.io/library/debian` on
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from packhorse.errors import InputError
 from packhorse.image.reference import Reference
 
 _LIMIT = 1 << 20
+_RULE = re.compile(rb"""^[ \t]*(?:\[\[[ \t]*["']?registry|["']?registry["']?[ \t]*=)""", re.MULTILINE)
 _SYSTEM = Path("/etc/containers/registries.conf")
 
 
@@ -126,7 +128,9 @@ def files(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _rules(raw: bytes, where: str) -> list[Rule]:
-    import tomllib  # most machines have no such file
+    if not _RULE.search(raw):
+        return []  # what distributions bring has none, and need not be understood by every command
+    import tomllib
 
     try:
         tables = tomllib.loads(raw.decode()).get("registry", [])

@@ -20,6 +20,7 @@ from packhorse.image.model import Config
 from packhorse.platform import bundle, host, ports
 from packhorse.platform.accounts import Account, account
 from packhorse.platform.locate import fetched
+from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox
 from packhorse.store.store import Store
@@ -51,6 +52,7 @@ class RunRequest:
     pull: PullPolicy = PullPolicy.IF_NOT_PRESENT
     docker_host: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
+    reach: Reach = field(default_factory=Reach)
 
 
 def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
@@ -65,7 +67,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
     for port in request.ports:
         ports.check(port)
     check_runtime(request.sandbox)
-    wiring = Wiring(store, environ=request.environ, docker_host=request.docker_host)
+    wiring = Wiring(store, reach=request.reach, environ=request.environ, docker_host=request.docker_host)
     image = fetched(wiring, request.name, target=Target.host(), say=say, pull=request.pull)
     config = image.config
     store.tidy()
