@@ -32,8 +32,8 @@ def prepare(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
         (layer / path).mkdir(parents=True, exist_ok=True)
         # Not a link, in which pnpm 12 sees no member.
         shutil.copyfile(root / path / "package.json", layer / path / "package.json")
-    for file in files:
-        if (root / file).exists():
+    for file in dict.fromkeys(files):
+        if (root / file).exists() and not os.path.lexists(layer / file):
             (layer / file).parent.mkdir(parents=True, exist_ok=True)
             (layer / file).symlink_to(root / file)
     (layer / _MODULES).mkdir()

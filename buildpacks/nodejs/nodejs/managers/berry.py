@@ -21,7 +21,7 @@ from packhorse.errors import InputError
 from .. import plugnplay, secret
 from ..releases import major
 from ..workspace import Workspace
-from . import npmaccess, unlocked, yarnfailure, yarnrc, yarnregistry, yarnrelease
+from . import named, npmaccess, unlocked, yarnfailure, yarnrc, yarnregistry, yarnrelease
 from .fetched import Fetched
 from .port import Order
 from .trim import own_copy, without_dev
@@ -75,12 +75,14 @@ class Berry(Fetched):
         names = set(self._patches())
         for folder in (".yarn/patches", ".yarn/plugins"):
             names |= {path.relative_to(directory).as_posix() for path in (directory / folder).rglob("*")}
+        key |= named.code(self.project, yarnrc.BERRY)
         return {**key, **{name: self.project.digest(name) for name in sorted(names)}}
 
     @property
     def files(self) -> tuple[str, ...]:
         """The lock, the settings, and what these and package.json name."""
-        return tuple(name for name in (self.lock, yarnrc.BERRY, *_FOLDERS, *self._patches()) if name)
+        own = tuple(name for name in (self.lock, yarnrc.BERRY, *_FOLDERS, *self._patches()) if name)
+        return own + named.files(self.project, yarnrc.BERRY)
 
     @property
     def made(self) -> tuple[str, ...]:

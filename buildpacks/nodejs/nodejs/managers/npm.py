@@ -20,7 +20,7 @@ from ..releases import major
 from ..removal import delete
 from ..runtime import Runtime, nodedir
 from ..workspace import Workspace
-from . import unlocked
+from . import named, unlocked
 from .choice import Choice
 from .port import Order
 from .tool import Package, Tool, provide, too_old
@@ -89,8 +89,8 @@ class Npm:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The lock and the settings."""
-        return tuple(name for name in (self.lock, ".npmrc") if name)
+        """The lock, the settings, and what these name."""
+        return tuple(name for name in (self.lock, ".npmrc") if name) + named.files(self.project, ".npmrc")
 
     def install(self, order: Order) -> None:
         """`npm ci`, or `npm install` without a lock; see `port.Manager`."""

@@ -21,7 +21,7 @@ from packhorse.errors import InputError
 from ..project import digest
 from ..releases import major
 from ..workspace import SETTING, Workspace
-from . import npmrc, pnpmfault, pnpmlock, pnpmstore, unlocked
+from . import named, npmrc, pnpmfault, pnpmlock, pnpmstore, unlocked
 from .fetched import Fetched
 from .npm import npm_rebuild
 from .port import Order
@@ -71,6 +71,7 @@ class Pnpm(Fetched):
         names = (pnpmlock.NAME, WORKSPACE, *_HOOKS, *self._patches)
         return {
             **{name: self.project.digest(name) for name in names},
+            **named.code(self.project, ".npmrc", WORKSPACE),
             ".npmrc": self.project.npmrc_digest,
             "package.json pnpm": digest(json.dumps(said, sort_keys=True).encode()) if said else "",
         }
@@ -78,7 +79,8 @@ class Pnpm(Fetched):
     @property
     def files(self) -> tuple[str, ...]:
         """The lock, the settings, hooks and patches."""
-        return (pnpmlock.NAME, WORKSPACE, ".npmrc", *_HOOKS, *self._patches)
+        own = (pnpmlock.NAME, WORKSPACE, ".npmrc", *_HOOKS, *self._patches)
+        return own + named.files(self.project, ".npmrc", WORKSPACE)
 
     @property
     def inside_reason(self) -> str:

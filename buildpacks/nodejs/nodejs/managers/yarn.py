@@ -15,7 +15,7 @@ from packhorse import sdk
 from .. import secret
 from ..project import digest
 from ..workspace import Workspace
-from . import unlocked, yarnfailure, yarnrc, yarnregistry
+from . import named, unlocked, yarnfailure, yarnrc, yarnregistry
 from .fetched import Fetched
 from .port import Order
 from .trim import own_copy, without_dev
@@ -62,8 +62,9 @@ class Yarn(Fetched):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The lock, the settings, and the packages that come with the source."""
-        return tuple(name for name in (self.lock, ".npmrc", yarnrc.CLASSIC, self._mirror) if name)
+        """The lock, the settings, what these name, and the packages that come with the source."""
+        own = tuple(name for name in (self.lock, ".npmrc", yarnrc.CLASSIC, self._mirror) if name)
+        return own + named.files(self.project, ".npmrc", yarnrc.CLASSIC)
 
     def install(self, order: Order) -> None:
         """`yarn install --frozen-lockfile`, or without a lock `--no-lockfile`.
