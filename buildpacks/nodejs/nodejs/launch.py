@@ -8,8 +8,9 @@ opens the inspector (launcher/node-options). It is native, since run images may 
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from packhorse import sdk
@@ -20,6 +21,7 @@ from .start import Start
 from .workspace import Workspace
 
 _PROGRAM = "node-options"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _SWITCHES = ("BPL_NODE_OPTIMIZE_MEMORY", "BPL_NODE_SOURCE_MAPS", "BPL_DEBUG_ENABLED")
 _SETTINGS = (*_SWITCHES, "BPL_DEBUG_HOST", "BPL_DEBUG_PORT")
 
@@ -81,8 +83,21 @@ def _variables(context: sdk.BuildContext, project: Project) -> dict[str, str]:
         "NODE_ENV": context.env.get("NODE_ENV") or context.exec_env,
         "npm_package_name": project.name,
         "npm_package_version": project.version,
+        **dict(_config("npm_package_config", project.manifest.get("config"))),
         **{name: value for name, value in _settings(context.env).items() if value},
     }
+
+
+def _config(name: str, said: object) -> Iterator[tuple[str, str]]:
+    """What `config` of package.json says, by the variables that npm makes of it."""
+    if isinstance(said, Mapping):
+        for key, value in said.items():
+            yield from _config(f"{name}_{key}", value)
+    elif isinstance(said, list):
+        for number, value in enumerate(said):
+            yield from _config(f"{name}_{number}", value)
+    elif _NAME.fullmatch(name) and isinstance(said, str | int | float) and "\0" not in str(said):
+        yield name, str(said).lower() if isinstance(said, bool) else str(said)
 
 
 def _settings(env: Mapping[str, str]) -> dict[str, str]:

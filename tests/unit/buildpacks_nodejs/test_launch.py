@@ -80,3 +80,22 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused(tmp_path: Path) -> None:
 def test_a_buildpack_that_was_not_staged_says_so(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="this copy of the buildpack has no node-options for amd64"):
         made(tmp_path, staged=False)
+
+
+def test_the_config_of_package_json_is_there_at_launch_as_under_npm() -> None:
+    said = {
+        "port": "8123",
+        "n": 1,
+        "on": True,
+        "no": None,
+        "a": {"b": ["x", "y"]},
+        "odd/name=": "1",
+        "z": "\0",
+    }
+    assert dict(launch._config("c", said)) == {
+        "c_port": "8123",
+        "c_n": "1",
+        "c_on": "true",
+        "c_a_b_0": "x",
+        "c_a_b_1": "y",
+    }
