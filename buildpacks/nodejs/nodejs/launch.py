@@ -96,8 +96,13 @@ def _config(name: str, said: object) -> Iterator[tuple[str, str]]:
     elif isinstance(said, list):
         for number, value in enumerate(said):
             yield from _config(f"{name}_{number}", value)
-    elif _NAME.fullmatch(name) and isinstance(said, str | int | float) and "\0" not in str(said):
+    elif _NAME.fullmatch(name) and isinstance(said, str | int | float) and _is_text(str(said)):
         yield name, str(said).lower() if isinstance(said, bool) else str(said)
+
+
+def _is_text(value: str) -> bool:
+    """Whether a variable can have the value: half a character of JSON's cannot be written."""
+    return "\0" not in value and value.encode(errors="replace").decode() == value
 
 
 def _settings(env: Mapping[str, str]) -> dict[str, str]:

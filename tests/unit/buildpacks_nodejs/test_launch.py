@@ -91,6 +91,7 @@ def test_the_config_of_package_json_is_there_at_launch_as_under_npm() -> None:
         "a": {"b": ["x", "y"]},
         "odd/name=": "1",
         "z": "\0",
+        "half": "\ud800",
     }
     assert dict(launch._config("c", said)) == {
         "c_port": "8123",
