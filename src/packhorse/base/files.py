@@ -7,7 +7,6 @@ images `image.file`'s, the store's own `store`'s.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from packhorse.errors import InputError
@@ -57,6 +56,8 @@ def write(path: Path, data: bytes) -> None:
             target.write_bytes(data)
             return
         mode = target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~_umask()
+        import tempfile  # slow to import, and most commands write no such file
+
         descriptor, partial = tempfile.mkstemp(prefix=".packhorse-", dir=target.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

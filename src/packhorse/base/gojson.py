@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
-from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
@@ -134,6 +133,8 @@ def _escape(match: re.Match[str]) -> str:
 def _float(value: float) -> str:
     if not math.isfinite(value):
         raise FormatError(f"the number {value} cannot be written", why="JSON has no infinity and no NaN")
+    from decimal import Decimal  # slow to import, and few documents have fractions
+
     if value == 0 or 1e-6 <= abs(value) < 1e21:
         return format(Decimal(repr(value)), "f").removesuffix(".0")
     return repr(value).replace("e-0", "e-")

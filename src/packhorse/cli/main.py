@@ -95,8 +95,28 @@ def packhorse(ctx: click.Context, quiet: bool, verbose: bool, no_color: bool) ->
     ctx.obj.console.adjust(quiet=quiet, verbose=verbose, no_color=no_color)
 
 
+def program() -> NoReturn:
+    """`main` as a process of its own. Called by `start`.
+
+    It ends without taking Python apart first, which would take longer than many a command.
+    """
+    status, called_off = _ended()
+    # What is called off between two steps may have left something to a destructor.
+    if not called_off:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    sys.exit(status)
+
+
 def main() -> NoReturn:
-    """Runs a command; ends the process. Called by `start`."""
+    """Runs a command; raises SystemExit with its exit code."""
+    sys.exit(_ended()[0])
+
+
+def _ended() -> tuple[int, bool]:
+    """Runs a command: its exit code, and whether it was called off."""
     _speak_utf8()
     _open_standard_streams()
     ending = Ending()
@@ -106,7 +126,7 @@ def main() -> NoReturn:
     except CalledOff:  # while an error was printed
         status = ending.error.exit_code
         ending.over(status)
-    sys.exit(status)
+    return status, ending.called_off
 
 
 def _run(arguments: list[str], ending: Ending) -> int:

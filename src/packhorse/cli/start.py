@@ -3,7 +3,7 @@
 
 Nothing is imported before Ctrl-C ends the process without a word. Python's own answer to it is a traceback,
 for as long as our commands take to import, and the scripts that installers write begin with imports. Once
-`main` runs, `ending` takes over.
+`program` runs, `ending` takes over.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ if __name__ == "__main__":
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # not where it is ignored
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
-    from packhorse.cli.main import main
+    from packhorse.cli.main import program
 
-    main()
+    program()

@@ -181,7 +181,7 @@ def test_the_program_has_no_word_for_ctrl_c_while_it_is_loaded(
     tmp_path: Path, before: str, after: str
 ) -> None:
     (tmp_path / "packhorse" / "cli").mkdir(parents=True)
-    stub = "import signal\ndef main():\n    print(signal.getsignal(signal.SIGINT).name)\n"
+    stub = "import signal\ndef program():\n    print(signal.getsignal(signal.SIGINT).name)\n"
     for name, text in (("__init__.py", ""), ("cli/__init__.py", ""), ("cli/main.py", stub)):
         (tmp_path / "packhorse" / name).write_text(text)
     done = subprocess.run(

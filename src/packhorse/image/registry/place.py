@@ -6,7 +6,6 @@ is here.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -136,6 +135,8 @@ class RegistryPlace:
 
     def _compressed(self, layer: Layer) -> Layer:
         """Compresses a layer before it is uploaded, so that nothing is sent that is there."""
+        import tempfile  # slow to import, and few layers are kept first
+
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
             try:
                 stored = tee(layer, spool.write, self._compression)
