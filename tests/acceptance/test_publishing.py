@@ -6,7 +6,7 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,6 +95,28 @@ def test_what_a_registry_refused_at_the_end_is_in_the_store_and_goes_on_by_copy(
     server.faults.clear()
     home.ok("copy", name, f"docker://{name}")
     assert ("team/app", "9") in server.manifests
+
+
+def test_a_machine_that_never_built_it_goes_on_from_the_image_in_the_registry(
+    home: Home, new_home: Callable[..., Home], server, words, tmp_path
+) -> None:
+    once = f"""
+if [ -f "$CNB_LAYERS_DIR/tools.toml" ]; then
+    echo the layer is there
+    printf '[types]\\nlaunch = true\\n' > "$CNB_LAYERS_DIR/tools.toml"
+    exit 0
+fi
+{SERVER}
+"""
+    buildpack = shell_buildpack(tmp_path / "once", "test/once", build=once)
+    words = ["--path", words[1], "--buildpack", buildpack, "--publish"]
+    name = f"{server.host}/team/once"
+    first = home.ok("build", name, *words, "--quiet")
+    done = new_home().run("build", name, *words)
+    assert done.returncode == 0, done.stderr
+    assert "[once] the layer is there" in done.stderr
+    assert "taken from the previous image" in done.stderr
+    assert first
 
 
 def test_a_push_that_is_killed_leaves_no_tag_and_the_next_one_completes_it(home: Home, server) -> None:

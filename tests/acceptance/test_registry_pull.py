@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import random
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +23,13 @@ from packhorse.base.http.pool import Pool
 from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import NetworkError, NotFoundError, RegistryError
+from packhorse.image.compress import Compression, decompress
 from packhorse.image.model import Config, Descriptor, Index, Manifest, MediaType
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.credentials import ANONYMOUS, Credentials, always
 from packhorse.image.registry.place import RegistryPlace
+from packhorse.image.registry.stream import PART
 from packhorse.image.view import Image, Layer
 
 TARS = [hashlib.shake_256(bytes([i])).digest(5_000_000) + bytes(1_000_000) for i in range(2)]
@@ -131,6 +134,52 @@ def test_an_image_that_we_push_is_read_by_skopeo(host, tmp_path):
     manifest = Manifest.parse((tmp_path / "manifest.json").read_bytes())
     assert (tmp_path / manifest.config.digest.hex).read_bytes() == config_of("amd64").raw
     assert [gzip.decompress((tmp_path / d.digest.hex).read_bytes()) for d in manifest.layers] == TARS
+
+
+@pytest.mark.parametrize("compression", Compression)
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_large_layer_goes_out_in_parts_and_is_read_by_skopeo(host, tmp_path, compression, cut):
+    tar = random.Random(1).randbytes(2 * PART + 1_000_000)
+    transport = CuttingUploads(Pool(Settings()), 1 if cut else 0)
+    registry = Registry(host, Client(transport, sleep=lambda _: None))
+    name = f"{host}/team/large-{compression}-{cut}".lower()
+    target = RegistryPlace(
+        Reference.parse(name), registry, target=Target("linux", "amd64"), compression=compression
+    )
+    layer = target.begin(Layer(lambda: (tar[start : start + 65536] for start in range(0, len(tar), 65536))))
+    fields = {"os": "linux", "architecture": "amd64"}
+    rootfs = {"type": "layers", "diff_ids": [str(layer.diff_id)]}
+    target.commit(Image(Config.parse(json.dumps({**fields, "rootfs": rootfs}).encode()), (layer,)))
+    skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"dir:{tmp_path}")
+    assert layer.descriptor is not None
+    stored = (tmp_path / layer.descriptor.digest.hex).read_bytes()
+    assert b"".join(decompress([stored])) == tar
+    # This registry forgets an upload that was cut, and is sent the whole in one piece then.
+    assert transport.parts == (0 if cut else 2)
+
+
+class CuttingUploads:
+    """A transport that cuts the first `times` parts of uploads half-way; `parts` are those it let through."""
+
+    def __init__(self, transport: Transport, times: int) -> None:
+        self._transport = transport
+        self._times = times
+        self.parts = 0
+
+    def send(self, request: Request) -> Response:
+        if request.method != "PATCH":
+            return self._transport.send(request)
+        if self._times:
+            self._times -= 1
+            whole = request.body
+            assert isinstance(whole, bytes)
+            return self._transport.send(replace(request, body=lambda: self._half(whole)))
+        self.parts += 1
+        return self._transport.send(request)
+
+    def _half(self, whole: bytes) -> Iterator[bytes]:
+        yield whole[: len(whole) // 2]
+        raise BrokenConnection("cut by the test")
 
 
 def test_a_copy_within_a_registry_mounts_its_layers(host, seeded, tmp_path):

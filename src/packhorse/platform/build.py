@@ -13,7 +13,7 @@ from pathlib import Path
 from packhorse.base import userns
 from packhorse.base.step import Bind, Network
 from packhorse.base.target import Target
-from packhorse.errors import BuildpackFailed, InputError
+from packhorse.errors import BuildpackFailed, FormatError, InputError, NotFoundError
 from packhorse.image.copy import copy
 from packhorse.image.edit import engine_view
 from packhorse.image.place import Place, Receipt
@@ -132,7 +132,8 @@ def build(
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)
     base = _base(request, wiring, builder, named, observer)
-    exported, counters = _exported(request, store, builder, named, base, path, shared, observer)
+    previous = _previous(request, wiring)
+    exported, counters = _exported(request, store, builder, named, base, previous, path, shared, observer)
     built = store.place(str(request.name))
     for tag in request.tags:
         copy(built, store.place(str(tag)))
@@ -151,6 +152,7 @@ def _exported(
     builder: Builder,
     named: RunImageName,
     base: RunImage,
+    previous: Place,
     path: Path,
     shared: Sequence[Bind],
     observer: Observer,
@@ -197,7 +199,7 @@ def _exported(
                 inputs,
                 run_image=base.image,
                 run_reference=base.reference,
-                previous=target,
+                previous=previous,
                 target=target,
                 runner=BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps")),
                 cache=layers,
@@ -221,6 +223,19 @@ def _say_changed(request: BuildRequest, since: float, observer: Observer) -> Non
             f"{name} has changed since the last build of this image: layers that it keeps are those of then "
             "(--clear-cache makes all anew)"
         )
+
+
+def _previous(request: BuildRequest, wiring: Wiring) -> Place:
+    """Where the last image is: in the store, or where that never had it, in the registry to publish to."""
+    place = wiring.store.place(str(request.name))
+    if request.publish:
+        try:
+            place.read()
+        except NotFoundError:
+            return wiring.place(location_of(request.name))
+        except FormatError:
+            pass  # as if there were none, which `analyze` finds out
+    return place
 
 
 def _run_image(request: BuildRequest, builder: Builder) -> RunImageName:
