@@ -148,7 +148,8 @@ PUSHES = (
         "nothing that has arrived: the next push goes on with it",
         error=NetworkError,
     ),
-    Case("500 once, at the beginning of an upload", fault("POST", _UPLOADS, status=503), "begun again"),
+    Case("500 once, at the beginning of an upload", fault("POST", _UPLOADS, status=500), "begun again"),
+    Case("no answer, at the beginning of an upload", fault("POST", _UPLOADS, hang_up=True), "begun again"),
     Case("500 once, at its end", fault(_PUT, _UPLOADS, status=500), "the registry is asked how much it has"),
     Case("the answer to an upload is lost", fault(_PUT, _UPLOADS, hang_up=True), "the registry is asked"),
     Case(

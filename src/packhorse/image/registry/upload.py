@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import LONGEST_PAUSE
-from packhorse.base.http.message import BrokenConnection, Request
+from packhorse.base.http.message import BrokenConnection, Request, Response
 from packhorse.errors import NotFoundError, PackhorseError, RegistryError
 from packhorse.image.model import Descriptor, Index, Manifest
 from packhorse.image.registry.client import Registry, pull, push
@@ -93,7 +93,7 @@ def _mounted(registry: Registry, repository: str, digest: Digest) -> bool:
     request, scopes = Request("POST", f"{url}?{query}"), f"{push(repository)} {pull(holder)}"
     session = None
     # Whoever may not read there, or is refused a token for both, has the blob to send.
-    with suppress(RegistryError), registry.exchange(request, scopes) as response:
+    with suppress(RegistryError), _ask(registry, request, scopes) as response:
         if response.status == 201:
             return True
         if response.status == 202:  # the registry would not, and began an upload instead
@@ -107,10 +107,29 @@ def _mounted(registry: Registry, repository: str, digest: Digest) -> bool:
 def begin(registry: Registry, repository: str) -> Session:
     """A new upload."""
     url, scope = registry.url(repository, "blobs/uploads/"), push(repository)
-    with registry.exchange(Request("POST", url), scope) as response:
+    with _ask(registry, Request("POST", url), scope) as response:
         if response.status != 202:
             raise registry.refusal(response, f"write to {registry.host}/{repository}", scope)
         return Session(registry, repository, response)
+
+
+def _ask(registry: Registry, request: Request, scope: str) -> Response:
+    """The answer to the question for an upload, which costs nothing to ask again.
+
+    Not asking again would be to fail whenever a connection that was kept for the next request has been
+    closed by the other end, as it is while a large layer is compressed.
+    """
+    for attempt in range(1, ATTEMPTS):
+        try:
+            response = registry.exchange(request, scope)
+        except BrokenConnection:
+            pass
+        else:
+            if response.status not in (500, 502, 504):
+                return response
+            response.close()
+        registry.pause(attempt)
+    return registry.exchange(request, scope)
 
 
 class Patience:
