@@ -18,7 +18,8 @@ from fakes.pack_case import CASES, PackCase
 from packhorse.base.step import Network
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
-from packhorse.platform.build import BuildRequest, build
+from packhorse.platform.build import build
+from packhorse.platform.build_request import BuildRequest
 from packhorse.store.store import Store
 
 APP, BUILDER = "packhorse.local/acme/app", "packhorse.local/acme/builder"

@@ -26,8 +26,9 @@ from packhorse.cli.output import Console, Level, columns, size
 from packhorse.errors import UsageError
 from packhorse.image.reference import Kind, Location, Reference
 from packhorse.lifecycle.inputs import EPOCH
-from packhorse.platform.build import BuildOutcome, BuildRequest
+from packhorse.platform.build import BuildOutcome
 from packhorse.platform.build import build as run_build
+from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from packhorse.cli.clean import one_line
-from packhorse.cli.diff import MARKS, measure, note, path_text
+from packhorse.cli.diff_text import MARKS, measure, note, path_text
 from packhorse.cli.markup import Markup, tag
 from packhorse.cli.output import size
 from packhorse.platform.diff import Change, Difference, File, Group, Side, counts

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from packhorse.base.step import Network
-from packhorse.cli.diff import DIFFERENT, tell
+from packhorse.cli.diff_text import DIFFERENT, tell
 from packhorse.cli.document import written
 from packhorse.cli.main import Context
 from packhorse.cli.options import docker_host, environment, opened_store, reaching, volume
 from packhorse.image.reference import Reference
 from packhorse.platform import locate
-from packhorse.platform.build import BuildRequest
+from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.diff_report import fields
 from packhorse.platform.network import Reach
 from packhorse.platform.recorded import Recorded

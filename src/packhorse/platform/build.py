@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packhorse.base import userns
@@ -20,18 +20,17 @@ from packhorse.image.place import Place, Receipt
 from packhorse.image.reference import Location, Reference, is_id
 from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
 from packhorse.lifecycle.create import create
-from packhorse.lifecycle.inputs import EPOCH, Inputs, RunImageName
+from packhorse.lifecycle.inputs import Inputs, RunImageName
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.rebase import RunImage
 from packhorse.lifecycle.stages import Exported
 from packhorse.platform import buildpacks, default_builder, failure, host, recorded, report, volumes
 from packhorse.platform.accounts import account
+from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.builder import Builder
 from packhorse.platform.limits import build_limits
 from packhorse.platform.locate import exact, fetched, first_fetched
-from packhorse.platform.network import Reach
 from packhorse.platform.publish import check, location_of, publish
-from packhorse.platform.pull import PullPolicy
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox, tidy
@@ -50,48 +49,6 @@ _INHERITED = (
     *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
 )
 """What buildpacks get of the builder image's own environment (as under the reference)."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuildRequest:
-    """What a user asked for. `env` reaches buildpacks as `<platform>/env`; `buildpacks` replace the builder's
-    order; `volumes` are seen by buildpacks.
-
-    `run_image` takes the place of the builder's; `created` are seconds since 1970 for all times in the image.
-    `tags` are further names of the image; with `publish` all names are brought to their registries.
-    `pull` is the policy for builder and run image; `docker_host` the container engine, see `base.engine`.
-    `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
-    path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that are to be other than
-    `platform.limits` has them; `environ` is the user's own environment (proxies, certificates). `builder_id`
-    is the image that the builder must be, and `run_reference` what a label identifies the run image by; "" is
-    for whatever has the name now.
-    """
-
-    name: Reference
-    path: Path
-    tags: tuple[Reference, ...] = ()
-    publish: bool = False
-    builder: str = ""
-    buildpacks: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    volumes: tuple[Bind, ...] = ()
-    outputs: tuple[Location, ...] = ()
-    compression: str = "gzip"
-    pull: PullPolicy = PullPolicy.ALWAYS
-    docker_host: str = ""
-    default_process: str = ""
-    run_image: str = ""
-    exec_env: str = "production"
-    created: int = EPOCH
-    clear_cache: bool = False
-    report: Path | None = None
-    network: Network | None = None
-    sandbox: str = ""
-    limits: Mapping[str, int] = field(default_factory=dict)
-    environ: Mapping[str, str] = field(default_factory=dict)
-    reach: Reach = field(default_factory=Reach)
-    builder_id: str = ""
-    run_reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from packhorse.platform.builder import Builder
 from packhorse.version import __version__
 
 if TYPE_CHECKING:
-    from packhorse.platform.build import BuildRequest
+    from packhorse.platform.build_request import BuildRequest
 
 KEY = "io.packhorse.build"
 """The annotation's name; its value is a JSON object."""

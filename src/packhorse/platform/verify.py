@@ -16,7 +16,8 @@ from packhorse.image.reference import Reference, is_id
 from packhorse.image.view import Image
 from packhorse.lifecycle import labels
 from packhorse.lifecycle.ports import Observer
-from packhorse.platform.build import BuildRequest, build
+from packhorse.platform.build import build
+from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.diff import Difference, diff, side
 from packhorse.platform.locate import LOCAL_REGISTRY
 from packhorse.platform.recorded import Recorded

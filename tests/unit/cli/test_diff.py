@@ -12,8 +12,8 @@ import pytest
 
 from fakes.app_image import App
 from fakes.small_image import tar_of
-from packhorse.cli.diff import tell
 from packhorse.cli.diff_page import page
+from packhorse.cli.diff_text import tell
 from packhorse.cli.markup import Markup, tag
 from packhorse.cli.output import Console
 from packhorse.image.view import Image

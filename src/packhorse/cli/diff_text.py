@@ -1,0 +1,127 @@
+"""What differs between two images, for people to read in a terminal. Called by `diff` and `verify`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from packhorse.cli.clean import one_line
+from packhorse.cli.output import Console, columns, size
+from packhorse.platform.diff import Change, Difference, File, Group, counts
+from packhorse.platform.diff_report import Sizes, details
+from packhorse.platform.diff_values import Value, shown, sorted_out
+
+DIFFERENT = 1
+"""The exit code for images that differ, as diff(1) has it."""
+
+MARKS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~", Change.SAME: "="}
+_MOST = 15
+"""Files of one layer that are listed."""
+
+_LONGEST = 100
+"""Characters of a value that are shown."""
+
+
+def tell(console: Console, found: Difference, *, every: bool = False, headline: bool = True) -> None:
+    """For people: one line that says it all unless that was said, then layer by layer."""
+    if found.same:
+        console.result(found.headline)
+        return
+    sizes = Sizes.of(found)
+    for line in _sides(found, sizes):
+        console.result(line)
+    if headline:
+        console.result("")
+        console.result(found.headline)
+    for group in found.changed:
+        console.result("")
+        for line in _group(group, sizes, most=None if every else _MOST):
+            console.result(line)
+    told, noted, restated = sorted_out(found.values)
+    for title, values in (
+        ("config", told),
+        ("noted by the build", noted),
+        ("follows from the layers", restated if every else []),
+    ):
+        if values:
+            console.result("")
+            console.result(title)
+        for line in _values(values, every=every):
+            console.result(line)
+    if restated and not every:
+        console.result("")
+        what = "value follows" if len(restated) == 1 else "values follow"
+        console.result(f"{len(restated)} more {what} from the layers (--all)")
+
+
+def _sides(found: Difference, sizes: Sizes) -> list[str]:
+    kind = " compressed" if sizes.compressed else ""
+    rows = [
+        [mark, one.name, one.image.id.short, f"{measure(sizes.total(one.layers))}{kind}"]
+        for mark, one in (("a", found.before), ("b", found.after))
+    ]
+    return columns(["", "image", "id", "size"], rows, right=frozenset({3}))
+
+
+def _group(group: Group, sizes: Sizes, *, most: int | None) -> Iterator[str]:
+    yield f"{one_line(group.title)}  {becoming(group, sizes)}"
+    if group.files is None:
+        return
+    if not group.files:
+        yield "  every file is the same: the tars differ in order, or in what is not compared"
+        return
+    yield from _files(group.files[:most])
+    left = len(group.files) - len(group.files[:most])
+    if left:
+        rest = counts(group.files[most:])
+        yield f"  … and {left} more: {tally(rest)} (--all)"
+
+
+def becoming(group: Group, sizes: Sizes) -> str:
+    """What became of a group of layers, with its sizes."""
+    before, after = measure(sizes.total(group.before)), measure(sizes.total(group.after))
+    if group.change is Change.CHANGED:
+        files = f": {tally(counts(group.files))}" if group.files else ""
+        return f"changed, {before} → {after}{files}{note(group)}"
+    return f"{group.change}, {after if group.before == () else before}"
+
+
+def note(group: Group) -> str:
+    """What is to be known of files that are added above layers which were not read."""
+    if not group.below or not group.files or all(file.change is Change.CHANGED for file in group.files):
+        return ""
+    layers = "a layer" if group.below == 1 else f"{group.below} layers"
+    return f" (above {layers} that both have)"
+
+
+def measure(bytes_: int | None) -> str:
+    """A size, where one is known: an engine does not say how large a layer is."""
+    return "?" if bytes_ is None else size(bytes_)
+
+
+def tally(found: dict[Change, int]) -> str:
+    """How many files are how: `3 changed, 1 added`."""
+    order = (Change.CHANGED, Change.ADDED, Change.REMOVED)
+    return ", ".join(f"{found[change]:,} {change}" for change in order if found.get(change))
+
+
+def path_text(path: str) -> str:
+    """A path as it may be printed; bytes that are no text are shown as such."""
+    return one_line("/" + os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def _files(files: Sequence[File]) -> Iterator[str]:
+    for file in files:
+        yield f"  {MARKS[file.change]} {path_text(file.path)}  {one_line(', '.join(details(file)))}"
+
+
+def _values(values: Sequence[Value], *, every: bool) -> Iterator[str]:
+    for value in values:
+        mark = "+" if value.before is None else "-" if value.after is None else "~"
+        texts = [_cut(shown(one), every) for one in (value.before, value.after) if one is not None]
+        yield f"  {mark} {one_line(value.title)}  {' → '.join(texts)}"
+
+
+def _cut(text: str, every: bool) -> str:
+    text = one_line(text)
+    return text if every or len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
