@@ -40,13 +40,16 @@ class Remembering:
 
     def begin(self, layer: Layer) -> Layer:
         """Brings one layer; one that was pushed before costs one question."""
+        made_here = layer.blob is None
         if layer.diff_id:
             layer = self._recalled(layer, layer.diff_id)
         brought = self._place.begin(layer)
-        if brought.diff_id and brought.descriptor:
+        diff_id, stored = brought.diff_id, brought.descriptor
+        # What others have compressed is nothing that could be made again of a tar.
+        if diff_id and stored and (made_here or self._store.compressed(diff_id) == stored):
             # A store that can only be read forgets; nothing but time is lost.
             with suppress(StoreError):
-                self._store.remember(brought.diff_id, brought.descriptor, repository=self._reference.name)
+                self._store.remember(diff_id, stored, repository=self._reference.name)
         return brought
 
     def commit(self, image: Image) -> Receipt:

@@ -115,3 +115,13 @@ def test_no_base_layer_is_downloaded_to_be_uploaded(server, store):
     put(Image(app.config, layers), wiring.place(Location.parse(f"docker://{server.host}/team/app")))
     assert blobs(server, "GET") == []
     assert len(blobs(server, "PUT")) == 2  # the app's layer and the config
+
+
+def test_what_passes_through_from_another_registry_is_not_remembered(server, store):
+    image = stored_image(A)
+    with FakeRegistry() as other:
+        source = Wiring(store).place(Location.parse(f"docker://{other.host}/app"))
+        put(image, source)
+        assert store.compressed(Digest.of(A)) is None
+        copy(source, Wiring(store).place(Location.parse(f"docker://{server.host}/app")))
+    assert store.compressed(Digest.of(A)) is None

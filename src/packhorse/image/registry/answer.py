@@ -40,6 +40,8 @@ def refusal(
             status=status,
         )
     fix = "try again later" if status >= 500 else ""
+    if status in (405, 501):
+        fix = f"check that {host} is a registry, and one that takes what is asked of it"
     if status == 413:
         fix = f"have {host}, or the proxy before it, take larger uploads"
     return RegistryError(what, why=f"{host} answered with status {status}: {said}", fix=fix, status=status)
