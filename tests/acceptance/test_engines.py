@@ -27,6 +27,7 @@ from fakes.ssh import sshd
 from packhorse.base.target import Target
 from packhorse.errors import NotFoundError
 from packhorse.image.copy import copy, put
+from packhorse.image.model import Config
 from packhorse.image.oci_archive import OciArchive
 from packhorse.image.place import Place
 from packhorse.image.reference import Location
@@ -150,6 +151,28 @@ def test_an_image_whose_config_can_be_written_again_is_inspected_without_being_s
     )
     assert fields["id"] == small.id
     assert relay.received < small.size / 10
+
+
+def test_an_image_whose_history_has_no_times_comes_back(home: Home, either: Engine, tmp_path: Path) -> None:
+    image = fresh_image(tar_of({"a": b"1"}))
+    config = json.loads(image.config.raw)
+    config["history"] = [{"created_by": "somebody"}]
+    timeless = replace(image, config=Config.parse(json.dumps(config).encode()))
+    put(timeless, OciArchive(tmp_path / "image.tar", ""))
+    home.ok("copy", f"oci-archive:{tmp_path}/image.tar", "docker-daemon:x", "--docker-host", either.address)
+    fields = json.loads(
+        home.ok("inspect", "docker-daemon:x", "--output", "json", "--docker-host", either.address)
+    )
+    assert fields["id"] == str(timeless.id)
+
+
+def test_an_image_goes_into_an_engine_by_a_tag_and_not_by_a_digest(
+    home: Home, small: Small, dockerd: Engine
+) -> None:
+    name = f"docker-daemon:x@sha256:{'0' * 64}"
+    done = home.run("copy", small.place, name, "--docker-host", dockerd.address)
+    assert done.returncode == 3 and "give it a tag: x:TAG" in done.stderr
+    assert dockerd.docker("images", "--quiet", "--all") == ""
 
 
 def test_a_name_that_an_engine_does_not_have_is_not_found(home: Home, either: Engine) -> None:

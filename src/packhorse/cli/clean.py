@@ -44,6 +44,11 @@ def clean(text: str, *, colours: bool = False) -> str:
     return f"{cleaned}\x1b[0m" if len(pieces) > 1 else cleaned
 
 
+def escaped(text: str) -> str:
+    """The text with the characters that `clean` would take out as escapes; for strings in double quotes."""
+    return _SUSPECT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def one_line(text: str) -> str:
     """As `clean`, in one line: a name with line ends in it would look like lines of ours."""
     return clean(" ".join(text.splitlines()) if "\n" in text or "\r" in text else text)

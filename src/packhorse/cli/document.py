@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from packhorse.cli.clean import escaped
+
 FORMATS = ("json", "yaml", "toml")
 
 
@@ -24,7 +26,7 @@ def written(fields: Mapping[str, object], form: str) -> str:
 
         table = _without_nulls(_characters(fields))
         assert isinstance(table, dict)  # as `fields` is
-        return tomli_w.dumps(table).rstrip("\n")
+        return escaped(tomli_w.dumps(table).rstrip("\n"))
     return json.dumps(fields, indent=2)
 
 

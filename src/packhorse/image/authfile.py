@@ -7,7 +7,6 @@ as it was. No message has a value of such a file in it.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -92,7 +91,7 @@ class AuthFile:
         if encoded:
             try:
                 pair = base64.b64decode(encoded, validate=True).decode()
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:
                 pair = ""
             user, colon, password = pair.partition(":")
             if not colon:

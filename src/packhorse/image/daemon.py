@@ -135,7 +135,11 @@ class Daemon:
         raw = self._known.config(digest) if digest else None
         if raw is not None:
             return Config.parse(raw)
-        for config in _rewritten(told, self._engine.history(str(told["Id"]))):
+        try:
+            history = self._engine.history(str(told["Id"]))
+        except EngineError:
+            return None  # podman breaks down over an entry without a time, and saves the image all the same
+        for config in _rewritten(told, history):
             if config.digest == digest:
                 return config
         return None
@@ -217,7 +221,14 @@ def _entry(item: Mapping[str, Any]) -> dict[str, object]:
 def _written(name: str) -> Reference:
     if is_id(name):
         raise InputError(f"an image cannot be called {name}", why="that is an image ID", fix="give it a name")
-    return Reference.parse(name)
+    reference = Reference.parse(name)
+    if reference.digest:
+        raise InputError(
+            f"an image cannot be put into an engine as {name}",
+            why="an engine names images by tags",
+            fix=f"give it a tag: {reference.familiar_name}:TAG",
+        )
+    return reference
 
 
 def _digest(told: Mapping[str, Any]) -> Digest | None:

@@ -7,7 +7,6 @@ registry asks who we are, so that no helper program runs for what anybody may ha
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import threading
@@ -166,7 +165,7 @@ def _credentials(host: str, header: str) -> Credentials:
         return Credentials(identity_token=value, origin=origin)
     try:
         user, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         colon = ""
     if scheme.lower() != "basic" or not colon:
         raise InputError(

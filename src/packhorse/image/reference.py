@@ -41,6 +41,8 @@ class Reference:
     def parse(cls, text: str) -> Self:
         """Reads `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`; raises InputError that says which part is wrong."""
         rest, at, digest_text = text.partition("@")
+        if "/" in digest_text:  # a URL's habit, which may be with a password: that is not quoted
+            _fail(f"…@{digest_text}", "there is no user in a name; `packhorse login` keeps credentials")
         digest = _digest(text, digest_text) if at else None
         head, slash, last = rest.rpartition("/")
         last, colon, tag = last.partition(":")

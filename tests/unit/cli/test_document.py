@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from packhorse.cli.clean import clean
 from packhorse.cli.document import written
 
 TEXT = st.text(max_size=12)
@@ -38,6 +39,12 @@ def test_what_would_move_a_cursor_is_an_escape() -> None:
     assert written(fields, "json").isascii() and written(fields, "yaml").isascii()
     for form in ("json", "yaml", "toml"):
         assert "\x1b" not in written(fields, form)
+
+
+def test_what_would_turn_text_comes_back_and_is_not_taken_out_on_its_way_to_the_terminal() -> None:
+    fields = {"a\u202e": "b\u202e\x85\x7f\u2028"}
+    for form, read in (("json", json.loads), ("yaml", yaml.safe_load), ("toml", tomllib.loads)):
+        assert read(clean(written(fields, form))) == fields
 
 
 def test_half_a_surrogate_pair_can_be_written() -> None:

@@ -104,7 +104,16 @@ def test_a_build_platform_has_the_first_word(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["hunter2", "[]", '{"a": "hunter2"}', '{"a": "Basic hunter2"}', '{"a": 1}', '{"a": "Bearer "}']
+    "text",
+    [
+        "hunter2",
+        "[]",
+        '{"a": "hunter2"}',
+        '{"a": "Basic hunter2"}',
+        '{"a": 1}',
+        '{"a": "Bearer "}',
+        '{"a": "Basic hunter2é"}',
+    ],
 )
 def test_a_header_of_a_build_platform_that_cannot_be_read_is_an_error_without_it(
     home: Home, text: str
@@ -185,6 +194,7 @@ def test_every_form_of_an_entry_is_read(home: Home, entry: dict[str, str], expec
     [
         ('{"auths": {"a.example": {"auth": "hunter2!"}}}', "base64"),
         ('{"auths": {"a.example": {"auth": "aHVudGVyMg=="}}}', "base64"),
+        ('{"auths": {"a.example": {"auth": "hunter2é"}}}', "base64"),
         ('{"auths": {"a.example": {"auth": 3}}}', "auths.a.example.auth"),
         ('{"auths": {"a.example": "hunter2"}}', "auths.a.example"),
         ('{"auths": ["hunter2"]}', "auths"),

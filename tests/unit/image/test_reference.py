@@ -44,6 +44,15 @@ def test_defaults_are_told_apart_from_what_was_written() -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["me:hunter2@h.example/a:1", "https://me:hunter2@h.example/a", "hunter2@h/a"]
+)
+def test_a_password_before_a_registry_is_an_error_without_it(text: str) -> None:
+    with pytest.raises(InputError, match="not an image name") as raised:
+        Reference.parse(text)
+    assert "packhorse login" in str(raised.value) and "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("", "empty"),

@@ -16,7 +16,7 @@ from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
@@ -99,7 +99,7 @@ class Pool:
         any_name: Literal[False] | None = False if peer.insecure and trusted is not None else None
         if not proxy:
             return urllib3.PoolManager(maxsize=16, ssl_context=trusted, assert_hostname=any_name)
-        parts, headers = urlsplit(proxy), None
+        parts, headers = _proxy_parts(proxy), None
         if parts.scheme not in ("http", "https"):
             raise InputError(
                 f"the proxy {host_of(proxy)} cannot be used",
@@ -125,6 +125,22 @@ class Pool:
             yield
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             raise explained(error, url, self._settings) from error
+
+
+def _proxy_parts(proxy: str) -> SplitResult:
+    """The parts of a proxy's URL, which an error does not quote: it may hold a password."""
+    try:
+        parts = urlsplit(proxy)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InputError(
+            "the proxy cannot be used",
+            why="its URL cannot be understood",
+            fix="set HTTPS_PROXY (or HTTP_PROXY, ALL_PROXY) to http://HOST:PORT",
+        )
+    return parts
 
 
 def connect(peers: Peers = nobody) -> Client:

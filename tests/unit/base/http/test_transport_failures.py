@@ -145,6 +145,15 @@ def test_a_proxy_that_is_not_there_is_named(closed_port):
     assert "HTTPS_PROXY" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    "proxy", ["http://me:hunter2@[::1", "http://me:hunter2@h:x", "http://me:hunter2@:80"]
+)
+def test_a_proxy_whose_url_is_none_is_said_without_its_password(proxy):
+    with pytest.raises(InputError, match="the proxy cannot be used") as caught:
+        send("https://registry.example/", Settings(proxy=proxy))
+    assert "hunter2" not in str(caught.value) and "HTTPS_PROXY" in caught.value.fix
+
+
 def test_a_proxy_of_an_unknown_kind_is_refused():
     with pytest.raises(InputError, match="socks5"):
         send("https://registry.example/", Settings(proxy="socks5://me:hunter2@proxy.example"))
