@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from fakes.certificates import self_signed
 from fakes.docker_registry import serve
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
@@ -237,22 +238,10 @@ def test_a_registry_with_passwords_lets_in_who_knows_one(tmp_path):
 
 
 def test_a_certificate_is_trusted_only_if_its_authority_is(tmp_path):
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    request = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-    ]
-    name = ["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*request, *name, *files], check=True, capture_output=True)
-    with serve(tmp_path, http={"tls": {"certificate": str(certificate), "key": str(key)}}) as host:
-        trusting = Settings.from_environment({"SSL_CERT_FILE": str(certificate)})
+    pair = self_signed(tmp_path, "registry")
+    tls = {"certificate": str(pair.certificate), "key": str(pair.key)}
+    with serve(tmp_path, http={"tls": tls}) as host:
+        trusting = Settings.from_environment({"SSL_CERT_FILE": str(pair.certificate)})
         url = f"https://{host}/v2/"
         assert Client(Pool(trusting)).send(Request("GET", url)).read(100) == b"{}"
         with pytest.raises(NetworkError) as caught:

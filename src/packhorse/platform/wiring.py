@@ -91,9 +91,7 @@ class Wiring:
         if location.kind is Kind.REGISTRY:
             from packhorse.image.registry.several import RegistryName
 
-            reference = location.reference
-            rule = self._network.rule(reference)
-            reference = reference if rule is None else rule.at(rule.source, reference)
+            reference = self.written(location.reference)
             return RegistryName(reference, self.host(reference.registry))
         path = Path(location.path)
         if location.kind is Kind.OCI:

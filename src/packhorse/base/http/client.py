@@ -16,6 +16,7 @@ from packhorse.base.http.message import (
     Request,
     Response,
     Transport,
+    Untrusted,
     host_of,
     is_loopback,
     origin,
@@ -61,6 +62,17 @@ class Client:
     def peer(self, host: str) -> Peer:
         """What is special about a server, HOST or HOST:PORT."""
         return self._peers(host)
+
+    def answers(self, url: str) -> bool:
+        """Whether somebody answers there, asked once; one whose certificate is not trusted does."""
+        try:
+            self._require_privacy(url)
+            self._transport.send(Request("GET", url)).close()
+        except Untrusted:
+            return True  # whoever asks next is told more
+        except NetworkError:
+            return False
+        return True
 
     def send(self, request: Request) -> Response:
         """The final answer, whatever its status; raises NetworkError when there is none."""

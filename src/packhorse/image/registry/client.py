@@ -18,12 +18,11 @@ from packhorse.base.http.message import (
     BrokenConnection,
     Request,
     Response,
-    Untrusted,
     is_loopback,
     origin,
     split,
 )
-from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RegistryError
+from packhorse.errors import FormatError, InputError, NotFoundError, RegistryError
 from packhorse.image.compress import verified
 from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Index, Manifest
 from packhorse.image.reference import DEFAULT_REGISTRY
@@ -91,18 +90,10 @@ class Registry:
         if not self._sure:
             with self._trying:
                 if not self._sure:
-                    self._scheme = "https" if self._answers("https") else "http"
+                    secure = self._http.answers(f"https://{self._where}/v2/")
+                    self._scheme = "https" if secure else "http"
                     self._sure = True
         return f"{self._scheme}://{self._where}"
-
-    def _answers(self, scheme: str) -> bool:
-        try:
-            self._http.send(Request("GET", f"{scheme}://{self._where}/v2/")).close()
-        except Untrusted:
-            pass  # it does, and whoever asks next is told more
-        except NetworkError:
-            return False
-        return True
 
     def url(self, repository: str, rest: str) -> str:
         """The address of something in a repository: `blobs/<digest>`, `manifests/<tag>`."""
