@@ -301,8 +301,8 @@ def test_an_index_is_not_replaced_by_one_of_its_images(wiring: Wiring, registry:
     [
         Fault("PUT", "/manifests/", status=403),
         Fault("PUT", "/manifests/", status=409),
-        Fault("PUT", "/uploads/", times=99, status=507),
-        Fault("POST", "/uploads/", times=9, status=500),
+        Fault("PUT", "/uploads/", times=99, status=413),
+        Fault("POST", "/uploads/", times=99, status=403),
         Fault("GET", "/acme/run/", times=99, status=404),
     ],
 )
