@@ -124,6 +124,14 @@ def test_P_123_the_layers_up_to_the_top_of_the_base_are_replaced_and_no_others()
     assert [layer.diff_id for layer in image.layers] == list(image.config.diff_ids)
 
 
+def test_P_123_a_base_ends_with_the_last_of_its_layers_that_are_equal() -> None:
+    empty, patched = tar_of({}), tar_of({"lib/libssl": b"not patched\n"})
+    old = app(base=[empty, patched, empty], app=[tar_of({"workspace/a": b"a"}), empty])
+    image = on(old, base())
+    assert image.config.diff_ids == (*map(Digest.of, NEW), *old.config.diff_ids[3:])
+    assert len(image.layers) == len(NEW) + 4
+
+
 def test_P_124_the_label_says_what_the_image_is_on_now() -> None:
     run = label(on(app(), base()))["runImage"]
     assert run["topLayer"] == str(Digest.of(NEW[-1])) and run["reference"] == "the-reference"

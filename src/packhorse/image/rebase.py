@@ -6,7 +6,7 @@ the one that go-containerregistry's rebase gives the reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -21,28 +21,30 @@ _OF_THE_BASE = ("org.opencontainers.image.base.name", "org.opencontainers.image.
 """Annotations that are no longer true on another base."""
 
 
-def rebased(app: Image, top: Digest, base: Image, *, labels: Mapping[str, str]) -> Image:
-    """`app` with the layers of `base` in place of its lowest ones, which end with `top`, and other labels.
+def rebased(app: Image, above: int, base: Image, *, labels: Mapping[str, str]) -> Image:
+    """`app` with the layers of `base` in place of its lowest ones, `above` many, and other labels.
 
     Of what is outside the config's `config` section all but the operating system and the architecture, which
-    are the new base's, is forgotten, history and author among it, as by the reference. Raises FormatError
-    when the app has no such layer.
+    are the new base's, is forgotten, history and author among it, as by the reference.
     """
-    above = height(app, top)
     layers = (*base.layers, *app.layers[above:])
     diff_ids = (*layer_ids(base), *layer_ids(app)[above:])
     return Image(_config(app.config, base.config, diff_ids, labels), layers, annotations=_annotations(app))
 
 
-def height(app: Image, top: Digest) -> int:
+def height(app: Image, top: Digest, own: Collection[str] = ()) -> int:
     """How many layers the base of an image has, which ends with `top`; raises FormatError.
 
-    Two layers may be equal: the base's top is the first of its name.
+    Layers of a base may be equal, as empty ones are: its top is then the last that none of the image's `own`
+    layers is below. (The reference takes the first, and what is above it of the old base stays.)
     """
     diff_ids = layer_ids(app)
     if top not in diff_ids:
         raise FormatError("the image does not stand on the base that it names", why=f"it has no layer {top}")
-    return diff_ids.index(top) + 1
+    first = diff_ids.index(top)
+    places = enumerate(diff_ids)
+    base = next((place for place, layer in places if layer != top and str(layer) in own), first + 1)
+    return max((place for place in range(first, base) if diff_ids[place] == top), default=first) + 1
 
 
 def _config(app: Config, base: Config, diff_ids: tuple[Digest, ...], labels: Mapping[str, str]) -> Config:

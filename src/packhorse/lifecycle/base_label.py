@@ -52,6 +52,20 @@ class BaseLabel:
                 return (record.image, *record.mirrors)
         return ()
 
+    @property
+    def own(self) -> frozenset[str]:
+        """The diff IDs of the layers that the image does not have from its base, as far as they are said."""
+        found: set[str] = set()
+        left = [value for key, value in self.rest.fields.items() if key not in ("runImage", "stack")]
+        while left:
+            value = left.pop()
+            if isinstance(value, list):
+                left += value
+            elif isinstance(value, dict):
+                found |= {value["sha"]} if isinstance(value.get("sha"), str) else set()
+                left += [item for key, item in value.items() if key != "data"]
+        return frozenset(found)
+
     def knows(self, name: str) -> bool:
         """Whether a run image is one of those that the label names; digests are not compared."""
         known = [

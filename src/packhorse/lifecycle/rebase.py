@@ -51,8 +51,8 @@ def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str
         _require_target(app.config, new.image.config, force=force, say=say)
     if not new.image.layers:
         raise FormatError(f"{new.name} cannot be a run image", why="it has no layers")
-    top = _top(label)
-    height(app, top)  # where the image has no such base, that comes before the run image's name
+    # Where the image has no such base, that comes before the run image's name.
+    above = base_height(app, label)
     label = label.on(str(new.image.config.diff_ids[-1]), new.reference)
     if not label.knows(new.name):
         known = ", ".join(label.sources) or "no run image at all"
@@ -62,7 +62,7 @@ def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str
             )
         say(f"{new.name} is another run image: the image named {known}")
         label = label.named(new.name)
-    return rebased(app, top, new.image, labels=_labels(app.config.labels, new.image.config.labels, label))
+    return rebased(app, above, new.image, labels=_labels(app.config.labels, new.image.config.labels, label))
 
 
 def label_of(config: Config) -> BaseLabel:
@@ -70,6 +70,11 @@ def label_of(config: Config) -> BaseLabel:
     if not is_app(config):
         raise FormatError("the image was not built by buildpacks", why=f"it has no label {labels.LIFECYCLE}")
     return BaseLabel.parse(config.labels[labels.LIFECYCLE])
+
+
+def base_height(app: Image, label: BaseLabel) -> int:
+    """How many layers of an image are its base's, by its label; raises FormatError if nobody knows."""
+    return height(app, _top(label), label.own)
 
 
 def is_app(config: Config) -> bool:

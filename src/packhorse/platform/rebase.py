@@ -16,11 +16,10 @@ from packhorse.image.copy import JOBS, put
 from packhorse.image.edit import engine_view
 from packhorse.image.model import Config
 from packhorse.image.place import Place, Receipt
-from packhorse.image.rebase import height
 from packhorse.image.reference import Kind, Location, Reference, is_id
 from packhorse.image.view import Image
 from packhorse.lifecycle.base_label import BaseLabel
-from packhorse.lifecycle.rebase import OF_THE_BASE, RunImage, is_app, label_of
+from packhorse.lifecycle.rebase import OF_THE_BASE, RunImage, base_height, is_app, label_of
 from packhorse.lifecycle.rebase import rebase as rebased
 from packhorse.platform.guarded import Guarded, Moved
 from packhorse.platform.newer_base import is_newer
@@ -124,7 +123,7 @@ def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs:
     told = replace(
         told,
         state=State.BEHIND if request.dry_run else State.REBASED,
-        layers=(height(app, Digest.parse(label.run.top_layer)), len(new.image.layers)),
+        layers=(base_height(app, label), len(new.image.layers)),
         labels=tuple(_differences(app.config, new.image.config)),
         notes=tuple(notes),
         image=image.id,

@@ -76,8 +76,9 @@ def _scope(text: str) -> tuple[str, str]:
         path = reference.repository.removesuffix("any") if bare.endswith("/") else reference.repository
         return reference.registry, path
     except InputError as error:
+        shown = text[max(text.rfind("@"), 0) :]  # before that may be a password
         raise InputError(
-            f"not images of a registry: {text[:300]!r}",
+            f"not images of a registry: {shown[:300]!r}",
             why=error.why,
             fix="write REGISTRY/PREFIX/ for repositories, REGISTRY/NAME for one",
         ) from error

@@ -192,6 +192,12 @@ def test_what_names_no_images_of_a_registry_is_said(wiring: Wiring, scope: str) 
         list(listed(wiring, scope))
 
 
+def test_a_password_before_a_registry_is_not_shown(wiring: Wiring) -> None:
+    with pytest.raises(InputError, match=r"'@h\.example/a/'") as raised:
+        list(listed(wiring, "https://me:hunter2@h.example/a/"))
+    assert "hunter2" not in str(raised.value)
+
+
 def test_every_wrong_line_of_a_list_is_told_at_once() -> None:
     lines = ["# images", "", "acme/app", "  docker://a.example/b:1  ", "No Name", "oci:"]
     with pytest.raises(InputError) as raised:
