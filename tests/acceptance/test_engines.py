@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from fakes.app_image import App
+from fakes.docker_registry import serve
 from fakes.engine import Engine, emptied
 from fakes.installation import Home
 from fakes.registry import FakeRegistry
@@ -242,6 +243,25 @@ def test_an_engine_is_reached_by_tcp_with_certificates(
         done = home.run("copy", small.place, "docker-daemon:by-tls", env=env)
     assert done.returncode == 3, done.stderr
     assert "it must have ca.pem, and cert.pem and key.pem" in done.stderr
+
+
+def test_docker_pulls_and_runs_what_we_push_and_what_docker_pushes_is_read_by_us(
+    home: Home, dockerd: Engine, tmp_path: Path
+) -> None:
+    busybox = tar_of({"busybox": Path("/bin/busybox").read_bytes()})
+    image = fresh_image(busybox, entrypoint=("/busybox", "echo", "it runs"))
+    ours = put(image, OciArchive(tmp_path / "image.tar", "")).image_id
+    with serve(tmp_path) as host:
+        home.ok("copy", f"oci-archive:{tmp_path}/image.tar", f"docker://{host}/ours:1")
+        assert dockerd.docker("run", "--rm", "--network", "none", f"{host}/ours:1") == "it runs"
+        assert image_id(dockerd, f"{host}/ours:1") == str(ours)
+        container = dockerd.docker("create", f"{host}/ours:1")
+        dockerd.docker("commit", "--change", "LABEL theirs=yes", container, f"{host}/theirs:1")
+        dockerd.docker("push", "--quiet", f"{host}/theirs:1")
+        fields = json.loads(home.ok("inspect", "--output", "json", f"docker://{host}/theirs:1"))
+        assert fields["id"] == image_id(dockerd, f"{host}/theirs:1")
+        home.ok("copy", f"docker://{host}/theirs:1", f"oci:{tmp_path}/theirs")
+    assert home.image_id(f"oci:{tmp_path}/theirs") == fields["id"]
 
 
 def test_an_engine_is_reached_by_ssh(home: Home, small: Small, dockerd: Engine, tmp_path: Path) -> None:
