@@ -25,6 +25,10 @@ SIZES = frozenset({"memory", "file-size", "disk", "shared-memory"})
 _PROCESSES, _PROCESSES_OF_A_CPU = 4096, 256
 _DISK, _INODES = 1 << 30, 10_000
 
+_SMALL_FILE = 1 << 30
+"""Files of this size are allowed however full the disk is: programs say more clearly that a disk is full than
+that a file is too large, and others may make room in the meantime."""
+
 
 def build_limits(place: Path, asked: Mapping[str, int]) -> Limits:
     """The limits of a build's steps, which write to the file system of `place`; `asked` has other numbers by
@@ -35,7 +39,7 @@ def build_limits(place: Path, asked: Mapping[str, int]) -> Limits:
     chosen = Limits(
         memory=_memory() * 7 // 8,
         processes=_processes(),
-        file_size=max(1, min(free, LAYER_LIMIT)),
+        file_size=min(max(free, _SMALL_FILE), LAYER_LIMIT),
         disk=min(_DISK, whole // 20, free // 2),
         inodes=min(_INODES, disk.f_files // 20, disk.f_favail // 2),
         expendable=True,

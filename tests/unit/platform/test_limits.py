@@ -20,6 +20,12 @@ def test_a_build_has_every_limit_and_the_machine_keeps_something(tmp_path: Path)
     assert limits.expendable
 
 
+def test_a_full_disk_forbids_no_file_of_usual_size() -> None:
+    full = Path("/proc")
+    assert os.statvfs(full).f_bavail == 0
+    assert build_limits(full, {}).file_size == 1 << 30
+
+
 def test_a_user_has_the_last_word(tmp_path: Path) -> None:
     asked = {name: number for number, name in enumerate(NAMES)}
     limits = build_limits(tmp_path, asked)
