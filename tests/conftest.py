@@ -2,6 +2,8 @@
 
 import signal
 
-# A shell ignores these for what it starts in the background, and so would all that the tests start.
+# A shell ignores the first two for what it starts in the background, and nohup the last; so would all
+# that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
