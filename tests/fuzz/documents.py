@@ -10,7 +10,7 @@ from packhorse.base.http.message import Request, Response
 from packhorse.base.target import Target as Machine
 from packhorse.buildpack.layer import LayerToml
 from packhorse.errors import FormatError, NetworkError, NotFoundError
-from packhorse.image.edit import add_layers, bare, edit, engine_view
+from packhorse.image.edit import add_layers, edit, engine_view
 from packhorse.image.model import Config, Index, Manifest
 from packhorse.image.reference import Reference
 from packhorse.image.registry.auth import Challenge
@@ -50,7 +50,7 @@ def _config(data: bytes) -> None:
         problems_of_image(Image(config, ()))
         once = edit(config)
         assert edit(once) == once
-        bare(config)
+        assert edit(config, anew=True).diff_ids == ()
         assert (
             add_layers(engine_view(config), [], created=_WHEN, keep_history=True).diff_ids == config.diff_ids
         )

@@ -72,15 +72,15 @@ def has_one_owner(app: Path, owner: tuple[int, int] | None = None) -> bool:
 def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
     """Copies the source to the new directory `target` as `owner`'s, where it cannot be shown as if it were.
 
-    Links stay links, pipes pipes, and modes stay; what is left out and sockets are not copied. Raises
-    HostError when it cannot be copied whole.
+    Links stay links, pipes pipes, and modes stay; what is left out is not copied, nor are sockets and devices,
+    which no layer has. Raises HostError when it cannot be copied whole.
     """
     left_out = {str(path) for path in excluded(app)}
 
     def ignore(directory: str, names: list[str]) -> list[str]:
         here = Path(directory)
         top = here == app
-        return [name for name in names if (top and name in left_out) or (here / name).is_socket()]
+        return [name for name in names if (top and name in left_out) or not _is_kept(here / name)]
 
     try:
         shutil.copytree(app, target, symlinks=True, ignore=ignore, copy_function=_copy)
@@ -95,6 +95,12 @@ def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
         ) from error
     except OSError as error:
         raise HostError("the source cannot be copied", why=str(error)[:500]) from error
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether it is of a kind that layers have; a device that is read may have no end."""
+    mode = path.lstat().st_mode
+    return not (stat.S_ISSOCK(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
 
 
 def _copy(source: str, target: str) -> None:
