@@ -72,8 +72,8 @@ def has_one_owner(app: Path, owner: tuple[int, int] | None = None) -> bool:
 def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
     """Copies the source to the new directory `target` as `owner`'s, where it cannot be shown as if it were.
 
-    Links stay links, pipes pipes, and modes stay; what is left out is not copied, nor are sockets and devices,
-    which no layer has. Raises HostError when it cannot be copied whole.
+    Links stay links, pipes pipes, and modes stay; what is left out is not copied, nor are sockets and
+    devices, which no layer has. Raises HostError when it cannot be copied whole.
     """
     left_out = {str(path) for path in excluded(app)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tempfile
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_copy_has_everything_but_what_is_left_out(tmp_path: Path, monkeypatch:
     (source / "run.sh").chmod(0o750)
     (source / "link").symlink_to("/nowhere")
     os.mkfifo(source / "pipe", 0o640)
-    # What would be read without an end where it is a device; any user may make this one, that nothing answers.
+    # Some devices have no end; this one, which nothing answers, any user may make.
     os.mknod(source / "device", stat.S_IFCHR | 0o666, os.makedev(0, 0))
     (source / "program").touch()
     (source / "program").chmod(0o4755)
@@ -129,10 +130,18 @@ def test_a_source_of_another_group_is_not_shown_as_one_of_ours(tmp_path: Path) -
     assert not app.has_one_owner(tmp_path, (own[0], 4711))
 
 
-def test_what_cannot_be_copied_is_named(tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    # No device is copied: its content has no end, or none that may be read.
-    os.mknod(tmp_path / "source/a", 0o020000, os.makedev(0, 0))
-    with pytest.raises(HostError) as caught:
-        app.copy(tmp_path / "source", tmp_path / "copy", (0, 0))
-    assert str(tmp_path / "source/a") in caught.value.why and "('" not in caught.value.why
+def test_what_cannot_be_copied_is_named() -> None:
+    nobody = os.geteuid() or 65534
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        (folder / "source").mkdir()
+        (folder / "source/a").touch(0o000)
+        own = os.geteuid()
+        os.seteuid(nobody)  # root reads everything
+        try:
+            with pytest.raises(HostError) as caught:
+                app.copy(folder / "source", folder / "copy", (nobody, os.getegid()))
+        finally:
+            os.seteuid(own)
+    assert str(folder / "source/a") in caught.value.why and "('" not in caught.value.why
