@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ import click
 from packhorse.cli.main import Context
 from packhorse.cli.options import docker_host, opened_store, reaching
 from packhorse.errors import UsageError
+from packhorse.image.view import Image
 from packhorse.platform import locate
 from packhorse.platform.network import Reach
 from packhorse.platform.wiring import Wiring
@@ -67,14 +69,7 @@ def show(
     from packhorse.base import files
     from packhorse.platform import bill
 
-    _check(local, remote)
-    with opened_store(context) as store:
-        image, _ = locate.read(
-            Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host),
-            name,
-            local=local,
-            remote=remote,
-        )
+    with _located(context, name, local=local, remote=remote, docker_host=docker_host, reach=reach) as image:
         found = bill.merged(image, name=locate.title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
     if output is None:
@@ -106,20 +101,20 @@ def download(
     """Fetch the bills of materials that the image's buildpacks wrote, as files: layers/sbom/launch/…"""
     from packhorse.platform import bill
 
-    _check(local, remote)
-    with opened_store(context) as store:
-        image, _ = locate.read(
-            Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host),
-            name,
-            local=local,
-            remote=remote,
-        )
+    with _located(context, name, local=local, remote=remote, docker_host=docker_host, reach=reach) as image:
         found = bill.found_files(image)
     bill.save(found, output_dir)
     for path in sorted(found):
         context.console.result(str(output_dir / path))
 
 
-def _check(local: bool, remote: bool) -> None:
+@contextmanager
+def _located(
+    context: Context, name: str, *, local: bool, remote: bool, docker_host: str, reach: Reach
+) -> Iterator[Image]:
+    """The named image, as long as its layers may be read; raises UsageError and what `locate.read` does."""
     if local and remote:
         raise UsageError("--local and --remote exclude each other", fix="leave both out to look in both")
+    with opened_store(context) as store:
+        wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
+        yield locate.read(wiring, name, local=local, remote=remote)[0]
