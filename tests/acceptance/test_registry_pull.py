@@ -108,6 +108,22 @@ def test_an_image_that_skopeo_pushed_is_pulled_byte_for_byte(host, seeded, arch)
     assert stored == [descriptor.digest for descriptor in seeded[arch].layers]
 
 
+def test_a_registry_of_this_machine_that_speaks_tls_is_spoken_to_by_tls(tmp_path):
+    own = self_signed(tmp_path, "own")
+    tls = {"certificate": str(own.certificate), "key": str(own.key)}
+    with serve(tmp_path, http={"tls": tls}) as host:
+        settings = Settings(ca_bundle=str(own.certificate), ca_variable="SSL_CERT_FILE")
+        target = RegistryPlace(
+            Reference.parse(f"{host}/app"),
+            Registry(host, Client(Pool(settings))),
+            target=Target("linux", "amd64"),
+        )
+        layers = tuple(target.begin(Layer(lambda tar=tar: iter([tar]))) for tar in TARS)
+        assert target.commit(Image(config_of("amd64"), layers)).image_id == target.read().id
+        with pytest.raises(NetworkError, match="not trusted"):
+            place(host, "app").read()
+
+
 def test_a_target_that_the_image_is_not_made_for_is_told_what_there_is(host, seeded):
     with pytest.raises(NotFoundError) as caught:
         place(host, "team/app:v1", arch="riscv64").read()

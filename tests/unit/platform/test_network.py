@@ -121,6 +121,17 @@ def test_this_machine_itself_may_speak_in_the_open_beside_certificates_for_other
         put(fresh_image(A), place(store, f"{server.host}/app", Reach(certificates=home / "certificates")))
 
 
+def test_this_machine_itself_may_speak_nothing_but_tls(store, home):
+    pair = self_signed(home, "own")
+    with FakeRegistry(tls=pair.server()) as server:
+        with pytest.raises(NetworkError, match="not trusted") as caught:
+            place(store, f"{server.host}/app").read()
+        assert f"--insecure-registry {server.host}" in caught.value.fix
+        image, reach = fresh_image(A), Reach(insecure=(server.host,))
+        put(image, place(store, f"{server.host}/app", reach))
+        assert place(store, f"{server.host}/app", reach).read().id == image.id
+
+
 def test_a_registry_has_an_address_of_version_six(store):
     if not socket.has_ipv6:
         raise AssertionError("this Python has no IPv6")

@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 
 from packhorse.base.http.message import (
     BrokenConnection,
+    Encrypted,
     Request,
     Response,
     Transport,
@@ -20,6 +21,7 @@ from packhorse.base.http.message import (
     host_of,
     is_loopback,
     origin,
+    printable,
     split,
 )
 from packhorse.base.http.peer import Peer, Peers, nobody
@@ -32,6 +34,7 @@ LONGEST_PAUSE = 60.0
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # RFC 9110 9.2.2
 _REFUSED_UNDONE = frozenset({429, 503})
+_NOT_UNDERSTOOD = 400  # what is said by servers that speak TLS of what is none, if anything
 _FAILED_ONCE = frozenset({500, 502, 504})
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 
@@ -58,6 +61,7 @@ class Client:
         self._transport = transport
         self._sleep = sleep
         self._peers = peers
+        self._open: set[str] = set()  # servers of this machine that have answered in the open
 
     def peer(self, host: str) -> Peer:
         """What is special about a server, HOST or HOST:PORT."""
@@ -75,7 +79,7 @@ class Client:
         return True
 
     def send(self, request: Request) -> Response:
-        """The final answer, whatever its status; raises NetworkError when there is none."""
+        """The final answer, whatever its status; raises NetworkError (or Encrypted) when there is none."""
         for _ in range(REDIRECTS + 1):
             self._require_privacy(request.url)
             response = self._persist(request)
@@ -116,15 +120,29 @@ class Client:
             try:
                 response = self._transport.send(request)
             except BrokenConnection:
+                self._require_open(request.url)
                 if not idempotent:
                     raise
             else:
+                if response.status == _NOT_UNDERSTOOD:
+                    self._require_open(request.url)
+                self._open.add(host_of(request.url))
                 asked = retry_after(response)
                 if response.status not in passing or (asked or 0) > LONGEST_PAUSE:
                     return response
                 response.close()
             self.pause(attempt, asked)
         return self._transport.send(request)
+
+    def _require_open(self, url: str) -> None:
+        """Raises Encrypted where a server speaks TLS that said nothing of use in the open."""
+        scheme, host, _ = origin(url)
+        if scheme != "http" or not is_loopback(host) or host_of(url) in self._open:
+            return
+        if self.answers(f"https://{host_of(url)}/v2/"):
+            raise Encrypted(
+                f"{host_of(url)} wants to be spoken to by TLS", why=f"{printable(url)} asks for none"
+            )
 
 
 def retry_after(response: Response) -> float | None:

@@ -9,7 +9,7 @@ import ssl
 
 from urllib3 import exceptions
 
-from packhorse.base.http.message import BrokenConnection, Untrusted, host_of, printable
+from packhorse.base.http.message import BrokenConnection, Untrusted, host_of, is_loopback, printable, split
 from packhorse.base.http.settings import Settings
 from packhorse.errors import NetworkError
 
@@ -98,4 +98,6 @@ def _tls_failed(error: BaseException, host: str, settings: Settings) -> NetworkE
             "put the PEM file of the authority that signed it, as ca.crt, into "
             f"/etc/containers/certs.d/{host}/ or a directory for --cert-dir; or name it by SSL_CERT_FILE"
         )
+    if is_loopback(split(f"//{host}").hostname or ""):
+        fix += f"; or waive that on this machine: --insecure-registry {host}"
     return Untrusted(f"the certificate of {host} is not trusted", why=why, fix=fix)

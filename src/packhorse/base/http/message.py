@@ -21,6 +21,10 @@ class BrokenConnection(NetworkError):
     """A connection that was made was cut or fell silent; the same request may well succeed when repeated."""
 
 
+class Encrypted(NetworkError):
+    """A request in the open came to where TLS is spoken; the same one by https may well succeed."""
+
+
 class Untrusted(NetworkError):
     """The other end speaks TLS, and its certificate is not trusted."""
 

@@ -10,12 +10,14 @@ import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
 from packhorse.base.http.message import (
     BrokenConnection,
+    Encrypted,
     Request,
     Response,
     is_loopback,
@@ -70,7 +72,8 @@ class Registry:
         peer = http.peer(where)
         local = is_loopback(hostname)
         self._where = where
-        # On this machine itself encryption has no use, unless certificates are configured for it.
+        # On this machine itself encryption has no use, unless certificates are configured for it, or a server
+        # there turns out to speak nothing else.
         self._scheme = "http" if local else "https"
         self._sure = not (peer.insecure or (local and (peer.authorities or peer.pair)))
         self.host = host
@@ -113,6 +116,16 @@ class Registry:
         `scope` is as for `Authorizer`. A request to another server, where a registry said to upload to, is
         sent without authorization.
         """
+        try:
+            return self._exchange(request, scope)
+        except Encrypted:
+            parts = split(request.url)
+            if parts.netloc != self._where or parts.scheme != "http":
+                raise
+            self._scheme = "https"
+            return self._exchange(replace(request, url=parts._replace(scheme="https").geturl()), scope)
+
+    def _exchange(self, request: Request, scope: str) -> Response:
         if origin(request.url) != origin(self._base):
             return self._http.send(request)
         flow = self._authorizer.flow(request, scope)

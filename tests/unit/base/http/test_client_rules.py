@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 
 from packhorse.base.http.client import ATTEMPTS, LONGEST_PAUSE, REDIRECTS, Client
-from packhorse.base.http.message import BrokenConnection, Request, Response
+from packhorse.base.http.message import BrokenConnection, Encrypted, Request, Response
 from packhorse.errors import NetworkError
 
 SECRET = {"authorization": "Basic c2VjcmV0", "x-identity": "me", "accept": "text/plain", "range": "bytes=5-"}
@@ -187,6 +187,26 @@ def test_a_streamed_body_is_not_repeated(client):
 
     script = Script(Response(503), Response(201))
     assert client(script).send(Request("PUT", "https://example.com/", body=body)).status == 503
+
+
+@pytest.mark.parametrize("answer", [Response(400), BrokenConnection("it was cut")])
+def test_a_server_of_this_machine_that_understands_nothing_is_asked_by_tls(client, pauses, answer):
+    script = Script(answer, Response(200))
+    with pytest.raises(Encrypted):
+        client(script).send(Request("GET", "http://localhost:5000/v2/a/manifests/b"))
+    assert [each.url for each in script.requests][1:] == ["https://localhost:5000/v2/"]
+    assert pauses == []
+
+
+def test_one_that_speaks_no_tls_is_heard_as_it_is(client):
+    script = Script(Response(400), NetworkError("no TLS"), Response(400))
+    assert client(script).send(Request("GET", "http://localhost:5000/")).status == 400
+
+
+def test_one_that_has_answered_in_the_open_is_not_asked_by_tls(client):
+    script = Script(Response(404), Response(400), Response(200))
+    both = client(script)
+    assert [both.send(Request("GET", "http://localhost:5000/")).status for _ in range(2)] == [404, 400]
 
 
 def test_an_answer_larger_than_its_limit_is_refused_and_closed():
