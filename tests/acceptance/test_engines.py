@@ -32,8 +32,9 @@ from packhorse.image.model import Config
 from packhorse.image.oci_archive import OciArchive
 from packhorse.image.place import Place
 from packhorse.image.reference import Location
-from packhorse.platform import bill, locate
-from packhorse.platform.diff import diff, side
+from packhorse.platform import locate
+from packhorse.platform.bill import contents
+from packhorse.platform.diff.comparison import diff, side
 from packhorse.platform.locate import fetched
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring
@@ -343,5 +344,5 @@ def test_what_an_engine_has_is_compared_and_listed_as_anywhere(either: Engine, t
         assert [(file.path, file.what) for group in found.changed for file in group.files or ()] == [
             ("layers/node/x", ("content",))
         ]
-        listed = bill.merged(one.image, name="seen").cyclonedx()
-        assert listed == bill.merged(before.image(), name="seen").cyclonedx() and b"libc6" in listed
+        listed = contents.merged(one.image, name="seen").cyclonedx()
+        assert listed == contents.merged(before.image(), name="seen").cyclonedx() and b"libc6" in listed

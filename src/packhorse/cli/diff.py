@@ -11,9 +11,9 @@ from packhorse.cli.document import written
 from packhorse.cli.main import Context
 from packhorse.cli.options import docker_host, opened_store, reaching
 from packhorse.platform import locate
-from packhorse.platform.diff import diff as compared
-from packhorse.platform.diff import side
-from packhorse.platform.diff_report import fields
+from packhorse.platform.diff.comparison import diff as compared
+from packhorse.platform.diff.comparison import side
+from packhorse.platform.diff.report import fields
 from packhorse.platform.network import Reach
 from packhorse.platform.wiring import Wiring
 

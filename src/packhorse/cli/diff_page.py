@@ -17,9 +17,9 @@ from packhorse.cli.clean import one_line
 from packhorse.cli.diff_text import MARKS, measure, note, path_text
 from packhorse.cli.markup import Markup, tag
 from packhorse.cli.output import size
-from packhorse.platform.diff import Change, Difference, File, Group, Side, counts
-from packhorse.platform.diff_report import Sizes, details
-from packhorse.platform.diff_values import Value, shown, sorted_out
+from packhorse.platform.diff.comparison import Change, Difference, File, Group, Side, counts
+from packhorse.platform.diff.report import Sizes, details
+from packhorse.platform.diff.values import Value, shown, sorted_out
 from packhorse.platform.owners import Owned, Part
 
 _FILES = 1000

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from packhorse.cli.clean import one_line
 from packhorse.cli.output import Console, columns, size
-from packhorse.platform.diff import Change, Difference, File, Group, counts
-from packhorse.platform.diff_report import Sizes, details
-from packhorse.platform.diff_values import Value, shown, sorted_out
+from packhorse.platform.diff.comparison import Change, Difference, File, Group, counts
+from packhorse.platform.diff.report import Sizes, details
+from packhorse.platform.diff.values import Value, shown, sorted_out
 
 DIFFERENT = 1
 """The exit code for images that differ, as diff(1) has it."""

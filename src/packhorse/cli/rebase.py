@@ -23,8 +23,8 @@ from packhorse.errors import InputError, SomeNotRebased, UsageError
 from packhorse.image.reference import Kind, Location
 from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
-from packhorse.platform.rebase import Rebased, RebaseRequest, State
-from packhorse.platform.rebase import rebase as rebase_one
+from packhorse.platform.rebase.one import Rebased, RebaseRequest, State
+from packhorse.platform.rebase.one import rebase as rebase_one
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.selection import listed, located, parsed
 from packhorse.platform.wiring import Wiring
@@ -189,7 +189,7 @@ def _rebase_many(
     jobs: int,
 ) -> None:
     """One line an image, as it is done, and at the end how many became what."""
-    from packhorse.platform.rebase_many import rebase_many
+    from packhorse.platform.rebase.many import rebase_many
 
     states: Counter[str] = Counter()
     for row in rebase_many(requests, wiring, run_images, jobs=jobs):

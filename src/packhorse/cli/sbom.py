@@ -67,10 +67,10 @@ def show(
 ) -> None:
     """Print one bill of all that is in the image, the same for the same image."""
     from packhorse.base import files
-    from packhorse.platform import bill
+    from packhorse.platform.bill import contents
 
     with _located(context, name, local=local, remote=remote, docker_host=docker_host, reach=reach) as image:
-        found = bill.merged(image, name=locate.title(name))
+        found = contents.merged(image, name=locate.title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
     if output is None:
         context.console.document(data.decode().rstrip("\n"))
@@ -99,11 +99,11 @@ def download(
     output_dir: Path,
 ) -> None:
     """Fetch the bills of materials that the image's buildpacks wrote, as files: layers/sbom/launch/…"""
-    from packhorse.platform import bill
+    from packhorse.platform.bill import contents
 
     with _located(context, name, local=local, remote=remote, docker_host=docker_host, reach=reach) as image:
-        found = bill.found_files(image)
-    bill.save(found, output_dir)
+        found = contents.found_files(image)
+    contents.save(found, output_dir)
     for path in sorted(found):
         context.console.result(str(output_dir / path))
 

@@ -15,7 +15,7 @@ from packhorse.cli.options import docker_host, environment, opened_store, reachi
 from packhorse.image.reference import Reference
 from packhorse.platform import locate
 from packhorse.platform.build_request import BuildRequest
-from packhorse.platform.diff_report import fields
+from packhorse.platform.diff.report import fields
 from packhorse.platform.network import Reach
 from packhorse.platform.recorded import Recorded
 from packhorse.platform.verify import request_for

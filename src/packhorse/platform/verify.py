@@ -18,7 +18,7 @@ from packhorse.lifecycle import labels
 from packhorse.lifecycle.ports import Observer
 from packhorse.platform.build import build
 from packhorse.platform.build_request import BuildRequest
-from packhorse.platform.diff import Difference, diff, side
+from packhorse.platform.diff.comparison import Difference, diff, side
 from packhorse.platform.locate import LOCAL_REGISTRY
 from packhorse.platform.recorded import Recorded
 from packhorse.store.store import Store

@@ -17,7 +17,7 @@ from packhorse.cli.diff_text import tell
 from packhorse.cli.markup import Markup, tag
 from packhorse.cli.output import Console
 from packhorse.image.view import Image
-from packhorse.platform.diff import Difference, diff, side
+from packhorse.platform.diff.comparison import Difference, diff, side
 
 HOSTILE = "</b><script>x()</script>&\x1b[31m\u202e\"'"
 SAMPLE = App(layers={"acme/node:node": tar_of({"layers/node/x": b"x"})}, labels={"said": "a"})

@@ -21,7 +21,7 @@ from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
-from packhorse.platform import bill, bill_formats
+from packhorse.platform.bill import contents, formats
 from packhorse.platform.wiring import Wiring
 from packhorse.sdk.sbom import Bill, Component
 from packhorse.store.store import Store
@@ -122,7 +122,7 @@ SAMPLE = App(
 
 
 def _parts(image: Image) -> dict[str, Component]:
-    found = bill.merged(image, name="acme/app")
+    found = contents.merged(image, name="acme/app")
     return {part.ref: part for part in found.components}
 
 
@@ -134,11 +134,11 @@ def wiring(tmp_path: Path) -> Iterator[Wiring]:
 
 def test_the_bill_is_valid_in_both_formats_and_the_same_each_time(tmp_path: Path) -> None:
     image = SAMPLE.image()
-    found = bill.merged(image, name="acme/app")
+    found = contents.merged(image, name="acme/app")
     check_cyclonedx(found.cyclonedx())
     (tmp_path / "x.spdx.json").write_bytes(found.spdx())
     check_spdx(tmp_path / "x.spdx.json")
-    again = bill.merged(SAMPLE.image(), name="acme/app")
+    again = contents.merged(SAMPLE.image(), name="acme/app")
     assert (again.cyclonedx(), again.spdx()) == (found.cyclonedx(), found.spdx())
     subject = json.loads(found.cyclonedx())["metadata"]["component"]
     assert (subject["type"], subject["name"], subject["version"]) == ("container", "acme/app", str(image.id))
@@ -165,7 +165,7 @@ def test_what_is_odd_in_a_foreign_bill_is_left_out() -> None:
 def test_what_is_no_bill_is_named(data: bytes) -> None:
     image = App(sbom=_sbom({"b/sbom.cdx.json": data})).image()
     with pytest.raises(FormatError, match=r"/layers/sbom/launch/b/sbom\.cdx\.json is no"):
-        bill.merged(image, name="x")
+        contents.merged(image, name="x")
 
 
 def test_packages_of_the_base_depend_on_one_another_and_the_distribution_on_all() -> None:
@@ -177,7 +177,7 @@ def test_packages_of_the_base_depend_on_one_another_and_the_distribution_on_all(
 
 
 def test_the_image_depends_on_what_nothing_else_needs() -> None:
-    subject = bill.merged(SAMPLE.image(), name="x").subject
+    subject = contents.merged(SAMPLE.image(), name="x").subject
     assert subject is not None
     launcher = "pkg:generic/launcher@0.21.0?vcs_url=git%2Bhttps://acme.test/lib%40c"
     expected = {SHOP.ref, "node@20.1.0", "left@1", "right@", "org.acme/core@1\ufffd", "debian@12", launcher}
@@ -234,7 +234,7 @@ def test_only_the_layers_that_say_something_are_read(wiring: Wiring) -> None:
         put(image, place)
         read = place.read()
         del registry.requests[:]
-        assert bill.merged(read, name="x").cyclonedx() == bill.merged(image, name="x").cyclonedx()
+        assert contents.merged(read, name="x").cyclonedx() == contents.merged(image, name="x").cyclonedx()
         wanted = [layer.descriptor for layer in (image.layers[2], image.layers[1])]
         assert [seen.path.rpartition("/")[2] for seen in registry.requests] == [
             str(descriptor.digest) for descriptor in wanted if descriptor
@@ -242,17 +242,17 @@ def test_only_the_layers_that_say_something_are_read(wiring: Wiring) -> None:
 
 
 def test_the_files_are_those_of_the_layer(tmp_path: Path) -> None:
-    found = bill.found_files(SAMPLE.image())
-    bill.save(found, tmp_path / "new" / "place")
+    found = contents.found_files(SAMPLE.image())
+    contents.save(found, tmp_path / "new" / "place")
     written = {
         str(path.relative_to(tmp_path / "new/place")) for path in tmp_path.rglob("*") if path.is_file()
     }
     assert written == set(found) and "layers/sbom/launch/sbom.legacy.json" in written
     with pytest.raises(NotFoundError, match="no bills of materials"):
-        bill.found_files(App().image())
+        contents.found_files(App().image())
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be made"):
-        bill.save(found, tmp_path / "file")
+        contents.save(found, tmp_path / "file")
 
 
 _KEYS = (
@@ -290,7 +290,7 @@ def test_whatever_a_foreign_bill_says_ours_is_valid(document: dict[str, Any], en
     for number, node in enumerate(document["components"] + document["packages"] + document["artifacts"]):
         node.setdefault("name", "named")
         node.setdefault("SPDXID", str(number))
-    found = bill_formats.read(json.dumps(document).encode(), ending, "x")
+    found = formats.read(json.dumps(document).encode(), ending, "x")
     check_cyclonedx(found.cyclonedx())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.spdx.json")

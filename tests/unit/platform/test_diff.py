@@ -19,8 +19,8 @@ from packhorse.base.target import Target
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
-from packhorse.platform.diff import Change, Difference, diff, side
-from packhorse.platform.diff_report import details, fields
+from packhorse.platform.diff.comparison import Change, Difference, diff, side
+from packhorse.platform.diff.report import details, fields
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 

@@ -22,7 +22,7 @@ from packhorse.image.reference import Location
 from packhorse.image.view import Image
 from packhorse.lifecycle.rebase import RunImage
 from packhorse.platform.pull import PullPolicy
-from packhorse.platform.rebase import Rebased, RebaseRequest, State, rebase
+from packhorse.platform.rebase.one import Rebased, RebaseRequest, State, rebase
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store

@@ -17,8 +17,8 @@ from packhorse.errors import InputError, NetworkError, NotFoundError
 from packhorse.image.copy import put
 from packhorse.image.reference import Kind, Location
 from packhorse.image.view import Image
-from packhorse.platform.rebase import RebaseRequest, State
-from packhorse.platform.rebase_many import Row, rebase_many
+from packhorse.platform.rebase.many import Row, rebase_many
+from packhorse.platform.rebase.one import RebaseRequest, State
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.selection import listed, located, parsed
 from packhorse.platform.wiring import Wiring

@@ -19,7 +19,7 @@ from packhorse.image.copy import put
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
 from packhorse.platform.build_request import BuildRequest
-from packhorse.platform.diff import diff, side
+from packhorse.platform.diff.comparison import diff, side
 from packhorse.platform.inspect import inspect
 from packhorse.platform.locate import exact
 from packhorse.platform.recorded import KEY, Recorded

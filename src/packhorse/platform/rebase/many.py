@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from packhorse.base.crew import crew
 from packhorse.errors import PackhorseError
 from packhorse.image.reference import Kind
-from packhorse.platform.rebase import Rebased, RebaseRequest, rebase
+from packhorse.platform.rebase.one import Rebased, RebaseRequest, rebase
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 

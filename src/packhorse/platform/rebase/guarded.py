@@ -1,4 +1,4 @@
-"""A name in a registry that is written only while it stands for the image that was read. Used by `rebase`.
+"""A name in a registry that is written only while it stands for the image that was read. Used by `one`.
 
 Registries have no such request: between the question and the write somebody may still come, for a moment.
 """

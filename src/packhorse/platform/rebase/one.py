@@ -1,6 +1,6 @@
 """The use case behind `packhorse rebase`: one image, from where it is, onto its run image and back.
 
-What may be put on what is `lifecycle.rebase`'s; many images at once are `platform.rebase_many`'s. In a
+What may be put on what is `lifecycle.rebase`'s; many images at once are `platform.rebase.many`'s. In a
 registry manifests and configs alone are read and written, and of the new base what the repository lacks.
 """
 
@@ -21,8 +21,8 @@ from packhorse.image.view import Image
 from packhorse.lifecycle.base_label import BaseLabel
 from packhorse.lifecycle.rebase import OF_THE_BASE, RunImage, base_height, is_app, label_of
 from packhorse.lifecycle.rebase import rebase as rebased
-from packhorse.platform.guarded import Guarded, Moved
-from packhorse.platform.newer_base import is_newer
+from packhorse.platform.rebase.guarded import Guarded, Moved
+from packhorse.platform.rebase.newer_base import is_newer
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 

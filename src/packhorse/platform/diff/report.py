@@ -13,7 +13,7 @@ from typing import Any
 
 from packhorse.image.view import Layer
 from packhorse.layers.listing import Entry, Kind
-from packhorse.platform.diff import Difference, File, Group, Side
+from packhorse.platform.diff.comparison import Difference, File, Group, Side
 from packhorse.platform.owners import Owned
 
 Fields = dict[str, Any]

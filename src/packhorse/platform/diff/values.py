@@ -1,6 +1,6 @@
 """What differs between two configs, value by value: each has a path, labels that are JSON inside as well.
 
-Called by `diff`. Which layers there are is not told here, as `diff` itself tells it.
+Called by `comparison`, which itself tells which layers there are.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Bills of materials of other makers, in any of the formats that buildpacks may write, as components.
 
-Called by `bill`. What a bill says of a component and cannot be understood is left out, so that one odd field
-costs no more than itself; a file that is no bill at all is an error. Writing is `sdk.sbom`'s.
+Called by `contents`. What a bill says of a component and cannot be understood is left out, so that one odd
+field costs no more than itself; a file that is no bill at all is an error. Writing is `sdk.sbom`'s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a base image is made of: its distribution, and the Debian packages that dpkg has recorded there.
 
-Called by `bill`. Bases of the distribution's own tools have one status file; those assembled from packages
-without dpkg (distroless and the like) have a file for each package, in whichever layer it came with.
+Called by `contents`. Bases of the distribution's own tools have one status file; those assembled from
+packages without dpkg (distroless and the like) have a file for each package, in whichever layer it came with.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from packhorse.image.view import Image
 from packhorse.image.wire import Node
 from packhorse.layers.listing import pick
 from packhorse.lifecycle import labels
-from packhorse.platform import bill_base, bill_formats
+from packhorse.platform.bill import formats
+from packhorse.platform.bill.base import components
+from packhorse.platform.bill.base import read as read_base
 from packhorse.platform.owners import Owned, Part, owners
 from packhorse.sdk.sbom import Bill, Component, purl
 
@@ -56,13 +58,13 @@ def merged(image: Image, *, name: str) -> Bill:
     """
     owned = _owned(image)
     found = _bills(owned)
-    bills = [bill_formats.read(data, _ending(path), f"/{path}") for path, data in found.items()]
+    bills = [formats.read(data, _ending(path), f"/{path}") for path, data in found.items()]
     if not any(path.startswith(_LAUNCHER) for path in found):
         bills.append(Bill(tuple(_launcher(image, owned))))
     distro = tuple(image.config.labels.get(key, "") for key in (labels.DISTRO_NAME, labels.DISTRO_VERSION))
     below = [one.layer for one in owned if one.part in (Part.BASE, Part.OTHER)]
-    base = bill_base.read(below, release=not distro[0])
-    bills.append(Bill(tuple(bill_base.components(base, distro=(distro[0], distro[1])))))
+    base = read_base(below, release=not distro[0])
+    bills.append(Bill(tuple(components(base, distro=(distro[0], distro[1])))))
     parts = [part for bill in bills for part in ((bill.subject,) if bill.subject else ()) + bill.components]
     roots = {part.ref for bill in bills for part in _roots(bill)}
     subject = Component(name, str(image.id), kind="container", depends_on=tuple(sorted(roots)))
@@ -86,12 +88,12 @@ def _bills(owned: Sequence[Owned]) -> dict[str, bytes]:
 
 
 def _preference(path: str) -> tuple[int, str]:
-    return bill_formats.ENDINGS.index(_ending(path)), path
+    return formats.ENDINGS.index(_ending(path)), path
 
 
 def _ending(path: str) -> str:
     name = posixpath.basename(path)
-    return next((ending for ending in bill_formats.ENDINGS if name.endswith(f".{ending}")), "")
+    return next((ending for ending in formats.ENDINGS if name.endswith(f".{ending}")), "")
 
 
 def _launcher(image: Image, owned: Sequence[Owned]) -> list[Component]:

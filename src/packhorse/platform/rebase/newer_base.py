@@ -1,4 +1,4 @@
-"""When a run image of another name is a newer version of the one that an image has. Called by `rebase`.
+"""When a run image of another name is a newer version of the one that an image has. Called by `one`.
 
 The specification knows run images by their names alone, tags among them, so that each newer patch tag has to
 be forced. These are taken as they are meant; anything else still has to be forced.

@@ -15,7 +15,7 @@ from packhorse.base.digest import Digest
 from packhorse.image.view import Image, Layer
 from packhorse.layers.listing import Entry, Kind, entries, merged
 from packhorse.lifecycle import labels
-from packhorse.platform.diff_values import Value, values
+from packhorse.platform.diff.values import Value, values
 from packhorse.platform.owners import Owned, Part, owners
 
 
