@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,9 @@ from fakes.app_image import App
 from fakes.command import START, Command
 from fakes.engine import shared
 from fakes.small_image import stored_image, tar_of
+from packhorse.base.target import Target
 from packhorse.image.copy import put
+from packhorse.image.model import Index
 from packhorse.image.reference import Location
 from packhorse.image.view import Image
 from packhorse.platform.wiring import Wiring
@@ -45,9 +49,10 @@ def wiring(tmp_path: Path) -> Iterator[Wiring]:
         yield Wiring(store)
 
 
-def app(host: str, *, text: str = "") -> Image:
-    run = App()._lifecycle()["runImage"] | {"image": f"{host}/acme/run", "mirrors": []}
-    return App(lifecycle={"runImage": run}, app=(tar_of({"app": text.encode()}),)).image()
+def app(host: str, *, run: str = "acme/run", text: str = "", **config: Any) -> Image:
+    named = App()._lifecycle()["runImage"] | {"image": f"{host}/{run}", "mirrors": []}
+    tars = (tar_of({"app": text.encode()}),)
+    return App(lifecycle={"runImage": named}, app=tars, config=config).image()
 
 
 def prepared(wiring: Wiring, host: str, name: str, count: int = 1) -> list[str]:
@@ -89,6 +94,42 @@ def test_another_program_reads_what_was_rebased(
     )
     again = command.run("rebase", "--publish", name)
     assert again.stdout.strip() == digest and "already" in again.stderr
+
+
+def several(wiring: Wiring, name: str, images: Mapping[Target, Image]) -> None:
+    """Puts images for several targets under one name."""
+    entries = []
+    for target, image in images.items():
+        put(image, wiring.place(Location.parse(f"docker://{name}:{target.arch}")))
+        assert image.manifest
+        entries.append(replace(image.manifest.descriptor, target=target))
+    wiring.several(Location.parse(f"docker://{name}"), writes=True).name(Index.of(entries))
+
+
+def test_the_images_of_a_name_are_rebased_together(
+    command: Command, wiring: Wiring, host: str, tmp_path: Path
+) -> None:
+    targets = [Target("linux", arch) for arch in ("amd64", "arm64", "riscv64")]
+    name, run = f"{host}/both/app", f"{host}/both/run"
+    bases = {each: stored_image(tar_of({"patched": str(each).encode()}), target=each) for each in targets}
+    several(wiring, run, {each: bases[each] for each in targets[:2]})
+    several(wiring, name, {each: app(host, run="both/run", target=each) for each in targets})
+    before = subprocess.check_output(["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}"])
+    told = command.fails(4, "rebase", "--publish", name)
+    assert "its image for linux/riscv64 cannot be rebased" in told
+    assert before == subprocess.check_output(
+        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}"]
+    )
+    several(wiring, run, bases)
+    (line,) = command.ok("rebase", "--check", "--all", f"{host}/both/app").splitlines()[:1]
+    assert "linux/arm64: " in line and "linux/riscv64: " in line
+    digest = command.ok("rebase", "--publish", name)
+    out = tmp_path / "out"
+    copied = ["copy", "-q", "--all", "--src-tls-verify=false", f"docker://{name}@{digest}", f"oci:{out}:x"]
+    subprocess.run(["skopeo", *copied], check=True)
+    for target in targets:
+        image = wiring.place(Location.parse(f"oci:{out}:x"), target=target).read()
+        assert (image.config.target, image.layers[0].diff_id) == (target, bases[target].config.diff_ids[0])
 
 
 def test_many_are_listed_checked_and_rebased(command: Command, wiring: Wiring, host: str) -> None:

@@ -24,8 +24,8 @@ from packhorse.image.copy import put
 from packhorse.image.reference import Kind, Location
 from packhorse.image.view import Image
 from packhorse.lifecycle.rebase import RunImage, rebase
-from packhorse.platform.rebase.one import RebaseRequest
 from packhorse.platform.rebase.one import rebase as rebase_one
+from packhorse.platform.rebase.outcome import RebaseRequest
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store

@@ -23,8 +23,8 @@ from packhorse.errors import InputError, SomeNotRebased, UsageError
 from packhorse.image.reference import Kind, Location
 from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
-from packhorse.platform.rebase.one import Rebased, RebaseRequest, State
 from packhorse.platform.rebase.one import rebase as rebase_one
+from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.selection import listed, located, parsed
 from packhorse.platform.wiring import Wiring
@@ -222,17 +222,38 @@ def _row(console: Console, asked: _Asked, name: str, outcome: Rebased) -> None:
     if outcome.state is State.SKIPPED:
         console.result(f"{outcome.state:{_WIDTH}}  {name}  {'; '.join(outcome.notes)}")
         return
-    change = f"{outcome.run_image} {_short(outcome.before)} -> {_short(outcome.after)}"
-    told = f"{outcome.run_image} {_short(outcome.after)}" if outcome.state is State.CURRENT else change
+    told = ", ".join(f"{target}: {_change(one)}" for target, one in outcome.members) or _change(outcome)
     notes = "".join(f"; {note}" for note in outcome.notes)
     console.result(f"{outcome.state:{_WIDTH}}  {name}  {told}{notes}")
 
 
+def _change(outcome: Rebased) -> str:
+    """From which run image to which, in a few words."""
+    if outcome.state is State.SKIPPED:
+        return "left as it is"
+    if outcome.state is State.CURRENT:
+        return f"{outcome.run_image} {_short(outcome.after)}"
+    return f"{outcome.run_image} {_short(outcome.before)} -> {_short(outcome.after)}"
+
+
 def _tell(console: Console, asked: _Asked, location: Location, outcome: Rebased) -> None:
-    """What became of the one image that was asked for."""
+    """What became of the one image that was asked for, or of each that its name stands for."""
     for note in outcome.notes:
         console.say(note)
     name = _name(location)
+    for target, one in outcome.members:
+        _tell_one(console, f"{name} ({target})", one)
+    if not outcome.members:
+        _tell_one(console, name, outcome)
+    if outcome.receipt:
+        console.result(str(outcome.receipt.manifest_digest or outcome.receipt.image_id))
+    elif outcome.image and not asked.check:
+        console.result(str(outcome.image))
+    elif outcome.state is State.BEHIND:
+        console.result(name)
+
+
+def _tell_one(console: Console, name: str, outcome: Rebased) -> None:
     if outcome.state is State.CURRENT:
         console.say(f"{name} is on {outcome.run_image} already: {outcome.after}")
     if outcome.state is State.SKIPPED:
@@ -249,12 +270,6 @@ def _tell(console: Console, asked: _Asked, location: Location, outcome: Rebased)
             console.say(f"label       {label}: {before or '(none)'} -> {after or '(none)'}")
         if len(shown) < len(outcome.labels):
             console.say(f"label       and {len(outcome.labels) - len(shown)} more")
-    if outcome.receipt:
-        console.result(str(outcome.receipt.manifest_digest or outcome.receipt.image_id))
-    elif outcome.image and not asked.check:
-        console.result(str(outcome.image))
-    elif outcome.state is State.BEHIND:
-        console.result(name)
 
 
 def _report(directory: Path | None, location: Location, outcome: Rebased) -> None:

@@ -25,17 +25,22 @@ def copy(source: Place, destination: Place) -> Receipt:
 
 
 def put(image: Image, destination: Place, *, jobs: int = JOBS) -> Receipt:
-    """Writes an image to a place, `jobs` layers at a time; one that the image has twice is brought once."""
+    """Writes an image to a place, `jobs` layers at a time."""
+    return destination.commit(brought(image, destination, jobs=jobs))
+
+
+def brought(image: Image, destination: Place, *, jobs: int = JOBS) -> Image:
+    """The image with its layers at a place, under no name yet; one that it has twice is brought once."""
     if jobs == 1:
-        return destination.commit(replace(image, layers=tuple(map(destination.begin, image.layers))))
+        return replace(image, layers=tuple(map(destination.begin, image.layers)))
     distinct = {_key(layer): layer for layer in image.layers}
     with crew(jobs, "layer", patience=3) as workers:
         waiting = {
             key: workers.submit(destination.begin, _heeding(workers, layer))
             for key, layer in distinct.items()
         }
-        brought = {key: future.result() for key, future in waiting.items()}
-    return destination.commit(replace(image, layers=tuple(brought[_key(layer)] for layer in image.layers)))
+        found = {key: future.result() for key, future in waiting.items()}
+    return replace(image, layers=tuple(found[_key(layer)] for layer in image.layers))
 
 
 def _heeding(workers: Crew, layer: Layer) -> Layer:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from packhorse.image.layout import Files, Layout, blob_name, named, read_blob, read_index
+from packhorse.image.layout import Files, Layout, blob_name, named, read_blob, read_entry, read_index
 from packhorse.image.model import INDEXES, Descriptor, Index, Manifest, MediaType
 from packhorse.image.several import Document
-from packhorse.image.view import Chunks
+from packhorse.image.view import Chunks, Image
 
 
 class LayoutName:
@@ -36,6 +36,10 @@ class LayoutName:
         if entry.media_type in INDEXES:
             return Index.parse(raw, entry.media_type)
         return Manifest.parse(raw, entry.media_type)
+
+    def image(self, entry: Descriptor) -> Image:
+        """The image that an entry describes."""
+        return read_entry(self._files, entry, self._where)
 
     def blob(self, blob: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob."""

@@ -17,7 +17,7 @@ from packhorse.image.view import Image, layer_ids
 
 EPOCH = "1980-01-01T00:00:01Z"
 
-_OF_THE_BASE = ("org.opencontainers.image.base.name", "org.opencontainers.image.base.digest")
+OF_THE_BASE = ("org.opencontainers.image.base.name", "org.opencontainers.image.base.digest")
 """Annotations that are no longer true on another base."""
 
 
@@ -61,4 +61,4 @@ def _config(app: Config, base: Config, diff_ids: tuple[Digest, ...], labels: Map
 
 
 def _annotations(app: Image) -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in app.annotations if name not in _OF_THE_BASE)
+    return tuple((name, value) for name, value in app.annotations if name not in OF_THE_BASE)

@@ -6,7 +6,7 @@ which documents and blobs there are. Places for one image are `image.place`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from packhorse.base.crew import Crew, crew
@@ -17,8 +17,8 @@ from packhorse.image.view import Chunks
 
 Document = Manifest | Index
 
-_DEPTH = 4  # of indexes within indexes; nobody makes more than two
-_MOST = 1000
+DEPTH = 4  # of indexes within indexes; nobody makes more than two
+MOST = 1000
 """Documents under one name."""
 
 
@@ -61,12 +61,23 @@ def copy_all(source: Source, sink: Sink) -> Document:
     anybody makes.
     """
     root = source.root()
-    documents = list(_below(source, root, _DEPTH))
-    if len(documents) > _MOST:
-        raise FormatError("an index has too much in it", why=f"at most {_MOST} manifests are copied")
+    _copy(source, sink, list(_below(source, root, DEPTH)), root)
+    sink.name(root)
+    return root
+
+
+def copy_members(source: Source, sink: Sink, entries: Iterable[Descriptor]) -> None:
+    """Copies what entries of an index describe, and gives it no name. Raises as `copy_all` does."""
+    _copy(source, sink, list(_described(source, entries, DEPTH - 1)))
+
+
+def _copy(source: Source, sink: Sink, documents: list[Document], *others: Document) -> None:
+    """Copies documents, each behind its members, and what is in them; of `others` the latter alone."""
+    if len(documents) > MOST:
+        raise FormatError("an index has too much in it", why=f"at most {MOST} manifests are copied")
     blobs = {
         blob.digest: blob
-        for document in (*documents, root)
+        for document in (*documents, *others)
         if isinstance(document, Manifest)
         for blob in (document.config, *document.layers)
     }
@@ -74,8 +85,6 @@ def copy_all(source: Source, sink: Sink) -> Document:
         workers.map(lambda blob: _bring(workers, source, sink, blob), blobs.values())
     for document in documents:
         sink.put(document)
-    sink.name(root)
-    return root
 
 
 def _bring(workers: Crew, source: Source, sink: Sink, blob: Descriptor) -> None:
@@ -87,8 +96,12 @@ def _below(source: Source, document: Document, depth: int) -> Iterator[Document]
     if isinstance(document, Manifest):
         return
     if not depth:
-        raise FormatError("an index cannot be read", why=f"it is nested more than {_DEPTH} deep")
-    for entry in document.manifests:
+        raise FormatError("an index cannot be read", why=f"it is nested more than {DEPTH} deep")
+    yield from _described(source, document.manifests, depth - 1)
+
+
+def _described(source: Source, entries: Iterable[Descriptor], depth: int) -> Iterator[Document]:
+    for entry in entries:
         member = source.member(entry)
-        yield from _below(source, member, depth - 1)
+        yield from _below(source, member, depth)
         yield member

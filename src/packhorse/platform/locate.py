@@ -103,6 +103,8 @@ def _pulled(
         copy(remote, local)
     except (NetworkError, NotFoundError) as error:
         missing = isinstance(error, NotFoundError)
+        if present is not None and not _is_for(present, target):
+            present = None
         how = "does not have it" if missing else f"did not answer: {error.what}"
         if present is not None:
             say(f"{reference.familiar}: using the copy in the store, as its registry {how}")
@@ -117,6 +119,11 @@ def _pulled(
             f"{reference.familiar} is not in the store and cannot be fetched", why=why, fix=error.fix
         ) from error
     return local.read()
+
+
+def _is_for(image: Image, target: Target) -> bool:
+    """Whether an image may be meant for a target: old ones do not say."""
+    return image.config.os in ("", target.os) and image.config.architecture in ("", target.arch)
 
 
 def exact(

@@ -22,7 +22,8 @@ from packhorse.image.reference import Location
 from packhorse.image.view import Image
 from packhorse.lifecycle.rebase import RunImage
 from packhorse.platform.pull import PullPolicy
-from packhorse.platform.rebase.one import Rebased, RebaseRequest, State, rebase
+from packhorse.platform.rebase.one import rebase
+from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
@@ -276,24 +277,6 @@ def test_an_image_that_names_no_run_image_wants_to_be_told_one(wiring: Wiring) -
     location = there(wiring, App(lifecycle={"runImage": {"topLayer": "sha256:0"}}).image(), "acme/app")
     with pytest.raises(InputError, match="does not say what its run image is"):
         ask(wiring, location)
-
-
-def test_an_index_is_not_replaced_by_one_of_its_images(wiring: Wiring, registry: FakeRegistry) -> None:
-    location = there(wiring, app_on(f"{registry.host}/run"), f"docker://{registry.host}/team/app")
-    image = wiring.place(location).read()
-    assert image.manifest
-    host, other = Target.host(), Target(arch="riscv64")
-    entries = [image.manifest.descriptor, image.manifest.descriptor]
-    index = Index.of(
-        [
-            type(entry)(entry.media_type, entry.digest, entry.size, target)
-            for entry, target in zip(entries, (host, other), strict=True)
-        ]
-    )
-    registry.put_manifest("team/app", "latest", index.raw, index.media_type)
-    with pytest.raises(InputError, match="stands for several images"):
-        ask(wiring, location)
-    assert registry.manifests["team/app", "latest"][1] == index.raw
 
 
 @pytest.mark.parametrize(

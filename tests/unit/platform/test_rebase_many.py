@@ -18,7 +18,7 @@ from packhorse.image.copy import put
 from packhorse.image.reference import Kind, Location
 from packhorse.image.view import Image
 from packhorse.platform.rebase.many import Row, rebase_many
-from packhorse.platform.rebase.one import RebaseRequest, State
+from packhorse.platform.rebase.outcome import RebaseRequest, State
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.selection import listed, located, parsed
 from packhorse.platform.wiring import Wiring

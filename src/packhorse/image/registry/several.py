@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from packhorse.base.target import Target
 from packhorse.errors import FormatError
 from packhorse.image.model import Descriptor
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
+from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.registry.upload import bring_blob, put_manifest
 from packhorse.image.several import Document
-from packhorse.image.view import Chunks
+from packhorse.image.view import Chunks, Image
 
 
 class RegistryName:
@@ -38,6 +40,11 @@ class RegistryName:
             )
         self._remember(found)
         return found
+
+    def image(self, entry: Descriptor) -> Image:
+        """The image that an entry of an index describes."""
+        reference = self._reference.with_digest(entry.digest)
+        return RegistryPlace(reference, self._registry, target=entry.target or Target.host()).read()
 
     def blob(self, blob: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from packhorse.base.crew import crew
 from packhorse.errors import PackhorseError
 from packhorse.image.reference import Kind
-from packhorse.platform.rebase.one import Rebased, RebaseRequest, rebase
+from packhorse.platform.rebase.one import rebase
+from packhorse.platform.rebase.outcome import Rebased, RebaseRequest
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 

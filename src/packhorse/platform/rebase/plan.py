@@ -1,0 +1,109 @@
+"""What an image becomes on its run image, and whether there is anything to do; nothing is written here.
+
+What may be put on what is `lifecycle.rebase`'s. Called by `one` and `index`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from packhorse.errors import InputError, UnknownRunImage
+from packhorse.image.edit import engine_view
+from packhorse.image.model import Config
+from packhorse.image.place import Receipt
+from packhorse.image.reference import Kind, Location
+from packhorse.image.view import Image
+from packhorse.lifecycle.base_label import BaseLabel
+from packhorse.lifecycle.rebase import OF_THE_BASE, RunImage, base_height, is_app, label_of
+from packhorse.lifecycle.rebase import rebase as rebased
+from packhorse.platform.rebase.newer_base import is_newer
+from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
+from packhorse.platform.run_images import RunImages
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is told of an image, and what is to be written for it: None where it is left as it is."""
+
+    told: Rebased
+    image: Image | None = None
+
+
+def planned(request: RebaseRequest, app: Image, run_images: RunImages) -> Plan:
+    """What becomes of one image; raises what finding its run image, and putting it there, raise."""
+    if request.listed and not is_app(app.config):
+        return Plan(Rebased(State.SKIPPED, notes=("it was not built by buildpacks",)))
+    label = label_of(app.config)
+    if request.old and not _is_on(label, request.old):
+        on = ", ".join(label.sources[:1]) or "a run image without a name"
+        return Plan(Rebased(State.SKIPPED, notes=(f"it is on {on}",)))
+    names = (request.run_image,) if request.run_image else label.sources
+    if not names:
+        raise InputError(
+            "the image does not say what its run image is", why="no label names one", fix="add --run-image"
+        )
+    new = run_images.find(names, request.location, app.config.target)
+    told = Rebased(State.CURRENT, new.name, label.run.reference, new.reference)
+    if request.in_place and _is_current(app, label, new):
+        return Plan(replace(told, receipt=_identity(app, request.location)))
+    notes: list[str] = []
+    image = _on(new, _shown(app, request.location), label, force=request.force, say=notes.append)
+    told = replace(
+        told,
+        state=State.BEHIND if request.dry_run else State.REBASED,
+        layers=(base_height(app, label), len(new.image.layers)),
+        labels=tuple(_differences(app.config, new.image.config)),
+        notes=tuple(notes),
+        image=image.id,
+    )
+    return Plan(told, image)
+
+
+def _identity(image: Image, location: Location) -> Receipt:
+    """What an image that is left as it is is identified by where it is."""
+    if image.manifest is None or location.kind in (Kind.STORE, Kind.DAEMON):
+        return Receipt(image.id)
+    return Receipt(image.id, image.manifest.digest, len(image.manifest.raw))
+
+
+def _on(new: RunImage, app: Image, label: BaseLabel, *, force: bool, say: Callable[[str], None]) -> Image:
+    """The image on its new base. A newer version of its own run image is put below it without being forced:
+    all that the specification asks has been found right then, but for the name.
+    """
+    try:
+        return rebased(app, new, force=force, say=say)
+    except UnknownRunImage:
+        if not is_newer(new, app.config, label):
+            raise
+    say(f"{new.name} is a newer version of the image's own run image, {label.sources[0]}")
+    return rebased(app, new, force=True, say=lambda _: None)
+
+
+def _shown(app: Image, location: Location) -> Image:
+    """The image as the reference takes it: one that goes to no registry is what an engine shows of it."""
+    return app if location.kind is Kind.REGISTRY else replace(app, config=engine_view(app.config))
+
+
+def _is_on(label: BaseLabel, name: str) -> bool:
+    return label.knows(name) or label.run.reference == name
+
+
+def _is_current(app: Image, label: BaseLabel, new: RunImage) -> bool:
+    """Whether there is nothing to do: same layers, same reference, and labels that say the same."""
+    ours, base = app.config, new.image.config
+    return (
+        ours.diff_ids[: len(base.diff_ids)] == base.diff_ids
+        and label.run.top_layer == str(base.diff_ids[-1] if base.diff_ids else "")
+        and label.run.reference == new.reference
+        and label.knows(new.name)
+        and (ours.os, ours.architecture, ours.os_version) == (base.os, base.architecture, base.os_version)
+        and not _differences(ours, base)
+    )
+
+
+def _differences(app: Config, base: Config) -> list[tuple[str, str, str]]:
+    """The labels of the base that change: name, value before and after, "" where there is none."""
+    names = sorted(name for name in {*app.labels, *base.labels} if name.startswith(OF_THE_BASE))
+    pairs = ((name, app.labels.get(name, ""), base.labels.get(name, "")) for name in names)
+    return [(name, old, new) for name, old, new in pairs if old != new]
