@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from packhorse.cli.diff_text import DIFFERENT, tell
-from packhorse.cli.document import written
+from packhorse.cli.document import pieces
 from packhorse.cli.main import Context
 from packhorse.cli.options import docker_host, opened_store, reaching
 from packhorse.platform import locate
@@ -52,7 +52,7 @@ def diff(
         found = compared(one, other, files=not shallow)
     console = context.console
     if output == "json":
-        console.document(written(fields(found), "json"))
+        console.stream(pieces(fields(found)))
     else:
         tell(console, found, every=every)
     if html is not None:

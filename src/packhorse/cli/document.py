@@ -7,7 +7,7 @@ same everywhere and safe to print. Called by commands with `--output`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from packhorse.cli.clean import escaped
 
@@ -27,7 +27,28 @@ def written(fields: Mapping[str, object], form: str) -> str:
         table = _without_nulls(_characters(fields))
         assert isinstance(table, dict)  # as `fields` is
         return escaped(tomli_w.dumps(table).rstrip("\n"))
-    return json.dumps(fields, indent=2)
+    return "".join(pieces(fields))
+
+
+def pieces(fields: object, indent: str = "") -> Iterator[str]:
+    """JSON in pieces, indented by two; what can be gone through is a list, however it is made."""
+    inner = f"{indent}  "
+    if isinstance(fields, Mapping):
+        first = "{"
+        for key, value in fields.items():
+            yield f"{first}\n{inner}{json.dumps(key)}: "
+            yield from pieces(value, inner)
+            first = ","
+        yield "{}" if first == "{" else f"\n{indent}}}"
+    elif isinstance(fields, Iterable) and not isinstance(fields, str):
+        first = "["
+        for value in fields:
+            yield f"{first}\n{inner}"
+            yield from pieces(value, inner)
+            first = ","
+        yield "[]" if first == "[" else f"\n{indent}]"
+    else:
+        yield json.dumps(fields)
 
 
 def _characters(value: object) -> object:

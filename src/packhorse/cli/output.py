@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TextIO
@@ -33,6 +33,7 @@ _PIPE_GONE = 128 + signal.SIGPIPE
 _INDENT = "     "
 _ERASE = "\r\x1b[K"
 _RETURN = "\r"
+_BLOCK = 64 << 10  # characters of a long document that are written at once
 
 
 class Level(IntEnum):
@@ -118,6 +119,19 @@ class Console:
         self._flush()
         self._erase()
         _write(self._out, clean(text))
+
+    def stream(self, pieces: Iterable[str]) -> None:
+        """A document that is not all in memory, in pieces that none of ours would divide."""
+        self._flush()
+        self._erase()
+        waiting, length = [], 0
+        for piece in pieces:
+            waiting.append(piece)
+            length += len(piece)
+            if length >= _BLOCK:
+                _put(self._out, clean("".join(waiting)))
+                waiting, length = [], 0
+        _write(self._out, clean("".join(waiting)))
 
     def table(
         self, heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()

@@ -9,7 +9,7 @@ import click
 
 from packhorse.base.step import Network
 from packhorse.cli.diff_text import DIFFERENT, tell
-from packhorse.cli.document import written
+from packhorse.cli.document import pieces
 from packhorse.cli.main import Context
 from packhorse.cli.options import docker_host, environment, opened_store, reaching, volume
 from packhorse.image.reference import Reference
@@ -103,7 +103,7 @@ def verify(
         verdict = run_verify(image, replace(request, name=_ANY), store, console, console.progress, title=name)
     if output == "json":
         told = {"reproducible": verdict.reproduced, "summary": verdict.headline}
-        console.document(written({**told, "difference": fields(verdict.difference)}, "json"))
+        console.stream(pieces({**told, "difference": fields(verdict.difference)}))
     else:
         console.result(verdict.headline)
         if not verdict.reproduced:

@@ -40,6 +40,7 @@ _KINDS = {
     b"6": Kind.FIFO,
 }
 _DEFAULT = Limits()
+_SHORT = 64  # bytes of an extended attribute that are told; a capability has 20 or 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Entry:
     """One entry of a layer. `link` is where a link leads; `content` the SHA-256 of a file's bytes.
 
     `mode` has the twelve permission bits; `size` is in bytes, 0 unless it is a file; `mtime` is in
-    nanoseconds since 1970.
+    nanoseconds since 1970. `attributes` are the extended ones by name, in its order: the value in hexadecimal
+    digits, or of a long one its digest.
     """
 
     kind: Kind
@@ -58,6 +60,7 @@ class Entry:
     mtime: int = 0
     link: str = ""
     content: bytes = b""
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ def _walk(archive: Archive, limits: Limits) -> Iterator[tuple[Header, bytes]]:
                 f"{shown(header.name)} leads out of its layer", why="a name must not have .. in it"
             )
         count, total, paths = count + 1, total + header.size, paths + len(header.name) + len(header.link)
+        paths += sum(len(name) for name, _ in header.attributes)
         if count > limits.entries or paths > limits.paths:
             raise FormatError(f"the layer has more than {limits.entries} entries, or very long names")
         if total > limits.bytes:
@@ -169,7 +173,14 @@ def _is_hidden(path: str, hidden: Set[str]) -> bool:
 def _entry(archive: Archive, header: Header, kind: Kind) -> Entry:
     content = _digest(archive, header) if kind is Kind.FILE else b""
     link = os.fsdecode(header.link) if kind in (Kind.LINK, Kind.HARD_LINK) else ""
-    return Entry(kind, header.mode, header.uid, header.gid, header.size, header.mtime, link, content)
+    attributes = tuple(sorted((os.fsdecode(name), _told(value)) for name, value in header.attributes))
+    size, mtime = header.size, header.mtime
+    return Entry(kind, header.mode, header.uid, header.gid, size, mtime, link, content, attributes)
+
+
+def _told(value: bytes) -> str:
+    """The value of an extended attribute, of whatever length, in few characters."""
+    return value.hex() if len(value) <= _SHORT else f"sha256:{hashlib.sha256(value).hexdigest()}"
 
 
 def _digest(archive: Archive, header: Header) -> bytes:

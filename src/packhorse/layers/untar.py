@@ -2,8 +2,8 @@
 
 Called by `layers.unpack`, which decides where an entry may go. Knows v7, USTAR, STAR, GNU and PAX headers,
 and reads what is doubtful as Go's archive/tar does, since that is what docker, containerd, umoci and skopeo
-see. Global PAX headers are passed over, and so are all PAX records but path, linkpath, size, uid, gid, mtime
-and those of sparse files (`layers.sparse`). Writing tars is `layers.tar`'s.
+see. Global PAX headers are passed over, and so are all PAX records but path, linkpath, size, uid, gid, mtime,
+extended attributes and those of sparse files (`layers.sparse`). Writing tars is `layers.tar`'s.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _SPARSE = frozenset(
     sparse.PREFIX + key for key in (b"major", b"minor", b"map", b"numblocks", b"size", b"realsize", b"name")
 )
 _KNOWN = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")) | _SPARSE
+_ATTRIBUTE = b"SCHILY.xattr."
 _WITHOUT_CONTENT = frozenset(b"123456")
 
 
@@ -35,7 +36,7 @@ class Header:
     """One entry as the archive has it: `name` and `link` are unchecked bytes, `type` is the tar type.
 
     `mode` has the twelve permission bits; `size` is in bytes, holes included, and 0 for what has no content;
-    `mtime` is in nanoseconds.
+    `mtime` is in nanoseconds. `attributes` are the extended ones, as they came.
     """
 
     name: bytes
@@ -46,6 +47,7 @@ class Header:
     size: int
     mtime: int
     link: bytes
+    attributes: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Archive:
@@ -231,7 +233,12 @@ def _header(block: bytes, records: dict[bytes, bytes]) -> Header:
         if records.get(b"mtime")
         else _number(block[136:148], "mtime", signed=True) * 10**9,
         records.get(b"linkpath") or block[157:257].partition(b"\x00")[0],
+        tuple((key[len(_ATTRIBUTE) :], value) for key, value in records.items() if _is_attribute(key)),
     )
+
+
+def _is_attribute(key: bytes) -> bool:
+    return key.startswith(_ATTRIBUTE)
 
 
 def _prefix(block: bytes) -> bytes:
@@ -256,7 +263,7 @@ def _understood(data: bytes) -> dict[bytes, bytes]:
             if key != sparse.REPEATED[len(parts) % 2] or b"," in value:
                 raise _bad("the records of a sparse file are in disorder")
             parts.append(value)
-        elif key in _KNOWN:
+        elif key in _KNOWN or _is_attribute(key):
             records[key] = value
     if parts:
         records[sparse.MAP] = b",".join(parts)

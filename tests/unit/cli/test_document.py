@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packhorse.cli.clean import clean
-from packhorse.cli.document import written
+from packhorse.cli.document import pieces, written
 
 TEXT = st.text(max_size=12)
 VALUES = st.recursive(
@@ -50,3 +51,22 @@ def test_what_would_turn_text_comes_back_and_is_not_taken_out_on_its_way_to_the_
 def test_half_a_surrogate_pair_can_be_written() -> None:
     for form, read in (("yaml", yaml.safe_load), ("toml", tomllib.loads)):
         assert read(written({"a": "\ud83d"}, form)) == {"a": "�"}
+
+
+@given(VALUES)
+def test_pieces_are_what_python_writes_itself(value: Any) -> None:
+    assert "".join(pieces(value)) == json.dumps(value, indent=2)
+
+
+def test_of_a_list_that_is_made_one_by_one_no_two_are_made_at_once() -> None:
+    made: list[int] = []
+
+    def each() -> Iterator[dict[str, int]]:
+        for number in range(100):
+            made.append(number)
+            yield {"number": number}
+
+    for piece in pieces({"all": each()}):
+        if piece.isdigit():
+            assert len(made) == int(piece) + 1
+    assert len(made) == 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
@@ -55,6 +56,23 @@ def test_each_entry_is_told_by_its_path() -> None:
     file = found["a/file"]
     assert (file.mode, file.uid, file.gid, file.size) == (0o4711, 3, 4, 4)
     assert found["a/link"].link == "../b" and found["a/again"].link == "a/file"
+
+
+def test_extended_attributes_are_told_and_long_ones_by_their_digest() -> None:
+    headers = {"SCHILY.xattr.user.b": "x" * 65, "SCHILY.xattr.user.a": "\x00y", "SCHILY.other": "z"}
+    found = entries(_tar(_member("file", pax_headers=headers), _member("other")))
+    digest = hashlib.sha256(b"x" * 65).hexdigest()
+    assert found["file"].attributes == (("user.a", "0079"), ("user.b", f"sha256:{digest}"))
+    assert found["other"].attributes == ()
+
+
+def test_names_of_extended_attributes_count_as_paths_do() -> None:
+    many = [
+        _member(str(number), pax_headers={f"SCHILY.xattr.{'n' * 1000}{number}": ""}) for number in range(9)
+    ]
+    entries(_tar(*many), limits=Limits(paths=10_000))
+    with pytest.raises(FormatError, match="very long names"):
+        entries(_tar(*many), limits=Limits(paths=9_000))
 
 
 def test_equal_bytes_have_one_digest_and_a_later_entry_counts() -> None:

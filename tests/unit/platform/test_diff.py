@@ -16,6 +16,7 @@ from fakes.app_image import BASE, App
 from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
+from packhorse.cli.document import written
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
@@ -212,13 +213,27 @@ def test_labels_may_be_nested_as_deep_as_they_like(depth: int) -> None:
     )
     (value,) = _diff(before, after).values
     assert value.path.startswith("labels.deep") and value.before != value.after
-    json.dumps(fields(_diff(before, after)))
+    json.loads(written(fields(_diff(before, after)), "json"))
+
+
+def test_a_file_may_differ_in_nothing_but_extended_attributes() -> None:
+    capability = {"SCHILY.xattr.security.capability": "\x01\x00", "SCHILY.xattr.user.same": "x"}
+    before = _tar(("ping", {"data": b"x", "pax_headers": {"SCHILY.xattr.user.same": "x"}}))
+    after = _tar(("ping", {"data": b"x", "pax_headers": capability}))
+    found = _diff(replace(SAMPLE, app=(before,)).image(), replace(SAMPLE, app=(after,)).image())
+    assert _lines(found) == ["changed ping attribute security.capability added"]
+    assert _lines(_diff(found.after.image, found.before.image)) == [
+        "changed ping attribute security.capability removed"
+    ]
+    told = json.loads(written(fields(found), "json"))
+    (file,) = next(group["files"] for group in told["layers"] if group["part"] == "app")
+    assert file["what"] == ["attributes"]
+    assert file["after"]["attributes"] == {"security.capability": "0100", "user.same": "78"}
 
 
 def test_programs_get_all_of_it() -> None:
     newer = replace(SAMPLE, app=(tar_of({"workspace/x": b""}),), labels={"a": "b"})
-    told = fields(_diff(SAMPLE.image(), newer.image()))
-    json.dumps(told)
+    told = json.loads(written(fields(_diff(SAMPLE.image(), newer.image())), "json"))
     assert told["same"] is False and told["summary"].startswith("the application and the config changed")
     app = next(group for group in told["layers"] if group["part"] == "app")
     assert [(file["path"], file["change"]) for file in app["files"]] == [

@@ -57,6 +57,7 @@ class File:
             ("mode", one.mode != other.mode),
             ("owner", (one.uid, one.gid) != (other.uid, other.gid)),
             ("time", one.mtime != other.mtime),
+            ("attributes", one.attributes != other.attributes),
         )
         return tuple(name for name, differs in found if differs)
 

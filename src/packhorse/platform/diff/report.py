@@ -6,7 +6,7 @@ Sizes are those of tars; where a registry told no more than a blob's, all are of
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,17 @@ from packhorse.platform.diff.comparison import Difference, File, Group, Side
 from packhorse.platform.owners import Owned
 
 Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """The fields of things, made one by one each time that somebody goes through them: there may be many."""
+
+    things: Sequence[File]
+    fields: Callable[[File], Fields]
+
+    def __iter__(self) -> Iterator[Fields]:
+        return map(self.fields, self.things)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +96,19 @@ def details(file: File) -> list[str]:
         "mode": f"mode {one.mode:04o} → {other.mode:04o}",
         "owner": f"owner {one.uid}:{one.gid} → {other.uid}:{other.gid}",
         "time": f"time {moment(one.mtime)} → {moment(other.mtime)}",
+        "attributes": ", ".join(_attributes(one, other)),
     }
     found = [told[name] for name in file.what]
     return [phrase for phrase in found if phrase != "content" or "size" not in file.what]
+
+
+def _attributes(one: Entry, other: Entry) -> Iterator[str]:
+    """What became of extended attributes; their values are seldom for reading."""
+    before, after = dict(one.attributes), dict(other.attributes)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            verb = "added" if name not in before else "changed" if name in after else "removed"
+            yield f"attribute {name} {verb}"
 
 
 def mode_text(entry: Entry) -> str:
@@ -137,18 +158,17 @@ def _group(group: Group, sizes: Sizes) -> Fields:
         "before": [_layer(owned, sizes) for owned in group.before],
         "after": [_layer(owned, sizes) for owned in group.after],
         "shared_below": group.below,
-        "files": None
-        if group.files is None
-        else [
-            {
-                "path": f"/{file.path}",
-                "change": str(file.change),
-                "what": list(file.what),
-                "before": _entry(file.before),
-                "after": _entry(file.after),
-            }
-            for file in group.files
-        ],
+        "files": None if group.files is None else Each(group.files, _file),
+    }
+
+
+def _file(file: File) -> Fields:
+    return {
+        "path": f"/{file.path}",
+        "change": str(file.change),
+        "what": list(file.what),
+        "before": _entry(file.before),
+        "after": _entry(file.after),
     }
 
 
@@ -173,4 +193,5 @@ def _entry(entry: Entry | None) -> Fields | None:
         "mtime": moment(entry.mtime),
         "link": entry.link,
         "sha256": entry.content.hex(),
+        "attributes": dict(entry.attributes),
     }
