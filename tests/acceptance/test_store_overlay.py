@@ -1,6 +1,6 @@
-"""Kept layers under a real overlay mount: what is captured is what a plain directory would have become.
+"""Kept layers under an overlay mount, and as copies: captured is what a plain directory would have become.
 
-Each example edits a plain directory and a mounted overlay in the same way, as a build does, for several
+Each example edits a plain directory and what the cache shows in the same way, as a build does, for several
 builds in a row. The mounts are made in a child with a user and a mount namespace of its own, as bubblewrap
 makes them.
 """
@@ -15,7 +15,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -28,6 +30,8 @@ from packhorse.base.userns import IdMap, Mode, choose
 from packhorse.errors import TreeError
 from packhorse.layers import tar
 from packhorse.layers.tree import TarEntry, directory
+from packhorse.store.copies import LayersCopies
+from packhorse.store.harvest import Counters
 from packhorse.store.overlay import LayersOverlay
 from packhorse.store.store import Store
 
@@ -109,6 +113,25 @@ def run(edits: list[Edit], root: Path, overlay: Overlay | None) -> None:
     subprocess.run(command, input=json.dumps(job), text=True, check=True)
 
 
+Kind = Literal["overlay", "copies"]
+KINDS: tuple[Kind, ...] = ("overlay", "copies")
+Cache = LayersOverlay | LayersCopies
+
+
+def layers(kind: Kind, store: Store, idmap: IdMap, scratch: Path) -> Cache:
+    make = store.layers if kind == "overlay" else store.layer_copies
+    return make("app", idmap, uid=1000, gid=1000, scratch=scratch)
+
+
+def build(edits: list[Edit], cache: Cache, target: Path) -> None:
+    """Edits what buildpacks are shown, with the overlay, if it is one, at `target`."""
+    [mount] = cache.mounts()
+    if isinstance(mount, Overlay):
+        run(edits, target, mount)
+    else:
+        run(edits, mount.source, None)
+
+
 def plain(root: Path, path: str) -> Digest | None:
     """The diff ID of the layer that a plain directory makes; None when it is no directory."""
     top, parent = "/layers", path.rpartition("/")[0]
@@ -120,7 +143,7 @@ def plain(root: Path, path: str) -> Digest | None:
             return None
 
 
-def captured(overlay: LayersOverlay, view: Rooted, path: str) -> tuple[Digest | None, bool]:
+def captured(overlay: Cache, view: Rooted, path: str) -> tuple[Digest | None, bool]:
     try:
         layer, untouched = overlay.capture(view, path)
     except TreeError:
@@ -145,30 +168,31 @@ def workplace() -> Iterator[tuple[Store, Path, Path]]:
             yield store, root, mount
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(builds=st.lists(BUILD, min_size=1, max_size=3))
 def test_layers_of_several_builds_are_what_plain_directories_become(
-    idmap: IdMap, builds: list[list[list[Edit]]]
+    idmap: IdMap, kind: Kind, builds: list[list[list[Edit]]]
 ) -> None:
     with workplace() as (store, root, mount), Rooted.local(mount) as view:
         recorded: dict[str, Digest] = {}
         for steps in [[FIRST], *builds]:
             with store.scratch() as scratch:
-                overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+                cache = layers(kind, store, idmap, scratch)
                 for path, diff_id in recorded.items():
-                    assert overlay.restore(path, diff_id)
+                    assert cache.restore(path, diff_id)
                 for edits in steps:
                     run(edits, root / "layers", None)
-                    run(edits, mount, overlay.mounts()[0])
+                    build(edits, cache, mount)
                 restored, recorded = recorded, {}
                 for path in LAYERS:
                     expected = plain(root, path)
-                    found, untouched = captured(overlay, view, path)
+                    found, untouched = captured(cache, view, path)
                     assert found == expected, path
                     assert not untouched or restored.get(path) == expected
                     if found is not None:
                         recorded[path] = found
-                overlay.commit(b"", recorded)
+                cache.commit(b"", recorded)
             # Only layers are kept: what else the plain directory has goes, as it does between builds.
             for entry in (root / "layers").iterdir():
                 if not entry.is_dir() or entry.is_symlink():
@@ -181,39 +205,53 @@ def test_layers_of_several_builds_are_what_plain_directories_become(
                     entry.rmdir()
 
 
+CHANGED, SAME, UNTOUCHED = Counters(changed=1), Counters(same=1), Counters(untouched=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("edits", "untouched"),
+    ("edits", "outcome"),
     [
-        ([], True),
-        ([("write", "bp/one.toml", "types"), ("write", "bp/three/a", "new")], True),
-        ([("write", "bp/one/a", "a")], False),
-        ([("touch", "bp/one/a", "")], False),
-        ([("remove", "bp/one/b", "")], False),
-        ([("remove", "bp/one", ""), *FIRST], False),
-        ([("remove", "bp", ""), *FIRST], False),
+        ([], UNTOUCHED),
+        ([("write", "bp/one.toml", "types"), ("write", "bp/three/a", "new")], UNTOUCHED),
+        ([("append", "bp/one/a", "a")], CHANGED),
+        ([("write", "bp/one/a", "bp/one B")], CHANGED),
+        ([("remove", "bp/one/b", "")], CHANGED),
+        ([("mode", "bp/one/b", "700")], CHANGED),
+        ([("mkdir", "bp/one/e", "")], CHANGED),
+        ([("replace", "bp/one/b", "")], CHANGED),
+        ([("remove", "bp/one/a", ""), ("symlink", "bp/one/a", "b")], CHANGED),
+        ([("touch", "bp/one/a", ""), ("mode", "bp/one/b/c", "644")], SAME),
+        ([("mode", "bp/one/b", "700"), ("mode", "bp/one/b", "755")], SAME),
+        ([("remove", "bp/one/b", ""), *FIRST], SAME),
+        ([("remove", "bp/one", ""), *FIRST], SAME),
+        ([("write", "bp/one/n", ""), ("remove", "bp/one/n", "")], SAME),
     ],
 )
-def test_a_layer_is_untouched_only_if_nothing_was_done_to_it(
-    idmap: IdMap, edits: list[Edit], untouched: bool
+def test_a_layer_has_changed_only_if_its_tar_has(
+    idmap: IdMap, kind: Kind, edits: list[Edit], outcome: Counters
 ) -> None:
     kept = Digest.of(b"")
     with workplace() as (store, root, mount), Rooted.local(mount) as view:
-        for number, step in enumerate((FIRST, edits)):
+        for number, step in enumerate((FIRST, edits, [])):
             with store.scratch() as scratch:
-                overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+                cache = layers(kind, store, idmap, scratch)
                 if number:
-                    assert overlay.restore("/layers/bp/one", kept)
+                    assert cache.restore("/layers/bp/one", kept)
                 run(step, root / "layers", None)
-                run(step, mount, overlay.mounts()[0])
-                layer, same = overlay.capture(view, "/layers/bp/one")
+                build(step, cache, mount)
+                layer, same = cache.capture(view, "/layers/bp/one")
                 assert layer.diff_id == plain(root, "/layers/bp/one")
-                assert same == (untouched and number == 1)
+                expected = (CHANGED, outcome, UNTOUCHED)[number]
+                assert replace(cache.counters, hashed=0, linked=0, copied=0) == expected
+                assert same == (expected != CHANGED)
                 kept = layer.diff_id or kept
 
 
-def test_captured_layers_are_there_in_the_next_step_and_can_change_again(idmap: IdMap) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_captured_layers_are_there_in_the_next_step_and_can_change_again(idmap: IdMap, kind: Kind) -> None:
     with workplace() as (store, root, mount), Rooted.local(mount) as view, store.scratch() as scratch:
-        overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+        cache = layers(kind, store, idmap, scratch)
         more: list[Edit] = [
             ("remove", "bp/one/b/c", ""),
             ("append", "bp/one/a", "z"),
@@ -221,33 +259,34 @@ def test_captured_layers_are_there_in_the_next_step_and_can_change_again(idmap: 
         ]
         for edits in (FIRST, more):
             run(edits, root / "layers", None)
-            run(edits, mount, overlay.mounts()[0])
-            layer, untouched = overlay.capture(view, "/layers/bp/one")
+            build(edits, cache, mount)
+            layer, untouched = cache.capture(view, "/layers/bp/one")
             assert not untouched
             assert layer.diff_id == plain(root, "/layers/bp/one")
-        assert overlay.counters.linked > 0
+        assert cache.counters.linked > 0 or kind == "copies"
 
 
-def test_more_layers_than_a_mount_has_lowers_are_all_there(idmap: IdMap) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_layers_than_a_mount_has_lowers_are_all_there(idmap: IdMap, kind: Kind) -> None:
     paths = [f"/layers/bp{number}/{'n' * 60}{number}" for number in range(70)]
     writes: list[Edit] = [("write", f"{path.removeprefix('/layers/')}/file", path) for path in paths]
     with workplace() as (store, root, mount), Rooted.local(mount) as view:
         with store.scratch() as scratch:
-            overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
-            run(writes, mount, overlay.mounts()[0])
+            cache = layers(kind, store, idmap, scratch)
+            build(writes, cache, mount)
             run(writes, root / "layers", None)
-            kept = [(path, overlay.capture(view, path)[0].diff_id) for path in paths]
+            kept = [(path, cache.capture(view, path)[0].diff_id) for path in paths]
         with store.scratch() as scratch:
-            overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+            cache = layers(kind, store, idmap, scratch)
             for path, diff_id in kept:
-                assert diff_id and overlay.restore(path, diff_id)
+                assert diff_id and cache.restore(path, diff_id)
             more: list[Edit] = [
                 ("append", f"{path.removeprefix('/layers/')}/file", "!") for path in paths[::10]
             ]
-            run(more, mount, overlay.mounts()[0])
+            build(more, cache, mount)
             run(more, root / "layers", None)
             for number, path in enumerate(paths):
-                layer, untouched = overlay.capture(view, path)
+                layer, untouched = cache.capture(view, path)
                 assert layer.diff_id == plain(root, path)
                 assert untouched == (number % 10 != 0)
 

@@ -38,24 +38,30 @@ Builds = Callable[[], AbstractContextManager[Build]]
 
 
 @contextmanager
-def stored(base: Path) -> Iterator[Builds]:
-    """Kept layers in a store, under real overlays in the real sandbox."""
+def stored(base: Path, *, copied: bool = False) -> Iterator[Builds]:
+    """Kept layers in a store, under real overlays or as copies in the real sandbox."""
     with place(base) as here, Store.open(base / "store") as store:
 
         @contextmanager
         def build() -> Iterator[Build]:
             with store.scratch() as scratch:
-                overlay = store.layers("app", here.namespace.idmap, uid=1000, gid=1000, scratch=scratch)
+                idmap, how = here.namespace.idmap, store.layer_copies if copied else store.layers
+                cache = how("app", idmap, uid=1000, gid=1000, scratch=scratch)
 
                 @contextmanager
                 def room() -> Iterator[TreeEdit]:
-                    step = replace(here.step("", *overlay.mounts()), argv=())
+                    step = replace(here.step("", *cache.mounts()), argv=())
                     with here.sandbox.open(step) as opened:
                         yield opened.tree
 
-                yield Build(overlay, room)
+                yield Build(cache, room)
 
         yield build
+
+
+def copied(base: Path) -> AbstractContextManager[Builds]:
+    """Kept layers in a store, which every build copies."""
+    return stored(base, copied=True)
 
 
 @contextmanager
@@ -75,7 +81,11 @@ def faked(base: Path) -> Iterator[Builds]:
     yield build
 
 
-CACHES: dict[str, Callable[[Path], AbstractContextManager[Builds]]] = {"store": stored, "fake": faked}
+CACHES: dict[str, Callable[[Path], AbstractContextManager[Builds]]] = {
+    "overlay": stored,
+    "copies": copied,
+    "fake": faked,
+}
 
 
 @pytest.fixture(params=CACHES)
@@ -105,7 +115,7 @@ def first(build: Builds, *paths: str) -> list[Digest]:
 
 def test_before_the_first_commit_there_is_nothing(build: Builds) -> None:
     with build() as now:
-        assert now.cache.read() == b""
+        assert now.cache.read(()) == b""
         assert not now.cache.restore(ONE, Digest.of(b"anything"))
 
 
@@ -114,7 +124,7 @@ def test_the_metadata_of_the_last_commit_comes_back(build: Builds) -> None:
         with build() as now:
             now.cache.commit(metadata, {})
     with build() as now:
-        assert now.cache.read() == b'{"b":"\xc3\xa9"}'
+        assert now.cache.read(()) == b'{"b":"\xc3\xa9"}'
 
 
 def test_a_restored_layer_is_there_as_it_was(build: Builds) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class FakeCache:
     kept: dict[tuple[str, Digest], Path] = field(default_factory=dict)
     restored: dict[str, Digest] = field(default_factory=dict)
 
-    def read(self) -> bytes:
+    def read(self, writers: Sequence[str]) -> bytes:
         return self.metadata
 
     def restore(self, path: str, diff_id: Digest) -> bool:

@@ -7,7 +7,7 @@ folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -38,8 +38,11 @@ class LayerCache(Protocol):
     A layer is known by its diff ID, which covers the path too.
     """
 
-    def read(self) -> bytes:
-        """The metadata of the last `commit`, or b"" when there was none."""
+    def read(self, writers: Sequence[str]) -> bytes:
+        """The metadata of the last `commit`, or b"" when there was none; asked for before anything else.
+
+        `writers` are who will write to layers (`<id>@<version>`): how they are shown layers may depend on it.
+        """
         ...
 
     def restore(self, path: str, diff_id: Digest) -> bool:
@@ -49,7 +52,7 @@ class LayerCache(Protocol):
         ...
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
-        """The layer at `path` as it now is, with its diff ID, and whether it is the restored one, untouched.
+        """The layer at `path` as it now is, with its diff ID, and whether it is the restored one, unchanged.
 
         An untouched layer is neither read nor hashed. Any other is read once: hashed, and kept for later.
         """

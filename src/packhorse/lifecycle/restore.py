@@ -41,7 +41,8 @@ def restore(
     With `skip_restore` only store.toml comes back (P-115). A layer whose bytes are gone is left behind with a
     word.
     """
-    cached = LayersMetadata() if inputs.skip_restore else LayersMetadata.parse(cache.read())
+    metadata = cache.read([str(member.ref) for member in detected.group])
+    cached = LayersMetadata() if inputs.skip_restore else LayersMetadata.parse(metadata)
     records: dict[str, tuple[Member, LayerRecord]] = {}
     directories: dict[str, Digest] = {}
     files = _Files(observer)

@@ -35,7 +35,7 @@ from packhorse.platform.run_images import RunImages
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox, tidy
 from packhorse.source import app
-from packhorse.store.overlay import Counters
+from packhorse.store.harvest import Counters
 from packhorse.store.store import Store
 
 _INHERITED = (

@@ -61,6 +61,16 @@ def remove(parent: int, name: str) -> int:
 
 
 @contextmanager
+def directory(path: os.PathLike[str]) -> Iterator[int]:
+    """A descriptor of the directory at a path of our own; OSError for anything else, a link among it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def opened(parent: int, name: str) -> Iterator[int]:
     """A descriptor of the directory `name` in `parent`; OSError for anything else, a link among it."""
     descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)

@@ -30,10 +30,12 @@ from packhorse.image.model import Descriptor
 from packhorse.image.view import Image, Layer
 from packhorse.store import facts, gc, making, removal
 from packhorse.store.blobs import Blobs
+from packhorse.store.copies import LayersCopies
 from packhorse.store.disk import Disk
 from packhorse.store.facts import Facts
 from packhorse.store.fault import fault, faults, is_about
 from packhorse.store.gc import Freed
+from packhorse.store.harvest import Harvest
 from packhorse.store.images import Images, Record, Removed
 from packhorse.store.kept import Kept
 from packhorse.store.lease import Lease, locked, make_directory
@@ -161,18 +163,18 @@ class Store:
 
         `uid` and `gid` are the CNB user's; `scratch` is a directory made by `scratch`.
         """
-        directory = scratch / "overlay"
+        return LayersOverlay(*self._harvest(app, idmap, uid, gid, scratch / "overlay"))
+
+    def layer_copies(self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path) -> LayersCopies:
+        """As `layers`, for what cannot live on an overlay: buildpacks are given plain copies of layers."""
+        return LayersCopies(*self._harvest(app, idmap, uid, gid, scratch / "copies"))
+
+    def _harvest(self, app: str, idmap: IdMap, uid: int, gid: int, directory: Path) -> tuple[Harvest, Path]:
         with faults(directory):
             make_directory(directory)
-        return LayersOverlay(
-            self._lease,
-            self._kept,
-            cache=self._cache(app),
-            scratch=directory,
-            uid=uid,
-            gid=gid,
-            owner=idmap.outside(uid, gid),
-        )
+        owner = idmap.outside(uid, gid)
+        harvest = Harvest(self._lease, self._kept, cache=self._cache(app), uid=uid, gid=gid, owner=owner)
+        return harvest, directory
 
     def forget(self, app: str) -> bool:
         """Forgets what the next build of `app` could restore; False when there was nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
@@ -60,6 +60,11 @@ class Upper:
             merge.uncover(top, buildpack)
             return True
 
+    def compare(self, buildpack: str, is_same: Callable[[int], bool]) -> bool:
+        """What `is_same` says of the directory, a descriptor, in which a buildpack's layers are."""
+        with self._open() as top, _entered(top, buildpack) as directory:
+            return is_same(directory)
+
     def take(self, buildpack: str, name: str, target: int) -> None:
         """Moves a layer out of the upper into the directory `target`, without the overlay's marks."""
         with self._open() as top, _entered(top, buildpack) as directory:
@@ -90,12 +95,8 @@ class Upper:
 
     @contextmanager
     def _open(self) -> Iterator[int]:
-        with faults(self.path):
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                yield descriptor
-            finally:
-                os.close(descriptor)
+        with faults(self.path), merge.directory(self.path) as descriptor:
+            yield descriptor
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from packhorse.errors import StoreError, TreeError
 from packhorse.image.view import Layer
 from packhorse.layers import tar
 from packhorse.layers.tree import TarEntry, directory
+from packhorse.store.harvest import Counters
 from packhorse.store.merge import OPAQUE
-from packhorse.store.overlay import Counters, LayersOverlay
+from packhorse.store.overlay import LayersOverlay
 from packhorse.store.store import Store
 from unit.store import samples
 

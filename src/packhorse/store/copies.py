@@ -1,0 +1,163 @@
+"""③ The layers of one build as plain copies of kept trees, in one directory that is bound to `/layers`.
+
+`LayersCopies` is the LayerCache of `lifecycle.ports` for a build that cannot have an overlay there. A copied
+layer costs as much as its bytes where the file system does not share them, and one look at each of its
+entries afterwards: what stat(2) says of a file changes with any write to it, so that a layer of which nothing
+has changed is not read. The images are those of `overlay`, bit for bit. Called by platform, through
+`Store.layer_copies`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from packhorse.base.digest import Digest
+from packhorse.base.step import Bind
+from packhorse.base.tree import TreeView
+from packhorse.errors import TreeError
+from packhorse.image.view import Layer
+from packhorse.store import merge, replica
+from packhorse.store.fault import faults
+from packhorse.store.harvest import TARGET, Counters, Harvest, split
+from packhorse.store.kept import KeptTree
+from packhorse.store.sameness import same
+from packhorse.store.upper import Change, Upper
+
+
+class LayersCopies:
+    """The layers of one build, copied into the directory `scratch`, which is on the store's file system.
+
+    Different layers may be captured from several threads at once.
+    """
+
+    def __init__(self, harvest: Harvest, scratch: Path) -> None:
+        self._harvest = harvest
+        self._scratch = scratch
+        self._upper = Upper(scratch / "layers")
+        self._restored: dict[str, KeptTree] = {}
+        self._waiting: dict[str, KeptTree] = {}
+        self._signed: dict[str, replica.Signature] = {}
+        self._captured: dict[str, Layer] = {}
+        self._lock = threading.Lock()
+        with faults(scratch):
+            harvest.directory(scratch / "layers")
+
+    @property
+    def counters(self) -> Counters:
+        """What was done so far, for people to read."""
+        return self._harvest.counters
+
+    @property
+    def recorded(self) -> float:
+        """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
+        return self._harvest.recorded
+
+    def mounts(self) -> tuple[Bind, ...]:
+        """The mount of `/layers` for the next step; what was restored or captured since the last one is
+        copied now.
+        """
+        with self._lock:
+            for path, tree in self._waiting.items():
+                self._copy(path, tree)
+            if self._waiting:
+                self._wait_for_the_clock()
+            self._waiting.clear()
+        return (Bind(self._upper.path, TARGET, writable=True),)
+
+    def read(self, writers: Sequence[str] = ()) -> bytes:
+        """The metadata of the app's last build, b"" when there was none; copies are the same for all
+        `writers`.
+        """
+        return self._harvest.read()
+
+    def restore(self, path: str, diff_id: Digest) -> bool:
+        """Makes the kept layer appear at `path` in the rooms opened from now on; False when it is not kept
+        here.
+        """
+        buildpack, name = split(path)
+        tree = self._harvest.find(path, diff_id)
+        if tree is None:
+            return False
+        with self._lock:
+            self._upper.forget(buildpack, name)
+            self._captured.pop(path, None)
+            self._restored[path] = self._waiting[path] = tree
+        return True
+
+    def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
+        """The layer at `path`, and whether it is the restored one; raises TreeError when there is none.
+
+        One that differs moves to the kept trees, where it is hashed, and is copied again for the rooms opened
+        from now on; a room open now no longer shows it.
+        """
+        buildpack, name = split(path)
+        with self._lock:
+            waits = path in self._waiting
+            change = Change.NONE if waits else self._upper.change(buildpack, name)
+            below, captured = self._restored.get(path), self._captured.get(path)
+        if change in (Change.NONE, Change.GONE) and not waits:
+            raise TreeError(f"{path} is not a directory", why=change.value)
+        if below is not None:
+            unread = waits or self._upper.compare(buildpack, partial(self._is_signed, path))
+            if unread or self._is_same(buildpack, name, below):
+                if captured is not None:
+                    return captured, False
+                self._harvest.count(untouched=unread, same=not unread)
+                return self._harvest.layer(below), True
+        tree = self._harvest.keep(path, partial(self._move, buildpack, name))
+        layer = self._harvest.layer(tree)
+        with self._lock:
+            self._restored[path] = self._waiting[path] = tree
+            self._captured[path] = layer
+        return layer, False
+
+    def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
+        """Records what the app's next build may restore, in place of what was recorded before."""
+        self._harvest.commit(metadata, layers)
+
+    def _copy(self, path: str, tree: KeptTree) -> None:
+        buildpack, name = split(path)
+        self._upper.forget(buildpack, name)
+        with faults(self._scratch):
+            self._harvest.directory(self._upper.path / buildpack)
+            source, target = tree.lower / buildpack, self._upper.path / buildpack
+            with merge.directory(source) as original, merge.directory(target) as copy:
+                self._harvest.count(copied=replica.copy(original, name, copy))
+                self._signed[path] = replica.signature(copy, name)
+
+    def _wait_for_the_clock(self) -> None:
+        """Returns when a file written now would be of another time than all that was signed.
+
+        File systems write down the time of the kernel's last tick, some milliseconds ago.
+        """
+        latest = max((entry[-1] for each in self._signed.values() for entry in each.values()), default=0)
+        path = self._scratch / "clock"
+        with faults(path):
+            path.touch()
+            while path.stat().st_ctime_ns <= latest:
+                time.sleep(0.001)
+                os.utime(path)
+            path.unlink()
+
+    def _is_signed(self, path: str, directory: int) -> bool:
+        """Whether nobody has written to the layer at `path`, which is in `directory`, since it was copied."""
+        signed = self._signed.get(path)
+        try:
+            return signed is not None and replica.signature(directory, split(path)[1]) == signed
+        except OSError:
+            return False
+
+    def _is_same(self, buildpack: str, name: str, below: KeptTree) -> bool:
+        """Whether what is there now has the bytes that it had."""
+        with faults(below.directory), merge.directory(below.lower / buildpack) as lower:
+            return self._upper.compare(buildpack, partial(same, lower=lower, name=name, whole=True))
+
+    def _move(self, buildpack: str, name: str, parent: Path) -> int:
+        with merge.directory(parent) as target:
+            self._upper.take(buildpack, name, target)
+        return 0

@@ -1,0 +1,152 @@
+"""③ What one build's layers become: kept trees, and the record of what the app's next build may restore.
+
+Called by overlay and copies, which show layers to buildpacks and tell what was done to them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from packhorse.base.digest import Digest
+from packhorse.errors import HostError, StoreError, TreeError
+from packhorse.image.view import Layer
+from packhorse.store import gc, record, removal
+from packhorse.store.fault import faults
+from packhorse.store.kept import Inside, Kept, KeptTree, Owner
+from packhorse.store.lease import Lease, make_directory
+
+TARGET = "/layers"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the layers of a build have cost so far.
+
+    `untouched` layers were neither read nor hashed; `same` ones were written to, and read to learn that it
+    made no difference. `hashed` is in bytes of tar; `linked` counts entries that a partly changed layer
+    shares with what it was, `copied` those that were copied for buildpacks.
+    """
+
+    untouched: int = 0
+    same: int = 0
+    changed: int = 0
+    hashed: int = 0
+    linked: int = 0
+    copied: int = 0
+
+
+class Harvest:
+    """The layers that one build of one app makes, whose entries belong to `uid`:`gid` inside and `owner`
+    outside.
+
+    `cache` is the record file of the app. Safe from several threads at once.
+    """
+
+    def __init__(self, lease: Lease, kept: Kept, *, cache: Path, uid: int, gid: int, owner: Owner) -> None:
+        self._lease = lease
+        self._kept = kept
+        self._cache = cache
+        self._uid, self._gid = uid, gid
+        self.owner = owner
+        self._counters = Counters()
+        self._lock = threading.Lock()
+
+    @property
+    def counters(self) -> Counters:
+        """What was done so far, for people to read."""
+        with self._lock:
+            return self._counters
+
+    def count(
+        self,
+        *,
+        untouched: int = 0,
+        same: int = 0,
+        changed: int = 0,
+        hashed: int = 0,
+        linked: int = 0,
+        copied: int = 0,
+    ) -> None:
+        """Adds to the counters."""
+        with self._lock:
+            now = self._counters
+            self._counters = replace(
+                now,
+                untouched=now.untouched + untouched,
+                same=now.same + same,
+                changed=now.changed + changed,
+                hashed=now.hashed + hashed,
+                linked=now.linked + linked,
+                copied=now.copied + copied,
+            )
+
+    @property
+    def recorded(self) -> float:
+        """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
+        with faults(self._cache):
+            return self._cache.stat().st_mtime if self._cache.exists() else 0
+
+    def read(self) -> bytes:
+        """The metadata of the app's last build, b"" when there was none."""
+        metadata = (record.read(self._cache) or {}).get("metadata", "")
+        return str(metadata).encode("utf-8", "surrogateescape")
+
+    def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
+        """Records what the app's next build may restore, in place of what was recorded before."""
+        fields = {
+            "metadata": metadata.decode("utf-8", "surrogateescape"),
+            "layers": {path: str(diff_id) for path, diff_id in sorted(layers.items())},
+        }
+        before = gc.needed_for_next(record.read(self._cache))
+        record.write(self._lease, self._cache, fields)
+        self._lease.give_up(before - gc.needed_for_next(fields))
+
+    def find(self, path: str, diff_id: Digest) -> KeptTree | None:
+        """The kept tree of the layer at `path`, with this build's owner; None when it is not kept here."""
+        tree = self._kept.find(diff_id, self.owner)
+        return tree if tree is not None and tree.inside == Inside(path, self._uid, self._gid) else None
+
+    def keep(self, path: str, fill: Callable[[Path], int]) -> KeptTree:
+        """Keeps, as the layer at `path`, what `fill` puts into the directory it is given for it.
+
+        That directory is where those of the layer's buildpack are in a kept tree; `fill` answers how many
+        entries in it are linked.
+        """
+        buildpack, _ = split(path)
+        directory = self._lease.temporary(self._kept.home(self.owner))
+        parent = directory / "layers" / buildpack
+        try:
+            with faults(directory):
+                for each in (directory, parent.parent, parent):
+                    self.directory(each)
+                linked = fill(parent)
+            tree = self._kept.keep(directory, Inside(path, self._uid, self._gid), self.owner)
+        except BaseException:
+            with suppress(StoreError, HostError):
+                removal.remove(directory, self._lease)
+            raise
+        self.count(changed=1, hashed=tree.size, linked=linked)
+        return tree
+
+    def layer(self, tree: KeptTree) -> Layer:
+        """A kept tree as a layer of an image."""
+        return Layer(partial(self._kept.chunks, tree), tree.diff_id, tree.size)
+
+    def directory(self, path: Path) -> None:
+        """Makes a directory that belongs to the CNB user, whatever the umask; raises OSError."""
+        make_directory(path)
+        os.chown(path, *self.owner)
+
+
+def split(path: str) -> tuple[str, str]:
+    """The buildpack's directory and the layer's name of `/layers/<id>/<name>`."""
+    parts = path.split("/")
+    if len(parts) != 4 or parts[:2] != ["", "layers"] or {"", ".", ".."} & set(parts[2:]):
+        raise TreeError(f"{path!r} is not a layer's directory", why="those are /layers/<buildpack>/<layer>")
+    return parts[2], parts[3]

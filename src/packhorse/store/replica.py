@@ -1,0 +1,118 @@
+"""③ Layer directories copied: for buildpacks, and machines, that cannot have them as an overlay.
+
+Never by hard links, for a buildpack writes into what it is given. Where the file system shares blocks between
+files (btrfs, xfs, bcachefs) nothing is read; elsewhere the kernel copies. Called by copies; the trees may be
+hostile: no link is followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import suppress
+
+from packhorse.errors import TreeError
+from packhorse.store import merge
+
+_FICLONE = 0x40049409
+_UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.EBADF}
+_DEPTH = 200
+_AT_ONCE = 1 << 30
+
+Signature = dict[str, tuple[int, ...]]
+"""What stat(2) says of everything in a directory, by path: it differs after any write but one of our own."""
+
+
+def copy(source: int, name: str, target: int) -> int:
+    """Copies the entry `name` of the directory `source` into `target`: modes, times and owners too.
+
+    Answers how many entries that were. Sockets and devices, which no layer has, are left out. Raises OSError,
+    and TreeError for what is nested too deep.
+    """
+    return _copy(source, name, target, depth=0)
+
+
+def signature(directory: int, name: str) -> Signature:
+    """The signature of the directory `name` of `directory`; OSError where it cannot be taken."""
+    found: Signature = {}
+    _sign(directory, name, "", found, depth=0)
+    return found
+
+
+def _copy(source: int, name: str, target: int, *, depth: int) -> int:
+    if depth > _DEPTH:
+        raise TreeError(f"a directory is nested more than {_DEPTH} deep", why="it cannot be copied")
+    status = os.stat(name, dir_fd=source, follow_symlinks=False)
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFDIR:
+        os.mkdir(name, 0o700, dir_fd=target)
+        with merge.opened(source, name) as inner, merge.opened(target, name) as outer:
+            count = sum(_copy(inner, child, outer, depth=depth + 1) for child in merge.names(inner))
+            merge.adorn(outer, status)
+        return count + 1
+    if kind == stat.S_IFREG:
+        _copy_file(source, name, target, status)
+        return 1
+    if kind == stat.S_IFLNK:
+        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+    elif kind == stat.S_IFIFO:
+        os.mkfifo(name, 0o600, dir_fd=target)
+    else:
+        return 0
+    os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+    if kind == stat.S_IFIFO:
+        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+    times = (status.st_atime_ns, status.st_mtime_ns)
+    os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
+    return 1
+
+
+def _copy_file(source: int, name: str, target: int, status: os.stat_result) -> None:
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    original = os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=source)
+    try:
+        made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=target)
+        try:
+            if status.st_size and not _share(original, made):
+                _pour(original, made)
+            merge.adorn(made, status)
+        finally:
+            os.close(made)
+    finally:
+        os.close(original)
+
+
+def _share(original: int, made: int) -> bool:
+    """Has a file use the blocks of another; False where the file system does not share any."""
+    try:
+        fcntl.ioctl(made, _FICLONE, original)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+        return False
+    return True
+
+
+def _pour(original: int, made: int) -> None:
+    with suppress(OSError):  # file systems, and kernels, that cannot
+        while os.copy_file_range(original, made, _AT_ONCE):
+            pass
+    # From where it stands: both descriptors have moved on, and what is copied whole has nothing left.
+    while os.sendfile(made, original, None, _AT_ONCE):
+        pass
+
+
+def _sign(directory: int, name: str, path: str, found: Signature, *, depth: int) -> None:
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    found[path] = (
+        *(status.st_ino, status.st_mode, status.st_nlink, status.st_uid, status.st_gid, status.st_size),
+        *(status.st_mtime_ns, status.st_ctime_ns),
+    )
+    if stat.S_ISDIR(status.st_mode):
+        if depth > _DEPTH:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        with merge.opened(directory, name) as inner:
+            for child in merge.names(inner):
+                _sign(inner, child, f"{path}/{child}", found, depth=depth + 1)
