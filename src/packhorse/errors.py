@@ -169,13 +169,19 @@ class AnalyzeError(PackhorseError):
 
 
 class BuildpackFailed(PackhorseError):
-    """A bin/build ended with a non-zero status; `command`, if any, is a shell's line that repeats it."""
+    """A bin/build ended with a non-zero status; `command`, if any, is a shell's line that repeats it.
+
+    `buildpack` is whose, as `<id>@<version>`, if it was not ended for what it used of the machine.
+    """
 
     exit_code = 51
 
-    def __init__(self, what: str, *, why: str = "", fix: str = "", command: str = "") -> None:
+    def __init__(
+        self, what: str, *, why: str = "", fix: str = "", command: str = "", buildpack: str = ""
+    ) -> None:
         super().__init__(what, why=why, fix=fix)
         self.command = command
+        self.buildpack = buildpack
 
 
 class BuildError(PackhorseError):

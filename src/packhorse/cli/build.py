@@ -99,6 +99,7 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
     "--creation-time", default="", metavar="SECONDS", help="The image's time, since 1970, or now.  [in 1980]"
 )
 @click.option("--clear-cache", is_flag=True, help="Keep no layer of earlier builds.")
+@click.option("--no-overlay", is_flag=True, help="Give buildpacks copies of kept layers and source.")
 @click.option(
     "--report-output-dir",
     "report",
@@ -150,6 +151,7 @@ def build(
     exec_env: str,
     creation_time: str,
     clear_cache: bool,
+    no_overlay: bool,
     report: Path | None,
     network: str | None,
     sandbox: str,
@@ -181,6 +183,7 @@ def build(
         exec_env=_exec_env(exec_env),
         created=_moment(creation_time),
         clear_cache=clear_cache,
+        overlay=not no_overlay,
         report=report,
         network=Network(network) if network else None,
         sandbox=sandbox,
@@ -252,8 +255,9 @@ def _tell(console: Console, request: BuildRequest, outcome: BuildOutcome, second
     console.notes(["", *(f"  {line}" for line in lines), ""])
     counters = outcome.counters
     console.detail(
-        f"buildpack layers: {counters.untouched} untouched, {counters.changed} changed; "
-        f"{size(counters.hashed)} read and hashed, {counters.linked} entries linked"
+        f"buildpack layers: {counters.untouched} untouched, {counters.same} written to and the same, "
+        f"{counters.changed} changed; {size(counters.hashed)} read and hashed, "
+        f"{counters.linked} entries linked, {counters.copied} copied"
     )
     name = request.name.familiar.removesuffix(":latest")
     console.notes([f"built {name}  {exported.image.id}  in {seconds:.1f} s"])

@@ -194,7 +194,10 @@ class _Turn:
             # No line to repeat it: what such a step leaves behind could fill the disk.
             return BuildpackFailed(f"{self.member.ref} failed ({how})", why=result.exceeded, fix=ALLOW)
         return BuildpackFailed(
-            f"{self.member.ref} failed ({how})", why="what it said stands above", command=result.command
+            f"{self.member.ref} failed ({how})",
+            why="what it said stands above",
+            command=result.command,
+            buildpack=str(self.member.ref),
         )
 
 

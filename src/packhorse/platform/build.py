@@ -6,8 +6,10 @@ Chooses builder, sandbox and store, calls the spine, and copies what came out.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from packhorse.base import userns
@@ -28,6 +30,7 @@ from packhorse.platform import buildpacks, default_builder, failure, host, recor
 from packhorse.platform.accounts import account
 from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.builder import Builder
+from packhorse.platform.crossing import BuildLayers, Crossed, Listener
 from packhorse.platform.limits import build_limits
 from packhorse.platform.locate import exact, fetched, first_fetched
 from packhorse.platform.publish import check, location_of, publish
@@ -35,7 +38,9 @@ from packhorse.platform.run_images import RunImages
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox, tidy
 from packhorse.source import app
+from packhorse.store.copies import LayersCopies
 from packhorse.store.harvest import Counters
+from packhorse.store.overlay import LayersOverlay
 from packhorse.store.store import Store
 
 _INHERITED = (
@@ -114,15 +119,48 @@ def _exported(
     shared: Sequence[Bind],
     observer: Observer,
 ) -> tuple[Exported, Counters]:
+    """As `_exported_once`; what cannot live on an overlay is built once more without."""
+    once = partial(_exported_once, request, store, builder, named, base, previous, path, shared)
+    try:
+        return once(Listener(observer), copied=not request.overlay)
+    except Crossed as crossed:
+        observer.say(
+            f"{crossed.buildpack} cannot live on an overlay, where a directory that was there before cannot "
+            "be moved: building again, on plain copies"
+        )
+        outcome = once(Listener(observer), copied=True)
+        store.remember_copied(crossed.buildpack, str(request.name))
+        return outcome
+
+
+def _exported_once(
+    request: BuildRequest,
+    store: Store,
+    builder: Builder,
+    named: RunImageName,
+    base: RunImage,
+    previous: Place,
+    path: Path,
+    shared: Sequence[Bind],
+    observer: Listener,
+    *,
+    copied: bool,
+) -> tuple[Exported, Counters]:
     """The image in the store, of the source at `path` and what is `shared`, and what its layers cost.
 
-    Whatever a failing step leaves stays there to be looked at, if the step can be repeated.
+    Raises Crossed for a buildpack that an overlay made fail. Whatever another failing step leaves stays there
+    to be looked at, if the step can be repeated.
     """
     target = store.place(str(request.name))
     with store.scratch() as scratch, userns.make(userns.choose(builder.uid, builder.gid)) as namespace:
-        layers = store.layers(
-            str(request.name), namespace.idmap, uid=builder.uid, gid=builder.gid, scratch=scratch
-        )
+        owner = namespace.idmap.outside(builder.uid, builder.gid)
+
+        def shown(*, copied: bool) -> LayersOverlay | LayersCopies:
+            how = store.layer_copies if copied else store.layers
+            uid, gid = builder.uid, builder.gid
+            return how(str(request.name), namespace.idmap, uid=uid, gid=gid, scratch=scratch)
+
+        layers = BuildLayers(shown, among=store.copied, say=observer.say, copied=copied)
         added = buildpacks.added(request.buildpacks, builder, scratch)
         _say_changed(request, layers.recorded, observer)
         outside = host.network(request.environ)
@@ -134,12 +172,12 @@ def _exported(
             home=inputs.env["HOME"],
             uid=builder.uid,
             gid=builder.gid,
-            app=_lowers(path, scratch, namespace.idmap.outside(builder.uid, builder.gid)),
+            app=_lowers(path, scratch, owner),
+            copy_app=lambda target: app.copy(path, target, owner),
             layers=layers.mounts,
+            copied=lambda: layers.copied,
             mounts=(*_platform(request.env, shared, scratch), *added.mounts, *outside.mounts),
-            volumes=volumes.shown(
-                shared, scratch, namespace.idmap.outside(builder.uid, builder.gid), observer.say
-            ),
+            volumes=volumes.shown(shared, scratch, owner, observer.say),
             network=_network(request.network, observer),
             limits=build_limits(scratch, request.limits),
         )
@@ -151,7 +189,7 @@ def _exported(
             loopback=loopback,
             groups=groups(store),
         )
-        try:
+        with _failing(store, scratch, layers, observer, offline=scene.network is Network.NONE):
             exported = create(
                 inputs,
                 run_image=base.image,
@@ -162,13 +200,24 @@ def _exported(
                 cache=layers,
                 observer=observer,
             )
-        except BuildpackFailed as error:
-            told = failure.repeatable(error, scratch, offline=scene.network is Network.NONE)
-            if told is None:
-                raise
-            store.leave(scratch)
-            raise told from error
         return exported, layers.counters
+
+
+@contextmanager
+def _failing(
+    store: Store, scratch: Path, layers: BuildLayers, observer: Listener, *, offline: bool
+) -> Iterator[None]:
+    """Says of a step that failed how to repeat it, unless it has to be repeated without an overlay."""
+    try:
+        yield
+    except BuildpackFailed as error:
+        if not layers.copied and observer.heard(error):
+            raise Crossed(error.buildpack) from error
+        told = failure.repeatable(error, scratch, offline=offline)
+        if told is None:
+            raise
+        store.leave(scratch)
+        raise told from error
 
 
 def _say_changed(request: BuildRequest, since: float, observer: Observer) -> None:

@@ -33,8 +33,9 @@ class Scene:
     """What every step of a build has in common.
 
     `app` are the lowers of the application directory, bottom first; `layers` gives the mounts of `/layers` as
-    they are when a step is opened; `mounts` are read-only (platform directory, buildpacks, name service).
-    `volumes` are the user's, for buildpacks: what makes the image does not see them.
+    they are when a step is opened, and `copied` whether this is a build on plain copies: then `copy_app` puts
+    one of the source where it is told to. `mounts` are read-only (platform directory, buildpacks, name
+    service). `volumes` are the user's, for buildpacks: what makes the image does not see them.
     """
 
     root: Path
@@ -47,6 +48,8 @@ class Scene:
     network: Network
     limits: Limits = field(default_factory=Limits)
     volumes: tuple[Mount, ...] = ()
+    copied: Callable[[], bool] = lambda: False
+    copy_app: Callable[[Path], None] = lambda target: None
 
 
 class BuildRunner:
@@ -61,7 +64,7 @@ class BuildRunner:
         self._scratch = scratch
         self._numbers = count(1)
         self._home_in_image = _is_plain_directory(scene.root, scene.home)
-        self._shared = self._writable(scratch / "shared")
+        self._shared: tuple[Mount, ...] = ()
 
     @contextmanager
     def open(self, step: Step) -> Iterator[Room]:
@@ -72,6 +75,7 @@ class BuildRunner:
             layers = self._directory(own / "layers")
             writable = (Bind(layers, LAYERS, writable=True), *self._writable(own))
         else:
+            self._shared = self._shared or self._writable(self._scratch / "shared", copied=scene.copied())
             writable = (*scene.layers(), *self._shared)
         step = replace(
             step,
@@ -85,14 +89,26 @@ class BuildRunner:
         with self._open(step) as room:
             yield room
 
-    def _writable(self, directory: Path) -> tuple[Mount, ...]:
-        """The app, the home and the temporary directories, with uppers of their own below `directory`."""
-        app = self._overlay(directory / "app", self._scene.app, APP, mode=0o777)
+    def _writable(self, directory: Path, *, copied: bool = False) -> tuple[Mount, ...]:
+        """The app, the home and the temporary directories, with uppers of their own below `directory`; or the
+        app `copied` there.
+        """
+        app = self._app_copy(directory / "app") if copied else self._app(directory / "app")
         temporary = (
             Bind(self._directory(directory / f"tmp-{number}", mode=0o1777), path, writable=True)
             for number, path in enumerate(TEMPORARY)
         )
         return (*self._home(directory / "home"), app, *temporary)
+
+    def _app(self, directory: Path) -> Mount:
+        return self._overlay(directory, self._scene.app, APP, mode=0o777)
+
+    def _app_copy(self, directory: Path) -> Mount:
+        for above in (directory.parent.parent, directory.parent):
+            make_directory(above)
+        self._scene.copy_app(directory)
+        directory.chmod(0o777)
+        return Bind(directory, APP, writable=True)
 
     def _home(self, directory: Path) -> tuple[Mount, ...]:
         """The home as the image has it, or an empty one; none where it would hide another mount."""

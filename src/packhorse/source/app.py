@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from packhorse.base import files
+from packhorse.base import cloning, files
 from packhorse.errors import HostError, InputError
 
 ALWAYS_EXCLUDED = (".git",)
@@ -107,8 +107,10 @@ def _copy(source: str, target: str) -> None:
     if Path(source).is_fifo():
         os.mkfifo(target)
         shutil.copymode(source, target)
-    else:
-        shutil.copy2(source, target)
+        return
+    with Path(source).open("rb") as original, Path(target).open("xb") as made:
+        cloning.pour(original.fileno(), made.fileno())
+    shutil.copystat(source, target)
 
 
 def _give(path: Path, owner: tuple[int, int]) -> None:

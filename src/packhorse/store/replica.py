@@ -8,18 +8,14 @@ hostile: no link is followed.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-from contextlib import suppress
 
+from packhorse.base import cloning
 from packhorse.errors import TreeError
 from packhorse.store import merge
 
-_FICLONE = 0x40049409
-_UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.EBADF}
 _DEPTH = 200
-_AT_ONCE = 1 << 30
 
 Signature = dict[str, tuple[int, ...]]
 """What stat(2) says of everything in a directory, by path: it differs after any write but one of our own."""
@@ -75,33 +71,13 @@ def _copy_file(source: int, name: str, target: int, status: os.stat_result) -> N
     try:
         made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=target)
         try:
-            if status.st_size and not _share(original, made):
-                _pour(original, made)
+            if status.st_size:
+                cloning.pour(original, made)
             merge.adorn(made, status)
         finally:
             os.close(made)
     finally:
         os.close(original)
-
-
-def _share(original: int, made: int) -> bool:
-    """Has a file use the blocks of another; False where the file system does not share any."""
-    try:
-        fcntl.ioctl(made, _FICLONE, original)
-    except OSError as error:
-        if error.errno not in _UNABLE:
-            raise
-        return False
-    return True
-
-
-def _pour(original: int, made: int) -> None:
-    with suppress(OSError):  # file systems, and kernels, that cannot
-        while os.copy_file_range(original, made, _AT_ONCE):
-            pass
-    # From where it stands: both descriptors have moved on, and what is copied whole has nothing left.
-    while os.sendfile(made, original, None, _AT_ONCE):
-        pass
 
 
 def _sign(directory: int, name: str, path: str, found: Signature, *, depth: int) -> None:

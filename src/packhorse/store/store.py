@@ -6,7 +6,8 @@
     images.json                              every name (images)
     layers/<diff ID>.json                    what is known of a layer (facts)
     trees/<map>/  roots/<map>/               unpacked layers, and merged root file systems (trees)
-    kept/<owner>/  caches/<app>.json         layers for the next build, and whose they are (kept, overlay)
+    kept/<owner>/  caches/<app>.json         layers for the next build, and whose they are (kept, harvest)
+    copied.json                              who is to have copies of layers (copied)
     settled.json  unsettled                  which trees are on the disk for certain (disk)
     leases/  scratch/  gate  locks/          who uses what, and what is not finished (lease)
     version  spare/                          what this is; room for commands that free some (making)
@@ -17,7 +18,7 @@ store that the next call can use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
 from packhorse.image.model import Descriptor
 from packhorse.image.view import Image, Layer
-from packhorse.store import facts, gc, making, removal
+from packhorse.store import copied, facts, gc, making, removal
 from packhorse.store.blobs import Blobs
 from packhorse.store.copies import LayersCopies
 from packhorse.store.disk import Disk
@@ -169,6 +170,14 @@ class Store:
         """As `layers`, for what cannot live on an overlay: buildpacks are given plain copies of layers."""
         return LayersCopies(*self._harvest(app, idmap, uid, gid, scratch / "copies"))
 
+    def copied(self, writers: Sequence[str]) -> tuple[str, ...]:
+        """Those who write to layers, of these names, that are to have copies of them."""
+        return copied.among(self.path, writers)
+
+    def remember_copied(self, writer: str, app: str) -> None:
+        """Remembers that one is to have copies, until what is kept of `app` is forgotten; StoreError."""
+        copied.remember(self._lease, writer, self._cache(app).stem)
+
     def _harvest(self, app: str, idmap: IdMap, uid: int, gid: int, directory: Path) -> tuple[Harvest, Path]:
         with faults(directory):
             make_directory(directory)
@@ -182,6 +191,7 @@ class Store:
         with faults(path):
             there = path.exists()
             path.unlink(missing_ok=True)
+        copied.forget(self._lease, path.stem)
         return there
 
     @contextmanager

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from packhorse.base.step import Network, Room, Step
 from packhorse.base.userns import Extent, IdMap, Mode
 from packhorse.platform.runner import BuildRunner, Scene
@@ -34,7 +36,9 @@ def test_directories_of_a_build_can_be_passed_by_others_whatever_the_umask(tmp_p
     )
     before = os.umask(0o077)
     try:
-        BuildRunner(_nothing, scene, idmap, tmp_path / "steps")
+        runner = BuildRunner(_nothing, scene, idmap, tmp_path / "steps")
+        with pytest.raises(AssertionError), runner.open(Step(argv=())):
+            pass
     finally:
         os.umask(before)
     made = [path for path in (tmp_path / "steps").rglob("*") if path.is_dir()]

@@ -1,0 +1,140 @@
+"""Buildpacks that cannot live on an overlay: how one is recognized, and what it is given from then on.
+
+rename(2) of a directory that a kept layer, or the source, already had answers EXDEV on an overlay, as if it
+led to another file system. Most programs copy then; one that does not fails, and says what the system said.
+Called by `platform.build`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from packhorse.base.digest import Digest
+from packhorse.base.step import Mount
+from packhorse.base.tree import TreeView
+from packhorse.errors import BuildpackFailed
+from packhorse.image.view import Layer
+from packhorse.lifecycle.ports import Observer
+from packhorse.store.copies import LayersCopies
+from packhorse.store.harvest import Counters
+from packhorse.store.overlay import LayersOverlay
+
+_WORDS = re.compile(
+    rb"cross-device link"  # the C library, and with it Go, Python, Rust, Ruby, Java, npm
+    rb"|\bEXDEV\b"  # Node.js, and what prints the name of an error
+    rb"|crosses devices",  # Rust's own name of the kind
+    re.IGNORECASE,
+)
+_LONGEST = 32
+
+
+class Crossed(Exception):
+    """A buildpack, `<id>@<version>`, that failed because of an overlay; never seen by a user."""
+
+    def __init__(self, buildpack: str) -> None:
+        super().__init__(buildpack)
+        self.buildpack = buildpack
+
+
+class Listener:
+    """An Observer that hears which buildpack speaks of another device, and hands all on to another."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._tails: dict[str, bytes] = {}
+        self._heard: set[str] = set()
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """A phase begins."""
+        self._tails.clear()
+        self._heard.clear()
+        return self._observer.phase(name)
+
+    def say(self, text: str) -> None:
+        """One line worth reading."""
+        self._observer.say(text)
+
+    def detail(self, text: str) -> None:
+        """One line for those who asked for more."""
+        self._observer.detail(text)
+
+    def output(self, source: str, data: bytes) -> None:
+        """What the buildpack `source` wrote, in pieces of any length."""
+        heard = self._tails.get(source, b"") + data
+        if _WORDS.search(heard):
+            self._heard.add(source)
+        self._tails[source] = heard[-_LONGEST:]
+        self._observer.output(source, data)
+
+    def heard(self, error: BuildpackFailed) -> bool:
+        """Whether the buildpack that failed said that it crossed devices."""
+        return error.buildpack.rpartition("@")[0] in self._heard
+
+
+class Make(Protocol):
+    """Makes the layers of a build, as an overlay or as copies."""
+
+    def __call__(self, *, copied: bool) -> LayersOverlay | LayersCopies:
+        """Either of them."""
+        ...
+
+
+class BuildLayers:
+    """The LayerCache of a build: an overlay, unless all is to be `copied` or its buildpacks are to have that.
+
+    `make` makes either; `among` names those of some buildpacks that are to have copies; `say` tells the user.
+    """
+
+    def __init__(
+        self,
+        make: Make,
+        *,
+        among: Callable[[Sequence[str]], Sequence[str]],
+        say: Callable[[str], None],
+        copied: bool,
+    ) -> None:
+        self._make = make
+        self._among = among
+        self._say = say
+        self._cache = make(copied=copied)
+
+    @property
+    def copied(self) -> bool:
+        """Whether this build is one on copies; settled once `read` was called."""
+        return isinstance(self._cache, LayersCopies)
+
+    @property
+    def counters(self) -> Counters:
+        """What was done so far, for people to read."""
+        return self._cache.counters
+
+    @property
+    def recorded(self) -> float:
+        """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
+        return self._cache.recorded
+
+    def mounts(self) -> Sequence[Mount]:
+        """The mount of `/layers` for the next step."""
+        return self._cache.mounts()
+
+    def read(self, writers: Sequence[str]) -> bytes:
+        """The metadata of the last `commit`; `writers` decide how layers are shown."""
+        if not self.copied and (known := self._among(writers)):
+            self._say(f"{', '.join(known)} cannot live on an overlay: this build is one on plain copies")
+            self._cache = self._make(copied=True)
+        return self._cache.read(writers)
+
+    def restore(self, path: str, diff_id: Digest) -> bool:
+        """Makes the kept layer appear at `path`."""
+        return self._cache.restore(path, diff_id)
+
+    def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
+        """The layer at `path` as it now is, and whether it is the restored one."""
+        return self._cache.capture(view, path)
+
+    def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
+        """Records what the next build may restore."""
+        self._cache.commit(metadata, layers)

@@ -1,0 +1,56 @@
+"""Builds in this process of an app with shell buildpacks, in a tenth of a second each.
+
+The builder is `fakes.foreign_builder`'s on a root of this machine's shell; store and sandbox are real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fakes import foreign_builder, tiny_root
+from fakes.observer import Quiet
+from packhorse.base.step import Network
+from packhorse.image.copy import put
+from packhorse.image.reference import Reference
+from packhorse.platform.build import BuildOutcome, build
+from packhorse.platform.build_request import BuildRequest
+from packhorse.store.store import Store
+
+APP, BUILDER, RUN = (f"packhorse.local/acme/{name}" for name in ("app", "builder", "run"))
+
+
+@dataclass
+class TinyBuilder:
+    """A store with the builder in it; `lines` has what the last build said."""
+
+    store: Store
+    lines: list[str] = field(default_factory=list)
+
+    def build(self, app: Path, *buildpacks: Path, name: str = APP, **asked: Any) -> BuildOutcome:
+        """Builds `app` with these buildpacks; `asked` are fields of a BuildRequest."""
+        request = BuildRequest(
+            name=Reference.parse(name),
+            path=app,
+            builder=BUILDER,
+            buildpacks=tuple(map(str, buildpacks)),
+            network=Network.NONE,
+            **asked,
+        )
+        observer = Quiet()
+        self.lines = observer.lines
+        return build(request, self.store, observer, lambda text: None)
+
+
+@contextmanager
+def tiny_builder(base: Path, *, programs: tuple[str, ...] = ()) -> Iterator[TinyBuilder]:
+    """A builder in a store of its own, in the directory `base`."""
+    layer = foreign_builder.base(tiny_root.make(base / "root", programs=programs))
+    with Store.open(base / "store") as store:
+        image = foreign_builder.builder_image(layer, run=RUN, launcher=b"#!/bin/sh\n")
+        put(image, store.place(BUILDER))
+        put(foreign_builder.run_image(layer), store.place(RUN))
+        yield TinyBuilder(store)
