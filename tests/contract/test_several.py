@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.artifact import EMPTY, SBOM, SIGNATURE, artifact, attach, attach_by_tag
 from fakes.docker_registry import serve
 from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
@@ -19,6 +20,7 @@ from packhorse.base.http.pool import Pool
 from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
+from packhorse.image.attached import Holder, Referrer, attached, copy_attached
 from packhorse.image.layout import Directory, Layout, read_image
 from packhorse.image.layout_several import LayoutName
 from packhorse.image.model import Descriptor, Index, Manifest, MediaType
@@ -150,6 +152,72 @@ def test_the_name_comes_last(storage: Storage) -> None:
         copy_all(Broken(), storage("app:1"))
     with pytest.raises(NotFoundError):
         storage("app:1").root()
+
+
+def test_what_is_attached_comes_along_and_is_found_there(storage: Storage, tmp_path: Path) -> None:
+    made, first = Made(), storage("app:1")
+    copy_all(made, first)
+    one = made.index.manifests[1]
+    whole = Descriptor(made.index.media_type, made.index.digest, len(made.index.raw))
+    sbom, signature = attach(first, one, SBOM), attach(first, whole, SIGNATURE)
+    again = attach(first, sbom.descriptor, SIGNATURE, number=1)
+    tagged = attach_by_tag(first, one, "sig")
+    subjects = [whole.digest, *(entry.digest for entry in made.index.manifests)]
+    source: Holder = first
+    for place in (_layout(tmp_path / "another", ""), storage("copy:1"), storage("copy:1")):
+        copy_all(source, place)
+        assert copy_attached(source, place, subjects) == 4
+        for subject, found in ((one, sbom), (whole, signature), (sbom.descriptor, again)):
+            (listed,) = place.referrers(subject.digest)
+            assert listed.descriptor.digest == found.digest
+            assert listed.kind == (SBOM if found is sbom else SIGNATURE)
+            assert place.member(listed.descriptor).raw == found.raw
+            assert b"".join(place.blob(EMPTY)) == b"{}"
+        lying = place.tagged(f"sha256-{one.digest.hex}.sig")
+        assert lying and lying.raw == tagged.raw
+        source = place
+    assert read_image(Directory(tmp_path / "another"), "", target=ARM, where="").id == IMAGES[ARM].id
+
+
+def test_what_oras_leaves_in_the_index_of_a_layout_is_found(tmp_path: Path) -> None:
+    layout = _layout(tmp_path / "layout", "app")
+    copy_all(Made(), layout)
+    subject = Made().index.manifests[0]
+    sbom = artifact(subject, SBOM)
+    layout.bring(EMPTY, lambda: iter([b"{}"]))
+    layout.put(sbom)
+    path = tmp_path / "layout" / "index.json"
+    index = json.loads(path.read_text())
+    index["manifests"].append(sbom.descriptor.fields())
+    path.write_text(json.dumps(index))
+    (found,) = _layout(tmp_path / "layout", "app").referrers(subject.digest)
+    assert found.descriptor.digest == sbom.digest
+
+
+def test_what_refers_to_itself_in_a_circle_has_an_end() -> None:
+    class Circle(Made):
+        def referrers(self, subject: Digest) -> list[Referrer]:
+            return [Referrer(self.index.manifests[0]), Referrer(self.index.manifests[1])]
+
+        def tagged(self, tag: str) -> Document | None:
+            return None
+
+    found = attached(Circle(), [Circle().index.digest])
+    assert {each.document.digest for each in found} == {
+        entry.digest for entry in Circle().index.manifests[:2]
+    }
+
+
+def test_more_than_anybody_attaches_is_refused() -> None:
+    class Endless(Made):
+        def referrers(self, subject: Digest) -> list[Referrer]:
+            return [Referrer(self.index.manifests[0])] * 1001
+
+        def tagged(self, tag: str) -> Document | None:
+            return None
+
+    with pytest.raises(FormatError, match="too much attached"):
+        attached(Endless(), [Endless().index.digest])
 
 
 def test_the_image_for_a_target_is_read_from_a_registry() -> None:

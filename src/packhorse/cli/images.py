@@ -85,6 +85,7 @@ def gc(context: Context) -> None:
 @click.argument("destination")
 @click.option("--target", default="", metavar="OS/ARCH", help="Which of several images.  [this machine's]")
 @click.option("--all", "every", is_flag=True, help="Copy the images for all targets, as they are.")
+@click.option("--referrers", is_flag=True, help="Copy signatures, attestations and the like along with it.")
 @click.option("--all-tags", is_flag=True, help="Copy every tag of the repository SOURCE.")
 @compression
 @docker_host
@@ -96,28 +97,30 @@ def copy(
     destination: str,
     target: str,
     every: bool,
+    referrers: bool,
     all_tags: bool,
     compression: str,
     docker_host: str,
     reach: Reach,
 ) -> None:
-    """Copy an image from one place to another, whatever the places are; only what lacks there is sent.
+    """Copy an image from one place to another, of whatever kind each is; only what is missing there is sent.
 
     Places are spelled as skopeo does: NAME or store:NAME, docker://NAME, docker-daemon:NAME, oci:DIR[:REF],
     oci-archive:FILE[:REF], docker-archive:FILE[:NAME].
     """
     if target and every:
         raise UsageError("--target and --all exclude each other", fix="leave one of them out")
-    if every and compression != "gzip":
-        raise UsageError("--all copies images as they are", fix="leave --compression out")
+    if (every or referrers) and compression != "gzip":
+        option = "--all" if every else "--referrers"
+        raise UsageError(f"{option} copies images as they are", fix="leave --compression out")
     start, end = Location.parse(source), Location.parse(destination)
     with opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
-        wanted = Wanted(Target.parse(target) if target else None, every, compression)
+        wanted = Wanted(Target.parse(target) if target else None, every, compression, referrers)
         if all_tags:
             _copy_tags(context, wiring, start, end, wanted)
         else:
-            context.console.result(str(copy_one(wiring, start, end, wanted)))
+            context.console.result(str(copy_one(wiring, start, end, wanted, say=context.console.say)))
 
 
 def _copy_tags(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from packhorse.cli.document import FORMATS, written
@@ -13,8 +15,9 @@ from packhorse.cli.options import (
 )
 from packhorse.cli.output import Console, columns, size
 from packhorse.errors import UsageError
+from packhorse.image.reference import Kind, Location
 from packhorse.platform import locate
-from packhorse.platform.inspect import Report, base_of
+from packhorse.platform.inspect import Report, attachments, base_of
 from packhorse.platform.inspect import inspect as report_on
 from packhorse.platform.network import Reach
 from packhorse.platform.owners import Owned
@@ -32,6 +35,7 @@ _MARKED = 19  # characters of a digest that tell layers apart
 @click.option("--local", is_flag=True, help="Look in the store and the container engine alone.")
 @click.option("--remote", is_flag=True, help="Look in the registry alone.")
 @click.option("--age", is_flag=True, help="Ask the run image's registry how old the base is.")
+@click.option("--referrers", is_flag=True, help="Ask what is attached to it: signatures, attestations.")
 @click.option("--bom", is_flag=True, help="Print the bill of materials of old buildpacks alone.")
 @docker_host
 @reaching
@@ -43,6 +47,7 @@ def inspect(
     local: bool,
     remote: bool,
     age: bool,
+    referrers: bool,
     bom: bool,
     docker_host: str,
     reach: Reach,
@@ -59,6 +64,11 @@ def inspect(
         report = report_on(image, name=name, remote=is_remote)
         if not bom:
             report = report.based(base_of(report, wiring, ask=age))
+        if referrers and not bom:
+            location = Location.parse(name)
+            if is_remote and location.kind is Kind.STORE:
+                location = replace(location, kind=Kind.REGISTRY)
+            report = replace(report, attachments=attachments(location, image, wiring))
     console = context.console
     if bom:
         console.document(written(report.bom(), "json" if output in _HUMAN else output))

@@ -33,6 +33,7 @@ from packhorse.image.model import (
     MediaType,
 )
 from packhorse.image.place import Receipt
+from packhorse.image.reference import is_attached
 from packhorse.image.view import Chunks, Image, Layer, manifest_of
 from packhorse.image.wire import MANIFEST_LIMIT, Node
 
@@ -167,8 +168,8 @@ class Layout:
         manifest = manifest_of(image, accepts=OCI_ONLY)
         self._write_blob(manifest.config, lambda: iter([image.config.raw]))
         self._write_blob(manifest.descriptor, lambda: iter([manifest.raw]))
-        with self._locked():
-            index = self._index_with(index_entry(image, manifest, self._ref))
+        with self.locked():
+            index = self._index_with(index_entry(image, manifest, self._ref), self._ref)
             self._write(self._path / INDEX_FILE, index)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
@@ -180,11 +181,16 @@ class Layout:
                 self._known = {}
         self._write_blob(blob, chunks)
 
-    def enter(self, entry: Descriptor) -> None:
-        """Puts what was kept under the name, where it replaces what that named."""
-        annotations = {REF_NAME: self._ref} if self._ref else {}
-        with self._locked():
-            self._write(self._path / INDEX_FILE, self._index_with(replace(entry, annotations=annotations)))
+    def enter(self, entry: Descriptor, ref: str | None = None) -> None:
+        """Puts what was kept under the name, or under `ref`, where it replaces what that named."""
+        with self.locked():
+            self.enter_locked(entry, self._ref if ref is None else ref)
+
+    def enter_locked(self, entry: Descriptor, ref: str) -> None:
+        """As `enter`, for who has locked the layout."""
+        annotations = {REF_NAME: ref} if ref else {}
+        index = self._index_with(replace(entry, annotations=annotations), ref)
+        self._write(self._path / INDEX_FILE, index)
 
     def _prepare(self) -> None:
         marker = self._path / LAYOUT_FILE
@@ -230,18 +236,18 @@ class Layout:
             new.file.write(data)
             new.place(path)
 
-    def _index_with(self, entry: Descriptor) -> bytes:
+    def _index_with(self, entry: Descriptor, ref: str) -> bytes:
         """The index with `entry` for those of its name; what this program does not know stays as it is."""
         if not (self._path / INDEX_FILE).exists():
             return Index.of([entry]).raw
         index = read_index(Directory(self._path), str(self._path))
         fields = dict(Node.parse(index.raw, INDEX_FILE).fields)
         pairs = zip(fields.get("manifests") or [], index.manifests, strict=True)
-        others = [raw for raw, known in pairs if known.annotations.get(REF_NAME, "") != self._ref]
+        others = [raw for raw, known in pairs if known.annotations.get(REF_NAME, "") != ref]
         return gojson.dumps({**fields, "manifests": [*others, entry.fields()]})
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Holds the layout against other processes that use packhorse."""
         with faults(self._path):
             directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -273,12 +279,13 @@ class Directory:
 def named(index: Index, ref: str, where: str) -> list[Descriptor]:
     """The entries of a layout's index with this name, at least one; raises NotFoundError."""
     names = [item.annotations.get(REF_NAME, "") for item in index.manifests]
-    if not ref and "" not in names and len(set(names)) == 1:
-        ref = names[0]
+    images = {name for name in names if not is_attached(name)}
+    if not ref and "" not in images and len(images) == 1:
+        (ref,) = images
     found = [item for item, name in zip(index.manifests, names, strict=True) if name == ref]
     if found:
         return found
-    there = ", ".join(sorted(set(names) - {""})) or "no name"
+    there = ", ".join(sorted(images - {""})) or "no name"
     what = f"{where} has no image named {ref!r:.100}" if ref else f"{where} does not have just one image"
     raise NotFoundError(
         what, why=f"its index has: {there}", fix="give one of the names after the path and a colon"

@@ -1,17 +1,24 @@
-"""④ A name in an OCI layout with all that stands under it, as `image.several` copies it.
+"""④ A name in an OCI layout with all that stands under it, as `image.several` copies it, and what is attached
+to that (`image.attached`).
 
 Also in an archive of one, to read from. Made in `platform.wiring`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
+from packhorse.base import gojson
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError, NotFoundError
+from packhorse.image.attached import Referrer, list_tag, subject_of
 from packhorse.image.layout import Files, Layout, blob_name, named, read_blob, read_entry, read_index
 from packhorse.image.model import INDEXES, Descriptor, Index, Manifest, MediaType
 from packhorse.image.several import Document
 from packhorse.image.view import Chunks, Image
+from packhorse.image.wire import Node
 
 
 class LayoutName:
@@ -22,6 +29,7 @@ class LayoutName:
         self._ref = ref
         self._where = where
         self._layout = layout
+        self._subjects: dict[Digest, list[Referrer]] | None = None
 
     def root(self) -> Document:
         """What the name stands for; of a name that stands beside several entries, an index of these."""
@@ -58,6 +66,69 @@ class LayoutName:
         """Puts it into the layout's index under the name."""
         self.put(document)
         self._writable.enter(Descriptor(document.media_type, document.digest, len(document.raw)))
+
+    def referrers(self, subject: Digest) -> Sequence[Referrer]:
+        """What names a document as its subject: by the list under the tag for it, or in the index itself."""
+        if self._subjects is None:
+            self._subjects = self._found_subjects()
+        listed = self._list(list_tag(subject))
+        known = {each.descriptor.digest for each in listed}
+        own = self._subjects.get(subject, ())
+        return [*listed, *(each for each in own if each.descriptor.digest not in known)]
+
+    def tagged(self, tag: str) -> Document | None:
+        """What the index has under another name."""
+        try:
+            entries = named(read_index(self._files, self._where), tag, self._where)
+        except NotFoundError:
+            return None
+        return self.member(entries[0])
+
+    def refer(self, document: Document, subject: Digest) -> None:
+        """Keeps a document, and puts it on the list under the tag for its subject."""
+        self.put(document)
+        tag, own = list_tag(subject), Referrer.of(document)
+        with self._writable.locked():
+            there = self._list(tag)
+            if all(each.descriptor.digest != own.descriptor.digest for each in there):
+                entries = [each.fields() for each in (*there, own)]
+                fields = {"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": entries}
+                index = Index.parse(gojson.dumps(fields), MediaType.OCI_INDEX)
+                self.put(index)
+                entry = Descriptor(index.media_type, index.digest, len(index.raw))
+                self._writable.enter_locked(entry, tag)
+
+    def tag(self, tag: str, document: Document) -> None:
+        """Puts a document into the index under another name."""
+        self.put(document)
+        self._writable.enter(Descriptor(document.media_type, document.digest, len(document.raw)), tag)
+
+    def _list(self, tag: str) -> list[Referrer]:
+        found = self.tagged(tag) if self._is_there() else None
+        if not isinstance(found, Index):
+            return []
+        return [
+            Referrer.parse(node) for node in Node.parse(found.raw, "list of referrers").nodes("manifests")
+        ]
+
+    def _is_there(self) -> bool:
+        """Whether there is a layout yet."""
+        try:
+            read_index(self._files, self._where)
+        except NotFoundError:
+            return False
+        return True
+
+    def _found_subjects(self) -> dict[Digest, list[Referrer]]:
+        """What in the index has a subject, as ORAS leaves it there."""
+        found: dict[Digest, list[Referrer]] = {}
+        for entry in read_index(self._files, self._where).manifests:
+            with suppress(FormatError, NotFoundError):  # what cannot be read refers to nothing
+                document = self.member(entry)
+                subject = subject_of(document)
+                if subject:
+                    found.setdefault(subject, []).append(Referrer.of(document))
+        return found
 
     @property
     def _writable(self) -> Layout:

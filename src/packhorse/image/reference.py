@@ -123,6 +123,7 @@ class Kind(StrEnum):
     DOCKER_ARCHIVE = "docker-archive"
 
 
+_ATTACHED = re.compile(r"sha256-[0-9a-f]{64}(?:\..*)?")
 _PREFIXES = {str(kind) for kind in Kind}
 _WITH_PATH = {Kind.OCI, Kind.OCI_ARCHIVE, Kind.DOCKER_ARCHIVE}
 
@@ -166,6 +167,11 @@ class Location:
     def reference(self) -> Reference:
         """`name` as a reference; raises InputError when it is none, as an image ID is not."""
         return Reference.parse(self.name)
+
+
+def is_attached(tag: str) -> bool:
+    """Whether a tag is for what is attached to an image (`image.attached`): a list, or cosign's."""
+    return _ATTACHED.fullmatch(tag) is not None
 
 
 def is_id(text: str) -> bool:

@@ -61,17 +61,22 @@ def copy_all(source: Source, sink: Sink) -> Document:
     anybody makes.
     """
     root = source.root()
-    _copy(source, sink, list(_below(source, root, DEPTH)), root)
+    bring(source, sink, list(members(source, root)), root)
     sink.name(root)
     return root
 
 
 def copy_members(source: Source, sink: Sink, entries: Iterable[Descriptor]) -> None:
     """Copies what entries of an index describe, and gives it no name. Raises as `copy_all` does."""
-    _copy(source, sink, list(_described(source, entries, DEPTH - 1)))
+    bring(source, sink, list(_described(source, entries, DEPTH - 1)))
 
 
-def _copy(source: Source, sink: Sink, documents: list[Document], *others: Document) -> None:
+def members(source: Source, document: Document) -> Iterator[Document]:
+    """All the documents that a document names, each behind those that it names itself."""
+    return _below(source, document, DEPTH)
+
+
+def bring(source: Source, sink: Sink, documents: list[Document], *others: Document) -> None:
     """Copies documents, each behind its members, and what is in them; of `others` the latter alone."""
     if len(documents) > MOST:
         raise FormatError("an index has too much in it", why=f"at most {MOST} manifests are copied")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import InputError, NotFoundError, PackhorseError
 from packhorse.image.copy import put
+from packhorse.image.model import Index
 from packhorse.image.reference import Kind, Location
+from packhorse.image.view import Image
 from packhorse.platform.selection import listed
 from packhorse.platform.wiring import Wiring
 
@@ -17,28 +19,64 @@ from packhorse.platform.wiring import Wiring
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is copied of a name: the image for `target` (None for this machine's), or with `every` all that it
-    stands for, as they are.
+    stands for, as they are; with `referrers` also what is attached to that.
     """
 
     target: Target | None = None
     every: bool = False
     compression: str = "gzip"
+    referrers: bool = False
 
 
-def copy(wiring: Wiring, source: Location, destination: Location, wanted: Wanted) -> Digest:
+def copy(
+    wiring: Wiring,
+    source: Location,
+    destination: Location,
+    wanted: Wanted,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> Digest:
     """Copies what is under a name; the answer is what the destination identifies it by.
 
     Raises NotFoundError for a target that the name has no image for, and what the two places raise.
     """
+    if wanted.referrers:
+        return _with_referrers(wiring, source, destination, wanted, say)
     if wanted.every:
         from packhorse.image.several import copy_all
 
         return copy_all(wiring.several(source), wiring.several(destination, writes=True)).digest
-    image, target = wiring.place(source, target=wanted.target).read(), wanted.target
-    if target and (image.config.os, image.config.architecture) != (target.os, target.arch):
-        raise NotFoundError(f"{source} is for {image.config.target}, not for {target}", fix="check --target")
+    image = _read(wiring, source, wanted.target)
     receipt = put(image, wiring.place(destination, compression=wanted.compression))
     return receipt.manifest_digest or receipt.image_id
+
+
+def _read(wiring: Wiring, source: Location, target: Target | None) -> Image:
+    image = wiring.place(source, target=target).read()
+    if target and (image.config.os, image.config.architecture) != (target.os, target.arch):
+        raise NotFoundError(f"{source} is for {image.config.target}, not for {target}", fix="check --target")
+    return image
+
+
+def _with_referrers(
+    wiring: Wiring, source: Location, destination: Location, wanted: Wanted, say: Callable[[str], None]
+) -> Digest:
+    """Copies an image, or all of a name, byte for byte, then what is attached, and names it last."""
+    from packhorse.image.attached import copy_attached
+    from packhorse.image.several import bring, members
+
+    start, end = wiring.several(source), wiring.several(destination, writes=True)
+    root = start.root()
+    if not wanted.every and (wanted.target or isinstance(root, Index)):
+        manifest = _read(wiring, source, wanted.target).manifest
+        assert manifest is not None  # places of several have manifests
+        root = manifest
+    documents = [*members(start, root), root]
+    bring(start, end, documents)
+    count = copy_attached(start, end, [document.digest for document in documents])
+    end.name(root)
+    say(f"{count or 'no'} referrer{'' if count == 1 else 's'} came along")
+    return root.digest
 
 
 def copy_tags(

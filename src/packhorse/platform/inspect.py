@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, NetworkError, NotFoundError
-from packhorse.image.reference import Reference
+from packhorse.image.reference import Location, Reference
 from packhorse.image.view import Image
 from packhorse.image.wire import Node
 from packhorse.lifecycle import labels
@@ -37,11 +38,35 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """Something that is attached to an image, or to the index that it is in: its kind (a media type), and the
+    tag that it lies under where nothing else tells what it belongs to.
+    """
+
+    kind: str
+    digest: Digest
+    size: int
+    subject: Digest
+    tag: str = ""
+
+    def fields(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "artifact_type": self.kind,
+            "digest": str(self.digest),
+            "size": self.size,
+            "subject": str(self.subject),
+            "tag": self.tag,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What an image says of itself; `build` is io.buildpacks.build.metadata, empty for an image of another
     origin, `lifecycle` io.buildpacks.lifecycle.metadata as it is and `metadata` the same understood.
 
-    `name` is what the image was asked for by, `remote` says that it was read from a registry.
+    `name` is what the image was asked for by, `remote` says that it was read from a registry. `attachments`
+    are None where nobody asked for them.
     """
 
     image: Image
@@ -52,6 +77,7 @@ class Report:
     name: str = ""
     remote: bool = False
     base: Base = Base()
+    attachments: tuple[Attachment, ...] | None = None
 
     def based(self, base: Base) -> Report:
         """The report with what is known of the base's age."""
@@ -89,6 +115,7 @@ class Report:
             "built_with": self.recorded.fields() if self.recorded else None,
             "layers": [_layer(owned) for owned in self.layers],
             "sbom": self.has_sbom,
+            "referrers": None if self.attachments is None else [one.fields() for one in self.attachments],
             "labels": dict(config.labels),
         }
 
@@ -139,6 +166,10 @@ class Report:
         if self.build.fields:
             yield f"rebasable   {'yes' if pack_report.rebasable(config) else 'no'}"
         yield f"sbom        {'yes' if self.has_sbom else 'none'}"
+        for one in self.attachments or ():
+            yield f"attached    {one.kind or '(of no kind)'}  {one.tag or one.digest}"
+        if self.attachments == ():
+            yield "attached    nothing"
 
     def _age(self) -> Iterator[str]:
         if self.base.created:
@@ -159,6 +190,27 @@ def inspect(image: Image, *, name: str = "", remote: bool = False) -> Report:
     for _ in report.lines():
         pass
     return report
+
+
+def attachments(location: Location, image: Image, wiring: Wiring) -> tuple[Attachment, ...]:
+    """What is attached to an image where it is, and to its index; InputError where nothing can be."""
+    from packhorse.image.attached import Referrer, cosign_tags
+
+    holder = wiring.several(location)
+    subjects = [image.manifest.digest] if image.manifest else []
+    subjects += [holder.root().digest] if image.among else []
+    found = []
+    for subject in subjects:
+        for each in holder.referrers(subject):
+            entry = each.descriptor
+            found.append(Attachment(each.kind, entry.digest, entry.size, subject))
+        for tag in cosign_tags(subject):
+            document = holder.tagged(tag)
+            if document is not None:
+                own = Referrer.of(document)
+                entry = own.descriptor
+                found.append(Attachment(own.kind, entry.digest, entry.size, subject, tag))
+    return tuple(found)
 
 
 def base_of(report: Report, wiring: Wiring, *, ask: bool) -> Base:

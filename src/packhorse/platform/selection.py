@@ -5,16 +5,12 @@ Called by `cli.rebase`. Opens nothing but what a registry lists.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from packhorse.errors import InputError, NotFoundError
-from packhorse.image.reference import Kind, Location, Reference
+from packhorse.image.reference import Kind, Location, Reference, is_attached
 from packhorse.platform.wiring import Wiring
-
-_OF_AN_IMAGE = re.compile(r"sha256-[0-9a-f]{64}(\..*)?")
-"""Tags under which signatures and bills of materials of other images lie."""
 
 
 def parsed(lines: Iterable[str], *, where: str, publish: bool) -> list[Location]:
@@ -57,7 +53,7 @@ def listed(wiring: Wiring, scope: str) -> Iterator[Location]:
     registry = wiring.host(host)
     if path and not path.endswith("/"):
         for tag in tags(registry, path):
-            if not _OF_AN_IMAGE.fullmatch(tag):
+            if not is_attached(tag):
                 yield Location(Kind.REGISTRY, "", f"{host}/{path}:{tag}")
         return
     for repository in repositories(registry):

@@ -107,8 +107,8 @@ class Wiring:
             return LayoutName(members(path), location.name, str(path))
         raise InputError(
             f"{location} {'takes' if writes else 'has'} one image a name",
-            why="images for several targets are in registries and OCI layouts",
-            fix="name them as docker://NAME and oci:DIR:REF, or leave --all out",
+            why="images for several targets, and what refers to them, are in registries and OCI layouts",
+            fix="name them as docker://NAME and oci:DIR:REF, or leave --all and --referrers out",
         )
 
     def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:

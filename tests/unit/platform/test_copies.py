@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.artifact import SBOM, SIGNATURE, attach, attach_by_tag
 from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import fresh_image, tar_of
 from packhorse.base.digest import Digest
@@ -14,7 +15,7 @@ from packhorse.errors import InputError, RegistryError
 from packhorse.image.copy import put
 from packhorse.image.layout import Layout
 from packhorse.image.reference import Location
-from packhorse.platform.copies import Wanted, copy_tags
+from packhorse.platform.copies import Wanted, copy, copy_tags
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
@@ -63,6 +64,48 @@ def test_one_that_fails_stops_no_other(server, wiring):
 def test_tags_are_the_names_in_a_layout(server, wiring, tmp_path):
     tags(wiring, f"docker://{server.host}/app", f"oci:{tmp_path / 'layout'}")
     assert Layout(tmp_path / "layout", "3").read().config.env == ("N=3",)
+
+
+def test_what_is_attached_comes_along_where_it_is_asked_for(server, wiring, tmp_path):
+    name, said = Location.parse(f"docker://{server.host}/app:1"), []
+    image = wiring.place(name).read()
+    there = wiring.several(name, writes=True)
+    sbom = attach(there, image.manifest.descriptor, SBOM)
+    attach(there, sbom.descriptor, SIGNATURE)
+    for text in (f"oci:{tmp_path / 'layout'}:x", f"docker://{server.host}/copy:x"):
+        place = Location.parse(text)
+        digest = copy(wiring, name, place, Wanted(referrers=True), say=said.append)
+        assert digest == image.manifest.digest == wiring.several(place).root().digest
+        (found,) = wiring.several(place).referrers(digest)
+        assert found.descriptor.digest == sbom.digest
+        assert len(wiring.several(place).referrers(sbom.digest)) == 1
+    assert said == ["2 referrers came along"] * 2
+    with pytest.raises(InputError, match="takes one image a name"):
+        copy(wiring, name, Location.parse(f"docker-archive:{tmp_path / 'x.tar'}"), Wanted(referrers=True))
+
+
+def test_the_name_comes_after_what_is_attached(server, wiring):
+    name = Location.parse(f"docker://{server.host}/app:1")
+    image = wiring.place(name).read()
+    attach(wiring.several(name, writes=True), image.manifest.descriptor, SIGNATURE)
+    server.faults.append(Fault(method="PUT", path="/copy/manifests/sha256-", status=403, times=9))
+    server.has_referrers = False
+    attach(wiring.several(name, writes=True), image.manifest.descriptor, SBOM)
+    with pytest.raises(RegistryError):
+        copy(wiring, name, Location.parse(f"docker://{server.host}/copy:x"), Wanted(referrers=True))
+    assert ("copy", "x") not in server.manifests
+
+
+def test_tags_of_what_is_attached_come_along_with_the_image_alone(server, wiring):
+    name = Location.parse(f"docker://{server.host}/app:1")
+    image = wiring.place(name).read()
+    attach_by_tag(wiring.several(name, writes=True), image.manifest.descriptor, "sig")
+    source = f"docker://{server.host}/app"
+    assert list(tags(wiring, source, f"docker://{server.host}/without")) == ["0", "1", "2", "3", "4"]
+    places = Location.parse(source), Location.parse(f"docker://{server.host}/with")
+    assert len(list(copy_tags(wiring, *places, Wanted(referrers=True)))) == 5
+    tagged = {repository for repository, tag in server.manifests if tag.endswith(".sig")}
+    assert tagged == {"app", "with"}
 
 
 @pytest.mark.parametrize(

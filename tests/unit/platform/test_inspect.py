@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from fakes.app_image import BASE, App
+from fakes.artifact import SIGNATURE, attach, attach_by_tag
 from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import FormatError, NetworkError, NotFoundError
+from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError
 from packhorse.image.copy import put
-from packhorse.image.reference import Reference
+from packhorse.image.reference import Location, Reference
 from packhorse.platform import locate
-from packhorse.platform.inspect import base_of, inspect
+from packhorse.platform.inspect import attachments, base_of, inspect
 from packhorse.platform.owners import Part
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
@@ -191,6 +192,29 @@ def test_the_store_is_asked_first_and_either_can_be_chosen(wiring: Wiring) -> No
             locate.read(wiring, f"{registry.host}/acme/other")
     with pytest.raises(NetworkError, match="and its registry could not be asked"):
         locate.read(wiring, "localhost:1/x")
+
+
+def test_what_is_attached_to_it_is_told_where_somebody_asks(wiring: Wiring) -> None:
+    with FakeRegistry() as registry:
+        location = Location.parse(f"docker://{registry.host}/acme/app")
+        put(SAMPLE.image(), wiring.place(location))
+        image = wiring.place(location).read()
+        assert image.manifest
+        report = inspect(image)
+        assert report.fields()["referrers"] is None
+        assert not any(line.startswith("attached") for line in report.lines())
+        asked = replace(report, attachments=attachments(location, image, wiring))
+        assert asked.fields()["referrers"] == [] and "attached    nothing" in asked.lines()
+        place = wiring.several(location, writes=True)
+        bill = attach(place, image.manifest.descriptor, "application/spdx+json")
+        attach_by_tag(place, image.manifest.descriptor, "sig")
+        asked = replace(report, attachments=attachments(location, image, wiring))
+        assert [line for line in asked.lines() if line.startswith("attached")] == [
+            f"attached    application/spdx+json  {bill.digest}",
+            f"attached    {SIGNATURE}  sha256-{image.manifest.digest.hex}.sig",
+        ]
+    with pytest.raises(InputError, match="has one image a name"):
+        attachments(Location.parse("store:acme/app"), image, wiring)
 
 
 def test_the_age_of_the_base_is_its_labels_or_the_stores(wiring: Wiring) -> None:

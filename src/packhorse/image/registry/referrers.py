@@ -1,46 +1,28 @@
 """④ What refers to an image in its registry: signatures, bills of materials, attestations (distribution-spec,
 "Listing Referrers"), by the registry's own list or, where it has none, by the tag that stands in for it.
 
-Called by platform.
+Called by `several`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 from packhorse.base import gojson
 from packhorse.base.digest import Digest
 from packhorse.base.http.message import Request
 from packhorse.errors import FormatError, NotFoundError, RegistryError
-from packhorse.image.model import Descriptor, Index, MediaType
+from packhorse.image.attached import Referrer, list_tag
+from packhorse.image.model import Index, MediaType
 from packhorse.image.registry.client import Registry, pull, push
 from packhorse.image.registry.listing import following
 from packhorse.image.registry.upload import put_manifest
+from packhorse.image.several import Document
 from packhorse.image.wire import MANIFEST_LIMIT, Node
 
 _PAGES = 100
 _TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Referrer:
-    """A manifest that names another as its subject; `kind` is its artifact type, "" where it has none."""
-
-    descriptor: Descriptor
-    kind: str = ""
-
-    @classmethod
-    def parse(cls, node: Node) -> Referrer:
-        """Reads an entry of an index; raises FormatError."""
-        return cls(Descriptor.parse(node), node.text("artifactType"))
-
-    def fields(self) -> dict[str, Any]:
-        """The JSON object for an index."""
-        kind = {"artifactType": self.kind} if self.kind else {}
-        return {**self.descriptor.fields(), **kind}
 
 
 def referrers(
@@ -56,41 +38,33 @@ def referrers(
     return tuple(each for each in found if kind in ("", each.kind))
 
 
-def put_referrer(
-    registry: Registry,
-    repository: str,
-    raw: bytes,
-    *,
-    subject: Digest,
-    kind: str = "",
-    annotations: Mapping[str, str] | None = None,
-) -> Descriptor:
-    """Puts an OCI manifest that has `subject`, all of whose blobs are there, and sees that it is found by it.
+def put_referrer(registry: Registry, repository: str, document: Document, *, subject: Digest) -> None:
+    """Puts a document that names a subject, all of whose blobs are there, and sees that it is found by it.
 
     Where the registry keeps no list of referrers it is added to the tag that stands in for one.
     """
-    own = Descriptor(MediaType.OCI_MANIFEST, Digest.of(raw), len(raw), None, annotations or {})
-    url = registry.url(repository, f"manifests/{own.digest}")
-    request = Request("PUT", url, {"content-type": own.media_type}, raw)
+    url = registry.url(repository, f"manifests/{document.digest}")
+    request = Request("PUT", url, {"content-type": document.media_type}, document.raw)
     with registry.exchange(request, push(repository)) as response:
         if response.status not in (200, 201, 202):
-            doing = f"write {registry.name(repository, str(own.digest))}"
+            doing = f"write {registry.name(repository, str(document.digest))}"
             raise registry.refusal(response, doing, push(repository))
         if response.header("oci-subject") == str(subject):
-            return own
+            return
+    own = Referrer.of(document)
     # Two that do this at once may each overwrite the other's entry: so it is looked at afterwards.
     for _ in range(_TRIES):
         there = _tagged(registry, repository, subject)
-        if any(each.descriptor.digest == own.digest for each in there):
-            return own
-        entries = [each.fields() for each in (*there, Referrer(own, kind))]
-        document = {"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": entries}
-        index = Index.parse(gojson.dumps(document), MediaType.OCI_INDEX)
-        put_manifest(registry, repository, _tag(subject), index)
-    if any(each.descriptor.digest == own.digest for each in _tagged(registry, repository, subject)):
-        return own
+        if _has(there, own):
+            return
+        entries = [each.fields() for each in (*there, own)]
+        fields = {"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": entries}
+        index = Index.parse(gojson.dumps(fields), MediaType.OCI_INDEX)
+        put_manifest(registry, repository, list_tag(subject), index)
+    if _has(_tagged(registry, repository, subject), own):
+        return
     raise RegistryError(
-        f"{registry.name(repository, str(own.digest))} is not found by its subject",
+        f"{registry.name(repository, str(document.digest))} is not found by its subject",
         why="others write the same list at the same time",
         fix="try again",
     )
@@ -118,11 +92,11 @@ def _listed(registry: Registry, repository: str, subject: Digest, kind: str) -> 
 def _tagged(registry: Registry, repository: str, subject: Digest) -> tuple[Referrer, ...]:
     """The list that lies under a tag."""
     try:
-        found = registry.manifest(repository, _tag(subject))
+        found = registry.manifest(repository, list_tag(subject))
     except NotFoundError:
         return ()
     if not isinstance(found, Index):
-        what = f"{registry.name(repository, _tag(subject))} is no list of referrers"
+        what = f"{registry.name(repository, list_tag(subject))} is no list of referrers"
         raise FormatError(what, why="an image's manifest is under the tag that is for the list")
     return tuple(_entries(found.raw))
 
@@ -131,5 +105,5 @@ def _entries(raw: bytes) -> Iterator[Referrer]:
     return map(Referrer.parse, Node.parse(raw, "list of referrers").nodes("manifests"))
 
 
-def _tag(subject: Digest) -> str:
-    return f"sha256-{subject.hex}"
+def _has(found: Sequence[Referrer], one: Referrer) -> bool:
+    return any(each.descriptor.digest == one.descriptor.digest for each in found)

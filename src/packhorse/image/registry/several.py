@@ -1,17 +1,20 @@
-"""④ A name in a registry with all that stands under it, as `image.several` copies it. Made in
-`platform.wiring`.
+"""④ A name in a registry with all that stands under it, as `image.several` copies it, and what is attached to
+that (`image.attached`). Made in `platform.wiring`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import FormatError
+from packhorse.errors import FormatError, NotFoundError
+from packhorse.image.attached import Referrer
 from packhorse.image.model import Descriptor
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.place import RegistryPlace
+from packhorse.image.registry.referrers import put_referrer, referrers
 from packhorse.image.registry.upload import bring_blob, put_manifest
 from packhorse.image.several import Document
 from packhorse.image.view import Chunks, Image
@@ -61,6 +64,25 @@ class RegistryName:
     def name(self, document: Document) -> None:
         """Gives it the name."""
         put_manifest(self._registry, self._repository, self._reference.identifier, document)
+
+    def referrers(self, subject: Digest) -> Sequence[Referrer]:
+        """What names a document of the repository as its subject."""
+        return referrers(self._registry, self._repository, subject)
+
+    def tagged(self, tag: str) -> Document | None:
+        """What lies under a tag of the repository."""
+        try:
+            return self._registry.manifest(self._repository, tag)
+        except NotFoundError:
+            return None
+
+    def refer(self, document: Document, subject: Digest) -> None:
+        """Uploads a document that is to be found by its subject."""
+        put_referrer(self._registry, self._repository, document, subject=subject)
+
+    def tag(self, tag: str, document: Document) -> None:
+        """Gives a document a tag of the repository."""
+        put_manifest(self._registry, self._repository, tag, document)
 
     def _remember(self, document: Document) -> None:
         """Notes where the blobs are, for repositories that can take them over."""

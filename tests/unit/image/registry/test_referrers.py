@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fakes.artifact import EMPTY, SBOM, SIGNATURE, artifact
 from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
@@ -24,9 +25,6 @@ from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.registry.referrers import put_referrer, referrers
 from packhorse.image.registry.removal import remove
 from packhorse.image.registry.upload import bring_blob
-
-SBOM, SIGNATURE = "application/spdx+json", "application/vnd.example.signature"
-EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
 
 
 @pytest.fixture(params=["list", "tag"])
@@ -52,17 +50,9 @@ def pushed(server: FakeRegistry, tag: str = "1") -> Descriptor:
 
 def attached(registry: Registry, subject: Descriptor, kind: str, number: int = 0) -> Digest:
     bring_blob(registry, "app", EMPTY, lambda: iter([b"{}"]))
-    document = {
-        "schemaVersion": 2,
-        "mediaType": str(MediaType.OCI_MANIFEST),
-        "artifactType": kind,
-        "config": EMPTY.fields(),
-        "layers": [EMPTY.fields()],
-        "subject": subject.fields(),
-        "annotations": {"number": str(number)},
-    }
-    raw = json.dumps(document).encode()
-    return put_referrer(registry, "app", raw, subject=subject.digest, kind=kind).digest
+    manifest = artifact(subject, kind, number=number)
+    put_referrer(registry, "app", manifest, subject=subject.digest)
+    return manifest.digest
 
 
 def test_what_was_attached_is_found_by_its_subject_and_kind(server):

@@ -1,0 +1,135 @@
+"""④ What is attached to an image: signatures, attestations, bills of materials, whatever else there may be.
+
+Such a thing names a manifest as its subject (image-spec, "subject"; distribution-spec, "Listing Referrers"),
+or lies under a tag that is made of the manifest's digest, as cosign has it. Called by platform; the places
+are `image.registry.several` and `image.layout_several`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from packhorse.base.digest import Digest
+from packhorse.errors import FormatError
+from packhorse.image.model import Descriptor, Manifest
+from packhorse.image.several import DEPTH, MOST, Document, Sink, Source, bring, members
+from packhorse.image.wire import Node
+
+_ENDINGS = ("sig", "att", "sbom")
+"""What follows a digest in cosign's tags."""
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A document that names another as its subject; `kind` is its artifact type, "" where it has none."""
+
+    descriptor: Descriptor
+    kind: str = ""
+
+    @classmethod
+    def parse(cls, node: Node) -> Referrer:
+        """Reads an entry of a list of referrers; raises FormatError."""
+        return cls(Descriptor.parse(node), node.text("artifactType"))
+
+    @classmethod
+    def of(cls, document: Document) -> Referrer:
+        """What a list of referrers says of a document."""
+        kind = Node.parse(document.raw, "manifest").text("artifactType")
+        if not kind and isinstance(document, Manifest):
+            kind = document.config.media_type
+        entry = Descriptor(document.media_type, document.digest, len(document.raw))
+        return cls(replace(entry, annotations=document.annotations), kind)
+
+    def fields(self) -> dict[str, Any]:
+        """The JSON object for a list."""
+        kind = {"artifactType": self.kind} if self.kind else {}
+        return {**self.descriptor.fields(), **kind}
+
+
+class Holder(Source, Protocol):
+    """A place that can say what is attached to something in it."""
+
+    def referrers(self, subject: Digest) -> Sequence[Referrer]:
+        """What names a document as its subject."""
+        ...
+
+    def tagged(self, tag: str) -> Document | None:
+        """What lies under a tag beside the name, None where there is nothing."""
+        ...
+
+
+class Keeper(Sink, Protocol):
+    """A place where things can be attached."""
+
+    def refer(self, document: Document, subject: Digest) -> None:
+        """Keeps a document, all that it names being here, and sees that it is found by its subject."""
+        ...
+
+    def tag(self, tag: str, document: Document) -> None:
+        """Keeps a document under a tag beside the name."""
+        ...
+
+
+def list_tag(subject: Digest) -> str:
+    """The tag under which a list of referrers lies in places that keep none of their own."""
+    return f"sha256-{subject.hex}"
+
+
+def cosign_tags(subject: Digest) -> list[str]:
+    """The tags under which cosign keeps what it attaches to a document."""
+    return [f"{list_tag(subject)}.{ending}" for ending in _ENDINGS]
+
+
+def subject_of(document: Document) -> Digest | None:
+    """What a document refers to."""
+    subject = Node.parse(document.raw, "manifest").node("subject")
+    return subject.digest("digest") if subject else None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """One thing that is attached: the document, and either its subject or the tag that it lies under."""
+
+    document: Document
+    subject: Digest | None = None
+    tag: str = ""
+
+
+def attached(holder: Holder, subjects: Iterable[Digest]) -> list[Attached]:
+    """All that is attached to documents, and to what is attached to these.
+
+    Raises FormatError for more of it than anybody makes.
+    """
+    found: list[Attached] = []
+    waiting = deque((subject, DEPTH) for subject in subjects)
+    tagged = [tag for subject, _ in waiting for tag in cosign_tags(subject)]
+    seen = {subject for subject, _ in waiting}
+    while waiting:
+        subject, depth = waiting.popleft()
+        for each in holder.referrers(subject):
+            found.append(Attached(holder.member(each.descriptor), subject))
+            if len(found) > MOST or not depth:
+                raise FormatError("an image has too much attached to it", why=f"at most {MOST} are copied")
+            if each.descriptor.digest not in seen:
+                seen.add(each.descriptor.digest)
+                waiting.append((each.descriptor.digest, depth - 1))
+    for tag in tagged:
+        document = holder.tagged(tag)
+        if document is not None:
+            found.append(Attached(document, tag=tag))
+    return found
+
+
+def copy_attached(holder: Holder, keeper: Keeper, subjects: Iterable[Digest]) -> int:
+    """Copies all that is attached to documents; how many things that were."""
+    found = attached(holder, subjects)
+    for each in found:
+        bring(holder, keeper, list(members(holder, each.document)), each.document)
+        if each.subject is None:
+            keeper.tag(each.tag, each.document)
+        else:
+            keeper.refer(each.document, each.subject)
+    return len(found)
