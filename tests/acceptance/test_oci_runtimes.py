@@ -119,6 +119,26 @@ def test_a_refusal_is_told_in_the_runtimes_own_words(tmp_path: Path) -> None:
     assert "--sandbox" in raised.value.fix
 
 
+@pytest.mark.parametrize(("times", "made"), [(2, True), (99, False)])
+def test_a_runtime_that_is_busy_for_a_moment_is_asked_again(tmp_path: Path, times: int, made: bool) -> None:
+    calls = tmp_path / "calls"
+    calls.touch(0o666)
+    calls.chmod(0o666)
+    busy = f"""
+    echo >> {calls}
+    [ $(wc -l < {calls}) -gt {times} ] && exec runc "$@"
+    echo "nsexec[8]: could not ensure we are a cloned binary: Device or resource busy" >&2
+    exit 1
+    """
+    with place(tmp_path, runtime(tmp_path, busy)) as here:
+        if made:
+            here.run(here.step("true"))
+        else:
+            with pytest.raises(SandboxError, match="the sandbox cannot be made"):
+                here.run(here.step("true"))
+    assert len(calls.read_text()) == (3 if made else 4)
+
+
 def test_a_runtime_that_ends_without_a_container_is_an_error(tmp_path: Path) -> None:
     with place(tmp_path, runtime(tmp_path, "exit 0")) as here, pytest.raises(SandboxError):
         here.run(here.step("true"))

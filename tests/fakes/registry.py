@@ -234,8 +234,8 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
                 registry.fault_for(self.command, self.path, int(headers.get("content-length", "0")))
                 or Fault()
             )
-            time.sleep(fault.delay)
             registry.requests.append(Seen(self.command, self.path, headers))
+            time.sleep(fault.delay)
             body = self._body(fault.take)
             registry.sent += len(body)
             if fault.take is not None:

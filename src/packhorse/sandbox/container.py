@@ -25,6 +25,14 @@ from packhorse.sandbox.process import Process
 
 MONITOR = proc.python("packhorse.sandbox.monitor")
 
+_MOMENTARY = re.compile(r"cloned binary: Device or resource busy")
+"""What runc says when it could not seal the copy of itself that it runs from, a page of which was in use for
+a moment (fcntl(2), F_ADD_SEALS); nothing has been made then."""
+
+
+class RuntimeBusy(SandboxError):
+    """The runtime met something that passes: the same container can be made when asked for again."""
+
 
 class Container(Process):
     """A container made by a monitor, with its `options`, from what of a plan is not descriptors.
@@ -89,7 +97,8 @@ class Container(Process):
         data, descriptors, _, _ = socket.recv_fds(self._control, 1, 3, socket.MSG_CMSG_CLOEXEC)
         if not data:
             words = self.words()
-            raise SandboxError(
+            kind = RuntimeBusy if _MOMENTARY.search(words) else SandboxError
+            raise kind(
                 "the sandbox cannot be made",
                 why=words,
                 fix="leave out --sandbox, for bubblewrap to make it",

@@ -13,9 +13,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from packhorse.base.step import Step
 from packhorse.base.userns import Extent, IdMap, Mode, Namespace
 from packhorse.errors import SandboxError
 from packhorse.sandbox import arguments, monitor, oci_config
-from packhorse.sandbox.container import MONITOR, Container, soft_file_limit
+from packhorse.sandbox.container import MONITOR, Container, RuntimeBusy, soft_file_limit
 from packhorse.sandbox.layout import Layout
 from packhorse.sandbox.order import Order
 from packhorse.sandbox.reach import Reach
@@ -32,6 +32,9 @@ from packhorse.sandbox.terminal import Terminal
 
 _PATIENCE = 10.0
 """Seconds within which a runtime says its version."""
+
+_TRIES = 4
+"""How often a container is asked for while the runtime is busy."""
 
 _OTHERWISE = "choose another, or leave out --sandbox: bubblewrap comes with packhorse"
 
@@ -110,13 +113,18 @@ class OciRuntime:
             namespace = self._namespace
             if self._idmap.mode is Mode.SINGLE:
                 namespace = stack.enter_context(userns.make(_as_root()))
-            return Container(
+            make = partial(
+                Container,
                 ["userns", str(namespace.fd), *self._options(step, layout, namespace.idmap)],
                 self._plan(step, layout, command, namespace.idmap),
                 inputs=[namespace.fd],
                 passed=terminal.passed if terminal else (),
                 attached=step.attached,
             )
+            for _ in range(_TRIES - 1):
+                with suppress(RuntimeBusy):
+                    return make()
+            return make()
 
     def line(self, step: Step, layout: Layout) -> str:
         """See `runner.Runtime`. It makes its own namespace, for a user with the user's own id alone.
