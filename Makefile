@@ -15,7 +15,7 @@ demo: setup  ## builds a Node.js app, runs its image, prints its answer
 
 test: setup check  ## runs all tests
 	@$(call apt,$(TEST_PACKAGES))
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: setup  ## linters, types and import contracts
 	$(BIN)/ruff check .

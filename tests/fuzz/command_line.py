@@ -43,7 +43,7 @@ COMMANDS = [
     [name]
     for name in (
         *("build", "builder", "buildpack", "copy", "doctor", "gc", "images", "inspect", "rmi", "run"),
-        *("sbom", "diff", "verify"),
+        *("sbom", "diff", "verify", "rebase", "login", "logout"),
     )
 ]
 SECRET = "sekret-0451"
@@ -66,6 +66,9 @@ BROKEN_BUILDERS: tuple[dict[str, Any], ...] = (
     {"env": ["CNB_USER_ID=999999999", "CNB_GROUP_ID=5", "PATH=/bin"]},
     {"env": ["CNB_USER_ID=1001", "CNB_GROUP_ID=5", "PATH", "=x", "HOME"]},
 )
+FAR = "far"
+"""Where files are that would take hours to build from; `work` is built from when no --path is given."""
+
 BROKEN = [f"localhost:1/broken:{number}" for number in range(len(BROKEN_BUILDERS))]
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM)
 GARBAGE = (b"", b"\0", b"{", b"\xff\xfe\0", b"[[[[[[", b'api = "0.11"\n[buildpack', b"A=b\n=\n\0=\n")
@@ -151,10 +154,12 @@ def _break_archives(work: Path) -> None:
 def _break_files(work: Path) -> None:
     for number, data in enumerate(GARBAGE):
         (work / f"garbage{number}").write_bytes(data)
-    for name in ("huge-buildpack", "directory-buildpack", "loop-buildpack"):
-        shell_buildpack(work / name)
-        (work / name / "buildpack.toml").unlink()
-    for huge in (work / "huge", work / "huge-buildpack" / "buildpack.toml"):
+    far = work.parent / FAR
+    far.mkdir()
+    for directory in (far / "huge-buildpack", work / "directory-buildpack", work / "loop-buildpack"):
+        shell_buildpack(directory)
+        (directory / "buildpack.toml").unlink()
+    for huge in (far / "huge", far / "huge-buildpack" / "buildpack.toml"):
         with huge.open("wb") as file:
             file.truncate(1 << 42)
     (work / "directory-buildpack" / "buildpack.toml").mkdir()
@@ -172,9 +177,10 @@ def _break_files(work: Path) -> None:
 def paths(place: Path) -> st.SearchStrategy[str]:
     """What is in the work directory, and elsewhere, and nowhere."""
     there = sorted(os.listdir(place / "work"))
+    huge = (f"../{FAR}/huge", f"../{FAR}/huge-buildpack")
     elsewhere = ("shut/file", "app/README", "nosuch", ".", "..", "/", "/dev/null", "/dev/full", "/dev/zero")
     more = ("/proc/self/mem", "-", "~", "~nobody-there/x", "a" * 300, "/" + "x/" * 3000, "new/sub")
-    return st.sampled_from([*there, *elsewhere, *more])
+    return st.sampled_from([*there, *huge, *elsewhere, *more])
 
 
 def images(place: Path) -> st.SearchStrategy[str]:
@@ -259,6 +265,9 @@ def command_lines(place: Path) -> st.SearchStrategy[list[str]]:
         "gc",
         "images",
         "inspect",
+        "login",
+        "logout",
+        "rebase",
         "rmi",
         "run",
         "sbom show",

@@ -101,6 +101,26 @@ def test_a_copy_has_everything_but_what_is_left_out(tmp_path: Path, monkeypatch:
     assert (target / "run.sh").stat().st_uid == os.getuid()
 
 
+def test_a_copy_keeps_holes_and_what_is_between_them(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    parts = {0: b"first", 5 << 30: b"middle" * 5000, 9 << 30: b"last"}
+    for name, end in (("full", 9 << 30), ("hollow", 1 << 42)):
+        with (tmp_path / "app" / name).open("wb") as file:
+            for at, data in parts.items():
+                file.seek(at)
+                file.write(data)
+            file.truncate(end + 4)
+    app.copy(tmp_path / "app", tmp_path / "copy", (os.getuid(), os.getgid()))
+    for name in ("full", "hollow"):
+        source, copied = ((tmp_path / place / name) for place in ("app", "copy"))
+        assert copied.stat().st_size == source.stat().st_size
+        assert copied.stat().st_blocks <= source.stat().st_blocks + 64
+        with copied.open("rb") as file:
+            for at, data in parts.items():
+                file.seek(at)
+                assert file.read(len(data)) == data
+
+
 def test_a_source_that_cannot_be_copied_is_told(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "copy").mkdir()
