@@ -9,23 +9,44 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import suppress
 
 _FICLONE = 0x40049409
 _UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.EBADF}
-_AT_ONCE = 1 << 30
+_AT_ONCE = 1 << 30  # bytes
 
 
 def pour(original: int, made: int) -> None:
-    """Copies what a file has, a descriptor, into another, which is new and empty; raises OSError."""
+    """Copies what a file has, a descriptor, into another, which is new and empty; holes stay holes.
+
+    Raises OSError.
+    """
     if _share(original, made):
         return
-    with suppress(OSError):  # file systems, and kernels, that cannot
-        while os.copy_file_range(original, made, _AT_ONCE):
-            pass
-    # From where they stand: of what was copied whole nothing is left.
-    while os.sendfile(made, original, None, _AT_ONCE):
-        pass
+    size = os.fstat(original).st_size
+    os.truncate(made, size)
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(original, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # nothing but a hole follows
+            raise
+        end = os.lseek(original, start, os.SEEK_HOLE)
+        for descriptor in (original, made):
+            os.lseek(descriptor, start, os.SEEK_SET)
+        while start < end and (count := _move(original, made, min(end - start, _AT_ONCE))):
+            start += count
+
+
+def _move(original: int, made: int, most: int) -> int:
+    """Copies at most so many bytes from where one file stands to where the other does; how many."""
+    try:
+        return os.copy_file_range(original, made, most)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+        return os.sendfile(made, original, None, most)
 
 
 def _share(original: int, made: int) -> bool:
