@@ -82,6 +82,7 @@ def test_streams_and_limits(words: Sequence[str], before: str, status: int, seed
     uid = ensure(SINGLE).pw_uid
     done = started(seed.program, *words, before=before, environ={"HOME": str(place / "home")}, uid=uid)
     assert done.returncode == status, done.stderr
+    assert b"packhorse itself went wrong" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [["images"], ["inspect", "store:x"], ["doctor", "store"], ["build", "x"]])

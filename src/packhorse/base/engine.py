@@ -77,12 +77,13 @@ class Engine:
 
     def history(self, name: str) -> Sequence[Mapping[str, Any]]:
         """An image's history, the newest first, as `docker history` prints it."""
-        return self._ask(list, lambda client: client.history(name))
+        return self._tables(lambda client: client.history(name))
 
     def images(self) -> tuple[str, ...]:
         """The IDs of all images, the newest first."""
-        listed = self._ask(list, lambda client: client.images())
-        return tuple(item["Id"] for item in sorted(listed, key=lambda item: -item.get("Created", 0)))
+        listed = self._tables(lambda client: client.images())
+        known = [(_number(item.get("Created")), item.get("Id")) for item in listed]
+        return tuple(name for _, name in sorted(known, key=_age) if isinstance(name, str))
 
     def shares_layers(self) -> bool:
         """Whether an image may be loaded without the layers that the engine has already.
@@ -90,11 +91,10 @@ class Engine:
         dockerd's own image store takes that; containerd's and podman want every layer, each time.
         """
         told = self._ask(dict, lambda client: client.version())
-        names = [part.get("Name", "") for part in told.get("Components") or ()]
-        if any("podman" in name.lower() for name in names):
+        if "podman" in str(told.get("Components")).lower():
             return False
-        status = self._ask(dict, lambda client: client.info()).get("DriverStatus") or ()
-        return not any("containerd.snapshotter" in str(value) for _, value in status)
+        status = self._ask(dict, lambda client: client.info()).get("DriverStatus")
+        return "containerd.snapshotter" not in str(status)
 
     def save(self, name: str) -> Iterator[bytes]:
         """The archive that `docker save` would write."""
@@ -105,7 +105,7 @@ class Engine:
         """Has the engine take an archive, as `docker load` does; EngineError also for what it says then."""
         with self._faults():
             for line in self._connected().load_image(iter(archive), quiet=True):
-                if "error" in line:
+                if isinstance(line, dict) and "error" in line:
                     raise EngineError(f"{self} did not take the image", why=str(line["error"]).strip())
 
     def __str__(self) -> str:
@@ -118,6 +118,13 @@ class Engine:
         if not isinstance(answer, kind):
             raise self._stranger(f"it answers with {type(answer).__name__} instead of {kind.__name__}")
         return answer
+
+    def _tables(self, question: Callable[[APIClient], object]) -> list[Mapping[str, Any]]:
+        """An answer that is a list of objects."""
+        found = self._ask(list, question)
+        if not all(isinstance(item, dict) for item in found):
+            raise self._stranger("its list has something else than objects in it")
+        return found
 
     def _connected(self) -> APIClient:
         if self._client is None:
@@ -162,12 +169,12 @@ class Engine:
     @contextmanager
     def _faults(self) -> Iterator[None]:
         """Turns what the library raises into EngineErrors."""
-        from docker.errors import APIError, DockerException
+        from docker.errors import APIError, DockerException, StreamParseError
         from requests.exceptions import JSONDecodeError, RequestException
 
         try:
             yield
-        except JSONDecodeError as error:
+        except (JSONDecodeError, StreamParseError, RecursionError, UnicodeError) as error:
             raise self._stranger("its answer is no JSON") from error
         except APIError as error:
             why = str(error.explanation or error)
@@ -300,6 +307,14 @@ def _checked(host: str, origin: str) -> str:
         if port == 0 or not name.isprintable() or max(map(len, labels)) > _LABEL or "" in labels[:-1]:
             raise _no_address(f"{origin}: {shown} is no address of an engine", "that is no host and port")
     return host
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) else 0
+
+
+def _age(known: tuple[float, object]) -> float:
+    return -known[0]
 
 
 def _no_address(what: str, why: str = "") -> InputError:

@@ -66,6 +66,12 @@ def write(path: Path, data: bytes) -> None:
             os.fsync(descriptor)
         Path(partial).replace(target)
         partial = None
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{_shown(path)} cannot be written",
+            why=f"there is no directory {_shown(path.parent)}",
+            fix="make it, or name another place",
+        ) from error
     except OSError as error:
         raise InputError(f"{_shown(path)} cannot be written", why=error.strerror or str(error)) from error
     except ValueError as error:

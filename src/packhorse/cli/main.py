@@ -20,7 +20,7 @@ import click
 from packhorse.base.calling import CalledOff
 from packhorse.cli import report
 from packhorse.cli.ending import Ending
-from packhorse.cli.output import Console, Level, unwritten
+from packhorse.cli.output import Console, Level, lost, unwritten
 from packhorse.errors import PackhorseError, UsageError
 from packhorse.version import __version__
 
@@ -162,8 +162,18 @@ def _explained(error: BaseException, console: Console, ending: Ending) -> Packho
         return usage_error(error)
     if isinstance(error, PackhorseError):
         return error
-    known = unwritten(sys.stdout) or report.exhausted(error)
+    known = _unprinted(error) or unwritten(sys.stdout) or report.exhausted(error)
     return known or report.defect(error, console.secrets, verbose=console.level is Level.VERBOSE)
+
+
+def _unprinted(error: BaseException) -> PackhorseError | None:
+    """The error for a text of click's own, such as help, that nobody could take."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    if isinstance(error, OSError) and frames is not None and frames.tb_frame.f_code is click.echo.__code__:
+        return lost(sys.stdout, error)
+    return None
 
 
 def _failed(console: Console, error: PackhorseError) -> int:

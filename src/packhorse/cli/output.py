@@ -212,10 +212,10 @@ def _put(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        lost = _lost(stream, error)
+        explained = lost(stream, error)
         if error.errno == errno.EIO and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             return  # a terminal that is gone, of which this process was not to take notice
-        raise lost from error
+        raise explained from error
 
 
 def unwritten(stream: TextIO) -> PackhorseError | None:
@@ -223,11 +223,12 @@ def unwritten(stream: TextIO) -> PackhorseError | None:
     try:
         stream.flush()
     except OSError as error:
-        return _lost(stream, error)
+        return lost(stream, error)
     return None
 
 
-def _lost(stream: TextIO, error: OSError) -> PackhorseError:
+def lost(stream: TextIO, error: OSError) -> PackhorseError:
+    """The error for what a stream did not take, and takes no more of."""
     # What the stream has not taken would be tried again at exit.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())

@@ -28,7 +28,9 @@ from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference, is_id
 from packhorse.image.ustar import TarIndex, stream
 from packhorse.image.view import Image, Layer, layer_ids
+from packhorse.image.wire import Node
 
+_END_OF_TIME = 253_402_300_800  # seconds until the year 10000
 _ASKED = 200
 """How many images are asked which layers they have, the newest first."""
 
@@ -70,7 +72,13 @@ class Daemon:
         saved = _Saved(self._engine, str(told["Id"]), self._spool)
         config = self._config(told)
         if config is None:
-            return saved.image()
+            try:
+                return saved.image()
+            except EngineError as error:
+                if _diff_ids(told):
+                    raise
+                what = f"{self._engine} does not hand out {self._name}"
+                raise EngineError(what, why=f"the image has no layers: {error.why}") from error
         layers = (self._known.layer(diff_id) or saved.layer(diff_id) for diff_id in config.diff_ids)
         return Image(config, tuple(layers))
 
@@ -83,6 +91,11 @@ class Daemon:
     def commit(self, image: Image) -> Receipt:
         """Has the engine load the image under this name; raises EngineError, FormatError, InputError."""
         name = _written(self._name)
+        if not image.layers and Node.parse(image.config.raw, "config").node("rootfs") is None:
+            raise FormatError(
+                f"{self._engine} cannot take {name.familiar}",
+                why="the image has no layers, and its config has no rootfs that says so",
+            )
         present = self._present(layer_ids(image))
         try:
             self._load(image, name, present)
@@ -204,13 +217,14 @@ def _rewritten(told: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) ->
         }
         try:
             yield edit(Config.parse(json.dumps(fields).encode()))
-        except FormatError:
-            return
+        except (FormatError, RecursionError, ValueError):
+            return  # it is of no form that an image has
 
 
 def _entry(item: Mapping[str, Any]) -> dict[str, object]:
-    seconds = item.get("Created") or 0
-    created = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds > 0 else ""
+    seconds, created = item.get("Created"), ""
+    if isinstance(seconds, int) and 0 < seconds < _END_OF_TIME:
+        created = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "created": created,
         "created_by": item.get("CreatedBy") or "",
@@ -238,7 +252,10 @@ def _digest(told: Mapping[str, Any]) -> Digest | None:
 
 
 def _diff_ids(told: Mapping[str, Any]) -> list[str]:
-    return [str(layer) for layer in (told.get("RootFS") or {}).get("Layers") or ()]
+    """The layers that it tells of; what is no list of them tells of none."""
+    root = told.get("RootFS")
+    layers = root.get("Layers") if isinstance(root, dict) else None
+    return [str(layer) for layer in layers] if isinstance(layers, list) else []
 
 
 def _common(some: Sequence[str], others: Sequence[str]) -> int:

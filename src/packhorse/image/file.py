@@ -58,11 +58,21 @@ def draft(directory: Path) -> Iterator[Draft]:
     """
     hidden = directory / f"{HIDDEN}{secrets.token_hex(8)}"
     with faults(directory):
+        _require(directory)
         try:
             with hidden.open("x+b") as file:
                 yield Draft(file, hidden)
         finally:
             hidden.unlink(missing_ok=True)
+
+
+def _require(directory: Path) -> None:
+    if not directory.is_dir():
+        raise StoreError(
+            f"nothing can be written to {directory}",
+            why="there is no such directory",
+            fix="make it, or name another place",
+        )
 
 
 def _sync_directory(path: Path) -> None:
@@ -96,8 +106,10 @@ class OpenFile:
     @classmethod
     def spool(cls, directory: Path) -> Self:
         """Opens a file without a name, for bytes on their way to `directory`; raises StoreError."""
-        with faults(directory), tempfile.TemporaryFile(dir=directory) as file:
-            return cls(directory, os.dup(file.fileno()))
+        with faults(directory):
+            _require(directory)
+            with tempfile.TemporaryFile(dir=directory) as file:
+                return cls(directory, os.dup(file.fileno()))
 
     def __del__(self) -> None:
         os.close(self._descriptor)

@@ -19,7 +19,7 @@ from typing import Protocol
 from packhorse.base import gojson
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import FormatError, InputError, NotFoundError
+from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
 from packhorse.image.compress import Compression, stored_layer, tee, verified
 from packhorse.image.file import HIDDEN, OpenFile, draft, faults
 from packhorse.image.model import (
@@ -193,16 +193,31 @@ class Layout:
         self._write(self._path / INDEX_FILE, index)
 
     def _prepare(self) -> None:
-        marker = self._path / LAYOUT_FILE
+        """Makes the directory a layout, without an image at first, unless it is one."""
+        blobs = self._path / "blobs/sha256"
         with faults(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
-            if not marker.exists():
-                if not all(found.name.startswith(HIDDEN) for found in self._path.iterdir()):
-                    raise InputError(
-                        f"{self._path} is no OCI layout", why=f"it has files, and no {LAYOUT_FILE}"
-                    )
-                self._write(marker, LAYOUT_VERSION)
-            (self._path / "blobs/sha256").mkdir(parents=True, exist_ok=True)
+            try:
+                with self.locked():
+                    if not (self._path / LAYOUT_FILE).exists():
+                        self._make()
+                blobs.mkdir(parents=True, exist_ok=True)
+            except (OSError, StoreError):
+                for made in (blobs, blobs.parent, self._path):
+                    with suppress(OSError):
+                        made.rmdir()  # where there is nothing in it
+                raise
+
+    def _make(self) -> None:
+        index = self._path / INDEX_FILE
+        if not all(found.name.startswith(HIDDEN) for found in self._path.iterdir()):
+            raise InputError(f"{self._path} is no OCI layout", why=f"it has files, and no {LAYOUT_FILE}")
+        self._write(index, Index.of([]).raw)
+        try:
+            self._write(self._path / LAYOUT_FILE, LAYOUT_VERSION)
+        except StoreError:
+            index.unlink(missing_ok=True)
+            raise
 
     def _fits(self, stored: Descriptor) -> bool:
         """Whether a layer that is there is what a new one would be: not gzip where zstd is asked for."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
 from packhorse.image.copy import put
-from packhorse.image.layout import Layout
+from packhorse.image.layout import Directory, Layout, read_index
 from packhorse.image.model import REF_NAME, Descriptor, Index, Manifest, MediaType
 from packhorse.image.validate import problems_of_layout
+from packhorse.image.view import Layer
 
 A, B = tar_of({"a": b"a" * 3000}), tar_of({"b": b"b" * 3000})
 ARM = Target("linux", "arm64")
@@ -47,6 +49,23 @@ def nest(layout: Path, times: int) -> None:
         raw = (layout / "index.json").read_bytes()
         inner = Descriptor(MediaType.OCI_INDEX, add_blob(layout, raw), len(raw))
         (layout / "index.json").write_bytes(Index.of([inner]).raw)
+
+
+def test_a_layout_that_an_image_did_not_fit_into_is_one_without_it(tmp_path: Path) -> None:
+    path = tmp_path / "layout"
+    place = Layout(path)
+    with pytest.raises(FormatError, match="broken"):
+        place.begin(Layer(broken))
+    assert read_index(Directory(path), "it").manifests == ()
+    with pytest.raises(NotFoundError, match="does not have just one image"):
+        Layout(path).read()
+    put(stored_image(A), Layout(path))
+    assert Layout(path).read().id == stored_image(A).id
+
+
+def broken() -> Iterator[bytes]:
+    yield b"x"
+    raise FormatError("broken")
 
 
 def test_the_files_of_a_layout_are_those_of_the_specification(layout: Path) -> None:
