@@ -255,9 +255,11 @@ def _tell(console: Console, request: BuildRequest, outcome: BuildOutcome, second
     console.notes(["", *(f"  {line}" for line in lines), ""])
     counters = outcome.counters
     console.detail(
-        f"buildpack layers: {counters.untouched} untouched, {counters.same} written to and the same, "
-        f"{counters.changed} changed; {size(counters.hashed)} read and hashed, "
-        f"{counters.linked} entries linked, {counters.copied} copied"
+        f"buildpack layers: {counters.untouched} untouched, "
+        + (f"{counters.same} written to and the same, " if counters.same else "")
+        + f"{counters.changed} changed; {size(counters.hashed)} read and hashed, "
+        + f"{counters.linked} entries linked"
+        + (f", {counters.copied} copied" if counters.copied else "")
     )
     name = request.name.familiar.removesuffix(":latest")
     console.notes([f"built {name}  {exported.image.id}  in {seconds:.1f} s"])

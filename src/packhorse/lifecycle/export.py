@@ -165,8 +165,8 @@ class _Exporter:
         name = f"{member.ref.id}:{found.name}"
         created_by = f"Layer: '{found.name}', Created by buildpack: {member.ref}"
         if is_directory(self._tree, found.path):
-            layer, untouched = self._capture(found.path)
-            why = "untouched since it was kept" if untouched else ""
+            layer, unchanged = self._capture(found.path)
+            why = "unchanged since it was kept" if unchanged else ""
             return self._add(layer, created_by, found.name, member.ref.id, why)
         if found.toml.types.cache:
             raise ExportError(

@@ -94,7 +94,7 @@ def test_the_second_build_keeps_them_all_and_is_the_same_image(shop: Shop) -> No
     second = shop.create()
     assert second.image.id == first.image.id
     assert kept(second) == {
-        "node": "untouched since it was kept",
+        "node": "unchanged since it was kept",
         "modules": "taken from the previous image",
         **dict.fromkeys(("launch.sbom", "app", "launcher", "config", "process-types"), "same content"),
     }
@@ -139,7 +139,7 @@ def test_when_the_image_is_gone_the_cache_still_serves(shop: Shop) -> None:
     shop.again()
     del shop.shelf.images[APP]
     exported = shop.create()
-    assert {row.name: row.why for row in exported.layers}["node"] == "untouched since it was kept"
+    assert {row.name: row.why for row in exported.layers}["node"] == "unchanged since it was kept"
     assert shop.installed == 2
 
 
