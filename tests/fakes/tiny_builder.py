@@ -5,6 +5,7 @@ The builder is `fakes.foreign_builder`'s on a root of this machine's shell; stor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from fakes import foreign_builder, tiny_root
 from fakes.observer import Quiet
+from packhorse.base.digest import Digest
 from packhorse.base.step import Network
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
@@ -43,6 +45,13 @@ class TinyBuilder:
         observer = Quiet()
         self.lines = observer.lines
         return build(request, self.store, observer, lambda text: None)
+
+    def left(self, name: str) -> object:
+        """What the last build of `name` has left for the next."""
+        record = (
+            self.store.path / "caches" / f"{Digest.of(str(Reference.parse(name)).encode()).hex[:32]}.json"
+        )
+        return json.loads(record.read_text())
 
 
 @contextmanager
