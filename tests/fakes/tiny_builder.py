@@ -46,12 +46,17 @@ class TinyBuilder:
         self.lines = observer.lines
         return build(request, self.store, observer, lambda text: None)
 
+    def fresh(self) -> TinyBuilder:
+        """The same store, for a build beside others."""
+        return TinyBuilder(self.store)
+
     def left(self, name: str) -> object:
         """What the last build of `name` has left for the next."""
         record = (
             self.store.path / "caches" / f"{Digest.of(str(Reference.parse(name)).encode()).hex[:32]}.json"
         )
-        return json.loads(record.read_text())
+        fields: dict[str, object] = json.loads(record.read_text())
+        return {key: fields[key] for key in ("metadata", "layers")}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from packhorse.base import userns
 from packhorse.base.step import Bind, Network
 from packhorse.base.target import Target
-from packhorse.errors import BuildpackFailed, FormatError, InputError, NotFoundError
+from packhorse.errors import BuildpackFailed, InputError
 from packhorse.image.copy import copy
 from packhorse.image.edit import engine_view
 from packhorse.image.place import Place, Receipt
@@ -26,7 +26,16 @@ from packhorse.lifecycle.inputs import Inputs, RunImageName
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.rebase import RunImage
 from packhorse.lifecycle.stages import Exported
-from packhorse.platform import buildpacks, default_builder, failure, host, recorded, report, volumes
+from packhorse.platform import (
+    beginning,
+    buildpacks,
+    default_builder,
+    failure,
+    host,
+    recorded,
+    report,
+    volumes,
+)
 from packhorse.platform.accounts import account
 from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.builder import Builder
@@ -94,8 +103,11 @@ def build(
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)
     base = _base(request, wiring, builder, named, observer)
-    previous = _previous(request, wiring)
-    exported, counters = _exported(request, store, builder, named, base, previous, path, shared, observer)
+    like = beginning.like(request, store, observer)
+    previous = beginning.previous(request, wiring, like)
+    exported, counters = _exported(
+        request, store, builder, named, base, previous, like, path, shared, observer
+    )
     built = store.place(str(request.name))
     for tag in request.tags:
         copy(built, store.place(str(tag)))
@@ -115,12 +127,13 @@ def _exported(
     named: RunImageName,
     base: RunImage,
     previous: Place,
+    like: str,
     path: Path,
     shared: Sequence[Bind],
     observer: Observer,
 ) -> tuple[Exported, Counters]:
     """As `_exported_once`; what cannot live on an overlay is built once more without."""
-    once = partial(_exported_once, request, store, builder, named, base, previous, path, shared)
+    once = partial(_exported_once, request, store, builder, named, base, previous, like, path, shared)
     try:
         return once(Listener(observer), copied=not request.overlay)
     except Crossed as crossed:
@@ -140,6 +153,7 @@ def _exported_once(
     named: RunImageName,
     base: RunImage,
     previous: Place,
+    like: str,
     path: Path,
     shared: Sequence[Bind],
     observer: Listener,
@@ -157,8 +171,15 @@ def _exported_once(
 
         def shown(*, copied: bool) -> LayersOverlay | LayersCopies:
             how = store.layer_copies if copied else store.layers
-            uid, gid = builder.uid, builder.gid
-            return how(str(request.name), namespace.idmap, uid=uid, gid=gid, scratch=scratch)
+            return how(
+                str(request.name),
+                namespace.idmap,
+                uid=builder.uid,
+                gid=builder.gid,
+                scratch=scratch,
+                family=request.name.name,
+                like=like,
+            )
 
         layers = BuildLayers(shown, among=store.copied, say=observer.say, copied=copied)
         added = buildpacks.added(request.buildpacks, builder, scratch)
@@ -229,19 +250,6 @@ def _say_changed(request: BuildRequest, since: float, observer: Observer) -> Non
             f"{name} has changed since the last build of this image: layers that it keeps are those of then "
             "(--clear-cache makes all anew)"
         )
-
-
-def _previous(request: BuildRequest, wiring: Wiring) -> Place:
-    """Where the last image is: in the store, or where that never had it, in the registry to publish to."""
-    place = wiring.store.place(str(request.name))
-    if request.publish:
-        try:
-            place.read()
-        except NotFoundError:
-            return wiring.place(location_of(request.name))
-        except FormatError:
-            pass  # as if there were none, which `analyze` finds out
-    return place
 
 
 def _run_image(request: BuildRequest, builder: Builder) -> RunImageName:

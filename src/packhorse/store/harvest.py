@@ -25,6 +25,20 @@ TARGET = "/layers"
 
 
 @dataclass(frozen=True, slots=True)
+class App:
+    """Whose layers they are: `name` is any text that is the same at the next build.
+
+    `family` is what apps have in common that may begin with each other's layers; `cache` is the record file
+    of the app, `source` that of the app to begin with, itself or another.
+    """
+
+    name: str
+    family: str
+    cache: Path
+    source: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Counters:
     """What the layers of a build have cost so far.
 
@@ -42,16 +56,14 @@ class Counters:
 
 
 class Harvest:
-    """The layers that one build of one app makes, whose entries belong to `uid`:`gid` inside and `owner`
-    outside.
-
-    `cache` is the record file of the app. Safe from several threads at once.
+    """The layers that one build of an app makes, whose entries belong to `uid`:`gid` inside and `owner`
+    outside. Safe from several threads at once.
     """
 
-    def __init__(self, lease: Lease, kept: Kept, *, cache: Path, uid: int, gid: int, owner: Owner) -> None:
+    def __init__(self, lease: Lease, kept: Kept, app: App, *, uid: int, gid: int, owner: Owner) -> None:
         self._lease = lease
         self._kept = kept
-        self._cache = cache
+        self._app = app
         self._uid, self._gid = uid, gid
         self.owner = owner
         self._counters = Counters()
@@ -88,23 +100,26 @@ class Harvest:
 
     @property
     def recorded(self) -> float:
-        """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
-        with faults(self._cache):
-            return self._cache.stat().st_mtime if self._cache.exists() else 0
+        """When the build that this one begins with was recorded, in seconds since 1970; 0 for none."""
+        source = self._app.source
+        with faults(source):
+            return source.stat().st_mtime if source.exists() else 0
 
     def read(self) -> bytes:
-        """The metadata of the app's last build, b"" when there was none."""
-        metadata = (record.read(self._cache) or {}).get("metadata", "")
+        """The metadata of the build that this one begins with, b"" when there is none."""
+        metadata = (record.read(self._app.source) or {}).get("metadata", "")
         return str(metadata).encode("utf-8", "surrogateescape")
 
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
         """Records what the app's next build may restore, in place of what was recorded before."""
         fields = {
+            "app": self._app.name,
+            "family": self._app.family,
             "metadata": metadata.decode("utf-8", "surrogateescape"),
             "layers": {path: str(diff_id) for path, diff_id in sorted(layers.items())},
         }
-        before = gc.needed_for_next(record.read(self._cache))
-        record.write(self._lease, self._cache, fields)
+        before = gc.needed_for_next(record.read(self._app.cache))
+        record.write(self._lease, self._app.cache, fields)
         self._lease.give_up(before - gc.needed_for_next(fields))
 
     def find(self, path: str, diff_id: Digest) -> KeptTree | None:

@@ -29,14 +29,14 @@ from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
 from packhorse.image.model import Descriptor
 from packhorse.image.view import Image, Layer
-from packhorse.store import copied, facts, gc, making, removal
+from packhorse.store import copied, facts, gc, making, record, removal
 from packhorse.store.blobs import Blobs
 from packhorse.store.copies import LayersCopies
 from packhorse.store.disk import Disk
 from packhorse.store.facts import Facts
 from packhorse.store.fault import fault, faults, is_about
 from packhorse.store.gc import Freed
-from packhorse.store.harvest import Harvest
+from packhorse.store.harvest import App, Harvest
 from packhorse.store.images import Images, Record, Removed
 from packhorse.store.kept import Kept
 from packhorse.store.lease import Lease, locked, make_directory
@@ -159,16 +159,35 @@ class Store:
         """
         return self._trees.root(image.config.diff_ids, idmap)
 
-    def layers(self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path) -> LayersOverlay:
+    def layers(
+        self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path, family: str = "", like: str = ""
+    ) -> LayersOverlay:
         """The layers of one build of `app` (any text that is the same at its next build), as a LayerCache.
 
-        `uid` and `gid` are the CNB user's; `scratch` is a directory made by `scratch`.
+        `uid` and `gid` are the CNB user's; `scratch` is a directory made by `scratch`. `like` is another app
+        with the layers of which this build begins (`nearest`).
         """
-        return LayersOverlay(*self._harvest(app, idmap, uid, gid, scratch / "overlay"))
+        app_of = self._app(app, family, like)
+        return LayersOverlay(*self._harvest(app_of, idmap, uid, gid, scratch / "overlay"))
 
-    def layer_copies(self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path) -> LayersCopies:
+    def layer_copies(
+        self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path, family: str = "", like: str = ""
+    ) -> LayersCopies:
         """As `layers`, for what cannot live on an overlay: buildpacks are given plain copies of layers."""
-        return LayersCopies(*self._harvest(app, idmap, uid, gid, scratch / "copies"))
+        app_of = self._app(app, family, like)
+        return LayersCopies(*self._harvest(app_of, idmap, uid, gid, scratch / "copies"))
+
+    def nearest(self, app: str, family: str) -> str:
+        """The app whose layers a build of `app` begins with: itself, or the last built of its family."""
+        if self._cache(app).exists():
+            return app
+        with faults(self.path):
+            found = sorted((path.stat().st_mtime, path) for path in (self.path / "caches").iterdir())
+        for _, path in reversed(found):
+            fields = record.read(path) or {}
+            if family and fields.get("family") == family:
+                return str(fields.get("app"))
+        return app
 
     def copied(self, writers: Sequence[str]) -> tuple[str, ...]:
         """Those who write to layers, of these names, that are to have copies of them."""
@@ -178,12 +197,14 @@ class Store:
         """Remembers that one is to have copies, until what is kept of `app` is forgotten; StoreError."""
         copied.remember(self._lease, writer, self._cache(app).stem)
 
-    def _harvest(self, app: str, idmap: IdMap, uid: int, gid: int, directory: Path) -> tuple[Harvest, Path]:
+    def _app(self, name: str, family: str, like: str) -> App:
+        return App(name, family, self._cache(name), self._cache(like or name))
+
+    def _harvest(self, app: App, idmap: IdMap, uid: int, gid: int, directory: Path) -> tuple[Harvest, Path]:
         with faults(directory):
             make_directory(directory)
         owner = idmap.outside(uid, gid)
-        harvest = Harvest(self._lease, self._kept, cache=self._cache(app), uid=uid, gid=gid, owner=owner)
-        return harvest, directory
+        return Harvest(self._lease, self._kept, app, uid=uid, gid=gid, owner=owner), directory
 
     def forget(self, app: str) -> bool:
         """Forgets what the next build of `app` could restore; False when there was nothing."""

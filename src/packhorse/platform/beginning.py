@@ -1,0 +1,42 @@
+"""What a build begins with: the layers and the image of the one before. Called by `platform.build`.
+
+Layers are kept by name. A tag under which nothing was built begins with what another one of the same
+repository has kept, as after a change of branch: layers are known by their content, and buildpacks see from
+their metadata what of it serves.
+"""
+
+from __future__ import annotations
+
+from packhorse.errors import FormatError, NotFoundError
+from packhorse.image.place import Place
+from packhorse.lifecycle.ports import Observer
+from packhorse.platform.build_request import BuildRequest
+from packhorse.platform.publish import location_of
+from packhorse.platform.wiring import Wiring
+from packhorse.store.store import Store
+
+
+def like(request: BuildRequest, store: Store, observer: Observer) -> str:
+    """The name whose layers the build begins with: its own, or the last built tag of its repository."""
+    own = str(request.name)
+    if request.clear_cache:
+        return own
+    found = store.nearest(own, request.name.name)
+    if found != own:
+        observer.say(f"nothing is kept for {own}: beginning with what {found} has kept")
+    return found
+
+
+def previous(request: BuildRequest, wiring: Wiring, like: str) -> Place:
+    """Where the image is that the build begins with: in the store, or where that never had it, in the
+    registry to publish to.
+    """
+    place = wiring.store.place(like)
+    if request.publish and like == str(request.name):
+        try:
+            place.read()
+        except NotFoundError:
+            return wiring.place(location_of(request.name))
+        except FormatError:
+            pass  # as if there were none, which `analyze` finds out
+    return place
