@@ -40,4 +40,5 @@ $(BIN)/packhorse: pyproject.toml requirements.txt hatch_build.py $(shell find bu
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q src/packhorse
 	@touch $@

@@ -1,4 +1,6 @@
-"""The default builder's run root, really made: twice, as on two machines of one release; and called off."""
+"""The default builder's parts, really made: its run root, as on two machines of one release, and called off;
+its buildpacks, compiled.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,15 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
 import pytest
 
-from fakes import linux
+from fakes import linux, users
+from fakes.installation import Home
 from packhorse.base.target import Target
 from packhorse.errors import HostError
 from packhorse.platform.distro import scratch
@@ -155,3 +159,27 @@ def test_of_one_that_was_killed_nothing_is_left_when_the_next_begins(tmp_path: P
     assert linux.gone(below, seconds=40)  # mmdebstrap takes its chroot away
     scratch.sweep(shutil.rmtree)
     assert not own.exists()
+
+
+def test_a_builder_that_was_removed_comes_back_the_same_for_everybody(
+    new_home: Callable[[str], Home],
+) -> None:
+    """Only its bases are left, so its buildpacks are compiled again, by each user's own sandbox."""
+    identifiers = set()
+    for user in ("", users.RANGE, users.SINGLE):
+        home = new_home(user)
+        name = home.ok("builder", "default")
+        identifiers.add(home.image_id(name))
+        home.ok("rmi", name)
+        assert home.ok("builder", "default", timeout=60) == name
+        identifiers.add(home.image_id(name))
+    assert len(identifiers) == 1
+
+
+def test_the_builders_own_buildpacks_are_compiled(new_home: Callable[[], Home], sample: Path) -> None:
+    home = new_home()
+    home.ok("build", "sample", "--path", sample)
+    modules = list(home.path.glob("store/trees/*/*/cnb/buildpacks/packhorse_nodejs/**/*.py"))
+    assert modules
+    for module in modules:
+        assert list(module.parent.glob(f"__pycache__/{module.stem}.cpython-*.pyc")), module

@@ -89,7 +89,7 @@ class Home:
             self.path / "store",
             path / "store",
             copy_function=_take_over,
-            ignore=shutil.ignore_patterns(*_OWN, "gate"),
+            ignore=shutil.ignore_patterns(*_OWN, "gate", "unsettled"),
         )
         for name in _OWN:
             (path / "store" / name).mkdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from packhorse.base.rooted import Rooted
-from packhorse.base.tree import Kind
+from packhorse.base.tree import Kind, TreeView
 from packhorse.errors import FormatError
 from packhorse.image.edit import add_layers, edit
 from packhorse.image.model import Config, History
@@ -50,10 +50,19 @@ def directory_layer(source: Path, target: str) -> Layer:
 
     def chunks() -> Iterator[bytes]:
         with Rooted.local(source) as view:
-            found = tree.directory(view, "/", uid=0, gid=0)
-            yield from tar.stream((*parents(target), *(_moved(entry, target) for entry in found)))
+            yield from _directory(view, "/", target)
 
     return Layer(tar=chunks)
+
+
+def tree_layer(view: TreeView, path: str) -> Layer:
+    """The directory `path` of a tree as the same in an image; as long as the tree can be read."""
+    return Layer(tar=lambda: _directory(view, path, path))
+
+
+def _directory(view: TreeView, path: str, target: str) -> Iterator[bytes]:
+    found = tree.directory(view, path, uid=0, gid=0)
+    return tar.stream((*parents(target), *(_moved(entry, path, target) for entry in found)))
 
 
 def file(name: str, content: bytes, *, mode: int = 0o644) -> TarEntry:
@@ -86,8 +95,8 @@ def put(
     return image
 
 
-def _moved(entry: TarEntry, target: str) -> TarEntry:
-    name = target if entry.name == "/" else f"{target}/{entry.name.lstrip('/')}"
+def _moved(entry: TarEntry, path: str, target: str) -> TarEntry:
+    name = target + (entry.name if path == "/" else entry.name.removeprefix(path)).rstrip("/")
     if entry.kind is Kind.LINK:
         return replace(entry, name=name)
     executable = entry.kind is Kind.DIRECTORY or entry.mode & 0o111 or name.endswith(_EXECUTABLES)

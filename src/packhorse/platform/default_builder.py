@@ -26,7 +26,7 @@ from packhorse.image.view import Image, Layer
 from packhorse.layers.tree import TarEntry
 from packhorse.lifecycle.api import SUPPORTED as PLATFORM_APIS
 from packhorse.platform import builder as labels
-from packhorse.platform import bundle, compose
+from packhorse.platform import bundle, bytecode, compose
 from packhorse.platform.distro.packages import PackageChange, RootKind, changed_packages
 from packhorse.platform.distro.scratch import own_directory
 from packhorse.platform.distro.sources import Suite, host_sources, host_suite
@@ -40,6 +40,9 @@ UID = GID = 1000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BUNDLE = "io.packhorse.bundle"
 PACKAGES = "io.packhorse.packages"
+
+_RECIPE = 2
+"""Counts what was changed about how a builder is put together, so that those of before are made anew."""
 
 Progress = Callable[[str], None]
 Packages = dict[str, Any]
@@ -87,7 +90,7 @@ def ensure(store: Store, *, environ: Mapping[str, str], progress: Progress, upda
         if update or _find(store, names.name("build")) is None or _find(store, names.name("run")) is None:
             new = _make_bases(store, names, environ, progress)
         else:
-            new = old
+            new = old or _packages_of_bases(store, names)
         progress("putting the builder together")
         _compose(store, names, new)
     return Made(name, changed_packages(old.get("build", {}), new.get("build", {})) if old else ())
@@ -137,9 +140,13 @@ def obstacles(environ: Mapping[str, str]) -> list[HostError]:
 
 def _current(store: Store, names: DefaultBuilder) -> bool:
     image = _find(store, names.name("builder"))
-    if image is None or image.config.labels.get(BUNDLE) != bundle.digest():
+    if image is None or image.config.labels.get(BUNDLE) != _bundle():
         return False
     return _find(store, names.name("run")) is not None
+
+
+def _bundle() -> str:
+    return f"{bundle.digest()}-{_RECIPE}"
 
 
 def _find(store: Store, name: str) -> Image | None:
@@ -153,6 +160,18 @@ def _find(store: Store, name: str) -> Image | None:
 def _packages(store: Store, name: str) -> Packages:
     image = _find(store, name)
     return json.loads(image.config.labels.get(PACKAGES, "{}")) if image else {}
+
+
+def _packages_of_bases(store: Store, names: DefaultBuilder) -> Packages:
+    """What dpkg says in the bases, for a builder that was removed."""
+    from packhorse.platform.bill import base
+    from packhorse.platform.distro.packages import parse_status
+
+    found: Packages = {}
+    for kind in ("build", "run"):
+        (status,) = base.read(store.place(names.name(kind)).read().layers, release=False).statuses
+        found[kind] = parse_status(status)
+    return found
 
 
 def _make_bases(
@@ -242,7 +261,8 @@ def _compose(store: Store, names: DefaultBuilder, packages: Packages) -> None:
     modules: dict[str, dict[str, object]] = {}
     for path, one in buildpacks:
         place = f"/cnb/buildpacks/{one.ref.directory}/{one.version}"
-        layer = store.place(names.name("builder")).begin(compose.directory_layer(path, place))
+        with bytecode.compiled(store, base, path, place) as tree:
+            layer = store.place(names.name("builder")).begin(compose.tree_layer(tree, place))
         layers.append((layer, f"buildpack {one.ref}"))
         modules.setdefault(one.id, {})[one.version] = _module(one, layer)
     images: list[dict[str, object]] = [{"image": names.name("run"), "mirrors": []}]
@@ -261,7 +281,7 @@ def _compose(store: Store, names: DefaultBuilder, packages: Packages) -> None:
                 gojson.Sorted({key: gojson.Sorted(value) for key, value in modules.items()})
             ),
             labels.ORDER: _dumps(order),
-            BUNDLE: bundle.digest(),
+            BUNDLE: _bundle(),
             PACKAGES: _dumps(gojson.untyped(packages)),
         },
     )
