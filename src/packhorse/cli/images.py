@@ -17,9 +17,10 @@ from packhorse.cli.options import (
 from packhorse.cli.output import size
 from packhorse.errors import NetworkError, PackhorseError, UsageError
 from packhorse.image.reference import Kind, Location
-from packhorse.platform.copies import Wanted, copy_tags
+from packhorse.platform.copies import Wanted
 from packhorse.platform.copies import copy as copy_one
 from packhorse.platform.network import Reach
+from packhorse.platform.tags import copy_tags
 from packhorse.platform.wiring import Wiring
 
 

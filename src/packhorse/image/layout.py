@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -139,6 +139,7 @@ class Layout:
         self._compression = compression
         self._ref = ref
         self._target = target
+        self._ready = False
         self._known: dict[Digest, Descriptor] | None = None
         self._lock = threading.Lock()
 
@@ -148,13 +149,13 @@ class Layout:
 
     def begin(self, layer: Layer) -> Layer:
         """Brings one layer, compressed or as the blob it is; InputError if the directory is no layout."""
-        with self._lock:
-            if self._known is None:
-                self._prepare()
-                self._known = _stored_layers(Directory(self._path))
+        self._make_ready()
         if layer.descriptor and layer.blob:
             self._write_blob(layer.descriptor, layer.blob)
             return replace(layer, blob=self._reader(layer.descriptor))
+        with self._lock:
+            if self._known is None:  # only who needs it pays for looking at every image
+                self._known = _stored_layers(Directory(self._path))
         stored = self._known.get(layer.diff_id) if layer.diff_id else None
         if layer.diff_id and stored and self._fits(stored) and self._has(stored):
             return replace(stored_layer(self._reader(stored), stored, layer.diff_id), size=layer.size)
@@ -162,35 +163,37 @@ class Layout:
 
     def commit(self, image: Image) -> Receipt:
         """Writes config and manifest and puts the name into the index, where it replaces what it named."""
-        with self._lock:
-            if self._known is None:
-                self._prepare()
+        self._make_ready()
         manifest = manifest_of(image, accepts=OCI_ONLY)
         self._write_blob(manifest.config, lambda: iter([image.config.raw]))
         self._write_blob(manifest.descriptor, lambda: iter([manifest.raw]))
         with self.locked():
-            index = self._index_with(index_entry(image, manifest, self._ref), self._ref)
+            index = self._index_with({self._ref: index_entry(image, manifest, self._ref)})
             self._write(self._path / INDEX_FILE, index)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
     def keep(self, blob: Descriptor, chunks: Chunks) -> None:
         """Writes any blob unless it is there; as `begin`."""
-        with self._lock:
-            if self._known is None:
-                self._prepare()
-                self._known = {}
+        self._make_ready()
         self._write_blob(blob, chunks)
 
     def enter(self, entry: Descriptor, ref: str | None = None) -> None:
         """Puts what was kept under the name, or under `ref`, where it replaces what that named."""
         with self.locked():
-            self.enter_locked(entry, self._ref if ref is None else ref)
+            self.enter_locked({self._ref if ref is None else ref: entry})
 
-    def enter_locked(self, entry: Descriptor, ref: str) -> None:
-        """As `enter`, for who has locked the layout."""
-        annotations = {REF_NAME: ref} if ref else {}
-        index = self._index_with(replace(entry, annotations=annotations), ref)
-        self._write(self._path / INDEX_FILE, index)
+    def enter_locked(self, entries: Mapping[str, Descriptor]) -> None:
+        """As `enter`, of several names, for who has locked the layout."""
+        named = {
+            ref: replace(entry, annotations={REF_NAME: ref} if ref else {}) for ref, entry in entries.items()
+        }
+        self._write(self._path / INDEX_FILE, self._index_with(named))
+
+    def _make_ready(self) -> None:
+        with self._lock:
+            if not self._ready:
+                self._prepare()
+                self._ready = True
 
     def _prepare(self) -> None:
         """Makes the directory a layout, without an image at first, unless it is one."""
@@ -251,15 +254,16 @@ class Layout:
             new.file.write(data)
             new.place(path)
 
-    def _index_with(self, entry: Descriptor, ref: str) -> bytes:
-        """The index with `entry` for those of its name; what this program does not know stays as it is."""
+    def _index_with(self, entries: Mapping[str, Descriptor]) -> bytes:
+        """The index with entries for those of their names; what this program does not know stays as it is."""
         if not (self._path / INDEX_FILE).exists():
-            return Index.of([entry]).raw
+            return Index.of(entries.values()).raw
         index = read_index(Directory(self._path), str(self._path))
         fields = dict(Node.parse(index.raw, INDEX_FILE).fields)
         pairs = zip(fields.get("manifests") or [], index.manifests, strict=True)
-        others = [raw for raw, known in pairs if known.annotations.get(REF_NAME, "") != ref]
-        return gojson.dumps({**fields, "manifests": [*others, entry.fields()]})
+        others = [raw for raw, known in pairs if known.annotations.get(REF_NAME, "") not in entries]
+        new = [entry.fields() for entry in entries.values()]
+        return gojson.dumps({**fields, "manifests": [*others, *new]})
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ Also in an archive of one, to read from. Made in `platform.wiring`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -96,12 +96,18 @@ class LayoutName:
                 index = Index.parse(gojson.dumps(fields), MediaType.OCI_INDEX)
                 self.put(index)
                 entry = Descriptor(index.media_type, index.digest, len(index.raw))
-                self._writable.enter_locked(entry, tag)
+                self._writable.enter_locked({tag: entry})
 
     def tag(self, tag: str, document: Document) -> None:
         """Puts a document into the index under another name."""
         self.put(document)
         self._writable.enter(Descriptor(document.media_type, document.digest, len(document.raw)), tag)
+
+    def enter(self, entries: Mapping[str, Descriptor]) -> None:
+        """Puts what was kept into the index under several names at once, or no name at all."""
+        if entries:
+            with self._writable.locked():
+                self._writable.enter_locked(entries)
 
     def _list(self, tag: str) -> list[Referrer]:
         found = self.tagged(tag) if self._is_there() else None

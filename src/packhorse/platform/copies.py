@@ -1,18 +1,17 @@
-"""The use case behind `packhorse copy`: an image, all images of a name, or all tags of a repository."""
+"""The use case behind `packhorse copy`: an image, or all images of a name; all tags are `tags`'s."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import InputError, NotFoundError, PackhorseError
+from packhorse.errors import NotFoundError
 from packhorse.image.copy import put
 from packhorse.image.model import Index
-from packhorse.image.reference import Kind, Location
+from packhorse.image.reference import Location
 from packhorse.image.view import Image
-from packhorse.platform.selection import listed
 from packhorse.platform.wiring import Wiring
 
 
@@ -77,34 +76,3 @@ def _with_referrers(
     end.name(root)
     say(f"{count or 'no'} referrer{'' if count == 1 else 's'} came along")
     return root.digest
-
-
-def copy_tags(
-    wiring: Wiring, source: Location, destination: Location, wanted: Wanted
-) -> Iterator[tuple[str, Digest | PackhorseError]]:
-    """What became of each tag of a repository, as it is done; one that fails stops no other.
-
-    Raises InputError for places that have no tags, and what the list of tags raises.
-    """
-    if source.kind is not Kind.REGISTRY:
-        raise InputError(f"{source} has no list of tags", fix="write docker://REGISTRY/REPOSITORY")
-    if source.reference.tag or source.reference.digest:
-        raise InputError(f"{source} is one image", fix="leave out its tag or digest")
-    _with_tag(destination, "any")
-    for location in listed(wiring, source.name):
-        tag = location.reference.tag or ""
-        try:
-            yield tag, copy(wiring, location, _with_tag(destination, tag), wanted)
-        except PackhorseError as error:
-            yield tag, error
-
-
-def _with_tag(place: Location, tag: str) -> Location:
-    """A place with a tag for its name."""
-    if place.kind is Kind.OCI and not place.name:
-        return replace(place, name=tag)
-    if place.kind in (Kind.OCI, Kind.OCI_ARCHIVE, Kind.DOCKER_ARCHIVE):
-        raise InputError(f"{place} takes no tags", fix="write docker://REGISTRY/REPOSITORY, or oci:DIR")
-    if place.reference.tag or place.reference.digest:
-        raise InputError(f"{place} is one image", fix="leave out its tag or digest")
-    return replace(place, name=str(place.reference.with_tag(tag)))

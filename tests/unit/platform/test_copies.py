@@ -15,7 +15,8 @@ from packhorse.errors import InputError, RegistryError
 from packhorse.image.copy import put
 from packhorse.image.layout import Layout
 from packhorse.image.reference import Location
-from packhorse.platform.copies import Wanted, copy, copy_tags
+from packhorse.platform.copies import Wanted, copy
+from packhorse.platform.tags import copy_tags
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
