@@ -141,9 +141,8 @@ class _Copying:
 
     def _tags_there(self) -> Iterator[str]:
         if self._destination.kind is Kind.REGISTRY:
-            with suppress(
-                FormatError, NetworkError, NotFoundError
-            ):  # it may not be there yet, and have no list at all
+            # It may not be there yet, and has no list then.
+            with suppress(FormatError, NetworkError, NotFoundError):
                 for location in listed(self._wiring, self._destination.name):
                     yield location.reference.tag or ""
 

@@ -11,7 +11,7 @@ from fakes.artifact import SBOM, SIGNATURE, attach, attach_by_tag
 from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import fresh_image, tar_of
 from packhorse.base.digest import Digest
-from packhorse.errors import InputError, RegistryError
+from packhorse.errors import FormatError, InputError, RegistryError
 from packhorse.image.copy import put
 from packhorse.image.layout import Layout
 from packhorse.image.reference import Location
@@ -52,6 +52,30 @@ def test_all_tags_go_to_another_registry_and_shared_layers_once(server, wiring):
         for tag in outcome:
             assert other.manifests["team/copy", tag] == server.manifests["app", tag]
         assert len(other.seen("PUT", "blobs")) == 2 + 5  # layers, configs
+
+
+def test_what_many_tags_stand_for_is_brought_once(server, wiring):
+    media_type, raw = server.manifests["app", "1"]
+    for number in range(40):
+        server.put_manifest("app", f"same-{number}", raw, media_type)
+    with FakeRegistry() as other:
+        server.requests.clear()
+        outcome = tags(wiring, f"docker://{server.host}/app", f"docker://{other.host}/copy")
+        assert len(outcome) == 45
+        assert len(server.seen("GET", "manifests")) == 45
+        assert len(server.seen("GET", "blobs")) == len(other.seen("PUT", "blobs")) == 2 + 5
+        other.requests.clear()
+        again = Wiring(wiring.store)
+        assert tags(again, f"docker://{server.host}/app", f"docker://{other.host}/copy") == outcome
+        assert {each.method for each in other.requests} == {"GET", "HEAD"}
+
+
+def test_a_layout_that_takes_no_names_is_told_of_every_tag(server, wiring, tmp_path):
+    layout = tmp_path / "layout"
+    (layout / "index.json").mkdir(parents=True)
+    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    outcome = tags(wiring, f"docker://{server.host}/app", f"oci:{layout}")
+    assert len(outcome) == 5 and all(isinstance(what, FormatError) for what in outcome.values())
 
 
 def test_one_that_fails_stops_no_other(server, wiring):
