@@ -45,7 +45,7 @@ COMMANDS = [
         *("build", "builder", "buildpack", "copy", "doctor", "gc", "images", "inspect", "rmi", "run"),
         *("sbom", "diff", "verify", "rebase", "login", "logout"),
     )
-]
+] + [["cache", name] for name in ("ls", "rm", "prune")]
 SECRET = "sekret-0451"
 """A value that is handed in as a variable's, and that nobody is ever to print."""
 

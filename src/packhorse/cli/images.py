@@ -37,7 +37,7 @@ def images(context: Context, quiet: bool, no_trunc: bool) -> None:
                 record.name.familiar_name,
                 record.name.tag or "latest",
                 str(record.id) if no_trunc else record.id.short,
-                _age(record.created),
+                age(record.created),
                 size(store.size(record)),
             ]
             for record in records
@@ -144,7 +144,7 @@ def _copy_tags(
         ) from failed[0]
 
 
-def _age(created: str) -> str:
+def age(created: str) -> str:
     """How long ago, as docker puts it."""
     seconds = int((datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds())
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):

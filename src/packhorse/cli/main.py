@@ -28,6 +28,7 @@ _COMMANDS = {
     "build": ("packhorse.cli.build", "build", "Turn source code into an image."),
     "builder": ("packhorse.cli.builder", "builder", "Look after builders."),
     "buildpack": ("packhorse.cli.buildpack", "buildpack", "Make buildpacks ready to be taken elsewhere."),
+    "cache": ("packhorse.cli.cache", "cache", "Look after what builds have kept for the next ones."),
     "copy": ("packhorse.cli.images", "copy", "Copy an image from one place to another."),
     "diff": ("packhorse.cli.diff", "diff", "Show what differs between two images."),
     "doctor": ("packhorse.cli.doctor", "doctor", "Try what builds need on this machine; --fix mends it."),

@@ -29,6 +29,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _Result = TypeVar("_Result")
 
+KEEP_STORAGE = "PACKHORSE_KEEP_STORAGE"
+"""The variable with what builds may keep: a size, or `none`."""
+
 _LIMIT = 1 << 20
 """The most bytes that an env file has."""
 
@@ -182,6 +185,14 @@ def seconds_of(text: str, *, option: str) -> float:
             why="write seconds, or a number with s, m or h: 90s, 10m, 1h",
         )
     return seconds
+
+
+def keep_storage(environ: Mapping[str, str]) -> int | None:
+    """What builds may keep of layers, in bytes: 0 is no bound, None what is usual; UsageError."""
+    text = environ.get(KEEP_STORAGE, "")
+    if not text:
+        return None
+    return 0 if text == "none" else size_of(text, option=KEEP_STORAGE)
 
 
 def asked_limits(texts: Iterable[str]) -> dict[str, int]:

@@ -32,6 +32,7 @@ from packhorse.platform import (
     default_builder,
     failure,
     host,
+    kept_storage,
     recorded,
     report,
     volumes,
@@ -108,6 +109,8 @@ def build(
     exported, counters = _exported(
         request, store, builder, named, base, previous, like, path, shared, observer
     )
+    if counters.changed:
+        kept_storage.trim(store, request.keep_storage, built=request.name, observer=observer)
     built = store.place(str(request.name))
     for tag in request.tags:
         copy(built, store.place(str(tag)))

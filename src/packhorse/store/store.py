@@ -18,7 +18,7 @@ store that the next call can use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +29,9 @@ from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
 from packhorse.image.model import Descriptor
 from packhorse.image.view import Image, Layer
-from packhorse.store import copied, facts, gc, making, record, removal
+from packhorse.store import caches, copied, facts, gc, making, record, removal
 from packhorse.store.blobs import Blobs
+from packhorse.store.caches import Survey
 from packhorse.store.copies import LayersCopies
 from packhorse.store.disk import Disk
 from packhorse.store.facts import Facts
@@ -214,6 +215,26 @@ class Store:
             path.unlink(missing_ok=True)
         copied.forget(self._lease, path.stem)
         return there
+
+    def caches(self) -> Survey:
+        """What is kept for the next builds of all apps; every file of it is looked at."""
+        return caches.survey(self._lease)
+
+    def remove_caches(self, apps: Iterable[str]) -> tuple[set[str], Freed]:
+        """Removes what is kept for these apps; answers which there were, and what that freed. StoreError."""
+        found, given_up = caches.remove(self._lease, apps)
+        return found, gc.collect(self._lease, only=given_up)
+
+    def beyond(self, limit: int) -> tuple[str, ...]:
+        """The apps, the longest unused first, whose caches have to go for `limit` bytes to be enough."""
+        return caches.to_remove(self._lease, limit)
+
+    def trim(self, limit: int, *, stays: str) -> tuple[str, ...]:
+        """Forgets what is kept `beyond` a limit, but for the app `stays`; the disk is free with `close`."""
+        gone = caches.to_remove(self._lease, limit, stays=stays)
+        if gone:
+            self._lease.give_up(caches.remove(self._lease, gone)[1])
+        return gone
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -1,0 +1,172 @@
+"""What apps have kept for their next builds: how much of the disk each takes, and what goes to make room.
+
+A file that several kept trees share by hard links is on the disk once, so what an app takes and what is free
+when it alone is removed are two numbers. Called by store; which app has which layers is `harvest`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packhorse.store import copied, gc, record
+from packhorse.store.fault import faults
+from packhorse.store.images import Images
+from packhorse.store.kept import record_of
+from packhorse.store.lease import Lease
+
+_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """What is kept for the next build of `app`: so many layers, in bytes of the disk.
+
+    `alone` is what is free when this one is removed and all else stays: nothing that images or other apps
+    need too. `used` is when it was last built, in seconds since 1970.
+    """
+
+    app: str
+    layers: int
+    size: int
+    alone: int
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Every app's cache, the last built first; `total` is what all take together, perhaps less than their
+    sum.
+    """
+
+    caches: tuple[Cache, ...]
+    total: int
+
+
+@dataclass(slots=True)
+class _Disk:
+    """What trees take: each its own files, and those that it shares, by inode."""
+
+    own: dict[Path, int] = field(default_factory=dict)
+    shared: dict[int, tuple[int, set[Path]]] = field(default_factory=dict)
+
+    def look(self, tree: Path) -> None:
+        total = 0
+        for status in _below(tree):
+            size = status.st_blocks * _BLOCK
+            if status.st_nlink == 1 or stat.S_ISDIR(status.st_mode):
+                total += size
+            else:
+                self.shared.setdefault(status.st_ino, (size, set()))[1].add(tree)
+        self.own[tree] = total
+
+    def takes(self, trees: set[Path]) -> int:
+        """What these trees take."""
+        linked = sum(size for size, holders in self.shared.values() if holders & trees)
+        return linked + sum(self.own[tree] for tree in trees)
+
+    def frees(self, trees: set[Path]) -> int:
+        """What is free without these trees."""
+        linked = sum(size for size, holders in self.shared.values() if holders <= trees)
+        return linked + sum(self.own[tree] for tree in trees)
+
+
+def survey(own: Lease) -> Survey:
+    """Looks at everything that is kept; raises StoreError."""
+    store = own.store
+    with faults(store):
+        records = list(_records(store))
+        needed = set[str]()
+        for image in Images(own).all():
+            needed |= gc.needed_for(store, image)
+        disk, trees = _Disk(), dict[Path, set[Path]]()
+        for path, fields in records:
+            trees[path] = set(_trees(store, fields))
+        for tree in sorted(set[Path]().union(*trees.values())):
+            disk.look(tree)
+        caches = []
+        for path, fields in records:
+            others = set[Path]().union(*(each for other, each in trees.items() if other != path))
+            lonely = {tree for tree in trees[path] - others if f"kept/{tree.name}" not in needed}
+            size, alone = disk.takes(trees[path]), disk.frees(lonely)
+            caches.append(Cache(_app(fields), len(trees[path]), size, alone, path.stat().st_mtime))
+        total = disk.takes(set(disk.own))
+    return Survey(tuple(sorted(caches, key=lambda cache: -cache.used)), total)
+
+
+def remove(own: Lease, apps: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Forgets what is kept for these apps; answers which there were, and what may be needed no more."""
+    wanted, found, given_up = set(apps), set[str](), set[str]()
+    with faults(own.store):
+        for path, fields in _records(own.store):
+            if _app(fields) in wanted:
+                path.unlink(missing_ok=True)
+                copied.forget(own, path.stem)
+                found.add(_app(fields))
+                given_up |= gc.needed_for_next(fields)
+    return found, given_up
+
+
+def to_remove(own: Lease, limit: int, *, stays: str = "") -> tuple[str, ...]:
+    """The apps whose caches go, the longest unused first, so that no more than `limit` bytes are kept.
+
+    Bytes are those of the layers' tars, which are known without looking at any file. The app `stays` does not
+    go, nor is what it alone takes a reason for others to.
+    """
+    with faults(own.store):
+        found = sorted((path.stat().st_mtime, path, fields) for path, fields in _records(own.store))
+        sizes: dict[Path, int] = {}
+        users: dict[Path, int] = {}
+        for _, _, fields in found:
+            for tree in _trees(own.store, fields):
+                sizes.setdefault(tree, int((record.read(record_of(tree)) or {}).get("size", 0)))
+                users[tree] = users.get(tree, 0) + 1
+        total = sum(sizes.values())
+        gone = []
+        for _, _, fields in found:
+            if total <= limit:
+                break
+            if _app(fields) == stays:
+                continue
+            for tree in _trees(own.store, fields):
+                users[tree] -= 1
+                total -= 0 if users[tree] else sizes[tree]
+            gone.append(_app(fields))
+    return tuple(gone)
+
+
+def _records(store: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in sorted((store / "caches").iterdir()):
+        fields = record.read(path)
+        if fields is not None:
+            yield path, fields
+
+
+def _app(fields: dict[str, Any]) -> str:
+    return str(fields.get("app", ""))
+
+
+def _trees(store: Path, fields: dict[str, Any]) -> Iterator[Path]:
+    """The kept trees that a record needs, whoever's they are."""
+    names = {name.partition("/")[2] for name in gc.needed_for_next(fields) if name.startswith("kept/")}
+    for name in sorted(names):
+        yield from (path for path in store.glob(f"kept/*/{name}") if path.is_dir())
+
+
+def _below(tree: Path) -> Iterator[os.stat_result]:
+    """The directory and all in it, as far as it may be looked into."""
+    waiting = [os.fspath(tree)]
+    yield tree.lstat()
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    yield entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        except OSError:
+            continue  # went meanwhile, or is shut: what is in it is not counted
