@@ -10,18 +10,17 @@ from pathlib import Path
 import click
 
 from packhorse.base.step import Network
+from packhorse.cli.given import Given, giving
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
     asked_limits,
     compression,
     docker_host,
-    environment,
     keep_storage,
     opened_store,
     pull_policy,
     reaching,
     seconds_of,
-    volume,
 )
 from packhorse.cli.output import Console, Level, columns, size
 from packhorse.errors import UsageError
@@ -38,37 +37,7 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
 
 @click.command()
 @click.argument("name")
-@click.option(
-    "-p", "--path", type=click.Path(path_type=Path), default=Path(), help="The source directory.  [.]"
-)
-@click.option(
-    "-B", "--builder", default="", metavar="IMAGE", help="A builder image, instead of the default one."
-)
-@click.option(
-    "-b",
-    "--buildpack",
-    "buildpacks",
-    multiple=True,
-    metavar="DIR|ID",
-    help="A buildpack, instead of the builder's order. Repeatable.",
-)
-@click.option(
-    "-e", "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="A variable for buildpacks. Repeatable."
-)
-@click.option(
-    "--env-file",
-    "env_files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A file of variables. Repeatable.",
-)
-@click.option(
-    "--volume",
-    "volumes",
-    multiple=True,
-    metavar="SOURCE:TARGET[:rw]",
-    help="Show a directory or file to buildpacks, read-only unless :rw. Repeatable.",
-)
+@giving()
 @click.option(
     "-o",
     "--output",
@@ -134,12 +103,7 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
 def build(
     context: Context,
     name: str,
-    path: Path,
-    builder: str,
-    buildpacks: tuple[str, ...],
-    env: tuple[str, ...],
-    env_files: tuple[Path, ...],
-    volumes: tuple[str, ...],
+    given: Given,
     outputs: tuple[str, ...],
     compression: str,
     publish: bool,
@@ -166,15 +130,10 @@ def build(
     """Turn source code into an image called NAME."""
     console = context.console
     console.adjust(quiet=quiet, verbose=verbose, no_color=no_color)
-    request = BuildRequest(
-        name=Reference.parse(name),
-        path=path,
+    request = replace(
+        given.request(Reference.parse(name), context),
         tags=tuple(dict.fromkeys(Reference.parse(one) for text in tags for one in text.split(","))),
         publish=publish,
-        builder=builder,
-        buildpacks=buildpacks,
-        env=environment(env, env_files, context),
-        volumes=tuple(volume(text, writable=False) for text in volumes),
         compression=compression,
         outputs=(*(_output(text, name) for text in outputs), *_engine(name, asked=daemon)),
         pull=PullPolicy(pull),
@@ -190,7 +149,6 @@ def build(
         network=Network(network) if network else None,
         sandbox=sandbox,
         limits=asked_limits(limits),
-        environ=context.environ,
         reach=reach,
     )
     if timeout:

@@ -10,11 +10,11 @@ import click
 from packhorse.base.step import Network
 from packhorse.cli.diff_text import DIFFERENT, tell
 from packhorse.cli.document import pieces
+from packhorse.cli.given import Given, giving
 from packhorse.cli.main import Context
-from packhorse.cli.options import docker_host, environment, opened_store, reaching, volume
+from packhorse.cli.options import docker_host, opened_store, reaching
 from packhorse.image.reference import Reference
 from packhorse.platform import locate
-from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.diff.report import fields
 from packhorse.platform.network import Reach
 from packhorse.platform.recorded import Recorded
@@ -27,17 +27,14 @@ _ANY = Reference.parse(f"{locate.LOCAL_REGISTRY}/image")
 
 @click.command()
 @click.argument("name", metavar="IMAGE")
-@click.option(
-    "-p", "--path", type=click.Path(path_type=Path), default=Path(), help="The source directory.  [.]"
+@giving(
+    builder="A builder, instead of the recorded one.",
+    buildpack="As for the build.",
+    env="As for the build.",
+    env_file="As for the build.",
+    volume="As for the build.",
 )
-@click.option("-B", "--builder", default="", metavar="IMAGE", help="A builder, instead of the recorded one.")
 @click.option("--run-image", default="", metavar="IMAGE", help="A run image, instead of the recorded one.")
-@click.option("-b", "--buildpack", "buildpacks", multiple=True, metavar="DIR|ID", help="As for the build.")
-@click.option("-e", "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="As for the build.")
-@click.option(
-    "--env-file", "env_files", multiple=True, type=click.Path(path_type=Path), help="As for the build."
-)
-@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:rw]", help="As for the build.")
 @click.option("--network", type=click.Choice(["none", "host"]), help="The network buildpacks have.")
 @click.option("--sandbox", default="", metavar="RUNTIME", help="bubblewrap, or an OCI runtime.")
 @click.option(
@@ -53,13 +50,8 @@ _ANY = Reference.parse(f"{locate.LOCAL_REGISTRY}/image")
 def verify(
     context: Context,
     name: str,
-    path: Path,
-    builder: str,
+    given: Given,
     run_image: str,
-    buildpacks: tuple[str, ...],
-    env: tuple[str, ...],
-    env_files: tuple[Path, ...],
-    volumes: tuple[str, ...],
     network: str | None,
     sandbox: str,
     output: str,
@@ -77,17 +69,11 @@ def verify(
     """
     console = context.console
     console.adjust(quiet=quiet, verbose=verbose, no_color=False)
-    asked = BuildRequest(
-        name=_ANY,
-        path=path,
-        builder=builder,
+    asked = replace(
+        given.request(_ANY, context),
         run_image=run_image,
-        buildpacks=buildpacks,
-        env=environment(env, env_files, context),
-        volumes=tuple(volume(text, writable=False) for text in volumes),
         network=Network(network) if network else None,
         sandbox=sandbox,
-        environ=context.environ,
         docker_host=docker_host,
         reach=reach,
     )
