@@ -7,10 +7,7 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,26 +15,9 @@ import pytest
 
 from fakes import users
 from fakes.installation import Home
+from fakes.web import answer, free_port
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def answer(port: int, process: subprocess.Popen[str]) -> dict[str, str]:
-    """What the sample answers, once it does."""
-    for _ in range(300):
-        assert process.poll() is None, process.communicate()
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
-                return dict(json.load(response))
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("the image does not answer")
 
 
 def talk_to(home: Home, name: str) -> None:
@@ -46,7 +26,7 @@ def talk_to(home: Home, name: str) -> None:
     port = free_port()
     process = home.start("run", name, "-e", f"PORT={port}", "-p", f"{port}:{port}")
     try:
-        found = answer(port, process)
+        found = json.loads(answer(port, failed=lambda: process.poll() is not None and process.communicate()))
         assert (found["hello"], found["env"], found["node"][:4]) == ("packhorse", "production", "v16.")
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=20)

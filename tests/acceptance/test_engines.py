@@ -6,10 +6,7 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +22,7 @@ from fakes.registry import FakeRegistry
 from fakes.relay import Relay
 from fakes.small_image import fresh_image, tar_of
 from fakes.ssh import sshd
+from fakes.web import answer, free_port
 from packhorse.base.target import Target
 from packhorse.errors import NotFoundError
 from packhorse.image.copy import copy, put
@@ -96,11 +94,10 @@ def test_a_build_is_handed_to_an_engine_and_runs_there(home: Home, sample: Path,
         *("build", "--quiet", "in-docker", "--path", sample, "--daemon", "--docker-host", dockerd.address)
     )
     assert image_id(dockerd, "in-docker") == built
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     container = dockerd.docker("run", "--detach", "--network", "host", "--env", f"PORT={port}", "in-docker")
     try:
-        assert _answer(port)["hello"] == "packhorse"
+        assert json.loads(answer(port))["hello"] == "packhorse"
     finally:
         dockerd.docker("rm", "--force", container)
 
@@ -314,16 +311,6 @@ def _certificates(directory: Path) -> Path:
     subprocess.run([*words.split(), *more], cwd=folder, check=True, capture_output=True)
     shutil.copy(folder / "cert.pem", folder / "ca.pem")
     return folder
-
-
-def _answer(port: int) -> dict[str, object]:
-    for _ in range(200):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
-                return dict(json.load(response))
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("nothing answers")
 
 
 def test_what_an_engine_has_is_compared_and_listed_as_anywhere(either: Engine, tmp_path: Path) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from fakes.engine import Engine
 from fakes.installation import Home
+from fakes.web import answer, free_port
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 
@@ -56,22 +54,19 @@ def test_umoci_unpacks_the_layout(folder: Path, tmp_path: Path) -> None:
     assert (root / "cnb" / "process" / "web").is_symlink()
 
 
+def ended(engine: Engine, container: str) -> str:
+    """What a container has said that does not run any more."""
+    running = engine.docker("inspect", "--format", "{{.State.Running}}", container) == "true"
+    return "" if running else f"it has ended: {engine.docker('logs', container)}"
+
+
 def test_docker_loads_the_archive_and_runs_it(engine: Engine, folder: Path, sample_id: str) -> None:
     assert engine.docker("load", "--input", str(folder / "docker.tar")) == "Loaded image: sample:latest"
     assert engine.docker("image", "inspect", "--format", "{{.Id}}", "sample") == sample_id
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     container = engine.docker("run", "--detach", "--network", "host", "--env", f"PORT={port}", "sample")
-    for _ in range(200):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
-                answer = json.load(response)
-            break
-        except OSError:
-            time.sleep(0.05)
-    else:
-        raise AssertionError(engine.docker("logs", container))
-    assert (answer["hello"], answer["env"]) == ("packhorse", "production")
+    answered = json.loads(answer(port, failed=lambda: ended(engine, container)))
+    assert (answered["hello"], answered["env"]) == ("packhorse", "production")
     engine.docker("stop", container)
     assert engine.docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
     assert "SIGTERM: finishing open requests" in engine.docker("logs", container)

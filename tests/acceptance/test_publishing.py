@@ -136,3 +136,15 @@ def test_a_push_that_is_killed_leaves_no_tag_and_the_next_one_completes_it(home:
     assert home.image_id(target) == home.image_id(source)
     again = home.ok("copy", source, target)
     assert again == str(Digest.of(server.manifests["killed", "1"][1]))
+
+
+def test_a_published_image_is_verified_on_the_base_that_its_registry_has(home: Home, server, words) -> None:
+    run, name = f"{server.host}/base/verified:1", f"{server.host}/team/verified"
+    home.ok("copy", run_image(home), f"docker://{run}")
+    home.ok("build", name, *words, "--run-image", run, "--quiet")
+    words.remove("--publish")
+    same = f"reproducible: the source gives the same image, {home.image_id(f'docker://{name}')}"
+    assert home.ok("verify", "--quiet", f"docker://{name}", *words) == same
+    # The tag of the base moves on: built is on what it was built on.
+    home.ok("copy", f"docker://{name}", f"docker://{run}")
+    assert home.ok("verify", "--quiet", f"docker://{name}", *words) == same

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from fakes.installation import Home
+from fakes.web import answer, free_port
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 
@@ -108,22 +107,6 @@ def test_words_behind_the_name_belong_to_the_image(home: Home) -> None:
     assert done.stdout.split() == list(words)
     identifier = home.image_id("sample").removeprefix("sha256:")[:8]
     assert home.ok("run", "--entrypoint", "echo", identifier, "found") == "found"
-
-
-def answer(port: int, host: str = "127.0.0.1") -> bytes:
-    for _ in range(200):
-        try:
-            with urllib.request.urlopen(f"http://{host}:{port}/", timeout=5) as response:
-                return bytes(response.read())
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError(f"nobody answers at {host}:{port}")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("", 0))
-        return int(one.getsockname()[1])
 
 
 def test_two_images_run_side_by_side_with_ports_of_their_own(home: Home) -> None:
