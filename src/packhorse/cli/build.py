@@ -69,6 +69,9 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
     "--creation-time", default="", metavar="SECONDS", help="The image's time, since 1970, or now.  [in 1980]"
 )
 @click.option("--clear-cache", is_flag=True, help="Keep no layer of earlier builds.")
+@click.option(
+    "--cache-image", default="", metavar="NAME", help="Keep layers in a registry too, as this image."
+)
 @click.option("--no-overlay", is_flag=True, help="Give buildpacks copies of kept layers and source.")
 @click.option(
     "--report-output-dir",
@@ -116,6 +119,7 @@ def build(
     exec_env: str,
     creation_time: str,
     clear_cache: bool,
+    cache_image: str,
     no_overlay: bool,
     report: Path | None,
     network: str | None,
@@ -143,6 +147,7 @@ def build(
         exec_env=_exec_env(exec_env),
         created=_moment(creation_time),
         clear_cache=clear_cache,
+        cache_image=Reference.parse(cache_image) if cache_image else None,
         overlay=not no_overlay,
         keep_storage=keep_storage(context.environ),
         report=report,

@@ -7,16 +7,37 @@ their metadata what of it serves.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.place import Place
 from packhorse.lifecycle.ports import Observer
 from packhorse.platform.build_request import BuildRequest
-from packhorse.platform.publish import location_of
+from packhorse.platform.cache_image import CacheImage
+from packhorse.platform.publish import check, location_of
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
 
-def like(request: BuildRequest, store: Store, observer: Observer) -> str:
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a build begins with: where the image is of which it is the next, the name whose layers those are,
+    and the cache image that goes before them.
+    """
+
+    previous: Place
+    like: str
+    elsewhere: CacheImage | None = None
+
+
+def beginning(request: BuildRequest, wiring: Wiring, observer: Observer) -> Beginning:
+    """Finds it; raises NetworkError where a cache image could not be written (P-028)."""
+    elsewhere = _elsewhere(request, wiring, observer)
+    like = _like(request, wiring.store, observer)
+    return Beginning(_previous(request, wiring, like), like, elsewhere)
+
+
+def _like(request: BuildRequest, store: Store, observer: Observer) -> str:
     """The name whose layers the build begins with: its own, or the last built tag of its repository."""
     own = str(request.name)
     if request.clear_cache:
@@ -27,7 +48,7 @@ def like(request: BuildRequest, store: Store, observer: Observer) -> str:
     return found
 
 
-def previous(request: BuildRequest, wiring: Wiring, like: str) -> Place:
+def _previous(request: BuildRequest, wiring: Wiring, like: str) -> Place:
     """Where the image is that the build begins with: in the store, or where that never had it, in the
     registry to publish to.
     """
@@ -40,3 +61,12 @@ def previous(request: BuildRequest, wiring: Wiring, like: str) -> Place:
         except FormatError:
             pass  # as if there were none, which `analyze` finds out
     return place
+
+
+def _elsewhere(request: BuildRequest, wiring: Wiring, observer: Observer) -> CacheImage | None:
+    """The cache image that the user names, to which he may write; NetworkError if not (P-028)."""
+    name = request.cache_image
+    if name is None:
+        return None
+    check(wiring, [name])
+    return CacheImage(wiring.place(location_of(name)), name.familiar, observer.say)

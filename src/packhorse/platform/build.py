@@ -27,7 +27,6 @@ from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.rebase import RunImage
 from packhorse.lifecycle.stages import Exported
 from packhorse.platform import (
-    beginning,
     buildpacks,
     default_builder,
     failure,
@@ -38,6 +37,7 @@ from packhorse.platform import (
     volumes,
 )
 from packhorse.platform.accounts import account
+from packhorse.platform.beginning import Beginning, beginning
 from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.builder import Builder
 from packhorse.platform.crossing import BuildLayers, Crossed, Listener
@@ -101,14 +101,13 @@ def build(
     names = (request.name, *request.tags)
     if request.publish:
         check(wiring, names)
+    begin = beginning(request, wiring, observer)
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)
     base = _base(request, wiring, builder, named, observer)
-    like = beginning.like(request, store, observer)
-    previous = beginning.previous(request, wiring, like)
-    exported, counters = _exported(
-        request, store, builder, named, base, previous, like, path, shared, observer
-    )
+    exported, counters = _exported(request, store, builder, named, base, begin, path, shared, observer)
+    if begin.elsewhere:
+        begin.elsewhere.write(*store.left(str(request.name)), builder.image.config.target)
     if counters.changed:
         kept_storage.trim(store, request.keep_storage, built=request.name, observer=observer)
     built = store.place(str(request.name))
@@ -129,14 +128,13 @@ def _exported(
     builder: Builder,
     named: RunImageName,
     base: RunImage,
-    previous: Place,
-    like: str,
+    begin: Beginning,
     path: Path,
     shared: Sequence[Bind],
     observer: Observer,
 ) -> tuple[Exported, Counters]:
     """As `_exported_once`; what cannot live on an overlay is built once more without."""
-    once = partial(_exported_once, request, store, builder, named, base, previous, like, path, shared)
+    once = partial(_exported_once, request, store, builder, named, base, begin, path, shared)
     try:
         return once(Listener(observer), copied=not request.overlay)
     except Crossed as crossed:
@@ -155,8 +153,7 @@ def _exported_once(
     builder: Builder,
     named: RunImageName,
     base: RunImage,
-    previous: Place,
-    like: str,
+    begin: Beginning,
     path: Path,
     shared: Sequence[Bind],
     observer: Listener,
@@ -181,10 +178,18 @@ def _exported_once(
                 gid=builder.gid,
                 scratch=scratch,
                 family=request.name.name,
-                like=like,
+                like=begin.like,
             )
 
-        layers = BuildLayers(shown, among=store.copied, say=observer.say, copied=copied)
+        ids = {"uid": builder.uid, "gid": builder.gid}
+        layers = BuildLayers(
+            shown,
+            among=store.copied,
+            say=observer.say,
+            copied=copied,
+            elsewhere=begin.elsewhere,
+            take=lambda layer, path: store.take_layer(layer, path, namespace.idmap, **ids),
+        )
         added = buildpacks.added(request.buildpacks, builder, scratch)
         _say_changed(request, layers.recorded, observer)
         outside = host.network(request.environ)
@@ -218,7 +223,7 @@ def _exported_once(
                 inputs,
                 run_image=base.image,
                 run_reference=base.reference,
-                previous=previous,
+                previous=begin.previous,
                 target=target,
                 runner=BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps")),
                 cache=layers,

@@ -21,6 +21,7 @@ class BuildRequest:
     `run_image` takes the place of the builder's; `created` are seconds since 1970 for all times in the image.
     `tags` are further names of the image; with `publish` all names are brought to their registries.
     `pull` is the policy for builder and run image; `docker_host` the container engine, see `base.engine`.
+    `cache_image` names what is kept in a registry.
     `keep_storage` is how many bytes of layers all builds keep, 0 for any, None for `platform.kept_storage`'s
     number. Without `overlay` buildpacks have plain copies of layers and source.
     `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
@@ -47,6 +48,7 @@ class BuildRequest:
     exec_env: str = "production"
     created: int = EPOCH
     clear_cache: bool = False
+    cache_image: Reference | None = None
     overlay: bool = True
     keep_storage: int | None = None
     report: Path | None = None

@@ -15,9 +15,10 @@ from typing import Protocol
 from packhorse.base.digest import Digest
 from packhorse.base.step import Mount
 from packhorse.base.tree import TreeView
-from packhorse.errors import BuildpackFailed
+from packhorse.errors import BuildpackFailed, NetworkError
 from packhorse.image.view import Layer
 from packhorse.lifecycle.ports import Observer
+from packhorse.platform.cache_image import CacheImage
 from packhorse.store.copies import LayersCopies
 from packhorse.store.harvest import Counters
 from packhorse.store.overlay import LayersOverlay
@@ -86,6 +87,7 @@ class BuildLayers:
     """The LayerCache of a build: an overlay, unless all is to be `copied` or its buildpacks are to have that.
 
     `make` makes either; `among` names those of some buildpacks that are to have copies; `say` tells the user.
+    What is kept in an image `elsewhere` goes before what is kept here; `take` keeps a layer of it here too.
     """
 
     def __init__(
@@ -95,7 +97,11 @@ class BuildLayers:
         among: Callable[[Sequence[str]], Sequence[str]],
         say: Callable[[str], None],
         copied: bool,
+        elsewhere: CacheImage | None = None,
+        take: Callable[[Layer, str], bool] = lambda layer, path: False,
     ) -> None:
+        self._elsewhere = elsewhere
+        self._take = take
         self._make = make
         self._among = among
         self._say = say
@@ -125,11 +131,22 @@ class BuildLayers:
         if not self.copied and (known := self._among(writers)):
             self._say(f"{', '.join(known)} cannot live on an overlay: this build is one on plain copies")
             self._cache = self._make(copied=True)
-        return self._cache.read(writers)
+        metadata = self._elsewhere.metadata if self._elsewhere else b""
+        return metadata or self._cache.read(writers)
 
     def restore(self, path: str, diff_id: Digest) -> bool:
         """Makes the kept layer appear at `path`."""
-        return self._cache.restore(path, diff_id)
+        return self._cache.restore(path, diff_id) or (
+            self._is_fetched(path, diff_id) and self._cache.restore(path, diff_id)
+        )
+
+    def _is_fetched(self, path: str, diff_id: Digest) -> bool:
+        layer = self._elsewhere.layer(diff_id) if self._elsewhere else None
+        try:
+            return layer is not None and self._take(layer, path)
+        except NetworkError as error:
+            self._say(f"{path} is not fetched: {error.what}")
+            return False
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
         """The layer at `path` as it now is, and whether it is the restored one."""

@@ -29,7 +29,7 @@ from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
 from packhorse.image.model import Descriptor
 from packhorse.image.view import Image, Layer
-from packhorse.store import caches, copied, facts, gc, making, record, removal
+from packhorse.store import caches, copied, facts, gc, making, record, removal, taking
 from packhorse.store.blobs import Blobs
 from packhorse.store.caches import Survey
 from packhorse.store.copies import LayersCopies
@@ -39,7 +39,7 @@ from packhorse.store.fault import fault, faults, is_about
 from packhorse.store.gc import Freed
 from packhorse.store.harvest import App, Harvest
 from packhorse.store.images import Images, Record, Removed
-from packhorse.store.kept import Kept
+from packhorse.store.kept import Inside, Kept
 from packhorse.store.lease import Lease, locked, make_directory
 from packhorse.store.overlay import LayersOverlay
 from packhorse.store.place import StorePlace
@@ -177,6 +177,24 @@ class Store:
         """As `layers`, for what cannot live on an overlay: buildpacks are given plain copies of layers."""
         app_of = self._app(app, family, like)
         return LayersCopies(*self._harvest(app_of, idmap, uid, gid, scratch / "copies"))
+
+    def take_layer(self, layer: Layer, path: str, idmap: IdMap, *, uid: int, gid: int) -> bool:
+        """Keeps a layer from elsewhere whose directory is `path`, as a build's own; False if it is none.
+
+        Raises StoreError, and what reading the layer raises.
+        """
+        return taking.take(self._lease, self._kept, layer, Inside(path, uid, gid), idmap)
+
+    def left(self, app: str) -> tuple[bytes, tuple[Layer, ...]]:
+        """What the last build of `app` has left for the next: its metadata, and the layers by their paths."""
+        fields = record.read(self._cache(app)) or {}
+        metadata = str(fields.get("metadata", "")).encode("utf-8", "surrogateescape")
+        layers = fields.get("layers")
+        found = [
+            self.layer(Digest.parse(str(text)))
+            for text in (layers if isinstance(layers, dict) else {}).values()
+        ]
+        return metadata, tuple(layer for layer in found if layer is not None)
 
     def nearest(self, app: str, family: str) -> str:
         """The app whose layers a build of `app` begins with: itself, or the last built of its family."""

@@ -1,0 +1,83 @@
+"""What builds keep, as an image in a registry: for machines whose store is empty (CI), and for pack.
+
+The form is the Go lifecycle's: the kept layers, and a label with their metadata. A layer that this store has
+is not fetched, and one that the registry has is not sent. Called by `platform.build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.errors import FormatError, NetworkError, NotFoundError, PackhorseError
+from packhorse.image import edit
+from packhorse.image.copy import put
+from packhorse.image.model import Config, History
+from packhorse.image.place import Place
+from packhorse.image.view import Image, Layer
+
+LABEL = "io.buildpacks.lifecycle.cache.metadata"
+
+_NOTHING = bytes(1024)
+"""What the only layer of an empty cache image is, as the reference's: registries take none without any."""
+
+_CREATED = "1980-01-01T00:00:01Z"
+
+
+class CacheImage:
+    """A cache image, called `name`, at a place; what cannot be read of it is told to `say` and not there."""
+
+    def __init__(self, place: Place, name: str, say: Callable[[str], None]) -> None:
+        self._place = place
+        self._name = name
+        self._say = say
+        self._image: Image | None = None
+        self._read = False
+
+    @property
+    def metadata(self) -> bytes:
+        """The metadata of what is kept, b"" where there is none."""
+        image = self._found()
+        return b"" if image is None else image.config.labels.get(LABEL, "").encode("utf-8", "surrogateescape")
+
+    def layer(self, diff_id: Digest) -> Layer | None:
+        """A layer that it has."""
+        image = self._found()
+        layers = image.layers if image is not None else ()
+        return next((layer for layer in layers if layer.diff_id == diff_id), None)
+
+    def write(self, metadata: bytes, layers: tuple[Layer, ...], target: Target) -> bool:
+        """Makes it what a build has left, unless it is; that it cannot be written is said. False if so."""
+        nothing = Layer(lambda: iter((_NOTHING,)), Digest.of(_NOTHING), len(_NOTHING))
+        known = [self.layer(layer.diff_id) or layer for layer in layers or (nothing,) if layer.diff_id]
+        try:
+            image = Image(_config(metadata, known, target), tuple(known))
+            before = self._found()
+            if before is None or before.config.raw != image.config.raw:
+                put(image, self._place)
+        except PackhorseError as error:
+            self._say(f"the cache image {self._name} is not written: {error.what}{_because(error)}")
+            return False
+        return True
+
+    def _found(self) -> Image | None:
+        if not self._read:
+            self._read = True
+            try:
+                self._image = self._place.read()
+            except NotFoundError:
+                pass
+            except (NetworkError, FormatError) as error:
+                self._say(f"the cache image {self._name} cannot be read: {error.what}{_because(error)}")
+        return self._image
+
+
+def _config(metadata: bytes, layers: list[Layer], target: Target) -> Config:
+    added = [(layer.diff_id, History()) for layer in layers if layer.diff_id]
+    config = edit.add_layers(edit.scratch(target), added, created=_CREATED, keep_history=True)
+    return edit.edit(config, labels={LABEL: metadata.decode("utf-8", "surrogateescape")})
+
+
+def _because(error: PackhorseError) -> str:
+    return f" ({error.why.splitlines()[0]})" if error.why else ""
