@@ -135,7 +135,7 @@ def test_the_image_is_as_the_lifecycle_reads_and_writes_them(
     )
     other = Reference.parse(f"{registry.host}/acme/theirs:1")
     put(theirs, Wiring(here.store).registry(other, image.config.target))
-    there.build(app, buildpack, cache_image=other)
+    there.build(app, buildpack, name=f"{APP}-theirs", cache_image=other)
     assert made(there) == []
 
 
@@ -171,7 +171,7 @@ def test_a_registry_that_does_not_answer_costs_the_cache_and_not_the_build(
     here.build(app, buildpack, cache_image=name)
     registry.faults.append(Fault("GET", "/manifests/", status=500, times=100))
     registry.faults.append(Fault("PUT", "/manifests/", status=500, times=100))
-    there.build(app, buildpack, cache_image=name)
+    there.build(app, buildpack, name=f"{APP}-down", cache_image=name)
     assert made(there) == ["one", "two"]
     assert any("cannot be read" in line for line in there.lines)
     assert any("is not written" in line for line in there.lines)

@@ -50,8 +50,10 @@ def _like(request: BuildRequest, store: Store, observer: Observer) -> str:
 
 def _previous(request: BuildRequest, wiring: Wiring, like: str) -> Place:
     """Where the image is that the build begins with: in the store, or where that never had it, in the
-    registry to publish to.
+    registry to publish to. What is kept in a registry goes with the image there.
     """
+    if request.publish and request.cache_image:
+        return wiring.place(location_of(request.name))
     place = wiring.store.place(like)
     if request.publish and like == str(request.name):
         try:
