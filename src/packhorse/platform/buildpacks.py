@@ -1,6 +1,6 @@
 """The buildpacks a user names with `--buildpack`: directories of this machine, or ids of the builder's.
 
-Called by `platform.build`. They take the place of the builder's order; a directory is seen in the sandbox
+Called by `platform.building`. They take the place of the builder's order; a directory is seen in the sandbox
 where a builder has its own buildpacks, with the modes that it would have in a builder.
 """
 

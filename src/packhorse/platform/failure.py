@@ -1,4 +1,4 @@
-"""What a build leaves behind when one of its steps fails: the step as a script. Called by `platform.build`.
+"""What a build leaves behind when one of its steps fails: the step as a script. Called by `building`.
 
 The step is a line of thousands of characters, so it goes into a file, and a line that can be pasted starts
 that.

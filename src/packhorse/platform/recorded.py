@@ -1,8 +1,8 @@
 """How an image was built, as an annotation of its manifest says: the builder, names of variables, options.
 
 An annotation has no part in the image's ID, so two builders that make the same image do make the same
-(design: what is not in the config stays out of it). Values of variables are in none. Written by `build`, read
-by `verify` and `inspect`.
+(design: what is not in the config stays out of it). Values of variables are in none. Written by `building`,
+read by `verify` and `inspect`.
 """
 
 from __future__ import annotations

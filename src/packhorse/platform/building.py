@@ -1,0 +1,273 @@
+"""One build: the steps that make an image of a source on a builder, once all of these were found.
+
+Called by `build`. Nothing is chosen here; what cannot live on an overlay is built once more without.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from packhorse.base import userns
+from packhorse.base.step import Bind, Network
+from packhorse.errors import BuildpackFailed
+from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
+from packhorse.lifecycle.create import create
+from packhorse.lifecycle.inputs import Inputs, RunImageName
+from packhorse.lifecycle.ports import Observer
+from packhorse.lifecycle.rebase import RunImage
+from packhorse.lifecycle.stages import Exported
+from packhorse.platform import (
+    buildpacks,
+    failure,
+    host,
+    recorded,
+    volumes,
+)
+from packhorse.platform.accounts import account
+from packhorse.platform.beginning import Beginning
+from packhorse.platform.build_request import BuildRequest
+from packhorse.platform.builder import Builder
+from packhorse.platform.crossing import BuildLayers, Crossed, Listener
+from packhorse.platform.limits import build_limits
+from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
+from packhorse.platform.wiring import groups, sandbox
+from packhorse.source import app
+from packhorse.store.copies import LayersCopies
+from packhorse.store.harvest import Counters
+from packhorse.store.overlay import LayersOverlay
+from packhorse.store.store import Store
+
+_INHERITED = (
+    "CNB_STACK_ID",
+    "HOSTNAME",
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LIBRARY_PATH",
+    "CPATH",
+    "PKG_CONFIG_PATH",
+    *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
+)
+"""What buildpacks get of the builder image's own environment (as under the reference)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a build is made of: the source is at `path`, volumes are `shared`, and `begin` is what it goes on
+    from.
+    """
+
+    request: BuildRequest
+    store: Store
+    builder: Builder
+    named: RunImageName
+    base: RunImage
+    begin: Beginning
+    path: Path
+    shared: Sequence[Bind]
+
+
+def exported_by(work: Work, observer: Observer) -> tuple[Exported, Counters]:
+    """The image in the store, and what its layers cost."""
+    request = work.request
+    try:
+        return _exported_once(work, Listener(observer), copied=not request.overlay)
+    except Crossed as crossed:
+        observer.say(
+            f"{crossed.buildpack} cannot live on an overlay, where a directory that was there before cannot "
+            "be moved: building again, on plain copies"
+        )
+        outcome = _exported_once(work, Listener(observer), copied=True)
+        work.store.remember_copied(crossed.buildpack, str(request.name))
+        return outcome
+
+
+def _exported_once(work: Work, observer: Listener, *, copied: bool) -> tuple[Exported, Counters]:
+    """As `exported_by`, on an overlay or with `copied` without.
+
+    Raises Crossed for a buildpack that an overlay made fail. Whatever another failing step leaves stays there
+    to be looked at, if the step can be repeated.
+    """
+    request, store, builder = work.request, work.store, work.builder
+    with store.scratch() as scratch, userns.make(userns.choose(builder.uid, builder.gid)) as namespace:
+        owner = namespace.idmap.outside(builder.uid, builder.gid)
+        shown = partial(_layers, work, namespace, scratch)
+        ids = {"uid": builder.uid, "gid": builder.gid}
+        layers = BuildLayers(
+            shown,
+            among=store.copied,
+            say=observer.say,
+            copied=copied,
+            elsewhere=work.begin.elsewhere,
+            take=lambda layer, path: store.take_layer(layer, path, namespace.idmap, **ids),
+        )
+        added = buildpacks.added(request.buildpacks, builder, scratch)
+        _say_changed(request, layers.recorded, observer)
+        outside = host.network(request.environ)
+        root = store.root(builder.image, namespace.idmap)
+        inputs = _inputs(request, builder, work.named, added, root, outside.variables)
+        volumes.check_places(work.shared, root, work.path, (APP, inputs.env["HOME"], *TEMPORARY))
+        scene = Scene(
+            root=root,
+            home=inputs.env["HOME"],
+            uid=builder.uid,
+            gid=builder.gid,
+            app=_lowers(work.path, scratch, owner),
+            copy_app=lambda target: app.copy(work.path, target, owner),
+            layers=layers.mounts,
+            copied=lambda: layers.copied,
+            mounts=(*_platform(request.env, work.shared, scratch), *added.mounts, *outside.mounts),
+            volumes=volumes.shown(work.shared, scratch, owner, observer.say),
+            network=_network(request.network, observer),
+            limits=build_limits(scratch, request.limits),
+        )
+        loopback = _loopback(scene.network, {**outside.variables, **request.env}, observer)
+        runner = _runner(work, namespace, scene, scratch, loopback)
+        with _failing(store, scratch, layers, observer, offline=scene.network is Network.NONE):
+            exported = create(
+                inputs,
+                run_image=work.base.image,
+                run_reference=work.base.reference,
+                previous=work.begin.previous,
+                target=store.place(str(request.name)),
+                runner=runner,
+                cache=layers,
+                observer=observer,
+            )
+        return exported, layers.counters
+
+
+def _layers(
+    work: Work, namespace: userns.Namespace, scratch: Path, *, copied: bool
+) -> LayersOverlay | LayersCopies:
+    """The layers that were kept, as steps have them: below an overlay, or as copies."""
+    how = work.store.layer_copies if copied else work.store.layers
+    return how(
+        str(work.request.name),
+        namespace.idmap,
+        uid=work.builder.uid,
+        gid=work.builder.gid,
+        scratch=scratch,
+        family=work.request.name.name,
+        like=work.begin.like,
+    )
+
+
+def _runner(
+    work: Work, namespace: userns.Namespace, scene: Scene, scratch: Path, loopback: Sequence[int]
+) -> BuildRunner:
+    steps = sandbox(
+        namespace,
+        _made(scratch / "sandbox"),
+        runtime=work.request.sandbox,
+        loopback=loopback,
+        groups=groups(work.store),
+    )
+    return BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps"))
+
+
+@contextmanager
+def _failing(
+    store: Store, scratch: Path, layers: BuildLayers, observer: Listener, *, offline: bool
+) -> Iterator[None]:
+    """Says of a step that failed how to repeat it, unless it has to be repeated without an overlay."""
+    try:
+        yield
+    except BuildpackFailed as error:
+        if not layers.copied and observer.heard(error):
+            raise Crossed(error.buildpack) from error
+        told = failure.repeatable(error, scratch, offline=offline)
+        if told is None:
+            raise
+        store.leave(scratch)
+        raise told from error
+
+
+def _say_changed(request: BuildRequest, since: float, observer: Observer) -> None:
+    """Tells an author at work that a layer which is kept by its key is not what the new code would make."""
+    if not since or request.clear_cache:
+        return
+    for name in buildpacks.changed(request.buildpacks, since):
+        observer.say(
+            f"{name} has changed since the last build of this image: layers that it keeps are those of then "
+            "(--clear-cache makes all anew)"
+        )
+
+
+def _inputs(
+    request: BuildRequest,
+    builder: Builder,
+    run_image: RunImageName,
+    added: buildpacks.Added,
+    root: Path,
+    outside: Mapping[str, str],
+) -> Inputs:
+    """What the lifecycle is asked. Before Platform API 0.15 the one execution environment is production."""
+    home = account(root, f"{builder.uid}:{builder.gid}").home
+    inherited = {name: value for name, value in builder.env.items() if name in _INHERITED}
+    api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
+    return Inputs(
+        platform_api=api,
+        order=(added.group,) if added.group else builder.order,
+        launcher=builder.launcher,
+        env={**inherited, "HOME": home, **outside},
+        run_image=run_image,
+        uid=builder.uid,
+        gid=builder.gid,
+        exec_env=request.exec_env if api.has(EXEC_ENV) else "production",
+        default_process=request.default_process,
+        created=request.created,
+        skip_restore=request.clear_cache,
+        annotations=recorded.of(request, builder, added.group).annotations(),
+    )
+
+
+def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[Path, ...]:
+    """The source, and above it what hides the excluded; a copy where it cannot be shown as its user's."""
+    if os.geteuid() == 0:
+        is_shown = userns.presentable(path) and app.has_one_owner(path)
+    else:
+        is_shown = app.has_one_owner(path, owner)
+    if not is_shown:
+        copied = scratch / "source"
+        app.copy(path, copied, owner)
+        return (copied,)
+    hidden = _made(scratch / "hidden")
+    app.whiteouts(path, app.excluded(path), hidden)
+    return (path, hidden)
+
+
+def _platform(env: Mapping[str, str], shared: Sequence[Bind], scratch: Path) -> tuple[Bind, ...]:
+    """The platform directory: user variables as files (P-163), and where volumes in it are mounted."""
+    directory = _made(scratch / "platform")
+    volumes.make_mount_points(directory, "/platform", shared)
+    for name, value in env.items():
+        file = _made(directory / "env") / name
+        file.write_bytes(value.encode(errors="surrogateescape"))
+        file.chmod(0o644)  # buildpacks read it as somebody else, whatever the umask
+    return (Bind(directory, "/platform"),)
+
+
+def _network(asked: Network | None, observer: Observer) -> Network:
+    network, reason = host.choose_network(asked)
+    if reason:
+        observer.detail(f"builds use this machine's network: {reason}")
+    return network
+
+
+def _loopback(network: Network, settings: Mapping[str, str], observer: Observer) -> tuple[int, ...]:
+    """The ports of this machine's loopback that buildpacks with a network of their own reach all the same."""
+    ports = host.loopback_ports(settings) if network is Network.OWN else ()
+    for port in ports:
+        observer.detail(f"buildpacks reach port {port} of this machine, which their settings name")
+    return ports
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    path.chmod(0o755)
+    return path
