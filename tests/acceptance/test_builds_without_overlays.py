@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,4 +107,36 @@ def test_without_an_overlay_the_image_is_the_same_and_the_source_is_not_written(
     ]
     assert ids[0] == ids[1]
     assert len(set(ids[0])) == 3
+    assert (app / "source" / "file").read_text() == "as the user wrote it"
+
+
+@pytest.fixture
+def overlaid(tmp_path: Path) -> Iterator[Path]:
+    """A directory on an overlay, as the file system of a container is."""
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"], check=True)
+    yield tmp_path / "merged"
+    subprocess.run(["umount", tmp_path / "merged"], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount for all to see")
+def test_a_store_where_no_overlay_can_be_has_builds_on_copies(
+    overlaid: Path, app: Path, tmp_path: Path
+) -> None:
+    (app / ".git").mkdir()
+    (app / ".git" / "secret").touch()
+    writes = f'{KEPT}\n[ ! -e .git ]\necho > source/file\necho mine > "$HOME/file"\ncat "$HOME/file"'
+    buildpack = shell_buildpack(
+        tmp_path / "bp", "test/writes", build=writes, detect="touch seen; echo here too > source/file"
+    )
+    with tiny_builder(overlaid, programs=("perl",)) as tiny:
+        first = tiny.build(app, buildpack)
+        assert said(tiny, "which takes no overlays") == 1
+        assert said(tiny, "mine") == 1
+        second = tiny.build(app, buildpack)
+        assert second.exported.image.id == first.exported.image.id
+        assert second.counters.untouched == 1
+    assert sorted(path.name for path in app.rglob("*") if path.is_file()) == ["file", "secret"]
     assert (app / "source" / "file").read_text() == "as the user wrote it"

@@ -32,7 +32,7 @@ from packhorse.platform.accounts import account
 from packhorse.platform.beginning import Beginning
 from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.builder import Builder
-from packhorse.platform.crossing import BuildLayers, Crossed, Listener
+from packhorse.platform.crossing import BuildLayers, Crossed, Listener, takes_overlays
 from packhorse.platform.limits import build_limits
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
 from packhorse.platform.wiring import groups, sandbox
@@ -73,21 +73,23 @@ class Work:
 
 def exported_by(work: Work, observer: Observer) -> tuple[Exported, Counters]:
     """The image in the store, and what its layers cost."""
-    request = work.request
+    overlays = work.request.overlay and takes_overlays(work.store.path, observer.say)
     try:
-        return _exported_once(work, Listener(observer), copied=not request.overlay)
+        return _exported_once(work, Listener(observer), overlays=overlays, copied=not overlays)
     except Crossed as crossed:
         observer.say(
             f"{crossed.buildpack} cannot live on an overlay, where a directory that was there before cannot "
             "be moved: building again, on plain copies"
         )
-        outcome = _exported_once(work, Listener(observer), copied=True)
-        work.store.remember_copied(crossed.buildpack, str(request.name))
+        outcome = _exported_once(work, Listener(observer), overlays=overlays, copied=True)
+        work.store.remember_copied(crossed.buildpack, str(work.request.name))
         return outcome
 
 
-def _exported_once(work: Work, observer: Listener, *, copied: bool) -> tuple[Exported, Counters]:
-    """As `exported_by`, on an overlay or with `copied` without.
+def _exported_once(
+    work: Work, observer: Listener, *, overlays: bool, copied: bool
+) -> tuple[Exported, Counters]:
+    """As `exported_by`, on an overlay or with `copied` layers and source; without `overlays` there are none.
 
     Raises Crossed for a buildpack that an overlay made fail. Whatever another failing step leaves stays there
     to be looked at, if the step can be repeated.
@@ -116,10 +118,12 @@ def _exported_once(work: Work, observer: Listener, *, copied: bool) -> tuple[Exp
             home=inputs.env["HOME"],
             uid=builder.uid,
             gid=builder.gid,
-            app=_lowers(work.path, scratch, owner),
-            copy_app=lambda target: app.copy(work.path, target, owner),
+            app=_lowers(work.path, scratch, owner) if overlays else (),
             layers=layers.mounts,
+            overlays=overlays,
             copied=lambda: layers.copied,
+            source=work.path,
+            copy=lambda source, target: app.copy(source, target, owner),
             mounts=(*_platform(request.env, work.shared, scratch), *added.mounts, *outside.mounts),
             volumes=volumes.shown(work.shared, scratch, owner, observer.say),
             network=_network(request.network, observer),

@@ -10,15 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from packhorse.base.digest import Digest
 from packhorse.base.step import Mount
+from packhorse.base.syscalls import filesystem_type
 from packhorse.base.tree import TreeView
 from packhorse.errors import BuildpackFailed, NetworkError
 from packhorse.image.view import Layer
 from packhorse.lifecycle.ports import Observer
 from packhorse.platform.cache_image import CacheImage
+from packhorse.store import merge
 from packhorse.store.copies import LayersCopies
 from packhorse.store.harvest import Counters
 from packhorse.store.overlay import LayersOverlay
@@ -30,6 +33,29 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 _LONGEST = 32
+
+
+_UNABLE = {
+    0x794C7630: "an overlay itself, as a container's is",
+    0x6969: "NFS",
+    0xFF534D42: "SMB",
+    0xFE534D42: "SMB",
+    0x517B: "SMB",
+    0x01021997: "9p",
+    0x65735546: "FUSE",
+    0xF15F: "eCryptfs",
+}
+"""File systems (statfs(2)) that the upper directory of an overlay cannot be on."""
+
+
+def takes_overlays(store: Path, say: Callable[[str], None]) -> bool:
+    """Whether what is written over an overlay can be on the store's file system; says that it cannot."""
+    with merge.directory(store) as descriptor:
+        kind = _UNABLE.get(filesystem_type(descriptor))
+    if kind is None:
+        return True
+    say(f"the file system of the store is {kind}, which takes no overlays: this build is one on plain copies")
+    return False
 
 
 class Crossed(Exception):

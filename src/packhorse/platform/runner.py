@@ -33,9 +33,11 @@ class Scene:
     """What every step of a build has in common.
 
     `app` are the lowers of the application directory, bottom first; `layers` gives the mounts of `/layers` as
-    they are when a step is opened, and `copied` whether this is a build on plain copies: then `copy_app` puts
-    one of the source where it is told to. `mounts` are read-only (platform directory, buildpacks, name
-    service). `volumes` are the user's, for buildpacks: what makes the image does not see them.
+    they are when a step is opened. `mounts` are read-only (platform directory, buildpacks, name service).
+    `volumes` are the user's, for buildpacks: what makes the image does not see them.
+
+    Where `copied` says that this is a build on plain copies, buildpacks have one of the directory `source`,
+    made by `copy`, as the application. Without `overlays` every step has, and one of the home too.
     """
 
     root: Path
@@ -48,8 +50,10 @@ class Scene:
     network: Network
     limits: Limits = field(default_factory=Limits)
     volumes: tuple[Mount, ...] = ()
+    overlays: bool = True
     copied: Callable[[], bool] = lambda: False
-    copy_app: Callable[[Path], None] = lambda target: None
+    source: Path = Path()
+    copy: Callable[[Path, Path], None] = lambda source, target: None
 
 
 class BuildRunner:
@@ -73,7 +77,7 @@ class BuildRunner:
         if step.scratch:
             own = self._scratch / f"scratch-{next(self._numbers)}"
             layers = self._directory(own / "layers")
-            writable = (Bind(layers, LAYERS, writable=True), *self._writable(own))
+            writable = (Bind(layers, LAYERS, writable=True), *self._writable(own, copied=not scene.overlays))
         else:
             self._shared = self._shared or self._writable(self._scratch / "shared", copied=scene.copied())
             writable = (*scene.layers(), *self._shared)
@@ -93,22 +97,22 @@ class BuildRunner:
         """The app, the home and the temporary directories, with uppers of their own below `directory`; or the
         app `copied` there.
         """
-        app = self._app_copy(directory / "app") if copied else self._app(directory / "app")
+        if copied:
+            app: Mount = self._copy(self._scene.source, directory / "app", APP, mode=0o777)
+        else:
+            app = self._overlay(directory / "app", self._scene.app, APP, mode=0o777)
         temporary = (
             Bind(self._directory(directory / f"tmp-{number}", mode=0o1777), path, writable=True)
             for number, path in enumerate(TEMPORARY)
         )
         return (*self._home(directory / "home"), app, *temporary)
 
-    def _app(self, directory: Path) -> Mount:
-        return self._overlay(directory, self._scene.app, APP, mode=0o777)
-
-    def _app_copy(self, directory: Path) -> Mount:
+    def _copy(self, source: Path, directory: Path, target: str, *, mode: int = 0o755) -> Bind:
         for above in (directory.parent.parent, directory.parent):
             make_directory(above)
-        self._scene.copy_app(directory)
-        directory.chmod(0o777)
-        return Bind(directory, APP, writable=True)
+        self._scene.copy(source, directory)
+        directory.chmod(mode)
+        return Bind(directory, target, writable=True)
 
     def _home(self, directory: Path) -> tuple[Mount, ...]:
         """The home as the image has it, or an empty one; none where it would hide another mount."""
@@ -116,6 +120,8 @@ class BuildRunner:
         others = (APP, LAYERS, *TEMPORARY, *(mount.target for mount in self._scene.mounts))
         if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
             return ()
+        if self._home_in_image and not self._scene.overlays:
+            return (self._copy(self._scene.root / home.lstrip("/"), directory, home),)
         if self._home_in_image:
             return (self._overlay(directory, (self._scene.root / home.lstrip("/"),), home),)
         return (Bind(self._directory(directory), home, writable=True),)
