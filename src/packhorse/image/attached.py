@@ -18,6 +18,7 @@ from packhorse.image.model import Descriptor, Manifest
 from packhorse.image.several import DEPTH, MOST, Document, Sink, Source, bring, members
 from packhorse.image.wire import Node
 
+_ABOUT, _ABOUT_KIND = "vnd.docker.reference.digest", "vnd.docker.reference.type"
 _ENDINGS = ("sig", "att", "sbom")
 """What follows a digest in cosign's tags."""
 
@@ -76,6 +77,13 @@ class Keeper(Sink, Protocol):
 def list_tag(subject: Digest) -> str:
     """The tag under which a list of referrers lies in places that keep none of their own."""
     return f"sha256-{subject.hex}"
+
+
+def beside(root: Document, subject: Digest) -> list[Referrer]:
+    """What an index has about one of its manifests, as BuildKit puts it there."""
+    entries = () if isinstance(root, Manifest) else root.manifests
+    about = [each for each in entries if each.annotations.get(_ABOUT) == str(subject)]
+    return [Referrer(each, each.annotations.get(_ABOUT_KIND, "")) for each in about]
 
 
 def cosign_tags(subject: Digest) -> list[str]:

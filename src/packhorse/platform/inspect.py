@@ -194,12 +194,19 @@ def inspect(image: Image, *, name: str = "", remote: bool = False) -> Report:
 
 def attachments(location: Location, image: Image, wiring: Wiring) -> tuple[Attachment, ...]:
     """What is attached to an image where it is, and to its index; InputError where nothing can be."""
-    from packhorse.image.attached import Referrer, cosign_tags
+    from packhorse.image.attached import Referrer, beside, cosign_tags
 
     holder = wiring.several(location)
     subjects = [image.manifest.digest] if image.manifest else []
-    subjects += [holder.root().digest] if image.among else []
     found = []
+    if image.among:
+        root = holder.root()
+        found += [
+            Attachment(each.kind, each.descriptor.digest, each.descriptor.size, subject)
+            for subject in subjects
+            for each in beside(root, subject)
+        ]
+        subjects.append(root.digest)
     for subject in subjects:
         for each in holder.referrers(subject):
             entry = each.descriptor

@@ -18,6 +18,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError
 from packhorse.image.copy import put
+from packhorse.image.model import Index
 from packhorse.image.reference import Location, Reference
 from packhorse.platform import locate
 from packhorse.platform.inspect import attachments, base_of, inspect
@@ -215,6 +216,25 @@ def test_what_is_attached_to_it_is_told_where_somebody_asks(wiring: Wiring) -> N
         ]
     with pytest.raises(InputError, match="has one image a name"):
         attachments(Location.parse("store:acme/app"), image, wiring)
+
+
+def test_what_is_beside_it_in_its_index_is_attached_too(wiring: Wiring) -> None:
+    with FakeRegistry() as registry:
+        location = Location.parse(f"docker://{registry.host}/acme/app")
+        put(SAMPLE.image(), wiring.place(location))
+        image = wiring.place(location).read()
+        assert image.manifest
+        own = replace(image.manifest.descriptor, target=image.config.target)
+        about = {
+            "vnd.docker.reference.digest": str(own.digest),
+            "vnd.docker.reference.type": "attestation-manifest",
+        }
+        note = replace(own, target=Target("unknown", "unknown"), annotations=about)
+        index = Index.of([own, note])
+        registry.put_manifest("acme/app", "latest", index.raw, index.media_type)
+        image = wiring.place(location).read()
+        asked = replace(inspect(image), attachments=attachments(location, image, wiring))
+        assert f"attached    attestation-manifest  {note.digest}" in asked.lines()
 
 
 def test_the_age_of_the_base_is_its_labels_or_the_stores(wiring: Wiring) -> None:
