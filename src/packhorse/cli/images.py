@@ -20,7 +20,6 @@ from packhorse.image.reference import Kind, Location
 from packhorse.platform.copies import Wanted
 from packhorse.platform.copies import copy as copy_one
 from packhorse.platform.network import Reach
-from packhorse.platform.tags import copy_tags
 from packhorse.platform.wiring import Wiring
 
 
@@ -127,6 +126,8 @@ def copy(
 def _copy_tags(
     context: Context, wiring: Wiring, source: Location, destination: Location, wanted: Wanted
 ) -> None:
+    from packhorse.platform.tags import copy_tags
+
     failed: list[PackhorseError] = []
     count = 0
     for tag, outcome in copy_tags(wiring, source, destination, wanted):

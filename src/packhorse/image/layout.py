@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -121,31 +121,37 @@ def index_entry(image: Image, manifest: Manifest, ref: str) -> Descriptor:
     return replace(manifest.descriptor, target=image.config.target, annotations=annotations)
 
 
-class Layout:
-    """The image named `ref` in a layout directory; without a name, the only one or the one without a name.
+@dataclass(eq=False)
+class Named:
+    """An image in a layout, which is at `path` as a directory or in an archive: the one named `ref`, or
+    without a name the only one, or the one that has none.
+
+    `target` decides where a name stands for several, the host's by default. Layers without a stored form get
+    one by `compression`.
+    """
+
+    path: Path
+    ref: str = ""
+    _: KW_ONLY
+    target: Target | None = None
+    compression: Compression = Compression.GZIP
+
+
+@dataclass(eq=False)
+class Layout(Named):
+    """An image in a layout directory.
 
     Blobs that are there are not written again, and blobs are never removed: other names may need them.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        ref: str = "",
-        *,
-        target: Target | None = None,
-        compression: Compression = Compression.GZIP,
-    ) -> None:
-        self._path = path
-        self._compression = compression
-        self._ref = ref
-        self._target = target
+    def __post_init__(self) -> None:
         self._ready = False
         self._known: dict[Digest, Descriptor] | None = None
         self._lock = threading.Lock()
 
     def read(self) -> Image:
         """The image under this name; raises NotFoundError, FormatError, StoreError."""
-        return read_image(Directory(self._path), self._ref, target=self._target, where=str(self._path))
+        return read_image(Directory(self.path), self.ref, target=self.target, where=str(self.path))
 
     def begin(self, layer: Layer) -> Layer:
         """Brings one layer, compressed or as the blob it is; InputError if the directory is no layout."""
@@ -155,7 +161,7 @@ class Layout:
             return replace(layer, blob=self._reader(layer.descriptor))
         with self._lock:
             if self._known is None:  # only who needs it pays for looking at every image
-                self._known = _stored_layers(Directory(self._path))
+                self._known = _stored_layers(Directory(self.path))
         stored = self._known.get(layer.diff_id) if layer.diff_id else None
         if layer.diff_id and stored and self._fits(stored) and self._has(stored):
             return replace(stored_layer(self._reader(stored), stored, layer.diff_id), size=layer.size)
@@ -168,8 +174,8 @@ class Layout:
         self._write_blob(manifest.config, lambda: iter([image.config.raw]))
         self._write_blob(manifest.descriptor, lambda: iter([manifest.raw]))
         with self.locked():
-            index = self._index_with({self._ref: index_entry(image, manifest, self._ref)})
-            self._write(self._path / INDEX_FILE, index)
+            index = self._index_with({self.ref: index_entry(image, manifest, self.ref)})
+            self._write(self.path / INDEX_FILE, index)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
     def keep(self, blob: Descriptor, chunks: Chunks) -> None:
@@ -180,14 +186,14 @@ class Layout:
     def enter(self, entry: Descriptor, ref: str | None = None) -> None:
         """Puts what was kept under the name, or under `ref`, where it replaces what that named."""
         with self.locked():
-            self.enter_locked({self._ref if ref is None else ref: entry})
+            self.enter_locked({self.ref if ref is None else ref: entry})
 
     def enter_locked(self, entries: Mapping[str, Descriptor]) -> None:
         """As `enter`, of several names, for who has locked the layout."""
         named = {
             ref: replace(entry, annotations={REF_NAME: ref} if ref else {}) for ref, entry in entries.items()
         }
-        self._write(self._path / INDEX_FILE, self._index_with(named))
+        self._write(self.path / INDEX_FILE, self._index_with(named))
 
     def _make_ready(self) -> None:
         with self._lock:
@@ -197,68 +203,68 @@ class Layout:
 
     def _prepare(self) -> None:
         """Makes the directory a layout, without an image at first, unless it is one."""
-        blobs = self._path / "blobs/sha256"
-        with faults(self._path):
-            self._path.mkdir(parents=True, exist_ok=True)
+        blobs = self.path / "blobs/sha256"
+        with faults(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
             try:
                 with self.locked():
-                    if not (self._path / LAYOUT_FILE).exists():
+                    if not (self.path / LAYOUT_FILE).exists():
                         self._make()
                 blobs.mkdir(parents=True, exist_ok=True)
             except (OSError, StoreError):
-                for made in (blobs, blobs.parent, self._path):
+                for made in (blobs, blobs.parent, self.path):
                     with suppress(OSError):
                         made.rmdir()  # where there is nothing in it
                 raise
 
     def _make(self) -> None:
-        index = self._path / INDEX_FILE
-        if not all(found.name.startswith(HIDDEN) for found in self._path.iterdir()):
-            raise InputError(f"{self._path} is no OCI layout", why=f"it has files, and no {LAYOUT_FILE}")
+        index = self.path / INDEX_FILE
+        if not all(found.name.startswith(HIDDEN) for found in self.path.iterdir()):
+            raise InputError(f"{self.path} is no OCI layout", why=f"it has files, and no {LAYOUT_FILE}")
         self._write(index, Index.of([]).raw)
         try:
-            self._write(self._path / LAYOUT_FILE, LAYOUT_VERSION)
+            self._write(self.path / LAYOUT_FILE, LAYOUT_VERSION)
         except StoreError:
             index.unlink(missing_ok=True)
             raise
 
     def _fits(self, stored: Descriptor) -> bool:
         """Whether a layer that is there is what a new one would be: not gzip where zstd is asked for."""
-        return (stored.media_type == MediaType.OCI_LAYER_ZSTD) == (self._compression is Compression.ZSTD)
+        return (stored.media_type == MediaType.OCI_LAYER_ZSTD) == (self.compression is Compression.ZSTD)
 
     def _has(self, descriptor: Descriptor) -> bool:
-        path = self._path / blob_name(descriptor.digest)
+        path = self.path / blob_name(descriptor.digest)
         with faults(path):
             return path.is_file() and path.stat().st_size == descriptor.size
 
     def _reader(self, descriptor: Descriptor) -> partial[Iterator[bytes]]:
-        return partial(Directory(self._path).chunks, blob_name(descriptor.digest))
+        return partial(Directory(self.path).chunks, blob_name(descriptor.digest))
 
     def _write_blob(self, descriptor: Descriptor, chunks: Chunks) -> None:
         if self._has(descriptor):
             return
-        with draft(self._path) as new:
+        with draft(self.path) as new:
             for chunk in verified(chunks(), descriptor.digest, descriptor.size):
                 new.file.write(chunk)
-            new.place(self._path / blob_name(descriptor.digest))
+            new.place(self.path / blob_name(descriptor.digest))
 
     def _compress(self, layer: Layer) -> Layer:
-        with draft(self._path) as new:
-            stored = tee(layer, new.file.write, self._compression)
+        with draft(self.path) as new:
+            stored = tee(layer, new.file.write, self.compression)
             assert stored.descriptor is not None  # tee always gives one
-            new.place(self._path / blob_name(stored.descriptor.digest))
+            new.place(self.path / blob_name(stored.descriptor.digest))
         return replace(stored, blob=self._reader(stored.descriptor))
 
     def _write(self, path: Path, data: bytes) -> None:
-        with draft(self._path) as new:
+        with draft(self.path) as new:
             new.file.write(data)
             new.place(path)
 
     def _index_with(self, entries: Mapping[str, Descriptor]) -> bytes:
         """The index with entries for those of their names; what this program does not know stays as it is."""
-        if not (self._path / INDEX_FILE).exists():
+        if not (self.path / INDEX_FILE).exists():
             return Index.of(entries.values()).raw
-        index = read_index(Directory(self._path), str(self._path))
+        index = read_index(Directory(self.path), str(self.path))
         fields = dict(Node.parse(index.raw, INDEX_FILE).fields)
         pairs = zip(fields.get("manifests") or [], index.manifests, strict=True)
         others = [raw for raw, known in pairs if known.annotations.get(REF_NAME, "") not in entries]
@@ -268,8 +274,8 @@ class Layout:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the layout against other processes that use packhorse."""
-        with faults(self._path):
-            directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with faults(self.path):
+            directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(directory, fcntl.LOCK_EX)
         try:
             yield

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.compress import Compression, tee, verified
+from packhorse.image.compress import tee, verified
 from packhorse.image.file import OpenFile, draft
 from packhorse.image.layout import (
     INDEX_FILE,
@@ -19,6 +18,7 @@ from packhorse.image.layout import (
     LAYOUT_VERSION,
     OCI_ONLY,
     Files,
+    Named,
     blob_name,
     index_entry,
     read_image,
@@ -29,45 +29,32 @@ from packhorse.image.ustar import TarIndex, TarWriter
 from packhorse.image.view import Image, Layer, manifest_of
 
 
-class OciArchive:
-    """The image named `ref` in an archive, or the only one there is. Writing replaces the archive whole."""
-
-    def __init__(
-        self,
-        path: Path,
-        ref: str = "",
-        *,
-        target: Target | None = None,
-        compression: Compression = Compression.GZIP,
-    ) -> None:
-        self._path = path
-        self._compression = compression
-        self._ref = ref
-        self._target = target
+class OciArchive(Named):
+    """An image in an archive of a layout. Writing replaces the archive whole."""
 
     def read(self) -> Image:
         """The image under this name; raises NotFoundError, FormatError, StoreError."""
-        files = _Members(TarIndex.read(self._path))
-        return read_image(files, self._ref, target=self._target, where=str(self._path))
+        files = _Members(TarIndex.read(self.path))
+        return read_image(files, self.ref, target=self.target, where=str(self.path))
 
     def begin(self, layer: Layer) -> Layer:
         """Compresses a layer without a stored form into a file without a name; others wait for the commit."""
         if layer.descriptor and layer.blob:
             return layer
-        spool = OpenFile.spool(self._path.parent)
-        return replace(tee(layer, spool.append, self._compression), blob=spool.chunks)
+        spool = OpenFile.spool(self.path.parent)
+        return replace(tee(layer, spool.append, self.compression), blob=spool.chunks)
 
     def commit(self, image: Image) -> Receipt:
         """Writes the archive, index first and then every blob once, the layers in their order."""
         manifest = manifest_of(image, accepts=OCI_ONLY)
-        index = Index.of([index_entry(image, manifest, self._ref)])
+        index = Index.of([index_entry(image, manifest, self.ref)])
         blobs = [(manifest.descriptor, iter([manifest.raw])), (manifest.config, iter([image.config.raw]))]
         blobs += [
             (descriptor, _stored(layer))
             for layer, descriptor in zip(image.layers, manifest.layers, strict=True)
         ]
         written: set[Descriptor] = set()
-        with draft(self._path.parent) as new:
+        with draft(self.path.parent) as new:
             tar = TarWriter(new.file)
             tar.add(LAYOUT_FILE, [LAYOUT_VERSION], len(LAYOUT_VERSION))
             tar.add(INDEX_FILE, [index.raw], len(index.raw))
@@ -79,7 +66,7 @@ class OciArchive:
                     checked = verified(chunks, descriptor.digest, descriptor.size)
                     tar.add(blob_name(descriptor.digest), checked, descriptor.size)
             tar.close()
-            new.place(self._path)
+            new.place(self.path)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
 
