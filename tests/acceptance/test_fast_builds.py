@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
@@ -83,6 +84,8 @@ put("launch.toml", content("$wanted.slices")) if -f "$wanted.slices";
 BUILD = """
 wanted=$PWD/want/NAME
 how=$(cat how)
+if [ -f src/b ]; then cp src/b src/made-by-NAME; fi
+if [ -f src/f ]; then rm -r src/d src/f; mkdir src/d; fi
 cd "$CNB_LAYERS_DIR"
 exec perl "$CNB_BUILDPACK_DIR/sync.pl" "$wanted" "$how"
 """
@@ -219,3 +222,48 @@ WAYS: dict[str, dict[str, bool]] = {
     "overlay": {},
     "copies": {"overlay": False},
 }
+
+
+WRITES = """
+cat > "$CNB_LAYERS_DIR/launch.toml" <<'END'
+[[slices]]
+paths = ["static"]
+END
+cp text copied
+rm -r removed
+"""
+
+
+def test_an_application_is_read_again_when_it_or_what_is_written_over_it_has_changed(
+    tiny: TinyBuilder, tmp_path: Path
+) -> None:
+    source, name = tmp_path / "app", f"{APP}-known"
+    for directory in ("static", "removed"):
+        (source / directory).mkdir(parents=True)
+        (source / directory / "file").write_text(directory)
+    (source / "text").write_text("text")
+    writes = shell_buildpack(tmp_path / "writes", "test/writes", build=WRITES)
+
+    def reasons(*buildpacks: Path, **asked: bool) -> set[str]:
+        time.sleep(0.06)  # an application that changed a moment ago may go on changing
+        built = tiny.build(source, *buildpacks, name=name, **asked).exported
+        assert built.image.config.raw == (
+            tiny.build(source, *buildpacks, name=f"{name}-clean", clear_cache=True).exported.image.config.raw
+        )
+        return {layer.why for layer in built.layers if layer.owner == "app"}
+
+    known, same, new = {"unchanged since it was exported"}, {"same content"}, {""}
+    assert reasons(writes) == new
+    assert reasons(writes) == known
+    assert reasons(writes, clear_cache=True) == same
+    os.utime(source / "static" / "file")
+    assert [reasons(writes), reasons(writes)] == [same, known]
+    (source / "static" / "file").write_text("STATIC")
+    assert [reasons(writes), reasons(writes)] == [new | same, known]
+    (writes / "bin" / "build").write_text((writes / "bin" / "build").read_text() + "echo more >> copied\n")
+    assert [reasons(writes), reasons(writes)] == [new | same, known]
+    (source / ".git").mkdir()
+    assert [reasons(writes), reasons(writes)] == [same, known]
+    (source / ".git" / "HEAD").write_text("ref")
+    assert reasons(writes) == known
+    assert reasons(writes, overlay=False) == same

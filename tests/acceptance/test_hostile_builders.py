@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,9 @@ CASES = {
 }
 
 
+NUMBERS = count(1)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return foreign_builder.base(tiny_root.make(tmp_path_factory.mktemp("tiny") / "root"))
@@ -130,7 +134,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture(scope="module")
 def grounds(seed: Home, common: Path, base: bytes) -> Iterator[Callable[[str], Ground]]:
     """What root and a user have, made when it is first asked for."""
-    layout = common / f"hostile-images-{os.getpid()}"
+    own = f"{os.getpid()}-{next(NUMBERS)}"
+    layout = common / f"hostile-images-{own}"
     builder(Case(), base, layout, "")
     put(foreign_builder.run_image(base), Layout(layout, "run"))
     with ExitStack() as stack:
@@ -138,7 +143,7 @@ def grounds(seed: Home, common: Path, base: bytes) -> Iterator[Callable[[str], G
         @cache
         def make(name: str) -> Ground:
             owner = users.ensure(name) if name else seed.owner
-            places = [common / f"{kind}-{name}-{os.getpid()}" for kind in ("hostile", "hostile-work")]
+            places = [common / f"{kind}-{name}-{own}" for kind in ("hostile", "hostile-work")]
             ground = stack.enter_context(
                 attack.ground(Home(seed.program, places[0], owner), places[1], layout)
             )

@@ -101,17 +101,18 @@ def _build(case: ImageCase, machine: Machine, store: Store, scratch: Path) -> Im
     )
     sandbox = wiring.sandbox(machine.namespace, _directory(scratch / "sandbox"))
     target = store.place("app")
-    exported = create(
-        _inputs(case),
-        run_image=_shown(case.run_image()) if case.engine else case.run_image(),
-        run_reference=case.run_reference,
-        previous=target,
-        target=target,
-        runner=BuildRunner(sandbox.open, scene, machine.namespace.idmap, _directory(scratch / "steps")),
-        cache=layers,
-        observer=Quiet(),
-    )
-    return exported.image
+    with BuildRunner(sandbox.open, scene, machine.namespace.idmap, _directory(scratch / "steps")) as runner:
+        exported = create(
+            _inputs(case),
+            run_image=_shown(case.run_image()) if case.engine else case.run_image(),
+            run_reference=case.run_reference,
+            previous=target,
+            target=target,
+            runner=runner,
+            cache=layers,
+            observer=Quiet(),
+        )
+        return exported.image
 
 
 def _shown(image: Image) -> Image:

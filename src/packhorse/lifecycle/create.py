@@ -14,7 +14,7 @@ from packhorse.lifecycle.build import build
 from packhorse.lifecycle.detect import detect
 from packhorse.lifecycle.export import export
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.lifecycle.ports import LayerCache, Observer, Runner
+from packhorse.lifecycle.ports import AppMemory, LayerCache, Observer, Runner
 from packhorse.lifecycle.restore import restore
 from packhorse.lifecycle.stages import Exported
 
@@ -29,6 +29,7 @@ def create(
     runner: Runner,
     cache: LayerCache,
     observer: Observer,
+    memory: AppMemory | None = None,
 ) -> Exported:
     """Builds one image and writes it to `target` (platform.md "creator", P-114).
 
@@ -44,4 +45,13 @@ def create(
     with observer.phase("build"):
         built = build(inputs, analyzed, detected, restored, runner=runner, observer=observer)
     with observer.phase("export"):
-        return export(inputs, analyzed, built, runner=runner, cache=cache, target=target, observer=observer)
+        return export(
+            inputs,
+            analyzed,
+            built,
+            runner=runner,
+            cache=cache,
+            target=target,
+            observer=observer,
+            memory=memory,
+        )

@@ -23,7 +23,7 @@ from packhorse.lifecycle import fixed_layers, labels, provenance, sbom
 from packhorse.lifecycle.api import EXEC_ENV
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.layer_files import FoundLayer, find_layers, read_store
-from packhorse.lifecycle.ports import LayerCache, Observer, Runner
+from packhorse.lifecycle.ports import AppMemory, LayerCache, Observer, Runner
 from packhorse.lifecycle.stages import Analyzed, Built, Exported, ExportedLayer, Member
 
 LAUNCHER_LIMIT = 64 << 20
@@ -55,13 +55,14 @@ def export(
     cache: LayerCache,
     target: Place,
     observer: Observer,
+    memory: AppMemory | None = None,
 ) -> Exported:
     """Writes the image to `target`, then tells `cache` what the next build may restore.
 
     Raises ExportError where the build left something that cannot be an image; `target` has nothing new then.
     """
     with runner.open(Step(argv=())) as room:
-        exporter = _Exporter(inputs, analyzed, built, room.tree, cache, target, observer)
+        exporter = _Exporter(inputs, analyzed, built, room.tree, cache, target, observer, memory)
         image, added = exporter.image()
         target.commit(image)
         exporter.remember()
@@ -79,6 +80,7 @@ class _Exporter:
         cache: LayerCache,
         target: Place,
         observer: Observer,
+        memory: AppMemory | None,
     ) -> None:
         self._inputs = inputs
         self._analyzed = analyzed
@@ -87,6 +89,7 @@ class _Exporter:
         self._cache = cache
         self._target = target
         self._observer = observer
+        self._memory = memory
         self._before = {layer.diff_id for layer in analyzed.previous.layers} if analyzed.previous else set()
         self._found: dict[Member, list[FoundLayer]] = {}
         for member in built.group:
@@ -199,14 +202,32 @@ class _Exporter:
         )
 
     def _app(self) -> list[_Added]:
+        inputs = self._inputs
         globs = [paths or () for paths in self._built.slices]
-        layers = fixed_layers.slices(self._inputs, self._tree, globs)
+        terms = repr((inputs.app, inputs.uid, inputs.gid, globs))
+        recalled = self._recalled(terms)
+        layers = recalled or fixed_layers.slices(inputs, self._tree, globs)
+        why = "unchanged since it was exported" if recalled else ""
         if len(layers) == 1:
-            return [self._add(layers[0], "Application Layer", "app", "app")]
-        return [
-            self._add(layer, f"Application Slice: {number}", f"slice {number}", "app")
-            for number, layer in enumerate(layers, 1)
-        ]
+            added = [self._add(layers[0], "Application Layer", "app", "app", why)]
+        else:
+            added = [
+                self._add(layer, f"Application Slice: {number}", f"slice {number}", "app", why)
+                for number, layer in enumerate(layers, 1)
+            ]
+        if self._memory is not None:
+            self._memory.note(terms, [one.row.diff_id for one in added])
+        return added
+
+    def _recalled(self, terms: str) -> list[Layer]:
+        """The last image's slices, where the application is still what they were made of."""
+        if self._memory is None or self._inputs.skip_restore or self._analyzed.previous is None:
+            return []
+        previous = {layer.diff_id: layer for layer in self._analyzed.previous.layers}
+        diff_ids = self._memory.recall(terms)
+        if not previous.keys() >= set(diff_ids):
+            return []
+        return [previous[diff_id] for diff_id in diff_ids]
 
     def _process_types(self) -> list[_Added]:
         if not self._built.processes:

@@ -63,6 +63,21 @@ class LayerCache(Protocol):
         ...
 
 
+class AppMemory(Protocol):
+    """Knows an application directory again that has not changed since it was last divided into slices."""
+
+    def recall(self, terms: str) -> tuple[Digest, ...]:
+        """The diff IDs of the slices that it became then; none if it, or `terms`, were others.
+
+        `terms` is all else that they depend on.
+        """
+        ...
+
+    def note(self, terms: str, slices: Sequence[Digest]) -> None:
+        """Says what it has become."""
+        ...
+
+
 class Observer(Protocol):
     """Is told what happens, for people; nothing it does changes a result."""
 

@@ -29,6 +29,7 @@ from packhorse.platform import (
     volumes,
 )
 from packhorse.platform.accounts import account
+from packhorse.platform.application import Application
 from packhorse.platform.beginning import Beginning
 from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.builder import Builder
@@ -113,12 +114,13 @@ def _exported_once(
         root = store.root(builder.image, namespace.idmap)
         inputs = _inputs(request, builder, work.named, added, root, outside.variables)
         volumes.check_places(work.shared, root, work.path, (APP, inputs.env["HOME"], *TEMPORARY))
+        lowers, stamp = _lowers(work.path, scratch, owner) if overlays else ((), "")
         scene = Scene(
             root=root,
             home=inputs.env["HOME"],
             uid=builder.uid,
             gid=builder.gid,
-            app=_lowers(work.path, scratch, owner) if overlays else (),
+            app=lowers,
             layers=layers.mounts,
             overlays=overlays,
             copied=lambda: layers.copied,
@@ -130,8 +132,11 @@ def _exported_once(
             limits=build_limits(scratch, request.limits),
         )
         loopback = _loopback(scene.network, {**outside.variables, **request.env}, observer)
-        runner = _runner(work, namespace, scene, scratch, loopback)
-        with _failing(store, scratch, layers, observer, offline=scene.network is Network.NONE):
+        offline = scene.network is Network.NONE
+        with (
+            _failing(store, scratch, layers, observer, offline=offline),
+            _runner(work, namespace, scene, scratch, loopback) as runner,
+        ):
             exported = create(
                 inputs,
                 run_image=work.base.image,
@@ -141,6 +146,7 @@ def _exported_once(
                 runner=runner,
                 cache=layers,
                 observer=observer,
+                memory=Application(stamp, runner.app_upper, lambda: layers.harvest),
             )
         return exported, layers.counters
 
@@ -230,19 +236,20 @@ def _inputs(
     )
 
 
-def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[Path, ...]:
-    """The source, and above it what hides the excluded; a copy where it cannot be shown as its user's."""
-    if os.geteuid() == 0:
-        is_shown = userns.presentable(path) and app.has_one_owner(path)
-    else:
-        is_shown = app.has_one_owner(path, owner)
-    if not is_shown:
+def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[tuple[Path, ...], str]:
+    """The source, and above it what hides the excluded; a copy where it cannot be shown as its user's.
+
+    With it comes the stamp of the source.
+    """
+    is_root = os.geteuid() == 0
+    survey = app.survey(path, None if is_root else owner)
+    if not survey.has_one_owner or (is_root and not userns.presentable(path)):
         copied = scratch / "source"
         app.copy(path, copied, owner)
-        return (copied,)
+        return (copied,), survey.stamp
     hidden = _made(scratch / "hidden")
     app.whiteouts(path, app.excluded(path), hidden)
-    return (path, hidden)
+    return (path, hidden), survey.stamp
 
 
 def _platform(env: Mapping[str, str], shared: Sequence[Bind], scratch: Path) -> tuple[Bind, ...]:

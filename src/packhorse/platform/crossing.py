@@ -23,7 +23,7 @@ from packhorse.lifecycle.ports import Observer
 from packhorse.platform.cache_image import CacheImage
 from packhorse.store import merge
 from packhorse.store.copies import LayersCopies
-from packhorse.store.harvest import Counters
+from packhorse.store.harvest import Counters, Harvest
 from packhorse.store.overlay import LayersOverlay
 
 _WORDS = re.compile(
@@ -137,6 +137,11 @@ class BuildLayers:
     def copied(self) -> bool:
         """Whether this build is one on copies; settled once `read` was called."""
         return isinstance(self._cache, LayersCopies)
+
+    @property
+    def harvest(self) -> Harvest:
+        """Where the layers go; settled once `read` was called."""
+        return self._cache.harvest
 
     @property
     def counters(self) -> Counters:

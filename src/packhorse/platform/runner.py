@@ -1,7 +1,8 @@
 """The Runner of a build on a host: adds to each step what it sees and where it may write.
 
 All steps of one build share the writable parts (`/layers`, the app, home, `/tmp`), as all buildpacks of a
-reference build share one container; a `scratch` step has its own, which nobody sees afterwards. Called by the
+reference build share one container; a `scratch` step has its own, which nobody sees afterwards. Making mounts
+costs as much as a small buildpack, so who only looks is shown those of a step that is over. Called by the
 phases as a port; made in `platform.build`.
 """
 
@@ -10,11 +11,13 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import Self
 
+from packhorse.base.calling import undisturbed
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind, Limits, Mount, Network, Overlay, Room, Root, Step
 from packhorse.base.tree import Kind
@@ -56,42 +59,102 @@ class Scene:
     copy: Callable[[Path, Path], None] = lambda source, target: None
 
 
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A room that its phase has left, and what is mounted there; `stack` closes it."""
+
+    room: Room
+    mounts: tuple[Mount, ...]
+    stack: ExitStack
+
+
 class BuildRunner:
     """Decorates a sandbox's `open`. `scratch` is a directory on the store's file system that lasts as long as
     the build.
+
+    It is a context: rooms that phases have left may be open until its end.
     """
 
     def __init__(self, open_step: Open, scene: Scene, idmap: IdMap, scratch: Path) -> None:
-        self._open = open_step
+        self._open_step = open_step
         self._scene = scene
         self._owner = idmap.outside(scene.uid, scene.gid)
         self._scratch = scratch
         self._numbers = count(1)
         self._home_in_image = _is_plain_directory(scene.root, scene.home)
         self._shared: tuple[Mount, ...] = ()
+        self._base: _Left | None = None
+        self._last: _Left | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for left in (self._last, self._base):
+            if left is not None:
+                left.stack.close()
+
+    def open(self, step: Step) -> AbstractContextManager[Room]:
+        """The step in the build's scene; see `lifecycle.ports.Runner`."""
+        if not step.scratch:
+            return self._shared_room(step)
+        return self._scratch_room(step) if step.argv else self._base_room(step)
 
     @contextmanager
-    def open(self, step: Step) -> Iterator[Room]:
-        """The step in the build's scene; see `lifecycle.ports.Runner`."""
+    def _shared_room(self, step: Step) -> Iterator[Room]:
         scene = self._scene
-        if step.scratch:
-            own = self._scratch / f"scratch-{next(self._numbers)}"
-            layers = self._directory(own / "layers")
-            writable = (Bind(layers, LAYERS, writable=True), *self._writable(own, copied=not scene.overlays))
-        else:
-            self._shared = self._shared or self._writable(self._scratch / "shared", copied=scene.copied())
-            writable = (*scene.layers(), *self._shared)
-        step = replace(
+        self._shared = self._shared or self._writable(self._scratch / "shared", copied=scene.copied())
+        mounts = (*scene.layers(), *self._shared, *scene.mounts)
+        if self._last is not None:
+            if not step.argv and self._last.mounts == mounts:
+                yield self._last.room
+                return
+            self._last.stack.close()
+            self._last = None
+        volumes = scene.volumes if step.argv else ()
+        with ExitStack() as stack:
+            room = stack.enter_context(self._open_step(self._placed(step, (*mounts, *volumes))))
+            yield room
+            if not volumes:
+                with undisturbed():
+                    self._last = _Left(room, mounts, stack.pop_all())
+
+    @contextmanager
+    def _base_room(self, step: Step) -> Iterator[Room]:
+        """What the builder has, which is the same whenever a phase looks."""
+        if self._base is None:
+            with ExitStack() as stack:
+                room = stack.enter_context(self._scratch_room(step))
+                with undisturbed():
+                    self._base = _Left(room, (), stack.pop_all())
+        yield self._base.room
+
+    @contextmanager
+    def _scratch_room(self, step: Step) -> Iterator[Room]:
+        scene = self._scene
+        own = self._scratch / f"scratch-{next(self._numbers)}"
+        layers = Bind(self._directory(own / "layers"), LAYERS, writable=True)
+        writable = self._writable(own, copied=not scene.overlays)
+        mounts = (layers, *writable, *scene.mounts, *scene.volumes)
+        with self._open_step(self._placed(step, mounts)) as room:
+            yield room
+
+    def _placed(self, step: Step, mounts: tuple[Mount, ...]) -> Step:
+        scene = self._scene
+        return replace(
             step,
             root=Root(scene.root),
-            mounts=(*writable, *scene.mounts, *(scene.volumes if step.argv or step.scratch else ())),
+            mounts=mounts,
             uid=scene.uid,
             gid=scene.gid,
             network=scene.network if step.argv else Network.NONE,
             limits=scene.limits,
         )
-        with self._open(step) as room:
-            yield room
+
+    def app_upper(self) -> Path | None:
+        """Where what steps write over the application is, if they were shown it as an overlay."""
+        uppers = [mount.upper for mount in self._shared if isinstance(mount, Overlay) and mount.target == APP]
+        return uppers[0] if uppers else None
 
     def _writable(self, directory: Path, *, copied: bool = False) -> tuple[Mount, ...]:
         """The app, the home and the temporary directories, with uppers of their own below `directory`; or the

@@ -6,10 +6,13 @@ whiteouts in an overlay above the directory. Called by `platform.build`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from packhorse.base import cloning, files
@@ -19,6 +22,9 @@ ALWAYS_EXCLUDED = (".git",)
 """What is never part of the source: history changes without the source changing, and can hold secrets."""
 
 _SHOWN = 3
+_SECOND = 1_000_000_000
+_TICK = 50_000_000
+"""Nanoseconds that the times of files may be behind: a kernel's clock for them ticks every 1 to 10 ms."""
 
 
 def check(path: Path) -> Path:
@@ -46,27 +52,66 @@ def excluded(app: Path) -> list[PurePosixPath]:
     ]
 
 
-def has_one_owner(app: Path, owner: tuple[int, int] | None = None) -> bool:
-    """Whether all of the source has one user and group, those of `app` itself or `owner`.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one look at every entry of the source tells, without reading any.
+
+    `stamp` is the same as long as nothing of it has changed (paths, kinds, modes, sizes, times of files and
+    links, inodes); it is empty where that could not be told by it, see `survey`.
+    """
+
+    has_one_owner: bool
+    stamp: str = ""
+
+
+def survey(app: Path, owner: tuple[int, int] | None = None) -> Survey:
+    """Looks at all of the source, and whether it has one user and group: those of `app` itself or `owner`.
 
     A mount can show no more as one; without one, what has another group cannot be written to in an overlay.
+    There is no stamp where something cannot be looked at, and none when a file was written within the last
+    moment: it could be written again before the clock of its file system ticks.
     """
+    now = time.time_ns()
     found = _owner(app.lstat())
     owner = owner or found
-    if found != owner:
-        return False
     left_out = {str(path) for path in excluded(app)}
+    one = found == owner
+    newest, coarse = 0, True
+    rows = ["\0".join(sorted(left_out))]
+    waiting = [str(app)]
     try:
-        waiting = [entry for entry in os.scandir(app) if entry.name not in left_out]
         while waiting:
-            entry = waiting.pop()
-            if _owner(entry.stat(follow_symlinks=False)) != owner:
-                return False
-            if entry.is_dir(follow_symlinks=False):
-                waiting += os.scandir(entry.path)
+            above = waiting.pop()
+            rows.append(above)
+            with os.scandir(above) as entries:
+                for entry in entries:
+                    if above == str(app) and entry.name in left_out:
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    one = one and _owner(status) == owner
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(entry.path)
+                        rows.append(f"{entry.name}/{status.st_mode}")
+                        continue
+                    modified, changed = status.st_mtime_ns, status.st_ctime_ns
+                    rows.append(
+                        f"{entry.name}/{status.st_mode} {status.st_size} {modified} {changed} "
+                        f"{status.st_ino} {status.st_dev}"
+                    )
+                    newest = max(newest, changed)
+                    coarse = coarse and not changed % _SECOND
     except PermissionError:
-        return False
-    return True
+        return Survey(has_one_owner=False)
+    moment = 2 * _SECOND if coarse else _TICK
+    if newest > now - moment:
+        return Survey(one)
+    text = "\0".join(rows).encode("utf-8", "surrogateescape")
+    return Survey(one, hashlib.sha256(text).hexdigest())
+
+
+def has_one_owner(app: Path, owner: tuple[int, int] | None = None) -> bool:
+    """Whether all of the source has one user and group; see `survey`."""
+    return survey(app, owner).has_one_owner
 
 
 def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:

@@ -36,7 +36,7 @@ class LayersCopies:
     """
 
     def __init__(self, harvest: Harvest, scratch: Path) -> None:
-        self._harvest = harvest
+        self.harvest = harvest
         self._scratch = scratch
         self._upper = Upper(scratch / "layers")
         self._restored: dict[str, KeptTree] = {}
@@ -50,12 +50,12 @@ class LayersCopies:
     @property
     def counters(self) -> Counters:
         """What was done so far, for people to read."""
-        return self._harvest.counters
+        return self.harvest.counters
 
     @property
     def recorded(self) -> float:
         """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
-        return self._harvest.recorded
+        return self.harvest.recorded
 
     def mounts(self) -> tuple[Bind, ...]:
         """The mount of `/layers` for the next step; what was restored or captured since the last one is
@@ -73,14 +73,14 @@ class LayersCopies:
         """The metadata of the app's last build, b"" when there was none; copies are the same for all
         `writers`.
         """
-        return self._harvest.read()
+        return self.harvest.read()
 
     def restore(self, path: str, diff_id: Digest) -> bool:
         """Makes the kept layer appear at `path` in the rooms opened from now on; False when it is not kept
         here.
         """
         buildpack, name = split(path)
-        tree = self._harvest.find(path, diff_id)
+        tree = self.harvest.find(path, diff_id)
         if tree is None:
             return False
         with self._lock:
@@ -107,10 +107,10 @@ class LayersCopies:
             if unread or self._is_same(buildpack, name, below):
                 if captured is not None:
                     return captured, False
-                self._harvest.count(untouched=unread, same=not unread)
-                return self._harvest.layer(below), True
-        tree = self._harvest.keep(path, partial(self._move, buildpack, name))
-        layer = self._harvest.layer(tree)
+                self.harvest.count(untouched=unread, same=not unread)
+                return self.harvest.layer(below), True
+        tree = self.harvest.keep(path, partial(self._move, buildpack, name))
+        layer = self.harvest.layer(tree)
         with self._lock:
             self._restored[path] = self._waiting[path] = tree
             self._captured[path] = layer
@@ -118,16 +118,16 @@ class LayersCopies:
 
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
         """Records what the app's next build may restore, in place of what was recorded before."""
-        self._harvest.commit(metadata, layers)
+        self.harvest.commit(metadata, layers)
 
     def _copy(self, path: str, tree: KeptTree) -> None:
         buildpack, name = split(path)
         self._upper.forget(buildpack, name)
         with faults(self._scratch):
-            self._harvest.directory(self._upper.path / buildpack)
+            self.harvest.directory(self._upper.path / buildpack)
             source, target = tree.lower / buildpack, self._upper.path / buildpack
             with merge.directory(source) as original, merge.directory(target) as copy:
-                self._harvest.count(copied=replica.copy(original, name, copy))
+                self.harvest.count(copied=replica.copy(original, name, copy))
                 self._signed[path] = replica.signature(copy, name)
 
     def _wait_for_the_clock(self) -> None:

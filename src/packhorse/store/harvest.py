@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from packhorse.base.digest import Digest
-from packhorse.errors import HostError, StoreError, TreeError
+from packhorse.errors import FormatError, HostError, StoreError, TreeError
 from packhorse.image.view import Layer
 from packhorse.store import gc, record, removal
 from packhorse.store.fault import faults
@@ -67,6 +67,7 @@ class Harvest:
         self._uid, self._gid = uid, gid
         self.owner = owner
         self._counters = Counters()
+        self._slices: dict[str, object] = {}
         self._lock = threading.Lock()
 
     @property
@@ -110,6 +111,19 @@ class Harvest:
         metadata = (record.read(self._app.source) or {}).get("metadata", "")
         return str(metadata).encode("utf-8", "surrogateescape")
 
+    def slices(self, key: str) -> tuple[Digest, ...]:
+        """What `remember_slices` was told of the application `key` by the build that this one begins with."""
+        known = (record.read(self._app.source) or {}).get("slices")
+        if not isinstance(known, dict) or known.get("key") != key:
+            return ()
+        with suppress(FormatError, TypeError):  # damage
+            return tuple(Digest.parse(str(text)) for text in known["diff_ids"])
+        return ()
+
+    def remember_slices(self, key: str, slices: Sequence[Digest]) -> None:
+        """Has `commit` record the diff IDs that the application `key` has become."""
+        self._slices = {"key": key, "diff_ids": [str(diff_id) for diff_id in slices]}
+
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
         """Records what the app's next build may restore, in place of what was recorded before."""
         fields = {
@@ -117,6 +131,7 @@ class Harvest:
             "family": self._app.family,
             "metadata": metadata.decode("utf-8", "surrogateescape"),
             "layers": {path: str(diff_id) for path, diff_id in sorted(layers.items())},
+            "slices": self._slices,
         }
         before = gc.needed_for_next(record.read(self._app.cache))
         record.write(self._lease, self._app.cache, fields)

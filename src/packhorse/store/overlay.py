@@ -35,7 +35,7 @@ class LayersOverlay:
     """
 
     def __init__(self, harvest: Harvest, scratch: Path) -> None:
-        self._harvest = harvest
+        self.harvest = harvest
         self._scratch = scratch
         self._upper = Upper(scratch / "layers")
         self._restored: dict[str, KeptTree] = {}
@@ -48,12 +48,12 @@ class LayersOverlay:
     @property
     def counters(self) -> Counters:
         """What was done so far, for people to read."""
-        return self._harvest.counters
+        return self.harvest.counters
 
     @property
     def recorded(self) -> float:
         """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
-        return self._harvest.recorded
+        return self.harvest.recorded
 
     def mounts(self) -> tuple[Overlay, ...]:
         """The mount of `/layers` for the next step; what was restored or captured since the last one is in
@@ -74,14 +74,14 @@ class LayersOverlay:
         """The metadata of the app's last build, b"" when there was none; an overlay is one for all
         `writers`.
         """
-        return self._harvest.read()
+        return self.harvest.read()
 
     def restore(self, path: str, diff_id: Digest) -> bool:
         """Makes the kept layer appear at `path` in the rooms opened from now on; False when it is not kept
         here.
         """
         buildpack, name = split(path)
-        tree = self._harvest.find(path, diff_id)
+        tree = self.harvest.find(path, diff_id)
         if tree is None:
             return False
         with self._lock:
@@ -111,13 +111,13 @@ class LayersOverlay:
         if change is Change.NONE and captured is not None:
             return captured, False
         if change is Change.NONE and below is not None:
-            self._harvest.count(untouched=not written, same=written)
-            return self._harvest.layer(below), True
+            self.harvest.count(untouched=not written, same=written)
+            return self.harvest.layer(below), True
         if change in (Change.NONE, Change.GONE):
             raise TreeError(f"{path} is not a directory", why=change.value)
         fill = partial(self._move, buildpack, name, below if change is Change.PART else None)
-        tree = self._harvest.keep(path, fill)
-        layer = self._harvest.layer(tree)
+        tree = self.harvest.keep(path, fill)
+        layer = self.harvest.layer(tree)
         with self._lock:
             self._restored[path] = tree
             self._captured[path] = layer
@@ -125,7 +125,7 @@ class LayersOverlay:
 
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
         """Records what the app's next build may restore, in place of what was recorded before."""
-        self._harvest.commit(metadata, layers)
+        self.harvest.commit(metadata, layers)
 
     def _is_same(self, buildpack: str, name: str, below: KeptTree) -> bool:
         """Whether what is written over a layer makes no difference."""
@@ -155,7 +155,7 @@ class LayersOverlay:
         key = Digest.of("".join(str(tree.diff_id) for tree in trees).encode()).short
         path = self._scratch / f"merged-{key}"
         if not path.exists():
-            self._harvest.directory(path)
+            self.harvest.directory(path)
             with faults(path), merge.directory(path) as target:
                 for tree in trees:
                     with merge.directory(tree.lower) as source:

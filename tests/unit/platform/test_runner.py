@@ -1,17 +1,119 @@
-"""The decorated runner: what every step of a build sees, and who may pass the directories it rests in."""
+"""The decorated runner: what every step of a build sees, who may pass the directories it rests in, and which
+rooms stay open for whom.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from packhorse.base.step import Network, Room, Step
+from packhorse.base.step import Bind, Mount, Network, Room, Step
 from packhorse.base.userns import Extent, IdMap, Mode
 from packhorse.platform.runner import BuildRunner, Scene
+
+HELD, SCRATCH = Step(argv=()), Step(argv=(), scratch=True)
+BUILDS, DETECTS = Step(argv=("build",)), Step(argv=("detect",), scratch=True)
+
+
+def build_runner(
+    open_step: Callable[[Step], AbstractContextManager[Room]],
+    directory: Path,
+    *,
+    layers: Callable[[], Sequence[Mount]] = tuple,
+    volumes: tuple[Mount, ...] = (),
+) -> BuildRunner:
+    for name in ("root", "app", "steps"):
+        (directory / name).mkdir(mode=0o755)
+    idmap = IdMap(Mode.SINGLE, (Extent(1000, os.geteuid(), 1),), (Extent(1000, os.getegid(), 1),))
+    scene = Scene(
+        root=directory / "root",
+        home="/home/cnb",
+        uid=1000,
+        gid=1000,
+        app=(directory / "app",),
+        layers=layers,
+        mounts=(),
+        network=Network.NONE,
+        volumes=volumes,
+    )
+    return BuildRunner(open_step, scene, idmap, directory / "steps")
+
+
+class Opened:
+    """What was opened, a number each, and closed: `+1 +2 -1`."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    @contextmanager
+    def open(self, step: Step) -> Iterator[Room]:
+        number = sum(word.startswith("+") for word in self.said) + 1
+        self.said.append(f"+{number}")
+        try:
+            yield SimpleNamespace(number=number)  # type: ignore[misc]  # what it can do is not asked
+        finally:
+            self.said.append(f"-{number}")
+
+    def __str__(self) -> str:
+        return " ".join(self.said)
+
+
+def visit(runner: BuildRunner, *steps: Step) -> None:
+    for step in steps:
+        with runner.open(step):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ((SCRATCH, DETECTS, DETECTS, SCRATCH), "+1 +2 -2 +3 -3"),
+        ((HELD, HELD, BUILDS, HELD, HELD), "+1 -1 +2"),
+        ((HELD, BUILDS, BUILDS, HELD), "+1 -1 +2 -2 +3"),
+        ((SCRATCH, HELD, SCRATCH, BUILDS, HELD), "+1 +2 -2 +3"),
+    ],
+)
+def test_who_looks_is_shown_the_room_of_the_last_step(
+    tmp_path: Path, steps: tuple[Step, ...], said: str
+) -> None:
+    opened = Opened()
+    with build_runner(opened.open, tmp_path) as runner:
+        visit(runner, *steps)
+        assert str(opened) == said
+    assert sorted(word[1:] for word in opened.said if word[0] == "-") == sorted(
+        word[1:] for word in opened.said if word[0] == "+"
+    )
+
+
+def test_who_looks_does_not_see_the_users_volumes(tmp_path: Path) -> None:
+    opened = Opened()
+    volume = Bind(tmp_path, "/layers/x/y")
+    with build_runner(opened.open, tmp_path, volumes=(volume,)) as runner:
+        visit(runner, HELD, BUILDS, HELD, HELD)
+        assert str(opened) == "+1 -1 +2 -2 +3"
+
+
+def test_who_looks_sees_the_layers_of_now(tmp_path: Path) -> None:
+    opened = Opened()
+    layers: list[Mount] = []
+    with build_runner(opened.open, tmp_path, layers=lambda: layers) as runner:
+        visit(runner, HELD)
+        layers.append(Bind(tmp_path, "/layers"))
+        visit(runner, HELD, HELD)
+        assert str(opened) == "+1 -1 +2"
+
+
+def test_the_room_of_a_step_that_failed_is_closed_at_once(tmp_path: Path) -> None:
+    opened = Opened()
+    with build_runner(opened.open, tmp_path) as runner:
+        with pytest.raises(ValueError, match="failed"), runner.open(BUILDS):
+            raise ValueError("failed")
+        assert str(opened) == "+1 -1"
 
 
 @contextmanager
@@ -21,22 +123,9 @@ def _nothing(step: Step) -> Iterator[Room]:
 
 
 def test_directories_of_a_build_can_be_passed_by_others_whatever_the_umask(tmp_path: Path) -> None:
-    for name in ("root", "app", "steps"):
-        (tmp_path / name).mkdir(mode=0o755)
-    idmap = IdMap(Mode.SINGLE, (Extent(1000, os.geteuid(), 1),), (Extent(1000, os.getegid(), 1),))
-    scene = Scene(
-        root=tmp_path / "root",
-        home="/home/cnb",
-        uid=1000,
-        gid=1000,
-        app=(tmp_path / "app",),
-        layers=tuple,
-        mounts=(),
-        network=Network.NONE,
-    )
     before = os.umask(0o077)
     try:
-        runner = BuildRunner(_nothing, scene, idmap, tmp_path / "steps")
+        runner = build_runner(_nothing, tmp_path)
         with pytest.raises(AssertionError), runner.open(Step(argv=())):
             pass
     finally:

@@ -6,6 +6,8 @@ import os
 import socket
 import stat
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -165,3 +167,67 @@ def test_what_cannot_be_copied_is_named() -> None:
         finally:
             os.seteuid(own)
     assert str(folder / "source/a") in caught.value.why and "('" not in caught.value.why
+
+
+def old(top: Path) -> Path:
+    """A source whose files were last touched a while ago."""
+    (top / "sub" / ".git").mkdir(parents=True)
+    (top / ".git").mkdir()
+    (top / ".git" / "index").write_text("1")
+    (top / "file").write_text("one")
+    (top / "sub" / "file").write_text("two")
+    (top / "link").symlink_to("file")
+    time.sleep(0.06)  # the clock of a file system ticks every few milliseconds
+    return top
+
+
+def replaced(path: Path) -> None:
+    """Another file of the same name, length, mode and time."""
+    status, data = path.stat(), path.read_bytes()
+    path.rename(path.parent / ".old")
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    (path.parent / ".old").unlink()
+
+
+def overwritten(path: Path) -> None:
+    """The same file with other bytes, as many, and its old time."""
+    status = path.stat()
+    with path.open("r+") as file:
+        file.write(path.read_text().upper())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda top: overwritten(top / "file"),
+        lambda top: replaced(top / "file"),
+        lambda top: (top / "file").write_text("longer"),
+        lambda top: (top / "sub" / "file").chmod(0o755),
+        lambda top: (top / "sub").chmod(0o700),
+        lambda top: (top / "sub" / "file").rename(top / "sub" / "other"),
+        lambda top: (top / "link").unlink(),
+        lambda top: (top / "new").mkdir(),
+        lambda top: (top / "sub" / ".git" / "x").touch(),
+        lambda top: os.link(top / "file", top / "twin"),
+    ],
+)
+def test_a_stamp_changes_with_the_source(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    before = app.survey(old(tmp_path)).stamp
+    assert before and app.survey(tmp_path).stamp == before
+    change(tmp_path)
+    time.sleep(0.06)
+    assert app.survey(tmp_path).stamp not in (before, "")
+
+
+def test_a_stamp_does_not_change_with_what_is_left_out(tmp_path: Path) -> None:
+    before = app.survey(old(tmp_path)).stamp
+    (tmp_path / ".git" / "index").write_text("another")
+    assert app.survey(tmp_path).stamp == before
+
+
+def test_there_is_no_stamp_while_a_file_may_still_change_within_a_tick(tmp_path: Path) -> None:
+    old(tmp_path)
+    (tmp_path / "file").write_text("new")
+    assert app.survey(tmp_path) == app.Survey(has_one_owner=True)
