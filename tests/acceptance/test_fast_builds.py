@@ -84,8 +84,8 @@ put("launch.toml", content("$wanted.slices")) if -f "$wanted.slices";
 BUILD = """
 wanted=$PWD/want/NAME
 how=$(cat how)
-if [ -f src/b ]; then cp src/b src/made-by-NAME; fi
-if [ -f src/f ]; then rm -r src/d src/f; mkdir src/d; fi
+if [ -f src/b ]; then cp src/b src/made-by-NAME || true; fi
+if [ -f src/f ]; then rm -rf src/d src/f; mkdir src/d; fi
 cd "$CNB_LAYERS_DIR"
 exec perl "$CNB_BUILDPACK_DIR/sync.pl" "$wanted" "$how"
 """
@@ -161,7 +161,8 @@ class Source:
         elif verb == "rename":
             path.rename(self.path / other)
         elif verb == "mode":
-            path.chmod(int(other, 8), follow_symlinks=path.is_symlink() is False)
+            usable = 0o700 if path.is_dir() else 0  # else its own buildpack cannot read it
+            path.chmod(int(other, 8) | usable, follow_symlinks=path.is_symlink() is False)
         elif verb == "symlink":
             path.symlink_to(other)
         elif verb == "touch":
