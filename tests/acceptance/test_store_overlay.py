@@ -225,6 +225,8 @@ CHANGED, SAME, UNTOUCHED = Counters(changed=1), Counters(same=1), Counters(untou
         ([("mode", "bp/one/b", "700"), ("mode", "bp/one/b", "755")], SAME),
         ([("remove", "bp/one/b", ""), *FIRST], SAME),
         ([("remove", "bp/one", ""), *FIRST], SAME),
+        ([("remove", "bp", ""), *FIRST], SAME),
+        ([("remove", "bp", ""), ("write", "bp/one/a", "bp/one a")], CHANGED),
         ([("write", "bp/one/n", ""), ("remove", "bp/one/n", "")], SAME),
     ],
 )

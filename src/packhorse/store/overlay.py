@@ -39,6 +39,7 @@ class LayersOverlay:
         self._scratch = scratch
         self._upper = Upper(scratch / "layers")
         self._restored: dict[str, KeptTree] = {}
+        self._hidden: dict[str, KeptTree] = {}
         self._captured: dict[str, Layer] = {}
         self._lock = threading.Lock()
         with faults(scratch):
@@ -88,6 +89,7 @@ class LayersOverlay:
             self._uncover(buildpack)
             self._upper.forget(buildpack, name)
             self._captured.pop(path, None)
+            self._hidden.pop(path, None)
             self._restored[path] = tree
         return True
 
@@ -102,15 +104,17 @@ class LayersOverlay:
         with self._lock:
             self._uncover(buildpack)
             change = self._upper.change(buildpack, name)
-            below = self._restored.get(path)
+            below, hidden = self._restored.get(path), self._hidden.get(path)
             captured = self._captured.get(path)
-        written = change in (Change.NEW, Change.PART)
-        if written and below is not None and self._is_same(buildpack, name, below):
-            self._upper.forget(buildpack, name)
+        written, before = change in (Change.NEW, Change.PART), below or hidden
+        if written and before and self._is_same(buildpack, name, before, whole=below is None):
+            with self._lock:
+                self._upper.forget(buildpack, name)
+                below = self._restored[path] = before
             change = Change.NONE
-        if change is Change.NONE and captured is not None:
-            return captured, False
         if change is Change.NONE and below is not None:
+            if captured is not None:
+                return captured, False
             self.harvest.count(untouched=not written, same=written)
             return self.harvest.layer(below), True
         if change in (Change.NONE, Change.GONE):
@@ -127,17 +131,17 @@ class LayersOverlay:
         """Records what the app's next build may restore, in place of what was recorded before."""
         self.harvest.commit(metadata, layers)
 
-    def _is_same(self, buildpack: str, name: str, below: KeptTree) -> bool:
-        """Whether what is written over a layer makes no difference."""
+    def _is_same(self, buildpack: str, name: str, below: KeptTree, *, whole: bool) -> bool:
+        """Whether what is written over a layer, or in the place of the `whole` one, makes no difference."""
         with faults(below.directory), merge.directory(below.lower / buildpack) as lower:
-            return self._upper.compare(buildpack, partial(same, lower=lower, name=name))
+            return self._upper.compare(buildpack, partial(same, lower=lower, name=name, whole=whole))
 
     def _uncover(self, buildpack: str) -> None:
         """Makes the layers of a buildpack that its directory hides absent, so that it need not hide them."""
         if self._upper.uncover(buildpack):
             hidden = [path for path in self._restored if split(path)[0] == buildpack]
             for path in hidden:
-                del self._restored[path]
+                self._hidden[path] = self._restored.pop(path)
 
     def _move(self, buildpack: str, name: str, below: KeptTree | None, parent: Path) -> int:
         """Moves a layer from the upper to `parent`; answers how many entries are linked from `below`."""
