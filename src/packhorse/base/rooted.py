@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,6 +56,7 @@ class Rooted:
         self._idmap = idmap
         self._owner = owner
         self._whiteouts = whiteouts
+        self._ordinary: set[int] = set()  # the devices of file systems whose files are data
 
     @classmethod
     def local(
@@ -112,22 +114,26 @@ class Rooted:
     def open(self, path: str) -> BinaryIO:
         """The regular file at `path`, to be read; a FIFO, device, socket or kernel file raises TreeError."""
         try:
-            with self._entry(path, follow=True) as descriptor:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            descriptor = self._resolve(path, os.O_PATH)
+            try:
+                entry = os.fstat(descriptor)
+                if not stat.S_ISREG(entry.st_mode):
                     raise TreeError(f"{path} is not a regular file", why=_what(descriptor))
-                _refuse_made_up(path, descriptor)
-                reopened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+                self._refuse_made_up(path, descriptor, entry)
+                return FileIO(f"/proc/self/fd/{descriptor}")
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise _refused("read", path, error) from error
-        return os.fdopen(reopened, "rb")
 
     def readlink(self, path: str) -> str:
         """The target text of the link at `path`."""
         try:
             with self._entry(path, follow=False) as descriptor:
-                if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
+                entry = os.fstat(descriptor)
+                if not stat.S_ISLNK(entry.st_mode):
                     raise TreeError(f"{path} is not a symbolic link", why=_what(descriptor))
-                _refuse_made_up(path, descriptor)
+                self._refuse_made_up(path, descriptor, entry)
                 return os.readlink("", dir_fd=descriptor)
         except OSError as error:
             raise _refused("read as a link", path, error) from error
@@ -202,7 +208,7 @@ class Rooted:
         """A descriptor of the directory at `path`; to be `listed` it must be readable."""
         descriptor = self._resolve(path, os.O_DIRECTORY | (os.O_RDONLY if listed else os.O_PATH))
         with closing(descriptor):
-            _refuse_made_up(path, descriptor)
+            self._refuse_made_up(path, descriptor, os.fstat(descriptor))
             yield descriptor
 
     def _resolve(self, path: str, flags: int) -> int:
@@ -222,6 +228,14 @@ class Rooted:
                 if error.errno != errno.EAGAIN:
                     raise
         raise TreeError(f"{path} cannot be opened", why="its directories are being renamed all the time")
+
+    def _refuse_made_up(self, path: str, descriptor: int, entry: os.stat_result) -> None:
+        if entry.st_dev in self._ordinary:
+            return
+        kind = _MADE_UP.get(syscalls.filesystem_type(descriptor))
+        if kind is not None:
+            raise TreeError(f"{path} is not a file of the tree", why=f"it is one of the kernel's ({kind})")
+        self._ordinary.add(entry.st_dev)
 
     def _existing(self, names: Sequence[str]) -> int:
         """How many leading elements of a path are directories already."""
@@ -293,12 +307,6 @@ def _split(path: str) -> tuple[str, str]:
     if name in ("", ".", "..") or "\0" in name:
         raise TreeError(f"{path!r} does not name an entry")
     return directory or "/", name
-
-
-def _refuse_made_up(path: str, descriptor: int) -> None:
-    kind = _MADE_UP.get(syscalls.filesystem_type(descriptor))
-    if kind is not None:
-        raise TreeError(f"{path} is not a file of the tree", why=f"it is one of the kernel's ({kind})")
 
 
 def _refused(verb: str, path: str, error: OSError) -> TreeError:

@@ -83,11 +83,19 @@ def _checked(answer: int, name: str | bytes = "") -> int:
 
 def openat2(directory: int, path: str, flags: int, *, resolve: int) -> int:
     """A descriptor for `path` below `directory`, resolved as `resolve` allows (openat2(2), Linux 5.6)."""
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
     name = os.fsencode(path)
-    return _checked(
-        _libc.syscall(_OPENAT2, directory, name, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))), name
-    )
+    return _checked(_libc.syscall(_OPENAT2, directory, name, *_how(flags, resolve)), name)
+
+
+def _how(flags: int, resolve: int) -> tuple[object, ctypes.c_size_t]:
+    """The last two arguments of openat2(2), which only reads them; made once for each pair."""
+    if (flags, resolve) not in _hows:
+        how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+        _hows[flags, resolve] = (ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
+    return _hows[flags, resolve]
+
+
+_hows: dict[tuple[int, int], tuple[object, ctypes.c_size_t]] = {}
 
 
 def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> None:

@@ -9,9 +9,8 @@ surrogateescape; links are resolved inside the tree and never lead out of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from packhorse.errors import TreeError
 
@@ -26,10 +25,10 @@ class Kind(Enum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One entry of a tree, as lstat(2) has it, with ids as they are inside the sandbox.
 
+    There are as many as an application has files, hence a tuple, which is made in a fraction of the time.
     `name` is the last path element; `mode` has the twelve permission bits; `size` is in bytes (0 unless a
     file); times are nanoseconds since the epoch; `rdev` is (major, minor) of a device, (0, 0) otherwise.
     """

@@ -83,7 +83,10 @@ class _Directory:
                 waiting += self._children.get(here, ())
 
     def _slice(self, paths: set[str]) -> Slice:
-        return Slice(tuple((path, self._nodes[path]) for path in sorted(paths, key=os.fsencode)))
+        # Text sorts as its bytes do, but for bytes that are no text.
+        plain = all(map(str.isascii, paths))
+        ordered = sorted(paths) if plain else sorted(paths, key=os.fsencode)
+        return Slice(tuple((path, self._nodes[path]) for path in ordered))
 
 
 def _walk(view: TreeView, directory: str) -> Iterator[Found]:

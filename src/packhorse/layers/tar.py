@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import BinaryIO
 
 from packhorse.base.digest import Digest
@@ -70,15 +71,15 @@ def _content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
     """The bytes of a file. One more than are left is asked for, so growth is seen without another read."""
     left = entry.size
     with start() as file:
-        asked = got = 1
-        while got == asked:
+        while True:
             asked = min(left + 1, CHUNK)
             data = file.read(asked)
-            got = len(data)
-            left -= got
+            left -= len(data)
             if left < 0:
                 raise _changed(entry, "grew")
             yield data
+            if not data or (not left and len(data) < asked):
+                break
     if left:
         raise _changed(entry, "shrank")
 
@@ -125,7 +126,7 @@ def _main(entry: TarEntry, name: bytes, link: bytes, prefix: bytes) -> bytes:
 
 def _block(name: bytes, numbers: bytes, flag: bytes, link: bytes, fixed: bytes, prefix: bytes) -> bytes:
     # POSIX sums the header with its checksum taken as eight spaces; padding is zero and need not be summed.
-    checksum = sum(name) + sum(numbers) + 8 * 0x20 + flag[0] + sum(link) + sum(fixed) + sum(prefix)
+    checksum = sum(name) + sum(numbers) + flag[0] + sum(link) + _sum(fixed) + sum(prefix) + 8 * 0x20
     head = b"%b%b%06o\x00 %b%b" % (
         name.ljust(_FIELD, b"\x00"),
         numbers,
@@ -134,6 +135,11 @@ def _block(name: bytes, numbers: bytes, flag: bytes, link: bytes, fixed: bytes, 
         link.ljust(_FIELD, b"\x00"),
     )
     return (head + fixed + prefix).ljust(_BLOCK, b"\x00")
+
+
+@cache
+def _sum(fixed: bytes) -> int:
+    return sum(fixed)
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:

@@ -9,9 +9,8 @@ never from stat: what the host has there must not reach a digest (reference: lif
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from packhorse.base.tree import Kind, Node, TreeView
 from packhorse.errors import TreeError
@@ -20,9 +19,8 @@ Found = tuple[str, Node]
 """A path below some directory ("" for itself), and the entry there."""
 
 
-@dataclass(frozen=True, slots=True)
-class TarEntry:
-    """One entry of a layer. `name` is absolute, without a trailing slash even for a directory.
+class TarEntry(NamedTuple):
+    """One entry of a layer; a tuple, as `Node` is. `name` is absolute, and has no slash at its end.
 
     `mode` has the twelve permission bits. `size`, in bytes, and `open`, which starts a pass over that many
     bytes, are a file's; `link` is a link's target. Text is decoded with surrogateescape.

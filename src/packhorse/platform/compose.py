@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -98,6 +97,6 @@ def put(
 def _moved(entry: TarEntry, path: str, target: str) -> TarEntry:
     name = target + (entry.name if path == "/" else entry.name.removeprefix(path)).rstrip("/")
     if entry.kind is Kind.LINK:
-        return replace(entry, name=name)
+        return entry._replace(name=name)
     executable = entry.kind is Kind.DIRECTORY or entry.mode & 0o111 or name.endswith(_EXECUTABLES)
-    return replace(entry, name=name, mode=0o755 if executable else 0o644)
+    return entry._replace(name=name, mode=0o755 if executable else 0o644)
