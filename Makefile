@@ -4,6 +4,7 @@ BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := python3-venv mmdebstrap uidmap passt
 TEST_PACKAGES := docker.io podman openssh-server openssh-client runc docker-registry skopeo umoci busybox-static apparmor qemu-user-static chromium
+BENCH_PACKAGES := docker.io buildah docker-registry skopeo umoci
 apt = dpkg --status $(1) >/dev/null 2>&1 || { $(SUDO) apt-get -q update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends $(1); }
 
 .PHONY: setup demo test check format lock bench clean
@@ -29,7 +30,8 @@ format: setup
 lock: setup  ## resolves requirements.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --extra dev --extra build --output-file requirements.txt pyproject.toml
 
-bench: setup
+bench: setup  ## measures beside other programs, and writes docs/benchmarks
+	@$(call apt,$(BENCH_PACKAGES))
 	$(BIN)/python -m bench
 
 clean:

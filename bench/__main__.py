@@ -1,40 +1,91 @@
-"""Runs the scenarios that are named, or all, and prints what each measured."""
+"""Runs the scenarios that are named, or all; prints what each measured, and writes tables and plots of it."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import os
-import platform
+import inspect
+import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+_ROOT = Path(__file__).parents[1]
 # What tests and benchmarks both need: a registry to talk to, images to put there.
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(_ROOT / "tests"))
 
-SCENARIOS = ("push", "rebase_one", "rebase_many", "rebase_memory", "rebase_engine")
+from bench.bars import bars  # noqa: E402
+from bench.measure import Failed  # noqa: E402
+from bench.record import Record, machine  # noqa: E402
+from bench.report import write  # noqa: E402
+from bench.versions import versions  # noqa: E402
+
+SCENARIOS = (
+    *("export", "unpack", "pull", "push", "detection", "growth"),
+    *("rebase_one", "rebase_many", "rebase_memory", "rebase_engine", "builds"),
+)
 
 
 def main() -> int:
     """The exit code is 1 when a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(SCENARIOS)}")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each program runs (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each program runs, at most (5)")
+    parser.add_argument("--quick", action="store_true", help="everything a tenth as large, to try it")
+    parser.add_argument("--minutes", type=float, default=20, help="after them nothing is repeated (20)")
+    parser.add_argument("--output", type=Path, help="where tables and plots go (docs/benchmarks)")
+    parser.add_argument("--report", action="store_true", help="only write them again, from the results there")
     arguments = parser.parse_args()
     unknown = sorted({*arguments.names} - {*SCENARIOS})
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}")
-    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, Linux {platform.release()}")
+    output = arguments.output or _ROOT / "docs/benchmarks"
+    if arguments.report:
+        write(output)
+        return 0
+    print(machine())
+    # What was measured until then is kept and shown, and the programs that run in the background are ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    record = Record(output)
+    until = time.monotonic() + arguments.minutes * 60
     missed = 0
-    for name in arguments.names or SCENARIOS:
-        scenario = importlib.import_module(f"bench.{name}")
-        print(f"\n{name}: {scenario.__doc__.splitlines()[0]}", flush=True)
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            for finding in scenario.run(Path(folder), rounds=arguments.rounds):
-                print("\n".join(f"  {line}" for line in finding.lines()), flush=True)
-                missed += finding.missed
+    try:
+        for name in arguments.names or SCENARIOS:
+            missed += _run(name, record, arguments, until)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    finally:
+        write(output)
     return 1 if missed else 0
+
+
+def _run(name: str, record: Record, arguments: argparse.Namespace, until: float) -> int:
+    """One scenario; the number of bars it has missed."""
+    scenario = importlib.import_module(f"bench.{name}")
+    about = scenario.__doc__.splitlines()[0]
+    print(f"\n{name}: {about}", flush=True)
+    taken = inspect.signature(scenario.run).parameters
+    chosen = {"rounds": arguments.rounds, "quick": arguments.quick, "until": until}
+    record.begin(name, about, "a tenth of the size" if arguments.quick and "quick" in taken else "")
+    record.versions(versions())
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        try:
+            for finding in scenario.run(Path(folder), **{key: chosen[key] for key in chosen if key in taken}):
+                record.add(finding)
+                if finding.last:
+                    print("\n".join(f"  {line}" for line in finding.lines()), flush=True)
+                    missed += finding.missed
+        except Failed as failure:
+            print(f"  {failure}", file=sys.stderr, flush=True)
+            missed += 1
+    found = record.scenarios.get(name, {}).get("findings", {}) if name == "builds" else {}
+    for bar in (bar for bar in bars(found) if not bar.held):
+        print(f"  missed: {bar.what}: {bar.figure:.3g} {bar.unit}, at most {bar.most:g}", flush=True)
+        missed += 1
+    return missed
 
 
 if __name__ == "__main__":

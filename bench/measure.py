@@ -13,26 +13,42 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from bench.watch import Watch, watching
 
 _GLANCE = 0.02  # seconds between two looks at a process
 _SAID = 2000  # characters of what a program said that failed
 
 
+class Failed(Exception):
+    """A program did not do what it was measured for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a program, start and all: seconds that passed and of processors, most memory in bytes."""
+    """One run of a program, start and all: seconds that passed and of processors, most memory in bytes.
+
+    `memory` is that of the process; `own` is that of all outside of a sandbox, an engine's with it;
+    `read` and `written` are bytes of all. See `bench.watch`.
+    """
 
     seconds: float
     cpu: float
     memory: int
+    own: int = 0
+    read: int = 0
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What two series of runs say. `value` is what is compared of a run; the bar is what the ratio of the
-    medians, the first through the second, may be at most, None where there is none.
+    """What series of runs say. `value` is what is compared of a run; a bar is what the ratio of the medians,
+    the first through another, may be at most: `bar` for the second, `bars` by name.
+
+    `point` is how much of something there was, in findings that say how cost grows. One that is not `last`
+    is what is known so far.
     """
 
     title: str
@@ -40,17 +56,31 @@ class Finding:
     unit: str = "s"
     value: Callable[[Run], float] = lambda run: run.seconds
     bar: float | None = None
+    bars: Mapping[str, float] = field(default_factory=dict)
+    point: tuple[str, float] | None = None
+    last: bool = True
 
     @property
-    def ratio(self) -> float | None:
-        """Of the medians; None if there is nothing to compare."""
-        medians = [statistics.median(map(self.value, runs)) for runs in self.series.values()]
-        return medians[0] / medians[1] if len(medians) == 2 else None
+    def ratios(self) -> dict[str, float]:
+        """Of the first's median through each other's."""
+        medians = {
+            name: statistics.median(map(self.value, runs)) for name, runs in self.series.items() if runs
+        }
+        first, *others = medians or [""]
+        return {other: medians[first] / medians[other] for other in others if medians[other]}
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The bars of those there are."""
+        second = list(self.ratios)[:1] if self.bar is not None else []
+        return dict.fromkeys(second, self.bar or 0) | {
+            name: bar for name, bar in self.bars.items() if name in self.ratios
+        }
 
     @property
     def missed(self) -> bool:
         """Whether a bar was there and not held."""
-        return self.bar is not None and self.ratio is not None and self.ratio > self.bar
+        return any(self.ratios[name] > bar for name, bar in self.limits.items())
 
     def lines(self) -> Iterator[str]:
         """For people: each program's median with its spread, then the ratio."""
@@ -59,30 +89,49 @@ class Finding:
             values = sorted(map(self.value, runs))
             spread = f"{values[0]:.3f} to {values[-1]:.3f}"
             cpu = statistics.median(run.cpu for run in runs)
-            memory = max(run.memory for run in runs) / 1e6
+            memory = max(run.own or run.memory for run in runs) / 1e6
+            moved = [
+                statistics.median(getattr(run, kind) for run in runs) / 1e6 for kind in ("read", "written")
+            ]
             median = f"{statistics.median(values):8.3f} {self.unit}"
-            used = f"cpu {cpu:.2f} s  memory {memory:.0f} MB"
+            used = (
+                f"cpu {cpu:.2f} s  memory {memory:.0f} MB  read {moved[0]:.1f} MB  written {moved[1]:.1f} MB"
+            )
             yield f"  {name:12}{median}  ({spread}, {len(runs)} runs)  {used}"
-        if self.ratio is None:
+        if not self.ratios and self.point is None:
             yield "  there is nothing to compare it with"
-            return
-        bar = "" if self.bar is None else f", at most {self.bar:g}: {'missed' if self.missed else 'held'}"
-        yield f"  ratio       {self.ratio:8.2f}{bar}"
+        for name, ratio in self.ratios.items():
+            bar = self.limits.get(name)
+            held = "" if bar is None else f", at most {bar:.3g}: {'held' if ratio <= bar else 'missed'}"
+            yield f"  through {name:12}{ratio:8.3f}{held}"
 
 
-def timed(command: Sequence[str | Path], environ: Mapping[str, str]) -> Run:
-    """Runs a program to its end; one that fails fails the benchmark, with what it said."""
+def timed(
+    command: Sequence[str | Path],
+    environ: Mapping[str, str],
+    *,
+    folder: Path | None = None,
+    engine: int | None = None,
+) -> Run:
+    """Runs a program to its end, in `folder`; one that fails fails the benchmark, with what it said."""
     with tempfile.TemporaryFile() as said:
         started = time.perf_counter()
-        process = subprocess.Popen(list(map(str, command)), env=dict(environ), stdout=said, stderr=said)
-        with _watched(process.pid) as peak:
-            _, status, usage = os.wait4(process.pid, 0)
+        process = subprocess.Popen(
+            list(map(str, command)), env=dict(environ), stdout=said, stderr=said, cwd=folder
+        )
+        watch = Watch(process.pid, engine)
+        with watching(watch), _watched(process.pid) as peak:
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             seconds = time.perf_counter() - started
+        use = watch.end()
+        _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)
-            raise SystemExit(f"{command[0]} failed: {said.read().decode(errors='replace')[-_SAID:]}")
-    return Run(seconds, usage.ru_utime + usage.ru_stime, max(peak, default=0))
+            raise Failed(f"{command[0]} failed: {said.read().decode(errors='replace')[-_SAID:]}")
+    memory = max(peak, default=0)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Run(seconds, cpu, memory, max(use.memory, memory), use.read, use.written)
 
 
 @contextmanager
@@ -113,7 +162,14 @@ def _watched(process: int) -> Iterator[list[int]]:
 
 def together(runs: Sequence[Run]) -> Run:
     """Several runs as one after the other."""
-    return Run(sum(r.seconds for r in runs), sum(r.cpu for r in runs), max(r.memory for r in runs))
+    return Run(
+        sum(r.seconds for r in runs),
+        sum(r.cpu for r in runs),
+        max(r.memory for r in runs),
+        max(r.own for r in runs),
+        sum(r.read for r in runs),
+        sum(r.written for r in runs),
+    )
 
 
 def packhorse() -> list[str | Path]:
@@ -125,7 +181,7 @@ def peer(name: str) -> Path | None:
     """Another program, if it is on PATH."""
     found = shutil.which(name)
     if found is None:
-        print(f"  {name} is not on PATH: packhorse is measured alone", flush=True)
+        print(f"  {name} is not on PATH: left out", flush=True)
     return Path(found) if found else None
 
 

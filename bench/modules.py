@@ -37,6 +37,16 @@ def archives(folder: Path) -> tuple[Path, Path]:
     return folder / "first.tar", folder / "second.tar"
 
 
+def tree(folder: Path, *, files: int = _FILES) -> Path:
+    """The modules as a directory, and as `modules.tar` beside it."""
+    root = Path(__file__).parents[1]
+    environ = {**os.environ, "PYTHONPATH": str(root / "tests")}
+    command = [sys.executable, "-m", __name__, folder, str(files)]
+    subprocess.run(command, cwd=root, env=environ, check=True)
+    subprocess.run(["tar", "--extract", "--file", folder / "modules.tar", "--directory", folder], check=True)
+    return folder / "node_modules"
+
+
 def _make(folder: Path) -> None:
     modules, base = folder / "modules.tar", folder / "base.tar"
     modules.write_bytes(_tar("node_modules", _FILES, seed=1))
@@ -81,4 +91,7 @@ def _tar(name: str, files: int, *, seed: int) -> bytes:
 
 
 if __name__ == "__main__":
-    _make(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        (Path(sys.argv[1]) / "modules.tar").write_bytes(_tar("node_modules", int(sys.argv[2]), seed=1))
+    else:
+        _make(Path(sys.argv[1]))

@@ -1,0 +1,113 @@
+"""Base images with Node.js, as Dockerfiles begin with them, and a run image with a patch. Called by `builds`.
+
+They stand on the run image of packhorse's default builder, so all programs build on the same distribution.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nodesemver
+
+from bench.applications import NEW, OLD
+from bench.measure import packhorse
+from fakes.small_image import tar_of
+from packhorse.base.digest import Digest
+from packhorse.base.target import Target
+from packhorse.image.copy import put
+from packhorse.image.docker_archive import DockerArchive
+from packhorse.image.edit import add_layers, edit, set_variables
+from packhorse.image.file import OpenFile
+from packhorse.image.model import History
+from packhorse.image.reference import Reference
+from packhorse.image.view import Image, Layer
+
+RUN, PATCHED = "packhorse.local/run:debian-12", "bench/patched:1"
+_RELEASES = Path(__file__).parents[1] / "buildpacks/nodejs/nodejs/releases.toml"
+_EPOCH = "1980-01-01T00:00:01Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """Docker archives: the run image, the patched one, and with Node.js on them. `node` has each Node.js."""
+
+    run: Path
+    patched: Path
+    dockerfiles: tuple[Path, ...]
+    node: Mapping[str, Path]
+
+
+def bases(folder: Path, registry: str, environ: Mapping[str, str]) -> Bases:
+    """Makes them, with Node.js and the npm that the buildpack takes for it, from the registry."""
+    folder.mkdir()
+    run, patched = folder / "run.tar", folder / "patched.tar"
+    subprocess.run(
+        [*packhorse(), "--quiet", "copy", RUN, f"docker-archive:{run}:{RUN}"], env=environ, check=True
+    )
+    patch = folder / "patch.layer"
+    patch.write_bytes(tar_of({"usr/share/patch": b"new\n" * 50_000}))
+    base = DockerArchive(run).read()
+    newer = _on(base, patch)
+    put(newer, DockerArchive(patched, Reference.parse(PATCHED)))
+    node = {version: _node(folder, version, registry) for version in (OLD, NEW)}
+    made = []
+    for name, image, version in (("node", base, OLD), ("node", base, NEW), ("node-patched", newer, OLD)):
+        layer = folder / f"{version}.layer"
+        words = [
+            "tar",
+            "--create",
+            "--file",
+            layer,
+            "--owner=0",
+            "--group=0",
+            "--transform=s,^./,usr/local/,S",
+        ]
+        subprocess.run([*words, "--directory", node[version], "./bin", "./lib"], check=True)
+        path = folder / f"{name}-{version}.tar"
+        put(
+            _for_dockerfiles(_on(image, layer)),
+            DockerArchive(path, Reference.parse(f"bench/{name}:{version}")),
+        )
+        made.append(path)
+    return Bases(run, patched, tuple(made), node)
+
+
+def _on(base: Image, tar: Path) -> Image:
+    file = OpenFile.read(tar)
+    digest = Digest.of(tar.read_bytes())
+    layer = Layer(file.chunks, digest, file.size)
+    history = [(digest, History(created_by=tar.stem))]
+    config = add_layers(base.config, history, created=_EPOCH, keep_history=True)
+    return Image(config, (*base.layers, layer))
+
+
+def _for_dockerfiles(image: Image) -> Image:
+    env = set_variables(image.config.env, {"PATH": "/usr/local/bin:/usr/bin:/bin"})
+    return Image(edit(image.config, env=env, user="root"), image.layers)
+
+
+def _node(folder: Path, version: str, registry: str) -> Path:
+    """A directory with `bin/node` and `bin/npm`."""
+    arch = {"amd64": "x64", "arm64": "arm64"}[Target.host().arch]
+    place = folder / f"node-{version}"
+    npm = place / "lib/node_modules/npm"
+    npm.mkdir(parents=True)
+    table = tomllib.loads(_RELEASES.read_text())["npm"]
+    fitting = next(
+        line["version"] for line in table if nodesemver.satisfies(version, line["node"], loose=True)
+    )
+    for package, target in ((f"node-linux-{arch}@{version}", place), (f"npm@{fitting}", npm)):
+        words = ["npm", "pack", "--silent", f"--registry={registry}", package]
+        said = subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True)
+        archive = folder / said.stdout.strip().splitlines()[-1]
+        strip = ["--strip-components=1", "--no-same-owner"]
+        subprocess.run(["tar", "--extract", "--file", archive, "--directory", target, *strip], check=True)
+    for command in ("npm", "npx"):
+        (place / "bin" / command).unlink(missing_ok=True)
+        (place / "bin" / command).symlink_to(f"../lib/node_modules/npm/bin/{command}-cli.js")
+        (npm / f"bin/{command}-cli.js").chmod(0o755)
+    return place

@@ -1,0 +1,206 @@
+"""Programs that build an application's image: packhorse, and what is on PATH of pack, docker and buildah.
+
+Called by `builds`. Each has stores of its own, and on loopback the same registry of packages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from bench.bases import PATCHED, Bases
+from bench.measure import Run, environment, packhorse, timed
+from fakes.engine import Engine, dockerd
+
+BUILDER = "PACKHORSE_BENCH_BUILDER"
+"""The variable that names a docker archive (`docker save`) of the builder for pack."""
+
+_DOCKERFILE = """\
+ARG base=bench/node
+FROM ${{base}}:{version} AS modules
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN {mount}npm ci --omit=dev
+FROM ${{base}}:{version}
+WORKDIR /app
+COPY --from=modules /app/node_modules node_modules
+COPY . .
+CMD ["node", "src/index.js"]
+"""
+_MOUNT = "--mount=type=cache,target=/root/.npm "
+_BUILDX = "buildx"
+
+
+class Program(Protocol):
+    """`build` makes an image of the source in a directory, with nothing kept from before if `fresh`."""
+
+    name: str
+
+    def build(self, source: Path, image: str, *, fresh: bool) -> Run: ...
+    def onto_patched(self, source: Path, image: str) -> Run:
+        """The image on the patched base, by what this program has for it."""
+
+    def forget(self, image: str) -> None:
+        """The image and what was kept for it go."""
+
+
+@dataclass(slots=True)
+class Packhorse:
+    """packhorse, with the default builder."""
+
+    environ: Mapping[str, str]
+    name: str = "packhorse"
+
+    def build(self, source: Path, image: str, *, fresh: bool) -> Run:
+        """A build of a name that is new has nothing kept."""
+        words = ["build", image, "--path", source, "--pull-policy", "never", "--network", "host"]
+        return timed([*packhorse(), *words], self.environ)
+
+    def onto_patched(self, source: Path, image: str) -> Run:
+        """Rebased."""
+        words = ["rebase", image, "--run-image", PATCHED, "--pull-policy", "never", "--force"]
+        return timed([*packhorse(), *words], self.environ)
+
+    def forget(self, image: str) -> None:
+        """With what the store has besides."""
+        for words in (["rmi", image], ["gc"]):
+            subprocess.run(
+                [*packhorse(), "--quiet", *words], env=self.environ, check=True, stdout=subprocess.DEVNULL
+            )
+
+
+@dataclass(slots=True)
+class Pack:
+    """pack with a trusted builder, in an engine."""
+
+    program: Path
+    builder: str
+    engine: Engine
+    process: int
+    environ: Mapping[str, str]
+    name: str = "pack"
+
+    def build(self, source: Path, image: str, *, fresh: bool) -> Run:
+        """A build of a name that is new has no volumes."""
+        words = ["build", image, "--path", source, "--builder", self.builder, "--trust-builder"]
+        words += ["--pull-policy", "never", "--network", "host", "--docker-host", "inherit"]
+        return timed([self.program, *words], self.environ, engine=self.process)
+
+    def onto_patched(self, source: Path, image: str) -> Run:
+        """Rebased."""
+        words = ["rebase", image, "--run-image", PATCHED, "--pull-policy", "never", "--force"]
+        return timed([self.program, *words], self.environ, engine=self.process)
+
+    def forget(self, image: str) -> None:
+        """With its volumes."""
+        self.engine.docker("rmi", "--force", image)
+        volumes = self.engine.docker("volume", "ls", "--quiet").split()
+        if volumes:
+            self.engine.docker("volume", "rm", "--force", *volumes)
+
+
+@dataclass(slots=True)
+class Dockerfile:
+    """docker build or buildah, with a Dockerfile of two stages."""
+
+    name: str
+    command: list[str | Path]
+    remove: list[str | Path]
+    environ: Mapping[str, str]
+    folder: Path
+    process: int | None = None
+    mount: str = ""
+    _written: dict[str, Path] = field(default_factory=dict)
+
+    def build(self, source: Path, image: str, *, fresh: bool) -> Run:
+        """`fresh` goes by the program's own switch."""
+        return self._run(source, image, *(["--no-cache"] if fresh else []))
+
+    def onto_patched(self, source: Path, image: str) -> Run:
+        """Built again: a Dockerfile knows no other way."""
+        return self._run(source, image, "--build-arg", "base=bench/node-patched")
+
+    def forget(self, image: str) -> None:
+        """With the steps that nothing has."""
+        for words in (["rmi", "--force", image], ["image", "prune", "--force"]):
+            if self.name == "buildah" and words[0] == "image":
+                words = ["rmi", "--prune", "--force"]
+            subprocess.run([*self.remove, *words], env=self.environ, capture_output=True)
+
+    def _run(self, source: Path, image: str, *words: str) -> Run:
+        version = json.loads((source / "package.json").read_text())["engines"]["node"]
+        path = self.folder / f"Dockerfile-{self.name}-{version}"
+        path.write_text(_DOCKERFILE.format(version=version, mount=self.mount))
+        command = [*self.command, "--network", "host", "--file", path, "--tag", image, *words, source]
+        return timed(command, self.environ, engine=self.process)
+
+
+@contextmanager
+def programs(folder: Path, bases: Bases, environ: Mapping[str, str]) -> Iterator[list[Program]]:
+    """Those there are, ready to build; of others it is said that they are not."""
+    found: list[Program] = [Packhorse(environ)]
+    _ok([*packhorse(), "--quiet", "copy", f"docker-archive:{bases.patched}", PATCHED], environ)
+    with ExitStack() as stack:
+        if os.geteuid() == 0 and shutil.which("dockerd") and shutil.which("docker"):
+            (folder / "engine").mkdir()
+            found += _in_engine(folder, bases, stack.enter_context(dockerd(folder / "engine")))
+        else:
+            print("  docker, pack: not without root, docker and dockerd", flush=True)
+        if shutil.which("buildah") and os.geteuid() == 0:
+            found.append(_buildah(folder, bases))
+        else:
+            print("  buildah: not on PATH, or no root", flush=True)
+        yield found
+
+
+def _in_engine(folder: Path, bases: Bases, engine: Engine) -> Iterator[Program]:
+    process = int((folder / "engine/dockerd.pid").read_text())
+    environ = {**environment(folder), "DOCKER_HOST": engine.address}
+    for path in (bases.run, bases.patched, *bases.dockerfiles):
+        engine.docker("load", "--input", str(path))
+    pack, builder = shutil.which("pack"), os.environ.get(BUILDER)
+    if pack and builder:
+        said = engine.docker("load", "--input", builder)
+        name = said.rpartition("Loaded image: ")[2].strip()
+        more = {"PACK_VOLUME_KEY": "bench", "DOCKER_API_VERSION": "1.41"}
+        yield Pack(Path(pack), name, engine, process, {**environ, **more})
+    else:
+        print(f"  pack: not on PATH, or no builder ({BUILDER}=ARCHIVE)", flush=True)
+    modern = _answers(["docker", _BUILDX, "version"], environ)
+    if not modern:
+        print("  docker: without BuildKit, so without a cache mount", flush=True)
+    yield Dockerfile(
+        "docker",
+        ["docker", "build"],
+        ["docker"],
+        {**environ, "DOCKER_BUILDKIT": str(int(modern))},
+        folder,
+        process,
+        _MOUNT if modern else "",
+    )
+
+
+def _buildah(folder: Path, bases: Bases) -> Program:
+    words = ["buildah", "--root", folder / "buildah", "--runroot", folder / "buildah-run"]
+    environ = {**environment(folder), "TMPDIR": str(folder)}
+    environ.pop("DOCKER_CONFIG")
+    for path in bases.dockerfiles:
+        _ok([*words, "pull", "--quiet", f"docker-archive:{path}"], environ)
+    return Dockerfile("buildah", [*words, "build", "--layers"], words, environ, folder, mount=_MOUNT)
+
+
+def _answers(command: list[str], environ: Mapping[str, str]) -> bool:
+    return subprocess.run(command, env=environ, capture_output=True).returncode == 0
+
+
+def _ok(command: list[str | Path], environ: Mapping[str, str]) -> None:
+    done = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed: {done.stderr[-2000:]}")
