@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 VIEW = Path("/mnt")
 TESTS = (
     "tests/acceptance/test_builds_without_overlays.py",
+    "tests/acceptance/test_cache_images.py",
     "tests/acceptance/test_fast_builds.py",
     "tests/acceptance/test_limits.py",
     "tests/acceptance/test_run_terminal.py",

@@ -35,7 +35,10 @@ def take(lease: Lease, kept: Kept, layer: Layer, inside: Inside, idmap: IdMap) -
         _unpack(lease, layer, work, idmap, inside)
         with faults(tree):
             (work / "tree").rename(tree)
-        return kept.keep(tree, inside, owner).diff_id == layer.diff_id
+        made = kept.keep(tree, inside, owner)
+        if made.diff_id != layer.diff_id:
+            lease.give_up({f"kept/{made.directory.name}"})
+        return made.diff_id == layer.diff_id
     except (FormatError, TreeError):
         return False
     finally:
