@@ -6,9 +6,11 @@ import argparse
 import importlib
 import inspect
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
@@ -71,14 +73,17 @@ def _run(name: str, record: Record, arguments: argparse.Namespace, until: float)
     record.begin(name, about, "a tenth of the size" if arguments.quick and "quick" in taken else "")
     record.versions(versions())
     missed = 0
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        asked = {key: chosen[key] for key in chosen if key in taken}
         try:
-            for finding in scenario.run(Path(folder), **{key: chosen[key] for key in chosen if key in taken}):
-                record.add(finding)
-                if finding.last:
-                    print("\n".join(f"  {line}" for line in finding.lines()), flush=True)
-                    missed += finding.missed
-        except Failed as failure:
+            # Closed before its folder goes: it has programs running there.
+            with closing(scenario.run(Path(folder), **asked)) as findings:
+                for finding in findings:
+                    record.add(finding)
+                    if finding.last:
+                        print("\n".join(f"  {line}" for line in finding.lines()), flush=True)
+                        missed += finding.missed
+        except (Failed, subprocess.CalledProcessError, AssertionError) as failure:
             print(f"  {failure}", file=sys.stderr, flush=True)
             missed += 1
     found = record.scenarios.get(name, {}).get("findings", {}) if name == "builds" else {}

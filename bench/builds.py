@@ -35,6 +35,7 @@ class _Round:
     folder: Path
     shelf: Path
     took: dict[str, dict[str, list[Run]]]
+    until: float
     broken: set[str] = field(default_factory=set)
 
     def source(self, name: str) -> Path:
@@ -42,11 +43,12 @@ class _Round:
         return self.folder / name
 
     def step(self, title: str, found: list[Program], change: Callable[[Path], None] | None, act: str) -> None:
-        """Every program in turn, again where that is cheap."""
+        """Every program in turn, again where that is cheap; when it is late packhorse alone."""
         for repeat in range(_AGAIN if title in ("nothing changed", "one source line") else 1):
             for program in found:
                 runs = self.took[title].setdefault(program.name, [])
-                if program.name in self.broken or (repeat and runs and runs[-1].seconds > _LONG):
+                late = time.monotonic() > self.until and program is not found[0]
+                if late or program.name in self.broken or (repeat and runs and runs[-1].seconds > _LONG):
                     continue
                 place = self.source(program.name)
                 if change:
@@ -62,6 +64,10 @@ class _Round:
                 except Failed as failure:
                     print(f"  {program.name}, {title}: {failure}", flush=True)
                     self.broken.add(program.name)
+        told = ", ".join(
+            f"{name} {runs[-1].seconds:.2f} s" for name, runs in self.took[title].items() if runs
+        )
+        print(f"  {self.application.title}, {title}, {self.number + 1}: {told}", flush=True)
 
 
 def run(folder: Path, *, rounds: int, quick: bool = False, until: float = math.inf) -> Iterator[Finding]:
@@ -89,7 +95,7 @@ def run(folder: Path, *, rounds: int, quick: bool = False, until: float = math.i
                 if late or (number % 2 and application.name.startswith("modules")):
                     continue
                 here = folder / f"round-{application.name}-{number}"
-                turn = _Round(application, number, here, shelf, took[application.name])
+                turn = _Round(application, number, here, shelf, took[application.name], until)
                 for _ in _steps(turn, origins[application.name], found, ground):
                     yield from _findings(application, turn.took, last=False)
                 _clear(turn, found)

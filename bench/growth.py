@@ -42,7 +42,7 @@ def run(folder: Path, *, rounds: int, quick: bool = False) -> Iterator[Finding]:
     for across, (amounts, make, layers) in _AXES.items():
         took: dict[int, dict[str, list[Run]]] = {amount: {"first": [], "unchanged": []} for amount in amounts}
         script = _LAYER.format(make=make, layers=layers)
-        for number in range(min(rounds, 3) + 1):
+        for number in range(min(rounds, 2) + 1):
             for amount in amounts if not quick else amounts[:2]:
                 ground = folder / f"{across.split()[0]}-{amount}-{number}"
                 first, *again = _build(ground, across, amount, script, environ)

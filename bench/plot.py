@@ -112,7 +112,7 @@ def shown(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     if value >= 10:
-        return f"{value:.1f}"
+        return f"{value:.1f}".removesuffix(".0")
     if value >= 1:
         return f"{value:.3g}"
     return f"{value:.2g}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.bases import PATCHED, Bases
-from bench.measure import Run, environment, packhorse, timed
+from bench.measure import Failed, Run, environment, packhorse, timed
 from fakes.engine import Engine, dockerd
 
 BUILDER = "PACKHORSE_BENCH_BUILDER"
@@ -203,4 +203,4 @@ def _answers(command: list[str], environ: Mapping[str, str]) -> bool:
 def _ok(command: list[str | Path], environ: Mapping[str, str]) -> None:
     done = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{command[0]} failed: {done.stderr[-2000:]}")
+        raise Failed(f"{command[0]} failed: {done.stderr[-2000:]}")

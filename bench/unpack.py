@@ -45,7 +45,7 @@ def _image(folder: Path, rounds: int, umoci: Path) -> Finding:
         stdout=subprocess.DEVNULL,
     )
     series: dict[str, list[Run]] = {"packhorse": [], "umoci unpack": []}
-    for number in range(rounds):
+    for number in range(min(rounds, 3)):
         target = folder / f"plain-{number}"
         command = [sys.executable, "-m", "bench.work", "layout", layout, target]
         series["packhorse"].append(timed(command, environ, folder=Path(__file__).parents[1]))

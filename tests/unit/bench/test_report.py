@@ -1,0 +1,96 @@
+"""What benchmarks say of their figures."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from bench.bars import NPM, bars
+from bench.measure import Finding, Run, timed
+from bench.record import Record
+from bench.report import exponent, write
+
+
+def runs(*seconds: float, own: int = 0, written: int = 0) -> list[Run]:
+    return [Run(each, each, own, own=own, written=written) for each in seconds]
+
+
+def recorded(folder: Path, name: str, *findings: Finding) -> Record:
+    record = Record(folder)
+    record.begin(name, "What it is.", "")
+    record.versions({"packhorse": "packhorse, version 1"})
+    for finding in findings:
+        record.add(finding)
+    return record
+
+
+def test_the_median_the_spread_and_the_ratio_are_told(tmp_path: Path) -> None:
+    series = {"packhorse": runs(1, 2, 9), "tar | sha256sum": runs(4, 4, 5)}
+    recorded(tmp_path, "export", Finding("one layer", series, bar=0.4))
+    write(tmp_path)
+    ratio = "0.5 of tar \\| sha256sum (at most 0.4: **missed**)"
+    said = (tmp_path / "results.md").read_text()
+    assert f"| one layer (s) | 2 (1–9) | 4 (4–5) | {ratio} |" in said
+
+
+@pytest.mark.parametrize(("power", "verdict"), [(1.0, "linear or better"), (2.0, "**worse than linear**")])
+def test_growth_is_the_exponent_of_the_amount(tmp_path: Path, power: float, verdict: str) -> None:
+    amounts = (10.0, 20.0, 40.0)
+    assert exponent([(amount, 0.01 * amount**power) for amount in amounts]) == pytest.approx(power)
+    grown = [Finding(f"files: {n}", {"first": runs(0.01 * n**power)}, point=("files", n)) for n in amounts]
+    recorded(tmp_path, "growth", *grown)
+    write(tmp_path)
+    assert f"| {power:.2f} | {verdict} |" in (tmp_path / "results.md").read_text()
+
+
+def test_every_plot_is_xml_for_light_and_dark_pages(tmp_path: Path) -> None:
+    recorded(tmp_path, "a", Finding("x: cold", {"packhorse": runs(1, 2), "<b>": runs(3)}))
+    recorded(tmp_path, "b", *(Finding(str(n), {"first": runs(n)}, point=("MB", n)) for n in (1, 2)))
+    write(tmp_path)
+    plots = sorted(tmp_path.glob("*.svg"))
+    assert [plot.name for plot in plots] == ["a-1.svg", "b-1.svg"]
+    for plot in plots:
+        text = "".join(ElementTree.parse(plot).getroot().itertext())
+        assert "prefers-color-scheme: dark" in text
+    assert "<b>" in "".join(ElementTree.parse(plots[0]).getroot().itertext())
+
+
+def test_what_was_measured_before_stays_until_the_same_scenario_has_found_something(tmp_path: Path) -> None:
+    recorded(tmp_path, "push", Finding("all new", {"packhorse": runs(1)}))
+    record = Record(tmp_path)
+    record.begin("pull", "What it is.", "")
+    record.add(Finding("all layers", {"packhorse": runs(2)}))
+    record.begin("push", "What it is.", "")
+    assert list(json.loads((tmp_path / "results.json").read_text())) == ["push", "pull"]
+
+
+def test_what_a_build_takes_beyond_npm_is_held_against_packs_and_against_a_second(tmp_path: Path) -> None:
+    cold = {"packhorse": runs(5, own=140_000_000), "pack": runs(8), NPM: runs(3)}
+    added = {"packhorse": runs(5.5), NPM: runs(3)}
+    same = {"packhorse": runs(0.4, written=500_000)}
+    found = (("cold", cold), ("one dependency added", added), ("nothing changed", same))
+    record = recorded(tmp_path, "builds", *(Finding(f"Express: {step}", series) for step, series in found))
+    held = {bar.what: (bar.figure, bar.held) for bar in bars(record.scenarios["builds"]["findings"])}
+    assert held == {
+        "Express: nothing changed": (0.4, True),
+        "Express: written when nothing changed": (0.5, True),
+        "Express: one dependency added, without npm's own time": (2.5, False),
+        "Express: cold without npm's own time, through pack's": (0.4, True),
+        "Express: most memory of any build": (140.0, True),
+    }
+
+
+def test_what_a_programs_children_write_and_hold_counts_as_its_own() -> None:
+    script = (
+        'python3 -c "import os, time; data = bytearray(40_000_000); time.sleep(0.4); '
+        "os.write(os.open('big', os.O_CREAT | os.O_WRONLY), data)\""
+    )
+    # On a disk: what is written to a file system in memory is not counted.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        took = timed(["sh", "-c", f"{script}; true"], {"PATH": "/usr/bin:/bin"}, folder=Path(folder))
+    assert 0.4 < took.seconds < 20
+    assert 40_000_000 <= took.written < 60_000_000
+    assert 40_000_000 <= took.own < 120_000_000
