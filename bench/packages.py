@@ -139,7 +139,11 @@ def _serve(folder: Path, port: int, upstream: str) -> None:
         def log_message(self, format: str, *args: object) -> None:
             """Says nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Clients may go."""
+
+    with Server(("127.0.0.1", port), Handler) as server:
         server.serve_forever()
 
 
