@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-NPM = "npm ci alone"
+NPM = "npm alone"
+"""What npm itself takes: for an installation, and in a cold build for Node.js and npm as well."""
 _SECONDS, _MEMORY, _WRITTEN = 0.5, 150.0, 1.0
 _OURS = "packhorse"
 

@@ -76,6 +76,12 @@ def bases(folder: Path, registry: str, environ: Mapping[str, str]) -> Bases:
     return Bases(run, patched, tuple(made), node)
 
 
+def node_package() -> str:
+    """The name of the package with Node.js for this machine."""
+    arch = {"amd64": "x64", "arm64": "arm64"}[Target.host().arch]
+    return f"node-linux-{arch}"
+
+
 def _on(base: Image, tar: Path) -> Image:
     file = OpenFile.read(tar)
     digest = Digest.of(tar.read_bytes())
@@ -92,7 +98,6 @@ def _for_dockerfiles(image: Image) -> Image:
 
 def _node(folder: Path, version: str, registry: str) -> Path:
     """A directory with `bin/node` and `bin/npm`."""
-    arch = {"amd64": "x64", "arm64": "arm64"}[Target.host().arch]
     place = folder / f"node-{version}"
     npm = place / "lib/node_modules/npm"
     npm.mkdir(parents=True)
@@ -100,7 +105,7 @@ def _node(folder: Path, version: str, registry: str) -> Path:
     fitting = next(
         line["version"] for line in table if nodesemver.satisfies(version, line["node"], loose=True)
     )
-    for package, target in ((f"node-linux-{arch}@{version}", place), (f"npm@{fitting}", npm)):
+    for package, target in ((f"{node_package()}@{version}", place), (f"npm@{fitting}", npm)):
         words = ["npm", "pack", "--silent", f"--registry={registry}", package]
         said = subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True)
         archive = folder / said.stdout.strip().splitlines()[-1]

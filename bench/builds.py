@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import subprocess
@@ -14,8 +15,8 @@ from pathlib import Path
 from bench import applications
 from bench.applications import OLD, Application
 from bench.bars import NPM
-from bench.bases import Bases, bases
-from bench.measure import Failed, Finding, Run, environment, peer, timed
+from bench.bases import Bases, bases, node_package
+from bench.measure import Failed, Finding, Run, environment, peer, timed, together
 from bench.packages import registry
 from bench.programs import Program, programs
 from bench.seed import seeded
@@ -122,7 +123,10 @@ def _steps(turn: _Round, origin: Path, found: list[Program], ground: Bases) -> I
         turn.took.setdefault(title, {})
     turn.step("cold", found, None, "fresh")
     cache = turn.folder / "npm-cache"
-    turn.took["cold"].setdefault(NPM, []).append(_npm(turn.folder, origin, ground, cache))
+    npm = [
+        _npm(turn.folder, origin, ground, cache, *words) for words in (_runtime(ground), ("ci", "--omit=dev"))
+    ]
+    turn.took["cold"].setdefault(NPM, []).append(together(npm))
     yield
     turn.step("nothing changed", found, None, "build")
     yield
@@ -132,8 +136,8 @@ def _steps(turn: _Round, origin: Path, found: list[Program], ground: Bases) -> I
     more = turn.folder / "more"
     subprocess.run(["cp", "-a", origin, more], check=True)
     Application.dependency(more, turn.shelf)
-    npm = _npm(turn.folder, more, ground, cache)
-    turn.took["one dependency added"].setdefault(NPM, []).append(npm)
+    npm = [_npm(turn.folder, more, ground, cache)]
+    turn.took["one dependency added"].setdefault(NPM, []).append(together(npm))
     yield
     turn.took.setdefault("newer Node.js", {})
     turn.step("newer Node.js", found, Application.runtime, "build")
@@ -150,16 +154,22 @@ def _older(place: Path) -> None:
         path.write_text(path.read_text().replace(f'"node": "{applications.NEW}"', f'"node": "{OLD}"'))
 
 
-def _npm(folder: Path, source: Path, ground: Bases, cache: Path) -> Run:
-    """What npm itself takes for the modules, on the disk, with the cache of its last time."""
+def _runtime(ground: Bases) -> tuple[str, ...]:
+    """The words for npm with which the buildpack fetches Node.js and npm."""
+    npm = json.loads((ground.node[OLD] / "lib/node_modules/npm/package.json").read_text())["version"]
+    return ("pack", f"{node_package()}@{OLD}", f"npm@{npm}")
+
+
+def _npm(folder: Path, source: Path, ground: Bases, cache: Path, *words: str) -> Run:
+    """What npm itself takes, for the modules or with other words, with the cache of its last time."""
     place = folder / "npm-alone"
     place.mkdir()
     for name in ("package.json", "package-lock.json", ".npmrc"):
         shutil.copy(source / name, place)
     environ = environment(folder) | {"PATH": f"{ground.node[OLD] / 'bin'}:/usr/bin:/bin"}
-    words = ["npm", "ci", "--omit=dev", f"--cache={cache}"]
+    command = [ground.node[OLD] / "bin/npm", *(words or ("ci", "--omit=dev")), f"--cache={cache}"]
     try:
-        return timed([ground.node[OLD] / "bin" / words[0], *words[1:]], environ, folder=place)
+        return timed(command, environ, folder=place)
     finally:
         shutil.rmtree(place)
 
