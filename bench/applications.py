@@ -74,7 +74,8 @@ def modules(packages: int = 656) -> Application:
         }
         _write(place, needs)
 
-    return Application(f"modules{packages}", f"{packages * 37 * 18 // 1000} MB in {packages} packages", lay)
+    size = round(packages * 37 * 18 / 1000)
+    return Application(f"modules{packages}", f"{size} MB in {packages} packages", lay)
 
 
 def files(count: int = 30_000) -> Application:

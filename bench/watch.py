@@ -75,11 +75,9 @@ class Watch:
     def _of_engine(self) -> Iterator[int]:
         """The engine and what it has started that is not below it: they share its mounts."""
         here = _link(self.engine or 0, "mnt")
-        for entry in _PROC.iterdir():
-            if not entry.name.isdecimal() or not here or _link(int(entry.name), "mnt") != here:
-                continue
-            if _parent(int(entry.name)) == 1 or int(entry.name) == self.engine:
-                yield int(entry.name)
+        every = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()]
+        its = {process for process in every if here and _link(process, "mnt") == here}
+        yield from (process for process in its if _parent(process) not in its)
 
 
 @contextmanager
