@@ -26,7 +26,7 @@ from packhorse.image.model import History
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image, Layer
 
-RUN, PATCHED = "packhorse.local/run:debian-12", "bench/patched:1"
+PATCHED = "bench/patched:1"
 _RELEASES = Path(__file__).parents[1] / "buildpacks/nodejs/nodejs/releases.toml"
 _EPOCH = "1980-01-01T00:00:01Z"
 
@@ -45,9 +45,11 @@ def bases(folder: Path, registry: str, environ: Mapping[str, str]) -> Bases:
     """Makes them, with Node.js and the npm that the buildpack takes for it, from the registry."""
     folder.mkdir()
     run, patched = folder / "run.tar", folder / "patched.tar"
-    subprocess.run(
-        [*packhorse(), "--quiet", "copy", RUN, f"docker-archive:{run}:{RUN}"], env=environ, check=True
-    )
+    default = [*packhorse(), "builder", "default"]
+    said = subprocess.run(default, env=environ, check=True, capture_output=True, text=True)
+    name = said.stdout.strip().replace("/builder:", "/run:")
+    copy = [*packhorse(), "copy", name, f"docker-archive:{run}:{name}"]
+    subprocess.run(copy, env=environ, check=True, stdout=subprocess.DEVNULL)
     patch = folder / "patch.layer"
     patch.write_bytes(tar_of({"usr/share/patch": b"new\n" * 50_000}))
     base = DockerArchive(run).read()
@@ -55,23 +57,14 @@ def bases(folder: Path, registry: str, environ: Mapping[str, str]) -> Bases:
     put(newer, DockerArchive(patched, Reference.parse(PATCHED)))
     node = {version: _node(folder, version, registry) for version in (OLD, NEW)}
     made = []
-    for name, image, version in (("node", base, OLD), ("node", base, NEW), ("node-patched", newer, OLD)):
+    for title, image, version in (("node", base, OLD), ("node", base, NEW), ("node-patched", newer, OLD)):
         layer = folder / f"{version}.layer"
-        words = [
-            "tar",
-            "--create",
-            "--file",
-            layer,
-            "--owner=0",
-            "--group=0",
-            "--transform=s,^./,usr/local/,S",
-        ]
+        words = ["tar", "--create", "--file", layer, "--owner=0", "--group=0"]
+        words.append("--transform=s,^./,usr/local/,S")
         subprocess.run([*words, "--directory", node[version], "./bin", "./lib"], check=True)
-        path = folder / f"{name}-{version}.tar"
-        put(
-            _for_dockerfiles(_on(image, layer)),
-            DockerArchive(path, Reference.parse(f"bench/{name}:{version}")),
-        )
+        path = folder / f"{title}-{version}.tar"
+        reference = Reference.parse(f"bench/{title}:{version}")
+        put(_for_dockerfiles(_on(image, layer)), DockerArchive(path, reference))
         made.append(path)
     return Bases(run, patched, tuple(made), node)
 
