@@ -2,8 +2,14 @@
 
 import signal
 
+from hypothesis import settings
+
 # A shell ignores the first two for what it starts in the background, and nohup the last; so would all
 # that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How long one example takes says nothing on a machine with other work to do.
+settings.register_profile("packhorse", deadline=None)
+settings.load_profile("packhorse")

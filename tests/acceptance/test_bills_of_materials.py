@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,33 @@ def test_one_bill_has_the_modules_the_launcher_and_the_packages_of_the_base(
     listed = home.ok("sbom", "download", "sample", "--output-dir", tmp_path).splitlines()
     written = tmp_path / "layers/sbom/launch/packhorse_nodejs/sbom.cdx.json"
     assert str(written) in listed and written.read_text().strip() == _read(home, f"{_MODULES}/sbom.cdx.json")
+
+
+def test_a_bill_is_kept_with_the_modules_and_is_the_one_that_would_be_made(
+    home: Home, sample: Path, sample_id: str, tmp_path: Path
+) -> None:
+    app = tmp_path / "app"
+    shutil.copytree(sample, app)
+    manifest = json.loads((app / "package.json").read_text())
+
+    def built(*options: str) -> tuple[str, str]:
+        (app / "package.json").write_text(json.dumps(manifest))
+        done = home.run("build", "bills", "--path", app, *options)
+        assert done.returncode == 0, done.stderr
+        clean = home.ok("build", "bills-clean", "--quiet", "--path", app, "--clear-cache", *options)
+        assert home.image_id("bills") == clean
+        (why,) = re.findall(r"layer bill (.*)", done.stderr)
+        return why.partition(":")[0], clean
+
+    assert built()[0] == "new"
+    assert built()[0] == "kept"
+    manifest["version"] = "7.7.7"
+    assert built()[0] == "replaced"
+    assert "7.7.7" in home.ok("sbom", "bills")
+    assert built("-e", "BP_DISABLE_SBOM=1")[0] == "replaced"
+    assert built("-e", "BP_DISABLE_SBOM=1")[0] == "kept"
+    del manifest["dependencies"]["express"]
+    (app / "package-lock.json").unlink()
+    manifest["dependencies"]["ms"] = "2.1.3"
+    assert built()[0] == "replaced"
+    assert '"ms"' in home.ok("sbom", "bills") and '"express"' not in home.ok("sbom", "bills")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 import zlib
 from collections import Counter
@@ -22,9 +23,11 @@ from packhorse import sdk
 
 from . import locks, plugnplay
 from .project import DEPENDENCIES
+from .removal import delete
 from .runtime import Runtime
 from .workspace import Workspace
 
+_KEPT = "bill"
 _MODULES = "node_modules"
 _LIMIT = 4 << 20
 
@@ -63,17 +66,23 @@ class Package:
         return {name for table in tables if isinstance(table, dict) for name in table}
 
 
-def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime, lock: str, *, bun: bool) -> None:
+def write(
+    context: sdk.BuildContext,
+    workspace: Workspace,
+    runtime: Runtime,
+    lock: str,
+    *,
+    modules: sdk.Layer | None,
+    bun: bool,
+) -> None:
     """Writes the bills of the image, of the layers `node` and `bun`, and of what only the build had.
 
-    `lock` is the name of the lock that was installed from; `bun` says that Bun is in the image.
+    `lock` is the name of the lock that was installed from; `modules` the layer with all of the image's
+    modules, if that is where they are; `bun` says that Bun is in the image.
     """
     node = _tool("node", runtime.version, sdk.purl("generic", "node", runtime.version))
     npm = _tool("npm", runtime.npm, sdk.purl("npm", "npm", runtime.npm))
-    bill = of_tree(
-        workspace, within=(context.app, context.layers), plugged=context.layers / "modules", lock=lock
-    )
-    context.write_sbom("launch", bill)
+    _write_launch(context, workspace, lock, _known(context, workspace, lock, modules))
     context.write_sbom("build", sdk.Bill((npm,)))
     engines = {"node": node}
     if bun:
@@ -82,6 +91,40 @@ def write(context: sdk.BuildContext, workspace: Workspace, runtime: Runtime, loc
     # Written for kept layers, too: their last bills may be of another form, and unwanted today.
     for layer, component in engines.items():
         context.write_sbom(layer, sdk.Bill((component,)))
+
+
+def _known(
+    context: sdk.BuildContext, workspace: Workspace, lock: str, modules: sdk.Layer | None
+) -> sdk.Layer | None:
+    """The layer that has the image's last bill, for modules that were kept; None where it would not do.
+
+    To read the manifests of hundreds of packages takes longer than all else when nothing has changed.
+    """
+    if modules is None:
+        delete(context.layers / _KEPT)
+        delete(context.layers / f"{_KEPT}.toml")
+        return None
+    wanted = {name: value for name, value in context.env.items() if name == "BP_DISABLE_SBOM"}
+    key = {"package.json": workspace.app.digest("package.json"), **wanted}
+    if lock:
+        key[lock] = workspace.app.digest(lock)
+    return context.layer(_KEPT, key=key, cache=True, renew="" if modules.kept else "the modules are new")
+
+
+def _write_launch(
+    context: sdk.BuildContext, workspace: Workspace, lock: str, known: sdk.Layer | None
+) -> None:
+    if known is not None and known.kept:
+        for path in known.path.iterdir():
+            shutil.copyfile(path, context.layers / path.name)
+        return
+    bill = of_tree(
+        workspace, within=(context.app, context.layers), plugged=context.layers / "modules", lock=lock
+    )
+    context.write_sbom("launch", bill)
+    if known is not None:
+        for path in context.layers.glob("launch.sbom.*"):
+            shutil.copyfile(path, known.path / path.name)
 
 
 def of_tree(workspace: Workspace, *, within: tuple[Path, ...], plugged: Path, lock: str) -> sdk.Bill:

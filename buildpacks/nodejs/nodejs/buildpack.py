@@ -1,7 +1,7 @@
 """The Node.js buildpack: a source with package.json → Node.js, the modules, a start command.
 
-The spine: `main.py` hands these two functions to the SDK. It uses the specification's interface only, so it
-runs under any lifecycle with Buildpack API 0.12.
+The spine: `main.py` hands `build` to the SDK, and `detection`'s function. It uses the specification's
+interface only, so it runs under any lifecycle with Buildpack API 0.12.
 """
 
 from __future__ import annotations
@@ -27,16 +27,6 @@ from .engines import Engines
 from .releases import Releases
 from .request import Request, lines_named
 from .workspace import SETTING, Workspace
-
-_ENTRIES = ("package.json", "server.js", "app.js", "main.js", "index.js")
-
-
-def detect(context: sdk.DetectContext) -> sdk.Pass | sdk.Fail:
-    """Takes an application that has package.json or a usual entry file."""
-    there = {path.name for path in context.app.iterdir()}
-    if not there.intersection(("package.json", *start.ENTRIES)) and not context.env.get(start.LAUNCHPOINT):
-        return sdk.Fail(f"there is no {', '.join(_ENTRIES)}")
-    return sdk.Pass(sdk.BuildPlan(provides=("node",), requires=(sdk.Require("node"),)))
 
 
 def build(context: sdk.BuildContext) -> sdk.BuildResult:
@@ -73,7 +63,7 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     if found:
         found = programs.check(context, workspace, found, image, version=node.version)
     launch.set_up(context, workspace, found)
-    bill.write(context, workspace, node, choice.lock, bun=bool(image.bun))
+    bill.write(context, workspace, node, choice.lock, modules=installation.whole, bun=bool(image.bun))
     directory = "" if from_root or project.directory == context.app else str(project.directory)
     processes = (sdk.Process("web", found.command, default=True, working_dir=directory),) if found else ()
     return sdk.BuildResult(sdk.Launch(processes, slices=slices))

@@ -42,6 +42,13 @@ class Installation:
     manager: Manager
     tasks: tuple[Task, ...]
     _taken: set[str] = field(default_factory=set)
+    _linked: list[sdk.Layer] = field(default_factory=list)
+
+    @property
+    def whole(self) -> sdk.Layer | None:
+        """The layer that has all modules of the image, where there is one, once they were provided."""
+        alone = not (self.workspace.members or self.workspace.is_member)
+        return self._linked[-1] if self._linked and alone else None
 
     @property
     def keeps_dev(self) -> bool:
@@ -184,7 +191,9 @@ class Installation:
         else:
             self._run_tasks()
         if self.workspace.has_dependencies(dev=self.keeps_dev):
-            self._link(self._layer("modules", dev=self.keeps_dev, launch=True))
+            layer = self._layer("modules", dev=self.keeps_dev, launch=True)
+            self._link(layer)
+            self._linked.append(layer)
         else:
             site.unlink(self.workspace)
         return ()

@@ -14,8 +14,9 @@ from packhorse import sdk
 from packhorse.errors import InputError
 
 from . import start
+from .detection import LAUNCHPOINT
 from .project import Project
-from .start import LAUNCHPOINT, START_SCRIPT, Start
+from .start import START_SCRIPT, Start
 
 _PAGES = ("index.html", "200.html")
 

@@ -14,20 +14,10 @@ from pathlib import Path
 from packhorse.errors import InputError
 
 from . import script
+from .detection import BUN_ENTRIES, ENTRIES, LAUNCHPOINT, STEMS
 from .project import Project
 
-LAUNCHPOINT = "BP_LAUNCHPOINT"
 START_SCRIPT = "BP_NPM_START_SCRIPT"
-_STEMS = ("server", "app", "main", "index")
-_SUFFIXES = (".js", ".cjs", ".mjs", ".ts", ".mts", ".cts")
-ENTRIES = tuple(f"{stem}{suffix}" for stem in _STEMS for suffix in _SUFFIXES)
-"""The files that are taken for an application's entry, the first one there is."""
-
-_BUN_ENTRIES = (
-    *(f"{stem}{suffix}" for stem in _STEMS for suffix in (".tsx", ".jsx")),
-    # Where its templates have it, with a script for development alone.
-    *(f"src/{stem}{suffix}" for stem in ("index", "server") for suffix in (".ts", ".tsx", ".js")),
-)
 _RUNNERS = ("node", "bun")
 
 
@@ -85,7 +75,7 @@ def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start 
     if project.main and (generated or resolves(project, project.main, project.runner)):
         named = "main" if project.manifest.get("main") else "module"
         return Start((project.runner, project.main), f"package.json {named}")
-    for entry in ENTRIES if project.runner == "node" else (*ENTRIES, *_BUN_ENTRIES):
+    for entry in ENTRIES if project.runner == "node" else (*ENTRIES, *BUN_ENTRIES):
         if (project.directory / entry).is_file():
             return Start((project.runner, entry), f"there is {entry}")
     if generated or (project.directory / "Procfile").is_file():
@@ -100,7 +90,7 @@ def nothing(project: Project) -> InputError:
     return InputError(
         "there is nothing to start",
         why=f"{missing}package.json has no start script, and there is no "
-        f"{', '.join(f'{stem}.{ending}' for stem in _STEMS)}",
+        f"{', '.join(f'{stem}.{ending}' for stem in STEMS)}",
         fix=f'add to package.json: "scripts": {{"start": "{project.runner} <your file>.{ending}"}}, '
         f"or name the file in {LAUNCHPOINT}",
     )

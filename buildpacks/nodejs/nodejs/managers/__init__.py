@@ -9,13 +9,8 @@ from packhorse import sdk
 
 from ..project import Project
 from ..runtime import Runtime
-from . import bun, pnpmrelease, yarnrelease
-from .berry import Berry
 from .choice import LOCKS, Choice
-from .npm import Npm
-from .pnpm import Pnpm
 from .port import Manager
-from .yarn import Yarn
 
 __all__ = ["LOCKS", "Choice", "Manager", "provide"]
 
@@ -27,28 +22,46 @@ def provide(
 
     `runs_bun` is the Bun that the image is to have. It is on PATH of scripts for another manager as well.
     """
-    manager: Manager
-    source = choice.source
     if runs_bun and choice.manager != "bun":
+        from . import bun
+
         tool = bun.provide(context, runs_bun, launch=True)
         runtime = tool.beside(runtime)
         context.log.detail(f"Bun {tool.version} ({runs_bun.source})")
-    match choice.manager:
-        case "npm":
-            manager = Npm.of(context, project, runtime, choice)
-        case "yarn":
-            release = yarnrelease.provide(context, project, runtime, choice)
-            source, kind = release.source, Yarn if release.is_classic else Berry
-            manager = kind(context, project, runtime, release.tool, choice.lock)
-        case "pnpm":
-            tool, source = pnpmrelease.provide(context, project, runtime, choice)
-            manager = Pnpm(context, project, runtime, tool, choice.lock)
-        case "bun":
-            tool = bun.provide(context, choice, launch=runs_bun is not None)
-            manager = bun.Bun(context, project, runtime, tool, choice.lock)
-        case other:
-            raise AssertionError(f"{other} is not in choice.MANAGERS")
+    manager, source = _chosen(context, project, runtime, choice, launches_bun=runs_bun is not None)
     context.log.detail(f"{manager.name} {manager.version} ({source})")
     for lock in choice.unread:
         context.log.warning(f"{lock} is not read, since {choice.source}; remove one of the two")
     return manager
+
+
+def _chosen(
+    context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice, *, launches_bun: bool
+) -> tuple[Manager, str]:
+    """The manager, and why it is this one; imports no other's adapter."""
+    match choice.manager:
+        case "npm":
+            from .npm import Npm
+
+            return Npm.of(context, project, runtime, choice), choice.source
+        case "yarn":
+            from . import yarnrelease
+            from .berry import Berry
+            from .yarn import Yarn
+
+            release = yarnrelease.provide(context, project, runtime, choice)
+            kind = Yarn if release.is_classic else Berry
+            return kind(context, project, runtime, release.tool, choice.lock), release.source
+        case "pnpm":
+            from . import pnpmrelease
+            from .pnpm import Pnpm
+
+            tool, source = pnpmrelease.provide(context, project, runtime, choice)
+            return Pnpm(context, project, runtime, tool, choice.lock), source
+        case "bun":
+            from . import bun
+
+            tool = bun.provide(context, choice, launch=launches_bun)
+            return bun.Bun(context, project, runtime, tool, choice.lock), choice.source
+        case other:
+            raise AssertionError(f"{other} is not in choice.MANAGERS")
