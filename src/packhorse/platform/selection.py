@@ -50,16 +50,18 @@ def listed(wiring: Wiring, scope: str) -> Iterator[Location]:
     from packhorse.image.registry.listing import repositories, tags
 
     host, path = _scope(scope)
-    registry = wiring.host(host)
     if path and not path.endswith("/"):
-        for tag in tags(registry, path):
+        there = wiring.written(Reference.parse(f"{host}/{path}"))
+        for tag in tags(wiring.host(there.registry), there.repository):
             if not is_attached(tag):
                 yield Location(Kind.REGISTRY, "", f"{host}/{path}:{tag}")
         return
-    for repository in repositories(registry):
-        if repository.startswith(path):
+    there = wiring.written(Reference.parse(f"{host}/{path}any"))
+    below = there.repository.removesuffix("any")
+    for repository in repositories(wiring.host(there.registry)):
+        if repository.startswith(below):
             with suppress(NotFoundError):  # a list may still have what was removed
-                yield from listed(wiring, f"{host}/{repository}")
+                yield from listed(wiring, f"{host}/{path}{repository[len(below) :]}")
 
 
 def _scope(text: str) -> tuple[str, str]:

@@ -63,13 +63,23 @@ class Wiring:
                 self._store = self._store()
             return self._store
 
-    def place(self, location: Location, *, target: Target | None = None, compression: str = "gzip") -> Place:
+    def place(
+        self,
+        location: Location,
+        *,
+        target: Target | None = None,
+        compression: str = "gzip",
+        mirrors: bool = True,
+    ) -> Place:
         """The place a location names; raises EngineError where there is no engine.
 
-        `compression` is how layers that have no stored form get one there.
+        `compression` is how layers that have no stored form get one there. Without `mirrors` a registry is
+        asked itself: what is to be replaced there is not what a mirror had of it some time ago.
         """
         if location.kind is Kind.STORE:
             return self.store.place(location.name)
+        if location.kind is Kind.REGISTRY and not mirrors:
+            return self._in_registry(self.written(location.reference), target or Target.host(), compression)
         if location.kind is Kind.REGISTRY:
             return self.registry(location.reference, target or Target.host(), compression=compression)
         if location.kind is Kind.DAEMON:
@@ -86,13 +96,15 @@ class Wiring:
             return OciArchive(path, location.name, target=target, compression=Compression(compression))
         return DockerArchive(path, location.reference if location.name else None)
 
-    def several(self, location: Location, *, writes: bool = False) -> RegistryName | LayoutName:
-        """A place for all the images under one name; raises InputError for a kind that has one a name."""
-        if location.kind is Kind.REGISTRY:
-            from packhorse.image.registry.several import RegistryName
+    def several(
+        self, location: Location, *, writes: bool = False, mirrors: bool = True
+    ) -> RegistryName | LayoutName:
+        """A place for all the images under one name; raises InputError for a kind that has one a name.
 
-            reference = self.written(location.reference)
-            return RegistryName(reference, self.host(reference.registry))
+        `mirrors` is as for `place`.
+        """
+        if location.kind is Kind.REGISTRY:
+            return self._name(location.reference, mirrors=mirrors and not writes)
         path = Path(location.path)
         if location.kind is Kind.OCI:
             from packhorse.image.layout import Directory, Layout
@@ -113,20 +125,38 @@ class Wiring:
 
     def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:
         """A name in a registry, and what is configured for it; an open store remembers what is pushed."""
-        rule = self._network.rule(reference)
         place = self._in_registry(self.written(reference), target, compression)
-        if rule is None:
-            return place
-        mirrors = [
-            self._in_registry(rule.at(mirror, reference), target, compression)
-            for mirror in rule.mirrors
-            if mirror.pulls in ("all", "digest-only" if reference.digest else "tag-only")
-        ]
+        mirrors = [self._in_registry(each, target, compression) for each in self._mirrors(reference)]
         if not mirrors:
             return place
         from packhorse.platform.mirrors import Mirrored
 
         return Mirrored(place, mirrors)
+
+    def _name(self, reference: Reference, *, mirrors: bool) -> RegistryName:
+        from packhorse.image.registry.several import RegistryName
+
+        there = self.written(reference)
+        others = [
+            RegistryName(each, self.host(each.registry))
+            for each in (self._mirrors(reference) if mirrors else ())
+        ]
+        if not others:
+            return RegistryName(there, self.host(there.registry))
+        from packhorse.platform.mirrored_name import MirroredName
+
+        return MirroredName(there, self.host(there.registry), others)
+
+    def _mirrors(self, reference: Reference) -> list[Reference]:
+        """The names under which mirrors are asked for an image, in their order."""
+        rule = self._network.rule(reference)
+        if rule is None:
+            return []
+        return [
+            rule.at(mirror, reference)
+            for mirror in rule.mirrors
+            if mirror.pulls in ("all", "digest-only" if reference.digest else "tag-only")
+        ]
 
     def _in_registry(self, reference: Reference, target: Target, compression: str) -> Place:
         from packhorse.image.compress import Compression

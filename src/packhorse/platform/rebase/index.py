@@ -53,7 +53,7 @@ def rebase_index(
     Raises RebaseError, or what kept its only image from being rebased, and Moved where the name stands for
     something else by the time that all is there.
     """
-    source = wiring.several(request.source)
+    source = wiring.several(request.source, mirrors=not request.in_place)
     members = list(_members(request, index, source, run_images))
     told = _together(members)
     if told.state is State.SKIPPED or request.dry_run:

@@ -47,7 +47,7 @@ def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, *, job
 
 def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs: int) -> Rebased:
     try:
-        app = wiring.place(request.source).read()
+        app = wiring.place(request.source, mirrors=not request.in_place).read()
     except FormatError as error:
         if not request.listed:
             raise
@@ -74,12 +74,12 @@ def _index(request: RebaseRequest, wiring: Wiring) -> Index | None:
     """The index under the name, where there is one that has more in it than an image to take its place."""
     if request.location.kind not in _SEVERAL or request.source.kind not in (*_SEVERAL, Kind.OCI_ARCHIVE):
         return None
-    root = wiring.several(request.source).root()
+    root = wiring.several(request.source, mirrors=not request.in_place).root()
     return root if isinstance(root, Index) and len(root.manifests) > 1 else None
 
 
 def _target(request: RebaseRequest, wiring: Wiring, app: Image) -> Place:
-    place = wiring.place(request.location)
+    place = wiring.place(request.location, mirrors=False)
     if request.location.kind is not Kind.REGISTRY or not request.in_place:
         return place
     reference = request.location.reference
