@@ -80,6 +80,17 @@ def test_encryption_without_a_trusted_certificate_is_preferred_to_none(store, tm
         assert f"certs.d/{elsewhere(server)}" in caught.value.fix
 
 
+def test_where_a_variable_names_who_is_trusted_the_remedy_names_the_registrys_own_place_too(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(self_signed(tmp_path, "other").certificate))
+    with FakeRegistry(tls=self_signed(tmp_path, "own").server()) as server:
+        with pytest.raises(NetworkError, match="not trusted") as caught:
+            place(store, f"{elsewhere(server)}/app").read()
+        assert f"certs.d/{elsewhere(server)}" in caught.value.fix
+        assert "unset SSL_CERT_FILE" in caught.value.fix
+
+
 @pytest.mark.parametrize("where", ["option", "user"])
 def test_an_authority_of_ones_own_is_trusted_for_its_registry(store, home, where):
     pair = self_signed(home, "own")

@@ -89,15 +89,17 @@ def _tls_failed(error: BaseException, host: str, settings: Settings) -> NetworkE
         fix = "use the name that the certificate is for"
     elif error.verify_code in (_NOT_YET_VALID, _EXPIRED):
         fix = "check the clock of this machine; if it is right, the certificate must be renewed"
-    elif settings.ca_bundle:
-        why += f"; trusted is what {settings.ca_variable} names: {settings.ca_bundle}"
-        fix = f"add the authority that signed the certificate to that file, or unset {settings.ca_variable}"
     else:
-        why += "; trusted are the certificates of this system"
         fix = (
             "put the PEM file of the authority that signed it, as ca.crt, into "
-            f"/etc/containers/certs.d/{host}/ or a directory for --cert-dir; or name it by SSL_CERT_FILE"
+            f"/etc/containers/certs.d/{host}/ or a directory for --cert-dir; or "
         )
+        if settings.ca_bundle:
+            why += f"; trusted is what {settings.ca_variable} names: {settings.ca_bundle}"
+            fix += f"add it to that file, or unset {settings.ca_variable}"
+        else:
+            why += "; trusted are the certificates of this system"
+            fix += "name it by SSL_CERT_FILE"
     if is_loopback(split(f"//{host}").hostname or ""):
         fix += f"; or waive that on this machine: --insecure-registry {host}"
     return Untrusted(f"the certificate of {host} is not trusted", why=why, fix=fix)
