@@ -75,6 +75,7 @@ class _Copying:
         self._wanted = wanted
         self._there = frozenset(self._tags_there())
         self._brought: set[Digest] = set()
+        self._attached: set[Digest] = set()
         self._turns: dict[Digest, threading.Lock] = {}
         self._kept: dict[str, Document] = {}
         self._lock = threading.Lock()
@@ -105,9 +106,16 @@ class _Copying:
 
     def _copy(self, location: Location, there: Location, tag: str) -> Digest:
         source = self._wiring.several(location)
-        root = self._chosen(source, source.root())
-        if root is None or self._wanted.referrers:
-            return copy(self._wiring, location, there, self._wanted)
+        found = source.root()
+        if self._wanted.referrers:
+            with self._turn(found.digest):
+                if found.digest not in self._attached or there.kind is not Kind.REGISTRY:
+                    digest = copy(self._wiring, location, there, self._wanted)
+                    self._attached.add(found.digest)
+                    return digest
+        root = self._chosen(source, found)
+        if root is None:
+            return copy(self._wiring, location, there, replace(self._wanted, referrers=False))
         if tag in self._there and self._wiring.digest_of(there.reference) == root.digest:
             return root.digest  # what a registry has under a name is whole
         sink = self._wiring.several(there, writes=True)

@@ -133,6 +133,23 @@ def test_tags_of_what_is_attached_come_along_with_the_image_alone(server, wiring
     assert tagged == {"app", "with"}
 
 
+def test_what_is_attached_to_what_several_tags_stand_for_is_brought_once(server, wiring):
+    root = wiring.several(Location.parse(f"docker://{server.host}/app:1")).root()
+    for number in range(9):
+        wiring.several(Location.parse(f"docker://{server.host}/app:also{number}"), writes=True).name(root)
+    attach(
+        wiring.several(Location.parse(f"docker://{server.host}/app:1"), writes=True), root.descriptor, SBOM
+    )
+    with FakeRegistry() as other:
+        places = Location.parse(f"docker://{server.host}/app"), Location.parse(f"docker://{other.host}/copy")
+        rows = dict(copy_tags(Wiring(wiring.store), *places, Wanted(referrers=True)))
+        assert len(rows) == 14 and rows["also8"] == root.digest
+        asked = [each for each in server.seen("GET", "/referrers/") if root.digest.hex in each.path]
+        assert len(asked) == 1
+        found = wiring.several(Location.parse(f"docker://{other.host}/copy:also8")).referrers(root.digest)
+        assert [each.kind for each in found] == [SBOM]
+
+
 @pytest.mark.parametrize(
     ("source", "destination"),
     [
