@@ -14,7 +14,7 @@ from fakes.small_image import stored_image
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import NetworkError
+from packhorse.errors import InputError, NetworkError
 from packhorse.image.copy import put
 from packhorse.image.model import MediaType
 from packhorse.image.reference import Reference
@@ -185,3 +185,17 @@ def test_who_may_not_write_the_cache_learns_it_before_the_build(
     with pytest.raises(NetworkError):
         here.build(app, buildpack, cache_image=Reference.parse(f"{registry.host}/acme/cache:1"))
     assert made(here) == []
+
+
+def test_no_image_is_replaced_by_a_cache(
+    machines: tuple[TinyBuilder, TinyBuilder], registry: FakeRegistry, app: Path, buildpack: Path
+) -> None:
+    here, _ = machines
+    theirs = Reference.parse(f"{registry.host}/acme/app:1")
+    put(stored_image(bytes(1024)), Wiring(here.store).registry(theirs, Target.host()))
+    with pytest.raises(InputError, match="is an image, and no cache"):
+        here.build(app, buildpack, cache_image=theirs)
+    own = Reference.parse(f"{registry.host}/acme/app")
+    with pytest.raises(InputError, match="cannot be the image and its cache"):
+        here.build(app, buildpack, name=str(own), publish=True, cache_image=own)
+    assert made(here) == [] and LABEL not in read(here, theirs).config.labels

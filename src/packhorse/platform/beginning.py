@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from packhorse.errors import FormatError, NotFoundError
+from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.place import Place
+from packhorse.image.reference import Kind
 from packhorse.lifecycle.ports import Observer
 from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.cache_image import CacheImage
@@ -31,7 +32,9 @@ class Beginning:
 
 
 def beginning(request: BuildRequest, wiring: Wiring, observer: Observer) -> Beginning:
-    """Finds it; raises NetworkError where a cache image could not be written (P-028)."""
+    """Finds it; raises NetworkError where a cache image could not be written (P-028), InputError where none
+    is to be.
+    """
     elsewhere = _elsewhere(request, wiring, observer)
     like = _like(request, wiring.store, observer)
     return Beginning(_previous(request, wiring, like), like, elsewhere)
@@ -66,9 +69,24 @@ def _previous(request: BuildRequest, wiring: Wiring, like: str) -> Place:
 
 
 def _elsewhere(request: BuildRequest, wiring: Wiring, observer: Observer) -> CacheImage | None:
-    """The cache image that the user names, to which he may write; NetworkError if not (P-028)."""
+    """The cache image that the user names, to which he may write; NetworkError if not (P-028).
+
+    Raises InputError for the name of an image that is none, whose place it would take.
+    """
     name = request.cache_image
     if name is None:
         return None
+    written = [location.reference for location in request.outputs if location.kind is Kind.REGISTRY]
+    if request.publish:
+        written += [request.name, *request.tags]
+    if any((each.name, each.identifier) == (name.name, name.identifier) for each in written):
+        raise InputError(
+            f"{name.familiar} cannot be the image and its cache",
+            why="one would take the other's place",
+            fix=f"name another for --cache-image, for instance {name.name}-cache",
+        )
     check(wiring, [name])
-    return CacheImage(wiring.place(location_of(name)), name.familiar, observer.say)
+    place = wiring.place(location_of(name), mirrors=False)  # it is replaced there
+    cache = CacheImage(place, name.familiar, observer.say)
+    cache.require_own()
+    return cache

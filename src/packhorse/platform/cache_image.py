@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import FormatError, NetworkError, NotFoundError, PackhorseError
+from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, PackhorseError
 from packhorse.image import edit
 from packhorse.image.copy import put
 from packhorse.image.model import Config, History
@@ -40,6 +40,16 @@ class CacheImage:
         """The metadata of what is kept, b"" where there is none."""
         image = self._found()
         return b"" if image is None else image.config.labels.get(LABEL, "").encode("utf-8", "surrogateescape")
+
+    def require_own(self) -> None:
+        """Raises InputError where what has the name is somebody's image, and no cache."""
+        image = self._found()
+        if image is not None and LABEL not in image.config.labels:
+            raise InputError(
+                f"{self._name} is an image, and no cache",
+                why="it has not the label of one, and a cache would take its place",
+                fix="name another for --cache-image, or remove that image first",
+            )
 
     def layer(self, diff_id: Digest) -> Layer | None:
         """A layer that it has."""
