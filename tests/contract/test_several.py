@@ -68,6 +68,9 @@ class Made:
         note = {"vnd.docker.reference.digest": str(about.digest)}
         return replace(manifest.descriptor, target=Target("unknown", "unknown"), annotations=note)
 
+    def spoil(self, digest: Digest) -> None:
+        self._blobs[digest] = self._blobs[digest][::-1]
+
     def root(self) -> Document:
         return self.index
 
@@ -124,6 +127,17 @@ def test_what_is_there_is_not_read_again(storage: Storage) -> None:
     del made.read[:]
     copy_all(made, storage("app:2"))
     assert made.read == [] and storage("app:2").root().raw == made.index.raw
+
+
+def test_a_blob_that_is_not_what_it_says_is_the_sources_fault_and_nothing_gets_the_name(
+    storage: Storage,
+) -> None:
+    made = Made()
+    made.spoil(Digest.of(STATEMENT))
+    with pytest.raises(FormatError):
+        copy_all(made, storage("app:1"))
+    with pytest.raises(NotFoundError):
+        storage("app:1").root()
 
 
 def test_a_name_of_one_image_is_copied_as_well(storage: Storage, tmp_path: Path) -> None:

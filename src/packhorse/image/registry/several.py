@@ -10,6 +10,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.attached import Referrer
+from packhorse.image.compress import verified
 from packhorse.image.model import Descriptor
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
@@ -54,8 +55,10 @@ class RegistryName:
         return self._registry.stream(self._repository, blob)
 
     def bring(self, blob: Descriptor, chunks: Chunks) -> None:
-        """Uploads a blob unless it is there, or can be taken over from another repository."""
-        bring_blob(self._registry, self._repository, blob, chunks)
+        """Uploads a blob unless it is there, or can be taken over from another repository; FormatError if it
+        is not what it says, which a registry would notice too, and be taken for the culprit.
+        """
+        bring_blob(self._registry, self._repository, blob, lambda: verified(chunks(), blob.digest, blob.size))
 
     def put(self, document: Document) -> None:
         """Uploads a manifest or index by its digest."""
