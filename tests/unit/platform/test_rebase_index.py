@@ -209,6 +209,15 @@ def test_what_is_beside_them_comes_along_to_another_name(
     assert b"".join(source.blob(document.layers[0])) == STATEMENT
 
 
+def test_what_is_beside_them_need_not_say_a_target(wiring: Wiring, registry: FakeRegistry) -> None:
+    run, name = prepared(wiring, registry, AMD), f"docker://{registry.host}/team/app"
+    before = index_of(wiring, name, {AMD: app(run, AMD)})
+    entries = [before.manifests[0], replace(before.manifests[1], target=None)]
+    wiring.several(Location.parse(name), writes=True).name(Index.of(entries))
+    assert ask(wiring, name).state is State.REBASED
+    assert found(wiring, name).manifests[1] == entries[1]
+
+
 def test_only_those_on_the_old_run_image_are_taken(wiring: Wiring, registry: FakeRegistry) -> None:
     run, name = prepared(wiring, registry, AMD, ARM), f"docker://{registry.host}/team/app"
     before = index_of(wiring, name, {AMD: app(run, AMD), ARM: app(f"{registry.host}/other", ARM)})

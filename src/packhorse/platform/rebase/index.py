@@ -16,7 +16,17 @@ from packhorse.base.target import Target
 from packhorse.errors import FormatError, PackhorseError, RebaseError
 from packhorse.image.copy import brought
 from packhorse.image.layout import OCI_ONLY
-from packhorse.image.model import CONFIGS, INDEXES, MANIFESTS, Config, Descriptor, Index, Manifest, MediaType
+from packhorse.image.model import (
+    CONFIGS,
+    INDEXES,
+    MANIFESTS,
+    OCI_LAYERS,
+    Config,
+    Descriptor,
+    Index,
+    Manifest,
+    MediaType,
+)
 from packhorse.image.place import Place, Receipt
 from packhorse.image.rebase import OF_THE_BASE
 from packhorse.image.reference import Kind
@@ -102,13 +112,19 @@ def _members(
 
 
 def _is_image(entry: Descriptor, source: RegistryName | LayoutName) -> bool:
-    """Whether an entry describes an image; what says no target is looked at."""
+    """Whether an entry describes an image; what says no target is looked at: signatures have an image's
+    config, and something else for layers.
+    """
     if entry.media_type not in MANIFESTS:
         return False
     if entry.target is not None:
         return entry.target.os != "unknown"
     document = source.member(entry)
-    return isinstance(document, Manifest) and document.config.media_type in CONFIGS
+    return (
+        isinstance(document, Manifest)
+        and document.config.media_type in CONFIGS
+        and all(layer.media_type in OCI_LAYERS for layer in document.layers)
+    )
 
 
 def _failure(request: RebaseRequest, failures: Sequence[tuple[Target, PackhorseError]]) -> PackhorseError:
