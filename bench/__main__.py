@@ -84,7 +84,8 @@ def _run(name: str, record: Record, arguments: argparse.Namespace, until: float)
                         print("\n".join(f"  {line}" for line in finding.lines()), flush=True)
                         missed += finding.missed
         except (Failed, subprocess.CalledProcessError, AssertionError) as failure:
-            print(f"  {failure}", file=sys.stderr, flush=True)
+            said = getattr(failure, "stderr", None) or ""
+            print(f"  {failure}\n{said}", file=sys.stderr, flush=True)
             missed += 1
     found = record.scenarios.get(name, {}).get("findings", {}) if name == "builds" else {}
     for bar in (bar for bar in bars(found) if not bar.held):

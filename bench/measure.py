@@ -19,6 +19,7 @@ from pathlib import Path
 from bench.watch import Watch, watching
 
 _GLANCE = 0.02  # seconds between two looks at a process
+_PATIENCE = 30.0  # seconds for a program that is told to end
 _SAID = 2000  # characters of what a program said that failed
 
 
@@ -120,7 +121,7 @@ def timed(
             list(map(str, command)), env=dict(environ), stdout=said, stderr=said, cwd=folder
         )
         watch = Watch(process.pid, engine)
-        with watching(watch), _watched(process.pid) as peak:
+        with _ended(process), watching(watch), _watched(process.pid) as peak:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             seconds = time.perf_counter() - started
         use = watch.end()
@@ -132,6 +133,17 @@ def timed(
     memory = max(peak, default=0)
     cpu = usage.ru_utime + usage.ru_stime
     return Run(seconds, cpu, memory, max(use.memory, memory), use.read, use.written)
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Who stops waiting for a program, being interrupted, ends it."""
+    try:
+        yield
+    except BaseException:
+        process.terminate()
+        process.wait(_PATIENCE)
+        raise
 
 
 @contextmanager

@@ -188,7 +188,9 @@ def _in_engine(folder: Path, bases: Bases, engine: Engine) -> Iterator[Program]:
 
 
 def _buildah(folder: Path, bases: Bases) -> Program:
-    words = ["buildah", "--root", folder / "buildah", "--runroot", folder / "buildah-run"]
+    # Its mounts go with it, even if it is killed.
+    words = ["unshare", "--mount", "--propagation", "private", "buildah"]
+    words += ["--root", folder / "buildah", "--runroot", folder / "buildah-run"]
     environ = {**environment(folder), "TMPDIR": str(folder)}
     environ.pop("DOCKER_CONFIG")
     for path in bases.dockerfiles:
