@@ -167,17 +167,21 @@ def _layers(
     )
 
 
+@contextmanager
 def _runner(
     work: Work, namespace: userns.Namespace, scene: Scene, scratch: Path, loopback: Sequence[int]
-) -> BuildRunner:
-    steps = sandbox(
-        namespace,
-        _made(scratch / "sandbox"),
-        runtime=work.request.sandbox,
-        loopback=loopback,
-        groups=groups(work.store),
-    )
-    return BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps"))
+) -> Iterator[BuildRunner]:
+    with (
+        sandbox(
+            namespace,
+            _made(scratch / "sandbox"),
+            runtime=work.request.sandbox,
+            loopback=loopback,
+            groups=groups(work.store),
+        ) as steps,
+        BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps")) as runner,
+    ):
+        yield runner
 
 
 @contextmanager

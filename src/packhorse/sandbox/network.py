@@ -149,6 +149,10 @@ class Pasta:
                     "a network of its own cannot be made", why=self.close(), fix=_WITHOUT, check="network"
                 )
 
+    def let_go(self) -> None:
+        """Has pasta end, which takes the kernel a while; `close` waits for it."""
+        self._leash.let_go()
+
     def close(self) -> str:
         """Ends pasta; returns what it has printed."""
         self._leash.close()

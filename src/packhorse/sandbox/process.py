@@ -183,10 +183,15 @@ class Leash:
         finally:
             os.close(descriptor)
 
+    def let_go(self) -> None:
+        """Has the process on the leash ended, without waiting for it; `close` does."""
+        with suppress(OSError):  # it is over already
+            self._end.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Ends the process on the leash and waits for it."""
         with self._end:
-            self._end.shutdown(socket.SHUT_WR)
+            self.let_go()
             self._process.wait()
             try:
                 _, descriptors, _, _ = socket.recv_fds(self._end, 1, 1, socket.MSG_DONTWAIT)
