@@ -6,6 +6,7 @@ A step's options are `arguments`', its way into the namespace `entry`'s, its pro
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from packhorse.base.bubblewrap import find
@@ -26,7 +27,9 @@ class Bubblewrap:
         self._program = program or find()
         self._entry = Entry(namespace.idmap, self._program)
 
-    def hold(self, step: Step, layout: Layout, terminal: Terminal | None) -> BubblewrapProcess:
+    def hold(
+        self, step: Step, layout: Layout, terminal: Terminal | None, begun: Callable[[int], None]
+    ) -> BubblewrapProcess:
         """Starts bubblewrap with the step's options; see `runner.Runtime`."""
         words = self._entry.words(step, layout)
         command = arguments.command(step)
@@ -39,6 +42,7 @@ class Bubblewrap:
             attached=step.attached,
             leashed=idmap.mode is Mode.RANGE and idmap.outside(step.uid, step.gid)[0] != os.getuid(),
             passed=terminal.passed if terminal else (),
+            begun=begun,
         )
 
     def line(self, step: Step, layout: Layout) -> str:

@@ -20,7 +20,7 @@ import re
 import select
 import struct
 import termios
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 
@@ -29,13 +29,21 @@ from packhorse.errors import SandboxError
 from packhorse.sandbox import blame, executable, starter
 from packhorse.sandbox.process import Leash, Process
 
+_OFTEN = 1
+"""Milliseconds after which it is looked whether bubblewrap has made its child."""
+
+
+def _known(pid: int) -> None:
+    """Whoever wanted to know of the child does."""
+
 
 class BubblewrapProcess(Process):
     """A started bubblewrap.
 
     `words` start it; `userns` is the descriptor of its namespace, or what stands for that in `words`.
-    `passed` are further descriptors that its command has. It is `leashed` if the step's id is none that
-    bubblewrap's end could reach.
+    `passed` are further descriptors that its command has. `begun` is told of bubblewrap's child, which has
+    its namespaces then and its mounts not yet. It is `leashed` if the step's id is none that bubblewrap's end
+    could reach.
     """
 
     def __init__(
@@ -48,11 +56,12 @@ class BubblewrapProcess(Process):
         attached: bool,
         leashed: bool,
         passed: Sequence[int] = (),
+        begun: Callable[[int], None] = lambda pid: None,
     ) -> None:
         super().__init__(attached=attached)
         try:
             block = self._start(words, userns, options, command, passed)
-            self._wait_for_mounts(block)
+            self._wait_for_mounts(block, begun)
             if leashed:
                 self._own.callback(Leash.of_process(self._pidfd).close)
         except BaseException:
@@ -97,9 +106,15 @@ class BubblewrapProcess(Process):
             self.ended = self._pidfd_of(self._process.pid)
         return block.fileno()
 
-    def _wait_for_mounts(self, block: int) -> None:
+    def _wait_for_mounts(self, block: int, begun: Callable[[int], None]) -> None:
         ready = select.poll()
         ready.register(block, 0)  # POLLERR, when nobody can read any more
+        while not ready.poll(_OFTEN):
+            pid = self._told("child-pid")
+            if pid is not None:
+                begun(pid)
+                begun = _known
+                break
         ready.poll()
         (unread,) = struct.unpack("i", fcntl.ioctl(block, termios.FIONREAD, b"\0" * 4))
         told = self._told("child-pid")
@@ -108,6 +123,7 @@ class BubblewrapProcess(Process):
             raise SandboxError(
                 "the sandbox cannot be made", why=words, check=blame.check(words, "bubblewrap")
             )
+        begun(told)
         self._hold(told)
 
     def _told(self, name: str) -> int | None:

@@ -116,9 +116,9 @@ def _forward(port: Port) -> str:
 
 
 class Pasta:
-    """A running pasta, which ends with `close`, and with this process however that ends.
+    """A started pasta, which ends with `close`, and with this process however that ends.
 
-    SandboxError when the network cannot be made.
+    SandboxError when there is none.
     """
 
     def __init__(self, pid: int, *, ports: Sequence[Port], loopback: Sequence[int]) -> None:
@@ -143,22 +143,28 @@ class Pasta:
         finally:
             for descriptor in (user, net, ready):
                 os.close(descriptor)
-        with open(told, "rb") as pipe:  # noqa: PTH123 -- a descriptor
-            if not pipe.readline():
-                raise SandboxError(
-                    "a network of its own cannot be made", why=self.close(), fix=_WITHOUT, check="network"
-                )
+        self._told = open(told, "rb")  # noqa: PTH123, SIM115 -- a descriptor; closed by `close`
+
+    def wait(self) -> None:
+        """Returns when the step has its network; raises SandboxError when it cannot be made."""
+        if not self._told.readline():
+            self._leash.close()
+            raise SandboxError(
+                "a network of its own cannot be made", why=self._words(), fix=_WITHOUT, check="network"
+            )
 
     def let_go(self) -> None:
         """Has pasta end, which takes the kernel a while; `close` waits for it."""
         self._leash.let_go()
 
-    def close(self) -> str:
-        """Ends pasta; returns what it has printed."""
-        self._leash.close()
-        with self._said:
-            self._said.seek(0)
-            return self._said.read().decode(errors="replace").strip()
+    def close(self) -> None:
+        """Ends pasta."""
+        with self._said, self._told:
+            self._leash.close()
+
+    def _words(self) -> str:
+        self._said.seek(0)
+        return self._said.read().decode(errors="replace").strip()
 
 
 def _owner(namespace: int, ready: int, ports: Sequence[Port]) -> str:

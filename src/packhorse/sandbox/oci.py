@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -103,7 +103,9 @@ class OciRuntime:
         self._reach = Reach(namespace.idmap)
         self._namespace = namespace
 
-    def hold(self, step: Step, layout: Layout, terminal: Terminal | None) -> Container:
+    def hold(
+        self, step: Step, layout: Layout, terminal: Terminal | None, begun: Callable[[int], None]
+    ) -> Container:
         """Starts a monitor with the step's plan; see `runner.Runtime`."""
         command = arguments.command(step)
         if terminal:
@@ -121,10 +123,13 @@ class OciRuntime:
                 passed=terminal.passed if terminal else (),
                 attached=step.attached,
             )
-            for _ in range(_TRIES - 1):
-                with suppress(RuntimeBusy):
-                    return make()
-            return make()
+            held = _patiently(make)
+            try:
+                begun(held.pid)
+            except BaseException:
+                held.close()
+                raise
+            return held
 
     def line(self, step: Step, layout: Layout) -> str:
         """See `runner.Runtime`. It makes its own namespace, for a user with the user's own id alone.
@@ -168,6 +173,13 @@ class OciRuntime:
             "init": str(self._init),
             "order": order,
         }
+
+
+def _patiently(make: Callable[[], Container]) -> Container:
+    for _ in range(_TRIES - 1):
+        with suppress(RuntimeBusy):
+            return make()
+    return make()
 
 
 def _as_root() -> IdMap:

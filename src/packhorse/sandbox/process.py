@@ -189,7 +189,9 @@ class Leash:
             self._end.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Ends the process on the leash and waits for it."""
+        """Ends the process on the leash and waits for it; a second time does nothing."""
+        if self._end.fileno() < 0:
+            return
         with self._end:
             self.let_go()
             self._process.wait()

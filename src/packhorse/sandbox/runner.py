@@ -1,14 +1,14 @@
 """Steps in sandboxes: the Runner of a host, which turns ②'s, ③'s and `run`'s steps into processes.
 
 `platform.wiring` makes one `SandboxRunner` a build, over the runtime that the user chose. A room is opened in
-a fixed order, whatever the runtime: mount points (`layout`), the held process (the runtime's), its network
-(`network`), its tree (`base.rooted`). What happens in an open room is `room`'s.
+a fixed order, whatever the runtime: mount points (`layout`), the held process (the runtime's) and meanwhile
+its network (`network`), its tree (`base.rooted`). What happens in an open room is `room`'s.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
@@ -30,10 +30,13 @@ from packhorse.sandbox.terminal import Terminal
 class Runtime(Protocol):
     """What makes sandboxes with the ids of one user namespace."""
 
-    def hold(self, step: Step, layout: Layout, terminal: Terminal | None) -> Process:
+    def hold(
+        self, step: Step, layout: Layout, terminal: Terminal | None, begun: Callable[[int], None]
+    ) -> Process:
         """Makes the step's mounts and starts its first process, which waits; SandboxError in its own words.
 
-        A step with a `terminal` begins as that. It reaches no abstract socket of others (`starter`).
+        `begun` is told of that process as soon as it has its namespaces, mounts or not. A step with a
+        `terminal` begins as that. It reaches no abstract socket of others (`starter`).
         """
         ...
 
@@ -102,18 +105,25 @@ class SandboxRunner:
             stack.callback(bounds.close)
             owner = self._idmap.outside(step.uid, step.gid)
             editor = owner if self._idmap.mode is Mode.ROOT else None
-            held = self._runtime.hold(step, layout, terminal)
+            networks: list[network.Pasta] = []
+
+            def begun(pid: int) -> None:
+                if step.network is Network.OWN:
+                    pasta = network.Pasta(pid, ports=step.ports, loopback=self._loopback)
+                    stack.callback(self._take_down, pasta)
+                    networks.append(pasta)
+
+            held = self._runtime.hold(step, layout, terminal, begun)
             stack.callback(held.close)
             if step.argv:
                 bounds.hold(held.pid, owner)
             if editor is not None:
                 os.fchown(held.output.fileno(), *editor)  # so that the step can open /dev/stdout too
-            if step.network is Network.OWN:
-                pasta = network.Pasta(held.pid, ports=step.ports, loopback=self._loopback)
-                stack.callback(self._take_down, pasta)
             tree = stack.enter_context(
                 Rooted(held.open_root(), idmap=self._idmap, owner=editor, whiteouts=False)
             )
+            for pasta in networks:
+                pasta.wait()
             yield Sandbox(step, held, tree, bounds, partial(self._runtime.line, step, layout), terminal)
 
     def _take_down(self, pasta: network.Pasta) -> None:
