@@ -16,6 +16,7 @@ from packhorse.base.http.message import (
     Encrypted,
     Request,
     Response,
+    Silent,
     Transport,
     Untrusted,
     host_of,
@@ -51,8 +52,8 @@ class Client:
     it.
 
     429 and 503 are repeated after the time that Retry-After asks for, cut connections and other passing
-    failures where the method is idempotent. A streamed body is never repeated here: only its maker knows
-    what the other end has kept of it.
+    failures where the method is idempotent, and what fell silent once. A streamed body is never repeated
+    here: only its maker knows what the other end has kept of it.
     """
 
     def __init__(
@@ -119,6 +120,9 @@ class Client:
             asked = None
             try:
                 response = self._transport.send(request)
+            except Silent:
+                if attempt > 1 or not idempotent:
+                    raise
             except BrokenConnection:
                 self._require_open(request.url)
                 if not idempotent:

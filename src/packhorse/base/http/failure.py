@@ -9,7 +9,15 @@ import ssl
 
 from urllib3 import exceptions
 
-from packhorse.base.http.message import BrokenConnection, Untrusted, host_of, is_loopback, printable, split
+from packhorse.base.http.message import (
+    BrokenConnection,
+    Silent,
+    Untrusted,
+    host_of,
+    is_loopback,
+    printable,
+    split,
+)
 from packhorse.base.http.settings import Settings
 from packhorse.errors import NetworkError
 
@@ -27,8 +35,10 @@ def explained(error: Exception, url: str, settings: Settings) -> NetworkError:
     if isinstance(error, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
         return _unreachable(error, host, settings)
     if isinstance(error, exceptions.ReadTimeoutError):
-        return BrokenConnection(
-            f"{host} fell silent", why=f"nothing came for {settings.read_timeout:g} seconds"
+        return Silent(
+            f"{host} fell silent",
+            why=f"nothing came for {settings.read_timeout:g} seconds",
+            fix="see what listens there, and try again",
         )
     if isinstance(error, ValueError):  # its text is left out: it may hold a header, and that a password
         return NetworkError(

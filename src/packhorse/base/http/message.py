@@ -21,6 +21,10 @@ class BrokenConnection(NetworkError):
     """A connection that was made was cut or fell silent; the same request may well succeed when repeated."""
 
 
+class Silent(BrokenConnection):
+    """A connection over which nothing came for as long as is waited for; whoever repeats that waits long."""
+
+
 class Encrypted(NetworkError):
     """A request in the open came to where TLS is spoken; the same one by https may well succeed."""
 

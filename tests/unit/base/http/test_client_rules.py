@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 
 from packhorse.base.http.client import ATTEMPTS, LONGEST_PAUSE, REDIRECTS, Client
-from packhorse.base.http.message import BrokenConnection, Encrypted, Request, Response
+from packhorse.base.http.message import BrokenConnection, Encrypted, Request, Response, Silent
 from packhorse.errors import NetworkError
 
 SECRET = {"authorization": "Basic c2VjcmV0", "x-identity": "me", "accept": "text/plain", "range": "bytes=5-"}
@@ -139,6 +139,15 @@ def test_a_connection_that_is_always_cut_is_an_error_in_the_end(client):
     with pytest.raises(BrokenConnection):
         client(script).send(Request("GET", "https://example.com/"))
     assert len(script.requests) == ATTEMPTS
+
+
+def test_a_server_that_says_nothing_is_waited_for_twice(client):
+    script = Script(Silent("it fell silent"))
+    with pytest.raises(Silent):
+        client(script).send(Request("GET", "http://localhost:5000/v2/"))
+    assert [each.url for each in script.requests] == ["http://localhost:5000/v2/"] * 2
+    script = Script(Silent("it fell silent"), Response(200))
+    assert client(script).send(Request("GET", "https://example.com/")).status == 200
 
 
 def test_what_will_not_pass_is_not_tried_again(client):
