@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(SCENARIOS)}")
     parser.add_argument("--rounds", type=int, default=5, help="how often each program runs, at most (5)")
     parser.add_argument("--quick", action="store_true", help="everything a tenth as large, to try it")
-    parser.add_argument("--minutes", type=float, default=20, help="after them nothing is repeated (20)")
+    parser.add_argument("--minutes", type=float, default=15, help="for builds; then packhorse alone (15)")
     parser.add_argument("--output", type=Path, help="where tables and plots go (docs/benchmarks)")
     parser.add_argument("--report", action="store_true", help="only write them again, from the results there")
     arguments = parser.parse_args()
@@ -50,11 +50,10 @@ def main() -> int:
     # What was measured until then is kept and shown, and the programs that run in the background are ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     record = Record(output)
-    until = time.monotonic() + arguments.minutes * 60
     missed = 0
     try:
         for name in arguments.names or SCENARIOS:
-            missed += _run(name, record, arguments, until)
+            missed += _run(name, record, arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -63,12 +62,13 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _run(name: str, record: Record, arguments: argparse.Namespace, until: float) -> int:
+def _run(name: str, record: Record, arguments: argparse.Namespace) -> int:
     """One scenario; the number of bars it has missed."""
     scenario = importlib.import_module(f"bench.{name}")
     about = scenario.__doc__.splitlines()[0]
     print(f"\n{name}: {about}", flush=True)
     taken = inspect.signature(scenario.run).parameters
+    until = time.monotonic() + arguments.minutes * 60
     chosen = {"rounds": arguments.rounds, "quick": arguments.quick, "until": until}
     record.begin(name, about, "a tenth of the size" if arguments.quick and "quick" in taken else "")
     record.versions(versions())
