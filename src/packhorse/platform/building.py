@@ -98,16 +98,7 @@ def _exported_once(
     request, store, builder = work.request, work.store, work.builder
     with store.scratch() as scratch, userns.make(userns.choose(builder.uid, builder.gid)) as namespace:
         owner = namespace.idmap.outside(builder.uid, builder.gid)
-        shown = partial(_layers, work, namespace, scratch)
-        ids = {"uid": builder.uid, "gid": builder.gid}
-        layers = BuildLayers(
-            shown,
-            among=store.copied,
-            say=observer.say,
-            copied=copied,
-            elsewhere=work.begin.elsewhere,
-            take=lambda layer, path: store.take_layer(layer, path, namespace.idmap, **ids),
-        )
+        layers = _layers(work, namespace, scratch, observer, copied=copied)
         added = buildpacks.added(request.buildpacks, builder, scratch)
         _say_changed(request, layers.recorded, observer)
         outside = host.network(request.environ)
@@ -152,6 +143,20 @@ def _exported_once(
 
 
 def _layers(
+    work: Work, namespace: userns.Namespace, scratch: Path, observer: Observer, *, copied: bool
+) -> BuildLayers:
+    ids = {"uid": work.builder.uid, "gid": work.builder.gid}
+    return BuildLayers(
+        partial(_shown, work, namespace, scratch),
+        among=work.store.copied,
+        say=observer.say,
+        copied=copied,
+        elsewhere=work.begin.elsewhere,
+        take=lambda layer, path: work.store.take_layer(layer, path, namespace.idmap, **ids),
+    )
+
+
+def _shown(
     work: Work, namespace: userns.Namespace, scratch: Path, *, copied: bool
 ) -> LayersOverlay | LayersCopies:
     """The layers that were kept, as steps have them: below an overlay, or as copies."""
