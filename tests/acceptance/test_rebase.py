@@ -49,10 +49,12 @@ def wiring(tmp_path: Path) -> Iterator[Wiring]:
         yield Wiring(store)
 
 
-def app(host: str, *, run: str = "acme/run", text: str = "", **config: Any) -> Image:
+def app(
+    host: str, *, run: str = "acme/run", text: str = "", labels: Mapping[str, str] = {}, **config: Any
+) -> Image:
     named = App()._lifecycle()["runImage"] | {"image": f"{host}/{run}", "mirrors": []}
     tars = (tar_of({"app": text.encode()}),)
-    return App(lifecycle={"runImage": named}, app=tars, config=config).image()
+    return App(lifecycle={"runImage": named}, app=tars, labels=labels, config=config).image()
 
 
 def prepared(wiring: Wiring, host: str, name: str, count: int = 1) -> list[str]:
@@ -146,6 +148,22 @@ def test_many_are_listed_checked_and_rebased(command: Command, wiring: Wiring, h
     ]
     assert "1 of 4 images could not be rebased" in done.stderr
     assert command.ok("rebase", "--check", "--all", f"{host}/many/") == ""
+
+
+def test_of_what_is_listed_only_what_has_the_labels_is_taken(
+    command: Command, wiring: Wiring, host: str
+) -> None:
+    prepared(wiring, host, "labelled/none")
+    for name, labels in {"one": {"team": "a"}, "two": {"team": "a", "stage": "live"}}.items():
+        image = app(host, text=name, labels=labels)
+        put(image, wiring.place(Location.parse(f"docker://{host}/labelled/{name}")))
+    words = ("--quiet", "rebase", "--all", f"{host}/labelled/")
+    one, two = (f"docker://{host}/labelled/{name}:latest" for name in ("one", "two"))
+    assert command.ok(*words, "--label", "team=a", "--check").split() == [one, two]
+    assert command.ok(*words, "--label", "team=b", "--check") == ""
+    assert "names no label" in command.fails(2, *words, "--label", "=a")
+    assert command.ok(*words, "--label", "team", "--label", "stage=live").split() == [two]
+    assert command.ok(*words, "--label", "team", "--check").split() == [one]
 
 
 def test_only_images_on_one_run_image_are_put_on_another(

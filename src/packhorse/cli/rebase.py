@@ -24,7 +24,7 @@ from packhorse.image.reference import Kind, Location
 from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.rebase.one import rebase as rebase_one
-from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
+from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State, WantedLabel
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.selection import listed, located, parsed
 from packhorse.platform.wiring import Wiring
@@ -43,6 +43,7 @@ class _Asked:
 
     run_image: str
     old: str
+    labels: tuple[WantedLabel, ...]
     force: bool
     dry_run: bool
     check: bool
@@ -59,6 +60,7 @@ class _Asked:
             force=self.force,
             dry_run=self.dry_run or self.check,
             listed=is_listed,
+            labels=self.labels,
         )
 
 
@@ -68,6 +70,13 @@ class _Asked:
     "--run-image", "--to", default="", metavar="REF", help="The run image, in place of the image's own."
 )
 @click.option("--from", "old", default="", metavar="REF", help="Take only images that are on this run image.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY[=VALUE]",
+    help="Take only images that have this label; several: that have them all.",
+)
 @click.option("--publish", is_flag=True, help="Images are in their registries, and not in the store.")
 @click.option(
     "--previous-image", default="", metavar="REF", help="Rebase this one; IMAGE is what becomes of it."
@@ -101,6 +110,7 @@ def rebase(
     images: tuple[str, ...],
     run_image: str,
     old: str,
+    labels: tuple[str, ...],
     publish: bool,
     previous_image: str,
     force: bool,
@@ -119,7 +129,7 @@ def rebase(
     IMAGE is in the store, or in its registry with --publish; other places are spelled as for `packhorse
     copy`, and - is a list on standard input. In a registry nothing but manifests and configs is read.
     """
-    asked = _Asked(run_image, old, force, dry_run, check)
+    asked = _Asked(run_image, old, WantedLabel.parse_all(labels), force, dry_run, check)
     single = len(images) == 1 and images[0] != _STDIN and not files and not scopes
     if not (images or files or scopes):
         raise UsageError(

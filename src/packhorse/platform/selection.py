@@ -64,9 +64,26 @@ def listed(wiring: Wiring, scope: str) -> Iterator[Location]:
                 yield from listed(wiring, f"{host}/{path}{repository[len(below) :]}")
 
 
+def _is_host(text: str) -> bool:
+    """Whether a name without a slash looks as a registry's does."""
+    name, _, port = text.partition(":")
+    return (
+        "/" not in text
+        and "@" not in text
+        and ("." in name or name == "localhost")
+        and (port.isdecimal() or not port)
+    )
+
+
 def _scope(text: str) -> tuple[str, str]:
     """The registry, and the beginning of its repositories' names."""
     bare = text.removeprefix(f"{Kind.REGISTRY}://")
+    if _is_host(bare):
+        raise InputError(
+            f"{bare} is a registry, or an image of Docker Hub",
+            why="without a slash it is read as an image's name, and hardly meant as one",
+            fix=f"write {bare}/ for all that the registry lists, docker.io/library/{bare} for the image",
+        )
     try:
         reference = Reference.parse(f"{bare.rstrip('/')}/any" if bare.endswith("/") else bare)
         if reference.tag or reference.digest:

@@ -15,7 +15,7 @@ from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RebaseError
+from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RebaseError, UsageError
 from packhorse.image.copy import put
 from packhorse.image.model import Index, MediaType
 from packhorse.image.reference import Location
@@ -23,7 +23,7 @@ from packhorse.image.view import Image
 from packhorse.lifecycle.rebase import RunImage
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.rebase.one import rebase
-from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
+from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State, WantedLabel
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
@@ -322,6 +322,49 @@ def test_only_images_on_the_old_run_image_are_taken(wiring: Wiring, registry: Fa
     assert ask(wiring, location, old=f"{registry.host}/other").state is State.SKIPPED
     assert ask(wiring, location, old=run, dry_run=True).state is State.BEHIND
     assert ask(wiring, location, old="abc", dry_run=True).state is State.BEHIND
+
+
+LABELLED = {"team": "a=b", "stage": ""}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken"),
+    [
+        ((), True),
+        (("team",), True),
+        (("team=a=b",), True),
+        (("team=a",), False),
+        (("team=",), False),
+        (("stage=",), True),
+        (("team", "stage", "team=a=b"), True),
+        (("team", "owner"), False),
+        (("Team",), False),
+    ],
+)
+def test_only_images_that_have_all_labels_are_taken(
+    wiring: Wiring, registry: FakeRegistry, wanted: tuple[str, ...], taken: bool
+) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, PATCHED, f"docker://{run}")
+    location = there(wiring, app_on(run, labels=LABELS | LABELLED), f"docker://{registry.host}/team/app")
+    outcome = ask(wiring, location, labels=WantedLabel.parse_all(wanted))
+    assert outcome.state is (State.REBASED if taken else State.SKIPPED)
+    assert taken or outcome.notes == (f"it does not have the label {wanted[-1]}",)
+    assert taken or not registry.seen("GET", "/v2/acme/run/")
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (("",), "names no label"),
+        (("=a",), "names no label"),
+        ((" =a",), "names no label"),
+        (("team=a", "team=b"), "no image has team=a and team=b at once"),
+    ],
+)
+def test_labels_that_no_image_can_have_are_an_error(texts: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        WantedLabel.parse_all(texts)
 
 
 class Interrupted(RunImages):

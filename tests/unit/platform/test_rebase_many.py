@@ -192,6 +192,15 @@ def test_what_names_no_images_of_a_registry_is_said(wiring: Wiring, scope: str) 
         list(listed(wiring, scope))
 
 
+@pytest.mark.parametrize("scope", ["registry.example", "registry.example:5000", "docker://localhost:5000"])
+def test_a_registry_without_a_slash_is_not_taken_for_an_image_of_docker_hub(
+    wiring: Wiring, scope: str
+) -> None:
+    with pytest.raises(InputError) as raised:
+        list(listed(wiring, scope))
+    assert f"write {scope.removeprefix('docker://')}/ for all" in raised.value.fix
+
+
 def test_a_password_before_a_registry_is_not_shown(wiring: Wiring) -> None:
     with pytest.raises(InputError, match=r"'@h\.example/a/'") as raised:
         list(listed(wiring, "https://me:hunter2@h.example/a/"))

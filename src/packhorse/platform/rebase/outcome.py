@@ -4,11 +4,14 @@ by cli.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
+from packhorse.errors import UsageError
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Location
 
@@ -23,12 +26,48 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class WantedLabel:
+    """A label that images have to have to be taken, with one value, or with any where that is None."""
+
+    key: str
+    value: str | None = None
+
+    @classmethod
+    def parse_all(cls, texts: Iterable[str]) -> tuple[Self, ...]:
+        """What `KEY` and `KEY=VALUE` ask for; UsageError for what no image can have."""
+        wanted: dict[str, Self] = {}
+        for text in texts:
+            key, given, value = text.partition("=")
+            if not key.strip():
+                raise UsageError(
+                    f"--label {text!r} names no label", fix="write --label KEY, or --label KEY=VALUE"
+                )
+            new = cls(key, value if given else None)
+            old = wanted.get(key, new)
+            if None not in (old.value, new.value) and old != new:
+                raise UsageError(
+                    f"no image has {old} and {new} at once",
+                    why="a label has one value, and all that are asked for have to be there",
+                    fix="ask for one of them, and for the other with another command",
+                )
+            wanted[key] = new if old.value is None else old
+        return tuple(wanted.values())
+
+    def __str__(self) -> str:
+        return self.key if self.value is None else f"{self.key}={self.value}"
+
+    def is_among(self, labels: Mapping[str, str]) -> bool:
+        """Whether an image of these labels has it."""
+        return self.key in labels and self.value in (None, labels[self.key])
+
+
+@dataclass(frozen=True, slots=True)
 class RebaseRequest:
     """What a user asked for of one image.
 
     `source` is rebased and written to `location`. Without `run_image` it is the one that the image names.
-    Only images on `old` are taken, where that is given, and of those that are only `listed` by a registry
-    such as buildpacks built. With `dry_run` nothing is written.
+    Only images on `old` are taken, where that is given, and such as have all `labels`, and of those that are
+    only `listed` by a registry such as buildpacks built. With `dry_run` nothing is written.
     """
 
     location: Location
@@ -38,6 +77,7 @@ class RebaseRequest:
     force: bool = False
     dry_run: bool = False
     listed: bool = False
+    labels: tuple[WantedLabel, ...] = ()
 
     @property
     def in_place(self) -> bool:

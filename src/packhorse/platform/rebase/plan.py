@@ -38,6 +38,9 @@ def planned(request: RebaseRequest, app: Image, run_images: RunImages) -> Plan:
     if request.old and not _is_on(label, request.old):
         on = ", ".join(label.sources[:1]) or "a run image without a name"
         return Plan(Rebased(State.SKIPPED, notes=(f"it is on {on}",)))
+    lacked = [str(label) for label in request.labels if not label.is_among(app.config.labels)]
+    if lacked:
+        return Plan(Rebased(State.SKIPPED, notes=(f"it does not have the label {lacked[0]}",)))
     names = (request.run_image,) if request.run_image else label.sources
     if not names:
         raise InputError(
