@@ -32,7 +32,8 @@ class Fault:
     is sent, altered: `headers` replace its own, `cut_after` closes the connection after that many bytes of
     the body, `body` replaces the body, `delay` (seconds) comes before everything, `hang_up` closes without an
     answer, `take` does so after that many bytes of the request's body, which the registry has then. Requests
-    with a body of fewer than `least` bytes are none of its business.
+    with a body of fewer than `least` bytes are none of its business, nor, with `known`, those that do
+    not say who makes them.
     """
 
     method: str = "GET"
@@ -47,6 +48,7 @@ class Fault:
     take: int | None = None
     spared: int = 0
     least: int = 0
+    known: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,12 @@ class FakeRegistry(Distribution):
     def seen(self, method: str, part: str = "") -> list[Seen]:
         return [request for request in self.requests if request.method == method and part in request.path]
 
-    def fault_for(self, method: str, path: str, length: int) -> Fault | None:
+    def fault_for(self, method: str, path: str, headers: dict[str, str]) -> Fault | None:
+        length, known = int(headers.get("content-length", "0")), "authorization" in headers
         with self._lock:
             for fault in self.faults:
                 matches = fault.method == method and fault.path in path and length >= fault.least
+                matches &= known or not fault.known
                 if fault.times > 0 and matches:
                     if fault.spared:
                         fault.spared -= 1
@@ -230,10 +234,7 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            fault = (
-                registry.fault_for(self.command, self.path, int(headers.get("content-length", "0")))
-                or Fault()
-            )
+            fault = registry.fault_for(self.command, self.path, headers) or Fault()
             registry.requests.append(Seen(self.command, self.path, headers))
             time.sleep(fault.delay)
             body = self._body(fault.take)

@@ -88,7 +88,7 @@ class Response:
                 if size > limit:
                     raise NetworkError(
                         f"the answer of {host_of(self.url)} is too large",
-                        why=f"it has more than {limit} bytes ({self.url})",
+                        why=f"it has more than {limit} bytes ({shown(self.url)})",
                     )
                 parts.append(part)
         return b"".join(parts)
@@ -106,8 +106,15 @@ def split(url: str) -> SplitResult:
     """The parts of a URL whose host and port can be used; raises ValueError for any other."""
     parts = urlsplit(url)
     if not parts.hostname or parts.port == 0:
-        raise ValueError(f"no usable host and port in {url!r}")
+        raise ValueError(f"no usable host and port in {shown(url)!r}")
     return parts
+
+
+def shown(url: str) -> str:
+    """A URL for messages: without user information and query, which have passwords and signatures."""
+    scheme, slashes, rest = url.partition("?")[0].partition("//")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

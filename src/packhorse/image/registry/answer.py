@@ -5,6 +5,8 @@ Called by the other files of `image.registry`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from packhorse.base.http.message import Response, host_of, printable
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
 from packhorse.image.wire import Node
@@ -13,14 +15,15 @@ _LIMIT = 64 * 1024  # bytes of an error document; some registries answer with a 
 
 
 def refusal(
-    response: Response, doing: str, *, origin: str = "", login: str = ""
+    response: Response, doing: str, *, origin: str = "", login: str = "", secrets: Iterable[str] = ()
 ) -> RegistryError | NotFoundError:
     """The error for an answer that is no success; `doing` completes "could not". Reads and closes the answer.
 
     `origin` says which credentials were presented, and `login` is the name to log in to the registry by.
+    `secrets` are not shown, though the answer repeats them.
     """
     host, status = host_of(response.url), response.status
-    said = _said(response)
+    said = _said(response, secrets)
     what = f"could not {doing}"
     if status == 404:
         return NotFoundError(what, why=said or f"{host} does not have it")
@@ -47,7 +50,7 @@ def refusal(
     return RegistryError(what, why=f"{host} answered with status {status}: {said}", fix=fix, status=status)
 
 
-def _said(response: Response) -> str:
+def _said(response: Response, secrets: Iterable[str]) -> str:
     """The messages of an error document, or the beginning of what came in its place."""
     try:
         raw = response.read(_LIMIT)
@@ -55,6 +58,9 @@ def _said(response: Response) -> str:
         return ""  # the status says the most important
     try:
         entries = Node.parse(raw, "answer").nodes("errors")
-        return printable("; ".join(f"{entry.text('message')} ({entry.text('code')})" for entry in entries))
+        text = "; ".join(f"{entry.text('message')} ({entry.text('code')})" for entry in entries)
     except FormatError:
-        return "" if "html" in response.header("content-type") else printable(raw.decode(errors="replace"))
+        text = "" if "html" in response.header("content-type") else raw.decode(errors="replace")
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    return printable(text)

@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 from packhorse.base.http.message import Request, Response, host_of, origin, printable, split
 from packhorse.errors import FormatError, RegistryError
 from packhorse.image.registry.answer import refusal
-from packhorse.image.registry.credentials import Credentials, Lookup, nobody
+from packhorse.image.registry.credentials import SHORTEST, Credentials, Lookup, nobody
 from packhorse.image.wire import Node
 
 Flow = Generator[Request, Response, None]
@@ -71,12 +71,19 @@ class Authorizer:
         self._lookup = credentials
         self._headers: dict[str, str] = {}
         self._origins: dict[str, str] = {}
+        self._secrets: dict[str, None] = {}
         self._lock = threading.Lock()
 
     def origin(self, scope: str) -> str:
         """Where the credentials come from that were presented for a scope, "" while none were asked for."""
         with self._lock:
             return self._origins.get(scope, "")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What was presented, tokens and passwords; a server may repeat it in what it says."""
+        with self._lock:
+            return tuple(each for each in self._secrets if len(each) >= SHORTEST)
 
     def flow(self, request: Request, scope: str) -> Flow:
         """Asks without authorization or with what is kept, and answers one challenge.
@@ -94,6 +101,7 @@ class Authorizer:
         credentials = self._lookup(_repository(scope))
         with self._lock:
             self._origins[scope] = credentials.origin
+            self._secrets |= dict.fromkeys(credentials.secrets)
         offered = {c.scheme: c for c in reversed(Challenge.parse(response.header("www-authenticate")))}
         if "bearer" in offered and not credentials.registry_token:
             response.close()
@@ -109,6 +117,7 @@ class Authorizer:
             response.close()
         with self._lock:
             self._headers[scope] = header
+            self._secrets[header.partition(" ")[2]] = None
         yield request.with_header("authorization", header)
 
     def _fetch_token(
@@ -133,7 +142,7 @@ class Authorizer:
             response = yield _token_request(told, service, scopes, credentials.basic)
         if response.status != 200:
             doing = f"get a token for {host} from {host_of(told)}"
-            raise refusal(response, doing, origin=credentials.origin)
+            raise refusal(response, doing, origin=credentials.origin, secrets=credentials.secrets)
         return f"Bearer {_token(response.read(_TOKEN_LIMIT), host)}"
 
 

@@ -147,7 +147,8 @@ class Registry:
 
     def refusal(self, response: Response, doing: str, scope: str) -> RegistryError | NotFoundError:
         """The error for an answer that is no success; see `answer.refusal`."""
-        return refusal(response, doing, origin=self._authorizer.origin(scope), login=self.host)
+        known = self._authorizer
+        return refusal(response, doing, origin=known.origin(scope), login=self.host, secrets=known.secrets)
 
     def resolve(self, repository: str, identifier: str) -> Descriptor | None:
         """What a tag or digest stands for now, without reading it; None when there is no such thing."""

@@ -6,6 +6,9 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+SHORTEST = 4
+"""Characters of a secret that is looked for in what a server says; shorter ones are in any text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -26,6 +29,13 @@ class Credentials:
     def anonymous(self) -> bool:
         """Whether there is nothing to present."""
         return not (self.username or self.password or self.identity_token or self.registry_token)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What nobody may be shown, longest first, as it is and as it is presented."""
+        pair = self.basic.removeprefix("Basic ")
+        found = {self.password, self.identity_token, self.registry_token, pair}
+        return tuple(sorted((each for each in found if len(each) >= SHORTEST), key=len, reverse=True))
 
     @property
     def basic(self) -> str:

@@ -251,6 +251,15 @@ def test_a_refusal_says_which_credentials_were_refused():
     assert caught.value.why.endswith("\nfrom here")
 
 
+def test_what_a_token_server_repeats_of_a_password_is_not_shown():
+    flow = Authorizer(always(Credentials("me", 'hunter"2'))).flow(REQUEST, SCOPE)
+    next(flow)
+    flow.send(refused(BEARER))
+    said = json.dumps({"errors": [{"code": "NO", "message": 'not with hunter"2'}]}).encode()
+    with pytest.raises(RegistryError, match=r"not with … \(NO\)"):
+        flow.send(Response(401, {}, [said], "https://auth.example/token"))
+
+
 @pytest.mark.parametrize(
     ("header", "expected"),
     [

@@ -137,6 +137,23 @@ def test_an_answer_that_is_no_success_says_what_the_registry_said(server, regist
     assert f"packhorse login {registry.host}" in caught.value.fix
 
 
+def test_what_a_registry_repeats_of_a_token_is_not_shown():
+    with FakeRegistry(users={"me": "secret"}) as server:
+        said = b"token1 is not good for secret, bWU6c2VjcmV0"
+        server.faults.append(Fault(path="manifests", status=403, body=said, known=True))
+        with pytest.raises(RegistryError) as caught:
+            client_of(server, Credentials("me", "secret")).manifest("app", "latest")
+    assert "… is not good for …, …" in caught.value.why
+
+
+@pytest.mark.parametrize("to", ["http://me:secret@:0/a?secret", "http://me:secret@a.invalid:0/?secret"])
+def test_an_address_that_leads_nowhere_is_shown_without_what_is_secret_in_it(server, registry, to):
+    server.faults.append(Fault(path="manifests", status=307, headers={"location": to}))
+    with pytest.raises(NetworkError) as caught:
+        registry.manifest("app", "latest")
+    assert "secret" not in str(caught.value) + caught.value.why
+
+
 def test_a_limit_of_requests_is_waited_for_and_then_reported(server, registry):
     server.faults.append(Fault(path="manifests", status=429, headers={"retry-after": "0"}))
     assert registry.manifest("app", "latest") == MANIFEST
