@@ -1,9 +1,10 @@
-"""Where a step's mounts come from and go to, as found on this machine; made by `runner` for every step."""
+"""Where a step's mounts come from and go to, as found on this machine; asked by `runner` for every step."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,23 +43,39 @@ class Layout:
         return f"{' '.join(words)} -- {shlex.join(after)}"
 
 
-def lay_out(step: Step, directory: Path, idmap: IdMap) -> Layout:
-    """Makes the step's mount points in the new `directory`; SandboxError for what cannot be mounted."""
-    if step.root is None:
-        raise SandboxError("a step in a sandbox needs a root file system")
-    for path in sources(step):
-        if not path.exists():
-            raise SandboxError(
-                f"{path} does not exist", why="it was to be mounted in a sandbox", check="store"
-            )
-    with Rooted.local(step.root.tree) as root:
-        targets = (*skeleton.FIXED, *(mount.target for mount in step.mounts))
-        places = {target: skeleton.place(root, target) for target in targets}
-    files = {places[m.target] for m in step.mounts if isinstance(m, Bind) and not m.source.is_dir()}
-    skeleton.build(
-        directory,
-        directories=set(places.values()) - files,
-        files=files,
-        owner=(idmap.uids[0].outside, idmap.gids[0].outside),
-    )
-    return Layout(directory, places.__getitem__, confinement.masked())
+class Layouts:
+    """Lays out the steps of one build, with mount points below `directory`, for root of `idmap` to see.
+
+    They are the same for most steps, and never written, so those are made once. Safe from several threads.
+    """
+
+    def __init__(self, directory: Path, idmap: IdMap) -> None:
+        self._directory = directory
+        self._owner = (idmap.uids[0].outside, idmap.gids[0].outside)
+        self._made: dict[tuple[frozenset[str], frozenset[str]], Path] = {}
+        self._lock = threading.Lock()
+
+    def of(self, step: Step) -> Layout:
+        """The layout of a step, its mount points made; SandboxError for what cannot be mounted."""
+        if step.root is None:
+            raise SandboxError("a step in a sandbox needs a root file system")
+        for path in sources(step):
+            if not path.exists():
+                raise SandboxError(
+                    f"{path} does not exist", why="it was to be mounted in a sandbox", check="store"
+                )
+        with Rooted.local(step.root.tree) as root:
+            targets = (*skeleton.FIXED, *(mount.target for mount in step.mounts))
+            places = {target: skeleton.place(root, target) for target in targets}
+        files = {places[m.target] for m in step.mounts if isinstance(m, Bind) and not m.source.is_dir()}
+        points = self._points(frozenset(places.values()) - files, frozenset(files))
+        return Layout(points, places.__getitem__, confinement.masked())
+
+    def _points(self, directories: frozenset[str], files: frozenset[str]) -> Path:
+        with self._lock:
+            made = self._made.get((directories, files))
+            if made is None:
+                made = self._directory / f"mount-points-{len(self._made) + 1}"
+                skeleton.build(made, directories=directories, files=files, owner=self._owner)
+                self._made[directories, files] = made
+            return made

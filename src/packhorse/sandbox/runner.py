@@ -20,7 +20,7 @@ from packhorse.base.step import Network, Room, Step
 from packhorse.base.userns import Mode, Namespace
 from packhorse.errors import SandboxError
 from packhorse.sandbox import network
-from packhorse.sandbox.layout import Layout, lay_out
+from packhorse.sandbox.layout import Layout, Layouts
 from packhorse.sandbox.limits import Bounds
 from packhorse.sandbox.process import Process
 from packhorse.sandbox.room import Sandbox
@@ -74,6 +74,7 @@ class SandboxRunner:
         self._terminal = terminal
         self._groups = groups
         self._numbers = count(1)
+        self._layouts = Layouts(scratch, namespace.idmap)
         self._parting: list[network.Pasta] | None = None
 
     def __enter__(self) -> Self:
@@ -96,7 +97,7 @@ class SandboxRunner:
         network.check_ports(step)
         number = next(self._numbers)
         step = network.with_name_service(step, self._scratch / f"resolv-{number}.conf")
-        layout = lay_out(step, self._scratch / f"mount-points-{number}", self._idmap)
+        layout = self._layouts.of(step)
         with ExitStack() as stack:
             terminal = self._terminal_of(step)
             if terminal is not None:
