@@ -30,7 +30,7 @@ def login(context: Context, registry: str, username: str, password_stdin: bool, 
     console.secrets.keep([password])
     # What is asked with is the user's word, not what an earlier login has left.
     credentials = Credentials(username, password, origin="the credentials are those that were given")
-    kept = sessions.login(scope, credentials, context.environ, Network(reach).client)
+    kept = sessions.login(scope, credentials, context.environ, Network(reach))
     if not kept.asked:
         console.say(f"{scope} lets everybody in: the password was not tried")
     where = kept.program or f"{kept.path}, which you alone can read"

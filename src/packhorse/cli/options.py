@@ -91,7 +91,8 @@ def reaching(command: Callable[..., _Result]) -> Callable[..., _Result]:
         *args: object, insecure: tuple[str, ...], cert_dir: Path | None, **values: object
     ) -> _Result:
         hosts = tuple(_host(text) for text in insecure)
-        return command(*args, reach=Reach(hosts, cert_dir), **values)
+        tell = click.get_current_context().obj.console.say
+        return command(*args, reach=Reach(hosts, cert_dir, tell), **values)
 
     return with_reach
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from packhorse.base.http.client import Client
 from packhorse.errors import InputError, NotFoundError, RegistryError
 from packhorse.image import authfile
 from packhorse.image.authfile import AuthFile, key_of
@@ -18,6 +17,7 @@ from packhorse.image.keychain import Keychain, files
 from packhorse.image.reference import DEFAULT_REGISTRY, Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.credentials import Credentials, always
+from packhorse.platform.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ class Kept:
     asked: bool
 
 
-def login(scope: Scope, credentials: Credentials, environ: Mapping[str, str], client: Client) -> Kept:
+def login(scope: Scope, credentials: Credentials, environ: Mapping[str, str], network: Network) -> Kept:
     """Tries credentials, and keeps them where they are let in.
 
     Raises RegistryError for those that are refused, NetworkError, and what helpers and files raise.
     """
-    asked = _try(Registry(scope.registry, client, credentials=always(credentials)), scope)
+    asked = _try(network.registry(scope.registry, lambda host: always(credentials)), scope)
     path = file_of(environ)
     helper = _helper(path, scope, environ)
     if helper is None:

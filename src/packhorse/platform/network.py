@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Reach:
     """What a user asks for: registries on whose encryption is not insisted, and a directory of certificates
-    to use for every registry.
+    to use for every registry. `tell` is handed what registries warn of.
     """
 
     insecure: tuple[str, ...] = ()
     certificates: Path | None = None
+    tell: Callable[[str], None] | None = None
 
 
 class Network:
@@ -59,10 +60,13 @@ class Network:
     def registry(self, host: str, credentials: Callable[[str], Lookup]) -> Registry:
         """A registry, the same for every call; `credentials` says who we are to a host."""
         from packhorse.image.registry.client import Registry
+        from packhorse.image.registry.warning import silent
 
         with self._lock:
             if host not in self._registries:
-                self._registries[host] = Registry(host, self.client, credentials=credentials(host))
+                self._registries[host] = Registry(
+                    host, self.client, credentials=credentials(host), tell=self._reach.tell or silent
+                )
             return self._registries[host]
 
     def rule(self, reference: Reference) -> Rule | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from weakref import WeakValueDictionary
@@ -31,6 +31,7 @@ from packhorse.image.reference import DEFAULT_REGISTRY
 from packhorse.image.registry.answer import refusal
 from packhorse.image.registry.auth import Authorizer
 from packhorse.image.registry.credentials import Lookup, nobody
+from packhorse.image.registry.warning import Warnings, silent
 from packhorse.image.wire import MANIFEST_LIMIT, Node
 
 # Docker's registry is called by one name and answers by another.
@@ -59,11 +60,13 @@ class Registry:
 
     `repository` is always a repository's full name there, `library/debian`. Methods raise NetworkError
     (RegistryError where the registry said no), NotFoundError, and FormatError for bytes that are not what
-    their name says. `in_one_piece` is set where it turned out to refuse uploads in parts, and `mounts` unset
-    where it would not take a blob over from another repository.
+    their name says. `tell` is handed what the registry warns of. `in_one_piece` is set where it turned out to
+    refuse uploads in parts, and `mounts` unset where it would not take a blob over from another repository.
     """
 
-    def __init__(self, host: str, http: Client, *, credentials: Lookup = nobody) -> None:
+    def __init__(
+        self, host: str, http: Client, *, credentials: Lookup = nobody, tell: Callable[[str], None] = silent
+    ) -> None:
         where = _HOSTS.get(host, host)
         try:
             hostname = split(f"//{where}").hostname or ""
@@ -81,6 +84,7 @@ class Registry:
         self.in_one_piece = False
         self._http = http
         self._authorizer = Authorizer(credentials)
+        self._warnings = Warnings(tell)
         self._holders: dict[Digest, list[str]] = {}
         self._suggested: dict[Digest, str] = {}
         self._turns: WeakValueDictionary[tuple[str, Digest], _Turn] = WeakValueDictionary()
@@ -132,6 +136,7 @@ class Registry:
         outgoing = next(flow)
         while True:
             response = self._http.send(outgoing)
+            self._warnings.heed(response, self._authorizer.secrets)
             try:
                 outgoing = flow.send(response)
             except StopIteration:
