@@ -207,7 +207,7 @@ def _rebase_many(
         states[state] += 1
         name = _name(row.request.location)
         if row.error:
-            why = f": {row.error.why.splitlines()[0]}" if row.error.why else ""
+            why = f": {'; '.join(row.error.why.splitlines())}" if row.error.why else ""
             console.result(f"{_FAILED:{_WIDTH}}  {name}  {row.error.what}{why}")
         elif row.outcome:
             _row(console, asked, name, row.outcome)

@@ -100,23 +100,26 @@ def drain(layer: Layer, sink: Sink) -> Layer:
     return replace(tar.measured(layer), descriptor=None, blob=None)
 
 
-def verified(chunks: Iterable[bytes], digest: Digest, size: int | None = None) -> Iterator[bytes]:
-    """The same chunks, checked as they pass.
+def verified(
+    chunks: Iterable[bytes], digest: Digest, size: int | None = None, *, where: str = ""
+) -> Iterator[bytes]:
+    """The same chunks, checked as they pass; errors say `where` they are stored.
 
     Raises FormatError as soon as there are more than `size` bytes, and at the end when there are fewer or
     they do not have `digest`.
     """
     total, length = hashlib.sha256(), 0
+    place = f" of {where}" if where else ""
     for chunk in chunks:
         length += len(chunk)
         if size is not None and length > size:
-            raise FormatError(f"{digest} has too many bytes", why=f"there should be {size}")
+            raise FormatError(f"{digest}{place} has too many bytes", why=f"there should be {size}")
         total.update(chunk)
         yield chunk
     if size is not None and length < size:
-        raise FormatError(f"{digest} broke off", why=f"{length} of {size} bytes came")
+        raise FormatError(f"{digest}{place} broke off", why=f"{length} of {size} bytes came")
     if total.hexdigest() != digest.hex:
-        raise _unlike(digest, Digest(total.hexdigest()))
+        raise _unlike(digest, Digest(total.hexdigest()), place)
 
 
 def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator[bytes]:
@@ -148,14 +151,15 @@ def is_compressed(head: bytes) -> bool:
     return head.startswith((_GZIP, _ZSTD))
 
 
-def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest) -> Layer:
+def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest, *, where: str = "") -> Layer:
     """A layer read from its stored form; both forms are checked against their digests as they stream.
 
-    Raises FormatError for one that is said to be larger than any layer may be.
+    Errors say `where` it is stored. Raises FormatError for one that is said to be larger than layers may be.
     """
+    place = f" of {where}" if where else ""
     if descriptor.size > LAYER_LIMIT:
         raise FormatError(
-            f"the layer {descriptor.digest} is too large",
+            f"the layer {descriptor.digest}{place} is too large",
             why=f"it has {descriptor.size} bytes, at most {LAYER_LIMIT} are read",
         )
 
@@ -163,9 +167,19 @@ def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest) -> Layer
         return verified(blob(), descriptor.digest, descriptor.size)
 
     def tar() -> Iterator[bytes]:
-        return verified(decompress(checked()), diff_id)
+        return placed(verified(decompress(checked()), diff_id))
 
-    return Layer(tar, diff_id, descriptor=descriptor, blob=checked)
+    def placed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            yield from chunks
+        except FormatError as error:
+            raise FormatError(
+                error.what,
+                why=f"{error.why}\nit is the layer {descriptor.digest}{place}",
+                fix=error.fix or "have it built, or brought there, anew",
+            ) from error
+
+    return Layer(tar, diff_id, descriptor=descriptor, blob=lambda: placed(checked()))
 
 
 class _Meter:
@@ -190,9 +204,9 @@ class _Meter:
         return replace(layer, diff_id=diff_id, size=self._size)
 
 
-def _unlike(expected: Digest, found: Digest) -> FormatError:
+def _unlike(expected: Digest, found: Digest, place: str = "") -> FormatError:
     return FormatError(
-        f"the bytes of {expected} are not what they should be", why=f"they have the digest {found}"
+        f"the bytes of {expected}{place} are not what they should be", why=f"they have the digest {found}"
     )
 
 

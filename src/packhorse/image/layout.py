@@ -76,15 +76,15 @@ def read_image(files: Files, ref: str, *, target: Target | None, where: str) -> 
     for _ in range(_DEPTH):
         if entry.media_type not in INDEXES:
             return replace(read_entry(files, entry, where), among=among)
-        index = Index.parse(read_blob(files, entry), entry.media_type)
+        index = Index.parse(read_blob(files, entry, where), entry.media_type)
         among, entry = among or index.targets, index.select(target)
     raise FormatError(f"{where} cannot be read", why=f"its indexes are nested more than {_DEPTH} deep")
 
 
 def read_entry(files: Files, entry: Descriptor, where: str) -> Image:
     """The image whose manifest `entry` describes; raises NotFoundError, FormatError."""
-    manifest = Manifest.parse(read_blob(files, entry), entry.media_type)
-    config = Config.parse(read_blob(files, manifest.config))
+    manifest = Manifest.parse(read_blob(files, entry, where), entry.media_type)
+    config = Config.parse(read_blob(files, manifest.config, where))
     if len(config.diff_ids) != len(manifest.layers):
         raise FormatError(
             f"{where} has an image that contradicts itself",
@@ -96,14 +96,15 @@ def read_entry(files: Files, entry: Descriptor, where: str) -> Image:
             raise FormatError(
                 f"{where} has a layer that is no file system", why=f"it is {descriptor.media_type}"
             )
-        layers.append(stored_layer(partial(files.chunks, blob_name(descriptor.digest)), descriptor, diff_id))
+        blob = partial(files.chunks, blob_name(descriptor.digest))
+        layers.append(stored_layer(blob, descriptor, diff_id, where=where))
     return Image(config, tuple(layers), manifest, tuple(sorted(manifest.annotations.items())))
 
 
-def read_blob(files: Files, descriptor: Descriptor) -> bytes:
+def read_blob(files: Files, descriptor: Descriptor, where: str = "") -> bytes:
     """A small blob whole, held against its descriptor."""
     content = files.content(blob_name(descriptor.digest), limit=min(descriptor.size, MANIFEST_LIMIT))
-    return b"".join(verified([content], descriptor.digest, descriptor.size))
+    return b"".join(verified([content], descriptor.digest, descriptor.size, where=where))
 
 
 def read_index(files: Files, where: str) -> Index:
@@ -164,7 +165,10 @@ class Layout(Named):
                 self._known = _stored_layers(Directory(self.path))
         stored = self._known.get(layer.diff_id) if layer.diff_id else None
         if layer.diff_id and stored and self._fits(stored) and self._has(stored):
-            return replace(stored_layer(self._reader(stored), stored, layer.diff_id), size=layer.size)
+            return replace(
+                stored_layer(self._reader(stored), stored, layer.diff_id, where=str(self.path)),
+                size=layer.size,
+            )
         return self._compress(layer)
 
     def commit(self, image: Image) -> Receipt:

@@ -40,7 +40,7 @@ class LayoutName:
 
     def member(self, entry: Descriptor) -> Document:
         """What an entry describes."""
-        raw = read_blob(self._files, entry)
+        raw = read_blob(self._files, entry, self._where)
         if entry.media_type in INDEXES:
             return Index.parse(raw, entry.media_type)
         return Manifest.parse(raw, entry.media_type)

@@ -125,6 +125,11 @@ class Kind(StrEnum):
 
 _ATTACHED = re.compile(r"sha256-[0-9a-f]{64}(?:\..*)?")
 _PREFIXES = {str(kind) for kind in Kind}
+_OF_OTHERS = frozenset({"containers-storage", "docker-tarball", "ostree", "sif"})  # other programs' places
+_PLACES = (
+    "there are NAME and store:NAME (packhorse's own store), docker://NAME (a registry), docker-daemon:NAME\n"
+    "(docker or podman), oci:DIR[:REF], oci-archive:FILE[:REF] and docker-archive:FILE[:NAME]"
+)
 _WITH_PATH = {Kind.OCI, Kind.OCI_ARCHIVE, Kind.DOCKER_ARCHIVE}
 
 
@@ -148,7 +153,13 @@ class Location:
         As with skopeo, the path ends at the first colon.
         """
         prefix, colon, rest = text.partition(":")
-        if not colon or prefix not in _PREFIXES or (prefix == Kind.REGISTRY and not rest.startswith("//")):
+        plain = (
+            not colon or prefix not in _PREFIXES or (prefix == Kind.REGISTRY and not rest.startswith("//"))
+        )
+        if prefix in _OF_OTHERS or (plain and prefix and rest.startswith("/") and "@" not in rest):
+            what = f"{prefix[:300]}: is no place for images here"
+            raise InputError(what, why=_PLACES, fix="write one of these")
+        if plain:
             return cls(Kind.STORE, "", _name(text))
         kind = Kind(prefix)
         if kind not in _WITH_PATH:

@@ -108,7 +108,14 @@ def test_every_form_of_a_layer_is_told_by_its_first_bytes(form: str, size: int) 
 def test_a_broken_or_short_layer_is_refused(form: str) -> None:
     blob = FORMS[form](MIXED)
     descriptor = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(blob), len(blob))
-    short = stored_layer(lambda: cut(blob[:-9], 1 << 16), descriptor, Digest.of(MIXED))
+    short = stored_layer(
+        lambda: cut(blob[:-9], 1 << 16), descriptor, Digest.of(MIXED), where="reg.example/app"
+    )
+    for chunks in (short.tar(), short.blob() if short.blob else iter(())):
+        with pytest.raises(FormatError) as caught:
+            list(chunks)
+        assert f"the layer {descriptor.digest} of reg.example/app" in caught.value.why
+        assert "anew" in caught.value.fix
     broken = bytearray(blob)
     broken[len(blob) // 2] ^= 1
     damaged = stored_layer(lambda: cut(bytes(broken), 1 << 16), descriptor, Digest.of(MIXED))

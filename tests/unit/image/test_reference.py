@@ -126,6 +126,16 @@ def test_a_location_without_its_path_or_name_is_refused(text: str) -> None:
         Location.parse(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["containers-storage:a", "dir:/x", "docker:/x", "https://h.example/a", "sif:x"]
+)
+def test_a_place_that_there_is_not_is_answered_by_those_that_there_are(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Location.parse(text)
+    assert caught.value.what == f"{text.partition(':')[0]}: is no place for images here"
+    assert "oci-archive:FILE[:REF]" in caught.value.why
+
+
 def test_a_location_by_image_id_is_no_reference() -> None:
     with pytest.raises(InputError):
         _ = Location.parse(f"store:{DIGEST}").reference

@@ -248,7 +248,8 @@ class Registry:
 
     def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob, verified as they pass; the end comes only if size and digest are right."""
-        return verified(self.stream(repository, blob), blob.digest, blob.size)
+        where = f"{self.host}/{repository}"
+        return verified(self.stream(repository, blob), blob.digest, blob.size, where=where)
 
     def stream(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob as they come, taken up where they broke off when a connection is cut.

@@ -74,7 +74,12 @@ class RegistryPlace:
                 )
         self._registry.remember(self._repository, [descriptor.digest for descriptor in manifest.layers])
         layers = (
-            stored_layer(partial(self._registry.stream, self._repository, descriptor), descriptor, diff_id)
+            stored_layer(
+                partial(self._registry.stream, self._repository, descriptor),
+                descriptor,
+                diff_id,
+                where=self._reference.name,
+            )
             for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
         )
         annotations = tuple(sorted(manifest.annotations.items()))
