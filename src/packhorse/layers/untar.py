@@ -184,14 +184,11 @@ class Archive:
             data = self._chunk[self._at : end]
             self._at = end
             return data
+        if end_allowed and not self._fill():
+            return b""
         data = b""
         while len(data) < count:
-            try:
-                data += self._piece(count - len(data))
-            except FormatError:
-                if end_allowed and not data:
-                    return b""
-                raise
+            data += self._piece(count - len(data))
         return data
 
     def _piece(self, most: int) -> memoryview:

@@ -146,3 +146,16 @@ def test_limits_hold() -> None:
         entries(_tar(_member("a", type=b"Z")))
     with pytest.raises(FormatError, match="not a valid tar"):
         entries(iter([b"x" * 512]))
+
+
+@pytest.mark.parametrize("blocks", range(5))
+def test_a_stream_that_fails_between_two_entries_is_not_taken_for_its_end(blocks: int) -> None:
+    (data,) = _tar(_member("a", b"a"), _member("b", b"b"))
+
+    def broken() -> Iterator[bytes]:
+        for at in range(blocks):
+            yield data[at * 512 : at * 512 + 512]
+        raise FormatError("the stream is broken")
+
+    with pytest.raises(FormatError, match="the stream is broken"):
+        entries(broken())
