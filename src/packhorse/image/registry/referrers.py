@@ -57,10 +57,7 @@ def put_referrer(registry: Registry, repository: str, document: Document, *, sub
         there = _tagged(registry, repository, subject)
         if _has(there, own):
             return
-        entries = [each.fields() for each in (*there, own)]
-        fields = {"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": entries}
-        index = Index.parse(gojson.dumps(fields), MediaType.OCI_INDEX)
-        put_manifest(registry, repository, list_tag(subject), index)
+        _put_list(registry, repository, subject, (*there, own))
     if _has(_tagged(registry, repository, subject), own):
         return
     raise RegistryError(
@@ -68,6 +65,23 @@ def put_referrer(registry: Registry, repository: str, document: Document, *, sub
         why="others write the same list at the same time",
         fix="try again",
     )
+
+
+def drop_referrer(registry: Registry, repository: str, one: Digest, *, subject: Digest) -> None:
+    """Takes what is gone out of the tag that stands for a list, where the registry keeps none."""
+    if _listed(registry, repository, subject, "") is not None:
+        return
+    there = _tagged(registry, repository, subject)
+    left = [each for each in there if each.descriptor.digest != one]
+    if len(left) < len(there):
+        _put_list(registry, repository, subject, left)
+
+
+def _put_list(registry: Registry, repository: str, subject: Digest, entries: Sequence[Referrer]) -> None:
+    manifests = [each.fields() for each in entries]
+    fields = {"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": manifests}
+    index = Index.parse(gojson.dumps(fields), MediaType.OCI_INDEX)
+    put_manifest(registry, repository, list_tag(subject), index)
 
 
 def _listed(registry: Registry, repository: str, subject: Digest, kind: str) -> tuple[Referrer, ...] | None:

@@ -5,9 +5,14 @@ Called by platform. Blobs are left to the registry's own collection of garbage.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from packhorse.base.digest import Digest
 from packhorse.base.http.message import Request
-from packhorse.errors import NotFoundError, RegistryError
+from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
 from packhorse.image.registry.client import Registry, push
+from packhorse.image.registry.referrers import drop_referrer
+from packhorse.image.wire import Node
 
 _UNSUPPORTED = frozenset({400, 405, 501})
 
@@ -20,10 +25,14 @@ def remove(registry: Registry, repository: str, identifier: str) -> None:
     name = registry.name(repository, identifier)
     scope = f"{push(repository)},delete"
     url = registry.url(repository, f"manifests/{identifier}")
+    subject = _subject(registry, repository, identifier) if ":" in identifier else None
     with registry.exchange(Request("DELETE", url), scope) as response:
-        if response.status in (200, 202, 204):
-            return
-        refused = registry.refusal(response, f"remove {name}", scope)
+        done = response.status in (200, 202, 204)
+        refused = None if done else registry.refusal(response, f"remove {name}", scope)
+    if refused is None:
+        if subject is not None:
+            drop_referrer(registry, repository, Digest.parse(identifier), subject=subject)
+        return
     if response.status not in _UNSUPPORTED:
         raise refused
     if ":" in identifier:
@@ -43,3 +52,11 @@ def remove(registry: Registry, repository: str, identifier: str) -> None:
         f"packhorse rmi docker://{registry.name(repository, str(there.digest))}",
         status=response.status,
     )
+
+
+def _subject(registry: Registry, repository: str, identifier: str) -> Digest | None:
+    """What a manifest is attached to, None for nothing, or where it cannot be read."""
+    with suppress(NotFoundError, NetworkError, FormatError):
+        told = Node.parse(registry.manifest(repository, identifier).raw, "manifest").node("subject")
+        return told.digest("digest") if told else None
+    return None
