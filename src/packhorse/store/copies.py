@@ -10,9 +10,7 @@ has changed is not read. The images are those of `overlay`, bit for bit. Called 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,39 +21,19 @@ from packhorse.errors import TreeError
 from packhorse.image.view import Layer
 from packhorse.store import merge, replica
 from packhorse.store.fault import faults
-from packhorse.store.harvest import TARGET, Counters, Harvest, split
+from packhorse.store.harvest import TARGET, Harvest, split
 from packhorse.store.kept import KeptTree
-from packhorse.store.sameness import same
-from packhorse.store.upper import Change, Upper
+from packhorse.store.shown import ShownLayers
+from packhorse.store.upper import Change
 
 
-class LayersCopies:
-    """The layers of one build, copied into the directory `scratch`, which is on the store's file system.
-
-    Different layers may be captured from several threads at once.
-    """
+class LayersCopies(ShownLayers):
+    """The layers of one build, copied into the directory `scratch`, which is on the store's file system."""
 
     def __init__(self, harvest: Harvest, scratch: Path) -> None:
-        self.harvest = harvest
-        self._scratch = scratch
-        self._upper = Upper(scratch / "layers")
-        self._restored: dict[str, KeptTree] = {}
+        super().__init__(harvest, scratch)
         self._waiting: dict[str, KeptTree] = {}
         self._signed: dict[str, replica.Signature] = {}
-        self._captured: dict[str, Layer] = {}
-        self._lock = threading.Lock()
-        with faults(scratch):
-            harvest.directory(scratch / "layers")
-
-    @property
-    def counters(self) -> Counters:
-        """What was done so far, for people to read."""
-        return self.harvest.counters
-
-    @property
-    def recorded(self) -> float:
-        """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
-        return self.harvest.recorded
 
     def mounts(self) -> tuple[Bind, ...]:
         """The mount of `/layers` for the next step; what was restored or captured since the last one is
@@ -68,12 +46,6 @@ class LayersCopies:
                 self._wait_for_the_clock()
             self._waiting.clear()
         return (Bind(self._upper.path, TARGET, writable=True),)
-
-    def read(self, writers: Sequence[str] = ()) -> bytes:
-        """The metadata of the app's last build, b"" when there was none; copies are the same for all
-        `writers`.
-        """
-        return self.harvest.read()
 
     def restore(self, path: str, diff_id: Digest) -> bool:
         """Makes the kept layer appear at `path` in the rooms opened from now on; False when it is not kept
@@ -104,7 +76,7 @@ class LayersCopies:
             raise TreeError(f"{path} is not a directory", why=change.value)
         if below is not None:
             unread = waits or self._upper.compare(buildpack, partial(self._is_signed, path))
-            if unread or self._is_same(buildpack, name, below):
+            if unread or self._is_same(buildpack, name, below, whole=True):
                 if captured is not None:
                     return captured, False
                 self.harvest.count(untouched=unread, same=not unread)
@@ -115,10 +87,6 @@ class LayersCopies:
             self._restored[path] = self._waiting[path] = tree
             self._captured[path] = layer
         return layer, False
-
-    def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
-        """Records what the app's next build may restore, in place of what was recorded before."""
-        self.harvest.commit(metadata, layers)
 
     def _copy(self, path: str, tree: KeptTree) -> None:
         buildpack, name = split(path)
@@ -151,11 +119,6 @@ class LayersCopies:
             return signed is not None and replica.signature(directory, split(path)[1]) == signed
         except OSError:
             return False
-
-    def _is_same(self, buildpack: str, name: str, below: KeptTree) -> bool:
-        """Whether what is there now has the bytes that it had."""
-        with faults(below.directory), merge.directory(below.lower / buildpack) as lower:
-            return self._upper.compare(buildpack, partial(same, lower=lower, name=name, whole=True))
 
     def _move(self, buildpack: str, name: str, parent: Path) -> int:
         with merge.directory(parent) as target:

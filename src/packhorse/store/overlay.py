@@ -7,8 +7,6 @@ only if, the upper has nothing of it. Called by platform, through `Store.layers`
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,42 +17,24 @@ from packhorse.errors import TreeError
 from packhorse.image.view import Layer
 from packhorse.store import merge
 from packhorse.store.fault import faults
-from packhorse.store.harvest import TARGET, Counters, Harvest, split
+from packhorse.store.harvest import TARGET, Harvest, split
 from packhorse.store.kept import KeptTree
-from packhorse.store.sameness import same
-from packhorse.store.upper import Change, Upper
+from packhorse.store.shown import ShownLayers
+from packhorse.store.upper import Change
 
 _LOWERS = 32
 _OPTIONS = 4000  # bytes for the paths of one mount, of its page of 4096
 
 
-class LayersOverlay:
-    """The layers of one build, under an overlay whose upper is in the directory `scratch`.
-
-    Different layers may be captured from several threads at once.
-    """
+class LayersOverlay(ShownLayers):
+    """The layers of one build, under an overlay whose upper is in the directory `scratch`."""
 
     def __init__(self, harvest: Harvest, scratch: Path) -> None:
-        self.harvest = harvest
-        self._scratch = scratch
-        self._upper = Upper(scratch / "layers")
-        self._restored: dict[str, KeptTree] = {}
+        super().__init__(harvest, scratch)
         self._hidden: dict[str, KeptTree] = {}
-        self._captured: dict[str, Layer] = {}
-        self._lock = threading.Lock()
         with faults(scratch):
-            for name in ("layers", "work", "empty"):
+            for name in ("work", "empty"):
                 harvest.directory(scratch / name)
-
-    @property
-    def counters(self) -> Counters:
-        """What was done so far, for people to read."""
-        return self.harvest.counters
-
-    @property
-    def recorded(self) -> float:
-        """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
-        return self.harvest.recorded
 
     def mounts(self) -> tuple[Overlay, ...]:
         """The mount of `/layers` for the next step; what was restored or captured since the last one is in
@@ -70,12 +50,6 @@ class LayersOverlay:
         if trees:
             lowers[0] = self._merged(trees)
         return (Overlay(tuple(lowers), TARGET, upper, work),)
-
-    def read(self, writers: Sequence[str] = ()) -> bytes:
-        """The metadata of the app's last build, b"" when there was none; an overlay is one for all
-        `writers`.
-        """
-        return self.harvest.read()
 
     def restore(self, path: str, diff_id: Digest) -> bool:
         """Makes the kept layer appear at `path` in the rooms opened from now on; False when it is not kept
@@ -126,15 +100,6 @@ class LayersOverlay:
             self._restored[path] = tree
             self._captured[path] = layer
         return layer, False
-
-    def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
-        """Records what the app's next build may restore, in place of what was recorded before."""
-        self.harvest.commit(metadata, layers)
-
-    def _is_same(self, buildpack: str, name: str, below: KeptTree, *, whole: bool) -> bool:
-        """Whether what is written over a layer, or in the place of the `whole` one, makes no difference."""
-        with faults(below.directory), merge.directory(below.lower / buildpack) as lower:
-            return self._upper.compare(buildpack, partial(same, lower=lower, name=name, whole=whole))
 
     def _uncover(self, buildpack: str) -> None:
         """Makes the layers of a buildpack that its directory hides absent, so that it need not hide them."""
