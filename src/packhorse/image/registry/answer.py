@@ -61,6 +61,11 @@ def _said(response: Response, secrets: Iterable[str]) -> str:
         text = "; ".join(f"{entry.text('message')} ({entry.text('code')})" for entry in entries)
     except FormatError:
         text = "" if "html" in response.header("content-type") else raw.decode(errors="replace")
+    return without(secrets, text)
+
+
+def without(secrets: Iterable[str], text: str) -> str:
+    """What a registry says, as it may be shown: it may repeat what it was sent, or steer a terminal."""
     for secret in secrets:
         text = text.replace(secret, "…")
     return printable(text)

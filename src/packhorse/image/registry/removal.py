@@ -10,9 +10,9 @@ from contextlib import suppress
 from packhorse.base.digest import Digest
 from packhorse.base.http.message import Request
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
+from packhorse.image.attached import subject_of
 from packhorse.image.registry.client import Registry, push
 from packhorse.image.registry.referrers import drop_referrer
-from packhorse.image.wire import Node
 
 _UNSUPPORTED = frozenset({400, 405, 501})
 
@@ -57,6 +57,5 @@ def remove(registry: Registry, repository: str, identifier: str) -> None:
 def _subject(registry: Registry, repository: str, identifier: str) -> Digest | None:
     """What a manifest is attached to, None for nothing, or where it cannot be read."""
     with suppress(NotFoundError, NetworkError, FormatError):
-        told = Node.parse(registry.manifest(repository, identifier).raw, "manifest").node("subject")
-        return told.digest("digest") if told else None
+        return subject_of(registry.manifest(repository, identifier))
     return None

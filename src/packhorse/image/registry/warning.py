@@ -9,7 +9,8 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 
-from packhorse.base.http.message import Response, host_of, printable
+from packhorse.base.http.message import Response, host_of
+from packhorse.image.registry.answer import without
 
 _WARNING = re.compile(r'(?:^|,)\s*299\s+\S+\s+"((?:[^"\\]|\\.)*)"')  # RFC 7234 5.5
 _LIMIT = 4096  # characters of warnings that an answer may have
@@ -33,9 +34,7 @@ class Warnings:
         header = response.header("warning")[:_LIMIT]
         for quoted in _WARNING.findall(header) if header else ():
             text = re.sub(r"\\(.)", r"\1", quoted)
-            for secret in secrets:
-                text = text.replace(secret, "…")
-            self._once(f"{host_of(response.url)} warns: {printable(text)}")
+            self._once(f"{host_of(response.url)} warns: {without(secrets, text)}")
 
     def _once(self, text: str) -> None:
         with self._lock:
