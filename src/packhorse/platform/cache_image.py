@@ -16,13 +16,12 @@ from packhorse.image.copy import put
 from packhorse.image.model import Config, History
 from packhorse.image.place import Place
 from packhorse.image.view import Image, Layer
+from packhorse.platform.compose import CREATED
 
 LABEL = "io.buildpacks.lifecycle.cache.metadata"
 
 _NOTHING = bytes(1024)
 """What the only layer of an empty cache image is, as the reference's: registries take none without any."""
-
-_CREATED = "1980-01-01T00:00:01Z"
 
 
 class CacheImage:
@@ -85,7 +84,7 @@ class CacheImage:
 
 def _config(metadata: bytes, layers: list[Layer], target: Target) -> Config:
     added = [(layer.diff_id, History()) for layer in layers if layer.diff_id]
-    config = edit.add_layers(edit.scratch(target), added, created=_CREATED, keep_history=True)
+    config = edit.add_layers(edit.scratch(target), added, created=CREATED, keep_history=True)
     return edit.edit(config, labels={LABEL: metadata.decode("utf-8", "surrogateescape")})
 
 

@@ -33,10 +33,6 @@ _OFTEN = 1
 """Milliseconds after which it is looked whether bubblewrap has made its child."""
 
 
-def _known(pid: int) -> None:
-    """Whoever wanted to know of the child does."""
-
-
 class BubblewrapProcess(Process):
     """A started bubblewrap.
 
@@ -109,12 +105,11 @@ class BubblewrapProcess(Process):
     def _wait_for_mounts(self, block: int, begun: Callable[[int], None]) -> None:
         ready = select.poll()
         ready.register(block, 0)  # POLLERR, when nobody can read any more
-        while not ready.poll(_OFTEN):
-            pid = self._told("child-pid")
-            if pid is not None:
-                begun(pid)
-                begun = _known
-                break
+        early = None
+        while early is None and not ready.poll(_OFTEN):
+            early = self._told("child-pid")
+        if early is not None:
+            begun(early)
         ready.poll()
         (unread,) = struct.unpack("i", fcntl.ioctl(block, termios.FIONREAD, b"\0" * 4))
         told = self._told("child-pid")
@@ -123,7 +118,8 @@ class BubblewrapProcess(Process):
             raise SandboxError(
                 "the sandbox cannot be made", why=words, check=blame.check(words, "bubblewrap")
             )
-        begun(told)
+        if early is None:
+            begun(told)
         self._hold(told)
 
     def _told(self, name: str) -> int | None:

@@ -74,10 +74,10 @@ def survey(app: Path, owner: tuple[int, int] | None = None) -> Survey:
     now = time.time_ns()
     found = _owner(app.lstat())
     owner = owner or found
-    left_out = {str(path) for path in excluded(app)}
+    hidden = {str(path) for path in excluded(app)}
     one = found == owner
     newest, coarse = 0, True
-    rows = ["\0".join(sorted(left_out))]
+    rows = ["\0".join(sorted(hidden))]
     waiting = [str(app)]
     try:
         while waiting:
@@ -85,7 +85,7 @@ def survey(app: Path, owner: tuple[int, int] | None = None) -> Survey:
             rows.append(above)
             with os.scandir(above) as entries:
                 for entry in entries:
-                    if above == str(app) and entry.name in left_out:
+                    if entry.name in hidden:
                         continue
                     status = entry.stat(follow_symlinks=False)
                     one = one and _owner(status) == owner
@@ -100,6 +100,7 @@ def survey(app: Path, owner: tuple[int, int] | None = None) -> Survey:
                     )
                     newest = max(newest, changed)
                     coarse = coarse and not changed % _SECOND
+            hidden = set()  # at the top alone
     except PermissionError:
         return Survey(has_one_owner=False)
     moment = 2 * _SECOND if coarse else _TICK
