@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from packhorse.image.view import Image
 from packhorse.platform.bill import contents, formats
 from packhorse.platform.wiring import Wiring
 from packhorse.sdk.sbom import Bill, Component
-from packhorse.store.store import Store
 
 STATUS = b"""Package: libc6
 Status: install ok installed
@@ -124,12 +122,6 @@ SAMPLE = App(
 def _parts(image: Image) -> dict[str, Component]:
     found = contents.merged(image, name="acme/app")
     return {part.ref: part for part in found.components}
-
-
-@pytest.fixture
-def wiring(tmp_path: Path) -> Iterator[Wiring]:
-    with Store.open(tmp_path / "store") as store:
-        yield Wiring(store)
 
 
 def test_the_bill_is_valid_in_both_formats_and_the_same_each_time(tmp_path: Path) -> None:

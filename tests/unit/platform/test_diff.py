@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +21,6 @@ from packhorse.image.view import Image
 from packhorse.platform.diff.comparison import Change, Difference, diff, side
 from packhorse.platform.diff.report import details, fields
 from packhorse.platform.wiring import Wiring
-from packhorse.store.store import Store
 
 NODE, MODULES = tar_of({"layers/node/bin/node": b"node"}), tar_of({"layers/npm/x": b"x"})
 SAMPLE = App(layers={"acme/node:node": NODE, "acme/npm:modules": MODULES})
@@ -52,12 +49,6 @@ def _lines(found: Difference) -> list[str]:
         for group in found.changed
         for file in group.files or ()
     ]
-
-
-@pytest.fixture
-def wiring(tmp_path: Path) -> Iterator[Wiring]:
-    with Store.open(tmp_path / "store") as store:
-        yield Wiring(store)
 
 
 def test_equal_images_are_told_without_reading_a_layer(wiring: Wiring) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +22,6 @@ from packhorse.platform import locate
 from packhorse.platform.inspect import attachments, base_of, inspect
 from packhorse.platform.owners import Part
 from packhorse.platform.wiring import Wiring
-from packhorse.store.store import Store
 
 NODE, MODULES = tar_of({"layers/node/bin/node": b"node"}), tar_of({"layers/node_modules/x": b"x"})
 SBOM = tar_of({"layers/sbom/launch/sbom.legacy.json": b"null\n"})
@@ -51,12 +48,6 @@ OF_PACK: dict[str, Any] = {
     ],
     "rebasable": True,
 }
-
-
-@pytest.fixture
-def wiring(tmp_path: Path) -> Iterator[Wiring]:
-    with Store.open(tmp_path / "store") as store:
-        yield Wiring(store)
 
 
 def test_programs_get_what_pack_gives_them() -> None:

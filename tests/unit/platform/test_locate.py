@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from fakes.registry import FakeRegistry, Fault
@@ -16,15 +13,8 @@ from packhorse.image.reference import Reference
 from packhorse.image.view import Image
 from packhorse.platform.locate import fetched, first_fetched
 from packhorse.platform.wiring import Wiring
-from packhorse.store.store import Store
 
 OURS, THEIRS = (stored_image(tar_of({"file": text})) for text in (b"ours", b"theirs"))
-
-
-@pytest.fixture
-def wiring(tmp_path: Path) -> Iterator[Wiring]:
-    with Store.open(tmp_path / "store") as store:
-        yield Wiring(store)
 
 
 def test_an_image_that_only_the_store_has_is_used(wiring: Wiring) -> None:

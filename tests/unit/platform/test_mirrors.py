@@ -24,7 +24,6 @@ from packhorse.platform.rebase.outcome import RebaseRequest, State
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.selection import listed
 from packhorse.platform.wiring import Wiring
-from packhorse.store.store import Store
 
 NEW = stored_image(tar_of({"etc/os-release": b"patched\n"}))
 
@@ -39,12 +38,6 @@ class Two:
     @property
     def both(self) -> tuple[str, str]:
         return self.registry.host, f"{self.mirror.host}/cache"
-
-
-@pytest.fixture
-def wiring(tmp_path: Path) -> Iterator[Wiring]:
-    with Store.open(tmp_path / "store") as store:
-        yield Wiring(store)
 
 
 @pytest.fixture

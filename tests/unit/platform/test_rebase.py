@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,24 +26,11 @@ from packhorse.platform.rebase.one import rebase
 from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State, WantedLabel
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
-from packhorse.store.store import Store
 
 LABELS = {"io.buildpacks.base.id": "acme", "io.buildpacks.base.distro.version": "12"}
 NEW = (tar_of({"etc/os-release": b"patched\n" * 999}), tar_of({"etc/motd": b"hi\n"}))
 PATCHED = stored_image(*NEW, labels=LABELS)
 OLD = stored_image(*BASE, labels=LABELS)
-
-
-@pytest.fixture
-def wiring(tmp_path: Path) -> Iterator[Wiring]:
-    with Store.open(tmp_path / "store") as store:
-        yield Wiring(store)
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
 
 
 def run_of(name: str, *mirrors: str) -> Mapping[str, Any]:

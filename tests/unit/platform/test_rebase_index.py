@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,23 +27,10 @@ from packhorse.platform.rebase.one import rebase
 from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
-from packhorse.store.store import Store
 
 AMD, ARM, S390 = Target("linux", "amd64"), Target("linux", "arm64", "v8"), Target("linux", "s390x")
 STATEMENT = b'{"_type": "a statement"}'
 NOTES = {"kept": "as it is", "org.opencontainers.image.base.digest": "of the old base"}
-
-
-@pytest.fixture
-def wiring(tmp_path: Path) -> Iterator[Wiring]:
-    with Store.open(tmp_path / "store") as store:
-        yield Wiring(store)
-
-
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    with FakeRegistry() as registry:
-        yield registry
 
 
 def app(run: str, target: Target, text: str = "") -> Image:

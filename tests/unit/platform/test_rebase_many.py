@@ -22,15 +22,8 @@ from packhorse.platform.rebase.outcome import RebaseRequest, State
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.selection import listed, located, parsed
 from packhorse.platform.wiring import Wiring
-from packhorse.store.store import Store
 
 NEW = stored_image(tar_of({"etc/os-release": b"patched\n"}))
-
-
-@pytest.fixture
-def wiring(tmp_path: Path) -> Iterator[Wiring]:
-    with Store.open(tmp_path / "store") as store:
-        yield Wiring(store)
 
 
 @pytest.fixture

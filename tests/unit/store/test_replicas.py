@@ -13,6 +13,7 @@ import pytest
 
 from packhorse.errors import TreeError
 from packhorse.store import merge, replica
+from unit.store import samples
 
 
 @pytest.fixture
@@ -128,13 +129,7 @@ def test_a_link_in_the_place_of_the_tree_is_not_followed(tmp_path: Path) -> None
 
 def test_a_tree_that_is_too_deep_is_told(tmp_path: Path) -> None:
     (tmp_path / "from").mkdir()
-    descriptor = os.open(tmp_path / "from", os.O_RDONLY)
-    for _ in range(210):
-        os.mkdir("d", dir_fd=descriptor)
-        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
-        os.close(descriptor)
-        descriptor = below
-    os.close(descriptor)
+    samples.nest(tmp_path / "from", 210)
     with pytest.raises(TreeError, match="nested"):
         copied(tmp_path / "from" / "d")
     with pytest.raises(OSError):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from packhorse.store import written
+from unit.store import samples
 
 
 def fill(top: Path) -> Path:
@@ -70,13 +71,7 @@ def test_what_is_too_much_to_read_twice_has_none(tmp_path: Path) -> None:
 
 
 def test_what_is_nested_without_end_has_none(tmp_path: Path) -> None:
-    here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(300):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
+    samples.nest(tmp_path, 300)
     assert written.digest(tmp_path) == ""
 
 
