@@ -46,7 +46,7 @@ def trim(store: Store, limit: int | None, *, built: Reference, observer: Observe
 def remove(store: Store, names: Iterable[str]) -> Pruned:
     """Removes what is kept for these images; raises NotFoundError, then for all, InputError."""
     apps = {str(Reference.parse(name)): name for name in names}
-    known = {cache.app for cache in store.caches().caches}
+    known = store.cached()
     missing = [name for app, name in apps.items() if app not in known]
     if missing:
         raise NotFoundError(
@@ -64,7 +64,7 @@ def prune(store: Store, *, limit: int | None, older: float | None, every: bool) 
     Without anything it is the usual limit.
     """
     if every:
-        apps = {cache.app for cache in store.caches().caches}
+        apps = set(store.cached())
     elif limit is None and older is not None:
         apps = _unused(store, older)
     else:
@@ -76,4 +76,4 @@ def prune(store: Store, *, limit: int | None, older: float | None, every: bool) 
 
 
 def _unused(store: Store, seconds: float) -> set[str]:
-    return {cache.app for cache in store.caches().caches if cache.used < time.time() - seconds}
+    return {app for app, used in store.cached().items() if used < time.time() - seconds}

@@ -98,6 +98,16 @@ def survey(own: Lease) -> Survey:
     return Survey(tuple(sorted(caches, key=lambda cache: -cache.used)), total)
 
 
+def used(own: Lease) -> dict[str, float]:
+    """When each app with a cache was last built, in seconds since 1970, without looking at what is kept.
+
+    Of damaged records, which are nobody's, it is the oldest.
+    """
+    with faults(own.store):
+        found = sorted((path.stat().st_mtime, _app(fields)) for path, fields in _records(own.store))
+    return {app: time for time, app in reversed(found)}
+
+
 def remove(own: Lease, apps: Iterable[str]) -> tuple[set[str], set[str]]:
     """Forgets what is kept for these apps; answers which there were, and what may be needed no more."""
     wanted, found, given_up = set(apps), set[str](), set[str]()

@@ -238,6 +238,10 @@ class Store:
         """What is kept for the next builds of all apps; every file of it is looked at."""
         return caches.survey(self._lease)
 
+    def cached(self) -> dict[str, float]:
+        """When each app with a cache was last built, in seconds since 1970."""
+        return caches.used(self._lease)
+
     def remove_caches(self, apps: Iterable[str]) -> tuple[set[str], Freed]:
         """Removes what is kept for these apps; answers which there were, and what that freed. StoreError."""
         found, given_up = caches.remove(self._lease, apps)
