@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from packhorse.base.body import Bounded, Sized
 from packhorse.base.dial import Tunnel
 from packhorse.errors import EngineError, InputError
 
 if TYPE_CHECKING:
     from docker import APIClient
     from docker.tls import TLSConfig
+    from requests import Response
 
 INHERIT = "inherit"
 """What pack's users write for the engine that the environment names."""
@@ -34,8 +36,12 @@ _ANSWER = 60
 """Seconds in which an engine answers a question, or takes the next bytes."""
 _WORK = 3600
 """Seconds in which it has loaded an image or begins to save one: it may first write gigabytes."""
+_TOLD, _LOADED = 64 << 20, 1 << 20
+"""The most bytes of what it tells of ten thousands of images, and of what it says to one that it takes."""
 _CHUNK = 1 << 20
 _VERSION = re.compile(r"\d{1,3}\.\d{1,3}")
+_OLD = re.compile(r"Docker/(1\d|2[01])\.")
+"""What a dockerd calls itself that cannot have containerd's store yet."""
 _LABEL = 63
 """Characters between two dots of a host's name, at most."""
 
@@ -60,6 +66,7 @@ class Engine:
         self.address = address
         self._client: APIClient | None = None
         self._tunnel: Tunnel | None = None
+        self._program = ""
 
     def image(self, name: str) -> Mapping[str, Any] | None:
         """What the engine says of an image, as `docker image inspect` prints it; None if it has none."""
@@ -90,9 +97,14 @@ class Engine:
 
         dockerd's own image store takes that; containerd's and podman want every layer, each time.
         """
-        told = self._ask(dict, lambda client: client.version())
-        if "podman" in str(told.get("Components")).lower():
-            return False
+        with self._faults():
+            self._connected()
+        if _OLD.match(self._program):
+            return True
+        if not self._program.startswith("Docker/"):
+            told = self._ask(dict, lambda client: client.version())
+            if "podman" in str(told.get("Components")).lower():
+                return False
         status = self._ask(dict, lambda client: client.info()).get("DriverStatus")
         return "containerd.snapshotter" not in str(status)
 
@@ -101,10 +113,13 @@ class Engine:
         with self._faults(), closing(self._connected().get_image(name, chunk_size=_CHUNK)) as chunks:
             yield from chunks
 
-    def load(self, archive: Iterable[bytes]) -> None:
-        """Has the engine take an archive, as `docker load` does; EngineError also for what it says then."""
+    def load(self, archive: Iterable[bytes], length: int) -> None:
+        """Has the engine take an archive of `length` bytes, as `docker load` does.
+
+        What it says then that went wrong is an EngineError, too.
+        """
         with self._faults():
-            for line in self._connected().load_image(iter(archive), quiet=True):
+            for line in self._connected().load_image(Sized(archive, length), quiet=True):
                 if isinstance(line, dict) and "error" in line:
                     raise EngineError(f"{self} did not take the image", why=str(line["error"]).strip())
 
@@ -128,23 +143,23 @@ class Engine:
 
     def _connected(self) -> APIClient:
         if self._client is None:
-            client = self._client_for(self._version())
+            client = self._client_for(self._greeted())
             client.timeout = (_ANSWER, _WORK)
             self._client = client
         return self._client
 
-    def _version(self) -> str:
-        """The newest API version that the engine has; raises EngineError if nothing of the kind answers."""
-        from docker.constants import DEFAULT_DOCKER_API_VERSION
-        from docker.errors import NotFound
+    def _greeted(self) -> str:
+        """The newest API version that the engine has; raises EngineError if nothing of the kind answers.
 
-        try:
-            known = self._client_for(DEFAULT_DOCKER_API_VERSION).version(api_version=False)
-        except NotFound:
-            # Not its cause: `image` would take that for the image's absence.
-            raise self._stranger("it does not tell its version") from None
-        version = known.get("ApiVersion") if isinstance(known, dict) else None
-        if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        A ping tells it in a header. dockerd asks other programs before it answers what its version is.
+        """
+        from docker.constants import DEFAULT_DOCKER_API_VERSION
+
+        client = self._client_for(DEFAULT_DOCKER_API_VERSION)
+        with client.get(f"{client.base_url}/_ping", timeout=_ANSWER, stream=True) as answer:
+            version: str = answer.headers.get("Api-Version", "")
+            self._program = answer.headers.get("Server", "")
+        if not _VERSION.fullmatch(version):
             raise self._stranger("it does not tell its version")
         return version
 
@@ -164,7 +179,15 @@ class Engine:
         client = APIClient(base_url=host, version=version, timeout=_ANSWER, tls=self.address.tls or False)
         # requests would prefer REQUESTS_CA_BUNDLE to the engine's own authority, and look into ~/.netrc.
         client.trust_env = False
+        client.hooks["response"].append(self._bounded)
         return client
+
+    def _bounded(self, answer: Response, **_: object) -> None:
+        """Has an answer that never ends end in an EngineError; an image's archive is as long as it is."""
+        if not urlsplit(answer.url).path.endswith("/get"):
+            most = _LOADED if answer.request.method == "POST" else _TOLD
+            error = self._stranger(f"its answer has more than {most} bytes")
+            answer.raw = Bounded(answer.raw, most, error)
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from packhorse.base.body import ahead
 from packhorse.base.digest import Digest
 from packhorse.base.engine import Engine
 from packhorse.errors import EngineError, FormatError, InputError, NotFoundError
@@ -26,7 +27,7 @@ from packhorse.image.file import OpenFile
 from packhorse.image.model import Config
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference, is_id
-from packhorse.image.ustar import TarIndex, stream
+from packhorse.image.ustar import TarIndex, length, stream
 from packhorse.image.view import Image, Layer, layer_ids
 from packhorse.image.wire import Node
 
@@ -113,7 +114,8 @@ class Daemon:
             for place, layer in enumerate(image.layers)
         ]
         sent = replace(image, layers=tuple(layers))
-        self._engine.load(stream(loadable(sent, [name], without=present)))
+        entries = list(loadable(sent, [name], without=present))
+        self._engine.load(ahead(stream(entries), name="archive"), length(entries))
 
     def _measured(self, layer: Layer) -> Layer:
         """The layer, whose bytes are in a file now: an archive says how long they are before they come."""

@@ -86,6 +86,12 @@ def stream(entries: Iterable[Entry]) -> Iterator[bytes]:
     yield bytes(2 * _BLOCK)
 
 
+def length(entries: Iterable[Entry]) -> int:
+    """How many bytes `stream` makes of files of known sizes."""
+    sizes = [size or 0 for _, _, size in entries]
+    return sum(_BLOCK + size + -size % _BLOCK for size in sizes) + 2 * _BLOCK
+
+
 def _require(name: str, length: int, size: int) -> None:
     if length != size:
         raise FormatError(f"{name} cannot be archived", why=f"{length} bytes came instead of {size}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -16,44 +16,55 @@ from packhorse.errors import EngineError, InputError
 
 
 @contextmanager
-def answering(status: int, body: bytes, *, version: bytes = b"") -> Iterator[Engine]:
-    """An engine at whose address everything is answered with `body`, but its version, if one is given."""
+def answering(status: int, body: bytes, *, version: str = "") -> Iterator[Engine]:
+    """An engine at whose address everything is answered with `body`; pings tell a version, if there is."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            asked_version = version and self.path == "/version"
-            answer = version if asked_version else body
-            self.send_response(200 if asked_version else status)
+            self.send_response(status)
+            if version and self.path == "/_ping":
+                self.send_header("Api-Version", version)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(Handler) as engine:
+        yield engine
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[Engine]:
+    """An engine that answers as `handler` does."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield Engine(Address(f"tcp://127.0.0.1:{server.server_address[1]}", "--docker-host"))
         server.shutdown()
 
 
 @pytest.mark.parametrize(
-    ("status", "body"),
+    ("status", "body", "version"),
     [
-        (404, b"404 page not found"),
-        (200, b"<html>"),
-        (200, b"{}"),
-        (200, b"[]"),
-        (200, b"null"),
-        (200, b'{"ApiVersion": 5}'),
-        (200, b'{"ApiVersion": "x.y"}'),
+        (404, b"404 page not found", ""),
+        (200, b"<html>", ""),
+        (200, b"OK", ""),
+        (200, b"OK", "5"),
+        (200, b"OK", "x.y"),
+        (200, b"OK", "1.41/../.."),
     ],
 )
-def test_what_is_no_engine_is_not_taken_for_one_without_the_image(status: int, body: bytes) -> None:
-    with answering(status, body) as engine, pytest.raises(EngineError, match="no container engine") as raised:
+def test_what_is_no_engine_is_not_taken_for_one_without_the_image(
+    status: int, body: bytes, version: str
+) -> None:
+    with (
+        answering(status, body, version=version) as engine,
+        pytest.raises(EngineError, match="no container engine") as raised,
+    ):
         engine.image("x")
     assert "--docker-host" in raised.value.fix
 
@@ -70,10 +81,51 @@ def test_what_is_no_engine_is_not_taken_for_one_without_the_image(status: int, b
 )
 def test_an_answer_of_another_kind_is_an_error(body: bytes, question: Callable[[Engine], object]) -> None:
     with (
-        answering(200, body, version=b'{"ApiVersion": "1.41"}') as engine,
+        answering(200, body, version="1.41") as engine,
         pytest.raises(EngineError, match="no container engine"),
     ):
         question(engine)
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Answers pings, and everything else with JSON that has no end."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Api-Version", "1.41")
+        if self.path == "/_ping":
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        piece = b'{"status":"x"}\r\n' * 5_000 if self.command == "POST" else b"[" * 80_000
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda engine: engine.image("x"),
+        lambda engine: engine.images(),
+        lambda engine: engine.load([b"archive"], 7),
+    ],
+)
+def test_an_answer_without_an_end_is_not_read_for_ever(question: Callable[[Engine], object]) -> None:
+    with serving(Endless) as engine, pytest.raises(EngineError, match="no container engine") as raised:
+        question(engine)
+    assert "its answer has more than" in raised.value.why
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def archive(**members: bytes) -> bytes:
 def answering(**answers: Any) -> Iterator[Engine]:
     """An engine with these answers in place of its own, by the ends of their paths; bytes are as they are."""
     usual: dict[str, Any] = {
+        "_ping": b"OK",
         "version": {"ApiVersion": "1.41", "Components": [{"Name": "Engine"}]},
         "info": {"DriverStatus": [["Backing Filesystem", "extfs"]]},
         "history": [{"Created": 1, "CreatedBy": "layer 0"}, {"Created": 1, "CreatedBy": "layer 1"}],
@@ -97,6 +98,7 @@ def answering(**answers: Any) -> Iterator[Engine]:
             ]
             body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(200)
+            self.send_header("Api-Version", "1.41")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Connection", "close")
@@ -108,8 +110,7 @@ def answering(**answers: Any) -> Iterator[Engine]:
             self.answer()
 
         def do_POST(self) -> None:
-            while length := int(self.rfile.readline(), 16):  # an archive comes in chunks
-                self.rfile.read(length + 2)
+            self.rfile.read(int(self.headers["Content-Length"]))  # an archive says how long it is
             self.answer()
 
         def log_message(self, format: str, *arguments: object) -> None:
