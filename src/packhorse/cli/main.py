@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -56,6 +56,16 @@ class Context:
 
 class _Commands(click.Group):
     """A group whose commands are imported when they are called; help is written from the table."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _pipes():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _pipes():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -104,10 +114,10 @@ def program() -> NoReturn:
     status, called_off = _ended()
     # What is called off between two steps may have left something to a destructor.
     if not called_off:
-        with suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+        for stream in (sys.stdout, sys.stderr):
+            failed = unwritten(stream)
+            status = status or (failed.exit_code if failed else 0)
+        os._exit(status)
     sys.exit(status)
 
 
@@ -175,6 +185,17 @@ def _unprinted(error: BaseException) -> PackhorseError | None:
     if isinstance(error, OSError) and frames is not None and frames.tb_frame.f_code is click.echo.__code__:
         return lost(sys.stdout, error)
     return None
+
+
+@contextmanager
+def _pipes() -> Iterator[None]:
+    """Keeps a broken pipe from click, which would end the process without a word and with a code that is not
+    ours, whatever pipe it was.
+    """
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise (_unprinted(error) or RuntimeError("a pipe is broken that nobody has looked after")) from error
 
 
 def _failed(console: Console, error: PackhorseError) -> int:
