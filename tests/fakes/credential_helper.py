@@ -18,8 +18,12 @@ behaviour = {behaviour!r}
 if behaviour == "hang":
     time.sleep(600)
 if behaviour == "fail":
-    print("the keyring is locked")
+    print("hunter2")
+    print("the keyring is locked", file=sys.stderr)
     sys.exit(2)
+if behaviour == "blurt":
+    print("hunter2")
+    sys.exit(3)
 if behaviour == "nonsense":
     print(json.dumps([text, "hunter2"]))
     sys.exit(0)
@@ -40,7 +44,7 @@ json.dump(kept, open(path, "w"))
 
 
 class FakeHelper:
-    """Installs the helper `name` into `folder`; `behaviour` is "", hang, fail or nonsense."""
+    """Installs the helper `name` into `folder`; `behaviour` is "", hang, fail, blurt or nonsense."""
 
     def __init__(self, folder: Path, name: str = "fake", *, behaviour: str = "") -> None:
         self._folder = folder

@@ -32,8 +32,8 @@ _NOTHING = ("credentials not found", "no credentials server url", "no credential
 class CredentialHelper:
     """One helper by the name that a configuration has for it; `environ` is what it runs in.
 
-    Methods raise HostError for a helper that is missing, hangs, fails or says nonsense. What a helper prints
-    is quoted only where it cannot be a secret.
+    Methods raise HostError for a helper that is missing, hangs, fails or says nonsense. What a helper prints to
+    stdout is never shown: it may be the secret that was asked for.
     """
 
     name: str
@@ -118,20 +118,24 @@ class CredentialHelper:
         finally:
             _end(process)
         if process.returncode:
-            raise self._refused(verb, said or complained, process.returncode)
+            raise self._refused(verb, said, complained, process.returncode)
         return said[:_LIMIT]
 
-    def _refused(self, verb: str, said: bytes, status: int) -> HostError | NotFoundError:
-        text = printable(said.decode(errors="replace"))
-        if any(words in text.lower() for words in _NOTHING):
-            return NotFoundError(f"{self.program} has no such credentials", why=text)
-        if "{" in text:  # it may be the very thing that was asked for
-            text = "what it printed is not shown"
+    def _refused(
+        self, verb: str, said: bytes, complained: bytes, status: int
+    ) -> HostError | NotFoundError:
+        heard = (said + b"\n" + complained).decode(errors="replace").lower()
+        nothing = next((words for words in _NOTHING if words in heard), "")
+        if nothing:
+            return NotFoundError(f"{self.program} has no such credentials", why=f"it said: {nothing}")
+        text = printable(complained.decode(errors="replace"))
+        if "{" in text or not text:
+            text = "what it printed is not shown, it may be a secret" if text or said else "it said nothing"
         how = f"ended with status {status}" if status > 0 else f"was killed by signal {-status}"
         return HostError(
             f"{self.program} failed",
-            why=f"asked to {verb}, it {how}: {text or 'it said nothing'}",
-            fix=f"see whether `{self.program} list` works",
+            why=f"asked to {verb}, it {how}: {text}",
+            fix=f"see what `{self.program} list` says",
         )
 
 
