@@ -167,19 +167,22 @@ def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest, *, where
         return verified(blob(), descriptor.digest, descriptor.size)
 
     def tar() -> Iterator[bytes]:
-        return placed(verified(decompress(checked()), diff_id))
+        return placed(verified(decompress(checked()), diff_id), layer)
 
-    def placed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-        try:
-            yield from chunks
-        except FormatError as error:
-            raise FormatError(
-                error.what,
-                why=f"{error.why}\nit is the layer {descriptor.digest}{place}",
-                fix=error.fix or "have it built, or brought there, anew",
-            ) from error
+    layer = f"{descriptor.digest}{place}"
+    return Layer(tar, diff_id, descriptor=descriptor, blob=lambda: placed(checked(), layer))
 
-    return Layer(tar, diff_id, descriptor=descriptor, blob=lambda: placed(checked()))
+
+def placed(chunks: Iterator[bytes], layer: str) -> Iterator[bytes]:
+    """The same chunks; a FormatError of theirs says which `layer` it is about, and where that is."""
+    try:
+        yield from chunks
+    except FormatError as error:
+        raise FormatError(
+            error.what,
+            why=f"{error.why}\nit is the layer {layer}",
+            fix=error.fix or "have it built, or brought there, anew",
+        ) from error
 
 
 class _Meter:

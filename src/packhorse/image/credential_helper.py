@@ -32,8 +32,8 @@ _NOTHING = ("credentials not found", "no credentials server url", "no credential
 class CredentialHelper:
     """One helper by the name that a configuration has for it; `environ` is what it runs in.
 
-    Methods raise HostError for a helper that is missing, hangs, fails or says nonsense. What a helper prints to
-    stdout is never shown: it may be the secret that was asked for.
+    Methods raise HostError for a helper that is missing, hangs, fails or says nonsense. What a helper prints
+    to stdout is never shown: it may be the secret that was asked for.
     """
 
     name: str
@@ -121,9 +121,7 @@ class CredentialHelper:
             raise self._refused(verb, said, complained, process.returncode)
         return said[:_LIMIT]
 
-    def _refused(
-        self, verb: str, said: bytes, complained: bytes, status: int
-    ) -> HostError | NotFoundError:
+    def _refused(self, verb: str, said: bytes, complained: bytes, status: int) -> HostError | NotFoundError:
         heard = (said + b"\n" + complained).decode(errors="replace").lower()
         nothing = next((words for words in _NOTHING if words in heard), "")
         if nothing:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from packhorse.base import gojson
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NotFoundError
-from packhorse.image.compress import decompress, drain, is_compressed, verified
+from packhorse.image.compress import decompress, drain, is_compressed, placed, verified
 from packhorse.image.file import OpenFile, draft
 from packhorse.image.model import Config
 from packhorse.image.place import Receipt
@@ -127,7 +127,7 @@ def _layer(tar: TarIndex, name: str, diff_id: Digest) -> Layer:
     plain = not is_compressed(tar.file.at(member.offset, min(member.size, 4)))
 
     def bytes_of_tar() -> Iterator[bytes]:
-        return verified(decompress(stored()), diff_id)
+        return placed(verified(decompress(stored()), diff_id), f"{diff_id} of {tar.path}")
 
     return Layer(bytes_of_tar, diff_id, member.size if plain else None)
 

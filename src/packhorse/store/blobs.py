@@ -110,7 +110,7 @@ class Blobs:
                 path.unlink()
             raise StoreError(
                 f"the stored bytes of {digest} were damaged",
-                why="they do not have their digest; they are removed now",
+                why=f"{path} did not have its digest; it is removed now",
                 fix="run the same command again: what is missing is brought anew",
             )
 

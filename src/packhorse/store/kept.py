@@ -227,6 +227,6 @@ def _object(directory: Path) -> str:
 def _damage(tree: KeptTree) -> StoreError:
     return StoreError(
         f"the kept layer {tree.inside.path} was damaged",
-        why=f"its files no longer have the digest {tree.diff_id}; it is removed now",
+        why=f"the files in {tree.directory} no longer have the digest {tree.diff_id}; they are removed now",
         fix="build the image again",
     )

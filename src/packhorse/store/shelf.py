@@ -12,7 +12,7 @@ from functools import partial
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, StoreError
-from packhorse.image.compress import decompress, verified
+from packhorse.image.compress import decompress, placed, verified
 from packhorse.image.model import Descriptor
 from packhorse.image.view import Chunks, Layer
 from packhorse.store.blobs import Blobs
@@ -105,7 +105,8 @@ class Shelf:
     def _decompressed(self, diff_id: Digest, descriptor: Descriptor) -> Iterator[bytes]:
         """The tar out of the compressed blob; its length is remembered once it was read to the end."""
         size = 0
-        for chunk in verified(decompress(self._blobs.chunks(descriptor.digest)), diff_id):
+        tar = verified(decompress(self._blobs.chunks(descriptor.digest)), diff_id)
+        for chunk in placed(tar, f"{descriptor.digest} of {self._lease.store}"):
             size += len(chunk)
             yield chunk
         with suppress(StoreError):  # in a store that can only be read it is counted every time

@@ -12,7 +12,9 @@ import pytest
 PROGRAM = Path(sys.executable).parent / "packhorse"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["build", "--help"], ["rebase", "-h"], ["--version"], ["images"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["build", "--help"], ["rebase", "-h"], ["--version"], ["images"]]
+)
 def test_nobody_who_reads_is_the_end_as_for_other_programs(words: list[str], tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -187,3 +187,18 @@ def test_a_scratch_directory_that_somebody_wants_to_see_stays_until_garbage_is_c
     with Store.open(store.path) as again:
         again.gc()
     assert not scratch.exists()
+
+
+def test_a_blob_that_is_another_layer_is_told_with_its_digest_and_the_store(store: Store) -> None:
+    layer, other = samples.gzipped(b"one"), samples.plain(b"two")
+    place = store.place("app")
+    place.begin(layer)
+    place.commit(samples.image(layer))
+    assert other.diff_id and layer.descriptor
+    only(store, "layers/*.json").rename(store.path / "layers" / f"{other.diff_id.hex}.json")
+    found = store.layer(other.diff_id)
+    assert found
+    with pytest.raises(
+        FormatError, match=rf"(?s)not what they should be.*{layer.descriptor.digest}.*{store.path}"
+    ):
+        list(found.tar())
