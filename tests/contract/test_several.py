@@ -217,7 +217,7 @@ def test_what_refers_to_itself_in_a_circle_has_an_end() -> None:
             return None
 
     found = attached(Circle(), [Circle().index.digest])
-    assert {each.document.digest for each in found} == {
+    assert {each.referrer.descriptor.digest for each in found} == {
         entry.digest for entry in Circle().index.manifests[:2]
     }
 

@@ -99,35 +99,38 @@ def subject_of(document: Document) -> Digest | None:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """One thing that is attached: the document, and either its subject or the tag that it lies under."""
+    """One thing that is attached, and to what; `document` and the `tag` that it lies under where nothing else
+    tells what it belongs to.
+    """
 
-    document: Document
-    subject: Digest | None = None
+    referrer: Referrer
+    subject: Digest
+    document: Document | None = None
     tag: str = ""
 
 
 def attached(holder: Holder, subjects: Iterable[Digest]) -> list[Attached]:
-    """All that is attached to documents, and to what is attached to these.
+    """All that is attached to documents, and to what is attached to these; of each no more than lists tell.
 
     Raises FormatError for more of it than anybody makes.
     """
     found: list[Attached] = []
     waiting = deque((subject, DEPTH) for subject in subjects)
-    tagged = [tag for subject, _ in waiting for tag in cosign_tags(subject)]
+    tagged = [(tag, subject) for subject, _ in waiting for tag in cosign_tags(subject)]
     seen = {subject for subject, _ in waiting}
     while waiting:
         subject, depth = waiting.popleft()
         for each in holder.referrers(subject):
-            found.append(Attached(holder.member(each.descriptor), subject))
+            found.append(Attached(each, subject))
             if len(found) > MOST or not depth:
-                raise FormatError("an image has too much attached to it", why=f"at most {MOST} are copied")
+                raise FormatError("an image has too much attached to it", why=f"at most {MOST} are looked at")
             if each.descriptor.digest not in seen:
                 seen.add(each.descriptor.digest)
                 waiting.append((each.descriptor.digest, depth - 1))
-    for tag in tagged:
+    for tag, subject in tagged:
         document = holder.tagged(tag)
         if document is not None:
-            found.append(Attached(document, tag=tag))
+            found.append(Attached(Referrer.of(document), subject, document, tag))
     return found
 
 
@@ -135,9 +138,10 @@ def copy_attached(holder: Holder, keeper: Keeper, subjects: Iterable[Digest]) ->
     """Copies all that is attached to documents; how many things that were."""
     found = attached(holder, subjects)
     for each in found:
-        bring(holder, keeper, list(members(holder, each.document)), each.document)
-        if each.subject is None:
-            keeper.tag(each.tag, each.document)
+        document = each.document or holder.member(each.referrer.descriptor)
+        bring(holder, keeper, list(members(holder, document)), document)
+        if each.tag:
+            keeper.tag(each.tag, document)
         else:
-            keeper.refer(each.document, each.subject)
+            keeper.refer(document, each.subject)
     return len(found)

@@ -194,30 +194,20 @@ def inspect(image: Image, *, name: str = "", remote: bool = False) -> Report:
 
 def attachments(location: Location, image: Image, wiring: Wiring) -> tuple[Attachment, ...]:
     """What is attached to an image where it is, and to its index; InputError where nothing can be."""
-    from packhorse.image.attached import Referrer, beside, cosign_tags
+    from packhorse.image.attached import Referrer, attached, beside
+
+    def told(referrer: Referrer, subject: Digest, tag: str = "") -> Attachment:
+        return Attachment(referrer.kind, referrer.descriptor.digest, referrer.descriptor.size, subject, tag)
 
     holder = wiring.several(location)
     subjects = [image.manifest.digest] if image.manifest else []
     found = []
     if image.among:
         root = holder.root()
-        found += [
-            Attachment(each.kind, each.descriptor.digest, each.descriptor.size, subject)
-            for subject in subjects
-            for each in beside(root, subject)
-        ]
+        found = [told(each, subject) for subject in subjects for each in beside(root, subject)]
         subjects.append(root.digest)
-    for subject in subjects:
-        for each in holder.referrers(subject):
-            entry = each.descriptor
-            found.append(Attachment(each.kind, entry.digest, entry.size, subject))
-        for tag in cosign_tags(subject):
-            document = holder.tagged(tag)
-            if document is not None:
-                own = Referrer.of(document)
-                entry = own.descriptor
-                found.append(Attachment(own.kind, entry.digest, entry.size, subject, tag))
-    return tuple(found)
+    others = attached(holder, subjects)
+    return (*found, *(told(each.referrer, each.subject, each.tag) for each in others))
 
 
 def base_of(report: Report, wiring: Wiring, *, ask: bool) -> Base:

@@ -199,10 +199,12 @@ def test_what_is_attached_to_it_is_told_where_somebody_asks(wiring: Wiring) -> N
         assert asked.fields()["referrers"] == [] and "attached    nothing" in asked.lines()
         place = wiring.several(location, writes=True)
         bill = attach(place, image.manifest.descriptor, "application/spdx+json")
+        signed = attach(place, bill.descriptor, SIGNATURE, number=1)
         attach_by_tag(place, image.manifest.descriptor, "sig")
         asked = replace(report, attachments=attachments(location, image, wiring))
         assert [line for line in asked.lines() if line.startswith("attached")] == [
             f"attached    application/spdx+json  {bill.digest}",
+            f"attached    {SIGNATURE}  {signed.digest}",
             f"attached    {SIGNATURE}  sha256-{image.manifest.digest.hex}.sig",
         ]
     with pytest.raises(InputError, match="has one image a name"):
