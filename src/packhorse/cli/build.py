@@ -48,6 +48,9 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
     "docker-daemon:NAME. Repeatable.",
 )
 @compression
+@click.option(
+    "--sparse", is_flag=True, help="To oci:DIR: leave out the layers of the run image, which others have."
+)
 @click.option("--publish", is_flag=True, help="Also bring the image to the registry of its name.")
 @click.option(
     "-t", "--tag", "tags", multiple=True, metavar="NAME", help="A further name of the image. Repeatable."
@@ -109,6 +112,7 @@ def build(
     given: Given,
     outputs: tuple[str, ...],
     compression: str,
+    sparse: bool,
     publish: bool,
     tags: tuple[str, ...],
     daemon: bool,
@@ -139,6 +143,7 @@ def build(
         tags=tuple(dict.fromkeys(Reference.parse(one) for text in tags for one in text.split(","))),
         publish=publish,
         compression=compression,
+        sparse=sparse,
         outputs=(*(_output(text, name) for text in outputs), *_engine(name, asked=daemon)),
         pull=PullPolicy(pull),
         docker_host=docker_host,
@@ -156,6 +161,8 @@ def build(
         limits=asked_limits(limits),
         reach=reach,
     )
+    if sparse and all(location.kind is not Kind.OCI for location in request.outputs):
+        raise UsageError("--sparse is for --output oci:DIR", fix="name a layout, or leave --sparse out")
     if timeout:
         context.ending.after(seconds_of(timeout, option="--timeout"), f"the build took longer than {timeout}")
     started = time.monotonic()

@@ -87,6 +87,7 @@ def gc(context: Context) -> None:
 @click.option("--all", "every", is_flag=True, help="Copy the images for all targets, as they are.")
 @click.option("--referrers", is_flag=True, help="Copy signatures, attestations and the like along with it.")
 @click.option("--all-tags", is_flag=True, help="Copy every tag of the repository SOURCE.")
+@click.option("--sparse", is_flag=True, help="To oci:DIR: leave out the layers of the image's run image.")
 @compression
 @docker_host
 @reaching
@@ -99,6 +100,7 @@ def copy(
     every: bool,
     referrers: bool,
     all_tags: bool,
+    sparse: bool,
     compression: str,
     docker_host: str,
     reach: Reach,
@@ -114,9 +116,12 @@ def copy(
         option = "--all" if every else "--referrers"
         raise UsageError(f"{option} copies images as they are", fix="leave --compression out")
     start, end = Location.parse(source), Location.parse(destination)
+    if sparse and (every or referrers or end.kind is not Kind.OCI):
+        why = f"{destination} takes whole images" if end.kind is not Kind.OCI else "--all copies all as it is"
+        raise UsageError("--sparse is for one image and oci:DIR", why=why, fix="leave --sparse out")
     with opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
-        wanted = Wanted(Target.parse(target) if target else None, every, compression, referrers)
+        wanted = Wanted(Target.parse(target) if target else None, every, compression, referrers, sparse)
         if all_tags:
             _copy_tags(context, wiring, start, end, wanted)
         else:

@@ -142,8 +142,11 @@ class Named:
 class Layout(Named):
     """An image in a layout directory.
 
-    Blobs that are there are not written again, and blobs are never removed: other names may need them.
+    Blobs that are there are not written again, and blobs are never removed: other names may need them. Layers
+    `without` whose blobs it is written are in its manifest alone.
     """
+
+    without: frozenset[Digest] = frozenset()
 
     def __post_init__(self) -> None:
         self._ready = False
@@ -157,6 +160,8 @@ class Layout(Named):
     def begin(self, layer: Layer) -> Layer:
         """Brings one layer, compressed or as the blob it is; InputError if the directory is no layout."""
         self._make_ready()
+        if layer.diff_id in self.without:
+            return layer if layer.descriptor else tee(layer, lambda _: None, self.compression)
         if layer.descriptor and layer.blob:
             self._write_blob(layer.descriptor, layer.blob)
             return replace(layer, blob=self._reader(layer.descriptor))
@@ -302,7 +307,15 @@ class Directory:
         return file.at(0, limit)
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        yield from OpenFile.read(self._path / name).chunks()
+        try:
+            file = OpenFile.read(self._path / name)
+        except NotFoundError as error:
+            raise FormatError(
+                f"{self._path} has no {name}",
+                why="it is not whole, or sparse: written without the layers of a run image",
+                fix="have the image brought there with all its layers, or this one to where those are",
+            ) from error
+        yield from file.chunks()
 
 
 def named(index: Index, ref: str, where: str) -> list[Descriptor]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from packhorse.base.target import Target
 from packhorse.errors import InputError
-from packhorse.image.copy import copy
+from packhorse.image.copy import copy, put
 from packhorse.image.edit import engine_view
 from packhorse.image.place import Place, Receipt
-from packhorse.image.reference import Location, Reference, is_id
+from packhorse.image.reference import Kind, Location, Reference, is_id
 from packhorse.lifecycle.inputs import RunImageName
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.rebase import RunImage
@@ -28,6 +28,7 @@ from packhorse.platform.beginning import beginning
 from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.builder import Builder
 from packhorse.platform.building import Work, exported_by
+from packhorse.platform.copies import of_run_image
 from packhorse.platform.locate import exact, fetched, first_fetched
 from packhorse.platform.publish import check, location_of, publish
 from packhorse.platform.run_images import RunImages
@@ -134,7 +135,11 @@ def _copies(
     copies = []
     for location in request.outputs:
         with observer.phase(f"write {location}"):
-            copies.append((location, copy(source, wiring.place(location, compression=request.compression))))
+            image = source.read()
+            sparse = request.sparse and location.kind is Kind.OCI
+            without = of_run_image(image, location) if sparse else frozenset()
+            place = wiring.place(location, compression=request.compression, without=without)
+            copies.append((location, put(image, place)))
     return tuple(copies)
 
 

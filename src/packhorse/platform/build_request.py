@@ -24,6 +24,7 @@ class BuildRequest:
     `cache_image` names what is kept in a registry.
     `keep_storage` is how many bytes of layers all builds keep, 0 for any, None for `platform.kept_storage`'s
     number. Without `overlay` buildpacks have plain copies of layers and source.
+    `sparse` is for outputs that are layouts, see `platform.copies`.
     `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
     path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that are to be other than
     `platform.limits` has them; `environ` is the user's own environment (proxies, certificates). `builder_id`
@@ -41,6 +42,7 @@ class BuildRequest:
     volumes: tuple[Bind, ...] = ()
     outputs: tuple[Location, ...] = ()
     compression: str = "gzip"
+    sparse: bool = False
     pull: PullPolicy = PullPolicy.ALWAYS
     docker_host: str = ""
     default_process: str = ""

@@ -7,24 +7,28 @@ from dataclasses import dataclass
 
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import NotFoundError
+from packhorse.errors import InputError, NotFoundError
 from packhorse.image.copy import put
 from packhorse.image.model import Index
 from packhorse.image.reference import Location
 from packhorse.image.view import Image
+from packhorse.lifecycle.labels import LIFECYCLE, LayersMetadata
+from packhorse.platform.owners import Part, owners
 from packhorse.platform.wiring import Wiring
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is copied of a name: the image for `target` (None for this machine's), or with `every` all that it
-    stands for, as they are; with `referrers` also what is attached to that.
+    stands for, as they are; with `referrers` also what is attached to that. If `sparse`, no layer of its run
+    image.
     """
 
     target: Target | None = None
     every: bool = False
     compression: str = "gzip"
     referrers: bool = False
+    sparse: bool = False
 
 
 def copy(
@@ -46,8 +50,23 @@ def copy(
 
         return copy_all(wiring.several(source), wiring.several(destination, writes=True)).digest
     image = _read(wiring, source, wanted.target)
-    receipt = put(image, wiring.place(destination, compression=wanted.compression))
+    without = of_run_image(image, source) if wanted.sparse else frozenset()
+    receipt = put(image, wiring.place(destination, compression=wanted.compression, without=without))
     return receipt.manifest_digest or receipt.image_id
+
+
+def of_run_image(image: Image, location: Location) -> frozenset[Digest]:
+    """The layers that an image has of its run image; InputError where nobody knows which these are."""
+    metadata = LayersMetadata.parse(image.config.labels.get(LIFECYCLE, ""))
+    found = {each.layer.diff_id for each in owners(image, metadata) if each.part is Part.BASE}
+    base = frozenset(diff_id for diff_id in found if diff_id)
+    if not base:
+        raise InputError(
+            f"{location} cannot be written without its run image",
+            why="it does not say which of its layers that is: it was not built by buildpacks",
+            fix="leave --sparse out",
+        )
+    return base
 
 
 def _read(wiring: Wiring, source: Location, target: Target | None) -> Image:

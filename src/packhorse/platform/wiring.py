@@ -70,10 +70,12 @@ class Wiring:
         target: Target | None = None,
         compression: str = "gzip",
         mirrors: bool = True,
+        without: frozenset[Digest] = frozenset(),
     ) -> Place:
         """The place a location names; raises EngineError where there is no engine.
 
-        `compression` is how layers that have no stored form get one there. Without `mirrors` a registry is
+        `compression` is how layers that have no stored form get one there; a layout is written `without` the
+        blobs of some. Without `mirrors` a registry is
         asked itself: what is to be replaced there is not what a mirror had of it some time ago.
         """
         if location.kind is Kind.STORE:
@@ -91,7 +93,8 @@ class Wiring:
 
         path = Path(location.path)
         if location.kind is Kind.OCI:
-            return Layout(path, location.name, target=target, compression=Compression(compression))
+            how = Compression(compression)
+            return Layout(path, location.name, target=target, compression=how, without=without)
         if location.kind is Kind.OCI_ARCHIVE:
             return OciArchive(path, location.name, target=target, compression=Compression(compression))
         return DockerArchive(path, location.reference if location.name else None)
