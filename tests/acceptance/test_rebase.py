@@ -228,7 +228,8 @@ def test_wrong_words_are_told_before_anything_is_done(command: Command, wiring: 
     assert "for one image" in command.fails(2, "rebase", name, name, "--previous-image", "acme/x")
     assert "is no list of images" in command.fails(3, "rebase", "-", "--publish", given=f"{name}\nNo Name\n")
     assert "cannot be read" in command.fails(3, "rebase", "--file", "/nosuch")
-    assert "no image 'words/app'" in command.fails(4, "rebase", "words/app")
+    missing = command.fails(4, "rebase", "words/app")
+    assert "no image 'words/app'" in missing and "--publish" in missing
     assert "made for something else" not in command.fails(4, "rebase", "--publish", f"{host}/nosuch")
     assert diff_ids(host, name)[0] != str(NEW.config.diff_ids[0])
 

@@ -101,7 +101,7 @@ class StorePlace:
         layers = []
         for diff_id, descriptor in zip(diff_ids, asked, strict=True):
             found = self._shelf.find(diff_id, descriptor)
-            if found is not None and found.descriptor is None:
+            if found is None or found.descriptor is None:  # it may be here compressed in another way
                 found = self._shelf.find(diff_id)
             if found is None:
                 why = f"its layer {diff_id} was not brought"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -117,6 +118,24 @@ def test_an_image_whose_manifest_names_an_absent_blob_has_no_manifest(store: Sto
     assert receipt.manifest_digest is None
     assert place.read().manifest is None
     assert listed(store) == {}
+
+
+def test_a_layer_that_is_here_compressed_in_another_way_is_the_images_own(store: Store) -> None:
+    mine = samples.gzipped(b"one")
+    put(store, "mine", samples.image(mine))
+    blob = gzip.compress(content(mine), 9, mtime=0)
+    theirs = Descriptor(MediaType.DOCKER_LAYER_GZIP, Digest.of(blob), len(blob))
+    config = samples.config(mine, command="theirs")
+    raw = Descriptor(MediaType.DOCKER_CONFIG, Digest.of(config.raw), len(config.raw))
+    manifest = Manifest.of(raw, [theirs], {})
+    put(
+        store,
+        "theirs",
+        Image(config, (Layer(mine.tar, mine.diff_id, None, theirs, lambda: iter([blob])),), manifest),
+    )
+    [layer] = store.place("theirs").read().layers
+    assert (content(layer), layer.descriptor) == (content(mine), mine.descriptor)
+    assert len(listed(store)) == 2
 
 
 def test_an_image_is_found_by_the_beginning_of_its_id(store: Store) -> None:

@@ -52,8 +52,11 @@ def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs:
         if not request.listed:
             raise
         return Rebased(State.SKIPPED, notes=(f"{error.what}: {error.why}",))
-    except NotFoundError:
+    except NotFoundError as error:
         index = _index(request, wiring)  # it may have images for other machines alone
+        if index is None and request.source.kind is Kind.STORE:
+            fix = "`packhorse images` lists what there is; --publish is for images in their registries"
+            raise NotFoundError(error.what, why=error.why, fix=fix) from error
         if index is None:
             raise
     else:
