@@ -25,7 +25,7 @@ from bench.versions import versions  # noqa: E402
 
 SCENARIOS = (
     *("export", "unpack", "pull", "push", "detection", "growth"),
-    *("rebase_one", "rebase_many", "rebase_memory", "rebase_engine", "builds"),
+    *("rebase_one", "rebase_many", "rebase_memory", "rebase_engine", "engine", "builds"),
 )
 
 
