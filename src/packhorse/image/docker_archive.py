@@ -16,7 +16,7 @@ from packhorse.base import gojson
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.compress import decompress, drain, is_compressed, placed, verified
-from packhorse.image.file import OpenFile, draft
+from packhorse.image.file import OpenFile, behind, draft
 from packhorse.image.model import Config
 from packhorse.image.place import Receipt
 from packhorse.image.reference import DEFAULT_TAG, Reference
@@ -47,9 +47,10 @@ class DockerArchive:
 
     def commit(self, image: Image) -> Receipt:
         """Writes the archive; the image has no name in it if this place has none, or a digest alone."""
-        with draft(self._path.parent) as new:
+        path = behind(self._path)
+        with draft(path.parent) as new:
             write_docker_archive(image, new.file, [self._name] if self._name else [])
-            new.place(self._path)
+            new.place(path)
         return Receipt(image.id)
 
 

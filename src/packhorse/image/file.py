@@ -66,6 +66,23 @@ def draft(directory: Path) -> Iterator[Draft]:
             hidden.unlink(missing_ok=True)
 
 
+def behind(path: Path) -> Path:
+    """Where a file is that is replaced, or made, under a name: behind links. StoreError if that is no file.
+
+    Not even root is to lose a device to an archive of its name.
+    """
+    with faults(path):
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            kind = "a directory" if target.is_dir() else "a device or a pipe"
+            raise StoreError(
+                f"{path} cannot be replaced by an archive",
+                why=f"it is {kind}",
+                fix="name a file",
+            )
+    return target
+
+
 def _require(directory: Path) -> None:
     if not directory.is_dir():
         raise StoreError(

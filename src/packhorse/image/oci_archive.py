@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.compress import tee, verified
-from packhorse.image.file import OpenFile, draft
+from packhorse.image.file import OpenFile, behind, draft
 from packhorse.image.layout import (
     INDEX_FILE,
     LAYOUT_FILE,
@@ -54,7 +54,8 @@ class OciArchive(Named):
             for layer, descriptor in zip(image.layers, manifest.layers, strict=True)
         ]
         written: set[Descriptor] = set()
-        with draft(self.path.parent) as new:
+        path = behind(self.path)
+        with draft(path.parent) as new:
             tar = TarWriter(new.file)
             tar.add(LAYOUT_FILE, [LAYOUT_VERSION], len(LAYOUT_VERSION))
             tar.add(INDEX_FILE, [index.raw], len(index.raw))
@@ -66,7 +67,7 @@ class OciArchive(Named):
                     checked = verified(chunks, descriptor.digest, descriptor.size)
                     tar.add(blob_name(descriptor.digest), checked, descriptor.size)
             tar.close()
-            new.place(self.path)
+            new.place(path)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
 

@@ -86,6 +86,30 @@ def test_an_archive_where_no_directory_is_cannot_be_written(
 
 
 @every_archive
+def test_no_archive_takes_the_place_of_what_is_no_file(
+    archive: Callable[[Path], Place], tmp_path: Path
+) -> None:
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("directory", "pipe", "link"):
+        with pytest.raises(StoreError, match="cannot be replaced by an archive"):
+            put(fresh_image(A), archive(tmp_path / name))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "link", "pipe"]
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+
+
+@every_archive
+def test_an_archive_goes_behind_a_link(archive: Callable[[Path], Place], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to("other/a.tar")
+    for _ in range(2):
+        put(fresh_image(A), archive(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert archive(tmp_path / "other/a.tar").read().id == fresh_image(A).id
+
+
+@every_archive
 def test_a_compressed_archive_is_refused_with_a_hint(
     archive: Callable[[Path], Place], tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ _ABSENT = frozenset({401, 403, 404, 405, 501})
 def repositories(registry: Registry) -> Iterator[str]:
     """The names of all repositories that the registry shows us; raises NotFoundError where it has no list."""
     try:
-        yield from _names(registry, registry.top(f"_catalog?n={_PAGE}"), "repositories", _EVERYTHING)
+        yield from _names(registry, registry.top(f"_catalog?n={_PAGE}"), "repositories", "", _EVERYTHING)
     except (NotFoundError, RegistryError) as error:
         if isinstance(error, RegistryError) and error.status not in _ABSENT:
             raise
@@ -36,23 +36,24 @@ def repositories(registry: Registry) -> Iterator[str]:
 
 def tags(registry: Registry, repository: str) -> Iterator[str]:
     """The tags of a repository; raises NotFoundError when there is no such repository."""
-    return _names(registry, registry.url(repository, f"tags/list?n={_PAGE}"), "tags", pull(repository))
+    url = registry.url(repository, f"tags/list?n={_PAGE}")
+    return _names(registry, url, "tags", f"/{repository}", pull(repository))
 
 
-def _names(registry: Registry, url: str, key: str, scope: str) -> Iterator[str]:
+def _names(registry: Registry, url: str, key: str, of: str, scope: str) -> Iterator[str]:
     """The names of a list, following the pages; one that leads in a circle is broken off."""
     asked = set()
     while url and url not in asked:
         asked.add(url)
         with registry.exchange(Request("GET", url), scope) as response:
             if response.status != 200:
-                raise registry.refusal(response, f"list the {key} of {registry.host}", scope)
+                raise registry.refusal(response, f"list the {key} of {registry.host}{of}", scope)
             url, page = following(response, registry), response.read(MANIFEST_LIMIT)
         try:
             yield from Node.parse(page, "list").texts(key)
         except FormatError as error:
             raise FormatError(
-                f"the list of {key} of {registry.host} cannot be read", why=str(error)
+                f"the list of {key} of {registry.host}{of} cannot be read", why=str(error)
             ) from error
 
 
