@@ -36,14 +36,13 @@ def brought(image: Image, destination: Place, *, jobs: int = JOBS) -> Image:
     distinct = {_key(layer): layer for layer in image.layers}
     with crew(jobs, "layer", patience=3) as workers:
         waiting = {
-            key: workers.submit(destination.begin, _heeding(workers, layer))
-            for key, layer in distinct.items()
+            key: workers.submit(destination.begin, heeding(workers, layer)) for key, layer in distinct.items()
         }
         found = {key: future.result() for key, future in waiting.items()}
     return replace(image, layers=tuple(found[_key(layer)] for layer in image.layers))
 
 
-def _heeding(workers: Crew, layer: Layer) -> Layer:
+def heeding(workers: Crew, layer: Layer) -> Layer:
     """The layer, whose reading ends when the workers are to stop."""
     tar, blob = layer.tar, layer.blob
     return replace(

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from packhorse.base.body import ahead
+from packhorse.base.crew import crew
 from packhorse.base.digest import Digest
 from packhorse.base.engine import Engine
 from packhorse.errors import EngineError, FormatError, InputError, NotFoundError
 from packhorse.image.compress import drain
+from packhorse.image.copy import JOBS, heeding
 from packhorse.image.docker_archive import loadable, saved_image
 from packhorse.image.edit import edit
 from packhorse.image.file import OpenFile
@@ -109,8 +111,11 @@ class Daemon:
 
     def _load(self, image: Image, name: Reference, present: int) -> None:
         """Sends the image without its lowest `present` layers."""
+        unknown = [layer for layer in image.layers[present:] if layer.size is None]
+        with crew(JOBS, "layer", patience=3) as workers:
+            measured = iter(workers.map(lambda layer: self._measured(heeding(workers, layer)), unknown))
         layers = [
-            layer if layer.size is not None or place < present else self._measured(layer)
+            next(measured) if layer.size is None and place >= present else layer
             for place, layer in enumerate(image.layers)
         ]
         sent = replace(image, layers=tuple(layers))

@@ -184,6 +184,22 @@ def test_what_is_saved_may_be_anything(given: bytes, tmp_path: Path) -> None:
     assert isinstance(error, FormatError | NotFoundError)
 
 
+def test_layers_whose_length_nobody_knows_are_read_side_by_side(tmp_path: Path) -> None:
+    """Each waits until the other is read, too."""
+    both = threading.Barrier(2, timeout=20)
+
+    def waiting(layer: Layer) -> Layer:
+        def tar() -> Iterator[bytes]:
+            both.wait()
+            yield from layer.tar()
+
+        return Layer(tar, layer.diff_id)
+
+    with answering() as engine:
+        image = Image(IMAGE.config, tuple(map(waiting, IMAGE.layers)))
+        put(image, Daemon("x", engine, spool=tmp_path, known=Nothing()))
+
+
 def test_an_image_without_layers_is_told_where_an_engine_cannot_have_it(tmp_path: Path) -> None:
     none = Image(Config.parse(b'{"os": "linux", "architecture": "amd64"}'), ())
     with answering() as engine, pytest.raises(FormatError, match="cannot take x"):
