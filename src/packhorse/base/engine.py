@@ -121,7 +121,8 @@ class Engine:
         with self._faults():
             for line in self._connected().load_image(Sized(archive, length), quiet=True):
                 if isinstance(line, dict) and "error" in line:
-                    raise EngineError(f"{self} did not take the image", why=str(line["error"]).strip())
+                    why = str(line["error"]).strip()
+                    raise EngineError(f"{self} did not take the image", why=why, fix=_remedy(why))
 
     def __str__(self) -> str:
         return f"the container engine at {self.address.host}"

@@ -17,7 +17,7 @@ import pytest
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.engine import Address, Engine
-from packhorse.errors import FormatError, NotFoundError, PackhorseError
+from packhorse.errors import EngineError, FormatError, NotFoundError, PackhorseError
 from packhorse.image.copy import put
 from packhorse.image.daemon import Daemon
 from packhorse.image.docker_archive import write_docker_archive
@@ -198,6 +198,16 @@ def test_layers_whose_length_nobody_knows_are_read_side_by_side(tmp_path: Path) 
     with answering() as engine:
         image = Image(IMAGE.config, tuple(map(waiting, IMAGE.layers)))
         put(image, Daemon("x", engine, spool=tmp_path, known=Nothing()))
+
+
+def test_an_engine_whose_disk_is_full_is_told_with_what_helps(tmp_path: Path) -> None:
+    said = {"error": "Error processing tar file(exit status 1): write /x.tar: no space left on device"}
+    with (
+        answering(load=said, images=[]) as engine,
+        pytest.raises(EngineError, match="did not take") as raised,
+    ):
+        put(IMAGE, Daemon("x", engine, spool=tmp_path, known=Nothing()))
+    assert "free some space where the engine keeps images" in raised.value.fix
 
 
 def test_an_image_without_layers_is_told_where_an_engine_cannot_have_it(tmp_path: Path) -> None:
