@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import LONGEST_PAUSE
 from packhorse.base.http.message import BrokenConnection, Request, Response
-from packhorse.errors import NotFoundError, PackhorseError, RegistryError
+from packhorse.errors import InputError, NotFoundError, PackhorseError, RegistryError
 from packhorse.image.model import Descriptor, Index, Manifest
 from packhorse.image.registry.client import Registry, pull, push
 from packhorse.image.registry.session import Session, require_kept, rest_of
@@ -67,7 +67,16 @@ def _is_there(registry: Registry, repository: str, blob: Descriptor) -> bool:
 
 
 def put_manifest(registry: Registry, repository: str, identifier: str, manifest: Manifest | Index) -> None:
-    """Puts a manifest under a tag, or under its own digest; everything that it names must be there."""
+    """Puts a manifest under a tag, or under its own digest; everything that it names must be there.
+
+    InputError for a digest that is not its own.
+    """
+    if ":" in identifier and identifier != str(manifest.digest):
+        raise InputError(
+            f"{registry.name(repository, identifier)} cannot be written",
+            why=f"the image has another digest: {manifest.digest}",
+            fix="name a tag, or nothing but the repository",
+        )
     url = registry.url(repository, f"manifests/{identifier}")
     request = Request("PUT", url, {"content-type": manifest.media_type}, manifest.raw)
     for attempt in range(1, _LINKED + 1):

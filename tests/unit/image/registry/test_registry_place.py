@@ -18,7 +18,7 @@ from packhorse.base.http.client import Client
 from packhorse.base.http.pool import Pool
 from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
-from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
+from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RegistryError
 from packhorse.image.model import Config, Descriptor, Index, Manifest, MediaType
 from packhorse.image.place import Place
 from packhorse.image.reference import Reference
@@ -218,6 +218,16 @@ def test_the_receipt_says_what_a_registry_knows_the_image_by(server):
     assert receipt.image_id == image.id
     found = target.head()
     assert (found.digest, found.size) == (receipt.manifest_digest, receipt.manifest_size)
+
+
+def test_a_digest_as_a_name_is_the_images_own_or_told(server):
+    push(place(server), TARS)
+    own = place(server).head().digest
+    push(place(server, f"other@{own}"), TARS)
+    assert place(server, f"other@{own}").head().digest == own
+    with pytest.raises(InputError, match=f"the image has another digest: {own}"):
+        push(place(server, f"third@{Digest.of(b'another')}"), TARS)
+    assert not any("third" in request.path for request in server.seen("PUT", "manifests"))
 
 
 def test_what_begin_answers_can_be_read_from_the_registry(server):
