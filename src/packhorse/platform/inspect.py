@@ -30,11 +30,12 @@ _REAL = 2000  # the year before which a time was set so that builds are reproduc
 @dataclass(frozen=True, slots=True)
 class Base:
     """When an image's base was made (RFC 3339, "" if nobody knows), and when the run image that now has its
-    name was: "" if that is the same, or was not asked for.
+    name was: "" if that is the same (`current`), or was not asked for.
     """
 
     created: str = ""
     newer: str = ""
+    current: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,8 @@ class Report:
             yield f"base        made {_ago(self.base.created)}"
         if self.base.newer:
             yield f"newer base  made {_ago(self.base.newer)}: packhorse rebase puts the image on it"
+        if self.base.current:
+            yield "newer base  none: the run image is still the same"
 
 
 def inspect(image: Image, *, name: str = "", remote: bool = False) -> Report:
@@ -227,7 +230,7 @@ def base_of(report: Report, wiring: Wiring, *, ask: bool) -> Base:
         return Base(created)
     now = wiring.registry(Reference.parse(run.image), config.target).read()
     if now.config.diff_ids == base:
-        return Base(created or _real(now.config.created))
+        return Base(created or _real(now.config.created), current=True)
     if not created and "@" in run.reference:
         try:
             then = wiring.registry(Reference.parse(run.reference), config.target).read()
