@@ -42,6 +42,7 @@ _CHUNK = 1 << 20
 _VERSION = re.compile(r"\d{1,3}\.\d{1,3}")
 _OLD = re.compile(r"Docker/(1\d|2[01])\.")
 """What a dockerd calls itself that cannot have containerd's store yet."""
+_SAID = 200  # bytes of what answers in another engine's place
 _LABEL = 63
 """Characters between two dots of a host's name, at most."""
 
@@ -160,8 +161,11 @@ class Engine:
         with client.get(f"{client.base_url}/_ping", timeout=_ANSWER, stream=True) as answer:
             version: str = answer.headers.get("Api-Version", "")
             self._program = answer.headers.get("Server", "")
+            # What wants TLS, or is another's, may say so.
+            said = b"" if answer.ok else next(answer.iter_content(_SAID), b"")
         if not _VERSION.fullmatch(version):
-            raise self._stranger("it does not tell its version")
+            quoted = f": {said.decode(errors='replace').strip()}" if said else ""
+            raise self._stranger(f"it does not tell its version{quoted}")
         return version
 
     def _stranger(self, why: str) -> EngineError:

@@ -67,6 +67,7 @@ def test_what_is_no_engine_is_not_taken_for_one_without_the_image(
     ):
         engine.image("x")
     assert "--docker-host" in raised.value.fix
+    assert (body.decode() in raised.value.why) == (status == 404)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"null", b'"x"', b"7"])
