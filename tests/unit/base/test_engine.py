@@ -88,6 +88,14 @@ def test_an_answer_of_another_kind_is_an_error(body: bytes, question: Callable[[
         question(engine)
 
 
+def test_what_speaks_no_tls_or_is_not_trusted_leads_to_the_certificates() -> None:
+    with answering(200, b"OK") as engine:
+        host = engine.address.host.replace("tcp://", "https://")
+        with pytest.raises(EngineError, match="cannot be asked") as raised:
+            Engine(Address(host, "DOCKER_HOST")).image("x")
+    assert "ca.pem" in raised.value.fix
+
+
 class Endless(BaseHTTPRequestHandler):
     """Answers pings, and everything else with JSON that has no end."""
 
