@@ -215,10 +215,7 @@ class Engine:
         if self._tunnel:
             return "see that `ssh` reaches that machine without asking anything, and that docker is there"
         if "SSL" in why or "certificate" in why:
-            return (
-                "check the address, and ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH (~/.docker) or in the "
-                "docker context"
-            )
+            return "check the address, and ca.pem, cert.pem, key.pem in DOCKER_CERT_PATH or docker's context"
         if "ermission denied" in why:
             return "join the group that may use it (often docker), or use an engine of your own user"
         return f"start it, or name another ({self.address.origin} named this one): --docker-host, DOCKER_HOST"
