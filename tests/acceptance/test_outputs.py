@@ -46,6 +46,23 @@ def test_skopeo_finds_the_same_image_in_every_output(
     assert home.image_id(f"{kind}:{folder}/{path}") == sample_id
 
 
+def test_a_sparse_layout_is_the_same_image_and_whole_with_its_run_image(
+    home: Home, sample: Path, sample_id: str, folder: Path, tmp_path: Path
+) -> None:
+    home.ok(
+        "build", "--quiet", "sample", "--path", sample, "--output", "oci:sparse", "--sparse", cwd=tmp_path
+    )
+    raw = printed("skopeo", "inspect", "--raw", f"oci:{tmp_path}/sparse")
+    assert raw == printed("skopeo", "inspect", "--raw", f"oci:{folder}/plain")
+    layers = [layer["digest"].removeprefix("sha256:") for layer in json.loads(raw)["layers"]]
+    there = [(tmp_path / "sparse/blobs/sha256" / digest).exists() for digest in layers]
+    assert there == [False, *([True] * (len(layers) - 1))]  # the default run image has one layer
+    assert home.ok("copy", f"oci:{tmp_path}/sparse", "again") == home.ok(
+        "copy", f"oci:{folder}/plain", "plain"
+    )
+    assert home.image_id("again") == sample_id
+
+
 def test_umoci_unpacks_the_layout(folder: Path, tmp_path: Path) -> None:
     assert printed("umoci", "ls", "--layout", folder / "layout").split() == ["v1"]
     printed("umoci", "unpack", "--image", f"{folder}/layout:v1", tmp_path / "bundle")
