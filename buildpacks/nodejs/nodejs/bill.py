@@ -14,12 +14,12 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from packhorse import sdk
+from packhorse.sdk.dataclass import dataclass, replace
 
 from . import locks, plugnplay
 from .project import DEPENDENCIES

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse import sdk
+from packhorse.sdk.dataclass import dataclass
 
 FOLDERS = {
     "node_modules/.cache": "webpack, Babel, Terser, Docusaurus, Nuxt 3 and others",

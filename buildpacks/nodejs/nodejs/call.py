@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from packhorse.sdk.dataclass import dataclass, replace
 
 MANAGERS = ("npm", "yarn", "pnpm", "bun")
 QUIET = {"-s", "--silent", "-q", "--quiet", "--if-present", "-y", "--yes", "--no-install", "--no", "--"}

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from packhorse import sdk
+from packhorse.sdk.dataclass import dataclass
 
 from . import start
 from .project import Project

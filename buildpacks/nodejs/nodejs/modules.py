@@ -16,10 +16,10 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from packhorse import sdk
+from packhorse.sdk.dataclass import dataclass, field
 
 from . import caches, plugnplay, residue, site, surroundings, traces, update
 from .managers.port import Manager, Order

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from packhorse import sdk
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass, replace
 
 from . import start
 from .detection import LAUNCHPOINT

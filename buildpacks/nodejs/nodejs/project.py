@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass, field
 
 from . import secret
 

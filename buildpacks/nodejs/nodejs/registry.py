@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse import sdk
@@ -21,6 +20,7 @@ from packhorse.errors import (
     NetworkError,
     PackhorseError,
 )
+from packhorse.sdk.dataclass import dataclass
 
 from . import absent
 from .project import document

@@ -7,12 +7,13 @@ Read from `releases.toml`, a snapshot. Called by `nodejs.buildpack`, `nodejs.sch
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Self
 
 import nodesemver
+
+from packhorse.sdk.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

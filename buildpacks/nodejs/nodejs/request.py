@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import nodesemver
 
 from packhorse.errors import InputError, PackhorseError
+from packhorse.sdk.dataclass import dataclass
 
 from .releases import Releases, major
 from .sources import SETTING, Said

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +16,7 @@ import nodesemver
 
 from packhorse import sdk
 from packhorse.errors import HostError, InputError, NotFoundError
+from packhorse.sdk.dataclass import dataclass
 
 from . import archive, update
 from .registry import QUIET, Registry

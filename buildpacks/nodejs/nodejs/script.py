@@ -11,10 +11,10 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass, field, replace
 
 from .call import MANAGERS, QUIET, Call
 from .members import paths

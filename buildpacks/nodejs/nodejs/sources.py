@@ -9,10 +9,10 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass
 
 from .project import Project
 

@@ -8,10 +8,10 @@ makes is found by `nodejs.outputs` afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass, field
 
 from . import script
 from .detection import BUN_ENTRIES, ENTRIES, LAUNCHPOINT, STEMS

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError
+from packhorse.sdk.dataclass import dataclass
 
 from . import nx
 from .managers.port import Manager

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Self
 
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass, field
 
 from . import packages
 from .members import paths

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError
 
 _SHA256 = re.compile(r"sha256:([0-9a-f]{64})")

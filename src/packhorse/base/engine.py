@@ -12,12 +12,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from packhorse.base.body import Bounded, Sized
+from packhorse.base.dataclass import dataclass
 from packhorse.base.dial import Tunnel
 from packhorse.errors import EngineError, InputError
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from packhorse.base.dataclass import dataclass
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _INDENTED = re.compile(r"\n([ \t]+)\"")

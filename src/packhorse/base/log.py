@@ -7,9 +7,9 @@ tables are `cli.output`'s.
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass
 from typing import TextIO
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import PackhorseError
 
 _BOLD, _YELLOW, _RED, _OFF = "\x1b[1m", "\x1b[33m", "\x1b[31m", "\x1b[0m"

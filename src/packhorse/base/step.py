@@ -7,11 +7,11 @@ a process. The same values serve `packhorse run`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.tree import TreeEdit
 
 Output = Callable[[bytes], None]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import InputError
 
 _WORD = re.compile(r"[a-z0-9]{1,32}")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Self
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.errors import FormatError, InputError
 
 LIMIT = 1 << 20

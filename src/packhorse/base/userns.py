@@ -18,13 +18,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from packhorse.base import bubblewrap, entrance, proc, syscalls
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import HostError
 
 SHIFTED_BASE = 0x7F000000

@@ -8,9 +8,9 @@ A phase asks `api.has(EXEC_ENV)` and never compares numbers.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import BuildpackApiError
 
 _FORM = re.compile(r"v?([0-9]{1,9})(?:\.([0-9]{1,9}))?")

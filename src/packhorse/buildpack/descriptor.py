@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.target import Distro
 from packhorse.base.toml import Table
 from packhorse.buildpack.api import EXEC_ENV, SUPPORTED, BuildpackApi

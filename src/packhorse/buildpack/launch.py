@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 from packhorse.base import gojson, gotoml
+from packhorse.base.dataclass import dataclass
 from packhorse.base.toml import Table
 from packhorse.buildpack.api import EXEC_ENV, BuildpackApi
 from packhorse.buildpack.planfile import Require, read_requires

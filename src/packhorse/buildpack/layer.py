@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 from packhorse.base import gojson, gotoml
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.toml import Table
 
 RESERVED = frozenset({"build", "launch", "store"})

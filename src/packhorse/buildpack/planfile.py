@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 from packhorse.base import gojson, gotoml
+from packhorse.base.dataclass import dataclass
 from packhorse.base.toml import Table
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from packhorse.base.dataclass import replace
 from packhorse.base.step import Network
 from packhorse.cli.given import Given, giving
 from packhorse.cli.main import Context

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
 import click
 
+from packhorse.base.dataclass import dataclass
 from packhorse.cli.main import Context
 from packhorse.cli.options import environment, volume
 from packhorse.image.reference import Reference

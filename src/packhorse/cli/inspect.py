@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
+from packhorse.base.dataclass import replace
 from packhorse.cli.document import FORMATS, written
 from packhorse.cli.main import Context
 from packhorse.cli.options import (

@@ -12,12 +12,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import click
 
 from packhorse.base.calling import CalledOff
+from packhorse.base.dataclass import dataclass
 from packhorse.cli import report
 from packhorse.cli.ending import Ending
 from packhorse.cli.output import Console, Level, lost, unwritten

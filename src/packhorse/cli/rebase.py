@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import click
 
+from packhorse.base.dataclass import dataclass
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
     docker_host,

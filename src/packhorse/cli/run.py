@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from packhorse.base.dataclass import replace
 from packhorse.base.step import Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
 from packhorse.cli.options import docker_host, environment, opened_store, reaching, size_of, volume

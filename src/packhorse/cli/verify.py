@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from packhorse.base.dataclass import replace
 from packhorse.base.step import Network
 from packhorse.cli.diff_text import DIFFERENT, tell
 from packhorse.cli.document import pieces

@@ -11,10 +11,10 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.files import read
 from packhorse.base.jsonedit import with_member, without_member
 from packhorse.errors import FormatError, InputError, StoreError

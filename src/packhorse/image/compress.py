@@ -13,12 +13,12 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from enum import StrEnum
 from typing import IO, cast
 
 import deflate
 
+from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
 from packhorse.image.model import Descriptor, MediaType

@@ -5,9 +5,8 @@ Called by platform. What a place keeps, and whether it compresses, is the place'
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from packhorse.base.crew import Crew, crew
+from packhorse.base.dataclass import replace
 from packhorse.image.place import Place, Receipt
 from packhorse.image.view import Image, Layer
 

@@ -11,8 +11,8 @@ import re
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.http.message import printable
 from packhorse.errors import FormatError, HostError, NotFoundError
 from packhorse.image.registry.credentials import Credentials

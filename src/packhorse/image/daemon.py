@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from packhorse.base.body import ahead
 from packhorse.base.crew import crew
+from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.base.engine import Engine
 from packhorse.errors import EngineError, FormatError, InputError, NotFoundError

@@ -7,12 +7,12 @@ Layers are plain tar in it, and there is no OCI manifest. The same image always 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from packhorse.base import gojson
+from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.compress import decompress, drain, is_compressed, placed, verified

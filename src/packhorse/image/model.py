@@ -8,12 +8,12 @@ is `image.edit`'s.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Self
 
 from packhorse.base import gojson
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError

@@ -6,9 +6,9 @@ The same image always gives the same bytes. What a layout is stands in `image.la
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
+from packhorse.base.dataclass import replace
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.compress import tee, verified
 from packhorse.image.file import OpenFile, behind, draft

@@ -6,9 +6,9 @@ Adapters: `store` (ours), `image.layout` (`oci:`), `image.archive` (`oci-archive
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.image.view import Image, Layer
 

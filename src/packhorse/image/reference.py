@@ -6,10 +6,10 @@ Called by cli, platform and the adapters of `image.place`; opens nothing. Whethe
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn, Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.files import read
 from packhorse.errors import InputError
 from packhorse.image.reference import Reference

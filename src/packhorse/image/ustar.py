@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.file import OpenFile
 

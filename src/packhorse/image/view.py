@@ -7,8 +7,8 @@ does I/O.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
 
+from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
 from packhorse.base import gojson
+from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
 

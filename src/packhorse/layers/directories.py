@@ -11,11 +11,11 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, HostError
 from packhorse.layers.untar import Header
 

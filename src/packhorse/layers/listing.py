@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
 from enum import StrEnum
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError
 from packhorse.layers.directories import AUFS, OPAQUE, WHITEOUT, Limits, join, shown
 from packhorse.layers.untar import Archive, Header

@@ -9,8 +9,8 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.tree import Kind, Node, TreeView
 from packhorse.errors import FormatError
 from packhorse.layers.tree import Found

@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, HostError, PackhorseError
 from packhorse.layers.directories import AUFS, OPAQUE, WHITEOUT, Directories, Limits, join, shown
 from packhorse.layers.untar import Archive, Header

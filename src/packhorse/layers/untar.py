@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError
 from packhorse.layers import sparse
 from packhorse.layers.sparse import Extent

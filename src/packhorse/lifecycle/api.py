@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import PlatformApiError
 
 _FORM = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")

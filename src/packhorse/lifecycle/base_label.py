@@ -7,10 +7,10 @@ and keeps whatever else Go keeps: what says nothing of the base is written back 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Self
 
 from packhorse.base import gojson
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.errors import FormatError, InputError
 from packhorse.image.reference import Reference
 from packhorse.image.wire import Node

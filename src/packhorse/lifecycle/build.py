@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.step import Result, Step
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeEdit, TreeView, is_directory, read

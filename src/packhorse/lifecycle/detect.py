@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, field
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.step import Room, Step
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView, read

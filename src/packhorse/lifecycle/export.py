@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.base.step import Step
 from packhorse.base.tree import TreeEdit, is_directory, read

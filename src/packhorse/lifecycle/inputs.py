@@ -6,9 +6,9 @@ Made by platform, and by the mains of a builder image.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.buildpack.descriptor import Order, Ref
 from packhorse.lifecycle.api import PlatformApi
 

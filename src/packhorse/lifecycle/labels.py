@@ -7,10 +7,10 @@ start sooner without.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from packhorse.base import gojson
+from packhorse.base.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from packhorse.buildpack.launch import Process, StoreToml

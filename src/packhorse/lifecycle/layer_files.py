@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from packhorse.base.dataclass import dataclass
 from packhorse.base.tree import Kind, TreeView, read
 from packhorse.buildpack.launch import StoreToml
 from packhorse.buildpack.layer import RESERVED, LayerToml

@@ -8,8 +8,8 @@ and Go keeps these in the build information of every program.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
+from packhorse.base.dataclass import replace
 from packhorse.lifecycle.inputs import LauncherInfo
 
 _FLAG = re.compile(

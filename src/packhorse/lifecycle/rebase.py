@@ -7,9 +7,9 @@ here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from packhorse.base import gojson
+from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, PlatformApiError, RebaseError, UnknownRunImage
 from packhorse.image.model import Config

@@ -14,8 +14,8 @@ Their file forms are in `lifecycle.files`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.buildpack.descriptor import Ref

@@ -8,8 +8,8 @@ Pure: composite buildpacks are looked up through a function, and nothing is run 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+from packhorse.base.dataclass import dataclass
 from packhorse.buildpack.descriptor import Descriptor, Group, Order, Ref
 from packhorse.errors import InputError
 

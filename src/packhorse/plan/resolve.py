@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.buildpack.descriptor import Ref
 from packhorse.buildpack.planfile import BuildPlan, Require, Section
 

@@ -6,9 +6,9 @@ From `/etc/passwd` and `/etc/group`. Called by build and run.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.rooted import Rooted
 from packhorse.base.tree import TreeView, read
 from packhorse.errors import RunError

@@ -7,8 +7,7 @@ their metadata what of it serves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.place import Place
 from packhorse.image.reference import Kind

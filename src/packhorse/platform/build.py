@@ -6,8 +6,8 @@ Chooses builder and run image, has `building` make the image, and copies what ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.target import Target
 from packhorse.errors import InputError
 from packhorse.image.copy import copy, put

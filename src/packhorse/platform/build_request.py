@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.step import Bind, Network
 from packhorse.image.reference import Location, Reference
 from packhorse.lifecycle.inputs import EPOCH

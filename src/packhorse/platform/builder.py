@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.buildpack.descriptor import Order, Ref
 from packhorse.errors import FormatError
 from packhorse.image.view import Image

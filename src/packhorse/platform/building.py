@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from packhorse.base import userns
+from packhorse.base.dataclass import dataclass
 from packhorse.base.step import Bind, Network
 from packhorse.errors import BuildpackFailed
 from packhorse.lifecycle.api import EXEC_ENV, PlatformApi

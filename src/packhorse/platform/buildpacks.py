@@ -11,9 +11,9 @@ import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.files import find, read
 from packhorse.base.step import Bind
 from packhorse.buildpack.descriptor import Descriptor, Group, Ref

@@ -10,12 +10,12 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Self
 
 from packhorse.base import gojson, gotoml
+from packhorse.base.dataclass import dataclass
 from packhorse.base.target import Target
 from packhorse.buildpack.api import SUPPORTED as BUILDPACK_APIS
 from packhorse.buildpack.descriptor import Descriptor

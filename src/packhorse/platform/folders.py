@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import UsageError
 
 

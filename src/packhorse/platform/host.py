@@ -8,9 +8,9 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.step import Bind, Network
 from packhorse.sandbox import network as sandbox_network
 

@@ -7,9 +7,9 @@ cli's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, NetworkError, NotFoundError
 from packhorse.image.reference import Location, Reference

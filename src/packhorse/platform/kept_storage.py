@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import NotFoundError
 from packhorse.image.reference import Reference
 from packhorse.lifecycle.ports import Observer

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from packhorse.base.dataclass import replace
 from packhorse.base.step import Limits
 from packhorse.image.compress import LAYER_LIMIT
 from packhorse.sandbox import cgroup

@@ -6,9 +6,9 @@ Credentials are tried before they are kept, and kept where docker and podman bot
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import InputError, NotFoundError, RegistryError
 from packhorse.image import authfile
 from packhorse.image.authfile import AuthFile, key_of

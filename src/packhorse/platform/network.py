@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.http.peer import Peer, find
 from packhorse.errors import RegistryError
 from packhorse.image import registries

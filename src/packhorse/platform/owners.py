@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 
+from packhorse.base.dataclass import dataclass
 from packhorse.image.view import Image, Layer
 from packhorse.lifecycle.labels import LayersMetadata
 

@@ -23,7 +23,10 @@ _PACKAGE = Path(__file__).parents[1]
 _SDK = (
     "__init__.py",
     "errors.py",
-    *(f"base/{name}.py" for name in ("__init__", "digest", "target", "toml", "gotoml", "gojson", "log")),
+    *(
+        f"base/{name}.py"
+        for name in ("__init__", "dataclass", "digest", "target", "toml", "gotoml", "gojson", "log")
+    ),
     "sdk/*.py",
 )
 _IMPORTS_SDK = re.compile(rb"^\s*(?:from|import)\s+packhorse\b", re.MULTILINE)

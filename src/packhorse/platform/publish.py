@@ -7,8 +7,8 @@ image as its registry has it, and is identified by digest (docs/decisions/0005).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from packhorse.base.dataclass import replace
 from packhorse.errors import NetworkError
 from packhorse.image.copy import copy
 from packhorse.image.place import Place, Receipt

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.files import find
 from packhorse.buildpack.descriptor import Group
 from packhorse.errors import FormatError

@@ -8,8 +8,8 @@ asked whether it has it, and takes it from another of its repositories where it 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 
+from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import StoreError
 from packhorse.image.place import Place, Receipt

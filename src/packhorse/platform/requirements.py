@@ -9,13 +9,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import InputError
 
 FILE = "requirements.txt"

@@ -7,11 +7,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
 from packhorse.base import userns
+from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.step import Bind, Limits, Network, Port, Room, Root, Step
 from packhorse.base.target import Target
 from packhorse.base.userns import Mode

@@ -12,12 +12,12 @@ import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Self
 
 from packhorse.base.calling import undisturbed
+from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind, Limits, Mount, Network, Overlay, Room, Root, Step
 from packhorse.base.tree import Kind

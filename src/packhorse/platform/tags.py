@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 from itertools import islice
 
 from packhorse.base.crew import Crew, crew
+from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, PackhorseError

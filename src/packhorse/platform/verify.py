@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.errors import InputError, NotFoundError
 from packhorse.image.reference import Reference, is_id
 from packhorse.image.view import Image

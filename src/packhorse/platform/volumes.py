@@ -10,10 +10,10 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from packhorse.base import userns
+from packhorse.base.dataclass import replace
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind
 from packhorse.base.tree import Kind, TreeView

@@ -14,10 +14,10 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse.base import proc
+from packhorse.base.dataclass import dataclass
 
 CONTROLLERS = ("pids", "memory")
 

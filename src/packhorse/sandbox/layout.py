@@ -6,9 +6,9 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind, Step
 from packhorse.base.userns import IdMap

@@ -13,9 +13,9 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.step import Bind, Network, Port, Step
 from packhorse.errors import InputError, SandboxError
 from packhorse.sandbox.process import Leash

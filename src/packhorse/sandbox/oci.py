@@ -14,12 +14,12 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from packhorse.base import userns
+from packhorse.base.dataclass import dataclass
 from packhorse.base.step import Step
 from packhorse.base.userns import Extent, IdMap, Mode, Namespace
 from packhorse.errors import SandboxError

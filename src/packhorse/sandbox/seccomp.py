@@ -14,8 +14,8 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import SandboxError
 
 _REFUSED: dict[str, tuple[int | None, int | None]] = {

@@ -8,9 +8,9 @@ and `sdk.mirrors`. A value holds paths, never a secret, so that it may be printe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import InputError
 
 _ROOTS = ("SERVICE_BINDING_ROOT", "CNB_BINDINGS")

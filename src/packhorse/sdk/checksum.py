@@ -9,9 +9,9 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError
 
 _BITS = {64: "sha256", 96: "sha384", 128: "sha512"}

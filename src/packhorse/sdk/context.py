@@ -9,10 +9,10 @@ from __future__ import annotations
 import glob
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.log import Log
 from packhorse.base.target import Target
 from packhorse.errors import BuildError, FormatError, NotFoundError

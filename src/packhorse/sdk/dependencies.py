@@ -16,10 +16,10 @@ from __future__ import annotations
 import shutil
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse.base import gotoml
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, InputError
 from packhorse.sdk.checksum import Checksum
 

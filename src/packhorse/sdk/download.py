@@ -9,9 +9,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.log import Log
 from packhorse.errors import BuildError, FormatError, HostError, NetworkError, NotFoundError
 from packhorse.sdk import arguments

@@ -7,8 +7,8 @@ build function, written by `sdk.program`. Layers are not here: `sdk.layer` write
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.errors import BuildError
 from packhorse.sdk import arguments
 

@@ -15,11 +15,11 @@ import re
 import shutil
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from packhorse.base import gotoml
+from packhorse.base.dataclass import dataclass, field
 from packhorse.errors import BuildError
 from packhorse.sdk import arguments
 

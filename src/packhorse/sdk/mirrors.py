@@ -8,10 +8,10 @@ address for a checksum), then BP_DEPENDENCY_MIRROR_<HOST> and BP_DEPENDENCY_MIRR
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import InputError
 from packhorse.sdk.bindings import Bindings
 from packhorse.sdk.checksum import Checksum

@@ -7,8 +7,8 @@ written by `sdk.program`. Matching provides with requires is the lifecycle's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.sdk import arguments
 
 

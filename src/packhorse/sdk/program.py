@@ -10,10 +10,10 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.log import Log
 from packhorse.base.target import Distro, Target
 from packhorse.errors import BuildError, FormatError, PackhorseError, UsageError

@@ -11,10 +11,10 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 from urllib.parse import quote
 
+from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.errors import BuildError
 from packhorse.sdk import arguments, licences
 

@@ -17,11 +17,11 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from packhorse.base import gotoml
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.target import Target
 from packhorse.errors import BuildpackFailed, HostError, InputError
 

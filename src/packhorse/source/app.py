@@ -12,10 +12,10 @@ import shutil
 import stat
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from packhorse.base import cloning, files
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import HostError, InputError
 
 ALWAYS_EXCLUDED = (".git",)

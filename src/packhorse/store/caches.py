@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.store import copied, gc, record
 from packhorse.store.fault import faults
 from packhorse.store.images import Images

@@ -14,9 +14,9 @@ import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import Enum
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import TreeError
 from packhorse.store import merge
 

@@ -13,11 +13,11 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from packhorse.base import proc
+from packhorse.base.dataclass import dataclass
 from packhorse.store import record
 from packhorse.store.fault import faults
 from packhorse.store.lease import Lease

@@ -6,9 +6,9 @@ is here. Called by place, store and gc.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
 from packhorse.image.model import Descriptor

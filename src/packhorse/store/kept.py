@@ -11,9 +11,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.base.rooted import Rooted
 from packhorse.errors import FormatError, StoreError, TreeError

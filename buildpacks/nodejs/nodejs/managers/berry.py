@@ -12,11 +12,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from packhorse import sdk
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass
 
 from .. import plugnplay, secret
 from ..releases import major

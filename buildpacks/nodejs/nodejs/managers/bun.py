@@ -9,11 +9,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
+from packhorse.sdk.dataclass import dataclass
 
 from ..registry import explained_code
 from ..removal import delete

@@ -7,12 +7,12 @@ several locks the manager's that package.json names wins, else the first of `LOC
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
 import nodesemver
 
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass
 
 from ..project import Project
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from packhorse import sdk
+from packhorse.sdk.dataclass import dataclass
 
 from ..project import Project
 from ..runtime import Runtime

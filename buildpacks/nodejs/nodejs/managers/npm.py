@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +12,7 @@ import nodesemver
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed
+from packhorse.sdk.dataclass import dataclass
 
 from ..project import Project
 from ..registry import FOR_ANY, IMPATIENT, Registry, explained

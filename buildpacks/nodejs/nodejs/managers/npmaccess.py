@@ -13,12 +13,12 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from packhorse import sdk
+from packhorse.sdk.dataclass import dataclass, field
 
 from .. import secret
 from ..project import Project

@@ -11,12 +11,12 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from packhorse import sdk
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass
 
 from ..project import digest
 from ..releases import major

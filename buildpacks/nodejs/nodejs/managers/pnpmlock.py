@@ -7,11 +7,11 @@ file itself and always in the same form; no more is read here than the keys of i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass
 
 from . import conflict
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import nodesemver
 
 from packhorse import sdk
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass
 
 from ..project import Project
 from ..releases import major

@@ -8,9 +8,10 @@ and the variables to run it with, and keeps nothing between calls.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from packhorse.sdk.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import nodesemver
 
 from packhorse import sdk
 from packhorse.errors import FormatError, InputError, NotFoundError
+from packhorse.sdk.dataclass import dataclass, replace
 
 from .. import archive, update
 from ..registry import Registry

@@ -6,11 +6,11 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from packhorse import sdk
+from packhorse.sdk.dataclass import dataclass
 
 from .. import secret
 from ..project import digest

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
+
+from packhorse.sdk.dataclass import dataclass, field
 
 from . import conflict
 

@@ -12,7 +12,6 @@ import re
 import shutil
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +19,7 @@ import nodesemver
 
 from packhorse import sdk
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import dataclass
 
 from ..project import Project
 from ..releases import major

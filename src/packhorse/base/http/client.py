@@ -8,9 +8,9 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from urllib.parse import urljoin
 
+from packhorse.base.dataclass import replace
 from packhorse.base.http.message import (
     BrokenConnection,
     Encrypted,

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 from urllib.parse import SplitResult, urlsplit
 
+from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.errors import NetworkError
 
 Body = bytes | Callable[[], Iterator[bytes]]

@@ -6,10 +6,10 @@ Called by `base.http.pool` and `base.http.client`; `platform.network` decides.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import InputError
 
 

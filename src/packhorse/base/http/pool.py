@@ -12,7 +12,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
+from packhorse.base.dataclass import replace
 from packhorse.base.http.client import Client
 from packhorse.base.http.failure import explained
 from packhorse.base.http.message import Request, Response, host_of, split

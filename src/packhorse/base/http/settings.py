@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Self
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.base.http.message import is_loopback, split
 from packhorse.base.http.peer import Peers, nobody
 

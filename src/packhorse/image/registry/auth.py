@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.http.message import Request, Response, host_of, origin, printable, split
 from packhorse.errors import FormatError, RegistryError
 from packhorse.image.registry.answer import refusal

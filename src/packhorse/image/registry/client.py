@@ -10,9 +10,9 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from weakref import WeakValueDictionary
 
+from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
 from packhorse.base.http.message import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from packhorse.base.dataclass import dataclass, field
 
 SHORTEST = 4
 """Characters of a secret that is looked for in what a server says; shorter ones are in any text."""

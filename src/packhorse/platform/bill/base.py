@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
+from packhorse.base.dataclass import dataclass, field
 from packhorse.image.view import Layer
 from packhorse.layers.listing import pick
 from packhorse.sdk.sbom import Component, purl

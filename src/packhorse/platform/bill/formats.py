@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, cast, get_args
 
+from packhorse.base.dataclass import replace
 from packhorse.errors import FormatError
 from packhorse.sdk import licences
 from packhorse.sdk.sbom import Bill, Component, Kind, Scope, is_cpe

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from packhorse.base.dataclass import dataclass
 from packhorse.image.view import Layer
 from packhorse.layers.listing import Entry, Kind
 from packhorse.platform.diff.comparison import Difference, File, Group, Side

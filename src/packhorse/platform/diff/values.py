@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from packhorse.base import gojson
+from packhorse.base.dataclass import dataclass
 from packhorse.image.view import Image
 from packhorse.lifecycle import labels
 

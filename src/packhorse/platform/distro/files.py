@@ -11,10 +11,10 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from io import BytesIO
 from typing import IO, BinaryIO, cast
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
 

@@ -7,8 +7,9 @@ them; `builder default --update` compares two records. Nothing here runs a progr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from packhorse.base.dataclass import dataclass
 
 RootKind = Literal["build", "run"]
 

@@ -11,9 +11,9 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import HostError
 
 _OLDEST = {"debian": (12,), "ubuntu": (24, 4)}

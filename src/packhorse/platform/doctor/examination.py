@@ -11,13 +11,13 @@ import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from packhorse.base import userns
+from packhorse.base.dataclass import dataclass
 from packhorse.base.step import Network, Overlay, Root, Step
 from packhorse.base.userns import IdMap, Namespace
 from packhorse.errors import HostError, PackhorseError, SandboxError

@@ -8,10 +8,10 @@ is. Called by `one`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from packhorse.base import gojson
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, PackhorseError, RebaseError
 from packhorse.image.copy import brought

@@ -10,9 +10,9 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 from packhorse.base.crew import crew
+from packhorse.base.dataclass import dataclass
 from packhorse.errors import PackhorseError
 from packhorse.image.reference import Kind
 from packhorse.platform.rebase.one import rebase

@@ -6,8 +6,7 @@ What an image becomes is `plan`'s; many names at once are `many`'s. Called by cl
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from packhorse.base.dataclass import replace
 from packhorse.errors import FormatError, InputError, NotFoundError, RebaseError
 from packhorse.image.copy import JOBS, put
 from packhorse.image.model import Index

@@ -6,8 +6,8 @@ What may be put on what is `lifecycle.rebase`'s. Called by `one` and `index`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.errors import InputError, UnknownRunImage
 from packhorse.image.edit import engine_view
 from packhorse.image.model import Config
