@@ -47,7 +47,7 @@ class BundleHook(BuildHookInterface):  # type: ignore[type-arg]
             stage(descriptor.parent, target)
         launcher_version = (root / "launcher" / "VERSION").read_text().strip()
         bundle = {"launcher": launcher_version, "digest": digest(bundled)}
-        for program in ("terminal", "init"):  # which are in no builder, and so in no digest of one
+        for program in ("terminal", "init", "leash"):  # which are in no builder, and so in no digest of one
             add(program)
         (bundled / "bundle.json").write_text(json.dumps(bundle) + "\n")
         build_data["pure_python"] = True

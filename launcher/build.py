@@ -15,7 +15,13 @@ from pathlib import Path
 
 TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
 
-PROGRAMS = {"launcher": "src", "terminal": "terminal", "init": "init", "node-options": "node-options"}
+PROGRAMS = {
+    "launcher": "src",
+    "terminal": "terminal",
+    "init": "init",
+    "leash": "leash",
+    "node-options": "node-options",
+}
 """The programs and the directories of their sources."""
 
 FLAGS = (

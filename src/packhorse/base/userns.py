@@ -34,6 +34,10 @@ SIZE = 65536
 """How many ids a namespace has at most: 0 to 65535, as in a container."""
 
 
+_PRESENTABLE: dict[int, bool] = {}
+"""Which file systems, by their devices, root can show with other owners."""
+
+
 class Mode(Enum):
     """How ids are mapped: by root to unused ids, by a user to subordinate ids, or the user's own id alone."""
 
@@ -329,26 +333,38 @@ def idmapped(source: Path, idmap: IdMap) -> int:
     it.
     """
     with make(idmap) as namespace:
-        descriptor = syscalls.clone_mount(str(source), recursive=False)
-        try:
-            syscalls.map_mount(descriptor, namespace.fd)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
+        return _mapped_mount(source, namespace)
 
 
-def presentable(source: Path) -> bool:
+def _mapped_mount(source: Path, namespace: Namespace) -> int:
+    descriptor = syscalls.clone_mount(str(source), recursive=False)
+    try:
+        syscalls.map_mount(descriptor, namespace.fd)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def presentable(source: Path, namespace: Namespace | None = None) -> bool:
     """Whether root can show `source` with other owners, also below an overlay; otherwise it has to be copied.
 
-    Overlays take such lowers from Linux 5.19 on; which file systems can do it is asked of the mount itself.
+    Overlays take such lowers from Linux 5.19 on; which file systems can do it is asked of the mount itself,
+    once for each, with `namespace` or one that is made for it.
     """
     release = re.match(r"(\d+)\.(\d+)", os.uname().release)
     if os.geteuid() != 0 or release is None or (int(release[1]), int(release[2])) < (5, 19):
         return False
-    one = (Extent(0, SHIFTED_BASE, 1),)
-    try:
-        os.close(idmapped(source, IdMap(Mode.ROOT, one, one)))
-    except (OSError, HostError):
-        return False
-    return True
+    device = source.stat().st_dev
+    if device not in _PRESENTABLE:
+        one = (Extent(0, SHIFTED_BASE, 1),)
+        try:
+            if namespace is None:
+                os.close(idmapped(source, IdMap(Mode.ROOT, one, one)))
+            else:
+                os.close(_mapped_mount(source, namespace))
+        except (OSError, HostError):
+            _PRESENTABLE[device] = False
+        else:
+            _PRESENTABLE[device] = True
+    return _PRESENTABLE[device]

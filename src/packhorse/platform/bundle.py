@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from packhorse.base.target import Target
+from packhorse.base import native
 from packhorse.errors import HostError
-
-_ROOT = Path(__file__).parents[1] / "_bundled"
 
 
 def digest() -> str:
@@ -26,7 +24,7 @@ def launcher_version() -> str:
 
 def launcher(arch: str) -> bytes:
     """The launcher for an architecture (`amd64`, `arm64`); raises HostError when there is none."""
-    path = _ROOT / "launcher" / f"launcher-linux-{arch}"
+    path = native.BUNDLED / "launcher" / f"launcher-linux-{arch}"
     if not path.is_file():
         raise HostError(
             f"packhorse has no launcher for {arch}",
@@ -38,37 +36,22 @@ def launcher(arch: str) -> bytes:
 
 def terminal() -> Path:
     """The program that gives a step a terminal (`sandbox.terminal`), for this machine."""
-    path = _ROOT / "terminal" / f"terminal-linux-{Target.host().arch}"
-    if not path.is_file():
-        raise _not_whole()
-    return path
+    return native.program("terminal")
 
 
 def init() -> Path:
-    """The program that steps of an OCI runtime begin as (`sandbox.container`), for this machine."""
-    path = _ROOT / "init" / f"init-linux-{Target.host().arch}"
-    if not path.is_file():
-        raise _not_whole()
-    return path
+    """The program that steps begin as whose command is said later (`sandbox.commands`), for this machine."""
+    return native.program("init")
 
 
 def buildpacks() -> list[Path]:
     """The directories of the bundled buildpacks, staged, in the order they are tried."""
-    return sorted(path.parent for path in _ROOT.glob("buildpacks/*/*/buildpack.toml"))
+    return sorted(path.parent for path in native.BUNDLED.glob("buildpacks/*/*/buildpack.toml"))
 
 
 def _manifest() -> dict[str, object]:
     try:
-        value = json.loads((_ROOT / "bundle.json").read_text())
+        value = json.loads((native.BUNDLED / "bundle.json").read_text())
     except OSError as error:
-        raise _not_whole() from error
+        raise native.not_whole() from error
     return dict(value)
-
-
-def _not_whole() -> HostError:
-    return HostError(
-        "this packhorse is not installed whole",
-        why="its native programs and buildpacks are missing",
-        fix="install it again: pip install . (or make setup, in a clone)",
-        check="installation",
-    )

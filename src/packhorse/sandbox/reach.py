@@ -15,11 +15,10 @@ from packhorse.sandbox.sources import private_sources, sources
 
 
 class Reach:
-    """The options for each step of one namespace; remembers which file systems can show other owners."""
+    """The options for each step of one namespace."""
 
     def __init__(self, idmap: IdMap) -> None:
         self._idmap = idmap
-        self._presentable: dict[int, bool] = {}
 
     def options(self, step: Step, paths: Iterable[Path]) -> list[tuple[str, str]]:
         """What makes the step's sources, and other `paths`, reachable, and its user's own where only read."""
@@ -46,9 +45,7 @@ class Reach:
             status = path.stat()
             if self._idmap.inside(status.st_uid, status.st_gid) != (entrance.OVERFLOW, entrance.OVERFLOW):
                 continue
-            if status.st_dev not in self._presentable:
-                self._presentable[status.st_dev] = userns.presentable(path)
-            if self._presentable[status.st_dev]:
+            if userns.presentable(path):
                 found.append(path.resolve())
         return found
 

@@ -1,0 +1,102 @@
+/* Ends a process when its own stdin ends, so that it dies with whoever held the other end.
+ *
+ *     leash run PROGRAM [ARGUMENT...]
+ *     leash process DESCRIPTOR
+ *
+ * For what does not die with its parent: pasta, which keeps no parent-death signal when it changes its ids, and a
+ * step with another id than bubblewrap's, to whom the kernel does not let bubblewrap's signal through. Stdin is
+ * one end of a socket that sandbox/process.py holds the other end of. Of a program that is run here a descriptor
+ * is sent through it, so that it can be ended should this program be killed. Ends with the process, and with the
+ * status of one that was run here (the number of a signal that ended it negated, as Python counts it). */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { EXIT_USAGE = 125, EXIT_NOT_STARTED = 127, MOST_DESCRIPTORS = 256 };
+
+static _Noreturn void execute(char **argv)
+{
+    sigset_t none;
+    int number;
+
+    for (number = 1; number < NSIG; number++)
+        signal(number, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execvp(argv[0], argv);
+    fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
+    _exit(EXIT_NOT_STARTED);
+}
+
+/* Sends a descriptor through stdin; whether anybody is there any more does not matter. */
+static void hand_over(int process)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    char byte = 0;
+    struct iovec data = {&byte, 1};
+    struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&control.header), &process, sizeof process);
+    (void)!sendmsg(STDIN_FILENO, &message, MSG_NOSIGNAL);
+}
+
+/* Returns when stdin or the process has ended; whether it was the process. */
+static bool has_ended(int process)
+{
+    struct pollfd ends[] = {{STDIN_FILENO, POLLIN, 0}, {process, POLLIN, 0}};
+
+    while (poll(ends, 2, -1) < 0 && errno == EINTR)
+        continue;
+    return ends[1].revents != 0;
+}
+
+static int wait_for(pid_t pid)
+{
+    int status = 0;
+
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int main(int argc, char **argv)
+{
+    pid_t pid = 0;
+    int process, number;
+
+    if (argc < 3)
+        return EXIT_USAGE;
+    if (strcmp(argv[1], "run") == 0) {
+        pid = fork();
+        if (pid == 0)
+            execute(argv + 2);
+        if (pid < 0)
+            return EXIT_NOT_STARTED;
+        process = (int)syscall(SYS_pidfd_open, pid, 0);
+        for (number = 3; number < MOST_DESCRIPTORS; number++)
+            if (number != process)
+                close(number); /* what the program was given is the program's alone */
+        hand_over(process);
+    } else {
+        process = atoi(argv[2]);
+    }
+    if (!has_ended(process))
+        syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0);
+    return pid > 0 ? wait_for(pid) : 0;
+}
