@@ -8,6 +8,10 @@
  * everything ends with the command, whose status, or 128 and the number of its signal, is this program's. What
  * keeps the command from being executed is told through CHANNEL as a `failure`, and the status is 125.
  *
+ *     init CHANNEL SELF
+ *
+ * In bubblewrap's sandbox, which waits for orphans itself and has set everything else already: becomes the command.
+ *
  * An order is a `head`, the system call filter, which may be empty, and `strings` strings, each with its NUL: the maps for a user
  * namespace of the command's own, or two empty ones; its directory; its executable, found as execvp(3) does;
  * `arguments` arguments from argv[0] on; its environment. */
@@ -173,6 +177,15 @@ static void restore_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+static _Noreturn void execute(int channel, const struct order *order)
+{
+    if (chdir(order->directory) < 0)
+        fail(channel, DIRECTORY);
+    environ = order->environment;
+    execvp(order->executable, order->arguments);
+    fail(channel, EXECUTION);
+}
+
 static _Noreturn void become_command(int channel, char **stdio, const struct order *order)
 {
     int number;
@@ -183,11 +196,7 @@ static _Noreturn void become_command(int channel, char **stdio, const struct ord
     for (number = 0; number < 3; number++)
         close(atoi(stdio[number]));
     setsid();
-    if (chdir(order->directory) < 0)
-        fail(channel, DIRECTORY);
-    environ = order->environment;
-    execvp(order->executable, order->arguments);
-    fail(channel, EXECUTION);
+    execute(channel, order);
 }
 
 static int wait_for(pid_t command)
@@ -209,13 +218,15 @@ int main(int argc, char **argv)
     pid_t command;
     int channel, number;
 
-    if (argc != 6)
+    if (argc != 3 && argc != 6)
         return EXIT_FAILED;
     channel = atoi(argv[1]);
     close(atoi(argv[2]));
     restore_signals();
     if (fcntl(channel, F_SETFD, FD_CLOEXEC) < 0 || !take_order(channel, &order))
         return EXIT_FAILED;
+    if (argc == 3)
+        execute(channel, &order);
     if (*order.uids != '\0' && !change_ids(&order))
         fail(channel, IDS);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* so that the command cannot look into this process */

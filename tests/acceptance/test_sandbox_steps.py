@@ -66,7 +66,7 @@ def test_the_program_of_the_sandbox_is_out_of_a_steps_reach(here: Place) -> None
     """It is process 1 inside, and on this machine it may belong to the very user the step runs as."""
     program = own_init(here) if here.runtime != "bubblewrap" else own_bubblewrap(here)
     program.chmod(0o755)
-    runtime: Runtime = Bubblewrap(here.namespace, program=program)
+    runtime: Runtime = Bubblewrap(here.namespace, init=bundle.init(), program=program)
     if here.runtime != "bubblewrap":
         runtime = OciRuntime(here.namespace, runtime=oci.find(here.runtime), init=program)
     script = (

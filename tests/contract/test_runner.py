@@ -8,21 +8,28 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from fakes.place import ENV, RUNTIMES, place
 from fakes.runner import FakeRunner, shell
-from packhorse.base.step import Step
+from packhorse.base.step import Room, Step
 from packhorse.errors import CommandNotFound
-from packhorse.lifecycle.ports import Runner
+from packhorse.sandbox.runner import SandboxRunner
+
+
+class Opens(Protocol):
+    """Of a Runner what sandboxes do; what a build shows beside is tested where builds are."""
+
+    def open(self, step: Step) -> AbstractContextManager[Room]: ...
 
 
 @dataclass(frozen=True)
 class Case:
-    """A runner, and a function that makes a step of a shell script that can write to /layers."""
+    """What opens steps, and a function that makes one of a shell script that can write to /layers."""
 
-    runner: Runner
+    runner: Opens
     step: Callable[[str], Step]
 
 
@@ -40,8 +47,31 @@ def fake(base: Path) -> Iterator[Case]:
     yield Case(runner, lambda script: Step(argv=("sh", "-c", script), env=ENV))
 
 
+class _Deferred:
+    """Opens a room for a step that is said later, and says it there."""
+
+    def __init__(self, runner: SandboxRunner) -> None:
+        self._runner = runner
+
+    @contextmanager
+    def open(self, step: Step) -> Iterator[Room]:
+        waiting = replace(step, argv=(), env={"NOT": "there"}, cwd="/", executable="", deferred=True)
+        with self._runner.open(waiting if step.argv else step) as room:
+            if step.argv:
+                room.assign(step)
+            yield room
+
+
+@contextmanager
+def deferred(runtime: str, base: Path) -> Iterator[Case]:
+    with place(base, runtime) as here:
+        layers = here.overlay("/layers")
+        yield Case(_Deferred(here.sandbox), lambda script: here.step(script, layers))
+
+
 RUNNERS: dict[str, Callable[[Path], AbstractContextManager[Case]]] = {
     **{runtime: partial(sandbox, runtime) for runtime in RUNTIMES},
+    **{f"{runtime} deferred": partial(deferred, runtime) for runtime in RUNTIMES},
     "fake": fake,
 }
 

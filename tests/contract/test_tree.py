@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +12,10 @@ import pytest
 
 from fakes.place import Place, place
 from fakes.plain_tree import PlainTree
+from packhorse.base.mounted import Mounted
 from packhorse.base.rooted import Rooted
-from packhorse.base.step import Overlay
-from packhorse.base.tree import Kind, TreeEdit, TreeView
+from packhorse.base.step import Bind, Overlay
+from packhorse.base.tree import Kind, Node, TreeEdit, TreeView
 from packhorse.errors import TreeError
 
 
@@ -219,3 +220,48 @@ def test_the_fake_view_agrees_with_the_real_one(tmp_path: Path) -> None:
         assert fake.stat("/link", follow=True) == real.stat("/link", follow=True)
         assert read(fake, "/link") == read(real, "/link")
         assert fake.readlink("/link") == real.readlink("/link")
+
+
+def seen(tree: TreeView, path: str) -> object:
+    """All that a view tells of what is at `path`, and below it."""
+
+    def told(action: Callable[[], object]) -> object:
+        try:
+            return action()
+        except TreeError:
+            return "refused"
+
+    def plain(node: Node | None) -> object:
+        return node and (node.name, node.kind, node.mode if node.kind is Kind.FILE else 0, node.size)
+
+    found = told(lambda: list(tree.list(path)))
+    names = [node.name for node in found] if isinstance(found, list) else []
+    return (
+        told(lambda: plain(tree.stat(path))),
+        told(lambda: plain(tree.stat(path, follow=True))),
+        told(lambda: read(tree, path)),
+        told(lambda: tree.readlink(path)),
+        [seen(tree, f"{path}/{name}") for name in names],
+    )
+
+
+def test_a_view_of_mounts_shows_what_a_room_with_them_does(here: Place) -> None:
+    platform, buildpack, other = here.directory(), here.directory(), here.directory()
+    (platform / "env").mkdir()
+    (platform / "env/A").write_text("a")
+    (platform / "env/B").symlink_to("../env/A")
+    (buildpack / "buildpack.toml").write_text("api")
+    (buildpack / "link").symlink_to("buildpack.toml")
+    (other / "file").write_text("of this machine")
+    binds = (
+        Bind(platform, "/platform"),
+        Bind(buildpack, "/cnb/buildpacks/a_b/1.0"),
+        Bind(other, "/platform/bindings"),
+        Bind(other / "file", "/cnb/build-config/env/FILE"),
+    )
+    (platform / "bindings").mkdir()
+    step = replace(here.step("true"), argv=(), mounts=binds)
+    with here.sandbox.open(step) as room, Mounted(here.root, binds, idmap=here.namespace.idmap) as view:
+        for path in ("/cnb", "/platform", "/platform/env/A", "/bin", "/none", "/cnb/buildpacks/a_b/2.0"):
+            assert seen(view, path) == seen(room.tree, path), path
+        assert seen(view, "/cnb//buildpacks/./a_b/1.0/") == seen(view, "/cnb/buildpacks/a_b/1.0")

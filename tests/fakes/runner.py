@@ -17,7 +17,7 @@ from pathlib import Path
 
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Output, Result, Room, Step
-from packhorse.base.tree import TreeEdit, read
+from packhorse.base.tree import TreeEdit, TreeView, read
 from packhorse.errors import CommandNotFound, SandboxError
 
 
@@ -82,6 +82,12 @@ class FakeRunner:
     steps: list[Step] = field(default_factory=list)
     _open: int = 0
     _numbers: Iterator[int] = field(default_factory=count)
+
+    @contextmanager
+    def look(self) -> Iterator[TreeView]:
+        """The directory as it is: what no step has made is not told apart here."""
+        with Rooted.local(self.root) as tree:
+            yield tree
 
     @contextmanager
     def open(self, step: Step) -> Iterator[Room]:

@@ -100,9 +100,10 @@ class Step:
     `uid` and `gid` are ids inside the sandbox. `scratch` says that what the step writes is seen by nobody
     else, so that several may be open at once. With an `attached` step this process's stdin, stdout and stderr
     exchange bytes, with that of `terminal` a terminal of the step's own.
-    `held` steps (`argv` empty) run nothing and are opened for their tree. `executable` is what is executed
-    when it is not `argv[0]` (the launcher chooses its process by argv[0]). `hostname` is the name the step
-    sees. `limits` hold for everything that the step starts.
+    `held` steps (`argv` empty) run nothing and are opened for their tree, unless they are `deferred`: what
+    such a step runs (argv, env and cwd) may be said while it is held. `executable` is what is executed when
+    it is not `argv[0]` (the launcher chooses its process by argv[0]). `hostname` is the name the step sees.
+    `limits` hold for everything that the step starts.
     """
 
     argv: tuple[str, ...]
@@ -117,6 +118,7 @@ class Step:
     attached: bool = False
     terminal: bool = False
     scratch: bool = False
+    deferred: bool = False
     executable: str = ""
     hostname: str = "packhorse"
     limits: Limits = Limits()

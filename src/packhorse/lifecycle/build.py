@@ -55,12 +55,12 @@ def build(
     Raises BuildpackFailed when a bin/build ends with a non-zero status, BuildError for what cannot be used.
     """
     progress = _Progress(inputs.env, detected.plan)
-    with runner.open(Step(argv=(), scratch=True)) as base:
+    with runner.look() as base:
         for member in detected.group:
             observer.detail(
                 f"{member.ref} finds {_count(restored, inputs.layers_directory(member.ref))} kept layers"
             )
-            turn = _Turn(inputs, analyzed.target, member, restored, base.tree, runner, observer)
+            turn = _Turn(inputs, analyzed.target, member, restored, base, runner, observer)
             progress = turn.take(progress)
     processes, default = _merge(progress.launches, observer)
     built = Built(

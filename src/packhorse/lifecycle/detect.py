@@ -89,9 +89,8 @@ def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Obse
     Raises DetectFailed when none does, DetectErrored when moreover a bin/detect went wrong; both say why, for
     each buildpack.
     """
-    with runner.open(Step(argv=(), scratch=True)) as room:
-        detection = _Detection(inputs, analyzed.target, room.tree, runner, observer)
-        return detection.run()
+    with runner.look() as tree:
+        return _Detection(inputs, analyzed.target, tree, runner, observer).run()
 
 
 class _Detection:

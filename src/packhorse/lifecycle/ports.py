@@ -31,6 +31,10 @@ class Runner(Protocol):
         """
         ...
 
+    def look(self) -> AbstractContextManager[TreeView]:
+        """What every step finds that no buildpack has made: the builder's files, the platform directory."""
+        ...
+
 
 class LayerCache(Protocol):
     """Keeps layer directories between builds. `path` is a layer's directory inside: `/layers/<id>/<name>`.

@@ -105,7 +105,7 @@ def _exported_once(
         root = store.root(builder.image, namespace.idmap)
         inputs = _inputs(request, builder, work.named, added, root, outside.variables)
         volumes.check_places(work.shared, root, work.path, (APP, inputs.env["HOME"], *TEMPORARY))
-        lowers, stamp = _lowers(work.path, scratch, owner) if overlays else ((), "")
+        lowers, stamp = _lowers(work.path, scratch, owner, namespace) if overlays else ((), "")
         scene = Scene(
             root=root,
             home=inputs.env["HOME"],
@@ -245,14 +245,16 @@ def _inputs(
     )
 
 
-def _lowers(path: Path, scratch: Path, owner: tuple[int, int]) -> tuple[tuple[Path, ...], str]:
+def _lowers(
+    path: Path, scratch: Path, owner: tuple[int, int], namespace: userns.Namespace
+) -> tuple[tuple[Path, ...], str]:
     """The source, and above it what hides the excluded; a copy where it cannot be shown as its user's.
 
     With it comes the stamp of the source.
     """
     is_root = os.geteuid() == 0
     survey = app.survey(path, None if is_root else owner)
-    if not survey.has_one_owner or (is_root and not userns.presentable(path)):
+    if not survey.has_one_owner or (is_root and not userns.presentable(path, namespace)):
         copied = scratch / "source"
         app.copy(path, copied, owner)
         return (copied,), survey.stamp

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from packhorse.base.calling import undisturbed
 from packhorse.base.dataclass import dataclass, field, replace
+from packhorse.base.mounted import Mounted
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind, Limits, Mount, Network, Overlay, Room, Root, Step
-from packhorse.base.tree import Kind
+from packhorse.base.tree import Kind, TreeView
 from packhorse.base.userns import IdMap
 from packhorse.store.lease import make_directory
 
@@ -28,7 +29,18 @@ APP = "/workspace"
 LAYERS = "/layers"
 TEMPORARY = ("/tmp", "/var/tmp")
 
-Open = Callable[[Step], AbstractContextManager[Room]]
+
+class HeldRoom(Room, Protocol):
+    """A room of a sandbox."""
+
+    def assign(self, step: Step) -> None:
+        """Says what a room that was opened for a `deferred` step runs: `step`, the same but for argv, env and
+        cwd.
+        """
+        ...
+
+
+Open = Callable[[Step], AbstractContextManager[HeldRoom]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +73,15 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """A room that its phase has left, and what is mounted there; `stack` closes it."""
+    """A room that its phase has left, and what is mounted there; `stack` closes it.
 
-    room: Room
+    One that is `vacant` still waits for a command.
+    """
+
+    room: HeldRoom
     mounts: tuple[Mount, ...]
     stack: ExitStack
+    vacant: bool
 
 
 class BuildRunner:
@@ -78,56 +94,65 @@ class BuildRunner:
     def __init__(self, open_step: Open, scene: Scene, idmap: IdMap, scratch: Path) -> None:
         self._open_step = open_step
         self._scene = scene
+        self._idmap = idmap
         self._owner = idmap.outside(scene.uid, scene.gid)
         self._scratch = scratch
         self._numbers = count(1)
         self._home_in_image = _is_plain_directory(scene.root, scene.home)
         self._shared: tuple[Mount, ...] = ()
-        self._base: _Left | None = None
+        self._begun = False
         self._last: _Left | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for left in (self._last, self._base):
-            if left is not None:
-                left.stack.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.stack.close()
 
     def open(self, step: Step) -> AbstractContextManager[Room]:
         """The step in the build's scene; see `lifecycle.ports.Runner`."""
-        if not step.scratch:
-            return self._shared_room(step)
-        return self._scratch_room(step) if step.argv else self._base_room(step)
+        return self._scratch_room(step) if step.scratch else self._shared_room(step)
+
+    def look(self) -> AbstractContextManager[TreeView]:
+        """What the builder and the user bring. Nothing runs there, so no sandbox is made for it."""
+        scene = self._scene
+        binds = [mount for mount in (*scene.mounts, *scene.volumes) if isinstance(mount, Bind)]
+        return Mounted(scene.root, binds, idmap=self._idmap)
 
     @contextmanager
     def _shared_room(self, step: Step) -> Iterator[Room]:
         scene = self._scene
         self._shared = self._shared or self._writable(self._scratch / "shared", copied=scene.copied())
         mounts = (*scene.layers(), *self._shared, *scene.mounts)
-        if self._last is not None:
-            if not step.argv and self._last.mounts == mounts:
-                yield self._last.room
-                return
-            self._last.stack.close()
-            self._last = None
+        # What opens the first room makes the layers ready for the first buildpack, which can run there then.
+        first, last = not self._begun, self._last
+        self._begun = True
+        if last is not None and last.mounts == mounts and (last.vacant or not step.argv):
+            if step.argv:
+                last.room.assign(self._placed(step, mounts))
+                self._last = last = replace(last, vacant=False)
+            try:
+                yield last.room
+            except BaseException:
+                if step.argv:
+                    self._leave()
+                raise
+            return
+        self._leave()
         volumes = scene.volumes if step.argv else ()
+        deferred = first and not step.argv and not scene.volumes
+        placed = self._placed(replace(step, deferred=deferred), (*mounts, *volumes))
         with ExitStack() as stack:
-            room = stack.enter_context(self._open_step(self._placed(step, (*mounts, *volumes))))
+            room = stack.enter_context(self._open_step(placed))
             yield room
             if not volumes:
                 with undisturbed():
-                    self._last = _Left(room, mounts, stack.pop_all())
-
-    @contextmanager
-    def _base_room(self, step: Step) -> Iterator[Room]:
-        """What the builder has, which is the same whenever a phase looks."""
-        if self._base is None:
-            with ExitStack() as stack:
-                room = stack.enter_context(self._scratch_room(step))
-                with undisturbed():
-                    self._base = _Left(room, (), stack.pop_all())
-        yield self._base.room
+                    self._last = _Left(room, mounts, stack.pop_all(), vacant=deferred)
 
     @contextmanager
     def _scratch_room(self, step: Step) -> Iterator[Room]:
@@ -147,7 +172,7 @@ class BuildRunner:
             mounts=mounts,
             uid=scene.uid,
             gid=scene.gid,
-            network=scene.network if step.argv else Network.NONE,
+            network=scene.network if step.argv or step.deferred else Network.NONE,
             limits=scene.limits,
         )
 

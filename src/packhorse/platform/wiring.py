@@ -287,11 +287,12 @@ def check_runtime(name: str) -> None:
 
 
 def _runtime(namespace: Namespace, name: str) -> Runtime:
+    from packhorse.platform import bundle
+
     if name in ("", BUBBLEWRAP):
         from packhorse.sandbox.bubblewrap import Bubblewrap
 
-        return Bubblewrap(namespace)
-    from packhorse.platform import bundle
+        return Bubblewrap(namespace, init=bundle.init())
     from packhorse.sandbox.oci import OciRuntime, find
 
     return OciRuntime(namespace, runtime=find(name), init=bundle.init())

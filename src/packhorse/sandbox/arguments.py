@@ -37,7 +37,7 @@ def options(step: Step, layout: Layout) -> list[str]:
 
 
 def command(step: Step) -> list[str]:
-    """The words that are executed inside; a held step has a command that it never comes to."""
+    """The words that are executed inside; a held step has a command that it does not come to as it is."""
     if not step.argv:
         return ["/"]
     return [step.executable or step.argv[0], *step.argv[1:]]

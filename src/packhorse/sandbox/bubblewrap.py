@@ -20,10 +20,14 @@ from packhorse.sandbox.terminal import Terminal
 
 
 class Bubblewrap:
-    """A Runtime. Its sandboxes end with this process, however that ends."""
+    """A Runtime. Its sandboxes end with this process, however that ends.
 
-    def __init__(self, namespace: Namespace, *, program: Path | None = None) -> None:
+    `init` is the native program that steps begin as whose command is said later.
+    """
+
+    def __init__(self, namespace: Namespace, *, init: Path, program: Path | None = None) -> None:
         self._namespace = namespace
+        self._init = init
         self._program = program or find()
         self._entry = Entry(namespace.idmap, self._program)
 
@@ -42,6 +46,7 @@ class Bubblewrap:
             attached=step.attached,
             leashed=idmap.mode is Mode.RANGE and idmap.outside(step.uid, step.gid)[0] != os.getuid(),
             passed=terminal.passed if terminal else (),
+            init=self._init if step.deferred else None,
             begun=begun,
         )
 

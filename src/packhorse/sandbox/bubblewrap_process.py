@@ -18,15 +18,19 @@ import json
 import os
 import re
 import select
+import socket
 import struct
 import termios
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
+from pathlib import Path
 
 from packhorse.base import proc
+from packhorse.base.step import Step
 from packhorse.errors import SandboxError
-from packhorse.sandbox import blame, executable, starter
+from packhorse.sandbox import blame, commands, executable, starter
+from packhorse.sandbox.order import Order, encode
 from packhorse.sandbox.process import Leash, Process
 
 _OFTEN = 1
@@ -39,7 +43,7 @@ class BubblewrapProcess(Process):
     `words` start it; `userns` is the descriptor of its namespace, or what stands for that in `words`.
     `passed` are further descriptors that its command has. `begun` is told of bubblewrap's child, which has
     its namespaces then and its mounts not yet. It is `leashed` if the step's id is none that bubblewrap's end
-    could reach.
+    could reach. With `init`, `launcher/init` begins in place of `command`, and executes what is assigned.
     """
 
     def __init__(
@@ -52,11 +56,19 @@ class BubblewrapProcess(Process):
         attached: bool,
         leashed: bool,
         passed: Sequence[int] = (),
+        init: Path | None = None,
         begun: Callable[[int], None] = lambda pid: None,
     ) -> None:
         super().__init__(attached=attached)
+        self._channel: socket.socket | None = None
+        self._order: Order | None = None
         try:
-            block = self._start(words, userns, options, command, passed)
+            with ExitStack() as theirs:
+                if init is not None:
+                    passed = self._told_later(theirs, init)
+                    channel, program = map(str, passed)
+                    command = [f"/proc/self/fd/{program}", channel, program]
+                block = self._start(words, userns, options, command, passed)
             self._wait_for_mounts(block, begun)
             if leashed:
                 self._own.callback(Leash.of_process(self._pidfd).close)
@@ -97,7 +109,9 @@ class BubblewrapProcess(Process):
                 # Nothing of this process's environment: bubblewrap is pid 1 inside, and can be read there.
                 env={},
                 umask=0o022,
-                extra_groups=[] if os.geteuid() == 0 else None,
+                # Who hands over a namespace gives up root's groups itself; to do it here costs a copy of this
+                # process's page tables.
+                extra_groups=[] if os.geteuid() == 0 and isinstance(userns, int) else None,
             )
             self.ended = self._pidfd_of(self._process.pid)
         return block.fileno()
@@ -131,16 +145,36 @@ class BubblewrapProcess(Process):
                     return int(document[name])
         return None
 
+    def _told_later(self, theirs: ExitStack, init: Path) -> tuple[int, int]:
+        """What `init` is started with: the end of a channel to it, and a descriptor of itself."""
+        self._channel, other = (self._own.enter_context(end) for end in socket.socketpair())
+        theirs.enter_context(other)
+        program = os.open(init, os.O_PATH | os.O_CLOEXEC)
+        theirs.callback(os.close, program)
+        return other.fileno(), program
+
+    def assign(self, step: Step) -> None:
+        """See `Process`; as bubblewrap does, tells the command where it begins."""
+        self._order = commands.own(step)
+        self._order["environment"]["PWD"] = step.cwd
+
     def release(self, program: bytes) -> None:
         """Lets the step begin, under the system call filter `program`."""
-        with suppress(BrokenPipeError):  # it is gone, which `wait` tells
+        with suppress(BrokenPipeError, ConnectionError):  # it is gone, which `wait` tells
             self._filter.write(program)
+            self._filter.close()
+            if self._channel is not None and self._order is not None:
+                self._channel.sendall(encode(self._order, b""))
         self._filter.close()
 
     def wait(self, name: str, tail: str) -> int:
         """The status; an error of bubblewrap's, which it says in its last line and ends with 1."""
         assert self._process is not None
         status = proc.status_of(self._process.wait())
+        if self._channel is not None and self._order is not None:
+            with suppress(ConnectionError):  # it ended before it had read its order
+                if refused := self._channel.recv(64):
+                    raise commands.refusal(name, refused, self._order)
         if status != 1 or self._told("exit-code") is not None:
             return status
         found = re.search(r"^bwrap: execvp .*: (.*)$", tail, re.MULTILINE)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from packhorse.base import proc
+from packhorse.base.step import Step
 from packhorse.errors import SandboxError
-from packhorse.sandbox import blame, executable
-from packhorse.sandbox.order import DIRECTORY, EXECUTION, Failure, Order, encode
+from packhorse.sandbox import arguments, blame, commands
+from packhorse.sandbox.order import Order, encode
 from packhorse.sandbox.process import Process
 
 MONITOR = proc.python("packhorse.sandbox.monitor")
@@ -124,6 +124,11 @@ class Container(Process):
         """See `Process`: the tree as the monitor has mounted it, without the kernel's directories."""
         return os.dup(self._root)
 
+    def assign(self, step: Step) -> None:
+        """See `Process`."""
+        maps = {"uids": self._order["uids"], "gids": self._order["gids"]}
+        self._order = commands.order(step, arguments.command(step), **maps)
+
     def release(self, program: bytes) -> None:
         """Gives the first process its order."""
         try:
@@ -141,11 +146,7 @@ class Container(Process):
             return status
         if not told:
             return status
-        failure = Failure(told)
-        if failure.task == EXECUTION:
-            raise executable.refusal(name, failure.words)
-        where = f"{self._order['directory']}: " if failure.task == DIRECTORY else ""
-        raise SandboxError(f"{name} could not be started", why=f"{where}{failure.words}")
+        raise commands.refusal(name, told, self._order)
 
     def _sockets(self, theirs: ExitStack, kind: socket.SocketKind) -> tuple[socket.socket, int]:
         """A pair of sockets: our end, and theirs as a descriptor."""
@@ -153,11 +154,6 @@ class Container(Process):
         self._own.enter_context(ours)
         theirs.enter_context(other)
         return ours, other.fileno()
-
-
-def soft_file_limit() -> int:
-    """How many files a step may have open before it asks for more, as this process may."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _plain(line: str) -> str:

@@ -143,18 +143,23 @@ class Pasta:
         finally:
             for descriptor in (user, net, ready):
                 os.close(descriptor)
+        self._ready = False
         self._told = open(told, "rb")  # noqa: PTH123, SIM115 -- a descriptor; closed by `close`
 
     def wait(self) -> None:
-        """Returns when the step has its network; raises SandboxError when it cannot be made."""
-        if not self._told.readline():
+        """Returns when the step has its network; raises SandboxError when it cannot be made.
+
+        To wait once more does nothing.
+        """
+        self._ready = self._ready or bool(self._told.readline())
+        if not self._ready:
             self._leash.close()
             raise SandboxError(
                 "a network of its own cannot be made", why=self._words(), fix=_WITHOUT, check="network"
             )
 
     def let_go(self) -> None:
-        """Has pasta end, which takes the kernel a while; `close` waits for it."""
+        """Has pasta end, which takes the kernel a while; `close` waits for it. A second time does nothing."""
         self._leash.let_go()
 
     def close(self) -> None:

@@ -23,10 +23,9 @@ from packhorse.base.dataclass import dataclass
 from packhorse.base.step import Step
 from packhorse.base.userns import Extent, IdMap, Mode, Namespace
 from packhorse.errors import SandboxError
-from packhorse.sandbox import arguments, monitor, oci_config
-from packhorse.sandbox.container import MONITOR, Container, RuntimeBusy, soft_file_limit
+from packhorse.sandbox import arguments, commands, monitor, oci_config
+from packhorse.sandbox.container import MONITOR, Container, RuntimeBusy
 from packhorse.sandbox.layout import Layout
-from packhorse.sandbox.order import Order
 from packhorse.sandbox.reach import Reach
 from packhorse.sandbox.terminal import Terminal
 
@@ -152,18 +151,14 @@ class OciRuntime:
     def _plan(self, step: Step, layout: Layout, command: list[str], idmap: IdMap) -> dict[str, Any]:
         """A `monitor.Plan` without descriptors; HostError for a user that the namespace has not."""
         self._idmap.outside(step.uid, step.gid)
-        if any("\0" in word for word in (*command, *step.env, *step.env.values())):
-            raise SandboxError("a step's command or environment has a NUL character")
         single = idmap.mode is Mode.SINGLE
         first = (0, 0) if single else (step.uid, step.gid)
-        order = Order(
-            uids=f"{step.uid} 0 1\n" if single and (step.uid, step.gid) != first else "",
-            gids=f"{step.gid} 0 1\n" if single and (step.uid, step.gid) != first else "",
-            directory=step.cwd,
-            executable=command[0],
-            arguments=[step.argv[0] if step.executable else command[0], *command[1:]],
-            environment=dict(step.env),
-            files=soft_file_limit(),
+        others = single and (step.uid, step.gid) != first
+        order = commands.order(
+            step,
+            command,
+            uids=f"{step.uid} 0 1\n" if others else "",
+            gids=f"{step.gid} 0 1\n" if others else "",
         )
         return {
             "user": [step.uid, step.gid] if idmap.mode is Mode.ROOT else [],

@@ -14,7 +14,8 @@ from io import FileIO
 from pathlib import Path
 from typing import IO
 
-from packhorse.base import proc
+from packhorse.base import native, proc
+from packhorse.base.step import Step
 
 _PATIENCE = 10.0
 """Seconds within which a runtime that is not wanted any more ends by itself: a disk may be slow."""
@@ -36,6 +37,10 @@ class Process(ABC):
         self.input: FileIO | None = None
         self.errors: FileIO | None = None
         self.ended: int
+
+    @abstractmethod
+    def assign(self, step: Step) -> None:
+        """Says what a process runs that is held for a `deferred` step: argv, env and cwd of `step`."""
 
     @abstractmethod
     def release(self, program: bytes) -> None:
@@ -152,15 +157,23 @@ class Process(ABC):
 
 
 class Leash:
-    """A running `leash`; `close` ends what is on it, and so does the end of this process."""
+    """A running `launcher/leash`, or for groups `leash`; `close` ends what is on it.
+
+    So does the end of this process. Only `platform.distro` has groups, which are asked to end first.
+    """
 
     def __init__(
-        self, words: Sequence[str], *, pass_fds: Sequence[int] = (), stderr: IO[bytes] | None = None
+        self,
+        words: Sequence[str],
+        *,
+        pass_fds: Sequence[int] = (),
+        stderr: IO[bytes] | None = None,
+        program: Sequence[str] = (),
     ) -> None:
         self._end, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [*proc.python("packhorse.sandbox.leash"), *words],
+                [*(program or (str(native.program("leash")),)), *words],
                 pass_fds=pass_fds,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
@@ -179,7 +192,8 @@ class Leash:
         """With a process group on it, whose leader is this process's child and was not waited for yet."""
         descriptor = os.pidfd_open(leader)
         try:
-            return cls(["group", str(descriptor), str(leader)], pass_fds=(descriptor,))
+            python = proc.python("packhorse.sandbox.leash")
+            return cls([str(descriptor), str(leader)], pass_fds=(descriptor,), program=python)
         finally:
             os.close(descriptor)
 

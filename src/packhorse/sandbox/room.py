@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from packhorse.base.step import Output, Result, Step
@@ -13,6 +13,7 @@ from packhorse.base.tree import TreeEdit
 from packhorse.errors import SandboxError
 from packhorse.sandbox import executable, seccomp, streams
 from packhorse.sandbox.limits import Bounds
+from packhorse.sandbox.network import Pasta
 from packhorse.sandbox.process import Process
 from packhorse.sandbox.terminal import Terminal
 
@@ -21,7 +22,10 @@ _TAIL = 4096
 
 
 class Sandbox:
-    """A Room. `command` makes the line that repeats the step from a shell, which only a failure needs."""
+    """A Room. `command` makes the line that repeats the step from a shell, which only a failure needs.
+
+    `networks` are what its own network is made of, if it has one.
+    """
 
     def __init__(
         self,
@@ -29,8 +33,9 @@ class Sandbox:
         held: Process,
         tree: TreeEdit,
         bounds: Bounds,
-        command: Callable[[], str],
+        command: Callable[[Step], str],
         terminal: Terminal | None = None,
+        networks: Sequence[Pasta] = (),
     ) -> None:
         self._step = step
         self._held = held
@@ -38,12 +43,20 @@ class Sandbox:
         self._bounds = bounds
         self._command = command
         self._terminal = terminal
+        self._networks = networks
         self._released = False
 
     @property
     def tree(self) -> TreeEdit:
         """The file tree as the step sees it, before, while and after it runs."""
         return self._tree
+
+    def assign(self, step: Step) -> None:
+        """Says what a `deferred` step runs: `step`, which is it but for argv, env and cwd."""
+        if not self._step.deferred or self._released:
+            raise SandboxError("only a held step that waits for its command can be given one")
+        self._held.assign(step)
+        self._step = step
 
     def run(self, output: Output | None) -> Result:
         """Lets the step's command go and waits for it; its output is handed on from this thread.
@@ -57,6 +70,8 @@ class Sandbox:
         executable.check(self._tree, name, cwd=self._step.cwd, env=self._step.env)
         began = time.monotonic()
         self._released = True
+        for pasta in self._networks:
+            pasta.wait()
         with self._bounds.watched(self._held.kill):
             self._held.release(seccomp.program())
             tail = b""
@@ -68,10 +83,12 @@ class Sandbox:
                 tail = self._relay(output or _to_stdout)
             status = self._held.wait(name, tail.decode(errors="replace"))
             self._held.kill()
+        for pasta in self._networks:
+            pasta.let_go()
         command = ""
         if status:
             with suppress(OSError):  # a disk that is full
-                command = self._command()
+                command = self._command(self._step)
         return Result(status, time.monotonic() - began, command, self._bounds.exceeded(status))
 
     def _relay(self, output: Output) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from packhorse.base.rooted import Rooted
-from packhorse.base.step import Network, Room, Step
+from packhorse.base.step import Network, Step
 from packhorse.base.userns import Mode, Namespace
 from packhorse.errors import SandboxError
 from packhorse.sandbox import network
@@ -88,7 +88,7 @@ class SandboxRunner:
             pasta.close()
 
     @contextmanager
-    def open(self, step: Step) -> Iterator[Room]:
+    def open(self, step: Step) -> Iterator[Sandbox]:
         """Makes the step's mounts and holds its process; leaving the context ends all that still runs.
 
         SandboxError, with the runtime's own words, when it cannot be made; InputError for ports that cannot
@@ -116,16 +116,18 @@ class SandboxRunner:
 
             held = self._runtime.hold(step, layout, terminal, begun)
             stack.callback(held.close)
-            if step.argv:
+            if step.argv or step.deferred:
                 bounds.hold(held.pid, owner)
             if editor is not None:
                 os.fchown(held.output.fileno(), *editor)  # so that the step can open /dev/stdout too
             tree = stack.enter_context(
                 Rooted(held.open_root(), idmap=self._idmap, owner=editor, whiteouts=False)
             )
-            for pasta in networks:
-                pasta.wait()
-            yield Sandbox(step, held, tree, bounds, partial(self._runtime.line, step, layout), terminal)
+            if not step.deferred:
+                for pasta in networks:
+                    pasta.wait()
+            line = partial(self._runtime.line, layout=layout)
+            yield Sandbox(step, held, tree, bounds, line, terminal, networks)
 
     def _take_down(self, pasta: network.Pasta) -> None:
         if self._parting is None:

@@ -7,25 +7,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from packhorse.base.step import Bind, Mount, Network, Room, Step
+from packhorse.base.step import Bind, Mount, Network, Step
 from packhorse.base.userns import Extent, IdMap, Mode
-from packhorse.platform.runner import BuildRunner, Scene
+from packhorse.platform.runner import BuildRunner, HeldRoom, Scene
 
-HELD, SCRATCH = Step(argv=()), Step(argv=(), scratch=True)
+HELD = Step(argv=())
 BUILDS, DETECTS = Step(argv=("build",)), Step(argv=("detect",), scratch=True)
 
 
 def build_runner(
-    open_step: Callable[[Step], AbstractContextManager[Room]],
+    open_step: Callable[[Step], AbstractContextManager[HeldRoom]],
     directory: Path,
     *,
     layers: Callable[[], Sequence[Mount]] = tuple,
     volumes: tuple[Mount, ...] = (),
+    network: Network = Network.NONE,
 ) -> BuildRunner:
     for name in ("root", "app", "steps"):
         (directory / name).mkdir(mode=0o755)
@@ -38,24 +39,34 @@ def build_runner(
         app=(directory / "app",),
         layers=layers,
         mounts=(),
-        network=Network.NONE,
+        network=network,
         volumes=volumes,
     )
     return BuildRunner(open_step, scene, idmap, directory / "steps")
 
 
+@dataclass
+class _Said:
+    said: list[str]
+    number: int
+
+    def assign(self, step: Step) -> None:
+        assert step.argv
+        self.said.append(f"!{self.number}")
+
+
 class Opened:
-    """What was opened, a number each, and closed: `+1 +2 -1`."""
+    """What was opened, a number each, was told its command, and was closed: `+1 +2 !2 -1`."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
 
     @contextmanager
-    def open(self, step: Step) -> Iterator[Room]:
+    def open(self, step: Step) -> Iterator[HeldRoom]:
         number = sum(word.startswith("+") for word in self.said) + 1
         self.said.append(f"+{number}")
         try:
-            yield SimpleNamespace(number=number)  # type: ignore[misc]  # what it can do is not asked
+            yield _Said(self.said, number)  # type: ignore[misc]  # what else it can do is not asked
         finally:
             self.said.append(f"-{number}")
 
@@ -72,10 +83,11 @@ def visit(runner: BuildRunner, *steps: Step) -> None:
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        ((SCRATCH, DETECTS, DETECTS, SCRATCH), "+1 +2 -2 +3 -3"),
-        ((HELD, HELD, BUILDS, HELD, HELD), "+1 -1 +2"),
-        ((HELD, BUILDS, BUILDS, HELD), "+1 -1 +2 -2 +3"),
-        ((SCRATCH, HELD, SCRATCH, BUILDS, HELD), "+1 +2 -2 +3"),
+        ((DETECTS, DETECTS), "+1 -1 +2 -2"),
+        ((HELD, HELD, BUILDS, HELD, HELD), "+1 !1"),
+        ((HELD, BUILDS, BUILDS, HELD), "+1 !1 -1 +2"),
+        ((BUILDS, HELD, BUILDS, HELD), "+1 -1 +2"),
+        ((DETECTS, HELD, DETECTS, BUILDS, HELD), "+1 -1 +2 +3 -3 !2"),
     ],
 )
 def test_who_looks_is_shown_the_room_of_the_last_step(
@@ -85,9 +97,8 @@ def test_who_looks_is_shown_the_room_of_the_last_step(
     with build_runner(opened.open, tmp_path) as runner:
         visit(runner, *steps)
         assert str(opened) == said
-    assert sorted(word[1:] for word in opened.said if word[0] == "-") == sorted(
-        word[1:] for word in opened.said if word[0] == "+"
-    )
+    closed, made = ([word[1:] for word in opened.said if word[0] == sign] for sign in "-+")
+    assert sorted(closed) == sorted(made)
 
 
 def test_who_looks_does_not_see_the_users_volumes(tmp_path: Path) -> None:
@@ -108,16 +119,36 @@ def test_who_looks_sees_the_layers_of_now(tmp_path: Path) -> None:
         assert str(opened) == "+1 -1 +2"
 
 
-def test_the_room_of_a_step_that_failed_is_closed_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("before", "said"), [((), "+1 -1"), ((HELD,), "+1 !1 -1")])
+def test_the_room_of_a_step_that_failed_is_closed_at_once(
+    tmp_path: Path, before: tuple[Step, ...], said: str
+) -> None:
     opened = Opened()
     with build_runner(opened.open, tmp_path) as runner:
+        visit(runner, *before)
         with pytest.raises(ValueError, match="failed"), runner.open(BUILDS):
             raise ValueError("failed")
-        assert str(opened) == "+1 -1"
+        assert str(opened) == said
+
+
+def test_who_makes_ready_waits_with_the_network_of_the_first_step(tmp_path: Path) -> None:
+    asked: list[Step] = []
+
+    @contextmanager
+    def opens(step: Step) -> Iterator[HeldRoom]:
+        asked.append(step)
+        yield _Said([], 0)  # type: ignore[misc]
+
+    with build_runner(opens, tmp_path, network=Network.HOST) as runner:
+        visit(runner, HELD, BUILDS, BUILDS, HELD)
+    assert [(step.argv, step.deferred, step.network) for step in asked] == [
+        ((), True, Network.HOST),
+        (("build",), False, Network.HOST),
+    ]
 
 
 @contextmanager
-def _nothing(step: Step) -> Iterator[Room]:
+def _nothing(step: Step) -> Iterator[HeldRoom]:
     raise AssertionError(step)
     yield  # a context manager has to have one
 

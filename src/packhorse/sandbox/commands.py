@@ -1,0 +1,52 @@
+"""A step's command as the program `launcher/init` is told of it, and what it answers; called by the runtimes.
+
+That program is the first process of a step in a container, and in bubblewrap's sandboxes what a step begins
+as whose command is said later. How it is told is `order`'s.
+"""
+
+from __future__ import annotations
+
+import resource
+
+from packhorse.base.step import Step
+from packhorse.errors import CommandNotFound, NotExecutable, SandboxError
+from packhorse.sandbox import arguments, executable
+from packhorse.sandbox.order import DIRECTORY, EXECUTION, Failure, Order
+
+
+def order(step: Step, command: list[str], *, uids: str = "", gids: str = "") -> Order:
+    """What is to be executed: `command`, which may be another one around the step's own.
+
+    `uids` and `gids` are maps for a user namespace of the command's own. SandboxError for what cannot be
+    told.
+    """
+    if any("\0" in word for word in (*command, step.cwd, *step.env, *step.env.values())):
+        raise SandboxError("a step's command, directory or environment has a NUL character")
+    return Order(
+        uids=uids,
+        gids=gids,
+        directory=step.cwd,
+        executable=command[0],
+        arguments=[step.argv[0] if step.executable else command[0], *command[1:]],
+        environment=dict(step.env),
+        files=soft_file_limit(),
+    )
+
+
+def soft_file_limit() -> int:
+    """How many files a step may have open before it asks for more, as this process may."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def refusal(name: str, told: bytes, given: Order) -> CommandNotFound | NotExecutable | SandboxError:
+    """The error for the command `name` that could not be started as it was `given`, which was `told`."""
+    failure = Failure(told)
+    if failure.task == EXECUTION:
+        return executable.refusal(name, failure.words)
+    where = f"{given['directory']}: " if failure.task == DIRECTORY else ""
+    return SandboxError(f"{name} could not be started", why=f"{where}{failure.words}")
+
+
+def own(step: Step) -> Order:
+    """What is to be executed where nothing is around the step's own command."""
+    return order(step, arguments.command(step))
