@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import date, datetime, time
-from decimal import Decimal
 
 from packhorse.base.gojson import members, moment
 from packhorse.errors import FormatError
@@ -102,6 +101,8 @@ def _float(value: float) -> str:
         return "-nan" if math.copysign(1, value) < 0 else "nan"
     if math.isinf(value):
         return "-inf" if value < 0 else "inf"
+    from decimal import Decimal
+
     digits = format(Decimal(repr(value)), "f")
     return digits if "." in digits else digits + ".0"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -62,7 +61,7 @@ class Group:
     def __init__(
         self, parents: Mapping[str, Parent], limits: Mapping[str, int], *, records: Path, together: bool
     ) -> None:
-        name = f"packhorse-{proc.identity()}-{secrets.token_hex(4)}"
+        name = f"packhorse-{proc.identity()}-{os.urandom(4).hex()}"
         self._parents = dict(parents)
         self._paths = {controller: parent.directory / name for controller, parent in parents.items()}
         records.mkdir(exist_ok=True)

@@ -11,8 +11,8 @@ import fcntl
 import os
 import shutil
 import struct
-import tempfile
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
 from packhorse.base.dataclass import dataclass, replace
@@ -133,7 +133,7 @@ class Pasta:
         )
         ends = Ends(user, net, ready)
         become = _owner(user, ready, ports) if os.geteuid() == 0 else ""
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `close`
+        self._said = FileIO(os.memfd_create("said", os.MFD_CLOEXEC), "r+")
         try:
             self._leash = Leash(
                 ["run", program, *arguments(ends, ports=ports, loopback=loopback, user=become)],

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import struct
 import threading
 from collections.abc import Iterator
@@ -50,7 +49,7 @@ class Lease:
     @classmethod
     def take(cls, store: Path) -> Self:
         """Makes and locks a new lease in the store at `store`; raises StoreError."""
-        name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        name = f"{os.getpid()}-{os.urandom(4).hex()}"
         path = store / "leases" / name
         try:
             # The gate keeps gc from taking the new file for a dead one before it is locked.
@@ -110,10 +109,10 @@ class Lease:
                 fix="make it writable for this user, or choose another place for the store",
             )
         if directory is not None:
-            return directory / f".{self.name}.{secrets.token_hex(4)}"
+            return directory / f".{self.name}.{os.urandom(4).hex()}"
         with faults(self.scratch):
             make_directory(self.scratch)
-        return self.scratch / secrets.token_hex(8)
+        return self.scratch / os.urandom(8).hex()
 
     def close(self) -> None:
         """Ends the lease, and removes the files that were not finished.
