@@ -37,6 +37,8 @@ from packhorse.platform.crossing import BuildLayers, Crossed, Listener, takes_ov
 from packhorse.platform.limits import build_limits
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
 from packhorse.platform.wiring import groups, sandbox
+from packhorse.sandbox.parting import Parting
+from packhorse.sandbox.runner import SandboxRunner
 from packhorse.source import app
 from packhorse.store.copies import LayersCopies
 from packhorse.store.harvest import Counters
@@ -96,7 +98,8 @@ def _exported_once(
     to be looked at, if the step can be repeated.
     """
     request, store, builder = work.request, work.store, work.builder
-    with store.scratch() as scratch, userns.make(userns.choose(builder.uid, builder.gid)) as namespace:
+    idmap = userns.choose(builder.uid, builder.gid)
+    with Parting() as parting, store.scratch() as scratch, userns.make(idmap) as namespace:
         owner = namespace.idmap.outside(builder.uid, builder.gid)
         layers = _layers(work, namespace, scratch, observer, copied=copied)
         added = buildpacks.added(request.buildpacks, builder, scratch)
@@ -123,10 +126,11 @@ def _exported_once(
             limits=build_limits(scratch, request.limits),
         )
         loopback = _loopback(scene.network, {**outside.variables, **request.env}, observer)
+        steps = _sandbox(work, namespace, scratch, loopback, parting)
         offline = scene.network is Network.NONE
         with (
             _failing(store, scratch, layers, observer, offline=offline),
-            _runner(work, namespace, scene, scratch, loopback) as runner,
+            BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps")) as runner,
         ):
             exported = create(
                 inputs,
@@ -172,21 +176,17 @@ def _shown(
     )
 
 
-@contextmanager
-def _runner(
-    work: Work, namespace: userns.Namespace, scene: Scene, scratch: Path, loopback: Sequence[int]
-) -> Iterator[BuildRunner]:
-    with (
-        sandbox(
-            namespace,
-            _made(scratch / "sandbox"),
-            runtime=work.request.sandbox,
-            loopback=loopback,
-            groups=groups(work.store),
-        ) as steps,
-        BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps")) as runner,
-    ):
-        yield runner
+def _sandbox(
+    work: Work, namespace: userns.Namespace, scratch: Path, loopback: Sequence[int], parting: Parting
+) -> SandboxRunner:
+    return sandbox(
+        namespace,
+        _made(scratch / "sandbox"),
+        runtime=work.request.sandbox,
+        loopback=loopback,
+        groups=groups(work.store),
+        parting=parting,
+    )
 
 
 @contextmanager

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from packhorse.image.registry.client import Registry
     from packhorse.image.registry.credentials import Credentials, Lookup
     from packhorse.image.registry.several import RegistryName
+    from packhorse.sandbox.parting import Parting
     from packhorse.sandbox.runner import Runtime, SandboxRunner
     from packhorse.store.store import Store
 
@@ -261,6 +262,7 @@ def sandbox(
     loopback: Sequence[int] = (),
     terminal: Path | None = None,
     groups: Path | None = None,
+    parting: Parting | None = None,
 ) -> SandboxRunner:
     """Where steps run: in bubblewrap's sandboxes, or those of the OCI runtime `runtime`.
 
@@ -275,6 +277,7 @@ def sandbox(
         loopback=loopback,
         terminal=terminal,
         groups=groups,
+        parting=parting,
     )
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Container(Process):
         super().__init__(attached=attached)
         self._order: Order = plan["order"]
         self._root = -1
+        self._unmount: Callable[[int], None] = os.close
         try:
             self._start(options, plan, inputs, passed)
             self._receive()
@@ -105,9 +106,10 @@ class Container(Process):
                 check=blame.check(words, ""),
             )
         # The second, the mount namespace, keeps what is mounted below the root when all processes are gone.
-        self._root, _, self._pidfd = descriptors
-        for descriptor in descriptors:
+        self._root, mounts, self._pidfd = descriptors
+        for descriptor in (self._root, self._pidfd):
             self._own.callback(os.close, descriptor)
+        self._own.callback(lambda: self._unmount(mounts))
         text = Path(f"/proc/self/fdinfo/{self._pidfd}").read_text()
         (pid,) = re.findall(r"^Pid:\s*(\d+)$", text, re.MULTILINE)
         self.pid = int(pid)
@@ -120,8 +122,9 @@ class Container(Process):
         lines = [_plain(line) for line in said.splitlines()]
         return "\n".join(dict.fromkeys(lines)) or f"it ended with status {self._process.returncode}"
 
-    def open_root(self) -> int:
+    def open_root(self, close: Callable[[int], None] = os.close) -> int:
         """See `Process`: the tree as the monitor has mounted it, without the kernel's directories."""
+        self._unmount = close
         return os.dup(self._root)
 
     def assign(self, step: Step) -> None:

@@ -60,14 +60,14 @@ class Process(ABC):
         proc.relay((self.errors or self.output).fileno(), said.append)
         return b"".join(said).decode(errors="replace").strip()
 
-    def open_root(self) -> int:
+    def open_root(self, close: Callable[[int], None] = os.close) -> int:
         """A descriptor of the step's root directory; it stays readable when the processes are gone.
 
         The mount namespace is held as well, without which the mounts below the root would go with the
-        processes.
+        processes: by a descriptor that is closed by `close`.
         """
         mounts = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        self._own.callback(os.close, mounts)
+        self._own.callback(close, mounts)
         return os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def relay(self, output: Callable[[bytes], None]) -> None:

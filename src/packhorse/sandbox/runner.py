@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Network, Step
@@ -22,6 +22,7 @@ from packhorse.errors import SandboxError
 from packhorse.sandbox import network
 from packhorse.sandbox.layout import Layout, Layouts
 from packhorse.sandbox.limits import Bounds
+from packhorse.sandbox.parting import Parting
 from packhorse.sandbox.process import Process
 from packhorse.sandbox.room import Sandbox
 from packhorse.sandbox.terminal import Terminal
@@ -54,7 +55,8 @@ class SandboxRunner:
     `scratch` is an empty directory, which `platform` makes for the build and removes. `loopback` are ports of
     the host's loopback (a proxy's) that steps with a network of their own find at theirs. Steps may be opened
     side by side. `terminal` is the native program that steps with a terminal begin as. `groups` is the
-    directory where control groups are noted, made when it is missing; without it there are none.
+    directory where control groups are noted, made when it is missing; without it there are none. With
+    `parting` a step that is over does not wait until its network and its mounts are taken down.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class SandboxRunner:
         loopback: Sequence[int] = (),
         terminal: Path | None = None,
         groups: Path | None = None,
+        parting: Parting | None = None,
     ) -> None:
         self._runtime = runtime
         self._idmap = namespace.idmap
@@ -75,17 +78,7 @@ class SandboxRunner:
         self._groups = groups
         self._numbers = count(1)
         self._layouts = Layouts(scratch, namespace.idmap)
-        self._parting: list[network.Pasta] | None = None
-
-    def __enter__(self) -> Self:
-        """Within this context a step that is over does not wait until its network is taken down."""
-        self._parting = []
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        parting, self._parting = self._parting or [], None
-        for pasta in parting:
-            pasta.close()
+        self._parting = parting
 
     @contextmanager
     def open(self, step: Step) -> Iterator[Sandbox]:
@@ -95,6 +88,8 @@ class SandboxRunner:
         be had; HostError for a user that the namespace has not.
         """
         network.check_ports(step)
+        if self._parting is not None and not step.scratch:
+            self._parting.settle()
         number = next(self._numbers)
         step = network.with_name_service(step, self._scratch / f"resolv-{number}.conf")
         layout = self._layouts.of(step)
@@ -120,9 +115,8 @@ class SandboxRunner:
                 bounds.hold(held.pid, owner)
             if editor is not None:
                 os.fchown(held.output.fileno(), *editor)  # so that the step can open /dev/stdout too
-            tree = stack.enter_context(
-                Rooted(held.open_root(), idmap=self._idmap, owner=editor, whiteouts=False)
-            )
+            root = held.open_root(self._parting.mounts if self._parting is not None else os.close)
+            tree = stack.enter_context(Rooted(root, idmap=self._idmap, owner=editor, whiteouts=False))
             if not step.deferred:
                 for pasta in networks:
                     pasta.wait()
@@ -133,8 +127,7 @@ class SandboxRunner:
         if self._parting is None:
             pasta.close()
         else:
-            pasta.let_go()
-            self._parting.append(pasta)
+            self._parting.network(pasta)
 
     def _terminal_of(self, step: Step) -> Terminal | None:
         if not step.terminal:
