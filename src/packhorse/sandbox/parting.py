@@ -20,12 +20,15 @@ class Parting:
     def __init__(self) -> None:
         self._networks: list[Pasta] = []
         self._mounts: list[threading.Thread] = []
+        self._others: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.settle()
+        while self._others:
+            self._others.pop().join()
         for pasta in self._networks:
             pasta.close()
 
@@ -34,13 +37,13 @@ class Parting:
         pasta.let_go()
         self._networks.append(pasta)
 
-    def mounts(self, descriptor: int) -> None:
-        """Closes a descriptor, with which mounts go."""
+    def mounts(self, descriptor: int, *, again: bool) -> None:
+        """Closes a descriptor, with which mounts go whose directories may be mounted `again`."""
         thread = threading.Thread(target=os.close, args=(descriptor,), name="unmounting")
         thread.start()
-        self._mounts.append(thread)
+        (self._mounts if again else self._others).append(thread)
 
     def settle(self) -> None:
-        """Returns when all mounts are gone, so that their directories can be mounted again."""
+        """Returns when all is gone that may be mounted again."""
         while self._mounts:
             self._mounts.pop().join()

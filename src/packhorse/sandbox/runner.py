@@ -104,6 +104,8 @@ class SandboxRunner:
             networks: list[network.Pasta] = []
 
             def begun(pid: int) -> None:
+                if step.argv or step.deferred:
+                    bounds.hold(pid, owner)
                 if step.network is Network.OWN:
                     pasta = network.Pasta(pid, ports=step.ports, loopback=self._loopback)
                     stack.callback(self._take_down, pasta)
@@ -111,11 +113,9 @@ class SandboxRunner:
 
             held = self._runtime.hold(step, layout, terminal, begun)
             stack.callback(held.close)
-            if step.argv or step.deferred:
-                bounds.hold(held.pid, owner)
             if editor is not None:
                 os.fchown(held.output.fileno(), *editor)  # so that the step can open /dev/stdout too
-            root = held.open_root(self._parting.mounts if self._parting is not None else os.close)
+            root = held.open_root(partial(self._unmount, step))
             tree = stack.enter_context(Rooted(root, idmap=self._idmap, owner=editor, whiteouts=False))
             if not step.deferred:
                 for pasta in networks:
@@ -128,6 +128,12 @@ class SandboxRunner:
             pasta.close()
         else:
             self._parting.network(pasta)
+
+    def _unmount(self, step: Step, descriptor: int) -> None:
+        if self._parting is None:
+            os.close(descriptor)
+        else:
+            self._parting.mounts(descriptor, again=not step.scratch)
 
     def _terminal_of(self, step: Step) -> Terminal | None:
         if not step.terminal:
