@@ -36,7 +36,7 @@ from packhorse.platform.builder import Builder
 from packhorse.platform.crossing import BuildLayers, Crossed, Listener, takes_overlays
 from packhorse.platform.limits import build_limits
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
-from packhorse.platform.wiring import groups, sandbox
+from packhorse.platform.wiring import groups, points, sandbox
 from packhorse.sandbox.parting import Parting
 from packhorse.sandbox.runner import SandboxRunner
 from packhorse.source import app
@@ -185,6 +185,7 @@ def _sandbox(
         runtime=work.request.sandbox,
         loopback=loopback,
         groups=groups(work.store),
+        points=points(work.store),
         parting=parting,
     )
 
@@ -258,8 +259,11 @@ def _lowers(
         copied = scratch / "source"
         app.copy(path, copied, owner)
         return (copied,), survey.stamp
+    excluded = list(app.excluded(path))
+    if not excluded:
+        return (path,), survey.stamp
     hidden = _made(scratch / "hidden")
-    app.whiteouts(path, app.excluded(path), hidden)
+    app.whiteouts(path, excluded, hidden)
     return (path, hidden), survey.stamp
 
 

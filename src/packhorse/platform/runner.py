@@ -217,8 +217,8 @@ class BuildRunner:
     def _overlay(
         self, directory: Path, lowers: tuple[Path, ...], target: str, *, mode: int = 0o755
     ) -> Overlay:
-        upper = self._directory(directory / "upper", mode=mode)
-        return Overlay(lowers, target, upper, self._directory(directory / "work"))
+        upper = self._directory(directory.with_name(f"{directory.name}-upper"), mode=mode)
+        return Overlay(lowers, target, upper, self._directory(directory.with_name(f"{directory.name}-work")))
 
     def _directory(self, path: Path, *, mode: int = 0o755) -> Path:
         """A new directory of the CNB user's, whatever the umask; those above it are only passed through."""

@@ -244,6 +244,11 @@ def groups(store: Store) -> Path:
     return store.path.parent / "groups"
 
 
+def points(store: Store) -> Path:
+    """Where the mount points of this user's steps are kept."""
+    return store.path.parent / "mount-points"
+
+
 def tidy(store: Store) -> None:
     """What a build begins with: removes the files and control groups that killed commands have left."""
     from packhorse.platform.distro import scratch
@@ -262,6 +267,7 @@ def sandbox(
     loopback: Sequence[int] = (),
     terminal: Path | None = None,
     groups: Path | None = None,
+    points: Path | None = None,
     parting: Parting | None = None,
 ) -> SandboxRunner:
     """Where steps run: in bubblewrap's sandboxes, or those of the OCI runtime `runtime`.
@@ -277,6 +283,7 @@ def sandbox(
         loopback=loopback,
         terminal=terminal,
         groups=groups,
+        points=points,
         parting=parting,
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from packhorse.base.dataclass import dataclass
@@ -16,17 +18,23 @@ from packhorse.errors import SandboxError
 from packhorse.sandbox import confinement, skeleton
 from packhorse.sandbox.sources import sources
 
+_MOST = 100
+"""How many sets of mount points are kept, of some twenty entries each."""
+
+_LETTERS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """`place` gives the path at which a target is mounted, `skeleton` the directory with all mount points.
 
-    `masked` are those of the masked paths that exist.
+    `masked` are those of the masked paths that exist; `directory` is where the step's own files go.
     """
 
     skeleton: Path
     place: Callable[[str], str]
     masked: Sequence[str] = ()
+    directory: Path = Path()
 
     def repeated(self, before: Sequence[str], documents: Mapping[int, bytes], after: Sequence[str]) -> str:
         """A shell's line of words, with `documents` to be read from descriptors.
@@ -35,7 +43,7 @@ class Layout:
         """
         words = [shlex.join(before)]
         for number, document in documents.items():
-            path = self.skeleton.with_name(f"{self.skeleton.name}-repeated-{number}")
+            path = self.directory / f"{self.skeleton.name}-repeated-{number}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123
                 file.write(document)
@@ -46,11 +54,13 @@ class Layout:
 class Layouts:
     """Lays out the steps of one build, with mount points below `directory`, for root of `idmap` to see.
 
-    They are the same for most steps, and never written, so those are made once. Safe from several threads.
+    They are the same for most steps, and never written, so those are made once; and of most builds, so those
+    of before are `kept`, as long as there are not many. Safe from several threads.
     """
 
-    def __init__(self, directory: Path, idmap: IdMap) -> None:
+    def __init__(self, directory: Path, idmap: IdMap, *, kept: Path | None = None) -> None:
         self._directory = directory
+        self._kept = kept
         self._owner = (idmap.uids[0].outside, idmap.gids[0].outside)
         self._made: dict[tuple[frozenset[str], frozenset[str]], Path] = {}
         self._lock = threading.Lock()
@@ -69,13 +79,38 @@ class Layouts:
             places = {target: skeleton.place(root, target) for target in targets}
         files = {places[m.target] for m in step.mounts if isinstance(m, Bind) and not m.source.is_dir()}
         points = self._points(frozenset(places.values()) - files, frozenset(files))
-        return Layout(points, places.__getitem__, confinement.masked())
+        return Layout(points, places.__getitem__, confinement.masked(), self._directory)
 
     def _points(self, directories: frozenset[str], files: frozenset[str]) -> Path:
         with self._lock:
             made = self._made.get((directories, files))
             if made is None:
                 made = self._directory / f"mount-points-{len(self._made) + 1}"
-                skeleton.build(made, directories=directories, files=files, owner=self._owner)
+                made = self._keeping(made, directories, files)
                 self._made[directories, files] = made
             return made
+
+    def _keeping(self, path: Path, directories: frozenset[str], files: frozenset[str]) -> Path:
+        """The mount points, where they are kept or else at `path`."""
+        kept = self._place(directories, files)
+        wanted = {kept / name.strip("/") for name in directories | files} if kept else set()
+        if kept and all(each.exists() for each in wanted):
+            return kept
+        skeleton.build(path, directories=directories, files=files, owner=self._owner)
+        if kept:
+            with suppress(OSError):  # it is on another file system, or another command was first
+                path.rename(kept)
+                return kept
+        return path
+
+    def _place(self, directories: frozenset[str], files: frozenset[str]) -> Path | None:
+        """Where these mount points are kept, or are to be; None where they are not."""
+        if self._kept is None:
+            return None
+        text = repr((self._owner, sorted(directories), sorted(files))).encode(errors="surrogateescape")
+        place = self._kept / hashlib.sha256(text).hexdigest()[:_LETTERS]
+        with suppress(OSError):
+            self._kept.mkdir(mode=0o755, exist_ok=True)
+            if place.exists() or len(os.listdir(self._kept)) < _MOST:  # noqa: PTH208 -- only how many
+                return place
+        return None

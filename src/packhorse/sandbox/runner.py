@@ -55,7 +55,8 @@ class SandboxRunner:
     `scratch` is an empty directory, which `platform` makes for the build and removes. `loopback` are ports of
     the host's loopback (a proxy's) that steps with a network of their own find at theirs. Steps may be opened
     side by side. `terminal` is the native program that steps with a terminal begin as. `groups` is the
-    directory where control groups are noted, made when it is missing; without it there are none. With
+    directory where control groups are noted, made when it is missing; without it there are none. `points` is
+    the directory in which mount points are kept, if they are. With
     `parting` a step that is over does not wait until its network and its mounts are taken down.
     """
 
@@ -68,6 +69,7 @@ class SandboxRunner:
         loopback: Sequence[int] = (),
         terminal: Path | None = None,
         groups: Path | None = None,
+        points: Path | None = None,
         parting: Parting | None = None,
     ) -> None:
         self._runtime = runtime
@@ -77,7 +79,7 @@ class SandboxRunner:
         self._terminal = terminal
         self._groups = groups
         self._numbers = count(1)
-        self._layouts = Layouts(scratch, namespace.idmap)
+        self._layouts = Layouts(scratch, namespace.idmap, kept=points)
         self._parting = parting
 
     @contextmanager

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from packhorse.base.digest import Digest
@@ -21,27 +22,46 @@ from packhorse.store.record import sync_directory
 CHUNK = 1 << 20
 """How much is read at once, in bytes."""
 
+_SMALL = 1 << 20
+"""Up to how many bytes a blob is in memory before it is written."""
+
 
 class BlobWriter:
-    """A blob being written: nothing is visible before `finish`."""
+    """A blob being written: nothing is visible before `finish`.
+
+    A small one is not written at all if it is here already, as most are of a build in which little has
+    changed.
+    """
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._hash = hashlib.sha256()
         self.size = 0
         self._path = blobs.lease.temporary()
-        with faults(self._path):
-            # Without a buffer, whose rest would be written once more, and fail once more, when it is closed.
-            self._file = self._path.open("xb", buffering=0)
+        self._start: bytearray | None = bytearray()  # what there is until there is a file
+        self._file: FileIO | None = None
 
     def write(self, chunk: bytes) -> None:
         """Adds bytes; raises StoreError when they cannot be stored."""
         self._hash.update(chunk)
         self.size += len(chunk)
-        rest = memoryview(chunk)
+        if self._start is not None and self.size <= _SMALL:
+            self._start += chunk
+        else:
+            self._store(chunk)
+
+    def _store(self, chunk: bytes) -> FileIO:
         with faults(self._path):
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            if self._file is None:
+                # Without a buffer, whose rest would be written once more, and fail once more, when it is
+                # closed.
+                self._file = FileIO(self._path, "x")
+            for piece in (self._start or b"", chunk):
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+        self._start = None
+        return self._file
 
     def finish(self, expected: Digest | None = None) -> Digest:
         """Makes the blob durable and visible, and answers its digest; one that is here already stays.
@@ -57,13 +77,15 @@ class BlobWriter:
         here = self._blobs.size(digest) == self.size
         with faults(target):
             if not here:
-                os.fsync(self._file.fileno())
+                os.fsync(self._store(b"").fileno())
                 self._path.replace(target)
             sync_directory(target.parent)
         return digest
 
     def discard(self) -> None:
         """Lets go of the file; what was not finished is forgotten."""
+        if self._file is None:
+            return
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
