@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import time
+from array import array
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +24,7 @@ ALWAYS_EXCLUDED = (".git",)
 
 _SHOWN = 3
 _SECOND = 1_000_000_000
+_SIGNED = (1 << 63) - 1
 _TICK = 50_000_000
 """Nanoseconds that the times of files may be behind: a kernel's clock for them ticks every 1 to 10 ms."""
 
@@ -77,37 +79,42 @@ def survey(app: Path, owner: tuple[int, int] | None = None) -> Survey:
     hidden = {str(path) for path in excluded(app)}
     one = found == owner
     newest, coarse = 0, True
-    rows = ["\0".join(sorted(hidden))]
+    # Names, each with a number of numbers that its mode tells; of both there are as many as files.
+    names, numbers = ["\0".join(sorted(hidden))], array("q")
     waiting = [str(app)]
     try:
         while waiting:
             above = waiting.pop()
-            rows.append(above)
+            names.append(above)
             with os.scandir(above) as entries:
                 for entry in entries:
                     if entry.name in hidden:
                         continue
                     status = entry.stat(follow_symlinks=False)
-                    one = one and _owner(status) == owner
+                    names.append(entry.name)
+                    if (status.st_uid, status.st_gid) != owner:
+                        one = False
                     if stat.S_ISDIR(status.st_mode):
                         waiting.append(entry.path)
-                        rows.append(f"{entry.name}/{status.st_mode}")
+                        numbers.append(status.st_mode)
                         continue
                     modified, changed = status.st_mtime_ns, status.st_ctime_ns
-                    rows.append(
-                        f"{entry.name}/{status.st_mode} {status.st_size} {modified} {changed} "
-                        f"{status.st_ino} {status.st_dev}"
-                    )
-                    newest = max(newest, changed)
-                    coarse = coarse and not changed % _SECOND
+                    inode = status.st_ino & _SIGNED
+                    numbers.extend((status.st_mode, status.st_size, modified, changed, inode, status.st_dev))
+                    if changed > newest:
+                        newest = changed
+                    if changed % _SECOND:
+                        coarse = False
+            names.append("/")
             hidden = set()  # at the top alone
     except PermissionError:
         return Survey(has_one_owner=False)
     moment = 2 * _SECOND if coarse else _TICK
     if newest > now - moment:
         return Survey(one)
-    text = "\0".join(rows).encode("utf-8", "surrogateescape")
-    return Survey(one, hashlib.sha256(text).hexdigest())
+    total = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape"))
+    total.update(numbers.tobytes())
+    return Survey(one, total.hexdigest())
 
 
 def has_one_owner(app: Path, owner: tuple[int, int] | None = None) -> bool:
