@@ -145,3 +145,28 @@ def test_a_shell_script_cannot_write_where_a_reference_build_could_not(
     assert "[shell] 1000\n" in done.stderr
     assert "CapEff:\t0000000000000000" in done.stderr
     assert not (app / "new").exists()
+
+
+def test_any_number_of_buildpacks_see_each_other_and_replace_those_of_the_builder(
+    home: Home, app: Path, tmp_path: Path
+) -> None:
+    """Nothing is left of what the builder has under the same name and version."""
+    lists = "cd /cnb/buildpacks; find . -path './test_p*' -type f -o -path './packhorse_nodejs/*'; exit 100"
+    folders = [
+        shell_buildpack(tmp_path / f"p{number}", f"test/p{number}", detect=lists if number == 11 else "")
+        for number in range(12)
+    ]
+    (folders[3] / "large").write_bytes(bytes(2_000_000))
+    folders.append(shell_buildpack(tmp_path / "same", "packhorse/nodejs", version="0.1.0"))
+    words = [word for folder in folders for word in ("--buildpack", folder)]
+    done = home.run("--verbose", "build", "none", "--path", app, *words)
+    assert done.returncode == 20, done.stderr
+    starts = ("./test_p", "./packhorse_nodejs")
+    seen = {
+        line.split("./", 1)[1] for line in done.stderr.splitlines() if any(each in line for each in starts)
+    }
+    files = ("bin/build", "bin/detect", "buildpack.toml")
+    expected = [f"test_p{number}/1.0.0/{file}" for number in range(12) for file in files]
+    expected += ["test_p3/1.0.0/large"]
+    expected += [f"packhorse_nodejs/0.1.0{rest}" for rest in ("", "/bin", *(f"/{file}" for file in files))]
+    assert seen == set(expected)

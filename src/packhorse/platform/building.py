@@ -36,6 +36,7 @@ from packhorse.platform.builder import Builder
 from packhorse.platform.crossing import BuildLayers, Crossed, Listener, takes_overlays
 from packhorse.platform.limits import build_limits
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
+from packhorse.platform.together import together
 from packhorse.platform.wiring import groups, points, sandbox
 from packhorse.sandbox.parting import Parting
 from packhorse.sandbox.runner import SandboxRunner
@@ -109,6 +110,8 @@ def _exported_once(
         inputs = _inputs(request, builder, work.named, added, root, outside.variables)
         volumes.check_places(work.shared, root, work.path, (APP, inputs.env["HOME"], *TEMPORARY))
         lowers, stamp = _lowers(work.path, scratch, owner, namespace) if overlays else ((), "")
+        platform = _platform(request.env, work.shared, scratch)
+        shown = together(added.mounts, root, scratch) if overlays else added.mounts
         scene = Scene(
             root=root,
             home=inputs.env["HOME"],
@@ -120,7 +123,8 @@ def _exported_once(
             copied=lambda: layers.copied,
             source=work.path,
             copy=lambda source, target: app.copy(source, target, owner),
-            mounts=(*_platform(request.env, work.shared, scratch), *added.mounts, *outside.mounts),
+            mounts=(*platform, *added.mounts, *outside.mounts),
+            mounted=(*platform, *shown, *outside.mounts),
             volumes=volumes.shown(work.shared, scratch, owner, observer.say),
             network=_network(request.network, observer),
             limits=build_limits(scratch, request.limits),

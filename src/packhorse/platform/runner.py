@@ -48,7 +48,8 @@ class Scene:
     """What every step of a build has in common.
 
     `app` are the lowers of the application directory, bottom first; `layers` gives the mounts of `/layers` as
-    they are when a step is opened. `mounts` are read-only (platform directory, buildpacks, name service).
+    they are when a step is opened. `mounts` are read-only (platform directory, buildpacks, name service);
+    where there are many buildpacks, `mounted` shows them as one instead of what `mounts` has of them.
     `volumes` are the user's, for buildpacks: what makes the image does not see them.
 
     Where `copied` says that this is a build on plain copies, buildpacks have one of the directory `source`,
@@ -64,6 +65,7 @@ class Scene:
     mounts: tuple[Mount, ...]
     network: Network
     limits: Limits = field(default_factory=Limits)
+    mounted: tuple[Mount, ...] | None = None
     volumes: tuple[Mount, ...] = ()
     overlays: bool = True
     copied: Callable[[], bool] = lambda: False
@@ -100,6 +102,7 @@ class BuildRunner:
         self._numbers = count(1)
         self._home_in_image = _is_plain_directory(scene.root, scene.home)
         self._shared: tuple[Mount, ...] = ()
+        self._mounts = scene.mounts if scene.mounted is None else scene.mounted
         self._begun = False
         self._last: _Left | None = None
 
@@ -128,7 +131,7 @@ class BuildRunner:
     def _shared_room(self, step: Step) -> Iterator[Room]:
         scene = self._scene
         self._shared = self._shared or self._writable(self._scratch / "shared", copied=scene.copied())
-        mounts = (*scene.layers(), *self._shared, *scene.mounts)
+        mounts = (*scene.layers(), *self._shared, *self._mounts)
         # What opens the first room makes the layers ready for the first buildpack, which can run there then.
         first, last = not self._begun, self._last
         self._begun = True
@@ -160,7 +163,7 @@ class BuildRunner:
         own = self._scratch / f"scratch-{next(self._numbers)}"
         layers = Bind(self._directory(own / "layers"), LAYERS, writable=True)
         writable = self._writable(own, copied=not scene.overlays)
-        mounts = (layers, *writable, *scene.mounts, *scene.volumes)
+        mounts = (layers, *writable, *self._mounts, *scene.volumes)
         with self._open_step(self._placed(step, mounts)) as room:
             yield room
 
