@@ -3,12 +3,15 @@
 A staged buildpack has packhorse's SDK and its dependencies under lib/.
 """
 
+import gc
+import os
 import sys
 from pathlib import Path
 
 
 def main() -> None:
     """Puts the buildpack's own code on the path and hands over to the SDK."""
+    gc.disable()  # a build has ended before there is anything to collect
     if sys.version_info < (3, 11):  # noqa: UP036 - the build image chooses python3, not our metadata
         sys.exit("error: this buildpack needs Python 3.11 or newer in the build image")
     here = Path(__file__).absolute().parent
@@ -19,7 +22,13 @@ def main() -> None:
 
     from packhorse import sdk
 
-    sdk.main(detect=detect, build=build)
+    try:
+        sdk.main(detect=detect, build=build)
+    except SystemExit as ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Taking the interpreter down in good order takes longer than a detection does.
+        os._exit(int(ended.code or 0))
 
 
 def build(context):  # type: ignore[no-untyped-def]

@@ -6,7 +6,6 @@ and put variables (`${NPM_TOKEN}`) into them themselves; what is more than such 
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import TextIO, cast
 
 from packhorse import sdk
 from packhorse.errors import InputError, PackhorseError
+from packhorse.sdk.dataclass import replace
 
 from . import secret
 from .managers.choice import LOCKS
@@ -95,7 +95,7 @@ def files(app: Path) -> Iterator[Path]:
 def quiet(context: sdk.BuildContext) -> sdk.BuildContext:
     """The context with a log that shows no URL as far as it gives access."""
     out, err = (cast(TextIO, _Hiding(stream)) for stream in (context.log.out, context.log.err))
-    return dataclasses.replace(context, log=dataclasses.replace(context.log, out=out, err=err))
+    return replace(context, log=replace(context.log, out=out, err=err))
 
 
 @contextmanager

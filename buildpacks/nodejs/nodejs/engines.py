@@ -12,6 +12,7 @@ from typing import Self
 
 from packhorse import sdk
 from packhorse.sdk.dataclass import dataclass
+from packhorse.sdk.regex import regex
 
 from . import start
 from .project import Project
@@ -24,7 +25,7 @@ BUN = frozenset(("bun", "bunx"))
 
 # Builtins of a shell that run other programs.
 _RUN_OTHERS = {".", "command", "eval", "exec", "source", "trap"}
-_CALLS_BUN = re.compile(r"^\w+:.*\bbunx?\s", re.MULTILINE)
+_CALLS_BUN = regex(r"^\w+:.*\bbunx?\s", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

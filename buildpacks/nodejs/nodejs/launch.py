@@ -7,21 +7,21 @@ opens the inspector (launcher/node-options). It is native, since run images may 
 
 from __future__ import annotations
 
-import hashlib
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildError, InputError
+from packhorse.sdk.regex import regex
+from packhorse.sdk.sha import sha256
 
 from .project import Project
 from .start import Start
 from .workspace import Workspace
 
 _PROGRAM = "node-options"
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_NAME = regex(r"[A-Za-z0-9_-]{1,200}")
 _SWITCHES = ("BPL_NODE_OPTIMIZE_MEMORY", "BPL_NODE_SOURCE_MAPS", "BPL_DEBUG_ENABLED")
 _SETTINGS = (*_SWITCHES, "BPL_DEBUG_HOST", "BPL_DEBUG_PORT")
 
@@ -49,7 +49,7 @@ def set_up(context: sdk.BuildContext, workspace: Workspace, found: Start | None)
     variables = _variables(context, workspace.app)
     commands = ":".join(str(place / "node_modules/.bin") for place in places(workspace, found))
     own = {f"{name} of web": value for name, value in found.env.items()} if found else {}
-    key = {**variables, **own, "PATH": commands, _PROGRAM: hashlib.sha256(program.read_bytes()).hexdigest()}
+    key = {**variables, **own, "PATH": commands, _PROGRAM: sha256(program.read_bytes())}
     if found:
         _say(context.log, found)
     layer = context.layer("start", key=key, launch=True)

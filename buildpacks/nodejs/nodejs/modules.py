@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from packhorse import sdk
 from packhorse.sdk.dataclass import dataclass, field
 
-from . import caches, plugnplay, residue, site, surroundings, traces, update
+from . import residue, site, surroundings, update
 from .managers.port import Manager, Order
 from .project import digest
 from .removal import delete
@@ -119,6 +118,8 @@ class Installation:
         return (self.manager.slice,) if there else ()
 
     def _plugged(self) -> tuple[tuple[str, ...], ...]:
+        from . import plugnplay
+
         root, scripts = self.workspace.root.directory, self.workspace.inside_reason
         if scripts:
             self.context.log.detail(f"{self.manager.name} runs in every build: {scripts}")
@@ -146,7 +147,7 @@ class Installation:
                 plugnplay.bring(written, made.path, layer.path)
         if made and written:
             # Another build is to find what was installed.
-            shutil.rmtree(made.path)
+            delete(made.path)
             (self.context.layers / f"{made.name}.toml").unlink()
         return ()
 
@@ -158,6 +159,8 @@ class Installation:
         `wrote` says why scripts that write into packages are the cause for making it, if `renew` has none;
         `written` that it is to have what they wrote.
         """
+        from . import plugnplay
+
         root = self.workspace.root.directory
         facts = {_WRITING: self._scripts_digest} if wrote and not renew else {}
         renew = renew or wrote
@@ -185,7 +188,7 @@ class Installation:
                 site.unlink(self.workspace)
                 self._unlink_made()
                 self._taken.discard(layer.name)
-                shutil.rmtree(layer.path)
+                delete(layer.path)
                 (self.context.layers / f"{layer.name}.toml").unlink()
                 return self._inside("the build scripts write into it", writing=True)
         else:
@@ -200,6 +203,8 @@ class Installation:
 
     def _traces(self, directory: Path) -> tuple[str, ...]:
         """Runs the build scripts; returns what they changed in `directory`."""
+        from . import traces
+
         before = traces.index(directory, self.workspace.members)
         self._run_tasks()
         return traces.written(directory, before, traces.index(directory, self.workspace.members))
@@ -279,6 +284,8 @@ class Installation:
         if not self.tasks:
             return
         root = self.workspace.root.directory
+        from . import caches
+
         kept = caches.of(self.context, root, self.workspace.members, self.runtime.version)
         kept.bring()
         for task in self.tasks:

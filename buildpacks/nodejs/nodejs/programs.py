@@ -6,16 +6,13 @@ told by a container that does not start.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import nodesemver
 
 from packhorse import sdk
 from packhorse.errors import InputError
 
-from . import engines, launch, plugnplay, start
+from . import engines, launch, ranges, start
 from .engines import Engines
 from .project import Project
 from .script import BUILTINS
@@ -95,7 +92,7 @@ def check(
             fix=f"name the script in {START_SCRIPT}: what is started is known then before the build",
         )
     file = _typescript(found.last or found.command)
-    if file and not nodesemver.satisfies(version, _STRIPS_TYPES):
+    if file and not ranges.allows(_STRIPS_TYPES, version):
         raise InputError(
             f"Node.js {version} does not run TypeScript: {file}",
             why="it does from 22.18 on",
@@ -131,6 +128,8 @@ def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> b
     folders = [*(place / "node_modules/.bin" for place in places), context.layers / "modules/bin"]
     if any((folder / name).exists() for folder in folders):
         return True
+    import shutil
+
     # A program of the build image may be in the run image, too, or of another buildpack.
     if shutil.which(name, path=context.env.get("PATH", "")) is None:
         return False
@@ -144,6 +143,8 @@ def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> b
 
 def _refuse_uninstalled(app: Path, folder: Path, found: Start) -> None:
     """Raises InputError for another project's folder of whose dependencies none is there."""
+    from . import plugnplay
+
     names = tuple(Project.read(folder).dependency_names(("dependencies",)))
     above = [place for place in (folder, *folder.parents) if place.is_relative_to(app)]
     if not names or any((app / file).is_file() for file in plugnplay.MAPS):

@@ -21,6 +21,7 @@ from packhorse.errors import (
     PackhorseError,
 )
 from packhorse.sdk.dataclass import dataclass
+from packhorse.sdk.regex import regex
 
 from . import absent
 from .project import document
@@ -66,10 +67,10 @@ _UNTRUSTED = {
 CODES = frozenset({*_UNREACHABLE, *_UNTRUSTED, "ENEEDAUTH", "EINTEGRITY", "ETARGET"})
 """The words of npm and Node.js, without digits, that `explained_code` knows."""
 
-_BUSY = re.compile(r"E(?:5\d\d|429)")
+_BUSY = regex(r"E(?:5\d\d|429)")
 _LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
-_LINE = re.compile(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
-_SETTING = re.compile(r"([a-z-]+) = (.+)")
+_LINE = regex(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
+_SETTING = regex(r"([a-z-]+) = (.+)")
 # What it advises, mostly to who installs one package by name.
 _ADVICE = (
     "404 Note that you can",
@@ -78,8 +79,8 @@ _ADVICE = (
     "notarget a package version",
 )
 # What npm puts before each line of some errors.
-_PREFIX = re.compile(r"^(?:notarget|network|engine|40[134])(?: |$)")
-_OUT_OF_SYNC = re.compile(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
+_PREFIX = regex(r"^(?:notarget|network|engine|40[134])(?: |$)")
+_OUT_OF_SYNC = regex(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
 _SHOWN = 5
 _QUOTED = 200
 

@@ -11,9 +11,9 @@ from datetime import date
 from pathlib import Path
 from typing import Self
 
-import nodesemver
-
 from packhorse.sdk.dataclass import dataclass
+
+from . import ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Releases:
 
     def npm_for(self, version: str) -> str | None:
         """The npm that goes with a Node.js version; None when that is too old for any."""
-        return next((npm for range_, npm in self.npm if nodesemver.satisfies(version, range_)), None)
+        return next((npm for range_, npm in self.npm if ranges.allows(range_, version)), None)
 
 
 def major(version: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,8 @@ from packhorse.errors import InputError
 def delete(path: Path) -> None:
     """Removes a file, a directory with all in it, or a link and not what it leads to, if it is there."""
     if path.is_dir() and not path.is_symlink():
+        import shutil  # slow to import, and mostly there is nothing to delete
+
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -8,21 +8,20 @@ none is not followed, which is said.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
-import nodesemver
-
 from packhorse.errors import InputError, PackhorseError
 from packhorse.sdk.dataclass import dataclass
+from packhorse.sdk.regex import regex
 
+from . import ranges
 from .releases import Releases, major
 from .sources import SETTING, Said
 
 _ANY = ("*", "node", "stable", "current", "latest", "")
 _LTS = ("lts", "lts/*", "lts-*", "--lts")
-_NAMED = re.compile(r"lts[/-](?P<name>[a-z]+|-\d{1,3})")
+_NAMED = regex(r"lts[/-](?P<name>[a-z]+|-\d{1,3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Wish:
 
     def allows(self, version: str) -> bool:
         """Whether the range has `version`."""
-        return bool(nodesemver.satisfies(version, self.range, loose=True))
+        return ranges.allows(self.range, version, loose=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,8 @@ class Request:
 
     def choose(self, published: Iterable[str], releases: Releases) -> str | None:
         """The newest version that the wishes allow, of a line with long-term support if there is one."""
+        import nodesemver
+
         left = list(published)
         for number, wish in enumerate(self._deciding):
             allowed = [version for version in left if wish.allows(version)]
@@ -120,7 +121,7 @@ def _range(said: Said, releases: Releases) -> str:
     match = _NAMED.fullmatch(name)
     if match:
         return str(_named_line(match["name"], said, releases))
-    if nodesemver.valid_range(said.text, loose=True) is None:
+    if not ranges.is_range(said.text):
         raise InputError(
             f"{said.source} is not a version of Node.js: {said.text}",
             fix='write a version or a range as npm knows it: "22", "^22.3", ">=20 <23"',

@@ -7,18 +7,15 @@ the same request is used again without asking the registry.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path, PurePosixPath
-
-import nodesemver
 
 from packhorse import sdk
 from packhorse.errors import HostError, InputError, NotFoundError
 from packhorse.sdk.dataclass import dataclass
 
-from . import archive, update
+from . import update
 from .registry import QUIET, Registry
 from .releases import Releases, major
 from .request import Request
@@ -65,6 +62,8 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases, *, 
     node = context.layer("node", key=key, launch=launch, build=True, cache=True, facts=asked)
     tools = context.layer("node-build", key={**key, "npm": npm}, build=True, cache=True)
     if not (node.kept and tools.kept):
+        import tempfile  # which a build that keeps its layers does without
+
         with tempfile.TemporaryDirectory() as folder:
             archives = registry.fetch([f"{package}@{version}", f"npm@{npm}"], into=Path(folder))
             _fill(node, tools, *archives)
@@ -106,6 +105,8 @@ def resolve(
 
 
 def _newest_per_line(published: list[str]) -> list[str]:
+    import nodesemver
+
     majors = sorted({major(version) for version in published}, reverse=True)
     return [nodesemver.max_satisfying(published, str(number), loose=True) for number in majors]
 
@@ -130,6 +131,7 @@ def _warn_of_end(log: sdk.Log, version: str, releases: Releases) -> None:
 
 def _fill(node: sdk.Layer, tools: sdk.Layer, node_archive: Path, npm_archive: Path) -> None:
     """Spreads the archives over the layers that are new."""
+    from . import archive
 
     def node_file(path: PurePosixPath) -> Path | None:
         if path.parts[0] == "include":

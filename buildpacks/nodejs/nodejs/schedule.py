@@ -7,19 +7,15 @@ line that the buildpack does not know, and by BP_NODE_UPDATE; what was fetched t
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import nodesemver
-
 from packhorse import sdk
 from packhorse.errors import FormatError, NetworkError, NotFoundError
 
-from . import archive, update
-from .registry import Registry
+from . import update
 from .releases import Line, Releases
 
 _LAYER = "releases"
@@ -46,6 +42,11 @@ def provide(context: sdk.BuildContext, snapshot: Releases, names: Iterable[str])
     layer = context.layer(_LAYER, key={_PACKAGE: version}, cache=True, facts={"version": version})
     path = layer.path / _FILE.name
     if not layer.kept:
+        import tempfile
+
+        from . import archive
+        from .registry import Registry
+
         with tempfile.TemporaryDirectory() as folder:
             (found,) = Registry(context).fetch([f"{_PACKAGE}@{version}"], into=Path(folder))
             archive.unpack(found, lambda inner: path if inner == _FILE else None)
@@ -53,6 +54,10 @@ def provide(context: sdk.BuildContext, snapshot: Releases, names: Iterable[str])
 
 
 def _newest(context: sdk.BuildContext, unknown: Iterable[str]) -> str:
+    import nodesemver
+
+    from .registry import Registry
+
     try:
         published = Registry(context).versions(_PACKAGE)
     except NetworkError as error:

@@ -8,23 +8,23 @@ it (`prestart`); so do `npx`, `cross-env` and `exec` make way for what they run.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass, field, replace
+from packhorse.sdk.regex import regex
 
 from .call import MANAGERS, QUIET, Call
 from .members import paths
 from .project import Project
 
 # Anything a shell would act upon, in quotes or not: those who have it in quotes get a shell, too.
-_NEEDS_SHELL = re.compile(r"[$`|&;<>()*?\[\]{}~#\n\\]")
-_WORD = re.compile(r"""(?:[<>]&[\d-]|[^\s"'\\|&;()`]|\\.|"(?:\\.|[^"\\])*"|'[^']*')+""")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-_OPTIONS = re.compile(r"^NODE_OPTIONS=(?!.*\$\{?NODE_OPTIONS)")
+_NEEDS_SHELL = regex(r"[$`|&;<>()*?\[\]{}~#\n\\]")
+_WORD = regex(r"""(?:[<>]&[\d-]|[^\s"'\\|&;()`]|\\.|"(?:\\.|[^"\\])*"|'[^']*')+""")
+_ASSIGNMENT = regex(r"[A-Za-z_]\w*=")
+_OPTIONS = regex(r"^NODE_OPTIONS=(?!.*\$\{?NODE_OPTIONS)")
 _COMPOUND = {"if", "for", "while", "until", "case", "!", "{", "[["}
 BUILTINS = {
     *(".", ":", "[", "break", "cd", "command", "continue", "echo", "eval", "exec", "exit", "export", "false"),
@@ -49,9 +49,9 @@ BUILTINS = {
 _RUNNERS = ("npx", "pnpx")
 _BUN = ("bun", "bunx")
 _SOURCES = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".cjs", ".mts", ".cts")
-_CALLS_MANAGER = re.compile(r"(?:^|[\s;&|(`])(npm|npx|yarn|pnpm|pnpx)(?:[\s:]|$)")
-_BEGINS_WITH_MANAGER = re.compile(r"(npm|npx|yarn|pnpm|pnpx)\s")
-_CALLS_BUN = re.compile(r"(?:^|[\s;&|(`\"'])bunx?(?:\s|$)")
+_CALLS_MANAGER = regex(r"(?:^|[\s;&|(`])(npm|npx|yarn|pnpm|pnpx)(?:[\s:]|$)")
+_BEGINS_WITH_MANAGER = regex(r"(npm|npx|yarn|pnpm|pnpx)\s")
+_CALLS_BUN = regex(r"(?:^|[\s;&|(`\"'])bunx?(?:\s|$)")
 # Programs whose arguments are commands, and those that always run npm.
 _STARTERS = {
     *("sh", "bash", "dash", "env", "nice", "nohup", "tini", "dumb-init", "cross-env-shell", "env-cmd"),

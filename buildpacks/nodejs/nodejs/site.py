@@ -11,7 +11,6 @@ alone; such links are led to the source.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +24,8 @@ _SUPPLIES = (".yarn/cache", ".yarn/unplugged", ".yarn/install-state.gz", ".yarn/
 
 def prepare(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
     """Lays the manifests of all members and `files` of the root out in the empty `layer`."""
+    import shutil  # which a build that keeps its modules does without
+
     root = workspace.root.directory
     if (root / "package.json").exists():
         (layer / "package.json").symlink_to(root / "package.json")

@@ -15,17 +15,14 @@ from datetime import date, datetime, time
 from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
+from packhorse.base.gomap import Sorted as Sorted
+from packhorse.base.gomap import members, moment, raw
 from packhorse.errors import FormatError
 
 _UNSAFE = re.compile("[<>&\u2028\u2029\udc80-\udcff]")
-_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
-
-
-class Sorted(dict[str, object]):
-    """A Go map: written in the byte order of its keys. A plain dict inside it is a struct again."""
 
 
 def untyped(value: object) -> object:
@@ -68,22 +65,6 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def members(table: Mapping[str, object]) -> list[tuple[str, object]]:
-    """The keys and values of `table` in the order Go writes them: a `Sorted` by the bytes of its keys."""
-    if isinstance(table, Sorted):
-        return sorted(table.items(), key=lambda item: _raw(item[0]))
-    return list(table.items())
-
-
-def moment(value: datetime | time) -> str:
-    """`value` as Go's RFC3339Nano: no trailing zeros in the fraction, `Z` for UTC, no zone when local."""
-    head, dot, tail = value.isoformat().partition(".")
-    if dot:
-        fraction = tail[:6].rstrip("0")
-        head = f"{head}.{fraction}{tail[6:]}"
-    return head[:-6] + "Z" if head.endswith("+00:00") else head
-
-
 def _text(value: object) -> str:
     match value:
         case None:
@@ -113,14 +94,9 @@ def _text(value: object) -> str:
 
 def _string(text: str) -> str:
     if not text.isascii():
-        text = _raw(text).decode("utf-8", "surrogateescape")
+        text = raw(text).decode("utf-8", "surrogateescape")
     # What every JSON encoder escapes, as Go does, then what it escapes besides.
     return _UNSAFE.sub(_escape, encode_basestring(text))
-
-
-def _raw(text: str) -> bytes:
-    # Half a surrogate pair, which JSON can spell, is U+FFFD to Go as soon as it reads it.
-    return _HALF.sub("\ufffd", text).encode("utf-8", "surrogateescape")
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -8,16 +8,18 @@ Reading is `base.toml`'s.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
-from datetime import date, datetime, time
 
-from packhorse.base.gojson import members, moment
+from packhorse.base.gomap import members, moment
+from packhorse.base.regex import regex
 from packhorse.errors import FormatError
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-_UNSAFE = re.compile(r'["\\\x00-\x1f\x7f]')
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+
+_BARE = regex(r"[A-Za-z0-9_-]+")
+_UNSAFE = regex(r'["\\\x00-\x1f\x7f]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 _Path = tuple[str, ...]
@@ -87,22 +89,30 @@ def _inline(value: object) -> str:
         case Mapping():
             simple, nested = _parted(value)
             return "{" + ", ".join(f"{_key(key)} = {_inline(item)}" for key, item in simple + nested) + "}"
+        case None:
+            raise FormatError("an array with an empty element cannot be written", why="TOML has no null")
+    return _time(value)
+
+
+def _time(value: object) -> str:
+    from datetime import date, datetime, time  # which a detection does without
+
+    match value:
         case datetime() | time():
             return moment(value)
         case date():
             return value.isoformat()
-        case None:
-            raise FormatError("an array with an empty element cannot be written", why="TOML has no null")
     raise TypeError(f"no TOML for {type(value).__name__}")
 
 
 def _float(value: float) -> str:
+    import math
+    from decimal import Decimal  # slow to import, and few documents have fractions
+
     if math.isnan(value):
         return "-nan" if math.copysign(1, value) < 0 else "nan"
     if math.isinf(value):
         return "-inf" if value < 0 else "inf"
-    from decimal import Decimal
-
     digits = format(Decimal(repr(value)), "f")
     return digits if "." in digits else digits + ".0"
 

@@ -7,10 +7,13 @@ tables are `cli.output`'s.
 from __future__ import annotations
 
 import codecs
-from typing import TextIO
 
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import PackhorseError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 _BOLD, _YELLOW, _RED, _OFF = "\x1b[1m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 

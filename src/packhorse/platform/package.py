@@ -25,7 +25,7 @@ _SDK = (
     "errors.py",
     *(
         f"base/{name}.py"
-        for name in ("__init__", "dataclass", "digest", "target", "toml", "gotoml", "gojson", "log")
+        for name in ("__init__", "dataclass", "regex", "sha", "target", "gotoml", "gomap", "log")
     ),
     "sdk/*.py",
 )

@@ -13,22 +13,20 @@ Called by the buildpacks in `buildpacks/` and by anybody's. Imports the standard
 files of base only, since a staged buildpack carries all of it under its `lib/`. docs/sdk.md has an example.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from packhorse.base.log import Log
 from packhorse.base.target import Distro, Target
 from packhorse.sdk.context import BuildContext, Descriptor, DetectContext, Platform
-from packhorse.sdk.launch import BuildResult, Launch, Process
 from packhorse.sdk.plan import BuildPlan, Fail, Pass, Require
 from packhorse.sdk.program import main
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from packhorse.sdk.bindings import Binding, Bindings
     from packhorse.sdk.checksum import Checksum
     from packhorse.sdk.command import CommandFailed
     from packhorse.sdk.dependencies import Dependencies, Dependency
     from packhorse.sdk.download import Source
+    from packhorse.sdk.launch import BuildResult, Launch, Process
     from packhorse.sdk.layer import Kept, Layer, Replaced
     from packhorse.sdk.sbom import Bill, Component, purl
     from packhorse.sdk.versions import Wanted
@@ -42,6 +40,7 @@ else:
             "command": ("CommandFailed",),
             "dependencies": ("Dependencies", "Dependency"),
             "download": ("Source",),
+            "launch": ("BuildResult", "Launch", "Process"),
             "layer": ("Kept", "Layer", "Replaced"),
             "sbom": ("Bill", "Component", "purl"),
             "versions": ("Wanted",),
@@ -52,6 +51,8 @@ else:
     def __getattr__(name: str) -> object:
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
         value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
         return value
 

@@ -6,15 +6,14 @@ wrong would otherwise show in the image only (a str is a sequence of letters).
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from packhorse.base.regex import regex
 from packhorse.errors import BuildError
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f/]")
-_TYPE = re.compile(r"[A-Za-z0-9._-]+")
+_CONTROL = regex(r"[\x00-\x1f\x7f/]")
+_TYPE = regex(r"[A-Za-z0-9._-]+")
 _LONGEST = 200
 
 
@@ -61,8 +60,6 @@ def table(what: str, value: object, *, at_least: int = 0) -> None:
 
 def toml(what: str, value: object) -> None:
     """Refuses what TOML cannot say. None is said by leaving a key out, so only a mapping may have it."""
-    from datetime import date, time
-
     if isinstance(value, Mapping):
         for name, entry in value.items():
             text(f"a name in {what}", name)
@@ -71,11 +68,17 @@ def toml(what: str, value: object) -> None:
     elif isinstance(value, list | tuple):
         for entry in value:
             toml(f"an entry of {what}", entry)
-    elif not isinstance(value, str | bool | int | float | date | time):
+    elif not isinstance(value, str | bool | int | float) and not _is_time(value):
         raise BuildError(
             f"{what} is {shown(value)}, which cannot be written as TOML",
             fix="write str(…) around it" if value is not None else "leave it out",
         )
+
+
+def _is_time(value: object) -> bool:
+    from datetime import date, time  # which a detection does without
+
+    return isinstance(value, date | time)
 
 
 def flag(what: str, value: object) -> None:
@@ -150,6 +153,8 @@ def _as_text(value: object) -> str:
 
 
 def _words(value: str) -> list[str]:
+    import shlex  # for an error alone
+
     try:
         return shlex.split(value)
     except ValueError:

@@ -6,11 +6,8 @@ the environment; a test makes one by hand (`sdk.testing`).
 
 from __future__ import annotations
 
-import glob
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.log import Log
@@ -19,8 +16,12 @@ from packhorse.errors import BuildError, FormatError, NotFoundError
 from packhorse.sdk import arguments
 from packhorse.sdk.plan import Require
 
-# Every buildpack detects in every build: what a detection does without is imported where it is used.
+# Every buildpack detects in every build: what a detection does without is imported where it is used. That is
+# `typing`, too: to a type checker TYPE_CHECKING is true by its name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Self
+
     from packhorse.sdk.bindings import Bindings
     from packhorse.sdk.dependencies import Dependencies
     from packhorse.sdk.download import Source
@@ -43,6 +44,8 @@ class Descriptor:
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Reads `<directory>/buildpack.toml`; raises FormatError if it is missing or lacks id or version."""
+        import tomllib
+
         path = directory / "buildpack.toml"
         try:
             table = tomllib.loads(path.read_text())
@@ -58,6 +61,25 @@ class Descriptor:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FormatError(f"cannot use {path}", why=f"{type(error).__name__}: {error}") from error
+
+    @classmethod
+    def at(cls, directory: Path) -> Self:
+        """As `read`, once anything but `directory` is asked for: most detections need nothing of it."""
+        unread = cls.__new__(cls)
+        object.__setattr__(unread, "directory", directory)
+        return unread
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            """A field that is not there yet: of what `at` has made, before it was read."""
+            fields = type(self).__match_args__
+            if name not in fields or name == "directory":
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name)
+            read = type(self).read(self.directory)
+            for each in fields:
+                object.__setattr__(self, each, getattr(read, each))
+            return getattr(self, name)
 
     @property
     def title(self) -> str:
@@ -183,7 +205,7 @@ class BuildContext(DetectContext):
         In every format that the buildpack declares; none is left where the user sets BP_DISABLE_SBOM. Raises
         BuildError when none is declared, there is no such layer, or it is kept (and so is its bill).
         """
-        from packhorse.sdk.layer import Layer, check_name
+        from packhorse.sdk.layer import Layer, bills, check_name
         from packhorse.sdk.sbom import FORMATS, Bill
 
         arguments.one_of_kind("the part of a bill of materials", part, Layer, str)
@@ -209,7 +231,7 @@ class BuildContext(DetectContext):
                 fix=f"its buildpack.toml wants sbom-formats = [{', '.join(map(repr, FORMATS))}]",
             )
         # The lifecycle has brought back that of a kept layer, in the formats of the last build.
-        for path in self.layers.glob(f"{glob.escape(name)}.sbom.*"):
+        for path in bills(self.layers, name):
             path.unlink()
         if self.env.get("BP_DISABLE_SBOM", "").lower() in ("1", "true"):
             return

@@ -10,16 +10,14 @@ an overlay over trees of the last build, where a chmod or an open for writing ma
 
 from __future__ import annotations
 
-import glob
-import re
-import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 from packhorse.base import gotoml
 from packhorse.base.dataclass import dataclass, field
+from packhorse.base.regex import regex
 from packhorse.errors import BuildError
 from packhorse.sdk import arguments
 
@@ -28,7 +26,7 @@ Phase = Literal["all", "build", "launch"]
 
 _RESERVED = {"build", "launch", "store"}
 _LONGEST_START = 256
-_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_DIGEST = regex(r"(?:sha256:)?([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +168,7 @@ class Layer:
         _check_start(name, start)
         target = self.path / "exec.d" / process / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        _copy(source, target)
         target.chmod(0o755)
 
     def write_exec_d(self, name: str, script: str, *, process: str = "") -> None:
@@ -227,7 +225,7 @@ def take(layers: Path, name: str, asked: Asked) -> Layer:
     path = layers / name
     if isinstance(decision, Replaced):
         _empty(path)
-        for bill in layers.glob(f"{glob.escape(name)}.sbom.*"):
+        for bill in bills(layers, name):
             bill.unlink()
     metadata: dict[str, object] = {"key": dict(key), "facts": dict(facts)}
     table = {
@@ -236,6 +234,11 @@ def take(layers: Path, name: str, asked: Asked) -> Layer:
     }
     (layers / f"{name}.toml").write_bytes(gotoml.dumps(table))
     return Layer(name, path, decision, types)
+
+
+def bills(layers: Path, name: str) -> Iterable[Path]:
+    """The bills of materials of layer `name`, or of `launch` and `build`, that are there."""
+    return [path for path in layers.iterdir() if path.name.startswith(f"{name}.sbom.")]
 
 
 def check_name(name: str) -> None:
@@ -337,8 +340,16 @@ def _empty(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
+        import shutil  # which a build that keeps its layers does without
+
         shutil.rmtree(path)
     path.mkdir()
+
+
+def _copy(source: Path, target: Path) -> None:
+    import shutil
+
+    shutil.copyfile(source, target)
 
 
 def _texts(table: Mapping[str, object]) -> dict[str, str]:

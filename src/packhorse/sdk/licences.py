@@ -6,7 +6,7 @@ is not in this list of common ones stands in the bill as free text.
 
 from __future__ import annotations
 
-import re
+from packhorse.base.regex import regex
 
 IDS = frozenset(
     [
@@ -102,12 +102,14 @@ IDS = frozenset(
 _EXCEPTIONS = frozenset(
     ["Classpath-exception-2.0", "GCC-exception-3.1", "LLVM-exception", "OpenJDK-assembly-exception-1.0"]
 )
-_TOKEN = re.compile(r"\s*(\(|\)|[A-Za-z0-9.+-]+)\s*")
+_TOKEN = regex(r"\s*(\(|\)|[A-Za-z0-9.+-]+)\s*")
 _LONGEST = 500
 
 
 def is_expression(text: str) -> bool:
     """Whether `text` is an SPDX expression whose identifiers are all known: `(MIT OR Apache-2.0)`."""
+    if text in IDS:
+        return True
     tokens, position = [], 0
     if len(text) > _LONGEST:
         return False

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.log import Log
@@ -19,11 +17,17 @@ from packhorse.base.target import Distro, Target
 from packhorse.errors import BuildError, FormatError, PackhorseError, UsageError
 from packhorse.sdk import arguments
 from packhorse.sdk.context import BuildContext, Descriptor, DetectContext, Platform
-from packhorse.sdk.launch import BuildResult
 from packhorse.sdk.plan import Fail, Pass, Require
 
-Detect = Callable[[DetectContext], Pass | Fail]
-Build = Callable[[BuildContext], BuildResult]
+# What only a build needs is imported where that is; so is what only an error needs.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from packhorse.sdk.launch import BuildResult
+
+    Detect = Callable[[DetectContext], Pass | Fail]
+    Build = Callable[[BuildContext], BuildResult]
 
 _DETECT_FAILED = 100
 _INTERRUPTED = 130
@@ -103,10 +107,10 @@ class Invocation:
         )
 
     def detect_context(self, log: Log) -> DetectContext:
-        """Reads the descriptor and the platform directory; raises FormatError for a broken one."""
+        """Reads the platform directory, and leaves the descriptor until something of it is asked for."""
         return DetectContext(
             app=self.app,
-            buildpack=Descriptor.read(self.buildpack),
+            buildpack=Descriptor.at(self.buildpack),
             platform=Platform.read(self.paths["CNB_PLATFORM_DIR"]),
             target=_target(self.env),
             exec_env=self.env.get("CNB_EXEC_ENV") or "production",
@@ -146,6 +150,8 @@ def run_detect(invocation: Invocation, detect: Detect, *, log: Log) -> int:
 
 def run_build(invocation: Invocation, build: Build, *, log: Log) -> int:
     """Runs `build` and writes launch.toml, build.toml and store.toml; returns the exit status."""
+    from packhorse.sdk.launch import BuildResult
+
     context = invocation.build_context(log)
     log.title(context.buildpack.title)
     result = build(context)
@@ -224,6 +230,8 @@ def _plan(path: Path) -> tuple[Require, ...]:
 
 
 def _table(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nodejs import bill, locks
+from nodejs import inventory, locks
 from nodejs.workspace import Workspace
 
 from packhorse import sdk
@@ -30,7 +30,7 @@ def package(directory: Path, name: str, version: str, **fields: Any) -> Path:
 
 def read(app: Path, *, path: str = "") -> dict[str, sdk.Component]:
     layer = app.parent / "layer"
-    found = bill.of_tree(
+    found = inventory.of_tree(
         Workspace.read(app, path), within=(app.parent,), plugged=layer, lock="package-lock.json"
     )
     assert found.subject is not None

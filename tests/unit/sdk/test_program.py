@@ -1,12 +1,15 @@
 """bin/detect and bin/build: environment and positions in, files of the specification and a status out."""
 
+import copy
 import io
+import pickle
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from packhorse import sdk
+from packhorse.base.dataclass import replace
 from packhorse.errors import FormatError, UsageError
 from packhorse.sdk.program import Invocation, run_build, run_detect
 
@@ -165,8 +168,26 @@ def test_facts_of_the_last_build_are_remembered(place: Place) -> None:
 )
 def test_a_broken_descriptor_is_a_format_error(place: Place, defect: str) -> None:
     (place.root / "bp/buildpack.toml").write_text(defect)
+    context = place.invocation("detect").detect_context(place.log)
     with pytest.raises(FormatError, match=r"buildpack\.toml"):
-        place.invocation("detect").detect_context(place.log)
+        _ = context.buildpack.id
+    with pytest.raises(FormatError, match=r"buildpack\.toml"):
+        run_build(place.invocation("build"), lambda context: sdk.BuildResult(), log=place.log)
+
+
+def test_a_descriptor_is_read_when_it_is_asked_for_and_is_then_as_any_other(place: Place) -> None:
+    directory = place.root / "bp"
+    read, unread = sdk.Descriptor.read(directory), sdk.Descriptor.at
+    assert unread(directory) == read == unread(directory)
+    assert repr(unread(directory)) == repr(read)
+    assert unread(directory).title == "One 1.2.3"
+    assert copy.copy(unread(directory)) == read
+    assert pickle.loads(pickle.dumps(unread(directory))) == read
+    assert replace(unread(directory), version="2").version == "2"
+    with pytest.raises(AttributeError, match="'Descriptor' object has no attribute 'homepages'"):
+        _ = unread(directory).homepages  # type: ignore[attr-defined]
+    (directory / "buildpack.toml").unlink()
+    assert unread(directory).directory == directory
 
 
 def test_a_plan_entry_without_a_name_is_a_format_error(place: Place) -> None:

@@ -6,14 +6,13 @@ several locks the manager's that package.json names wins, else the first of `LOC
 
 from __future__ import annotations
 
-import re
 from typing import Self
-
-import nodesemver
 
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
+from packhorse.sdk.regex import regex
 
+from .. import ranges
 from ..project import Project
 
 LOCKS = {
@@ -27,7 +26,7 @@ LOCKS = {
 """The manager that each lock file belongs to, the one that wins first."""
 
 MANAGERS = ("npm", "yarn", "pnpm", "bun")
-_FIELD = re.compile(r"(?P<name>[a-z]+)@(?P<version>[^+]+)(?:\+(?P<digest>[a-z0-9]+\.[0-9a-f]+))?")
+_FIELD = regex(r"(?P<name>[a-z]+)@(?P<version>[^+]+)(?:\+(?P<digest>[a-z0-9]+\.[0-9a-f]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def _named(project: Project) -> tuple[str, str, str, str]:
     field = project.manifest.get("packageManager")
     if field is not None:
         match = _FIELD.fullmatch(field) if isinstance(field, str) else None
-        if not match or match["name"] not in MANAGERS or not nodesemver.valid(match["version"], loose=True):
+        if not match or match["name"] not in MANAGERS or not ranges.is_version(match["version"]):
             raise InputError(
                 f"package.json packageManager names no package manager and version: {field}",
                 why=f"this buildpack knows {', '.join(MANAGERS)}",
@@ -120,7 +119,7 @@ def _named(project: Project) -> tuple[str, str, str, str]:
 
 
 def _range(text: str, source: str) -> str:
-    if nodesemver.valid_range(text, loose=True) is None:
+    if not ranges.is_range(text):
         raise InputError(
             f"package.json {source} is not a range of versions: {text}",
             fix='write it as npm knows it: "9", "^9.12.0", ">=9 <11"',

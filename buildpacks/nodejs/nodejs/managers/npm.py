@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
-
-import nodesemver
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed
 from packhorse.sdk.dataclass import dataclass
 
+from .. import ranges
 from ..project import Project
 from ..registry import FOR_ANY, IMPATIENT, Registry, explained
 from ..releases import major
@@ -48,7 +46,7 @@ class Npm:
     @classmethod
     def of(cls, context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice) -> Self:
         """Takes the npm that goes with Node.js if it is in the range of `choice`, else another one."""
-        if not choice.range or nodesemver.satisfies(runtime.npm, choice.range, loose=True):
+        if not choice.range or ranges.allows(choice.range, runtime.npm, loose=True):
             return cls(context, project, runtime, choice.lock)
         tool = provide(context, _PACKAGE, choice, range=choice.range)
         if major(tool.version) < _OLDEST:
@@ -137,6 +135,8 @@ class Npm:
         """The paths of all packages that the image needs."""
         argv = ["npm", "ls", "--all", "--parseable", "--no-long", "--no-json"]
         argv += [*self._omitted(), *self._chosen(order)]
+        import tempfile
+
         with tempfile.TemporaryDirectory() as folder:
             said = Path(folder, "paths")
             # npm fails where a package is not the one that another asks for, which settings may allow.

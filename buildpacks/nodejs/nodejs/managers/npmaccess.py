@@ -10,7 +10,6 @@ import base64
 import binascii
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +18,15 @@ from urllib.parse import urlsplit
 
 from packhorse import sdk
 from packhorse.sdk.dataclass import dataclass, field
+from packhorse.sdk.regex import regex
 
 from .. import secret
 from ..project import Project
 from . import npmrc, yarnrc
 
-_SCOPE = re.compile(r"@([^:/\s]+):registry")
-_ACCESS = re.compile(r"(//.+?)/?:(_authToken|_auth|username|_password)")
-_VARIABLE = re.compile(r"\$\{(\w+)\??\}")
+_SCOPE = regex(r"@([^:/\s]+):registry")
+_ACCESS = regex(r"(//.+?)/?:(_authToken|_auth|username|_password)")
+_VARIABLE = regex(r"\$\{(\w+)\??\}")
 
 
 @dataclass(frozen=True, slots=True)

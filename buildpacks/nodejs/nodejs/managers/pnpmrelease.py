@@ -10,14 +10,12 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import nodesemver
-
 from packhorse import sdk
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
 
+from .. import ranges
 from ..project import Project
-from ..releases import major
 from ..runtime import ARCHITECTURES, Runtime
 from . import tool
 from .choice import Choice
@@ -46,7 +44,7 @@ class Major:
 
     def runs_on(self, node: str) -> bool:
         """Whether it runs on a version of Node.js."""
-        return bool(nodesemver.satisfies(node, self.node, loose=True))
+        return ranges.allows(self.node, node, loose=True)
 
     def writes(self, lock: Lock) -> bool:
         """Whether it writes locks like this one."""
@@ -68,19 +66,18 @@ def provide(
 
 def choose(lock: Lock | None, choice: Choice, node: str) -> Wanted:
     """What to look for; raises InputError where package.json leaves it open and nothing fits."""
-    range_ = nodesemver.make_range(choice.range or "*", loose=True)
-    if nodesemver.valid(choice.range, loose=True):
-        return Wanted(choice.range, major(str(range_.set[0][0].semver)), choice.source)
+    if ranges.is_version(choice.range):
+        return Wanted(choice.range, _lowest(choice.range), choice.source)
     fitting = [line for line in majors() if line.runs_on(node) and (not lock or line.writes(lock))]
     for line in fitting:
         if not choice.range:
             said = f"lockfileVersion {lock.version}" if lock else f"Node.js {node}"
             return Wanted(str(line.major), line.major, f"{choice.source}; the one for {said}")
-        if nodesemver.satisfies(f"{line.major}.999.999", choice.range, loose=True):
-            narrow = "||".join(f"{part} {line.major}".strip() for part in range_.range.split("||"))
+        if ranges.allows(choice.range, f"{line.major}.999.999", loose=True):
+            narrow = "||".join(f"{part} {line.major}".strip() for part in _text(choice.range).split("||"))
             return Wanted(narrow, line.major, choice.source)
     if choice.range:
-        return Wanted(choice.range, _lowest(range_), choice.source)
+        return Wanted(choice.range, _lowest(choice.range), choice.source)
     raise _nothing_fits(lock, node)
 
 
@@ -124,6 +121,18 @@ def _package(context: sdk.BuildContext, number: int) -> Package:
     return Package("pnpm", {"pnpm": "pnpm", "pnpx": "pnpx"}, parts=(f"@pnpm/exe.linux-{arch}",))
 
 
-def _lowest(range_: nodesemver.Range) -> int:
+def _text(range_: str) -> str:
+    import nodesemver
+
+    return str(nodesemver.make_range(range_, loose=True).range)
+
+
+def _lowest(range_: str) -> int:
     """The major version that a range begins with."""
-    return int(getattr(range_.set[0][0].semver, "major", 0) or 0)
+    number = range_.partition(".")[0]
+    if number.isdigit() and ranges.is_version(range_):
+        return int(number)
+    import nodesemver
+
+    first = nodesemver.make_range(range_, loose=True).set[0][0]
+    return int(getattr(first.semver, "major", 0) or 0)

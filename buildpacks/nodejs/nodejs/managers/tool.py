@@ -7,18 +7,14 @@ found by the last build for the same request is used again without asking the re
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-
-import nodesemver
 
 from packhorse import sdk
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.sdk.dataclass import dataclass, replace
 
-from .. import archive, update
+from .. import ranges, update
 from ..registry import Registry
 from ..runtime import Runtime
 from .choice import Choice
@@ -84,6 +80,10 @@ def provide(
     )
     if layer.kept:
         return Tool(version, layer.path)
+    import tempfile
+
+    from .. import archive
+
     with tempfile.TemporaryDirectory() as folder:
         specs = [f"{part}@{version}" for part in (package.name, *package.parts)]
         try:
@@ -120,10 +120,12 @@ def _resolve(
     context: sdk.BuildContext, registry: Registry, package: Package, choice: Choice, range_: str
 ) -> str:
     """The version to use: an exact one as it is, the last build's for the same request, else the newest."""
-    if nodesemver.valid(range_, loose=True):
+    if ranges.is_version(range_):
         return range_.strip().lstrip("v=")
     if last := update.last(context, choice.manager, range_):
         return last
+    import nodesemver
+
     for versions in (registry.brought, registry.versions):
         published = versions(package.name)
         version: str | None = nodesemver.max_satisfying(published, range_, loose=True)
@@ -142,6 +144,8 @@ def _none(choice: Choice, range_: str, *, why: str) -> NotFoundError:
 
 
 def _verify(path: Path, digest: str, what: str) -> None:
+    import hashlib
+
     algorithm, _, wanted = digest.partition(".")
     try:
         found = hashlib.new(algorithm)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 from packhorse import sdk
 from packhorse.sdk.dataclass import dataclass
+from packhorse.sdk.regex import regex
 
 from .. import secret
 from ..project import digest
@@ -22,7 +22,7 @@ from .trim import own_copy, without_dev
 from .yarnlock import NAME, Lock
 
 _MIRROR = "yarn-offline-mirror"
-_RANGE = re.compile(r"[\s\d.x*^~<>=|v-]+(?:-[\w.]+)?")
+_RANGE = regex(r"[\s\d.x*^~<>=|v-]+(?:-[\w.]+)?")
 
 
 @dataclass(frozen=True, slots=True)

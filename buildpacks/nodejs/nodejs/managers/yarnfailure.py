@@ -11,16 +11,17 @@ from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, PackhorseError
+from packhorse.sdk.regex import regex
 
 from .. import registry
 from ..registry import explained_code
 from .yarnlock import NAME
 
 _SHOWN = 5
-_COLOR = re.compile(r"\x1b\[[0-9;]*m")
-_CODED = re.compile(r"^➤ (YN\d{4}): [│·└┌ ]*(.+)$", re.MULTILINE)
-_TRACE = re.compile(r"^\s+at |^(?:info|warning) |^\[\d/\d\]|^yarn install v")
-_OF_NODE = re.compile(
+_COLOR = regex(r"\x1b\[[0-9;]*m")
+_CODED = regex(r"^➤ (YN\d{4}): [│·└┌ ]*(.+)$", re.MULTILINE)
+_TRACE = regex(r"^\s+at |^(?:info|warning) |^\[\d/\d\]|^yarn install v")
+_OF_NODE = regex(
     r"\b(EAI_AGAIN|ECONNREFUSED|ECONNRESET|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|ETIMEDOUT|ESOCKETTIMEDOUT"
     r"|[A-Z]+_SIGNED_CERT[A-Z_]*|UNABLE_TO_[A-Z_]+|CERT_HAS_EXPIRED|ERR_TLS_CERT_ALTNAME_INVALID)\b"
 )
@@ -33,7 +34,7 @@ _SENTENCES_OF_NODE = (
     ("network connection", "ETIMEDOUT"),
     ("Timeout awaiting", "ETIMEDOUT"),
 )
-_STATUS = re.compile(r"(?:Request failed \"|Response [Cc]ode:? )(\d{3})")
+_STATUS = regex(r"(?:Request failed \"|Response [Cc]ode:? )(\d{3})")
 _BY_STATUS = {"401": "E401", "403": "E403", "404": "E404"}
 # What Yarn says → the code that npm has for it.
 _SENTENCES = (
@@ -51,7 +52,7 @@ _SENTENCES = (
 )
 _UNREADABLE = ("YAMLException", "Expected the lockfile entry", "Lockfile.getLocked")
 _UNREADABLE_LINE = ("Invalid value", "Unknown token", "Parse error")
-_CHANGE = re.compile(r"^➤ YN0028: │ ([-+]\s*\S.*)$", re.MULTILINE)
+_CHANGE = regex(r"^➤ YN0028: │ ([-+]\s*\S.*)$", re.MULTILINE)
 
 
 def of_classic(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:

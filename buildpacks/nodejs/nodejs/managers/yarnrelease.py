@@ -7,7 +7,6 @@ then what fits Node.js (`yarn.toml`).
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 import tomllib
@@ -15,12 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import nodesemver
-
 from packhorse import sdk
 from packhorse.errors import InputError
-from packhorse.sdk.dataclass import dataclass
+from packhorse.sdk.dataclass import dataclass, replace
+from packhorse.sdk.regex import regex
 
+from .. import ranges
 from ..project import Project
 from ..releases import major
 from ..runtime import Runtime
@@ -33,8 +32,8 @@ CLASSIC = Package("yarn", {"yarn": "bin/yarn.js", "yarnpkg": "bin/yarn.js"})
 # corepack, which writes the hash into package.json, takes that of the program and not of its archive.
 BERRY = Package("@yarnpkg/cli-dist", {"yarn": "bin/yarn.js", "yarnpkg": "bin/yarn.js"}, hashed="bin/yarn.js")
 
-_NAMED = re.compile(r"yarn-(\d+\.\d+\.\d+(?:-[\w.]+)?)\.c?js")
-_PRINTED = re.compile(r"^(\d+\.\d+\.\d+(?:-[\w.]+)?)\s*$", re.MULTILINE)
+_NAMED = regex(r"yarn-(\d+\.\d+\.\d+(?:-[\w.]+)?)\.c?js")
+_PRINTED = regex(r"^(\d+\.\d+\.\d+(?:-[\w.]+)?)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def provide(context: sdk.BuildContext, project: Project, runtime: Runtime, choic
     else:
         refuse_newer(lock, choice)
         range_, source = _range(lock, choice, runtime.version)
-        wanted = dataclasses.replace(choice, range=range_, source=source)
+        wanted = replace(choice, range=range_, source=source)
         package = CLASSIC if _is_classic(range_) else BERRY
         release = Release(tool.provide(context, package, wanted, range=range_), source)
     _compare(lock, release)
@@ -115,24 +114,28 @@ def _range(lock: Lock, choice: Choice, node: str) -> tuple[str, str]:
     data = _data()
     if not choice.range:
         return _of_lock(lock, choice, node, data)
-    if nodesemver.valid(choice.range, loose=True) or _is_classic(choice.range):
+    if ranges.is_version(choice.range) or _is_classic(choice.range):
         return choice.range, choice.source
-    if nodesemver.satisfies(data["classic"], choice.range, loose=True) and lock.form != "berry":
+    if ranges.allows(choice.range, data["classic"], loose=True) and lock.form != "berry":
         return data["classic"], choice.source
     # Of a range with several kinds: a version that leaves the lock as it is.
     fitting = f">=2.0.0 {_lock_range(lock, data)}".strip()
     narrow = " || ".join(f"{part.strip()} {fitting}" for part in choice.range.split("||"))
     source = f"{choice.source}, and {NAME} has version {lock.version}" if lock.form else choice.source
-    return (narrow if nodesemver.valid_range(narrow, loose=True) else choice.range), source
+    return (narrow if ranges.is_range(narrow) else choice.range), source
 
 
 def _is_classic(range_: str) -> bool:
     """Whether a range has versions of Yarn 1 alone."""
+    import nodesemver
+
     parts = nodesemver.make_range(range_, loose=True).set
     return all(any(_ends_below_2(comparator) for comparator in part) for part in parts)
 
 
 def _ends_below_2(comparator: Any) -> bool:
+    import nodesemver
+
     if comparator.operator == "<":
         return bool(nodesemver.lte(str(comparator.semver), "2.0.0", loose=True))
     return comparator.operator in ("", "<=") and comparator.semver.major < 2
@@ -144,7 +147,7 @@ def _of_lock(lock: Lock, choice: Choice, node: str, data: Mapping[str, Any]) -> 
     fitting = _lock_range(lock, data) if lock.form else ""
     if fitting:
         return fitting, f"{NAME} has version {lock.version}"
-    fits = (line["yarn"] for line in data["nodes"] if nodesemver.satisfies(node, line["node"], loose=True))
+    fits = (line["yarn"] for line in data["nodes"] if ranges.allows(line["node"], node, loose=True))
     return next(fits, data["classic"]), f"{choice.source}; the one that fits Node.js {node}"
 
 
@@ -158,7 +161,7 @@ def _lock_range(lock: Lock, data: Mapping[str, Any]) -> str:
 
 def refuse_newer(lock: Lock, choice: Choice) -> None:
     """Raises InputError for a lock that no Yarn known here writes, unless package.json names one."""
-    if is_newer(lock) and not nodesemver.valid(choice.range, loose=True):
+    if is_newer(lock) and not ranges.is_version(choice.range):
         raise newer(lock)
 
 

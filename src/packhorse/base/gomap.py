@@ -1,0 +1,41 @@
+"""What Go's encoders have in common: the order of a map, how a moment is written, text as bytes.
+
+Called by `base.gojson` and `base.gotoml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from packhorse.base.regex import regex
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import datetime, time
+
+_HALF = regex("[\ud800-\udc7f\udd00-\udfff]")
+
+
+class Sorted(dict[str, object]):
+    """A Go map: written in the byte order of its keys. A plain dict inside it is a struct again."""
+
+
+def members(table: Mapping[str, object]) -> list[tuple[str, object]]:
+    """The keys and values of `table` in the order Go writes them: a `Sorted` by the bytes of its keys."""
+    if isinstance(table, Sorted):
+        return sorted(table.items(), key=lambda item: raw(item[0]))
+    return list(table.items())
+
+
+def moment(value: datetime | time) -> str:
+    """`value` as Go's RFC3339Nano: no trailing zeros in the fraction, `Z` for UTC, no zone when local."""
+    head, dot, tail = value.isoformat().partition(".")
+    if dot:
+        fraction = tail[:6].rstrip("0")
+        head = f"{head}.{fraction}{tail[6:]}"
+    return head[:-6] + "Z" if head.endswith("+00:00") else head
+
+
+def raw(text: str) -> bytes:
+    """The bytes of `text`; half a surrogate pair, which JSON can spell, is U+FFFD as soon as Go reads it."""
+    return _HALF.sub("\ufffd", text).encode("utf-8", "surrogateescape")
