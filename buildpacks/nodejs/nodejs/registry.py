@@ -23,7 +23,6 @@ from packhorse.errors import (
 from packhorse.sdk.dataclass import dataclass
 from packhorse.sdk.regex import regex
 
-from . import absent
 from .project import document
 
 # npm's switches as variables: they keep the commands that are shown short.
@@ -240,6 +239,8 @@ def explained_code(
             fix=f"build again in a while; if that does not help, check the registry set in {settings}",
         )
     if code in ("E404", "ETARGET"):
+        from . import absent
+
         return absent.error(code, why, client=client, lock=lock, settings=settings, root=root)
     return None
 

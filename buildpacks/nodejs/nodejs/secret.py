@@ -59,6 +59,8 @@ def without(text: str) -> str:
 
 def hidden(text: str) -> str:
     """A text for people: where a URL gives access, there are asterisks instead."""
+    if "://" not in text:
+        return text
     return _URL.sub(lambda found: f"://{_HIDDEN}@" if _word(found) else found[0], text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed
@@ -18,12 +18,13 @@ from ..releases import major
 from ..removal import delete
 from ..runtime import Runtime, nodedir
 from ..workspace import Workspace
-from . import named, unlocked
+from . import named
 from .choice import Choice
 from .port import Order
-from .tool import Package, Tool, provide, too_old
 
-_PACKAGE = Package("npm", {"npm": "bin/npm-cli.js", "npx": "bin/npx-cli.js"})
+if TYPE_CHECKING:
+    from .tool import Tool
+
 # Those before know no `--omit` and would install devDependencies.
 _OLDEST = 7
 _NEWEST_LOCK = 3
@@ -48,7 +49,10 @@ class Npm:
         """Takes the npm that goes with Node.js if it is in the range of `choice`, else another one."""
         if not choice.range or ranges.allows(choice.range, runtime.npm, loose=True):
             return cls(context, project, runtime, choice.lock)
-        tool = provide(context, _PACKAGE, choice, range=choice.range)
+        from .tool import Package, provide, too_old
+
+        package = Package("npm", {"npm": "bin/npm-cli.js", "npx": "bin/npx-cli.js"})
+        tool = provide(context, package, choice, range=choice.range)
         if major(tool.version) < _OLDEST:
             raise too_old(choice, tool.version, f"the oldest that it works with is npm {_OLDEST}")
         return cls(context, project, runtime, choice.lock, tool)
@@ -98,6 +102,8 @@ class Npm:
         if self.lock:
             self._npm(order, "ci", *kind, *(["--prefer-offline"] if order.cache else []))
             return
+        from . import unlocked
+
         unlocked.warn(self.context.log, "package-lock.json", self.command)
         self._npm(order, "install", "--no-package-lock", *kind)
 
