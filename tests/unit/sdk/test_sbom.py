@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,14 @@ def test_order_and_repetition_change_nothing() -> None:
     assert (one.cyclonedx(), one.spdx()) == (other.cyclonedx(), other.spdx())
     numbers = {json.loads(bill.cyclonedx())["serialNumber"] for bill in (one, Bill((BABEL,)))}
     assert len(numbers) == 2
+
+
+def test_the_number_of_a_bill_is_made_of_all_else_that_it_says() -> None:
+    document = json.loads(Bill((SMALL, ODD), APP).cyclonedx())
+    number = document.pop("serialNumber")
+    said = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    name = hashlib.sha256(said).hexdigest()
+    assert number == uuid.uuid5(uuid.NAMESPACE_URL, name).urn
 
 
 _names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
