@@ -25,10 +25,12 @@ def main() -> None:
     try:
         sdk.main(detect=detect, build=build)
     except SystemExit as ended:
+        if not isinstance(ended.code, int):
+            raise
         sys.stdout.flush()
         sys.stderr.flush()
         # Taking the interpreter down in good order takes longer than a detection does.
-        os._exit(int(ended.code or 0))
+        os._exit(ended.code)
 
 
 def build(context):  # type: ignore[no-untyped-def]
