@@ -27,6 +27,7 @@ from packhorse.platform.distro.roots import make_root
 from packhorse.platform.distro.sources import host_sources, host_suite
 
 MARK = "packhorse-trace"
+_CHECKED_HASH = (3).to_bytes(4, "little")  # PEP 552
 MAKE = """
 import os, shutil, sys
 from pathlib import Path
@@ -177,9 +178,11 @@ def test_a_builder_that_was_removed_comes_back_the_same_for_everybody(
 
 
 def test_the_builders_own_buildpacks_are_compiled(new_home: Callable[[], Home], sample: Path) -> None:
+    """By the builder's Python, whatever an installer has left beside them, and whenever they were written."""
     home = new_home()
     home.ok("build", "sample", "--path", sample)
     modules = list(home.path.glob("store/trees/*/*/cnb/buildpacks/packhorse_nodejs/**/*.py"))
     assert modules
     for module in modules:
-        assert list(module.parent.glob(f"__pycache__/{module.stem}.cpython-*.pyc")), module
+        (compiled,) = module.parent.glob(f"__pycache__/{module.stem}.cpython-*.pyc")
+        assert compiled.read_bytes()[4:8] == _CHECKED_HASH, module

@@ -6,6 +6,7 @@ Else each of its steps would compile it again, a third of its time when nothing 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,9 @@ def compiled(store: Store, base: Image, source: Path, place: str) -> Iterator[Tr
             network=Network.NONE,
         )
         app.copy(source, copied, namespace.idmap.outside(step.uid, step.gid))
+        # What an installer has made for its own Python is none of the builder's, or is taken for current.
+        for cache in list(copied.rglob("__pycache__")):
+            shutil.rmtree(cache)
         (scratch / "sandbox").mkdir()
         with wiring.sandbox(namespace, scratch / "sandbox").open(step) as room:
             if room.run(said.append).status != 0:

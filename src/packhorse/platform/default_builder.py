@@ -41,7 +41,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BUNDLE = "io.packhorse.bundle"
 PACKAGES = "io.packhorse.packages"
 
-_RECIPE = 2
+_RECIPE = 3
 """Counts what was changed about how a builder is put together, so that those of before are made anew."""
 
 Progress = Callable[[str], None]
