@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, cast
@@ -83,13 +83,18 @@ def has_credentials(path: Path) -> bool:
     return secret.is_in(path.name, path.read_text(encoding="utf-8-sig", errors="replace"))
 
 
-def files(app: Path) -> Iterator[Path]:
-    """All settings files of the application that have a credential, modules left out."""
+def named(app: Path) -> tuple[list[Path], list[Path]]:
+    """What in the application has the name of a settings file, and of a manifest or lock; modules left out.
+
+    One walk, since an application may have more files than all else of a build takes its time for.
+    """
+    settings, naming = [], []
     for folder, subfolders, names in os.walk(app):
         subfolders[:] = sorted(name for name in subfolders if name != "node_modules")
-        for path in (Path(folder, name) for name in secret.NAMES if name in names):
-            if path.is_file() and has_credentials(path):
-                yield path
+        there = set(names)
+        settings += [Path(folder, name) for name in secret.NAMES if name in there]
+        naming += [Path(folder, name) for name in _NAMING if name in there]
+    return settings, naming
 
 
 def quiet(context: sdk.BuildContext) -> sdk.BuildContext:
@@ -131,9 +136,12 @@ def leave_out(context: sdk.BuildContext) -> None:
     Of a link its target too, if that is in the application. Manifests and locks stay, without the credentials
     in their URLs. Raises InputError where that is not allowed, and where modules are called by a credential.
     """
-    _strip(context)
     app = context.app.resolve()
-    for path in files(app):
+    settings, naming = named(app)
+    _strip(context, app, naming)
+    for path in settings:
+        if not path.is_file() or not has_credentials(path):
+            continue
         name, target = path.relative_to(app), path.resolve()
         with refusals(f"{name} has a credential in it and"):
             path.unlink()
@@ -145,30 +153,27 @@ def leave_out(context: sdk.BuildContext) -> None:
         )
 
 
-def _strip(context: sdk.BuildContext) -> None:
+def _strip(context: sdk.BuildContext, app: Path, paths: Iterable[Path]) -> None:
     """Takes credentials out of the URLs of manifests and locks, where dependencies are named by these."""
-    app = context.app.resolve()
     said: set[str] = set()
-    for folder, subfolders, names in os.walk(app):
-        subfolders[:] = sorted(name for name in subfolders if name != "node_modules")
-        for path in (Path(folder, name) for name in _NAMING if name in names):
-            text = path.read_text(encoding="latin-1") if path.is_file() else ""
-            if not (found := secret.words(text)):
-                continue
-            said.update(found)
-            name, target = path.relative_to(app), path.resolve()
-            with refusals(f"{name} has a credential in it and"):
-                if not target.is_relative_to(app):
-                    path.unlink()
-                    target = path
-                if path.suffix == _BINARY:
-                    target.unlink()
-                else:
-                    target.write_text(secret.without(text), encoding="latin-1", newline="")
-            context.log.warning(
-                f"{name} has a credential in a URL, which is taken out of it in the image; better have it in "
-                "the settings of git or of the package manager"
-            )
+    for path in paths:
+        text = path.read_text(encoding="latin-1") if path.is_file() else ""
+        if not (found := secret.words(text)):
+            continue
+        said.update(found)
+        name, target = path.relative_to(app), path.resolve()
+        with refusals(f"{name} has a credential in it and"):
+            if not target.is_relative_to(app):
+                path.unlink()
+                target = path
+            if path.suffix == _BINARY:
+                target.unlink()
+            else:
+                target.write_text(secret.without(text), encoding="latin-1", newline="")
+        context.log.warning(
+            f"{name} has a credential in a URL, which is taken out of it in the image; better have it in "
+            "the settings of git or of the package manager"
+        )
     _refuse_names(context, said)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from nodejs import secret
-from nodejs.credentials import files, has_credentials, hidden, leave_out, quiet
+from nodejs.credentials import has_credentials, hidden, leave_out, named, quiet
 
 from fakes.build_context import build_context
 from packhorse.errors import InputError
@@ -101,7 +101,8 @@ def test_all_of_the_application_is_looked_through_but_modules_and_links(tmp_path
     (tmp_path / "other").mkdir()
     (tmp_path / "other/.npmrc").write_text("_auth=abc\n")
     (tmp_path / "app/linked").symlink_to("../other")
-    found = [path.relative_to(tmp_path / "app").as_posix() for path in files(tmp_path / "app")]
+    settings, _ = named(tmp_path / "app")
+    found = [path.relative_to(tmp_path / "app").as_posix() for path in settings if has_credentials(path)]
     assert found == [".npmrc", "frontend/.npmrc"]
 
 
