@@ -19,13 +19,14 @@ import pytest
 
 from fakes import linux
 from fakes.place import ENV, RUNTIMES, Place, place
-from packhorse.base.step import Bind, Overlay, Root, Step
+from packhorse.base.step import Bind, Network, Overlay, Root, Step
 from packhorse.base.tree import Kind
 from packhorse.base.userns import Mode
 from packhorse.errors import CommandNotFound, HostError, NotExecutable, SandboxError
 from packhorse.platform import bundle
 from packhorse.sandbox import oci
 from packhorse.sandbox.bubblewrap import Bubblewrap, find
+from packhorse.sandbox.layout import Layouts
 from packhorse.sandbox.oci import OciRuntime
 from packhorse.sandbox.runner import Runtime, SandboxRunner
 
@@ -563,3 +564,18 @@ def test_no_descriptor_is_left_open(here: Place) -> None:
 def test_the_name_of_the_machine_is_the_steps(here: Place) -> None:
     _, output = here.run(Step(argv=("uname", "-n"), env=ENV, root=Root(here.root), hostname="builder"))
     assert output == "builder\n"
+
+
+def test_a_network_is_made_over_a_loopback_that_is_up(here: Place) -> None:
+    """Bubblewrap fails if somebody else has brought it up, as what makes the network does."""
+    step = replace(here.step("true"), network=Network.OWN)
+    runtime: Runtime = Bubblewrap(here.namespace, init=bundle.init())
+    seen: list[bool] = []
+
+    def begun(pid: int) -> None:
+        seen.append("/8 host LOCAL" in Path(f"/proc/{pid}/net/fib_trie").read_text())
+
+    for number in range(20):
+        (directory := here.directory() / str(number)).mkdir()
+        runtime.hold(step, Layouts(directory, here.namespace.idmap).of(step), None, begun).close()
+    assert seen == [True] * 20

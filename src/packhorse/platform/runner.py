@@ -31,7 +31,10 @@ TEMPORARY = ("/tmp", "/var/tmp")
 
 
 class HeldRoom(Room, Protocol):
-    """A room of a sandbox."""
+    """A room of a sandbox; a `vacant` one waits for a command."""
+
+    @property
+    def vacant(self) -> bool: ...
 
     def assign(self, step: Step) -> None:
         """Says what a room that was opened for a `deferred` step runs: `step`, the same but for argv, env and
@@ -75,15 +78,11 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """A room that its phase has left, and what is mounted there; `stack` closes it.
-
-    One that is `vacant` still waits for a command.
-    """
+    """A room that its phase has left, and what is mounted there; `stack` closes it."""
 
     room: HeldRoom
     mounts: tuple[Mount, ...]
     stack: ExitStack
-    vacant: bool
 
 
 class BuildRunner:
@@ -135,10 +134,9 @@ class BuildRunner:
         # What opens the first room makes the layers ready for the first buildpack, which can run there then.
         first, last = not self._begun, self._last
         self._begun = True
-        if last is not None and last.mounts == mounts and (last.vacant or not step.argv):
+        if last is not None and last.mounts == mounts and (last.room.vacant or not step.argv):
             if step.argv:
                 last.room.assign(self._placed(step, mounts))
-                self._last = last = replace(last, vacant=False)
             try:
                 yield last.room
             except BaseException:
@@ -155,7 +153,7 @@ class BuildRunner:
             yield room
             if not volumes:
                 with undisturbed():
-                    self._last = _Left(room, mounts, stack.pop_all(), vacant=deferred)
+                    self._last = _Left(room, mounts, stack.pop_all())
 
     @contextmanager
     def _scratch_room(self, step: Step) -> Iterator[Room]:

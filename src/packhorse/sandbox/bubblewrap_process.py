@@ -42,8 +42,9 @@ class BubblewrapProcess(Process):
 
     `words` start it; `userns` is the descriptor of its namespace, or what stands for that in `words`.
     `passed` are further descriptors that its command has. `begun` is told of bubblewrap's child, which has
-    its namespaces then and its mounts not yet. It is `leashed` if the step's id is none that bubblewrap's end
-    could reach. With `init`, `launcher/init` begins in place of `command`, and executes what is assigned.
+    its namespaces then and not yet all of its mounts. It is `leashed` if the step's id is none that
+    bubblewrap's end could reach. With `init`, `launcher/init` begins in place of `command`, and executes what
+    is assigned.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class BubblewrapProcess(Process):
         ready.register(block, 0)  # POLLERR, when nobody can read any more
         early = None
         while early is None and not ready.poll(_OFTEN):
-            early = self._told("child-pid")
+            early = self._child()
         if early is not None:
             begun(early)
         ready.poll()
@@ -135,6 +136,19 @@ class BubblewrapProcess(Process):
         if early is None:
             begun(told)
         self._hold(told)
+
+    def _child(self) -> int | None:
+        """Bubblewrap's child, once it has a root of its own.
+
+        Before that it brings up the loopback of a new network, which fails if somebody else has (*tried*:
+        pasta does).
+        """
+        pid = self._told("child-pid")
+        if pid is not None:
+            with suppress(OSError):
+                if not os.path.samestat(os.stat(f"/proc/{pid}/root/"), os.stat("/")):  # noqa: PTH116
+                    return pid
+        return None
 
     def _told(self, name: str) -> int | None:
         """What bubblewrap has reported under `name`, so far."""

@@ -51,9 +51,14 @@ class Sandbox:
         """The file tree as the step sees it, before, while and after it runs."""
         return self._tree
 
+    @property
+    def vacant(self) -> bool:
+        """Whether it waits for a command."""
+        return self._step.deferred and not self._step.argv and not self._released
+
     def assign(self, step: Step) -> None:
         """Says what a `deferred` step runs: `step`, which is it but for argv, env and cwd."""
-        if not self._step.deferred or self._released:
+        if not self.vacant:
             raise SandboxError("only a held step that waits for its command can be given one")
         self._held.assign(step)
         self._step = step

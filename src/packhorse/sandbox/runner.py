@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
+from packhorse.base.dataclass import replace
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Network, Step
 from packhorse.base.userns import Mode, Namespace
@@ -95,6 +96,8 @@ class SandboxRunner:
         number = next(self._numbers)
         step = network.with_name_service(step, self._scratch / f"resolv-{number}.conf")
         layout = self._layouts.of(step)
+        if any(layout.place(mount.target) == "/proc" for mount in step.mounts):
+            step = replace(step, deferred=False)  # what waits for a command is executed by a name there
         with ExitStack() as stack:
             terminal = self._terminal_of(step)
             if terminal is not None:

@@ -49,10 +49,13 @@ def build_runner(
 class _Said:
     said: list[str]
     number: int
+    vacant: bool
 
     def assign(self, step: Step) -> None:
         assert step.argv
+        assert self.vacant
         self.said.append(f"!{self.number}")
+        self.vacant = False
 
 
 class Opened:
@@ -66,7 +69,7 @@ class Opened:
         number = sum(word.startswith("+") for word in self.said) + 1
         self.said.append(f"+{number}")
         try:
-            yield _Said(self.said, number)  # type: ignore[misc]  # what else it can do is not asked
+            yield _Said(self.said, number, step.deferred)  # type: ignore[misc]  # what else it can do is not asked
         finally:
             self.said.append(f"-{number}")
 
@@ -137,7 +140,7 @@ def test_who_makes_ready_waits_with_the_network_of_the_first_step(tmp_path: Path
     @contextmanager
     def opens(step: Step) -> Iterator[HeldRoom]:
         asked.append(step)
-        yield _Said([], 0)  # type: ignore[misc]
+        yield _Said([], 0, step.deferred)  # type: ignore[misc]
 
     with build_runner(opens, tmp_path, network=Network.HOST) as runner:
         visit(runner, HELD, BUILDS, BUILDS, HELD)
