@@ -177,12 +177,33 @@ static void restore_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* What names no interpreter is the shell's, as where execvp(3) is glibc's. */
+static void execute_script(const struct order *order)
+{
+    size_t count = 0;
+    char **words;
+
+    while (order->arguments[count] != NULL)
+        count++;
+    words = calloc(count + 2, sizeof *words);
+    if (words == NULL || count == 0)
+        return;
+    words[0] = "/bin/sh";
+    words[1] = (char *)order->executable;
+    memcpy(words + 2, order->arguments + 1, (count - 1) * sizeof *words);
+    execv(words[0], words);
+}
+
 static _Noreturn void execute(int channel, const struct order *order)
 {
     if (chdir(order->directory) < 0)
         fail(channel, DIRECTORY);
     environ = order->environment;
     execvp(order->executable, order->arguments);
+    if (errno == ENOEXEC) {
+        execute_script(order);
+        errno = ENOEXEC;
+    }
     fail(channel, EXECUTION);
 }
 

@@ -579,3 +579,16 @@ def test_a_network_is_made_over_a_loopback_that_is_up(here: Place) -> None:
         (directory := here.directory() / str(number)).mkdir()
         runtime.hold(step, Layouts(directory, here.namespace.idmap).of(step), None, begun).close()
     assert seen == [True] * 20
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_script_that_names_no_interpreter_is_the_shells(here: Place, deferred: bool) -> None:
+    asked = replace(here.step("true", here.overlay("/layers")), argv=("/layers/script", "a b"), cwd="/tmp")
+    opened = replace(asked, argv=(), deferred=True) if deferred else asked
+    output: list[bytes] = []
+    with here.sandbox.open(opened) as room:
+        room.tree.write("/layers/script", b'echo "$0 $1 $PWD"', mode=0o755)
+        if deferred:
+            room.assign(asked)
+        assert room.run(output.append).status == 0
+    assert b"".join(output) == b"/layers/script a b /tmp\n"

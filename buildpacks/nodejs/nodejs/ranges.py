@@ -14,7 +14,7 @@ _Bounds = tuple[_Version, _Version | None]
 """The first version that is in it, and the first one above that is not."""
 
 _NONE: _Version = (0, 0, 0)
-_ANY = ("", "*", "x", "X")
+_ANY = ("*", "x", "X")
 _OPERATORS = (">=", "<=", ">", "<", "^", "~")
 _LONGEST = 9
 """Digits of a number that is read here."""
@@ -85,12 +85,10 @@ def _bounds(word: str) -> _Bounds | None:
 
 def _numbers(text: str) -> Sequence[int] | None:
     """The numbers of `22`, `22.3`, `22.3.1` and `22.x`, none of `*`; None for anything else."""
-    parts = text.split(".")
+    parts = text.split(".") if text else []
     if len(parts) > 3:
         return None
     while parts and parts[-1] in _ANY:
-        if parts[-1] == "" and len(parts) > 1:
-            return None
         del parts[-1]
     if not all(_is_number(part) for part in parts):
         return None

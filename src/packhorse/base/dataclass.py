@@ -11,7 +11,7 @@ Not here: `KW_ONLY`, `InitVar`, `make_dataclass`, `eq=False` and `unsafe_hash`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _NOTHING: Any = object()
 _FIELDS = "__packhorse_fields__"
+_NO_FIELDS = ("ClassVar", "InitVar", "KW_ONLY", "_KW_ONLY_TYPE")
+"""Annotations of what is no field; all but the first are not had here."""
 
 
 class _Field:
@@ -100,29 +102,54 @@ def _made(cls: type, *, frozen: bool, slots: bool, order: bool, kw_only: bool) -
         namespace.pop(name, None)
     if slots:
         namespace["__slots__"] = tuple(name for name in own if name not in inherited)
-    else:
-        namespace |= {one.name: one.default for one in own.values() if one.default is not _NOTHING}
     namespace["__match_args__"] = tuple(one.name for one in given if not one.kw_only)
     namespace[_FIELDS] = fields
-    for name, make in (("__dataclass_fields__", _standard_fields), ("__signature__", _standard_signature)):
+    for name, make in (
+        ("__dataclass_fields__", _standard_fields),
+        ("__dataclass_params__", partial(_standard_params, frozen, order)),
+        ("__signature__", _standard_signature),
+    ):
         namespace[name] = _Standard(name, make)
     if "__eq__" in namespace and namespace.get("__hash__") is None:
         namespace.pop("__hash__", None)  # which the interpreter has put there
     for name, method in _methods(fields, frozen=frozen, slots=slots, order=order).items():
         namespace.setdefault(name, method)
-    made = type(cls)(cls.__name__, cls.__bases__, namespace)
-    made.__qualname__ = cls.__qualname__
+    made = _with_slots(cls, namespace) if slots else _extended(cls, namespace, own)
     if "__init__" not in namespace:
         type.__setattr__(made, "__init__", _initializer(made, fields, given))
     return made
+
+
+def _with_slots(cls: type, namespace: dict[str, Any]) -> type:
+    """The class made once more, as slots have to be known when it is."""
+    made = type(cls)(cls.__name__, cls.__bases__, namespace)
+    made.__qualname__ = cls.__qualname__
+    return made
+
+
+def _extended(cls: type, namespace: Mapping[str, Any], own: Mapping[str, _Field]) -> type:
+    """The class itself, with what it lacks."""
+    for name, one in own.items():
+        if one.default is not _NOTHING:
+            setattr(cls, name, one.default)
+        elif name in cls.__dict__:
+            delattr(cls, name)
+    for name, value in namespace.items():
+        if name not in cls.__dict__ or name == "__hash__":
+            setattr(cls, name, value)
+    return cls
 
 
 def _own_fields(cls: type, namespace: dict[str, Any], *, kw_only: bool) -> dict[str, _Field]:
     """The fields of the class's own body, whose defaults are taken out of its namespace."""
     own = {}
     for name, annotation in cls.__annotations__.items():
-        if str(annotation).startswith("ClassVar"):
+        text = annotation if isinstance(annotation, str) else repr(annotation)
+        kind = text.partition("[")[0].partition(" object")[0].rpartition(".")[2]
+        if kind == "ClassVar":
             continue
+        if kind in _NO_FIELDS:
+            raise TypeError(f"{cls.__qualname__}.{name}: {kind} is not had here")
         default = namespace.pop(name, _NOTHING)
         one = default if type(default) is _Field else _Field(default=default)
         if type(one.default) in (list, dict, set):
@@ -225,7 +252,19 @@ def _methods(fields: Sequence[_Field], *, frozen: bool, slots: bool, order: bool
     def __hash__(self: Any) -> int:
         return hash(key(self))
 
-    return {**methods, "__hash__": __hash__, "__setattr__": _refuse, "__delattr__": _refuse}
+    names = {one.name for one in fields}
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        if name in names or _FIELDS in type(self).__dict__:
+            raise _frozen("assign to", name)
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self: Any, name: str) -> None:
+        if name in names or _FIELDS in type(self).__dict__:
+            raise _frozen("delete", name)
+        object.__delattr__(self, name)
+
+    return {**methods, "__hash__": __hash__, "__setattr__": __setattr__, "__delattr__": __delattr__}
 
 
 def _state(fields: Sequence[_Field]) -> dict[str, Any]:
@@ -267,10 +306,10 @@ def _ordering(key: Callable[[Any], tuple[Any, ...]]) -> dict[str, Any]:
     return {each.__name__: each for each in (__lt__, __le__, __gt__, __ge__)}
 
 
-def _refuse(self: Any, name: str, value: Any = None) -> None:
+def _frozen(verb: str, name: str) -> Exception:
     from dataclasses import FrozenInstanceError
 
-    raise FrozenInstanceError(f"cannot change {name!r} of {type(self).__qualname__}")
+    return FrozenInstanceError(f"cannot {verb} field {name!r}")
 
 
 def _replace(instance: Any, /, **changes: Any) -> Any:
@@ -308,6 +347,13 @@ def _standard(owner: type) -> type:
 
 def _standard_fields(owner: type) -> Any:
     return getattr(_standard(owner), "__dataclass_fields__")  # noqa: B009 -- to mypy no type has it
+
+
+def _standard_params(frozen: bool, order: bool, owner: type) -> Any:
+    import dataclasses
+
+    made = dataclasses.make_dataclass(owner.__name__, [], frozen=frozen, order=order)
+    return getattr(made, "__dataclass_params__")  # noqa: B009
 
 
 def _standard_signature(owner: type) -> Any:

@@ -34,8 +34,8 @@ SIZE = 65536
 """How many ids a namespace has at most: 0 to 65535, as in a container."""
 
 
-_PRESENTABLE: dict[int, bool] = {}
-"""Which file systems, by their devices, root can show with other owners."""
+_PRESENTABLE: dict[str, bool] = {}
+"""Which mounts, by their numbers, root can show with other owners."""
 
 
 class Mode(Enum):
@@ -355,8 +355,8 @@ def presentable(source: Path, namespace: Namespace | None = None) -> bool:
     release = re.match(r"(\d+)\.(\d+)", os.uname().release)
     if os.geteuid() != 0 or release is None or (int(release[1]), int(release[2])) < (5, 19):
         return False
-    device = source.stat().st_dev
-    if device not in _PRESENTABLE:
+    mount = _mount_of(source)
+    if mount not in _PRESENTABLE:
         one = (Extent(0, SHIFTED_BASE, 1),)
         try:
             if namespace is None:
@@ -364,7 +364,17 @@ def presentable(source: Path, namespace: Namespace | None = None) -> bool:
             else:
                 os.close(_mapped_mount(source, namespace))
         except (OSError, HostError):
-            _PRESENTABLE[device] = False
+            _PRESENTABLE[mount] = False
         else:
-            _PRESENTABLE[device] = True
-    return _PRESENTABLE[device]
+            _PRESENTABLE[mount] = True
+    return _PRESENTABLE[mount]
+
+
+def _mount_of(path: Path) -> str:
+    """The number of the mount that a path is on (proc(5), fdinfo)."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    finally:
+        os.close(descriptor)
+    return next(line for line in lines if line.startswith("mnt_id:"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def together(binds: Sequence[Bind], root: Path, scratch: Path) -> tuple[Mount, .
     Small directories are copied below `scratch` for it, large ones still mounted one by one.
     """
     directory = root / PLACE.lstrip("/")
-    if len(binds) <= FEW or not _is_plain(root):
+    if len(binds) <= FEW or not _are_plain(root, [bind.target for bind in binds]):
         return tuple(binds)
     copies = _made(scratch / "buildpacks")
     others: list[Bind] = []
@@ -48,18 +49,25 @@ def together(binds: Sequence[Bind], root: Path, scratch: Path) -> tuple[Mount, .
     return (Overlay((directory, copies), PLACE), *others)
 
 
-def _is_plain(root: Path) -> bool:
-    """Whether the builder has buildpacks where they belong, and not behind a link."""
+def _are_plain(root: Path, targets: Sequence[str]) -> bool:
+    """Whether the builder has buildpacks where they belong, and none of these behind a link."""
     with Rooted.local(root) as tree:
-        nodes = (tree.stat(path) for path in ("/cnb", PLACE))
-        return all(node is not None and node.kind is Kind.DIRECTORY for node in nodes)
+        above = [tree.stat(path) for path in ("/cnb", PLACE)]
+        beside = [tree.stat(target.rpartition("/")[0]) for target in targets]
+    return None not in above and all(
+        node is None or node.kind is Kind.DIRECTORY for node in (*above, *beside)
+    )
 
 
 def _is_small(top: Path) -> bool:
+    """Whether it is soon copied: few files and bytes, and nothing that cannot be copied."""
     count = size = 0
     for here, directories, files in os.walk(top):
-        count += len(directories) + len(files)
-        size += sum(Path(here, name).lstat().st_size for name in files)
+        for name in (*directories, *files):
+            status = Path(here, name).lstat()
+            count, size = count + 1, size + (status.st_size if stat.S_ISREG(status.st_mode) else 0)
+            if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+                return False
         if count > _FILES or size > _BYTES:
             return False
     return True

@@ -250,12 +250,13 @@ def points(store: Store) -> Path:
 
 
 def tidy(store: Store) -> None:
-    """What a build begins with: removes the files and control groups that killed commands have left."""
+    """What a build begins with: removes what killed commands have left, and what was not used for long."""
     from packhorse.platform.distro import scratch
-    from packhorse.sandbox import cgroup
+    from packhorse.sandbox import cgroup, layout
 
     store.tidy()
     cgroup.sweep(groups(store))
+    layout.sweep(points(store))
     scratch.sweep(store.discard)
 
 

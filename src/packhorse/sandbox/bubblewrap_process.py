@@ -196,6 +196,8 @@ class BubblewrapProcess(Process):
             raise SandboxError(
                 f"{name} could not be started", why=tail.strip(), check=blame.check(tail, "bubblewrap")
             )
+        if self._channel is not None:
+            raise SandboxError("what a step begins as cannot be started", why=found[1], check="installation")
         raise executable.refusal(name, found[1])
 
 

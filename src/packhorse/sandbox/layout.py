@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,9 @@ from packhorse.sandbox.sources import sources
 
 _MOST = 100
 """How many sets of mount points are kept, of some twenty entries each."""
+
+_UNUSED = 30 * 86400
+"""Seconds after which one that no build has used goes; a build does not last as long."""
 
 _LETTERS = 16
 
@@ -49,6 +54,14 @@ class Layout:
                 file.write(document)
             words.append(f"{number}<{shlex.quote(str(path))}")
         return f"{' '.join(words)} -- {shlex.join(after)}"
+
+
+def sweep(kept: Path) -> None:
+    """Removes mount points that no build has used for long."""
+    with suppress(OSError):
+        for each in kept.iterdir():
+            if time.time() - each.stat().st_mtime > _UNUSED:
+                shutil.rmtree(each, ignore_errors=True)
 
 
 class Layouts:
@@ -95,6 +108,9 @@ class Layouts:
         kept = self._place(directories, files)
         wanted = {kept / name.strip("/") for name in directories | files} if kept else set()
         if kept and all(each.exists() for each in wanted):
+            with suppress(OSError):
+                if time.time() - kept.stat().st_mtime > _UNUSED / 10:
+                    os.utime(kept)
             return kept
         skeleton.build(path, directories=directories, files=files, owner=self._owner)
         if kept:

@@ -40,7 +40,11 @@ class Parting:
     def mounts(self, descriptor: int, *, again: bool) -> None:
         """Closes a descriptor, with which mounts go whose directories may be mounted `again`."""
         thread = threading.Thread(target=os.close, args=(descriptor,), name="unmounting")
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # this user may have no more threads
+            os.close(descriptor)
+            return
         (self._mounts if again else self._others).append(thread)
 
     def settle(self) -> None:

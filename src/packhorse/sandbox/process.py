@@ -16,6 +16,7 @@ from typing import IO
 
 from packhorse.base import native, proc
 from packhorse.base.step import Step
+from packhorse.errors import SandboxError
 
 _PATIENCE = 10.0
 """Seconds within which a runtime that is not wanted any more ends by itself: a disk may be slow."""
@@ -171,9 +172,20 @@ class Leash:
         program: Sequence[str] = (),
     ) -> None:
         self._end, theirs = socket.socketpair()
+        try:
+            self._start([*(program or (str(native.program("leash")),)), *words], theirs, pass_fds, stderr)
+        except OSError as error:
+            self._end.close()
+            raise SandboxError(
+                "what a sandbox needs cannot be started", why=f"{error.filename}: {error.strerror}"
+            ) from error
+
+    def _start(
+        self, words: Sequence[str], theirs: socket.socket, pass_fds: Sequence[int], stderr: IO[bytes] | None
+    ) -> None:
         with theirs:
             self._process = subprocess.Popen(
-                [*(program or (str(native.program("leash")),)), *words],
+                words,
                 pass_fds=pass_fds,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,

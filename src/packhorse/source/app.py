@@ -24,7 +24,7 @@ ALWAYS_EXCLUDED = (".git",)
 
 _SHOWN = 3
 _SECOND = 1_000_000_000
-_SIGNED = (1 << 63) - 1
+_WORD = (1 << 64) - 1
 _TICK = 50_000_000
 """Nanoseconds that the times of files may be behind: a kernel's clock for them ticks every 1 to 10 ms."""
 
@@ -80,7 +80,7 @@ def survey(app: Path, owner: tuple[int, int] | None = None) -> Survey:
     one = found == owner
     newest, coarse = 0, True
     # Names, each with a number of numbers that its mode tells; of both there are as many as files.
-    names, numbers = ["\0".join(sorted(hidden))], array("q")
+    names, numbers = ["\0".join(sorted(hidden))], array("Q")
     waiting = [str(app)]
     try:
         while waiting:
@@ -99,8 +99,8 @@ def survey(app: Path, owner: tuple[int, int] | None = None) -> Survey:
                         numbers.append(status.st_mode)
                         continue
                     modified, changed = status.st_mtime_ns, status.st_ctime_ns
-                    inode = status.st_ino & _SIGNED
-                    numbers.extend((status.st_mode, status.st_size, modified, changed, inode, status.st_dev))
+                    times = modified & _WORD, changed & _WORD  # before 1970 or after 2262
+                    numbers.extend((status.st_mode, status.st_size, *times, status.st_ino, status.st_dev))
                     if changed > newest:
                         newest = changed
                     if changed % _SECOND:

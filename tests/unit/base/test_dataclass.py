@@ -181,6 +181,52 @@ def test_an_error_says_which_value_is_wrong(values: Any, named: Any, words: str)
         Point(*values, **named)
 
 
+def test_a_class_without_slots_is_the_one_that_was_written() -> None:
+    @ours.dataclass(frozen=True)
+    class Above:
+        a: int
+
+    class Some(Above):
+        def __hash__(self) -> int:
+            return super().__hash__() + 1
+
+    made = ours.dataclass(frozen=True)(Some)
+    assert made is Some
+    assert hash(made(1)) == hash(Above(1)) + 1
+
+
+def test_the_standard_librarys_stand_on_ours() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Below(Point):
+        z: int = 3
+
+    assert repr(Below(1, z=4)).endswith("Below(x=1, y=0, words=[], z=4)")
+    with pytest.raises(TypeError, match="frozen"):
+        dataclasses.dataclass(type("Thawed", (Point,), {"__annotations__": {}}))
+
+
+def test_what_is_below_a_frozen_class_has_attributes_of_its_own() -> None:
+    class Below(Point):
+        pass
+
+    below = Below(1)
+    below.more = 2  # type: ignore[attr-defined]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        below.x = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("annotation", [ClassVar[int], "ClassVar[int]", "typing.ClassVar", "t.ClassVar[int]"])
+def test_what_belongs_to_the_class_is_no_field(annotation: Any) -> None:
+    some = ours.dataclass(slots=True)(type("Some", (), {"__annotations__": {"n": annotation}, "n": 1}))
+    assert (some.n, some()) == (1, some())
+
+
+@pytest.mark.parametrize("annotation", ["InitVar[int]", "dataclasses.KW_ONLY", dataclasses.KW_ONLY])
+def test_what_is_not_had_is_refused(annotation: Any) -> None:
+    with pytest.raises(TypeError, match="not had here"):
+        ours.dataclass(slots=True)(type("Some", (), {"__annotations__": {"n": annotation}}))
+
+
 def test_no_source_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("compiled")

@@ -44,6 +44,14 @@ def test_what_is_a_range_or_a_version_is_so_to_node_semver(text: str) -> None:
     assert ranges.is_version(text) == bool(nodesemver.valid(text, loose=True))
 
 
+@pytest.mark.parametrize("text", ["", "x", ".x", ".*", ".x.x", "1..x", "1.", "."])
+def test_dots_without_numbers_are_what_they_are_to_node_semver(text: str) -> None:
+    assert ranges.is_range(text) == (nodesemver.valid_range(text, loose=True) is not None)
+    assert said(ranges.allows, text, "22.1.0", loose=True) == said(
+        lambda *_, **options: nodesemver.satisfies("22.1.0", text, **options), loose=True
+    )
+
+
 @pytest.mark.parametrize(
     "text", ["22", "22.x", "^22.3.0", "~22.23", ">=20", ">=20 <23", "18 || 20.x || >=22.1.0", "*", "22.23.3"]
 )

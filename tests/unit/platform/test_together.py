@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from packhorse.base.step import Bind, Overlay
@@ -43,6 +44,20 @@ def test_a_large_one_is_not_copied(tmp_path: Path) -> None:
     assert isinstance(overlay, Overlay)
     assert other == many[0]
     assert list((overlay.lowers[1] / "a_0/1").iterdir()) == []
+
+
+def test_one_that_cannot_be_copied_is_not(tmp_path: Path) -> None:
+    many = binds(tmp_path, FEW + 1)
+    os.mkfifo(many[1].source / "pipe")
+    _, other = together(many, builder(tmp_path), tmp_path)
+    assert other == many[1]
+
+
+def test_where_the_builder_has_one_behind_a_link_all_are_mounted_one_by_one(tmp_path: Path) -> None:
+    root = builder(tmp_path)
+    (root / "cnb/buildpacks/a_0").symlink_to("/opt")
+    many = binds(tmp_path, FEW + 1)
+    assert together(many, root, tmp_path) == tuple(many)
 
 
 def test_the_last_of_one_name_counts(tmp_path: Path) -> None:

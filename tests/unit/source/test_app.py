@@ -221,6 +221,15 @@ def test_a_stamp_changes_with_the_source(tmp_path: Path, change: Callable[[Path]
     assert app.survey(tmp_path).stamp not in (before, "")
 
 
+@pytest.mark.parametrize("seconds", [-100, 1 << 34])
+def test_files_of_any_time_have_a_stamp(tmp_path: Path, seconds: int) -> None:
+    top = old(tmp_path)
+    before = app.survey(top).stamp
+    os.utime(top / "file", (seconds, seconds))
+    time.sleep(0.06)
+    assert app.survey(top).stamp not in (before, "")
+
+
 def test_a_stamp_does_not_change_with_what_is_left_out(tmp_path: Path) -> None:
     before = app.survey(old(tmp_path)).stamp
     (tmp_path / ".git" / "index").write_text("another")
