@@ -20,7 +20,7 @@ from bench.applications import Application
 from bench.measure import Failed, Finding, Run, environment, packhorse, peer, timed
 from bench.modules import archives
 from bench.packages import registry
-from bench.programs import BUILDER
+from bench.programs import BUILDER, PACK_ENVIRONMENT, loaded, pack_build
 from bench.seed import seeded
 from fakes.engine import Engine, dockerd
 
@@ -116,10 +116,8 @@ class _Pack:
 
     def exported(self, source: Path, number: int, home: str) -> Run:
         """How long the export of a build took; `home` is a name, which it has from build to build."""
-        words = [self.program, "build", f"bench/{home}", "--verbose", "--path", source]
-        words += ["--builder", self.builder, "--trust-builder", "--pull-policy", "never"]
-        words += ["--network", "host", "--docker-host", "inherit"]
-        environ = {**self.ground.environ, "PACK_VOLUME_KEY": "bench", "DOCKER_API_VERSION": "1.41"}
+        words = [self.program, *pack_build(source, f"bench/{home}", self.builder), "--verbose"]
+        environ = {**self.ground.environ, **PACK_ENVIRONMENT}
         done = subprocess.run([*map(str, words)], env=environ, capture_output=True, text=True)
         said = _TOOK.search(done.stdout + done.stderr)
         if done.returncode or said is None:
@@ -168,4 +166,4 @@ def _loaded(ground: _Ground, archive: str) -> str:
     )
     run_image = said.stdout.strip().replace("/builder:", "/run:")
     ground.copy(run_image, f"docker-daemon:{run_image}")
-    return ground.engine.docker("load", "--input", archive).rpartition("Loaded image: ")[2].strip()
+    return loaded(ground.engine, archive)

@@ -22,6 +22,9 @@ from fakes.engine import Engine, dockerd
 BUILDER = "PACKHORSE_BENCH_BUILDER"
 """The variable that names a docker archive (`docker save`) of the builder for pack."""
 
+PACK_ENVIRONMENT = {"PACK_VOLUME_KEY": "bench", "DOCKER_API_VERSION": "1.41"}
+"""What pack is told beside its words; the version is the newest that dockerd 20.10 has."""
+
 _DOCKERFILE = """\
 ARG base=bench/node
 FROM ${{base}}:{version} AS modules
@@ -76,6 +79,17 @@ class Packhorse:
             )
 
 
+def pack_build(source: Path, image: str, builder: str) -> list[str | Path]:
+    """The words of a build by pack with a trusted builder that its engine has."""
+    words = ["build", image, "--path", source, "--builder", builder, "--trust-builder"]
+    return [*words, "--pull-policy", "never", "--network", "host", "--docker-host", "inherit"]
+
+
+def loaded(engine: Engine, archive: str) -> str:
+    """The name of the image in a docker archive, which the engine has then."""
+    return engine.docker("load", "--input", archive).rpartition("Loaded image: ")[2].strip()
+
+
 @dataclass(slots=True)
 class Pack:
     """pack with a trusted builder, in an engine."""
@@ -89,8 +103,7 @@ class Pack:
 
     def build(self, source: Path, image: str, *, fresh: bool) -> Run:
         """A build of a name that is new has no volumes."""
-        words = ["build", image, "--path", source, "--builder", self.builder, "--trust-builder"]
-        words += ["--pull-policy", "never", "--network", "host", "--docker-host", "inherit"]
+        words = pack_build(source, image, self.builder)
         return timed([self.program, *words], self.environ, engine=self.process)
 
     def onto_patched(self, source: Path, image: str) -> Run:
@@ -167,10 +180,8 @@ def _in_engine(folder: Path, bases: Bases, engine: Engine) -> Iterator[Program]:
         engine.docker("load", "--input", str(path))
     pack, builder = shutil.which("pack"), os.environ.get(BUILDER)
     if pack and builder:
-        said = engine.docker("load", "--input", builder)
-        name = said.rpartition("Loaded image: ")[2].strip()
-        more = {"PACK_VOLUME_KEY": "bench", "DOCKER_API_VERSION": "1.41"}
-        yield Pack(Path(pack), name, engine, process, {**environ, **more})
+        name = loaded(engine, builder)
+        yield Pack(Path(pack), name, engine, process, {**environ, **PACK_ENVIRONMENT})
     else:
         print(f"  pack: not on PATH, or no builder ({BUILDER}=ARCHIVE)", flush=True)
     modern = _answers(["docker", _BUILDX, "version"], environ)

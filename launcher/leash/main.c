@@ -25,13 +25,6 @@ enum { EXIT_USAGE = 125, EXIT_NOT_STARTED = 127, MOST_DESCRIPTORS = 256 };
 
 static _Noreturn void execute(char **argv)
 {
-    sigset_t none;
-    int number;
-
-    for (number = 1; number < NSIG; number++)
-        signal(number, SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
     execvp(argv[0], argv);
     fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
     _exit(EXIT_NOT_STARTED);

@@ -6,6 +6,7 @@ For who only looks at what a builder has: to make the mounts takes as long as a 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,7 +62,7 @@ class Mounted:
             node = self.stat(f"{path}/{name}")
             if node is not None:
                 nodes[name] = node
-        return [nodes[name] for name in sorted(nodes, key=lambda each: each.encode(errors="surrogateescape"))]
+        return [nodes[name] for name in sorted(nodes, key=os.fsencode)]
 
     def open(self, path: str) -> BinaryIO:
         """The regular file at `path`."""
@@ -92,5 +93,5 @@ class Mounted:
 
 
 def _plain(path: str) -> str:
-    """A path without what does not change it; one with `..` is a path of the root's."""
+    """A path without what does not change it."""
     return "/" + "/".join(name for name in path.split("/") if name not in ("", "."))

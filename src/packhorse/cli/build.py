@@ -144,7 +144,7 @@ def build(
         publish=publish,
         compression=compression,
         sparse=sparse,
-        outputs=(*(_output(text, name) for text in outputs), *_engine(name, asked=daemon)),
+        outputs=_outputs(outputs, name, daemon=daemon, sparse=sparse),
         pull=PullPolicy(pull),
         docker_host=docker_host,
         default_process=default_process,
@@ -161,8 +161,6 @@ def build(
         limits=asked_limits(limits),
         reach=reach,
     )
-    if sparse and all(location.kind is not Kind.OCI for location in request.outputs):
-        raise UsageError("--sparse is for --output oci:DIR", fix="name a layout, or leave --sparse out")
     if timeout:
         context.ending.after(seconds_of(timeout, option="--timeout"), f"the build took longer than {timeout}")
     started = time.monotonic()
@@ -209,8 +207,13 @@ def _output(text: str, name: str) -> Location:
     return location
 
 
-def _engine(name: str, *, asked: bool) -> tuple[Location, ...]:
-    return (Location(Kind.DAEMON, "", name),) if asked else ()
+def _outputs(texts: tuple[str, ...], name: str, *, daemon: bool, sparse: bool) -> tuple[Location, ...]:
+    found = [_output(text, name) for text in texts]
+    if daemon:
+        found.append(Location(Kind.DAEMON, "", name))
+    if sparse and all(location.kind is not Kind.OCI for location in found):
+        raise UsageError("--sparse is for --output oci:DIR", fix="name a layout, or leave --sparse out")
+    return tuple(found)
 
 
 def _tell(console: Console, request: BuildRequest, outcome: BuildOutcome, seconds: float) -> None:

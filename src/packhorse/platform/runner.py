@@ -102,7 +102,6 @@ class BuildRunner:
         self._home_in_image = _is_plain_directory(scene.root, scene.home)
         self._shared: tuple[Mount, ...] = ()
         self._mounts = scene.mounts if scene.mounted is None else scene.mounted
-        self._begun = False
         self._last: _Left | None = None
 
     def __enter__(self) -> Self:
@@ -128,12 +127,9 @@ class BuildRunner:
 
     @contextmanager
     def _shared_room(self, step: Step) -> Iterator[Room]:
-        scene = self._scene
+        scene, last, first = self._scene, self._last, not self._shared
         self._shared = self._shared or self._writable(self._scratch / "shared", copied=scene.copied())
         mounts = (*scene.layers(), *self._shared, *self._mounts)
-        # What opens the first room makes the layers ready for the first buildpack, which can run there then.
-        first, last = not self._begun, self._last
-        self._begun = True
         if last is not None and last.mounts == mounts and (last.room.vacant or not step.argv):
             if step.argv:
                 last.room.assign(self._placed(step, mounts))
@@ -146,6 +142,7 @@ class BuildRunner:
             return
         self._leave()
         volumes = scene.volumes if step.argv else ()
+        # What opens the first room makes the layers ready for the first buildpack, which can run there then.
         deferred = first and not step.argv and not scene.volumes
         placed = self._placed(replace(step, deferred=deferred), (*mounts, *volumes))
         with ExitStack() as stack:

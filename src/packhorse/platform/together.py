@@ -15,6 +15,8 @@ from pathlib import Path
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind, Mount, Overlay
 from packhorse.base.tree import Kind
+from packhorse.store.lease import make_directory
+from packhorse.store.merge import OPAQUE
 
 FEW = 8
 """Up to how many directories are mounted one by one."""
@@ -23,7 +25,6 @@ PLACE = "/cnb/buildpacks"
 
 _FILES = 200
 _BYTES = 1 << 20
-_OPAQUE = "user.overlay.opaque"
 
 
 def together(binds: Sequence[Bind], root: Path, scratch: Path) -> tuple[Mount, ...]:
@@ -34,17 +35,18 @@ def together(binds: Sequence[Bind], root: Path, scratch: Path) -> tuple[Mount, .
     directory = root / PLACE.lstrip("/")
     if len(binds) <= FEW or not _are_plain(root, [bind.target for bind in binds]):
         return tuple(binds)
-    copies = _made(scratch / "buildpacks")
+    copies = scratch / "buildpacks"
+    make_directory(copies)
     others: list[Bind] = []
     for bind in {bind.target: bind for bind in binds}.values():
         place = copies / bind.target.removeprefix(f"{PLACE}/")
-        _made(place.parent)
+        make_directory(place.parent)
         if _is_small(bind.source):
             shutil.copytree(bind.source, place, symlinks=True)
             if os.path.lexists(directory / place.relative_to(copies)):
-                os.setxattr(place, _OPAQUE, b"y")  # or what the builder has would be seen through it
+                os.setxattr(place, OPAQUE, b"y")  # or what the builder has would be seen through it
         else:
-            _made(place)
+            make_directory(place)
             others.append(bind)
     return (Overlay((directory, copies), PLACE), *others)
 
@@ -71,10 +73,3 @@ def _is_small(top: Path) -> bool:
         if count > _FILES or size > _BYTES:
             return False
     return True
-
-
-def _made(path: Path) -> Path:
-    if not path.is_dir():
-        path.mkdir()
-        path.chmod(0o755)  # whatever the umask: the sandbox reads it as somebody else
-    return path

@@ -29,7 +29,7 @@ from pathlib import Path
 from packhorse.base import proc
 from packhorse.base.step import Step
 from packhorse.errors import SandboxError
-from packhorse.sandbox import blame, commands, executable, starter
+from packhorse.sandbox import arguments, blame, commands, executable, starter
 from packhorse.sandbox.order import Order, encode
 from packhorse.sandbox.process import Leash, Process
 
@@ -161,20 +161,19 @@ class BubblewrapProcess(Process):
 
     def _told_later(self, theirs: ExitStack, init: Path) -> tuple[int, int]:
         """What `init` is started with: the end of a channel to it, and a descriptor of itself."""
-        self._channel, other = (self._own.enter_context(end) for end in socket.socketpair())
-        theirs.enter_context(other)
+        self._channel, other = self._sockets(theirs, socket.SOCK_STREAM)
         program = os.open(init, os.O_PATH | os.O_CLOEXEC)
         theirs.callback(os.close, program)
-        return other.fileno(), program
+        return other, program
 
     def assign(self, step: Step) -> None:
         """See `Process`; as bubblewrap does, tells the command where it begins."""
-        self._order = commands.own(step)
+        self._order = commands.order(step, arguments.command(step))
         self._order["environment"]["PWD"] = step.cwd
 
     def release(self, program: bytes) -> None:
         """Lets the step begin, under the system call filter `program`."""
-        with suppress(BrokenPipeError, ConnectionError):  # it is gone, which `wait` tells
+        with suppress(ConnectionError):  # it is gone, which `wait` tells
             self._filter.write(program)
             self._filter.close()
             if self._channel is not None and self._order is not None:

@@ -10,7 +10,7 @@ import resource
 
 from packhorse.base.step import Step
 from packhorse.errors import CommandNotFound, NotExecutable, SandboxError
-from packhorse.sandbox import arguments, executable
+from packhorse.sandbox import executable
 from packhorse.sandbox.order import DIRECTORY, EXECUTION, Failure, Order
 
 
@@ -45,8 +45,3 @@ def refusal(name: str, told: bytes, given: Order) -> CommandNotFound | NotExecut
         return executable.refusal(name, failure.words)
     where = f"{given['directory']}: " if failure.task == DIRECTORY else ""
     return SandboxError(f"{name} could not be started", why=f"{where}{failure.words}")
-
-
-def own(step: Step) -> Order:
-    """What is to be executed where nothing is around the step's own command."""
-    return order(step, arguments.command(step))

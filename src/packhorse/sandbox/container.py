@@ -151,13 +151,6 @@ class Container(Process):
             return status
         raise commands.refusal(name, told, self._order)
 
-    def _sockets(self, theirs: ExitStack, kind: socket.SocketKind) -> tuple[socket.socket, int]:
-        """A pair of sockets: our end, and theirs as a descriptor."""
-        ours, other = socket.socketpair(socket.AF_UNIX, kind)
-        self._own.enter_context(ours)
-        theirs.enter_context(other)
-        return ours, other.fileno()
-
 
 def _plain(line: str) -> str:
     message = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)

@@ -156,6 +156,13 @@ class Process(ABC):
         theirs.callback(os.close, other)
         return self._own.enter_context(FileIO(mine, "r" if read_by_us else "w")), other
 
+    def _sockets(self, theirs: ExitStack, kind: socket.SocketKind) -> tuple[socket.socket, int]:
+        """A pair of sockets: our end, and theirs as a descriptor."""
+        ours, other = socket.socketpair(socket.AF_UNIX, kind)
+        self._own.enter_context(ours)
+        theirs.enter_context(other)
+        return ours, other.fileno()
+
 
 class Leash:
     """A running `launcher/leash`, or for groups `leash`; `close` ends what is on it.
