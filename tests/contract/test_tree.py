@@ -75,9 +75,17 @@ def read(tree: TreeView, path: str) -> bytes:
         return file.read()
 
 
+def first_bytes(tree: TreeView, path: str) -> bytes:
+    with tree.reading() as first:
+        return first(path, 5)
+
+
 def test_what_is_written_is_read(case: Case) -> None:
     case.tree.write(f"{case.top}/a/b/file", b"content", mode=0o640)
     assert read(case.tree, f"{case.top}/a/b/file") == b"content"
+    with case.tree.reading() as first:
+        assert first(f"{case.top}/a/b/file", 100) == b"content"
+        assert first(f"{case.top}/a/b/file", 3) == b"con"
     node = case.tree.stat(f"{case.top}/a/b/file")
     assert node is not None
     assert (node.name, node.kind, node.mode, node.size) == ("file", Kind.FILE, 0o640, 7)
@@ -107,9 +115,10 @@ def test_new_entries_belong_to_one_user(case: Case) -> None:
 def test_what_is_missing_is_none_or_an_error(case: Case) -> None:
     assert case.tree.stat(f"{case.top}/a") is None
     assert case.tree.stat(f"{case.top}/a/b/c", follow=True) is None
-    for call in (case.tree.open, case.tree.list, case.tree.readlink):
-        with pytest.raises(TreeError, match="/a"):
-            call(f"{case.top}/a")
+    with case.tree.reading() as first:
+        for call in (case.tree.open, case.tree.list, case.tree.readlink, lambda path: first(path, 1)):
+            with pytest.raises(TreeError, match="/a"):
+                call(f"{case.top}/a")
 
 
 def test_kinds_are_not_mixed_up(case: Case) -> None:
@@ -219,6 +228,7 @@ def test_the_fake_view_agrees_with_the_real_one(tmp_path: Path) -> None:
             assert fake.stat(path) == real.stat(path)
         assert fake.stat("/link", follow=True) == real.stat("/link", follow=True)
         assert read(fake, "/link") == read(real, "/link")
+        assert first_bytes(fake, "/link") == first_bytes(real, "/link")
         assert fake.readlink("/link") == real.readlink("/link")
 
 
@@ -240,6 +250,7 @@ def seen(tree: TreeView, path: str) -> object:
         told(lambda: plain(tree.stat(path))),
         told(lambda: plain(tree.stat(path, follow=True))),
         told(lambda: read(tree, path)),
+        told(lambda: first_bytes(tree, path)),
         told(lambda: tree.readlink(path)),
         [seen(tree, f"{path}/{name}") for name in names],
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from packhorse.base.tree import Kind, Node
+from packhorse.base.tree import Kind, Node, ReadFirst
 from packhorse.errors import TreeError
 
 _KINDS = {
@@ -41,6 +42,14 @@ class PlainTree:
             return open(self._root + path, "rb")
         except OSError as error:
             raise TreeError(f"{path} cannot be read", why=str(error)) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[ReadFirst]:
+        def first(path: str, most: int) -> bytes:
+            with self.open(path) as file:
+                return file.read(most)
+
+        yield first
 
     def readlink(self, path: str) -> str:
         return os.readlink(self._root + path)

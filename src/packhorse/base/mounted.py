@@ -7,14 +7,14 @@ For who only looks at what a builder has: to make the mounts takes as long as a 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind
-from packhorse.base.tree import Kind, Node, TreeView
+from packhorse.base.tree import Kind, Node, ReadFirst, TreeView
 from packhorse.base.userns import IdMap
 
 
@@ -68,6 +68,16 @@ class Mounted:
         """The regular file at `path`."""
         tree, there = self._find(path)
         return tree.open(there)
+
+    @contextmanager
+    def reading(self) -> Iterator[ReadFirst]:
+        """What reads the beginnings of files, each on its own."""
+
+        def first(path: str, most: int) -> bytes:
+            with self.open(path) as file:
+                return file.read(most)
+
+        yield first
 
     def readlink(self, path: str) -> str:
         """The target text of the link at `path`."""

@@ -3,7 +3,8 @@
 The only adapter that opens what a buildpack could have planted. Every path is resolved by the kernel below a
 root descriptor (openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS): absolute links and `..` end at the
 root, as they do inside. An entry is first opened with O_PATH, which has no side effects, and read only when
-it is a regular file or directory of an ordinary file system. `sandbox` makes one for a room,
+it is a regular file or directory of an ordinary file system; of many files that were seen to be regular, each
+is opened at once, which waits for nothing, and looked at before it is read. `sandbox` makes one for a room,
 `lifecycle.local` one for `/` of a builder image, `store` for its trees. What is done with a tree is not here.
 """
 
@@ -20,12 +21,20 @@ from typing import BinaryIO
 
 from packhorse.base import entries, syscalls
 from packhorse.base.entries import closing
-from packhorse.base.tree import Kind, Node
+from packhorse.base.tree import Kind, Node, ReadFirst
 from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, TreeError
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
+_FORMAT = 0o170000  # the bits of a mode that say what an entry is
+_AT_ONCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.LINK,
+    stat.S_IFIFO: Kind.FIFO,
+}
 _MADE_UP = {
     0x9FA0: "proc",
     0x62656572: "sysfs",
@@ -57,6 +66,7 @@ class Rooted:
         self._owner = owner
         self._whiteouts = whiteouts
         self._ordinary: set[int] = set()  # the devices of file systems whose files are data
+        self._inside: dict[tuple[int, int], tuple[int, int]] = {}  # what `idmap` has told
 
     @classmethod
     def local(
@@ -103,13 +113,16 @@ class Rooted:
         """The entries of the directory at `path`, in byte order of their names."""
         try:
             with self._directory(path, listed=True) as descriptor:
-                entries = [
-                    (name, os.stat(name, dir_fd=descriptor, follow_symlinks=False))
-                    for name in sorted(os.listdir(descriptor), key=os.fsencode)  # noqa: PTH208 -- a descriptor
-                ]
+                names = os.listdir(descriptor)  # noqa: PTH208 -- a descriptor
+                # Text sorts as its bytes do, but for bytes that are no text.
+                names.sort(key=None if all(map(str.isascii, names)) else os.fsencode)
+                entries = [os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in names]
         except OSError as error:
             raise _refused("listed", path, error) from error
-        return [self._node(name, entry) for name, entry in entries if not self._hidden(entry)]
+        nodes = map(self._node, names, entries)
+        if self._whiteouts:
+            return list(nodes)
+        return [node for node, entry in zip(nodes, entries, strict=True) if not self._hidden(entry)]
 
     def open(self, path: str) -> BinaryIO:
         """The regular file at `path`, to be read; a FIFO, device, socket or kernel file raises TreeError."""
@@ -125,6 +138,43 @@ class Rooted:
                 os.close(descriptor)
         except OSError as error:
             raise _refused("read", path, error) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[ReadFirst]:
+        """What reads the beginnings of files; the directory of the last one stays open for the next."""
+        above, directory = "", -1
+
+        def first(path: str, most: int) -> bytes:
+            nonlocal above, directory
+            parent, _, name = path.rpartition("/")
+            try:
+                if directory < 0 or parent != above:
+                    if directory >= 0:
+                        former, directory = directory, -1
+                        os.close(former)
+                    directory, above = self._resolve(parent, os.O_PATH | os.O_DIRECTORY), parent
+                descriptor = os.open(name, _AT_ONCE, dir_fd=directory)
+            except (OSError, ValueError):
+                return self._first(path, most)  # which says what is wrong, if it still is
+            try:
+                entry = os.fstat(descriptor)
+                if entry.st_mode & _FORMAT == stat.S_IFREG and entry.st_dev in self._ordinary:
+                    return os.read(descriptor, most)
+            except OSError as error:
+                raise _refused("read", path, error) from error
+            finally:
+                os.close(descriptor)
+            return self._first(path, most)
+
+        try:
+            yield first
+        finally:
+            if directory >= 0:
+                os.close(directory)
+
+    def _first(self, path: str, most: int) -> bytes:
+        with self.open(path) as file:
+            return file.read(most)
 
     def readlink(self, path: str) -> str:
         """The target text of the link at `path`."""
@@ -265,35 +315,26 @@ class Rooted:
             raise _refused(verb, path, error) from error
 
     def _node(self, name: str, entry: os.stat_result) -> Node:
-        uid, gid = entry.st_uid, entry.st_gid
+        mode, owner = entry.st_mode, (entry.st_uid, entry.st_gid)
         if self._idmap is not None:
-            uid, gid = self._idmap.inside(uid, gid)
-        device = stat.S_ISBLK(entry.st_mode) or stat.S_ISCHR(entry.st_mode)
-        return Node(
-            name=name,
-            kind=_kind(entry.st_mode),
-            mode=stat.S_IMODE(entry.st_mode),
-            size=entry.st_size if stat.S_ISREG(entry.st_mode) else 0,
-            uid=uid,
-            gid=gid,
-            mtime_ns=entry.st_mtime_ns,
-            ctime_ns=entry.st_ctime_ns,
-            inode=entry.st_ino,
-            rdev=(os.major(entry.st_rdev), os.minor(entry.st_rdev)) if device else (0, 0),
-        )
+            inside = self._inside.get(owner)
+            if inside is None:
+                inside = self._inside[owner] = self._idmap.inside(*owner)
+            owner = inside
+        kind = _kind(mode)
+        rdev = (0, 0)
+        if kind is Kind.OTHER and not stat.S_ISSOCK(mode):
+            rdev = (os.major(entry.st_rdev), os.minor(entry.st_rdev))
+        size = entry.st_size if kind is Kind.FILE else 0
+        times = entry.st_mtime_ns, entry.st_ctime_ns
+        return Node(name, kind, mode & 0o7777, size, *owner, *times, entry.st_ino, rdev)
 
     def _hidden(self, entry: os.stat_result) -> bool:
         return not self._whiteouts and stat.S_ISCHR(entry.st_mode) and entry.st_rdev == 0
 
 
 def _kind(mode: int) -> Kind:
-    if stat.S_ISREG(mode):
-        return Kind.FILE
-    if stat.S_ISDIR(mode):
-        return Kind.DIRECTORY
-    if stat.S_ISLNK(mode):
-        return Kind.LINK
-    return Kind.FIFO if stat.S_ISFIFO(mode) else Kind.OTHER
+    return _KINDS.get(mode & _FORMAT, Kind.OTHER)
 
 
 def _what(descriptor: int) -> str:

@@ -8,7 +8,8 @@ surrogateescape; links are resolved inside the tree and never lead out of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -45,6 +46,10 @@ class Node(NamedTuple):
     rdev: tuple[int, int] = (0, 0)
 
 
+ReadFirst = Callable[[str, int], bytes]
+"""Answers so many bytes of the beginning of the regular file at a path, fewer if it has no more."""
+
+
 class TreeView(Protocol):
     """Reads a tree without leaving it. Every method raises TreeError where it cannot do what it says."""
 
@@ -60,6 +65,12 @@ class TreeView(Protocol):
 
     def open(self, path: str) -> BinaryIO:
         """The regular file at `path`, links resolved inside the tree; anything else raises TreeError."""
+        ...
+
+    def reading(self) -> AbstractContextManager[ReadFirst]:
+        """For many files that `list` has just shown: reads as `open` does, in less time where those of a
+        directory follow each other. Directories must stay where they are meanwhile.
+        """
         ...
 
     def readlink(self, path: str) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.tree import Kind, Node, TreeView
+from packhorse.base.tree import Kind, TreeView
 from packhorse.errors import FormatError
 from packhorse.layers.tree import Found
 
@@ -31,7 +32,10 @@ def divide(view: TreeView, directory: str, slices: Sequence[Sequence[Glob]]) -> 
     A directory that a glob matches brings all below it; a taken file brings the directories above it along.
     Raises FormatError for a malformed glob.
     """
-    tree = _Directory(view, directory)
+    found = _found(view, directory)
+    if not any(slices):
+        return [*(Slice(()) for _ in slices), Slice(tuple(found))]
+    tree = _Directory(found)
     divided = [tree.take([_compile(glob) for glob in globs]) for globs in slices]
     return [*divided, tree.rest()]
 
@@ -43,18 +47,15 @@ def check(globs: Sequence[Glob]) -> None:
 
 
 class _Directory:
-    def __init__(self, view: TreeView, directory: str) -> None:
-        root = view.stat(directory, follow=True)
-        if root is None or root.kind is not Kind.DIRECTORY:
-            raise FormatError(f"{directory} is no directory", why="so there is no application to export")
-        self._nodes: dict[str, Node] = {"": root}
-        self._children: dict[str, list[str]] = {"": []}
+    def __init__(self, found: Iterable[Found]) -> None:
+        self._nodes = dict(found)
+        self._children: dict[str, list[str]] = {
+            path: [] for path, node in self._nodes.items() if node.kind is Kind.DIRECTORY
+        }
         self._taken: set[str] = set()
-        for path, node in _walk(view, directory):
-            self._nodes[path] = node
-            self._children[posixpath.dirname(path)].append(path)
-            if node.kind is Kind.DIRECTORY:
-                self._children[path] = []
+        for path in self._nodes:
+            if path:
+                self._children[posixpath.dirname(path)].append(path)
 
     def take(self, globs: Sequence[re.Pattern[str]]) -> Slice:
         """The entries that match and are not taken yet, and the directories above them."""
@@ -83,22 +84,28 @@ class _Directory:
                 waiting += self._children.get(here, ())
 
     def _slice(self, paths: set[str]) -> Slice:
-        # Text sorts as its bytes do, but for bytes that are no text.
-        plain = all(map(str.isascii, paths))
-        ordered = sorted(paths) if plain else sorted(paths, key=os.fsencode)
-        return Slice(tuple((path, self._nodes[path]) for path in ordered))
+        return Slice(tuple(found for found in self._nodes.items() if found[0] in paths))
 
 
-def _walk(view: TreeView, directory: str) -> Iterator[Found]:
-    """Everything below `directory`, at any depth; a directory before what is in it."""
-    waiting = [""]
+def _found(view: TreeView, directory: str) -> list[Found]:
+    """The directory and everything below it, at any depth, in byte order of paths."""
+    root = view.stat(directory, follow=True)
+    if root is None or root.kind is not Kind.DIRECTORY:
+        raise FormatError(f"{directory} is no directory", why="so there is no application to export")
+    found, waiting = [("", root)], [""]
     while waiting:
         above = waiting.pop()
+        start = f"{above}/" if above else ""
         for node in view.list(f"{directory}/{above}" if above else directory):
-            path = f"{above}/{node.name}" if above else node.name
-            yield path, node
+            path = start + node.name
+            found.append((path, node))
             if node.kind is Kind.DIRECTORY:
                 waiting.append(path)
+    found.sort(key=itemgetter(0))
+    # Text sorts as its bytes do, but for bytes that are no text.
+    if not all(path.isascii() for path, _ in found):
+        found.sort(key=lambda one: os.fsencode(one[0]))
+    return found
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -8,17 +8,22 @@ padding. Where entries come from is `layers.tree`'s; reading tars that others ma
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from functools import lru_cache
+from io import BytesIO
 from typing import BinaryIO
 
 from packhorse.base.digest import Digest
-from packhorse.base.tree import Kind
+from packhorse.base.tree import Kind, TreeView
 from packhorse.errors import FormatError, TreeError
 from packhorse.layers.tree import TarEntry
 
 CHUNK = 1 << 20
 """The most bytes in one piece of a stream."""
+
+_SMALL = 1 << 18
+"""Bytes up to which a file of a tree is read at once."""
 
 _BLOCK = 512
 _FIELD = 100  # bytes for a name or link target in a USTAR header
@@ -26,9 +31,12 @@ _PREFIX = 155  # bytes for the leading directories of a longer name
 _ID_LIMIT = 1 << 21  # seven octal digits
 _SIZE_LIMIT = 1 << 33  # eleven octal digits
 _TYPES = {Kind.FILE: b"0", Kind.LINK: b"2", Kind.DIRECTORY: b"5", Kind.FIFO: b"6"}
-_MTIME = b"%011o" % 315532801  # 1980-01-01T00:00:01Z
+_DATED = b"\x00%011o\x00" % 315532801  # 1980-01-01T00:00:01Z, behind the size
 _USTAR = b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2  # no user and group name, device 0/0 in digits
 _PAX = b"ustar\x0000" + bytes(80)  # Go leaves the device of an extended header empty
+_ZEROS = bytes(_BLOCK)
+_BEFORE = 154  # bytes of a block before the end of the checksum's digits
+_UNSUMMED = 7 * 0x20  # POSIX sums a header with its checksum taken as eight spaces, of which one is there
 
 
 def stream(entries: Iterable[TarEntry]) -> Iterator[bytes]:
@@ -59,18 +67,29 @@ def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
 
 
 def _pieces(entries: Iterable[TarEntry]) -> Iterator[bytes]:
-    for entry in entries:
-        yield header(entry)
-        if entry.open is not None:
-            yield from _content(entry, entry.open)
-            yield bytes(-entry.size % _BLOCK)
+    with ExitStack() as reading:
+        former: TreeView | None = None
+        for entry in entries:
+            if entry.at is not None and entry.size <= _SMALL:
+                view, path = entry.at
+                if view is not former:
+                    reading.close()
+                    first, former = reading.enter_context(view.reading()), view
+                data = first(path, entry.size + 1)
+                if len(data) == entry.size:
+                    yield b"%b%b%b" % (header(entry), data, _ZEROS[: -entry.size % _BLOCK])
+                    continue
+            yield header(entry)
+            if entry.at is not None or entry.open is not None:
+                yield from _content(entry)
+                yield _ZEROS[: -entry.size % _BLOCK]
     yield bytes(2 * _BLOCK)
 
 
-def _content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
+def _content(entry: TarEntry) -> Iterator[bytes]:
     """The bytes of a file. One more than are left is asked for, so growth is seen without another read."""
     left = entry.size
-    with start() as file:
+    with _opened(entry) as file:
         while True:
             asked = min(left + 1, CHUNK)
             data = file.read(asked)
@@ -82,6 +101,13 @@ def _content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
                 break
     if left:
         raise _changed(entry, "shrank")
+
+
+def _opened(entry: TarEntry) -> BinaryIO:
+    if entry.at is not None:
+        view, path = entry.at
+        return view.open(path)
+    return entry.open() if entry.open is not None else BytesIO()
 
 
 def _changed(entry: TarEntry, verb: str) -> TreeError:
@@ -98,7 +124,7 @@ def header(entry: TarEntry) -> bytes:
     Raises FormatError for a name or link target with a NUL.
     """
     name = entry.name.encode("utf-8", "surrogateescape")
-    link = entry.link.encode("utf-8", "surrogateescape")
+    link = entry.link.encode("utf-8", "surrogateescape") if entry.link else b""
     if b"\x00" in name or b"\x00" in link:
         raise FormatError(f"{entry.name!r} cannot be put into a layer", why="its name or target has a NUL")
     fits = (
@@ -114,32 +140,34 @@ def header(entry: TarEntry) -> bytes:
 
 
 def _main(entry: TarEntry, name: bytes, link: bytes, prefix: bytes) -> bytes:
-    numbers = b"%07o\x00%07o\x00%07o\x00%011o\x00%b\x00" % (
-        entry.mode & 0o7777,
-        entry.uid if entry.uid < _ID_LIMIT else 0,
-        entry.gid if entry.gid < _ID_LIMIT else 0,
-        entry.size if entry.size < _SIZE_LIMIT else 0,
-        _MTIME,
-    )
-    return _block(name, numbers, _TYPES[entry.kind], link, _USTAR, prefix)
+    numbers, end, total = _same(entry.kind, entry.mode, entry.uid, entry.gid)
+    size = b"%011o" % (entry.size if entry.size < _SIZE_LIMIT else 0)
+    total += sum(name) + sum(size)
+    if link or prefix:
+        total += sum(link) + sum(prefix)
+        end = _end(_TYPES[entry.kind], link, _USTAR, prefix)
+    return b"%b%b%b%b%06o%b" % (name.ljust(_FIELD, b"\x00"), numbers, size, _DATED, total, end)
 
 
-def _block(name: bytes, numbers: bytes, flag: bytes, link: bytes, fixed: bytes, prefix: bytes) -> bytes:
-    # POSIX sums the header with its checksum taken as eight spaces; padding is zero and need not be summed.
-    checksum = sum(name) + sum(numbers) + flag[0] + sum(link) + _sum(fixed) + sum(prefix) + 8 * 0x20
-    head = b"%b%b%06o\x00 %b%b" % (
-        name.ljust(_FIELD, b"\x00"),
-        numbers,
-        checksum,
-        flag,
-        link.ljust(_FIELD, b"\x00"),
-    )
-    return (head + fixed + prefix).ljust(_BLOCK, b"\x00")
+@lru_cache(maxsize=1000)
+def _same(kind: Kind, mode: int, uid: int, gid: int) -> tuple[bytes, bytes, int]:
+    """What most headers have in common: mode and owner, what follows the checksum, and the sum of both."""
+    owner = uid if uid < _ID_LIMIT else 0, gid if gid < _ID_LIMIT else 0
+    numbers = b"%07o\x00%07o\x00%07o\x00" % (mode & 0o7777, *owner)
+    end = _end(_TYPES[kind], b"", _USTAR, b"")
+    return numbers, end, sum(numbers) + sum(_DATED) + sum(end) + _UNSUMMED
 
 
-@cache
-def _sum(fixed: bytes) -> int:
-    return sum(fixed)
+def _end(flag: bytes, link: bytes, fixed: bytes, prefix: bytes) -> bytes:
+    """What follows the checksum."""
+    head = b"\x00 %b%b%b%b" % (flag, link.ljust(_FIELD, b"\x00"), fixed, prefix)
+    return head.ljust(_BLOCK - _BEFORE, b"\x00")
+
+
+def _block(name: bytes, numbers: bytes, flag: bytes, fixed: bytes) -> bytes:
+    end = _end(flag, b"", fixed, b"")
+    total = sum(name) + sum(numbers) + sum(end) + _UNSUMMED
+    return b"%b%b%06o%b" % (name.ljust(_FIELD, b"\x00"), numbers, total, end)
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
@@ -168,7 +196,7 @@ def _extended(entry: TarEntry, name: bytes, link: bytes) -> bytes:
     above, _, last = name.rpartition(b"/")
     label = _ascii(above + b"/PaxHeaders.0/" + last)[:_FIELD].rstrip(b"/")
     numbers = b"%07o\x00%07o\x00%07o\x00%011o\x00%011o\x00" % (0, 0, 0, len(data), 0)
-    block = _block(label, numbers, b"x", b"", _PAX, b"")
+    block = _block(label, numbers, b"x", _PAX)
     return block + data + bytes(-len(data) % _BLOCK)
 
 

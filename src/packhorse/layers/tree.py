@@ -9,7 +9,6 @@ never from stat: what the host has there must not reach a digest (reference: lif
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import BinaryIO, NamedTuple, Self
 
 from packhorse.base.tree import Kind, Node, TreeView
@@ -22,8 +21,9 @@ Found = tuple[str, Node]
 class TarEntry(NamedTuple):
     """One entry of a layer; a tuple, as `Node` is. `name` is absolute, and has no slash at its end.
 
-    `mode` has the twelve permission bits. `size`, in bytes, and `open`, which starts a pass over that many
-    bytes, are a file's; `link` is a link's target. Text is decoded with surrogateescape.
+    `mode` has the twelve permission bits. A file has `size`, in bytes, and of these it is told where they
+    are `at`, a tree and the path in it, or what starts a pass over them (`open`). `link` is a link's target.
+    Text is decoded with surrogateescape.
     """
 
     name: str
@@ -34,6 +34,7 @@ class TarEntry(NamedTuple):
     size: int = 0
     link: str = ""
     open: Callable[[], BinaryIO] | None = None
+    at: tuple[TreeView, str] | None = None
 
     @classmethod
     def directory(cls, name: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Self:
@@ -103,7 +104,7 @@ def _entries(
             continue
         match node.kind:
             case Kind.FILE:
-                yield TarEntry(name, Kind.FILE, node.mode, uid, gid, node.size, open=partial(view.open, name))
+                yield TarEntry(name, Kind.FILE, node.mode, uid, gid, node.size, "", None, (view, name))
             case Kind.LINK:
                 yield TarEntry(name, Kind.LINK, node.mode, uid, gid, link=view.readlink(name))
             case Kind.DIRECTORY | Kind.FIFO:

@@ -145,6 +145,45 @@ def test_files_that_the_kernel_makes_up_are_refused() -> None:
             machine.open("/dev/null")
 
 
+def test_many_files_are_read_as_each_of_them_is(tree: Rooted, inside: Path, outside: Path) -> None:
+    for name in ("a/one", "a/two", "b/one", "top"):
+        (inside / name).parent.mkdir(exist_ok=True)
+        (inside / name).write_text(f"this is {name}")
+    (inside / "in").symlink_to("a")
+    with tree.reading() as first:
+        for name in ("a/one", "a/two", "b/one", "top", "a/two", "in/one"):
+            assert first(f"/{name}", 100) == (inside / name).read_bytes()
+            assert first(f"/{name}", 4) == b"this"
+        for path in escapes(inside, outside):
+            with pytest.raises(TreeError):
+                first(path, 100)
+        os.mkfifo(inside / "a/fifo")
+        for path in ("/a/fifo", "/a", "/a/..", "/a/none", "/none/one", "/a/o\0ne"):
+            with pytest.raises(TreeError):
+                first(path, 100)
+        assert first("/a/one", 100) == b"this is a/one"
+
+
+def test_the_directory_of_the_last_file_is_let_go_at_the_end(tree: Rooted, inside: Path) -> None:
+    (inside / "a").mkdir()
+    (inside / "a" / "file").touch()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ZeroDivisionError), tree.reading() as first:
+        first("/a/file", 1)
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        1 / 0  # noqa: B018
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_files_that_the_kernel_makes_up_are_refused_among_many_too() -> None:
+    with Rooted.local("/") as machine, machine.reading() as first:
+        for path in ("/proc/self/environ", "/proc/cpuinfo", "/proc/meminfo", "/sys/kernel/uevent_seqnum"):
+            with pytest.raises(TreeError):
+                first(path, 1)
+        with pytest.raises(TreeError, match="not a regular file"):
+            first("/dev/null", 1)
+
+
 def test_a_directory_that_is_swapped_for_a_link_meanwhile_does_not_lead_out(
     tree: Rooted, inside: Path, outside: Path
 ) -> None:

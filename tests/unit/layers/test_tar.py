@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from packhorse.base.rooted import Rooted
 from packhorse.base.tree import Kind
 from packhorse.errors import FormatError, TreeError
 from packhorse.layers import tar
-from packhorse.layers.tree import TarEntry
+from packhorse.layers.tree import TarEntry, directory
 
 HEADERS = json.loads((Path(__file__).parents[2] / "golden" / "layers" / "headers.json").read_text("ascii"))
 KINDS = {"0": Kind.FILE, "2": Kind.LINK, "5": Kind.DIRECTORY, "6": Kind.FIFO}
@@ -62,6 +65,48 @@ def test_a_file_that_grew_is_refused_by_name(size: int) -> None:
 def test_a_file_that_shrank_is_refused_by_name(size: int) -> None:
     with pytest.raises(TreeError, match="/f shrank while it was read"):
         list(tar.stream([_file(bytes(size - 1), size=size)]))
+
+
+@pytest.mark.parametrize("size", [11, 1 << 18, MIB, 3 * MIB])
+@pytest.mark.parametrize(("verb", "change"), [("grew", 1), ("shrank", -1)])
+def test_a_file_of_a_tree_that_changed_after_it_was_listed_is_refused(
+    size: int, verb: str, change: int, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(bytes(size))
+    with Rooted.local(tmp_path) as view:
+        entries = list(directory(view, "/", uid=0, gid=0))
+        os.truncate(tmp_path / "b", size + change)
+        with pytest.raises(TreeError, match=f"/b {verb} while it was read"):
+            list(tar.stream(entries))
+
+
+def test_what_is_no_file_any_more_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with Rooted.local(tmp_path) as view:
+        entries = list(directory(view, "/", uid=0, gid=0))
+        (tmp_path / "a").unlink()
+        os.mkfifo(tmp_path / "a")
+        with pytest.raises(TreeError, match="not a regular file"):
+            list(tar.stream(entries))
+
+
+def test_files_of_several_trees_are_read_each_from_its_own(tmp_path: Path) -> None:
+    entries = []
+    with ExitStack() as stack:
+        for number in range(3):
+            (tmp_path / f"{number}").mkdir()
+            for name in ("a", "b"):
+                (tmp_path / f"{number}" / name).write_text(f"{name} of {number}")
+            view = stack.enter_context(Rooted.local(tmp_path / f"{number}"))
+            found = tuple(directory(view, "/", uid=0, gid=0))
+            entries += [entry._replace(name=f"/{number}{entry.name}") for entry in found if entry.at]
+        data = b"".join(tar.stream(sorted(entries, key=lambda entry: entry.name[::-1])))
+    with tarfile.open(fileobj=BytesIO(data)) as archive:
+        read = {item.name: archive.extractfile(item).read() for item in archive}  # type: ignore[union-attr]
+    assert read == {
+        f"/{number}//{name}": f"{name} of {number}".encode() for number in range(3) for name in "ab"
+    }
 
 
 def test_a_name_with_a_nul_is_refused() -> None:
