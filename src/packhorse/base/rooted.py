@@ -188,6 +188,16 @@ class Rooted:
         except OSError as error:
             raise _refused("read as a link", path, error) from error
 
+    def attribute(self, path: str, name: str) -> bytes:
+        """An extended attribute of the directory at `path`, b"" where it has none of that name."""
+        try:
+            with self._directory(path) as descriptor:
+                return os.getxattr(f"/proc/self/fd/{descriptor}", name)
+        except OSError as error:
+            if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+                return b""
+            raise _refused("looked at", path, error) from error
+
     # editing
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:

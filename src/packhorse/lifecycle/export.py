@@ -6,14 +6,14 @@ IDs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.base.step import Step
-from packhorse.base.tree import TreeEdit, is_directory, read
+from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
 from packhorse.errors import ExportError, FormatError, InputError
 from packhorse.image.edit import add_layers, edit, set_variables
 from packhorse.image.model import Config, History
@@ -206,18 +206,25 @@ class _Exporter:
         globs = [paths or () for paths in self._built.slices]
         terms = repr((inputs.app, inputs.uid, inputs.gid, globs))
         recalled = self._recalled(terms)
-        layers = recalled or fixed_layers.slices(inputs, self._tree, globs)
-        why = "unchanged since it was exported" if recalled else ""
-        if len(layers) == 1:
-            added = [self._add(layers[0], "Application Layer", "app", "app", why)]
+        if recalled:
+            added = self._slices(recalled, "unchanged since it was exported")
         else:
-            added = [
-                self._add(layer, f"Application Slice: {number}", f"slice {number}", "app", why)
-                for number, layer in enumerate(layers, 1)
-            ]
+            with self._shown() as view:
+                added = self._slices(fixed_layers.slices(inputs, view, globs))
         if self._memory is not None:
             self._memory.note(terms, [one.row.diff_id for one in added])
         return added
+
+    def _shown(self) -> AbstractContextManager[TreeView]:
+        return nullcontext(self._tree) if self._memory is None else self._memory.shown(self._tree)
+
+    def _slices(self, layers: Sequence[Layer], why: str = "") -> list[_Added]:
+        if len(layers) == 1:
+            return [self._add(layers[0], "Application Layer", "app", "app", why)]
+        return [
+            self._add(layer, f"Application Slice: {number}", f"slice {number}", "app", why)
+            for number, layer in enumerate(layers, 1)
+        ]
 
     def _recalled(self, terms: str) -> list[Layer]:
         """The last image's slices, where the application is still what they were made of."""

@@ -81,6 +81,10 @@ class AppMemory(Protocol):
         """Says what it has become."""
         ...
 
+    def shown(self, tree: TreeView) -> AbstractContextManager[TreeView]:
+        """What is read of it quicker than `tree`, which shows the same; that itself where nothing is."""
+        ...
+
 
 class Observer(Protocol):
     """Is told what happens, for people; nothing it does changes a result."""

@@ -1,4 +1,5 @@
-"""The AppMemory of a build on a host: an application that did not change is neither read nor packed again.
+"""The AppMemory of a build on a host: an application that did not change is neither read nor packed again,
+and one that did is read where it lies.
 
 It is what the source is and what buildpacks wrote over it. The first is told by what lstat(2) says of every
 file (`source.app`), the second, which every build makes anew, by its bytes (`store.written`). Called by
@@ -7,22 +8,27 @@ export as a port; made in `platform.build`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from packhorse.base.digest import Digest
+from packhorse.base.step import Overlay
+from packhorse.base.tree import TreeView
 from packhorse.store import written
 from packhorse.store.harvest import Harvest
+from packhorse.store.laid import Laid
 
 
 class Application:
-    """`stamp` is the source's, empty where it has none; `upper` tells where what is written over it is, None
-    for a build that has no such place.
+    """`stamp` is the source's, empty where it has none. `overlay` tells what is shown as the application,
+    with the directory that takes what is written over the source; None for a build that has it otherwise.
     """
 
-    def __init__(self, stamp: str, upper: Callable[[], Path | None], harvest: Callable[[], Harvest]) -> None:
+    def __init__(
+        self, stamp: str, overlay: Callable[[], Overlay | None], harvest: Callable[[], Harvest]
+    ) -> None:
         self._stamp = stamp
-        self._upper = upper
+        self._overlay = overlay
         self._harvest = harvest
         self._over: str | None = None
 
@@ -37,8 +43,18 @@ class Application:
         if key:
             self._harvest().remember_slices(key, slices)
 
+    @contextmanager
+    def shown(self, tree: TreeView) -> Iterator[TreeView]:
+        """The directories of the overlay, without its mount; see `lifecycle.ports.AppMemory`."""
+        overlay = self._overlay()
+        if overlay is None or overlay.upper is None:
+            yield tree
+            return
+        with Laid((*overlay.lowers, overlay.upper), overlay.target) as laid:
+            yield laid
+
     def _key(self, terms: str) -> str:
         if self._over is None:  # by now all steps are over
-            upper = self._upper() if self._stamp else None
-            self._over = written.digest(upper) if upper is not None else ""
+            overlay = self._overlay() if self._stamp else None
+            self._over = written.digest(overlay.upper) if overlay and overlay.upper else ""
         return Digest.of("\0".join((self._stamp, self._over, terms)).encode()).hex if self._over else ""

@@ -145,7 +145,7 @@ def _exported_once(
                 runner=runner,
                 cache=layers,
                 observer=observer,
-                memory=Application(stamp, runner.app_upper, lambda: layers.harvest),
+                memory=Application(stamp, runner.app_overlay, lambda: layers.harvest),
             )
         return exported, layers.counters
 

@@ -174,10 +174,13 @@ class BuildRunner:
             limits=scene.limits,
         )
 
-    def app_upper(self) -> Path | None:
-        """Where what steps write over the application is, if they were shown it as an overlay."""
-        uppers = [mount.upper for mount in self._shared if isinstance(mount, Overlay) and mount.target == APP]
-        return uppers[0] if uppers else None
+    def app_overlay(self) -> Overlay | None:
+        """What steps are shown as the application, if that is an overlay in which nothing else is mounted."""
+        mounts = (*self._shared, *self._mounts, *self._scene.layers())
+        if any(mount.target.startswith(f"{APP}/") for mount in mounts):
+            return None
+        found = (mount for mount in self._shared if isinstance(mount, Overlay) and mount.target == APP)
+        return next(found, None)
 
     def _writable(self, directory: Path, *, copied: bool = False) -> tuple[Mount, ...]:
         """The app, the home and the temporary directories, with uppers of their own below `directory`; or the

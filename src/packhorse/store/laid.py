@@ -1,0 +1,164 @@
+"""③ Directories laid over each other, read as an overlay mount would show them, without one; a `TreeView`.
+
+To look at every file of an overlay costs as much again as to look at them where they lie, and as much once
+more when it is unmounted. So an application is packed from the source and from what was written over it,
+once nothing writes there any more. How the kernel marks what it hides is `merge`'s. Made by platform.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from packhorse.base.rooted import Rooted
+from packhorse.base.tree import Kind, Node, ReadFirst
+from packhorse.errors import TreeError
+from packhorse.store import merge
+
+
+class Laid:
+    """What `layers`, bottom first, show at `target`. A context, which closes them.
+
+    No link is followed, but for `open` and `reading`, within one layer. Owners are those of this machine.
+    """
+
+    def __init__(self, layers: Sequence[Path], target: str) -> None:
+        self._target = target
+        self._trees: list[Rooted] = []
+        self._marked: list[Rooted] = []  # the same, with what stands for removed entries
+        with ExitStack() as stack:
+            for path in reversed(layers):
+                self._trees.append(stack.enter_context(Rooted.local(path, whiteouts=False)))
+                self._marked.append(stack.enter_context(Rooted.local(path)))
+            self._own = stack.pop_all()
+        self._merged: dict[str, Sequence[int]] = {"": range(len(self._trees))}
+        self._entries: dict[str, dict[str, tuple[int, Node]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._own.close()
+
+    def stat(self, path: str, *, follow: bool = False) -> Node | None:
+        """The entry at `path`, or None when there is none; TreeError for a link that is to be followed."""
+        below = self._below(path)
+        if not below:
+            return self._trees[0].stat("/")
+        above, _, name = below.rpartition("/")
+        try:
+            found = self._found(above).get(name)
+        except TreeError:
+            return None
+        if found is None:
+            return None
+        if follow and found[1].kind is Kind.LINK:
+            raise TreeError(f"{path} is a link", why="this view follows none")
+        return found[1]
+
+    def list(self, path: str) -> Sequence[Node]:
+        """The entries of the directory at `path`, in byte order of their names."""
+        below = self._below(path)
+        trees = self._directory(below)
+        if len(trees) == 1:
+            return self._trees[trees[0]].list(f"/{below}")
+        nodes = {name: node for name, (_, node) in self._found(below).items()}
+        return [nodes[name] for name in sorted(nodes, key=os.fsencode)]
+
+    def open(self, path: str) -> BinaryIO:
+        """The regular file at `path`."""
+        tree, below = self._where(path)
+        return tree.open(below)
+
+    def readlink(self, path: str) -> str:
+        """The target text of the link at `path`, as it is."""
+        tree, below = self._where(path)
+        return tree.readlink(below)
+
+    @contextmanager
+    def reading(self) -> Iterator[ReadFirst]:
+        """What reads the beginnings of files, of each layer those of a directory after each other."""
+        with ExitStack() as stack:
+            cut = len(self._target)
+            readers = {tree: stack.enter_context(tree.reading()) for tree in self._trees}
+
+            start, read = "", None
+
+            def first(path: str, most: int) -> bytes:
+                nonlocal start, read
+                end = path.rfind("/")
+                if read is None or path[:end] != start:
+                    start = path[:end]
+                    trees = self._directory(self._below(start))
+                    read = readers[self._trees[trees[0]]] if len(trees) == 1 else None
+                if read is not None:
+                    return read(path[cut:], most)
+                tree, below = self._where(path)
+                return readers[tree](below, most)
+
+            yield first
+
+    def _below(self, path: str) -> str:
+        """A path without `target`, "" for that itself."""
+        if path != self._target and not path.startswith(f"{self._target}/"):
+            raise TreeError(f"{path} is not below {self._target}")
+        return path[len(self._target) + 1 :]
+
+    def _where(self, path: str) -> tuple[Rooted, str]:
+        """The tree in which an entry is, and where there."""
+        below = self._below(path)
+        above, _, name = below.rpartition("/")
+        trees = self._directory(above)
+        if len(trees) > 1:
+            found = self._found(above).get(name)
+            if found is None:
+                raise TreeError(f"{path} does not exist")
+            return self._trees[found[0]], f"/{below}"
+        return self._trees[trees[0]], f"/{below}"
+
+    def _directory(self, below: str) -> Sequence[int]:
+        """In which trees, top first, a directory is; more than one are merged."""
+        known = self._merged.get(below)
+        if known is None:
+            above, _, name = below.rpartition("/")
+            known = self._merged[below] = self._through(self._directory(above), below, name)
+        return known
+
+    def _through(self, trees: Sequence[int], below: str, name: str) -> Sequence[int]:
+        if len(trees) == 1:
+            return trees  # who lists it is told if it is none
+        found: tuple[int, ...] = ()
+        for number in trees:
+            tree = self._marked[number]
+            node = tree.stat(f"/{below}")
+            if node is None:
+                continue
+            if node.kind is not Kind.DIRECTORY:
+                break
+            found += (number,)
+            if tree.attribute(f"/{below}", merge.OPAQUE) == b"y":
+                break
+        if not found:
+            raise TreeError(f"{name} is not a directory")
+        return found
+
+    def _found(self, below: str) -> dict[str, tuple[int, Node]]:
+        """What a directory shows: of each name the topmost entry, and in which tree it is."""
+        known = self._entries.get(below)
+        if known is not None:
+            return known
+        trees = self._directory(below)
+        found: dict[str, tuple[int, Node]] = {}
+        for number in trees:
+            for node in self._marked[number].list(f"/{below}"):
+                found.setdefault(node.name, (number, node))
+        shown = {name: one for name, one in found.items() if not self._is_removed(f"/{below}/{name}", *one)}
+        if len(trees) > 1:
+            self._entries[below] = shown
+        return shown
+
+    def _is_removed(self, path: str, tree: int, node: Node) -> bool:
+        return node.kind is Kind.OTHER and self._trees[tree].stat(path) is None
