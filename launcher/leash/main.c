@@ -2,12 +2,16 @@
  *
  *     leash run PROGRAM [ARGUMENT...]
  *     leash process DESCRIPTOR
+ *     leash last DESCRIPTOR
  *
  * For what does not die with its parent: pasta, which keeps no parent-death signal when it changes its ids, and a
  * step with another id than bubblewrap's, to whom the kernel does not let bubblewrap's signal through. Stdin is
  * one end of a socket that sandbox/process.py holds the other end of. Of a program that is run here a descriptor
  * is sent through it, so that it can be ended should this program be killed. Ends with the process, and with the
- * status of one that was run here (the number of a signal that ended it negated, as Python counts it). */
+ * status of one that was run here (the number of a signal that ended it negated, as Python counts it).
+ *
+ * As the last to have a descriptor it ends at once: what the kernel does when that is closed is done in its end, for
+ * which nobody needs to wait (sandbox/parting.py). */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -75,6 +79,8 @@ int main(int argc, char **argv)
 
     if (argc < 3)
         return EXIT_USAGE;
+    if (strcmp(argv[1], "last") == 0)
+        return 0;
     if (strcmp(argv[1], "run") == 0) {
         pid = fork();
         if (pid == 0)

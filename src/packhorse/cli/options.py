@@ -107,10 +107,10 @@ def _host(text: str) -> str:
 
 @contextmanager
 def opened_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
-    """The user's store, made when there is none; `frees` for commands that must work on a full disk."""
+    """The user's store, made when there is none; `frees` for commands that make room, also on a full disk."""
     from packhorse.store.store import Store
 
-    with Store.open(Folders.find(context.environ).store, frees=frees) as store:
+    with Store.open(Folders.find(context.environ).store, frees=frees, hurries=not frees) as store:
         yield store
 
 

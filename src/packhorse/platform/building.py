@@ -147,6 +147,7 @@ def _exported_once(
                 observer=observer,
                 memory=Application(stamp, runner.app_overlay, lambda: layers.harvest),
             )
+            parting.nothing_follows()
         return exported, layers.counters
 
 

@@ -2,25 +2,34 @@
 
 That takes the kernel longer than it took to make it: to unmount an overlay is to write out all that its file
 system has not written yet, and the device of a network waits until no processor uses it any more. Nobody has
-to wait for either, but who mounts the same directories again.
+to wait for either, but who mounts the same directories again. What of the last step's is still mounted when
+the command ends is seen by no process any more, and its directories can be removed.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from typing import Self
 
+from packhorse.base import native, orphan
+from packhorse.errors import HostError
 from packhorse.sandbox.network import Pasta
+
+_PATIENCE = 0.01
+"""Seconds in which the mounts of a small build are gone."""
 
 
 class Parting:
-    """A context, which ends when all is taken down."""
+    """A context, which ends when all is taken down but perhaps the mounts after which `nothing_follows`."""
 
     def __init__(self) -> None:
         self._networks: list[Pasta] = []
         self._mounts: list[threading.Thread] = []
         self._others: list[threading.Thread] = []
+        self._heirs: list[subprocess.Popen[bytes]] = []
+        self._over = False
 
     def __enter__(self) -> Self:
         return self
@@ -29,8 +38,14 @@ class Parting:
         self.settle()
         while self._others:
             self._others.pop().join()
+        while self._heirs:
+            orphan.leave(self._heirs.pop(), after=_PATIENCE)
         for pasta in self._networks:
             pasta.close()
+
+    def nothing_follows(self) -> None:
+        """Says that what is taken down from now on is not mounted again."""
+        self._over = True
 
     def network(self, pasta: Pasta) -> None:
         """Takes down a network that no step uses any more."""
@@ -39,6 +54,9 @@ class Parting:
 
     def mounts(self, descriptor: int, *, again: bool) -> None:
         """Closes a descriptor, with which mounts go whose directories may be mounted `again`."""
+        if self._over and self._is_left(descriptor):
+            os.close(descriptor)
+            return
         thread = threading.Thread(target=os.close, args=(descriptor,), name="unmounting")
         try:
             thread.start()
@@ -51,3 +69,12 @@ class Parting:
         """Returns when all is gone that may be mounted again."""
         while self._mounts:
             self._mounts.pop().join()
+
+    def _is_left(self, descriptor: int) -> bool:
+        """Whether there is a process that has it too, and ends at once: then the kernel works in its end."""
+        try:
+            words = [str(native.program("leash")), "last", str(descriptor)]
+            self._heirs.append(orphan.start(words, pass_fds=[descriptor]))
+        except (OSError, HostError):
+            return False
+        return True

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from packhorse.base import proc
+from packhorse.base import orphan, proc
 from packhorse.base.dataclass import dataclass
 from packhorse.store import record
 from packhorse.store.fault import faults
@@ -94,10 +93,8 @@ class Disk:
             return
         if 0 <= age < _WRITEBACK or self._lease.descriptor is None:
             return
-        words = [*proc.python("packhorse.store.disk"), str(self._lease.store)]
-        nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
         with faults(self._marker):
-            os.posix_spawn(sys.executable, words, {}, file_actions=nothing)
+            orphan.leave(orphan.start([*proc.python("packhorse.store.disk"), str(self._lease.store)]))
 
     def _settled(self) -> dict[str, int]:
         notes = record.read(self._notes) or {}

@@ -2,14 +2,15 @@
 
 What is needed: what the names in `images.json` lead to, what the records in `caches/` name, and what the
 leases of running commands pin. Choosing happens under the gate, so that nobody can begin to use what was
-chosen; there things are only renamed. They are removed afterwards, while others work; should that be
-interrupted, the next `sweep` or `gc` goes on.
+chosen; there things are only renamed. They are removed afterwards, while others work, and if nobody is to
+wait for it by a process that outlives the command (`remainder`); should that be interrupted, the next `sweep`
+or `gc` goes on.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,8 @@ from packhorse.store import facts, record, removal
 from packhorse.store.fault import faults
 from packhorse.store.images import Images, Record
 from packhorse.store.kept import NAME_LENGTH
-from packhorse.store.lease import Lease, gate, held, is_held, locked, owner_of
+from packhorse.store.lease import TREES, Lease, gate, held, is_held, locked, owner_of, unfinished
 from packhorse.store.trees import chain_ids
-
-_TREES = ("kept", "trees", "roots")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +64,12 @@ def needed_for_next(fields: Mapping[str, Any] | None) -> set[str]:
     return found
 
 
-def collect(own: Lease, *, only: set[str] | None = None) -> Freed:
+def collect(
+    own: Lease, *, only: set[str] | None = None, remove: Callable[[Path, Lease], int] = removal.remove
+) -> Freed:
     """Removes what is not needed from the store of the lease `own`: everything, or what of it is in `only`.
 
-    What commands that are over have left goes too. Raises StoreError.
+    What commands that are over have left goes too. `remove` is one of `removal`. Raises StoreError.
     """
     store = own.store
     with locked(gate(store)), faults(store):
@@ -85,7 +86,7 @@ def collect(own: Lease, *, only: set[str] | None = None) -> Freed:
     Images(own).mend()
     counts = Counter(path.relative_to(store).parts[0] for path in unneeded if path.suffix != ".json")
     return Freed(
-        bytes=_remove(aside, own),
+        bytes=_remove(aside, own, remove),
         blobs=counts["blobs"],
         trees=counts["trees"] + counts["roots"],
         kept=counts["kept"],
@@ -102,15 +103,15 @@ def sweep(own: Lease) -> None:
         with locked(gate(store)):
             leases, dead = held(store)
             aside = _put_aside(_left(store, leases), dead, own)
-    _remove(aside, own)
+    _remove(aside, own, removal.remove)
 
 
-def _remove(paths: Iterable[Path], own: Lease) -> int:
+def _remove(paths: Iterable[Path], own: Lease, remove: Callable[[Path, Lease], int]) -> int:
     """Removes as many as can be, and answers the bytes that this freed; raises what the last one raised."""
     freed, failure = 0, None
     for path in paths:
         try:
-            freed += removal.remove(path, own)
+            freed += remove(path, own)
         except PackhorseError as error:
             failure = error
     if failure is not None:
@@ -147,14 +148,14 @@ def _blob(digest: Digest) -> str:
 
 def _things(store: Path) -> Iterator[Path]:
     """Everything that is whole and can go one day."""
-    for pattern in ("blobs/sha256/*", "layers/*", *(f"{kind}/*/*" for kind in _TREES)):
+    for pattern in ("blobs/sha256/*", "layers/*", *(f"{kind}/*/*" for kind in TREES)):
         yield from (path for path in store.glob(pattern) if not path.name.startswith("."))
 
 
 def _names(path: Path) -> set[str]:
     """The names under which a thing may be needed: its path, and that without the map or owner of a tree."""
     kind, *_, name = path.parts
-    if kind not in _TREES:
+    if kind not in TREES:
         return {str(path)}
     name = name.removesuffix(".json")
     return {str(path.with_name(name)), f"{kind}/{name}"}
@@ -163,17 +164,14 @@ def _names(path: Path) -> set[str]:
 def _seems_left(store: Path, own: Lease) -> bool:
     """Whether there is something to sweep; looked at without the gate, so it may be wrong in rare cases."""
     leases = {path.name: path for path in (store / "leases").iterdir() if path.name != own.name}
-    scratch = {path.name for path in (store / "scratch").iterdir() if path.name != own.name}
-    return not scratch <= set(leases) or not all(map(is_held, leases.values()))
+    names = (path.name for path in (store / "scratch").iterdir())
+    owners = {owner_of(name) if name.startswith(".") else name for name in names}
+    return not owners <= {own.name, *leases} or not all(map(is_held, leases.values()))
 
 
 def _left(store: Path, leases: Mapping[str, object]) -> Iterator[Path]:
     """What is not finished, and does not belong to a lease that is held."""
-    for path in (store / "scratch").iterdir():
-        if (owner_of(path.name) if path.name.startswith(".") else path.name) not in leases:
-            yield path
-    for kind in _TREES:
-        yield from (path for path in store.glob(f"{kind}/*/.*") if owner_of(path.name) not in leases)
+    yield from (path for path, owner in unfinished(store) if owner not in leases)
 
 
 def _put_aside(paths: Iterable[Path], dead: Iterable[Path], own: Lease) -> list[Path]:

@@ -115,7 +115,7 @@ class Kept:
                         target.rename(useless)
                     directory.rename(target)
                 self._note(tree)
-        removal.remove(useless, self._lease)
+        removal.discard(useless, self._lease)
         return tree
 
     def chunks(self, tree: KeptTree) -> Iterator[bytes]:

@@ -25,6 +25,9 @@ from packhorse.base.digest import Digest
 from packhorse.errors import StoreError
 from packhorse.store.fault import REFUSED, faults
 
+TREES = ("kept", "trees", "roots")
+"""Directories that have directories of trees."""
+
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2), on 64-bit Linux
 
 
@@ -32,6 +35,8 @@ class Lease:
     """The hold of one open store on what it uses; `scratch` is its own directory for unfinished files.
 
     In a store that can only be read it holds nothing: `descriptor` is None then, and `refusal` says why.
+    `patience` is how many seconds its command has to remove what it needs no more (`removal.discard`); None,
+    as many as that takes. What is not removed yet, and has its name, is `left`.
     """
 
     def __init__(self, store: Path, name: str, descriptor: int | None, refusal: str = "") -> None:
@@ -41,15 +46,16 @@ class Lease:
         self.descriptor = descriptor
         self.given_up: set[str] = set()
         self.left: set[Path] = set()
+        self.patience: float | None = None
         self._refusal = refusal
         self._pinned: set[str] = set()
         self._lock = threading.Lock()
         self._closed = False
 
     @classmethod
-    def take(cls, store: Path) -> Self:
-        """Makes and locks a new lease in the store at `store`; raises StoreError."""
-        name = f"{os.getpid()}-{os.urandom(4).hex()}"
+    def take(cls, store: Path, *, purpose: str = "") -> Self:
+        """Makes and locks a new lease in the store at `store`, its name with `purpose`; raises StoreError."""
+        name = f"{os.getpid()}-{os.urandom(4).hex()}{purpose and '-'}{purpose}"
         path = store / "leases" / name
         try:
             # The gate keeps gc from taking the new file for a dead one before it is locked.
@@ -187,6 +193,14 @@ def is_held(path: Path) -> bool:
 def owner_of(name: str) -> str:
     """The lease that an unfinished thing named by `Lease.temporary(directory)` belongs to."""
     return name[1:].rpartition(".")[0]
+
+
+def unfinished(store: Path) -> Iterator[tuple[Path, str]]:
+    """What is not finished, or put aside to be removed, each with the name of its lease; raises OSError."""
+    for path in (store / "scratch").iterdir():
+        yield path, owner_of(path.name) if path.name.startswith(".") else path.name
+    for kind in TREES:
+        yield from ((path, owner_of(path.name)) for path in store.glob(f"{kind}/*/.*"))
 
 
 def _locked_file(path: Path) -> int:

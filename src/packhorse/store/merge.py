@@ -15,6 +15,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from math import inf
+from time import monotonic
 
 from packhorse.errors import TreeError
 
@@ -46,17 +48,22 @@ def bare(parent: int, name: str) -> None:
     _bare(parent, name, status, depth=0)
 
 
-def remove(parent: int, name: str) -> int:
+class Unfinished(Exception):
+    """There is more to do than there was time for."""
+
+
+def remove(parent: int, name: str, *, until: float = inf) -> int:
     """Removes the entry `name` of the directory `parent` and all below it, at any depth; a missing one is no
     error.
 
     Answers how many bytes of disk that freed: those of files that had no other name left. Directories without
-    the permission to empty them are given it (Go's module cache, an overlay's work directory).
+    the permission to empty them are given it (Go's module cache, an overlay's work directory). Raises
+    Unfinished when time.monotonic() says it is past `until`, if not all is gone by then.
     """
     pending = [name]
     freed = 0
     while pending:
-        freed += _remove(parent, pending.pop(), parent, pending, depth=0)
+        freed += _remove(parent, pending.pop(), parent, pending, until, depth=0)
     return freed
 
 
@@ -195,7 +202,10 @@ def _strip(directory: int, name: str, status: os.stat_result, prefix: str) -> No
         os.chmod(name, mode, dir_fd=directory)
 
 
-def _remove(directory: int, name: str, top: int, pending: list[str], *, depth: int) -> int:
+def _remove(directory: int, name: str, top: int, pending: list[str], until: float, *, depth: int) -> int:
+    # What is moved to the top for its depth would have to be found again.
+    if until < inf and (depth > _DEPTH or monotonic() > until):
+        raise Unfinished
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -214,7 +224,7 @@ def _remove(directory: int, name: str, top: int, pending: list[str], *, depth: i
         return 0
     with opened(directory, name) as inner:
         for child in names(inner):
-            freed += _remove(inner, child, top, pending, depth=depth + 1)
+            freed += _remove(inner, child, top, pending, until, depth=depth + 1)
     os.rmdir(name, dir_fd=directory)
     return freed
 

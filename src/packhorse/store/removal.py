@@ -1,12 +1,14 @@
 """Removing trees from the store, whoever their files belong to.
 
-Called by kept, trees, scratch, overlay and gc.
+Called by whoever has something to remove, and by the process that does so afterwards (`remainder`).
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
 from packhorse.base import userns
 from packhorse.store import errand, merge
@@ -26,6 +28,24 @@ def remove(path: Path, lease: Lease) -> int:
         lease.left.add(path)
         raise
     lease.left.discard(path)
+    return freed
+
+
+def discard(path: Path, lease: Lease) -> int:
+    """As `remove`, of what a command needs no more; with no more of the lease's patience than there is.
+
+    What that does not suffice for, or takes another's rights, is `left` to who closes the lease; it is half
+    gone, and counts nothing.
+    """
+    if lease.patience is None:
+        return remove(path, lease)
+    lease.left.add(path)
+    freed, began = 0, monotonic()
+    with suppress(merge.Unfinished, OSError):
+        with merge.directory(path.parent) as parent:
+            freed = merge.remove(parent, path.name, until=began + lease.patience)
+        lease.left.discard(path)
+    lease.patience -= monotonic() - began
     return freed
 
 

@@ -18,6 +18,7 @@ store that the next call can use.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -29,7 +30,7 @@ from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
 from packhorse.image.model import Descriptor
 from packhorse.image.view import Image, Layer
-from packhorse.store import caches, copied, facts, gc, making, record, removal, taking
+from packhorse.store import caches, copied, facts, gc, making, record, remainder, removal, taking
 from packhorse.store.blobs import Blobs
 from packhorse.store.caches import Survey
 from packhorse.store.copies import LayersCopies
@@ -46,12 +47,16 @@ from packhorse.store.place import StorePlace
 from packhorse.store.shelf import Shelf
 from packhorse.store.trees import Trees
 
+_PATIENCE = 0.03
+"""Seconds that a command which hurries takes to remove what it needs no more: enough for a small build's."""
+
 
 class Store:
     """An open store. What is found or made through it stays until it is closed, whatever `gc` does."""
 
-    def __init__(self, lease: Lease, *, frees: bool = False) -> None:
+    def __init__(self, lease: Lease, *, frees: bool = False, hurries: bool = False) -> None:
         self.path = lease.store
+        lease.patience = _PATIENCE if hurries else None
         self._lease = lease
         self._frees = frees
         self._disk = Disk(lease)
@@ -64,30 +69,39 @@ class Store:
         self._trees = Trees(lease, self._disk, self._shelf, self._kept)
 
     @classmethod
-    def open(cls, path: Path, *, frees: bool = False) -> Self:
+    def open(cls, path: Path, *, frees: bool = False, hurries: bool = False) -> Self:
         """Opens the store at `path`, and makes it when there is none; one that can only be read can be read.
 
-        With `frees`, for commands that make room, it can be done also where the disk is full. Raises
+        With `frees`, for commands that make room, it can be done also where the disk is full. With `hurries`
+        `close` does not wait for what takes long to remove, but has a process do it. Raises
         StoreError when it belongs to another user, has another version, or cannot be made.
         """
-        return cls(making.prepared(path.absolute(), frees=frees), frees=frees)
+        lease = making.prepared(path.absolute(), frees=frees)
+        return cls(lease, frees=frees, hurries=hurries)
 
     def close(self) -> None:
         """Lets go of everything, and removes what this command has replaced, unless others need it.
 
         What is not finished is removed by the next `sweep`.
         """
-        self._lease.close()
-        if self._lease.given_up:
+        own = self._lease
+        own.close()
+        unremoved = own.patience is not None and own.left
+        if own.given_up or (unremoved and not self._left):
             # What cannot be removed now is found by `gc`, which says why.
             with suppress(StoreError, HostError):
-                own = Lease.take(self.path)
-                try:
-                    gc.collect(own, only=self._lease.given_up)
-                finally:
-                    own.close()
+                self._remove(own.given_up, own.patience)
         if self._frees:
             making.spare(self.path)
+
+    def _remove(self, given_up: set[str], patience: float | None) -> None:
+        own = remainder.lease(self.path)
+        own.patience = patience
+        try:
+            gc.collect(own, only=given_up, remove=removal.discard)
+            remainder.leave(own)
+        finally:
+            own.close()
 
     def __enter__(self) -> Self:
         return self
@@ -280,9 +294,9 @@ class Store:
                 raise fault(error, path) from error
 
     def _clear(self, scratch: Path) -> None:
-        if scratch not in self._left:
+        if scratch not in self._left and os.path.lexists(scratch):
             with suppress(StoreError, HostError):  # then the next `tidy` does, or `gc` says why not
-                removal.remove(scratch, self._lease)
+                removal.discard(scratch, self._lease)
 
     def leave(self, scratch: Path) -> None:
         """Lets a scratch directory stay, for a person to look at, until the next `tidy` or `gc`."""
@@ -306,8 +320,13 @@ class Store:
         self._disk.settle_aside()
 
     def gc(self) -> Freed:
-        """Removes what no image, no cache and no running command needs; safe beside running builds."""
-        return gc.collect(self._lease)
+        """Removes what no image, no cache and no running command needs; safe beside running builds.
+
+        What earlier commands have left to processes is gone afterwards, too.
+        """
+        freed = gc.collect(self._lease)
+        remainder.wait(self.path)
+        return freed
 
     def settle(self) -> None:
         """Waits until all trees are on the disk (seconds after a large build), so that a crash cannot cost

@@ -1,0 +1,32 @@
+"""A process that outlives the one which starts it: for work that no user should wait for; under every arrow.
+
+It has no terminal, and of its parent's files only those it is given: a pipe that the parent writes to ends
+with the parent, and so do its locks. Called by `store` and `sandbox`, which say what is done there.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+
+def start(words: Sequence[str], *, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """Starts it, with these descriptors; raises OSError."""
+    return subprocess.Popen(
+        words,
+        pass_fds=pass_fds,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+        env={},
+    )
+
+
+def leave(process: subprocess.Popen[bytes], *, after: float = 0.0) -> None:
+    """Waits so many seconds for its end, and then lets it be: whoever takes orphans takes note of its end."""
+    try:
+        process.wait(after)
+    except subprocess.TimeoutExpired:
+        process.returncode = 0  # or python would say that it still runs
