@@ -12,10 +12,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.orphans import adopted
 from bench.watch import Watch, watching
 
 _GLANCE = 0.02  # seconds between two looks at a process
@@ -114,8 +115,11 @@ def timed(
     folder: Path | None = None,
     engine: int | None = None,
 ) -> Run:
-    """Runs a program to its end, in `folder`; one that fails fails the benchmark, with what it said."""
-    with tempfile.TemporaryFile() as said:
+    """Runs a program to its end, in `folder`; one that fails fails the benchmark, with what it said.
+
+    What it has left behind then is waited for too, and not measured; what an `engine` starts is not.
+    """
+    with tempfile.TemporaryFile() as said, adopted() if engine is None else nullcontext():
         started = time.perf_counter()
         process = subprocess.Popen(
             list(map(str, command)), env=dict(environ), stdout=said, stderr=said, cwd=folder

@@ -10,8 +10,8 @@
  * is sent through it, so that it can be ended should this program be killed. Ends with the process, and with the
  * status of one that was run here (the number of a signal that ended it negated, as Python counts it).
  *
- * As the last to have a descriptor it ends at once: what the kernel does when that is closed is done in its end, for
- * which nobody needs to wait (sandbox/parting.py). */
+ * As the last to have a descriptor it ends when stdin has, which is when nobody else has the descriptor: what the kernel
+ * does at its closing is done in the end of this program, for which nobody needs to wait (sandbox/parting.py). */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -76,11 +76,15 @@ int main(int argc, char **argv)
 {
     pid_t pid = 0;
     int process, number;
+    char byte;
 
     if (argc < 3)
         return EXIT_USAGE;
-    if (strcmp(argv[1], "last") == 0)
+    if (strcmp(argv[1], "last") == 0) {
+        while (read(STDIN_FILENO, &byte, 1) < 0 && errno == EINTR)
+            continue;
         return 0;
+    }
     if (strcmp(argv[1], "run") == 0) {
         pid = fork();
         if (pid == 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes import users
+from fakes import afterwards, users
 from fakes.engine import Engine, dockerd
 from fakes.installation import REPOSITORY, Home, install
 
@@ -60,6 +60,7 @@ def seed(common: Path) -> Home:
             else:
                 home.path.mkdir()
             home.ok("builder", "default", timeout=400)
+            afterwards.wait(home.path / "store")
             if kept.parent.is_dir() and not kept.exists():
                 shutil.copytree(home.path, kept, symlinks=True)
             (common / "ready").touch()

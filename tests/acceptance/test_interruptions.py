@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import afterwards
 from fakes.installation import Home
 from fakes.registry import FakeRegistry, Fault
 from fakes.shell_buildpack import SERVER, shell_buildpack
@@ -80,6 +81,7 @@ def assert_nothing_is_left(home: Home, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)  # what ends with its parent ends just after it
     assert living(process.pid) == []
     assert str(home.path) not in Path("/proc/self/mountinfo").read_text()
+    afterwards.wait(home.path / "store")
     assert list((home.path / "store" / "scratch").iterdir()) == []
     assert list((home.path / "store" / "leases").iterdir()) == []
     assert list((home.path / "groups").glob("*")) == []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import afterwards, linux
 from fakes.installation import REPOSITORY, Home
 from fakes.users import RANGE
 from torture.crowd import Crowds
@@ -65,6 +66,21 @@ def test_a_killed_command_leaves_a_store_that_works_and_is_swept(ground: Ground)
     killer = Killer(ground, seed=1)
     killer.run(1)
     assert killer.killed == len(KINDS)
+
+
+def test_a_build_is_over_and_its_pipes_are_closed_before_what_it_replaced_is_removed(ground: Ground) -> None:
+    ground.build(0)
+    for directory in ground.store.glob("kept/*/[!.]*/layers/*/*/bin"):
+        for number in range(20_000):
+            (directory / f"{number}").touch()
+    done = ground.home.run(*ground.words(1))
+    process = afterwards.remover(ground.store)
+    assert (done.returncode, done.stdout.strip()) == (0, ground.expected[1]), done.stderr
+    assert list(ground.store.glob("kept/*/.*"))
+    ground.build(2)
+    ground.home.ok("gc")
+    assert linux.gone({process}, seconds=0.5)
+    assert ground.leftovers() == []
 
 
 @pytest.mark.parametrize(
@@ -172,7 +188,7 @@ def test_a_store_on_another_file_system_works(ground: Ground, tmp_path: Path) ->
         assert there.home.ok("run", "app") == "version 1"
         there.assert_whole()
     finally:
-        subprocess.run(["umount", there.home.path], check=True)
+        afterwards.unmount(there.home.path)
 
 
 def test_a_store_that_no_overlay_can_write_to_has_builds_and_runs_nothing(ground: Ground) -> None:
@@ -194,7 +210,7 @@ def test_a_store_that_no_overlay_can_write_to_has_builds_and_runs_nothing(ground
         assert "put the store on ext4" in there.home.run("doctor", "overlay").stdout
         there.assert_whole()
     finally:
-        subprocess.run(["umount", there.home.path], check=True)
+        afterwards.unmount(there.home.path)
 
 
 def test_a_store_of_another_user_is_refused(ground: Ground) -> None:

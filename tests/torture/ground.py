@@ -154,15 +154,16 @@ class Ground:
                     assert done.returncode == 0, done.stdout + done.stderr
 
     def leftovers(self) -> list[str]:
-        """Whatever in the store is not finished, or of a command that is over."""
+        """Whatever in the store is not finished, or of a command that is over, when nobody removes it."""
+        self.wait_for_children()
         found = [path for pattern in _UNFINISHED for path in self.store.glob(pattern)]
         return sorted(str(path.relative_to(self.store)) for path in found)
 
     def wait_for_children(self) -> None:
-        """Until nobody holds a lease: what a killed command has started ends a moment after it."""
+        """Until nobody holds a lease: what a command has started goes on when it is over or was killed."""
         end = time.monotonic() + 10
         for path in self.store.glob("leases/*"):
-            with path.open() as file:
+            with suppress(FileNotFoundError), path.open() as file:
                 while time.monotonic() < end:
                     with suppress(BlockingIOError):
                         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -10,12 +10,14 @@ import subprocess
 from collections.abc import Sequence
 
 
-def start(words: Sequence[str], *, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+def start(
+    words: Sequence[str], *, pass_fds: Sequence[int] = (), stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Starts it, with these descriptors; raises OSError."""
     return subprocess.Popen(
         words,
         pass_fds=pass_fds,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

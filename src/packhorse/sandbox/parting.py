@@ -54,8 +54,7 @@ class Parting:
 
     def mounts(self, descriptor: int, *, again: bool) -> None:
         """Closes a descriptor, with which mounts go whose directories may be mounted `again`."""
-        if self._over and self._is_left(descriptor):
-            os.close(descriptor)
+        if self._over and self._leave(descriptor):
             return
         thread = threading.Thread(target=os.close, args=(descriptor,), name="unmounting")
         try:
@@ -70,11 +69,19 @@ class Parting:
         while self._mounts:
             self._mounts.pop().join()
 
-    def _is_left(self, descriptor: int) -> bool:
-        """Whether there is a process that has it too, and ends at once: then the kernel works in its end."""
+    def _leave(self, descriptor: int) -> bool:
+        """Has another process be the last to have a descriptor, so that the kernel works in the end of that.
+
+        False when there is none.
+        """
+        held, hold = os.pipe()
         try:
             words = [str(native.program("leash")), "last", str(descriptor)]
-            self._heirs.append(orphan.start(words, pass_fds=[descriptor]))
+            self._heirs.append(orphan.start(words, pass_fds=[descriptor], stdin=held))
+            os.close(descriptor)
         except (OSError, HostError):
             return False
+        finally:
+            os.close(held)
+            os.close(hold)
         return True

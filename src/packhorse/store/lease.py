@@ -24,6 +24,7 @@ from packhorse.base.calling import undisturbed
 from packhorse.base.digest import Digest
 from packhorse.errors import StoreError
 from packhorse.store.fault import REFUSED, faults
+from packhorse.store.merge import Patience
 
 TREES = ("kept", "trees", "roots")
 """Directories that have directories of trees."""
@@ -35,8 +36,8 @@ class Lease:
     """The hold of one open store on what it uses; `scratch` is its own directory for unfinished files.
 
     In a store that can only be read it holds nothing: `descriptor` is None then, and `refusal` says why.
-    `patience` is how many seconds its command has to remove what it needs no more (`removal.discard`); None,
-    as many as that takes. What is not removed yet, and has its name, is `left`.
+    `patience` is what its command has to remove what it needs no more (`removal.discard`); None, as much as
+    that takes. What is not removed yet, and has its name, is `left`.
     """
 
     def __init__(self, store: Path, name: str, descriptor: int | None, refusal: str = "") -> None:
@@ -46,7 +47,7 @@ class Lease:
         self.descriptor = descriptor
         self.given_up: set[str] = set()
         self.left: set[Path] = set()
-        self.patience: float | None = None
+        self.patience: Patience | None = None
         self._refusal = refusal
         self._pinned: set[str] = set()
         self._lock = threading.Lock()

@@ -15,7 +15,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from math import inf
 from time import monotonic
 
 from packhorse.errors import TreeError
@@ -49,21 +48,46 @@ def bare(parent: int, name: str) -> None:
 
 
 class Unfinished(Exception):
-    """There is more to do than there was time for."""
+    """There is more to remove than there is patience for."""
 
 
-def remove(parent: int, name: str, *, until: float = inf) -> int:
+class Patience:
+    """How much is removed while somebody waits: `entries`, however long they take, and for `seconds`."""
+
+    def __init__(self, entries: int, seconds: float) -> None:
+        self._entries = entries
+        self._seconds = seconds
+        self._until = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The seconds pass in this block."""
+        began = monotonic()
+        self._until = began + self._seconds
+        try:
+            yield
+        finally:
+            self._seconds -= monotonic() - began
+
+    def spend(self) -> None:
+        """Takes note of one more entry to remove; raises Unfinished when that is one too many."""
+        self._entries -= 1
+        if self._entries < 0 and monotonic() > self._until:
+            raise Unfinished
+
+
+def remove(parent: int, name: str, *, patience: Patience | None = None) -> int:
     """Removes the entry `name` of the directory `parent` and all below it, at any depth; a missing one is no
     error.
 
     Answers how many bytes of disk that freed: those of files that had no other name left. Directories without
     the permission to empty them are given it (Go's module cache, an overlay's work directory). Raises
-    Unfinished when time.monotonic() says it is past `until`, if not all is gone by then.
+    Unfinished when `patience` ends before all is gone.
     """
     pending = [name]
     freed = 0
     while pending:
-        freed += _remove(parent, pending.pop(), parent, pending, until, depth=0)
+        freed += _remove(parent, pending.pop(), parent, pending, patience, depth=0)
     return freed
 
 
@@ -202,10 +226,13 @@ def _strip(directory: int, name: str, status: os.stat_result, prefix: str) -> No
         os.chmod(name, mode, dir_fd=directory)
 
 
-def _remove(directory: int, name: str, top: int, pending: list[str], until: float, *, depth: int) -> int:
-    # What is moved to the top for its depth would have to be found again.
-    if until < inf and (depth > _DEPTH or monotonic() > until):
-        raise Unfinished
+def _remove(
+    directory: int, name: str, top: int, pending: list[str], patience: Patience | None, *, depth: int
+) -> int:
+    if patience is not None:
+        patience.spend()
+        if depth > _DEPTH:
+            raise Unfinished  # what is moved to the top below would have to be found again
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -224,7 +251,7 @@ def _remove(directory: int, name: str, top: int, pending: list[str], until: floa
         return 0
     with opened(directory, name) as inner:
         for child in names(inner):
-            freed += _remove(inner, child, top, pending, until, depth=depth + 1)
+            freed += _remove(inner, child, top, pending, patience, depth=depth + 1)
     os.rmdir(name, dir_fd=directory)
     return freed
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 
 from packhorse.base import userns
 from packhorse.store import errand, merge
@@ -40,12 +39,11 @@ def discard(path: Path, lease: Lease) -> int:
     if lease.patience is None:
         return remove(path, lease)
     lease.left.add(path)
-    freed, began = 0, monotonic()
-    with suppress(merge.Unfinished, OSError):
+    freed = 0
+    with suppress(merge.Unfinished, OSError), lease.patience.running():
         with merge.directory(path.parent) as parent:
-            freed = merge.remove(parent, path.name, until=began + lease.patience)
+            freed = merge.remove(parent, path.name, patience=lease.patience)
         lease.left.discard(path)
-    lease.patience -= monotonic() - began
     return freed
 
 

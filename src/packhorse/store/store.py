@@ -42,21 +42,21 @@ from packhorse.store.harvest import App, Harvest
 from packhorse.store.images import Images, Record, Removed
 from packhorse.store.kept import Inside, Kept
 from packhorse.store.lease import Lease, locked, make_directory
+from packhorse.store.merge import Patience
 from packhorse.store.overlay import LayersOverlay
 from packhorse.store.place import StorePlace
 from packhorse.store.shelf import Shelf
 from packhorse.store.trees import Trees
 
-_PATIENCE = 0.03
-"""Seconds that a command which hurries takes to remove what it needs no more: enough for a small build's."""
+_ENTRIES, _SECONDS = 100, 0.03
+"""What a command that hurries removes itself: more than a small build leaves, and what does not take long."""
 
 
 class Store:
     """An open store. What is found or made through it stays until it is closed, whatever `gc` does."""
 
-    def __init__(self, lease: Lease, *, frees: bool = False, hurries: bool = False) -> None:
+    def __init__(self, lease: Lease, *, frees: bool = False) -> None:
         self.path = lease.store
-        lease.patience = _PATIENCE if hurries else None
         self._lease = lease
         self._frees = frees
         self._disk = Disk(lease)
@@ -72,12 +72,13 @@ class Store:
     def open(cls, path: Path, *, frees: bool = False, hurries: bool = False) -> Self:
         """Opens the store at `path`, and makes it when there is none; one that can only be read can be read.
 
-        With `frees`, for commands that make room, it can be done also where the disk is full. With `hurries`
-        `close` does not wait for what takes long to remove, but has a process do it. Raises
+        With `frees`, for commands that make room, it can be done also where the disk is full. With
+        `hurries` what takes long to remove is removed by a process that goes on after `close`. Raises
         StoreError when it belongs to another user, has another version, or cannot be made.
         """
         lease = making.prepared(path.absolute(), frees=frees)
-        return cls(lease, frees=frees, hurries=hurries)
+        lease.patience = Patience(_ENTRIES, _SECONDS) if hurries else None
+        return cls(lease, frees=frees)
 
     def close(self) -> None:
         """Lets go of everything, and removes what this command has replaced, unless others need it.
@@ -94,7 +95,7 @@ class Store:
         if self._frees:
             making.spare(self.path)
 
-    def _remove(self, given_up: set[str], patience: float | None) -> None:
+    def _remove(self, given_up: set[str], patience: Patience | None) -> None:
         own = remainder.lease(self.path)
         own.patience = patience
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -94,3 +96,12 @@ def test_what_a_programs_children_write_and_hold_counts_as_its_own() -> None:
     assert 0.4 < took.seconds < 20
     assert 40_000_000 <= took.written < 60_000_000
     assert 40_000_000 <= took.own < 120_000_000
+
+
+def test_what_a_program_leaves_behind_is_over_before_the_next_and_not_measured() -> None:
+    with tempfile.NamedTemporaryFile() as held:
+        # It has the lock until it ends.
+        behind = f"flock {held.name} sleep 1 >/dev/null 2>&1 &"
+        run = timed(["sh", "-c", behind], {"PATH": os.environ["PATH"]})
+        assert run.seconds < 0.9
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

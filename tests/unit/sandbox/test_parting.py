@@ -1,0 +1,49 @@
+"""Mounts of steps that are over are taken down while others go on; the last one's, after the command."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+
+import pytest
+
+from packhorse.sandbox.parting import Parting
+
+_SLOW = 2  # seconds that closing takes
+
+
+def slow() -> tuple[int, socket.socket]:
+    """A descriptor whose last closing takes long, as unmounting does: of a connection nobody reads."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, _SLOW))
+    ours.setblocking(False)
+    try:
+        while ours.send(bytes(1 << 16)):
+            pass
+    except BlockingIOError:
+        ours.setblocking(True)
+    return ours.detach(), theirs
+
+
+@pytest.mark.parametrize(("last", "again"), [(False, True), (False, False), (True, True)])
+def test_nobody_waits_for_the_mounts_after_which_nothing_follows(last: bool, again: bool) -> None:
+    descriptor, other = slow()
+    began = time.monotonic()
+    with other, Parting() as parting:
+        if last:
+            parting.nothing_follows()
+        parting.mounts(descriptor, again=again)
+        assert time.monotonic() - began < _SLOW / 2
+    assert (time.monotonic() - began < _SLOW / 2) == last
+
+
+def test_what_is_mounted_again_is_waited_for_before() -> None:
+    descriptor, other = slow()
+    began = time.monotonic()
+    with other, Parting() as parting:
+        parting.mounts(descriptor, again=True)
+        parting.settle()
+        assert time.monotonic() - began > _SLOW / 2

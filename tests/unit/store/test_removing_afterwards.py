@@ -1,0 +1,231 @@
+"""What takes long to remove is removed when the command is over, by a process that nobody waits for."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from fakes import afterwards, linux
+from packhorse.base.rooted import Rooted
+from packhorse.base.userns import Mode, choose
+from packhorse.store import removal
+from packhorse.store.lease import Lease
+from packhorse.store.merge import Patience
+from packhorse.store.store import Store
+
+FILES = 6000
+"""So many take longer to remove than a test to look for who does."""
+
+SOURCE = Path(sys.modules["packhorse"].__path__[0]).parent
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "store"
+    for process in afterwards.removers(tmp_path / "store"):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
+    afterwards.wait(tmp_path / "store")
+
+
+def keep(path: Path, content: str, *, app: str = "app", hurries: bool = False) -> None:
+    """Builds once, with one layer, and records it for the next build."""
+    with (
+        Store.open(path, hurries=hurries) as store,
+        store.scratch() as scratch,
+        Rooted.local(scratch) as view,
+    ):
+        idmap = choose(1000, 1000, mode=Mode.SINGLE)
+        overlay = store.layers(app, idmap, uid=1000, gid=1000, scratch=scratch)
+        upper = overlay.mounts()[0].upper
+        assert upper
+        (upper / "bp/one").mkdir(parents=True)
+        (upper / "bp/one/file").write_text(content)
+        layer, _ = overlay.capture(view, "/layers/bp/one")
+        assert layer.diff_id
+        overlay.commit(b"", {"/layers/bp/one": layer.diff_id})
+
+
+def fill(directory: Path) -> None:
+    for number in range(FILES):
+        (directory / f"{number}").touch()
+
+
+def replaced(path: Path, app: str = "app") -> int:
+    """Builds a large layer, then a small one; the process that removes the large one, held."""
+    keep(path, f"large {app}", app=app)
+    files = path.glob("kept/*/[!.]*/layers/bp/one/file")
+    (large,) = (file.parent for file in files if file.read_text() == f"large {app}")
+    fill(large)
+    before = afterwards.removers(path)
+    keep(path, f"small {app}", app=app, hurries=True)
+    process = afterwards.remover(path, beside=before)
+    os.kill(process, signal.SIGSTOP)
+    return process
+
+
+def unfinished(path: Path) -> list[Path]:
+    return [*path.glob("kept/*/.*"), *path.glob("scratch/*"), *path.glob("leases/*")]
+
+
+def test_a_command_is_over_before_what_it_replaced_is_removed(path: Path) -> None:
+    process = replaced(path)
+    (aside,) = path.glob("kept/*/.*")
+    assert len(list(aside.glob("layers/bp/one/*"))) > 0
+    assert len([entry for entry in path.glob("kept/*/[!.]*") if entry.is_dir()]) == 1
+    os.kill(process, signal.SIGCONT)
+    afterwards.wait(path)
+    assert unfinished(path) == []
+
+
+def test_what_is_small_is_removed_at_once(path: Path) -> None:
+    with Store.open(path):
+        lease = Lease.take(path)
+        for patience, goes in (
+            (Patience(0, 60), True),
+            (Patience(101, 0), True),
+            (Patience(100, 0), False),
+            (None, True),
+        ):
+            lease.patience = patience
+            tree = lease.temporary()
+            tree.mkdir()
+            for number in range(100):
+                (tree / f"{number}").touch()
+            removal.discard(tree, lease)
+            assert tree.exists() != goes
+            assert (tree in lease.left) != goes
+        removal.remove(tree.parent, lease)
+        lease.left.clear()
+        lease.close()
+
+
+def test_others_neither_take_nor_sweep_what_is_being_removed(path: Path) -> None:
+    process = replaced(path)
+    before = unfinished(path)
+    with Store.open(path) as store:
+        store.tidy()
+    keep(path, "another")
+    assert set(before) <= set(unfinished(path))
+    os.kill(process, signal.SIGCONT)
+    afterwards.wait(path)
+    assert unfinished(path) == []
+
+
+def test_what_a_killed_remover_has_not_removed_goes_with_the_next_build(path: Path) -> None:
+    process = replaced(path)
+    os.kill(process, signal.SIGKILL)
+    assert linux.gone({process})
+    assert unfinished(path) != []
+    with Store.open(path) as store:
+        store.tidy()
+    assert unfinished(path) == []
+
+
+def test_two_at_once_remove_what_each_was_left(path: Path) -> None:
+    first = replaced(path)
+    second = replaced(path, "other")
+    for process in (first, second):
+        os.kill(process, signal.SIGCONT)
+    afterwards.wait(path)
+    assert unfinished(path) == []
+    assert len([entry for entry in path.glob("kept/*/[!.]*") if entry.is_dir()]) == 2
+
+
+def test_gc_waits_for_what_is_being_removed(path: Path) -> None:
+    process = replaced(path)
+    with Store.open(path) as store:
+        words = [
+            sys.executable,
+            "-c",
+            f"import os, time; time.sleep(0.3); os.kill({process}, {signal.SIGCONT})",
+        ]
+        with subprocess.Popen(words):
+            store.gc()
+        assert not list(path.glob("kept/*/.*"))
+        assert not list(path.glob("leases/*-aside"))
+
+
+def test_a_store_that_its_user_removes_stays_removed(path: Path) -> None:
+    process = replaced(path)
+    shutil.rmtree(path)
+    os.kill(process, signal.SIGCONT)
+    assert linux.gone({process})
+    assert not path.exists()
+
+
+def test_the_scratch_of_a_build_is_left_too(path: Path) -> None:
+    with Store.open(path, hurries=True) as store, store.scratch() as scratch:
+        fill(scratch)
+    process = afterwards.remover(path)
+    afterwards.wait(path)
+    assert unfinished(path) == []
+    assert linux.gone({process})
+
+
+def test_a_scratch_directory_that_is_to_be_looked_at_stays(path: Path) -> None:
+    keep(path, "old")
+    with Store.open(path, hurries=True) as store, store.scratch() as scratch:
+        store.forget("app")
+        (scratch / "evidence").touch()
+        store.leave(scratch)
+    assert (scratch / "evidence").exists()
+
+
+COMMAND = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from packhorse.store.store import Store
+with Store.open(Path(sys.argv[2]), hurries=True) as store, store.scratch() as scratch:
+    for number in range(int(sys.argv[3])):
+        (scratch / f"{number}").touch()
+print("done")
+"""
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def test_what_goes_on_holds_nothing_that_others_wait_for(path: Path) -> None:
+    read, write = os.pipe()
+    lock = os.open(path.parent / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    words = [sys.executable, "-c", COMMAND, str(SOURCE), str(path), str(FILES)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, pass_fds=[write, lock]) as command:
+        os.close(write)
+        os.close(lock)
+        assert command.stdout is not None
+        assert command.stdout.read() == b"done\n"
+        assert command.wait() == 0
+        process = afterwards.remover(path)
+        with stopped(process):
+            assert select.select([read], [], [], 1)[0], "it has the other end of a pipe of the caller's"
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            assert int(fields[3]) == process, "it is of a session of its own"
+            assert Path(f"/proc/{process}/cwd").readlink() == Path("/")
+            assert Path(f"/proc/{process}/environ").read_bytes() in (b"", b"LC_CTYPE=C.UTF-8\0")
+            with (path.parent / "lock").open() as again:
+                fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(read)
+    end = time.monotonic() + 10
+    while afterwards.removers(path) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert unfinished(path) == []
