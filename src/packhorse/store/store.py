@@ -289,8 +289,9 @@ class Store:
                 make_directory(path)
             try:
                 yield path
-            except OSError as error:
-                if not is_about(error, self.path):
+            except BaseException as error:
+                self._lease.patience = None  # what failed may have filled the disk
+                if not isinstance(error, OSError) or not is_about(error, self.path):
                     raise
                 raise fault(error, path) from error
 

@@ -174,6 +174,17 @@ def test_the_scratch_of_a_build_is_left_too(path: Path) -> None:
     assert linux.gone({process})
 
 
+def test_a_build_that_fails_removes_its_scratch_itself(path: Path) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        Store.open(path, hurries=True) as store,
+        store.scratch() as scratch,
+    ):
+        fill(scratch)
+        raise ZeroDivisionError
+    assert unfinished(path) == []
+
+
 def test_a_scratch_directory_that_is_to_be_looked_at_stays(path: Path) -> None:
     keep(path, "old")
     with Store.open(path, hurries=True) as store, store.scratch() as scratch:
