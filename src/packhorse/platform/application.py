@@ -2,7 +2,7 @@
 and one that did is read where it lies.
 
 It is what the source is and what buildpacks wrote over it. The first is told by what lstat(2) says of every
-file (`source.app`), the second, which every build makes anew, by its bytes (`store.written`). Called by
+file (`source.survey`), the second, which every build makes anew, by its bytes (`store.written`). Called by
 export as a port; made in `platform.build`.
 """
 
@@ -20,12 +20,12 @@ from packhorse.store.laid import Laid
 
 
 class Application:
-    """`stamp` is the source's, empty where it has none. `overlay` tells what is shown as the application,
+    """`stamp` tells the source's, empty where it has none. `overlay` tells what is shown as the application,
     with the directory that takes what is written over the source; None for a build that has it otherwise.
     """
 
     def __init__(
-        self, stamp: str, overlay: Callable[[], Overlay | None], harvest: Callable[[], Harvest]
+        self, stamp: Callable[[], str], overlay: Callable[[], Overlay | None], harvest: Callable[[], Harvest]
     ) -> None:
         self._stamp = stamp
         self._overlay = overlay
@@ -55,6 +55,6 @@ class Application:
 
     def _key(self, terms: str) -> str:
         if self._over is None:  # by now all steps are over
-            overlay = self._overlay() if self._stamp else None
+            overlay = self._overlay() if self._stamp() else None
             self._over = written.digest(overlay.upper) if overlay and overlay.upper else ""
-        return Digest.of("\0".join((self._stamp, self._over, terms)).encode()).hex if self._over else ""
+        return Digest.of("\0".join((self._stamp(), self._over, terms)).encode()).hex if self._over else ""

@@ -5,7 +5,6 @@ Called by `build`. Nothing is chosen here; what cannot live on an overlay is bui
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -36,11 +35,13 @@ from packhorse.platform.builder import Builder
 from packhorse.platform.crossing import BuildLayers, Crossed, Listener, takes_overlays
 from packhorse.platform.limits import build_limits
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
+from packhorse.platform.shown_source import SeveralOwners, opened
 from packhorse.platform.together import together
 from packhorse.platform.wiring import groups, points, sandbox
 from packhorse.sandbox.parting import Parting
 from packhorse.sandbox.runner import SandboxRunner
 from packhorse.source import app
+from packhorse.source.survey import Survey
 from packhorse.store.copies import LayersCopies
 from packhorse.store.harvest import Counters
 from packhorse.store.overlay import LayersOverlay
@@ -78,30 +79,44 @@ class Work:
 def exported_by(work: Work, observer: Observer) -> tuple[Exported, Counters]:
     """The image in the store, and what its layers cost."""
     overlays = work.request.overlay and takes_overlays(work.store.path, observer.say)
-    try:
-        return _exported_once(work, Listener(observer), overlays=overlays, copied=not overlays)
-    except Crossed as crossed:
-        observer.say(
-            f"{crossed.buildpack} cannot live on an overlay, where a directory that was there before cannot "
-            "be moved: building again, on plain copies"
-        )
-        outcome = _exported_once(work, Listener(observer), overlays=overlays, copied=True)
-        work.store.remember_copied(crossed.buildpack, str(work.request.name))
-        return outcome
+    copied, crossing, known = not overlays, "", None
+    while True:
+        try:
+            outcome = _exported_once(work, Listener(observer), overlays=overlays, copied=copied, known=known)
+        except SeveralOwners as several:
+            known = several.survey
+            observer.detail("the source has files of several users: buildpacks have a copy of their own")
+        except Crossed as crossed:
+            copied, crossing = True, crossed.buildpack
+            observer.say(
+                f"{crossing} cannot live on an overlay, where a directory that was there before cannot "
+                "be moved: building again, on plain copies"
+            )
+        else:
+            break
+    if crossing:
+        work.store.remember_copied(crossing, str(work.request.name))
+    return outcome
 
 
 def _exported_once(
-    work: Work, observer: Listener, *, overlays: bool, copied: bool
+    work: Work, observer: Listener, *, overlays: bool, copied: bool, known: Survey | None = None
 ) -> tuple[Exported, Counters]:
     """As `exported_by`, on an overlay or with `copied` layers and source; without `overlays` there are none.
+    What is `known` of the source is not looked at again.
 
-    Raises Crossed for a buildpack that an overlay made fail. Whatever another failing step leaves stays there
-    to be looked at, if the step can be repeated.
+    Raises Crossed for a buildpack that an overlay made fail, and SeveralOwners as `Source.settle` does.
+    Whatever another failing step leaves stays there to be looked at, if the step can be repeated.
     """
     request, store, builder = work.request, work.store, work.builder
     idmap = userns.choose(builder.uid, builder.gid)
-    with Parting() as parting, store.scratch() as scratch, userns.make(idmap) as namespace:
-        owner = namespace.idmap.outside(builder.uid, builder.gid)
+    owner = idmap.outside(builder.uid, builder.gid)
+    with (
+        Parting() as parting,
+        store.scratch() as scratch,
+        userns.make(idmap) as namespace,
+        opened(work.path, owner, known, looked_at=overlays) as source,
+    ):
         layers = _layers(work, namespace, scratch, observer, copied=copied)
         added = buildpacks.added(request.buildpacks, builder, scratch)
         _say_changed(request, layers.recorded, observer)
@@ -109,7 +124,6 @@ def _exported_once(
         root = store.root(builder.image, namespace.idmap)
         inputs = _inputs(request, builder, work.named, added, root, outside.variables)
         volumes.check_places(work.shared, root, work.path, (APP, inputs.env["HOME"], *TEMPORARY))
-        lowers, stamp = _lowers(work.path, scratch, owner, namespace) if overlays else ((), "")
         platform = _platform(request.env, work.shared, scratch)
         shown = together(added.mounts, root, scratch) if overlays else added.mounts
         scene = Scene(
@@ -117,7 +131,8 @@ def _exported_once(
             home=inputs.env["HOME"],
             uid=builder.uid,
             gid=builder.gid,
-            app=lowers,
+            app=source.lowers(scratch, namespace),
+            settle=source.settle,
             layers=layers.mounts,
             overlays=overlays,
             copied=lambda: layers.copied,
@@ -134,6 +149,7 @@ def _exported_once(
         offline = scene.network is Network.NONE
         with (
             _failing(store, scratch, layers, observer, offline=offline),
+            source.settled(),
             BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps")) as runner,
         ):
             exported = create(
@@ -145,7 +161,7 @@ def _exported_once(
                 runner=runner,
                 cache=layers,
                 observer=observer,
-                memory=Application(stamp, runner.app_overlay, lambda: layers.harvest),
+                memory=Application(source.stamp, runner.app_overlay, lambda: layers.harvest),
             )
             parting.nothing_follows()
         return exported, layers.counters
@@ -249,27 +265,6 @@ def _inputs(
         skip_restore=request.clear_cache,
         annotations=recorded.of(request, builder, added.group).annotations(),
     )
-
-
-def _lowers(
-    path: Path, scratch: Path, owner: tuple[int, int], namespace: userns.Namespace
-) -> tuple[tuple[Path, ...], str]:
-    """The source, and above it what hides the excluded; a copy where it cannot be shown as its user's.
-
-    With it comes the stamp of the source.
-    """
-    is_root = os.geteuid() == 0
-    survey = app.survey(path, None if is_root else owner)
-    if not survey.has_one_owner or (is_root and not userns.presentable(path, namespace)):
-        copied = scratch / "source"
-        app.copy(path, copied, owner)
-        return (copied,), survey.stamp
-    excluded = list(app.excluded(path))
-    if not excluded:
-        return (path,), survey.stamp
-    hidden = _made(scratch / "hidden")
-    app.whiteouts(path, excluded, hidden)
-    return (path, hidden), survey.stamp
 
 
 def _platform(env: Mapping[str, str], shared: Sequence[Bind], scratch: Path) -> tuple[Bind, ...]:

@@ -56,7 +56,8 @@ class Scene:
     `volumes` are the user's, for buildpacks: what makes the image does not see them.
 
     Where `copied` says that this is a build on plain copies, buildpacks have one of the directory `source`,
-    made by `copy`, as the application. Without `overlays` every step has, and one of the home too.
+    made by `copy`, as the application. Without `overlays` every step has, and one of the home too. `settle`
+    is called before the first buildpack builds: it waits until it is known that the scene is right.
     """
 
     root: Path
@@ -74,6 +75,7 @@ class Scene:
     copied: Callable[[], bool] = lambda: False
     source: Path = Path()
     copy: Callable[[Path, Path], None] = lambda source, target: None
+    settle: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ class BuildRunner:
     @contextmanager
     def _shared_room(self, step: Step) -> Iterator[Room]:
         scene, last, first = self._scene, self._last, not self._shared
+        if step.argv:
+            scene.settle()
         self._shared = self._shared or self._writable(self._scratch / "shared", copied=scene.copied())
         mounts = (*scene.layers(), *self._shared, *self._mounts)
         if last is not None and last.mounts == mounts and (last.room.vacant or not step.argv):

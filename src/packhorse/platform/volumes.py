@@ -19,6 +19,7 @@ from packhorse.base.step import Bind
 from packhorse.base.tree import Kind, TreeView
 from packhorse.errors import InputError
 from packhorse.source import app
+from packhorse.source.survey import survey
 
 _TAKEN = ("/", "/layers", "/platform", "/platform/env", "/tmp", "/var/tmp", "/workspace")
 _KERNEL = ("/proc", "/sys", "/dev")
@@ -126,7 +127,7 @@ def _of_root(volume: Bind, copied: Path, owner: tuple[int, int], say: Callable[[
         return volume
     if all(_is_open(path) for path in _entries(volume.source)):
         return volume
-    if userns.presentable(volume.source) and app.has_one_owner(volume.source):
+    if userns.presentable(volume.source) and survey(volume.source).has_one_owner:
         return replace(volume, owned=True)
     app.copy(volume.source, copied, owner)
     return replace(volume, source=copied)

@@ -6,27 +6,17 @@ whiteouts in an overlay above the directory. Called by `platform.build`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import stat
-import time
-from array import array
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from packhorse.base import cloning, files
-from packhorse.base.dataclass import dataclass
 from packhorse.errors import HostError, InputError
-
-ALWAYS_EXCLUDED = (".git",)
-"""What is never part of the source: history changes without the source changing, and can hold secrets."""
+from packhorse.source.survey import ALWAYS_EXCLUDED
 
 _SHOWN = 3
-_SECOND = 1_000_000_000
-_WORD = (1 << 64) - 1
-_TICK = 50_000_000
-"""Nanoseconds that the times of files may be behind: a kernel's clock for them ticks every 1 to 10 ms."""
 
 
 def check(path: Path) -> Path:
@@ -49,77 +39,7 @@ def check(path: Path) -> Path:
 
 def excluded(app: Path) -> list[PurePosixPath]:
     """The paths below `app` that are left out."""
-    return [
-        PurePosixPath(name) for name in ALWAYS_EXCLUDED if (app / name).exists() or (app / name).is_symlink()
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What one look at every entry of the source tells, without reading any.
-
-    `stamp` is the same as long as nothing of it has changed (paths, kinds, modes, sizes, times of files and
-    links, inodes); it is empty where that could not be told by it, see `survey`.
-    """
-
-    has_one_owner: bool
-    stamp: str = ""
-
-
-def survey(app: Path, owner: tuple[int, int] | None = None) -> Survey:
-    """Looks at all of the source, and whether it has one user and group: those of `app` itself or `owner`.
-
-    A mount can show no more as one; without one, what has another group cannot be written to in an overlay.
-    There is no stamp where something cannot be looked at, and none when a file was written within the last
-    moment: it could be written again before the clock of its file system ticks.
-    """
-    now = time.time_ns()
-    found = _owner(app.lstat())
-    owner = owner or found
-    hidden = {str(path) for path in excluded(app)}
-    one = found == owner
-    newest, coarse = 0, True
-    # Names, each with a number of numbers that its mode tells; of both there are as many as files.
-    names, numbers = ["\0".join(sorted(hidden))], array("Q")
-    waiting = [str(app)]
-    try:
-        while waiting:
-            above = waiting.pop()
-            names.append(above)
-            with os.scandir(above) as entries:
-                for entry in entries:
-                    if entry.name in hidden:
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    names.append(entry.name)
-                    if (status.st_uid, status.st_gid) != owner:
-                        one = False
-                    if stat.S_ISDIR(status.st_mode):
-                        waiting.append(entry.path)
-                        numbers.append(status.st_mode)
-                        continue
-                    modified, changed = status.st_mtime_ns, status.st_ctime_ns
-                    times = modified & _WORD, changed & _WORD  # before 1970 or after 2262
-                    numbers.extend((status.st_mode, status.st_size, *times, status.st_ino, status.st_dev))
-                    if changed > newest:
-                        newest = changed
-                    if changed % _SECOND:
-                        coarse = False
-            names.append("/")
-            hidden = set()  # at the top alone
-    except PermissionError:
-        return Survey(has_one_owner=False)
-    moment = 2 * _SECOND if coarse else _TICK
-    if newest > now - moment:
-        return Survey(one)
-    total = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape"))
-    total.update(numbers.tobytes())
-    return Survey(one, total.hexdigest())
-
-
-def has_one_owner(app: Path, owner: tuple[int, int] | None = None) -> bool:
-    """Whether all of the source has one user and group; see `survey`."""
-    return survey(app, owner).has_one_owner
+    return [PurePosixPath(name) for name in ALWAYS_EXCLUDED if os.path.lexists(app / name)]
 
 
 def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
@@ -172,10 +92,6 @@ def _give(path: Path, owner: tuple[int, int]) -> None:
     os.chown(path, *owner, follow_symlinks=False)
     if not stat.S_ISLNK(mode):
         path.chmod(stat.S_IMODE(mode))
-
-
-def _owner(status: os.stat_result) -> tuple[int, int]:
-    return status.st_uid, status.st_gid
 
 
 def whiteouts(app: Path, paths: Iterable[PurePosixPath], target: Path) -> None:

@@ -6,8 +6,6 @@ import os
 import socket
 import stat
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -131,27 +129,6 @@ def test_a_source_that_cannot_be_copied_is_told(tmp_path: Path) -> None:
     assert "copy" in raised.value.why
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-@pytest.mark.parametrize("name", ["a/b", "a/link", "a", ".git/x"])
-def test_a_source_with_a_second_owner_is_known(tmp_path: Path, name: str) -> None:
-    (tmp_path / ".git").mkdir()
-    (tmp_path / ".git" / "x").touch()
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "b").touch()
-    (tmp_path / "a" / "link").symlink_to("b")
-    assert app.has_one_owner(tmp_path)
-    os.chown(tmp_path / name, 0, 4711, follow_symlinks=False)
-    assert app.has_one_owner(tmp_path) == name.startswith(".git")
-
-
-def test_a_source_of_another_group_is_not_shown_as_one_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "b").touch()
-    own = (os.geteuid(), os.getegid())
-    assert app.has_one_owner(tmp_path, own)
-    assert not app.has_one_owner(tmp_path, (own[0], 4711))
-
-
 def test_what_cannot_be_copied_is_named() -> None:
     nobody = os.geteuid() or 65534
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
@@ -167,76 +144,3 @@ def test_what_cannot_be_copied_is_named() -> None:
         finally:
             os.seteuid(own)
     assert str(folder / "source/a") in caught.value.why and "('" not in caught.value.why
-
-
-def old(top: Path) -> Path:
-    """A source whose files were last touched a while ago."""
-    (top / "sub" / ".git").mkdir(parents=True)
-    (top / ".git").mkdir()
-    (top / ".git" / "index").write_text("1")
-    (top / "file").write_text("one")
-    (top / "sub" / "file").write_text("two")
-    (top / "link").symlink_to("file")
-    time.sleep(0.06)  # the clock of a file system ticks every few milliseconds
-    return top
-
-
-def replaced(path: Path) -> None:
-    """Another file of the same name, length, mode and time."""
-    status, data = path.stat(), path.read_bytes()
-    path.rename(path.parent / ".old")
-    path.write_bytes(data)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    (path.parent / ".old").unlink()
-
-
-def overwritten(path: Path) -> None:
-    """The same file with other bytes, as many, and its old time."""
-    status = path.stat()
-    with path.open("r+") as file:
-        file.write(path.read_text().upper())
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda top: overwritten(top / "file"),
-        lambda top: replaced(top / "file"),
-        lambda top: (top / "file").write_text("longer"),
-        lambda top: (top / "sub" / "file").chmod(0o755),
-        lambda top: (top / "sub").chmod(0o700),
-        lambda top: (top / "sub" / "file").rename(top / "sub" / "other"),
-        lambda top: (top / "link").unlink(),
-        lambda top: (top / "new").mkdir(),
-        lambda top: (top / "sub" / ".git" / "x").touch(),
-        lambda top: os.link(top / "file", top / "twin"),
-    ],
-)
-def test_a_stamp_changes_with_the_source(tmp_path: Path, change: Callable[[Path], object]) -> None:
-    before = app.survey(old(tmp_path)).stamp
-    assert before and app.survey(tmp_path).stamp == before
-    change(tmp_path)
-    time.sleep(0.06)
-    assert app.survey(tmp_path).stamp not in (before, "")
-
-
-@pytest.mark.parametrize("seconds", [-100, 1 << 34])
-def test_files_of_any_time_have_a_stamp(tmp_path: Path, seconds: int) -> None:
-    top = old(tmp_path)
-    before = app.survey(top).stamp
-    os.utime(top / "file", (seconds, seconds))
-    time.sleep(0.06)
-    assert app.survey(top).stamp not in (before, "")
-
-
-def test_a_stamp_does_not_change_with_what_is_left_out(tmp_path: Path) -> None:
-    before = app.survey(old(tmp_path)).stamp
-    (tmp_path / ".git" / "index").write_text("another")
-    assert app.survey(tmp_path).stamp == before
-
-
-def test_there_is_no_stamp_while_a_file_may_still_change_within_a_tick(tmp_path: Path) -> None:
-    old(tmp_path)
-    (tmp_path / "file").write_text("new")
-    assert app.survey(tmp_path) == app.Survey(has_one_owner=True)

@@ -1,0 +1,160 @@
+"""One look at every file of a source: whose they are, a stamp of them, and a process that looks meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from packhorse.source.survey import Survey, survey
+from packhorse.source.surveying import surveying
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", ["a/b", "a/link", "a", ".git/x"])
+def test_a_source_with_a_second_owner_is_known(tmp_path: Path, name: str) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x").touch()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").touch()
+    (tmp_path / "a" / "link").symlink_to("b")
+    assert survey(tmp_path).has_one_owner
+    os.chown(tmp_path / name, 0, 4711, follow_symlinks=False)
+    assert survey(tmp_path).has_one_owner == name.startswith(".git")
+
+
+def test_a_source_of_another_group_is_not_shown_as_one_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").touch()
+    own = (os.geteuid(), os.getegid())
+    assert survey(tmp_path, own).has_one_owner
+    assert not survey(tmp_path, (own[0], 4711)).has_one_owner
+
+
+def old(top: Path) -> Path:
+    """A source whose files were last touched a while ago."""
+    (top / "sub" / ".git").mkdir(parents=True)
+    (top / ".git").mkdir()
+    (top / ".git" / "index").write_text("1")
+    (top / "file").write_text("one")
+    (top / "sub" / "file").write_text("two")
+    (top / "link").symlink_to("file")
+    time.sleep(0.06)  # the clock of a file system ticks every few milliseconds
+    return top
+
+
+def replaced(path: Path) -> None:
+    """Another file of the same name, length, mode and time."""
+    status, data = path.stat(), path.read_bytes()
+    path.rename(path.parent / ".old")
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    (path.parent / ".old").unlink()
+
+
+def overwritten(path: Path) -> None:
+    """The same file with other bytes, as many, and its old time."""
+    status = path.stat()
+    with path.open("r+") as file:
+        file.write(path.read_text().upper())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda top: overwritten(top / "file"),
+        lambda top: replaced(top / "file"),
+        lambda top: (top / "file").write_text("longer"),
+        lambda top: (top / "sub" / "file").chmod(0o755),
+        lambda top: (top / "sub").chmod(0o700),
+        lambda top: (top / "sub" / "file").rename(top / "sub" / "other"),
+        lambda top: (top / "link").unlink(),
+        lambda top: (top / "new").mkdir(),
+        lambda top: (top / "sub" / ".git" / "x").touch(),
+        lambda top: os.link(top / "file", top / "twin"),
+    ],
+)
+def test_a_stamp_changes_with_the_source(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    before = survey(old(tmp_path)).stamp
+    assert before and survey(tmp_path).stamp == before
+    change(tmp_path)
+    time.sleep(0.06)
+    assert survey(tmp_path).stamp not in (before, "")
+
+
+@pytest.mark.parametrize("seconds", [-100, 1 << 34])
+def test_files_of_any_time_have_a_stamp(tmp_path: Path, seconds: int) -> None:
+    top = old(tmp_path)
+    before = survey(top).stamp
+    os.utime(top / "file", (seconds, seconds))
+    time.sleep(0.06)
+    assert survey(top).stamp not in (before, "")
+
+
+def test_a_stamp_does_not_change_with_what_is_left_out(tmp_path: Path) -> None:
+    before = survey(old(tmp_path)).stamp
+    (tmp_path / ".git" / "index").write_text("another")
+    assert survey(tmp_path).stamp == before
+
+
+def test_there_is_no_stamp_while_a_file_may_still_change_within_a_tick(tmp_path: Path) -> None:
+    old(tmp_path)
+    (tmp_path / "file").write_text("new")
+    assert survey(tmp_path) == Survey(has_one_owner=True)
+
+
+def children() -> set[str]:
+    return set(
+        Path("/proc/self/task/self/children".replace("/self/c", f"/{os.getpid()}/c")).read_text().split()
+    )
+
+
+@pytest.mark.parametrize("few", [0, 1, 5, 6, 7, 100])
+def test_a_survey_that_goes_on_meanwhile_finds_the_same(tmp_path: Path, few: int) -> None:
+    top = old(tmp_path)
+    before = children()
+    with surveying(top, few=few) as under_way:
+        assert (under_way.known is None) == (children() > before)
+        assert under_way.wait() == under_way.wait() == under_way.known == survey(top)
+        assert under_way.wait().stamp
+    assert children() == before
+
+
+def test_a_survey_that_nobody_waits_for_leaves_no_process(tmp_path: Path) -> None:
+    before = children()
+    with pytest.raises(ZeroDivisionError), surveying(old(tmp_path), few=0):
+        assert children() > before
+        1 / 0  # noqa: B018
+    assert children() == before
+
+
+def test_a_survey_is_made_here_where_its_process_was_killed(tmp_path: Path) -> None:
+    top = old(tmp_path)
+    before = children()
+    with surveying(top, few=0) as under_way:
+        for pid in children() - before:
+            os.kill(int(pid), signal.SIGKILL)
+        assert under_way.wait() == survey(top)
+
+
+def test_a_name_that_is_no_text_is_handed_to_the_process(tmp_path: Path) -> None:
+    top = old(tmp_path / "\udcff é")
+    with surveying(top, few=0) as under_way:
+        assert under_way.wait() == survey(top) != Survey(has_one_owner=False)
+
+
+def test_what_is_known_is_not_looked_at(tmp_path: Path) -> None:
+    with surveying(tmp_path / "none", known=Survey(has_one_owner=True, stamp="x")) as under_way:
+        assert under_way.wait().stamp == "x"
+
+
+def test_of_a_source_of_another_owner_nothing_is_begun_before_it_is_known(tmp_path: Path) -> None:
+    top, other = old(tmp_path), (os.geteuid(), 4711)
+    with surveying(top, other, few=0) as under_way:
+        assert under_way.known == survey(top, other)
+        assert not survey(top, other).has_one_owner and survey(top, other).stamp
