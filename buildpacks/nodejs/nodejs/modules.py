@@ -21,13 +21,15 @@ from packhorse import sdk
 from packhorse.sdk.dataclass import dataclass, field
 
 from . import residue, site, surroundings, update
-from .managers.port import Manager, Order
+from .managers.port import Amender, Manager, Order
 from .project import digest
+from .record import Record
 from .removal import delete
 from .runtime import Runtime
 from .tasks import Task
 from .workspace import Workspace
 
+_RECORDS = ("modules-record", "modules-build-record")
 _WRITING = "scripts that write into node_modules"
 
 
@@ -73,7 +75,7 @@ class Installation:
             slices = self._in_layers()
         site.remove_supplies(self.workspace.root.directory)
         self._unlink_made()
-        for name in sorted({"modules", "modules-build"} - self._taken):
+        for name in sorted({"modules", "modules-build", *_RECORDS} - self._taken):
             # The last build's, when modules were elsewhere: nothing is to be found there.
             delete(self.context.layers / name)
             delete(self.context.layers / f"{name}.toml")
@@ -187,7 +189,7 @@ class Installation:
                 )
                 site.unlink(self.workspace)
                 self._unlink_made()
-                self._taken.discard(layer.name)
+                self._taken.difference_update({layer.name, f"{layer.name}-record"})
                 delete(layer.path)
                 (self.context.layers / f"{layer.name}.toml").unlink()
                 return self._inside("the build scripts write into it", writing=True)
@@ -222,21 +224,50 @@ class Installation:
 
     def _layer(self, name: str, *, dev: bool, launch: bool) -> sdk.Layer:
         """Makes or keeps a layer of modules."""
-        layer = self._take(name, self._key(dev=dev), launch=launch)
+        key = self._key(dev=dev)
+        amender = None if self.workspace.members or self.workspace.is_member else self.manager.amender
+        layer = self._take(name, key, launch=launch, follows=amender.follows if amender else ())
+        record = Record(self.context, layer, key, amender.record) if amender else None
+        if not layer.kept:
+            last = record.last() if record else b""
+            self._install(layer, dev=dev, amender=amender if last else None, last=last)
+        if record:
+            self._taken.add(record.name)
+            record.keep()
         if layer.kept:
             return layer
-        site.prepare(self.workspace, layer.path, self.manager.files)
-        self.manager.install(self._order(layer.path, dev=dev))
         files = (*self.manager.files, *(self.manager.made if launch else ()))
         left_out = self.workspace.unneeded if launch and not dev else ()
         site.settle(self.workspace, layer.path, files, launch=launch, left_out=left_out)
         return layer
 
-    def _take(self, name: str, key: Mapping[str, str], *, launch: bool, renew: str = "") -> sdk.Layer:
+    def _install(self, layer: sdk.Layer, *, dev: bool, amender: Amender | None, last: bytes) -> None:
+        """Installs into a layer: what is new since the `last` record, or all where that will not do."""
+        order = self._order(layer.path, dev=dev)
+        if amender:
+            site.prepare(self.workspace, layer.path, self.manager.files)
+            if amender.amend(order, last):
+                return
+            self.context.log.detail("all is installed again, as what was there is no certain beginning")
+        layer.empty()
+        site.prepare(self.workspace, layer.path, self.manager.files)
+        self.manager.install(order)
+
+    def _take(
+        self,
+        name: str,
+        key: Mapping[str, str],
+        *,
+        launch: bool,
+        renew: str = "",
+        follows: tuple[str, ...] = (),
+    ) -> sdk.Layer:
         newer = not self.manager.locked and update.asked(self.context.env)
         self._taken.add(name)
         renew = f"{update.SETTING} asks for newer modules" if newer else renew
-        return self.context.layer(name, key=key, launch=launch, build=not launch, cache=True, renew=renew)
+        return self.context.layer(
+            name, key=key, launch=launch, build=not launch, cache=True, renew=renew, follows=follows
+        )
 
     @property
     def _cache_name(self) -> str:

@@ -149,7 +149,11 @@ class Registry:
         said = self._npm("config", "get", *names)
         if len(names) == 1:
             return {names[0]: said.strip()}
-        return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        for name in names:
+            if name not in found:  # npm 6 tells one at a time
+                found |= self.config(name)
+        return found
 
     def settings(self) -> dict[str, str]:
         """What any file or variable sets for this client, credentials left out."""

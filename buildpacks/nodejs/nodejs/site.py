@@ -23,11 +23,11 @@ _SUPPLIES = (".yarn/cache", ".yarn/unplugged", ".yarn/install-state.gz", ".yarn/
 
 
 def prepare(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
-    """Lays the manifests of all members and `files` of the root out in the empty `layer`."""
+    """Lays out in `layer`, empty or settled, the manifests of all members and `files` of the root."""
     import shutil  # which a build that keeps its modules does without
 
     root = workspace.root.directory
-    if (root / "package.json").exists():
+    if (root / "package.json").exists() and not os.path.lexists(layer / "package.json"):
         (layer / "package.json").symlink_to(root / "package.json")
     for path in workspace.members:
         (layer / path).mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def prepare(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
         if (root / file).exists() and not os.path.lexists(layer / file):
             (layer / file).parent.mkdir(parents=True, exist_ok=True)
             (layer / file).symlink_to(root / file)
-    (layer / _MODULES).mkdir()
+    (layer / _MODULES).mkdir(exist_ok=True)
 
 
 def settle(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from packhorse.sdk.dependencies import Dependencies, Dependency
     from packhorse.sdk.download import Source
     from packhorse.sdk.launch import BuildResult, Launch, Process
-    from packhorse.sdk.layer import Kept, Layer, Replaced
+    from packhorse.sdk.layer import Kept, Layer, Outdated, Replaced
     from packhorse.sdk.sbom import Bill, Component, purl
     from packhorse.sdk.versions import Wanted
 else:
@@ -41,7 +41,7 @@ else:
             "dependencies": ("Dependencies", "Dependency"),
             "download": ("Source",),
             "launch": ("BuildResult", "Launch", "Process"),
-            "layer": ("Kept", "Layer", "Replaced"),
+            "layer": ("Kept", "Layer", "Outdated", "Replaced"),
             "sbom": ("Bill", "Component", "purl"),
             "versions": ("Wanted",),
         }.items()
@@ -80,6 +80,7 @@ __all__ = [
     "Launch",
     "Layer",
     "Log",
+    "Outdated",
     "Pass",
     "Platform",
     "Process",

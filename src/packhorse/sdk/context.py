@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from packhorse.base.dataclass import dataclass, field
+from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.log import Log
 from packhorse.base.target import Target
 from packhorse.errors import BuildError, FormatError, NotFoundError
@@ -144,17 +144,21 @@ class BuildContext(DetectContext):
         cache: bool = False,
         facts: Mapping[str, str] | None = None,
         renew: str = "",
+        follows: tuple[str, ...] = (),
     ) -> Layer:
         """Takes a layer: kept as it is when `key` is the last build's, else an empty directory; says which.
 
         `key` maps what the layer is made from, in words for people, to its value: a version, a digest.
-        `facts` is for `remembered` in the next build and does not count. A non-empty `renew` replaces the
-        layer and is the cause. A second time in one build it is the same Layer. Raises BuildError for a name
-        that no layer can have, for what is not text, and for a second time with something else.
+        Where only names in it differ that the layer `follows`, it is outdated: a directory as the last build
+        made it, which is to become what would be made in an empty one. `facts` is for `remembered` in the
+        next build and does not count. A non-empty `renew` replaces the layer and is the cause. A second time
+        in one build it is the same Layer. Raises BuildError for a name that no layer can have, for what is
+        not text, for following what is not in the key, and for a second time with something else.
         """
         from packhorse.sdk.layer import Asked, Types, take
 
-        asked = Asked(Types(launch=launch, build=build, cache=cache), key, facts or {}, renew)
+        types = Types(launch=launch, build=build, cache=cache)
+        asked = Asked(types, key, facts or {}, renew, follows)
         if name in self._taken:
             before, taken = self._taken[name]
             if asked != before:
@@ -165,7 +169,7 @@ class BuildContext(DetectContext):
                 )
             return taken
         taken = take(self.layers, name, asked)
-        self._taken[name] = Asked(asked.types, dict(key), dict(facts or {}), renew), taken
+        self._taken[name] = replace(asked, key=dict(key), facts=dict(facts or {})), taken
         self.log.detail(f"layer {name} {taken.decision}")
         return taken
 

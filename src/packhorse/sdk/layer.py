@@ -1,4 +1,4 @@
-"""A layer is kept or replaced, and says why: the inputs it was made from are compared with today's.
+"""A layer is kept, outdated or replaced, and says why: the inputs it was made from are compared with today's.
 
 On the arrow plan → layers (buildpack.md "Layer Types", "Layer Content Metadata (TOML)", "Environment
 Variable Modification Rules"). Called by `sdk.context`. A kept layer is not touched at all: the layers may be
@@ -40,6 +40,17 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Outdated:
+    """The directory is as the last build made it from the key `before`, and is to be brought up to date."""
+
+    causes: tuple[str, ...]
+    before: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"outdated: {', '.join(self.causes)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Replaced:
     """The layer is to be made anew in an empty directory; without `causes` there was none to keep."""
 
@@ -60,12 +71,16 @@ class Types:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a build asks of a layer; a non-empty `renew` is the cause for replacing it in any case."""
+    """What a build asks of a layer; a non-empty `renew` is the cause for replacing it in any case.
+
+    `follows` has the names in the key whose other values only make the layer outdated.
+    """
 
     types: Types
     key: Mapping[str, str]
     facts: Mapping[str, str] = field(default_factory=dict)
     renew: str = ""
+    follows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +118,18 @@ class Layer:
 
     name: str
     path: Path
-    decision: Kept | Replaced
+    decision: Kept | Outdated | Replaced
     types: Types = field(default_factory=Types)
 
     @property
     def kept(self) -> bool:
         """Whether there is nothing to do; the directory of a kept launch-only layer is not here."""
         return isinstance(self.decision, Kept)
+
+    def empty(self) -> None:
+        """Empties the directory, for who cannot bring it up to date; BuildError on a kept layer."""
+        self._refuse_kept()
+        _empty(self.path)
 
     def set_env(
         self,
@@ -212,8 +232,9 @@ class Layer:
 def take(layers: Path, name: str, asked: Asked) -> Layer:
     """Keeps layer `name` if its key is today's, else empties it; either way writes `<name>.toml`.
 
-    A non-empty `renew` is the cause for replacing it all the same. Raises BuildError for a name that is
-    reserved (B-065) or none of a directory, and for inputs and facts that are not text.
+    One that differs in what it follows alone stays as it is. A non-empty `renew` is the cause for replacing
+    it all the same. Raises BuildError for a name that is reserved (B-065) or none of a directory, and for
+    inputs and facts that are not text.
     """
     types, key, facts, renew = asked.types, asked.key, asked.facts, asked.renew
     check_name(name)
@@ -221,10 +242,12 @@ def take(layers: Path, name: str, asked: Asked) -> Layer:
     arguments.table(f"the key of layer {name}", key, at_least=1)
     arguments.table(f"the facts of layer {name}", facts)
     arguments.text(f"renew of layer {name}", renew)
-    decision = _decide(Restored.read(layers, name), types=types, key=key, renew=renew)
+    _check_follows(name, asked)
+    decision = _decide(Restored.read(layers, name), asked)
     path = layers / name
     if isinstance(decision, Replaced):
         _empty(path)
+    if not isinstance(decision, Kept):
         for bill in bills(layers, name):
             bill.unlink()
     metadata: dict[str, object] = {"key": dict(key), "facts": dict(facts)}
@@ -259,6 +282,16 @@ def _check_types(name: str, types: Types) -> None:
             why="it would be thrown away after this build",
             fix="say what it is for: launch=True (the image), build=True (later buildpacks), cache=True "
             "(the next build); for a while, there is tempfile",
+        )
+
+
+def _check_follows(name: str, asked: Asked) -> None:
+    arguments.texts(f"what layer {name} follows", asked.follows)
+    unknown = [word for word in asked.follows if word not in asked.key]
+    if unknown:
+        raise BuildError(
+            f"layer {name} follows {unknown[0]!r}, which is not in its key",
+            fix=f"name one of {', '.join(asked.key)}, or nothing",
         )
 
 
@@ -303,20 +336,27 @@ def _check_start(name: str, start: bytes) -> None:
         )
 
 
-def _decide(
-    restored: Restored | None, *, types: Types, key: Mapping[str, str], renew: str
-) -> Kept | Replaced:
+def _decide(restored: Restored | None, asked: Asked) -> Kept | Outdated | Replaced:
+    types, key, renew = asked.types, asked.key, asked.renew
     if restored is None:
         return Replaced()
     changes = tuple(_changes(restored.key, key))
-    if renew or changes:
-        return Replaced((renew, *changes) if renew else changes)
+    if renew:
+        return Replaced((renew, *changes))
+    if changes:
+        only = restored.key.keys() == key.keys() and _differing(restored.key, key).issubset(asked.follows)
+        there = types.cache and restored.has_directory
+        return Outdated(changes, restored.key) if only and there else Replaced(changes)
     if types.cache and not restored.has_directory:
         return Replaced(("its directory was not restored",))
     # Without cache, only a launch layer that no later buildpack needs is kept, in the last image (B-047).
     if not types.cache and (types.build or not types.launch):
         return Replaced(("it is not cached",))
     return Kept(tuple(key))
+
+
+def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
+    return {name for name, value in now.items() if before[name] != value}
 
 
 def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

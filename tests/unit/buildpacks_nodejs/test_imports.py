@@ -119,13 +119,19 @@ def test_a_build_in_which_nothing_changed_imports_nothing_that_changed_layers_ne
     assert {"nodesemver", "tarfile", "tempfile", "subprocess", "nodejs.inventory"} <= imported(first)
     again = workbench.build()
     loaded = imported(again)
-    assert len(re.findall(r"layer \S+ kept: ", again.output)) == 5, again.output
+    assert len(re.findall(r"layer \S+ kept: ", again.output)) == 6, again.output
     others = {name for name in loaded if not is_own(name) and not name.startswith(("_sha", "encodings."))}
     assert others <= with_these("pathlib", "tomllib", "json", "shlex", "contextlib", "urllib.parse", *BESIDE)
     assert "nodesemver" not in loaded
     assert not loaded & {
         *(f"nodejs.{name}" for name in ("absent", "archive", "caches", "inventory", "locks", "plugnplay")),
-        *("nodejs.traces", "nodejs.managers.tool", "nodejs.managers.unlocked", "nodejs.managers.yarn"),
+        *(
+            "nodejs.traces",
+            "nodejs.managers.npmamend",
+            "nodejs.managers.tool",
+            "nodejs.managers.unlocked",
+            "nodejs.managers.yarn",
+        ),
         *(f"packhorse.sdk.{name}" for name in ("checksum", "command", "dependencies", "download")),
         *("packhorse.sdk.mirrors", "packhorse.sdk.transfer"),
     }

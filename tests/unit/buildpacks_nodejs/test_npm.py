@@ -15,7 +15,10 @@ from fakes.build_context import build_context
 
 SCRIPT = """#!/bin/sh
 if [ "$1" = config ]; then
-  case "$3" in omit) echo "$npm_config_omit" ;; *) echo /nowhere ;; esac
+  for name in globalconfig omit; do
+    case "$name" in omit) value=$npm_config_omit ;; *) value=/nowhere ;; esac
+    case " $* " in *" $name "*) [ $# = 3 ] && echo "$value" || echo "$name=$value" ;; esac
+  done
 else
   echo "$@ $npm_config_fetch_retry_mintimeout" >> "$HOME/calls"
 fi

@@ -47,6 +47,7 @@ class Berry(Fetched):
     command = "yarn"
     fresh = "yarn install --immutable"
     slice = unlocked.LEVELS
+    amender = None
 
     @property
     def linker(self) -> str:

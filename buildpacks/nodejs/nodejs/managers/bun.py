@@ -69,6 +69,7 @@ class Bun(Fetched):
     command = "bun"
     fresh = "bun install"
     linker = "node-modules"
+    amender = None
     inside_reason = ""
 
     @property

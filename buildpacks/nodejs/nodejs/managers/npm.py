@@ -97,15 +97,42 @@ class Npm:
     def install(self, order: Order) -> None:
         """`npm ci`, or `npm install` without a lock; see `port.Manager`."""
         self._warn_of_newer_lock()
-        kind = ["--include=dev"] if order.dev else self._omitted()
-        kind += self._chosen(order)
+        said = self._settings()
+        kind = [*_kinds(order, said), *self._chosen(order)]
         if self.lock:
-            self._npm(order, "ci", *kind, *(["--prefer-offline"] if order.cache else []))
+            self._npm(order, said, "ci", *kind, *(["--prefer-offline"] if order.cache else []))
             return
         from . import unlocked
 
         unlocked.warn(self.context.log, "package-lock.json", self.command)
-        self._npm(order, "install", "--no-package-lock", *kind)
+        self._npm(order, said, "install", "--no-package-lock", *kind)
+
+    @property
+    def amender(self) -> Self | None:
+        """npm itself, where a lock says what is to be there."""
+        return self if self.lock else None
+
+    @property
+    def follows(self) -> tuple[str, ...]:
+        """See `port.Amender`: the lock, and what package.json says of dependencies."""
+        return ("dependencies", self.lock)
+
+    record = ".package-lock.json"
+
+    def amend(self, order: Order, record: bytes) -> bool:
+        """`npm install` of what is new; see `port.Amender`."""
+        from .npmamend import amend
+
+        said = self._settings()
+        kind = _kinds(order, said)
+
+        def install() -> None:
+            argv = ["npm", "install", "--no-save", *kind]
+            self.context.run(argv, cwd=order.directory, env=self._env(order, said))
+
+        lock = (self.project.directory / self.lock).read_bytes()
+        omit = [word.partition("=")[2] for word in kind if word.startswith("--omit=")]
+        return amend(order.directory / "node_modules", lock, record, omit=omit, install=install)
 
     def prune(self, order: Order) -> None:
         """`npm prune` with what it otherwise takes from NODE_ENV.
@@ -114,7 +141,8 @@ class Npm:
         the other members need.
         """
         if not order.focus:
-            self._npm(order, "prune", *self._omitted())
+            said = self._settings()
+            self._npm(order, said, "prune", *_kinds(order, said))
             return
         needed = self._needed(order)
         for path in ("", *Workspace.read(order.directory, "").members):
@@ -124,13 +152,9 @@ class Npm:
         """`npm rebuild`."""
         npm_rebuild(self.context, directory, self.env)
 
-    def _omitted(self) -> list[str]:
-        """What production does not have: devDependencies, and what the user's settings leave out anyway.
-
-        An option replaces all that variables and .npmrc say; `include=dev` there would go before `--omit`.
-        """
-        said = Registry(self.context).config("omit")["omit"].replace(",", " ").split()
-        return ["--omit=dev", *(f"--omit={kind}" for kind in _KINDS if kind in said), "--include=prod"]
+    def _settings(self) -> dict[str, str]:
+        """What an installation has to know of the build image's npm, which takes a while to tell it."""
+        return Registry(self.context).config("globalconfig", "omit")
 
     def _chosen(self, order: Order) -> list[str]:
         """The members of the focus, and the root's own: members may lean on what npm puts above them."""
@@ -140,7 +164,7 @@ class Npm:
     def _needed(self, order: Order) -> frozenset[str]:
         """The paths of all packages that the image needs."""
         argv = ["npm", "ls", "--all", "--parseable", "--no-long", "--no-json"]
-        argv += [*self._omitted(), *self._chosen(order)]
+        argv += [*_kinds(order, self._settings()), *self._chosen(order)]
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
@@ -168,15 +192,30 @@ class Npm:
                 "ask for the npm that wrote it in package.json engines.npm"
             )
 
-    def _npm(self, order: Order, *args: str) -> None:
-        # The build image's npm knows the machine's registry, proxy and certificates; ours has another prefix.
-        env = {**IMPATIENT, **self.env, "npm_config_globalconfig": Registry(self.context).global_config()}
-        if order.cache is not None:
-            env |= {"npm_config_cache": str(order.cache), "npm_config_logs_max": "0"}
+    def _npm(self, order: Order, said: Mapping[str, str], *args: str) -> None:
         try:
-            self.context.run(["npm", *args], cwd=order.directory, env=env)
+            self.context.run(["npm", *args], cwd=order.directory, env=self._env(order, said))
         except sdk.CommandFailed as failure:
             raise explained(failure, self.project.directory) from failure
+
+    def _env(self, order: Order, said: Mapping[str, str]) -> dict[str, str]:
+        # The build image's npm knows the machine's registry, proxy and certificates; ours has another prefix.
+        env = {**IMPATIENT, **self.env, "npm_config_globalconfig": said["globalconfig"]}
+        if order.cache is not None:
+            env |= {"npm_config_cache": str(order.cache), "npm_config_logs_max": "0"}
+        return env
+
+
+def _kinds(order: Order, said: Mapping[str, str]) -> list[str]:
+    """The options for the kinds of dependencies: production has no devDependencies.
+
+    Nor what the user's settings leave out anyway. An option replaces all that variables and .npmrc say;
+    `include=dev` there would go before `--omit`.
+    """
+    if order.dev:
+        return ["--include=dev"]
+    left_out = said["omit"].replace(",", " ").split()
+    return ["--omit=dev", *(f"--omit={kind}" for kind in _KINDS if kind in left_out), "--include=prod"]
 
 
 def _keep(modules: Path, needed: frozenset[str]) -> None:

@@ -50,6 +50,7 @@ class Pnpm(Fetched):
     command = "pnpm"
     fresh = "pnpm install"
     linker = "node-modules"
+    amender = None
 
     @cached_property
     def env(self) -> Mapping[str, str]:

@@ -30,6 +30,24 @@ class Order:
     into: Path | None = None
 
 
+class Amender(Protocol):
+    """What brings modules of the last build up to date in less time than it takes to install all of them."""
+
+    @property
+    def follows(self) -> tuple[str, ...]:
+        """The names in a layer's key that may differ from when the modules were installed."""
+
+    @property
+    def record(self) -> str:
+        """The file in node_modules that says what is installed."""
+
+    def amend(self, order: Order, record: bytes) -> bool:
+        """Makes of modules that `install` has left, with this record, what it would make now of nothing.
+
+        False where that is not certain or did not succeed: the directory is then of no use any more.
+        """
+
+
 class Manager(Protocol):
     """A package manager of one version, ready to run for one project."""
 
@@ -90,6 +108,10 @@ class Manager(Protocol):
         Raises InputError when the lock does not match, NetworkError, FormatError for a package that is not
         the published one, and BuildpackFailed.
         """
+
+    @property
+    def amender(self) -> Amender | None:
+        """Brings what `install` has made for an earlier lock up to date, where this manager can."""
 
     def prune(self, order: Order) -> None:
         """Takes the devDependencies out again of what `install` made; raises as that does."""

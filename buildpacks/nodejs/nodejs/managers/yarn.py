@@ -34,6 +34,7 @@ class Yarn(Fetched):
     fresh = "yarn install --frozen-lockfile"
     inside_reason = ""
     linker = "node-modules"
+    amender = None
     slice = unlocked.LEVELS
 
     @property
