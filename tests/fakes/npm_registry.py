@@ -22,13 +22,13 @@ class NpmRegistry:
 
     token: str
     url: str = ""
-    packages: dict[str, tuple[dict[str, Any], bytes]] = field(default_factory=dict)
+    packages: dict[str, dict[str, tuple[dict[str, Any], bytes]]] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
-    def publish(self, name: str, files: Mapping[str, str], version: str = "1.0.0") -> None:
-        """Publishes a package of one version; package.json is made."""
-        manifest = {"name": name, "version": version}
+    def publish(self, name: str, files: Mapping[str, str], version: str = "1.0.0", **more: Any) -> None:
+        """Publishes a version of a package, the newest then; package.json is made, with `more` in it."""
+        manifest = {"name": name, "version": version, **more}
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
             for path, text in {"package.json": json.dumps(manifest), **files}.items():
@@ -42,23 +42,22 @@ class NpmRegistry:
             "integrity": integrity,
             "shasum": hashlib.sha1(archive).hexdigest(),
         }
-        self.packages[name] = {**manifest, "dist": dist}, archive
+        self.packages.setdefault(name, {})[version] = {**manifest, "dist": dist}, archive
 
     def answer(self, path: str) -> bytes | None:
         """A package's document or archive; None when there is no such thing."""
         name, _, archive = unquote(path).strip("/").partition("/-/")
         if name not in self.packages:
             return None
-        manifest, content = self.packages[name]
+        versions = self.packages[name]
         if archive:
-            return content
-        version = manifest["version"]
+            return versions[archive.removesuffix(".tgz")][1]
         document = {
             "name": name,
-            "dist-tags": {"latest": version},
-            "versions": {version: manifest},
+            "dist-tags": {"latest": list(versions)[-1]},
+            "versions": {version: manifest for version, (manifest, _) in versions.items()},
             # Newer package managers take nothing that may be too new.
-            "time": {version: "2020-01-01T00:00:00.000Z"},
+            "time": dict.fromkeys(versions, "2020-01-01T00:00:00.000Z"),
         }
         return json.dumps(document).encode()
 

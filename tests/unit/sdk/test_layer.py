@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import BuildError
-from packhorse.sdk.layer import Asked, Kept, Layer, Replaced, Types, take
+from packhorse.sdk.layer import Asked, Kept, Layer, Outdated, Replaced, Types, take
 
 OLD, NEW = f"sha256:{'ab12cd34' * 8}", f"sha256:{'00112233' * 8}"
 CACHED = Types(launch=True, cache=True)
@@ -18,8 +18,9 @@ def made(
     types: Types = CACHED,
     facts: dict[str, str] | None = None,
     renew: str = "",
+    follows: tuple[str, ...] = (),
 ) -> Layer:
-    return take(layers, "modules", Asked(types, key, facts or {}, renew))
+    return take(layers, "modules", Asked(types, key, facts or {}, renew, follows))
 
 
 def restored(layers: Path) -> None:
@@ -71,6 +72,56 @@ def test_every_change_is_a_cause(tmp_path: Path) -> None:
 def test_a_wish_to_renew_replaces_a_layer_whose_key_is_the_same(tmp_path: Path) -> None:
     made(tmp_path, {"node": "16"})
     assert made(tmp_path, {"node": "16"}, renew="BP_X asks").decision == Replaced(("BP_X asks",))
+
+
+def test_a_layer_of_which_only_what_it_follows_has_changed_is_outdated_and_as_it_was(tmp_path: Path) -> None:
+    (made(tmp_path, {"node": "16", "lock": OLD}).path / "file").write_text("x")
+    (tmp_path / "modules.sbom.cdx.json").touch()
+    layer = made(tmp_path, {"node": "16", "lock": NEW}, follows=("lock",))
+    assert layer.decision == Outdated(
+        ("lock changed (sha256 ab12cd34… → sha256 00112233…)",), {"node": "16", "lock": OLD}
+    )
+    assert str(layer.decision).startswith("outdated: lock changed")
+    assert not layer.kept
+    assert (layer.path / "file").read_text() == "x"
+    assert not (tmp_path / "modules.sbom.cdx.json").exists()
+    layer.empty()
+    assert list(layer.path.iterdir()) == []
+    assert made(tmp_path, {"node": "16", "lock": NEW}, follows=("lock",)).kept
+
+
+@pytest.mark.parametrize(
+    ("key", "renew"),
+    [
+        ({"node": "18", "lock": NEW}, ""),
+        ({"node": "16", "lock": NEW, ".npmrc": NEW}, ""),
+        ({"lock": NEW}, ""),
+        ({"node": "16", "lock": NEW}, "it is asked for"),
+    ],
+    ids=["another changed, too", "one is new", "one is gone", "renewed"],
+)
+def test_any_other_change_empties_a_layer_that_follows_something(
+    tmp_path: Path, key: dict[str, str], renew: str
+) -> None:
+    (made(tmp_path, {"node": "16", "lock": OLD}).path / "file").write_text("x")
+    layer = made(tmp_path, key, renew=renew, follows=("lock",))
+    assert isinstance(layer.decision, Replaced)
+    assert list(layer.path.iterdir()) == []
+
+
+def test_what_was_not_restored_is_not_outdated(tmp_path: Path) -> None:
+    made(tmp_path, {"lock": OLD}).path.rmdir()
+    assert isinstance(made(tmp_path, {"lock": NEW}, follows=("lock",)).decision, Replaced)
+    built = Types(build=True)
+    made(tmp_path, {"lock": OLD}, built)
+    assert isinstance(made(tmp_path, {"lock": NEW}, built, follows=("lock",)).decision, Replaced)
+
+
+def test_what_a_layer_follows_is_in_its_key(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="follows 'lock', which is not in its key"):
+        made(tmp_path, {"node": "16"}, follows=("lock",))
+    with pytest.raises(BuildError, match="not a tuple"):
+        made(tmp_path, {"node": "16"}, follows="node")  # type: ignore[arg-type]
 
 
 def test_a_launch_only_layer_is_kept_without_its_directory(tmp_path: Path) -> None:

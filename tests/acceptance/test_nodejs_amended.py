@@ -1,0 +1,160 @@
+"""Modules of the last build that npm adds to are what it installs into an empty directory, to the bit."""
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.nodejs import built, contents, laid_out, staged, take_layers, write
+from fakes.npm_registry import NpmRegistry, npm_registry
+from packhorse.sdk.testing import Workbench
+
+VERSIONS = ("1.0.0", "1.1.0", "2.0.0")
+NAMES = ("@acme/a", "@acme/b", "@acme/c", "@acme/d", "@acme/e")
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[NpmRegistry]:
+    """Packages that need each other in several versions, some with a program."""
+    chosen = random.Random(7)
+    with npm_registry("TOKEN") as registry:
+        for number, name in enumerate(NAMES):
+            for version in VERSIONS:
+                needs = {
+                    other: f"^{chosen.choice(VERSIONS)}"
+                    for other in NAMES[number + 1 :]
+                    if chosen.random() < 0.6
+                }
+                programs = {f"run-{number}": "run.js"} if number % 2 else {}
+                files = {"index.js": f"{name} {version}", "run.js": "#!/usr/bin/env node\n"}
+                registry.publish(name, files, version, dependencies=needs, bin=programs)
+        registry.publish(
+            "@acme/scripted", {"index.js": ""}, hasInstallScript=True, scripts={"install": "true"}
+        )
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def buildpack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return staged(tmp_path_factory.mktemp("staged"))
+
+
+@pytest.fixture(scope="module")
+def runtime(buildpack: Path, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    """A build that has left Node.js and its npm."""
+    workbench = laid_out(buildpack, tmp_path_factory.mktemp("runtime"))
+    write(workbench, {"name": "none"}, **{"server.js": ""})
+    built(workbench)
+    return workbench
+
+
+def ask(workbench: Workbench, registry: NpmRegistry, needs: dict[str, str], **more: Any) -> None:
+    """Writes an application that needs these versions."""
+    host = registry.url.removeprefix("http:")
+    settings = f"@acme:registry={registry.url}\n{host}:_authToken=TOKEN\n"
+    manifest = {"name": "shop", "dependencies": needs, **more}
+    write(workbench, manifest, **{".npmrc": settings, "server.js": ""})
+
+
+def clean(workbench: Workbench, runtime: Workbench, root: Path) -> dict[str, tuple[object, ...]]:
+    """The modules of the same source where none were built before."""
+    root.mkdir()
+    other = laid_out(workbench.buildpack, root)
+    shutil.copytree(workbench.source, other.source, dirs_exist_ok=True)
+    take_layers(other, runtime, "node*")
+    said = built(other)
+    assert "npm ci" in said or "modules" not in said
+    return relative(other)
+
+
+def relative(workbench: Workbench) -> dict[str, tuple[object, ...]]:
+    """The content of the modules layer, by paths in it."""
+    modules = workbench.layers / "modules"
+    return {
+        path.removeprefix(str(modules)): found for path, found in contents(modules / "node_modules").items()
+    }
+
+
+def test_after_any_change_of_dependencies_the_modules_are_those_of_a_clean_build(
+    buildpack: Path, registry: NpmRegistry, runtime: Workbench, tmp_path: Path
+) -> None:
+    chosen = random.Random(11)
+    workbench = laid_out(buildpack, tmp_path)
+    take_layers(workbench, runtime, "node*")
+    added = 0
+    needs = dict.fromkeys(NAMES[:2], "1.0.0")
+    for step in range(6):
+        lock = workbench.source / "package-lock.json"
+        lock.unlink(missing_ok=True)
+        ask(workbench, registry, needs)
+        said = built(workbench)
+        added += "npm install --no-save" in said and "npm ci" not in said
+        assert relative(workbench) == clean(workbench, runtime, tmp_path / f"clean-{step}"), (needs, said)
+        name = chosen.choice(NAMES)
+        if name in needs and chosen.random() < 0.5 and len(needs) > 1:
+            del needs[name]
+        else:
+            needs[name] = chosen.choice(VERSIONS)
+    assert added >= 3
+
+
+def test_what_is_moved_to_the_devdependencies_is_in_the_image_no_more(
+    buildpack: Path, registry: NpmRegistry, runtime: Workbench, tmp_path: Path
+) -> None:
+    workbench = laid_out(buildpack, tmp_path)
+    take_layers(workbench, runtime, "node*")
+    ask(workbench, registry, {"@acme/d": "1.0.0", "@acme/e": "1.0.0"})
+    built(workbench)
+    ask(workbench, registry, {"@acme/e": "1.0.0"}, devDependencies={"@acme/d": "1.0.0"})
+    assert "npm ci" not in built(workbench)
+    assert relative(workbench) == clean(workbench, runtime, tmp_path / "clean")
+    assert not (workbench.layers / "modules/node_modules/@acme/d").exists()
+
+
+def test_with_an_install_script_all_is_installed_again(
+    buildpack: Path, registry: NpmRegistry, runtime: Workbench, tmp_path: Path
+) -> None:
+    workbench = laid_out(buildpack, tmp_path)
+    take_layers(workbench, runtime, "node*")
+    ask(workbench, registry, {"@acme/e": "1.0.0"})
+    built(workbench)
+    ask(workbench, registry, {"@acme/e": "1.0.0", "@acme/scripted": "1.0.0"})
+    said = built(workbench)
+    assert "all is installed again" in said
+    assert "npm ci" in said
+    assert (workbench.layers / "modules/node_modules/@acme/scripted/index.js").is_file()
+
+
+def test_a_lock_out_of_step_is_refused_as_in_a_first_build(
+    buildpack: Path, registry: NpmRegistry, runtime: Workbench, tmp_path: Path
+) -> None:
+    workbench = laid_out(buildpack, tmp_path)
+    take_layers(workbench, runtime, "node*")
+    ask(workbench, registry, {"@acme/e": "1.0.0"})
+    built(workbench)
+    manifest = json.loads((workbench.source / "package.json").read_text())
+    manifest["dependencies"]["@acme/d"] = "1.0.0"
+    (workbench.source / "package.json").write_text(json.dumps(manifest))
+    workbench.detect()
+    outcome = workbench.build()
+    assert outcome.status == 3, outcome.output
+    assert "package-lock.json does not match package.json" in outcome.output
+    assert "Missing: @acme/d@1.0.0 from lock file" in outcome.output
+
+
+def test_without_the_record_of_the_last_installation_all_is_installed_again(
+    buildpack: Path, registry: NpmRegistry, runtime: Workbench, tmp_path: Path
+) -> None:
+    workbench = laid_out(buildpack, tmp_path)
+    take_layers(workbench, runtime, "node*")
+    ask(workbench, registry, {"@acme/e": "1.0.0"})
+    built(workbench)
+    shutil.rmtree(workbench.layers / "modules-record")
+    ask(workbench, registry, {"@acme/e": "1.0.0", "@acme/d": "1.0.0"})
+    said = built(workbench)
+    assert "npm install" not in said
+    assert relative(workbench) == clean(workbench, runtime, tmp_path / "clean")

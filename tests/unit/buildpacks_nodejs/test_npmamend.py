@@ -1,0 +1,195 @@
+"""Which packages of the last build stay where npm adds to them, and when all are installed again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nodejs.managers.npmamend import amend, common, packages
+
+from packhorse.sdk.command import CommandFailed
+
+A, B, C = "node_modules/a", "node_modules/@x/b", "node_modules/a/node_modules/c"
+
+
+def entry(integrity: str = "sha512-AAAA", **more: Any) -> dict[str, Any]:
+    return {"version": "1.0.0", "integrity": integrity, **more}
+
+
+def lock(entries: dict[str, dict[str, Any]], version: int = 3) -> bytes:
+    return json.dumps({"lockfileVersion": version, "packages": {"": {}, **entries}}).encode()
+
+
+def lay(modules: Path, entries: dict[str, dict[str, Any]]) -> None:
+    for path in entries:
+        (modules.parent / path).mkdir(parents=True, exist_ok=True)
+        (modules.parent / path / "index.js").write_text(path)
+
+
+def test_what_both_have_stays_described_as_it_is_now() -> None:
+    before = {A: entry(), B: entry(), C: entry()}
+    now = {A: entry(resolved="elsewhere"), B: entry("sha512-BBBB"), C: entry()}
+    assert common(before, now) == {A: entry(resolved="elsewhere"), C: entry()}
+    assert common({A: entry()}, {A: entry() | {"version": "1.0.1"}}) == {}
+
+
+def test_what_lies_in_another_package_goes_with_it() -> None:
+    before = {A: entry(), B: entry(), C: entry()}
+    assert set(common(before, {A: entry("sha512-BBBB"), B: entry(), C: entry()})) == {B}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"hasInstallScript": True},
+        {"link": True},
+        {"inBundle": True},
+        {"bundleDependencies": ["d"]},
+        {"hasShrinkwrap": True},
+        {"integrity": None},
+        {"version": None},
+    ],
+)
+def test_a_package_that_is_more_than_its_archive_has_all_installed_again(more: dict[str, Any]) -> None:
+    plain = {A: entry(), B: entry()}
+    assert common(plain, plain) == plain
+    assert common(plain | {C: entry() | more}, plain) == {}
+    assert common(plain, plain | {C: entry() | more}) == {}
+
+
+def test_one_for_other_systems_may_be_more_as_it_is_not_installed() -> None:
+    foreign = entry(hasInstallScript=True, optional=True, os=["darwin"])
+    assert set(common({A: entry()}, {A: entry(), "node_modules/fsevents": foreign})) == {A}
+    for here in ({"os": ["linux"]}, {"os": ["!win32"]}, {"optional": False}, {"os": []}):
+        assert common({A: entry()}, {A: entry(), B: foreign | here}) == {}
+
+
+def test_two_packages_with_a_program_of_one_name_have_all_installed_again() -> None:
+    one, other = entry(bin={"run": "a.js"}), entry(bin={"run": "b.js"})
+    assert common({A: one}, {A: one, B: other}) == {}
+    assert common({A: one, B: other}, {A: one}) == {}
+    assert set(common({A: one}, {A: one, C: other})) == {A}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "node_modules/..",
+            "node_modules/../../x",
+            "/node_modules/a",
+            "a",
+            "node_modules/.bin",
+            "node_modules/",
+        ),
+        *("node_modules/@x", "node_modules/@x/../..", "node_modules/a/lib", "node_modules/a/node_modules/.."),
+        "node_modules/@/..",
+    ],
+)
+def test_a_path_that_is_none_of_a_package_has_all_installed_again(path: str) -> None:
+    assert common({A: entry(), path: entry()}, {A: entry()}) == {}
+    assert common({A: entry()}, {A: entry(), path: entry()}) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"{", b"[]", b"null", b"{}", b'{"lockfileVersion": 3}', b"\xff", b"[" * 100_000),
+        *(
+            b'{"lockfileVersion": 3, "packages": []}',
+            b'{"lockfileVersion": 3, "packages": {"node_modules/a": 1}}',
+        ),
+        lock({A: entry()}, version=1),
+        lock({A: entry()}, version=4),
+    ],
+)
+def test_what_is_no_lock_of_a_known_form_is_none(text: bytes, tmp_path: Path) -> None:
+    assert packages(text) is None
+    assert not amend(tmp_path / "node_modules", text, lock({A: entry()}), omit=(), install=lambda: None)
+    assert not amend(tmp_path / "node_modules", lock({A: entry()}), text, omit=(), install=lambda: None)
+
+
+def test_what_is_gone_is_removed_with_its_links_and_what_was_around_it(tmp_path: Path) -> None:
+    modules = tmp_path / "node_modules"
+    before = {A: entry(), B: entry(bin={"b": "index.js"}), C: entry(bin={"c": "index.js"})}
+    lay(modules, before)
+    for place, name, target in (
+        (modules, "b", "../@x/b/index.js"),
+        (modules / "a/node_modules", "c", "../c/index.js"),
+    ):
+        (place / ".bin").mkdir()
+        (place / ".bin" / name).symlink_to(target)
+    (modules / ".bin/own").symlink_to("nowhere")
+
+    def install() -> None:
+        """npm has nothing to add, and says what is there."""
+        told = json.loads((modules / ".package-lock.json").read_text())
+        assert set(told["packages"]) == {A}
+
+    assert amend(modules, lock({A: entry()}), lock(before), omit=(), install=install)
+    left = {str(path.relative_to(modules)) for path in modules.rglob("*")}
+    assert left == {"a", "a/index.js", ".bin", ".bin/own", ".package-lock.json"}
+
+
+@pytest.mark.parametrize(
+    "stray", ["node_modules/stray", "node_modules/@x/stray", "node_modules/a/node_modules/stray"]
+)
+def test_a_directory_that_nobody_recorded_has_all_installed_again(tmp_path: Path, stray: str) -> None:
+    before = {A: entry(), B: entry()}
+    lay(tmp_path / "node_modules", before)
+    assert amend(tmp_path / "node_modules", lock(before), lock(before), omit=(), install=lambda: None)
+    (tmp_path / stray).mkdir(parents=True)
+    assert not amend(tmp_path / "node_modules", lock(before), lock(before), omit=(), install=lambda: None)
+
+
+def test_a_missing_or_a_compiled_package_has_all_installed_again(tmp_path: Path) -> None:
+    before = {A: entry(), B: entry()}
+    lay(tmp_path / "node_modules", {A: entry()})
+    assert not amend(tmp_path / "node_modules", lock(before), lock(before), omit=(), install=lambda: None)
+    lay(tmp_path / "node_modules", before)
+    (tmp_path / A / "binding.gyp").touch()
+    assert not amend(tmp_path / "node_modules", lock(before), lock(before), omit=(), install=lambda: None)
+
+
+def test_devdependencies_are_gone_where_they_are_left_out(tmp_path: Path) -> None:
+    modules = tmp_path / "node_modules"
+    now = {A: entry(), B: entry(dev=True), "node_modules/d": entry(devOptional=True)}
+    lay(modules, now)
+    before = {path: entry() for path in now}
+    assert amend(modules, lock(now), lock(before), omit=("dev",), install=lambda: None)
+    assert {path.name for path in modules.iterdir()} == {"a", "d", ".package-lock.json"}
+
+
+@pytest.mark.parametrize(
+    ("made", "certain"),
+    [
+        ({A: entry(), B: entry()}, True),
+        ({A: entry(), B: entry(), "node_modules/o": entry()}, True),
+        ({A: entry()}, False),
+        ({A: entry(), B: entry("sha512-BBBB")}, False),
+        ({A: entry(), B: entry(), "node_modules/more": entry()}, False),
+    ],
+    ids=["all", "an optional one, too", "one is missing", "another archive", "one that the lock has not"],
+)
+def test_what_npm_has_made_is_held_against_the_lock(
+    tmp_path: Path, made: dict[str, dict[str, Any]], certain: bool
+) -> None:
+    modules = tmp_path / "node_modules"
+    lay(modules, {A: entry()})
+
+    def install() -> None:
+        lay(modules, made)
+        (modules / ".package-lock.json").write_bytes(lock(made))
+
+    wanted = {A: entry(), B: entry(), "node_modules/o": entry(optional=True)}
+    assert amend(modules, lock(wanted), lock({A: entry()}), omit=(), install=install) is certain
+
+
+def test_where_npm_fails_all_is_installed_again(tmp_path: Path) -> None:
+    def install() -> None:
+        raise CommandFailed(["npm"], status=1, output="")
+
+    lay(tmp_path / "node_modules", {A: entry()})
+    assert not amend(
+        tmp_path / "node_modules", lock({A: entry()}), lock({A: entry()}), omit=(), install=install
+    )
