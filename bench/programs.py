@@ -38,7 +38,6 @@ COPY . .
 CMD ["node", "src/index.js"]
 """
 _MOUNT = "--mount=type=cache,target=/root/.npm "
-_BUILDX = "buildx"
 
 
 class Program(Protocol):
@@ -141,10 +140,11 @@ class Dockerfile:
         return self._run(source, image, "--build-arg", "base=bench/node-patched")
 
     def forget(self, image: str) -> None:
-        """With the steps that nothing has."""
-        for words in (["rmi", "--force", image], ["image", "prune", "--force"]):
-            if self.name == "buildah" and words[0] == "image":
-                words = ["rmi", "--prune", "--force"]
+        """With the steps that nothing has, and the cache mounts."""
+        rest = [["rmi", "--prune", "--force"]]
+        if self.name == "docker":
+            rest = [["image", "prune", "--force"], ["builder", "prune", "--all", "--force"]]
+        for words in (["rmi", "--force", image], *rest):
             subprocess.run([*self.remove, *words], env=self.environ, capture_output=True)
 
     def _run(self, source: Path, image: str, *words: str) -> Run:
@@ -184,18 +184,25 @@ def _in_engine(folder: Path, bases: Bases, engine: Engine) -> Iterator[Program]:
         yield Pack(Path(pack), name, engine, process, {**environ, **PACK_ENVIRONMENT})
     else:
         print(f"  pack: not on PATH, or no builder ({BUILDER}=ARCHIVE)", flush=True)
-    modern = _answers(["docker", _BUILDX, "version"], environ)
-    if not modern:
-        print("  docker: without BuildKit, so without a cache mount", flush=True)
-    yield Dockerfile(
-        "docker",
-        ["docker", "build"],
-        ["docker"],
-        {**environ, "DOCKER_BUILDKIT": str(int(modern))},
-        folder,
-        process,
-        _MOUNT if modern else "",
-    )
+    yield _docker(folder, environ, process)
+
+
+def _docker(folder: Path, environ: Mapping[str, str], process: int) -> Program:
+    """With BuildKit, if a client has it: that of the engine's package does where another lacks its plugin."""
+    beside = Path(shutil.which("dockerd") or "").with_name("docker")
+    for client in ("docker", beside):
+        if _has_buildkit(client, folder / "buildkit", environ):
+            modern = {**environ, "DOCKER_BUILDKIT": "1"}
+            return Dockerfile("docker", [client, "build"], [client], modern, folder, process, _MOUNT)
+    print("  docker: without BuildKit, so without a cache mount", flush=True)
+    classic = {**environ, "DOCKER_BUILDKIT": "0"}
+    return Dockerfile("docker", ["docker", "build"], ["docker"], classic, folder, process)
+
+
+def _has_buildkit(client: str | Path, folder: Path, environ: Mapping[str, str]) -> bool:
+    folder.mkdir(exist_ok=True)
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    return _answers([str(client), "build", str(folder)], {**environ, "DOCKER_BUILDKIT": "1"})
 
 
 def _buildah(folder: Path, bases: Bases) -> Program:
