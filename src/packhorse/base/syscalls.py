@@ -50,6 +50,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 4
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _MOUNT_ATTR_IDMAP = 0x00100000
 _RENAME_NOREPLACE = 1
+_SYNC_FILE_RANGE_WRITE = 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
@@ -110,6 +111,15 @@ def filesystem_type(descriptor: int) -> int:
     answer = (ctypes.c_ulong * 32)()
     _checked(_libc.fstatfs(descriptor, ctypes.byref(answer)))
     return int(answer[0]) & 0xFFFFFFFF
+
+
+def begin_writing(descriptor: int, start: int, length: int) -> None:
+    """Has the disk begin with what was written there, and does not wait (sync_file_range(2)).
+
+    Nothing is certain by it: fsync(2) has less to do then.
+    """
+    where = ctypes.c_int64(start), ctypes.c_int64(length)
+    _checked(_libc.sync_file_range(descriptor, *where, ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)))
 
 
 def set_fs_ids(uid: int, gid: int) -> tuple[int, int]:

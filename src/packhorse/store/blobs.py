@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
+from packhorse.base.crew import Crew
 from packhorse.base.digest import Digest
+from packhorse.base.syscalls import begin_writing
 from packhorse.errors import FormatError, StoreError
 from packhorse.store.fault import faults
 from packhorse.store.lease import Lease
@@ -25,12 +29,21 @@ CHUNK = 1 << 20
 _SMALL = 1 << 20
 """Up to how many bytes a blob is in memory before it is written."""
 
+_AHEAD = 4
+"""Chunks that may wait to be written."""
+
+_BATCH = 8 << 20
+"""Bytes after which the disk is told to begin, so that there is less to wait for at the end."""
+
+_PATIENCE = 5.0
+"""Seconds that a chunk which is being written is waited for when nobody wants the blob any more."""
+
 
 class BlobWriter:
     """A blob being written: nothing is visible before `finish`.
 
     A small one is not written at all if it is here already, as most are of a build in which little has
-    changed.
+    changed. Another is hashed and written by a thread, while whoever makes it goes on.
     """
 
     def __init__(self, blobs: Blobs) -> None:
@@ -40,15 +53,29 @@ class BlobWriter:
         self._path = blobs.lease.temporary()
         self._start: bytearray | None = bytearray()  # what there is until there is a file
         self._file: FileIO | None = None
+        self._written = 0
+        self._begun = 0  # up to where the disk has been told to begin
+        self._crew = Crew(1, "blob")
+        self._behind: deque[Future[None]] = deque()
 
     def write(self, chunk: bytes) -> None:
-        """Adds bytes; raises StoreError when they cannot be stored."""
-        self._hash.update(chunk)
+        """Adds bytes; raises StoreError when they, or others before, cannot be stored."""
         self.size += len(chunk)
         if self._start is not None and self.size <= _SMALL:
+            self._hash.update(chunk)
             self._start += chunk
-        else:
-            self._store(chunk)
+            return
+        if len(self._behind) == _AHEAD:
+            self._behind.popleft().result()
+        self._behind.append(self._crew.submit(self._take, chunk))
+
+    def _take(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        file = self._store(chunk)
+        if self._written - self._begun >= _BATCH:
+            with suppress(OSError):  # a file system that does not know how is waited for at the end
+                begin_writing(file.fileno(), self._begun, self._written - self._begun)
+            self._begun = self._written
 
     def _store(self, chunk: bytes) -> FileIO:
         with faults(self._path):
@@ -59,7 +86,9 @@ class BlobWriter:
             for piece in (self._start or b"", chunk):
                 rest = memoryview(piece)
                 while rest:
-                    rest = rest[self._file.write(rest) :]
+                    count = self._file.write(rest)
+                    rest = rest[count:]
+                    self._written += count
         self._start = None
         return self._file
 
@@ -68,6 +97,8 @@ class BlobWriter:
 
         Raises FormatError, and stores nothing, when the bytes do not have the `expected` digest.
         """
+        while self._behind:
+            self._behind.popleft().result()
         digest = Digest(self._hash.hexdigest())
         if expected is not None and digest != expected:
             raise FormatError(
@@ -84,6 +115,7 @@ class BlobWriter:
 
     def discard(self) -> None:
         """Lets go of the file; what was not finished is forgotten."""
+        self._crew.dismiss(patience=_PATIENCE)
         if self._file is None:
             return
         with suppress(OSError):
