@@ -19,7 +19,7 @@ from fakes.installation import REPOSITORY, Home
 from fakes.users import RANGE
 from torture.crowd import Crowds
 from torture.faults import KILL, Faults, Injector
-from torture.ground import Ground, prepare
+from torture.ground import BUILDER, RUN, Ground, prepare
 from torture.kill import KINDS, Killer
 
 KEPT = "1 untouched, 2 written to and the same, 0 changed; 0 B read and hashed, 0 entries linked"
@@ -81,6 +81,15 @@ def test_a_build_is_over_and_its_pipes_are_closed_before_what_it_replaced_is_rem
     ground.home.ok("gc")
     assert linux.gone({process}, seconds=0.5)
     assert ground.leftovers() == []
+
+
+def test_trees_of_subordinate_ids_are_removed_when_a_command_is_over(ground: Ground) -> None:
+    ground.build(0)
+    before = roots(ground)
+    ground.home.ok("copy", f"oci:{ground.folder}/builder:{RUN}", BUILDER)
+    assert ground.leftovers() == []
+    assert roots(ground) < before
+    ground.stock()
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,8 @@ def _exported_once(
                 observer=observer,
                 memory=Application(source.stamp, runner.app_overlay, lambda: layers.harvest),
             )
-            parting.nothing_follows()
+            if not work.shared:
+                parting.nothing_follows()
         return exported, layers.counters
 
 

@@ -23,6 +23,7 @@ from packhorse.platform.locate import fetched
 from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox
+from packhorse.sandbox.parting import Parting
 from packhorse.store.store import Store
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -71,7 +72,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
     image = fetched(wiring, request.name, target=Target.host(), say=say, pull=request.pull)
     config = image.config
     store.tidy()
-    with store.scratch() as scratch:
+    with Parting() as parting, store.scratch() as scratch:
         # Reading /etc/passwd needs the tree, and the tree a map; the ids in the map do not change what is
         # read.
         with userns.make(userns.choose()) as namespace:
@@ -84,7 +85,16 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
             step = _networked(step, request, say)
             terminal = bundle.terminal() if request.terminal else None
             own = _directory(scratch / "sandbox")
-            runner = sandbox(namespace, own, runtime=request.sandbox, terminal=terminal, groups=groups(store))
+            runner = sandbox(
+                namespace,
+                own,
+                runtime=request.sandbox,
+                terminal=terminal,
+                groups=groups(store),
+                parting=parting,
+            )
+            if not request.volumes:
+                parting.nothing_follows()
             with _input(request), runner.open(step) as room, _signals(room):
                 if room.tree.stat(step.cwd) is None:
                     raise RunError(

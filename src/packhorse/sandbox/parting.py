@@ -1,4 +1,4 @@
-"""What is taken down of steps that are over, while others go on; made by `platform.building` for a build.
+"""What is taken down of steps that are over, while others go on; made by `platform` for a build or a run.
 
 That takes the kernel longer than it took to make it: to unmount an overlay is to write out all that its file
 system has not written yet, and the device of a network waits until no processor uses it any more. Nobody has
@@ -44,7 +44,7 @@ class Parting:
             pasta.close()
 
     def nothing_follows(self) -> None:
-        """Says that what is taken down from now on is not mounted again."""
+        """Says that what is taken down from now on is mounted by nobody again, and has no volumes."""
         self._over = True
 
     def network(self, pasta: Pasta) -> None:

@@ -21,6 +21,7 @@ from packhorse.errors import TreeError
 
 OPAQUE = "user.overlay.opaque"
 _PRIVATE = "user.overlay."
+_BLOCKS = (1 << 20) // 512  # of a megabyte
 _DEPTH = 200  # two descriptors a level, and 1024 of them are usual
 
 
@@ -52,7 +53,10 @@ class Unfinished(Exception):
 
 
 class Patience:
-    """How much is removed while somebody waits: `entries`, however long they take, and for `seconds`."""
+    """How much is removed while somebody waits: `entries`, however long they take, and for `seconds`.
+
+    A megabyte counts as an entry too: to give back its blocks takes as long.
+    """
 
     def __init__(self, entries: int, seconds: float) -> None:
         self._entries = entries
@@ -69,9 +73,9 @@ class Patience:
         finally:
             self._seconds -= monotonic() - began
 
-    def spend(self) -> None:
-        """Takes note of one more entry to remove; raises Unfinished when that is one too many."""
-        self._entries -= 1
+    def spend(self, status: os.stat_result) -> None:
+        """Takes note of an entry that is to be removed; raises Unfinished when that is one too many."""
+        self._entries -= 1 + (status.st_blocks // _BLOCKS if status.st_nlink == 1 else 0)
         if self._entries < 0 and monotonic() > self._until:
             raise Unfinished
 
@@ -229,14 +233,14 @@ def _strip(directory: int, name: str, status: os.stat_result, prefix: str) -> No
 def _remove(
     directory: int, name: str, top: int, pending: list[str], patience: Patience | None, *, depth: int
 ) -> int:
-    if patience is not None:
-        patience.spend()
-        if depth > _DEPTH:
-            raise Unfinished  # what is moved to the top below would have to be found again
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return 0
+    if patience is not None:
+        patience.spend(status)
+        if depth > _DEPTH:
+            raise Unfinished  # what is moved to the top below would have to be found again
     freed = status.st_blocks * 512
     if not stat.S_ISDIR(status.st_mode):
         os.unlink(name, dir_fd=directory)

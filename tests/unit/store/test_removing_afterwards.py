@@ -92,17 +92,19 @@ def test_a_command_is_over_before_what_it_replaced_is_removed(path: Path) -> Non
 def test_what_is_small_is_removed_at_once(path: Path) -> None:
     with Store.open(path):
         lease = Lease.take(path)
-        for patience, goes in (
-            (Patience(0, 60), True),
-            (Patience(101, 0), True),
-            (Patience(100, 0), False),
-            (None, True),
+        for patience, megabytes, goes in (
+            (Patience(0, 60), 0, True),
+            (Patience(101, 0), 0, True),
+            (Patience(100, 0), 0, False),
+            (Patience(101, 0), 2, False),
+            (None, 2, True),
         ):
             lease.patience = patience
             tree = lease.temporary()
             tree.mkdir()
             for number in range(100):
                 (tree / f"{number}").touch()
+            (tree / "0").write_bytes(bytes(megabytes << 20))
             removal.discard(tree, lease)
             assert tree.exists() != goes
             assert (tree in lease.left) != goes
