@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.tree import Kind, TreeView
+from packhorse.base.tree import Kind, Node, TreeView
 from packhorse.errors import FormatError
 from packhorse.layers.tree import Found
 
@@ -21,9 +21,12 @@ Glob = str
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The entries of one layer, in byte order of their paths; none for a slice that matched nothing."""
+    """The entries of one layer, in byte order of their paths; none for a slice that matched nothing.
 
-    entries: tuple[Found, ...]
+    They may be gone through several times.
+    """
+
+    entries: Iterable[Found]
 
 
 def divide(view: TreeView, directory: str, slices: Sequence[Sequence[Glob]]) -> list[Slice]:
@@ -32,10 +35,10 @@ def divide(view: TreeView, directory: str, slices: Sequence[Sequence[Glob]]) -> 
     A directory that a glob matches brings all below it; a taken file brings the directories above it along.
     Raises FormatError for a malformed glob.
     """
-    found = _found(view, directory)
+    everything = _Everything(view, directory)
     if not any(slices):
-        return [*(Slice(()) for _ in slices), Slice(tuple(found))]
-    tree = _Directory(found)
+        return [*(Slice(()) for _ in slices), Slice(everything)]
+    tree = _Directory(everything)
     divided = [tree.take([_compile(glob) for glob in globs]) for globs in slices]
     return [*divided, tree.rest()]
 
@@ -87,25 +90,45 @@ class _Directory:
         return Slice(tuple(found for found in self._nodes.items() if found[0] in paths))
 
 
-def _found(view: TreeView, directory: str) -> list[Found]:
-    """The directory and everything below it, at any depth, in byte order of paths."""
-    root = view.stat(directory, follow=True)
-    if root is None or root.kind is not Kind.DIRECTORY:
-        raise FormatError(f"{directory} is no directory", why="so there is no application to export")
-    found, waiting = [("", root)], [""]
-    while waiting:
-        above = waiting.pop()
-        start = f"{above}/" if above else ""
-        for node in view.list(f"{directory}/{above}" if above else directory):
-            path = start + node.name
-            found.append((path, node))
-            if node.kind is Kind.DIRECTORY:
-                waiting.append(path)
-    found.sort(key=itemgetter(0))
-    # Text sorts as its bytes do, but for bytes that are no text.
-    if not all(path.isascii() for path, _ in found):
-        found.sort(key=lambda one: os.fsencode(one[0]))
-    return found
+class _Everything:
+    """A directory and everything below it, at any depth, in byte order of paths.
+
+    It is looked at while it is gone through, a directory at a time, so there may be any number of files.
+    """
+
+    def __init__(self, view: TreeView, directory: str) -> None:
+        root = view.stat(directory, follow=True)
+        if root is None or root.kind is not Kind.DIRECTORY:
+            raise FormatError(f"{directory} is no directory", why="so there is no application to export")
+        self._view = view
+        self._directory = directory
+        self._root = root
+
+    def __iter__(self) -> Iterator[Found]:
+        yield "", self._root
+        waiting = [iter(self._below(""))]
+        while waiting:
+            for path, node in waiting[-1]:
+                if node is None:
+                    waiting.append(iter(self._below(path)))
+                    break
+                yield path, node
+            else:
+                waiting.pop()
+
+    def _below(self, start: str) -> Sequence[tuple[str, Node | None]]:
+        """What is in one directory, and for each directory there once more where what is in that belongs: not
+        behind its name, but where a slash at its end puts it (`a`, `a-b`, `a/b`).
+        """
+        nodes = self._view.list(f"{self._directory}/{start}".rstrip("/"))
+        found: list[tuple[str, Node | None]] = [(start + node.name, node) for node in nodes]
+        directories = [(f"{path}/", None) for path, node in found if node and node.kind is Kind.DIRECTORY]
+        if directories:
+            found += directories
+            # Text sorts as its bytes do, but for bytes that are no text.
+            plain = all(path.isascii() for path, _ in found)
+            found.sort(key=itemgetter(0) if plain else lambda one: os.fsencode(one[0]))
+        return found
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ never from stat: what the host has there must not reach a digest (reference: lif
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import BinaryIO, NamedTuple, Self
 
 from packhorse.base.tree import Kind, Node, TreeView
@@ -65,15 +66,16 @@ def directory(
 
 
 def selection(
-    view: TreeView, path: str, found: Sequence[Found], *, uid: int, gid: int, parents: Sequence[TarEntry] = ()
+    view: TreeView, path: str, found: Iterable[Found], *, uid: int, gid: int, parents: Sequence[TarEntry] = ()
 ) -> Iterator[TarEntry]:
     """The layer made of what was `found` below `path`, and no more: `parents`, then the rest in its order.
 
     It is empty, without even `parents`, when nothing was found (B-085). Owners and doubles as in `directory`.
     """
-    if found:
+    rest = iter(found)
+    for first in rest:
         yield from parents
-    yield from _entries(view, path, found, uid=uid, gid=gid, parents=parents)
+        yield from _entries(view, path, chain((first,), rest), uid=uid, gid=gid, parents=parents)
 
 
 def _walk(view: TreeView, path: str) -> Iterator[Found]:

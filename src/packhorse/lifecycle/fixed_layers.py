@@ -48,7 +48,7 @@ def process_types(processes: Sequence[Process]) -> Layer:
 def slices(inputs: Inputs, view: TreeView, globs: Sequence[Sequence[str]]) -> list[Layer]:
     """The app, one layer a slice and one for the rest (P-092, B-086)."""
 
-    def entries(found: Sequence[tree.Found]) -> Iterator[TarEntry]:
+    def entries(found: Iterable[tree.Found]) -> Iterator[TarEntry]:
         top = TarEntry.directory(inputs.app, mode=0o777, uid=inputs.uid, gid=inputs.gid)
         parents = [top] if any(path == "" for path, _ in found) else []
         return tree.selection(view, inputs.app, found, uid=inputs.uid, gid=inputs.gid, parents=parents)

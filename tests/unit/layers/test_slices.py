@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from packhorse.base.rooted import Rooted
+from packhorse.errors import FormatError
 from packhorse.layers.slices import _compile, divide
 
 _DEEP = 150
@@ -25,8 +28,44 @@ def test_directories_may_be_nested_deeper_than_functions(tmp_path: Path) -> None
             first, rest = divide(tree, "/app", [["d/d"]])
     finally:
         sys.setrecursionlimit(before)
-    assert len(first.entries) == _DEEP + 1
+    assert len(list(first.entries)) == _DEEP + 1
     assert rest.entries == ()
+
+
+@pytest.mark.parametrize("slices", [[], [[]], [["nothing"]], [[], ["nothing", "neither"]]])
+def test_what_is_left_is_in_byte_order_of_whole_paths(tmp_path: Path, slices: list[list[str]]) -> None:
+    names = [
+        "a/x/y",
+        "a/x.y",
+        "a/x-y",
+        "a-b",
+        "a.b/c",
+        "a0",
+        "a b",
+        "é/1",
+        "é-",
+        "\udcff/2",
+        "\udcff-",
+        "z/\udcfe",
+    ]
+    for name in names:
+        (tmp_path / "app" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "app" / name).touch()
+    with Rooted.local(tmp_path) as tree:
+        *divided, rest = divide(tree, "/app", slices)
+        assert [tuple(one.entries) for one in divided] == [()] * len(slices)
+        paths = [path for path, _ in rest.entries]
+        assert paths == sorted(paths, key=os.fsencode)
+        assert set(names) < set(paths) and len(paths) == len(set(paths)) == len(names) + 7
+        assert [path for path, _ in rest.entries] == paths
+
+
+def test_what_is_no_directory_is_no_application(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with Rooted.local(tmp_path) as tree:
+        for path in ("/none", "/file"):
+            with pytest.raises(FormatError, match="is no directory"):
+                divide(tree, path, [])
 
 
 def test_many_stars_take_no_longer_than_one() -> None:
