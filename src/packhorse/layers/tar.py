@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import lru_cache
 from io import BytesIO
+from itertools import chain
 from typing import BinaryIO
 
 from packhorse.base.digest import Digest
@@ -46,13 +47,14 @@ def stream(entries: Iterable[TarEntry]) -> Iterator[bytes]:
     """
     parts: list[bytes] = []
     length = 0
-    for piece in _pieces(entries):
-        if length + len(piece) > CHUNK:
-            yield b"".join(parts)
-            parts.clear()
-            length = 0
-        parts.append(piece)
-        length += len(piece)
+    for pieces in chain(_pieces(entries), ((bytes(2 * _BLOCK),),)):
+        for piece in pieces:
+            length += len(piece)
+            if length > CHUNK:
+                yield b"".join(parts)
+                parts.clear()
+                length = len(piece)
+            parts.append(piece)
     yield b"".join(parts)
 
 
@@ -66,7 +68,8 @@ def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
     return Digest(total.hexdigest()), size
 
 
-def _pieces(entries: Iterable[TarEntry]) -> Iterator[bytes]:
+def _pieces(entries: Iterable[TarEntry]) -> Iterator[Iterable[bytes]]:
+    """For each entry its header, and what a file has with what fills its last block."""
     with ExitStack() as reading:
         former: TreeView | None = None
         for entry in entries:
@@ -75,15 +78,15 @@ def _pieces(entries: Iterable[TarEntry]) -> Iterator[bytes]:
                 if view is not former:
                     reading.close()
                     first, former = reading.enter_context(view.reading()), view
+                # One byte more is asked for, so growth is seen; what has changed is told by who reads again.
                 data = first(path, entry.size + 1)
                 if len(data) == entry.size:
-                    yield b"%b%b%b" % (header(entry), data, _ZEROS[: -entry.size % _BLOCK])
+                    yield header(entry), data, _ZEROS[: -entry.size % _BLOCK]
                     continue
-            yield header(entry)
+            yield (header(entry),)
             if entry.at is not None or entry.open is not None:
-                yield from _content(entry)
-                yield _ZEROS[: -entry.size % _BLOCK]
-    yield bytes(2 * _BLOCK)
+                yield _content(entry)
+                yield (_ZEROS[: -entry.size % _BLOCK],)
 
 
 def _content(entry: TarEntry) -> Iterator[bytes]:
@@ -123,30 +126,33 @@ def header(entry: TarEntry) -> bytes:
 
     Raises FormatError for a name or link target with a NUL.
     """
-    name = entry.name.encode("utf-8", "surrogateescape")
-    link = entry.link.encode("utf-8", "surrogateescape") if entry.link else b""
+    path, kind, mode, uid, gid, size, target, _, _ = entry
+    name = path.encode("utf-8", "surrogateescape")
+    link = target.encode("utf-8", "surrogateescape") if target else b""
     if b"\x00" in name or b"\x00" in link:
-        raise FormatError(f"{entry.name!r} cannot be put into a layer", why="its name or target has a NUL")
-    fits = (
-        len(link) <= _FIELD and entry.uid < _ID_LIMIT and entry.gid < _ID_LIMIT and entry.size < _SIZE_LIMIT
-    )
-    if fits and link.isascii() and name.isascii():
+        raise FormatError(f"{path!r} cannot be put into a layer", why="its name or target has a NUL")
+    same = _same(kind, mode, uid, gid)
+    fits = len(link) <= _FIELD and uid < _ID_LIMIT and gid < _ID_LIMIT and size < _SIZE_LIMIT
+    if fits and name.isascii() and link.isascii():
         if len(name) <= _FIELD:
-            return _main(entry, name, link, b"")
+            return _main(same, name, size, kind, link)
         split = _split(name)
         if split is not None:
-            return _main(entry, split[1], link, split[0])
-    return _extended(entry, name, link) + _main(entry, _cut(name), _cut(link), b"")
+            return _main(same, split[1], size, kind, link, split[0])
+    rest = size if size < _SIZE_LIMIT else 0
+    return _extended(entry, name, link) + _main(same, _cut(name), rest, kind, _cut(link))
 
 
-def _main(entry: TarEntry, name: bytes, link: bytes, prefix: bytes) -> bytes:
-    numbers, end, total = _same(entry.kind, entry.mode, entry.uid, entry.gid)
-    size = b"%011o" % (entry.size if entry.size < _SIZE_LIMIT else 0)
-    total += sum(name) + sum(size)
+def _main(
+    same: tuple[bytes, bytes, int], name: bytes, size: int, kind: Kind, link: bytes, prefix: bytes = b""
+) -> bytes:
+    numbers, end, total = same
+    digits = b"%011o" % size
+    total += sum(name) + sum(digits)
     if link or prefix:
         total += sum(link) + sum(prefix)
-        end = _end(_TYPES[entry.kind], link, _USTAR, prefix)
-    return b"%b%b%b%b%06o%b" % (name.ljust(_FIELD, b"\x00"), numbers, size, _DATED, total, end)
+        end = _end(_TYPES[kind], link, _USTAR, prefix)
+    return b"%b%b%b%b%06o%b" % (name.ljust(_FIELD, b"\x00"), numbers, digits, _DATED, total, end)
 
 
 @lru_cache(maxsize=1000)
