@@ -106,7 +106,7 @@ def test_later_builds_keep_every_layer_until_an_input_changes(
     output = built(workbench)
     assert "layer node kept" in output
     assert "layer start kept" in output
-    assert "layer modules replaced: package-lock.json changed (sha256 " in output
+    assert "layer modules outdated: package-lock.json changed (sha256 " in output
 
 
 def test_the_same_source_gives_the_same_layers_under_another_home_and_umask(

@@ -27,8 +27,10 @@ def prepare(workspace: Workspace, layer: Path, files: Sequence[str]) -> None:
     import shutil  # which a build that keeps its modules does without
 
     root = workspace.root.directory
-    if (root / "package.json").exists() and not os.path.lexists(layer / "package.json"):
-        (layer / "package.json").symlink_to(root / "package.json")
+    manifest = layer / "package.json"
+    if (root / "package.json").exists():
+        delete(manifest)
+        manifest.symlink_to(root / "package.json")
     for path in workspace.members:
         (layer / path).mkdir(parents=True, exist_ok=True)
         # Not a link, in which pnpm 12 sees no member.

@@ -1,6 +1,7 @@
 """Which packages of the last build stay where npm adds to them, and when all are installed again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,19 @@ def entry(integrity: str = "sha512-AAAA", **more: Any) -> dict[str, Any]:
 
 def lock(entries: dict[str, dict[str, Any]], version: int = 3) -> bytes:
     return json.dumps({"lockfileVersion": version, "packages": {"": {}, **entries}}).encode()
+
+
+def tried(
+    modules: Path,
+    now: bytes,
+    before: bytes,
+    omit: tuple[str, ...] = (),
+    install: Callable[[], None] = lambda: None,
+) -> bool:
+    """What `amend` answers; npm writes what it makes of package.json into the file `lock` there."""
+    path = modules.parent / "lock"
+    path.write_bytes(now)
+    return amend(modules, path, before, omit=omit, install=install)
 
 
 def lay(modules: Path, entries: dict[str, dict[str, Any]]) -> None:
@@ -105,8 +119,8 @@ def test_a_path_that_is_none_of_a_package_has_all_installed_again(path: str) -> 
 )
 def test_what_is_no_lock_of_a_known_form_is_none(text: bytes, tmp_path: Path) -> None:
     assert packages(text) is None
-    assert not amend(tmp_path / "node_modules", text, lock({A: entry()}), omit=(), install=lambda: None)
-    assert not amend(tmp_path / "node_modules", lock({A: entry()}), text, omit=(), install=lambda: None)
+    assert not tried(tmp_path / "node_modules", text, lock({A: entry()}))
+    assert not tried(tmp_path / "node_modules", lock({A: entry()}), text)
 
 
 def test_what_is_gone_is_removed_with_its_links_and_what_was_around_it(tmp_path: Path) -> None:
@@ -126,7 +140,7 @@ def test_what_is_gone_is_removed_with_its_links_and_what_was_around_it(tmp_path:
         told = json.loads((modules / ".package-lock.json").read_text())
         assert set(told["packages"]) == {A}
 
-    assert amend(modules, lock({A: entry()}), lock(before), omit=(), install=install)
+    assert tried(modules, lock({A: entry()}), lock(before), install=install)
     left = {str(path.relative_to(modules)) for path in modules.rglob("*")}
     assert left == {"a", "a/index.js", ".bin", ".bin/own", ".package-lock.json"}
 
@@ -137,18 +151,18 @@ def test_what_is_gone_is_removed_with_its_links_and_what_was_around_it(tmp_path:
 def test_a_directory_that_nobody_recorded_has_all_installed_again(tmp_path: Path, stray: str) -> None:
     before = {A: entry(), B: entry()}
     lay(tmp_path / "node_modules", before)
-    assert amend(tmp_path / "node_modules", lock(before), lock(before), omit=(), install=lambda: None)
+    assert tried(tmp_path / "node_modules", lock(before), lock(before))
     (tmp_path / stray).mkdir(parents=True)
-    assert not amend(tmp_path / "node_modules", lock(before), lock(before), omit=(), install=lambda: None)
+    assert not tried(tmp_path / "node_modules", lock(before), lock(before))
 
 
 def test_a_missing_or_a_compiled_package_has_all_installed_again(tmp_path: Path) -> None:
     before = {A: entry(), B: entry()}
     lay(tmp_path / "node_modules", {A: entry()})
-    assert not amend(tmp_path / "node_modules", lock(before), lock(before), omit=(), install=lambda: None)
+    assert not tried(tmp_path / "node_modules", lock(before), lock(before))
     lay(tmp_path / "node_modules", before)
     (tmp_path / A / "binding.gyp").touch()
-    assert not amend(tmp_path / "node_modules", lock(before), lock(before), omit=(), install=lambda: None)
+    assert not tried(tmp_path / "node_modules", lock(before), lock(before))
 
 
 def test_devdependencies_are_gone_where_they_are_left_out(tmp_path: Path) -> None:
@@ -156,7 +170,7 @@ def test_devdependencies_are_gone_where_they_are_left_out(tmp_path: Path) -> Non
     now = {A: entry(), B: entry(dev=True), "node_modules/d": entry(devOptional=True)}
     lay(modules, now)
     before = {path: entry() for path in now}
-    assert amend(modules, lock(now), lock(before), omit=("dev",), install=lambda: None)
+    assert tried(modules, lock(now), lock(before), omit=("dev",))
     assert {path.name for path in modules.iterdir()} == {"a", "d", ".package-lock.json"}
 
 
@@ -169,7 +183,13 @@ def test_devdependencies_are_gone_where_they_are_left_out(tmp_path: Path) -> Non
         ({A: entry(), B: entry("sha512-BBBB")}, False),
         ({A: entry(), B: entry(), "node_modules/more": entry()}, False),
     ],
-    ids=["all", "an optional one, too", "one is missing", "another archive", "one that the lock has not"],
+    ids=[
+        "all",
+        "one for other systems, too",
+        "one is missing",
+        "another archive",
+        "one that the lock has not",
+    ],
 )
 def test_what_npm_has_made_is_held_against_the_lock(
     tmp_path: Path, made: dict[str, dict[str, Any]], certain: bool
@@ -181,8 +201,83 @@ def test_what_npm_has_made_is_held_against_the_lock(
         lay(modules, made)
         (modules / ".package-lock.json").write_bytes(lock(made))
 
-    wanted = {A: entry(), B: entry(), "node_modules/o": entry(optional=True)}
-    assert amend(modules, lock(wanted), lock({A: entry()}), omit=(), install=install) is certain
+    wanted = {A: entry(), B: entry(), "node_modules/o": entry(optional=True, cpu=["s390x"])}
+    assert tried(modules, lock(wanted), lock({A: entry()}), install=install) is certain
+
+
+@pytest.mark.parametrize("kind", ["optional", "devOptional", "peer"])
+def test_an_optional_package_that_is_missing_has_all_installed_again(tmp_path: Path, kind: str) -> None:
+    modules = tmp_path / "node_modules"
+    lay(modules, {A: entry()})
+    now = {A: entry(), B: entry(**{kind: True})}
+    assert not tried(modules, lock(now), lock({A: entry()}))
+
+
+@pytest.mark.parametrize(
+    ("ideal", "certain"),
+    [
+        ({A: entry(), B: entry(dev=True)}, True),
+        ({A: entry()}, True),
+        ({A: entry(), B: entry(dev=True) | {"version": "2.0.0"}}, False),
+        ({A: entry(), B: entry(dev=True), C: entry(dev=True)}, False),
+    ],
+    ids=["the lock", "less", "another version", "more"],
+)
+def test_what_package_json_asks_for_and_is_left_out_is_in_the_lock(
+    tmp_path: Path, ideal: dict[str, dict[str, Any]], certain: bool
+) -> None:
+    modules = tmp_path / "node_modules"
+    lay(modules, {A: entry()})
+
+    def install() -> None:
+        (tmp_path / "lock").write_bytes(lock(ideal))
+
+    now = lock({A: entry(), B: entry(dev=True)})
+    assert tried(modules, now, lock({A: entry()}), omit=("dev",), install=install) is certain
+
+
+@pytest.mark.parametrize(
+    "systems", [{"os": ["!linux"]}, {"os": "win32"}, {"cpu": ["s390x"]}, {"libc": ["other"]}]
+)
+def test_one_that_is_for_other_systems_now_goes(tmp_path: Path, systems: dict[str, Any]) -> None:
+    modules = tmp_path / "node_modules"
+    lay(modules, {A: entry(), B: entry()})
+    now = {A: entry(), B: entry(optional=True, **systems)}
+    assert tried(modules, lock(now), lock({A: entry(), B: entry(optional=True)}))
+    assert {path.name for path in modules.iterdir()} == {"a", ".package-lock.json"}
+
+
+def test_an_empty_scope_goes_that_npm_left_where_it_left_a_package_out(tmp_path: Path) -> None:
+    modules = tmp_path / "node_modules"
+    lay(modules, {A: entry()})
+    (modules / "@other").mkdir()
+    (modules / "a/node_modules/@other").mkdir(parents=True)
+    assert tried(modules, lock({A: entry()}), lock({A: entry()}))
+    assert {path.name for path in modules.rglob("*")} == {"a", "index.js", ".package-lock.json"}
+
+
+def test_a_package_whose_links_are_others_is_installed_again(tmp_path: Path) -> None:
+    assert common({A: entry(bin={"a": "x.js"})}, {A: entry()}) == {}
+    assert common({A: entry(bin={"a": "x.js"})}, {A: entry(bin={"a": "y.js"})}) == {}
+
+
+def test_a_package_may_be_called_like_the_directory(tmp_path: Path) -> None:
+    modules = tmp_path / "node_modules"
+    before = {A: entry(), "node_modules/node_modules-path": entry(bin={"path": "index.js"})}
+    lay(modules, before)
+    (modules / ".bin").mkdir()
+    (modules / ".bin/path").symlink_to("../node_modules-path/index.js")
+    assert tried(modules, lock({A: entry()}), lock(before))
+    assert {path.name for path in modules.iterdir()} == {"a", ".package-lock.json"}
+
+
+def test_a_link_outside_stays_whatever_the_record_calls_a_program(tmp_path: Path) -> None:
+    modules = tmp_path / "node_modules"
+    before = {A: entry(), B: entry(bin={"../../own": "index.js", "..": "index.js"})}
+    lay(modules, before)
+    (tmp_path / "own").symlink_to("nowhere")
+    assert tried(modules, lock({A: entry()}), lock(before))
+    assert (tmp_path / "own").is_symlink()
 
 
 def test_where_npm_fails_all_is_installed_again(tmp_path: Path) -> None:
@@ -190,6 +285,4 @@ def test_where_npm_fails_all_is_installed_again(tmp_path: Path) -> None:
         raise CommandFailed(["npm"], status=1, output="")
 
     lay(tmp_path / "node_modules", {A: entry()})
-    assert not amend(
-        tmp_path / "node_modules", lock({A: entry()}), lock({A: entry()}), omit=(), install=install
-    )
+    assert not tried(tmp_path / "node_modules", lock({A: entry()}), lock({A: entry()}), install=install)

@@ -120,19 +120,22 @@ class Npm:
     record = ".package-lock.json"
 
     def amend(self, order: Order, record: bytes) -> bool:
-        """`npm install` of what is new; see `port.Amender`."""
+        """`npm install` of what is new, and a look at the lock as `npm ci` has one; see `port.Amender`."""
         from .npmamend import amend
+        from .trim import own_copy
 
         said = self._settings()
         kind = _kinds(order, said)
 
         def install() -> None:
-            argv = ["npm", "install", "--no-save", *kind]
+            argv = ["npm", "install", "--save", "--package-lock", *kind]
             self.context.run(argv, cwd=order.directory, env=self._env(order, said))
 
-        lock = (self.project.directory / self.lock).read_bytes()
         omit = [word.partition("=")[2] for word in kind if word.startswith("--omit=")]
-        return amend(order.directory / "node_modules", lock, record, omit=omit, install=install)
+        manifest, lock = order.directory / "package.json", order.directory / self.lock
+        # Which npm writes anew; the application's own are not to change.
+        with own_copy(manifest), own_copy(lock):
+            return amend(order.directory / "node_modules", lock, record, omit=omit, install=install)
 
     def prune(self, order: Order) -> None:
         """`npm prune` with what it otherwise takes from NODE_ENV.

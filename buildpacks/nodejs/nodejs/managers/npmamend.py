@@ -3,14 +3,16 @@
 On the arrow plan → layers. Called by `npm`. `npm ci` begins with removing all, and takes 14 seconds for 650
 packages of which one is new; adding that one takes one. The outcome has to be the same to the bit. So what
 the lock no longer has in this form is removed here, npm is left with nothing but to add, and what it says
-that it has made is held against the lock. It is not tried where more than unpacking makes a package what it
-is (install scripts, links, packages within packages), and where it is not certain all is installed again.
+that it has made, and would make of package.json, is held against the lock. It is not tried where more than
+unpacking makes a package what it is (install scripts, links, packages within packages), and where it is not
+certain all is installed again.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -32,34 +34,45 @@ _PATH = regex(r"node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*(?:/node_modules/(?:@[
 # What makes a package more than its archive.
 _MORE = ("hasInstallScript", "link", "inBundle", "bundleDependencies", "extraneous", "hasShrinkwrap")
 _GYP = "binding.gyp"
+_CPUS = {"x86_64": "x64", "aarch64": "arm64"}
 
 
 def amend(
-    modules: Path, lock: bytes, record: bytes, *, omit: Collection[str], install: Callable[[], None]
+    modules: Path, lock: Path, record: bytes, *, omit: Collection[str], install: Callable[[], None]
 ) -> bool:
     """Makes of the directory `modules`, of which `record` speaks, what `npm ci` makes of nothing.
 
-    `omit` has the kinds of dependencies that are left out; `install` runs `npm install` there, and raises
-    CommandFailed. False where that cannot be done, or was not; the directory is then of no use any more.
+    `omit` has the kinds of dependencies that are left out; `install` runs `npm install` there, which writes
+    what it makes of package.json into `lock`, and raises CommandFailed. False where that cannot be done, or
+    was not; the directory is then of no use any more.
     """
-    directory, told = modules.parent, modules / _RECORD
-    wanted, before = packages(lock), packages(record)
-    if wanted is None or before is None:
+    try:
+        return _amend(modules.parent, lock, record, omit, install)
+    except (CommandFailed, OSError, RecursionError):
         return False
-    wanted = {path: entry for path, entry in wanted.items() if not _is_left_out(entry, omit)}
+
+
+def _amend(
+    directory: Path, lock: Path, record: bytes, omit: Collection[str], install: Callable[[], None]
+) -> bool:
+    whole, before = packages(lock.read_bytes()), packages(record)
+    if whole is None or before is None:
+        return False
+    wanted = {path: entry for path, entry in whole.items() if not _is_left_out(entry, omit)}
     shared = common(before, wanted)
     if not shared or not _is_as_recorded(directory, before):
         return False
     _remove(directory, {path: entry for path, entry in before.items() if path not in shared})
+    _remove_empty(directory, shared)
     content = {"lockfileVersion": _VERSIONS[-1], "requires": True, "packages": shared}
     # Newer than all directories: npm looks whether somebody has been there since.
+    told = directory / _MODULES / _RECORD
     told.write_text(json.dumps(content))
-    try:
-        install()
-        made = packages(told.read_bytes())
-    except (CommandFailed, OSError):
+    install()
+    made, ideal = packages(told.read_bytes()), packages(lock.read_bytes())
+    if made is None or ideal is None:
         return False
-    return made is not None and _is_all(made, wanted) and _is_as_recorded(directory, made)
+    return _fits(ideal, whole) and _is_all(made, wanted) and _is_as_recorded(directory, made)
 
 
 def packages(text: bytes) -> Packages | None:
@@ -79,13 +92,15 @@ def common(before: Packages, wanted: Packages) -> Packages:
 
     They are described as `wanted` does. What lies in a package that is not the same is not the same either.
     """
-    there = {path: entry for path, entry in wanted.items() if not _is_foreign(entry)}
+    there = {path: entry for path, entry in wanted.items() if not _is_passed_over(entry)}
     if not all(_is_plain(path, entry) for path, entry in (*before.items(), *there.items())):
         return {}
     if _has_rivals(before) or _has_rivals(there):
         return {}
-    same = {path for path, entry in before.items() if path in wanted and _is_same(entry, wanted[path])}
-    return {path: wanted[path] for path in before if same.issuperset(_with_those_around(path))}
+    same = {
+        path for path, entry in before.items() if path in there and _is_linked_the_same(entry, there[path])
+    }
+    return {path: there[path] for path in before if same.issuperset(_with_those_around(path))}
 
 
 def _is_left_out(entry: Mapping[str, Any], omit: Collection[str]) -> bool:
@@ -95,16 +110,22 @@ def _is_left_out(entry: Mapping[str, Any], omit: Collection[str]) -> bool:
     return any(entry.get(kind) and kind in omit for kind in ("dev", "optional", "peer"))
 
 
-def _is_foreign(entry: Mapping[str, Any]) -> bool:
-    """Whether npm leaves an optional package out, as it is for other systems."""
-    systems = entry.get("os")
-    return bool(
-        entry.get("optional")
-        and isinstance(systems, list)
-        and systems
-        and "linux" not in systems
-        and not any(str(system).startswith("!") for system in systems)
-    )
+def _is_passed_over(entry: Mapping[str, Any]) -> bool:
+    """Whether npm leaves a package out without an error, as it is for other systems.
+
+    Which ones these are the lock says; records do not always.
+    """
+    here = {"os": "linux", "cpu": _CPUS.get(platform.machine(), ""), "libc": platform.libc_ver()[0] or "musl"}
+    optional = any(entry.get(kind) for kind in ("optional", "devOptional"))
+    return optional and any(_excludes(entry.get(name), value) for name, value in here.items() if value)
+
+
+def _excludes(said: object, value: str) -> bool:
+    words = [said] if isinstance(said, str) else said
+    if not isinstance(words, list) or not words or "any" in words:
+        return False
+    only_excludes = all(str(word).startswith("!") for word in words)
+    return f"!{value}" in words or (value not in words and not only_excludes)
 
 
 def _is_plain(path: str, entry: Mapping[str, Any]) -> bool:
@@ -118,13 +139,25 @@ def _has_rivals(entries: Packages) -> bool:
     names: Counter[tuple[str, str]] = Counter()
     for path, entry in entries.items():
         programs = entry.get("bin")
-        level = path.rpartition(_MODULES)[0]
+        level = path.rpartition(f"{_MODULES}/")[0]
         names.update((level, str(name)) for name in (programs if isinstance(programs, dict) else ()))
     return any(count > 1 for count in names.values())
 
 
 def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in ("version", "integrity"))
+
+
+def _is_linked_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a package is the same, and so are its programs, to which npm makes links as the lock says."""
+    return _is_same(one, other) and one.get("bin") == other.get("bin")
+
+
+def _fits(ideal: Packages, lock: Packages) -> bool:
+    """Whether the lock has all that package.json asks for, as `npm ci` sees to it: what is left out, too."""
+    return all(
+        path in lock and lock[path].get("version") == one.get("version") for path, one in ideal.items()
+    )
 
 
 def _with_those_around(path: str) -> Iterator[str]:
@@ -165,10 +198,10 @@ def _remove(directory: Path, gone: Packages) -> None:
     for path in sorted(gone):
         delete(directory / path)
     for path, entry in gone.items():
-        modules = directory / path.rpartition(_MODULES)[0] / _MODULES
+        modules = directory / path.rpartition(f"{_MODULES}/")[0] / _MODULES
         programs = entry.get("bin")
         for name in programs if isinstance(programs, dict) else ():
-            link = modules / ".bin" / str(name)
+            link = modules / ".bin" / Path(str(name)).name
             if link.is_symlink() and not link.exists():
                 link.unlink()
         for place in (modules / ".bin", (directory / path).parent, modules):
@@ -176,10 +209,18 @@ def _remove(directory: Path, gone: Packages) -> None:
                 place.rmdir()
 
 
+def _remove_empty(directory: Path, kept: Packages) -> None:
+    """Removes directories of scopes without a package: npm leaves them where it left an optional one out."""
+    for path in ("", *sorted(kept, reverse=True)):
+        modules = directory / path / _MODULES
+        for scope in modules.glob("@*"):
+            if not any(scope.iterdir()):
+                scope.rmdir()
+        if path and modules.is_dir() and not any(modules.iterdir()):
+            modules.rmdir()
+
+
 def _is_all(made: Packages, wanted: Packages) -> bool:
-    """Whether npm has made what the lock says; optional packages may be missing."""
+    """Whether npm has made what the lock says. An optional package that cannot be had is no error to it."""
     same = all(path in wanted and _is_same(entry, wanted[path]) for path, entry in made.items())
-    missing = (wanted[path] for path in wanted.keys() - made.keys())
-    return same and all(
-        any(entry.get(kind) for kind in ("optional", "devOptional", "peer")) for entry in missing
-    )
+    return same and all(_is_passed_over(wanted[path]) for path in wanted.keys() - made.keys())
