@@ -16,6 +16,10 @@ Whiteouts are files. Devices are not made: no user namespace may have them.
 """
 
 
+_LONGEST = 255
+"""Bytes of a name, as Linux has it."""
+
+
 class Refused(Exception):
     """The model's word for what is no layer."""
 
@@ -117,7 +121,7 @@ def _directory(root: Tree, parts: list[str], *, make: bool = True) -> Node:
                 pending += reversed(node.text.split("/"))
                 continue
             if node is None or (node.kind != "dir" and not node.own and not make):
-                if name.startswith(".wh."):
+                if name.startswith(".wh.") or len(name) > _LONGEST:
                     raise Refused
                 node = Node("dir", passed=True)
                 if make:
@@ -130,7 +134,7 @@ def _directory(root: Tree, parts: list[str], *, make: bool = True) -> Node:
 
 def _parts(name: str) -> list[str]:
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts or any(len(part) > 255 for part in parts):
+    if ".." in parts or any(len(part) > _LONGEST for part in parts):
         raise Refused
     return parts
 
