@@ -105,6 +105,26 @@ def test_writing_replaces_a_file_and_its_mode(case: Case) -> None:
     assert node is not None and (node.size, node.mode) == (1, 0o644)
 
 
+def test_a_copy_has_the_content_and_the_usual_mode(case: Case) -> None:
+    for mode in (0o644, 0o755, 0o600):
+        case.tree.write(f"{case.top}/a/file", b"content", mode=mode)
+        case.tree.write(f"{case.top}/b/file", b"what was there")
+        case.tree.copy(f"{case.top}/a/file", f"{case.top}/b/file", limit=7)
+        node = case.tree.stat(f"{case.top}/b/file")
+        assert node is not None
+        assert (node.kind, node.mode, node.size) == (Kind.FILE, 0o644, 7)
+        assert read(case.tree, f"{case.top}/b/file") == read(case.tree, f"{case.top}/a/file") == b"content"
+        with pytest.raises(TreeError, match="too large"):
+            case.tree.copy(f"{case.top}/a/file", f"{case.top}/b/file", limit=6)
+
+
+def test_what_is_no_file_or_not_there_is_not_copied(case: Case) -> None:
+    case.tree.mkdir(f"{case.top}/a/directory")
+    for path in ("a/directory", "a/missing", "missing/file"):
+        with pytest.raises(TreeError):
+            case.tree.copy(f"{case.top}/{path}", f"{case.top}/b/file", limit=10)
+
+
 def test_new_entries_belong_to_one_user(case: Case) -> None:
     case.tree.write(f"{case.top}/a/file", b"")
     entries = [case.tree.stat(f"{case.top}/a"), case.tree.stat(f"{case.top}/a/file")]

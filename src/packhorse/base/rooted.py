@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from packhorse.base import entries, syscalls
 from packhorse.base.entries import closing
-from packhorse.base.tree import Kind, Node, ReadFirst
+from packhorse.base.tree import Kind, Node, ReadFirst, read
 from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, TreeError
 
@@ -213,6 +213,33 @@ class Rooted:
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(descriptor, mode)
                 file.write(data)
+
+    def copy(self, source: str, destination: str, *, limit: int) -> None:
+        """Puts a copy of a file of at most `limit` bytes at `destination`: a hard link where that is one."""
+        directory, name = _split(destination)
+        self.mkdir(directory)
+        with (
+            self._edit("written", destination),
+            self._directory(_split(source)[0]) as above,
+            self._directory(directory) as parent,
+        ):
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=parent)
+            if self._link(above, _split(source)[1], parent, name, limit=limit):
+                return
+        data = read(self, source, limit=limit)
+        if data is None:
+            raise TreeError(f"{source} does not exist")
+        self.write(destination, data)
+
+    def _link(self, above: int, old: str, parent: int, name: str, *, limit: int) -> bool:
+        with suppress(OSError):  # there are no links here, or it is another's file
+            found = os.stat(old, dir_fd=above, follow_symlinks=False)
+            plain = found.st_mode == stat.S_IFREG | 0o644 and found.st_dev in self._ordinary
+            if plain and found.st_size <= limit:
+                os.link(old, name, src_dir_fd=above, dst_dir_fd=parent, follow_symlinks=False)
+                return True
+        return False
 
     def mkdir(self, path: str, *, mode: int = 0o755) -> None:
         """Makes the directory `path` and its missing parents (0755)."""

@@ -87,6 +87,12 @@ class TreeEdit(TreeView, Protocol):
         """
         ...
 
+    def copy(self, source: str, destination: str, *, limit: int) -> None:
+        """As `write` of what `read` gives of `source`, which must exist. It may be the same file by another
+        name afterwards: this is for what is not written to again.
+        """
+        ...
+
     def mkdir(self, path: str, *, mode: int = 0o755) -> None:
         """Makes the directory `path` and its missing parents; an existing directory is left as it is."""
         ...

@@ -53,9 +53,9 @@ def collect(
         layers = inputs.layers_directory(member.ref)
         types = {layer.name: layer.toml.types for layer in find_layers(tree, layers)}
         for name, ending in _files(tree, layers):
-            data = read(tree, f"{layers}/{name}.sbom.{ending}", limit=LIMIT) or b""
             for target in _targets(name, types):
-                tree.write(f"{root}/{target.format(buildpack=member.ref.directory)}/sbom.{ending}", data)
+                place = f"{root}/{target.format(buildpack=member.ref.directory)}"
+                tree.copy(f"{layers}/{name}.sbom.{ending}", f"{place}/sbom.{ending}", limit=LIMIT)
     for kind, bom in (("launch", launch), ("build", build)):
         tree.write(f"{root}/{kind}/sbom.legacy.json", _legacy(bom))
 
