@@ -185,6 +185,9 @@ scratch = context.__enter__()
 (scratch / "work").mkdir(mode=0)
 def chunks():
     yield bytes(2_000_000)
+    # Which another thread writes.
+    while not any(path.stat().st_size >= 2_000_000 for path in scratch.parent.iterdir() if path.is_file()):
+        time.sleep(0.01)
     print("writing", flush=True)
     time.sleep(600)
 from packhorse.image.view import Layer
