@@ -188,10 +188,10 @@ def _in_engine(folder: Path, bases: Bases, engine: Engine) -> Iterator[Program]:
 
 
 def _docker(folder: Path, environ: Mapping[str, str], process: int) -> Program:
-    """With BuildKit, if a client has it: that of the engine's package does where another lacks its plugin."""
-    beside = Path(shutil.which("dockerd") or "").with_name("docker")
-    for client in ("docker", beside):
-        if _has_buildkit(client, folder / "buildkit", environ):
+    """With BuildKit, if a client on PATH has it: newer ones need a plugin for it."""
+    clients = (Path(directory, "docker") for directory in os.get_exec_path())
+    for client in clients:
+        if client.is_file() and _has_buildkit(client, folder / "buildkit", environ):
             modern = {**environ, "DOCKER_BUILDKIT": "1"}
             return Dockerfile("docker", [client, "build"], [client], modern, folder, process, _MOUNT)
     print("  docker: without BuildKit, so without a cache mount", flush=True)
@@ -199,7 +199,7 @@ def _docker(folder: Path, environ: Mapping[str, str], process: int) -> Program:
     return Dockerfile("docker", ["docker", "build"], ["docker"], classic, folder, process)
 
 
-def _has_buildkit(client: str | Path, folder: Path, environ: Mapping[str, str]) -> bool:
+def _has_buildkit(client: Path, folder: Path, environ: Mapping[str, str]) -> bool:
     folder.mkdir(exist_ok=True)
     (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     return _answers([str(client), "build", str(folder)], {**environ, "DOCKER_BUILDKIT": "1"})
