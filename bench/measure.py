@@ -117,8 +117,10 @@ def timed(
 ) -> Run:
     """Runs a program to its end, in `folder`; one that fails fails the benchmark, with what it said.
 
-    What it has left behind then is waited for too, and not measured; what an `engine` starts is not.
+    What it has left behind then is waited for too, and not measured; what an `engine` starts is not. Nor has
+    it to wait for what others have left to be written.
     """
+    os.sync()
     with tempfile.TemporaryFile() as said, adopted() if engine is None else nullcontext():
         started = time.perf_counter()
         process = subprocess.Popen(
