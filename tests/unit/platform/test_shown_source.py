@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def test_a_source_that_is_found_to_be_of_several_is_said_to_be(
     source: Path, scratch: Path, namespace: Namespace
 ) -> None:
     os.chown(source / "file", 4711, 0)
+    time.sleep(0.06)  # what was written this moment has no stamp
     with opened(source, owner(namespace), few=0) as shown:
         assert scratch / "source" not in shown.lowers(scratch, namespace)
         with pytest.raises(SeveralOwners) as raised:
