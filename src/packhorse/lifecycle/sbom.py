@@ -53,9 +53,14 @@ def collect(
         layers = inputs.layers_directory(member.ref)
         types = {layer.name: layer.toml.types for layer in find_layers(tree, layers)}
         for name, ending in _files(tree, layers):
+            source = f"{layers}/{name}.sbom.{ending}"
+            is_there = tree.stat(source, follow=True) is not None
             for target in _targets(name, types):
-                place = f"{root}/{target.format(buildpack=member.ref.directory)}"
-                tree.copy(f"{layers}/{name}.sbom.{ending}", f"{place}/sbom.{ending}", limit=LIMIT)
+                place = f"{root}/{target.format(buildpack=member.ref.directory)}/sbom.{ending}"
+                if is_there:
+                    tree.copy(source, place, limit=LIMIT)
+                else:  # a link that leads nowhere
+                    tree.write(place, b"")
     for kind, bom in (("launch", launch), ("build", build)):
         tree.write(f"{root}/{kind}/sbom.legacy.json", _legacy(bom))
 
