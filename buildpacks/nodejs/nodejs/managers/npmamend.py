@@ -15,6 +15,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,14 @@ def _is_passed_over(entry: Mapping[str, Any]) -> bool:
 
     Which ones these are the lock says; records do not always.
     """
-    here = {"os": "linux", "cpu": _CPUS.get(platform.machine(), ""), "libc": platform.libc_ver()[0] or "musl"}
     optional = any(entry.get(kind) for kind in ("optional", "devOptional"))
-    return optional and any(_excludes(entry.get(name), value) for name, value in here.items() if value)
+    return optional and any(_excludes(entry.get(name), value) for name, value in _here().items() if value)
+
+
+@cache
+def _here() -> Mapping[str, str]:
+    """This system in the words of package.json; empty where it has none. Reads the interpreter's program."""
+    return {"os": "linux", "cpu": _CPUS.get(platform.machine(), ""), "libc": platform.libc_ver()[0] or "musl"}
 
 
 def _excludes(said: object, value: str) -> bool:
@@ -194,7 +200,7 @@ def _inside(directory: Path, modules: str) -> Iterator[str]:
 
 
 def _remove(directory: Path, gone: Packages) -> None:
-    """Removes packages, the links to their programs, and the directories that are empty then."""
+    """Removes packages, the links to their programs, and a `.bin` that is empty then."""
     for path in sorted(gone):
         delete(directory / path)
     for path, entry in gone.items():
@@ -204,13 +210,16 @@ def _remove(directory: Path, gone: Packages) -> None:
             link = modules / ".bin" / Path(str(name)).name
             if link.is_symlink() and not link.exists():
                 link.unlink()
-        for place in (modules / ".bin", (directory / path).parent, modules):
-            if place != directory / _MODULES and place.is_dir() and not any(place.iterdir()):
-                place.rmdir()
+        bins = modules / ".bin"
+        if bins.is_dir() and not any(bins.iterdir()):
+            bins.rmdir()
 
 
 def _remove_empty(directory: Path, kept: Packages) -> None:
-    """Removes directories of scopes without a package: npm leaves them where it left an optional one out."""
+    """Removes directories of scopes, and below the top of modules, without a package.
+
+    There are some where packages were removed, and npm leaves them where it left an optional one out.
+    """
     for path in ("", *sorted(kept, reverse=True)):
         modules = directory / path / _MODULES
         for scope in modules.glob("@*"):
