@@ -23,13 +23,13 @@ from packhorse.sdk.dataclass import dataclass, field
 from . import residue, site, surroundings, update
 from .managers.port import Amender, Manager, Order
 from .project import digest
-from .record import Record
+from .record import Record, beside
 from .removal import delete
 from .runtime import Runtime
 from .tasks import Task
 from .workspace import Workspace
 
-_RECORDS = ("modules-record", "modules-build-record")
+_LAYERS = ("modules", "modules-build")
 _WRITING = "scripts that write into node_modules"
 
 
@@ -75,7 +75,7 @@ class Installation:
             slices = self._in_layers()
         site.remove_supplies(self.workspace.root.directory)
         self._unlink_made()
-        for name in sorted({"modules", "modules-build", *_RECORDS} - self._taken):
+        for name in sorted({*_LAYERS, *map(beside, _LAYERS)} - self._taken):
             # The last build's, when modules were elsewhere: nothing is to be found there.
             delete(self.context.layers / name)
             delete(self.context.layers / f"{name}.toml")
@@ -189,7 +189,7 @@ class Installation:
                 )
                 site.unlink(self.workspace)
                 self._unlink_made()
-                self._taken.difference_update({layer.name, f"{layer.name}-record"})
+                self._taken.difference_update({layer.name, beside(layer.name)})
                 delete(layer.path)
                 (self.context.layers / f"{layer.name}.toml").unlink()
                 return self._inside("the build scripts write into it", writing=True)
@@ -229,8 +229,7 @@ class Installation:
         layer = self._take(name, key, launch=launch, follows=amender.follows if amender else ())
         record = Record(self.context, layer, key, amender.record) if amender else None
         if not layer.kept:
-            last = record.last() if record else b""
-            self._install(layer, dev=dev, amender=amender if last else None, last=last)
+            self._install(layer, dev=dev, amender=amender, last=record.last() if record else b"")
         if record:
             self._taken.add(record.name)
             record.keep()
@@ -244,7 +243,7 @@ class Installation:
     def _install(self, layer: sdk.Layer, *, dev: bool, amender: Amender | None, last: bytes) -> None:
         """Installs into a layer: what is new since the `last` record, or all where that will not do."""
         order = self._order(layer.path, dev=dev)
-        if amender:
+        if amender and last:
             site.prepare(self.workspace, layer.path, self.manager.files)
             if amender.amend(order, last):
                 return

@@ -15,6 +15,11 @@ from packhorse.sdk.dataclass import dataclass
 from .project import digest
 
 
+def beside(layer: str) -> str:
+    """The name of the layer with the record of another."""
+    return f"{layer}-record"
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """The record called `file` of the modules in `layer`, made from `key`."""
@@ -27,7 +32,7 @@ class Record:
     @property
     def name(self) -> str:
         """The name of the layer that has it."""
-        return f"{self.layer.name}-record"
+        return beside(self.layer.name)
 
     def last(self) -> bytes:
         """That of the last build, for outdated modules; empty where it is missing, or one of other modules.

@@ -105,7 +105,7 @@ def _exported_once(
     """As `exported_by`, on an overlay or with `copied` layers and source; without `overlays` there are none.
     What is `known` of the source is not looked at again.
 
-    Raises Crossed for a buildpack that an overlay made fail, and SeveralOwners as `Source.settle` does.
+    Raises Crossed for a buildpack that an overlay made fail, and SeveralOwners as `ShownSource.settle` does.
     Whatever another failing step leaves stays there to be looked at, if the step can be repeated.
     """
     request, store, builder = work.request, work.store, work.builder

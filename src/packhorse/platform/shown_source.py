@@ -15,6 +15,7 @@ from packhorse.base import userns
 from packhorse.source import app
 from packhorse.source.survey import Survey
 from packhorse.source.surveying import FEW, Surveying, surveying
+from packhorse.store.lease import make_directory
 
 
 class SeveralOwners(Exception):
@@ -51,8 +52,7 @@ class ShownSource:
         if not excluded:
             return (self._path,)
         hidden = scratch / "hidden"
-        hidden.mkdir()
-        hidden.chmod(0o755)
+        make_directory(hidden)
         app.whiteouts(self._path, excluded, hidden)
         return (self._path, hidden)
 

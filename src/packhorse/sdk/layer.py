@@ -11,7 +11,7 @@ an overlay over trees of the last build, where a chmod or an open for writing ma
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -340,11 +340,12 @@ def _decide(restored: Restored | None, asked: Asked) -> Kept | Outdated | Replac
     types, key, renew = asked.types, asked.key, asked.renew
     if restored is None:
         return Replaced()
-    changes = tuple(_changes(restored.key, key))
+    differing = dict(_changes(restored.key, key))
+    changes = tuple(differing.values())
     if renew:
         return Replaced((renew, *changes))
     if changes:
-        only = restored.key.keys() == key.keys() and _differing(restored.key, key).issubset(asked.follows)
+        only = restored.key.keys() == key.keys() and set(differing).issubset(asked.follows)
         there = types.cache and restored.has_directory
         return Outdated(changes, restored.key) if only and there else Replaced(changes)
     if types.cache and not restored.has_directory:
@@ -355,19 +356,14 @@ def _decide(restored: Restored | None, asked: Asked) -> Kept | Outdated | Replac
     return Kept(tuple(key))
 
 
-def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
-    return {name for name, value in now.items() if before[name] != value}
-
-
-def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Each difference in words, in today's order, what is gone last."""
-    changes = []
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Each name that differs, with the difference in words; in today's order, what is gone last."""
     for name, value in now.items():
         if name not in before:
-            changes.append(f"{name} is new")
+            yield name, f"{name} is new"
         elif before[name] != value:
-            changes.append(f"{name} changed ({_short(before[name])} → {_short(value)})")
-    return changes + [f"{name} is gone" for name in before if name not in now]
+            yield name, f"{name} changed ({_short(before[name])} → {_short(value)})"
+    yield from ((name, f"{name} is gone") for name in before if name not in now)
 
 
 def _short(value: str) -> str:
