@@ -6,10 +6,11 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from packhorse.base.tree import Kind, Node, ReadFirst
+from packhorse.base.tree import Kind, Node, ReadFirst, read_first
 from packhorse.errors import TreeError
 
 _KINDS = {
@@ -45,11 +46,7 @@ class PlainTree:
 
     @contextmanager
     def reading(self) -> Iterator[ReadFirst]:
-        def first(path: str, most: int) -> bytes:
-            with self.open(path) as file:
-                return file.read(most)
-
-        yield first
+        yield partial(read_first, self)
 
     def readlink(self, path: str) -> str:
         return os.readlink(self._root + path)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind
-from packhorse.base.tree import Kind, Node, ReadFirst, TreeView
+from packhorse.base.tree import Kind, Node, ReadFirst, TreeView, read_first
 from packhorse.base.userns import IdMap
 
 
@@ -72,12 +73,7 @@ class Mounted:
     @contextmanager
     def reading(self) -> Iterator[ReadFirst]:
         """What reads the beginnings of files, each on its own."""
-
-        def first(path: str, most: int) -> bytes:
-            with self.open(path) as file:
-                return file.read(most)
-
-        yield first
+        yield partial(read_first, self)
 
     def readlink(self, path: str) -> str:
         """The target text of the link at `path`."""

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from packhorse.base import entries, syscalls
 from packhorse.base.entries import closing
-from packhorse.base.tree import Kind, Node, ReadFirst, read
+from packhorse.base.tree import Kind, Node, ReadFirst, read, read_first
 from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, TreeError
 
@@ -155,7 +155,7 @@ class Rooted:
                     directory, above = self._resolve(parent, os.O_PATH | os.O_DIRECTORY), parent
                 descriptor = os.open(name, _AT_ONCE, dir_fd=directory)
             except (OSError, ValueError):
-                return self._first(path, most)  # which says what is wrong, if it still is
+                return read_first(self, path, most)  # which says what is wrong, if it still is
             try:
                 entry = os.fstat(descriptor)
                 if entry.st_mode & _FORMAT == stat.S_IFREG and entry.st_dev in self._ordinary:
@@ -164,17 +164,13 @@ class Rooted:
                 raise _refused("read", path, error) from error
             finally:
                 os.close(descriptor)
-            return self._first(path, most)
+            return read_first(self, path, most)
 
         try:
             yield first
         finally:
             if directory >= 0:
                 os.close(directory)
-
-    def _first(self, path: str, most: int) -> bytes:
-        with self.open(path) as file:
-            return file.read(most)
 
     def readlink(self, path: str) -> str:
         """The target text of the link at `path`."""

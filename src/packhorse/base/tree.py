@@ -106,6 +106,12 @@ class TreeEdit(TreeView, Protocol):
         ...
 
 
+def read_first(view: TreeView, path: str, most: int) -> bytes:
+    """The beginning of the regular file at `path`, up to `most` bytes; a `ReadFirst` for any view."""
+    with view.open(path) as file:
+        return file.read(most)
+
+
 def read(view: TreeView, path: str, *, limit: int = 1 << 20) -> bytes | None:
     """The content of the regular file at `path`, or None when nothing is there.
 

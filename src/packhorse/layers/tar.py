@@ -8,10 +8,9 @@ padding. Where entries come from is `layers.tree`'s; reading tars that others ma
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from functools import lru_cache
-from io import BytesIO
+from functools import lru_cache, partial
 from itertools import chain
 from typing import BinaryIO
 
@@ -84,15 +83,16 @@ def _pieces(entries: Iterable[TarEntry]) -> Iterator[Iterable[bytes]]:
                     yield header(entry), data, _ZEROS[: -entry.size % _BLOCK]
                     continue
             yield (header(entry),)
-            if entry.at is not None or entry.open is not None:
-                yield _content(entry)
+            start = entry.open if entry.at is None else partial(entry.at[0].open, entry.at[1])
+            if start is not None:
+                yield _content(entry, start)
                 yield (_ZEROS[: -entry.size % _BLOCK],)
 
 
-def _content(entry: TarEntry) -> Iterator[bytes]:
+def _content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
     """The bytes of a file. One more than are left is asked for, so growth is seen without another read."""
     left = entry.size
-    with _opened(entry) as file:
+    with start() as file:
         while True:
             asked = min(left + 1, CHUNK)
             data = file.read(asked)
@@ -104,13 +104,6 @@ def _content(entry: TarEntry) -> Iterator[bytes]:
                 break
     if left:
         raise _changed(entry, "shrank")
-
-
-def _opened(entry: TarEntry) -> BinaryIO:
-    if entry.at is not None:
-        view, path = entry.at
-        return view.open(path)
-    return entry.open() if entry.open is not None else BytesIO()
 
 
 def _changed(entry: TarEntry, verb: str) -> TreeError:

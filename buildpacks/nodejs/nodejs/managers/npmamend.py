@@ -122,7 +122,7 @@ def _is_passed_over(entry: Mapping[str, Any]) -> bool:
 
 @cache
 def _here() -> Mapping[str, str]:
-    """This system in the words of package.json; empty where it has none. Reads the interpreter's program."""
+    """This system in the words of package.json; empty where it has none."""
     return {"os": "linux", "cpu": _CPUS.get(platform.machine(), ""), "libc": platform.libc_ver()[0] or "musl"}
 
 
