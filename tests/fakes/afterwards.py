@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+
+from packhorse.store import remainder
 
 
 def removers(store: Path) -> list[int]:
@@ -35,9 +36,7 @@ def remover(store: Path, *, beside: Collection[int] = ()) -> int:
 
 def wait(store: Path) -> None:
     """Returns when all is removed that commands which have ended had put aside."""
-    for path in store.glob("leases/*-aside"):
-        with suppress(FileNotFoundError), path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+    remainder.wait(store)
 
 
 def unmount(path: Path) -> None:

@@ -157,16 +157,19 @@ def _fill(node: sdk.Layer, tools: sdk.Layer, node_archive: Path, npm_archive: Pa
         wanted = path == PurePosixPath("bin/node") or path == PurePosixPath("LICENSE")
         return node.path / path if wanted and not node.kept else None
 
-    home = PurePosixPath("lib/node_modules/npm")
     with ThreadPoolExecutor(1) as beside:
-        waiting = []
-        if not tools.kept:
-            waiting.append(beside.submit(archive.unpack, npm_archive, lambda path: tools.path / home / path))
+        npm = beside.submit(_fill_npm, tools, npm_archive)
         archive.unpack(node_archive, node_file)
-        for each in waiting:
-            each.result()
+        npm.result()
+
+
+def _fill_npm(tools: sdk.Layer, npm_archive: Path) -> None:
+    from . import archive
+
     if tools.kept:
         return
+    home = PurePosixPath("lib/node_modules/npm")
+    archive.unpack(npm_archive, lambda path: tools.path / home / path)
     (tools.path / "bin").mkdir()
     for name, script in _NPM_COMMANDS.items():
         (tools.path / "bin" / name).symlink_to(PurePosixPath("..") / home / "bin" / script)
