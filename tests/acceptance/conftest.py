@@ -68,8 +68,8 @@ def seed(common: Path) -> Home:
 
 
 @pytest.fixture(scope="session")
-def new_home(seed: Home, common: Path) -> Callable[..., Home]:
-    """Makes homes of their own, of root or of one of `fakes.users`, that begin with the default builder."""
+def homes(seed: Home, common: Path) -> Callable[..., Home]:
+    """Makes homes that are kept to the end, of root or of one of `fakes.users`, with the default builder."""
     numbers = count(1)
 
     def make(user: str = "") -> Home:
@@ -77,6 +77,21 @@ def new_home(seed: Home, common: Path) -> Callable[..., Home]:
         return seed.clone(path, users.ensure(user) if user else None)
 
     return make
+
+
+@pytest.fixture
+def new_home(homes: Callable[..., Home]) -> Iterator[Callable[..., Home]]:
+    """Makes homes as `homes` does, for one test: an unpacked builder takes most of a gigabyte."""
+    made: list[Home] = []
+
+    def make(user: str = "") -> Home:
+        made.append(homes(user))
+        return made[-1]
+
+    yield make
+    for home in made:
+        afterwards.wait(home.path / "store")
+        subprocess.run(["rm", "-rf", str(home.path)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -34,9 +34,9 @@ def app(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def own_home(new_home: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
+def own_home(homes: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home that no other test works in at the same time; the builder is unpacked, `first` was built."""
-    home, folder = new_home(), tmp_path_factory.mktemp("first")
+    home, folder = homes(), tmp_path_factory.mktemp("first")
     buildpack = shell_buildpack(folder / "buildpack", build=SERVER)
     home.ok("build", "first", "--path", source(folder / "app"), "--buildpack", buildpack)
     return home

@@ -48,9 +48,9 @@ def test_a_runtime_builds_the_same_image_and_runs_it(
 
 
 @pytest.fixture(scope="module")
-def own_home(new_home: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
+def own_home(homes: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home that no other test works in at the same time; the builder is unpacked."""
-    home, folder = new_home(), tmp_path_factory.mktemp("first")
+    home, folder = homes(), tmp_path_factory.mktemp("first")
     buildpack = shell_buildpack(folder / "buildpack", build=SERVER)
     home.ok(
         *("build", "first", "--sandbox", "runc", "--path", source(folder / "app"), "--buildpack", buildpack)

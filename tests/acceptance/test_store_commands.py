@@ -20,9 +20,9 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is ro
 
 
 @pytest.fixture(scope="module")
-def stocked(new_home: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
+def stocked(homes: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home of this file's, with the images one, two and three; two is one by another name."""
-    home, folder = new_home(), tmp_path_factory.mktemp("stock")
+    home, folder = homes(), tmp_path_factory.mktemp("stock")
     (folder / "app").mkdir()
     (folder / "app" / "README").write_text("hello\n")
     big = f"{SERVER}\nhead -c 20M /dev/urandom > $CNB_LAYERS_DIR/tools/big"
