@@ -42,6 +42,10 @@ IMPATIENT = {
     "npm_config_fetch_retry_maxtimeout": "5000",
 }
 
+# What Node.js, or an older manager itself, keeps of compiled modules in a folder that the next build has not:
+# to write it takes npm a tenth of a second each time.
+UNKEPT = {"NODE_DISABLE_COMPILE_CACHE": "1", "DISABLE_V8_COMPILE_CACHE": "1"}
+
 _UNREACHABLE = {
     "EAI_AGAIN",
     "ECONNREFUSED",
@@ -165,7 +169,7 @@ class Registry:
     def _npm(self, *args: str) -> str:
         try:
             # NODE_OPTIONS is meant for the application's Node.js; the client's may not know the option.
-            env = {**QUIET, **IMPATIENT, **FOR_ANY, "NODE_OPTIONS": ""}
+            env = {**QUIET, **IMPATIENT, **UNKEPT, **FOR_ANY, "NODE_OPTIONS": ""}
             return self.context.capture(["npm", *args], env=env)
         except sdk.CommandFailed as failure:
             raise explained(failure) from failure

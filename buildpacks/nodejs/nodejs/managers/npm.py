@@ -13,7 +13,7 @@ from packhorse.sdk.dataclass import dataclass
 
 from .. import ranges
 from ..project import Project
-from ..registry import FOR_ANY, IMPATIENT, Registry, explained
+from ..registry import FOR_ANY, IMPATIENT, UNKEPT, Registry, explained
 from ..releases import major
 from ..removal import delete
 from ..runtime import Runtime, nodedir
@@ -203,7 +203,7 @@ class Npm:
 
     def _env(self, order: Order, said: Mapping[str, str]) -> dict[str, str]:
         # The build image's npm knows the machine's registry, proxy and certificates; ours has another prefix.
-        env = {**IMPATIENT, **self.env, "npm_config_globalconfig": said["globalconfig"]}
+        env = {**IMPATIENT, **UNKEPT, **self.env, "npm_config_globalconfig": said["globalconfig"]}
         if order.cache is not None:
             env |= {"npm_config_cache": str(order.cache), "npm_config_logs_max": "0"}
         return env
@@ -238,6 +238,7 @@ def npm_rebuild(context: sdk.BuildContext, directory: Path, env: Mapping[str, st
     """Runs the install scripts of modules that any manager installed; raises as `port.Manager.install`."""
     config = {"npm_config_globalconfig": Registry(context).global_config()}
     try:
-        context.run(["npm", "rebuild"], cwd=directory, env={**IMPATIENT, **FOR_ANY, **env, **config})
+        said = {**IMPATIENT, **UNKEPT, **FOR_ANY, **env, **config}
+        context.run(["npm", "rebuild"], cwd=directory, env=said)
     except sdk.CommandFailed as failure:
         raise explained(failure) from failure

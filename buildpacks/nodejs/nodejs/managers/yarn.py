@@ -14,6 +14,7 @@ from packhorse.sdk.regex import regex
 
 from .. import secret
 from ..project import digest
+from ..registry import UNKEPT
 from ..workspace import Workspace
 from . import named, unlocked, yarnfailure, yarnrc, yarnregistry
 from .fetched import Fetched
@@ -106,7 +107,7 @@ class Yarn(Fetched):
     def _install(self, order: Order, *more: str) -> None:
         frozen = "--frozen-lockfile" if self.lock else "--no-lockfile"
         argv = ["yarn", "install", frozen, "--non-interactive", f"--production={str(not order.dev).lower()}"]
-        env = {**self.env, **yarnregistry.for_classic(self.context, self._settings)}
+        env = {**UNKEPT, **self.env, **yarnregistry.for_classic(self.context, self._settings)}
         # By itself root's Yarn 1 has a place for the whole machine.
         env["YARN_CACHE_FOLDER"] = str(order.cache or Path(self.context.env.get("HOME", "/")) / ".cache/yarn")
         with ExitStack() as stack:
