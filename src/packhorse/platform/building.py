@@ -150,7 +150,7 @@ def _exported_once(
         with (
             _failing(store, scratch, layers, observer, offline=offline),
             source.settled(),
-            BuildRunner(steps.open, scene, namespace.idmap, _made(scratch / "steps")) as runner,
+            BuildRunner(steps.open, scene, namespace.idmap, scratch) as runner,
         ):
             exported = create(
                 inputs,
@@ -203,7 +203,7 @@ def _sandbox(
 ) -> SandboxRunner:
     return sandbox(
         namespace,
-        _made(scratch / "sandbox"),
+        scratch,
         runtime=work.request.sandbox,
         loopback=loopback,
         groups=groups(work.store),

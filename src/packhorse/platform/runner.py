@@ -23,7 +23,6 @@ from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind, Limits, Mount, Network, Overlay, Room, Root, Step
 from packhorse.base.tree import Kind, TreeView
 from packhorse.base.userns import IdMap
-from packhorse.store.lease import make_directory
 
 APP = "/workspace"
 LAYERS = "/layers"
@@ -132,7 +131,7 @@ class BuildRunner:
         scene, last, first = self._scene, self._last, not self._shared
         if step.argv:
             scene.settle()
-        self._shared = self._shared or self._writable(self._scratch / "shared", copied=scene.copied())
+        self._shared = self._shared or self._writable("shared", copied=scene.copied())
         mounts = (*scene.layers(), *self._shared, *self._mounts)
         if last is not None and last.mounts == mounts and (last.room.vacant or not step.argv):
             if step.argv:
@@ -159,8 +158,8 @@ class BuildRunner:
     @contextmanager
     def _scratch_room(self, step: Step) -> Iterator[Room]:
         scene = self._scene
-        own = self._scratch / f"scratch-{next(self._numbers)}"
-        layers = Bind(self._directory(own / "layers"), LAYERS, writable=True)
+        own = f"scratch-{next(self._numbers)}"
+        layers = Bind(self._directory(f"{own}-layers"), LAYERS, writable=True)
         writable = self._writable(own, copied=not scene.overlays)
         mounts = (layers, *writable, *self._mounts, *scene.volumes)
         with self._open_step(self._placed(step, mounts)) as room:
@@ -186,49 +185,45 @@ class BuildRunner:
         found = (mount for mount in self._shared if isinstance(mount, Overlay) and mount.target == APP)
         return next(found, None)
 
-    def _writable(self, directory: Path, *, copied: bool = False) -> tuple[Mount, ...]:
-        """The app, the home and the temporary directories, with uppers of their own below `directory`; or the
-        app `copied` there.
+    def _writable(self, room: str, *, copied: bool = False) -> tuple[Mount, ...]:
+        """The app, the home and the temporary directories, with uppers of their own whose names begin with
+        `room`; or the app `copied` to such a place.
         """
         if copied:
-            app: Mount = self._copy(self._scene.source, directory / "app", APP, mode=0o777)
+            app: Mount = self._copy(self._scene.source, f"{room}-app", APP, mode=0o777)
         else:
-            app = self._overlay(directory / "app", self._scene.app, APP, mode=0o777)
+            app = self._overlay(f"{room}-app", self._scene.app, APP, mode=0o777)
         temporary = (
-            Bind(self._directory(directory / f"tmp-{number}", mode=0o1777), path, writable=True)
+            Bind(self._directory(f"{room}-tmp-{number}", mode=0o1777), path, writable=True)
             for number, path in enumerate(TEMPORARY)
         )
-        return (*self._home(directory / "home"), app, *temporary)
+        return (*self._home(f"{room}-home"), app, *temporary)
 
-    def _copy(self, source: Path, directory: Path, target: str, *, mode: int = 0o755) -> Bind:
-        for above in (directory.parent.parent, directory.parent):
-            make_directory(above)
+    def _copy(self, source: Path, name: str, target: str, *, mode: int = 0o755) -> Bind:
+        directory = self._scratch / name
         self._scene.copy(source, directory)
         directory.chmod(mode)
         return Bind(directory, target, writable=True)
 
-    def _home(self, directory: Path) -> tuple[Mount, ...]:
+    def _home(self, name: str) -> tuple[Mount, ...]:
         """The home as the image has it, or an empty one; none where it would hide another mount."""
         home = posixpath.normpath(f"/{self._scene.home.lstrip('/')}")  # "/.." would hide everything
         others = (APP, LAYERS, *TEMPORARY, *(mount.target for mount in self._scene.mounts))
         if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
             return ()
         if self._home_in_image and not self._scene.overlays:
-            return (self._copy(self._scene.root / home.lstrip("/"), directory, home),)
+            return (self._copy(self._scene.root / home.lstrip("/"), name, home),)
         if self._home_in_image:
-            return (self._overlay(directory, (self._scene.root / home.lstrip("/"),), home),)
-        return (Bind(self._directory(directory), home, writable=True),)
+            return (self._overlay(name, (self._scene.root / home.lstrip("/"),), home),)
+        return (Bind(self._directory(name), home, writable=True),)
 
-    def _overlay(
-        self, directory: Path, lowers: tuple[Path, ...], target: str, *, mode: int = 0o755
-    ) -> Overlay:
-        upper = self._directory(directory.with_name(f"{directory.name}-upper"), mode=mode)
-        return Overlay(lowers, target, upper, self._directory(directory.with_name(f"{directory.name}-work")))
+    def _overlay(self, name: str, lowers: tuple[Path, ...], target: str, *, mode: int = 0o755) -> Overlay:
+        upper = self._directory(f"{name}-upper", mode=mode)
+        return Overlay(lowers, target, upper, self._directory(f"{name}-work"))
 
-    def _directory(self, path: Path, *, mode: int = 0o755) -> Path:
-        """A new directory of the CNB user's, whatever the umask; those above it are only passed through."""
-        for above in (path.parent.parent, path.parent):
-            make_directory(above)
+    def _directory(self, name: str, *, mode: int = 0o755) -> Path:
+        """A new directory of the CNB user's, whatever the umask."""
+        path = self._scratch / name
         path.mkdir()
         os.chown(path, *self._owner)
         path.chmod(mode)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
@@ -142,10 +142,8 @@ class Images:
 
     def mend(self) -> None:
         """Brings `index.json` up to date: a command may have been killed before it came to that."""
-        with self._changing(), faults(self._index):
-            ordered = self.all()
-            if not self._index.exists() or self._index.read_bytes() != _index(ordered):
-                record.write_bytes(self._lease, self._index, _index(ordered))
+        with self._changing():
+            self._follow(self.all())
 
     def _changing(self) -> AbstractContextManager[None]:
         return locked(self._lease.store / "locks" / "names")
@@ -169,7 +167,14 @@ class Images:
         """Our own list comes first: `index.json` follows from it."""
         ordered = [names[key] for key in sorted(names)]
         record.write(self._lease, self._path, {"images": [item.fields() for item in ordered]})
-        record.write_bytes(self._lease, self._index, _index(ordered))
+        self._follow(ordered)
+
+    def _follow(self, ordered: Sequence[Record]) -> None:
+        """Makes `index.json` what the list says; mostly it is that already."""
+        index = _index(ordered)
+        with faults(self._index):
+            if not self._index.exists() or self._index.read_bytes() != index:
+                record.write_bytes(self._lease, self._index, index)
 
 
 def _index(records: Iterable[Record]) -> bytes:

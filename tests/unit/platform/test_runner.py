@@ -165,5 +165,5 @@ def test_directories_of_a_build_can_be_passed_by_others_whatever_the_umask(tmp_p
     finally:
         os.umask(before)
     made = [path for path in (tmp_path / "steps").rglob("*") if path.is_dir()]
-    assert {path.name for path in made} >= {"shared", "app-upper", "app-work", "tmp-0"}
+    assert {path.name for path in made} >= {"shared-app-upper", "shared-app-work", "shared-tmp-0"}
     assert [path.name for path in made if path.stat().st_mode & 0o055 != 0o055] == []
