@@ -23,6 +23,7 @@ from packhorse.base.rooted import Rooted
 from packhorse.base.step import Bind, Limits, Mount, Network, Overlay, Room, Root, Step
 from packhorse.base.tree import Kind, TreeView
 from packhorse.base.userns import IdMap
+from packhorse.errors import TreeError
 
 APP = "/workspace"
 LAYERS = "/layers"
@@ -100,7 +101,7 @@ class BuildRunner:
         self._owner = idmap.outside(scene.uid, scene.gid)
         self._scratch = scratch
         self._numbers = count(1)
-        self._home_in_image = _is_plain_directory(scene.root, scene.home)
+        self._home_in_image = _is_filled(scene.root, scene.home)
         self._shared: tuple[Mount, ...] = ()
         self._mounts = scene.mounts if scene.mounted is None else scene.mounted
         self._last: _Left | None = None
@@ -206,7 +207,7 @@ class BuildRunner:
         return Bind(directory, target, writable=True)
 
     def _home(self, name: str) -> tuple[Mount, ...]:
-        """The home as the image has it, or an empty one; none where it would hide another mount."""
+        """The home as the image has it, mostly empty; none where it would hide another mount."""
         home = posixpath.normpath(f"/{self._scene.home.lstrip('/')}")  # "/.." would hide everything
         others = (APP, LAYERS, *TEMPORARY, *(mount.target for mount in self._scene.mounts))
         if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
@@ -230,9 +231,16 @@ class BuildRunner:
         return path
 
 
-def _is_plain_directory(root: Path, path: str) -> bool:
-    """Whether `path` is in the image and no part of it is a link, so that it may be named from outside."""
+def _is_filled(root: Path, path: str) -> bool:
+    """Whether the image may have something in the directory `path`, and no part of that is a link, so that it
+    may be named from outside. What is not this user's to list may have.
+    """
     with Rooted.local(root) as tree:
         parts = path.strip("/").split("/")
         nodes = (tree.stat("/" + "/".join(parts[: number + 1])) for number in range(len(parts)))
-        return ".." not in parts and all(node is not None and node.kind is Kind.DIRECTORY for node in nodes)
+        if ".." in parts or not all(node is not None and node.kind is Kind.DIRECTORY for node in nodes):
+            return False
+        try:
+            return bool(tree.list(f"/{path.strip('/')}"))
+        except TreeError:
+            return True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.step import Bind, Mount, Network, Step
+from packhorse.base.step import Bind, Mount, Network, Overlay, Step
 from packhorse.base.userns import Extent, IdMap, Mode
 from packhorse.platform.runner import BuildRunner, HeldRoom, Scene
 
@@ -27,9 +27,17 @@ def build_runner(
     layers: Callable[[], Sequence[Mount]] = tuple,
     volumes: tuple[Mount, ...] = (),
     network: Network = Network.NONE,
+    image: Sequence[str] = (),
 ) -> BuildRunner:
     for name in ("root", "app", "steps"):
         (directory / name).mkdir(mode=0o755)
+    for name in image:
+        path = directory / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            path.mkdir()
+        else:
+            path.touch()
     idmap = IdMap(Mode.SINGLE, (Extent(1000, os.geteuid(), 1),), (Extent(1000, os.getegid(), 1),))
     scene = Scene(
         root=directory / "root",
@@ -148,6 +156,27 @@ def test_who_makes_ready_waits_with_the_network_of_the_first_step(tmp_path: Path
         ((), True, Network.HOST),
         (("build",), False, Network.HOST),
     ]
+
+
+@pytest.mark.parametrize(
+    ("files", "mount"),
+    [((), Bind), (("home/",), Bind), (("home/cnb/",), Bind), (("home/cnb/.profile",), Overlay)],
+)
+def test_a_home_is_an_overlay_only_where_the_image_has_something_in_it(
+    tmp_path: Path, files: tuple[str, ...], mount: type[Mount]
+) -> None:
+    asked: list[Step] = []
+
+    @contextmanager
+    def opens(step: Step) -> Iterator[HeldRoom]:
+        asked.append(step)
+        yield _Said([], 0, step.deferred)  # type: ignore[misc]
+
+    with build_runner(opens, tmp_path, image=files) as runner:
+        visit(runner, DETECTS, BUILDS)
+    for step in asked:
+        (home,) = (each for each in step.mounts if each.target == "/home/cnb")
+        assert isinstance(home, mount)
 
 
 @contextmanager
