@@ -264,7 +264,9 @@ def test_docker_pulls_and_runs_what_we_push_and_what_docker_pushes_is_read_by_us
 
 def test_an_engine_is_reached_by_ssh(home: Home, small: Small, dockerd: Engine, tmp_path: Path) -> None:
     with sshd(tmp_path, environment=f"DOCKER_HOST={dockerd.address}") as (address, path):
-        env = {"PATH": f"{path}:{os.environ['PATH']}"}
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        env = {"PATH": f"{path}:{os.environ['PATH']}", "TMPDIR": str(temporary)}
         assert (
             home.ok("copy", small.place, "docker-daemon:by-ssh", "--docker-host", address, env=env)
             == small.id
@@ -282,6 +284,7 @@ def test_an_engine_is_reached_by_ssh(home: Home, small: Small, dockerd: Engine, 
     done = home.run("copy", small.place, "docker-daemon:x", "--docker-host", address, env=env)
     assert done.returncode == 7
     assert "Connection refused" in done.stderr
+    assert list(temporary.iterdir()) == []
     done = home.run("copy", small.place, "docker-daemon:x", "--docker-host", "ssh://me:hidden@host")
     assert done.returncode == 3
     assert "hidden" not in done.stderr

@@ -6,6 +6,7 @@ is used, with its configuration, keys and agent.
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import tempfile
@@ -38,9 +39,12 @@ class Tunnel:
             )
         self._directory = tempfile.TemporaryDirectory(prefix="packhorse-")
         self._errors = (Path(self._directory.name) / "said").open("w+b")
-        path = Path(self._directory.name) / "engine.sock"
+        # By its descriptor: a socket's path has at most 107 bytes, and TMPDIR may have more.
+        descriptor = os.open(self._directory.name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, descriptor)
+        path = f"/proc/self/fd/{descriptor}/engine.sock"
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
+        self._listener.bind(path)
         self._listener.listen()
         self.address = f"unix://{path}"
         # Wakes the thread, which would hold the socket until the process ends.

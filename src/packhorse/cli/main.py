@@ -7,6 +7,7 @@ to report it.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import sys
@@ -117,6 +118,7 @@ def program() -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             failed = unwritten(stream)
             status = status or (failed.exit_code if failed else 0)
+        atexit._run_exitfuncs()  # where objects that are still there have a temporary directory
         os._exit(status)
     sys.exit(status)
 
