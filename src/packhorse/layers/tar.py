@@ -46,14 +46,13 @@ def stream(entries: Iterable[TarEntry]) -> Iterator[bytes]:
     """
     parts: list[bytes] = []
     length = 0
-    for pieces in chain(_pieces(entries), ((bytes(2 * _BLOCK),),)):
-        for piece in pieces:
-            length += len(piece)
-            if length > CHUNK:
-                yield b"".join(parts)
-                parts.clear()
-                length = len(piece)
-            parts.append(piece)
+    for piece in chain(_pieces(entries), (bytes(2 * _BLOCK),)):
+        length += len(piece)
+        if length > CHUNK:
+            yield b"".join(parts)
+            parts.clear()
+            length = len(piece)
+        parts.append(piece)
     yield b"".join(parts)
 
 
@@ -67,8 +66,8 @@ def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
     return Digest(total.hexdigest()), size
 
 
-def _pieces(entries: Iterable[TarEntry]) -> Iterator[Iterable[bytes]]:
-    """For each entry its header, and what a file has with what fills its last block."""
+def _pieces(entries: Iterable[TarEntry]) -> Iterator[bytes]:
+    """For each entry its header, and what a file has what fills its last block: of small ones at once."""
     with ExitStack() as reading:
         former: TreeView | None = None
         for entry in entries:
@@ -80,13 +79,13 @@ def _pieces(entries: Iterable[TarEntry]) -> Iterator[Iterable[bytes]]:
                 # One byte more is asked for, so growth is seen; what has changed is told by who reads again.
                 data = first(path, entry.size + 1)
                 if len(data) == entry.size:
-                    yield header(entry), data, _ZEROS[: -entry.size % _BLOCK]
+                    yield b"%b%b%b" % (header(entry), data, _ZEROS[: -entry.size % _BLOCK])
                     continue
-            yield (header(entry),)
+            yield header(entry)
             start = entry.open if entry.at is None else partial(entry.at[0].open, entry.at[1])
             if start is not None:
-                yield _content(entry, start)
-                yield (_ZEROS[: -entry.size % _BLOCK],)
+                yield from _content(entry, start)
+                yield _ZEROS[: -entry.size % _BLOCK]
 
 
 def _content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
