@@ -8,12 +8,15 @@ padding. Where entries come from is `layers.tree`'s; reading tars that others ma
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import lru_cache, partial
 from itertools import chain
 from typing import BinaryIO
 
+from packhorse.base.crew import crew
 from packhorse.base.digest import Digest
 from packhorse.base.tree import Kind, TreeView
 from packhorse.errors import FormatError, TreeError
@@ -24,6 +27,12 @@ CHUNK = 1 << 20
 
 _SMALL = 1 << 18
 """Bytes up to which a file of a tree is read at once."""
+
+_AHEAD = 4
+"""Pieces that may wait to be hashed."""
+
+_PATIENCE = 5.0
+"""Seconds that the hashing of a piece is waited for when nobody wants the digest any more."""
 
 _BLOCK = 512
 _FIELD = 100  # bytes for a name or link target in a USTAR header
@@ -57,12 +66,22 @@ def stream(entries: Iterable[TarEntry]) -> Iterator[bytes]:
 
 
 def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
-    """The digest of all `chunks`, a layer's diff ID when they are its tar, and their length in bytes."""
-    total = hashlib.sha256()
-    size = 0
-    for chunk in chunks:
-        total.update(chunk)
-        size += len(chunk)
+    """The digest of all `chunks`, a layer's diff ID when they are its tar, and their length in bytes.
+
+    A thread hashes each, but for the last, while the next is made: to read many files takes as long.
+    """
+    total, size, last = hashlib.sha256(), 0, b""
+    behind: deque[Future[None]] = deque()
+    with crew(1, "digest", patience=_PATIENCE) as beside:
+        for chunk in chunks:
+            if size:
+                behind.append(beside.submit(total.update, last))
+            if len(behind) > _AHEAD:
+                behind.popleft().result()
+            size, last = size + len(chunk), chunk
+        while behind:
+            behind.popleft().result()
+    total.update(last)
     return Digest(total.hexdigest()), size
 
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import tarfile
+import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
@@ -114,6 +116,20 @@ def test_a_name_with_a_nul_is_refused() -> None:
         tar.header(TarEntry.directory("/a\0b"))
 
 
-def test_the_digest_is_that_of_all_chunks_and_comes_with_their_length() -> None:
-    digest, size = tar.digest([b"ab", b"", b"c"])
-    assert (digest.hex, size) == (hashlib.sha256(b"abc").hexdigest(), 3)
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 6, 40])
+def test_the_digest_is_that_of_all_chunks_and_comes_with_their_length(count: int) -> None:
+    chunks = [b"", *(os.urandom(MIB - number) for number in range(count)), b"", b"c"]
+    digest, size = tar.digest(chunks)
+    whole = b"".join(chunks)
+    assert (digest.hex, size) == (hashlib.sha256(whole).hexdigest(), len(whole))
+
+
+def test_a_digest_ends_with_what_its_chunks_raise_and_leaves_no_thread() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield from [bytes(MIB)] * 9
+        raise TreeError("it shrank")
+
+    before = threading.active_count()
+    with pytest.raises(TreeError, match="it shrank"):
+        tar.digest(chunks())
+    assert threading.active_count() == before
