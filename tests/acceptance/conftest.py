@@ -90,8 +90,7 @@ def new_home(homes: Callable[..., Home]) -> Iterator[Callable[..., Home]]:
 
     yield make
     for home in made:
-        afterwards.wait(home.path / "store")
-        subprocess.run(["rm", "-rf", str(home.path)], check=True)
+        afterwards.remove(home.path)
 
 
 @pytest.fixture(scope="session")

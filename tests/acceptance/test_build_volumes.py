@@ -25,6 +25,7 @@ md5sum .npmrc
 (echo x > new) 2> /dev/null && echo "wrote into the binding"
 echo "root ${SERVICE_BINDING_ROOT-unset}"
 echo more >> /cache/log
+echo more >> ~/.m2/log
 """
 
 
@@ -58,6 +59,7 @@ def test_buildpacks_read_a_binding_and_the_image_has_nothing_of_it(
         *("build", "volumes", "--path", app, "--buildpack", buildpack, "-v"),
         *("--volume", f"{binding}:/platform/bindings/npmrc", "--volume", f"{cache}:/cache:rw"),
         *("--volume", f"{folder / 'one-file'}:/workspace/one-file:ro"),
+        *("--volume", f"{cache}:/home/cnb/.m2:rw"),
         *(
             "--env",
             "SERVICE_BINDING_ROOT=/platform/bindings",
@@ -70,7 +72,7 @@ def test_buildpacks_read_a_binding_and_the_image_has_nothing_of_it(
     assert done.returncode == 0, done.stderr
     assert "[shell] type npmrc\n" in done.stderr and "[shell] root /platform/bindings\n" in done.stderr
     assert "wrote into the binding" not in done.stderr and "/workspace/one-file is in" in done.stderr
-    assert (cache / "log").read_text() == "more\n"
+    assert (cache / "log").read_text() == "more\nmore\n"
     assert _SECRET not in done.stderr + done.stdout
     assert _content(folder / "image.tar").count(_SECRET.encode()) == 0
     assert b"type npmrc" not in _content(folder / "image.tar")

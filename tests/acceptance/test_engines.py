@@ -264,7 +264,7 @@ def test_docker_pulls_and_runs_what_we_push_and_what_docker_pushes_is_read_by_us
 
 def test_an_engine_is_reached_by_ssh(home: Home, small: Small, dockerd: Engine, tmp_path: Path) -> None:
     with sshd(tmp_path, environment=f"DOCKER_HOST={dockerd.address}") as (address, path):
-        temporary = tmp_path / "temporary"
+        temporary = tmp_path / ("long" * 25)  # for a socket's path
         temporary.mkdir()
         env = {"PATH": f"{path}:{os.environ['PATH']}", "TMPDIR": str(temporary)}
         assert (

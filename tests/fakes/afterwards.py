@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import time
 from collections.abc import Collection
@@ -37,6 +38,14 @@ def remover(store: Path, *, beside: Collection[int] = ()) -> int:
 def wait(store: Path) -> None:
     """Returns when all is removed that commands which have ended had put aside."""
     remainder.wait(store)
+
+
+def remove(home: Path) -> None:
+    """Removes a home in which nobody works any more, whatever still goes on in its store."""
+    for path in (home / "store" / "leases").glob("*"):
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+    subprocess.run(["rm", "-rf", str(home)], check=True)
 
 
 def unmount(path: Path) -> None:

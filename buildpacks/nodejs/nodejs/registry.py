@@ -43,7 +43,7 @@ IMPATIENT = {
 }
 
 # What Node.js, or an older manager itself, keeps of compiled modules in a folder that the next build has not:
-# to write it takes npm a tenth of a second each time.
+# to write it takes npm a tenth of a second each time. Install scripts have it too, build scripts have not.
 UNKEPT = {"NODE_DISABLE_COMPILE_CACHE": "1", "DISABLE_V8_COMPILE_CACHE": "1"}
 
 _UNREACHABLE = {

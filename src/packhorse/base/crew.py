@@ -1,8 +1,8 @@
 """Threads that work for one caller and stop when it does; under every arrow.
 
 Unlike a pool's of the standard library they do not hold up a caller that is called off (Ctrl-C), nor the end
-of the process: one may be waiting for a registry that has fallen silent. Called by `image`, `layers` and
-`store`.
+of the process: one may be waiting for a registry that has fallen silent. Called by `image`, `layers`,
+`store` and `platform`.
 """
 
 from __future__ import annotations

@@ -118,7 +118,8 @@ def program() -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             failed = unwritten(stream)
             status = status or (failed.exit_code if failed else 0)
-        atexit._run_exitfuncs()  # where objects that are still there have a temporary directory
+        # Finalizers of objects that are still there, such as a tunnel's temporary directory (`base.dial`).
+        atexit._run_exitfuncs()
         os._exit(status)
     sys.exit(status)
 

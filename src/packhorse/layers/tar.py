@@ -86,7 +86,9 @@ def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
 
 
 def _pieces(entries: Iterable[TarEntry]) -> Iterator[bytes]:
-    """For each entry its header, and what a file has what fills its last block: of small ones at once."""
+    """For each entry its header, and of a file its content and what fills its last block: a small one's as
+    one piece.
+    """
     with ExitStack() as reading:
         former: TreeView | None = None
         for entry in entries:

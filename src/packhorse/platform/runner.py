@@ -89,7 +89,7 @@ class _Left:
 
 class BuildRunner:
     """Decorates a sandbox's `open`. `scratch` is a directory on the store's file system that lasts as long as
-    the build.
+    the build; in it `shared-…` and `scratch-…` are the runner's.
 
     It is a context: rooms that phases have left may be open until its end.
     """
@@ -101,7 +101,9 @@ class BuildRunner:
         self._owner = idmap.outside(scene.uid, scene.gid)
         self._scratch = scratch
         self._numbers = count(1)
-        self._home_in_image = _is_filled(scene.root, scene.home)
+        # On a file system that executes nothing an overlay does, and a bind of its directory does not.
+        executes = not os.statvfs(scratch).f_flag & os.ST_NOEXEC
+        self._home_in_image = _is_plain_directory(scene.root, scene.home, filled=executes)
         self._shared: tuple[Mount, ...] = ()
         self._mounts = scene.mounts if scene.mounted is None else scene.mounted
         self._last: _Left | None = None
@@ -207,7 +209,9 @@ class BuildRunner:
         return Bind(directory, target, writable=True)
 
     def _home(self, name: str) -> tuple[Mount, ...]:
-        """The home as the image has it, mostly empty; none where it would hide another mount."""
+        """The home as the image has it, an empty one where that has nothing; none where it would hide another
+        mount.
+        """
         home = posixpath.normpath(f"/{self._scene.home.lstrip('/')}")  # "/.." would hide everything
         others = (APP, LAYERS, *TEMPORARY, *(mount.target for mount in self._scene.mounts))
         if any(f"{other}/".startswith(f"{home.rstrip('/')}/") for other in others):
@@ -231,9 +235,9 @@ class BuildRunner:
         return path
 
 
-def _is_filled(root: Path, path: str) -> bool:
-    """Whether the image may have something in the directory `path`, and no part of that is a link, so that it
-    may be named from outside. What is not this user's to list may have.
+def _is_plain_directory(root: Path, path: str, *, filled: bool) -> bool:
+    """Whether `path` is in the image and no part of it is a link, so that it may be named from outside; if it
+    has to be `filled`, also whether it may have entries: one that is not this user's to list may.
     """
     with Rooted.local(root) as tree:
         parts = path.strip("/").split("/")
@@ -241,6 +245,6 @@ def _is_filled(root: Path, path: str) -> bool:
         if ".." in parts or not all(node is not None and node.kind is Kind.DIRECTORY for node in nodes):
             return False
         try:
-            return bool(tree.list(f"/{path.strip('/')}"))
+            return not filled or bool(tree.list(f"/{path.strip('/')}"))
         except TreeError:
             return True

@@ -53,12 +53,13 @@ class Runtime(Protocol):
 class SandboxRunner:
     """A Runner whose steps are made by `runtime` with the ids of `namespace`.
 
-    `scratch` is an empty directory, which `platform` makes for the build and removes. `loopback` are ports of
-    the host's loopback (a proxy's) that steps with a network of their own find at theirs. Steps may be opened
-    side by side. `terminal` is the native program that steps with a terminal begin as. `groups` is the
-    directory where control groups are noted, made when it is missing; without it there are none. `points` is
-    the directory in which mount points are kept, if they are. With
-    `parting` a step that is over does not wait until its network and its mounts are taken down.
+    `scratch` is a directory that `platform` makes for the build and removes; in it `mount-points-…` and
+    `resolv-…` are the runner's. `loopback` are ports of the host's loopback (a proxy's) that steps with a
+    network of their own find at theirs. Steps may be opened side by side. `terminal` is the native program
+    that steps with a terminal begin as. `groups` is the directory where control groups are noted, made when
+    it is missing; without it there are none. `points` is the directory in which mount points are kept, if
+    they are. With `parting` a step that is over does not wait until its network and its mounts are taken
+    down.
     """
 
     def __init__(

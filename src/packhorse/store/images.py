@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass
@@ -171,10 +171,11 @@ class Images:
 
     def _follow(self, ordered: Sequence[Record]) -> None:
         """Makes `index.json` what the list says; mostly it is that already."""
-        index = _index(ordered)
-        with faults(self._index):
-            if not self._index.exists() or self._index.read_bytes() != index:
-                record.write_bytes(self._lease, self._index, index)
+        index, before = _index(ordered), b""
+        with faults(self._index), suppress(FileNotFoundError):
+            before = self._index.read_bytes()
+        if before != index:
+            record.write_bytes(self._lease, self._index, index)
 
 
 def _index(records: Iterable[Record]) -> bytes:

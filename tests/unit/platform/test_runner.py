@@ -5,6 +5,7 @@ rooms stay open for whom.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -158,13 +159,8 @@ def test_who_makes_ready_waits_with_the_network_of_the_first_step(tmp_path: Path
     ]
 
 
-@pytest.mark.parametrize(
-    ("files", "mount"),
-    [((), Bind), (("home/",), Bind), (("home/cnb/",), Bind), (("home/cnb/.profile",), Overlay)],
-)
-def test_a_home_is_an_overlay_only_where_the_image_has_something_in_it(
-    tmp_path: Path, files: tuple[str, ...], mount: type[Mount]
-) -> None:
+def homes(directory: Path, *image: str) -> list[type[Mount]]:
+    """What is mounted as the home where buildpacks are asked, and where they build."""
     asked: list[Step] = []
 
     @contextmanager
@@ -172,11 +168,27 @@ def test_a_home_is_an_overlay_only_where_the_image_has_something_in_it(
         asked.append(step)
         yield _Said([], 0, step.deferred)  # type: ignore[misc]
 
-    with build_runner(opens, tmp_path, image=files) as runner:
+    with build_runner(opens, directory, image=image) as runner:
         visit(runner, DETECTS, BUILDS)
-    for step in asked:
-        (home,) = (each for each in step.mounts if each.target == "/home/cnb")
-        assert isinstance(home, mount)
+    return [type(each) for step in asked for each in step.mounts if each.target == "/home/cnb"]
+
+
+@pytest.mark.parametrize(
+    ("file", "mount"), [("etc/", Bind), ("home/cnb/", Bind), ("home/cnb/.profile", Overlay)]
+)
+def test_a_home_is_an_overlay_only_where_the_image_has_something_in_it(
+    tmp_path: Path, file: str, mount: type[Mount]
+) -> None:
+    assert homes(tmp_path, file) == [mount, mount]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_home_is_an_overlay_where_nothing_in_a_directory_could_be_executed(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", tmp_path], check=True)
+    try:
+        assert homes(tmp_path, "home/cnb/") == [Overlay, Overlay]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 @contextmanager

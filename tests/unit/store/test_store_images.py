@@ -242,6 +242,15 @@ def test_a_damaged_list_of_images_is_told_with_what_helps(store: Store, damage: 
     put(store, "app", samples.image(samples.plain(b"one")))
 
 
+def test_the_index_for_other_tools_is_left_alone_where_it_would_be_the_same(store: Store) -> None:
+    path = store.path / "index.json"
+    seen = []
+    for content in (b"one", b"one", b"two"):
+        put(store, "app", samples.image(samples.gzipped(content)))
+        seen.append(path.stat().st_ino)
+    assert seen[0] == seen[1] != seen[2]
+
+
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, b"{", None])
 def test_the_index_for_other_tools_is_brought_up_to_date_by_gc(store: Store, damage: bytes | None) -> None:
     put(store, "app", samples.image(samples.gzipped(b"one")))

@@ -174,7 +174,7 @@ class Npm:
             said = Path(folder, "paths")
             # npm fails where a package is not the one that another asks for, which settings may allow.
             script = ["sh", "-c", '"$@" > "$0" || :', str(said)]
-            self.context.capture([*script, *argv], cwd=order.directory, env=self.env)
+            self.context.capture([*script, *argv], cwd=order.directory, env={**UNKEPT, **self.env})
             found = frozenset(said.read_text(errors="surrogateescape").splitlines())
         if str(order.directory.resolve()) not in found:
             raise BuildpackFailed(f"`{' '.join(argv)}` did not name what the image needs")

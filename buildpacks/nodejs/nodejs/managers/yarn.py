@@ -134,7 +134,8 @@ class Yarn(Fetched):
     def _public_registries(self) -> Iterator[str]:
         """Where Yarn 1 and npm look when nobody tells them."""
         unset = {name: "" for name in self.context.env if name.lower() == "npm_config_registry"}
-        env = {**self.env, **unset, "HOME": "/nonexistent", "npm_config_globalconfig": "/nonexistent/npmrc"}
+        nowhere = {"HOME": "/nonexistent", "npm_config_globalconfig": "/nonexistent/npmrc"}
+        env = {**UNKEPT, **self.env, **unset, **nowhere}
         for client in ("yarn", "npm"):
             said = self.context.capture([client, "config", "get", "registry"], cwd=Path("/"), env=env)
             if urlsplit(said.strip()).hostname:
