@@ -144,6 +144,7 @@ def test_a_moved_store_keeps_its_trees(ground: Ground, tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["cp -a", "cp -r", "tar"])
 def test_a_copied_store_makes_the_same_image(ground: Ground, how: str) -> None:
     ground.build(1)
+    afterwards.settled(ground.store)
     copy = at(ground, ground.folder.parent / how.replace(" ", ""))
     if how == "tar":
         archive = ground.folder.parent / "store.tar"

@@ -40,11 +40,18 @@ def wait(store: Path) -> None:
     remainder.wait(store)
 
 
-def remove(home: Path) -> None:
-    """Removes a home in which nobody works any more, whatever still goes on in its store."""
-    for path in (home / "store" / "leases").glob("*"):
+def settled(store: Path) -> None:
+    """Returns when nobody works in a store any more: what commands have left behind neither removes nor
+    writes anything there.
+    """
+    for path in (store / "leases").glob("*"):
         with suppress(FileNotFoundError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def remove(home: Path) -> None:
+    """Removes a home whose commands are over."""
+    settled(home / "store")
     subprocess.run(["rm", "-rf", str(home)], check=True)
 
 
