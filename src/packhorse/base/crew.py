@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Generic, Self, TypeVar
+
+_AHEAD = 4
+"""Items that may wait for a follower."""
+
+_PATIENCE = 5.0
+"""Seconds that a follower's work is waited for when nobody wants it any more."""
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
@@ -83,6 +90,39 @@ class Crew:
         for thread in self._threads:
             with suppress(RuntimeError):  # one whose start was interrupted finds nothing to do
                 thread.join(None if end is None else max(0.0, end - time.monotonic()))
+
+
+class Follower(Generic[_Item]):
+    """One thread that does some work with each item that it is handed, in their order, a few behind.
+
+    A context, which lets the thread go: what it has not begun then nobody wants any more.
+    """
+
+    def __init__(self, work: Callable[[_Item], None], name: str) -> None:
+        self._work = work
+        self._crew = Crew(1, name)
+        self._behind: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dismiss()
+
+    def hand(self, item: _Item) -> None:
+        """Hands an item on, when few enough wait; raises what the work with an earlier one has raised."""
+        if len(self._behind) == _AHEAD:
+            self._behind.popleft().result()
+        self._behind.append(self._crew.submit(self._work, item))
+
+    def wait(self) -> None:
+        """Returns when all is done; raises as `hand` does."""
+        while self._behind:
+            self._behind.popleft().result()
+
+    def dismiss(self) -> None:
+        """Lets the thread go; what it is at is waited for, but not for long."""
+        self._crew.dismiss(patience=_PATIENCE)
 
 
 @contextmanager

@@ -8,15 +8,13 @@ padding. Where entries come from is `layers.tree`'s; reading tars that others ma
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import lru_cache, partial
 from itertools import chain
 from typing import BinaryIO
 
-from packhorse.base.crew import crew
+from packhorse.base.crew import Follower
 from packhorse.base.digest import Digest
 from packhorse.base.tree import Kind, TreeView
 from packhorse.errors import FormatError, TreeError
@@ -27,12 +25,6 @@ CHUNK = 1 << 20
 
 _SMALL = 1 << 18
 """Bytes up to which a file of a tree is read at once."""
-
-_AHEAD = 4
-"""Pieces that may wait to be hashed."""
-
-_PATIENCE = 5.0
-"""Seconds that the hashing of a piece is waited for when nobody wants the digest any more."""
 
 _BLOCK = 512
 _FIELD = 100  # bytes for a name or link target in a USTAR header
@@ -71,16 +63,12 @@ def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
     A thread hashes each, but for the last, while the next is made: to read many files takes as long.
     """
     total, size, last = hashlib.sha256(), 0, b""
-    behind: deque[Future[None]] = deque()
-    with crew(1, "digest", patience=_PATIENCE) as beside:
+    with Follower(total.update, "digest") as beside:
         for chunk in chunks:
             if size:
-                behind.append(beside.submit(total.update, last))
-            if len(behind) > _AHEAD:
-                behind.popleft().result()
+                beside.hand(last)
             size, last = size + len(chunk), chunk
-        while behind:
-            behind.popleft().result()
+        beside.wait()
     total.update(last)
     return Digest(total.hexdigest()), size
 

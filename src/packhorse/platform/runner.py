@@ -102,8 +102,10 @@ class BuildRunner:
         self._scratch = scratch
         self._numbers = count(1)
         # On a file system that executes nothing an overlay does, and a bind of its directory does not.
-        executes = not os.statvfs(scratch).f_flag & os.ST_NOEXEC
-        self._home_in_image = _is_plain_directory(scene.root, scene.home, filled=executes)
+        noexec = bool(os.statvfs(scratch).f_flag & os.ST_NOEXEC)
+        self._home_in_image = _is_plain_directory(scene.root, scene.home) and (
+            noexec or _may_have_entries(scene.root, scene.home)
+        )
         self._shared: tuple[Mount, ...] = ()
         self._mounts = scene.mounts if scene.mounted is None else scene.mounted
         self._last: _Left | None = None
@@ -235,16 +237,18 @@ class BuildRunner:
         return path
 
 
-def _is_plain_directory(root: Path, path: str, *, filled: bool) -> bool:
-    """Whether `path` is in the image and no part of it is a link, so that it may be named from outside; if it
-    has to be `filled`, also whether it may have entries: one that is not this user's to list may.
-    """
+def _is_plain_directory(root: Path, path: str) -> bool:
+    """Whether `path` is in the image and no part of it is a link, so that it may be named from outside."""
     with Rooted.local(root) as tree:
         parts = path.strip("/").split("/")
         nodes = (tree.stat("/" + "/".join(parts[: number + 1])) for number in range(len(parts)))
-        if ".." in parts or not all(node is not None and node.kind is Kind.DIRECTORY for node in nodes):
-            return False
+        return ".." not in parts and all(node is not None and node.kind is Kind.DIRECTORY for node in nodes)
+
+
+def _may_have_entries(root: Path, path: str) -> bool:
+    """Whether a directory of the image has entries, or is not this user's to list."""
+    with Rooted.local(root) as tree:
         try:
-            return not filled or bool(tree.list(f"/{path.strip('/')}"))
+            return bool(tree.list(f"/{path.strip('/')}"))
         except TreeError:
             return True

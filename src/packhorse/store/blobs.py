@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from packhorse.base.crew import Crew
+from packhorse.base.crew import Follower
 from packhorse.base.digest import Digest
 from packhorse.base.syscalls import begin_writing
 from packhorse.errors import FormatError, StoreError
@@ -29,14 +27,8 @@ CHUNK = 1 << 20
 _SMALL = 1 << 20
 """Up to how many bytes a blob is in memory before it is written."""
 
-_AHEAD = 4
-"""Chunks that may wait to be written."""
-
 _BATCH = 8 << 20
 """Bytes after which the disk is told to begin, so that there is less to wait for at the end."""
-
-_PATIENCE = 5.0
-"""Seconds that a chunk which is being written is waited for when nobody wants the blob any more."""
 
 
 class BlobWriter:
@@ -55,8 +47,7 @@ class BlobWriter:
         self._file: FileIO | None = None
         self._written = 0
         self._begun = 0  # up to where the disk has been told to begin
-        self._crew = Crew(1, "blob")
-        self._behind: deque[Future[None]] = deque()
+        self._beside = Follower(self._take, "blob")
 
     def write(self, chunk: bytes) -> None:
         """Adds bytes; raises StoreError when they, or others before, cannot be stored."""
@@ -65,9 +56,7 @@ class BlobWriter:
             self._hash.update(chunk)
             self._start += chunk
             return
-        if len(self._behind) == _AHEAD:
-            self._behind.popleft().result()
-        self._behind.append(self._crew.submit(self._take, chunk))
+        self._beside.hand(chunk)
 
     def _take(self, chunk: bytes) -> None:
         self._hash.update(chunk)
@@ -97,8 +86,7 @@ class BlobWriter:
 
         Raises FormatError, and stores nothing, when the bytes do not have the `expected` digest.
         """
-        while self._behind:
-            self._behind.popleft().result()
+        self._beside.wait()
         digest = Digest(self._hash.hexdigest())
         if expected is not None and digest != expected:
             raise FormatError(
@@ -115,7 +103,7 @@ class BlobWriter:
 
     def discard(self) -> None:
         """Lets go of the file; what was not finished is forgotten."""
-        self._crew.dismiss(patience=_PATIENCE)
+        self._beside.dismiss()
         if self._file is None:
             return
         with suppress(OSError):

@@ -238,7 +238,7 @@ def npm_rebuild(context: sdk.BuildContext, directory: Path, env: Mapping[str, st
     """Runs the install scripts of modules that any manager installed; raises as `port.Manager.install`."""
     config = {"npm_config_globalconfig": Registry(context).global_config()}
     try:
-        said = {**IMPATIENT, **UNKEPT, **FOR_ANY, **env, **config}
-        context.run(["npm", "rebuild"], cwd=directory, env=said)
+        whole = {**IMPATIENT, **UNKEPT, **FOR_ANY, **env, **config}
+        context.run(["npm", "rebuild"], cwd=directory, env=whole)
     except sdk.CommandFailed as failure:
         raise explained(failure) from failure
