@@ -20,7 +20,6 @@ from packhorse.sdk.dataclass import dataclass
 from packhorse.sdk.regex import regex
 
 from ..project import digest
-from ..registry import UNKEPT
 from ..releases import major
 from ..workspace import SETTING, Workspace
 from . import named, npmrc, pnpmfault, pnpmlock, pnpmstore, unlocked
@@ -162,7 +161,6 @@ class Pnpm(Fetched):
         home = order.cache or Path(self.context.env.get("HOME") or "/tmp", ".cache/packhorse-pnpm")
         argv = ["pnpm", *args, f"--store-dir={home / 'store'}"]
         env = {
-            **UNKEPT,
             **self.env,
             # Questions are answered by pnpm itself.
             "CI": "true",
