@@ -14,7 +14,8 @@ from operator import itemgetter
 from packhorse.base.dataclass import dataclass
 from packhorse.base.tree import Kind, Node, TreeView
 from packhorse.errors import FormatError
-from packhorse.layers.tree import Found
+from packhorse.layers.pieces import Pieces
+from packhorse.layers.tree import Found, Packed, Position
 
 Glob = str
 
@@ -23,22 +24,26 @@ Glob = str
 class Slice:
     """The entries of one layer, in byte order of their paths; none for a slice that matched nothing.
 
-    They may be gone through several times.
+    They may be gone through several times, by who tells `position` how long the tar of them is.
     """
 
-    entries: Iterable[Found]
+    entries: Iterable[Found | Packed]
+    position: Position | None = None
 
 
-def divide(view: TreeView, directory: str, slices: Sequence[Sequence[Glob]]) -> list[Slice]:
+def divide(
+    view: TreeView, directory: str, slices: Sequence[Sequence[Glob]], pieces: Pieces | None = None
+) -> list[Slice]:
     """One slice for each list of globs, and one, last, with everything that is left.
 
     A directory that a glob matches brings all below it; a taken file brings the directories above it along.
-    Raises FormatError for a malformed glob.
+    Where no glob divides it, that last is made with the `pieces` of it there are. Raises FormatError for a
+    malformed glob.
     """
-    everything = _Everything(view, directory)
     if not any(slices):
-        return [*(Slice(()) for _ in slices), Slice(everything)]
-    tree = _Directory(everything)
+        whole = Slice(_Everything(view, directory, pieces), pieces.position if pieces else None)
+        return [*(Slice(()) for _ in slices), whole]
+    tree = _Directory(found for found in _Everything(view, directory) if not isinstance(found, Packed))
     divided = [tree.take([_compile(glob) for glob in globs]) for globs in slices]
     return [*divided, tree.rest()]
 
@@ -93,28 +98,40 @@ class _Directory:
 class _Everything:
     """A directory and everything below it, at any depth, in byte order of paths.
 
-    It is looked at while it is gone through, a directory at a time, so there may be any number of files.
+    It is looked at while it is gone through, a directory at a time, so there may be any number of files. What
+    there are `pieces` of is not looked at.
     """
 
-    def __init__(self, view: TreeView, directory: str) -> None:
+    def __init__(self, view: TreeView, directory: str, pieces: Pieces | None = None) -> None:
         root = view.stat(directory, follow=True)
         if root is None or root.kind is not Kind.DIRECTORY:
             raise FormatError(f"{directory} is no directory", why="so there is no application to export")
         self._view = view
         self._directory = directory
         self._root = root
+        self._pieces = pieces
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[Found | Packed]:
+        pieces = self._pieces
         yield "", self._root
-        waiting = [iter(self._below(""))]
+        waiting = [("", 0, iter(self._below("")))]
         while waiting:
-            for path, node in waiting[-1]:
-                if node is None:
-                    waiting.append(iter(self._below(path)))
+            above, start, rest = waiting[-1]
+            for path, node in rest:
+                if node is not None:
+                    yield path, node
+                elif pieces is None:
+                    waiting.append((path, 0, iter(self._below(path))))
                     break
-                yield path, node
+                elif unchanged := pieces.unchanged(path[:-1]):
+                    yield unchanged
+                else:
+                    waiting.append((path, pieces.position.bytes, iter(self._below(path))))
+                    break
             else:
                 waiting.pop()
+                if pieces is not None:
+                    pieces.packed(above[:-1], start)
 
     def _below(self, start: str) -> Sequence[tuple[str, Node | None]]:
         """What is in one directory, and for each directory there once more where what is in that belongs: not

@@ -18,7 +18,7 @@ from packhorse.base.crew import Follower
 from packhorse.base.digest import Digest
 from packhorse.base.tree import Kind, TreeView
 from packhorse.errors import FormatError, TreeError
-from packhorse.layers.tree import TarEntry
+from packhorse.layers.tree import Packed, Position, TarEntry
 
 CHUNK = 1 << 20
 """The most bytes in one piece of a stream."""
@@ -40,14 +40,18 @@ _BEFORE = 154  # bytes of a block before the end of the checksum's digits
 _UNSUMMED = 7 * 0x20  # POSIX sums a header with its checksum taken as eight spaces, of which one is there
 
 
-def stream(entries: Iterable[TarEntry]) -> Iterator[bytes]:
+def stream(entries: Iterable[TarEntry | Packed], position: Position | None = None) -> Iterator[bytes]:
     """The tar of `entries`, in chunks of at most 1 MiB.
 
-    Raises TreeError for a file that has another size than its entry says, FormatError for a name with a NUL.
+    `position` is told how long it is, before each of `entries` is asked for. Raises TreeError for a file that
+    has another size than its entry says, FormatError for a name with a NUL.
     """
+    position = position or Position()
+    position.bytes = 0
     parts: list[bytes] = []
     length = 0
     for piece in chain(_pieces(entries), (bytes(2 * _BLOCK),)):
+        position.bytes += len(piece)
         length += len(piece)
         if length > CHUNK:
             yield b"".join(parts)
@@ -73,13 +77,16 @@ def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
     return Digest(total.hexdigest()), size
 
 
-def _pieces(entries: Iterable[TarEntry]) -> Iterator[bytes]:
+def _pieces(entries: Iterable[TarEntry | Packed]) -> Iterator[bytes]:
     """For each entry its header, and of a file its content and what fills its last block: a small one's as
     one piece.
     """
     with ExitStack() as reading:
         former: TreeView | None = None
         for entry in entries:
+            if isinstance(entry, Packed):
+                yield from entry.chunks()
+                continue
             if entry.at is not None and entry.size <= _SMALL:
                 view, path = entry.at
                 if view is not former:

@@ -9,7 +9,6 @@ never from stat: what the host has there must not reach a digest (reference: lif
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 from typing import BinaryIO, NamedTuple, Self
 
 from packhorse.base.tree import Kind, Node, TreeView
@@ -53,6 +52,22 @@ class TarEntry(NamedTuple):
         return cls(name, Kind.FILE, mode, 0, 0, size=size, open=open)
 
 
+class Packed(NamedTuple):
+    """In the place of entries of a layer, the bytes that they were in a tar before; `name` is for people."""
+
+    name: str
+    chunks: Callable[[], Iterator[bytes]]
+
+
+class Position:
+    """How many bytes of a tar there are so far."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 def directory(
     view: TreeView, path: str, *, uid: int, gid: int, parents: Sequence[TarEntry] = ()
 ) -> Iterator[TarEntry]:
@@ -62,20 +77,35 @@ def directory(
     Raises TreeError when `path` is not a directory.
     """
     yield from parents
-    yield from _entries(view, path, _walk(view, path), uid=uid, gid=gid, parents=parents)
+    make = _maker(view, path, uid, gid, parents)
+    for found in _walk(view, path):
+        entry = make(*found)
+        if entry is not None:
+            yield entry
 
 
 def selection(
-    view: TreeView, path: str, found: Iterable[Found], *, uid: int, gid: int, parents: Sequence[TarEntry] = ()
-) -> Iterator[TarEntry]:
+    view: TreeView,
+    path: str,
+    found: Iterable[Found | Packed],
+    *,
+    uid: int,
+    gid: int,
+    parents: Sequence[TarEntry] = (),
+) -> Iterator[TarEntry | Packed]:
     """The layer made of what was `found` below `path`, and no more: `parents`, then the rest in its order.
 
     It is empty, without even `parents`, when nothing was found (B-085). Owners and doubles as in `directory`.
     """
-    rest = iter(found)
-    for first in rest:
-        yield from parents
-        yield from _entries(view, path, chain((first,), rest), uid=uid, gid=gid, parents=parents)
+    make = _maker(view, path, uid, gid, parents)
+    is_first = True
+    for one in found:
+        if is_first:
+            yield from parents
+            is_first = False
+        entry = one if isinstance(one, Packed) else make(*one)
+        if entry is not None:
+            yield entry
 
 
 def _walk(view: TreeView, path: str) -> Iterator[Found]:
@@ -96,18 +126,23 @@ def _join(path: str, below: str) -> str:
     return f"{path}/{below}" if below else path
 
 
-def _entries(
-    view: TreeView, path: str, found: Iterable[Found], *, uid: int, gid: int, parents: Sequence[TarEntry]
-) -> Iterator[TarEntry]:
+def _maker(
+    view: TreeView, path: str, uid: int, gid: int, parents: Sequence[TarEntry]
+) -> Callable[[str, Node], TarEntry | None]:
+    """Makes the entry of what is below `path`; None of what is among `parents`, and of what no layer has."""
     written = {parent.name for parent in parents}
-    for below, node in found:
+
+    def make(below: str, node: Node) -> TarEntry | None:
         name = _join(path, below)
         if name in written:
-            continue
+            return None
         match node.kind:
             case Kind.FILE:
-                yield TarEntry(name, Kind.FILE, node.mode, uid, gid, node.size, "", None, (view, name))
+                return TarEntry(name, Kind.FILE, node.mode, uid, gid, node.size, "", None, (view, name))
             case Kind.LINK:
-                yield TarEntry(name, Kind.LINK, node.mode, uid, gid, link=view.readlink(name))
+                return TarEntry(name, Kind.LINK, node.mode, uid, gid, link=view.readlink(name))
             case Kind.DIRECTORY | Kind.FIFO:
-                yield TarEntry(name, node.kind, node.mode, uid, gid)
+                return TarEntry(name, node.kind, node.mode, uid, gid)
+        return None
+
+    return make

@@ -19,6 +19,7 @@ from packhorse.image.edit import add_layers, edit, set_variables
 from packhorse.image.model import Config, History
 from packhorse.image.place import Place
 from packhorse.image.view import Image, Layer
+from packhorse.layers.pieces import Pieces
 from packhorse.lifecycle import fixed_layers, labels, provenance, sbom
 from packhorse.lifecycle.api import EXEC_ENV
 from packhorse.lifecycle.inputs import Inputs
@@ -209,14 +210,16 @@ class _Exporter:
         if recalled:
             added = self._slices(recalled, "unchanged since it was exported")
         else:
-            with self._shown() as view:
-                added = self._slices(fixed_layers.slices(inputs, view, globs))
+            with self._shown(terms) as (view, pieces):
+                added = self._slices(fixed_layers.slices(inputs, view, globs, pieces))
         if self._memory is not None:
             self._memory.note(terms, [one.row.diff_id for one in added])
         return added
 
-    def _shown(self) -> AbstractContextManager[TreeView]:
-        return nullcontext(self._tree) if self._memory is None else self._memory.shown(self._tree)
+    def _shown(self, terms: str) -> AbstractContextManager[tuple[TreeView, Pieces | None]]:
+        if self._memory is None:
+            return nullcontext((self._tree, None))
+        return self._memory.shown(self._tree, "" if self._inputs.skip_restore else terms)
 
     def _slices(self, layers: Sequence[Layer], why: str = "") -> list[_Added]:
         if len(layers) == 1:

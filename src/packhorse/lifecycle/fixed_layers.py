@@ -15,8 +15,9 @@ from packhorse.base.tree import TreeView
 from packhorse.buildpack.launch import Process
 from packhorse.image.view import Layer
 from packhorse.layers import tar, tree
+from packhorse.layers.pieces import Pieces
 from packhorse.layers.slices import divide
-from packhorse.layers.tree import TarEntry
+from packhorse.layers.tree import Packed, Position, TarEntry
 from packhorse.lifecycle.inputs import Inputs
 
 LAUNCHER = "/cnb/lifecycle/launcher"
@@ -45,15 +46,18 @@ def process_types(processes: Sequence[Process]) -> Layer:
     return _layer(lambda: [TarEntry.directory("/cnb"), TarEntry.directory(PROCESSES), *links])
 
 
-def slices(inputs: Inputs, view: TreeView, globs: Sequence[Sequence[str]]) -> list[Layer]:
-    """The app, one layer a slice and one for the rest (P-092, B-086)."""
+def slices(
+    inputs: Inputs, view: TreeView, globs: Sequence[Sequence[str]], pieces: Pieces | None = None
+) -> list[Layer]:
+    """The app, one layer a slice and one for the rest (P-092, B-086), made with the `pieces` there are."""
 
-    def entries(found: Iterable[tree.Found]) -> Iterator[TarEntry]:
+    def entries(found: Iterable[tree.Found | Packed]) -> Iterator[TarEntry | Packed]:
         top = TarEntry.directory(inputs.app, mode=0o777, uid=inputs.uid, gid=inputs.gid)
         parents = [top] if any(path == "" for path, _ in found) else []
         return tree.selection(view, inputs.app, found, uid=inputs.uid, gid=inputs.gid, parents=parents)
 
-    return [_layer(partial(entries, piece.entries)) for piece in divide(view, inputs.app, globs)]
+    divided = divide(view, inputs.app, globs, pieces)
+    return [_layer(partial(entries, part.entries), part.position) for part in divided]
 
 
 def _directory(inputs: Inputs, view: TreeView, path: str) -> Layer:
@@ -67,5 +71,5 @@ def _parents(path: str) -> Iterator[str]:
         yield "/" + "/".join(parts[:count])
 
 
-def _layer(entries: Callable[[], Iterable[TarEntry]]) -> Layer:
-    return Layer(tar=lambda: tar.stream(entries()))
+def _layer(entries: Callable[[], Iterable[TarEntry | Packed]], position: Position | None = None) -> Layer:
+    return Layer(tar=lambda: tar.stream(entries(), position))

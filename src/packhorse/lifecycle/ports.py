@@ -15,6 +15,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.step import Room, Step
 from packhorse.base.tree import TreeView
 from packhorse.image.view import Layer
+from packhorse.layers.pieces import Pieces
 
 ALLOW = "docs/limits.md says what is allowed and why; --limit NAME=NUMBER allows more"
 """What to do about a limit of a Runner's that a step has met."""
@@ -81,8 +82,10 @@ class AppMemory(Protocol):
         """Says what it has become."""
         ...
 
-    def shown(self, tree: TreeView) -> AbstractContextManager[TreeView]:
-        """What is read of it quicker than `tree`, which shows the same; that itself where nothing is."""
+    def shown(self, tree: TreeView, terms: str) -> AbstractContextManager[tuple[TreeView, Pieces | None]]:
+        """What is read of it quicker than `tree`, which shows the same, or that itself; and pieces of what it
+        was packed to with the same `terms`, so that only what has changed is read. For none, no terms.
+        """
         ...
 
 

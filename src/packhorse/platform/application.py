@@ -1,5 +1,5 @@
 """The AppMemory of a build on a host: an application that did not change is neither read nor packed again,
-and one that did is read where it lies.
+and of one that did only the directories in which something has, where they lie.
 
 It is what the source is and what buildpacks wrote over it. The first is told by what lstat(2) says of every
 file (`source.survey`), the second, which every build makes anew, by its bytes (`store.written`). Called by
@@ -14,23 +14,30 @@ from contextlib import contextmanager
 from packhorse.base.digest import Digest
 from packhorse.base.step import Overlay
 from packhorse.base.tree import TreeView
+from packhorse.layers.pieces import Pieces
+from packhorse.source.survey import Survey
 from packhorse.store import written
 from packhorse.store.harvest import Harvest
 from packhorse.store.laid import Laid
 
 
 class Application:
-    """`stamp` tells the source's, empty where it has none. `overlay` tells what is shown as the application,
-    with the directory that takes what is written over the source; None for a build that has it otherwise.
+    """`survey` tells what is known of the source, without a stamp where it cannot be told. `overlay` tells
+    what is shown as the application, the source lowest, with the directory that takes what is written over
+    it; None for a build that has it otherwise.
     """
 
     def __init__(
-        self, stamp: Callable[[], str], overlay: Callable[[], Overlay | None], harvest: Callable[[], Harvest]
+        self,
+        survey: Callable[[], Survey],
+        overlay: Callable[[], Overlay | None],
+        harvest: Callable[[], Harvest],
     ) -> None:
-        self._stamp = stamp
+        self._survey = survey
         self._overlay = overlay
         self._harvest = harvest
         self._over: str | None = None
+        self._pieces: Pieces | None = None
 
     def recall(self, terms: str) -> tuple[Digest, ...]:
         """What it became; see `lifecycle.ports.AppMemory`."""
@@ -42,19 +49,28 @@ class Application:
         key = self._key(terms)
         if key:
             self._harvest().remember_slices(key, slices)
+        if self._pieces is not None and self._pieces.made and slices:
+            self._harvest().remember_pieces(slices[-1], terms, self._pieces.made)
 
     @contextmanager
-    def shown(self, tree: TreeView) -> Iterator[TreeView]:
+    def shown(self, tree: TreeView, terms: str) -> Iterator[tuple[TreeView, Pieces | None]]:
         """The directories of the overlay, without its mount; see `lifecycle.ports.AppMemory`."""
         overlay = self._overlay()
         if overlay is None or overlay.upper is None:
-            yield tree
+            yield tree, None
             return
         with Laid((*overlay.lowers, overlay.upper), overlay.target) as laid:
-            yield laid
+            directories = self._survey().directories
+            if not directories:
+                yield laid, None
+                return
+            with self._harvest().pieces(terms) as (former, read):
+                self._pieces = Pieces(directories, laid.is_lowest, former, read)
+                yield laid, self._pieces
 
     def _key(self, terms: str) -> str:
+        stamp = self._survey().stamp
         if self._over is None:  # by now all steps are over
-            overlay = self._overlay() if self._stamp() else None
+            overlay = self._overlay() if stamp else None
             self._over = written.digest(overlay.upper) if overlay and overlay.upper else ""
-        return Digest.of("\0".join((self._stamp(), self._over, terms)).encode()).hex if self._over else ""
+        return Digest.of("\0".join((stamp, self._over, terms)).encode()).hex if self._over else ""

@@ -161,7 +161,7 @@ def _exported_once(
                 runner=runner,
                 cache=layers,
                 observer=observer,
-                memory=Application(source.stamp, runner.app_overlay, lambda: layers.harvest),
+                memory=Application(source.survey, runner.app_overlay, lambda: layers.harvest),
             )
             if not work.shared:
                 parting.nothing_follows()

@@ -70,9 +70,9 @@ class ShownSource:
             self.settle()
             raise
 
-    def stamp(self) -> str:
-        """What tells the source from every other; empty where it cannot be told, or is not looked at."""
-        return self._under_way.wait().stamp if self._under_way is not None else ""
+    def survey(self) -> Survey:
+        """What was found; nothing where it is not looked at."""
+        return self._under_way.wait() if self._under_way is not None else Survey(has_one_owner=True)
 
 
 @contextmanager

@@ -57,11 +57,9 @@ class Surveying:
     def wait(self) -> Survey:
         """What was found. A process that has told nothing is none that is relied on."""
         if self._found is None:
-            told = self._process.communicate()[0].decode().split(" ") if self._process is not None else []
+            told = self._process.communicate()[0] if self._process is not None else b""
             self._process = None
-            self._found = (
-                Survey(told[0] == "one", told[1]) if len(told) == 2 else survey.survey(self._app, self._owner)
-            )
+            self._found = Survey.decoded(told) or survey.survey(self._app, self._owner)
         return self._found
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import FileIO
 from pathlib import Path
 
-from packhorse.base.crew import Follower
+from packhorse.base.crew import Follower, crew
 from packhorse.base.digest import Digest
 from packhorse.base.syscalls import begin_writing
 from packhorse.errors import FormatError, StoreError
@@ -26,6 +27,9 @@ CHUNK = 1 << 20
 
 _SMALL = 1 << 20
 """Up to how many bytes a blob is in memory before it is written."""
+
+_PATIENCE = 5.0
+"""Seconds that who checks a blob is waited for when nobody wants to know any more."""
 
 _BATCH = 8 << 20
 """Bytes after which the disk is told to begin, so that there is less to wait for at the end."""
@@ -156,6 +160,30 @@ class Blobs:
                 fix="run the same command again: what is missing is brought anew",
             )
 
+    @contextmanager
+    def parts(self, digest: Digest) -> Iterator[Callable[[int, int], Iterator[bytes]]]:
+        """Reads parts of a blob, each from one offset to before another, in chunks.
+
+        Meanwhile a thread reads all of it: the block ends as `chunks` does. Raises StoreError.
+        """
+        path = self.path(digest)
+        with faults(path):
+            file = path.open("rb", buffering=0)
+        with file, crew(1, "check", patience=_PATIENCE) as checking:
+            checked = checking.submit(_read, checking.heeded(self.chunks(digest)))
+            yield partial(self._part, path, file.fileno())
+            checked.result()
+
+    @staticmethod
+    def _part(path: Path, descriptor: int, start: int, end: int) -> Iterator[bytes]:
+        while start < end:
+            with faults(path):
+                chunk = os.pread(descriptor, min(CHUNK, end - start), start)
+            if not chunk:
+                raise StoreError(f"{path} has {start} bytes, and was to have {end}")
+            start += len(chunk)
+            yield chunk
+
     def read(self, digest: Digest) -> bytes:
         """A small blob whole: a manifest or a config."""
         return b"".join(self.chunks(digest))
@@ -186,6 +214,11 @@ class Blobs:
     def _read(path: Path, descriptor: int) -> bytes:
         with faults(path):
             return os.read(descriptor, CHUNK)
+
+
+def _read(chunks: Iterable[bytes]) -> None:
+    for _ in chunks:
+        pass
 
 
 def _object(digest: Digest) -> str:

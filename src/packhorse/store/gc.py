@@ -18,7 +18,7 @@ from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, PackhorseError
 from packhorse.image.model import Manifest
-from packhorse.store import facts, record, removal
+from packhorse.store import facts, pieces, record, removal
 from packhorse.store.fault import faults
 from packhorse.store.images import Images, Record
 from packhorse.store.kept import NAME_LENGTH
@@ -139,7 +139,11 @@ def _named_by(path: Path) -> set[str]:
 
 
 def _kept(diff_id: Digest) -> set[str]:
-    return {f"kept/{diff_id.hex[:NAME_LENGTH]}", f"layers/{diff_id.hex}.json"}
+    return {
+        f"kept/{diff_id.hex[:NAME_LENGTH]}",
+        f"layers/{diff_id.hex}.json",
+        pieces.name_of(diff_id),
+    }
 
 
 def _blob(digest: Digest) -> str:

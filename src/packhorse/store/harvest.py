@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, HostError, StoreError, TreeError
 from packhorse.image.view import Layer
-from packhorse.store import gc, record, removal
+from packhorse.layers.pieces import Piece
+from packhorse.store import gc, pieces, record, removal
 from packhorse.store.fault import faults
 from packhorse.store.kept import Inside, Kept, KeptTree, Owner
 from packhorse.store.lease import Lease, make_directory
@@ -113,16 +114,35 @@ class Harvest:
 
     def slices(self, key: str) -> tuple[Digest, ...]:
         """What `remember_slices` was told of the application `key` by the build that this one begins with."""
-        known = (record.read(self._app.source) or {}).get("slices")
-        if not isinstance(known, dict) or known.get("key") != key:
-            return ()
-        with suppress(FormatError, TypeError):  # damage
-            return tuple(Digest.parse(str(text)) for text in known["diff_ids"])
-        return ()
+        known, diff_ids = self._recorded_slices()
+        return diff_ids if known == key else ()
 
     def remember_slices(self, key: str, slices: Sequence[Digest]) -> None:
         """Has `commit` record the diff IDs that the application `key` has become."""
         self._slices = {"key": key, "diff_ids": [str(diff_id) for diff_id in slices]}
+
+    @contextmanager
+    def pieces(self, terms: str) -> Iterator[pieces.Former]:
+        """Those of the last slice of the build that this one begins with, packed with the same `terms`; see
+        `pieces.former`.
+        """
+        diff_ids = self._recorded_slices()[1] if terms else ()
+        if not diff_ids:
+            yield pieces.NOTHING
+            return
+        with pieces.former(self._lease, diff_ids[-1], terms) as former:
+            yield former
+
+    def remember_pieces(self, diff_id: Digest, terms: str, made: Mapping[str, Piece]) -> None:
+        """Keeps where in a slice of this build the directories of the application are; StoreError."""
+        pieces.write(self._lease, diff_id, terms, made)
+
+    def _recorded_slices(self) -> tuple[str, tuple[Digest, ...]]:
+        known = (record.read(self._app.source) or {}).get("slices")
+        if isinstance(known, dict):
+            with suppress(FormatError, TypeError, KeyError):  # damage
+                return str(known["key"]), tuple(Digest.parse(str(text)) for text in known["diff_ids"])
+        return "", ()
 
     def commit(self, metadata: bytes, layers: Mapping[str, Digest]) -> None:
         """Records what the app's next build may restore, in place of what was recorded before."""

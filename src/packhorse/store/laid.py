@@ -68,6 +68,11 @@ class Laid:
         nodes = {name: node for name, (_, node) in self._found(below).items()}
         return [nodes[name] for name in sorted(nodes, key=os.fsencode)]
 
+    def is_lowest(self, below: str) -> bool:
+        """Whether a directory ("" for the top), with all below it, is the lowest layer's alone."""
+        trees = self._directory(below)
+        return len(trees) == 1 and trees[0] == len(self._trees) - 1
+
     def open(self, path: str) -> BinaryIO:
         """The regular file at `path`."""
         tree, below = self._where(path)

@@ -5,6 +5,7 @@
     oci-layout  index.json  blobs/sha256/    an OCI layout of the images that are whole (blobs, images)
     images.json                              every name (images)
     layers/<diff ID>.json                    what is known of a layer (facts)
+    layers/<diff ID>.pieces                  where in it the directories of an application are (pieces)
     trees/<map>/  roots/<map>/               unpacked layers, and merged root file systems (trees)
     kept/<owner>/  caches/<app>.json         layers for the next build, and whose they are (kept, harvest)
     copied.json                              who is to have copies of layers (copied)

@@ -49,7 +49,7 @@ def test_a_source_of_one_user_is_shown_as_it_lies(source: Path, scratch: Path, n
             assert shown.lowers(scratch, namespace) == (source, scratch / "hidden")
             assert [path.name for path in (scratch / "hidden").iterdir()] == [".git"]
         shown.settle()
-        assert shown.stamp() == "stamp"
+        assert shown.survey().stamp == "stamp"
 
 
 def test_a_source_that_is_known_to_be_of_several_is_copied(
@@ -58,7 +58,7 @@ def test_a_source_that_is_known_to_be_of_several_is_copied(
     with opened(source, owner(namespace), Survey(has_one_owner=False, stamp="stamp")) as shown:
         assert shown.lowers(scratch, namespace) == (scratch / "source",)
         shown.settle()
-        assert shown.stamp() == "stamp"
+        assert shown.survey().stamp == "stamp"
     assert [path.name for path in (scratch / "source").iterdir()] == ["file"]
     status = (scratch / "source/file").stat()
     assert (status.st_uid, status.st_gid) == owner(namespace)
@@ -89,4 +89,4 @@ def test_what_is_not_looked_at_has_no_stamp_and_no_directories(
     with opened(tmp_path / "none", owner(namespace), looked_at=False) as shown:
         assert shown.lowers(scratch, namespace) == ()
         shown.settle()
-        assert shown.stamp() == ""
+        assert shown.survey().stamp == ""

@@ -125,6 +125,17 @@ def test_a_survey_that_goes_on_meanwhile_finds_the_same(tmp_path: Path, few: int
     assert children() == before
 
 
+@pytest.mark.parametrize("name", ["plain", "é", "\udcff", "a b\n", "..."])
+def test_of_a_survey_that_was_cut_off_nothing_is_believed(tmp_path: Path, name: str) -> None:
+    top = old(tmp_path)
+    (top / name / "below").mkdir(parents=True)
+    found = survey(top)
+    assert found.directories.keys() == {"", "sub", "sub/.git", name, f"{name}/below"}
+    data = found.encoded()
+    assert Survey.decoded(data) == found
+    assert all(Survey.decoded(data[:length]) is None for length in range(len(data)))
+
+
 def test_a_survey_that_nobody_waits_for_leaves_no_process(tmp_path: Path) -> None:
     before = children()
     with pytest.raises(ZeroDivisionError), surveying(old(tmp_path), few=0):

@@ -11,6 +11,7 @@ from packhorse.base.rooted import Rooted
 from packhorse.base.userns import Mode, choose
 from packhorse.errors import NotFoundError
 from packhorse.image.view import Image
+from packhorse.layers.pieces import Piece
 from packhorse.store.gc import Freed
 from packhorse.store.store import Store
 from unit.store import samples
@@ -79,6 +80,22 @@ def test_what_no_name_leads_to_is_removed_and_counted(path: Path) -> None:
     assert len(list((path / "layers").iterdir())) == 1
     with Store.open(path) as store, pytest.raises(NotFoundError):
         store.place("app").read()
+
+
+def test_what_is_known_of_the_pieces_of_a_layer_goes_with_it(path: Path) -> None:
+    image = samples.image(samples.plain(b"one"))
+    put(path, "app", image)
+    (diff_id,) = image.config.diff_ids
+    with Store.open(path) as store, store.scratch() as scratch:
+        idmap = choose(1000, 1000, mode=Mode.SINGLE)
+        layers = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+        layers.harvest.remember_pieces(diff_id, "terms", {"a": Piece("stamp", 512, 1024)})
+    assert collect(path) == Freed()
+    assert (path / "layers" / f"{diff_id.hex}.pieces").exists()
+    with Store.open(path) as store:
+        store.remove("app")
+    collect(path)
+    assert list((path / "layers").iterdir()) == []
 
 
 def test_an_image_that_lost_its_name_to_another_goes_with_the_command_that_took_it(path: Path) -> None:

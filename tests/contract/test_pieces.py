@@ -1,0 +1,254 @@
+"""An application that is packed with pieces of what it was before is packed to the same bytes as without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.effort import examples
+from packhorse.base import userns
+from packhorse.base.rooted import Rooted
+from packhorse.base.step import Overlay
+from packhorse.base.tree import Node, TreeView
+from packhorse.errors import StoreError
+from packhorse.image.view import Layer
+from packhorse.layers import slices, tar, tree
+from packhorse.layers.pieces import Pieces
+from packhorse.platform.application import Application
+from packhorse.source.survey import Survey, survey
+from packhorse.store import merge
+from packhorse.store.laid import Laid
+from packhorse.store.store import Store
+
+TERMS = "how it is packed"
+FIRST = ("a/1", "a/b/2", "a/b/c/3", "a-b/4", "a.d", "d/5", "d/e/6", "top", "é/\udcff/7")
+
+
+def settled(path: Path) -> Survey:
+    """A survey once the files are old enough for it to be relied on."""
+    while not (found := survey(path)).stamp:
+        time.sleep(0.01)
+    return found
+
+
+def packed(view: TreeView, pieces: Pieces | None = None) -> Layer:
+    (whole,) = slices.divide(view, "/app", [], pieces)
+    entries = partial(tree.selection, view, "/app", whole.entries, uid=1000, gid=1000)
+    return Layer(lambda: tar.stream(entries(), whole.position))
+
+
+class Workshop:
+    """A source, what is hidden and written over it, and a store in which it is packed again and again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.layers = [directory / name for name in ("source", "hidden", "upper")]
+        for path in self.layers:
+            path.mkdir()
+        self.source, self.hidden, self.upper = self.layers
+        self.store = directory / "store"
+        self.blob = directory
+        self.pieces = directory
+
+    def pack(self, terms: str = TERMS) -> set[str]:
+        """Packs it with pieces of the last time, as it is packed without; answers which directories were
+        listed for that.
+        """
+        overlay = Overlay((self.source, self.hidden), "/app", self.upper)
+        with (
+            Store.open(self.store) as store,
+            store.scratch() as scratch,
+            Laid(self.layers, "/app") as plain,
+            Rooted.local("/") as anywhere,
+        ):
+            idmap = userns.choose(0, 0, mode=userns.Mode.SINGLE)
+            kept = store.layers("app", idmap, uid=0, gid=0, scratch=scratch)
+            found = settled(self.source)
+            memory = Application(lambda: found, lambda: overlay, lambda: kept.harvest)
+            with memory.shown(anywhere, terms) as (view, pieces):
+                assert pieces is not None
+                made = packed(Watched(view, listed := set()), pieces)
+                layer = store.place("app").begin(made)
+                assert b"".join(layer.tar()) == b"".join(made.tar())
+            assert b"".join(layer.tar()) == b"".join(packed(plain).tar())
+            assert layer.diff_id is not None
+            memory.note(terms, [layer.diff_id])
+            kept.commit(b"", {})
+            self.blob = store.path / "blobs" / "sha256" / layer.diff_id.hex
+            self.pieces = store.path / "layers" / f"{layer.diff_id.hex}.pieces"
+        return listed
+
+
+class Watched:
+    """A view that notes which directories are listed."""
+
+    def __init__(self, view: TreeView, listed: set[str]) -> None:
+        self._listed = listed
+        self.stat, self.open, self.readlink, self.reading = view.stat, view.open, view.readlink, view.reading
+        self._list = view.list
+
+    def list(self, path: str) -> Sequence[Node]:
+        self._listed.add(path)
+        return self._list(path)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    made = Workshop(tmp_path)
+    for name in FIRST:
+        write(made.source / name, f"this is {name}")
+    assert made.pack() == {f"/app{path}" for path in ("", *DIRECTORIES)}
+    return made
+
+
+DIRECTORIES = ("/a", "/a/b", "/a/b/c", "/a-b", "/d", "/d/e", "/é", "/é/\udcff")
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(os.fsencode(text))
+
+
+def whiteout(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mknod(path, 0o020000, os.makedev(0, 0))
+
+
+def replace(path: Path) -> None:
+    """Removes a directory and makes a new one, as an overlay's upper says it."""
+    path.mkdir(parents=True)
+    os.setxattr(path, merge.OPAQUE, b"y")
+    write(path / "2", "new")
+
+
+CHANGES: list[tuple[Callable[[Workshop], object], str]] = [
+    (lambda here: None, ""),
+    (lambda here: write(here.source / "top", "now"), ""),
+    (lambda here: write(here.source / "a/b/c/3", "now"), "/a /a/b /a/b/c"),
+    (lambda here: write(here.source / "a/b/2", "now"), "/a /a/b"),
+    (lambda here: (here.source / "d/5").chmod(0o755), "/d"),
+    (lambda here: (here.source / "d/e").chmod(0o700), "/d"),
+    (lambda here: (here.source / "d/e").rename(here.source / "d/f"), "/d /d/f"),
+    (lambda here: (here.source / "a").rename(here.source / "c"), "/c /c/b /c/b/c"),
+    (lambda here: shutil.rmtree(here.source / "a/b"), "/a"),
+    (lambda here: (here.source / "a-b/new").mkdir(), "/a-b /a-b/new"),
+    (lambda here: (here.source / "a-b/pipe").symlink_to("4"), "/a-b"),
+    (lambda here: write(here.upper / "d/5", "over it"), "/d"),
+    (lambda here: write(here.upper / "d/e/new", "over it"), "/d /d/e"),
+    (lambda here: whiteout(here.upper / "a/b/c/3"), "/a /a/b /a/b/c"),
+    (lambda here: whiteout(here.hidden / "a/b"), "/a"),
+    (lambda here: replace(here.upper / "a/b"), "/a /a/b"),
+]
+
+
+@pytest.mark.parametrize(("change", "listed"), CHANGES)
+def test_only_directories_with_something_new_in_them_are_looked_at(
+    workshop: Workshop, change: Callable[[Workshop], object], listed: str
+) -> None:
+    change(workshop)
+    assert workshop.pack() == {"/app", *(f"/app{path}" for path in listed.split())}
+
+
+def test_what_was_excluded_and_is_not_any_more_is_there_again(workshop: Workshop) -> None:
+    whiteout(workshop.hidden / "a/b/2")
+    workshop.pack()
+    (workshop.hidden / "a/b/2").unlink()
+    shutil.rmtree(workshop.hidden / "a")
+    assert workshop.pack() == {"/app", "/app/a", "/app/a/b"}
+    assert workshop.pack() == {"/app"}
+
+
+def test_with_other_terms_all_is_looked_at(workshop: Workshop) -> None:
+    assert workshop.pack("others") == {f"/app{path}" for path in ("", *DIRECTORIES)}
+    assert workshop.pack("others") == {"/app"}
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data.replace(b"512", b"513"), None])
+def test_where_it_is_not_known_any_more_all_is_looked_at(
+    workshop: Workshop, damage: Callable[[bytes], bytes] | None
+) -> None:
+    if damage is None:
+        workshop.pieces.unlink()
+    else:
+        data = workshop.pieces.read_bytes()
+        workshop.pieces.write_bytes(damage(data))
+        assert workshop.pieces.read_bytes() != data
+    assert workshop.pack() == {f"/app{path}" for path in ("", *DIRECTORIES)}
+
+
+def test_pieces_of_a_layer_that_was_damaged_are_not_used(workshop: Workshop) -> None:
+    data = bytearray(workshop.blob.read_bytes())
+    data[data.index(b"this is d/e/6")] ^= 1
+    workshop.blob.write_bytes(data)
+    with pytest.raises(StoreError, match="damaged"):
+        workshop.pack()
+    assert workshop.pack() == {f"/app{path}" for path in ("", *DIRECTORIES)}
+
+
+NAME = st.sampled_from(["a", "a/b", "a-b", "a.b", "a/b/c", "b", "b/a", "b/a/c", "é", "a/é"])
+EDIT = st.one_of(
+    st.tuples(st.just("write"), NAME, st.sampled_from(["", "x", "y" * 600, "z" * 2_000_000])),
+    st.tuples(st.just("write"), NAME.map("{}/file".format), st.sampled_from(["", "x", "y"])),
+    st.tuples(st.just("make"), NAME, st.just("")),
+    st.tuples(st.just("remove"), NAME, st.just("")),
+    st.tuples(st.just("rename"), NAME, NAME),
+    st.tuples(st.just("mode"), NAME, st.sampled_from(["755", "700", "644"])),
+    st.tuples(st.just("link"), NAME, st.just("to")),
+    st.tuples(st.just("over"), NAME, st.sampled_from(["", "x"])),
+    st.tuples(st.just("gone"), NAME, st.just("")),
+    st.tuples(st.just("replace"), NAME, st.just("")),
+    st.tuples(st.just("hide"), NAME, st.just("")),
+    st.tuples(st.just("clean"), st.just(""), st.just("")),
+)
+
+
+def edit(here: Workshop, verb: str, name: str, other: str) -> None:
+    path = here.source / name
+    match verb:
+        case "write":
+            write(path, other)
+        case "make":
+            path.mkdir(parents=True)
+        case "remove":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        case "rename":
+            path.rename(here.source / other)
+        case "mode":
+            path.chmod(int(other, 8))
+        case "link":
+            path.symlink_to(other)
+        case "over":
+            write(here.upper / name, other)
+        case "gone":
+            whiteout(here.upper / name)
+        case "replace":
+            replace(here.upper / name)
+        case "hide":
+            whiteout(here.hidden / name)
+        case "clean":
+            for layer in (here.hidden, here.upper):
+                shutil.rmtree(layer)
+                layer.mkdir()
+
+
+@settings(max_examples=examples(60))
+@given(st.lists(st.lists(EDIT, max_size=4), min_size=2, max_size=6))
+def test_whatever_is_edited_the_bytes_are_the_same(rounds: list[list[tuple[str, str, str]]]) -> None:
+    with TemporaryDirectory() as directory:
+        here = Workshop(Path(directory))
+        for name in ("a/b/c/1", "a/b/2", "b/a/3", "b/4"):
+            write(here.source / name, name)
+        for edits in rounds:
+            for each in edits:
+                with suppress(OSError):
+                    edit(here, *each)
+            here.pack()
