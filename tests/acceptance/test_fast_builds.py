@@ -25,6 +25,8 @@ from hypothesis import strategies as st
 from fakes.effort import examples
 from fakes.shell_buildpack import shell_buildpack
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
+from packhorse.errors import StoreError
+from packhorse.lifecycle.stages import ExportedLayer
 
 Edit = tuple[str, str, str]
 
@@ -268,3 +270,36 @@ def test_an_application_is_read_again_when_it_or_what_is_written_over_it_has_cha
     (source / ".git" / "HEAD").write_text("ref")
     assert reasons(writes) == known
     assert reasons(writes, overlay=False) == same
+
+
+def test_an_application_is_packed_from_what_it_was_unless_the_cache_is_cleared(
+    tiny: TinyBuilder, tmp_path: Path
+) -> None:
+    source, name = tmp_path / "app", f"{APP}-pieces"
+    for directory in ("kept", "edited"):
+        (source / directory).mkdir(parents=True)
+        (source / directory / "file").write_text(directory * 1000)
+    quiet = shell_buildpack(tmp_path / "quiet", "test/quiet", build="cp kept/file written")
+
+    def built(text: str, **asked: bool) -> ExportedLayer:
+        (source / "edited" / "file").write_text(text)
+        time.sleep(0.06)
+        exported = tiny.build(source, quiet, name=name, **asked).exported
+        assert exported.image.config.raw == (
+            tiny.build(source, quiet, name=f"{name}-clean", clear_cache=True).exported.image.config.raw
+        )
+        return next(layer for layer in exported.layers if layer.owner == "app")
+
+    def damage(layer: ExportedLayer) -> None:
+        """What was not edited is seen to come from it."""
+        blob = tiny.store.path / "blobs" / "sha256" / layer.diff_id.hex
+        blob.write_bytes(blob.read_bytes().replace(b"kept", b"KEPT"))
+
+    built("one")
+    damage(built("two"))
+    with pytest.raises(StoreError, match="damaged"):
+        built("three")
+    damage(built("four"))
+    damage(built("five", clear_cache=True))
+    with pytest.raises(StoreError, match="damaged"):
+        built("six")

@@ -59,9 +59,15 @@ class Workshop:
         self.blob = directory
         self.pieces = directory
 
-    def pack(self, terms: str = TERMS) -> set[str]:
+    def pack(
+        self,
+        terms: str = TERMS,
+        *,
+        look: Callable[[Path], Survey] = settled,
+        during: Callable[[], object] = lambda: None,
+    ) -> set[str]:
         """Packs it with pieces of the last time, as it is packed without; answers which directories were
-        listed for that.
+        listed for that. `during` is called when it was looked at, and is packed next.
         """
         overlay = Overlay((self.source, self.hidden), "/app", self.upper)
         with (
@@ -72,7 +78,8 @@ class Workshop:
         ):
             idmap = userns.choose(0, 0, mode=userns.Mode.SINGLE)
             kept = store.layers("app", idmap, uid=0, gid=0, scratch=scratch)
-            found = settled(self.source)
+            found = look(self.source)
+            during()
             memory = Application(lambda: found, lambda: overlay, lambda: kept.harvest)
             with memory.shown(anywhere, terms) as (view, pieces):
                 assert pieces is not None
@@ -172,26 +179,92 @@ def test_with_other_terms_all_is_looked_at(workshop: Workshop) -> None:
     assert workshop.pack("others") == {"/app"}
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data.replace(b"512", b"513"), None])
+EVERYTHING = {f"/app{path}" for path in ("", *DIRECTORIES)}
+
+
+def swap(one: Path, other: Path) -> None:
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+def test_what_was_there_only_while_it_was_packed_does_not_stay(workshop: Workshop) -> None:
+    lock = workshop.source / "a/b/lock"
+    write(workshop.source / "top", "now")
+    (workshop.source / "a/b").touch()
+    workshop.pack("others", during=lambda: write(lock, "secret"))
+    lock.unlink()
+    write(workshop.source / "top", "later")
+    assert workshop.pack("others") == {"/app", "/app/a", "/app/a/b"}
+    assert b"secret" not in workshop.blob.read_bytes()
+
+
+def test_directories_that_were_exchanged_while_they_were_packed_are_packed_again(workshop: Workshop) -> None:
+    write(workshop.source / "new/a/b/2", "this is another")
+    both = workshop.source / "new/a", workshop.source / "a"
+    workshop.pack("others", during=lambda: swap(*both))
+    swap(*both)
+    assert workshop.pack("others") >= {"/app", "/app/a", "/app/a/b", "/app/new", "/app/new/a", "/app/new/a/b"}
+    assert workshop.pack("others") == {"/app"}
+
+
+def test_only_a_directory_with_a_file_that_is_too_young_is_looked_at_again(workshop: Workshop) -> None:
+    def look(path: Path) -> Survey:
+        write(path / "d/e/6", "young")
+        found = survey(path)
+        assert not found.stamp
+        return found
+
+    young = {"/app", "/app/d", "/app/d/e"}
+    assert [workshop.pack(look=look), workshop.pack(), workshop.pack()] == [young, young, {"/app"}]
+
+
+def unreadable(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"512", b"513")),
+        Path.unlink,
+        unreadable,
+    ],
+)
 def test_where_it_is_not_known_any_more_all_is_looked_at(
-    workshop: Workshop, damage: Callable[[bytes], bytes] | None
+    workshop: Workshop, damage: Callable[[Path], object]
 ) -> None:
-    if damage is None:
-        workshop.pieces.unlink()
-    else:
-        data = workshop.pieces.read_bytes()
-        workshop.pieces.write_bytes(damage(data))
-        assert workshop.pieces.read_bytes() != data
-    assert workshop.pack() == {f"/app{path}" for path in ("", *DIRECTORIES)}
+    damage(workshop.pieces)
+    assert workshop.pack() == EVERYTHING
+
+
+def damaged(workshop: Workshop) -> None:
+    data = workshop.blob.read_bytes()
+    workshop.blob.write_bytes(data.replace(b"this is d/e/6", b"this is d/e/7"))
+    assert workshop.blob.read_bytes() != data
 
 
 def test_pieces_of_a_layer_that_was_damaged_are_not_used(workshop: Workshop) -> None:
-    data = bytearray(workshop.blob.read_bytes())
-    data[data.index(b"this is d/e/6")] ^= 1
-    workshop.blob.write_bytes(data)
+    damaged(workshop)
     with pytest.raises(StoreError, match="damaged"):
         workshop.pack()
-    assert workshop.pack() == {f"/app{path}" for path in ("", *DIRECTORIES)}
+    assert workshop.pack() == EVERYTHING
+
+
+def test_pieces_of_a_layer_that_was_cut_off_are_not_used(workshop: Workshop) -> None:
+    os.truncate(workshop.blob, workshop.blob.stat().st_size - 512)
+    assert workshop.pack() == EVERYTHING
+
+
+def test_a_layer_of_which_little_could_be_used_is_not_read(workshop: Workshop) -> None:
+    damaged(workshop)
+    for name in FIRST:
+        if name != "d/e/6":
+            write(workshop.source / name, "now")
+    assert workshop.pack() == EVERYTHING
 
 
 NAME = st.sampled_from(["a", "a/b", "a-b", "a.b", "a/b/c", "b", "b/a", "b/a/c", "é", "a/é"])

@@ -2,21 +2,32 @@
 
 What is below a directory stands together in a tar, since its entries are in byte order of their paths. Where
 nothing has changed there, at any depth, its bytes are copied, and no file of it is looked at. That is told by
-a stamp of each directory (`source.survey`). Called by `slices`, while it goes through a directory; made in
-`platform`, which knows the stamps and has the tar.
+a stamp of each directory, made before anything was packed (`source.survey`). Called by `slices`, while it
+goes through a directory; made in `platform`, which knows the stamps and has the tar.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from packhorse.base.stamp import Entry, stamp
+from packhorse.base.tree import Kind, Node
 from packhorse.layers.tree import Packed, Position
 
-Read = Callable[[int, int], Iterator[bytes]]
-"""The bytes of a tar from one offset to before another, in chunks."""
+_WORTH = 4
+"""A tar is read and hashed whole for its pieces: at least one of so many bytes has to be among them."""
+
+_FORMATS = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.LINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.OTHER: 0,  # which no stamp has
+}
 
 
 class Piece(NamedTuple):
@@ -29,56 +40,80 @@ class Piece(NamedTuple):
     end: int
 
 
-class Pieces:
-    """What the directories of a layer were packed to, and what they become, by their paths below its own.
+class Former(NamedTuple):
+    """A layer as it was packed before: its pieces, each by the path of a directory below the layer's own, the
+    length of its tar, and what reads that from one offset to before another, in chunks.
+    """
 
-    `stamps` has that of each directory now. Only one that `is_plain`, with all below it, is what its stamp
-    was made of. `former` has the pieces of the tar that `read` reads.
+    pieces: Mapping[str, Piece]
+    size: int
+    read: Callable[[int, int], Iterator[bytes]]
+
+
+class Pieces:
+    """What the directories of a layer were packed to, and what they become.
+
+    `stamps` has that of each directory of the source as it is now, empty where it is not known. One that
+    `is_plain` shows the source alone, at any depth.
     """
 
     def __init__(
-        self,
-        stamps: Mapping[str, str],
-        is_plain: Callable[[str], bool],
-        former: Mapping[str, Piece],
-        read: Read,
+        self, stamps: Mapping[str, str], is_plain: Callable[[str], bool], former: Former | None
     ) -> None:
         self._stamps = stamps
         self._is_plain = is_plain
-        self._former = former
-        self._read = read
-        self._changed = _changed(stamps, former)
-        self._below: dict[str, list[str]] | None = None
+        self._below: dict[str, list[str]] = {}
+        for path in stamps:
+            if path:
+                self._below.setdefault(posixpath.dirname(path), []).append(path)
+        self._changed = _changed(stamps, former.pieces if former else {})
+        self._former = former if former and self._is_worth(former) else None
+        self._listed: set[str] = set()
         self.position = Position()
         self.made: dict[str, Piece] = {}
 
     def unchanged(self, path: str) -> Packed | None:
         """What now comes of everything below a directory, where it is what came of it before; else None."""
-        if path in self._changed or path not in self._stamps or not self._is_plain(path):
+        former = self._former
+        if former is None or path in self._changed or path not in self._stamps or not self._is_plain(path):
             return None
-        _, start, end = self._former[path]
+        _, start, end = former.pieces[path]
         moved = self.position.bytes - start
         waiting = [path]
         while waiting:
             here = waiting.pop()
-            piece = self._former[here]
+            piece = former.pieces[here]
             self.made[here] = Piece(piece.stamp, piece.start + moved, piece.end + moved)
-            waiting += self._directories(here)
-        return Packed(f"{path}/", partial(self._read, start, end))
+            waiting += self._below.get(here, ())
+        return Packed(f"{path}/", partial(former.read, start, end))
+
+    def listed(self, path: str, nodes: Sequence[Node]) -> None:
+        """Says what is packed of a directory; what is not what its stamp was made of is no piece."""
+        known = self._stamps.get(path)
+        if known and stamp([_entry(node) for node in nodes]) == known:
+            self._listed.add(path)
 
     def packed(self, path: str, start: int) -> None:
         """Says that everything below a directory was packed, from `start` up to here."""
-        if path in self._stamps and self._is_plain(path):
+        if path in self._listed:
             self.made[path] = Piece(self._stamps[path], start, self.position.bytes)
 
-    def _directories(self, path: str) -> list[str]:
-        """Those directly in a directory."""
-        if self._below is None:
-            self._below = {}
-            for each in self._stamps:
-                if each:
-                    self._below.setdefault(posixpath.dirname(each), []).append(each)
-        return self._below.get(path, [])
+    def _is_worth(self, former: Former) -> bool:
+        reused, waiting = 0, [""]
+        while waiting:
+            for path in self._below.get(waiting.pop(), ()):
+                if path in self._changed:
+                    waiting.append(path)
+                else:
+                    reused += former.pieces[path].end - former.pieces[path].start
+        return reused * _WORTH >= former.size
+
+
+def _entry(node: Node) -> Entry:
+    mode = _FORMATS[node.kind] | node.mode
+    if node.kind is Kind.DIRECTORY:
+        return node.name, mode, 0, 0, 0, 0
+    return node.name, mode, node.size, node.mtime_ns, node.ctime_ns, node.inode
 
 
 def _changed(stamps: Mapping[str, str], former: Mapping[str, Piece]) -> set[str]:
@@ -86,9 +121,9 @@ def _changed(stamps: Mapping[str, str], former: Mapping[str, Piece]) -> set[str]
     the stamp of that above it.
     """
     changed = set[str]()
-    for path, stamp in stamps.items():
+    for path, now in stamps.items():
         known = former.get(path)
-        if known is None or known.stamp != stamp:
+        if known is None or known.stamp != now:
             while path not in changed:
                 changed.add(path)
                 path = posixpath.dirname(path)  # of the top: the top

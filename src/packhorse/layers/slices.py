@@ -43,7 +43,10 @@ def divide(
     if not any(slices):
         whole = Slice(_Everything(view, directory, pieces), pieces.position if pieces else None)
         return [*(Slice(()) for _ in slices), whole]
-    tree = _Directory(found for found in _Everything(view, directory) if not isinstance(found, Packed))
+    everything = _Everything(view, directory)
+    tree = _Directory(
+        found for found in everything if not isinstance(found, Packed)
+    )  # of which there is none
     divided = [tree.take([_compile(glob) for glob in globs]) for globs in slices]
     return [*divided, tree.rest()]
 
@@ -138,6 +141,8 @@ class _Everything:
         behind its name, but where a slash at its end puts it (`a`, `a-b`, `a/b`).
         """
         nodes = self._view.list(f"{self._directory}/{start}".rstrip("/"))
+        if self._pieces is not None:
+            self._pieces.listed(start[:-1], nodes)
         found: list[tuple[str, Node | None]] = [(start + node.name, node) for node in nodes]
         directories = [(f"{path}/", None) for path, node in found if node and node.kind is Kind.DIRECTORY]
         if directories:

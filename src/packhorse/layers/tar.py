@@ -50,7 +50,7 @@ def stream(entries: Iterable[TarEntry | Packed], position: Position | None = Non
     position.bytes = 0
     parts: list[bytes] = []
     length = 0
-    for piece in chain(_pieces(entries), (bytes(2 * _BLOCK),)):
+    for piece in chain(_blocks(entries), (bytes(2 * _BLOCK),)):
         position.bytes += len(piece)
         length += len(piece)
         if length > CHUNK:
@@ -77,7 +77,7 @@ def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
     return Digest(total.hexdigest()), size
 
 
-def _pieces(entries: Iterable[TarEntry | Packed]) -> Iterator[bytes]:
+def _blocks(entries: Iterable[TarEntry | Packed]) -> Iterator[bytes]:
     """For each entry its header, and of a file its content and what fills its last block: a small one's as
     one piece.
     """

@@ -53,9 +53,12 @@ class TarEntry(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """In the place of entries of a layer, the bytes that they were in a tar before; `name` is for people."""
+    """In the place of all entries below a directory, the bytes that they were in a tar before.
 
-    name: str
+    `path` is the directory's, with a slash at its end: behind it they stand, as a `Found` behind its own.
+    """
+
+    path: str
     chunks: Callable[[], Iterator[bytes]]
 
 

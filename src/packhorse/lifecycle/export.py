@@ -219,7 +219,7 @@ class _Exporter:
     def _shown(self, terms: str) -> AbstractContextManager[tuple[TreeView, Pieces | None]]:
         if self._memory is None:
             return nullcontext((self._tree, None))
-        return self._memory.shown(self._tree, "" if self._inputs.skip_restore else terms)
+        return self._memory.shown(self._tree, None if self._inputs.skip_restore else terms)
 
     def _slices(self, layers: Sequence[Layer], why: str = "") -> list[_Added]:
         if len(layers) == 1:

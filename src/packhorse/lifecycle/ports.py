@@ -82,9 +82,11 @@ class AppMemory(Protocol):
         """Says what it has become."""
         ...
 
-    def shown(self, tree: TreeView, terms: str) -> AbstractContextManager[tuple[TreeView, Pieces | None]]:
-        """What is read of it quicker than `tree`, which shows the same, or that itself; and pieces of what it
-        was packed to with the same `terms`, so that only what has changed is read. For none, no terms.
+    def shown(
+        self, tree: TreeView, terms: str | None
+    ) -> AbstractContextManager[tuple[TreeView, Pieces | None]]:
+        """What is read of it quicker than `tree`, which shows the same, or that itself; and the pieces that
+        it is packed to, with those of last time if that was with the same `terms`. None: with none.
         """
         ...
 

@@ -9,7 +9,7 @@ export as a port; made in `platform.build`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from packhorse.base.digest import Digest
 from packhorse.base.step import Overlay
@@ -44,29 +44,26 @@ class Application:
         key = self._key(terms)
         return self._harvest().slices(key) if key else ()
 
-    def note(self, terms: str, slices: Sequence[Digest]) -> None:
-        """Has it known again at the next build that is committed."""
-        key = self._key(terms)
-        if key:
-            self._harvest().remember_slices(key, slices)
-        if self._pieces is not None and self._pieces.made and slices:
-            self._harvest().remember_pieces(slices[-1], terms, self._pieces.made)
-
     @contextmanager
-    def shown(self, tree: TreeView, terms: str) -> Iterator[tuple[TreeView, Pieces | None]]:
+    def shown(self, tree: TreeView, terms: str | None) -> Iterator[tuple[TreeView, Pieces | None]]:
         """The directories of the overlay, without its mount; see `lifecycle.ports.AppMemory`."""
         overlay = self._overlay()
         if overlay is None or overlay.upper is None:
             yield tree, None
             return
-        with Laid((*overlay.lowers, overlay.upper), overlay.target) as laid:
-            directories = self._survey().directories
-            if not directories:
-                yield laid, None
-                return
-            with self._harvest().pieces(terms) as (former, read):
-                self._pieces = Pieces(directories, laid.is_lowest, former, read)
-                yield laid, self._pieces
+        harvest = self._harvest()
+        with (
+            Laid((*overlay.lowers, overlay.upper), overlay.target) as laid,
+            nullcontext(None) if terms is None else harvest.former(terms) as former,
+        ):
+            self._pieces = Pieces(self._survey().directories, laid.is_lowest, former)
+            yield laid, self._pieces
+
+    def note(self, terms: str, slices: Sequence[Digest]) -> None:
+        """Has it, and the pieces of what was `shown`, known again at the next build that is committed."""
+        self._harvest().remember_slices(self._key(terms), slices)
+        if self._pieces is not None and self._pieces.made:
+            self._harvest().remember_pieces(slices[-1], terms, self._pieces.made)
 
     def _key(self, terms: str) -> str:
         stamp = self._survey().stamp

@@ -83,7 +83,8 @@ class Workbench:
     """A buildpack directory, an application's source, and a scratch directory where both meet.
 
     `env` has the user's variables, as `<platform>/env` would; `exec_env` is CNB_EXEC_ENV. `bindings` has the
-    files of each service binding by its name.
+    files of each service binding by its name. `undo` is whether a build that failed leaves what the last good
+    one made, for which all layers are copied before each build.
     """
 
     buildpack: Path
@@ -92,6 +93,7 @@ class Workbench:
     env: Mapping[str, str] = field(default_factory=dict)
     exec_env: str = "production"
     bindings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    undo: bool = True
 
     def __post_init__(self) -> None:
         for name in ("buildpack", "source", "scratch"):  # the programs run in another directory
@@ -122,20 +124,18 @@ class Workbench:
         return self._run("detect", {"CNB_BUILD_PLAN_PATH": self._plan})
 
     def build(self) -> Outcome:
-        """Runs `bin/build` on a fresh copy of the source, with what is kept of the last build.
-
-        A build that failed leaves what the last good one made.
-        """
+        """Runs `bin/build` on a fresh copy of the source, with what is kept of the last build."""
         self._lay_out()
         previous = self.scratch / "previous"
         shutil.rmtree(previous, ignore_errors=True)
-        shutil.copytree(self.layers, previous, symlinks=True)
+        if self.undo:
+            shutil.copytree(self.layers, previous, symlinks=True)
         self._restore()
         requires = self._read(self._plan).get("requires", [])
         entries = self.scratch / "entries.toml"
         entries.write_bytes(gotoml.dumps({"entries": requires} if requires else {}))
         outcome = self._run("build", {"CNB_LAYERS_DIR": self.layers, "CNB_BP_PLAN_PATH": entries})
-        if outcome.status != 0:
+        if outcome.status != 0 and self.undo:
             shutil.rmtree(self.layers)
             previous.rename(self.layers)
         return outcome

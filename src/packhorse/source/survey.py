@@ -11,33 +11,29 @@ import os
 import stat
 import sys
 import time
-from array import array
 from collections.abc import Mapping
 
 from packhorse.base.dataclass import dataclass, field
+from packhorse.base.stamp import Entry
+from packhorse.base.stamp import stamp as stamp_of
 
 ALWAYS_EXCLUDED = (".git",)
 """What is never part of the source: history changes without the source changing, and can hold secrets."""
 
 _SECOND = 1_000_000_000
-_WORD = (1 << 64) - 1
 _TICK = 50_000_000
 """Nanoseconds that the times of files may be behind: a kernel's clock for them ticks every 1 to 10 ms."""
 
 _END = "/"  # no path below a directory begins with it
-
-_SHORT = 32
-"""Digits of a directory's stamp: 128 bits, for nobody but who owns the source chooses what they are of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What one look at every entry of the source tells, without reading any.
 
-    `stamp` is the same as long as nothing of it has changed (paths, kinds, modes, sizes, times of files and
-    links, inodes); it is empty where that could not be told by it, see `survey`. `directories` has the same
-    of each directory ("" for the top, else a path below it), for what is directly in it; as many as have a
-    stamp.
+    `stamp` is the same as long as nothing of it has changed (paths, kinds, modes, sizes, times, inodes); it
+    is empty where that could not be told by it, see `survey`. `directories` has that of what is directly in
+    each directory ("" for the top, else a path below it), without its own times.
     """
 
     has_one_owner: bool
@@ -70,60 +66,63 @@ def survey(
     """Looks at all of the source, and whether it has one user and group: those of `app` itself or `owner`.
 
     A mount can show no more as one; without one, what has another group cannot be written to in an overlay.
-    There is no stamp where something cannot be looked at, and none when a file was written within the last
-    moment: it could be written again before the clock of its file system ticks. Raises TooMany where there
-    are more than `most` entries.
+    A directory has no stamp when a file in it was written within the last moment: it could be written again
+    before the clock of its file system ticks. Then all of it has none either, and there is none at all where
+    something cannot be looked at. Raises TooMany where there are more than `most` entries.
     """
     now = time.time_ns()
     top = os.fspath(app)
     cut = len(top.rstrip("/")) + 1
-    found = owner_of(os.lstat(top))
+    status = os.lstat(top)
+    found = owner_of(status)
     owner = owner or found
     hidden = {name for name in ALWAYS_EXCLUDED if os.path.lexists(f"{top}/{name}")}
     one = found == owner
-    newest, coarse, count = 0, True, 0
+    coarse, count = True, 0
     directories: dict[str, str] = {}
+    newest: dict[str, int] = {}
     total = hashlib.sha256("\0".join(sorted(hidden)).encode())
-    waiting = [top]
+    waiting = [(top, status)]
     try:
         while waiting:
-            above = waiting.pop()
-            # Names, each with a number of numbers that its mode tells; of both there are as many as files.
-            names, numbers = [], array("Q")
+            above, itself = waiting.pop()
+            path = above[cut:]
+            latest, here = 0, list[Entry]()
             with os.scandir(above) as entries:
                 for entry in entries:
-                    if entry.name in hidden:
+                    name = entry.name
+                    if name in hidden:
                         continue
                     status = entry.stat(follow_symlinks=False)
-                    names.append(entry.name)
                     count += 1
                     if count > most:
                         raise TooMany
                     if (status.st_uid, status.st_gid) != owner:
                         one = False
-                    if stat.S_ISDIR(status.st_mode):
-                        waiting.append(entry.path)
-                        numbers.append(status.st_mode)
+                    mode = status.st_mode
+                    if stat.S_ISDIR(mode):
+                        waiting.append((entry.path, status))
+                        here.append((name, mode, 0, 0, 0, 0))
                         continue
-                    modified, changed = status.st_mtime_ns, status.st_ctime_ns
-                    times = modified & _WORD, changed & _WORD  # before 1970 or after 2262
-                    numbers.extend((status.st_mode, status.st_size, *times, status.st_ino, status.st_dev))
-                    if changed > newest:
-                        newest = changed
+                    size = status.st_size if stat.S_ISREG(mode) else 0
+                    changed = status.st_ctime_ns
+                    here.append((name, mode, size, status.st_mtime_ns, changed, status.st_ino))
+                    if changed > latest:
+                        latest = changed
                     if changed % _SECOND:
                         coarse = False
-            here = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape"))
-            here.update(numbers.tobytes())
-            path, stamp = above[cut:], here.hexdigest()[:_SHORT]
-            directories[path] = stamp
-            total.update(f"\0{path}\0{stamp}".encode("utf-8", "surrogateescape"))
+            directories[path], newest[path] = stamp_of(here), latest
+            # When it was changed itself tells that something was there, and is gone.
+            words = path, directories[path], itself.st_dev, itself.st_ino, itself.st_ctime_ns
+            total.update(repr(words).encode())
             hidden = set()  # at the top alone
     except PermissionError:
         return Survey(has_one_owner=False)
-    moment = 2 * _SECOND if coarse else _TICK
-    if newest > now - moment:
-        return Survey(one)
-    return Survey(one, total.hexdigest(), directories)
+    old = now - (2 * _SECOND if coarse else _TICK)
+    young = [path for path, latest in newest.items() if latest > old]
+    for path in young:
+        directories[path] = ""
+    return Survey(one, "" if young else total.hexdigest(), directories)
 
 
 def owner_of(status: os.stat_result) -> tuple[int, int]:

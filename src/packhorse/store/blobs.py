@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from functools import partial
 from io import FileIO
 from pathlib import Path
 
@@ -152,37 +152,45 @@ class Blobs:
                 total.update(chunk)
                 yield chunk
         if total.hexdigest() != digest.hex:
-            with suppress(OSError):
-                path.unlink()
-            raise StoreError(
-                f"the stored bytes of {digest} were damaged",
-                why=f"{path} did not have its digest; it is removed now",
-                fix="run the same command again: what is missing is brought anew",
-            )
+            raise self._damaged(digest)
+
+    def _damaged(self, digest: Digest) -> StoreError:
+        """Removes a blob that is not what it should be."""
+        path = self.path(digest)
+        with suppress(OSError):
+            path.unlink()
+        return StoreError(
+            f"the stored bytes of {digest} were damaged",
+            why=f"{path} did not have its digest; it is removed now",
+            fix="run the same command again: what is missing is brought anew",
+        )
 
     @contextmanager
     def parts(self, digest: Digest) -> Iterator[Callable[[int, int], Iterator[bytes]]]:
         """Reads parts of a blob, each from one offset to before another, in chunks.
 
-        Meanwhile a thread reads all of it: the block ends as `chunks` does. Raises StoreError.
+        From the first on a thread reads all of it: the block ends as `chunks` does. Raises StoreError.
         """
         path = self.path(digest)
         with faults(path):
             file = path.open("rb", buffering=0)
         with file, crew(1, "check", patience=_PATIENCE) as checking:
-            checked = checking.submit(_read, checking.heeded(self.chunks(digest)))
-            yield partial(self._part, path, file.fileno())
-            checked.result()
+            checks: list[Future[None]] = []
 
-    @staticmethod
-    def _part(path: Path, descriptor: int, start: int, end: int) -> Iterator[bytes]:
-        while start < end:
-            with faults(path):
-                chunk = os.pread(descriptor, min(CHUNK, end - start), start)
-            if not chunk:
-                raise StoreError(f"{path} has {start} bytes, and was to have {end}")
-            start += len(chunk)
-            yield chunk
+            def read(start: int, end: int) -> Iterator[bytes]:
+                if not checks:
+                    checks.append(checking.submit(_read, checking.heeded(self.chunks(digest))))
+                while start < end:
+                    with faults(path):
+                        chunk = os.pread(file.fileno(), min(CHUNK, end - start), start)
+                    if not chunk:
+                        raise self._damaged(digest)
+                    start += len(chunk)
+                    yield chunk
+
+            yield read
+            for check in checks:
+                check.result()
 
     def read(self, digest: Digest) -> bytes:
         """A small blob whole: a manifest or a config."""

@@ -16,7 +16,7 @@ from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, HostError, StoreError, TreeError
 from packhorse.image.view import Layer
-from packhorse.layers.pieces import Piece
+from packhorse.layers.pieces import Former, Piece
 from packhorse.store import gc, pieces, record, removal
 from packhorse.store.fault import faults
 from packhorse.store.kept import Inside, Kept, KeptTree, Owner
@@ -118,23 +118,23 @@ class Harvest:
         return diff_ids if known == key else ()
 
     def remember_slices(self, key: str, slices: Sequence[Digest]) -> None:
-        """Has `commit` record the diff IDs that the application `key` has become."""
+        """Has `commit` record the diff IDs that the application `key`, empty for any, has become."""
         self._slices = {"key": key, "diff_ids": [str(diff_id) for diff_id in slices]}
 
     @contextmanager
-    def pieces(self, terms: str) -> Iterator[pieces.Former]:
-        """Those of the last slice of the build that this one begins with, packed with the same `terms`; see
+    def former(self, terms: str) -> Iterator[Former | None]:
+        """The last slice of the build that this one begins with, if it was packed with the same `terms`; see
         `pieces.former`.
         """
-        diff_ids = self._recorded_slices()[1] if terms else ()
+        diff_ids = self._recorded_slices()[1]
         if not diff_ids:
-            yield pieces.NOTHING
+            yield None
             return
         with pieces.former(self._lease, diff_ids[-1], terms) as former:
             yield former
 
     def remember_pieces(self, diff_id: Digest, terms: str, made: Mapping[str, Piece]) -> None:
-        """Keeps where in a slice of this build the directories of the application are; StoreError."""
+        """Keeps where in a slice of this build the directories of the application are."""
         pieces.write(self._lease, diff_id, terms, made)
 
     def _recorded_slices(self) -> tuple[str, tuple[Digest, ...]]:

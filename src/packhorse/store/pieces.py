@@ -1,23 +1,24 @@
 """④ Where an application's directories are in the layer that it was packed to: `layers/<diff ID>.pieces`.
 
-Called by harvest and gc. When a piece may stand for a directory again is `layers.pieces`'.
+Called by harvest and gc. When a piece may stand for a directory again is `layers.pieces`'. It only saves
+time: what cannot be read, or written, is as if it were not there.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from packhorse.base.digest import Digest
-from packhorse.layers.pieces import Piece, Read
+from packhorse.errors import HostError, StoreError
+from packhorse.layers.pieces import Former, Piece
 from packhorse.store import record
 from packhorse.store.blobs import Blobs
-from packhorse.store.fault import faults
 from packhorse.store.lease import Lease
 
-Former = tuple[Mapping[str, Piece], Read]
-"""The pieces of a layer, and what reads its tar."""
+_FORMAT = 1
+"""Of the file, and of the tar: pieces of one that was written in another way are of no use."""
 
 
 def name_of(diff_id: Digest) -> str:
@@ -26,49 +27,44 @@ def name_of(diff_id: Digest) -> str:
 
 
 def write(lease: Lease, diff_id: Digest, terms: str, pieces: Mapping[str, Piece]) -> None:
-    """Keeps the pieces of a layer that was packed with these `terms`; raises StoreError.
+    """Keeps the pieces of a layer that was packed with these `terms`, if its tar is here.
 
     Their digest stands before them: a wrong number in it would be a wrong image.
     """
-    lease.pin(name_of(diff_id))
-    data = json.dumps({"terms": terms, "pieces": pieces}).encode()
-    path = lease.store / name_of(diff_id)
-    record.write_bytes(lease, path, f"{Digest.of(data)}\n".encode() + data, durable=False)
+    with suppress(StoreError, HostError):
+        size = Blobs(lease).size(diff_id)
+        if size is None:
+            return
+        lease.pin(name_of(diff_id))
+        data = json.dumps({"format": _FORMAT, "terms": terms, "size": size, "pieces": pieces}).encode()
+        path = lease.store / name_of(diff_id)
+        record.write_bytes(lease, path, f"{Digest.of(data)}\n".encode() + data, durable=False)
 
 
 @contextmanager
-def former(lease: Lease, diff_id: Digest, terms: str) -> Iterator[Former]:
-    """The pieces of a layer, none where they, or its tar, are not here, or were packed with other terms.
+def former(lease: Lease, diff_id: Digest, terms: str) -> Iterator[Former | None]:
+    """A layer by its pieces; None where they, or its tar, are not here, or were packed with other terms.
 
     Raises StoreError, at the end of the block, where the tar is damaged: what was made with it is wrong.
     """
     blobs = Blobs(lease)
-    pieces = _read(lease, diff_id, terms) if blobs.size(diff_id) is not None else {}
-    if not pieces:
-        yield NOTHING
+    known = _read(lease, diff_id, terms)
+    if known is None or blobs.size(diff_id) != known[1]:
+        yield None
         return
     with blobs.parts(diff_id) as read:
-        yield pieces, read
+        yield Former(*known, read)
 
 
-def _read(lease: Lease, diff_id: Digest, terms: str) -> dict[str, Piece]:
+def _read(lease: Lease, diff_id: Digest, terms: str) -> tuple[dict[str, Piece], int] | None:
     lease.pin(name_of(diff_id))
-    path = lease.store / name_of(diff_id)
-    with faults(path):
-        try:
-            digest, _, data = path.read_bytes().partition(b"\n")
-        except FileNotFoundError:
-            return {}
+    try:
+        digest, _, data = (lease.store / name_of(diff_id)).read_bytes().partition(b"\n")
+    except OSError:
+        return None
     if digest != str(Digest.of(data)).encode():
-        return {}
+        return None
     fields = json.loads(data)
-    if fields["terms"] != terms:
-        return {}
-    return {path: Piece(*piece) for path, piece in fields["pieces"].items()}
-
-
-def _nothing(start: int, end: int) -> Iterator[bytes]:
-    raise AssertionError(f"there is no tar to read {start} to {end} of")
-
-
-NOTHING: Former = ({}, _nothing)
+    if fields["format"] != _FORMAT or fields["terms"] != terms:
+        return None
+    return {path: Piece(*piece) for path, piece in fields["pieces"].items()}, fields["size"]

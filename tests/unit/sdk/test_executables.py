@@ -1,6 +1,7 @@
 """A whole buildpack on the SDK as a process: statuses, messages without a traceback, repeated builds."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,20 @@ def test_a_failing_command_ends_with_the_code_of_a_failed_buildpack(workbench: W
     outcome = failing.build()
     assert outcome.status == 51
     assert outcome.output.endswith("error: `sh -c 'exit ${STATUS:-0}'` failed (exit status 9)\n")
+
+
+@pytest.mark.parametrize("undo", [True, False])
+def test_a_build_that_failed_leaves_what_the_last_good_one_made_if_it_is_to(
+    workbench: Workbench, undo: bool
+) -> None:
+    (workbench.source / "x").write_text("1")
+    workbench.detect()
+    workbench.build()
+    assert workbench.launch()
+    failing = replace(workbench, env={"STATUS": "9"}, undo=undo)
+    failing.detect()
+    assert failing.build().status == 51
+    assert bool(failing.launch()) == undo
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"])

@@ -103,9 +103,18 @@ def test_a_stamp_does_not_change_with_what_is_left_out(tmp_path: Path) -> None:
 
 
 def test_there_is_no_stamp_while_a_file_may_still_change_within_a_tick(tmp_path: Path) -> None:
-    old(tmp_path)
-    (tmp_path / "file").write_text("new")
-    assert survey(tmp_path) == Survey(has_one_owner=True)
+    before = survey(old(tmp_path)).directories
+    (tmp_path / "sub" / "file").write_text("new")
+    assert survey(tmp_path) == Survey(has_one_owner=True, directories={**before, "sub": ""})
+    assert all(before.values())
+
+
+def test_a_stamp_changes_when_something_was_there_and_is_gone(tmp_path: Path) -> None:
+    before = survey(old(tmp_path))
+    (tmp_path / "sub" / "lock").touch()
+    (tmp_path / "sub" / "lock").unlink()
+    after = survey(tmp_path)
+    assert after.stamp not in (before.stamp, "") and after.directories == before.directories
 
 
 def children() -> set[str]:
