@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fakes.effort import examples
 from packhorse.base import userns
+from packhorse.base.digest import Digest
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Overlay
 from packhorse.base.tree import Node, TreeView
@@ -225,9 +226,15 @@ def unreadable(path: Path) -> None:
     path.mkdir()
 
 
+def of_another_version(path: Path) -> None:
+    data = b'{"format": 0, "others": []}'
+    path.write_bytes(f"{Digest.of(data)}\n".encode() + data)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        of_another_version,
         lambda path: path.write_bytes(path.read_bytes()[:-9]),
         lambda path: path.write_bytes(path.read_bytes().replace(b"512", b"513")),
         Path.unlink,

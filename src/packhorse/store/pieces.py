@@ -65,6 +65,6 @@ def _read(lease: Lease, diff_id: Digest, terms: str) -> tuple[dict[str, Piece], 
     if digest != str(Digest.of(data)).encode():
         return None
     fields = json.loads(data)
-    if fields["format"] != _FORMAT or fields["terms"] != terms:
+    if fields.get("format") != _FORMAT or fields["terms"] != terms:
         return None
     return {path: Piece(*piece) for path, piece in fields["pieces"].items()}, fields["size"]
