@@ -160,8 +160,10 @@ class Ground:
         return sorted(str(path.relative_to(self.store)) for path in found)
 
     def wait_for_children(self) -> None:
-        """Until nobody holds a lease: what a command has started goes on when it is over or was killed."""
-        end = time.monotonic() + 10
+        """Until nobody holds a lease: what a command has started goes on when it is over or was killed, and
+        on a busy machine, as nobody is to wait for it, at length.
+        """
+        end = time.monotonic() + 60
         for path in self.store.glob("leases/*"):
             with suppress(FileNotFoundError), path.open() as file:
                 while time.monotonic() < end:
