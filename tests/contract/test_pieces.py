@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from packhorse.base.tree import Node, TreeView
 from packhorse.errors import StoreError
 from packhorse.image.view import Layer
 from packhorse.layers import slices, tar, tree
-from packhorse.layers.pieces import Pieces
+from packhorse.layers.pieces import Former, Piece, Pieces
 from packhorse.platform.application import Application
 from packhorse.source.survey import Survey, survey
 from packhorse.store import merge
@@ -65,10 +66,11 @@ class Workshop:
         terms: str = TERMS,
         *,
         look: Callable[[Path], Survey] = settled,
-        during: Callable[[], object] = lambda: None,
+        during: Callable[[], object] | None = None,
     ) -> set[str]:
         """Packs it with pieces of the last time, as it is packed without; answers which directories were
-        listed for that. `during` is called when it was looked at, and is packed next.
+        listed for that. `during` is called when it was looked at, and is packed next; then what it is packed
+        to is not looked at.
         """
         overlay = Overlay((self.source, self.hidden), "/app", self.upper)
         with (
@@ -80,14 +82,16 @@ class Workshop:
             idmap = userns.choose(0, 0, mode=userns.Mode.SINGLE)
             kept = store.layers("app", idmap, uid=0, gid=0, scratch=scratch)
             found = look(self.source)
-            during()
+            if during is not None:
+                during()
             memory = Application(lambda: found, lambda: overlay, lambda: kept.harvest)
             with memory.shown(anywhere, terms) as (view, pieces):
                 assert pieces is not None
                 made = packed(Watched(view, listed := set()), pieces)
                 layer = store.place("app").begin(made)
                 assert b"".join(layer.tar()) == b"".join(made.tar())
-            assert b"".join(layer.tar()) == b"".join(packed(plain).tar())
+            if during is None:
+                assert b"".join(layer.tar()) == b"".join(packed(plain).tar())
             assert layer.diff_id is not None
             memory.note(terms, [layer.diff_id])
             kept.commit(b"", {})
@@ -114,6 +118,11 @@ def workshop(tmp_path: Path) -> Workshop:
     made = Workshop(tmp_path)
     for name in FIRST:
         write(made.source / name, f"this is {name}")
+    (made.source / "a/b/link").symlink_to("nowhere/é")
+    os.link(made.source / "a/1", made.source / "a/twin")
+    os.mkfifo(made.source / "d/pipe")
+    (made.source / "d/5").chmod(0o4750)
+    (made.source / "d").chmod(0o2770)
     assert made.pack() == {f"/app{path}" for path in ("", *DIRECTORIES)}
     return made
 
@@ -210,12 +219,50 @@ def test_directories_that_were_exchanged_while_they_were_packed_are_packed_again
     assert workshop.pack("others") == {"/app"}
 
 
+def test_what_is_edited_while_it_is_packed_is_there_the_next_time(workshop: Workshop) -> None:
+    write(workshop.source / "top", "now")
+    assert workshop.pack(during=lambda: write(workshop.source / "a/b/2", "edited")) == {"/app"}
+    assert workshop.pack() == {"/app", "/app/a", "/app/a/b"}
+
+
+def test_a_directory_with_a_socket_in_it_is_looked_at_every_time(workshop: Workshop) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(workshop.source / "d/socket"))
+    assert [workshop.pack(), workshop.pack()] == [{"/app", "/app/d"}] * 2
+
+
+def test_files_of_several_owners_are_packed_whole(workshop: Workshop) -> None:
+    os.chown(workshop.source / "d/5", 1234, 1234)
+    assert [workshop.pack(), workshop.pack()] == [EVERYTHING, EVERYTHING]
+
+
+def test_what_globs_divide_is_looked_at(workshop: Workshop) -> None:
+    view = Laid(workshop.layers, "/app")
+    read: list[object] = []
+    names = [path[1:] for path in DIRECTORIES]
+
+    def note(start: int, end: int) -> Iterator[bytes]:
+        read.append((start, end))
+        yield bytes(end - start)
+
+    former = Former({name: Piece("x", 0, 512) for name in names}, 512, note)
+    pieces = Pieces(dict.fromkeys(["", *names], "x"), lambda path: True, former)
+    assert pieces.unchanged("a")
+    with view:
+        divided = slices.divide(view, "/app", [["a"]], pieces)
+        paths = {path for one in divided for path, _ in one.entries}
+    assert set(FIRST) < set(paths) and not read
+
+
 def test_only_a_directory_with_a_file_that_is_too_young_is_looked_at_again(workshop: Workshop) -> None:
     def look(path: Path) -> Survey:
-        write(path / "d/e/6", "young")
-        found = survey(path)
-        assert not found.stamp
-        return found
+        while not found or found[-1].directories["d/e"]:
+            write(path / "d/e/6", "young")
+            found.append(survey(path))
+        assert not found[-1].stamp
+        return found[-1]
+
+    found: list[Survey] = []
 
     young = {"/app", "/app/d", "/app/d/e"}
     assert [workshop.pack(look=look), workshop.pack(), workshop.pack()] == [young, young, {"/app"}]
@@ -258,6 +305,7 @@ def test_pieces_of_a_layer_that_was_damaged_are_not_used(workshop: Workshop) -> 
     damaged(workshop)
     with pytest.raises(StoreError, match="damaged"):
         workshop.pack()
+    assert not workshop.pieces.exists() and not workshop.blob.exists()
     assert workshop.pack() == EVERYTHING
 
 

@@ -19,7 +19,7 @@ from packhorse.base.tree import Kind, Node
 from packhorse.layers.tree import Packed, Position
 
 _WORTH = 4
-"""A tar is read and hashed whole for its pieces: at least one of so many bytes has to be among them."""
+"""A tar is read and hashed whole, even for one piece: with less than a quarter to copy it is left alone."""
 
 _FORMATS = {
     Kind.FILE: stat.S_IFREG,
@@ -41,8 +41,8 @@ class Piece(NamedTuple):
 
 
 class Former(NamedTuple):
-    """A layer as it was packed before: its pieces, each by the path of a directory below the layer's own, the
-    length of its tar, and what reads that from one offset to before another, in chunks.
+    """A layer as it was packed before: its pieces by the paths of directories ("" for the layer's own, else
+    below it), the length of its tar, and what reads that from one offset to before another, in chunks.
     """
 
     pieces: Mapping[str, Piece]
@@ -53,8 +53,9 @@ class Former(NamedTuple):
 class Pieces:
     """What the directories of a layer were packed to, and what they become.
 
-    `stamps` has that of each directory of the source as it is now, empty where it is not known. One that
-    `is_plain` shows the source alone, at any depth.
+    `stamps` has that of each directory of the source as it is now, empty where it is not known. `is_plain`
+    says of a directory of the layer whether it is the source's, with all below it: nothing is hidden in it,
+    or written over it.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Pieces:
                 self._below.setdefault(posixpath.dirname(path), []).append(path)
         self._changed = _changed(stamps, former.pieces if former else {})
         self._former = former if former and self._is_worth(former) else None
-        self._listed: set[str] = set()
+        self._as_stamped: set[str] = set()
         self.position = Position()
         self.made: dict[str, Piece] = {}
 
@@ -88,14 +89,14 @@ class Pieces:
         return Packed(f"{path}/", partial(former.read, start, end))
 
     def listed(self, path: str, nodes: Sequence[Node]) -> None:
-        """Says what is packed of a directory; what is not what its stamp was made of is no piece."""
+        """Says which entries of a directory are packed; if its stamp was made of others, it is no piece."""
         known = self._stamps.get(path)
         if known and stamp([_entry(node) for node in nodes]) == known:
-            self._listed.add(path)
+            self._as_stamped.add(path)
 
     def packed(self, path: str, start: int) -> None:
         """Says that everything below a directory was packed, from `start` up to here."""
-        if path in self._listed:
+        if path in self._as_stamped:
             self.made[path] = Piece(self._stamps[path], start, self.position.bytes)
 
     def _is_worth(self, former: Former) -> bool:

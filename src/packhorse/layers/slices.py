@@ -51,6 +51,13 @@ def divide(
     return [*divided, tree.rest()]
 
 
+def _looked_at(everything: Iterable[Found | Packed]) -> Iterator[Found]:
+    for found in everything:
+        if isinstance(found, Packed):
+            raise FormatError(f"{found.path} is known as a whole only", why="this is a defect of packhorse")
+        yield found
+
+
 def check(globs: Sequence[Glob]) -> None:
     """Raises FormatError when one of `globs` is malformed."""
     for glob in globs:

@@ -82,16 +82,16 @@ def _blocks(entries: Iterable[TarEntry | Packed]) -> Iterator[bytes]:
     one piece.
     """
     with ExitStack() as reading:
-        former: TreeView | None = None
+        last: TreeView | None = None
         for entry in entries:
             if isinstance(entry, Packed):
                 yield from entry.chunks()
                 continue
             if entry.at is not None and entry.size <= _SMALL:
                 view, path = entry.at
-                if view is not former:
+                if view is not last:
                     reading.close()
-                    first, former = reading.enter_context(view.reading()), view
+                    first, last = reading.enter_context(view.reading()), view
                 # One byte more is asked for, so growth is seen; what has changed is told by who reads again.
                 data = first(path, entry.size + 1)
                 if len(data) == entry.size:

@@ -85,8 +85,8 @@ class AppMemory(Protocol):
     def shown(
         self, tree: TreeView, terms: str | None
     ) -> AbstractContextManager[tuple[TreeView, Pieces | None]]:
-        """What is read of it quicker than `tree`, which shows the same, or that itself; and the pieces that
-        it is packed to, with those of last time if that was with the same `terms`. None: with none.
+        """What is read of it quicker than `tree`, which shows the same, or that itself; and what is told the
+        pieces that it is packed to, and has those of last time, unless `terms` are others now, or None.
         """
         ...
 

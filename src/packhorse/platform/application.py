@@ -56,7 +56,9 @@ class Application:
             Laid((*overlay.lowers, overlay.upper), overlay.target) as laid,
             nullcontext(None) if terms is None else harvest.former(terms) as former,
         ):
-            self._pieces = Pieces(self._survey().directories, laid.is_lowest, former)
+            found = self._survey()
+            stamps = found.directories if found.has_one_owner else {}  # else the lowest is a copy
+            self._pieces = Pieces(stamps, laid.is_lowest, former)
             yield laid, self._pieces
 
     def note(self, terms: str, slices: Sequence[Digest]) -> None:

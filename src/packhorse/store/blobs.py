@@ -142,17 +142,27 @@ class Blobs:
         Raises StoreError, after the last chunk, when they do not match; the damaged blob is removed, so that
         the next command brings it anew.
         """
-        path = self.path(digest)
         self.lease.pin(_object(digest))
-        total = hashlib.sha256()
+        with self._open(digest) as file:
+            yield from self._checked(digest, file)
+
+    def _open(self, digest: Digest) -> FileIO:
+        path = self.path(digest)
         with faults(path):
-            file = path.open("rb")
-        with file:
-            while chunk := self._read(path, file.fileno()):
-                total.update(chunk)
-                yield chunk
+            return FileIO(path)
+
+    def _checked(self, digest: Digest, file: FileIO) -> Iterator[bytes]:
+        total, start = hashlib.sha256(), 0
+        while chunk := self._read(digest, file, start, CHUNK):
+            total.update(chunk)
+            start += len(chunk)
+            yield chunk
         if total.hexdigest() != digest.hex:
             raise self._damaged(digest)
+
+    def _read(self, digest: Digest, file: FileIO, start: int, most: int) -> bytes:
+        with faults(self.path(digest)):
+            return os.pread(file.fileno(), most, start)
 
     def _damaged(self, digest: Digest) -> StoreError:
         """Removes a blob that is not what it should be."""
@@ -167,30 +177,32 @@ class Blobs:
 
     @contextmanager
     def parts(self, digest: Digest) -> Iterator[Callable[[int, int], Iterator[bytes]]]:
-        """Reads parts of a blob, each from one offset to before another, in chunks.
+        """What reads parts of a blob, each from one offset to before another, in chunks.
 
-        From the first on a thread reads all of it: the block ends as `chunks` does. Raises StoreError.
+        With the first that is read a thread begins to read all of it, and the block ends as `chunks` does.
+        Raises StoreError.
         """
-        path = self.path(digest)
-        with faults(path):
-            file = path.open("rb", buffering=0)
-        with file, crew(1, "check", patience=_PATIENCE) as checking:
+        with self._open(digest) as file, crew(1, "check", patience=_PATIENCE) as checking:
             checks: list[Future[None]] = []
+
+            def check(descriptor: int) -> None:
+                with FileIO(descriptor) as same:  # its own: who is called off does not wait for ever
+                    for _ in checking.heeded(self._checked(digest, same)):
+                        pass
 
             def read(start: int, end: int) -> Iterator[bytes]:
                 if not checks:
-                    checks.append(checking.submit(_read, checking.heeded(self.chunks(digest))))
+                    checks.append(checking.submit(check, os.dup(file.fileno())))
                 while start < end:
-                    with faults(path):
-                        chunk = os.pread(file.fileno(), min(CHUNK, end - start), start)
+                    chunk = self._read(digest, file, start, min(CHUNK, end - start))
                     if not chunk:
                         raise self._damaged(digest)
                     start += len(chunk)
                     yield chunk
 
             yield read
-            for check in checks:
-                check.result()
+            for each in checks:
+                each.result()
 
     def read(self, digest: Digest) -> bytes:
         """A small blob whole: a manifest or a config."""
@@ -217,16 +229,6 @@ class Blobs:
             for chunk in chunks:
                 writer.write(chunk)
             return writer.finish(expected), writer.size
-
-    @staticmethod
-    def _read(path: Path, descriptor: int) -> bytes:
-        with faults(path):
-            return os.read(descriptor, CHUNK)
-
-
-def _read(chunks: Iterable[bytes]) -> None:
-    for _ in chunks:
-        pass
 
 
 def _object(digest: Digest) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -121,17 +121,12 @@ class Harvest:
         """Has `commit` record the diff IDs that the application `key`, empty for any, has become."""
         self._slices = {"key": key, "diff_ids": [str(diff_id) for diff_id in slices]}
 
-    @contextmanager
-    def former(self, terms: str) -> Iterator[Former | None]:
+    def former(self, terms: str) -> AbstractContextManager[Former | None]:
         """The last slice of the build that this one begins with, if it was packed with the same `terms`; see
         `pieces.former`.
         """
         diff_ids = self._recorded_slices()[1]
-        if not diff_ids:
-            yield None
-            return
-        with pieces.former(self._lease, diff_ids[-1], terms) as former:
-            yield former
+        return pieces.former(self._lease, diff_ids[-1], terms) if diff_ids else nullcontext(None)
 
     def remember_pieces(self, diff_id: Digest, terms: str, made: Mapping[str, Piece]) -> None:
         """Keeps where in a slice of this build the directories of the application are."""

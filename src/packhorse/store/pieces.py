@@ -45,15 +45,21 @@ def write(lease: Lease, diff_id: Digest, terms: str, pieces: Mapping[str, Piece]
 def former(lease: Lease, diff_id: Digest, terms: str) -> Iterator[Former | None]:
     """A layer by its pieces; None where they, or its tar, are not here, or were packed with other terms.
 
-    Raises StoreError, at the end of the block, where the tar is damaged: what was made with it is wrong.
+    Raises StoreError, at the latest when the block ends, where the tar is damaged or cannot be read: what was
+    made with it is wrong. Its pieces are forgotten then, so the next build does without.
     """
     blobs = Blobs(lease)
     known = _read(lease, diff_id, terms)
     if known is None or blobs.size(diff_id) != known[1]:
         yield None
         return
-    with blobs.parts(diff_id) as read:
-        yield Former(*known, read)
+    try:
+        with blobs.parts(diff_id) as read:
+            yield Former(*known, read)
+    except StoreError:
+        with suppress(OSError):
+            (lease.store / name_of(diff_id)).unlink()
+        raise
 
 
 def _read(lease: Lease, diff_id: Digest, terms: str) -> tuple[dict[str, Piece], int] | None:

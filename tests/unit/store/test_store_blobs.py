@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 import threading
 
@@ -85,3 +86,37 @@ def test_a_damaged_blob_is_noticed_and_removed(blobs: Blobs) -> None:
     with pytest.raises(StoreError, match=r"(?s)damaged.*blobs/sha256/"):
         blobs.read(digest)
     assert blobs.size(digest) is None
+
+
+def test_parts_of_a_blob_are_read_in_any_order(blobs: Blobs) -> None:
+    data = os.urandom((3 << 20) + 5)
+    with blobs.parts(blobs.put(data)) as read:
+        for start, end in ((1 << 20, len(data)), (0, 3), (7, 7), (0, len(data))):
+            assert b"".join(read(start, end)) == data[start:end]
+
+
+def test_a_blob_is_checked_as_soon_as_a_part_of_it_is_read(blobs: Blobs) -> None:
+    digest = blobs.put(b"content" * 1000)
+    blobs.path(digest).write_bytes(b"content" * 999 + b"CONTENT")
+    with blobs.parts(digest):
+        pass
+    with pytest.raises(StoreError, match="damaged"), blobs.parts(digest) as read:
+        assert next(read(0, 7)) == b"content"
+    assert blobs.size(digest) is None
+
+
+def test_a_blob_that_ends_before_a_part_of_it_is_damaged(blobs: Blobs) -> None:
+    digest = blobs.put(b"content" * 1000)
+    os.truncate(blobs.path(digest), 999)
+    with pytest.raises(StoreError, match="damaged"), blobs.parts(digest) as read:
+        list(read(990, 1010))
+    assert blobs.size(digest) is None
+
+
+def test_nobody_goes_on_with_parts_that_nobody_wants(blobs: Blobs) -> None:
+    digest = blobs.put(os.urandom(32 << 20))
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ZeroDivisionError), blobs.parts(digest) as read:
+        next(read(0, 10))
+        1 / 0  # noqa: B018
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
