@@ -43,10 +43,7 @@ def divide(
     if not any(slices):
         whole = Slice(_Everything(view, directory, pieces), pieces.position if pieces else None)
         return [*(Slice(()) for _ in slices), whole]
-    everything = _Everything(view, directory)
-    tree = _Directory(
-        found for found in everything if not isinstance(found, Packed)
-    )  # of which there is none
+    tree = _Directory(_looked_at(_Everything(view, directory)))
     divided = [tree.take([_compile(glob) for glob in globs]) for globs in slices]
     return [*divided, tree.rest()]
 
