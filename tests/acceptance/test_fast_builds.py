@@ -26,7 +26,7 @@ from fakes.effort import examples
 from fakes.shell_buildpack import shell_buildpack
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.errors import StoreError
-from packhorse.lifecycle.stages import ExportedLayer
+from packhorse.lifecycle.stages import Exported, ExportedLayer
 
 Edit = tuple[str, str, str]
 
@@ -237,22 +237,32 @@ rm -r removed
 """
 
 
+def laid(source: Path, contents: dict[str, str]) -> None:
+    """Writes an application of directories with a file each."""
+    for directory, content in contents.items():
+        (source / directory).mkdir(parents=True)
+        (source / directory / "file").write_text(content)
+
+
+def as_clean(tiny: TinyBuilder, source: Path, *buildpacks: Path, name: str, **asked: bool) -> Exported:
+    """A build whose image is that of a clean one."""
+    time.sleep(0.06)  # an application that changed a moment ago may go on changing
+    built = tiny.build(source, *buildpacks, name=name, **asked).exported
+    clean = tiny.build(source, *buildpacks, name=f"{name}-clean", clear_cache=True).exported
+    assert built.image.config.raw == clean.image.config.raw
+    return built
+
+
 def test_an_application_is_read_again_when_it_or_what_is_written_over_it_has_changed(
     tiny: TinyBuilder, tmp_path: Path
 ) -> None:
     source, name = tmp_path / "app", f"{APP}-known"
-    for directory in ("static", "removed"):
-        (source / directory).mkdir(parents=True)
-        (source / directory / "file").write_text(directory)
+    laid(source, {"static": "static", "removed": "removed"})
     (source / "text").write_text("text")
     writes = shell_buildpack(tmp_path / "writes", "test/writes", build=WRITES)
 
     def reasons(*buildpacks: Path, **asked: bool) -> set[str]:
-        time.sleep(0.06)  # an application that changed a moment ago may go on changing
-        built = tiny.build(source, *buildpacks, name=name, **asked).exported
-        assert built.image.config.raw == (
-            tiny.build(source, *buildpacks, name=f"{name}-clean", clear_cache=True).exported.image.config.raw
-        )
+        built = as_clean(tiny, source, *buildpacks, name=name, **asked)
         return {layer.why for layer in built.layers if layer.owner == "app"}
 
     known, same, new = {"unchanged since it was exported"}, {"same content"}, {""}
@@ -276,19 +286,13 @@ def test_an_application_is_packed_from_what_it_was_unless_the_cache_is_cleared(
     tiny: TinyBuilder, tmp_path: Path
 ) -> None:
     source, name = tmp_path / "app", f"{APP}-pieces"
-    for directory in ("kept", "edited"):
-        (source / directory).mkdir(parents=True)
-        (source / directory / "file").write_text(directory * 1000)
+    laid(source, {"kept": "kept" * 1000, "edited": ""})
     quiet = shell_buildpack(tmp_path / "quiet", "test/quiet", build="cp kept/file written")
 
     def built(text: str, **asked: bool) -> ExportedLayer:
         (source / "edited" / "file").write_text(text)
-        time.sleep(0.06)
-        exported = tiny.build(source, quiet, name=name, **asked).exported
-        assert exported.image.config.raw == (
-            tiny.build(source, quiet, name=f"{name}-clean", clear_cache=True).exported.image.config.raw
-        )
-        return next(layer for layer in exported.layers if layer.owner == "app")
+        layers = as_clean(tiny, source, quiet, name=name, **asked).layers
+        return next(layer for layer in layers if layer.owner == "app")
 
     def damage(layer: ExportedLayer) -> None:
         """What was not edited is seen to come from it."""

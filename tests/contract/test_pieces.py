@@ -33,6 +33,8 @@ from packhorse.store.laid import Laid
 from packhorse.store.store import Store
 
 TERMS = "how it is packed"
+DIRECTORIES = ("a", "a/b", "a/b/c", "a-b", "d", "d/e", "é", "é/\udcff")
+EVERYTHING = {"/app", *(f"/app/{path}" for path in DIRECTORIES)}
 FIRST = ("a/1", "a/b/2", "a/b/c/3", "a-b/4", "a.d", "d/5", "d/e/6", "top", "é/\udcff/7")
 
 
@@ -123,11 +125,8 @@ def workshop(tmp_path: Path) -> Workshop:
     os.mkfifo(made.source / "d/pipe")
     (made.source / "d/5").chmod(0o4750)
     (made.source / "d").chmod(0o2770)
-    assert made.pack() == {f"/app{path}" for path in ("", *DIRECTORIES)}
+    assert made.pack() == EVERYTHING
     return made
-
-
-DIRECTORIES = ("/a", "/a/b", "/a/b/c", "/a-b", "/d", "/d/e", "/é", "/é/\udcff")
 
 
 def write(path: Path, text: str) -> None:
@@ -185,11 +184,8 @@ def test_what_was_excluded_and_is_not_any_more_is_there_again(workshop: Workshop
 
 
 def test_with_other_terms_all_is_looked_at(workshop: Workshop) -> None:
-    assert workshop.pack("others") == {f"/app{path}" for path in ("", *DIRECTORIES)}
+    assert workshop.pack("others") == EVERYTHING
     assert workshop.pack("others") == {"/app"}
-
-
-EVERYTHING = {f"/app{path}" for path in ("", *DIRECTORIES)}
 
 
 def swap(one: Path, other: Path) -> None:
@@ -239,14 +235,13 @@ def test_files_of_several_owners_are_packed_whole(workshop: Workshop) -> None:
 def test_what_globs_divide_is_looked_at(workshop: Workshop) -> None:
     view = Laid(workshop.layers, "/app")
     read: list[object] = []
-    names = [path[1:] for path in DIRECTORIES]
 
     def note(start: int, end: int) -> Iterator[bytes]:
         read.append((start, end))
         yield bytes(end - start)
 
-    former = Former({name: Piece("x", 0, 512) for name in names}, 512, note)
-    pieces = Pieces(dict.fromkeys(["", *names], "x"), lambda path: True, former)
+    former = Former({path: Piece("x", 0, 512) for path in DIRECTORIES}, 512, note)
+    pieces = Pieces(dict.fromkeys(["", *DIRECTORIES], "x"), lambda path: True, former)
     assert pieces.unchanged("a")
     with view:
         divided = slices.divide(view, "/app", [["a"]], pieces)

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from packhorse.base import entries, syscalls
 from packhorse.base.entries import closing
-from packhorse.base.tree import Kind, Node, ReadFirst, read, read_first
+from packhorse.base.tree import FORMATS, Kind, Node, ReadFirst, read, read_first
 from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, TreeError
 
@@ -29,12 +29,7 @@ _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 _FORMAT = 0o170000  # the bits of a mode that say what an entry is
 _AT_ONCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFLNK: Kind.LINK,
-    stat.S_IFIFO: Kind.FIFO,
-}
+_KINDS = {format: kind for kind, format in FORMATS.items()}
 _MADE_UP = {
     0x9FA0: "proc",
     0x62656572: "sysfs",

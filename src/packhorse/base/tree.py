@@ -8,6 +8,7 @@ surrogateescape; links are resolved inside the tree and never lead out of it.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
@@ -24,6 +25,15 @@ class Kind(Enum):
     LINK = "link"
     FIFO = "fifo"
     OTHER = "other"
+
+
+FORMATS = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.LINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+}
+"""What the mode of lstat(2) has for each kind but `OTHER`, beside the permission bits."""
 
 
 class Node(NamedTuple):

@@ -9,25 +9,16 @@ goes through a directory; made in `platform`, which knows the stamps and has the
 from __future__ import annotations
 
 import posixpath
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from packhorse.base.stamp import Entry, stamp
-from packhorse.base.tree import Kind, Node
+from packhorse.base.tree import FORMATS, Kind, Node
 from packhorse.layers.tree import Packed, Position
 
 _WORTH = 4
 """A tar is read and hashed whole, even for one piece: with less than a quarter to copy it is left alone."""
-
-_FORMATS = {
-    Kind.FILE: stat.S_IFREG,
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.LINK: stat.S_IFLNK,
-    Kind.FIFO: stat.S_IFIFO,
-    Kind.OTHER: 0,  # which no stamp has
-}
 
 
 class Piece(NamedTuple):
@@ -111,7 +102,7 @@ class Pieces:
 
 
 def _entry(node: Node) -> Entry:
-    mode = _FORMATS[node.kind] | node.mode
+    mode = FORMATS.get(node.kind, 0) | node.mode  # 0: no stamp has that
     if node.kind is Kind.DIRECTORY:
         return node.name, mode, 0, 0, 0, 0
     return node.name, mode, node.size, node.mtime_ns, node.ctime_ns, node.inode

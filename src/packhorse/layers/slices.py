@@ -41,11 +41,16 @@ def divide(
     malformed glob.
     """
     if not any(slices):
-        whole = Slice(_Everything(view, directory, pieces), pieces.position if pieces else None)
+        pieces = pieces or _no_pieces()
+        whole = Slice(_Everything(view, directory, pieces), pieces.position)
         return [*(Slice(()) for _ in slices), whole]
-    tree = _Directory(_looked_at(_Everything(view, directory)))
+    tree = _Directory(_looked_at(_Everything(view, directory, _no_pieces())))
     divided = [tree.take([_compile(glob) for glob in globs]) for globs in slices]
     return [*divided, tree.rest()]
+
+
+def _no_pieces() -> Pieces:
+    return Pieces({}, lambda path: False, None)
 
 
 def _looked_at(everything: Iterable[Found | Packed]) -> Iterator[Found]:
@@ -109,7 +114,7 @@ class _Everything:
     there are `pieces` of is not looked at.
     """
 
-    def __init__(self, view: TreeView, directory: str, pieces: Pieces | None = None) -> None:
+    def __init__(self, view: TreeView, directory: str, pieces: Pieces) -> None:
         root = view.stat(directory, follow=True)
         if root is None or root.kind is not Kind.DIRECTORY:
             raise FormatError(f"{directory} is no directory", why="so there is no application to export")
@@ -127,9 +132,6 @@ class _Everything:
             for path, node in rest:
                 if node is not None:
                     yield path, node
-                elif pieces is None:
-                    waiting.append((path, 0, iter(self._below(path))))
-                    break
                 elif unchanged := pieces.unchanged(path[:-1]):
                     yield unchanged
                 else:
@@ -137,16 +139,14 @@ class _Everything:
                     break
             else:
                 waiting.pop()
-                if pieces is not None:
-                    pieces.packed(above[:-1], start)
+                pieces.packed(above[:-1], start)
 
     def _below(self, start: str) -> Sequence[tuple[str, Node | None]]:
         """What is in one directory, and for each directory there once more where what is in that belongs: not
         behind its name, but where a slash at its end puts it (`a`, `a-b`, `a/b`).
         """
         nodes = self._view.list(f"{self._directory}/{start}".rstrip("/"))
-        if self._pieces is not None:
-            self._pieces.listed(start[:-1], nodes)
+        self._pieces.listed(start[:-1], nodes)
         found: list[tuple[str, Node | None]] = [(start + node.name, node) for node in nodes]
         directories = [(f"{path}/", None) for path, node in found if node and node.kind is Kind.DIRECTORY]
         if directories:

@@ -142,12 +142,12 @@ class Blobs:
         Raises StoreError, after the last chunk, when they do not match; the damaged blob is removed, so that
         the next command brings it anew.
         """
-        self.lease.pin(_object(digest))
         with self._open(digest) as file:
             yield from self._checked(digest, file)
 
     def _open(self, digest: Digest) -> FileIO:
         path = self.path(digest)
+        self.lease.pin(_object(digest))
         with faults(path):
             return FileIO(path)
 
