@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench.orphans import adopted
 from bench.watch import Watch, watching
+from packhorse.base import proc
 
 _GLANCE = 0.02  # seconds between two looks at a process
 _PATIENCE = 30.0  # seconds for a program that is told to end
@@ -164,7 +165,7 @@ def _watched(process: int) -> Iterator[list[int]]:
     def watch() -> None:
         while not over.wait(_GLANCE):
             try:
-                status = Path(f"/proc/{process}/status").read_text()
+                status = proc.told("status", process)
             except OSError:
                 return
             peak.extend(int(size) * 1024 for size in re.findall(r"VmHWM:\s*(\d+)", status))

@@ -20,6 +20,7 @@ from fakes.installation import Home
 from fakes.registry import FakeRegistry, Fault
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
+from packhorse.base import proc
 from torture.ground import prepare
 from torture.signals import Interrupter
 
@@ -80,7 +81,7 @@ def assert_nothing_is_left(home: Home, process: subprocess.Popen[str]) -> None:
     while living(process.pid) and time.monotonic() < end:
         time.sleep(0.02)  # what ends with its parent ends just after it
     assert living(process.pid) == []
-    assert str(home.path) not in Path("/proc/self/mountinfo").read_text()
+    assert str(home.path) not in proc.told("mountinfo")
     afterwards.wait(home.path / "store")
     assert list((home.path / "store" / "scratch").iterdir()) == []
     assert list((home.path / "store" / "leases").iterdir()) == []

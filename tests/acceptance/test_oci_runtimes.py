@@ -21,6 +21,7 @@ from fakes.installation import Home
 from fakes.place import place
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.web import answer, free_port
+from packhorse.base import proc
 from packhorse.base.step import Overlay
 from packhorse.errors import SandboxError
 
@@ -83,7 +84,7 @@ def test_a_build_that_ends_early_leaves_no_container(
     # Not with pathlib: other tests' groups come and go meanwhile.
     assert "step" not in {name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names}
     if number == signal.SIGKILL:
-        assert str(own_home.path) not in Path("/proc/self/mountinfo").read_text()
+        assert str(own_home.path) not in proc.told("mountinfo")
     else:
         assert process.returncode == 128 + number
         assert_nothing_is_left(own_home, process)

@@ -19,6 +19,7 @@ import pytest
 
 from fakes import linux
 from fakes.place import ENV, RUNTIMES, Place, place
+from packhorse.base import proc
 from packhorse.base.step import Bind, Network, Overlay, Root, Step
 from packhorse.base.tree import Kind
 from packhorse.base.userns import Mode
@@ -225,7 +226,7 @@ def first_process(below: set[int]) -> int:
     """The first process of the innermost namespace."""
     found = {}
     for pid in below:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = proc.told("status", pid)
         (numbers,) = (line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
         if numbers[-1] == "1":
             found[len(numbers)] = pid
@@ -416,6 +417,12 @@ def test_a_signal_reaches_the_command(here: Place) -> None:
         result = room.run(take)
         room.signal(signal.SIGTERM)
     assert (result.status, b"".join(output)) == (9, b"ready\ncaught\n")
+
+
+def test_a_signal_reaches_a_command_whose_name_is_no_text(here: Place) -> None:
+    script = "printf '\\377' >/proc/$$/comm; trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+    with here.sandbox.open(here.step(script)) as room:
+        assert room.run(lambda chunk: room.signal(signal.SIGTERM)).status == 9
 
 
 def test_a_command_without_a_handler_is_ended_by_a_signal(here: Place) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from packhorse.base import proc
+
 _PATIENCE = 60.0
 
 
@@ -117,4 +119,4 @@ def _running(engine: Engine, arguments: Sequence[str], directory: Path) -> Itera
     finally:
         process.terminate()
         process.wait(_PATIENCE)
-        assert str(directory) not in Path("/proc/self/mountinfo").read_text()
+        assert str(directory) not in proc.told("mountinfo")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from packhorse.base import proc
+
 
 def processes() -> dict[int, int]:
     """Every process of this machine that can be looked at, with its parent."""
@@ -12,7 +14,7 @@ def processes() -> dict[int, int]:
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit():
             try:
-                fields = (directory / "stat").read_text().rpartition(")")[2].split()
+                fields = proc.told("stat", directory.name).rpartition(")")[2].split()
             except OSError:
                 continue
             if fields[0] != "Z":

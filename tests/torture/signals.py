@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fakes.shell_buildpack import shell_buildpack
+from packhorse.base import proc
 from torture.ground import BUILDER, VERSIONS, Ground, Words, prepare
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGQUIT: 131}
@@ -176,9 +177,9 @@ class Interrupter:
         home, found = str(self.ground.home.path), []
         for directory in Path("/proc").glob("[0-9]*"):
             try:
-                _, _, rest = (directory / "stat").read_text().rpartition(")")
-                mounts = (directory / "mountinfo").read_text()
-                words = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                _, _, rest = proc.told("stat", directory.name).rpartition(")")
+                mounts = proc.told("mountinfo", directory.name)
+                words = proc.told("cmdline", directory.name).replace("\0", " ")
             except OSError:
                 continue
             state, parent, _, of = rest.split()[:4]

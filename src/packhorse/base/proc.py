@@ -24,10 +24,19 @@ def python(module: str, *, packages: bool = False) -> list[str]:
     return [sys.executable, "-X", "utf8", "-I", *([] if packages else ["-S"]), "-c", code]
 
 
+def told(name: str, pid: int | str = "self") -> str:
+    """What the kernel tells of a process in `/proc/PID/name` (proc(5)).
+
+    Processes, mounts and groups may be called anything: what is no UTF-8 comes as it does in file names.
+    Raises OSError when the process is gone, or is not to be looked at by us.
+    """
+    return os.fsdecode(Path(f"/proc/{pid}/{name}").read_bytes())
+
+
 def identity(pid: str = "self") -> str:
     """A process as no other is called until the next start of the machine; empty when it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text()
+        fields = told("stat", pid)
     except OSError:
         return ""
     return f"{fields.split()[0]}-{fields.rpartition(')')[2].split()[19]}"

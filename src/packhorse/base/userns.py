@@ -206,7 +206,7 @@ def range_obstacle() -> str:
         if not _raises_privilege(Path(path)):
             return f"{path} has neither the setuid bit nor file capabilities"
     # newuidmap gains nothing under no_new_privs, as in a hardened container.
-    status = Path("/proc/self/status").read_text()
+    status = proc.told("status")
     if re.search(r"^NoNewPrivs:\s*1", status, re.MULTILINE):
         return "this process may not gain privileges (no_new_privs)"
     return ""

@@ -66,7 +66,7 @@ class Group:
         self._paths = {controller: parent.directory / name for controller, parent in parents.items()}
         records.mkdir(exist_ok=True)
         self._record = records / name
-        self._record.write_text("".join(f"{path}\n" for path in self._paths.values()))
+        self._record.write_bytes(b"".join(bytes(path) + b"\n" for path in self._paths.values()))
         try:
             for path in set(self._paths.values()):
                 path.mkdir()
@@ -140,9 +140,7 @@ class Group:
 
 def find() -> dict[str, Parent]:
     """Where this process can make a group, for each controller with which it can."""
-    return parents(
-        Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text(errors="replace")
-    )
+    return parents(proc.told("cgroup"), proc.told("mountinfo"))
 
 
 def parents(memberships: str, mounts: str) -> dict[str, Parent]:
@@ -161,8 +159,7 @@ def parents(memberships: str, mounts: str) -> dict[str, Parent]:
 def memory_allowed() -> int:
     """The least number of bytes that this process's own groups allow it, 0 for no limit."""
     try:
-        memberships = Path("/proc/self/cgroup").read_text()
-        mounts = Path("/proc/self/mountinfo").read_text(errors="replace")
+        memberships, mounts = proc.told("cgroup"), proc.told("mountinfo")
     except OSError:
         return 0
     allowed = 0
@@ -181,7 +178,7 @@ def sweep(records: Path) -> None:
             if maker == proc.identity(maker.partition("-")[0]):
                 continue
             # Groups are called like their record, so that nothing else goes, whoever may write records.
-            paths = [Path(line) for line in record.read_text().splitlines()]
+            paths = [Path(os.fsdecode(line)) for line in record.read_bytes().splitlines()]
             if _removed(path for path in paths if path.name == record.name):
                 record.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
@@ -11,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from io import FileIO
-from pathlib import Path
 from typing import IO
 
 from packhorse.base import native, proc
@@ -92,12 +92,13 @@ class Process(ABC):
         """The pid of the step's command, or None when it has not begun or is gone."""
         found: dict[int, int] = {}
         try:
-            for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-                status = Path(f"/proc/{child}/status").read_text()
-                (numbers,) = (line for line in status.splitlines() if line.startswith("NSpid:"))
-                found[int(numbers.split()[-1])] = int(child)
+            children = proc.told(f"task/{self.pid}/children", self.pid).split()
         except OSError:
             return None
+        for child in children:
+            with suppress(OSError):  # it is gone meanwhile
+                (numbers,) = re.findall(r"^NSpid:.*\t(\d+)$", proc.told("status", child), re.MULTILINE)
+                found[int(numbers)] = int(child)
         # The first process waits for orphans. All came later than the command, and if the numbers begin anew,
         # they do so at 300.
         return found[min(found)] if found else None

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fakes import afterwards, linux
+from packhorse.base import proc
 from packhorse.base.rooted import Rooted
 from packhorse.base.userns import Mode, choose
 from packhorse.store import removal
@@ -231,7 +232,7 @@ def test_what_goes_on_holds_nothing_that_others_wait_for(path: Path) -> None:
         process = afterwards.remover(path)
         with stopped(process):
             assert select.select([read], [], [], 1)[0], "it has the other end of a pipe of the caller's"
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            fields = proc.told("stat", process).rpartition(")")[2].split()
             assert int(fields[3]) == process, "it is of a session of its own"
             assert Path(f"/proc/{process}/cwd").readlink() == Path("/")
             assert Path(f"/proc/{process}/environ").read_bytes() in (b"", b"LC_CTYPE=C.UTF-8\0")

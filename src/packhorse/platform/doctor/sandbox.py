@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from packhorse.base import bubblewrap, userns
+from packhorse.base import bubblewrap, proc, userns
 from packhorse.base.userns import Namespace
 from packhorse.errors import HostError, InputError
 from packhorse.platform.doctor import apparmor
@@ -58,7 +58,7 @@ def _permission() -> str:
 
 def _is_whole_root() -> bool:
     """Whether this process may act on others' namespaces: it has CAP_SYS_PTRACE and CAP_SYS_ADMIN."""
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", proc.told("status"), re.MULTILINE)
     return bool(found and int(found[1], 16) >> 19 & 0b101 == 0b101)
 
 
