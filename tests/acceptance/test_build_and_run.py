@@ -28,7 +28,7 @@ def talk_to(home: Home, name: str) -> None:
         found = json.loads(answer(port, failed=lambda: process.poll() is not None and process.communicate()))
         assert (found["hello"], found["env"], found["node"][:4]) == ("packhorse", "production", "v16.")
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
         assert "SIGTERM: finishing open requests" in out
         assert process.returncode == 0
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import afterwards
 from fakes.app_image import App
 from fakes.command import Command
 from fakes.registry import FakeRegistry, Fault
@@ -120,6 +121,7 @@ def test_no_command_tells_a_secret(site: Site, fault: str) -> None:
 
 def assert_nothing_kept(site: Site) -> None:
     """No file of packhorse's, and no image, has the password; the file of logins alone does."""
+    afterwards.wait(site.home / "packhorse" / "store")
     for path in (site.home / "packhorse").rglob("*"):
         if path.is_file() and not path.is_symlink():
             data = path.read_bytes()

@@ -32,8 +32,8 @@ def lines(home: Home, *arguments: str, status: int = 0, **options: Any) -> dict[
 
 
 @pytest.mark.parametrize("user", ["", RANGE, SINGLE])
-def test_a_machine_that_builds_is_found_to(user: str, home: Home, new_home: Callable[..., Home]) -> None:
-    mine = new_home(user) if user else home
+def test_a_machine_that_builds_is_found_to(user: str, new_home: Callable[..., Home]) -> None:
+    mine = new_home(user)
     mine.ok("images")
     before = sorted(path for path in mine.path.rglob("*") if "blobs" not in path.parts)
     found = lines(mine)

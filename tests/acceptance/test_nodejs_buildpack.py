@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import urllib.request
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from fakes.nodejs import NOWHERE, build, built, contents, laid_out, node, staged, take_layers, write
+from fakes.web import free_port
 from packhorse.sdk.testing import Workbench
 
 ROOT = Path(__file__).parents[2]
@@ -60,19 +60,17 @@ def test_an_express_application_answers_and_ends_on_sigterm(express: tuple[Workb
     process = workbench.launch()["processes"][0]
     assert process == {"type": "web", "command": ["node", "src/index.js"], "default": True}
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     env = {"PATH": f"{workbench.layers}/node/bin", "PORT": str(port), "NODE_ENV": "production"}
     node = workbench.layers / "node/bin/node"
     argv = [node, *process["command"][1:]]
     with subprocess.Popen(argv, cwd=workbench.app, env=env, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == f"listening on port {port}\n"
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
             assert json.load(answer) == {"hello": "packhorse", "node": "v16.20.2", "env": "production"}
         server.send_signal(signal.SIGTERM)
-        assert server.wait(10) == 0
+        assert server.wait(60) == 0
 
 
 def test_the_launch_layers_have_neither_npm_nor_headers_nor_npms_records(

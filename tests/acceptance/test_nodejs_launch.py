@@ -121,7 +121,7 @@ def test_sigterm_reaches_node_which_is_the_process(app: Launched) -> None:
     try:
         assert process.stdout is not None and process.stdout.readline().startswith("{")
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         assert (process.returncode, out.startswith("SIGTERM for ")) == (0, True), out + err
     finally:
         process.kill()

@@ -41,7 +41,7 @@ def test_a_runtime_builds_the_same_image_and_runs_it(
             port, failed=lambda: process.poll() is not None and process.communicate()
         )
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
         assert (process.returncode, "SIGTERM: finishing open requests" in out) == (0, True)
     finally:
         process.kill()
@@ -77,7 +77,7 @@ def test_a_build_that_ends_early_leaves_no_container(
             time.sleep(0.2)
         below = linux.descendants(process.pid)
         process.send_signal(number)
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
     finally:
         process.kill()
     assert linux.gone(below)
@@ -175,7 +175,7 @@ def test_a_runtime_that_hangs_ends_with_whoever_waits_for_it(number: int, tmp_pa
     below = linux.descendants(child.pid)
     assert len(below) >= 3
     child.send_signal(number)
-    child.communicate(timeout=20)
+    child.communicate(timeout=60)
     assert linux.gone(below)
 
 

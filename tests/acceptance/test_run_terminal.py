@@ -29,7 +29,7 @@ from packhorse.image.copy import put
 from packhorse.platform.folders import Folders
 from packhorse.store.store import Store
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until something that was to be seen counts as missing."""
 
 COMMAND = (

@@ -6,7 +6,7 @@ import http.client
 import http.server
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +20,8 @@ import pytest
 
 from fakes import linux
 from fakes.place import RUNTIMES, Place, place
-from packhorse.base import userns
+from fakes.web import free_port
+from packhorse.base import proc, userns
 from packhorse.base.step import Bind, Network, Port
 from packhorse.base.userns import SHIFTED_BASE
 from packhorse.platform import wiring
@@ -58,7 +59,7 @@ def test_no_process_of_a_step_has_an_id_of_the_machine(here: Place) -> None:
         for directory in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
             try:
                 fields = dict(
-                    line.split(":\t", 1) for line in (directory / "status").read_text().splitlines()
+                    line.split(":\t", 1) for line in proc.told("status", directory.name).splitlines()
                 )
             except OSError:
                 continue
@@ -67,8 +68,9 @@ def test_no_process_of_a_step_has_an_id_of_the_machine(here: Place) -> None:
                 below.add(int(fields["Pid"]))
                 found |= {int(number) for number in fields["Uid"].split()}
         seen.append(found)
+        room.signal(signal.SIGTERM)
 
-    with here.sandbox.open(here.step("echo ready; sleep 0.1")) as room:
+    with here.sandbox.open(here.step("echo ready; exec sleep 300")) as room:
         room.run(take)
     # An OCI runtime's processes are the namespace's root, which is as little on this machine.
     root, _ = here.namespace.idmap.outside(0, 0)
@@ -197,9 +199,7 @@ print $client "HTTP/1.0 200 OK\\r\\n\\r\\nhello";
 
 
 def test_a_published_port_is_reached_from_the_host(here: Place) -> None:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     answers = []
 
     def take(chunk: bytes) -> None:
@@ -250,7 +250,7 @@ def test_pasta_is_nobody_to_this_machine_where_everybody_may_use_tun(tmp_path: P
     place.mkdir()
     mount = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/net/tun && exec "$@"', str(tun))
     with held_with_pasta(place, *mount) as (_, below):
-        names = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in below}
+        names = {pid: proc.told("comm", pid) for pid in below}
         owners = {os.stat(f"/proc/{pid}").st_uid for pid, name in names.items() if name.startswith("pas")}
     assert len(owners) == 1 and owners.pop() >= SHIFTED_BASE
 

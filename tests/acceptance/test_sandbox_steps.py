@@ -545,7 +545,7 @@ def test_a_step_need_not_read_its_input(tmp_path: Path, here: Place) -> None:
 
 
 def test_steps_run_side_by_side(here: Place) -> None:
-    barrier = threading.Barrier(4, timeout=20)
+    barrier = threading.Barrier(4, timeout=60)
 
     def one(number: int) -> str:
         output: list[bytes] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fakes import afterwards
 from fakes.installation import Home
 from fakes.shell_buildpack import SERVER, shell_buildpack
 
@@ -112,6 +113,7 @@ def test_gc_frees_what_was_removed_and_keeps_the_default_builder(
         "build", "big", "--path", app, "--buildpack", shell_buildpack(tmp_path / "buildpack", build=build)
     )
     home.ok("rmi", "big")
+    afterwards.wait(home.path / "store")
     before = disk(home)
     said = home.ok("gc")
     assert said.startswith("freed ") and said.endswith("MB")

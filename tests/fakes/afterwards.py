@@ -28,7 +28,7 @@ def remover(store: Path, *, beside: Collection[int] = ()) -> int:
 
     The kernel shows the words of a process only some moments after it has begun.
     """
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not (found := set(removers(store)) - set(beside)):
         assert time.monotonic() < end, "nothing is removed afterwards"
     (process,) = found
@@ -57,7 +57,7 @@ def remove(home: Path) -> None:
 
 def unmount(path: Path) -> None:
     """Unmounts a file system with a store, which what goes on there still keeps busy for a moment."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while subprocess.run(["umount", path], capture_output=time.monotonic() < end).returncode:
         assert time.monotonic() < end, f"{path} stays busy"
         time.sleep(0.02)

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fakes.web import free_port
+
 
 @contextmanager
 def serve(
     folder: Path, *, http: dict[str, object] | None = None, auth: dict[str, object] | None = None
 ) -> Iterator[str]:
     """Runs a registry on a free port; gives its host and port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     config = {
         "version": 0.1,
         "log": {"level": "error", "accesslog": {"disabled": True}},
@@ -34,7 +35,7 @@ def serve(
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from packhorse.base import proc
 
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 
 
 @dataclass(frozen=True)

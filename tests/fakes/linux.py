@@ -30,7 +30,7 @@ def descendants(pid: int) -> set[int]:
     return found - {pid}
 
 
-def gone(pids: set[int], *, seconds: float = 5) -> bool:
+def gone(pids: set[int], *, seconds: float = 60) -> bool:
     """Whether none of the processes is there any more, within some seconds."""
     end = time.monotonic() + seconds
     while pids & processes().keys():

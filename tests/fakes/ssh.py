@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import getpass
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fakes.docker_registry import wait_for
+from fakes.web import free_port
 
 _PRIVILEGES = Path("/run/sshd")
 
@@ -21,8 +21,7 @@ def sshd(directory: Path, *, environment: str) -> Iterator[tuple[str, Path]]:
     `environment` is a `NAME=value` that commands have over there. Needs root.
     """
     _PRIVILEGES.mkdir(exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     key = directory / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     config = {
@@ -49,4 +48,4 @@ def sshd(directory: Path, *, environment: str) -> Iterator[tuple[str, Path]]:
             yield f"ssh://{getpass.getuser()}@127.0.0.1:{port}", programs
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)

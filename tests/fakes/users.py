@@ -43,6 +43,14 @@ def _set(table: Path, name: str, *, subordinate: bool) -> None:
     if subordinate and others == lines:
         # Above every extent that is there.
         start = max((sum(map(int, line.split(":")[1:])) for line in lines), default=100_000)
-        table.write_text("\n".join([*lines, f"{name}:{max(start, 100_000)}:65536"]) + "\n")
+        _replace(table, "\n".join([*lines, f"{name}:{max(start, 100_000)}:65536"]) + "\n")
     elif not subordinate and others != lines:
-        table.write_text("".join(f"{line}\n" for line in others))
+        _replace(table, "".join(f"{line}\n" for line in others))
+
+
+def _replace(table: Path, text: str) -> None:
+    """At once: others may be reading it."""
+    new = table.with_name(f"{table.name}.packhorse")
+    new.write_text(text)
+    new.chmod(0o644)
+    new.replace(table)

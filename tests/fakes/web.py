@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 
-_PATIENCE = 15.0
+_PATIENCE = 60.0
+
+_PORTS = count(20_000 + 5_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) + os.getpid() % 4_000)
+"""Below those that the kernel gives to who asks for any; each worker of a test run has some of its own."""
 
 
 def answer(port: int, host: str = "127.0.0.1", *, failed: Callable[[], object] = lambda: None) -> bytes:
@@ -28,6 +34,8 @@ def answer(port: int, host: str = "127.0.0.1", *, failed: Callable[[], object] =
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.create_server(("", 0)) as free:
-        return int(free.getsockname()[1])
+    """A port that nobody listens at, and that nobody is given before it is used."""
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError

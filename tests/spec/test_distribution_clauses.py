@@ -44,7 +44,7 @@ def warned() -> list[str]:
 
 @pytest.fixture
 def registry(server: FakeRegistry, warned: list[str]) -> Registry:
-    http = Client(Pool(Settings(read_timeout=5)), sleep=lambda _: None)
+    http = Client(Pool(Settings()), sleep=lambda _: None)
     return Registry(server.host, http, tell=warned.append)
 
 

@@ -34,7 +34,7 @@ echo waiting
 while :; do sleep 1; done
 """
 _FLOOD = "echo begins; while :; do echo a line of a length that lines have; done"
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 """Seconds after the last signal within which a command has to be over, on a machine that has more to do."""
 
 
@@ -98,7 +98,7 @@ class Interrupter:
 
     def send(self, kind: str) -> None:
         """Starts a command, signals it, and looks at how it ended and what it left."""
-        words = self.kinds()[kind]()
+        words, more = self.kinds()[kind](), 0
         most = 2.0 if kind in ("stubborn build", "flooding build", "hanging detect", "run") else None
         length = most or self._lengths.get(kind, 1.0)
         count = self.chance.choice((1, 1, 1, 1, 2, 2, 3))
@@ -115,24 +115,26 @@ class Interrupter:
             out, err = process.communicate(timeout=sent.after)
             self._lengths[kind] = (length + time.monotonic() - started) / 2
         except subprocess.TimeoutExpired:
-            out, err = self._signal(process, sent)
-        self._judge(sent, process, f"{out}\n{err}")
+            out, err, more = self._signal(process, sent)
+        self._judge(sent, process, f"{out}\n{err}", count + more)
         subprocess.run(f"rm -rf {self.ground.home.path}/copy-*", shell=True, check=True)
 
-    def _signal(self, process: subprocess.Popen[str], sent: Sent) -> tuple[str, str]:
+    def _signal(self, process: subprocess.Popen[str], sent: Sent) -> tuple[str, str, int]:
+        """Sends them; what the command prints, and how many more it took until what it runs ended."""
         for number, gap in zip(sent.numbers, sent.gaps, strict=True):
             try:
                 (os.killpg if sent.whole_group else os.kill)(process.pid, number)
             except ProcessLookupError:
                 break
             time.sleep(gap)
-        began = time.monotonic()
+        began, more = time.monotonic(), 0
         while True:
             try:
-                return process.communicate(timeout=1)
+                return *process.communicate(timeout=1), more
             except subprocess.TimeoutExpired:
                 if sent.kind == "run":  # what an image does about a signal is its own affair
                     process.send_signal(signal.SIGINT)
+                    more += 1
                 if time.monotonic() - began > _PATIENCE:
                     found = subprocess.run(
                         ["ps", "-s", str(process.pid), "-o", "pid,ppid,stat,wchan:30,args"],
@@ -144,7 +146,7 @@ class Interrupter:
             finally:
                 self.slowest = max(self.slowest, time.monotonic() - began)
 
-    def _judge(self, sent: Sent, process: subprocess.Popen[str], said: str) -> None:
+    def _judge(self, sent: Sent, process: subprocess.Popen[str], said: str, count: int) -> None:
         status = process.returncode
         # Of two that come while python is busy, the first that it hears of may be the second.
         expected = {0, *(STATUS[number] for number in sent.numbers), *(-number for number in sent.numbers)}
@@ -157,7 +159,7 @@ class Interrupter:
         assert status in expected or (status == 1 and "Traceback" in said), told
         left = self._left(process)
         assert not left, f"{told}\n{left}"
-        if len(sent.numbers) < 3 and status > 0:
+        if count < 3 and status > 0:
             # A third signal ends packhorse at once; what that leaves is the next command's, which first gives
             # it a name of its own.
             files = [*self.ground.leftovers(), *self._groups()]
@@ -167,8 +169,8 @@ class Interrupter:
         self.counts[f"{sent.kind}: {how}"] += 1
 
     def _left(self, process: subprocess.Popen[str]) -> list[str]:
-        """The processes that are still there, five seconds later; mounts that they have are theirs alone."""
-        end = time.monotonic() + 5
+        """The processes that are still there, a minute later; mounts that they have are theirs alone."""
+        end = time.monotonic() + 60
         while (left := self._living(process.pid)) and time.monotonic() < end:
             time.sleep(0.02)
         return left

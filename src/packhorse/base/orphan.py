@@ -6,24 +6,42 @@ with the parent, and so do its locks. Called by `store` and `sandbox`, which say
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Sequence
+
+_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 def start(
     words: Sequence[str], *, pass_fds: Sequence[int] = (), stdin: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Starts it, with these descriptors; raises OSError."""
-    return subprocess.Popen(
-        words,
-        pass_fds=pass_fds,
-        stdin=stdin,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-        env={},
-    )
+    """Starts it, with these descriptors; raises OSError.
+
+    It is deaf to the signals that a terminal sends until it says `begin`: for a moment it is of its parent's
+    process group, and what ends that would end it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        return subprocess.Popen(
+            words,
+            pass_fds=pass_fds,
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            env={},
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin() -> None:
+    """What it does first, if it is to heed signals: it forgets those that were for its parent's group."""
+    while signal.sigtimedwait(_ENDING, 0):
+        pass
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
 def leave(process: subprocess.Popen[bytes], *, after: float = 0.0) -> None:

@@ -124,7 +124,8 @@ class BubblewrapProcess(Process):
         while early is None and not ready.poll(_OFTEN):
             early = self._child()
         if early is not None:
-            begun(early)
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has failed, and will say why
+                begun(early)
         ready.poll()
         (unread,) = struct.unpack("i", fcntl.ioctl(block, termios.FIONREAD, b"\0" * 4))
         told = self._told("child-pid")

@@ -12,6 +12,7 @@ import os
 import shutil
 import struct
 from collections.abc import Sequence
+from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def _forward(port: Port) -> str:
 class Pasta:
     """A started pasta, which ends with `close`, and with this process however that ends.
 
-    SandboxError when there is none.
+    SandboxError when there is no such program, FileNotFoundError and ProcessLookupError when `pid` is gone.
     """
 
     def __init__(self, pid: int, *, ports: Sequence[Port], loopback: Sequence[int]) -> None:
@@ -127,24 +128,17 @@ class Pasta:
             raise SandboxError(
                 "a network of its own cannot be made", why=available()[1], fix=_WITHOUT, check="network"
             )
-        told, ready = os.pipe()
-        user, net = (
-            os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "net")
-        )
-        ends = Ends(user, net, ready)
-        become = _owner(user, ready, ports) if os.geteuid() == 0 else ""
-        self._said = FileIO(os.memfd_create("said", os.MFD_CLOEXEC), "r+")
-        try:
-            self._leash = Leash(
-                ["run", program, *arguments(ends, ports=ports, loopback=loopback, user=become)],
-                pass_fds=(user, net, ready),
-                stderr=self._said,
-            )
-        finally:
-            for descriptor in (user, net, ready):
-                os.close(descriptor)
+        with ExitStack() as theirs:
+            namespaces = [theirs.enter_context(FileIO(f"/proc/{pid}/ns/{kind}")) for kind in ("user", "net")]
+            user, net = (file.fileno() for file in namespaces)
+            told, ready = os.pipe()
+            theirs.callback(os.close, ready)
+            self._told = open(told, "rb")  # noqa: PTH123, SIM115 -- a descriptor; closed by `close`
+            become = _owner(user, ready, ports) if os.geteuid() == 0 else ""
+            words = arguments(Ends(user, net, ready), ports=ports, loopback=loopback, user=become)
+            self._said = FileIO(os.memfd_create("said", os.MFD_CLOEXEC), "r+")
+            self._leash = Leash(["run", program, *words], pass_fds=(user, net, ready), stderr=self._said)
         self._ready = False
-        self._told = open(told, "rb")  # noqa: PTH123, SIM115 -- a descriptor; closed by `close`
 
     def wait(self) -> None:
         """Returns when the step has its network; raises SandboxError when it cannot be made.

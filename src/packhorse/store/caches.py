@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,16 @@ def survey(own: Lease) -> Survey:
         for image in Images(own).all():
             needed |= gc.needed_for(store, image)
         disk, trees = _Disk(), dict[Path, set[Path]]()
-        for path, fields in records:
+        for _, path, fields in records:
             trees[path] = set(_trees(store, fields))
         for tree in sorted(set[Path]().union(*trees.values())):
             disk.look(tree)
         caches = []
-        for path, fields in records:
+        for time, path, fields in records:
             others = set[Path]().union(*(each for other, each in trees.items() if other != path))
             lonely = {tree for tree in trees[path] - others if f"kept/{tree.name}" not in needed}
             size, alone = disk.takes(trees[path]), disk.frees(lonely)
-            caches.append(Cache(_app(fields), len(trees[path]), size, alone, path.stat().st_mtime))
+            caches.append(Cache(_app(fields), len(trees[path]), size, alone, time))
         total = disk.takes(set(disk.own))
     return Survey(tuple(sorted(caches, key=lambda cache: -cache.used)), total)
 
@@ -104,15 +105,14 @@ def used(own: Lease) -> dict[str, float]:
     Of damaged records, which are nobody's, it is the oldest.
     """
     with faults(own.store):
-        found = sorted((path.stat().st_mtime, _app(fields)) for path, fields in _records(own.store))
-    return {app: time for time, app in reversed(found)}
+        return {_app(fields): time for time, _, fields in reversed(list(_records(own.store)))}
 
 
 def remove(own: Lease, apps: Iterable[str]) -> tuple[set[str], set[str]]:
     """Forgets what is kept for these apps; answers which there were, and what may be needed no more."""
     wanted, found, given_up = set(apps), set[str](), set[str]()
     with faults(own.store):
-        for path, fields in _records(own.store):
+        for _, path, fields in _records(own.store):
             if _app(fields) in wanted:
                 path.unlink(missing_ok=True)
                 copied.forget(own, path.stem)
@@ -128,7 +128,7 @@ def to_remove(own: Lease, limit: int, *, stays: str = "") -> tuple[str, ...]:
     go, nor is what it alone takes a reason for others to.
     """
     with faults(own.store):
-        found = sorted((path.stat().st_mtime, path, fields) for path, fields in _records(own.store))
+        found = list(_records(own.store))
         sizes: dict[Path, int] = {}
         users: dict[Path, int] = {}
         for _, _, fields in found:
@@ -149,11 +149,12 @@ def to_remove(own: Lease, limit: int, *, stays: str = "") -> tuple[str, ...]:
     return tuple(gone)
 
 
-def _records(store: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path in sorted((store / "caches").iterdir()):
+def _records(store: Path) -> Iterator[tuple[float, Path, dict[str, Any]]]:
+    """What is recorded, the last written last."""
+    for time, path in record.dated(store / "caches"):
         fields = record.read(path)
         if fields is not None:
-            yield path, fields
+            yield time, path, fields
 
 
 def _app(fields: dict[str, Any]) -> str:
@@ -170,7 +171,8 @@ def _trees(store: Path, fields: dict[str, Any]) -> Iterator[Path]:
 def _below(tree: Path) -> Iterator[os.stat_result]:
     """The directory and all in it, as far as it may be looked into."""
     waiting = [os.fspath(tree)]
-    yield tree.lstat()
+    with suppress(FileNotFoundError):
+        yield tree.lstat()
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:

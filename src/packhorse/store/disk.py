@@ -114,6 +114,7 @@ def flush(directory: Path) -> None:
 
 def main(words: list[str]) -> int:
     """Settles the store at the path given; started by `settle_aside`, whose command may be over by now."""
+    orphan.begin()
     lease = Lease.take(Path(words[0]))
     try:
         Disk(lease).settle()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,18 @@ def read(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def dated(directory: Path) -> list[tuple[float, Path]]:
+    """The records in a directory with the times at which they were written, the oldest first.
+
+    Other commands may remove some meanwhile, which are none then. Raises OSError.
+    """
+    found = []
+    for path in directory.iterdir():
+        with suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, path))
+    return sorted(found)
 
 
 def write(lease: Lease, path: Path, fields: Mapping[str, Any], *, durable: bool = True) -> None:

@@ -51,6 +51,7 @@ def wait(store: Path) -> None:
 def main(words: list[str]) -> int:
     """Removes what was put aside in a store under the lease of that name, whose descriptor it has."""
     store, name, descriptor = words
+    orphan.begin()
     os.nice(_LEAST)
     own = Lease(Path(store), name, int(descriptor))
     try:

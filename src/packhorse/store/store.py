@@ -217,7 +217,7 @@ class Store:
         if self._cache(app).exists():
             return app
         with faults(self.path):
-            found = sorted((path.stat().st_mtime, path) for path in (self.path / "caches").iterdir())
+            found = record.dated(self.path / "caches")
         for _, path in reversed(found):
             fields = record.read(path) or {}
             if family and fields.get("family") == family:

@@ -48,4 +48,4 @@ def test_nothing_is_read_ahead_for_who_has_gone() -> None:
     chunks = ahead(endless(), name="gone", most=2)
     next(chunks)
     chunks.close()
-    assert closed.wait(10)
+    assert closed.wait(60)

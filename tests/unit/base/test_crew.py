@@ -64,7 +64,7 @@ def test_what_reads_chunks_stops_when_the_caller_does() -> None:
 
         workers.submit(work, 0)
         later = workers.submit(work, 0)
-        begun.wait(10)
+        begun.wait(60)
         raise KeyboardInterrupt
     assert stopped.is_set()
     assert not later.done()
@@ -80,7 +80,7 @@ with crew(2, "test", patience=0.1) as workers:
 
 
 def test_one_that_waits_for_ever_holds_up_neither_the_caller_nor_the_end_of_the_process() -> None:
-    done = subprocess.run([sys.executable, "-c", WAITS_FOR_EVER], timeout=30, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", WAITS_FOR_EVER], timeout=60, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (7, "")
 
 

@@ -39,7 +39,7 @@ def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
     reader.start()
     write(pipe, b"through")
-    reader.join(10)
+    reader.join(60)
     assert read == [b"through"] and pipe.is_fifo()
 
 

@@ -87,13 +87,13 @@ def test_what_a_build_takes_beyond_npm_is_held_against_packs_and_against_a_secon
 
 def test_what_a_programs_children_write_and_hold_counts_as_its_own() -> None:
     script = (
-        'python3 -c "import os, time; data = bytearray(40_000_000); time.sleep(0.4); '
+        'python3 -c "import os, time; data = bytearray(40_000_000); time.sleep(2); '
         "os.write(os.open('big', os.O_CREAT | os.O_WRONLY), data)\""
     )
     # On a disk: what is written to a file system in memory is not counted.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         took = timed(["sh", "-c", f"{script}; true"], {"PATH": "/usr/bin:/bin"}, folder=Path(folder))
-    assert 0.4 < took.seconds < 20
+    assert 2 < took.seconds < 60
     assert 40_000_000 <= took.written < 60_000_000
     assert 40_000_000 <= took.own < 120_000_000
 
@@ -101,7 +101,7 @@ def test_what_a_programs_children_write_and_hold_counts_as_its_own() -> None:
 def test_what_a_program_leaves_behind_is_over_before_the_next_and_not_measured() -> None:
     with tempfile.NamedTemporaryFile() as held:
         # It has the lock until it ends.
-        behind = f"flock {held.name} sleep 1 >/dev/null 2>&1 &"
+        behind = f"flock {held.name} sleep 4 >/dev/null 2>&1 &"
         run = timed(["sh", "-c", behind], {"PATH": os.environ["PATH"]})
-        assert run.seconds < 0.9
+        assert run.seconds < 3.6
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

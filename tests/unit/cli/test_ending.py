@@ -42,7 +42,7 @@ def run(body: str, *, ignored: int = 0) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=120,
     )
 
 
@@ -106,8 +106,8 @@ def test_a_signal_is_heard_by_a_main_thread_that_it_did_not_wake(name: str) -> N
             time.sleep(0.2)
             signal.pthread_kill(threading.get_ident(), signal.{name})
             time.sleep(25)
-        threading.Thread(target=take, daemon=True).start()
         ending.after(1000, "too long")
+        threading.Thread(target=take, daemon=True).start()
         waited_for.acquire()
         """
     )

@@ -20,7 +20,7 @@ class Meeting:
     """A place where no layer arrives before all of them are on their way."""
 
     def __init__(self) -> None:
-        self._barrier = threading.Barrier(JOBS, timeout=10)
+        self._barrier = threading.Barrier(JOBS, timeout=60)
 
     def read(self) -> Image:
         return fresh_image(*TARS)

@@ -186,7 +186,7 @@ def test_what_is_saved_may_be_anything(given: bytes, tmp_path: Path) -> None:
 
 def test_layers_whose_length_nobody_knows_are_read_side_by_side(tmp_path: Path) -> None:
     """Each waits until the other is read, too."""
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=60)
 
     def waiting(layer: Layer) -> Layer:
         def tar() -> Iterator[bytes]:

@@ -70,7 +70,7 @@ class AppImage:
             env=self.container(api) | dict(env or {}),
             cwd=self.root,
             capture_output=True,
-            timeout=30,
+            timeout=120,
         )
 
     def output(

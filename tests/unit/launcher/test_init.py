@@ -17,7 +17,7 @@ import pytest
 from packhorse.sandbox.order import Failure, Order, encode
 from unit.launcher.conftest import SOURCE
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 Build = Callable[[Path, Path, str], dict[str, Path]]
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000
 ORDER = Order(uids="", gids="", directory="/", executable="sh", arguments=["sh"], environment={}, files=256)

@@ -14,7 +14,7 @@ import pytest
 
 from unit.launcher.conftest import SOURCE
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 Build = Callable[[Path, Path, str], dict[str, Path]]
 
 

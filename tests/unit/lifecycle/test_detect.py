@@ -42,7 +42,7 @@ def test_as_many_run_at_once_as_is_said(workshop: Workshop) -> None:
     together = threading.Barrier(3)
 
     def detect(call: Call) -> None:
-        together.wait(timeout=10)
+        together.wait(timeout=60)
 
     workshop.set(parallel=3)
     workshop.order(tuple(workshop.buildpack(name, detect=detect) for name in "abc"))

@@ -13,7 +13,7 @@ import pytest
 
 from packhorse.base import bubblewrap
 from packhorse.errors import HostError, InputError, NotFoundError
-from packhorse.platform.doctor import apparmor, mending, sandbox
+from packhorse.platform.doctor import apparmor, engines, machine, mending, sandbox
 from packhorse.platform.doctor.checkup import CHECKS, examine, usable
 from packhorse.platform.doctor.diagnosis import Line, Mend, State
 from packhorse.platform.doctor.examination import Examination, Trial
@@ -22,6 +22,13 @@ from packhorse.sandbox import blame
 from packhorse.store.store import Store
 
 REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who answers here does so at last, on a busy machine too."""
+    for module in (engines, machine):
+        monkeypatch.setattr(module, "_PATIENCE", 60)
 
 
 def line(name: str, home: Path, **environ: str) -> Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import tracemalloc
 from collections import Counter
@@ -143,7 +144,10 @@ def test_nothing_is_left_running_when_the_rows_are_not_wanted_any_more(
     rows = rebase_many(requests, wiring, RunImages(wiring, say=lambda _: None))
     next(rows)
     rows.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "rebase"]
+    for thread in threading.enumerate():
+        if thread.name == "rebase":
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def test_memory_does_not_grow_with_the_number_of_images(wiring: Wiring, registry: FakeRegistry) -> None:
@@ -154,6 +158,7 @@ def test_memory_does_not_grow_with_the_number_of_images(wiring: Wiring, registry
         requests = (RebaseRequest(places[n % 12], places[n % 12], dry_run=True) for n in range(count))
         for _ in rebase_many(requests, wiring, run_images):
             registry.requests.clear()
+        gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()

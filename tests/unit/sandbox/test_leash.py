@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ def test_a_group_ends_however_much_of_it_is_left() -> None:
     below = linux.descendants(process.pid)
     leash = Leash.of_group(process.pid)
     leash.close()
-    assert process.wait(10) == -signal.SIGINT
+    assert process.wait(60) == -signal.SIGINT
     assert linux.gone(below)
 
 
@@ -59,14 +60,14 @@ def test_ctrl_c_is_not_for_what_is_on_a_leash() -> None:
     (child,) = linux.descendants(os.getpid()) - before - {process.pid}
     assert os.getpgid(child) != os.getpgrp()
     leash.close()
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
 
 
 def test_what_a_leash_has_run_ends_though_the_leash_was_killed_itself() -> None:
     before = linux.descendants(os.getpid())
     leash = Leash(["run", "sleep", "300"])
-    while len(children := linux.descendants(os.getpid()) - before) < 2:
-        pass
+    assert select.select([leash._end], [], [], 60)[0], "it has handed over what ends the program"
+    children = linux.descendants(os.getpid()) - before
     (leash_pid,) = (pid for pid in children if linux.processes().get(pid) == os.getpid())
     os.kill(leash_pid, signal.SIGKILL)
     (orphan,) = children - {leash_pid}

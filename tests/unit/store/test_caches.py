@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,26 @@ def test_a_damaged_record_is_nothing(store: Store, content: bytes) -> None:
     (store.path / "caches" / "damaged.json").write_bytes(content)
     assert found(store)["a"].layers == 1
     assert store.beyond(0)
+
+
+def test_what_others_build_and_remove_meanwhile_is_no_error(tmp_path: Path) -> None:
+    """They replace records and kept trees, and take them away."""
+    over = threading.Event()
+
+    def disturb(name: str) -> None:
+        with Store.open(tmp_path) as store:
+            while not over.is_set():
+                build(store, name, file=1000)
+                store.remove_caches([name])
+
+    with Store.open(tmp_path) as store, ThreadPoolExecutor(2) as threads:
+        others = [threads.submit(disturb, name) for name in ("one", "two")]
+        try:
+            for _ in range(300):
+                store.caches()
+                store.nearest("mine", "f")
+                store.beyond(1)
+        finally:
+            over.set()
+        for other in others:
+            other.result()

@@ -9,15 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fakes import afterwards, linux
-from packhorse.base import proc
+from packhorse.base import orphan, proc
 from packhorse.base.rooted import Rooted
 from packhorse.base.userns import Mode, choose
 from packhorse.store import removal
@@ -25,8 +25,8 @@ from packhorse.store.lease import Lease
 from packhorse.store.merge import Patience
 from packhorse.store.store import Store
 
-FILES = 6000
-"""So many take longer to remove than a test to look for who does."""
+FILES = 200
+"""More than a command waits for."""
 
 SOURCE = Path(sys.modules["packhorse"].__path__[0]).parent
 
@@ -63,16 +63,32 @@ def fill(directory: Path) -> None:
         (directory / f"{number}").touch()
 
 
+@contextmanager
+def held() -> Iterator[list[int]]:
+    """Stops what goes on when a command is over before it does anything; the processes."""
+    processes: list[int] = []
+    start = orphan.start
+
+    def stopped(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = start(*words, **options)
+        os.kill(process.pid, signal.SIGSTOP)
+        processes.append(process.pid)
+        return process
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orphan, "start", stopped)
+        yield processes
+
+
 def replaced(path: Path, app: str = "app") -> int:
     """Builds a large layer, then a small one; the process that removes the large one, held."""
     keep(path, f"large {app}", app=app)
     files = path.glob("kept/*/[!.]*/layers/bp/one/file")
     (large,) = (file.parent for file in files if file.read_text() == f"large {app}")
     fill(large)
-    before = afterwards.removers(path)
-    keep(path, f"small {app}", app=app, hurries=True)
-    process = afterwards.remover(path, beside=before)
-    os.kill(process, signal.SIGSTOP)
+    with held() as processes:
+        keep(path, f"small {app}", app=app, hurries=True)
+    (process,) = processes
     return process
 
 
@@ -169,9 +185,11 @@ def test_a_store_that_its_user_removes_stays_removed(path: Path) -> None:
 
 
 def test_the_scratch_of_a_build_is_left_too(path: Path) -> None:
-    with Store.open(path, hurries=True) as store, store.scratch() as scratch:
+    with held() as processes, Store.open(path, hurries=True) as store, store.scratch() as scratch:
         fill(scratch)
-    process = afterwards.remover(path)
+    (process,) = processes
+    assert unfinished(path) != []
+    os.kill(process, signal.SIGCONT)
     afterwards.wait(path)
     assert unfinished(path) == []
     assert linux.gone({process})
@@ -198,24 +216,22 @@ def test_a_scratch_directory_that_is_to_be_looked_at_stays(path: Path) -> None:
 
 
 COMMAND = """
-import sys
+import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+from packhorse.base import orphan
 from packhorse.store.store import Store
+start = orphan.start
+def stopped(*words, **options):
+    process = start(*words, **options)
+    os.kill(process.pid, signal.SIGSTOP)
+    return process
+orphan.start = stopped
 with Store.open(Path(sys.argv[2]), hurries=True) as store, store.scratch() as scratch:
     for number in range(int(sys.argv[3])):
         (scratch / f"{number}").touch()
 print("done")
 """
-
-
-@contextmanager
-def stopped(process: int) -> Iterator[None]:
-    os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(process, signal.SIGCONT)
 
 
 def test_what_goes_on_holds_nothing_that_others_wait_for(path: Path) -> None:
@@ -230,7 +246,7 @@ def test_what_goes_on_holds_nothing_that_others_wait_for(path: Path) -> None:
         assert command.stdout.read() == b"done\n"
         assert command.wait() == 0
         process = afterwards.remover(path)
-        with stopped(process):
+        try:
             assert select.select([read], [], [], 1)[0], "it has the other end of a pipe of the caller's"
             fields = proc.told("stat", process).rpartition(")")[2].split()
             assert int(fields[3]) == process, "it is of a session of its own"
@@ -238,8 +254,8 @@ def test_what_goes_on_holds_nothing_that_others_wait_for(path: Path) -> None:
             assert Path(f"/proc/{process}/environ").read_bytes() in (b"", b"LC_CTYPE=C.UTF-8\0")
             with (path.parent / "lock").open() as again:
                 fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.kill(process, signal.SIGCONT)
     os.close(read)
-    end = time.monotonic() + 10
-    while afterwards.removers(path) and time.monotonic() < end:
-        time.sleep(0.01)
+    afterwards.wait(path)
     assert unfinished(path) == []

@@ -41,15 +41,21 @@ def own_directory(discard: Discard) -> Iterator[Path]:
 
 def sweep(discard: Discard) -> None:
     """Removes the directories whose packhorse is gone; what cannot be removed stays for the next time."""
+    entries: list[os.DirEntry[str]] = []
     with suppress(OSError):
-        for entry in list(os.scandir(SCRATCH)):
-            found = _NAME.fullmatch(entry.name)
-            if found is None or int(found["user"]) != os.geteuid():
-                continue
-            # Everybody can make a directory there, with any name.
-            if not entry.is_dir(follow_symlinks=False):
-                continue
-            owner = entry.stat(follow_symlinks=False).st_uid
-            if owner == os.geteuid() and proc.identity(found["pid"]) != found["maker"]:
-                with suppress(PackhorseError):
-                    discard(Path(entry.path))
+        entries = list(os.scandir(SCRATCH))
+    for entry in entries:
+        with suppress(OSError, PackhorseError):  # others may sweep at the same time
+            if _is_abandoned(entry):
+                discard(Path(entry.path))
+
+
+def _is_abandoned(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a directory of this user's whose packhorse is gone."""
+    found = _NAME.fullmatch(entry.name)
+    if found is None or int(found["user"]) != os.geteuid():
+        return False
+    # Everybody can make a directory there, with any name.
+    if not entry.is_dir(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+        return False
+    return proc.identity(found["pid"]) != found["maker"]

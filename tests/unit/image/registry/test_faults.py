@@ -40,7 +40,7 @@ def server() -> Iterator[FakeRegistry]:
 
 def place(server: FakeRegistry, name: str = "app:1") -> RegistryPlace:
     """A name as a command of its own finds it."""
-    http = Client(Pool(Settings(read_timeout=5)), sleep=lambda _: None)
+    http = Client(Pool(Settings()), sleep=lambda _: None)
     registry = Registry(server.host, http, credentials=always(Credentials(USER, PASSWORD)))
     return RegistryPlace(Reference.parse(f"{server.host}/{name}"), registry, target=Target("linux", "amd64"))
 

@@ -35,7 +35,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[FakeRegistry]:
 
 
 def registry_of(server: FakeRegistry) -> Registry:
-    http = Client(Pool(Settings(read_timeout=5)), sleep=lambda _: None)
+    http = Client(Pool(Settings()), sleep=lambda _: None)
     return Registry(server.host, http, credentials=always(Credentials("me", "pw")))
 
 

@@ -84,7 +84,7 @@ def server() -> Iterator[FakeRegistry]:
 
 
 def registry_of(server: FakeRegistry, credentials: Credentials | None = None) -> Registry:
-    http = Client(Pool(Settings(read_timeout=5)), sleep=lambda _: None)
+    http = Client(Pool(Settings()), sleep=lambda _: None)
     return Registry(server.host, http, credentials=always(credentials or ANONYMOUS))
 
 

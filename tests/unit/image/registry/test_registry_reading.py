@@ -33,7 +33,7 @@ def seed(server: FakeRegistry) -> None:
 
 
 def client_of(server: FakeRegistry, credentials: Credentials | None = None) -> Registry:
-    http = Client(Pool(Settings(read_timeout=5)), sleep=lambda _: None)
+    http = Client(Pool(Settings()), sleep=lambda _: None)
     return Registry(server.host, http, credentials=always(credentials or ANONYMOUS))
 
 

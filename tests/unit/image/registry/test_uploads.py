@@ -38,7 +38,7 @@ def pauses() -> list[float]:
 
 @pytest.fixture
 def registry(server: FakeRegistry, pauses: list[float]) -> Registry:
-    return Registry(server.host, Client(Pool(Settings(read_timeout=5)), sleep=pauses.append))
+    return Registry(server.host, Client(Pool(Settings()), sleep=pauses.append))
 
 
 def content() -> Iterator[bytes]:
@@ -164,14 +164,14 @@ def test_what_is_refused_for_good_is_not_tried_again_and_left_to_nobody(server, 
 
 def test_a_token_that_ends_during_a_long_push_is_fetched_anew():
     with FakeRegistry(users={"me": "pw"}) as server:
-        server.token_life = 10  # one that the other threads do not use up before who fetched it
+        server.token_life = 60  # one that the other threads do not use up before who fetched it
         credentials = always(Credentials("me", "pw"))
         registry = Registry(
             server.host, Client(Pool(Settings()), sleep=lambda _: None), credentials=credentials
         )
         with ThreadPoolExecutor(4) as threads:
-            list(threads.map(lambda number: _bring_one(registry, number), range(12)))
-        assert len(server.blobs["app"]) == 12
+            list(threads.map(lambda number: _bring_one(registry, number), range(120)))
+        assert len(server.blobs["app"]) == 120
         assert len(server.seen("GET", "/token")) > 2
 
 
