@@ -25,8 +25,8 @@ from packhorse.store.lease import Lease
 from packhorse.store.merge import Patience
 from packhorse.store.store import Store
 
-FILES = 200
-"""More than a command waits for."""
+FILES = 6000
+"""So many take longer to remove than a command waits for."""
 
 SOURCE = Path(sys.modules["packhorse"].__path__[0]).parent
 
