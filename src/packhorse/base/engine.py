@@ -204,6 +204,11 @@ class Engine:
             yield
         except (JSONDecodeError, StreamParseError, RecursionError, UnicodeError) as error:
             raise self._stranger("its answer is no JSON") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            # The library takes an error's JSON for an object with a message.
+            if not isinstance(error.__context__, RequestException):
+                raise
+            raise EngineError(f"{self} refused", why=str(error.__context__)) from error
         except APIError as error:
             why = str(error.explanation or error)
             raise EngineError(f"{self} refused", why=why, fix=_remedy(why)) from error
@@ -242,14 +247,13 @@ def _of_context(environ: Mapping[str, str]) -> Address | None:
     Read as the client keeps it (docker/cli, cli/context/store): the library finds none without a config.json.
     """
     config = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/") / ".docker")
-    name = environ.get("DOCKER_CONTEXT") or str(_document(config / "config.json").get("currentContext") or "")
+    name = environ.get("DOCKER_CONTEXT") or _current(config / "config.json")
     if name in ("", "default"):
         return None
-    key = hashlib.sha256(name.encode()).hexdigest()
-    endpoint = (_document(config / "contexts" / "meta" / key / "meta.json").get("Endpoints") or {}).get(
-        "docker"
-    )
-    if not endpoint or not endpoint.get("Host"):
+    key = hashlib.sha256(os.fsencode(name)).hexdigest()
+    endpoints = _document(config / "contexts" / "meta" / key / "meta.json").get("Endpoints")
+    endpoint = endpoints.get("docker") if isinstance(endpoints, dict) else None
+    if not isinstance(endpoint, dict) or not endpoint.get("Host"):
         raise InputError(
             f"there is no docker context {name!r}",
             why=f"none is kept below {config / 'contexts'}",
@@ -263,13 +267,21 @@ def _of_context(environ: Mapping[str, str]) -> Address | None:
     )
 
 
+def _current(path: Path) -> str:
+    """The context that a config.json names; one that cannot be read names none, as for the client."""
+    try:
+        return str(_document(path).get("currentContext") or "")
+    except InputError:
+        return ""
+
+
 def _document(path: Path) -> Mapping[str, Any]:
     """The object in one of docker's files; an empty one where there is no file."""
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read", why=_reason(error), fix="mend it, or remove it") from error
     return found if isinstance(found, dict) else {}
 

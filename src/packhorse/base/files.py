@@ -51,10 +51,10 @@ def write(path: Path, data: bytes) -> None:
     """
     partial = None
     try:
-        target = Path(os.path.realpath(path))
-        if target.exists() and not target.is_file():
-            target.write_bytes(data)
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)  # by the name that was given: what /dev/stdout leads to has none
             return
+        target = Path(os.path.realpath(path))
         mode = target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~_umask()
         import tempfile  # slow to import, and most commands write no such file
 

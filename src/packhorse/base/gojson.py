@@ -40,7 +40,8 @@ def loads(
     parse_int: Callable[[str], object] = int,
     pairs: Callable[[list[tuple[str, Any]]], object] | None = None,
 ) -> Any:
-    """The value that Go reads: UTF-8 alone, no NaN, and half a surrogate pair is U+FFFD.
+    """The value that Go reads: UTF-8 alone, neither NaN nor what a double is too small for, and half a
+    surrogate pair is U+FFFD.
 
     `pairs` makes an object of its members, in their order. Raises ValueError for what is not JSON, and
     RecursionError for what is nested too deep.
@@ -48,7 +49,10 @@ def loads(
     text = data.decode() if isinstance(data, bytes) else data
     if "\\ud" in text or "\\uD" in text:
         text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
-    return json.loads(text, parse_int=parse_int, parse_constant=_no_constant, object_pairs_hook=pairs)
+    whole = _finite if parse_int is float else parse_int
+    return json.loads(
+        text, parse_float=_finite, parse_int=whole, parse_constant=_no_constant, object_pairs_hook=pairs
+    )
 
 
 def dumps(value: object) -> bytes:
@@ -59,6 +63,13 @@ def dumps(value: object) -> bytes:
     that does not fit 64 bits and for a float that is not finite; TypeError for any other type.
     """
     return _text(value).encode()
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -29,13 +29,17 @@ class _Member:
 def with_member(text: str, path: Sequence[str], value: object) -> str:
     """The text with `value` at `path`; the objects on the way there are made where they are missing.
 
-    `text` is one JSON object, and so is every value on the way; new lines are indented as the others are.
+    `text` is one JSON object, and every value on the way is one or null; new lines are indented as the others
+    are.
     """
     unit = found[1] if (found := _INDENTED.search(text)) else "\t"
     position = _after_space(text, 0)
     for depth, name in enumerate(path):
         members = _members(text, position)
         known = [member for member in members if member.name == name]
+        if known and depth + 1 < len(path) and text.startswith("null", known[-1].value):
+            # Go writes a map so that was never made.
+            return with_member(f"{text[: known[-1].value]}{{}}{text[known[-1].end :]}", path, value)
         if not known:
             for missing in reversed(path[depth + 1 :]):
                 value = {missing: value}

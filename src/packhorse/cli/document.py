@@ -10,12 +10,23 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 
 from packhorse.cli.clean import escaped
+from packhorse.errors import FormatError
 
 FORMATS = ("json", "yaml", "toml")
 
 
 def written(fields: Mapping[str, object], form: str) -> str:
-    """The fields, in their order, in one of `FORMATS`; TOML has no null, so what is null is left out."""
+    """The fields, in their order, in one of `FORMATS`; TOML has no null, so what is null is left out.
+
+    Raises FormatError for what is nested deeper than can be written.
+    """
+    try:
+        return _written(fields, form)
+    except RecursionError as error:
+        raise FormatError(f"the image cannot be shown as {form}", why="a label is nested too deep") from error
+
+
+def _written(fields: Mapping[str, object], form: str) -> str:
     if form == "yaml":
         import yaml
 

@@ -70,6 +70,10 @@ def _asked(username: str, *, password_stdin: bool) -> tuple[str, str]:
         )
     if not password or any(character in password for character in "\n\r\0"):
         raise UsageError("no password was given", why="standard input has none, or more than one line")
+    try:
+        f"{username}{password}".encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("user name and password have to be UTF-8", why="they have other bytes") from error
     if ":" in username:
         raise UsageError("that is no user name", why="it has a colon")
     return username, password

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 
+from packhorse.base import gojson
 from packhorse.base.dataclass import dataclass
 from packhorse.base.http.message import printable
 from packhorse.errors import FormatError, HostError, NotFoundError
@@ -49,7 +50,7 @@ class CredentialHelper:
         """What it has for a server; raises NotFoundError when that is nothing."""
         said = self._call("get", server)
         try:
-            fields = json.loads(said)
+            fields = gojson.loads(said)
             user, secret = fields["Username"], fields["Secret"]
         except (ValueError, TypeError, KeyError, RecursionError):
             user = secret = None

@@ -38,6 +38,11 @@ class DockerArchive:
         """The image under this name; raises NotFoundError, FormatError, StoreError."""
         return saved_image(TarIndex.read(self._path), self._name)
 
+    def names(self) -> tuple[str, ...]:
+        """The names of all images that are there, "" for those without one; NotFoundError, FormatError."""
+        entries = _entries(TarIndex.read(self._path))
+        return tuple(name for entry in entries for name in (entry.texts("RepoTags") or ("",)))
+
     def begin(self, layer: Layer) -> Layer:
         """Keeps a layer that nobody has read yet in a file without a name; others are read at the commit."""
         if layer.diff_id:
@@ -99,8 +104,12 @@ def loadable(image: Image, names: list[Reference], *, without: int = 0) -> Itera
         yield f"{diff_id.hex}.tar", verified(layer.tar(), diff_id, layer.size), layer.size
 
 
+def _entries(tar: TarIndex) -> tuple[Node, ...]:
+    return Node.parse_list(tar.content(_MANIFEST, limit=MANIFEST_LIMIT), _MANIFEST)
+
+
 def _named(tar: TarIndex, name: Reference | None) -> Node:
-    entries = Node.parse_list(tar.content(_MANIFEST, limit=MANIFEST_LIMIT), _MANIFEST)
+    entries = _entries(tar)
     if name is None:
         if len(entries) == 1:
             return entries[0]

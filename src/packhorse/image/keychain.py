@@ -7,13 +7,13 @@ registry asks who we are, so that no helper program runs for what anybody may ha
 from __future__ import annotations
 
 import base64
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from packhorse.base import gojson
 from packhorse.errors import InputError, NotFoundError, PackhorseError
 from packhorse.image.authfile import AuthFile, key_of, spelled
 from packhorse.image.credential_helper import TIMEOUT, CredentialHelper
@@ -144,7 +144,7 @@ def _headers(text: str) -> dict[str, Credentials]:
     if not text:
         return {}
     try:
-        fields = json.loads(text)
+        fields = gojson.loads(text)
         items = [(str(host), str(header)) for host, header in fields.items()]
     except (ValueError, AttributeError, RecursionError):
         # Neither text nor cause: they have passwords.

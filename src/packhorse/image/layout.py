@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, replace
@@ -71,13 +72,15 @@ def read_image(files: Files, ref: str, *, target: Target | None, where: str) -> 
     target = target or Target.host()
     index = read_index(files, where)
     entries = named(index, ref, where)
-    entry = entries[0] if len(entries) == 1 else replace(index, manifests=tuple(entries)).select(target)
-    among: tuple[Target, ...] = ()
+    entry, among = entries[0], None
+    if len(entries) > 1:
+        index = replace(index, manifests=tuple(entries))
+        entry, among = index.select(target), index.targets
     for _ in range(_DEPTH):
         if entry.media_type not in INDEXES:
             return replace(read_entry(files, entry, where), among=among)
         index = Index.parse(read_blob(files, entry, where), entry.media_type)
-        among, entry = among or index.targets, index.select(target)
+        entry, among = index.select(target), among or index.targets
     raise FormatError(f"{where} cannot be read", why=f"its indexes are nested more than {_DEPTH} deep")
 
 
@@ -123,7 +126,7 @@ def index_entry(image: Image, manifest: Manifest, ref: str) -> Descriptor:
 
 
 @dataclass(eq=False)
-class Named:
+class Named(ABC):
     """An image in a layout, which is at `path` as a directory or in an archive: the one named `ref`, or
     without a name the only one, or the one that has none.
 
@@ -136,6 +139,20 @@ class Named:
     _: KW_ONLY
     target: Target | None = None
     compression: Compression = Compression.GZIP
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all images that are there, "" for those without one; NotFoundError, FormatError."""
+        entries = read_index(self.files(), str(self.path)).manifests
+        found = (entry.annotations.get(REF_NAME, "") for entry in entries)
+        return tuple(dict.fromkeys(name for name in found if not is_attached(name)))
+
+    def read(self) -> Image:
+        """The image under this name; raises NotFoundError, FormatError, StoreError."""
+        return read_image(self.files(), self.ref, target=self.target, where=str(self.path))
+
+    @abstractmethod
+    def files(self) -> Files:
+        """The files of the layout; raises NotFoundError, FormatError."""
 
 
 @dataclass(eq=False)
@@ -153,9 +170,9 @@ class Layout(Named):
         self._known: dict[Digest, Descriptor] | None = None
         self._lock = threading.Lock()
 
-    def read(self) -> Image:
-        """The image under this name; raises NotFoundError, FormatError, StoreError."""
-        return read_image(Directory(self.path), self.ref, target=self.target, where=str(self.path))
+    def files(self) -> Files:
+        """The files below the directory."""
+        return Directory(self.path)
 
     def begin(self, layer: Layer) -> Layer:
         """Brings one layer, compressed or as the blob it is; InputError if the directory is no layout."""

@@ -21,7 +21,6 @@ from packhorse.image.layout import (
     Named,
     blob_name,
     index_entry,
-    read_image,
 )
 from packhorse.image.model import Descriptor, Index
 from packhorse.image.place import Receipt
@@ -32,10 +31,9 @@ from packhorse.image.view import Image, Layer, manifest_of
 class OciArchive(Named):
     """An image in an archive of a layout. Writing replaces the archive whole."""
 
-    def read(self) -> Image:
-        """The image under this name; raises NotFoundError, FormatError, StoreError."""
-        files = _Members(TarIndex.read(self.path))
-        return read_image(files, self.ref, target=self.target, where=str(self.path))
+    def files(self) -> Files:
+        """The files of the layout in the archive; raises NotFoundError, FormatError."""
+        return members(self.path)
 
     def begin(self, layer: Layer) -> Layer:
         """Compresses a layer without a stored form into a file without a name; others wait for the commit."""

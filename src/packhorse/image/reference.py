@@ -165,7 +165,7 @@ class Location:
         if kind not in _WITH_PATH:
             return cls(kind, "", _name(rest.removeprefix("//") if kind is Kind.REGISTRY else rest))
         path, _, name = rest.partition(":")
-        if not path:
+        if not path or "\0" in path:
             raise InputError(f"not an image location: {text[:300]!r}", why=f"after {kind}: comes a path")
         return cls(kind, path, _name(name) if name and kind is Kind.DOCKER_ARCHIVE else name)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from packhorse.base.crew import Crew, crew
+from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
 from packhorse.image.copy import JOBS
 from packhorse.image.model import Descriptor, Index, Manifest
@@ -68,18 +69,19 @@ def copy_all(source: Source, sink: Sink) -> Document:
 
 def copy_members(source: Source, sink: Sink, entries: Iterable[Descriptor]) -> None:
     """Copies what entries of an index describe, and gives it no name. Raises as `copy_all` does."""
-    bring(source, sink, list(_described(source, entries, DEPTH - 1)))
+    bring(source, sink, list(_described(source, entries, DEPTH - 1, set())))
 
 
 def members(source: Source, document: Document) -> Iterator[Document]:
-    """All the documents that a document names, each behind those that it names itself."""
-    return _below(source, document, DEPTH)
+    """All the documents that a document names, each once and behind those that it names itself.
+
+    Raises FormatError for more than `MOST`, and for indexes that are nested deeper than `DEPTH`.
+    """
+    return _below(source, document, DEPTH, set())
 
 
 def bring(source: Source, sink: Sink, documents: list[Document], *others: Document) -> None:
     """Copies documents, each behind its members, and what is in them; of `others` the latter alone."""
-    if len(documents) > MOST:
-        raise FormatError("an index has too much in it", why=f"at most {MOST} manifests are copied")
     blobs = {
         blob.digest: blob
         for document in (*documents, *others)
@@ -96,17 +98,24 @@ def _bring(workers: Crew, source: Source, sink: Sink, blob: Descriptor) -> None:
     sink.bring(blob, lambda: workers.heeded(source.blob(blob)))
 
 
-def _below(source: Source, document: Document, depth: int) -> Iterator[Document]:
-    """The members of a document, each behind its own; of one that is there twice, the first."""
+def _below(source: Source, document: Document, depth: int, taken: set[Digest]) -> Iterator[Document]:
+    """The members of a document, each behind its own, without what was `taken` before."""
     if isinstance(document, Manifest):
         return
     if not depth:
         raise FormatError("an index cannot be read", why=f"it is nested more than {DEPTH} deep")
-    yield from _described(source, document.manifests, depth - 1)
+    yield from _described(source, document.manifests, depth - 1, taken)
 
 
-def _described(source: Source, entries: Iterable[Descriptor], depth: int) -> Iterator[Document]:
+def _described(
+    source: Source, entries: Iterable[Descriptor], depth: int, taken: set[Digest]
+) -> Iterator[Document]:
     for entry in entries:
+        if entry.digest in taken:
+            continue
+        if len(taken) == MOST:
+            raise FormatError("an index has too much in it", why=f"at most {MOST} manifests are copied")
+        taken.add(entry.digest)
         member = source.member(entry)
-        yield from _below(source, member, depth)
+        yield from _below(source, member, depth, taken)
         yield member

@@ -39,14 +39,15 @@ class Image:
     """A single-target image. `manifest` is there when it was read from a place that has manifests.
 
     `id` is the digest of the config's raw bytes: what docker calls the image ID. `among` are the targets of
-    all images that its name stands for where it was read, if these are several.
+    all images that its name stands for where it was read, as far as an index says them; None where the name
+    stands for this image alone.
     """
 
     config: Config
     layers: tuple[Layer, ...]
     manifest: Manifest | None = None
     annotations: tuple[tuple[str, str], ...] = field(default=())
-    among: tuple[Target, ...] = ()
+    among: tuple[Target, ...] | None = None
 
     @property
     def id(self) -> Digest:

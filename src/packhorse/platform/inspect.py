@@ -205,7 +205,7 @@ def attachments(location: Location, image: Image, wiring: Wiring) -> tuple[Attac
     holder = wiring.several(location)
     subjects = [image.manifest.digest] if image.manifest else []
     found = []
-    if image.among:
+    if image.among is not None:
         root = holder.root()
         found = [told(each, subject) for subject in subjects for each in beside(root, subject)]
         subjects.append(root.digest)

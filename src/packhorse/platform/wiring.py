@@ -100,6 +100,18 @@ class Wiring:
             return OciArchive(path, location.name, target=target, compression=Compression(compression))
         return DockerArchive(path, location.reference if location.name else None)
 
+    def names(self, location: Location) -> tuple[str, ...]:
+        """The names of the images in a layout or an archive, "" for one that has none.
+
+        Raises NotFoundError, FormatError.
+        """
+        from packhorse.image.docker_archive import DockerArchive
+        from packhorse.image.layout import Named
+
+        place = self.place(location)
+        assert isinstance(place, Named | DockerArchive)  # others are one name each
+        return place.names()
+
     def several(
         self, location: Location, *, writes: bool = False, mirrors: bool = True
     ) -> RegistryName | LayoutName:

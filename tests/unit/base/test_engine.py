@@ -23,8 +23,9 @@ def answering(status: int, body: bytes, *, version: str = "") -> Iterator[Engine
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self.send_response(status)
-            if version and self.path == "/_ping":
+            pinged = version and self.path == "/_ping"
+            self.send_response(200 if pinged else status)
+            if pinged:
                 self.send_header("Api-Version", version)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -176,3 +177,13 @@ def test_a_tunnel_that_nobody_holds_leaves_no_thread() -> None:
     gc.collect()
     own.join(10)
     assert not own.is_alive()
+
+
+BODIES = [b"{}", b'{"error": "quota"}', b"[]", b"null", b'"x"', b"5", b'{"message": ["x"]}']
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_a_refusal_of_any_form_is_one(status: int, body: bytes) -> None:
+    with answering(status, body, version="1.41") as engine, pytest.raises(EngineError):
+        engine.images()

@@ -50,3 +50,13 @@ def test_pipes_are_read_and_directories_are_not(tmp_path: Path) -> None:
     os.close(read)
     with pytest.raises(InputError, match="Is a directory"):
         files.read(tmp_path)
+
+
+def test_what_is_no_file_is_written_to_by_the_name_it_was_given(tmp_path: Path) -> None:
+    """A pipe that is somebody's standard output has no other."""
+    read, write = os.pipe()
+    (tmp_path / "out").symlink_to(f"/proc/self/fd/{write}")
+    files.write(tmp_path / "out", b"data")
+    os.close(write)
+    with open(read, "rb") as file:
+        assert file.read() == b"data"

@@ -67,3 +67,11 @@ def test_a_number_that_go_cannot_hold_is_refused(value: float) -> None:
 def test_a_value_of_another_type_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(TypeError):
         gojson.dumps({1})
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "[1e400]"])
+def test_a_number_that_is_too_large_for_go_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="too large"):
+        gojson.loads(text)
+    with pytest.raises(ValueError, match="too large"):
+        gojson.loads("1" * 400, parse_int=float)

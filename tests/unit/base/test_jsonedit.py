@@ -79,3 +79,11 @@ def test_what_json_makes_of_it_is_what_was_asked_for(document, indent, outer, in
     assert json.loads(changed) == document
     del document[outer][inner]
     assert json.loads(without_member(changed, (outer, inner))) == document
+
+
+@pytest.mark.parametrize(
+    "text", ['{"auths": null}', '{"auths":null,"x": {"y": null}}', '{"x": 1, "auths" : null }']
+)
+def test_null_on_the_way_is_an_object_that_was_never_made(text: str) -> None:
+    changed = json.loads(with_member(text, ("auths", "a.example"), {"auth": "x"}))
+    assert changed == json.loads(text) | {"auths": {"a.example": {"auth": "x"}}}

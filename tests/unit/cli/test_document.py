@@ -7,12 +7,14 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from packhorse.cli.clean import clean
 from packhorse.cli.document import pieces, written
+from packhorse.errors import FormatError
 
 TEXT = st.text(max_size=12)
 VALUES = st.recursive(
@@ -70,3 +72,12 @@ def test_of_a_list_that_is_made_one_by_one_no_two_are_made_at_once() -> None:
         if piece.isdigit():
             assert len(made) == int(piece) + 1
     assert len(made) == 100
+
+
+@pytest.mark.parametrize("form", ["yaml", "toml"])
+def test_what_is_nested_too_deep_to_be_written_is_an_error(form: str) -> None:
+    fields: dict[str, Any] = {}
+    for _ in range(5000):
+        fields = {"a": fields}
+    with pytest.raises(FormatError, match="cannot be shown"):
+        written(fields, form)

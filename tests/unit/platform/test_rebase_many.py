@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import tracemalloc
 from collections import Counter
@@ -14,8 +15,11 @@ import pytest
 from fakes.app_image import App
 from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
+from packhorse.base.dataclass import replace
+from packhorse.base.target import Target
 from packhorse.errors import InputError, NetworkError, NotFoundError
 from packhorse.image.copy import put
+from packhorse.image.model import Manifest, MediaType
 from packhorse.image.reference import Kind, Location
 from packhorse.image.view import Image
 from packhorse.platform.rebase.many import Row, rebase_many
@@ -241,3 +245,22 @@ def test_a_manifest_is_put_again_whose_blobs_are_just_being_brought(
     (row,) = ask(wiring, [at(registry, "team/app00")])
     assert row.error is None
     assert len(registry.seen("PUT", "/manifests/")) == 2
+
+
+def test_what_is_listed_and_can_be_no_image_is_passed_over(wiring: Wiring, registry: FakeRegistry) -> None:
+    registry.put_manifest("team/UPPER", "latest", b"{}", "application/json")
+    registry.put_manifest("team/app00", "-odd", b"{}", "application/json")
+    assert len(list(listed(wiring, f"{registry.host}/team/"))) == 12
+    assert len(list(listed(wiring, f"{registry.host}/team/app00"))) == 1
+
+
+def test_an_index_that_is_nested_too_deep_stops_no_other(wiring: Wiring, registry: FakeRegistry) -> None:
+    media_type, raw = registry.manifests["team/app00", "latest"]
+    manifest = Manifest.parse(raw, media_type)
+    entries = [replace(manifest.descriptor, target=Target("linux", "amd64")).fields()] * 2
+    document = json.dumps({"schemaVersion": 2, "manifests": entries, "x": "deep"})
+    document = document.replace('"deep"', "[" * 800 + "]" * 800)
+    registry.put_manifest("team/app00", "latest", document.encode(), MediaType.OCI_INDEX)
+    rows = ask(wiring, [at(registry, f"team/app{number:02}") for number in range(3)])
+    assert rows[0].error and "nested too deep" in rows[0].error.why
+    assert states(rows) == {State.REBASED: 2, "failed": 1}

@@ -15,7 +15,7 @@ from packhorse.image.registry.client import Registry, pull
 from packhorse.image.wire import MANIFEST_LIMIT, Node
 
 _PAGE = 1000  # names asked for at a time; a registry may give fewer
-_NEXT = re.compile(r'<([^<>]*)>\s*;[^,]*\brel="?next\b')
+_NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel="?next\b')
 _EVERYTHING = "registry:catalog:*"
 _ABSENT = frozenset({401, 403, 404, 405, 501})
 
@@ -62,8 +62,8 @@ def following(response: Response, registry: Registry) -> str:
     match = _NEXT.search(response.header("link"))
     if match is None:
         return ""
-    url = urljoin(response.url, str(match[1]))
     try:
+        url = urljoin(response.url, str(match[1]))
         if origin(url) == origin(response.url):
             return url
     except ValueError:

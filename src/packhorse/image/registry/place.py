@@ -173,10 +173,10 @@ class RegistryPlace:
                     self._diff_ids = frozenset()
         return self._diff_ids
 
-    def _manifest(self) -> tuple[Manifest, tuple[Target, ...]]:
-        """The manifest, and the targets of all that the name stands for if it is an index."""
+    def _manifest(self) -> tuple[Manifest, tuple[Target, ...] | None]:
+        """The manifest, and the targets of all that the name stands for if that is an index."""
         found = self._registry.manifest(self._repository, self._reference.identifier)
-        among: tuple[Target, ...] = ()
+        among: tuple[Target, ...] | None = None
         for _ in range(_DEPTH):
             if isinstance(found, Manifest):
                 return found, among

@@ -175,7 +175,10 @@ def _renewed(index: Index, new: Mapping[int, tuple[Manifest, Config]]) -> Index:
     mixed = any(manifest.media_type == MediaType.OCI_MANIFEST for manifest, _ in new.values())
     media_type = MediaType.OCI_INDEX if mixed else index.media_type
     fields |= {"mediaType": str(media_type), "manifests": entries}
-    return Index.parse(gojson.dumps(_without_base(fields)), media_type)
+    try:
+        return Index.parse(gojson.dumps(_without_base(fields)), media_type)
+    except RecursionError as error:
+        raise FormatError("the index cannot be written anew", why="it is nested too deep") from error
 
 
 def _entry(old: Mapping[str, Any], manifest: Manifest, config: Config) -> dict[str, Any]:

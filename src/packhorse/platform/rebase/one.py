@@ -21,6 +21,7 @@ from packhorse.platform.wiring import Wiring
 
 _ATTEMPTS = 3
 _NAMED = (Kind.REGISTRY, Kind.STORE, Kind.DAEMON)
+_FILES = (Kind.OCI, Kind.OCI_ARCHIVE, Kind.DOCKER_ARCHIVE)
 _SEVERAL = (Kind.REGISTRY, Kind.OCI)
 """Places where a name may be given several images."""
 
@@ -45,6 +46,8 @@ def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, *, job
 
 
 def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs: int) -> Rebased:
+    if request.in_place and request.location.kind in _FILES:
+        request = _in_file(request, wiring)
     try:
         app = wiring.place(request.source, mirrors=not request.in_place).read()
     except FormatError as error:
@@ -59,7 +62,7 @@ def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs:
         if index is None:
             raise
     else:
-        index = _index(request, wiring) if app.among else None
+        index = None if app.among is None else _index(request, wiring)
     if index is not None:
         from packhorse.platform.rebase.index import rebase_index
 
@@ -88,6 +91,25 @@ def _target(request: RebaseRequest, wiring: Wiring, app: Image) -> Place:
     return Guarded(place, app, lambda: wiring.digest_of(reference))
 
 
+def _in_file(request: RebaseRequest, wiring: Wiring) -> RebaseRequest:
+    """The request by the name that the only image in a file has, which it is to keep.
+
+    Raises InputError where an archive has others, which would not be there when it was written anew.
+    """
+    location = request.location
+    names = wiring.names(location)
+    if len(names) > 1 and location.kind is not Kind.OCI and not request.dry_run:
+        raise InputError(
+            f"{location} is not alone in its archive",
+            why=f"that is written whole, and has {', '.join(name or 'one without a name' for name in names)}",
+            fix="copy it to a registry or an OCI layout, and rebase it there",
+        )
+    if location.name or len(names) != 1:
+        return request
+    location = replace(location, name=names[0])
+    return replace(request, location=location, source=location)
+
+
 def _require_name(request: RebaseRequest) -> None:
     """A digest or an ID stands for one image for good."""
     name = request.location.name
@@ -103,7 +125,7 @@ def _require_name(request: RebaseRequest) -> None:
 
 def _require_alone(app: Image, location: Location) -> None:
     """An index under the name would be replaced by one of its images."""
-    if len(app.among) > 1:
+    if app.among and len(app.among) > 1:
         raise InputError(
             f"{location} stands for several images",
             why=f"they are for {', '.join(map(str, app.among))}, and one alone would take their place",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,3 +101,24 @@ def test_lists_are_shown_to_who_may_see_them() -> None:
         known = Registry(server.host, connect(), credentials=credentials)
         assert list(repositories(known)) == ["team/app"]
         assert list(tags(known, "team/app")) == ["a"]
+
+
+@pytest.mark.parametrize("link", ["<http://[bad>; rel=next", '<//[::1>; rel="next"'])
+def test_a_list_that_goes_on_at_no_address_is_an_error(server: FakeRegistry, link: str) -> None:
+    server.faults.append(Fault(path="_catalog", headers={"link": link}))
+    with pytest.raises(NetworkError, match="goes on elsewhere"):
+        list(repositories(registry(server)))
+
+
+def test_of_many_links_only_the_next_is_followed(server: FakeRegistry) -> None:
+    link = '</v2/nowhere>; rel="prev", </v2/_catalog?n=1000&last=team/app6>; title=x; rel="next"'
+    server.faults.append(Fault(path="_catalog", headers={"link": link}))
+    assert list(repositories(registry(server))) == NAMES
+
+
+def test_links_without_end_take_no_time(server: FakeRegistry) -> None:
+    """It took ten seconds for each 60 kB."""
+    server.faults.append(Fault(path="_catalog", headers={"link": "<>;" * 20_000}))
+    began = time.thread_time()
+    assert list(repositories(registry(server))) == NAMES
+    assert time.thread_time() - began < 5

@@ -1,0 +1,116 @@
+"""An image in a layout or an archive keeps its name when it is rebased there, and others stay."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from fakes.app_image import App
+from fakes.small_image import stored_image, tar_of
+from packhorse.base.target import Target
+from packhorse.errors import InputError, RebaseError
+from packhorse.image.copy import put
+from packhorse.image.layout import Layout
+from packhorse.image.reference import Location
+from packhorse.image.view import Image
+from packhorse.platform.pull import PullPolicy
+from packhorse.platform.rebase.one import rebase
+from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
+from packhorse.platform.run_images import RunImages
+from packhorse.platform.wiring import Wiring
+
+NEW = stored_image(tar_of({"etc/os-release": b"ID=debian\n"}), tar_of({"etc/motd": b"new\n"}))
+KINDS = ("oci", "oci-archive", "docker-archive")
+
+
+@pytest.fixture(autouse=True)
+def run_image(wiring: Wiring) -> None:
+    put(NEW, wiring.place(Location.parse("acme/run")))
+
+
+def there(wiring: Wiring, image: Image, text: str) -> None:
+    put(image, wiring.place(Location.parse(text)))
+
+
+def ask(wiring: Wiring, text: str, **fields: bool) -> Rebased:
+    location = Location.parse(text)
+    run_images = RunImages(wiring, say=lambda _: None, policy=PullPolicy.NEVER)
+    return rebase(RebaseRequest(location, location, **fields), wiring, run_images)
+
+
+def with_another_name(archive: Path, name: str) -> None:
+    """What `docker save` writes of two names of one image, or of two images."""
+    with tarfile.open(archive) as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    (entry,) = json.loads(members["manifest.json"])
+    members["manifest.json"] = json.dumps([entry, {**entry, "RepoTags": [name]}]).encode()
+    with tarfile.open(archive, "w") as tar:
+        for member, data in members.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_only_image_keeps_its_name(wiring: Wiring, tmp_path: Path, kind: str) -> None:
+    place = f"{kind}:{tmp_path / 'file'}"
+    there(wiring, App().image(), f"{place}:app:1")
+    assert wiring.names(Location.parse(place)) == ("app:1",)
+    outcome = ask(wiring, place)
+    assert outcome.state is State.REBASED
+    assert wiring.names(Location.parse(place)) == ("app:1",)
+    assert wiring.place(Location.parse(f"{place}:app:1")).read().id == outcome.image
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_without_a_name_stays_without(wiring: Wiring, tmp_path: Path, kind: str) -> None:
+    place = f"{kind}:{tmp_path / 'file'}"
+    there(wiring, App().image(), place)
+    outcome = ask(wiring, place)
+    assert wiring.names(Location.parse(place)) == ("",)
+    assert wiring.place(Location.parse(place)).read().id == outcome.image
+
+
+def test_in_an_archive_with_others_nothing_is_written(wiring: Wiring, tmp_path: Path) -> None:
+    archive = tmp_path / "two.tar"
+    there(wiring, App().image(), f"docker-archive:{archive}:app:1")
+    with_another_name(archive, "other:1")
+    before = archive.read_bytes()
+    with pytest.raises(InputError, match="not alone in its archive") as raised:
+        ask(wiring, f"docker-archive:{archive}:app:1")
+    assert "app:1, other:1" in str(raised.value)
+    assert ask(wiring, f"docker-archive:{archive}:app:1", dry_run=True).state is State.BEHIND
+    assert archive.read_bytes() == before
+
+
+def test_in_a_layout_with_others_they_stay(wiring: Wiring, tmp_path: Path) -> None:
+    other = App(app=(tar_of({"workspace/other": b"x"}),)).image()
+    there(wiring, App().image(), f"oci:{tmp_path}/layout:v1")
+    there(wiring, other, f"oci:{tmp_path}/layout:v2")
+    assert ask(wiring, f"oci:{tmp_path}/layout:v1").state is State.REBASED
+    assert set(wiring.names(Location.parse(f"oci:{tmp_path}/layout"))) == {"v1", "v2"}
+    assert wiring.place(Location.parse(f"oci:{tmp_path}/layout:v2")).read().id == other.id
+
+
+def test_the_images_of_one_name_in_a_layout_stay_together(wiring: Wiring, tmp_path: Path) -> None:
+    """As some programs write them: several entries of the index with one name."""
+    layout = tmp_path / "layout"
+    targets = (Target("linux", "amd64"), Target("linux", "arm64"))
+    images = [App(config={"target": target}).image() for target in targets]
+    for name, image in zip("ab", images, strict=True):
+        put(image, Layout(layout, name))
+    index = json.loads((layout / "index.json").read_text())
+    for entry in index["manifests"]:
+        entry["annotations"] = {"org.opencontainers.image.ref.name": "both"}
+    (layout / "index.json").write_text(json.dumps(index))
+    place = Location.parse(f"oci:{layout}:both")
+    read = wiring.place(place, target=targets[0]).read()
+    assert read.id == images[0].id and set(read.among or ()) == set(targets)
+    with pytest.raises(RebaseError, match="its image for linux/arm64 cannot be rebased"):
+        ask(wiring, f"oci:{layout}:both")  # the run image is for amd64 alone
+    again = [wiring.place(place, target=target).read().id for target in targets]
+    assert again == [image.id for image in images]
