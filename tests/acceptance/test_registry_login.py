@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.command import Command
+from fakes.command import START, Command
 from fakes.credential_helper import FakeHelper
 from fakes.docker_registry import serve
 from fakes.registry import FakeRegistry, Fault
@@ -69,6 +69,16 @@ def test_wrong_credentials_are_refused_and_not_kept(packhorse: Command, server: 
     said = packhorse.fails(5, "login", "-u", "me", "--password-stdin", server.host, given="wrong-one")
     assert f"{server.host} refused the login" in said
     assert not (packhorse.home / ".docker").exists()
+
+
+def test_a_password_that_is_no_text_is_refused(packhorse: Command) -> None:
+    said = subprocess.run(
+        [sys.executable, "-P", str(START), "login", "-u", "me", "--password-stdin", "localhost:1"],
+        env=packhorse.environ,
+        input=b"p\xe4ss\n",
+        capture_output=True,
+    )
+    assert (said.returncode, b"have to be UTF-8" in said.stderr) == (2, True), said.stderr
 
 
 def test_what_else_is_in_the_file_stays_and_a_link_stays_a_link(packhorse: Command, tmp_path: Path) -> None:

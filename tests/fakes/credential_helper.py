@@ -27,6 +27,9 @@ if behaviour == "blurt":
 if behaviour == "nonsense":
     print(json.dumps([text, "hunter2"]))
     sys.exit(0)
+if behaviour == "half a character":
+    print('{{"Username": "me", "Secret": "\\\\ud800"}}')
+    sys.exit(0)
 if verb == "store":
     entry = json.loads(text)
     kept[entry.pop("ServerURL")] = entry
@@ -44,7 +47,7 @@ json.dump(kept, open(path, "w"))
 
 
 class FakeHelper:
-    """Installs the helper `name` into `folder`; `behaviour` is "", hang, fail, blurt or nonsense."""
+    """Installs the helper `name` into `folder`; `behaviour` is "", or what it does wrong."""
 
     def __init__(self, folder: Path, name: str = "fake", *, behaviour: str = "") -> None:
         self._folder = folder

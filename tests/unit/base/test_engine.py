@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +189,30 @@ BODIES = [b"{}", b'{"error": "quota"}', b"[]", b"null", b'"x"', b"5", b'{"messag
 def test_a_refusal_of_any_form_is_one(status: int, body: bytes) -> None:
     with answering(status, body, version="1.41") as engine, pytest.raises(EngineError):
         engine.images()
+
+
+CONTEXTS = [
+    '{"Endpoints": "x"}',
+    '{"Endpoints": {"docker": "x"}}',
+    '["x"]',
+    '{"Endpoints": ' + "[" * 3000,
+    "{",
+]
+
+
+@pytest.mark.parametrize("content", CONTEXTS)
+def test_a_context_that_is_none_is_an_error(content: str, tmp_path: Path) -> None:
+    meta = tmp_path / "contexts" / "meta" / hashlib.sha256(b"mine").hexdigest() / "meta.json"
+    meta.parent.mkdir(parents=True)
+    meta.write_text(content)
+    for name in ("mine", "\udcff"):
+        with pytest.raises(InputError, match=r"context|cannot be read"):
+            find("", {"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": name})
+
+
+@pytest.mark.parametrize("content", ["{", None, "[" * 3000])
+def test_a_file_of_the_client_that_is_broken_names_no_context(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.mkdir() if content is None else path.write_text(content)
+    found = find("", {"DOCKER_CONFIG": str(tmp_path)})
+    assert found == find("", {"DOCKER_CONFIG": "/nowhere"})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
+from fakes.command import Command
 from packhorse.cli.output import Console, columns, size
 from packhorse.errors import PackhorseError
 
@@ -178,3 +180,9 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
 )
 def test_sizes_are_in_powers_of_ten_as_dockers_are(count: int, text: str) -> None:
     assert size(count) == text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_output_is_utf8_whatever_python_is_told(encoding: str, tmp_path: Path) -> None:
+    done = Command(tmp_path / "home").run("inspect", "wéb€", PYTHONIOENCODING=encoding)
+    assert done.returncode == 3 and "wéb€" in done.stderr

@@ -311,3 +311,10 @@ def test_no_file_makes_the_reader_fail_in_another_way(raw: bytes) -> None:
     except FormatError:
         return
     assert found is None or isinstance(found, Credentials)
+
+
+def test_half_a_character_is_what_go_makes_of_it(home: Home, tmp_path: Path) -> None:
+    FakeHelper(tmp_path / "bin", behaviour="half a character")
+    assert home({DOCKER: {"credsStore": "fake"}}).find("a.example").password == "\ufffd"
+    found = home({}, CNB_REGISTRY_AUTH='{"a.example": "X-Identity \\ud800"}').find("a.example")
+    assert found.identity_token == "\ufffd"

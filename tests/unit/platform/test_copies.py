@@ -9,12 +9,14 @@ import pytest
 
 from fakes.artifact import SBOM, SIGNATURE, attach, attach_by_tag
 from fakes.registry import FakeRegistry, Fault
-from fakes.small_image import fresh_image, tar_of
+from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, RegistryError
 from packhorse.image.copy import put
 from packhorse.image.layout import Layout
+from packhorse.image.model import Descriptor, Index, MediaType
 from packhorse.image.reference import Location
+from packhorse.image.several import MOST, Document, members
 from packhorse.platform.copies import Wanted, copy
 from packhorse.platform.tags import copy_tags
 from packhorse.platform.wiring import Wiring
@@ -163,3 +165,43 @@ def test_what_is_attached_to_what_several_tags_stand_for_is_brought_once(server,
 def test_places_that_take_no_tags_are_refused_before_anything_is_asked(wiring, source, destination):
     with pytest.raises(InputError):
         tags(wiring, source, destination)
+
+
+def test_an_index_that_multiplies_is_given_up_before_it_is_read(wiring: Wiring) -> None:
+    """Each level names what is below it many times, in documents of their own."""
+    manifest = stored_image(A).manifest
+    assert manifest
+    asked: list[Descriptor] = []
+
+    class Wide:
+        """A name with a thousand indexes of a thousand images."""
+
+        def root(self) -> Document:
+            return Index.of(other(MediaType.OCI_INDEX, number) for number in range(1000))
+
+        def member(self, entry: Descriptor) -> Document:
+            asked.append(entry)
+            if entry.media_type == MediaType.OCI_MANIFEST:
+                return manifest
+            return Index.of(
+                other(MediaType.OCI_MANIFEST, len(asked) * 1000 + number) for number in range(1000)
+            )
+
+        def blob(self, blob: Descriptor) -> Iterator[bytes]:
+            raise AssertionError
+
+    def other(media_type: MediaType, number: int) -> Descriptor:
+        return Descriptor(media_type, Digest.of(f"{media_type} {number}".encode()), 100)
+
+    with pytest.raises(FormatError, match="too much in it"):
+        list(members(Wide(), Wide().root()))
+    assert len(asked) == MOST
+
+
+def test_what_is_named_twice_is_copied_once(server: FakeRegistry, wiring: Wiring) -> None:
+    media_type, raw = server.manifests["app", "0"]
+    entry = Descriptor(media_type, Digest.of(raw), len(raw))
+    server.put_manifest("app", "both", Index.of([entry, entry]).raw, MediaType.OCI_INDEX)
+    place = Location.parse(f"docker://{server.host}/app:both")
+    source = wiring.several(place)
+    assert len(list(members(source, source.root()))) == 1

@@ -286,3 +286,18 @@ def test_an_archive_whose_name_stands_for_several_is_left_alone(
         Wanted(every=True),
     )
     assert copied == found(wiring, f"oci:{tmp_path}/y").digest
+
+
+def test_an_attestation_stays_beside_an_image_that_says_no_target(
+    wiring: Wiring, registry: FakeRegistry, place: Callable[[str], str]
+) -> None:
+    run = prepared(wiring, registry, AMD)
+    index_of(wiring, place("app"), {AMD: app(run, AMD)})
+    entries = [entry.fields() for entry in found(wiring, place("app")).manifests]
+    del entries[0]["platform"]
+    document = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    wiring.several(Location.parse(place("app")), writes=True).name(Index.parse(document))
+    assert ask(wiring, place("app")).state is State.REBASED
+    after = found(wiring, place("app"))
+    assert [entry.target for entry in after.manifests] == [None, Target("unknown", "unknown")]
+    assert after.manifests[1].digest == Digest.parse(entries[1]["digest"])
