@@ -61,6 +61,21 @@ def started(home: Home, app: Path, buildpack: Path, *, until: str) -> Iterator[s
         process.wait()
 
 
+@pytest.mark.parametrize("step", ["detect", "build"])
+def test_a_source_that_goes_away_is_told_and_leaves_nothing(
+    step: str, own_home: Home, tmp_path: Path
+) -> None:
+    waits = {step: "echo waiting; sleep 1"}
+    buildpack = shell_buildpack(tmp_path / "buildpack", **{"build": SERVER, **waits})
+    app = source(tmp_path / "app")
+    with started(own_home, app, buildpack, until="waiting") as process:
+        app.rename(tmp_path / "elsewhere")
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == {"detect": 7, "build": 62}[step], said
+    assert str(app) in said and "went wrong" not in said
+    assert_nothing_is_left(own_home, process)
+
+
 def living(session: int) -> list[str]:
     """The processes of a session that have not ended."""
     found = []

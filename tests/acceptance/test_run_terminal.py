@@ -180,6 +180,33 @@ def test_the_process_leads_a_session_of_its_own_terminal(user: Start, whom: str,
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(("reader", "status"), [("nobody", 141), ("/dev/full", 125)])
+def test_a_terminal_that_nobody_looks_at_ends_with_the_status_of_a_pipe(
+    environment: Mapping[str, str], runtime: str, reader: str, status: int
+) -> None:
+    """As in `packhorse run -t IMAGE | head -1`."""
+    if reader == "nobody":
+        read, write = os.pipe()
+        os.close(read)
+    else:
+        write = os.open(reader, os.O_WRONLY)
+    script = f"echo hello; {FOR_EVER}"
+    done = subprocess.run(
+        [*COMMAND, "-t", "--sandbox", runtime, "tiny", "bash", "-c", script],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+    )
+    os.close(write)
+    assert done.returncode == status, done.stderr
+    assert ("what the step prints cannot be written" in done.stderr) == (reader == "/dev/full"), done.stderr
+    assert "went wrong" not in done.stderr
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_nothing_of_what_makes_the_terminal_is_left_to_the_process(user: Start, runtime: str) -> None:
     program = user("-it", "--sandbox", runtime, "tiny", "ls", "-x", "/proc/self/fd")
     assert program.status() == 0

@@ -64,7 +64,9 @@ def unmapped() -> Iterator[int]:
             )
         except OSError as error:
             raise SandboxError(
-                "bubblewrap cannot be started", why=f"{error.filename}: {error.strerror}", check="bubblewrap"
+                "bubblewrap cannot be started",
+                why=f"{error.filename or 'packhorse'}: {error.strerror}",
+                check="bubblewrap",
             ) from error
         finally:
             os.close(blocked)
@@ -86,8 +88,12 @@ def _held(process: subprocess.Popen[bytes], told: int) -> Iterator[int]:
         try:
             pid = _reported(told)
             if pid is None:
+                # A child that it has left waiting has its stderr too.
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 why = process.stderr.read().decode(errors="replace").strip()
-                raise refused(why)
+                raise refused(why or "bubblewrap ended before it had made one")
             yield pid
         finally:
             # Its child too, whose pid may not be known yet: without its parent it would wait for ever.

@@ -312,15 +312,15 @@ def _tls(directory: Path, *, verify: bool) -> TLSConfig:
     from docker.tls import TLSConfig
 
     own = str(directory / "cert.pem"), str(directory / "key.pem")
-    has_own = any(Path(path).exists() for path in own)
     authority = directory / "ca.pem"
     try:
+        has_own = any(Path(path).exists() for path in own)
         return TLSConfig(
             client_cert=own if has_own else None,
             ca_cert=str(authority) if authority.exists() else None,
             verify=verify,
         )
-    except DockerException as error:
+    except (DockerException, OSError) as error:
         raise InputError(
             f"the certificates in {directory} cannot be used",
             why=_reason(error),

@@ -1,7 +1,7 @@
 """Files that a user names: looked up, read and written, with an answer for whatever may be there.
 
-Called by `cli`, `source` and `platform` for words of a command line. Files of a sandbox are `base.tree`'s,
-images `image.file`'s, the store's own `store`'s.
+Called by `cli`, `source`, `image` and `platform` for words of a command line and settings. Files of a sandbox
+are `base.tree`'s, images `image.file`'s, the store's own `store`'s.
 """
 
 from __future__ import annotations
@@ -28,6 +28,16 @@ def find(path: Path) -> Path | None:
         raise InputError(f"{_shown(path)} cannot be looked up", why=error.strerror or str(error)) from error
     except ValueError as error:
         raise InputError(f"{_shown(path)} is no path", why=str(error)) from error
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether `path` leads to a file; not where this user may not look it up, or nobody can."""
+    return os.path.isfile(path)  # noqa: PTH113 -- Path's own raises PermissionError
+
+
+def is_directory(path: str | Path) -> bool:
+    """Whether `path` leads to a directory; false as for `is_file`."""
+    return os.path.isdir(path)  # noqa: PTH112 -- Path's own raises PermissionError
 
 
 def read(path: Path, *, limit: int = _LIMIT) -> bytes:

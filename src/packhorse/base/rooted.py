@@ -111,7 +111,10 @@ class Rooted:
                 names = os.listdir(descriptor)  # noqa: PTH208 -- a descriptor
                 # Text sorts as its bytes do, but for bytes that are no text.
                 names.sort(key=None if all(map(str.isascii, names)) else os.fsencode)
-                entries = [os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in names]
+                try:
+                    entries = [os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in names]
+                except FileNotFoundError:
+                    names, entries = _remaining(names, descriptor)
         except OSError as error:
             raise _refused("listed", path, error) from error
         nodes = map(self._node, names, entries)
@@ -359,6 +362,15 @@ class Rooted:
 
     def _hidden(self, entry: os.stat_result) -> bool:
         return not self._whiteouts and stat.S_ISCHR(entry.st_mode) and entry.st_rdev == 0
+
+
+def _remaining(names: Sequence[str], directory: int) -> tuple[list[str], list[os.stat_result]]:
+    """Those of the entries of a directory that have not gone since it was listed, and what lstat(2) says."""
+    found = {}
+    for name in names:
+        with suppress(FileNotFoundError):
+            found[name] = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return list(found), list(found.values())
 
 
 def _kind(mode: int) -> Kind:

@@ -134,7 +134,13 @@ def _ended() -> tuple[int, bool]:
     """Runs a command: its exit code, and whether it was called off."""
     _speak_utf8()
     _open_standard_streams()
-    ending = Ending()
+    try:
+        ending = Ending()
+    except RuntimeError as error:  # this user may have no more threads
+        known = report.exhausted(error)
+        if known is None:
+            raise
+        return _failed(Console(dict(os.environ)), known), False
     try:
         status = _run(sys.argv[1:], ending)
         ending.over(status)
@@ -226,6 +232,7 @@ def _open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
     for stream in (sys.stdout, sys.stderr):

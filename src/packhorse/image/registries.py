@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.files import read
+from packhorse.base.files import is_file, read
 from packhorse.errors import InputError
 from packhorse.image.reference import Reference
 
@@ -117,13 +118,16 @@ def files(environ: Mapping[str, str]) -> list[Path]:
     settings = environ.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
     own = Path(settings) / "containers/registries.conf" if settings else None
     named = environ.get("CONTAINERS_REGISTRIES_CONF", "")
-    main = Path(named) if named else own if own and own.is_file() else _SYSTEM
-    if named and not main.is_file():
+    main = Path(named) if named else own if own and is_file(own) else _SYSTEM
+    if named and not is_file(main):
         raise InputError(f"there is no {named}", why="CONTAINERS_REGISTRIES_CONF names it")
-    found = [main] if main.is_file() else []
+    found = [main] if is_file(main) else []
     for parent in (_SYSTEM, own):
         if parent is not None:
-            found += sorted(path for path in Path(f"{parent}.d").glob("*.conf") if path.is_file())
+            with suppress(OSError):  # there is none, or none for this user
+                found += sorted(
+                    path for path in Path(f"{parent}.d").iterdir() if path.suffix == ".conf" and is_file(path)
+                )
     return found
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from packhorse.base import files
 from packhorse.base.dataclass import dataclass
 from packhorse.base.step import Bind, Network
 from packhorse.sandbox import network as sandbox_network
@@ -49,7 +50,7 @@ def network(environ: Mapping[str, str]) -> HostNetwork:
         value = environ.get(name) or environ.get(name.lower())
         if value:
             variables |= {name: value, name.lower(): value}
-    mounts = [Bind(Path(path).resolve(), path) for path in _RESOLUTION if Path(path).is_file()]
+    mounts = [Bind(Path(path).resolve(), path) for path in _RESOLUTION if files.is_file(path)]
     bundle = certificates(environ)
     if bundle is not None:
         mounts.append(Bind(bundle, BUNDLE))
@@ -103,6 +104,6 @@ def certificates(environ: Mapping[str, str]) -> Path | None:
     """The bundle of CA certificates this machine trusts: the one its user names, else the distribution's."""
     named = (environ.get(name, "") for name in BUNDLE_VARIABLES)
     for path in (*(name for name in named if name), *_BUNDLES):
-        if Path(path).is_file():
+        if files.is_file(path):
             return Path(path).resolve()
     return None

@@ -10,6 +10,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from packhorse.base import userns
@@ -137,7 +138,8 @@ def _entries(top: Path) -> Iterator[os.stat_result]:
     yield top.stat()
     for here, directories, files in os.walk(top):
         for name in (*directories, *files):
-            yield Path(here, name).lstat()
+            with suppress(FileNotFoundError, NotADirectoryError):  # it has gone meanwhile
+                yield Path(here, name).lstat()
 
 
 def _is_open(status: os.stat_result) -> bool:

@@ -12,7 +12,7 @@ import os
 import shutil
 import struct
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -73,7 +73,9 @@ def with_name_service(step: Step, path: Path) -> Step:
     if step.network is not Network.OWN:
         return step
     given = [mount for mount in step.mounts if isinstance(mount, Bind) and mount.target == _RESOLV_CONF]
-    text = (given[0].source if given else Path(_RESOLV_CONF)).read_text(errors="replace")
+    text = ""
+    with suppress(OSError):  # a machine without any, or a link to a resolver's that does not run
+        text = (given[0].source if given else Path(_RESOLV_CONF)).read_text(errors="replace")
     path.write_text(name_service(text))
     path.chmod(0o644)
     others = [mount for mount in step.mounts if mount not in given]

@@ -185,7 +185,8 @@ class Leash:
         except OSError as error:
             self._end.close()
             raise SandboxError(
-                "what a sandbox needs cannot be started", why=f"{error.filename}: {error.strerror}"
+                "what a sandbox needs cannot be started",
+                why=f"{error.filename or 'packhorse'}: {error.strerror}",
             ) from error
 
     def _start(

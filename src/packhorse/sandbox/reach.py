@@ -42,7 +42,10 @@ class Reach:
         """
         found = []
         for path in dict.fromkeys(private_sources(step)):
-            status = path.stat()
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # who mounts it will say so
+                continue
             if self._idmap.inside(status.st_uid, status.st_gid) != (entrance.OVERFLOW, entrance.OVERFLOW):
                 continue
             if userns.presentable(path):

@@ -104,7 +104,7 @@ def _relay(master: int, ended: int) -> None:
             chunk = b""
             with suppress(BlockingIOError):  # the step may have flushed what was there
                 chunk = relay.read(master)
-            relay.write(_STDOUT, chunk)
+            _show(chunk)
         if ended in ready:
             return
 
@@ -113,7 +113,17 @@ def _drain(master: int) -> None:
     """Hands on what is printed until the last process that has the terminal open is gone."""
     os.set_blocking(master, True)
     while chunk := relay.read(master):
+        _show(chunk)
+
+
+def _show(chunk: bytes) -> None:
+    """Writes what the step prints. Ends as SIGPIPE would when nobody reads it any more; SandboxError."""
+    try:
         relay.write(_STDOUT, chunk)
+    except BrokenPipeError as error:
+        raise SystemExit(128 + signal.SIGPIPE) from error
+    except OSError as error:
+        raise SandboxError("what the step prints cannot be written", why=error.strerror or "") from error
 
 
 @contextmanager

@@ -6,10 +6,11 @@ whiteouts in an overlay above the directory. Called by `platform.build`.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from packhorse.base import cloning, files
@@ -17,6 +18,9 @@ from packhorse.errors import HostError, InputError
 from packhorse.source.survey import ALWAYS_EXCLUDED
 
 _SHOWN = 3
+
+_GONE = tuple(f"[Errno {number}]" for number in (errno.ENOENT, errno.ENOTDIR))
+"""How shutil says that something is not there any more, or is no directory any more."""
 
 
 def check(path: Path) -> Path:
@@ -46,7 +50,7 @@ def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
     """Copies the source to the new directory `target` as `owner`'s, where it cannot be shown as if it were.
 
     Links stay links, pipes pipes, and modes stay; what is left out is not copied, nor are sockets and
-    devices, which no layer has. Raises HostError when it cannot be copied whole.
+    devices, which no layer has, nor what goes meanwhile. Raises HostError when it cannot be copied whole.
     """
     left_out = {str(path) for path in excluded(app)}
 
@@ -56,7 +60,7 @@ def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
         return [name for name in names if (top and name in left_out) or not _is_kept(here / name)]
 
     try:
-        shutil.copytree(app, target, symlinks=True, ignore=ignore, copy_function=_copy)
+        _copy_tree(app, target, ignore)
         for directory, directories, files in os.walk(target):
             for name in (".", *directories, *files):
                 _give(Path(directory, name), owner)
@@ -70,9 +74,21 @@ def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
         raise HostError("the source cannot be copied", why=str(error)[:500]) from error
 
 
+def _copy_tree(app: Path, target: Path, ignore: Callable[[str, list[str]], list[str]]) -> None:
+    try:
+        shutil.copytree(app, target, symlinks=True, ignore=ignore, copy_function=_copy)
+    except shutil.Error as error:
+        failed = [one for one in error.args[0] if not one[2].startswith(_GONE)]
+        if failed:
+            raise shutil.Error(failed) from error
+
+
 def _is_kept(path: Path) -> bool:
     """Whether it is of a kind that layers have; a device that is read may have no end."""
-    mode = path.lstat().st_mode
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
     return not (stat.S_ISSOCK(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
 
 

@@ -56,6 +56,10 @@ class Survey:
         return cls(owners == "one", words[0], dict(zip(words[1:-1:2], words[2:-1:2], strict=True)))
 
 
+_GONE = (FileNotFoundError, NotADirectoryError)
+"""What is said of an entry of a directory that has gone, or is another thing now."""
+
+
 class TooMany(Exception):
     """There are more entries than were to be looked at."""
 
@@ -67,13 +71,17 @@ def survey(
 
     A mount can show no more as one; without one, what has another group cannot be written to in an overlay.
     A directory has no stamp when a file in it was written within the last moment: it could be written again
-    before the clock of its file system ticks. Then all of it has none either, and there is none at all where
-    something cannot be looked at. Raises TooMany where there are more than `most` entries.
+    before the clock of its file system ticks; nor has one in which something goes meanwhile. Then all of it
+    has none either, and there is none at all where something cannot be looked at. Raises TooMany where there
+    are more than `most` entries.
     """
     now = time.time_ns()
     top = os.fspath(app)
     cut = len(top.rstrip("/")) + 1
-    status = os.lstat(top)
+    try:
+        status = os.lstat(top)
+    except OSError:  # it has gone: who copies it is told so
+        return Survey(has_one_owner=False)
     found = owner_of(status)
     owner = owner or found
     hidden = {name for name in ALWAYS_EXCLUDED if os.path.lexists(f"{top}/{name}")}
@@ -88,12 +96,21 @@ def survey(
             above, itself = waiting.pop()
             path = above[cut:]
             latest, here = 0, list[Entry]()
-            with os.scandir(above) as entries:
+            try:
+                listed = os.scandir(above)
+            except _GONE:
+                newest[path] = now
+                continue
+            with listed as entries:
                 for entry in entries:
                     name = entry.name
                     if name in hidden:
                         continue
-                    status = entry.stat(follow_symlinks=False)
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except _GONE:
+                        latest = now
+                        continue
                     count += 1
                     if count > most:
                         raise TooMany
@@ -116,7 +133,7 @@ def survey(
             words = path, directories[path], itself.st_dev, itself.st_ino, itself.st_ctime_ns
             total.update(repr(words).encode())
             hidden = set()  # at the top alone
-    except PermissionError:
+    except OSError:  # shut, or deeper than a path can say
         return Survey(has_one_owner=False)
     old = now - (2 * _SECOND if coarse else _TICK)
     young = [path for path, latest in newest.items() if latest > old]

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from packhorse.base import files
+from packhorse.base.http import peer
 from packhorse.errors import InputError
+from packhorse.image import registries
+from packhorse.platform.host import certificates
 
 
 def test_what_is_there_is_found_behind_its_links(tmp_path: Path) -> None:
@@ -60,3 +63,11 @@ def test_what_is_no_file_is_written_to_by_the_name_it_was_given(tmp_path: Path) 
     os.close(write)
     with open(read, "rb") as file:
         assert file.read() == b"data"
+
+
+@pytest.mark.parametrize("path", ["/" + "x" * 300, "/dev/null/below", "/dev"])
+def test_what_nobody_can_look_up_is_no_file(path: str) -> None:
+    assert not files.is_file(path) and files.is_file(__file__)
+    assert certificates({"SSL_CERT_FILE": path}) == certificates({})
+    assert registries.files({"HOME": path}) == registries.files({})
+    assert peer.find("a.example", [Path(path)]) is None

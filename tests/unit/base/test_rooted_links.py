@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.churn import churning
 from packhorse.base import syscalls
 from packhorse.base.rooted import Rooted
 from packhorse.base.tree import Kind
@@ -270,3 +271,10 @@ def test_directories_that_are_renamed_without_end_are_an_error_and_not_a_hang(
     answers(monkeypatch, errno.EAGAIN)
     with pytest.raises(TreeError, match="cannot be opened"):
         tree.stat("/a")
+
+
+def test_what_goes_while_it_is_listed_is_not_there(tree: Rooted, inside: Path) -> None:
+    (inside / "stays").touch()
+    with churning(inside):
+        for _ in range(300):
+            assert "stays" in [node.name for node in tree.list("/")]

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packhorse.base import entrance, userns
+from fakes import linux
+from packhorse.base import bubblewrap, entrance, userns
 from packhorse.base.userns import Extent, IdMap, Mode
 from packhorse.errors import HostError
 
@@ -130,3 +131,17 @@ def test_the_entrance_starts_without_slow_imports() -> None:
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_bubblewrap_that_is_killed_is_not_waited_for_while_its_child_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child has its stderr, and waits for ever for what its parent would tell it."""
+    program = tmp_path / "bwrap"
+    shut = 'for fd in {3..99}; do eval "exec $fd>&-"; done'
+    program.write_text(f"#!/bin/bash\n{shut}\nsleep 1000 &\necho $! >{tmp_path}/child\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(bubblewrap, "find", lambda: program)
+    with pytest.raises(HostError, match="ended before"), bubblewrap.unmapped():
+        pass
+    assert linux.gone({int((tmp_path / "child").read_text())})

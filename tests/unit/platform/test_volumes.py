@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.churn import churning
 from packhorse.base.step import Bind
 from packhorse.errors import InputError
 from packhorse.platform import volumes
@@ -141,3 +142,9 @@ def test_volumes_in_the_platform_directory_have_their_mount_points(tmp_path: Pat
     volumes.make_mount_points(directory, "/platform", wanted)
     assert (directory / "bindings/a").is_dir() and (directory / "bindings/b").is_file()
     assert len(list(directory.rglob("*"))) == 3
+
+
+def test_files_of_a_volume_may_go_while_it_is_looked_at(tmp_path: Path) -> None:
+    with churning(tmp_path):
+        for _ in range(300):
+            assert list(volumes._entries(tmp_path))

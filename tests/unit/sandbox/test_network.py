@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from packhorse.base.step import Network, Port, Step
+from packhorse.base.step import Bind, Network, Port, Step
 from packhorse.errors import InputError
 from packhorse.sandbox import network
 from packhorse.sandbox.network import Ends
@@ -53,3 +54,12 @@ def test_on_the_hosts_network_ports_cannot_be_moved() -> None:
 def test_without_a_network_there_are_no_ports() -> None:
     with pytest.raises(InputError, match="no ports"):
         network.check_ports(replace(STEP, network=Network.NONE))
+
+
+def test_a_machine_without_name_servers_of_its_own_has_pastas(tmp_path: Path) -> None:
+    """As where /etc/resolv.conf is a link to what a resolver would write that does not run."""
+    nowhere = Bind(tmp_path / "nowhere", "/etc/resolv.conf")
+    step = Step(argv=("true",), mounts=(nowhere,), network=Network.OWN)
+    shown = network.with_name_service(step, tmp_path / "made")
+    assert (tmp_path / "made").read_text() == "nameserver 169.254.1.1\n"
+    assert shown.mounts == (Bind(tmp_path / "made", "/etc/resolv.conf"),)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from fakes.churn import churning
 from packhorse.errors import HostError, InputError
 from packhorse.source import app
 
@@ -144,3 +145,13 @@ def test_what_cannot_be_copied_is_named() -> None:
         finally:
             os.seteuid(own)
     assert str(folder / "source/a") in caught.value.why and "('" not in caught.value.why
+
+
+def test_what_goes_while_it_is_copied_is_not_in_the_copy(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "stays").write_text("x")
+    with churning(source, replaces=False):
+        for number in range(100):
+            app.copy(source, tmp_path / str(number), (os.getuid(), os.getgid()))
+            assert (tmp_path / str(number) / "stays").read_text() == "x"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.churn import churning
 from packhorse.source.survey import Survey, survey
 from packhorse.source.surveying import surveying
 
@@ -181,3 +182,26 @@ def test_of_a_source_of_another_owner_nothing_is_begun_before_it_is_known(tmp_pa
     with surveying(top, other, few=0) as under_way:
         assert under_way.known == survey(top, other)
         assert not survey(top, other).has_one_owner and survey(top, other).stamp
+
+
+def test_what_goes_while_it_is_looked_at_leaves_no_stamp_and_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    time.sleep(0.06)
+    with churning(tmp_path / "work"):
+        for _ in range(300):
+            found = survey(tmp_path)
+            assert found.has_one_owner and found.directories["kept"]
+            assert found.stamp == "" or found.directories["work"] != ""
+
+
+def test_a_source_that_is_deeper_than_a_path_can_say_has_no_stamp(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(30):
+        os.mkdir("x" * 200, dir_fd=here)
+        below = os.open("x" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert survey(tmp_path) == survey(tmp_path / "gone") == Survey(has_one_owner=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from packhorse.base.dataclass import dataclass
+from packhorse.base.files import is_directory
 from packhorse.errors import InputError
 
 
@@ -58,7 +59,7 @@ def find(host: str, directories: Sequence[Path]) -> Path | None:
     names = [host, host.removesuffix(":443")] if host.endswith(":443") else [host]
     if "/" in host or host in ("", ".", ".."):
         return None
-    return next((d / name for d in directories for name in names if (d / name).is_dir()), None)
+    return next((d / name for d in directories for name in names if is_directory(d / name)), None)
 
 
 def nobody(host: str) -> Peer:

@@ -8,7 +8,6 @@ import resource
 import socket
 import ssl
 import urllib.parse
-from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 
@@ -151,8 +150,8 @@ def certificates(examined: Examination) -> Line:
         return Line(name, State.LIMITED, f"{path}: {reason}", without, "put PEM certificates there")
     for variable in host.BUNDLE_VARIABLES:
         named = examined.environ.get(variable, "")
-        if named and not Path(named).exists():
-            found = f"{variable} names {named}, which does not exist"
+        if named and not os.path.exists(named):  # noqa: PTH110 -- Path's own raises PermissionError
+            found = f"{variable} names {named}, which does not exist, or not for you"
             return Line(
                 name, State.LIMITED, found, without, f"set {variable} to a file of certificates, or not"
             )
