@@ -49,9 +49,11 @@ def source(path: Path) -> Path:
 
 
 @contextmanager
-def started(home: Home, app: Path, buildpack: Path, *, until: str) -> Iterator[subprocess.Popen[str]]:
+def started(
+    home: Home, app: Path, buildpack: Path, *options: str, until: str
+) -> Iterator[subprocess.Popen[str]]:
     """A build that has said `until`."""
-    process = home.start("build", "app", "--path", app, "--buildpack", buildpack, "--verbose")
+    process = home.start("build", "app", "--path", app, "--buildpack", buildpack, "--verbose", *options)
     assert process.stderr is not None
     try:
         assert any(until in line for line in process.stderr), f"it never said {until}"
@@ -65,11 +67,13 @@ def started(home: Home, app: Path, buildpack: Path, *, until: str) -> Iterator[s
 def test_a_source_that_goes_away_is_told_and_leaves_nothing(
     step: str, own_home: Home, tmp_path: Path
 ) -> None:
-    waits = {step: "echo waiting; sleep 1"}
+    waits = {step: "echo waiting; until [ -e /told/gone ]; do sleep 0.1; done"}
     buildpack = shell_buildpack(tmp_path / "buildpack", **{"build": SERVER, **waits})
-    app = source(tmp_path / "app")
-    with started(own_home, app, buildpack, until="waiting") as process:
+    app, told = source(tmp_path / "app"), source(tmp_path / "told")
+    volume = ("--volume", f"{told}:/told")
+    with started(own_home, app, buildpack, *volume, until="waiting") as process:
         app.rename(tmp_path / "elsewhere")
+        (told / "gone").touch()
         _, said = process.communicate(timeout=60)
     assert process.returncode == {"detect": 7, "build": 62}[step], said
     assert str(app) in said and "went wrong" not in said

@@ -255,6 +255,18 @@ def test_pasta_is_nobody_to_this_machine_where_everybody_may_use_tun(tmp_path: P
     assert len(owners) == 1 and owners.pop() >= SHIFTED_BASE
 
 
+def test_no_step_runs_without_the_network_that_was_asked_for(tmp_path: Path) -> None:
+    """Where there is no /dev/net/tun, which is looked at while the mounts are made."""
+    mount = 'mount -t tmpfs tmpfs /dev/net && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", PARENT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert "a network of its own cannot be made" in done.stderr and "ready" not in done.stdout, done
+
+
 @contextmanager
 def held_with_pasta(base: Path, *before: str) -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
     """A process that has a step with a network of its own, and all that it has started."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def churning(directory: Path, *, replaces: bool = True) -> Iterator[None]:
+def churning(directory: Path) -> Iterator[None]:
     """Files and directories come and go there all the time, and what is one and then the other."""
-    over = threading.Event()
+    over, begun = threading.Event(), threading.Event()
 
     def work() -> None:
         while not over.is_set():
@@ -21,17 +22,19 @@ def churning(directory: Path, *, replaces: bool = True) -> Iterator[None]:
                 below.mkdir()
                 (below / "file").touch()
                 (directory / f"file-{number}").touch()
+            begun.set()
             for number in range(20):
-                shutil.rmtree(directory / f"directory-{number}")
+                below = directory / f"directory-{number}"
+                shutil.rmtree(below)
+                below.touch()
+                below.unlink()
                 (directory / f"file-{number}").unlink()
-                if replaces:
-                    (directory / f"directory-{number}").touch()
-                    (directory / f"directory-{number}").unlink()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(work)
+        try:
+            assert begun.wait(60)
+            yield
+        finally:
+            over.set()
+    working.result()

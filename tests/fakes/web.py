@@ -8,11 +8,12 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import count
+from itertools import cycle
 
 _PATIENCE = 60.0
 
-_PORTS = count(20_000 + 5_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) + os.getpid() % 4_000)
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 30
+_PORTS = cycle(20_000 + 400 * _WORKER + (os.getpid() + number) % 400 for number in range(400))
 """Below those that the kernel gives to who asks for any; each worker of a test run has some of its own."""
 
 

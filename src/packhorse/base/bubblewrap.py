@@ -89,7 +89,8 @@ def _held(process: subprocess.Popen[bytes], told: int) -> Iterator[int]:
             pid = _reported(told)
             if pid is None:
                 # A child that it has left waiting has its stderr too.
-                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                with suppress(ChildProcessError):  # who ignores SIGCHLD has its children reaped by the kernel
+                    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 why = process.stderr.read().decode(errors="replace").strip()

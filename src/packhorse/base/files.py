@@ -31,8 +31,13 @@ def find(path: Path) -> Path | None:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether `path` leads to a file; not where this user may not look it up, or nobody can."""
+    """Whether `path` leads to a file; false where this user may not look it up, or no path can be so."""
     return os.path.isfile(path)  # noqa: PTH113 -- Path's own raises PermissionError
+
+
+def exists(path: str | Path) -> bool:
+    """Whether `path` leads to anything; false as for `is_file`."""
+    return os.path.exists(path)  # noqa: PTH110 -- Path's own raises PermissionError
 
 
 def is_directory(path: str | Path) -> bool:

@@ -40,8 +40,8 @@ def loads(
     parse_int: Callable[[str], object] = int,
     pairs: Callable[[list[tuple[str, Any]]], object] | None = None,
 ) -> Any:
-    """The value that Go reads: UTF-8 alone, neither NaN nor what a double is too small for, and half a
-    surrogate pair is U+FFFD.
+    """The value that Go reads: UTF-8 alone, neither NaN nor a number beyond a double's, and half a surrogate
+    pair is U+FFFD.
 
     `pairs` makes an object of its members, in their order. Raises ValueError for what is not JSON, and
     RecursionError for what is nested too deep.
@@ -49,9 +49,8 @@ def loads(
     text = data.decode() if isinstance(data, bytes) else data
     if "\\ud" in text or "\\uD" in text:
         text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
-    whole = _finite if parse_int is float else parse_int
     return json.loads(
-        text, parse_float=_finite, parse_int=whole, parse_constant=_no_constant, object_pairs_hook=pairs
+        text, parse_float=number, parse_int=parse_int, parse_constant=_no_constant, object_pairs_hook=pairs
     )
 
 
@@ -65,7 +64,8 @@ def dumps(value: object) -> bytes:
     return _text(value).encode()
 
 
-def _finite(text: str) -> float:
+def number(text: str) -> float:
+    """The double that a number is for Go where it declares no other type; ValueError when it is too large."""
     value = float(text)
     if math.isinf(value):
         raise ValueError(f"the number {text[:40]} is too large")

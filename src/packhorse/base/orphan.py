@@ -18,11 +18,12 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Starts it, with these descriptors; raises OSError.
 
-    It is deaf to the signals that a terminal sends until it says `begin`: for a moment it is of its parent's
-    process group, and what ends that would end it.
+    It is deaf to what asks a process to end until it says `begin`: for a moment it is of its parent's process
+    group, and what is for that would end it.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # a handler that raises may run in here
         return subprocess.Popen(
             words,
             pass_fds=pass_fds,

@@ -6,6 +6,7 @@ Called by `sandbox`, `lifecycle.local` and `sdk`, wherever a process is waited f
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,10 @@ def identity(pid: str = "self") -> str:
 def status_of(returncode: int) -> int:
     """The exit status of a child as shells count it, from Popen's: 128 + n when signal n ended it."""
     return 128 - returncode if returncode < 0 else returncode
+
+
+PIPE_GONE = 128 + signal.SIGPIPE
+"""How a process ends whose output nobody reads any more, if it does not care."""
 
 
 def relay(descriptor: int, output: Callable[[bytes], None]) -> None:

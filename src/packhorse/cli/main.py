@@ -134,6 +134,7 @@ def _ended() -> tuple[int, bool]:
     """Runs a command: its exit code, and whether it was called off."""
     _speak_utf8()
     _open_standard_streams()
+    _print_utf8()
     try:
         ending = Ending()
     except RuntimeError as error:  # this user may have no more threads
@@ -235,9 +236,13 @@ def _open_standard_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def _print_utf8() -> None:
+    """Has output be UTF-8, whatever PYTHONIOENCODING says."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors=stream.errors)  # whatever PYTHONIOENCODING says
+            stream.reconfigure(encoding="utf-8", errors=stream.errors)
 
 
 def usage_error(error: click.ClickException) -> UsageError:

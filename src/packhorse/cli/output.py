@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from typing import TextIO
 
+from packhorse.base import proc
 from packhorse.cli import report
 from packhorse.cli.clean import clean, one_line, shortened
 from packhorse.cli.report import Secrets
@@ -29,7 +30,6 @@ _LINE_LIMIT = 1 << 16  # characters of one line without an end that are held bac
 _UNSAID_LIMIT = 200  # lines of buildpacks' output that --quiet holds back, for the case of a failure
 _UNSAID_LENGTH = 4096  # characters of such a line
 
-_PIPE_GONE = 128 + signal.SIGPIPE
 _INDENT = "     "
 _ERASE = "\r\x1b[K"
 _RETURN = "\r"
@@ -234,7 +234,7 @@ def lost(stream: TextIO, error: OSError) -> PackhorseError:
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
     if isinstance(error, BrokenPipeError):
-        raise SystemExit(_PIPE_GONE) from error
+        raise SystemExit(proc.PIPE_GONE) from error
     return PackhorseError("the output cannot be written", why=error.strerror or "")
 
 

@@ -39,9 +39,13 @@ class DockerArchive:
         return saved_image(TarIndex.read(self._path), self._name)
 
     def names(self) -> tuple[str, ...]:
-        """The names of all images that are there, "" for those without one; NotFoundError, FormatError."""
+        """The names of all images that are there, "" for those without one; NotFoundError, FormatError.
+
+        A name that `read` cannot be asked for is none.
+        """
         entries = _entries(TarIndex.read(self._path))
-        return tuple(name for entry in entries for name in (entry.texts("RepoTags") or ("",)))
+        named = (dict.fromkeys(map(_askable, entry.texts("RepoTags"))) or ("",) for entry in entries)
+        return tuple(name for names in named for name in names)
 
     def begin(self, layer: Layer) -> Layer:
         """Keeps a layer that nobody has read yet in a file without a name; others are read at the commit."""
@@ -140,6 +144,13 @@ def _layer(tar: TarIndex, name: str, diff_id: Digest) -> Layer:
         return placed(verified(decompress(stored()), diff_id), f"{diff_id} of {tar.path}")
 
     return Layer(bytes_of_tar, diff_id, member.size if plain else None)
+
+
+def _askable(tag: str) -> str:
+    try:
+        return "" if Reference.parse(tag).digest else tag
+    except InputError:
+        return ""
 
 
 def _tagged(name: Reference) -> str:

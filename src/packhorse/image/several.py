@@ -20,7 +20,7 @@ Document = Manifest | Index
 
 DEPTH = 4  # of indexes within indexes; nobody makes more than two
 MOST = 1000
-"""Documents under one name."""
+"""The most documents under one name."""
 
 
 class Source(Protocol):

@@ -33,7 +33,7 @@ class BaseLabel:
     def parse(cls, text: str) -> Self:
         """Reads the label; raises FormatError for one that Go could not read."""
         try:
-            value = gojson.loads(text or "{}", parse_int=float)
+            value = gojson.loads(text or "{}", parse_int=gojson.number)
         except (ValueError, RecursionError) as error:
             raise FormatError(
                 f"the label {LIFECYCLE} is not JSON", why=str(error) or "nested too deep"

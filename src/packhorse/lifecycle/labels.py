@@ -98,7 +98,7 @@ class LayersMetadata:
         Every number in it is a float, since Go reads it so (docs/decisions/0006).
         """
         try:
-            value = gojson.loads(data, parse_int=float)
+            value = gojson.loads(data, parse_int=gojson.number)
         except (ValueError, RecursionError):
             return cls()
         if not isinstance(value, dict):

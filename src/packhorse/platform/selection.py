@@ -53,23 +53,26 @@ def listed(wiring: Wiring, scope: str) -> Iterator[Location]:
     if path and not path.endswith("/"):
         there = wiring.written(Reference.parse(f"{host}/{path}"))
         for tag in tags(wiring.host(there.registry), there.repository):
-            if not is_attached(tag) and _is_name(f"{host}/{path}:{tag}"):
-                yield Location(Kind.REGISTRY, "", f"{host}/{path}:{tag}")
+            name = f"{host}/{path}:{tag}"
+            if not is_attached(tag) and _is_name(name):
+                yield Location(Kind.REGISTRY, "", name)
         return
     there = wiring.written(Reference.parse(f"{host}/{path}any"))
     below = there.repository.removesuffix("any")
     for repository in repositories(wiring.host(there.registry)):
-        if repository.startswith(below) and _is_name(f"{host}/{path}{repository[len(below) :]}"):
+        name = f"{host}/{path}{repository[len(below) :]}"
+        if repository.startswith(below) and _is_name(name):
             with suppress(NotFoundError):  # a list may still have what was removed
-                yield from listed(wiring, f"{host}/{path}{repository[len(below) :]}")
+                yield from listed(wiring, name)
 
 
 def _is_name(text: str) -> bool:
     """Whether an image can have a name that a registry lists."""
     try:
-        return bool(Reference.parse(text).repository)
+        Reference.parse(text)
     except InputError:
         return False
+    return True
 
 
 def _is_host(text: str) -> bool:

@@ -120,12 +120,14 @@ class BubblewrapProcess(Process):
     def _wait_for_mounts(self, block: int, begun: Callable[[int], None]) -> None:
         ready = select.poll()
         ready.register(block, 0)  # POLLERR, when nobody can read any more
-        early = None
+        early, gone = None, None
         while early is None and not ready.poll(_OFTEN):
             early = self._child()
         if early is not None:
-            with suppress(FileNotFoundError, ProcessLookupError):  # it has failed, and will say why
+            try:
                 begun(early)
+            except (FileNotFoundError, ProcessLookupError) as error:
+                gone = error
         ready.poll()
         (unread,) = struct.unpack("i", fcntl.ioctl(block, termios.FIONREAD, b"\0" * 4))
         told = self._told("child-pid")
@@ -134,6 +136,8 @@ class BubblewrapProcess(Process):
             raise SandboxError(
                 "the sandbox cannot be made", why=words, check=blame.check(words, "bubblewrap")
             )
+        if gone is not None:  # something else than a child that fails, which has said why
+            raise gone
         if early is None:
             begun(told)
         self._hold(told)

@@ -130,16 +130,17 @@ class Pasta:
             raise SandboxError(
                 "a network of its own cannot be made", why=available()[1], fix=_WITHOUT, check="network"
             )
-        with ExitStack() as theirs:
+        with ExitStack() as theirs, ExitStack() as own:
             namespaces = [theirs.enter_context(FileIO(f"/proc/{pid}/ns/{kind}")) for kind in ("user", "net")]
             user, net = (file.fileno() for file in namespaces)
             told, ready = os.pipe()
             theirs.callback(os.close, ready)
-            self._told = open(told, "rb")  # noqa: PTH123, SIM115 -- a descriptor; closed by `close`
+            self._told = own.enter_context(open(told, "rb"))  # noqa: PTH123 -- a descriptor
             become = _owner(user, ready, ports) if os.geteuid() == 0 else ""
             words = arguments(Ends(user, net, ready), ports=ports, loopback=loopback, user=become)
-            self._said = FileIO(os.memfd_create("said", os.MFD_CLOEXEC), "r+")
+            self._said = own.enter_context(FileIO(os.memfd_create("said", os.MFD_CLOEXEC), "r+"))
             self._leash = Leash(["run", program, *words], pass_fds=(user, net, ready), stderr=self._said)
+            self._own = own.pop_all()
         self._ready = False
 
     def wait(self) -> None:
@@ -160,12 +161,20 @@ class Pasta:
 
     def close(self) -> None:
         """Ends pasta."""
-        with self._said, self._told:
+        with self._own:
             self._leash.close()
 
     def _words(self) -> str:
         self._said.seek(0)
         return self._said.read().decode(errors="replace").strip()
+
+
+def _is_open_to_all(path: Path) -> bool:
+    """Whether everybody may read and write a file; false where there is none, as pasta will say."""
+    try:
+        return path.stat().st_mode & 0o006 == 0o006
+    except FileNotFoundError:
+        return False
 
 
 def _owner(namespace: int, ready: int, ports: Sequence[Port]) -> str:
@@ -176,7 +185,7 @@ def _owner(namespace: int, ready: int, ports: Sequence[Port]) -> str:
     """
     (owner,) = struct.unpack("I", fcntl.ioctl(namespace, _OWNER, bytes(4)))
     low = any(port.host_port < _LOWEST_PORT for port in ports)
-    if owner == 0 or low or _TUN.stat().st_mode & 0o006 != 0o006:
+    if owner == 0 or low or not _is_open_to_all(_TUN):
         return "0"
     os.fchown(ready, owner, -1)  # which pasta opens by its name in /proc
     return f"{owner}:{owner}"

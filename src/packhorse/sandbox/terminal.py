@@ -21,6 +21,7 @@ from io import FileIO
 from pathlib import Path
 from types import FrameType
 
+from packhorse.base import proc
 from packhorse.errors import SandboxError
 from packhorse.sandbox import executable, relay
 from packhorse.sandbox.process import Process
@@ -117,11 +118,11 @@ def _drain(master: int) -> None:
 
 
 def _show(chunk: bytes) -> None:
-    """Writes what the step prints. Ends as SIGPIPE would when nobody reads it any more; SandboxError."""
+    """Writes what the step prints. SystemExit as SIGPIPE's when nobody reads it any more; SandboxError."""
     try:
         relay.write(_STDOUT, chunk)
     except BrokenPipeError as error:
-        raise SystemExit(128 + signal.SIGPIPE) from error
+        raise SystemExit(proc.PIPE_GONE) from error
     except OSError as error:
         raise SandboxError("what the step prints cannot be written", why=error.strerror or "") from error
 

@@ -19,8 +19,8 @@ from packhorse.source.survey import ALWAYS_EXCLUDED
 
 _SHOWN = 3
 
-_GONE = tuple(f"[Errno {number}]" for number in (errno.ENOENT, errno.ENOTDIR))
-"""How shutil says that something is not there any more, or is no directory any more."""
+_SAID_OF_GONE = tuple(f"[Errno {number}]" for number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR))
+"""How shutil says that something is not there any more, or of another kind now."""
 
 
 def check(path: Path) -> Path:
@@ -50,7 +50,7 @@ def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
     """Copies the source to the new directory `target` as `owner`'s, where it cannot be shown as if it were.
 
     Links stay links, pipes pipes, and modes stay; what is left out is not copied, nor are sockets and
-    devices, which no layer has, nor what goes meanwhile. Raises HostError when it cannot be copied whole.
+    devices, which no layer has, nor what goes from it meanwhile. Raises HostError when it cannot be copied.
     """
     left_out = {str(path) for path in excluded(app)}
 
@@ -78,7 +78,8 @@ def _copy_tree(app: Path, target: Path, ignore: Callable[[str, list[str]], list[
     try:
         shutil.copytree(app, target, symlinks=True, ignore=ignore, copy_function=_copy)
     except shutil.Error as error:
-        failed = [one for one in error.args[0] if not one[2].startswith(_GONE)]
+        # Of the source itself that is no answer.
+        failed = [one for one in error.args[0] if Path(one[0]) == app or not one[2].startswith(_SAID_OF_GONE)]
         if failed:
             raise shutil.Error(failed) from error
 

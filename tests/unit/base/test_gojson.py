@@ -74,4 +74,4 @@ def test_a_number_that_is_too_large_for_go_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="too large"):
         gojson.loads(text)
     with pytest.raises(ValueError, match="too large"):
-        gojson.loads("1" * 400, parse_int=float)
+        gojson.loads("1" * 400, parse_int=gojson.number)

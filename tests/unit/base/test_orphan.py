@@ -10,30 +10,32 @@ import sys
 from packhorse.base import orphan
 
 STARTING = """
-import os, signal, threading, time
+import os, signal
 from packhorse.base import orphan
 
-over = threading.Event()
-
-def end_the_group():
-    while not over.is_set():
-        os.killpg(0, signal.SIGTERM)
-        time.sleep(0.0003)
-
 signal.signal(signal.SIGTERM, lambda *_: None)
-ending = threading.Thread(target=end_the_group)
-ending.start()
-print([orphan.start(["true"]).wait() for _ in range(100)])
-over.set()
+ending = os.fork()
+if not ending:  # no thread: that would wait while this process starts another
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while os.getppid() != 1:
+        os.killpg(0, signal.SIGTERM)
+    os._exit(0)
+try:
+    print([orphan.start(["true"]).wait() for _ in range(100)])
+finally:
+    os.kill(ending, signal.SIGKILL)
 """
 
 
 def test_who_ends_the_group_of_who_starts_it_does_not_end_it() -> None:
-    words = [sys.executable, "-c", STARTING]
     done = subprocess.run(
-        words, env=os.environ | {"PYTHONPATH": ":".join(sys.path)}, capture_output=True, process_group=0
+        [sys.executable, "-c", STARTING],
+        env=os.environ | {"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        process_group=0,
+        timeout=120,
     )
-    assert done.stdout.decode() == f"{[0] * 100}\n"
+    assert done.stdout.decode() == f"{[0] * 100}\n", done.stderr
 
 
 BEGINNING = """

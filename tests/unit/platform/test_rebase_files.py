@@ -42,12 +42,12 @@ def ask(wiring: Wiring, text: str, **fields: bool) -> Rebased:
     return rebase(RebaseRequest(location, location, **fields), wiring, run_images)
 
 
-def with_another_name(archive: Path, name: str) -> None:
-    """What `docker save` writes of two names of one image, or of two images."""
+def with_names(archive: Path, *entries: list[str]) -> None:
+    """What `docker save` writes of as many images, each with these names."""
     with tarfile.open(archive) as tar:
         members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     (entry,) = json.loads(members["manifest.json"])
-    members["manifest.json"] = json.dumps([entry, {**entry, "RepoTags": [name]}]).encode()
+    members["manifest.json"] = json.dumps([{**entry, "RepoTags": names} for names in entries]).encode()
     with tarfile.open(archive, "w") as tar:
         for member, data in members.items():
             info = tarfile.TarInfo(member)
@@ -75,12 +75,15 @@ def test_one_without_a_name_stays_without(wiring: Wiring, tmp_path: Path, kind: 
     assert wiring.place(Location.parse(place)).read().id == outcome.image
 
 
-def test_in_an_archive_with_others_nothing_is_written(wiring: Wiring, tmp_path: Path) -> None:
+@pytest.mark.parametrize("entries", [[["app:1"], ["other:1"]], [["app:1", "other:1"]]])
+def test_in_an_archive_with_others_nothing_is_written(
+    wiring: Wiring, tmp_path: Path, entries: list[list[str]]
+) -> None:
     archive = tmp_path / "two.tar"
     there(wiring, App().image(), f"docker-archive:{archive}:app:1")
-    with_another_name(archive, "other:1")
+    with_names(archive, *entries)
     before = archive.read_bytes()
-    with pytest.raises(InputError, match="not alone in its archive") as raised:
+    with pytest.raises(InputError, match="would be lost") as raised:
         ask(wiring, f"docker-archive:{archive}:app:1")
     assert "app:1, other:1" in str(raised.value)
     assert ask(wiring, f"docker-archive:{archive}:app:1", dry_run=True).state is State.BEHIND
@@ -114,3 +117,19 @@ def test_the_images_of_one_name_in_a_layout_stay_together(wiring: Wiring, tmp_pa
         ask(wiring, f"oci:{layout}:both")  # the run image is for amd64 alone
     again = [wiring.place(place, target=target).read().id for target in targets]
     assert again == [image.id for image in images]
+
+
+@pytest.mark.parametrize("names", [["Foo:1"], ["<none>:<none>"], ["app@sha256:" + "0" * 64], ["a:1", "a:1"]])
+def test_names_that_nobody_can_ask_for_are_none(wiring: Wiring, tmp_path: Path, names: list[str]) -> None:
+    place = f"docker-archive:{tmp_path / 'file'}"
+    there(wiring, App().image(), f"{place}:app:1")
+    with_names(tmp_path / "file", names)
+    assert wiring.names(Location.parse(place)) == (("a:1",) if names[0] == "a:1" else ("",))
+    assert ask(wiring, place).state is State.REBASED
+
+
+def test_images_without_names_are_several(wiring: Wiring, tmp_path: Path) -> None:
+    place = f"docker-archive:{tmp_path / 'file'}"
+    there(wiring, App().image(), place)
+    with_names(tmp_path / "file", [], [])
+    assert wiring.names(Location.parse(place)) == ("", "")

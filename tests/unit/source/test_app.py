@@ -6,6 +6,8 @@ import os
 import socket
 import stat
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -151,7 +153,26 @@ def test_what_goes_while_it_is_copied_is_not_in_the_copy(tmp_path: Path) -> None
     source = tmp_path / "source"
     source.mkdir()
     (source / "stays").write_text("x")
-    with churning(source, replaces=False):
+    with churning(source):
         for number in range(100):
             app.copy(source, tmp_path / str(number), (os.getuid(), os.getgid()))
             assert (tmp_path / str(number) / "stays").read_text() == "x"
+
+
+def test_a_source_that_goes_itself_is_not_copied_in_part(tmp_path: Path) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    for number in range(300):
+        (source / f"{number}").mkdir(parents=True)
+        for name in range(20):
+            (source / f"{number}" / f"{name}").touch()
+
+    def take_away() -> None:
+        while not copy.exists():
+            time.sleep(0.001)
+        source.rename(tmp_path / "elsewhere")
+
+    with ThreadPoolExecutor(1) as threads:
+        taken = threads.submit(take_away)
+        with pytest.raises(HostError, match="cannot be copied"):
+            app.copy(source, copy, (os.getuid(), os.getgid()))
+        taken.result()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -184,16 +184,44 @@ def test_of_a_source_of_another_owner_nothing_is_begun_before_it_is_known(tmp_pa
         assert not survey(top, other).has_one_owner and survey(top, other).stamp
 
 
-def test_what_goes_while_it_is_looked_at_leaves_no_stamp_and_is_no_error(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "file").touch()
+def test_what_goes_while_it_is_looked_at_leaves_no_stamp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("kept", "file-goes", "goes/sub"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("kept", "file-goes"):
+        (tmp_path / name / "file").touch()
     time.sleep(0.06)
+    scandir = os.scandir
+
+    class Going:
+        """A directory that is listed, of which something has gone before it is looked at."""
+
+        def __init__(self, path: str) -> None:
+            if path == f"{tmp_path}/goes/sub":
+                Path(path).rmdir()
+            with scandir(path) as entries:
+                self._found = list(entries)
+            if path == f"{tmp_path}/file-goes":
+                Path(path, "file").unlink()
+
+        def __enter__(self) -> Iterator[os.DirEntry[str]]:
+            return iter(self._found)
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Going)
+    found = survey(tmp_path)
+    assert (found.stamp, found.has_one_owner) == ("", True)
+    assert {path for path, stamp in found.directories.items() if not stamp} == {"file-goes", "goes/sub"}
+
+
+def test_somebody_may_work_in_what_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
     with churning(tmp_path / "work"):
         for _ in range(300):
-            found = survey(tmp_path)
-            assert found.has_one_owner and found.directories["kept"]
-            assert found.stamp == "" or found.directories["work"] != ""
+            assert survey(tmp_path).has_one_owner
 
 
 def test_a_source_that_is_deeper_than_a_path_can_say_has_no_stamp(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import urllib.parse
 from queue import Empty, Queue
 from threading import Thread
 
-from packhorse.base import userns
+from packhorse.base import files, userns
 from packhorse.base.rooted import Rooted
 from packhorse.base.target import Target
 from packhorse.errors import HostError, PackhorseError, StoreError
@@ -150,8 +150,8 @@ def certificates(examined: Examination) -> Line:
         return Line(name, State.LIMITED, f"{path}: {reason}", without, "put PEM certificates there")
     for variable in host.BUNDLE_VARIABLES:
         named = examined.environ.get(variable, "")
-        if named and not os.path.exists(named):  # noqa: PTH110 -- Path's own raises PermissionError
-            found = f"{variable} names {named}, which does not exist, or not for you"
+        if named and not files.exists(named):
+            found = f"{variable} names {named}, which is not there, or this user may not look it up"
             return Line(
                 name, State.LIMITED, found, without, f"set {variable} to a file of certificates, or not"
             )

@@ -94,14 +94,14 @@ def _target(request: RebaseRequest, wiring: Wiring, app: Image) -> Place:
 def _in_file(request: RebaseRequest, wiring: Wiring) -> RebaseRequest:
     """The request by the name that the only image in a file has, which it is to keep.
 
-    Raises InputError where an archive has others, which would not be there when it was written anew.
+    Raises InputError where an archive has others, or it has other names there, which would be lost.
     """
     location = request.location
     names = wiring.names(location)
     if len(names) > 1 and location.kind is not Kind.OCI and not request.dry_run:
         raise InputError(
-            f"{location} is not alone in its archive",
-            why=f"that is written whole, and has {', '.join(name or 'one without a name' for name in names)}",
+            f"other names in the archive of {location} would be lost",
+            why=f"it is written whole, and has {', '.join(name or 'one without a name' for name in names)}",
             fix="copy it to a registry or an OCI layout, and rebase it there",
         )
     if location.name or len(names) != 1:
