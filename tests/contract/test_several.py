@@ -246,7 +246,8 @@ def test_the_image_for_a_target_is_read_from_a_registry() -> None:
 def test_indexes_that_nobody_makes_are_refused() -> None:
     class Deep(Made):
         def member(self, entry: Descriptor) -> Document:
-            return self.index
+            below = Digest.of(str(entry.digest).encode())
+            return Index.of([Descriptor(MediaType.OCI_INDEX, below, 100)])
 
     class Nowhere:
         def bring(self, blob: Descriptor, chunks: Chunks) -> None:

@@ -33,7 +33,9 @@ _SOCKET = "/var/run/docker.sock"
 _PODMAN_SOCKETS = ("/run/podman/podman.sock",)
 _SCHEMES = ("unix://", "tcp://", "ssh://", "http://", "https://")
 _ANSWER = 60
-"""Seconds in which an engine answers a question, or takes the next bytes."""
+"""Seconds in which an engine answers a ping, or takes the next bytes."""
+_QUESTION = 300
+"""Seconds in which it answers a question: it may have images to load for others first."""
 _WORK = 3600
 """Seconds in which it has loaded an image or begins to save one: it may first write gigabytes."""
 _TOLD, _LOADED = 64 << 20, 1 << 20
@@ -65,7 +67,8 @@ class Engine:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._client: APIClient | None = None
+        self._clients: dict[int, APIClient] = {}
+        self._version = ""
         self._tunnel: Tunnel | None = None
         self._program = ""
 
@@ -111,7 +114,7 @@ class Engine:
 
     def save(self, name: str) -> Iterator[bytes]:
         """The archive that `docker save` would write."""
-        with self._faults(), closing(self._connected().get_image(name, chunk_size=_CHUNK)) as chunks:
+        with self._faults(), closing(self._connected(_WORK).get_image(name, chunk_size=_CHUNK)) as chunks:
             yield from chunks
 
     def load(self, archive: Iterable[bytes], length: int) -> None:
@@ -120,7 +123,7 @@ class Engine:
         What it says then that went wrong is an EngineError, too.
         """
         with self._faults():
-            for line in self._connected().load_image(Sized(archive, length), quiet=True):
+            for line in self._connected(_WORK).load_image(Sized(archive, length), quiet=True):
                 if isinstance(line, dict) and "error" in line:
                     why = str(line["error"]).strip()
                     raise EngineError(f"{self} did not take the image", why=why, fix=_remedy(why))
@@ -143,12 +146,15 @@ class Engine:
             raise self._stranger("its list has something else than objects in it")
         return found
 
-    def _connected(self) -> APIClient:
-        if self._client is None:
-            client = self._client_for(self._greeted())
-            client.timeout = (_ANSWER, _WORK)
-            self._client = client
-        return self._client
+    def _connected(self, patience: int = 0) -> APIClient:
+        """A client that waits so many seconds for an answer, by itself as many as a question may take."""
+        patience = patience or _QUESTION
+        if patience not in self._clients:
+            self._version = self._version or self._greeted()
+            client = self._client_for(self._version)
+            client.timeout = (_ANSWER, patience)
+            self._clients[patience] = client
+        return self._clients[patience]
 
     def _greeted(self) -> str:
         """The newest API version that the engine has; raises EngineError if nothing of the kind answers.

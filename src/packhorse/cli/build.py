@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from packhorse.base import rfc3339
 from packhorse.base.dataclass import replace
 from packhorse.base.step import Network
 from packhorse.cli.given import Given, giving
@@ -186,8 +187,7 @@ def _moment(text: str) -> int:
         return int(time.time())
     if not text:
         return EPOCH
-    # Up to the year 9999, which is the last that RFC 3339 can say.
-    if not text.isascii() or not text.isdecimal() or len(text) > 12 or int(text) >= 253402300800:
+    if not text.isascii() or not text.isdecimal() or len(text) > 12 or int(text) >= rfc3339.END:
         raise UsageError(f"--creation-time: {text!r} is no time", fix="write seconds since 1970, or now")
     return int(text)
 

@@ -34,7 +34,9 @@ _LEVEL = 1
 _ZSTD_FRAME, _ZSTD_LEVEL = 4 << 20, 3
 _ZSTD_WINDOW = 1 << 27  # the most that zstd itself accepts unless told otherwise
 _SLICE = 1 << 16
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_GZIP = b"\x1f\x8b"
+_ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes((0x50 + kind,)) + b"\x2a\x4d\x18" for kind in range(16)))
+"""How zstd begins: with a frame, or one that is passed over (RFC 8878 3.1.2), as pzstd's output does."""
 
 Sink = Callable[[bytes], object]
 
@@ -148,7 +150,7 @@ def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator
 
 def is_compressed(head: bytes) -> bool:
     """Whether a layer that starts with these four bytes is gzip or zstd."""
-    return head.startswith((_GZIP, _ZSTD))
+    return head.startswith((_GZIP, *_ZSTD))
 
 
 def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest, *, where: str = "") -> Layer:

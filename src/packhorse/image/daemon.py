@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from packhorse.base import rfc3339
 from packhorse.base.body import ahead
 from packhorse.base.crew import crew
 from packhorse.base.dataclass import replace
@@ -33,7 +34,6 @@ from packhorse.image.ustar import TarIndex, length, stream
 from packhorse.image.view import Image, Layer, layer_ids
 from packhorse.image.wire import Node
 
-_END_OF_TIME = 253_402_300_800  # seconds until the year 10000
 _ASKED = 200
 """How many images are asked which layers they have, the newest first."""
 
@@ -230,7 +230,7 @@ def _rewritten(told: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) ->
 
 def _entry(item: Mapping[str, Any]) -> dict[str, object]:
     seconds, created = item.get("Created"), ""
-    if isinstance(seconds, int) and 0 < seconds < _END_OF_TIME:
+    if isinstance(seconds, int) and 0 < seconds < rfc3339.END:
         created = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "created": created,

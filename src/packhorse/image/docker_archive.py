@@ -66,6 +66,8 @@ class DockerArchive:
 def saved_image(tar: TarIndex, name: Reference | None = None) -> Image:
     """The image called `name` in what `docker save` wrote, or the only one; NotFoundError, FormatError."""
     entry = _named(tar, name)
+    if not entry.text("Config"):
+        raise FormatError(f"{tar.path} is not whole", why=f"{_MANIFEST} names no config for its image")
     config = Config.parse(tar.content(entry.text("Config"), limit=MANIFEST_LIMIT))
     names = entry.texts("Layers")
     if len(names) != len(config.diff_ids):

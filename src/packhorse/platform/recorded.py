@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from packhorse.base import rfc3339
 from packhorse.base.dataclass import dataclass
 from packhorse.base.files import find
 from packhorse.buildpack.descriptor import Group
@@ -62,6 +63,8 @@ class Recorded:
         builder = node.node("builder")
         if builder is None or not builder.text("image"):
             raise FormatError(f"the annotation {KEY} cannot be used", why="it names no builder")
+        if not 0 <= node.number("created") < rfc3339.END:
+            node.fail("created", "it is no time from 1970 to 9999")
         return cls(
             builder=builder.text("image"),
             builder_id=str(builder.digest("id")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -216,3 +217,28 @@ def test_a_file_of_the_client_that_is_broken_names_no_context(content: str | Non
     path.mkdir() if content is None else path.write_text(content)
     found = find("", {"DOCKER_CONFIG": str(tmp_path)})
     assert found == find("", {"DOCKER_CONFIG": "/nowhere"})
+
+
+@pytest.mark.parametrize("question", [lambda e: e.image("x"), lambda e: e.images(), lambda e: e.history("x")])
+def test_an_engine_that_does_not_answer_a_question_is_not_waited_for_as_for_its_work(
+    question: Callable[[Engine], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("packhorse.base.engine._QUESTION", 0.2)
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/_ping":
+                over.wait(20)
+                return
+            self.send_response(200)
+            self.send_header("Api-Version", "1.41")
+            self.end_headers()
+
+    begun = time.monotonic()
+    with serving(Handler) as engine, pytest.raises(EngineError, match="cannot be asked"):
+        try:
+            question(engine)
+        finally:
+            over.set()
+    assert time.monotonic() - begun < 15

@@ -239,6 +239,7 @@ CONFIG = fresh_image(A).config.raw
         {"Config": "c", "Layers": ["../../../../etc/hostname"]},
         {"Config": "a", "Layers": ["a"]},
         {"Config": 3, "Layers": ["a"]},
+        {"Layers": ["a"]},
     ],
 )
 def test_a_docker_archive_that_contradicts_itself_is_refused(entry: dict[str, Any], tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
-from packhorse.image.compress import CHUNK, decompress, drain, gzip, stored_layer, tee, verified
+from packhorse.image.compress import (
+    CHUNK,
+    decompress,
+    drain,
+    gzip,
+    is_compressed,
+    stored_layer,
+    tee,
+    verified,
+)
 from packhorse.image.model import Descriptor, MediaType
 from packhorse.image.view import Layer
 
@@ -152,3 +161,10 @@ def test_bytes_of_another_length_or_digest_are_refused(data: bytes, size: int | 
     assert list(verified([b"ab", b"c"], Digest.of(b"abc"), 3)) == [b"ab", b"c"]
     with pytest.raises(FormatError):
         list(verified(cut(data, 2), Digest.of(b"abc"), size))
+
+
+@pytest.mark.parametrize("kind", [0x50, 0x5F])
+def test_zstd_may_begin_with_a_frame_that_is_passed_over(kind: int) -> None:
+    passed = bytes((kind,)) + b"\x2a\x4d\x18\x04\x00\x00\x00data"
+    assert b"".join(decompress([passed + zstandard.compress(MIXED)])) == MIXED
+    assert is_compressed(passed)

@@ -58,7 +58,17 @@ def test_what_was_recorded_is_read_again_and_has_no_values() -> None:
     assert Recorded.parse(_image(None)) is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"builder": {"image": "x"}}', '{"builder": 3}'])
+def _created(seconds: int) -> str:
+    return json.dumps({"builder": {"image": "a", "id": BUILDER_ID}, "created": seconds})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "{}", '{"builder": {"image": "x"}}', '{"builder": 3}'),
+        *map(_created, (-1, 253_402_300_800, 10**18)),
+    ],
+)
 def test_an_annotation_that_is_wrong_is_told(text: str) -> None:
     with pytest.raises(FormatError, match=r"io\.packhorse\.build"):
         Recorded.parse(replace(_image(), annotations=((KEY, text),)))

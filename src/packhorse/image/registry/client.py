@@ -263,7 +263,11 @@ class Registry:
                     for chunk in _after(response, offset):
                         offset += len(chunk)
                         yield chunk
-                    return
+                    if offset >= blob.size or _tells_its_end(response):
+                        return
+                    raise BrokenConnection(
+                        f"the connection to {self.host} was cut", why=f"{offset} of {blob.size} bytes came"
+                    )
                 except BrokenConnection:
                     if offset - renewed_at >= _PROGRESS:
                         cuts, renewed_at = 0, offset
@@ -312,6 +316,11 @@ def _length(response: Response) -> int | None:
     """The bytes that an answer says it has, None if it does not or says nonsense."""
     value = response.header("content-length")
     return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
+
+
+def _tells_its_end(response: Response) -> bool:
+    """Whether an answer that is cut is known from one that is whole (RFC 9112 6.3)."""
+    return _length(response) is not None or bool(response.header("transfer-encoding"))
 
 
 def _start(response: Response) -> int:

@@ -23,6 +23,7 @@ from packhorse.image.view import Layer
 PART = 8 << 20
 """Compressed bytes that are sent at once; what has fewer in all is sent when its digest is known."""
 
+_LARGEST = 64 << 20  # bytes of a part, of which two are in memory, that a registry may demand
 _PATIENCE = 3.0
 _DENIED = frozenset({401, 403})
 
@@ -75,6 +76,8 @@ class _Outgoing:
                 raise Lost
             session = self._session = begin(self._registry, self._repository)
             assert session is not None  # only what has a digest can be mounted
+            if session.least > _LARGEST:
+                raise Lost
             if len(self._waiting) < session.least:
                 return
         part = bytes(self._waiting)

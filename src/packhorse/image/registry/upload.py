@@ -173,18 +173,27 @@ def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chun
     sizes = [length for length in CHUNKS if length < blob.size]
     patience = Patience(registry)
     length: int | None = None  # of the chunks; None for one piece
+    unread: list[PackhorseError] = []
+
+    def read() -> Iterator[bytes]:
+        try:
+            yield from content()
+        except PackhorseError as error:
+            unread.append(error)  # where it comes from has failed, not where it goes
+            raise
+
     session = begin(registry, repository)
     while True:
         try:
             if length is not None:
-                _append(session, blob, content, max(length, session.least))
-            session.close(blob, content)
+                _append(session, blob, read, max(length, session.least))
+            session.close(blob, read)
             return
         except (BrokenConnection, RegistryError, NotFoundError) as error:
             failure = error
-            if isinstance(error, RegistryError) and error.status == _TOO_LARGE and sizes:
+            if not unread and isinstance(error, RegistryError) and error.status == _TOO_LARGE and sizes:
                 length = sizes.pop(0)
-            elif not passing(error):
+            elif unread or not passing(error):
                 session.abandon()
                 raise
         known = session.locate() and session.offset <= blob.size

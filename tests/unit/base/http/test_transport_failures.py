@@ -19,6 +19,10 @@ from packhorse.errors import InputError, NetworkError
 Answers = Callable[[bytes], int]
 
 
+def get(port: int) -> Request:
+    return Request("GET", f"http://127.0.0.1:{port}/v2/")
+
+
 @pytest.fixture
 def answers() -> Iterator[Answers]:
     """Starts a server that answers one connection with these bytes and closes it; gives its port."""
@@ -168,3 +172,28 @@ def test_a_header_that_cannot_be_sent_is_not_repeated_in_the_message(value):
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         Pool(Settings()).send(Request("GET", url, {"authorization": value}))
     assert value not in str(caught.value)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"HTTP/1.1 100 Continue\r\n\r\n" * 600, CHUNKED + b"0\r\n" + b"x: y\r\n" * 1200],
+    ids=["interim answers", "trailers"],
+)
+def test_an_answer_of_lines_without_an_end_is_given_up(answers: Answers, data: bytes) -> None:
+    with pytest.raises(BrokenConnection) as caught, Pool(Settings()).send(get(answers(data))) as answer:
+        answer.read(1000)
+    assert "1000 lines" in caught.value.why
+
+
+def test_an_answer_may_have_many_small_chunks(answers: Answers) -> None:
+    data = CHUNKED + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n"
+    assert Pool(Settings()).send(get(answers(data))).read(5000) == b"x" * 5000
+
+
+def test_nonsense_in_an_answer_is_not_taken_for_nonsense_in_the_request(answers: Answers) -> None:
+    answer = Pool(Settings()).send(get(answers(CHUNKED + b"-5\r\nhello\r\n")))
+    with pytest.raises(BrokenConnection, match="was cut"):
+        answer.read(1000)

@@ -361,3 +361,22 @@ def test_a_length_that_is_nonsense_is_not_believed(server, registry, length):
 )
 def test_only_a_registry_on_this_machine_is_spoken_to_without_tls(host, scheme):
     assert Registry(host, Client(Pool(Settings()))).url("a", "b") == f"{scheme}://{host}/v2/a/b"
+
+
+@pytest.mark.parametrize("cuts", [1, PATIENCE])
+def test_a_download_without_a_length_that_is_cut_goes_on_where_it_was(
+    server: FakeRegistry, registry: Registry, cuts: int
+) -> None:
+    nothing = {"content-length": "unknown"}
+    server.faults.append(Fault(path="blobs", cut_after=500_000, headers=nothing, times=cuts))
+    assert b"".join(registry.blob("app", BLOB)) == DATA
+    assert [seen.headers.get("range") for seen in server.seen("GET", "blobs")][:2] == [None, "bytes=500000-"]
+
+
+def test_a_download_without_a_length_that_is_always_cut_is_given_up(
+    server: FakeRegistry, registry: Registry
+) -> None:
+    nothing = {"content-length": "unknown"}
+    server.faults.append(Fault(path="blobs", cut_after=1000, headers=nothing, times=99))
+    with pytest.raises(BrokenConnection, match="was cut"):
+        b"".join(registry.blob("app", BLOB))

@@ -183,3 +183,10 @@ def test_layers_are_zstd_on_request_and_the_same_everywhere(server):
     assert stored(server, layer) == SMALL * 9
     whole = replace(layer, blob=None, descriptor=None, tar=lambda: iter([SMALL * 9]))
     assert place(server, compression=Compression.ZSTD).begin(whole).descriptor == layer.descriptor
+
+
+def test_parts_that_would_fill_the_memory_are_not_gathered(server: FakeRegistry) -> None:
+    server.least_chunk = 9_999_999_999
+    assert stored(server, place(server).begin(Layer(chunks))) == TAR
+    assert not server.seen("PATCH") and not server.uploads
+    assert len(server.seen("DELETE")) == 1

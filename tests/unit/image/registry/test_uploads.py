@@ -11,9 +11,10 @@ import pytest
 from fakes.registry import FakeRegistry, Fault
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import LONGEST_PAUSE, Client
+from packhorse.base.http.message import BrokenConnection
 from packhorse.base.http.pool import Pool
 from packhorse.base.http.settings import Settings
-from packhorse.errors import NetworkError, RegistryError
+from packhorse.errors import NetworkError, NotFoundError, PackhorseError, RegistryError
 from packhorse.image.model import Descriptor, MediaType
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.credentials import Credentials, always
@@ -186,3 +187,20 @@ def test_uploads_side_by_side_share_their_connections(server, registry):
         list(threads.map(lambda number: _bring_one(registry, number), range(24)))
     assert len(server.blobs["app"]) == 24
     assert server.connections <= 4
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [NotFoundError("gone"), BrokenConnection("cut"), *(RegistryError("no", status=s) for s in (413, 500))],
+)
+def test_what_cannot_be_read_is_told_at_once_and_not_taken_for_the_registrys_fault(
+    server: FakeRegistry, registry: Registry, pauses: list[float], failure: PackhorseError
+) -> None:
+    def broken() -> Iterator[bytes]:
+        yield DATA[:65536]
+        raise failure
+
+    with pytest.raises(type(failure)) as caught:
+        bring_blob(registry, "app", BLOB, broken)
+    assert caught.value is failure
+    assert not pauses and not server.uploads
