@@ -134,14 +134,22 @@ def test_the_entrance_starts_without_slow_imports() -> None:
     assert done.stdout == "[]\n"
 
 
+KILLED = """
+import os, signal, subprocess
+child = subprocess.Popen(["sleep", "1000"])
+with open("CHILD", "w") as file:
+    file.write(str(child.pid))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_bubblewrap_that_is_killed_is_not_waited_for_while_its_child_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: bool
 ) -> None:
     """The child has its stderr, and waits for ever for what its parent would tell it."""
     program = tmp_path / "bwrap"
-    shut = 'for fd in {3..99}; do eval "exec $fd>&-"; done'
-    program.write_text(f"#!/bin/bash\n{shut}\nsleep 1000 &\necho $! >{tmp_path}/child\nkill -9 $$\n")
+    program.write_text(f"#!{sys.executable}\n{KILLED}".replace("CHILD", str(tmp_path / "child")))
     program.chmod(0o755)
     monkeypatch.setattr(bubblewrap, "find", lambda: program)
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN if ignored else signal.SIG_DFL)
