@@ -53,7 +53,9 @@ class Line:
 
 
 def bars(title: str, groups: Mapping[str, Sequence[Bar]], unit: str, colours: Mapping[str, int]) -> str:
-    """Groups of bars, one below another; `colours` has a number for each name."""
+    """Draws groups of bars, one below another. `unit` is a word (seconds); `colours` has a number for each
+    name.
+    """
     every = [bar for group in groups.values() for bar in group]
     scale = _Scale.of([value for bar in every for value in (bar.least, bar.most)], _LEFT, _WIDTH - _RIGHT)
     body: list[str] = []
@@ -65,7 +67,8 @@ def bars(title: str, groups: Mapping[str, Sequence[Bar]], unit: str, colours: Ma
             body += _bar(bar, scale, top, colours.get(bar.name, 4))
             top += _BAR + _GAP
         top += 8
-    lines = [*_upright(scale, 48, top, unit), *body]
+    axis = _text(_WIDTH - 16, 24, f"{unit}, on a logarithmic scale", "soft", "end")
+    lines = [axis, *_upright(scale, 48, top), *body]
     return _page(title, top + 10, lines)
 
 
@@ -85,16 +88,17 @@ def _bar(bar: Bar, scale: _Scale, top: float, colour: int) -> Iterator[str]:
 def lines(title: str, drawn: Sequence[Line], across: str, unit: str) -> str:
     """Lines over how much there was of something."""
     bottom = 330.0
-    xs = _Scale.of([x for line in drawn for x, _ in line.points], 70, _WIDTH - 40)
+    measured = sorted({x for line in drawn for x, _ in line.points})
+    xs = _Scale.of(measured, 70, _WIDTH - 40, ticks=measured)
     ys = _Scale.of([y for line in drawn for _, y in line.points], bottom, 60)
-    body = [*_upright(xs, bottom, 60, "", below=True)]
-    for value in ys.ticks():
+    body = [*_upright(xs, bottom, 60, below=True)]
+    for value in ys.ticks:
         body.append(
             f'<line x1="70" x2="{_WIDTH - 40}" y1="{ys(value):.1f}" y2="{ys(value):.1f}" class="grid"/>'
         )
         body.append(_text(62, ys(value) + 4, shown(value), "soft", "end"))
-    body.append(_text(16, 48, unit, "soft"))
-    body.append(_text(_WIDTH - 40, bottom + 36, across, "soft", "end"))
+    body.append(_text(16, 48, f"{unit}, on a logarithmic scale", "soft"))
+    body.append(_text(_WIDTH - 40, bottom + 36, f"{across}, on a logarithmic scale", "soft", "end"))
     top = bottom + 56
     for number, line in enumerate(drawn):
         places = [(xs(x), ys(y)) for x, y in sorted(line.points)]
@@ -118,37 +122,44 @@ def shown(value: float) -> str:
     return f"{value:.2g}"
 
 
+_STEPS = (1, 2, 5)
+
+
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """A logarithmic one, from decade parts to decade parts."""
+    """A logarithmic scale from `low` to `high`, drawn from `start` to `end`; every tick has a label."""
 
     low: float
     high: float
     start: float
     end: float
+    ticks: Sequence[float]
 
     @classmethod
-    def of(cls, values: Sequence[float], start: float, end: float) -> _Scale:
+    def of(cls, values: Sequence[float], start: float, end: float, *, ticks: Sequence[float] = ()) -> _Scale:
+        """A scale that has all values, and a tick at both ends unless `ticks` says where they are."""
         positive = [value for value in values if value > 0] or [1.0]
-        low, high = min(positive) / 1.5, max(positive) * 1.1
-        return cls(low, high, start, end)
+        low, high = min(positive) / 1.2, max(positive) * 1.1
+        if not ticks:
+            first, last = math.floor(math.log10(low)), math.floor(math.log10(high))
+            steps = (1,) if last - first > 4 else _STEPS
+            # To the next decade, so that there is a step at or above `high`.
+            every = [step * 10.0**power for power in range(first, last + 2) for step in steps]
+            low = max(value for value in every if value <= low)
+            high = min(value for value in every if value >= high)
+            ticks = [value for value in every if low <= value <= high]
+        return cls(low, high, start, end, ticks)
 
     def __call__(self, value: float) -> float:
         part = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
         return self.start + part * (self.end - self.start)
 
-    def ticks(self) -> list[float]:
-        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        steps = (1,) if last - first > 4 else (1, 2, 5)
-        every = [step * 10.0**power for power in range(first, last + 1) for step in steps]
-        return [value for value in every if self.low <= value <= self.high]
 
-
-def _upright(scale: _Scale, top: float, bottom: float, unit: str, *, below: bool = False) -> Iterator[str]:
-    for value in scale.ticks():
+def _upright(scale: _Scale, top: float, bottom: float, *, below: bool = False) -> Iterator[str]:
+    for value in scale.ticks:
         place = scale(value)
         yield _line((place, place), (top, bottom), "grid")
-        yield _text(place, top + 18 if below else top - 4, f"{shown(value)} {unit}".strip(), "soft", "middle")
+        yield _text(place, top + 18 if below else top - 4, shown(value), "soft", "middle")
 
 
 def _line(across: tuple[float, float], down: tuple[float, float], kind: str) -> str:

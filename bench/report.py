@@ -12,6 +12,21 @@ from bench import bars, plot
 from bench.plot import Bar, Line, shown
 from bench.record import Record
 
+_TITLES = {
+    "export": "Pack and hash a layer",
+    "unpack": "Unpack a layer and an image",
+    "pull": "Pull an image",
+    "push": "Push an image",
+    "detection": "Ask many buildpacks",
+    "growth": "Builds of growing size",
+    "rebase_one": "Rebase one image in a registry",
+    "rebase_many": "Rebase a hundred images in a registry",
+    "rebase_memory": "Memory of a rebase",
+    "rebase_engine": "Rebase an image in a container engine",
+    "engine": "Write an image into a container engine",
+    "builds": "Build an application, and build it again",
+}
+"""What headings and plots call each scenario."""
 _COLOURS = {"packhorse": 0, "pack": 1, "docker": 2, "buildah": 3}
 _MEGA = 1e6
 
@@ -29,12 +44,17 @@ def write(folder: Path) -> None:
         "median (least–most); a ratio is the median of the first column through another's, of one run.",
     ]
     for name, scenario in record.scenarios.items():
-        text += ["", f"## {name}", "", scenario["about"], "", *_about(scenario), ""]
+        about = f"Scenario `{name}`. {scenario['about']}"
+        text += ["", f"## {_title(name)}", "", about, "", *_about(scenario), ""]
         text += list(_scenario(folder, name, scenario["findings"]))
         if name == "builds":
             text += ["", "### Bars", "", *_held(scenario["findings"])]
     if record.scenarios:
         (folder / "results.md").write_text("\n".join(text) + "\n")
+
+
+def _title(name: str) -> str:
+    return _TITLES.get(name, name)
 
 
 def _about(scenario: Mapping[str, Any]) -> Iterator[str]:
@@ -74,8 +94,9 @@ def _scenario(folder: Path, name: str, findings: Findings) -> Iterator[str]:
         yield from _times(steps)
         picture = f"{name}-{number + 1}.svg" if about else f"{name}.svg"
         if all(finding["unit"] == "s" for finding in steps.values()):
-            (folder / picture).write_text(_bars(about or name, steps))
-            yield from ("", f"![{about or name}]({picture})")
+            title = ": ".join(filter(None, (_title(name), about)))
+            (folder / picture).write_text(_bars(title, steps))
+            yield from ("", f"![{title}]({picture})")
         if about:
             yield from ("", *_resources(steps))
 
@@ -148,7 +169,7 @@ def _bars(title: str, steps: Findings) -> str:
                 times = f"  ({shown(statistics.median(values) / first)} ×)" if group and first else ""
                 group.append(Bar(name, statistics.median(values), min(values), max(values), times))
         groups[step] = group
-    return plot.bars(title, groups, "s", _COLOURS | dict.fromkeys(_first_names(steps), 0))
+    return plot.bars(title, groups, "seconds", _COLOURS | dict.fromkeys(_first_names(steps), 0))
 
 
 def _first_names(steps: Findings) -> set[str]:

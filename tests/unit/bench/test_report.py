@@ -15,6 +15,8 @@ from bench.measure import Finding, Run, timed
 from bench.record import Record
 from bench.report import exponent, write
 
+SVG = "{http://www.w3.org/2000/svg}"
+
 
 def runs(*seconds: float, own: int = 0, written: int = 0) -> list[Run]:
     return [Run(each, each, own, own=own, written=written) for each in seconds]
@@ -58,6 +60,28 @@ def test_every_plot_is_xml_for_light_and_dark_pages(tmp_path: Path) -> None:
         text = "".join(ElementTree.parse(plot).getroot().itertext())
         assert "prefers-color-scheme: dark" in text
     assert "<b>" in "".join(ElementTree.parse(plots[0]).getroot().itertext())
+
+
+def test_the_axis_is_labelled_and_begins_and_ends_at_a_labelled_tick(tmp_path: Path) -> None:
+    recorded(tmp_path, "push", Finding("all new", {"packhorse": runs(0.14, 0.21), "skopeo": runs(7.5)}))
+    grown = (Finding(str(n), {"first": runs(n)}, point=("MB", float(n))) for n in (50, 430))
+    recorded(tmp_path, "growth", *grown)
+    write(tmp_path)
+    plots = {path.stem: ElementTree.parse(path).getroot() for path in tmp_path.glob("*.svg")}
+    texts = {name: [text.text or "" for text in plot.iter(f"{SVG}text")] for name, plot in plots.items()}
+    assert "Push an image" in texts["push"] and "seconds, on a logarithmic scale" in texts["push"]
+    assert "MB, on a logarithmic scale" in texts["growth-1"] and {"50", "430"} <= {*texts["growth-1"]}
+    for name, plot in plots.items():
+        grid = [line for line in plot.iter(f"{SVG}line") if line.get("class") == "grid"]
+        assert len(grid) == sum(text.replace(".", "").isdecimal() for text in _labels(plot)), name
+    ticks = sorted(map(float, _labels(plots["push"])))
+    assert ticks[0] <= 0.14 and ticks[-1] >= 7.5
+
+
+def _labels(plot: ElementTree.Element) -> list[str]:
+    """The texts beside ticks, which are numbers of the colour of the axis."""
+    soft = (text.text or "" for text in plot.iter(f"{SVG}text") if text.get("class") == "soft")
+    return [text for text in soft if text[0].isdecimal()]
 
 
 def test_what_was_measured_before_stays_until_the_same_scenario_has_found_something(tmp_path: Path) -> None:
