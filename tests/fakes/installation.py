@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-_NOT_SOURCE = shutil.ignore_patterns(
+NOT_SOURCE = shutil.ignore_patterns(
     ".git", ".venv", "tests", "__pycache__", ".*_cache", ".hypothesis", "dist"
 )
 _OURS = ("PYTEST", "PYTHON", "VIRTUAL_ENV", "PACKHORSE", "XDG_", "NO_COLOR")
@@ -106,7 +106,7 @@ def _take_over(source: str, target: str) -> None:
 def install(directory: Path) -> Path:
     """Builds the wheel and installs it in `directory`, with the system's python; returns the program."""
     source = directory / "source"
-    shutil.copytree(REPOSITORY, source, ignore=_NOT_SOURCE)  # the build writes into its source
+    shutil.copytree(REPOSITORY, source, ignore=NOT_SOURCE)  # the build writes into its source
     _run(
         *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"),
         *("--no-deps", "--no-build-isolation", "--wheel-dir", directory, source),

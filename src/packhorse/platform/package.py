@@ -46,12 +46,13 @@ def needs_staging(source: Path) -> bool:
         return _IMPORTS_SDK.search(file.read(_LIMIT)) is not None
 
 
-def stage(source: Path, target: Path) -> None:
+def stage(source: Path, target: Path, *, programs: Path = _PACKAGE / "_bundled") -> None:
     """Copies the buildpack at `source` to `target`, which must not exist, and fills its `lib/`.
 
-    With what its requirements.txt names goes all that this needs. Links stay links: the buildpack may be a
-    stranger's, who would be shown what they lead to here. Raises InputError for a dependency that is not
-    installed here in that version or is not pure Python, and for an unknown program.
+    `programs` has the native programs, in directories of their names. All that a dependency in the
+    requirements.txt needs is copied with it. Links stay links: the buildpack may be a stranger's, who would
+    be shown what they lead to here. Raises InputError for a dependency that is not installed here in that
+    version or is not pure Python, and for an unknown program.
     """
     needed = requirements.distributions(requirements.read(source))
     shutil.copytree(source, target, ignore=_LEFT_OUT, symlinks=True)
@@ -66,12 +67,12 @@ def stage(source: Path, target: Path) -> None:
         for line in (source / PROGRAMS).read_text().splitlines():
             match = _NAME.match(line)
             if match:
-                _copy_program(match[1], library / "programs")
+                _copy_program(match[1], programs, library / "programs")
     _normalise(target)
 
 
-def _copy_program(name: str, target: Path) -> None:
-    binaries = sorted((_PACKAGE / "_bundled" / name).glob(f"{name}-linux-*"))
+def _copy_program(name: str, programs: Path, target: Path) -> None:
+    binaries = sorted((programs / name).glob(f"{name}-linux-*"))
     if not binaries:
         raise InputError(f"packhorse has no program {name}", why=f"a buildpack's {PROGRAMS} names it")
     for binary in binaries:
