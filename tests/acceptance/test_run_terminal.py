@@ -382,15 +382,23 @@ def test_the_output_may_go_elsewhere_than_to_a_terminal(desk: Desk) -> None:
 def test_all_that_was_printed_is_handed_on_when_the_process_has_ended(desk: Desk, tmp_path: Path) -> None:
     """More than a pipe that nobody reads takes, so that the rest is in the terminal when the process ends."""
     tmp_path.chmod(0o777)
-    script = "seq 11500; echo >/mnt/done"  # 69 kB: 64 for the pipe, and of the 8 of a terminal half
-    options = ("-t", "-v", f"{tmp_path}:/mnt")
-    process = desk.start(*options, "tiny", "bash", "-c", script, stdout=subprocess.PIPE)
+    read, write = os.pipe()
+    # How large a pipe is at first depends on how many the user has already.
+    size = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGE_SIZE"))
+    last = 10_000 + (size + 3900) // len("10000\r\n")  # a terminal holds 8 kB, and takes half at once
+    process = desk.start(
+        *("-t", "-v", f"{tmp_path}:/mnt", "tiny"),
+        *("bash", "-c", f"seq 10000 {last}; echo >/mnt/done"),
+        stdout=write,
+    )
+    os.close(write)
     end = time.monotonic() + PATIENCE
     while not (tmp_path / "done").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert output.split() == [str(number).encode() for number in range(1, 11501)]
+    with open(read, "rb") as printed:
+        assert printed.read().split() == [str(number).encode() for number in range(10_000, last + 1)]
+    assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize(("option", "status"), [("-it", 125), ("-t", 0)])
