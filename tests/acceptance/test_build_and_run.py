@@ -15,6 +15,9 @@ import pytest
 from fakes import users
 from fakes.installation import Home
 from fakes.web import answer, free_port
+from packhorse.base.digest import Digest
+from packhorse.platform.default_builder import DefaultBuilder
+from packhorse.store.store import Store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
@@ -37,6 +40,17 @@ def talk_to(home: Home, name: str) -> None:
 
 def test_the_image_answers_and_ends_in_peace(home: Home, sample_id: str) -> None:
     talk_to(home, "sample")
+
+
+def test_the_default_builder_claims_no_lifecycle_which_it_has_not(home: Home, sample_id: str) -> None:
+    with Store.open(home.path / "store") as store:
+        builder = store.place(DefaultBuilder.here().name("builder")).read()
+        launcher = json.loads(store.config(Digest.parse(sample_id)) or b"")["config"]["Labels"]
+    metadata = json.loads(builder.config.labels["io.buildpacks.builder.metadata"])
+    own = json.loads(builder.config.labels["io.packhorse.launcher"])
+    assert "lifecycle" not in metadata
+    # It is what images get, and they say so.
+    assert json.loads(launcher["io.buildpacks.build.metadata"])["launcher"]["version"] == own["version"]
 
 
 @pytest.mark.parametrize("user", [users.RANGE, users.SINGLE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +13,8 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "packhorse"
 
-EDGES = (
-    *("base/http/", "cli/", "image/keychain.py", "image/registries.py"),
-    *("lifecycle/main.py", "platform/config.py", "sdk/"),
-)
+EDGES = ("base/http/", "cli/", "image/keychain.py", "image/registries.py", "sdk/")
 """Where the environment of this process may be read."""
-
-ADAPTERS = {"lifecycle/local.py", "lifecycle/main.py"}
-"""What of lifecycle is no phase: it gives the phases their ports inside a builder image."""
 
 OUTSIDE = {
     *("fileinput", "glob", "http", "mmap", "pathlib", "shutil", "socket", "ssl", "subprocess", "tempfile"),
@@ -29,6 +24,9 @@ OUTSIDE = {
 
 BUILT_IN = {"__import__", "open"}
 """Built-in functions that do."""
+
+MODULE = re.compile(r"`([a-z_]+(?:[./][a-z_]+)+)`")
+"""What looks like the name of a module of ours."""
 
 TEXT_ONLY = {"fsdecode", "fsencode"}
 """What of `os` only works on text."""
@@ -78,8 +76,40 @@ def test_folders_import_each_other_as_the_table_says(capsys: pytest.CaptureFixtu
     assert status == 0, capsys.readouterr().out
 
 
+def test_every_module_that_a_docstring_or_a_page_names_exists() -> None:
+    folders = {path.name for path in SOURCE.iterdir() if path.is_dir()}
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "buildpacks").rglob("*.py")]
+    texts = {path: path.read_text() for path in pages}
+    texts |= {SOURCE / name: (SOURCE / name).read_text() for name, _ in modules()}
+    named = [(path, name) for path, text in texts.items() for name in MODULE.findall(text)]
+    assert len(named) > 200
+    missing = [
+        (str(path.relative_to(ROOT)), name)
+        for path, name in named
+        if name.partition("/")[0].partition(".")[0] in folders
+        and not name.endswith((".toml", ".env"))
+        and not _exists(name.removesuffix(".py").replace("/", "."))
+    ]
+    assert missing == []
+
+
+def _exists(name: str) -> bool:
+    """Whether there is a module or a folder of this dotted name, or one that says the rest of it."""
+    place, parts = SOURCE, name.split(".")
+    for number, part in enumerate(parts):
+        if (place / part).is_dir():
+            place /= part
+            continue
+        module = place / f"{part}.py"
+        if not module.is_file():
+            module, number = place / "__init__.py", number - 1
+        rest = parts[number + 1 : number + 2]
+        return module.is_file() and all(re.search(rf"\b{word}\b", module.read_text()) for word in rest)
+    return True
+
+
 def test_phases_reach_files_and_processes_through_their_ports_only() -> None:
-    found = {name: outside(tree) for name, tree in modules("lifecycle") if name not in ADAPTERS}
+    found = {name: outside(tree) for name, tree in modules("lifecycle")}
     assert {"lifecycle/detect.py", "lifecycle/export.py"} <= set(found)
     assert {name: uses for name, uses in found.items() if uses} == {}
 

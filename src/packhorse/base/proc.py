@@ -1,6 +1,6 @@
 """What is the same for every process: how its output is handed on, how its end is counted, what it is called.
 
-Called by `sandbox`, `lifecycle.local` and `sdk`, wherever a process is waited for. What it runs is theirs.
+Called by `sandbox` and `sdk`, wherever a process is waited for. What it runs is theirs.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ root descriptor (openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS): absolu
 root, as they do inside. An entry is first opened with O_PATH, which has no side effects, and read only when
 it is a regular file or directory of an ordinary file system; of many files that were seen to be regular, each
 is opened at once, which waits for nothing, and looked at before it is read. `sandbox` makes one for a room,
-`lifecycle.local` one for `/` of a builder image, `store` for its trees. What is done with a tree is not here.
+`store` for its trees. What is done with a tree is not here.
 """
 
 from __future__ import annotations

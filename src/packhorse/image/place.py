@@ -1,6 +1,6 @@
 """④ Where images live. A `Place` is one name in one kind of storage; copying between any two is `copy`.
 
-Adapters: `store` (ours), `image.layout` (`oci:`), `image.archive` (`oci-archive:`, `docker-archive:`),
+Adapters: `store` (ours), `image.layout` (`oci:`), `image.oci_archive`, `image.docker_archive`,
 `image.registry` (`docker://`), `image.daemon` (`docker-daemon:`). They are made in `platform.wiring`.
 """
 

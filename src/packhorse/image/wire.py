@@ -1,6 +1,6 @@
 """④ JSON off the wire, read field by field, with the place of every value for the error message.
 
-Called by `image.model`, `image.layout` and `image.archive`. What the fields mean is not here.
+Called by `image.model`, `image.layout` and the archives. What the fields mean is not here.
 """
 
 from __future__ import annotations

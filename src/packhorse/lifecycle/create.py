@@ -1,8 +1,7 @@
 """The spine: source in, image out, one line a phase.
 
 Phases are functions of values and ports; none calls another. `platform.building` calls this on a host, where
-the runner is a sandbox and the cache keeps trees; inside a builder image `lifecycle.main` calls the same
-phases one by one.
+the runner is a sandbox and the cache keeps trees.
 """
 
 from __future__ import annotations

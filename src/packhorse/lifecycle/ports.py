@@ -1,8 +1,7 @@
 """What a phase needs from outside, as ports; phases themselves open no file and start no process by name.
 
-Two sets of adapters exist: on a host (`sandbox` behind `platform.runner`, `store.overlay`) and inside a
-builder image (`lifecycle.local`). All are in terms of base and noun types, so that no adapter imports this
-folder.
+The adapters are `sandbox` behind `platform.runner`, and `store.overlay`. All ports are in terms of base and
+noun types, so that no adapter imports this folder.
 """
 
 from __future__ import annotations

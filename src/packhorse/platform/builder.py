@@ -1,5 +1,4 @@
-"""A builder image as a value: who builds in it, with which buildpacks, for which run images (docs:
-builders.md).
+"""A builder image as a value: who builds in it, with which buildpacks, for which run images.
 
 The labels are pack's contract, not the specification's. Called by `platform.build` and
 `platform.default_builder`.
@@ -19,6 +18,8 @@ from packhorse.image.wire import Node
 from packhorse.lifecycle.inputs import LauncherInfo, RunImageName
 
 METADATA = "io.buildpacks.builder.metadata"
+LAUNCHER = "io.packhorse.launcher"
+"""Our label of a builder with a launcher and no lifecycle; its fields are those of METADATA's `lifecycle`."""
 ORDER = "io.buildpacks.buildpack.order"
 LAYERS = "io.buildpacks.buildpack.layers"
 
@@ -49,7 +50,7 @@ class Builder:
                 f"{name} is not a builder", why=f"it has no label {METADATA}", fix="name a builder image"
             )
         metadata = Node.parse(label.encode(), f"{METADATA} of {name}")
-        lifecycle = metadata.node("lifecycle") or Node({}, "lifecycle")
+        lifecycle = metadata.node("lifecycle") or _launcher(config.labels.get(LAUNCHER), name)
         return cls(
             name=name,
             image=image,
@@ -66,6 +67,10 @@ class Builder:
     def env(self) -> Mapping[str, str]:
         """The image's variables."""
         return dict(entry.partition("=")[::2] for entry in self.image.config.env)
+
+
+def _launcher(label: str | None, name: str) -> Node:
+    return Node.parse((label or "{}").encode(), f"{LAUNCHER} of {name}")
 
 
 def _number(text: str | None, variable: str, name: str) -> int:

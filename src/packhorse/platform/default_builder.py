@@ -1,7 +1,8 @@
 """The builder that needs no registry: the distribution's packages, the bundled buildpacks and our launcher.
 
-Made the first time it is needed, in the store, as an ordinary builder image that any tool could use. Called
-by `platform.build` and by `packhorse builder default`. The root file systems are `platform.distro.roots`'s.
+Made the first time it is needed, in the store, as an image with a builder's files and labels. It has a
+launcher and no lifecycle, so only packhorse builds with it. Called by `platform.build` and by `packhorse
+builder default`. The root file systems are `platform.distro.roots`'s.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Self
 from packhorse.base import gojson, gotoml
 from packhorse.base.dataclass import dataclass
 from packhorse.base.target import Target
-from packhorse.buildpack.api import SUPPORTED as BUILDPACK_APIS
 from packhorse.buildpack.descriptor import Descriptor
 from packhorse.errors import FormatError, HostError, NotFoundError, PackhorseError
 from packhorse.image.edit import edit, scratch, set_variables
@@ -41,7 +41,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BUNDLE = "io.packhorse.bundle"
 PACKAGES = "io.packhorse.packages"
 
-_RECIPE = 3
+_RECIPE = 4
 """Counts what was changed about how a builder is put together, so that those of before are made anew."""
 
 Progress = Callable[[str], None]
@@ -277,6 +277,7 @@ def _compose(store: Store, names: DefaultBuilder, packages: Packages) -> None:
         labels=dict(base.config.labels)
         | {
             labels.METADATA: _dumps(_metadata([one for _, one in buildpacks], images)),
+            labels.LAUNCHER: _dumps(_launcher_metadata()),
             labels.LAYERS: _dumps(
                 gojson.Sorted({key: gojson.Sorted(value) for key, value in modules.items()})
             ),
@@ -317,24 +318,20 @@ def _module(descriptor: Descriptor, layer: Layer) -> dict[str, object]:
 
 
 def _metadata(buildpacks: list[Descriptor], images: list[dict[str, object]]) -> dict[str, object]:
-    apis = {
-        kind: {"deprecated": [], "supported": [str(api) for api in supported]}
-        for kind, supported in (("buildpack", BUILDPACK_APIS), ("platform", PLATFORM_APIS))
-    }
-    lifecycle = {
-        "version": bundle.launcher_version(),
-        "api": {"buildpack": str(BUILDPACK_APIS[0]), "platform": str(PLATFORM_APIS[-1])},
-        "apis": apis,
-    }
+    """Pack's label, without `lifecycle`: the builder has none, so no other platform can drive it yet."""
     return {
         "description": "the distribution's packages and packhorse's buildpacks",
         "buildpacks": [{"id": one.id, "version": one.version, "name": one.name} for one in buildpacks],
         "extensions": None,
         "stack": {"runImage": images[0]},
-        "lifecycle": lifecycle,
         "createdBy": {"name": "packhorse", "version": __version__},
         "images": images,
     }
+
+
+def _launcher_metadata() -> dict[str, object]:
+    platform = {"deprecated": [], "supported": [str(api) for api in PLATFORM_APIS]}
+    return {"version": bundle.launcher_version(), "apis": {"platform": platform}}
 
 
 def _dumps(value: object) -> str:
