@@ -47,6 +47,12 @@ class BuildpackTarget:
     distros: tuple[Distro, ...] = ()
 
 
+_STACK_TARGETS = {
+    "io.buildpacks.stacks.bionic": BuildpackTarget("linux", "amd64", distros=(Distro("ubuntu", "18.04"),)),
+    "*": BuildpackTarget(),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Descriptor:
     """One buildpack. A composite has an `order` and no executables; a component has executables and no
@@ -84,7 +90,7 @@ class Descriptor:
             clear_env=own.flag("clear-env"),
             sbom_formats=own.texts("sbom-formats"),
             exec_env=_exec_env(own) if api.has(EXEC_ENV) else (),
-            targets=tuple(_target(table) for table in top.tables("targets")),
+            targets=tuple(map(_target, top.tables("targets"))) or _stack_targets(top),
             order=tuple(read_order(top)),
         )
         if value.order and (value.targets or top.has("stacks")):
@@ -181,6 +187,12 @@ def _target(table: Table) -> BuildpackTarget:
     # The specification says `variant`, the reference reads `arch-variant`: either is taken.
     variant = table.text("variant") or table.text("arch-variant")
     return BuildpackTarget(table.text("os"), table.text("arch"), variant, distros)
+
+
+def _stack_targets(top: Table) -> tuple[BuildpackTarget, ...]:
+    """The targets that the deprecated `[[stacks]]` stand for (B-155). Other stacks have none."""
+    identifiers = [table.text("id") for table in top.tables("stacks")]
+    return tuple(_STACK_TARGETS[identifier] for identifier in identifiers if identifier in _STACK_TARGETS)
 
 
 def _exec_env(own: Table) -> tuple[str, ...]:

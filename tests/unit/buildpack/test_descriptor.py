@@ -119,6 +119,30 @@ def test_an_api_that_is_not_supported_is_told_before_anything_else() -> None:
         parse('api = "new"\n')
 
 
+BIONIC = BuildpackTarget("linux", "amd64", distros=(Distro("ubuntu", "18.04"),))
+
+
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        ('stacks = [{id = "io.buildpacks.stacks.bionic", mixins = ["x"]}]', (BIONIC,)),
+        ('stacks = [{id = "*"}]', (BuildpackTarget(),)),
+        ('stacks = [{id = "*"}, {id = "io.buildpacks.stacks.bionic"}]', (BuildpackTarget(), BIONIC)),
+        ('stacks = [{id = "io.buildpacks.stacks.jammy"}, {}]', ()),
+        (
+            'stacks = [{id = "*"}]\ntargets = [{os = "linux", arch = "arm64"}]',
+            (BuildpackTarget("linux", "arm64"),),
+        ),
+    ],
+    ids=["bionic", "any", "both", "others", "targets as well"],
+)
+def test_B_155_stacks_stand_for_targets_where_none_is_declared(
+    tables: str, expected: tuple[BuildpackTarget, ...]
+) -> None:
+    descriptor = parse(f'api = "0.10"\n{tables}\n[buildpack]\nid = "a"\nversion = "1"\n')
+    assert descriptor.targets == expected
+
+
 @pytest.mark.parametrize("identifier", ["app", "config", "generated", "sbom", ".", "..", "a b", "a\\nb", "é"])
 def test_an_id_that_a_directory_cannot_be_named_after_is_refused(identifier: str) -> None:
     (issue,) = issues(f'api = "0.12"\n[buildpack]\nid = "{identifier}"\nversion = "1"\n')

@@ -21,6 +21,12 @@ def on(os: str = "", arch: str = "", variant: str = "", *distros: Distro) -> Bui
     return BuildpackTarget(os, arch, variant, distros)
 
 
+BIONIC = Descriptor.parse(
+    b'api="0.10"\nstacks=[{id="io.buildpacks.stacks.bionic"}]\nbuildpack={id="a",version="1"}',
+    "buildpack.toml",
+)
+ANY = Descriptor.parse(b'api="0.10"\nstacks=[{id="*"}]\nbuildpack={id="a",version="1"}', "buildpack.toml")
+
 TABLE = {
     "nothing declared": ([], ARM, True),
     "nothing declared, and not linux": ([], Target("windows", "amd64"), False),
@@ -42,6 +48,15 @@ TABLE = {
 @pytest.mark.parametrize(("targets", "target", "expected"), TABLE.values(), ids=TABLE)
 def test_a_target_matches(targets: list[BuildpackTarget], target: Target, expected: bool) -> None:
     assert matches(buildpack(*targets), target) is expected
+
+
+def test_B_155_a_buildpack_of_the_stack_bionic_runs_on_ubuntu_18_04_and_one_of_any_stack_everywhere() -> None:
+    assert matches(BIONIC, Target("linux", "amd64", "", Distro("ubuntu", "18.04")))
+    assert not matches(BIONIC, Target("linux", "amd64", "", Distro("ubuntu", "22.04")))
+    assert not matches(BIONIC, Target("linux", "arm64", "", Distro("ubuntu", "18.04")))
+    assert not matches(BIONIC, Target("linux", "amd64"))
+    assert matches(ANY, ARM)
+    assert matches(ANY, Target("windows", "amd64"))
 
 
 def test_an_explanation_names_both_sides() -> None:
