@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 
 import pytest
@@ -280,6 +281,17 @@ def test_P_076_P_077_P_078_P_181_metadata_toml_has_buildpacks_processes_slices_a
         ],
         "slices": [{"paths": ["*.js"]}],
     }
+
+
+def test_P_077_a_command_with_any_character_can_be_read_again(workshop: Workshop) -> None:
+    command = 'a && b < c > d "\\ \x01\t\n\x1f\x7f ü \u2028 \U0001f600'
+    quoted = json.dumps(command, ensure_ascii=False).replace("\x7f", r"\u007f")
+    text = f'[[processes]]\ntype = "web"\ncommand = [{quoted}]\n'
+    workshop.order((workshop.buildpack("a", build=launches(text)),))
+    workshop.build()
+    written = workshop.text("/layers/config/metadata.toml") or ""
+    assert tomllib.loads(written)["processes"][0]["command"] == [command]
+    assert r"a \u0026\u0026 b \u003c c \u003e d" in written
 
 
 def test_P_090_and_P_108_the_build_leaves_a_bill_of_materials_of_the_old_form_too(workshop: Workshop) -> None:

@@ -25,12 +25,18 @@ _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r":
 _Path = tuple[str, ...]
 
 
+class Verbatim(str):
+    """A value that is TOML already, written as it is: what a Go type with its own encoder writes."""
+
+    __slots__ = ()
+
+
 def dumps(table: Mapping[str, object]) -> bytes:
     """`table` as a TOML document; keys whose value is None are left out.
 
-    Takes bool, int, float, str, list, tuple, dict, `Sorted` and the date and time types of tomllib. Text that
-    surrogateescape decoded gets its bytes back. Raises FormatError for an array with None in it and an
-    integer that does not fit 64 bits; TypeError for any other type.
+    Takes bool, int, float, str, `Verbatim`, list, tuple, dict, `Sorted` and the date and time types of
+    tomllib. Text that surrogateescape decoded gets its bytes back. Raises FormatError for an array with None
+    in it and an integer that does not fit 64 bits; TypeError for any other type.
     """
     out: list[str] = []
     _body(out, (), table)
@@ -76,6 +82,8 @@ def _inline(value: object) -> str:
     match value:
         case bool():
             return "true" if value else "false"
+        case Verbatim():
+            return value
         case str():
             return _quoted(value)
         case int():

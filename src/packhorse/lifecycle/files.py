@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from packhorse.base import gotoml
+from collections.abc import Sequence
+
+from packhorse.base import gojson, gotoml
 from packhorse.buildpack.launch import Process
 from packhorse.image.place import Receipt
 from packhorse.lifecycle.stages import Built, Member
@@ -42,7 +44,7 @@ def _member(member: Member) -> dict[str, object]:
 
 
 def _process(process: Process) -> dict[str, object]:
-    value: dict[str, object] = {"type": process.type, "command": list(process.command)}
+    value: dict[str, object] = {"type": process.type, "command": _command(process.command)}
     if process.args is not None:
         value["args"] = list(process.args)
     value |= {"direct": True, "buildpack-id": process.buildpack_id}
@@ -51,3 +53,12 @@ def _process(process: Process) -> dict[str, object]:
     if process.exec_env:
         value["exec-env"] = list(process.exec_env)
     return value
+
+
+def _command(words: Sequence[str]) -> gotoml.Verbatim:
+    """A command as the reference writes it: a TOML array of JSON strings, with `<`, `>` and `&` escaped.
+
+    JSON leaves U+007F as it is and TOML forbids that. The reference cannot read such a file again.
+    """
+    strings = (gojson.dumps(word).decode().replace("\x7f", "\\u007f") for word in words)
+    return gotoml.Verbatim(f"[{', '.join(strings)}]")

@@ -37,6 +37,11 @@ def test_bytes_that_are_not_utf_8_are_kept() -> None:
     assert gotoml.dumps({"caf\udce9": "\udcff"}) == b'"caf\xe9" = "\xff"\n'
 
 
+def test_verbatim_toml_is_not_quoted_and_stands_among_the_simple_keys() -> None:
+    table = {"a": {"x": 1}, "command": gotoml.Verbatim(r'["\u003c"]')}
+    assert gotoml.dumps(table) == b'command = ["\\u003c"]\n\n[a]\n  x = 1\n'
+
+
 @pytest.mark.parametrize("value", [[None], [1, [None]], 1 << 64])
 def test_what_toml_cannot_say_is_refused(value: object) -> None:
     with pytest.raises(FormatError):
