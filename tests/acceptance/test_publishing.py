@@ -115,7 +115,9 @@ fi
     done = new_home().run("build", name, *words)
     assert done.returncode == 0, done.stderr
     assert "[once] the layer is there" in done.stderr
-    assert "taken from the previous image" in done.stderr
+    row = next(line for line in done.stderr.splitlines() if "taken from the previous image" in line)
+    assert row.split()[:2] == ["tools", "test/once"]
+    assert " 0 B " not in row
     assert first
 
 

@@ -223,7 +223,13 @@ def _tell(console: Console, request: BuildRequest, outcome: BuildOutcome, second
         console.result(str(published or exported.image.id))
         return
     rows = [
-        [row.name, row.owner, size(row.size), "kept" if row.kept else "new", row.why]
+        [
+            row.name,
+            row.owner,
+            "reused" if row.size is None else size(row.size),
+            "kept" if row.kept else "new",
+            row.why,
+        ]
         for row in exported.layers
     ]
     lines = columns(["layer", "from", "size", "", ""], rows, right=frozenset({2}))

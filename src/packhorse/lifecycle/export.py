@@ -252,9 +252,7 @@ class _Exporter:
         stored = self._target.begin(layer)
         diff_id = _diff_id(stored)
         kept = diff_id in self._before
-        row = ExportedLayer(
-            name, owner, diff_id, stored.size or 0, kept, why or ("same content" if kept else "")
-        )
+        row = ExportedLayer(name, owner, diff_id, stored.size, kept, why or ("same content" if kept else ""))
         return _Added(stored, created_by, row)
 
     def _launcher(self) -> bytes:

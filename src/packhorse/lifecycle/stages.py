@@ -77,14 +77,14 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class ExportedLayer:
-    """One layer of the image above its base: for the closing table. `size` is in bytes of uncompressed
-    tar.
+    """One layer of the image above its base: for the closing table. `size` is in bytes of uncompressed tar,
+    None for a layer of the previous image that was taken over in its compressed form.
     """
 
     name: str
     owner: str
     diff_id: Digest
-    size: int
+    size: int | None
     kept: bool
     why: str = ""
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from packhorse.base.dataclass import replace
 from packhorse.errors import NetworkError
-from packhorse.image.copy import copy
+from packhorse.image.copy import brought
 from packhorse.image.place import Place, Receipt
 from packhorse.image.reference import Kind, Location, Reference
+from packhorse.image.view import Image
 from packhorse.lifecycle.ports import Observer
 from packhorse.platform.wiring import Wiring
 
@@ -40,12 +41,20 @@ def check(wiring: Wiring, names: Sequence[Reference]) -> None:
 def publish(
     wiring: Wiring, source: Place, names: Sequence[Reference], compression: str, observer: Observer
 ) -> tuple[tuple[Location, Receipt], ...]:
-    """Brings the image to each of its names; raises what the registries raise."""
-    receipts = []
-    for location in map(location_of, names):
+    """Brings the image to each of its names; raises what the registries raise.
+
+    A further tag in a repository is given to the image that is there already: no layer is asked for again.
+    """
+    image, receipts = source.read(), []
+    uploaded: dict[str, Image] = {}
+    for name, location in zip(names, map(location_of, names), strict=True):
+        place = wiring.place(location, compression=compression)
+        repository = wiring.written(name).name
         with observer.phase(f"publish {location.name}"):
             try:
-                receipt = copy(source, wiring.place(location, compression=compression))
+                if repository not in uploaded:
+                    uploaded[repository] = brought(image, place)
+                receipt = place.commit(uploaded[repository])
             except NetworkError:
                 again = f"packhorse copy {names[0].familiar} {location}"
                 observer.say(f"the image is in the store: `{again}` goes on with its upload")

@@ -1,8 +1,8 @@
 """A registry as a place that remembers what it was pushed: each layer's compressed form, and who has it.
 
 So a layer that was pushed before, by whatever build, is neither read nor compressed again: the registry is
-asked whether it has it, and takes it from another of its repositories where it can. Made in
-`platform.wiring`.
+asked whether it has it, and takes it from another of its repositories where it can. A layer that another
+program pushed under the same name is not sent again either. Made in `platform.wiring`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from contextlib import suppress
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import StoreError
-from packhorse.image.place import Place, Receipt
+from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
+from packhorse.image.registry.place import RegistryPlace
+from packhorse.image.registry.upload import present
 from packhorse.image.view import Image, Layer
 from packhorse.store.store import Store
 
@@ -26,7 +28,7 @@ class Remembering:
     """
 
     def __init__(
-        self, place: Place, reference: Reference, registry: Registry, store: Store, *, media_type: str
+        self, place: RegistryPlace, reference: Reference, registry: Registry, store: Store, *, media_type: str
     ) -> None:
         self._place = place
         self._reference = reference
@@ -43,6 +45,8 @@ class Remembering:
         made_here = layer.blob is None
         if layer.diff_id:
             layer = self._recalled(layer, layer.diff_id)
+        if reused := self._reused(layer):
+            return reused
         brought = self._place.begin(layer)
         diff_id, stored = brought.diff_id, brought.descriptor
         # What others have compressed is nothing that could be made again of a tar.
@@ -55,6 +59,19 @@ class Remembering:
     def commit(self, image: Image) -> Receipt:
         """Makes the image appear under this name."""
         return self._place.commit(image)
+
+    def _reused(self, layer: Layer) -> Layer | None:
+        """A layer in the form that the image under this name has it in, such as one that pack pushed.
+
+        The store does not remember that form: that image alone claims that it is this layer, so the claim
+        counts in its own repository only. It is not believed where the registry lacks the blob.
+        """
+        if layer.diff_id is None or layer.descriptor is not None:
+            return None
+        claimed = self._place.claimed(layer.diff_id)
+        if claimed is None or not present(self._registry, self._reference.repository, claimed):
+            return None
+        return self._place.begin(replace(layer, descriptor=claimed))
 
     def _recalled(self, layer: Layer, diff_id: Digest) -> Layer:
         """The layer with the descriptor that it had before; the registry is told who there has it."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fakes.observer import Quiet
 from fakes.registry import FakeRegistry
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.image.copy import copy, put
 from packhorse.image.model import MediaType
-from packhorse.image.reference import Location
+from packhorse.image.reference import Location, Reference
 from packhorse.image.view import Image, Layer
+from packhorse.platform.publish import publish
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
@@ -125,3 +128,63 @@ def test_what_passes_through_from_another_registry_is_not_remembered(server, sto
         assert store.compressed(Digest.of(A)) is None
         copy(source, Wiring(store).place(Location.parse(f"docker://{server.host}/app")))
     assert store.compressed(Digest.of(A)) is None
+
+
+def test_a_layer_that_another_program_pushed_under_the_name_is_not_sent_again(server, store):
+    theirs = push_theirs(server, "app:1")
+    put(fresh_image(A, B), store.place("app"))
+    sent = server.sent
+    push(store, server, "app:1")
+    assert layer_digests(server, "app", "1") == [layer.descriptor.digest for layer in theirs.layers]
+    assert server.sent - sent < 2_000  # the config
+    # Nobody here has seen what the blob unpacks to: it is no form of the layer anywhere else.
+    assert store.compressed(Digest.of(A)) is None
+    push(store, server, "other:1")
+    assert set(layer_digests(server, "other", "1")).isdisjoint(layer_digests(server, "app", "1"))
+
+
+def test_what_an_image_claims_of_a_layer_counts_under_its_own_name_alone(server, store):
+    theirs = push_theirs(server, "app:1")
+    put(fresh_image(A, B), store.place("app"))
+    push(store, server, "app:2")
+    push(store, server, "another:1")
+    for name, tag in (("app", "2"), ("another", "1")):
+        assert layer_digests(server, name, tag)[0] != theirs.layers[0].descriptor.digest
+
+
+def test_a_layer_that_the_registry_has_lost_or_has_in_another_compression_is_sent(server, store):
+    theirs = push_theirs(server, "app:1")
+    del server.blobs["app"][str(theirs.layers[0].descriptor.digest)]
+    put(fresh_image(A, B), store.place("app"))
+    push(store, server, "app:1")
+    first, second = layer_digests(server, "app", "1")
+    assert first != theirs.layers[0].descriptor.digest
+    assert second == theirs.layers[1].descriptor.digest
+    push_theirs(server, "zstd:1")
+    push(store, server, "zstd:1", "zstd")
+    assert MediaType.OCI_LAYER_GZIP.encode() not in server.manifests["zstd", "1"][1]
+
+
+def test_further_tags_of_a_repository_are_given_to_the_image_there(server, store):
+    push_theirs(server, "app:1")
+    put(fresh_image(A, B), store.place("app"))
+    names = [Reference.parse(f"{server.host}/{name}") for name in ("app:1", "app:2", "app:3", "other:1")]
+    server.requests.clear()
+    publish(Wiring(store), store.place("app"), names, "gzip", Quiet())
+    assert server.manifests["app", "1"] == server.manifests["app", "2"] == server.manifests["app", "3"]
+    assert [
+        seen.path for seen in server.requests if seen.method == "PUT" and "/app/blobs/" in seen.path
+    ] == []
+    assert ("other", "1") in server.manifests
+
+
+def push_theirs(server: FakeRegistry, name: str) -> Image:
+    """Pushes an image with the same layers as another program does: in docker's form, other gzip."""
+    image = stored_image(A, B, media_type=MediaType.DOCKER_MANIFEST)
+    put(image, Wiring(None).place(Location.parse(f"docker://{server.host}/{name}")))
+    return image
+
+
+def layer_digests(server: FakeRegistry, repository: str, tag: str) -> list[Digest]:
+    manifest = json.loads(server.manifests[repository, tag][1])
+    return [Digest.parse(layer["digest"]) for layer in manifest["layers"]]

@@ -7,7 +7,7 @@ is here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import IO
 
@@ -47,7 +47,7 @@ class RegistryPlace:
         self._repository = reference.repository
         self._target = target
         self._compression = compression
-        self._diff_ids: frozenset[Digest] | None = None
+        self._claims: Mapping[Digest, Descriptor] | None = None
         self._lock = threading.Lock()
 
     def head(self) -> Descriptor | None:
@@ -104,7 +104,7 @@ class RegistryPlace:
                 self._repository,
                 layer,
                 self._compression,
-                unless=lambda: layer.diff_id in self._present(),
+                unless=lambda: layer.diff_id in self._claimed(),
             )
         except Lost:
             stored = self._compressed(layer)
@@ -160,18 +160,34 @@ class RegistryPlace:
     def _reader(self, blob: Descriptor) -> Chunks:
         return partial(self._registry.blob, self._repository, blob)
 
-    def _present(self) -> Collection[Digest | None]:
-        """The diff IDs of the image under the name now; none where there is none that can be read.
+    def claimed(self, diff_id: Digest) -> Descriptor | None:
+        """The stored form of a layer according to the image that has the name now; None if it has none.
+
+        Only that image says so: nobody here has unpacked the blob. A form in another compression than the
+        place's is none.
+        """
+        found = self._claimed().get(diff_id)
+        return found if found and OCI_LAYERS.get(found.media_type) == self._compression.media_type else None
+
+    def _claimed(self) -> Mapping[Digest, Descriptor]:
+        """The layers of the image under the name now, by diff ID; none where no image can be read.
 
         A layer that it has is not sent before its digest is known.
         """
         with self._lock:
-            if self._diff_ids is None:
-                try:
-                    self._diff_ids = frozenset(self._config(self._manifest()[0].config).diff_ids)
-                except (NetworkError, NotFoundError, FormatError):
-                    self._diff_ids = frozenset()
-        return self._diff_ids
+            if self._claims is None:
+                self._claims = self._read_claims()
+        return self._claims
+
+    def _read_claims(self) -> Mapping[Digest, Descriptor]:
+        try:
+            manifest = self._manifest()[0]
+            diff_ids = self._config(manifest.config).diff_ids
+        except (NetworkError, NotFoundError, FormatError):
+            return {}
+        if len(diff_ids) != len(manifest.layers):
+            return {}
+        return dict(zip(diff_ids, manifest.layers, strict=True))
 
     def _manifest(self) -> tuple[Manifest, tuple[Target, ...] | None]:
         """The manifest, and the targets of all that the name stands for if that is an index."""
