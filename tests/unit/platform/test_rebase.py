@@ -143,6 +143,19 @@ def test_an_image_on_its_run_image_is_left_as_it_is(wiring: Wiring, registry: Fa
     assert [request.method for request in registry.requests] == ["GET"] * 4
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("where", ["docker://{}/team/app", "acme/app"])
+def test_an_image_whose_base_has_the_layers_of_its_run_image_is_left_as_it_is_whatever_reference_it_has(
+    wiring: Wiring, registry: FakeRegistry, where: str, dry_run: bool
+) -> None:
+    run = f"{registry.host}/acme/run"
+    there(wiring, OLD, f"docker://{run}")
+    app = app_on(run)  # its label refers to the run image as "abc"
+    location = there(wiring, app, where.format(registry.host))
+    assert ask(wiring, location, dry_run=dry_run).state is State.CURRENT
+    assert wiring.place(location).read().id == app.id
+
+
 def test_a_copy_of_what_is_current_is_made_all_the_same(wiring: Wiring, registry: FakeRegistry) -> None:
     run = f"{registry.host}/acme/run"
     there(wiring, PATCHED, f"docker://{run}")

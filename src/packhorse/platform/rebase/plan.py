@@ -93,12 +93,15 @@ def _is_on(label: BaseLabel, name: str) -> bool:
 
 
 def _is_current(app: Image, label: BaseLabel, new: RunImage) -> bool:
-    """Whether there is nothing to do: same layers, same reference, and labels that say the same."""
+    """Whether there is nothing to do: same layers, same machine, and labels that say the same.
+
+    References are not compared. The same run image has another one in an engine, in a registry and after its
+    config has changed in what no image takes over from its base.
+    """
     ours, base = app.config, new.image.config
     return (
         ours.diff_ids[: len(base.diff_ids)] == base.diff_ids
         and label.run.top_layer == str(base.diff_ids[-1] if base.diff_ids else "")
-        and label.run.reference == new.reference
         and label.knows(new.name)
         and (ours.os, ours.architecture, ours.os_version) == (base.os, base.architecture, base.os_version)
         and not _differences(ours, base)
