@@ -9,6 +9,7 @@
     ├── NetworkError                  5   a registry or proxy did not answer, refused, or broke off
     │   └── RegistryError             5   a registry answered, with an error
     ├── StoreError                    6   the store cannot be read or written
+    │   └── DiskFull                  6   the disk of the store has no space or no inodes left
     ├── HostError                     7   this machine lacks something that is needed
     │   ├── SandboxError              7   a sandbox could not be made
     │   └── EngineError               7   a container engine did not answer, or refused
@@ -43,6 +44,12 @@ from collections.abc import Iterable
 
 _LONGEST = 4000
 """Characters of one part of an error: what is quoted in it may have been written by anybody."""
+
+MAKE_ROOM = (
+    "free some space on the disk of the store, for instance with `packhorse rmi` and `packhorse gc`, "
+    "and run the same command again"
+)
+"""What to do about a full disk."""
 
 
 class PackhorseError(Exception):
@@ -102,6 +109,13 @@ class StoreError(PackhorseError):
     """The store on this machine cannot be read or written."""
 
     exit_code = 6
+
+
+class DiskFull(StoreError):
+    """The disk of the store is full: there is no room for `what`, in the words `why` of the system."""
+
+    def __init__(self, what: str, *, why: str) -> None:
+        super().__init__(f"no space left for {what}", why=why, fix=MAKE_ROOM, check="disk")
 
 
 class HostError(PackhorseError):

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from packhorse.base import entries, syscalls
+from packhorse.base.diskspace import FULL
 from packhorse.base.entries import closing
 from packhorse.base.tree import FORMATS, Kind, Node, ReadFirst, read, read_first
 from packhorse.base.userns import IdMap
-from packhorse.errors import HostError, TreeError
+from packhorse.errors import DiskFull, HostError, TreeError
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
@@ -332,7 +333,7 @@ class Rooted:
 
     @contextmanager
     def _edit(self, verb: str, path: str) -> Iterator[None]:
-        """Runs an edit as the tree's owner, and makes its failure a TreeError."""
+        """Runs an edit as the tree's owner; its failure is a TreeError, or DiskFull."""
         try:
             if self._owner is None:
                 yield
@@ -390,8 +391,10 @@ def _split(path: str) -> tuple[str, str]:
     return directory or "/", name
 
 
-def _refused(verb: str, path: str, error: OSError) -> TreeError:
+def _refused(verb: str, path: str, error: OSError) -> TreeError | DiskFull:
     why = error.strerror or ""
+    if error.errno in FULL:
+        return DiskFull(_shown(path), why=why)
     if error.errno == errno.ELOOP:
         why = "a link on the way leads in a circle or through /proc"
     return TreeError(f"{_shown(path)} cannot be {verb}", why=why)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from packhorse.base import userns
 from packhorse.base.dataclass import dataclass
+from packhorse.base.diskspace import shortage
 from packhorse.base.step import Bind, Network
-from packhorse.errors import BuildpackFailed
+from packhorse.errors import MAKE_ROOM, BuildpackFailed, DetectErrored
 from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.inputs import Inputs, RunImageName
@@ -219,14 +220,27 @@ def _failing(
     """Says of a step that failed how to repeat it, unless it has to be repeated without an overlay."""
     try:
         yield
+    except DetectErrored as error:
+        _say_that_the_disk_is_full(error, scratch)
+        raise
     except BuildpackFailed as error:
         if not layers.copied and observer.heard(error):
             raise Crossed(error.buildpack) from error
+        # Before anything is left for a person to look at: it would keep the disk full.
+        _say_that_the_disk_is_full(error, scratch)
         told = failure.repeatable(error, scratch, offline=offline)
         if told is None:
             raise
         store.leave(scratch)
         raise told from error
+
+
+def _say_that_the_disk_is_full(error: BuildpackFailed | DetectErrored, scratch: Path) -> None:
+    """Raises the error of a buildpack that failed with what to do about the disk, if that is full."""
+    if why := shortage(scratch):
+        raise type(error)(
+            error.what, why=f"{error.why}\nthe disk is full: {why}", fix=f"{MAKE_ROOM}\n{error.fix}".strip()
+        ) from error
 
 
 def _say_changed(request: BuildRequest, since: float, observer: Observer) -> None:

@@ -20,7 +20,7 @@ from packhorse.base.rooted import Rooted
 from packhorse.base.step import Network, Step
 from packhorse.base.userns import Mode, Namespace
 from packhorse.errors import SandboxError
-from packhorse.sandbox import network
+from packhorse.sandbox import disk, network
 from packhorse.sandbox.layout import Layout, Layouts
 from packhorse.sandbox.limits import Bounds
 from packhorse.sandbox.parting import Parting
@@ -88,8 +88,8 @@ class SandboxRunner:
     def open(self, step: Step) -> Iterator[Sandbox]:
         """Makes the step's mounts and holds its process; leaving the context ends all that still runs.
 
-        SandboxError, with the runtime's own words, when it cannot be made; InputError for ports that cannot
-        be had; HostError for a user that the namespace has not.
+        SandboxError, with the runtime's own words, when it cannot be made; DiskFull; InputError for ports
+        that cannot be had; HostError for a user that the namespace has not.
         """
         network.check_ports(step)
         if self._parting is not None and not step.scratch:
@@ -117,12 +117,14 @@ class SandboxRunner:
                     stack.callback(self._take_down, pasta)
                     networks.append(pasta)
 
-            held = self._runtime.hold(step, layout, terminal, begun)
+            with disk.named(self._scratch):
+                held = self._runtime.hold(step, layout, terminal, begun)
             stack.callback(held.close)
             if editor is not None:
                 os.fchown(held.output.fileno(), *editor)  # so that the step can open /dev/stdout too
             root = held.open_root(partial(self._unmount, step))
             tree = stack.enter_context(Rooted(root, idmap=self._idmap, owner=editor, whiteouts=False))
+            disk.check(root, step, layout, self._scratch)
             if not step.deferred:
                 for pasta in networks:
                     pasta.wait()

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from packhorse.base import cloning, files
-from packhorse.errors import HostError, InputError
+from packhorse.base.diskspace import FULL, shortage
+from packhorse.errors import DiskFull, HostError, InputError
 from packhorse.source.survey import ALWAYS_EXCLUDED
 
 _SHOWN = 3
@@ -50,7 +51,8 @@ def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
     """Copies the source to the new directory `target` as `owner`'s, where it cannot be shown as if it were.
 
     Links stay links, pipes pipes, and modes stay; what is left out is not copied, nor are sockets and
-    devices, which no layer has, nor what goes from it meanwhile. Raises HostError when it cannot be copied.
+    devices, which no layer has, nor what goes from it meanwhile. Raises DiskFull; HostError when it cannot be
+    copied.
     """
     left_out = {str(path) for path in excluded(app)}
 
@@ -65,13 +67,20 @@ def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
             for name in (".", *directories, *files):
                 _give(Path(directory, name), owner)
     except shutil.Error as error:
+        _raise_if_full(target, error)
         raise HostError(
             "the source cannot be copied",
             why="\n".join(str(why) for _, _, why in error.args[0][:_SHOWN]),
             fix="let who builds read it, or keep it elsewhere",
         ) from error
     except OSError as error:
+        _raise_if_full(target, error)
         raise HostError("the source cannot be copied", why=str(error)[:500]) from error
+
+
+def _raise_if_full(target: Path, error: OSError) -> None:
+    if why := shortage(target.parent):
+        raise DiskFull(f"a copy of the source at {target}", why=why) from error
 
 
 def _copy_tree(app: Path, target: Path, ignore: Callable[[str, list[str]], list[str]]) -> None:
@@ -114,7 +123,7 @@ def _give(path: Path, owner: tuple[int, int]) -> None:
 def whiteouts(app: Path, paths: Iterable[PurePosixPath], target: Path) -> None:
     """Makes in `target` the overlay layer that hides `paths` of `app`; needs no privilege (Linux 5.8).
 
-    Raises HostError where the file system cannot hold whiteouts.
+    Raises HostError where the file system cannot hold whiteouts, and OSError where it is full.
     """
     for path in paths:
         above = target
@@ -126,6 +135,8 @@ def whiteouts(app: Path, paths: Iterable[PurePosixPath], target: Path) -> None:
         try:
             os.mknod(above / path.name, 0o020000, os.makedev(0, 0))
         except OSError as error:
+            if error.errno in FULL:
+                raise
             raise HostError(
                 f"{path} cannot be left out of the source",
                 why=f"the store's file system does not take overlay whiteouts: {error.strerror}",

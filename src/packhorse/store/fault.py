@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from packhorse.errors import StoreError
+from packhorse.base.diskspace import FULL
+from packhorse.errors import DiskFull, StoreError
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK, errno.EXDEV, errno.EMLINK}
 _FILES = {errno.EMFILE, errno.ENFILE}
@@ -35,11 +35,7 @@ def fault(error: OSError, path: Path) -> StoreError:
     """The StoreError for an OSError about something at `path`."""
     why = error.strerror or str(error)
     if error.errno in FULL:
-        fix = (
-            "free some space there, for instance with `packhorse rmi` and `packhorse gc`, "
-            "and run the same command again"
-        )
-        return StoreError(f"no space left for the store at {path}", why=why, fix=fix, check="disk")
+        return DiskFull(f"the store at {path}", why=why)
     if error.errno in REFUSED:
         fix = "make it writable for this user, or choose another place for the store"
         return StoreError(f"the store cannot be written at {path}", why=why, fix=fix, check="store")

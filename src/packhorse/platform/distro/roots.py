@@ -8,7 +8,6 @@ Making images of the roots (environment, user, labels) is the caller's.
 
 from __future__ import annotations
 
-import errno
 import os
 import tarfile
 import tempfile
@@ -20,7 +19,8 @@ from typing import BinaryIO
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
-from packhorse.errors import FormatError, HostError
+from packhorse.base.diskspace import FULL
+from packhorse.errors import DiskFull, FormatError, HostError
 from packhorse.platform.distro.files import Entry, write_root
 from packhorse.platform.distro.mmdebstrap import (
     host_apt_settings,
@@ -136,11 +136,13 @@ def _appearing(target: Path) -> Iterator[BinaryIO]:
         finally:
             Path(partial).unlink(missing_ok=True)
     except OSError as error:
-        raise _cannot_write(Path(error.filename or target), error) from error
+        raise _cannot_write(Path(error.filename or target), error, in_store=target.parent) from error
 
 
-def _cannot_write(path: Path, error: OSError) -> HostError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+def _cannot_write(path: Path, error: OSError, *, in_store: Path) -> HostError | DiskFull:
+    full = error.errno in FULL
+    if full and path.is_relative_to(in_store):
+        return DiskFull(f"the store at {path}", why=error.strerror or str(error))
     return HostError(
         f"cannot write {path}",
         why=error.strerror or str(error),
