@@ -59,8 +59,8 @@ class Full:
         said = done.stdout + done.stderr
         self.counts[f"{command}, few {what}: exit {done.returncode}"] += 1
         assert "went wrong" not in said and "Traceback" not in said, said
-        # 51: it was a buildpack that met the end of the disk, or was ended before that.
-        assert done.returncode in (0, 6, 51), said
+        # 21, 51: it was a buildpack that met the end of the disk, or was ended before that.
+        assert done.returncode in (0, 6, 21, 51), said
         assert done.returncode == 0 or any(word in said for word in _TOLD), said
         subprocess.run(["rm", "-rf", filling], check=True)
         if command == "copy":
