@@ -169,6 +169,21 @@ def test_the_release_schedule_is_fetched_when_asked_for_and_then_kept(app: Launc
     assert "layer releases kept: same node-releases" in app.build("--network", "none")
 
 
+def test_a_procfile_names_the_processes_and_web_is_the_default(app: Launched) -> None:
+    lines = ("\ufeff# processes", "web: node old.js", "Web: npm start", "worker: echo hi $WHO && yarn serve")
+    app.write(Procfile="\r\n".join(lines))
+    said = app.build("--network", "none")
+    (app.source / "Procfile").unlink()
+    assert "warning: Procfile: line 3 replaces an earlier line for the process web" in said
+    assert "web: GREETING=hello node server.js --loud (Procfile web)" in said
+    found = app.said()
+    assert (found["words"], found["greeting"]) == (["--loud"], "hello")
+    worker = app.run("--entrypoint", "worker", "-e", "WHO=you")
+    first, second = worker.stdout.splitlines()
+    assert first == "hi you"
+    assert (json.loads(second)["words"], json.loads(second).get("greeting")) == ([], None)
+
+
 def test_what_cannot_start_is_an_error_of_the_build_that_says_what_to_change(app: Launched) -> None:
     def error(**changes: Any) -> str:
         return app.build("--network", "none", status=51, **changes)
@@ -179,4 +194,4 @@ def test_what_cannot_start_is_an_error_of_the_build_that_says_what_to_change(app
     missing = error(scripts={"start": "nodemon server.js"}, devDependencies={})
     assert "error: the start command runs nodemon, which is not in the image" in missing
     gone = error(scripts={"start": "node dist/gone.js"}, devDependencies={})
-    assert "error: the start script runs dist/gone.js, which is not there after the build" in gone
+    assert "error: the start command runs dist/gone.js, which is not there after the build" in gone

@@ -24,6 +24,7 @@ from . import (
     tasks,
 )
 from .engines import Engines
+from .procfile import WEB, Processes
 from .releases import Releases
 from .request import Request, lines_named
 from .workspace import SETTING, Workspace
@@ -44,10 +45,16 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     request = Request.of(said, releases)
     chosen = context.env.get(tasks.SETTING)
     scripts = tasks.scripts(workspace, chosen)
-    from_root = nx.start(workspace)
-    found = from_root or start.find(project, context.env, generated=bool(scripts))
+    built_scripts = tasks.covered(workspace, scripts)
+    declared = Processes.read(context, workspace, built_scripts)
+    from_root = None if declared.web else nx.start(workspace)
+    required = not declared.starts
+    found = declared.web or from_root
+    found = found or start.find(
+        project, context.env, generated=bool(scripts), required=required, built=built_scripts
+    )
 
-    image = Engines.of(context, project, found, said)
+    image = Engines.of(context, project, found, said, tuple(declared.others.values()))
     node = runtime.provide(context, request, releases, launch=image.node)
     choice = managers.Choice.of(workspace.root)
     runs_bun = managers.Choice.of_bun(project) if image.bun else None
@@ -59,11 +66,25 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     slices = installation.provide()
     credentials.leave_out(context)
 
-    found = from_root or outputs.settle(context, project, found, dev=installation.keeps_dev)
+    if declared.web:
+        outputs.refuse_missing(declared.project, declared.web)
+    elif not from_root:
+        found = outputs.settle(context, project, found, dev=installation.keeps_dev, required=required)
     if found:
         found = programs.check(context, workspace, found, image, version=node.version)
-    launch.set_up(context, workspace, found)
+    declared.check_others(context, workspace, image, node.version)
+    starts = {**({WEB: found} if found else {}), **declared.others}
+    launch.set_up(context, workspace, starts)
     bill.write(context, workspace, node, choice.lock, modules=installation.whole, bun=bool(image.bun))
-    directory = "" if from_root or project.directory == context.app else str(project.directory)
-    processes = (sdk.Process("web", found.command, default=True, working_dir=directory),) if found else ()
+    web_folder = workspace.root.directory if from_root else project.directory
+    folders = {WEB: web_folder, **dict.fromkeys(declared.starts, declared.project.directory)}
+    processes = tuple(
+        sdk.Process(
+            type,
+            started.command,
+            default=type == WEB or len(starts) == 1,
+            working_dir="" if folders[type] == context.app else str(folders[type]),
+        )
+        for type, started in starts.items()
+    )
     return sdk.BuildResult(sdk.Launch(processes, slices=slices))

@@ -1,18 +1,16 @@
 """Which programs run the application in its image: Node.js, Bun, or both.
 
-On the arrow plan → layers; pure but for reading a Procfile. Called by `nodejs.buildpack`. A build needs
-Node.js in any case, if only to fetch packages; Bun is there as its package manager, or because of this.
+On the arrow plan → layers; pure. Called by `nodejs.buildpack`. A build needs Node.js in any case, if only to
+fetch packages; Bun is there as its package manager, or because of this.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Self
 
 from packhorse import sdk
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 from . import start
 from .project import Project
@@ -25,7 +23,6 @@ BUN = frozenset(("bun", "bunx"))
 
 # Builtins of a shell that run other programs.
 _RUN_OTHERS = {".", "command", "eval", "exec", "source", "trap"}
-_CALLS_BUN = regex(r"^\w+:.*\bbunx?\s", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +34,28 @@ class Engines:
 
     @classmethod
     def of(
-        cls, context: sdk.BuildContext, project: Project, found: Start | None, said: Sequence[Said]
+        cls,
+        context: sdk.BuildContext,
+        project: Project,
+        found: Start | None,
+        said: Sequence[Said],
+        others: Sequence[Start] = (),
     ) -> Self:
-        """For an application that `found` starts; `said` are its words about Node.js.
+        """For an application that `found` and `others` start; `said` are its words about Node.js.
 
-        Node.js stays out only where Bun alone is called: not beside a Procfile, which may have other
-        processes, nor where the application or another buildpack asks for it.
+        Node.js stays out only where Bun alone is called, and neither the application nor another buildpack
+        asks for it.
         """
-        path = context.app / "Procfile"
-        procfile = path.read_text(errors="replace") if path.is_file() else ""
         reason = ""
         if found and calls_bun(found):
             reason = found.source if found.programs else f"{found.source}; {project.bun_reason}"
-        elif _CALLS_BUN.search(procfile):
-            reason = "the Procfile calls it"
+        elif other := next((other for other in others if calls_bun(other)), None):
+            reason = other.source
         elif found is None:
             reason = project.bun_reason
-        alone = bool(reason) and found is not None and _is_alone(project, found)
-        return cls(reason, node=bool(not alone or said or procfile or len(context.plan) > 1))
+        starts = (found, *others) if found else ()
+        alone = bool(reason and starts) and all(_is_alone(project, one) for one in starts)
+        return cls(reason, node=bool(not alone or said or len(context.plan) > 1))
 
     def announce(self, log: sdk.Log) -> None:
         """Says what is not as usual."""

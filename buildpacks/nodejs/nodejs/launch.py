@@ -17,7 +17,7 @@ from packhorse.sdk.regex import regex
 from packhorse.sdk.sha import sha256
 
 from .project import Project
-from .start import Start
+from .start import START_SCRIPT, Start
 from .workspace import Workspace
 
 _PROGRAM = "node-options"
@@ -26,14 +26,14 @@ _SWITCHES = ("BPL_NODE_OPTIMIZE_MEMORY", "BPL_NODE_SOURCE_MAPS", "BPL_DEBUG_ENAB
 _SETTINGS = (*_SWITCHES, "BPL_DEBUG_HOST", "BPL_DEBUG_PORT")
 
 
-def places(workspace: Workspace, found: Start | None) -> tuple[Path, ...]:
+def places(workspace: Workspace, *starts: Start) -> tuple[Path, ...]:
     """The folders whose modules the application finds: those that it goes to, its own and the root."""
-    folders = found.folders[::-1] if found else ()
+    folders = [folder for found in starts for folder in found.folders[::-1]]
     return tuple(dict.fromkeys((*folders, workspace.app.directory, workspace.root.directory)))
 
 
-def set_up(context: sdk.BuildContext, workspace: Workspace, found: Start | None) -> None:
-    """Makes or keeps the layer, and says what starts the application.
+def set_up(context: sdk.BuildContext, workspace: Workspace, starts: Mapping[str, Start]) -> None:
+    """Makes or keeps the layer, and says what starts each process; `starts` has their commands by type.
 
     Raises InputError for a switch that is neither on nor off, and BuildError when the buildpack's directory
     lacks the program.
@@ -47,11 +47,12 @@ def set_up(context: sdk.BuildContext, workspace: Workspace, found: Start | None)
             "programs.txt in it: packhorse puts the program there",
         )
     variables = _variables(context, workspace.app)
-    commands = ":".join(str(place / "node_modules/.bin") for place in places(workspace, found))
-    own = {f"{name} of web": value for name, value in found.env.items()} if found else {}
+    folders = places(workspace, *starts.values())
+    commands = ":".join(str(place / "node_modules/.bin") for place in folders)
+    own = {f"{name} of {type}": text for type, found in starts.items() for name, text in found.env.items()}
     key = {**variables, **own, "PATH": commands, _PROGRAM: sha256(program.read_bytes())}
-    if found:
-        _say(context.log, found)
+    for type, found in starts.items():
+        _say(context.log, type, found)
     layer = context.layer("start", key=key, launch=True)
     if layer.kept:
         return
@@ -59,21 +60,26 @@ def set_up(context: sdk.BuildContext, workspace: Workspace, found: Start | None)
         if value:
             layer.set_env(name, value, action="default", phase="launch")
     layer.set_env("PATH", commands, action="prepend", delimiter=":", phase="launch")
-    for name, value in found.env.items() if found else ():
-        if name == "NODE_OPTIONS":
-            # Plug'n'Play has its own there, without which no module is found.
-            layer.set_env(name, value, action="append", delimiter=" ", phase="launch", process="web")
-        else:
-            layer.set_env(name, value, phase="launch", process="web")
+    for type, found in starts.items():
+        for name, value in found.env.items():
+            if name == "NODE_OPTIONS":
+                # Plug'n'Play has its own there, without which no module is found.
+                layer.set_env(name, value, action="append", delimiter=" ", phase="launch", process=type)
+            else:
+                layer.set_env(name, value, phase="launch", process=type)
     layer.add_exec_d(program, name=_PROGRAM)
 
 
-def _say(log: sdk.Log, found: Start) -> None:
+def _say(log: sdk.Log, type: str, found: Start) -> None:
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in found.env.items())
-    shell = "; the run image has to have sh" if found.command[0] == "sh" else ""
-    log.detail(f"web: {variables}{shlex.join(found.command)} ({found.source}{shell})")
+    name = found.command[0]
+    shell = f"; the run image has to have {name}" if name in ("sh", "bash") else ""
+    log.detail(f"{type}: {variables}{shlex.join(found.command)} ({found.source}{shell})")
+    if found.left_out:
+        keeps = "" if found.chosen else f"; {START_SCRIPT}=start keeps it"
+        log.detail(f"not run at the start, since the build has run it: {', '.join(found.left_out)}{keeps}")
     if not found.gets_signals:
-        log.warning("the start script keeps a shell, which does not pass SIGTERM on to Node.js")
+        log.warning(f"the process {type} keeps a shell, which does not pass SIGTERM on to Node.js")
 
 
 def _variables(context: sdk.BuildContext, project: Project) -> dict[str, str]:

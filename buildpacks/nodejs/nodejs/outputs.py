@@ -85,41 +85,46 @@ _DEVELOPMENT = {
 }
 
 
-def settle(context: sdk.BuildContext, project: Project, found: Start | None, *, dev: bool) -> Start | None:
+def settle(
+    context: sdk.BuildContext, project: Project, found: Start | None, *, dev: bool, required: bool = True
+) -> Start | None:
     """The start command after the build: `found`, or what the build made in its place.
 
-    A development server gives way, unless the user named it or the image is for development (`dev`). None
-    where a Procfile says it. Raises InputError when there is nothing to start, files for a web server among
-    it.
+    A development server gives way, unless the user named it or the image is for development (`dev`). Where
+    nothing starts it raises InputError, also for files for a web server; None if none is `required`.
     """
     if found is None or (not found.chosen and not dev and _is_development(found)):
-        return _made(context, project, found)
+        try:
+            return _made(context, project, found)
+        except InputError as error:
+            if required:
+                raise
+            context.log.warning(f"the image has no process web: {error.what}")
+            return None
     if found.runner and not found.programs and not start.resolves(project, found.file, found.runner):
         if found.chosen:
             raise InputError(f"{LAUNCHPOINT} names a file that is not there: {found.file}")
         return _made(context, project, None)
-    if found.programs and _is_missing(project, found):
-        raise InputError(
-            f"the start script runs {found.file}, which is not there after the build",
-            why=f"{found.source}: {' '.join(found.command)}",
-            fix="have a build script make it, or name another file",
-        )
+    refuse_missing(project, found)
     if found.last[:2] == ("next", "start") and _is_exported(project):
         return _made(context, project, found)
     return found
 
 
-def _is_missing(project: Project, found: Start) -> bool:
-    """Whether a plain `node <file>` or `bun <file>` names a file of the application that is not there."""
+def refuse_missing(project: Project, found: Start) -> None:
+    """Raises InputError for a plain `node <file>` or `bun <file>` of a file that the application lacks."""
     file = found.file
-    if not file or file.startswith("/"):
-        return False
-    return not (project.directory / file).is_dir() and not start.resolves(project, file, found.runner)
+    if not file or file.startswith("/") or not found.programs:
+        return
+    if not (project.directory / file).is_dir() and not start.resolves(project, file, found.runner):
+        raise InputError(
+            f"the start command runs {file}, which is not there after the build",
+            why=f"{found.source}: {' '.join(found.command)}",
+            fix="have a build script make it, or name another file",
+        )
 
 
 def _made(context: sdk.BuildContext, project: Project, before: Start | None) -> Start | None:
-    if (project.directory / "Procfile").is_file():
-        return None
     framework = _framework(project)
     for pattern in framework.server:
         for path in sorted(project.directory.glob(pattern)):
@@ -135,7 +140,7 @@ def _made(context: sdk.BuildContext, project: Project, before: Start | None) -> 
         raise _static(project, framework, folder, before)
     if before is None:
         later = start.find(project, {}, generated=False)
-        assert later is not None  # without a Procfile it is a command or an error
+        assert later is not None  # since it is required
         if start.resolves(project, later.file, later.runner):
             return later
         raise start.nothing(project)
@@ -198,5 +203,5 @@ def _static(project: Project, framework: Framework, folder: str, before: Start |
         why=reason,
         fix="add a server to the dependencies and start it: `npm install serve`, and in package.json "
         f'"scripts": {{"start": "serve {single}{folder}"}}; or name a file to run in {LAUNCHPOINT}, a script '
-        f"in {START_SCRIPT}, or write a Procfile",
+        f"in {START_SCRIPT}, or the process `web` in a Procfile",
     )

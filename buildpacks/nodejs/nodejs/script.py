@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from packhorse.errors import InputError
@@ -46,6 +46,8 @@ BUILTINS = {
 }
 """What the shell does itself, so that nothing can be executed in its place."""
 
+# What stands for a script that the build has run.
+_MARK = ": the build has run "
 _RUNNERS = ("npx", "pnpx")
 _BUN = ("bun", "bunx")
 _SOURCES = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".cjs", ".mts", ".cts")
@@ -67,7 +69,8 @@ class Command:
     """What the image runs: `argv`, with `env` set before; `programs` are the names that the script calls.
 
     `last` is its last command. `gets_signals` is false where a shell stays between. `after` names a script
-    that a manager would run afterwards, `folders` are those of other projects that it goes to.
+    that a manager would run afterwards, `folders` are those of other projects that it goes to. `left_out` are
+    the commands that the build has run already.
     """
 
     argv: tuple[str, ...]
@@ -77,6 +80,7 @@ class Command:
     gets_signals: bool = True
     after: str = ""
     folders: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,12 @@ class _Piece:
     def command(self) -> tuple[str, ...]:
         """The command and its arguments."""
         return self.words[self._assignments :]
+
+    @property
+    def mark(self) -> str:
+        """The name of the script that the build has run, which this stands for; empty for all else."""
+        text = " ".join(self.command)
+        return "".join(shlex.split(text.removeprefix(_MARK))) if text.startswith(_MARK) else ""
 
     @property
     def programs(self) -> tuple[str, ...]:
@@ -136,19 +146,71 @@ class _Piece:
         return self.whole or " ".join(self.words)
 
 
-def read(project: Project, name: str) -> Command:
-    """The command of script `name`.
+def read(project: Project, name: str, *, built: Collection[str] = ()) -> Command:
+    """The command of script `name`, without the scripts that the build has run (`built`).
 
     Raises InputError for an empty script, an open quote, and a manager that cannot be done without.
     """
-    pieces = _expanded(project, name, ())
-    after = f"post{name}"
+    marked = _with_marks(project, built, name)
+    pieces, left_out = _without_built(project, _expanded(marked, name, ()), name, built)
+    after = f"post{name}" if f"post{name}" in project.scripts else ""
+    return replace(_command(project, pieces, name), after=after, left_out=left_out)
+
+
+def read_text(project: Project, text: str, name: str, *, shell: str, built: Collection[str] = ()) -> Command:
+    """As `read`, for a `text` that is no script of package.json but may run some.
+
+    `name` is what errors call it, `shell` is the program that runs it where it needs one.
+    """
+    marked = _with_marks(project, built)
+    pieces, left_out = _without_built(project, _commands(marked, text, name, ()), name, built)
+    return replace(_command(project, pieces, name, shell), left_out=left_out)
+
+
+def _with_marks(project: Project, built: Collection[str], name: str = "") -> Project:
+    """`project` with a mark as the text of each script that was `built`, but for script `name` itself."""
+    done = [script for script in built if script != name]
+    around = {f"{when}{script}" for script in done for when in ("pre", "post")}
+    scripts = {script: text for script, text in project.scripts.items() if script not in around}
+    scripts |= {script: f"{_MARK}{shlex.quote(script)}" for script in done if script in scripts}
+    return replace(project, manifest={**project.manifest, "scripts": scripts})
+
+
+def _without_built(
+    project: Project, pieces: Sequence[_Piece], name: str, built: Collection[str]
+) -> tuple[list[_Piece], tuple[str, ...]]:
+    """`pieces` without those that the build has run, by their marks or by their text, and these in words."""
+    texts = {text for script in built if script != name and (text := _only_command(project, script))}
+    kept: list[_Piece] = []
+    left_out: list[str] = []
+    for piece in pieces:
+        if piece.inner:
+            inner, more = _without_built(project, piece.inner, name, built)
+            kept += [replace(piece, inner=tuple(inner))] if inner else []
+            left_out += more
+        elif piece.mark or str(piece) in texts:
+            left_out.append(piece.mark or str(piece))
+        else:
+            kept.append(piece)
+    return kept, tuple(left_out)
+
+
+def _only_command(project: Project, name: str) -> str:
+    """What a script comes to, if that is one command; else empty."""
+    try:
+        pieces = _commands(project, project.scripts.get(name, ""), name, ())
+    except InputError:
+        return ""
+    return str(pieces[0]) if len(pieces) == 1 else ""
+
+
+def _command(project: Project, pieces: Sequence[_Piece], name: str, shell: str = "sh") -> Command:
+    if not pieces:
+        raise InputError(
+            f"the {name} script runs nothing that the build has not run: {project.scripts.get(name, '')}",
+            fix='name what is to be started, as in "start": "node dist/server.js"',
+        )
     folders = tuple(dict.fromkeys(_folders(pieces, project.directory)))
-    command = replace(_command(pieces, name), folders=folders)
-    return replace(command, after=after) if after in project.scripts else command
-
-
-def _command(pieces: Sequence[_Piece], name: str) -> Command:
     *before, last = pieces
     programs = tuple(name for piece in pieces for name in piece.programs)
     words = tuple(shlex.split(" ".join(last.command)))
@@ -157,11 +219,12 @@ def _command(pieces: Sequence[_Piece], name: str) -> Command:
     is_program = bool(words) and words[0] not in BUILTINS
     if not before and is_program and not _NEEDS_SHELL.search(str(last)):
         env = dict(shlex.split(word)[0].split("=", 1) for word in last.variables)
-        return Command(words, env, programs, words)
+        return Command(words, env, programs, words, folders=folders)
     line = [piece.adding.in_list for piece in before]
     last = last.adding
     line.append(" ".join((*last.variables, "exec", *last.command)) if is_program else str(last))
-    return Command(("sh", "-c", " && ".join(line)), {}, programs, words, gets_signals=is_program)
+    argv = (shell, "-c", " && ".join(line))
+    return Command(argv, {}, programs, words, gets_signals=is_program, folders=folders)
 
 
 def _expanded(project: Project, name: str, above: tuple[str, ...]) -> list[_Piece]:
@@ -173,9 +236,14 @@ def _expanded(project: Project, name: str, above: tuple[str, ...]) -> list[_Piec
     before = f"pre{name}"
     if before in project.scripts:
         found += _apart(_expanded(project, before, (*above, place)))
-    text = project.scripts[name]
+    return found + _commands(project, project.scripts[name], name, (*above, place))
+
+
+def _commands(project: Project, text: str, name: str, above: tuple[str, ...]) -> list[_Piece]:
+    """The commands of a script's text, with all managers taken out."""
     if not text.strip():
         raise InputError(f"the {name} script is empty", fix='write a command, as in "node server.js"')
+    found: list[_Piece] = []
     here = project
     pieces = _pieces(text, name)
     for piece in pieces:
@@ -183,7 +251,7 @@ def _expanded(project: Project, name: str, above: tuple[str, ...]) -> list[_Piec
             raise _needs_manager(match[1], name, text)
         if piece.command[:1] == ("cd",) and len(piece.command) == 2:
             here = _below(here, piece.command[1])
-        followed = _followed(here, piece, name, (*above, place)) if piece.words else [piece]
+        followed = _followed(here, piece, name, above) if piece.words else [piece]
         found += followed if followed == [piece] or piece is pieces[-1] else _apart(followed)
     return found
 
@@ -245,6 +313,10 @@ def _followed(project: Project, piece: _Piece, name: str, above: tuple[str, ...]
                 return list(_joined(variables, call, _expanded(here, call.script, above)))
             if command[0] == "bun" and not call.program and _is_source(here.directory / call.script):
                 break
+            if command[0] == "npm" and call.script == "start" and (here.directory / "server.js").is_file():
+                # What npm starts without a start script.
+                at = [_Piece(("cd", call.directory))] if call.directory else []
+                return [*at, _Piece((*variables, "node", "server.js", *call.arguments))]
             if not call.is_program:
                 raise _needs_manager(command[0], name, str(piece))
             words = _program((call.script, *call.arguments), str(piece), name, command[0])

@@ -7,7 +7,7 @@ makes is found by `nodejs.outputs` afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from packhorse.errors import InputError
@@ -27,7 +27,7 @@ class Start:
 
     `env` is set before, `programs` are the names that a script calls, `last` is its last command, `after` the
     name of a script that is not run, `folders` are those of other projects that it goes to. `chosen` says
-    that the user named it for this build.
+    that the user named it for this build. `left_out` is what of the script the build has run already.
     """
 
     command: tuple[str, ...]
@@ -39,6 +39,7 @@ class Start:
     after: str = ""
     chosen: bool = False
     folders: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def runner(self) -> str:
@@ -53,12 +54,24 @@ class Start:
         return words[0] if self.runner and words and not words[0].startswith("-") else ""
 
 
-def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start | None:
+def is_chosen(env: Mapping[str, str]) -> bool:
+    """Whether the user names what to start for this build."""
+    return any(env.get(name, "").strip() for name in (LAUNCHPOINT, START_SCRIPT))
+
+
+def find(
+    project: Project,
+    env: Mapping[str, str],
+    *,
+    generated: bool,
+    required: bool = True,
+    built: Collection[str] = (),
+) -> Start | None:
     """The command for `project`: what the user names, its `start` script, its `main`, the first entry file.
 
-    `generated` says that build scripts will run, so files may be still to come. None when there is nothing
-    yet, or nothing but a Procfile. Raises InputError without any of these, and for a script that needs a
-    package manager.
+    `generated` says that build scripts will run, so files may be still to come; `built` are these and the
+    scripts that they run. None when there is nothing yet, or nothing that is `required`. Raises
+    InputError without any of these, and for a script that needs a package manager.
     """
     file, name = env.get(LAUNCHPOINT, "").strip(), env.get(START_SCRIPT, "").strip()
     if file:
@@ -71,14 +84,14 @@ def find(project: Project, env: Mapping[str, str], *, generated: bool) -> Start 
             why=f"it has {', '.join(project.scripts) or 'none'}",
         )
     if name or "start" in project.scripts:
-        return script_of(project, name)
+        return script_of(project, name, built=built)
     if project.main and (generated or resolves(project, project.main, project.runner)):
         named = "main" if project.manifest.get("main") else "module"
         return Start((project.runner, project.main), f"package.json {named}")
     for entry in ENTRIES if project.runner == "node" else (*ENTRIES, *BUN_ENTRIES):
         if (project.directory / entry).is_file():
             return Start((project.runner, entry), f"there is {entry}")
-    if generated or (project.directory / "Procfile").is_file():
+    if generated or not required:
         return None
     raise nothing(project)
 
@@ -108,17 +121,23 @@ def resolves(project: Project, file: str, runner: str) -> bool:
     return any((project.directory / candidate).is_file() for candidate in candidates)
 
 
-def script_of(project: Project, name: str) -> Start:
-    """The command of the script that the user named, or of `start` without a `name`."""
-    read = script.read(project, name or "start")
+def script_of(project: Project, name: str, *, built: Collection[str] = ()) -> Start:
+    """The command of the script that the user named, as it stands there, or of `start` without a `name`."""
+    read = script.read(project, name or "start", built=() if name else built)
+    return of_command(read, f"package.json scripts.{name or 'start'}", chosen=bool(name))
+
+
+def of_command(read: script.Command, source: str, *, chosen: bool) -> Start:
+    """The start of a command that was read from `source`."""
     return Start(
         read.argv,
-        f"package.json scripts.{name or 'start'}",
+        source,
         gets_signals=read.gets_signals,
         env=read.env,
         programs=read.programs,
         last=read.last,
         after=read.after,
-        chosen=bool(name),
+        chosen=chosen,
         folders=read.folders,
+        left_out=read.left_out,
     )

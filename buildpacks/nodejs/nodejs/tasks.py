@@ -83,6 +83,12 @@ def scripts(workspace: Workspace, setting: str | None) -> tuple[str, ...]:
     return tuple(name for name in (before, main, "heroku-postbuild" if after is not None else "") if name)
 
 
+def covered(workspace: Workspace, scripts: Sequence[str]) -> tuple[str, ...]:
+    """The scripts that a build of `scripts` has run: these, and `build` where one of them runs it."""
+    texts = [workspace.app.scripts.get(name, "") for name in scripts]
+    return (*scripts, "build") if any(map(_RUNS_BUILD.search, texts)) else tuple(scripts)
+
+
 def announce(log: sdk.Log, scripts: Sequence[str], setting: str | None) -> None:
     """Says which scripts run, and how to have others."""
     if scripts and setting is None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from packhorse.sdk.download import Source
     from packhorse.sdk.launch import BuildResult, Launch, Process
     from packhorse.sdk.layer import Kept, Layer, Outdated, Replaced
+    from packhorse.sdk.procfile import Procfile
     from packhorse.sdk.sbom import Bill, Component, purl
     from packhorse.sdk.versions import Wanted
 else:
@@ -42,6 +43,7 @@ else:
             "download": ("Source",),
             "launch": ("BuildResult", "Launch", "Process"),
             "layer": ("Kept", "Layer", "Outdated", "Replaced"),
+            "procfile": ("Procfile",),
             "sbom": ("Bill", "Component", "purl"),
             "versions": ("Wanted",),
         }.items()
@@ -84,6 +86,7 @@ __all__ = [
     "Pass",
     "Platform",
     "Process",
+    "Procfile",
     "Replaced",
     "Require",
     "Source",

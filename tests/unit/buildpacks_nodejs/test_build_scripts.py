@@ -28,6 +28,13 @@ def test_the_build_script_runs_by_itself_and_heroku_scripts_around_it() -> None:
     assert everything == ("heroku-prebuild", "build", "heroku-postbuild")
 
 
+def test_a_script_that_builds_covers_the_build_script() -> None:
+    project = Project(Path("/nowhere"), {"scripts": {"heroku-postbuild": "yarn build && x", "a": "y"}})
+    workspace = Workspace(project, project)
+    assert tasks.covered(workspace, ("heroku-postbuild",)) == ("heroku-postbuild", "build")
+    assert tasks.covered(workspace, ("a",)) == ("a",)
+
+
 @pytest.mark.parametrize(
     "text", ["npm run build", "cd a && yarn build", "pnpm run build && x", "npm run build;x"]
 )

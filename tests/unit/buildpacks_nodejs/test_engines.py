@@ -11,7 +11,7 @@ from nodejs.engines import Engines
 from nodejs.managers.choice import Choice
 from nodejs.project import Project
 from nodejs.sources import Said
-from nodejs.start import Start, find
+from nodejs.start import Start, find, script_of
 
 from fakes.build_context import build_context
 from packhorse.errors import InputError
@@ -118,13 +118,21 @@ def test_bun_finds_what_its_templates_have(tmp_path: Path) -> None:
     assert outputs.settle(build_context(tmp_path), project, found, dev=False) == found
 
 
-def test_node_js_is_there_for_who_says_a_version_or_has_a_procfile(tmp_path: Path) -> None:
-    manifest = {"scripts": {"start": "bun index.ts"}}
-    assert engines(tmp_path, manifest, Said(".nvmrc", "22")) == (True, True)
-    (tmp_path / "Procfile").write_text("worker: node worker.js\n")
-    assert engines(tmp_path, manifest) == (True, True)
-    (tmp_path / "Procfile").write_text("web: bun run index.ts\n")
-    assert engines(tmp_path, {"scripts": {"start": "node a.js"}}) == (True, True)
+def test_node_js_is_there_for_who_says_a_version(tmp_path: Path) -> None:
+    assert engines(tmp_path, {"scripts": {"start": "bun index.ts"}}, Said(".nvmrc", "22")) == (True, True)
+
+
+def test_processes_beside_web_decide_too_what_is_in_the_image(tmp_path: Path) -> None:
+    def there(web: str, worker: str) -> tuple[bool, bool]:
+        project = Project(tmp_path, {"scripts": {"start": web, "worker": worker}})
+        found = find(project, {}, generated=False)
+        image = Engines.of(build_context(tmp_path), project, found, (), (script_of(project, "worker"),))
+        return bool(image.bun), image.node
+
+    assert there("bun index.ts", "bun worker.ts") == (True, False)
+    assert there("bun index.ts", "node worker.js") == (True, True)
+    assert there("node index.js", "bun worker.ts") == (True, True)
+    assert there("node index.js", "node worker.js") == (False, True)
 
 
 def test_the_version_of_bun_is_that_of_engines_or_runtime() -> None:

@@ -22,7 +22,7 @@ def made(tmp_path: Path, found: Start | None = None, *, staged: bool = True, **e
         program.write_text("#!program")
     context = build_context(app, layers, buildpack=buildpack, env=env)
     project = Project(app, {"name": "shop", "version": "1.2.3"})
-    launch.set_up(context, Workspace(project, project), found)
+    launch.set_up(context, Workspace(project, project), {"web": found} if found else {})
     layer = layers / "start"
     return {str(path.relative_to(layer)): path.read_text() for path in layer.rglob("*") if path.is_file()}
 

@@ -83,8 +83,15 @@ def test_a_static_site_is_recognised_and_told_how_to_be_served(
     folder = page.rpartition("/")[0]
     assert caught.value.what == f"this is a static site: {name} made files for a web server, in {folder}"
     assert f'"start": "{serve}"' in caught.value.fix
-    (tmp_path / "Procfile").write_text("web: serve")
-    assert settled(tmp_path, {"scripts": scripts, "devDependencies": {package: "1"}}) is None
+
+
+def test_a_static_site_has_no_web_process_where_other_processes_are_enough(tmp_path: Path) -> None:
+    lay(tmp_path, "dist/index.html")
+    said = io.StringIO()
+    project = Project(tmp_path, {"devDependencies": {"vite": "1"}})
+    here = build_context(tmp_path, said=said)
+    assert outputs.settle(here, project, None, dev=False, required=False) is None
+    assert "warning: the image has no process web: this is a static site: Vite made files" in said.getvalue()
 
 
 def test_who_names_a_development_server_or_builds_for_development_has_it(tmp_path: Path) -> None:

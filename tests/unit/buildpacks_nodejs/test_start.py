@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nodejs import script
 from nodejs.project import Project
 from nodejs.start import Start, find
 
 from packhorse.errors import InputError
+from packhorse.sdk.dataclass import replace
 
 
 def start(directory: Path, generated: bool = False, **scripts: str) -> Start:
@@ -292,6 +294,51 @@ def test_variables_before_a_command_are_set_without_a_shell(
     assert (found.command, found.env, found.gets_signals) == (("node", "a.js"), env, True)
 
 
+@pytest.mark.parametrize(
+    ("script", "command", "left_out"),
+    [
+        ("npm run build && node dist/a.js", ("node", "dist/a.js"), ("build",)),
+        ("yarn build && node dist/a.js", ("node", "dist/a.js"), ("build",)),
+        ("NODE_ENV=production npm run build && node dist/a.js", ("node", "dist/a.js"), ("build",)),
+        ("tsc -p . && A=1 node dist/a.js", ("node", "dist/a.js"), ("tsc -p .",)),
+        ("run-s build serve", ("node", "b.js"), ("build",)),
+        ("npm run both && npm run serve", ("sh", "-c", "( cd a ) && exec node b.js"), ("build",)),
+        ("npm run other && node a.js", ("sh", "-c", "webpack && exec node a.js"), ()),
+    ],
+)
+def test_what_the_build_has_run_is_not_run_again_at_the_start(
+    tmp_path: Path, script: str, command: tuple[str, ...], left_out: tuple[str, ...]
+) -> None:
+    scripts = {
+        "start": script,
+        "prebuild": "rimraf dist",
+        "build": "npx tsc -p .",
+        "serve": "node b.js",
+        "both": "cd a && npm run build",
+        "other": "webpack",
+    }
+    project = Project(tmp_path, {"scripts": scripts})
+    found = find(project, {}, generated=True, built=("build",))
+    assert found is not None
+    assert (found.command, found.left_out) == (command, left_out)
+    chosen = find(project, {"BP_NPM_START_SCRIPT": "start"}, generated=True, built=("build",))
+    assert chosen is not None
+    assert chosen.left_out == ()
+    assert find(project, {}, generated=False) == replace(chosen, chosen=False)
+
+
+def test_prestart_that_builds_is_not_run_again_and_a_start_that_only_builds_is_told(
+    tmp_path: Path,
+) -> None:
+    scripts = {"prestart": "npm run build", "build": "tsc", "start": "node a.js"}
+    found = find(Project(tmp_path, {"scripts": scripts}), {}, generated=True, built=("build",))
+    assert found is not None
+    assert (found.command, found.left_out) == (("node", "a.js"), ("build",))
+    scripts["start"] = "npm run build"
+    with pytest.raises(InputError, match="the start script runs nothing that the build has not run: npm run"):
+        find(Project(tmp_path, {"scripts": scripts}), {}, generated=True, built=("build",))
+
+
 def test_scripts_before_and_after_are_run_and_told(tmp_path: Path) -> None:
     found = start(tmp_path, start="node a.js", prestart="node b.js", poststart="node c.js")
     assert found.command == ("sh", "-c", "node b.js && exec node a.js")
@@ -418,9 +465,18 @@ def test_a_missing_main_gives_way_to_an_entry_file(tmp_path: Path) -> None:
     )
 
 
-def test_a_procfile_alone_is_enough(tmp_path: Path) -> None:
-    (tmp_path / "Procfile").write_text("web: node x.js\n")
-    assert find(Project(tmp_path), {}, generated=False) is None
+def test_nothing_is_found_where_nothing_is_required(tmp_path: Path) -> None:
+    assert find(Project(tmp_path), {}, generated=False, required=False) is None
+
+
+def test_npm_start_without_a_script_is_the_file_that_npm_starts(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    for name in ("server.js", "web/package.json", "web/server.js"):
+        (tmp_path / name).write_text("{}")
+    found = start(tmp_path, start="npm --prefix web start")
+    assert found.command == ("sh", "-c", "cd web && exec node server.js")
+    read = script.read_text(Project(tmp_path), "A=1 npm start -- --port 1", "web", shell="bash")
+    assert (read.argv, read.env) == (("node", "server.js", "--port", "1"), {"A": "1"})
 
 
 def test_nothing_to_start_says_what_to_add(tmp_path: Path) -> None:
