@@ -60,7 +60,7 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     runs_bun = managers.Choice.of_bun(project) if image.bun else None
     manager = managers.provide(context, workspace.root, node, choice, runs_bun=runs_bun)
     image.announce(context.log)
-    tasks.announce(context.log, scripts, chosen)
+    tasks.announce(context.log, workspace, scripts, chosen)
     steps = tasks.plan(workspace, scripts)
     installation = modules.Installation(context, workspace, node, manager, steps)
     slices = installation.provide()
@@ -69,9 +69,11 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     if declared.web:
         outputs.refuse_missing(declared.project, declared.web)
     elif not from_root:
-        found = outputs.settle(context, project, found, dev=installation.keeps_dev, required=required)
+        found = outputs.settle(
+            context, project, found, dev=installation.keeps_dev, built=bool(scripts), required=required
+        )
     if found:
-        found = programs.check(context, workspace, found, image, version=node.version)
+        found = programs.check(context, workspace, found, image, version=node.version, built=bool(scripts))
     declared.check_others(context, workspace, image, node.version)
     starts = {**({WEB: found} if found else {}), **declared.others}
     launch.set_up(context, workspace, starts)

@@ -7,17 +7,21 @@ It decides where the sources name no start of their own, or one that only develo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 from packhorse import sdk
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass, replace
+from packhorse.sdk.regex import regex
 
 from . import start
 from .detection import LAUNCHPOINT
 from .project import Project
 from .start import START_SCRIPT, Start
 
+_OUTPUTS = ("dist", "build", "out")
+_OUT_DIR = regex(r'^\s*"outDir"\s*:\s*"([^"]+)"', re.MULTILINE)
 _PAGES = ("index.html", "200.html")
 
 
@@ -86,29 +90,63 @@ _DEVELOPMENT = {
 
 
 def settle(
-    context: sdk.BuildContext, project: Project, found: Start | None, *, dev: bool, required: bool = True
+    context: sdk.BuildContext,
+    project: Project,
+    found: Start | None,
+    *,
+    dev: bool,
+    built: bool = True,
+    required: bool = True,
 ) -> Start | None:
     """The start command after the build: `found`, or what the build made in its place.
 
-    A development server gives way, unless the user named it or the image is for development (`dev`). Where
-    nothing starts it raises InputError, also for files for a web server; None if none is `required`.
+    A development server gives way, unless the user named it or the image is for development (`dev`). Files
+    are looked for again where build scripts ran (`built`). Where nothing starts it raises InputError, also
+    for files for a web server; None if none is `required`.
     """
-    if found is None or (not found.chosen and not dev and _is_development(found)):
-        try:
-            return _made(context, project, found)
-        except InputError as error:
-            if required:
-                raise
-            context.log.warning(f"the image has no process web: {error.what}")
-            return None
-    if found.runner and not found.programs and not start.resolves(project, found.file, found.runner):
+    if found and found.runner and not found.programs:
+        is_there = start.resolves(project, found.file, found.runner)
         if found.chosen:
-            raise InputError(f"{LAUNCHPOINT} names a file that is not there: {found.file}")
-        return _made(context, project, None)
-    refuse_missing(project, found)
-    if found.last[:2] == ("next", "start") and _is_exported(project):
+            if not is_there:
+                raise InputError(f"{LAUNCHPOINT} names a file that is not there: {found.file}")
+            return found
+        if is_there:
+            return _compiled(project, start.find(project, {}, generated=False) or found) if built else found
+        found = None
+    is_exported = found and found.last[:2] == ("next", "start") and _is_exported(project)
+    if found and not is_exported and (found.chosen or dev or not _is_development(found)):
+        refuse_missing(project, found)
+        return found
+    try:
         return _made(context, project, found)
+    except InputError as error:
+        if required:
+            raise
+        context.log.warning(f"the image has no process web: {error.what}")
+        return None
+
+
+def _compiled(project: Project, found: Start) -> Start:
+    """`found`, or the JavaScript that the build has made of its TypeScript, beside it or in a folder."""
+    if found.runner != "node" or not found.file.endswith(start.TYPESCRIPT):
+        return found
+    stem = found.file.rpartition(".")[0]
+    for folder in ("", *_output_folders(project)):
+        for name in dict.fromkeys((stem, stem.removeprefix("src/"))):
+            for made in (f"{name}{after}" for after in (".js", ".mjs", ".cjs")):
+                path = f"{folder}/{made}" if folder else made
+                if (project.directory / path).is_file():
+                    return Start(("node", path), f"the build made {path} of {found.file}")
     return found
+
+
+def _output_folders(project: Project) -> tuple[str, ...]:
+    """The folders where compilers put JavaScript: the one that tsconfig.json names, and the usual ones."""
+    config = project.directory / "tsconfig.json"
+    text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    named = [folder.removeprefix("./").rstrip("/") for folder in _OUT_DIR.findall(text)]
+    own = [folder for folder in named if folder and folder[0] not in "./$"]
+    return tuple(dict.fromkeys((*own, *_OUTPUTS)))
 
 
 def refuse_missing(project: Project, found: Start) -> None:
@@ -142,7 +180,7 @@ def _made(context: sdk.BuildContext, project: Project, before: Start | None) -> 
         later = start.find(project, {}, generated=False)
         assert later is not None  # since it is required
         if start.resolves(project, later.file, later.runner):
-            return later
+            return _compiled(project, later)
         raise start.nothing(project)
     raise InputError(
         f"the start script runs a development server: {' '.join(before.command)}",

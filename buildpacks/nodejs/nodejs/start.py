@@ -18,6 +18,7 @@ from .detection import BUN_ENTRIES, ENTRIES, LAUNCHPOINT, STEMS
 from .project import Project
 
 START_SCRIPT = "BP_NPM_START_SCRIPT"
+TYPESCRIPT = (".ts", ".mts", ".cts")
 _RUNNERS = ("node", "bun")
 
 

@@ -20,8 +20,9 @@ from .managers.port import Manager
 from .workspace import NX, Workspace
 
 SETTING = "BP_NODE_RUN_SCRIPTS"
+_HEROKU, _GOOGLE = "heroku-build", "gcp-build"
 _TURBO = "turbo.json"
-_RUNS_BUILD = regex(r"\b(?:run|run-script|yarn|pnpm)\s+(?:heroku-)?build(?![\w:.-])")
+_RUNS_BUILD = regex(r"\b(?:run|run-script|yarn|pnpm)\s+(?:heroku-|gcp-)?build(?![\w:.-])")
 _QUIET = {
     "TURBO_TELEMETRY_DISABLED": "1",
     "NX_DAEMON": "false",
@@ -58,9 +59,10 @@ class Task:
 def scripts(workspace: Workspace, setting: str | None) -> tuple[str, ...]:
     """The scripts to run: those of BP_NODE_RUN_SCRIPTS (comma-separated), else `build` if there is one.
 
-    There is, too, when a member has it that the application needs. Scripts of Heroku's name run as there:
-    `heroku-prebuild`, `heroku-build` in place of `build`, and `heroku-postbuild`, which may run the build
-    itself. Raises InputError for a name that no project has.
+    There is, too, when a member has it that the application needs. Scripts of Heroku's and Google's names run
+    as there: `heroku-prebuild`, `heroku-build` or `gcp-build` in place of `build`, and `heroku-postbuild`,
+    which may run the build itself. An empty `gcp-build` runs nothing, also not `build`. Raises InputError for
+    a name that no project has.
     """
     own = workspace.app.scripts
     there = {*own, *nx.targets(workspace.app.directory)}
@@ -76,21 +78,26 @@ def scripts(workspace: Workspace, setting: str | None) -> tuple[str, ...]:
             )
         return chosen
     after = own.get("heroku-postbuild")
-    main = next((name for name in ("heroku-build", "build") if name in there), "")
-    if after is not None and _RUNS_BUILD.search(after):
+    main = next((name for name in (_HEROKU, _GOOGLE) if name in own), "build" if "build" in there else "")
+    is_empty = main == _GOOGLE and not own[_GOOGLE].strip()
+    if is_empty or (after is not None and _RUNS_BUILD.search(after)):
         main = ""
     before = "heroku-prebuild" if "heroku-prebuild" in own else ""
     return tuple(name for name in (before, main, "heroku-postbuild" if after is not None else "") if name)
 
 
 def covered(workspace: Workspace, scripts: Sequence[str]) -> tuple[str, ...]:
-    """The scripts that a build of `scripts` has run: these, and `build` where one of them runs it."""
+    """The scripts that a build of `scripts` has run: these, and `build` where one runs it or replaces it."""
     texts = [workspace.app.scripts.get(name, "") for name in scripts]
-    return (*scripts, "build") if any(map(_RUNS_BUILD.search, texts)) else tuple(scripts)
+    is_built = any(map(_RUNS_BUILD.search, texts)) or not {_HEROKU, _GOOGLE}.isdisjoint(scripts)
+    return (*scripts, "build") if is_built else tuple(scripts)
 
 
-def announce(log: sdk.Log, scripts: Sequence[str], setting: str | None) -> None:
-    """Says which scripts run, and how to have others."""
+def announce(log: sdk.Log, workspace: Workspace, scripts: Sequence[str], setting: str | None) -> None:
+    """Says which scripts run, or that an empty one has none run, and how to have others."""
+    own = workspace.app.scripts
+    if setting is None and "build" in own and not own.get(_GOOGLE, "build").strip():
+        log.detail(f"`build` does not run: {_GOOGLE} of package.json is empty ({SETTING}=build runs it)")
     if scripts and setting is None:
         log.detail(
             f"build scripts: {', '.join(scripts)} (package.json; {SETTING}= runs none, or those it names)"

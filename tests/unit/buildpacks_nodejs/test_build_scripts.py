@@ -1,5 +1,6 @@
 """Which scripts a build runs, and what of theirs is kept for the next build."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from nodejs.workspace import Workspace
 
 from fakes.build_context import build_context
 from packhorse import sdk
+from packhorse.base.log import Log
 from packhorse.errors import InputError
 
 
@@ -33,6 +35,20 @@ def test_a_script_that_builds_covers_the_build_script() -> None:
     workspace = Workspace(project, project)
     assert tasks.covered(workspace, ("heroku-postbuild",)) == ("heroku-postbuild", "build")
     assert tasks.covered(workspace, ("a",)) == ("a",)
+    assert tasks.covered(workspace, ("gcp-build",)) == ("gcp-build", "build")
+
+
+def test_googles_script_takes_the_place_of_the_build_script_and_an_empty_one_has_none_run() -> None:
+    assert chosen(build="x", gcp_build="npm run build && y") == ("gcp-build",)
+    assert chosen(gcp_build="y") == ("gcp-build",)
+    assert chosen(build="x", gcp_build=" ") == ()
+    assert chosen("build", build="x", gcp_build="") == ("build",)
+    assert chosen(heroku_build="x", gcp_build="y", build="z") == ("heroku-build",)
+    assert chosen(gcp_build="y", heroku_postbuild="npm run gcp-build && z") == ("heroku-postbuild",)
+    said = io.StringIO()
+    project = Project(Path("/nowhere"), {"scripts": {"build": "x", "gcp-build": ""}})
+    tasks.announce(Log(said, said), Workspace(project, project), (), None)
+    assert "`build` does not run: gcp-build of package.json is empty" in said.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,48 @@ def test_a_main_that_the_build_did_not_make_gives_way(tmp_path: Path) -> None:
         settled(tmp_path, {}, BP_LAUNCHPOINT="dist/gone.js")
 
 
+@pytest.mark.parametrize(
+    ("entry", "made", "command"),
+    [
+        ("server.ts", "server.js", "server.js"),
+        ("server.ts", "dist/server.js", "dist/server.js"),
+        ("index.mts", "out/index.mjs", "out/index.mjs"),
+        ("app.ts", "compiled/code/app.js", "compiled/code/app.js"),
+        ("app.ts", "server.js", "server.js"),
+        ("app.ts", "dist/other.js", "app.ts"),
+    ],
+)
+def test_the_entry_is_looked_for_again_when_it_is_built(
+    tmp_path: Path, entry: str, made: str, command: str
+) -> None:
+    lay(tmp_path, entry)
+    (tmp_path / "tsconfig.json").write_text(
+        '{\n  // "outDir": "no",\n  "outDir": "./compiled/code/", // x\n}'
+    )
+    project = Project(tmp_path, {})
+    before = find(project, {}, generated=True)
+    lay(tmp_path, made)
+    found = outputs.settle(context(tmp_path), project, before, dev=False)
+    assert found is not None
+    assert found.command == ("node", command)
+    untouched = outputs.settle(context(tmp_path), project, before, dev=False, built=False)
+    assert untouched == before
+
+
+def test_a_main_in_typescript_gives_way_to_what_the_build_made_of_it(tmp_path: Path) -> None:
+    lay(tmp_path, "src/index.ts", "dist/index.js")
+    found = settled(tmp_path, {"main": "src/index.ts"})
+    assert found is not None
+    assert (found.command, found.source) == (
+        ("node", "dist/index.js"),
+        "the build made dist/index.js of src/index.ts",
+    )
+    lay(tmp_path, "index.ts")
+    gone = settled(tmp_path, {"main": "gone.js"})
+    assert gone is not None
+    assert gone.command == ("node", "dist/index.js")
+
+
 @pytest.mark.parametrize("script", ["node dist/gone.js", "A=1 npm run real -- --x"])
 def test_a_script_whose_file_the_build_did_not_make_is_told(tmp_path: Path, script: str) -> None:
     with pytest.raises(InputError, match=r"runs dist/gone\.js, which is not there after the build"):
@@ -148,14 +190,16 @@ def test_a_script_is_believed_where_it_says_no_plain_file(tmp_path: Path, script
     assert settled(tmp_path, {"scripts": {"start": script}}) is not None
 
 
-def checked(app: Path, manifest: dict[str, Any], *, version: str = "26.0.0", **env: str) -> str:
+def checked(
+    app: Path, manifest: dict[str, Any], *, version: str = "26.0.0", built: bool = False, **env: str
+) -> str:
     """What is warned of."""
     project = Project(app, manifest)
     found = find(project, {}, generated=False)
     assert found is not None
     here = context(app, **env)
     image = Engines.of(here, project, found, ())
-    programs.check(here, Workspace(project, project), found, image, version=version)
+    programs.check(here, Workspace(project, project), found, image, version=version, built=built)
     assert isinstance(here.log.err, io.StringIO)
     return here.log.err.getvalue()
 
@@ -180,6 +224,40 @@ def test_a_program_of_the_devdependencies_is_told_with_the_script_for_production
     )
     lay(tmp_path, "node_modules/.bin/nest")
     assert checked(tmp_path, manifest) == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "advice"),
+    [
+        ("tsc && node dist/a.js", "have the build run tsc: name the script that does it `build`"),
+        ("tsx src/a.ts", 'have the build make JavaScript ("build": "tsc")'),
+        ("ts-node-dev src/a.ts", 'have the build make JavaScript ("build": "tsc")'),
+        ("nodemon src/a.ts", "move nodemon to the dependencies if it is for production"),
+        ("nodemon --watch src a.js", "move nodemon to the dependencies if it is for production"),
+    ],
+)
+def test_what_to_do_about_a_tool_of_the_devdependencies_is_told(
+    tmp_path: Path, script: str, advice: str
+) -> None:
+    dev = dict.fromkeys(("typescript", "tsx", "ts-node-dev", "nodemon"), "1")
+    with pytest.raises(InputError, match="of the devDependencies, which are not in the image") as caught:
+        checked(tmp_path, {"scripts": {"start": script}, "devDependencies": dev})
+    assert advice in caught.value.fix
+
+
+def test_node_js_takes_the_place_of_nodemon_where_that_runs_a_plain_file(tmp_path: Path) -> None:
+    lay(tmp_path, "bin/www.js")
+    manifest = {"scripts": {"start": "nodemon ./bin/www --x"}, "devDependencies": {"nodemon": "3"}}
+    assert 'is started instead: "start": "node ./bin/www --x"' in checked(tmp_path, manifest)
+    (tmp_path / "bin/www.js").unlink()
+    with pytest.raises(InputError, match=r"runs \./bin/www, which is not there after the build"):
+        checked(tmp_path, manifest)
+
+
+def test_several_processes_in_one_container_are_warned_of(tmp_path: Path) -> None:
+    lay(tmp_path, "node_modules/.bin/concurrently")
+    said = checked(tmp_path, {"scripts": {"start": "concurrently 'node a.js' 'node b.js'"}})
+    assert "concurrently runs several processes in one container" in said
 
 
 def test_a_program_that_nothing_has_is_told(tmp_path: Path) -> None:
@@ -248,3 +326,14 @@ def test_typescript_needs_a_node_that_runs_it(tmp_path: Path, version: str, runs
     with pytest.raises(InputError, match=r"does not run TypeScript: server\.ts"):
         checked(tmp_path, {"scripts": {"start": "node --env-file=.env server.ts $X"}}, version=version)
     assert checked(tmp_path, {"scripts": {"start": "node --import tsx server.ts"}}, version=version) == ""
+    lay(tmp_path, "node_modules/.bin/tsx")
+    said = checked(tmp_path, {"dependencies": {"tsx": "4"}}, version=version)
+    assert said == f"  tsx runs server.ts, since Node.js {version} does not run TypeScript\n"
+
+
+def test_typescript_that_is_started_though_build_scripts_ran_is_warned_of(tmp_path: Path) -> None:
+    lay(tmp_path, "server.ts")
+    assert "server.ts is started as it is, since the build made no JavaScript" in checked(
+        tmp_path, {}, built=True
+    )
+    assert checked(tmp_path, {"scripts": {"start": "node server.ts"}}, built=True) == ""
