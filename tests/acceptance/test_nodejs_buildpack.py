@@ -206,6 +206,28 @@ def test_a_native_module_is_compiled_against_the_headers_of_its_node(cold: Workb
     ]
 
 
+def test_an_addon_of_the_application_itself_is_compiled(cold: Workbench) -> None:
+    source = (
+        "#include <node_api.h>\n"
+        "NAPI_MODULE_INIT() { napi_value v; napi_create_int32(env, 42, &v); return v; }\n"
+    )
+    manifest = {"engines": {"node": "24"}, "name": "addon", "main": "a.js", "dependencies": {"ms": "2.1.3"}}
+    write(
+        cold,
+        manifest,
+        **{
+            "binding.gyp": '{"targets": [{"target_name": "own", "sources": ["own.c"]}]}',
+            "own.c": source,
+            "a.js": "console.log(require('./build/Release/own.node'), require('ms')('1s'))",
+        },
+    )
+    shutil.rmtree(cold.source / "build", ignore_errors=True)  # which the developer's npm has made
+    assert "there is binding.gyp, which an installation compiles" in built(cold)
+    assert node(cold, "a.js") == "42 1000\n"
+    made = [path.name for path in (cold.app / "build").rglob("*") if path.is_file()]
+    assert made == ["own.node"]
+
+
 def test_a_lock_out_of_sync_is_explained_with_the_command_that_mends_it(workbench: Workbench) -> None:
     write(workbench, {"name": "sync", "main": "a.js", "dependencies": {"ms": "2.1.3"}}, **{"a.js": ""})
     manifest = workbench.source / "package.json"

@@ -116,6 +116,7 @@ class Installation:
             modules = root / path / "node_modules"
             if modules.is_dir() and not modules.is_symlink():
                 residue.remove(modules)
+            residue.remove_gyp(root / path / "build")
         there = any(any(root.glob(pattern)) for pattern in self.manager.slice)
         return (self.manager.slice,) if there else ()
 

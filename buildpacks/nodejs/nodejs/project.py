@@ -45,6 +45,8 @@ INSTALL_SCRIPTS = (
 _BUN_TYPES = ("@types/bun", "bun-types")
 _LOCAL = ("file:", "link:", "portal:", "./", "../", "/", "~/")
 _DEPTH = 100
+# What package managers compile where there is no script of the application's own for it.
+_GYP_FILE = "binding.gyp"
 _NEED_INSIDE = {
     "next": "its bundler takes no module from outside the project",
     "prisma": "it generates code into node_modules",
@@ -187,6 +189,8 @@ class Project:
         for name in INSTALL_SCRIPTS:
             if name in self.scripts:
                 return f"package.json has a script {name}, which may use any file of the application"
+        if (self.directory / _GYP_FILE).is_file() and self.manifest.get("gypfile") is not False:
+            return f"there is {_GYP_FILE}, which an installation compiles"
         return ""
 
     @property

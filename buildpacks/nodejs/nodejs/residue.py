@@ -41,12 +41,14 @@ def remove(modules: Path, *, records: bool = True) -> None:
         remove_dangling(modules / name)
     for folder, subfolders, files in os.walk(modules):
         subfolders.sort()
-        here = Path(folder)
-        if here.name == "build" and _GYP_SIGN in files:
-            _remove_gyp(here)
+        if _GYP_SIGN in files:
+            remove_gyp(Path(folder))
 
 
-def _remove_gyp(build: Path) -> None:
+def remove_gyp(build: Path) -> None:
+    """Cleans the folder `build` that node-gyp has made, if it has."""
+    if build.name != "build" or not (build / _GYP_SIGN).is_file():
+        return
     for path in (*(build / name for name in _GYP_FILES), *build.glob("*.mk")):
         delete(path)
     for configuration in ("Release", "Debug"):
