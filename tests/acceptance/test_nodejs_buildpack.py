@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from fakes.nodejs import NOWHERE, build, built, contents, laid_out, node, staged, take_layers, write
+from fakes.npm_registry import npm_registry
 from fakes.web import free_port
 from packhorse.sdk.testing import Workbench
 
@@ -262,6 +263,42 @@ def test_an_unreachable_registry_is_a_network_error(cold: Workbench) -> None:
     outcome = build(dataclasses.replace(cold, env=NOWHERE))
     assert outcome.status == 5
     assert "error: npm cannot reach the package registry (ECONNREFUSED)\n" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("files", "script", "shown"),
+    [
+        (
+            {
+                "binding.gyp": '{"targets": [{"target_name": "x", "sources": ["a.cc"]}]}',
+                "a.cc": "#include <nowhere/missing.h>\n",
+            },
+            "node-gyp rebuild",
+            ["nowhere/missing.h: No such file", "make: *** [", "the build image has no nowhere/missing.h"],
+        ),
+        (
+            {"load.js": "require('https').get('https://127.0.0.1:9/prebuilt.tgz')"},
+            "node load.js",
+            ["ECONNREFUSED", "loads something by itself, from no package registry"],
+        ),
+    ],
+)
+def test_an_install_script_that_fails_is_named_with_what_it_says_and_what_to_do(
+    workbench: Workbench, files: dict[str, str], script: str, shown: list[str]
+) -> None:
+    with npm_registry("TOKEN") as registry:
+        registry.publish("@acme/tree", files, scripts={"install": script}, hasInstallScript=True)
+        host = registry.url.removeprefix("http:")
+        settings = f"@acme:registry={registry.url}\n{host}:_authToken=TOKEN\n"
+        manifest = {"name": "x", "main": "a.js", "dependencies": {"@acme/tree": "1.0.0"}}
+        (workbench.source / ".npmrc").write_text(settings)
+        write(workbench, manifest, **{"a.js": ""})
+        outcome = build(workbench)
+    assert outcome.status == 51
+    error = outcome.output.partition("error: an install script failed: that of @acme/tree\n")[2]
+    assert f"  it ran: {script}\n" in error
+    assert all(words in error for words in shown), outcome.output
+    assert "cannot reach the package registry" not in outcome.output
 
 
 class Forger(BaseHTTPRequestHandler):

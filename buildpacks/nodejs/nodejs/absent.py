@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from packhorse.errors import NotFoundError, PackhorseError
+from packhorse.errors import NotFoundError
 from packhorse.sdk.regex import regex
 
-from .project import DEPENDENCIES, Project
-from .workspace import Workspace
+from . import elsewhere
 
 _QUOTED = regex(r"""requested resource '([^'\n]+)'|find package "([^"\n]+)\"""")
 _ADDRESS = regex(r"GET (\S+) - 404")
@@ -82,13 +81,4 @@ def _divided(descriptor: str) -> tuple[str, str]:
 
 def _places(root: Path, name: str) -> Iterator[str]:
     """The tables of manifests that have the package: `package.json dependencies (^99)`."""
-    try:
-        workspace = Workspace.read(root, "")
-    except PackhorseError:
-        return
-    projects: dict[str, Project] = {"": workspace.root, **workspace.members}
-    for path, project in projects.items():
-        for table in (*DEPENDENCIES, "devDependencies"):
-            range_ = project.manifest.get(table, {}).get(name)
-            if range_ is not None:
-                yield f"{path}/package.json {table} ({range_})".removeprefix("/")
+    return (f"{place} ({range_})" for place, found, range_ in elsewhere.requirements(root) if found == name)

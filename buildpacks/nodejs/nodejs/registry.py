@@ -185,6 +185,8 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
         if not line.lstrip().startswith(("at ", "code ", "errno ", "syscall ", "A complete log", *_ADVICE))
     ]
     why = "\n".join([line.strip() for line in said if line.strip()][:_SHOWN])
+    if meaning := _of_command(lines):
+        return meaning
     if meaning := explained_code(code, why, client="npm", lock="package-lock.json", root=root):
         return meaning
     if code == "EUSAGE" and "in sync" in failure.output:
@@ -194,6 +196,32 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
     if code == "EUSAGE" and "existing package-lock.json" in failure.output and root is not None:
         return _unread(root)
     return BuildpackFailed(failure.what, why=why or failure.why or "its output is above")
+
+
+def _of_command(lines: Sequence[str]) -> PackhorseError | None:
+    """The error for an install script, or a git, that npm ran and that failed; None where it ran none.
+
+    npm prints what these printed in its own error lines, behind their command.
+    """
+    is_command = [line.startswith("command ") and line != "command failed" for line in lines]
+    if True not in is_command:
+        return None
+    at = is_command.index(True)
+    from .managers import scriptfault
+
+    command, printed = lines[at].removeprefix("command "), lines[at + 1 :]
+    printed = [line for line in printed if not line.startswith("A complete log")]
+    if "git dep preparation failed" in lines[:at]:
+        return scriptfault.FailedScript("a git dependency", command, printed).error()
+    if command.startswith("git "):
+        return scriptfault.git_failed(scriptfault.address(command), printed)
+    before = lines[:at]
+    if before[-1:] != ["command failed"]:
+        return None
+    path = next((line.removeprefix("path ") for line in reversed(before) if line.startswith("path ")), "")
+    package = path.rpartition("node_modules/")[2] if "node_modules/" in path else ""
+    command = command.removeprefix("sh -c ").removeprefix("-- ")
+    return scriptfault.FailedScript(package, command, printed).error()
 
 
 def _unread(root: Path) -> InputError:
@@ -215,6 +243,10 @@ def explained_code(
     `root` is the directory of the manifests, where that is known.
     """
     if code in _UNREACHABLE:
+        from . import elsewhere
+
+        if root is not None and (named := elsewhere.error(code, why, client=client, root=root)):
+            return named
         return NetworkError(
             f"{client} cannot reach the package registry ({code})",
             why=why,

@@ -66,7 +66,7 @@ def meaning(output: str) -> Exception:
         ("error: ConnectionRefused downloading tarball ms@2.1.3\n", "cannot reach"),
         ("error: Integrity check failed for tarball: ms\n", "(EINTEGRITY)"),
         ('error: No version matching "99" found for specifier "ms"\n', "(ETARGET)"),
-        ('error: install script from "x" exited with 1\n', "`bun install` failed (exit status 1)"),
+        ('error: install script from "x" exited with 1\n', "an install script failed: that of x"),
     ],
 )
 def test_what_bun_says_is_explained(output: str, expected: str) -> None:

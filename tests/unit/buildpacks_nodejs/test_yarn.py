@@ -81,7 +81,7 @@ def test_the_yarn_that_is_asked_for_leaves_the_lock_as_it_is(
         (
             "➤ YN0009: │ a@npm:1 couldn't be built successfully (exit code 1)",
             BuildpackFailed,
-            "a@npm:1",
+            "a@1",
         ),
         ("YAMLException: bad indentation (3:4)", InputError, "yarn.lock cannot be read"),
         ("Internal Error: Expected the lockfile entry to have a resolution", InputError, "cannot be read"),

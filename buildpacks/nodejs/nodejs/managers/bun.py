@@ -23,6 +23,7 @@ from . import bunlock, npmrc, tool, unlocked
 from .choice import Choice
 from .fetched import Fetched
 from .port import Order
+from .scriptfault import FailedScript, git_failed
 from .tool import Package, Tool
 
 _STORE = ".bun"
@@ -33,6 +34,8 @@ _PATCH = regex(r'"([^"]+\.(?:patch|diff))"')
 _STATUS = regex(r"^error: GET .* - (\d{3})$", re.MULTILINE)
 _BLOCKED = regex(r"^Blocked \d+ \w+", re.MULTILINE)
 _UNTRUSTED = regex(r"^\./node_modules/(\S+) @(\S+)", re.MULTILINE)
+_SCRIPT = regex(r'^error: (?:\w+ script from "([^"\n]+)"|script "\w+") exited with', re.MULTILINE)
+_GIT = regex(r"^error: .*cloning repository for (\S+)$", re.MULTILINE)
 _SHOWN = 6
 # What Bun says for what npm and Node.js have codes for.
 _WORDS = {
@@ -159,6 +162,11 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
     text = failure.output
     lines = [line for line in text.splitlines() if line.startswith(("error: ", "note: "))]
     why = "\n".join(line.partition(": ")[2] for line in lines[:_SHOWN])
+    if script := _SCRIPT.search(text):
+        printed = text[: script.start()].splitlines()[_before_scripts(text) :]
+        return FailedScript(script[1] or "", "", printed).error()
+    if git := _GIT.search(text):
+        return git_failed(_address(text, git[1]), why.splitlines())
     if "lockfile is frozen" in text:
         return InputError(
             "bun.lock does not match package.json", why=why, fix="run `bun install` and commit bun.lock"
@@ -168,6 +176,19 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
     if status := _STATUS.search(text):
         return NetworkError(f"the package registry did not answer as one ({status[1]})", why=why)
     return BuildpackFailed(failure.what, why=why or "its output is above")
+
+
+def _before_scripts(text: str) -> int:
+    """The number of lines that Bun itself prints before the first script runs."""
+    own = ("bun install v", "Resolv", "Saved lockfile", "$ ")
+    lines = text.splitlines()
+    return next((at for at, line in enumerate(lines) if not line.startswith(own)), len(lines))
+
+
+def _address(text: str, name: str) -> str:
+    """The address of the dependency that Bun could not clone, else its name."""
+    found = re.search(rf"{re.escape(name)}@(\S+) failed to resolve", text)
+    return found[1] if found else name
 
 
 def _npm_code(text: str) -> str:

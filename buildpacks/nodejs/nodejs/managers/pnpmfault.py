@@ -14,6 +14,7 @@ from packhorse.sdk.regex import regex
 
 from ..registry import CODES, explained_code
 from .pnpmlock import NAME
+from .scriptfault import FailedScript, address, git_failed
 
 # As pnpm 6 to 10, 11 and 12 print it; warnings have a word before the code.
 _CODE = regex(r"^[^\w\n]*(?:Error: )?\[?ERR_PNPM_([A-Z0-9_]+)\b\]?:?[ ]*", re.MULTILINE)
@@ -23,6 +24,12 @@ _PROGRESS = regex(r"(?:Progress|Packages):|\W*$")
 _STATUS = regex(r"status client error \((\d+)")
 _FRAME = regex(r"[\u2500-\u257f\u25b6\u00d7]+")
 _IGNORED = regex(r"Ignored build scripts: (.+?)\.?\s*(?:Run \"pnpm|$)")
+# Of a script pnpm shows `.../node_modules/a install$ node-gyp rebuild`, then each line behind `… install: `.
+_STAGE = r"(?P<path>\S+) (?:(?:pre|post)?install|prepare)"
+_STARTED = regex(rf"^({_STAGE})\$ (?P<command>.*)$", re.MULTILINE)
+_PRINTED = regex(rf"^{_STAGE}[:$] .*$", re.MULTILINE)
+_OF_GIT = regex(r"^\W*(?:fatal|ssh|error): |Failed to resolve git|git ls-remote")
+_SCRIPT_FAILED = regex(r"\bELIFECYCLE\b|LIFECYCLE_SCRIPT_FAILED")
 _CODES = {
     "FETCH_401": "E401",
     "FETCH_403": "E403",
@@ -40,10 +47,19 @@ _SHOWN = 6
 def explained(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
     """The error that a failed pnpm command means."""
     text = _FRAME.sub(" ", failure.output)
+    if script := _of_script(text):
+        return script
+    text = _PRINTED.sub("", text)
     found = list(_CODE.finditer(text))
     code = found[0][1] if found else ""
     reason = _REASON.search(text)
     why = _why(text[found[0].end() :]) if found else reason[1].strip() if reason else ""
+    if code == "GIT_RESOLVE_FAILED" or (not code and "git ls-remote" in text):
+        said = list(dict.fromkeys(line.strip() for line in text.splitlines() if _OF_GIT.search(line)))
+        said = [line for line in said if not line.startswith("pnpm: ")]
+        return git_failed(address(" ".join(said).replace('"', " ")), said)
+    if not why and text.startswith("Error: "):
+        why = _why(text.removeprefix("Error: "))
     known = explained_code(_npm_code(code, text), why, client="pnpm", lock=NAME, root=root)
     if known:
         return known
@@ -81,7 +97,26 @@ def _npm_code(code: str, text: str) -> str:
         return f"E{status[1]}"
     if "Connection refused" in text or (code == "META_FETCH_FAIL" and "fetch failed" in text):
         return "ECONNREFUSED"
+    if "dns error" in text:
+        return "ENOTFOUND"
     return next((word for word in _WORD.findall(text) if word in CODES), "")
+
+
+def _of_script(text: str) -> PackhorseError | None:
+    """The error for an install script that failed; None where none did."""
+    if not _SCRIPT_FAILED.search(text):
+        return None
+    started = list(_STARTED.finditer(text))
+    said_so = [start for start in started if f"{start[1]}: Failed\n" in f"{text}\n"]
+    if not started:
+        return None
+    failed = (said_so or started)[-1]
+    path = failed["path"]
+    package = path.rpartition("node_modules/")[2] if "node_modules/" in path else ""
+    before = f"{failed[1]}: "
+    printed = [line.removeprefix(before) for line in text.splitlines() if line.startswith(before)]
+    printed = [line for line in printed if line != "Failed"]
+    return FailedScript(package, failed["command"], printed).error()
 
 
 def _why(text: str) -> str:

@@ -15,6 +15,7 @@ from packhorse.sdk.regex import regex
 
 from .. import registry
 from ..registry import explained_code
+from .scriptfault import FailedScript, address, git_failed
 from .yarnlock import NAME
 
 _SHOWN = 5
@@ -50,6 +51,14 @@ _SENTENCES = (
     ("Package not found", "E404"),
     ("has been blocked because of your configuration", "ENOTFOUND"),
 )
+_COMMAND = regex(
+    r"^error (?:(?P<path>/.*node_modules/[^\n]+): )?Command failed\.\n(?:Exit (?:code|signal): .*\n)*"
+    r"(?:Command: (?P<command>.*)\nArguments: (?P<arguments>.*)\nDirectory: .*\n)?(?:Output:\n)?"
+    r"(?P<output>(?:(?!info Visit ).*\n?)*)",
+    re.MULTILINE,
+)
+_UNBUILT = regex(r"YN0009: [│ ]*([^\s│]+) couldn't be built")
+_GIT = regex(r"Failed (?:listing refs|cloning[^\n]*)[^\n]*\n[^\n]*Repository URL: (\S+)")
 _UNREADABLE = ("YAMLException", "Expected the lockfile entry", "Lockfile.getLocked")
 _UNREADABLE_LINE = ("Invalid value", "Unknown token", "Parse error")
 _CHANGE = regex(r"^➤ YN0028: │ ([-+]\s*\S.*)$", re.MULTILINE)
@@ -63,9 +72,7 @@ def of_classic(failure: sdk.CommandFailed, root: Path | None = None) -> Packhors
     said = [line.removeprefix("error ").strip() for line in output.splitlines() if line.startswith("error ")]
     if "is incompatible with this module" in output:
         return _engine(said)
-    script = next((line.partition(": Command failed") for line in said if ": Command failed" in line), None)
-    package = script[0].rpartition("node_modules/")[2] if script and "node_modules/" in script[0] else ""
-    return _script(package) if package else _explained(failure, output, said, settings=".npmrc", root=root)
+    return _of_command(output) or _explained(failure, output, said, settings=".npmrc", root=root)
 
 
 def of_berry(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
@@ -85,12 +92,13 @@ def of_berry(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseE
         )
     if "Usage Error" in output and (".yarnrc.yml" in output or "<environment>" in output):
         return InputError("Yarn cannot use its settings", why="\n".join(said[:1]), fix="mend .yarnrc.yml")
-    script = re.search(r"YN0009: [│ ]*([^\s│]+) couldn't be built", output)
-    return (
-        _script(script[1])
-        if script
-        else _explained(failure, output, said, settings=".yarnrc.yml or .npmrc", root=root)
-    )
+    if script := _UNBUILT.search(output):
+        said_by = f"{script[1]} STD"
+        printed = [text.partition(said_by)[2][4:] for _, text in _CODED.findall(output) if said_by in text]
+        return FailedScript(_name(script[1]), "", printed).error()
+    if git := _GIT.search(output):
+        return git_failed(git[1], said)
+    return _explained(failure, output, said, settings=".yarnrc.yml or .npmrc", root=root)
 
 
 def out_of_sync(differences: Sequence[str]) -> InputError:
@@ -133,8 +141,25 @@ def _code(output: str) -> str:
     return next((code for sentence, code in _SENTENCES_OF_NODE if sentence in output), "")
 
 
-def _script(package: str) -> BuildpackFailed:
-    return BuildpackFailed(f"an install script failed: that of {package}", why="its output is above")
+def _of_command(output: str) -> PackhorseError | None:
+    """The error for an install script, or a git, that Yarn 1 ran and that failed; None where it ran none."""
+    failed = _COMMAND.search(output)
+    if failed is None:
+        return None
+    printed, command = failed["output"].splitlines(), failed["command"] or ""
+    if command == "git":
+        return git_failed(address(failed["arguments"]), printed)
+    if failed["path"]:
+        package = failed["path"].rpartition("node_modules/")[2]
+        return FailedScript(package, f"{command} {failed['arguments'] or ''}".strip(), printed).error()
+    return None
+
+
+def _name(locator: str) -> str:
+    """Name and version of a package as Yarn calls it: `sharp@npm:0.34.1`, `a@virtual:…#npm:1.0.0`."""
+    name, _, version = locator[1:].partition("@")
+    version = version.rpartition("npm:")[2] if "npm:" in version else ""
+    return locator[:1] + (f"{name}@{version}" if version else name)
 
 
 def _engine(said: Sequence[str]) -> InputError:
