@@ -1,14 +1,15 @@
 """Reading TOML that people and buildpacks write: typed look-ups that know their line and collect every issue.
 
 A parser makes a `Table` with `read`, asks it for what the format allows, and calls `finish`, which raises one
-error with all that was wrong. Called by source, buildpack and lifecycle. Writing is `base.gotoml`'s.
+error with all that was wrong, and warns of every key that the parser did not ask for. Called by source,
+buildpack and lifecycle. Writing is `base.gotoml`'s.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass, field
@@ -20,6 +21,10 @@ LIMIT = 1 << 20
 DEPTH = 100
 """How deep tables and arrays may be nested in each other."""
 
+Warn = Callable[[str], None]
+"""Takes one warning about a file: a line with the file, the line number and the key."""
+
+_BOM = b"\xef\xbb\xbf"
 _ISSUES = 50  # more are not read by anybody
 _ISSUE_LENGTH = 400
 
@@ -44,8 +49,8 @@ Lines = Mapping[Path, Mapping[Path, int]]
 
 @dataclass(slots=True)
 class Table:
-    """One TOML table being read. `source` names the file in messages; `issues` is shared by all its
-    sub-tables.
+    """One TOML table being read. `source` names the file in messages; `issues`, `warn` and `tables_read` are
+    shared by all its sub-tables. `known` are the keys that the format has.
     """
 
     values: Mapping[str, Any]
@@ -53,18 +58,23 @@ class Table:
     path: Path = ()
     lines: Lines = field(default_factory=dict)
     issues: list[str] = field(default_factory=list)
+    warn: Warn | None = None
+    tables_read: list[Table] = field(default_factory=list)
+    known: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, data: bytes, source: str) -> Self:
+    def read(cls, data: bytes, source: str, warn: Warn | None = None) -> Self:
         """Parses a whole file; raises InputError, with the line where there is one, for what is not TOML, is
-        over 1 MiB, or is nested deeper than 100 levels.
+        over 1 MiB, or is nested deeper than 100 levels. A UTF-8 byte order mark is skipped.
+
+        `finish` tells `warn` of unknown keys.
         """
         if len(data) > LIMIT:
             raise InputError(
                 f"{source} is too large", why=f"it has {len(data)} bytes, at most {LIMIT} are read"
             )
         try:
-            text = data.decode()
+            text = data.removeprefix(_BOM).decode()
             # The parser's time grows with the square of a key's depth, so that is looked at before.
             lines = _positions(text)
             values = tomllib.loads(text)
@@ -76,35 +86,55 @@ class Table:
             raise InputError(f"{source} is not valid TOML", why=str(error)) from error
         if _is_deep(values):
             raise _too_deep(source)
-        return cls(values, source, lines=lines)
+        top = cls(values, source, lines=lines, warn=warn)
+        top.tables_read.append(top)
+        return top
 
     def finish(self) -> None:
-        """Raises InputError with every issue noted so far, if there is one."""
+        """Raises InputError with every issue noted so far, if there is one; else warns of keys that were not
+        asked for, and of keys that are spelled with other capitals than the format has.
+        """
         if self.issues:
             raise InputError(f"{self.source} cannot be used", issues=self.issues)
+        if self.warn is None:
+            return
+        warnings = [warning for table in self.tables_read for warning in table._warnings()]
+        for warning in dict.fromkeys(warnings[:_ISSUES]):
+            self.warn(warning)
+        if len(warnings) > _ISSUES:
+            self.warn(f"{self.source}: there are more")
 
     def issue(self, text: str, key: str = "") -> None:
         """Notes that something is wrong, at `key` where it is given."""
-        path = (*self.path, key) if key else self.path
-        # What stands inside a value has no line of its own: that of the value is the nearest.
         if len(self.issues) >= _ISSUES:
             self.issues[_ISSUES:] = [f"{self.source}: there are more"]
             return
-        line = None
-        while path and (line := self._line(path)) is None:
-            path = path[:-1]
+        self.issues.append(self.locate(text, key))
+
+    def locate(self, text: str, key: str = "") -> str:
+        """`text` after the file and the line of `key`, or of this table."""
+        path = (*self.path, self._spelled(key) or key) if key else self.path
+        # What stands inside a value has no line of its own: that of the value is the nearest.
+        line = self._line((*path, 0))  # an array of tables has the line of its first one
+        while path and line is None:
+            line, path = self._line(path), path[:-1]
         text = text if len(text) <= _ISSUE_LENGTH else f"{text[:_ISSUE_LENGTH]}…"
-        self.issues.append(f"{self.source}:{line}: {text}" if line else f"{self.source}: {text}")
+        return f"{self.source}:{line}: {text}" if line else f"{self.source}: {text}"
 
     def has(self, key: str) -> bool:
         """Whether `key` is there at all."""
-        return key in self.values
+        return self._name(key) is not None
+
+    def accept(self, *keys: str) -> None:
+        """Says that the format has these keys too, and that their values do not matter here."""
+        for key in keys:
+            self._name(key)
 
     def text(self, key: str, *, required: bool = False) -> str:
         """A string, "" when absent; a `required` one must not be empty."""
         value = self._get(key, str, "a string", required=required)
         if required and value == "":
-            self.issue(f"{self._spell(key)} is empty", key)
+            self.issue(f"{self.spell(key)} is empty", key)
         return value if isinstance(value, str) else ""
 
     def flag(self, key: str) -> bool:
@@ -115,7 +145,7 @@ class Table:
         """An array of strings, empty when absent."""
         value = self._get(key, list, "a list of strings") or []
         if not all(isinstance(item, str) for item in value):
-            self.issue(f"{self._spell(key)} must be a list of strings", key)
+            self.issue(f"{self.spell(key)} must be a list of strings", key)
             return ()
         return tuple(value)
 
@@ -128,7 +158,7 @@ class Table:
         """An array of tables, empty when absent."""
         value = self._get(key, list, f"an array of tables ([[{key}]])") or []
         if not all(isinstance(item, dict) for item in value):
-            self.issue(f"{self._spell(key)} must be an array of tables ([[{key}]])", key)
+            self.issue(f"{self.spell(key)} must be an array of tables ([[{key}]])", key)
             return ()
         return tuple(self._sub(item, key, index) for index, item in enumerate(value))
 
@@ -141,20 +171,59 @@ class Table:
         found = (self.lines.get(path[:at], {}).get(path[at:]) for at in range(len(path) + 1))
         return next((line for line in found if line is not None), None)
 
-    def _sub(self, values: Mapping[str, Any], *path: str | int) -> Table:
-        return Table(values, self.source, (*self.path, *path), self.lines, self.issues)
+    def _sub(self, values: Mapping[str, Any], key: str, *index: int) -> Table:
+        table = Table(
+            values,
+            self.source,
+            (*self.path, self._spelled(key) or key, *index),
+            self.lines,
+            self.issues,
+            self.warn,
+            self.tables_read,
+        )
+        if self.warn is not None:
+            self.tables_read.append(table)
+        return table
 
-    def _spell(self, key: str) -> str:
+    def spell(self, key: str) -> str:
+        """`key` with the names of the tables that it is in."""
         return ".".join(part for part in (*self.path, key) if isinstance(part, str))
 
+    def _name(self, key: str) -> str | None:
+        """How `key` is spelled here, None when it is absent. As in the reference, whose TOML decoder ignores
+        case where there is no exact match, `Launch` is read as `launch`.
+        """
+        found = self._spelled(key)
+        if found is not None:
+            self.known[found] = key
+        return found
+
+    def _spelled(self, key: str) -> str | None:
+        if key in self.values or not self.values:
+            return key if self.values else None
+        return next((name for name in self.values if name.lower() == key), None)
+
+    def _warnings(self) -> list[str]:
+        found = []
+        for name in self.values:
+            key = self.known.get(name)
+            if key is None:
+                text = f"{self.spell(name)} is not a key of this file and is ignored"
+                found.append(self.locate(text, name))
+            elif name != key:
+                text = f"{self.spell(name)} is read as {key}, which is how this key is spelled"
+                found.append(self.locate(text, name))
+        return found
+
     def _get(self, key: str, kind: type, words: str, *, required: bool = False) -> Any:
-        value = self.values.get(key)
+        name = self._name(key)
+        value = None if name is None else self.values[name]
         if value is None:
             if required:
-                self.issue(f"{self._spell(key)} is missing")
+                self.issue(f"{self.spell(key)} is missing")
             return None
         if not isinstance(value, kind):
-            self.issue(f"{self._spell(key)} must be {words}", key)
+            self.issue(f"{self.spell(key)} must be {words}", key)
             return None
         return value
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.target import Distro
-from packhorse.base.toml import Table
+from packhorse.base.toml import Table, Warn
 from packhorse.buildpack.api import EXEC_ENV, SUPPORTED, BuildpackApi
 from packhorse.errors import InputError
 
@@ -71,13 +71,15 @@ class Descriptor:
     order: Order = ()
 
     @classmethod
-    def parse(cls, data: bytes, source: str) -> Self:
+    def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
         """Reads a buildpack.toml; `source` names it in messages.
 
         Raises InputError with every issue in it, and BuildpackApiError for an API that is not supported.
         """
-        top = Table.read(data, source)
+        top = Table.read(data, source, warn)
+        top.accept("metadata", "stacks")
         own = top.table("buildpack")
+        own.accept("description", "keywords", "licenses")
         declared = top.text("api", required=True)
         # An API that is not supported comes first: in another version other things may be right.
         api = BuildpackApi.parse(declared, owner=own.text("id") or source) if declared else SUPPORTED[-1]
@@ -123,9 +125,9 @@ def read_order(top: Table) -> list[Group]:
     return order
 
 
-def parse_order(data: bytes, source: str) -> Order:
+def parse_order(data: bytes, source: str, *, warn: Warn | None = None) -> Order:
     """Reads an order.toml; raises InputError with every issue in it."""
-    top = Table.read(data, source)
+    top = Table.read(data, source, warn)
     order = tuple(read_order(top))
     top.finish()
     if not order:
@@ -141,9 +143,9 @@ class SystemBuildpacks:
     post: Group = ()
 
     @classmethod
-    def parse(cls, data: bytes, source: str) -> Self:
+    def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
         """Reads a system.toml; raises InputError with every issue in it."""
-        top = Table.read(data, source)
+        top = Table.read(data, source, warn)
         system = top.table("system")
         value = cls(_system_group(system.table("pre")), _system_group(system.table("post")))
         top.finish()

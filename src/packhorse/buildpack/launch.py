@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from packhorse.base import gojson, gotoml
 from packhorse.base.dataclass import dataclass
-from packhorse.base.toml import Table
+from packhorse.base.toml import Table, Warn
 from packhorse.buildpack.api import EXEC_ENV, BuildpackApi
 from packhorse.buildpack.planfile import Require, read_requires
 
@@ -49,9 +49,11 @@ class LaunchToml:
     bom: tuple[Require, ...] = ()
 
     @classmethod
-    def parse(cls, data: bytes, source: str, *, api: BuildpackApi, owner: str) -> Self:
+    def parse(
+        cls, data: bytes, source: str, *, api: BuildpackApi, owner: str, warn: Warn | None = None
+    ) -> Self:
         """Reads the launch.toml that buildpack `owner` wrote; raises InputError with every issue in it."""
-        top = Table.read(data, source)
+        top = Table.read(data, source, warn)
         labels = tuple(
             (entry.text("key", required=True), entry.text("value")) for entry in top.tables("labels")
         )
@@ -75,9 +77,9 @@ class BuildToml:
     bom: tuple[Require, ...] = ()
 
     @classmethod
-    def parse(cls, data: bytes, source: str) -> Self:
+    def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
         """Reads a build.toml; raises InputError."""
-        top = Table.read(data, source)
+        top = Table.read(data, source, warn)
         unmet = tuple(entry.text("name", required=True) for entry in top.tables("unmet"))
         bom = read_requires(top, "bom")
         top.finish()
@@ -94,9 +96,9 @@ class StoreToml:
     metadata: Mapping[str, Any] | None = None
 
     @classmethod
-    def parse(cls, data: bytes, source: str) -> Self:
+    def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
         """Reads a store.toml; raises InputError."""
-        top = Table.read(data, source)
+        top = Table.read(data, source, warn)
         metadata = top.mapping("metadata") if top.has("metadata") else None
         top.finish()
         return cls(metadata)

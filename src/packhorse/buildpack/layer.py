@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from packhorse.base import gojson, gotoml
 from packhorse.base.dataclass import dataclass, field
-from packhorse.base.toml import Table
+from packhorse.base.toml import Table, Warn
 
 RESERVED = frozenset({"build", "launch", "store"})
 """Names of TOML files beside the layers' that are no layer's (B-065)."""
@@ -38,13 +38,13 @@ class LayerToml:
     metadata: Mapping[str, Any] | None = None
 
     @classmethod
-    def parse(cls, data: bytes, source: str) -> Self:
+    def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
         """Reads what a buildpack wrote; raises InputError (B-044: the types stand in their table, not at the
         top).
         """
-        top = Table.read(data, source)
+        top = Table.read(data, source, warn)
         for key in ("build", "launch", "cache"):
-            if top.has(key):
+            if key in top.values:
                 top.issue(f"{key} belongs in the [types] table", key)
         types = top.table("types")
         value = cls(

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from packhorse.base import gojson, gotoml
 from packhorse.base.dataclass import dataclass
-from packhorse.base.toml import Table
+from packhorse.base.toml import Table, Warn
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class BuildPlan:
     options: tuple[Section, ...] = (Section(),)
 
     @classmethod
-    def parse(cls, data: bytes, source: str) -> Self:
+    def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
         """Reads a build plan; an empty file is one empty alternative. Raises InputError."""
-        top = Table.read(data, source)
+        top = Table.read(data, source, warn)
         options = (_section(top), *(_section(table) for table in top.tables("or")))
         top.finish()
         return cls(options)

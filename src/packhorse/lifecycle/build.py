@@ -134,7 +134,8 @@ class _Turn:
         ]
 
     def _collect(self, tree: TreeEdit, descriptor: Descriptor, layers: str, progress: _Progress) -> _Progress:
-        found = find_layers(tree, layers)
+        warn = self.observer.say
+        found = find_layers(tree, layers, warn=warn)
         for layer in found:
             if not layer.toml.types and is_directory(tree, layer.path):
                 self._set_aside(tree, layer.path)
@@ -143,18 +144,21 @@ class _Turn:
             if layer.toml.types.build:
                 env = with_layer(tree, env, layer.path)
         sbom.check(descriptor, layers, tree)
-        read_store(tree, layers)  # export needs it; a broken one is told here, while its buildpack is known
+        read_store(
+            tree, layers, warn=warn
+        )  # export needs it; a broken one is told here, while its buildpack is known
         owner = self.member.ref.id
         launch = LaunchToml.parse(
             read(tree, f"{layers}/launch.toml") or b"",
             f"{layers}/launch.toml",
             api=descriptor.api,
             owner=owner,
+            warn=warn,
         )
         for globs in launch.slices:
             slices.check(globs or ())  # as above
         path = f"{layers}/build.toml"
-        build = BuildToml.parse(read(tree, path) or b"", path)
+        build = BuildToml.parse(read(tree, path) or b"", path, warn=warn)
         ref = self.member.ref
         return _Progress(
             env=env,

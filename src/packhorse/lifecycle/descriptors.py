@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from packhorse.base.toml import Warn
 from packhorse.base.tree import Kind, TreeView, read
 from packhorse.buildpack.descriptor import Descriptor, Ref, escape_id
 from packhorse.errors import BuildError, NotFoundError
@@ -10,12 +11,13 @@ from packhorse.lifecycle.inputs import Inputs
 
 class Descriptors:
     """Every buildpack.toml that was asked for, read once. The object may outlive the tree it was read
-    from.
+    from. `warn` is told of unknown keys.
     """
 
-    def __init__(self, inputs: Inputs, tree: TreeView) -> None:
+    def __init__(self, inputs: Inputs, tree: TreeView, warn: Warn | None = None) -> None:
         self._inputs = inputs
         self._tree = tree
+        self._warn = warn
         self._known: dict[Ref, Descriptor] = {}
 
     def find(self, ref: Ref) -> Descriptor:
@@ -38,7 +40,7 @@ class Descriptors:
                 f"the builder has no buildpack {ref}",
                 why=f"it has {ref.id} {', '.join(versions)}" if versions else f"{path} does not exist in it",
             )
-        descriptor = Descriptor.parse(data, path)
+        descriptor = Descriptor.parse(data, path, warn=self._warn)
         if (descriptor.id, descriptor.version) != (ref.id, ref.version):
             raise BuildError(
                 f"buildpack {ref} is not what its place says",

@@ -51,6 +51,7 @@ class Verdict:
     plan: BuildPlan = field(default_factory=BuildPlan)
     why: str = ""
     exceeded: bool = False
+    warnings: tuple[str, ...] = ()
 
     def explain(self) -> str:
         """One line for a person."""
@@ -102,7 +103,7 @@ class _Detection:
         self._tree = tree
         self._runner = runner
         self._observer = observer
-        self._descriptors = Descriptors(inputs, tree)
+        self._descriptors = Descriptors(inputs, tree, observer.say)
         self._verdicts: dict[Ref, Verdict] = {}
         self._reasons: list[str] = []
         self._rooms: list[Room] = []
@@ -123,7 +124,7 @@ class _Detection:
         data = read(self._tree, inputs.system) if inputs.platform_api.has(SYSTEM) else None
         if data is None:
             return inputs.order
-        return SystemBuildpacks.parse(data, inputs.system).around(inputs.order)
+        return SystemBuildpacks.parse(data, inputs.system, warn=self._observer.say).around(inputs.order)
 
     def _try(self, group: Group) -> Resolution:
         members = [ref for ref in group if not self._other_exec_env(ref)]
@@ -162,6 +163,8 @@ class _Detection:
                 f"{verdict.descriptor.ref}: {verdict.output.decode(errors='replace').strip()}"
             )
         self._observer.detail(verdict.explain())
+        for warning in verdict.warnings:
+            self._observer.say(f"build plan of {verdict.descriptor.ref}: {warning}")
 
     def _end(self) -> None:
         """Ends every bin/detect that runs: who presses Ctrl-C does not want to wait for one that hangs.
@@ -213,8 +216,17 @@ class _Detection:
                 result = room.run(said.take)
                 written = read(room.tree, plan) if result.status == 0 else None
                 is_met = bool(result.exceeded)
-                asked = BuildPlan.parse(written or b"", plan)
-                return Verdict(descriptor, result.status, said.text(), asked, result.exceeded, is_met)
+                warnings: list[str] = []
+                asked = BuildPlan.parse(written or b"", plan, warn=warnings.append)
+                return Verdict(
+                    descriptor,
+                    result.status,
+                    said.text(),
+                    asked,
+                    result.exceeded,
+                    exceeded=is_met,
+                    warnings=tuple(warnings),
+                )
             except PackhorseError as error:
                 return Verdict(descriptor, -1, said.text(), why=str(error))
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from packhorse.base.dataclass import dataclass
+from packhorse.base.toml import Warn
 from packhorse.base.tree import Kind, TreeView, read
 from packhorse.buildpack.launch import StoreToml
 from packhorse.buildpack.layer import RESERVED, LayerToml
@@ -18,8 +19,9 @@ class FoundLayer:
     toml: LayerToml
 
 
-def find_layers(tree: TreeView, layers: str) -> list[FoundLayer]:
-    """Every layer with a TOML file in `layers` (`/layers/<id>`), in byte order of the names.
+def find_layers(tree: TreeView, layers: str, *, warn: Warn | None = None) -> list[FoundLayer]:
+    """Every layer with a TOML file in `layers` (`/layers/<id>`), in byte order of the names. `warn` is told of
+    unknown keys.
 
     Raises InputError for a TOML file that cannot be used, BuildError for a name that the specification
     reserves (B-065).
@@ -35,7 +37,7 @@ def find_layers(tree: TreeView, layers: str) -> list[FoundLayer]:
         path = f"{layers}/{name}"
         data = read(tree, f"{path}.toml")
         if data is not None:
-            found.append(FoundLayer(name, path, LayerToml.parse(data, f"{path}.toml")))
+            found.append(FoundLayer(name, path, LayerToml.parse(data, f"{path}.toml", warn=warn)))
     for name in sorted(RESERVED):
         if name in nodes and nodes[name].kind is Kind.DIRECTORY and f"{name}.toml" in nodes:
             raise BuildError(
@@ -45,7 +47,7 @@ def find_layers(tree: TreeView, layers: str) -> list[FoundLayer]:
     return sorted(found, key=lambda layer: layer.name.encode(errors="surrogateescape"))
 
 
-def read_store(tree: TreeView, layers: str) -> StoreToml | None:
+def read_store(tree: TreeView, layers: str, *, warn: Warn | None = None) -> StoreToml | None:
     """A buildpack's store.toml, or None when it has none (B-091)."""
     data = read(tree, f"{layers}/store.toml")
-    return None if data is None else StoreToml.parse(data, f"{layers}/store.toml")
+    return None if data is None else StoreToml.parse(data, f"{layers}/store.toml", warn=warn)

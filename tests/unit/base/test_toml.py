@@ -225,3 +225,54 @@ def test_the_line_of_a_key_is_where_it_stands(names: list[str], data: st.DataObj
     for name in names:
         top.text(name.strip("\"'"))
     assert [int(issue.split(":")[1]) for issue in issues(top)] == [line + 1 for line in expected]
+
+
+def warnings(text: str) -> tuple[Table, list[str]]:
+    found: list[str] = []
+    return Table.read(text.encode(), "file.toml", found.append), found
+
+
+def test_keys_that_nobody_asked_for_are_named_with_their_lines() -> None:
+    top, found = warnings(DOCUMENT)
+    top.text("name")
+    for group in top.tables("order"):
+        for entry in group.tables("group"):
+            entry.accept("id")
+    top.table("a").text("long")
+    top.mapping("b")
+    top.finish()
+    assert found == [
+        "file.toml:2: flag is not a key of this file and is ignored",
+        "file.toml:5: a.text is not a key of this file and is ignored",
+        "file.toml:6: a.quoted is not a key of this file and is ignored",
+        "file.toml:11: a.after is not a key of this file and is ignored",
+    ]
+
+
+def test_a_key_in_other_capitals_counts_and_is_named() -> None:
+    top, found = warnings("[Types]\nLaunch = true\ncache = true\nCache = false\n")
+    types = top.table("types")
+    assert (types.flag("launch"), types.flag("cache")) == (True, True)
+    top.finish()
+    assert found == [
+        "file.toml:1: Types is read as types, which is how this key is spelled",
+        "file.toml:2: Types.Launch is read as launch, which is how this key is spelled",
+        "file.toml:4: Types.Cache is not a key of this file and is ignored",
+    ]
+
+
+def test_an_issue_of_a_key_in_other_capitals_has_its_line() -> None:
+    top = table("\nLaunch = 1\n")
+    top.flag("launch")
+    assert issues(top) == ["file.toml:2: launch must be true or false"]
+
+
+def test_warnings_have_a_length_that_can_be_read() -> None:
+    top, found = warnings("\n".join(f"key{number} = 1" for number in range(1000)))
+    top.finish()
+    assert len(found) == 51
+    assert found[-1] == "file.toml: there are more"
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert Table.read(b"\xef\xbb\xbfa = 1\n", "file.toml").values == {"a": 1}

@@ -197,3 +197,29 @@ def test_metadata_without_anything_is_that_of_the_reference(workshop: Workshop) 
     built(workshop, lambda call: None)
     text = workshop.text("/layers/config/metadata.toml")
     assert text == 'processes = []\n\n[[buildpacks]]\n  id = "a"\n  version = "1"\n  api = "0.12"\n'
+
+
+def test_keys_that_no_file_of_the_contract_has_are_named_with_file_and_line(workshop: Workshop) -> None:
+    def detect(call: Call) -> None:
+        call.plan('[[provides]]\nname = "x"\nversions = 1\n[[requires]]\nname = "x"\n')
+
+    files = {
+        "tools.toml": "[types]\nLaunch = true\nlanch = true\n[metadata]\nanything = 1\n",
+        "launch.toml": '[[labels]]\nkey = "a"\nvalue = "b"\n[[process]]\ntype = "web"\n',
+        "build.toml": "unmett = []\n",
+        "store.toml": "\ufeff[metadata]\na = 1\n[meta]\n",
+    }
+    ref = workshop.buildpack("first", detect=detect, build=writes(**files), own="clear-env = true\ncleer = 1")
+    workshop.order((ref,))
+    workshop.build()
+    assert workshop.notes.said == [
+        "/cnb/buildpacks/first/1/buildpack.toml:6: buildpack.cleer is not a key of this file and is ignored",
+        "build plan of first@1: /tmp/cnb-build-plan-0.toml:3: provides.versions is not a key of this file and is"
+        " ignored",
+        "first@1",
+        "/layers/first/tools.toml:2: types.Launch is read as launch, which is how this key is spelled",
+        "/layers/first/tools.toml:3: types.lanch is not a key of this file and is ignored",
+        "/layers/first/store.toml:3: meta is not a key of this file and is ignored",
+        "/layers/first/launch.toml:4: process is not a key of this file and is ignored",
+        "/layers/first/build.toml:1: unmett is not a key of this file and is ignored",
+    ]
