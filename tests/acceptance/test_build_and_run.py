@@ -17,19 +17,33 @@ from fakes.installation import Home
 from fakes.web import answer, free_port
 from packhorse.base.digest import Digest
 from packhorse.platform.default_builder import DefaultBuilder
+from packhorse.sandbox import cgroup
 from packhorse.store.store import Store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+
+
+def memory_seen(home: Home, *options: str) -> str:
+    """How much memory a helper of a buildpack finds, which ends the start where it finds no file."""
+    script = (
+        "set -e; umask 0; cd /sys/fs/cgroup; test -e cgroup.controllers && cat memory.max;"
+        "cat memory/memory.limit_in_bytes > /tmp/version-1; test -s /tmp/version-1"
+    )
+    return home.ok("run", *options, "--entrypoint", "sh", "sample", "-c", script)
 
 
 def talk_to(home: Home, name: str) -> None:
     """Runs the sample's image, asks it once and ends it as a service manager would."""
     # The same port inside: as a user, some machines give no network of one's own to move it to.
     port = free_port()
-    process = home.start("run", name, "-e", f"PORT={port}", "-p", f"{port}:{port}")
+    process = home.start("run", name, "-p", f"{port}:{port}")
     try:
         found = json.loads(answer(port, failed=lambda: process.poll() is not None and process.communicate()))
         assert (found["hello"], found["env"], found["node"][:4]) == ("packhorse", "production", "v16.")
+        assert process.stderr is not None
+        assert any(
+            f"port {port} of the image is at http://localhost:{port}" in line for line in process.stderr
+        )
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
         assert "SIGTERM: finishing open requests" in out
@@ -61,6 +75,8 @@ def test_ordinary_users_build_the_same_image_and_run_it(
     assert home.ok("build", "--quiet", "sample", "--path", sample) == sample_id
     talk_to(home, "sample")
     assert home.ok("run", "--user", "0", "--entrypoint", "id", "sample", "-u") == "0"
+    assert memory_seen(home, "--memory", "64m") == "67108864"
+    assert int(memory_seen(home).replace("max", "0")) == cgroup.memory_allowed()
 
 
 def test_another_folder_and_cleared_caches_make_the_same_image(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from acceptance.test_build_and_run import memory_seen
 from acceptance.test_interruptions import WAITS, assert_nothing_is_left, source
 from fakes import linux, users
 from fakes.installation import Home
@@ -35,7 +36,7 @@ def test_a_runtime_builds_the_same_image_and_runs_it(
     home = new_home(user)
     assert home.ok("build", "--quiet", "--sandbox", "runc", "sample", "--path", sample) == sample_id
     port = free_port()
-    process = home.start("run", "--sandbox", "runc", "-e", f"PORT={port}", "-p", f"{port}:{port}", "sample")
+    process = home.start("run", "--sandbox", "runc", "-p", f"{port}:{port}", "sample")
     try:
         assert b'"packhorse"' in answer(
             port, failed=lambda: process.poll() is not None and process.communicate()
@@ -46,6 +47,7 @@ def test_a_runtime_builds_the_same_image_and_runs_it(
     finally:
         process.kill()
     assert home.ok("run", "--sandbox", "runc", "--user", "0", "--entrypoint", "id", "sample", "-u") == "0"
+    assert memory_seen(home, "--sandbox", "runc", "--memory", "64m") == "67108864"
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,7 @@ def refused(home: Home, *arguments: str | Path, status: int, says: tuple[str, ..
         (["inspect", "oci:empty"], 4, ("empty",)),
         (["run", "--frobnicate", "x"], 125, ("no such option '--frobnicate'",)),
         (["run", "x", "-p", "80:80:80:80"], 125, ("not a port to publish",)),
+        (["run", "x", "-p", "٨٠"], 125, ("not a port to publish",)),
         (["run", "x", "-v", "./nosuch:/x"], 125, ("there is no ",)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -41,8 +41,8 @@ _WORK = 3600
 _TOLD, _LOADED = 64 << 20, 1 << 20
 """The most bytes of what it tells of ten thousands of images, and of what it says to one that it takes."""
 _CHUNK = 1 << 20
-_VERSION = re.compile(r"\d{1,3}\.\d{1,3}")
-_OLD = re.compile(r"Docker/(1\d|2[01])\.")
+_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
+_OLD = re.compile(r"Docker/(1[0-9]|2[01])\.")
 """What a dockerd calls itself that cannot have containerd's store yet."""
 _SAID = 200  # bytes of what answers in another engine's place
 _LABEL = 63

@@ -189,7 +189,11 @@ def _subordinate(table: Path) -> list[tuple[int, int]]:
     found = []
     for line in lines:
         fields = line.strip().split(":")
-        if len(fields) == 3 and fields[0] in own and fields[1].isdigit() and fields[2].isdigit():
+        if (
+            len(fields) == 3
+            and fields[0] in own
+            and all(field.isascii() and field.isdecimal() for field in fields[1:])
+        ):
             found.append((int(fields[1]), int(fields[2])))
     return found
 

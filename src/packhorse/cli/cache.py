@@ -108,7 +108,7 @@ def _shown(app: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d{1,9})([mhdw])", text.strip().lower())
+    found = re.fullmatch("([0-9]{1,9})([mhdw])", text.strip().lower())
     if found is None:
         raise UsageError(
             f"--older-than: {text[:100]!r} is not an age",

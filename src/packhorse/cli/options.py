@@ -161,6 +161,18 @@ def _set(values: dict[str, str], text: str, environ: Mapping[str, str], *, where
         values[name] = environ[name]
 
 
+class Count(click.IntRange):
+    """A whole number in ASCII digits: click's own takes those of other scripts, and `1_000`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not re.fullmatch("-?[0-9]{1,18}", value):
+            self.fail(f"{value[:100]!r} is not a number.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+"""Of the digits that everybody reads alike: `\\d` and `str.isdecimal` take those of all scripts."""
+
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _LONGEST = 365 * 86400.0
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -168,7 +180,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 def size_of(text: str, *, option: str) -> int:
     """A number of bytes as docker takes it: `512m`, `4g`, `1073741824`; UsageError."""
-    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([bkmgt]?)(?:i?b)?", text.strip().lower())
+    found = re.fullmatch(rf"({_NUMBER})([bkmgt]?)(?:i?b)?", text.strip().lower())
     if found is None:
         raise UsageError(
             f"{option}: {text[:100]!r} is not a size", why="write bytes, or a number with k, m, g or t"
@@ -178,7 +190,7 @@ def size_of(text: str, *, option: str) -> int:
 
 def seconds_of(text: str, *, option: str) -> float:
     """A time as timeout(1) takes it: `90`, `90s`, `10m`, `1h`, `1.5h`; UsageError."""
-    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)([smh]?)", text.strip().lower())
+    found = re.fullmatch(rf"({_NUMBER})([smh]?)", text.strip().lower())
     seconds = float(found[1]) * _SECONDS[found[2] or "s"] if found else 0
     if not 0 < seconds <= _LONGEST:
         raise UsageError(
@@ -212,7 +224,7 @@ def asked_limits(texts: Iterable[str]) -> dict[str, int]:
             asked[name] = 0
         elif name in limits.SIZES:
             asked[name] = size_of(value, option=f"--limit {name}")
-        elif value.isdecimal() and len(value) <= _DIGITS:
+        elif value.isascii() and value.isdecimal() and len(value) <= _DIGITS:
             asked[name] = int(value)
         else:
             raise UsageError(

@@ -81,6 +81,13 @@ class Console:
         self._flush()
         self._line(f"{_INDENT}{one_line(text)}")
 
+    def aside(self, text: str) -> None:
+        """One line at normal level, on a terminal that an image has and that does not end lines by itself."""
+        if not self._terminal:
+            self.say(text)
+        elif self.level is not Level.QUIET:
+            _put(self._err, f"\r{_INDENT}{one_line(text)}\r\n")
+
     def progress(self, text: str) -> None:
         """What goes on now: on a terminal a line that the next one replaces, elsewhere lines of their own."""
         if not self._terminal or self.level is not Level.NORMAL:

@@ -13,6 +13,7 @@ import click
 from packhorse.base.dataclass import dataclass
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
+    Count,
     docker_host,
     pull_policy,
     reaching,
@@ -97,7 +98,7 @@ class _Asked:
 @click.option(
     "--all", "scopes", multiple=True, metavar="REGISTRY/PREFIX/", help="Rebase what the registry lists there."
 )
-@click.option("--jobs", type=click.IntRange(1, 64), default=8, metavar="N", help="Images at a time.  [8]")
+@click.option("--jobs", type=Count(1, 64), default=8, metavar="N", help="Images at a time.  [8]")
 @click.option(
     "--report-output-dir", type=click.Path(path_type=Path), metavar="DIR", help="Write report.toml there."
 )

@@ -11,7 +11,7 @@ import click
 from packhorse.base.dataclass import replace
 from packhorse.base.step import Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
-from packhorse.cli.options import docker_host, environment, opened_store, reaching, size_of, volume
+from packhorse.cli.options import Count, docker_host, environment, opened_store, reaching, size_of, volume
 from packhorse.cli.report import exhausted
 from packhorse.errors import PackhorseError, RunError, UsageError
 from packhorse.platform import ports as machine_ports
@@ -123,7 +123,7 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     help="bubblewrap, or an OCI runtime: runc, crun.  [bubblewrap]",
 )
 @click.option("-m", "--memory", default="", metavar="SIZE", help="How much memory it may use: 512m, 4g.")
-@click.option("--pids-limit", type=int, default=0, metavar="N", help="How many processes it may have.")
+@click.option("--pids-limit", type=Count(), default=0, metavar="N", help="How many processes it may have.")
 @click.option("--shm-size", default="", metavar="SIZE", help="The size of its /dev/shm.  [64m]")
 @docker_host
 @click.option(
@@ -182,7 +182,7 @@ def run(
         if ":" not in text:
             console.notes([f"port {port.port} is at {port.host_port} of this machine"])
     with opened_store(context) as store:
-        return run_image(request, store, console.say)
+        return run_image(request, store, console.say, console.aside if tty else console.say)
 
 
 def _limits(memory: str, processes: int, shared_memory: str) -> Limits:
@@ -204,7 +204,7 @@ def _port(text: str) -> Port:
 
 
 def _is_port(text: str) -> bool:
-    return text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536
 
 
 def _is_address(text: str) -> bool:

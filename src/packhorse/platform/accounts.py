@@ -5,6 +5,7 @@ From `/etc/passwd` and `/etc/group`. Called by build and run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def account(root: Path, user: str) -> Account:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() and len(text) <= 9 else None
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
 def _fields(tree: TreeView, path: str, count: int) -> Iterator[list[str]]:

@@ -32,7 +32,7 @@ _TRUST = (
 )
 
 
-_LOOPBACK = re.compile(r"https?://(?:[^/@]*@)?(?:localhost|127(?:\.\d+){3}|\[::1\]):(\d{1,5})(?:/|$)")
+_LOOPBACK = re.compile(r"https?://(?:[^/@]*@)?(?:localhost|127(?:\.[0-9]+){3}|\[::1\]):([0-9]{1,5})(?:/|$)")
 
 
 @dataclass(frozen=True, slots=True)

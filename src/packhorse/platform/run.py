@@ -17,18 +17,22 @@ from packhorse.base.target import Target
 from packhorse.base.userns import Mode
 from packhorse.errors import RunError
 from packhorse.image.model import Config
-from packhorse.platform import bundle, host, ports
+from packhorse.platform import bundle, host, listening, ports
 from packhorse.platform.accounts import Account, account
 from packhorse.platform.locate import fetched
 from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox
+from packhorse.sandbox import cgroup
 from packhorse.sandbox.parting import Parting
 from packhorse.store.store import Store
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _PATIENCE = 3
 """How often SIGINT is passed on before the image is killed, as docker counts."""
+
+_V1_UNLIMITED = (1 << 63) - (1 << 12)
+"""What version 1 of control groups writes for no limit: the largest number, down to a whole page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,10 @@ class RunRequest:
     reach: Reach = field(default_factory=Reach)
 
 
-def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
+def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Callable[[str], None]) -> int:
     """Starts the image and waits for it; returns its exit status (128 + n when signal n ended it).
+
+    `tell` prints a line while the image runs, from another thread.
 
     Raises RunError, CommandNotFound and NotExecutable when it could not be started.
     """
@@ -100,7 +106,23 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None]) -> int:
                     raise RunError(
                         f"there is no {step.cwd} in the image to start in", fix="name another with --workdir"
                     )
-                return room.run(None).status
+                with listening.announced(_publication(request, step), room.listeners, tell):
+                    return room.run(None).status
+
+
+def _publication(request: RunRequest, step: Step) -> listening.Publication:
+    plain = RunRequest(name=request.name, ports=request.ports[:1])
+    others = replace(
+        request,
+        network=None,
+        pull=plain.pull,
+        docker_host="",
+        environ=plain.environ,
+        reach=plain.reach,
+    )
+    return listening.Publication(
+        request.name, request.ports, step.network, listening.is_web(step.argv), options=others != plain
+    )
 
 
 def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch: Path) -> Step:
@@ -114,12 +136,12 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
             os.chown(path, top.st_uid, top.st_gid)
     return Step(
         argv=argv,
-        env=_environment(request, config, who),
+        env=_environment(request, config, who, argv),
         cwd=request.working_dir or config.working_dir or "/",
         root=Root(tree, upper, work),
         mounts=(
             *(mount for mount in outside.mounts if mount.target != host.BUNDLE),
-            *_memory(request.limits.memory, scratch),
+            _control_groups(request.limits, scratch),
             *request.volumes,
         ),
         uid=who.uid,
@@ -131,16 +153,34 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
     )
 
 
-def _memory(limit: int, scratch: Path) -> Iterator[Bind]:
-    """The files by which a program in a container learns how much memory it may use, in both versions.
+def _control_groups(limits: Limits, scratch: Path) -> Bind:
+    """The files by which a program in a container learns what it may use, in both versions of control groups.
 
-    Node.js, Java and others size their heaps by them. Nothing else of control groups is to be seen.
+    Node.js, Java and others size their heaps by them, and helpers of buildpacks (Paketo's for Node.js) end
+    the start where there are none. Nothing else of control groups can be seen.
     """
-    if limit:
-        folder = _directory(scratch / "cgroup")
-        (folder / "memory.max").write_text(f"{limit}\n")
-        (_directory(folder / "memory") / "memory.limit_in_bytes").write_text(f"{limit}\n")
-        yield Bind(folder, "/sys/fs/cgroup")
+    known = (number for number in (limits.memory, cgroup.memory_allowed()) if number)
+    memory, processes = min(known, default=0), limits.processes or "max"
+    folder = _directory(scratch / "cgroup")
+    for name, value in {
+        "cgroup.controllers": "cpu memory pids",
+        "memory.max": memory or "max",
+        "memory.high": "max",
+        "memory.swap.max": "max",
+        "cpu.max": "max 100000",
+        "pids.max": processes,
+        "memory/memory.limit_in_bytes": memory or _V1_UNLIMITED,
+        "memory/memory.soft_limit_in_bytes": _V1_UNLIMITED,
+        "cpu/cpu.cfs_period_us": 100000,
+        "cpu/cpu.cfs_quota_us": -1,
+        "pids/pids.max": processes,
+    }.items():
+        file = folder / name
+        if not file.parent.exists():
+            _directory(file.parent)
+        file.write_text(f"{value}\n")
+        file.chmod(0o644)  # the image reads it as somebody else, whatever the umask
+    return Bind(folder, "/sys/fs/cgroup")
 
 
 def _argv(request: RunRequest, config: Config) -> tuple[str, ...]:
@@ -158,10 +198,18 @@ def _argv(request: RunRequest, config: Config) -> tuple[str, ...]:
     return argv
 
 
-def _environment(request: RunRequest, config: Config, who: Account) -> dict[str, str]:
+def _environment(request: RunRequest, config: Config, who: Account, argv: tuple[str, ...]) -> dict[str, str]:
+    """The image's variables and the user's.
+
+    A web process listens on the port in PORT, by convention: the published one, unless the image or the user
+    sets another.
+    """
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": who.home}
     if request.terminal:
         env["TERM"] = request.environ.get("TERM", "xterm")
+    published = [port.port for port in request.ports if port.protocol == "tcp"]
+    if published and listening.is_web(argv):
+        env["PORT"] = str(published[0])
     of_image = {name: value for name, _, value in (entry.partition("=") for entry in config.env) if name}
     return env | of_image | dict(request.env)
 

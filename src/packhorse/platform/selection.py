@@ -82,7 +82,7 @@ def _is_host(text: str) -> bool:
         "/" not in text
         and "@" not in text
         and ("." in name or name == "localhost")
-        and (port.isdecimal() or not port)
+        and (not port or (port.isascii() and port.isdecimal()))
     )
 
 

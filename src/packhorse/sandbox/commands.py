@@ -6,6 +6,7 @@ as whose command is said later. How it is told is `order`'s.
 
 from __future__ import annotations
 
+import os
 import resource
 
 from packhorse.base.step import Step
@@ -14,14 +15,35 @@ from packhorse.sandbox import executable
 from packhorse.sandbox.order import DIRECTORY, EXECUTION, Failure, Order
 
 
+def check(step: Step) -> None:
+    """Raises SandboxError for what no program can be given: a NUL character, or what is no text of files.
+
+    Commands, directories and variables come from images, whose JSON may have both.
+    """
+    for what, words in (
+        ("command", (*step.argv, step.executable)),
+        ("directory to start in", (step.cwd,)),
+        ("environment", (word for variable in step.env.items() for word in variable)),
+        ("place of a mount", (mount.target for mount in step.mounts)),
+    ):
+        for word in words:
+            if "\0" in word:
+                raise SandboxError(f"the {what} has a NUL character, with which nothing can be started")
+            try:
+                os.fsencode(word)
+            except UnicodeEncodeError as error:
+                raise SandboxError(
+                    f"the {what} has a character that is half of one", why=error.reason
+                ) from error
+
+
 def order(step: Step, command: list[str], *, uids: str = "", gids: str = "") -> Order:
     """What is to be executed: `command`, which may be another one around the step's own.
 
     `uids` and `gids` are maps for a user namespace of the command's own. SandboxError for what cannot be
     told.
     """
-    if any("\0" in word for word in (*command, step.cwd, *step.env, *step.env.values())):
-        raise SandboxError("a step's command, directory or environment has a NUL character")
+    check(step)
     return Order(
         uids=uids,
         gids=gids,

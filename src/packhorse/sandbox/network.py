@@ -49,6 +49,16 @@ def check_ports(step: Step) -> None:
     if step.network is Network.NONE:
         raise InputError("a step without a network publishes no ports", fix="Leave out -p or --network none.")
     _, reason = available()
+    lowest = _lowest_port()
+    low = [port.port for port in step.ports if port.port < lowest]
+    if low:
+        raise InputError(
+            f"the image cannot listen on port {low[0]} of the host's network",
+            why=f"ports below {lowest} are the machine's root's there, who is not the image's",
+            fix=f"Have it listen on another one ({lowest} or above)"
+            + (f". A network of its own, where it could, is not to be had: {reason}." if reason else "")
+            + ("" if reason else ", or leave out --network: in a network of its own it can."),
+        )
     moved = [port for port in step.ports if port.host_port != port.port or port.address]
     if moved:
         raise InputError(
@@ -58,6 +68,14 @@ def check_ports(step: Step) -> None:
             if reason
             else "Use the same number outside and inside, or leave out --network.",
         )
+
+
+def _lowest_port() -> int:
+    """The lowest port of this machine on which processes without capabilities listen."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return _LOWEST_PORT
 
 
 def name_service(resolv_conf: str) -> str:
@@ -139,7 +157,11 @@ class Pasta:
             become = _owner(user, ready, ports) if os.geteuid() == 0 else ""
             words = arguments(Ends(user, net, ready), ports=ports, loopback=loopback, user=become)
             self._said = own.enter_context(FileIO(os.memfd_create("said", os.MFD_CLOEXEC), "r+"))
-            self._leash = Leash(["run", program, *words], pass_fds=(user, net, ready), stderr=self._said)
+            self._leash = Leash(
+                ["network", str(user), str(net), program, *words],
+                pass_fds=(user, net, ready),
+                stderr=self._said,
+            )
             self._own = own.pop_all()
         self._ready = False
 

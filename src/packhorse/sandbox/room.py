@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from packhorse.base.step import Output, Result, Step
+from packhorse.base.step import Network, Output, Result, Step
 from packhorse.base.tree import TreeEdit
 from packhorse.errors import SandboxError
 from packhorse.sandbox import executable, seccomp, streams
 from packhorse.sandbox.limits import Bounds
+from packhorse.sandbox.listeners import Listener, listeners
 from packhorse.sandbox.network import Pasta
 from packhorse.sandbox.process import Process
 from packhorse.sandbox.terminal import Terminal
@@ -106,6 +107,10 @@ class Sandbox:
 
         self._held.relay(take)
         return tail
+
+    def listeners(self) -> frozenset[Listener]:
+        """The TCP ports on which the step listens now. Safe from another thread."""
+        return listeners(self._held.pid, own_network=self._step.network is not Network.HOST)
 
     def signal(self, number: int) -> None:
         """Sends a signal to the step's command; ignored when that has not begun or is gone."""

@@ -20,7 +20,7 @@ from packhorse.base.rooted import Rooted
 from packhorse.base.step import Network, Step
 from packhorse.base.userns import Mode, Namespace
 from packhorse.errors import SandboxError
-from packhorse.sandbox import disk, network
+from packhorse.sandbox import commands, disk, network
 from packhorse.sandbox.layout import Layout, Layouts
 from packhorse.sandbox.limits import Bounds
 from packhorse.sandbox.parting import Parting
@@ -91,6 +91,7 @@ class SandboxRunner:
         SandboxError, with the runtime's own words, when it cannot be made; DiskFull; InputError for ports
         that cannot be had; HostError for a user that the namespace has not.
         """
+        commands.check(step)
         network.check_ports(step)
         if self._parting is not None and not step.scratch:
             self._parting.settle()

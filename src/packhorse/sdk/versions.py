@@ -13,7 +13,7 @@ from pathlib import Path
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import InputError
 
-_NUMBERS = re.compile(r"\d+")
+_NUMBERS = re.compile("[0-9]+")
 _LIMIT = 1 << 20
 
 
@@ -81,7 +81,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _is_plain(text: str) -> bool:
-    return re.fullmatch(r"\d+(\.\d+)*", text) is not None
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)*", text) is not None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

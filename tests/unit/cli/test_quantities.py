@@ -16,7 +16,7 @@ def test_a_size_is_written_as_for_docker(text: str, bytes_: int) -> None:
     assert size_of(text, option="--memory") == bytes_
 
 
-@pytest.mark.parametrize("text", ["", "m", "4x", "-1", "4 4", "1e9", "²"])
+@pytest.mark.parametrize("text", ["", "m", "4x", "-1", "4 4", "1e9", "²", "٥١٢m"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--memory"):
         size_of(text, option="--memory")
@@ -29,7 +29,7 @@ def test_a_time_is_written_as_for_timeout(text: str, seconds: float) -> None:
     assert seconds_of(text, option="--timeout") == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "1d", "10 m x", "999999999999h", "nan", "inf"])
+@pytest.mark.parametrize("text", ["", "0", "-5", "1d", "10 m x", "999999999999h", "nan", "inf", "١٠s"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--timeout"):
         seconds_of(text, option="--timeout")
@@ -40,7 +40,18 @@ def test_limits_are_named_and_can_be_taken_away() -> None:
     assert asked == {"memory": 2 << 30, "processes": 8192, "disk": 0, "file-size": 1024}
 
 
-@pytest.mark.parametrize("text", ["memory", "cores=4", "processes=4g", "processes=-1", "=4", "memory="])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "memory",
+        "cores=4",
+        "processes=4g",
+        "processes=-1",
+        "=4",
+        "memory=",
+        "processes=٥",
+    ],
+)
 def test_what_is_no_limit_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--limit"):
         asked_limits([text])

@@ -40,7 +40,9 @@ def test_options_stand_before_the_name_or_right_behind_it(
     assert given(*words) == meant
 
 
-@pytest.mark.parametrize("words", [(), ("-z", "app"), ("--entrypoint",), ("-p",)])
+@pytest.mark.parametrize(
+    "words", [(), ("-z", "app"), ("--entrypoint",), ("-p",), ("--pids-limit", "١", "app")]
+)
 def test_what_cannot_be_understood_ends_as_what_could_not_be_run(words: tuple[str, ...]) -> None:
     with pytest.raises(RunError):
         given(*words)

@@ -37,7 +37,7 @@ def test_the_name_server_is_pastas_and_the_rest_is_the_hosts() -> None:
     assert network.name_service(text) == "nameserver 169.254.1.1\nsearch example.org\noptions edns0\n"
 
 
-STEP = Step(argv=("web",), ports=(Port(8080, 80), Port(9000, 9000), Port(70, 70, "127.0.0.1")))
+STEP = Step(argv=("web",), ports=(Port(8080, 8000), Port(9000, 9000), Port(7000, 7000, "127.0.0.1")))
 
 
 def test_a_network_of_its_own_takes_any_port() -> None:
@@ -47,8 +47,15 @@ def test_a_network_of_its_own_takes_any_port() -> None:
 def test_on_the_hosts_network_ports_cannot_be_moved() -> None:
     with pytest.raises(InputError) as raised:
         network.check_ports(replace(STEP, network=Network.HOST))
-    assert raised.value.issues == ("*:8080 is not 80 inside", "127.0.0.1:70 is not 70 inside")
+    assert raised.value.issues == ("*:8080 is not 8000 inside", "127.0.0.1:7000 is not 7000 inside")
     network.check_ports(replace(STEP, network=Network.HOST, ports=(Port(9000, 9000),)))
+
+
+def test_on_the_hosts_network_nobody_listens_on_the_ports_of_root() -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    ports = (Port(lowest - 1, lowest - 1),)
+    with pytest.raises(InputError, match=f"cannot listen on port {lowest - 1} of the host's network"):
+        network.check_ports(replace(STEP, network=Network.HOST, ports=ports))
 
 
 def test_without_a_network_there_are_no_ports() -> None:

@@ -18,7 +18,7 @@ from packhorse.base import proc
 from packhorse.errors import HostError, PackhorseError
 
 SCRATCH = Path("/var/tmp")
-_NAME = re.compile(r"packhorse-(?P<user>\d+)-(?P<maker>(?P<pid>\d+)-\d+)-[0-9a-f]+")
+_NAME = re.compile(r"packhorse-(?P<user>[0-9]+)-(?P<maker>(?P<pid>[0-9]+)-[0-9]+)-[0-9a-f]+")
 
 Discard = Callable[[Path], object]
 """Removes a tree, whoever its files belong to."""

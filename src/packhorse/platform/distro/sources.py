@@ -74,7 +74,7 @@ def host_suite(os_release: str) -> Suite:
     fields = os_release_fields(os_release)
     suite = Suite(fields.get("ID", ""), fields.get("VERSION_ID", ""), fields.get("VERSION_CODENAME", ""))
     oldest = _OLDEST.get(suite.id)
-    numbers = tuple(int(part) for part in re.findall(r"\d{1,9}", suite.version))
+    numbers = tuple(int(part) for part in re.findall("[0-9]{1,9}", suite.version))
     if oldest is None or numbers < oldest or not suite.codename:
         name = fields.get("PRETTY_NAME") or suite.id or "an unknown system"
         raise HostError(

@@ -114,7 +114,7 @@ def _unused_ids() -> int:
     ends = [100_000]
     for table in (Path("/etc/subuid"), Path("/etc/subgid")):
         if table.is_file():
-            found = re.findall(r"^[^:]*:(\d+):(\d+)\s*$", table.read_text(), re.MULTILINE)
+            found = re.findall(r"^[^:]*:([0-9]+):([0-9]+)\s*$", table.read_text(), re.MULTILINE)
             ends += [int(first) + int(count) for first, count in found]
     return max(ends)
 

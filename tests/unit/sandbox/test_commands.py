@@ -1,0 +1,32 @@
+"""What a step may be asked to run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from packhorse.base.step import Bind, Step
+from packhorse.errors import SandboxError
+from packhorse.sandbox import commands
+
+STEP = Step(argv=("sh", "-c", "true"), env={"A": "\udcff"}, cwd="/", mounts=(Bind(Path("/x"), "/x"),))
+
+
+def test_any_bytes_but_nul_can_be_given() -> None:
+    commands.check(STEP)
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "\ud800"])
+def test_what_no_program_can_be_given_is_refused_by_where_it_stands(bad: str) -> None:
+    for step, says in (
+        (replace(STEP, argv=("sh", bad)), "the command has"),
+        (replace(STEP, executable=bad), "the command has"),
+        (replace(STEP, cwd=bad), "the directory to start in has"),
+        (replace(STEP, env={bad: ""}), "the environment has"),
+        (replace(STEP, env={"A": bad}), "the environment has"),
+        (replace(STEP, mounts=(Bind(Path("/x"), bad),)), "the place of a mount has"),
+    ):
+        with pytest.raises(SandboxError, match=says):
+            commands.check(step)
