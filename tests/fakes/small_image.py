@@ -80,3 +80,15 @@ def stored_image(*tars: bytes, media_type: str = MediaType.OCI_MANIFEST, **field
     }
     manifest = Manifest.parse(json.dumps(document, indent=3).encode())
     return Image(config, tuple(layers), manifest)
+
+
+def forged_image(claimed: bytes, actual: bytes, *others: bytes, **fields: Any) -> Image:
+    """An image whose config names the layer `claimed`, and whose manifest has `actual` in its place."""
+    honest = stored_image(claimed, *others, **fields)
+    [descriptor] = [layer.descriptor for layer in stored_image(actual).layers]
+    assert descriptor is not None and honest.manifest is not None
+    forged = stored_layer(Tape(_gzip(actual)), descriptor, Digest.of(claimed), where="the forged image")
+    document = json.loads(honest.manifest.raw)
+    document["layers"][0] = descriptor.fields()
+    manifest = Manifest.parse(json.dumps(document).encode())
+    return Image(honest.config, (forged, *honest.layers[1:]), manifest)

@@ -18,7 +18,7 @@ from typing import IO, cast
 
 import deflate
 
-from packhorse.base.dataclass import replace
+from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
 from packhorse.image.model import Descriptor, MediaType
@@ -131,11 +131,7 @@ def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator
     FormatError for broken compression, and when more than `limit` bytes come out. That zstd was cut short is
     seen by its digest alone.
     """
-    source = iter(chunks)
-    head = b""
-    while len(head) < 4 and (chunk := next(source, b"")):
-        head += chunk
-    source = _chain(head, source)
+    head, source = _peek(chunks)
     if head.startswith(_GZIP):
         source = _gunzip(source)
     elif head.startswith(_ZSTD):
@@ -146,6 +142,29 @@ def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator
         if total > limit:
             raise FormatError("a layer is too large", why=f"it has more than {limit} bytes uncompressed")
         yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What a stored layer was found to be: its diff ID, the length of its tar, its OCI media type."""
+
+    diff_id: Digest
+    size: int
+    media_type: MediaType
+
+
+def measure(blob: Iterable[bytes]) -> Unpacked:
+    """Unpacks a stored layer to its end and keeps nothing of it; raises as `decompress` does."""
+    head, chunks = _peek(blob)
+    meter = _Meter(decompress(chunks))
+    for _ in meter:
+        pass
+    kind = MediaType.OCI_LAYER
+    if head.startswith(_GZIP):
+        kind = MediaType.OCI_LAYER_GZIP
+    elif head.startswith(_ZSTD):
+        kind = MediaType.OCI_LAYER_ZSTD
+    return Unpacked(meter.digest, meter.size, kind)
 
 
 def is_compressed(head: bytes) -> bool:
@@ -172,7 +191,7 @@ def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest, *, where
         return placed(verified(decompress(checked()), diff_id), layer)
 
     layer = f"{descriptor.digest}{place}"
-    return Layer(tar, diff_id, descriptor=descriptor, blob=lambda: placed(checked(), layer))
+    return Layer(tar, diff_id, descriptor=descriptor, blob=lambda: placed(checked(), layer), origin=where)
 
 
 def placed(chunks: Iterator[bytes], layer: str) -> Iterator[bytes]:
@@ -193,20 +212,24 @@ class _Meter:
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = chunks
         self._hash = hashlib.sha256()
-        self._size = 0
+        self.size = 0
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._chunks:
             self._hash.update(chunk)
-            self._size += len(chunk)
+            self.size += len(chunk)
             yield chunk
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self._hash.hexdigest())
 
     def measured(self, layer: Layer) -> Layer:
         """`layer` with what passed; raises FormatError when it was said to be something else."""
-        diff_id = Digest(self._hash.hexdigest())
+        diff_id = self.digest
         if layer.diff_id is not None and layer.diff_id != diff_id:
             raise _unlike(layer.diff_id, diff_id)
-        return replace(layer, diff_id=diff_id, size=self._size)
+        return replace(layer, diff_id=diff_id, size=self.size)
 
 
 def _unlike(expected: Digest, found: Digest, place: str = "") -> FormatError:
@@ -240,6 +263,15 @@ def _blocks(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
             del buffer[:length]
     if buffer or first:
         yield bytes(buffer)
+
+
+def _peek(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes, at least four where there are as many, and all the chunks."""
+    source = iter(chunks)
+    head = b""
+    while len(head) < 4 and (chunk := next(source, b"")):
+        head += chunk
+    return head, _chain(head, source)
 
 
 def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -78,7 +78,8 @@ def read_image(files: Files, ref: str, *, target: Target | None, where: str) -> 
         entry, among = index.select(target), index.targets
     for _ in range(_DEPTH):
         if entry.media_type not in INDEXES:
-            return replace(read_entry(files, entry, where), among=among)
+            name = f"{where}:{ref}" if ref else where
+            return replace(read_entry(files, entry, name), among=among)
         index = Index.parse(read_blob(files, entry, where), entry.media_type)
         entry, among = index.select(target), among or index.targets
     raise FormatError(f"{where} cannot be read", why=f"its indexes are nested more than {_DEPTH} deep")
@@ -187,10 +188,9 @@ class Layout(Named):
                 self._known = _stored_layers(Directory(self.path))
         stored = self._known.get(layer.diff_id) if layer.diff_id else None
         if layer.diff_id and stored and self._fits(stored) and self._has(stored):
-            return replace(
-                stored_layer(self._reader(stored), stored, layer.diff_id, where=str(self.path)),
-                size=layer.size,
-            )
+            found = stored_layer(self._reader(stored), stored, layer.diff_id, where=str(self.path))
+            if _is_sound(found):
+                return replace(found, size=layer.size)
         return self._compress(layer)
 
     def commit(self, image: Image) -> Receipt:
@@ -351,8 +351,18 @@ def named(index: Index, ref: str, where: str) -> list[Descriptor]:
     )
 
 
+def _is_sound(layer: Layer) -> bool:
+    """Whether a stored layer unpacks to its diff ID: another image here may only claim that it does."""
+    try:
+        for _ in layer.tar():
+            pass
+    except FormatError:
+        return False
+    return True
+
+
 def _stored_layers(files: Files) -> dict[Digest, Descriptor]:
-    """The stored form of every layer that some image of a layout has, by diff ID."""
+    """The stored form of every layer that some image of a layout has, by diff ID, as the images claim it."""
     found: dict[Digest, Descriptor] = {}
     with suppress(NotFoundError):
         for entry in read_index(files, INDEX_FILE).manifests:

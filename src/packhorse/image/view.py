@@ -24,7 +24,9 @@ class Layer:
 
     `tar` yields the uncompressed tar. `diff_id` is its digest and `size` its length in bytes, None while
     nobody knows. `blob` yields the stored form described by `descriptor` (usually gzip), where there is one.
-    A layer of an image being read always has `diff_id`.
+    A layer of an image being read always has `diff_id`. `origin` names the image it is read from, for errors.
+
+    Nothing here says that `blob` unpacks to `diff_id`: an image only claims that. `tar` checks it.
     """
 
     tar: Chunks
@@ -32,6 +34,7 @@ class Layer:
     size: int | None = None
     descriptor: Descriptor | None = None
     blob: Chunks | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

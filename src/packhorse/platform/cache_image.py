@@ -1,7 +1,8 @@
 """What builds keep, as an image in a registry: for machines whose store is empty (CI), and for pack.
 
 The form is the Go lifecycle's: the kept layers, and a label with their metadata. A layer that this store has
-is not fetched, and one that the registry has is not sent. Called by `platform.build`.
+is not fetched, and one that the registry has is not sent. What the image says of its layers counts only once
+a layer was fetched and turned out to be that. Called by `platform.build`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class CacheImage:
         self._say = say
         self._image: Image | None = None
         self._read = False
+        self._fetched: dict[Digest, bool] = {}
 
     @property
     def metadata(self) -> bytes:
@@ -56,19 +58,31 @@ class CacheImage:
         layers = image.layers if image is not None else ()
         return next((layer for layer in layers if layer.diff_id == diff_id), None)
 
+    def note_fetched(self, diff_id: Digest, *, sound: bool) -> None:
+        """Remembers of a layer that was fetched whether it was what the image says."""
+        self._fetched[diff_id] = sound
+
     def write(self, metadata: bytes, layers: tuple[Layer, ...], target: Target) -> bool:
-        """Makes it what a build has left, unless it is; that it cannot be written is said. False if so."""
+        """Makes it what a build has left, unless it is; that it cannot be written is said. False if so.
+
+        A layer that was fetched from it stays there as it is compressed; others are this store's own.
+        """
         nothing = Layer(lambda: iter((_NOTHING,)), Digest.of(_NOTHING), len(_NOTHING))
-        known = [self.layer(layer.diff_id) or layer for layer in layers or (nothing,) if layer.diff_id]
+        known = [self._same_layer(layer) or layer for layer in layers or (nothing,) if layer.diff_id]
+        broken = any(layer.diff_id and self._fetched.get(layer.diff_id) is False for layer in known)
         try:
             image = Image(_config(metadata, known, target), tuple(known))
             before = self._found()
-            if before is None or before.config.raw != image.config.raw:
+            if before is None or broken or before.config.raw != image.config.raw:
                 put(image, self._place)
         except PackhorseError as error:
             self._say(f"the cache image {self._name} is not written: {error.what}{_because(error)}")
             return False
         return True
+
+    def _same_layer(self, layer: Layer) -> Layer | None:
+        """The layer as the image has it, if it was fetched and is that layer."""
+        return self.layer(layer.diff_id) if layer.diff_id and self._fetched.get(layer.diff_id) else None
 
     def _found(self) -> Image | None:
         if not self._read:

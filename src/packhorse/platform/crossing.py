@@ -173,11 +173,17 @@ class BuildLayers:
 
     def _is_fetched(self, path: str, diff_id: Digest) -> bool:
         layer = self._elsewhere.layer(diff_id) if self._elsewhere else None
+        if self._elsewhere is None or layer is None:
+            return False
         try:
-            return layer is not None and self._take(layer, path)
+            sound = self._take(layer, path)
         except NetworkError as error:
             self._say(f"{path} is not fetched: {error.what}")
             return False
+        self._elsewhere.note_fetched(diff_id, sound=sound)
+        if not sound:
+            self._say(f"{path} is not taken from the cache image: its bytes there are not {diff_id}")
+        return sound
 
     def capture(self, view: TreeView, path: str) -> tuple[Layer, bool]:
         """The layer at `path` as it now is, and whether it is the restored one."""

@@ -42,14 +42,15 @@ class Remembering:
 
     def begin(self, layer: Layer) -> Layer:
         """Brings one layer; one that was pushed before costs one question."""
-        made_here = layer.blob is None
+        made_here = layer.blob is None and layer.descriptor is None
         if layer.diff_id:
             layer = self._recalled(layer, layer.diff_id)
         if reused := self._reused(layer):
             return reused
         brought = self._place.begin(layer)
         diff_id, stored = brought.diff_id, brought.descriptor
-        # What others have compressed is nothing that could be made again of a tar.
+        # What others have compressed may be another layer than their image says, and is nothing that could
+        # be made again of a tar.
         if diff_id and stored and (made_here or self._store.compressed(diff_id) == stored):
             # A store that can only be read forgets; nothing but time is lost.
             with suppress(StoreError):

@@ -85,17 +85,24 @@ class BlobWriter:
         self._start = None
         return self._file
 
+    def check(self, expected: Digest) -> None:
+        """Raises FormatError when the bytes so far do not have the `expected` digest."""
+        self._beside.wait()
+        digest = Digest(self._hash.hexdigest())
+        if digest != expected:
+            raise FormatError(
+                f"the bytes of {expected} are not what they should be", why=f"they have {digest}"
+            )
+
     def finish(self, expected: Digest | None = None) -> Digest:
         """Makes the blob durable and visible, and answers its digest; one that is here already stays.
 
         Raises FormatError, and stores nothing, when the bytes do not have the `expected` digest.
         """
+        if expected is not None:
+            self.check(expected)
         self._beside.wait()
         digest = Digest(self._hash.hexdigest())
-        if expected is not None and digest != expected:
-            raise FormatError(
-                f"the bytes of {expected} are not what they should be", why=f"they have {digest}"
-            )
         target = self._blobs.path(digest)
         here = self._blobs.size(digest) == self.size
         with faults(target):

@@ -1,7 +1,8 @@
 """④ What the store knows of a layer by its diff ID: the length of its tar, its compressed form, who has that.
 
 A fact is true wherever the bytes are: a descriptor says what the layer is compressed to, not that this blob
-is here. Called by place, store and gc.
+is here. Each is computed from the bytes. What an image says of its own layers is no fact: one that claims the
+diff ID of another image's layer would have its blob taken for that layer. Called by place, store and gc.
 """
 
 from __future__ import annotations
@@ -17,18 +18,27 @@ from packhorse.store import record
 from packhorse.store.lease import Lease
 
 _REPOSITORIES = 8
+_COMPUTED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
     """The length of a layer's tar in bytes, the descriptor of its compressed form; None if unknown.
 
-    `repositories` are those, registry and all, to which that blob was pushed last.
+    `computed` are the digests of blobs that were unpacked here to this layer, or compressed here from it.
+    A blob that is not among them is only what some image claimed: earlier versions recorded that.
+    `repositories` are those, registry and all, to which the blob was pushed last.
     """
 
     size: int | None = None
     blob: Descriptor | None = None
     repositories: tuple[str, ...] = ()
+    computed: tuple[Digest, ...] = ()
+
+    @property
+    def proven(self) -> Descriptor | None:
+        """The blob, if it is known to be this layer."""
+        return self.blob if self.blob and self.blob.digest in self.computed else None
 
 
 class Facts:
@@ -52,7 +62,8 @@ class Facts:
     ) -> None:
         """Adds to what is known of a layer; what is known stays where nothing new is given.
 
-        What is known of repositories is about the blob that is known.
+        The caller has unpacked `blob`, or compressed it from the layer. What is known of repositories is
+        about the blob that is known.
         """
         old = self.of(diff_id)
         # A descriptor's annotations belong to the manifest it stands in, not to the bytes.
@@ -62,8 +73,18 @@ class Facts:
         if repository and repository not in others[:1]:
             others = (repository, *(other for other in others if other != repository))
         new = replace(new, repositories=others[:_REPOSITORIES])
-        if new == old:
-            return
+        if plain and plain.digest not in old.computed:
+            new = replace(new, computed=(plain.digest, *old.computed)[:_COMPUTED])
+        if new != old:
+            self._write(diff_id, new)
+
+    def forget(self, diff_id: Digest, blob: Digest) -> None:
+        """Forgets a blob that turned out to be another layer; raises StoreError."""
+        old = self.of(diff_id)
+        if old.blob is not None and old.blob.digest == blob:
+            self._write(diff_id, replace(old, blob=None, repositories=()))
+
+    def _write(self, diff_id: Digest, new: Fact) -> None:
         fields: dict[str, object] = {}
         if new.size is not None:
             fields["size"] = new.size
@@ -71,6 +92,8 @@ class Facts:
             fields["blob"] = new.blob.fields()
         if new.repositories:
             fields["repositories"] = list(new.repositories)
+        if new.computed:
+            fields["computed"] = [str(digest) for digest in new.computed]
         record.write(self._lease, self._path(diff_id), fields)
 
     def _path(self, diff_id: Digest) -> Path:
@@ -86,7 +109,8 @@ def known(store: Path, diff_id: Digest) -> Fact:
     try:
         blob = node.node("blob")
         size = node.size("size") if "size" in fields else None
-        return Fact(size, None if blob is None else Descriptor.parse(blob), node.texts("repositories"))
+        descriptor = None if blob is None else Descriptor.parse(blob)
+        return Fact(size, descriptor, node.texts("repositories"), node.digests("computed"))
     except FormatError:
         return Fact()  # damage: what it said is learned again
 

@@ -50,8 +50,13 @@ class StorePlace:
         layers = []
         for diff_id, descriptor in zip(config.diff_ids, stored, strict=True):
             layer = self._shelf.find(diff_id, descriptor)
+            if layer is None and descriptor is not None:  # it may be here compressed in another way
+                layer = self._shelf.find(diff_id)
             if layer is None:
-                raise _incomplete(record, diff_id)
+                why = ""
+                if descriptor is not None and self._blobs.size(descriptor.digest) is not None:
+                    why = f"its blob {descriptor.digest} is another layer than {diff_id}"
+                raise _incomplete(record, diff_id, why)
             layers.append(layer)
         annotations = tuple(sorted(manifest.annotations.items())) if manifest else record.annotations
         return Image(config, tuple(layers), manifest, annotations)
@@ -122,9 +127,9 @@ class StorePlace:
             raise
 
 
-def _incomplete(record: Record, digest: Digest) -> FormatError:
+def _incomplete(record: Record, digest: Digest, why: str = "") -> FormatError:
     return FormatError(
         f"the image {record.name.familiar} is not whole in the store",
-        why=f"{digest} is missing",
+        why=why or f"{digest} is missing",
         fix="build it, or pull it, again",
     )

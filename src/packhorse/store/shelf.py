@@ -1,21 +1,24 @@
 """④ The layers of a store by diff ID, in whichever form they rest: a tar, a compressed blob, or a kept tree.
 
-Called by place (reading and writing images) and trees (unpacking). Which image has which layers is not here.
+A compressed layer is unpacked as it comes in, and stored only if it is what its image says. So a blob is
+found by a diff ID only if it is that layer, whoever brought it. Called by place (reading and writing images)
+and trees (unpacking). Which image has which layers is not here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 
+from packhorse.base.body import ahead
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, StoreError
-from packhorse.image.compress import decompress, placed, verified
-from packhorse.image.model import Descriptor
+from packhorse.image.compress import Unpacked, decompress, measure, placed, verified
+from packhorse.image.model import OCI_LAYERS, Descriptor
 from packhorse.image.view import Chunks, Layer
-from packhorse.store.blobs import Blobs
+from packhorse.store.blobs import Blobs, BlobWriter
 from packhorse.store.facts import Facts
 from packhorse.store.kept import Kept
 from packhorse.store.lease import Lease
@@ -34,11 +37,14 @@ class Shelf:
         """The layer with this diff ID, None when it is in the store in no form.
 
         It has a blob only where a compressed one is here: the one `stored` describes (as a manifest asks for
-        it), or without that any.
+        it), or without that any. A blob that was never unpacked, which an earlier version has stored, is
+        unpacked once to learn what it is.
         """
         fact = self._facts.of(diff_id)
         descriptor = stored or fact.blob
         if descriptor and self._blobs.size(descriptor.digest) != descriptor.size:
+            descriptor = None
+        if descriptor and descriptor.digest not in fact.computed and not self._proves(diff_id, descriptor):
             descriptor = None
         tar, size = self._tar(diff_id, descriptor, fact.size)
         if tar is None:
@@ -51,7 +57,8 @@ class Shelf:
     def add(self, layer: Layer) -> Layer:
         """Brings a layer here unless it is here in some form, and answers it as `find` does.
 
-        Its compressed form is stored as it is where it has one, else its tar. Raises StoreError, FormatError.
+        Its compressed form is stored as it is where it has one, else its tar. Raises StoreError, and
+        FormatError for bytes that are not the layer.
         """
         if layer.diff_id is None:
             diff_id, size = self._blobs.add(layer.tar())
@@ -70,11 +77,51 @@ class Shelf:
 
     def _store(self, layer: Layer, diff_id: Digest) -> None:
         if layer.blob is not None and layer.descriptor is not None:
-            self._blobs.add(layer.blob(), layer.descriptor.digest)
-            self._facts.learn(diff_id, size=layer.size, blob=layer.descriptor)
+            self._store_blob(layer, diff_id, layer.blob, layer.descriptor)
         else:
             _, size = self._blobs.add(layer.tar(), diff_id)
             self._facts.learn(diff_id, size=size)
+
+    def _store_blob(self, layer: Layer, diff_id: Digest, blob: Chunks, descriptor: Descriptor) -> None:
+        """Stores a compressed layer if it unpacks to its diff ID; raises FormatError if not.
+
+        It is unpacked while it comes in, hashed and written: three threads, since each takes its time.
+        """
+        with self._blobs.writer() as writer, closing(ahead(blob(), name="layer")) as chunks:
+            incoming = _Incoming(chunks, writer)
+            found, failure = None, None
+            try:
+                found = measure(incoming)
+            except FormatError as error:
+                failure = error
+            # A blob that was damaged on its way says nothing about the image.
+            incoming.drain()
+            writer.check(descriptor.digest)
+            if found is None or found.diff_id != diff_id:
+                raise _unlike(layer, diff_id, descriptor, found) from failure
+            if writer.size != descriptor.size:
+                why = f"its blob {descriptor.digest} has {writer.size} bytes, not {descriptor.size}"
+                raise FormatError(f"the layer {diff_id} cannot be stored", why=why)
+            writer.finish(descriptor.digest)
+        self._facts.learn(diff_id, size=found.size, blob=_described(descriptor, found))
+
+    def _proves(self, diff_id: Digest, descriptor: Descriptor) -> bool:
+        """Unpacks a stored blob to see whether it is a layer, and remembers the answer."""
+        try:
+            found = measure(self._blobs.chunks(descriptor.digest))
+        except FormatError:
+            found = None
+        except StoreError:
+            if self._blobs.size(descriptor.digest) is not None:
+                raise
+            return False  # it was damaged, and is removed
+        same = found is not None and found.diff_id == diff_id
+        with suppress(StoreError):  # in a store that can only be read it is unpacked every time
+            if found is not None and same:
+                self._facts.learn(diff_id, size=found.size, blob=_described(descriptor, found))
+            else:
+                self._facts.forget(diff_id, descriptor.digest)
+        return same
 
     def _found(self, diff_id: Digest) -> Layer:
         layer = self.find(diff_id)
@@ -111,3 +158,44 @@ class Shelf:
             yield chunk
         with suppress(StoreError):  # in a store that can only be read it is counted every time
             self._facts.learn(diff_id, size=size)
+
+
+class _Incoming:
+    """The chunks of a blob, written as somebody reads them."""
+
+    def __init__(self, chunks: Iterator[bytes], writer: BlobWriter) -> None:
+        self._chunks = chunks
+        self._writer = writer
+        self._failed: FormatError | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in self._chunks:
+                self._writer.write(chunk)
+                yield chunk
+        except FormatError as error:
+            self._failed = error
+            raise
+
+    def drain(self) -> None:
+        """Reads what nobody has read; raises what reading has raised, now or before."""
+        if self._failed is not None:
+            raise self._failed
+        for _ in self:
+            pass
+
+
+def _described(descriptor: Descriptor, found: Unpacked) -> Descriptor:
+    """The descriptor with a media type that the bytes have: docker calls layers gzip that are not."""
+    if OCI_LAYERS.get(descriptor.media_type) == found.media_type:
+        return descriptor
+    return replace(descriptor, media_type=found.media_type)
+
+
+def _unlike(layer: Layer, diff_id: Digest, descriptor: Descriptor, found: Unpacked | None) -> FormatError:
+    what = "cannot be unpacked" if found is None else f"unpacks to {found.diff_id}"
+    return FormatError(
+        f"{layer.origin or 'an image'} has a layer that is not the one its config names",
+        why=f"the config names {diff_id}\nthe blob in its place, {descriptor.digest}, {what}",
+        fix="do not use this image: it is broken, or forged. Nothing of the layer was stored",
+    )

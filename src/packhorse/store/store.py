@@ -153,15 +153,17 @@ class Store:
 
     def compressed(self, diff_id: Digest) -> Descriptor | None:
         """What a layer is compressed to, where that is known; its blob need not be here."""
-        return self._facts.of(diff_id).blob
+        return self._facts.of(diff_id).proven
 
     def remember(self, diff_id: Digest, compressed: Descriptor, *, repository: str = "") -> None:
         """Notes what a layer was compressed to for a push, and to which repository (registry and all).
 
+        The caller has compressed it, or unpacked it: what an image says of its layers is not remembered.
         Where the store has the layer in another compressed form it keeps that in mind.
         """
-        here = self._facts.of(diff_id).blob
-        if here is not None and here != compressed and self._blobs.size(here.digest) == here.size:
+        found = self._shelf.find(diff_id)
+        here = found.descriptor if found is not None else None
+        if here is not None and here.digest != compressed.digest:
             return
         self._facts.learn(diff_id, blob=compressed, repository=repository)
 

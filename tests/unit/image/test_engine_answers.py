@@ -18,12 +18,13 @@ from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.engine import Address, Engine
 from packhorse.errors import EngineError, FormatError, NotFoundError, PackhorseError
-from packhorse.image.copy import put
+from packhorse.image.copy import copy, put
 from packhorse.image.daemon import Daemon
 from packhorse.image.docker_archive import write_docker_archive
 from packhorse.image.model import Config
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image, Layer
+from packhorse.store.store import Store
 
 IMAGE = stored_image(tar_of({"a": b"a"}), tar_of({"b": b"b"}))
 ODD: list[Any] = [
@@ -142,6 +143,22 @@ def used(engine: Engine, spool: Path) -> list[PackhorseError]:
 def test_what_an_engine_usually_says_is_understood(tmp_path: Path) -> None:
     with answering() as engine:
         assert used(engine, tmp_path) == []
+
+
+def test_a_layer_that_an_engine_hands_out_in_place_of_another_is_not_stored(tmp_path: Path) -> None:
+    evil = tar_of({"b": b"B"})
+    with tarfile.open(fileobj=BytesIO(saved(IMAGE))) as tar:
+        members = {each.name: tar.extractfile(each) for each in tar.getmembers()}
+        contents = {name: file.read() for name, file in members.items() if file is not None}
+    contents[f"{IMAGE.config.diff_ids[1].hex}.tar"] = evil
+    with (
+        answering(get=archive(**contents)) as engine,
+        Store.open(tmp_path / "store") as store,
+        pytest.raises(FormatError) as caught,
+    ):
+        copy(Daemon("x", engine, spool=tmp_path, known=store), store.place("x"))
+    assert str(IMAGE.config.diff_ids[1]) in str(caught.value) and str(Digest.of(evil)) in str(caught.value)
+    assert not (tmp_path / "store/blobs/sha256" / Digest.of(evil).hex).exists()
 
 
 @pytest.mark.parametrize("question", ["version", "info", "history", "images", "inspect", "load"])

@@ -78,7 +78,7 @@ class RegistryPlace:
                 partial(self._registry.stream, self._repository, descriptor),
                 descriptor,
                 diff_id,
-                where=self._reference.name,
+                where=self._reference.familiar,
             )
             for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
         )
