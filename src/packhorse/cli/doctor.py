@@ -8,11 +8,14 @@ import sys
 import click
 
 from packhorse.cli.main import Context
+from packhorse.cli.options import opened_store
 from packhorse.cli.output import Console
-from packhorse.errors import HostError, UsageError
+from packhorse.errors import HostError, StoreError, UsageError
+from packhorse.image.reference import Reference
 from packhorse.platform.doctor import mending
 from packhorse.platform.doctor.checkup import CHECKS, examine, usable
 from packhorse.platform.doctor.diagnosis import Line, Mend
+from packhorse.platform.locate import LOCAL_REGISTRY
 
 
 @click.command(epilog=f"Lines: {', '.join(CHECKS)}.")
@@ -20,13 +23,19 @@ from packhorse.platform.doctor.diagnosis import Line, Mend
 @click.option("-o", "--output", type=click.Choice(["human", "json"]), default="human", help="[human]")
 @click.option("--fix", is_flag=True, help="Mend what can be mended, with sudo; asks before.")
 @click.option("-y", "--yes", is_flag=True, help="With --fix: do not ask.")
+@click.option("--store", "content", is_flag=True, help="Read the whole store, and remove what is damaged.")
 @click.pass_obj
-def doctor(context: Context, names: tuple[str, ...], output: str, fix: bool, yes: bool) -> int:
+def doctor(context: Context, names: tuple[str, ...], output: str, fix: bool, yes: bool, content: bool) -> int:
     """Try what builds need on this machine, and say how to mend what is missing.
 
-    Ends with 0 when builds can work here, else with 7.
+    Ends with 0 when builds can work here, else with 7. With --store it reads every file of the store instead,
+    removes what is damaged, and names the images to bring again: it ends with 0 if nothing was, else with 6.
     """
     console = context.console
+    if content:
+        if names or fix:
+            raise UsageError("--store is a check of its own", fix="leave out --fix and the names of lines")
+        return _check_store(context, output)
     if fix and output == "json":
         raise UsageError("--fix speaks with a person, --output json with a program", fix="leave out one")
     lines = examine(context.environ, names=names)
@@ -38,6 +47,45 @@ def doctor(context: Context, names: tuple[str, ...], output: str, fix: bool, yes
     else:
         _show(console, lines)
     return 0 if usable(lines) else HostError.exit_code
+
+
+def _check_store(context: Context, output: str) -> int:
+    console = context.console
+    with opened_store(context) as store:
+        found = store.find_damage(console.say)
+    if output == "json":
+        fields = {
+            "sound": not found.damaged and not found.images,
+            "bytes": found.bytes,
+            "damaged": list(found.damaged),
+            "images": [
+                {
+                    "name": each.name.familiar,
+                    "missing": [str(digest) for digest in each.missing],
+                    "remedy": _remedy(each.name),
+                }
+                for each in found.images
+            ],
+            "apps": list(found.apps),
+        }
+        console.document(json.dumps(fields, indent=2))
+    else:
+        for path in found.damaged:
+            console.result(f"damaged, and removed now: {path}")
+        for each in found.images:
+            console.result(f"{each.name.familiar} is not whole: {', '.join(map(str, each.missing))}")
+            console.result(f"  to mend it: {_remedy(each.name)}")
+        for app in found.apps:
+            console.result(f"the next build of {app} makes a kept layer again")
+        if not found.damaged and not found.images:
+            console.result("nothing is damaged, and every image is whole")
+    return StoreError.exit_code if found.damaged or found.images else 0
+
+
+def _remedy(name: Reference) -> str:
+    if name.registry == LOCAL_REGISTRY:
+        return "packhorse builder default"
+    return f"build it again, or packhorse copy it from where it came: packhorse copy FROM {name.familiar}"
 
 
 def _fields(line: Line) -> dict[str, object]:

@@ -160,8 +160,8 @@ class Named(ABC):
 class Layout(Named):
     """An image in a layout directory.
 
-    Blobs that are there are not written again, and blobs are never removed: other names may need them. Layers
-    `without` whose blobs it is written are in its manifest alone.
+    Blobs that are there and have their digest are not written again, and blobs are never removed: other names
+    may need them. Layers `without` whose blobs it is written are in its manifest alone.
     """
 
     without: frozenset[Digest] = frozenset()
@@ -263,11 +263,20 @@ class Layout(Named):
         with faults(path):
             return path.is_file() and path.stat().st_size == descriptor.size
 
+    def _is_intact(self, descriptor: Descriptor) -> bool:
+        """Whether a blob that is there has its digest: a damaged one is written again."""
+        try:
+            for _ in verified(self._reader(descriptor)(), descriptor.digest, descriptor.size):
+                pass
+        except FormatError:
+            return False
+        return True
+
     def _reader(self, descriptor: Descriptor) -> partial[Iterator[bytes]]:
         return partial(Directory(self.path).chunks, blob_name(descriptor.digest))
 
     def _write_blob(self, descriptor: Descriptor, chunks: Chunks) -> None:
-        if self._has(descriptor):
+        if self._has(descriptor) and self._is_intact(descriptor):
             return
         with draft(self.path) as new:
             for chunk in verified(chunks(), descriptor.digest, descriptor.size):

@@ -51,7 +51,8 @@ def copy(
         return copy_all(wiring.several(source), wiring.several(destination, writes=True)).digest
     image = _read(wiring, source, wanted.target)
     without = of_run_image(image, source) if wanted.sparse else frozenset()
-    receipt = put(image, wiring.place(destination, compression=wanted.compression, without=without))
+    place = wiring.place(destination, compression=wanted.compression, without=without, check=True)
+    receipt = put(image, place)
     return receipt.manifest_digest or receipt.image_id
 
 

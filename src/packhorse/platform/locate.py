@@ -31,11 +31,14 @@ def first_fetched(
 
     Raises what `fetched` says of the first, if there is none.
     """
-    failures: list[NetworkError | NotFoundError] = []
+    failures: list[NetworkError | NotFoundError | FormatError] = []
     for name in sorted(names, key=lambda name: Reference.parse(name).registry != near):
         try:
             return fetched(wiring, name, target=target, say=say, pull=pull)
         except (NetworkError, NotFoundError) as error:
+            failures.append(error)
+        except FormatError as error:
+            say(f"{error.what}: {error.why}")
             failures.append(error)
     raise failures[0]
 
@@ -55,14 +58,14 @@ def fetched(
     used, or the engine's, and said: an image may have come from an archive. Raises NotFoundError,
     NetworkError, FormatError.
     """
-    local = wiring.store.place(name)
+    local = wiring.store.place(name, check=True)
     present: Image | None = None
     try:
         present = local.read()
     except NotFoundError:
         pass
     except FormatError as error:
-        say(f"{error.what}: {error.why}")
+        return _replaced(wiring, name, local, error, target=target, say=say, pull=pull)
     if pull is not PullPolicy.ALWAYS:
         present = present or _from_engine(wiring, name, say)
         if present is not None:
@@ -82,6 +85,39 @@ def fetched(
             f"packhorse copy docker://{reference.familiar} {reference.familiar}",
         )
     return _pulled(wiring, reference, local, present, target=target, say=say)
+
+
+def _replaced(
+    wiring: Wiring,
+    name: str,
+    local: Place,
+    damage: FormatError,
+    *,
+    target: Target,
+    say: Callable[[str], None],
+    pull: PullPolicy,
+) -> Image:
+    """An image that is not whole in the store, as an engine or its registry has it; raises `damage` if none
+    does.
+    """
+    if pull is not PullPolicy.ALWAYS:
+        found = _from_engine(wiring, name, say)
+        if found is not None:
+            say(f"{damage.what}: {damage.why}; it was taken from the engine")
+            return found
+    if pull is PullPolicy.NEVER or is_id(name):
+        raise damage
+    reference = Reference.parse(name)
+    if reference.registry == LOCAL_REGISTRY:
+        raise damage
+    try:
+        found = _pulled(wiring, reference, local, None, target=target, say=say)
+    except (NetworkError, NotFoundError) as error:
+        reason = (error.why or error.what).splitlines()[0]
+        why = f"{damage.why}\nits registry does not give it: {reason}"
+        raise FormatError(damage.what, why=why, fix=damage.fix) from error
+    say(f"{damage.what}: {damage.why}; it was fetched again")
+    return found
 
 
 def _pulled(
@@ -144,7 +180,7 @@ def exact(
         found = str(remote.read().id)
         if found == image_id:
             say(f"fetching {reference.familiar}")
-            copy(remote, wiring.store.place(name))
+            copy(remote, wiring.store.place(name, check=True))
             return wiring.store.place(name).read()
         why = f"{reference.familiar} is {found} by now"
     else:
@@ -176,7 +212,7 @@ def _from_engine(wiring: Wiring, name: str, say: Callable[[str], None]) -> Image
         say(f"{error.what}: {error.why}")
         return None
     say(f"taking {name} from {engine}")
-    local = wiring.store.place(name)
+    local = wiring.store.place(name, check=True)
     copy(wiring.daemon(name), local)
     return local.read()
 

@@ -72,15 +72,17 @@ class Wiring:
         compression: str = "gzip",
         mirrors: bool = True,
         without: frozenset[Digest] = frozenset(),
+        check: bool = False,
     ) -> Place:
         """The place a location names; raises EngineError where there is no engine.
 
         `compression` is how layers that have no stored form get one there; a layout is written `without` the
-        blobs of some. Without `mirrors` a registry is
+        blobs of some. With `check` the store reads what it has of the image that is brought, and replaces
+        what is damaged. Without `mirrors` a registry is
         asked itself: what is to be replaced there is not what a mirror had of it some time ago.
         """
         if location.kind is Kind.STORE:
-            return self.store.place(location.name)
+            return self.store.place(location.name, check=check)
         if location.kind is Kind.REGISTRY and not mirrors:
             return self._in_registry(self.written(location.reference), target or Target.host(), compression)
         if location.kind is Kind.REGISTRY:

@@ -104,7 +104,8 @@ class BlobWriter:
         self._beside.wait()
         digest = Digest(self._hash.hexdigest())
         target = self._blobs.path(digest)
-        here = self._blobs.size(digest) == self.size
+        # The one that is here may be damaged, and whoever makes it again may do so to mend it.
+        here = self._blobs.size(digest) == self.size and self._blobs.is_sound(digest)
         with faults(target):
             if not here:
                 os.fsync(self._store(b"").fileno())
@@ -143,6 +144,19 @@ class Blobs:
             except FileNotFoundError:
                 return None
 
+    def is_sound(self, digest: Digest) -> bool:
+        """Whether the blob is here and has its digest; one that is damaged is removed. Raises StoreError."""
+        if self.size(digest) is None:
+            return False
+        try:
+            for _ in self.chunks(digest):
+                pass
+        except StoreError:
+            if self.size(digest) is None:
+                return False
+            raise
+        return True
+
     def chunks(self, digest: Digest) -> Iterator[bytes]:
         """The blob's bytes, checked against its digest as they stream.
 
@@ -179,7 +193,8 @@ class Blobs:
         return StoreError(
             f"the stored bytes of {digest} were damaged",
             why=f"{path} did not have its digest; it is removed now",
-            fix="run the same command again: what is missing is brought anew",
+            fix="bring the image again: build it, or packhorse copy it from where it came. A build or run "
+            "fetches what a registry has. `packhorse doctor --store` names every image that is damaged",
         )
 
     @contextmanager

@@ -95,6 +95,25 @@ class Kept:
                 return tree
         return None
 
+    def remove_damaged(self, diff_id: Digest) -> None:
+        """Reads the kept trees of a layer, whoever owns them, and removes those that have changed."""
+        with faults(self._lease.store):
+            homes = sorted((self._lease.store / "kept").iterdir())
+        for home in homes:
+            self.is_sound(home / diff_id.hex[:NAME_LENGTH])
+
+    def is_sound(self, directory: Path) -> bool:
+        """Whether a kept tree, if `directory` has one, is what its record says; else it is removed."""
+        self._lease.pin(_object(directory))
+        known = self._known(directory)
+        if known is None:
+            return True  # whoever looks for one finds none
+        with self._lease.lock("kept", known[0].diff_id):
+            sound = _is_what_it_should_be(known[0])
+            if not sound:
+                self._drop(directory)
+        return sound
+
     def keep(self, directory: Path, inside: Inside, owner: Owner) -> KeptTree:
         """Hashes the tree `directory`, which has `layers/<id>/<name>` and lies in `home(owner)`, and keeps
         it.

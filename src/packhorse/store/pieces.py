@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from packhorse.base.digest import Digest
 from packhorse.errors import HostError, StoreError
@@ -60,6 +61,15 @@ def former(lease: Lease, diff_id: Digest, terms: str) -> Iterator[Former | None]
         with suppress(OSError):
             (lease.store / name_of(diff_id)).unlink()
         raise
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file of pieces, if it is there, is what was written."""
+    try:
+        digest, _, data = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return True
+    return digest == str(Digest.of(data)).encode()
 
 
 def _read(lease: Lease, diff_id: Digest, terms: str) -> tuple[dict[str, Piece], int] | None:

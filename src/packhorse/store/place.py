@@ -21,8 +21,12 @@ from packhorse.store.shelf import Shelf
 class StorePlace:
     """The image with one name in the store. `read` also takes an image ID, or the beginning of one."""
 
-    def __init__(self, name: str, *, lease: Lease, images: Images, blobs: Blobs, shelf: Shelf) -> None:
+    def __init__(
+        self, name: str, *, lease: Lease, images: Images, blobs: Blobs, shelf: Shelf, check: bool = False
+    ) -> None:
+        """With `check` layers that are here already are read, and replaced where they are damaged."""
         self._name = name
+        self._check = check
         self._lease = lease
         self._images = images
         self._blobs = blobs
@@ -63,7 +67,7 @@ class StorePlace:
 
     def begin(self, layer: Layer) -> Layer:
         """Brings a layer here; writes nothing when it is here as a blob or as a kept tree."""
-        return self._shelf.add(layer)
+        return self._shelf.add(layer, check=self._check)
 
     def commit(self, image: Image) -> Receipt:
         """Gives the image this name; InputError when that is an image ID, StoreError, FormatError."""
@@ -131,5 +135,5 @@ def _incomplete(record: Record, digest: Digest, why: str = "") -> FormatError:
     return FormatError(
         f"the image {record.name.familiar} is not whole in the store",
         why=why or f"{digest} is missing",
-        fix="build it, or pull it, again",
+        fix="bring it again: build it, or packhorse copy it from where it came",
     )

@@ -54,16 +54,19 @@ class Shelf:
             return layer
         return replace(layer, descriptor=descriptor, blob=partial(self._blobs.chunks, descriptor.digest))
 
-    def add(self, layer: Layer) -> Layer:
+    def add(self, layer: Layer, *, check: bool = False) -> Layer:
         """Brings a layer here unless it is here in some form, and answers it as `find` does.
 
-        Its compressed form is stored as it is where it has one, else its tar. Raises StoreError, and
-        FormatError for bytes that are not the layer.
+        Its compressed form is stored as it is where it has one, else its tar. With `check` what is here is
+        read first, and what of it is damaged is replaced. Raises StoreError, and FormatError for bytes that
+        are not the layer.
         """
         if layer.diff_id is None:
             diff_id, size = self._blobs.add(layer.tar())
             self._facts.learn(diff_id, size=size)
             return self._found(diff_id)
+        if check:
+            self.remove_damaged(layer.diff_id)
         found = self.find(layer.diff_id)
         if found is None:
             with self._lease.lock("layer", layer.diff_id):
@@ -74,6 +77,15 @@ class Shelf:
         # Of a kept tree the length is known here, and asked for wherever images are listed.
         self._facts.learn(layer.diff_id, size=found.size)
         return found
+
+    def remove_damaged(self, diff_id: Digest) -> None:
+        """Reads a layer in every form in which it is here, and removes those that are damaged; StoreError."""
+        blobs = [diff_id]
+        if (compressed := self._facts.of(diff_id).blob) is not None:
+            blobs.append(compressed.digest)
+        for digest in blobs:
+            self._blobs.is_sound(digest)
+        self._kept.remove_damaged(diff_id)
 
     def _store(self, layer: Layer, diff_id: Digest) -> None:
         if layer.blob is not None and layer.descriptor is not None:

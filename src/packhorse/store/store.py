@@ -20,7 +20,7 @@ store that the next call can use.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -31,10 +31,11 @@ from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
 from packhorse.image.model import Descriptor
 from packhorse.image.view import Image, Layer
-from packhorse.store import caches, copied, facts, gc, making, record, remainder, removal, taking
+from packhorse.store import caches, copied, damage, facts, gc, making, record, remainder, removal, taking
 from packhorse.store.blobs import Blobs
 from packhorse.store.caches import Survey
 from packhorse.store.copies import LayersCopies
+from packhorse.store.damage import Findings
 from packhorse.store.disk import Disk
 from packhorse.store.facts import Facts
 from packhorse.store.fault import fault, faults, is_about
@@ -113,9 +114,27 @@ class Store:
     ) -> None:
         self.close()
 
-    def place(self, name: str) -> StorePlace:
-        """The image called `name` (for reading also an image ID), as a `Place`."""
-        return StorePlace(name, lease=self._lease, images=self._images, blobs=self._blobs, shelf=self._shelf)
+    def place(self, name: str, *, check: bool = False) -> StorePlace:
+        """The image called `name` (for reading also an image ID), as a `Place`.
+
+        With `check`, for commands that bring an image, what is here of its layers is read, and replaced where
+        it is damaged.
+        """
+        return StorePlace(
+            name,
+            lease=self._lease,
+            images=self._images,
+            blobs=self._blobs,
+            shelf=self._shelf,
+            check=check,
+        )
+
+    def find_damage(self, say: Callable[[str], None]) -> Findings:
+        """Reads everything, removes what is damaged, and answers what that was; raises StoreError.
+
+        `say` is told how much is read.
+        """
+        return damage.find(self.path, self._images, self._blobs, self._kept, self._shelf, say=say)
 
     def images(self) -> tuple[Record, ...]:
         """Every image by name."""

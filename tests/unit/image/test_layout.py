@@ -237,3 +237,12 @@ def test_nothing_is_left_of_a_write_that_failed(layout: Path) -> None:
     with pytest.raises(FormatError):
         put(replace(image, layers=(replace(image.layers[0], descriptor=lying),)), Layout(layout, "v2"))
     assert sorted(layout.rglob("*")) == before
+
+
+def test_a_damaged_blob_is_written_again(layout: Path) -> None:
+    put(stored_image(A, B), Layout(layout, "v1"))
+    expected = {path: path.read_bytes() for path in (layout / "blobs/sha256").iterdir()}
+    for path, data in expected.items():
+        path.write_bytes(bytes(len(data)))
+    put(stored_image(A, B), Layout(layout, "v1"))
+    assert {path: path.read_bytes() for path in expected} == expected

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from packhorse.base.digest import Digest
 from packhorse.base.rooted import Rooted
 from packhorse.base.userns import Mode, choose
 from packhorse.errors import FormatError, StoreError
@@ -202,3 +203,37 @@ def test_a_blob_that_is_another_layer_is_told_with_its_digest_and_the_store(stor
         FormatError, match=rf"(?s)not what they should be.*{layer.descriptor.digest}.*{store.path}"
     ):
         list(found.tar())
+
+
+def test_a_look_at_the_whole_store_finds_damaged_kept_layers_and_whose_they_are(store: Store) -> None:
+    layer = keep(store)
+    said: list[str] = []
+    assert store.find_damage(said.append).damaged == ()
+    assert "1 kept layers" in said[0]
+    changed = only(store, "kept/*/*/layers/bp/one/file")
+    status = changed.stat()
+    changed.write_text("two")
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert restored(store, layer), "nobody has looked"
+    found = store.find_damage(said.append)
+    assert [path.rpartition("/")[2] for path in found.damaged] == [str(layer.diff_id)[7:39]]
+    assert found.apps == ("app",) and found.images == ()
+    assert not restored(store, layer)
+    assert keep(store).diff_id == layer.diff_id and restored(store, layer)
+    only(store, "caches/*").write_text("{")
+    assert store.find_damage(said.append).damaged == (str(Path("caches") / f"{cache_name()}.json"),)
+
+
+def cache_name() -> str:
+    return Digest.of(b"app").hex[:32]
+
+
+def test_a_blob_that_is_written_again_replaces_a_damaged_one(store: Store) -> None:
+    for size in (100, 3 << 20):
+        data = os.urandom(size)
+        path = store.path / "blobs/sha256" / Digest.of(data).hex
+        layer = Layer(lambda data=data: iter([data]))
+        store.place("app").begin(layer)
+        path.write_bytes(bytes(size))
+        store.place("app").begin(layer)
+        assert path.read_bytes() == data
