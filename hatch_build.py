@@ -69,7 +69,12 @@ def _make_bundle(root: Path, target: Path) -> None:
         stage(descriptor.parent, staged, programs=target)
     launcher_version = (root / "launcher" / "VERSION").read_text().strip()
     bundle = {"launcher": launcher_version, "digest": digest(target)}
-    for program in ("terminal", "init", "leash"):  # which are in no builder, and so in no digest of one
+    for program in (
+        "terminal",
+        "init",
+        "leash",
+        "loopback",
+    ):  # which are in no builder, and so in no digest of one
         add(program)
     (target / "bundle.json").write_text(json.dumps(bundle) + "\n")
 

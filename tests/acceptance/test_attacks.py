@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from attacker import build, table
+from attacker.victim import VISITS
 from fakes import afterwards, attack, linux, users
 from fakes.attack import Done, Ground
 from fakes.installation import Home
@@ -184,8 +185,11 @@ def test_no_mark_of_an_overlay_is_kept(attacked: Done, ground: Ground) -> None:
 def test_another_network_has_nothing_of_this_machines(ground: Ground, app: Path, network: str) -> None:
     buildpack = ground.buildpack("network", build="attacker")
     options = ("--network", network) if network != "own" else ()
+    visits = ground.home.path / VISITS
+    before = visits.read_text() if visits.exists() else ""
     done = ground.build("networked", app, buildpack, options=(*options, "--env", f"HOST_WORD={WORD}"))
     assert done.status == 0, done.said
+    assert (visits.read_text() if visits.exists() else "") == before
     found = {one.name: done.attempts[one.name] for one in table.attempts() if one.phase != "detect"}
     wrong = {
         one.name: found[one.name]

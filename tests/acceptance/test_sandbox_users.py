@@ -35,27 +35,42 @@ PATIENT = (
 """Waits for a quarter of a minute, whoever the user is."""
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+
+
 @pytest.mark.parametrize("name", [RANGE, SINGLE])
 def test_all_steps_do_as_users_what_they_do_as_root(name: str) -> None:
+    run_as(name, "--deselect", PATIENT, *TESTS)
+
+
+@pytest.mark.parametrize("name", [RANGE, SINGLE])
+def test_a_network_of_their_own_keeps_users_steps_from_this_machine(name: str, tmp_path: Path) -> None:
+    tun = tmp_path / "tun"
+    os.mknod(tun, 0o20666, os.makedev(10, 200))
+    tun.chmod(0o666)
+    run_as(name, "tests/acceptance/test_own_network.py", tun=tun)
+
+
+def run_as(name: str, *words: str, tun: Path = Path("/dev/net/tun")) -> None:
+    """Runs tests as a user, to whom `tun` is /dev/net/tun."""
     users.ensure(name)
     if name == RANGE:
         assert shutil.which("newuidmap"), "the package uidmap is needed"
     packages = Path(pytest.__file__).parents[1]
     if packages.is_relative_to(REPOSITORY):
         packages = VIEW / packages.relative_to(REPOSITORY)
+    # The clone may lie where the user cannot go, so he sees it elsewhere.
+    mounts = 'mount --bind "$3" /dev/net/tun && mount --bind "$1" "$2" && cd "$2" && shift 3 && exec "$@"'
     done = subprocess.run(
         [
-            # The clone may lie where the user cannot go, so he sees it elsewhere.
-            *("unshare", "--mount", "sh", "-c", 'mount --bind "$1" "$2" && cd "$2" && shift 2 && exec "$@"'),
-            *("sh", str(REPOSITORY), str(VIEW), "runuser", "-u", name, "--", "env"),
+            *("unshare", "--mount", "sh", "-c", mounts),
+            *("sh", str(REPOSITORY), str(VIEW), str(tun), "runuser", "-u", name, "--", "env"),
             *(
                 f"PYTHONPATH={packages}:{VIEW}/src:{VIEW}/tests",
                 "PYTHONDONTWRITEBYTECODE=1",
                 f"HOME=/home/{name}",
             ),
-            *(users.interpreter(name), "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("--deselect", PATIENT, *TESTS),
+            *(users.interpreter(name), "-m", "pytest", "-q", "-p", "no:cacheprovider", *words),
         ],
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ typedef struct {
 
 #define NUMBER(value) ((const void *)(value))
 
-extern const Attempt FILES[], KERNEL[], PROCESSES[], SOCKETS[];
+extern const Attempt FILES[], KERNEL[], PROCESSES[], SOCKETS[], NETWORK[];
 
 /* Each tells the outcome and ends the attempt. A system call's result goes to `told`. */
 _Noreturn void refused(int error);

@@ -22,4 +22,4 @@ def build(target: Path, *names: str) -> Path:
 
 def attacker(target: Path) -> Path:
     """The program of main.c."""
-    return build(target, "main.c", "files.c", "kernel.c", "processes.c", "sockets.c")
+    return build(target, "main.c", "files.c", "kernel.c", "processes.c", "sockets.c", "network.c")

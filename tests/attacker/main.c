@@ -117,7 +117,7 @@ static int makes_socket(const char *path) {
 int main(int count, char **words) {
     if (count == 3 && strcmp(words[1], "socket") == 0)
         return makes_socket(words[2]);
-    static const Attempt *const all[] = {FILES, KERNEL, PROCESSES, SOCKETS};
+    static const Attempt *const all[] = {FILES, KERNEL, PROCESSES, SOCKETS, NETWORK};
     for (size_t index = 0; index < sizeof all / sizeof *all; index++)
         for (const Attempt *one = all[index]; one->name; one++)
             if (count && wanted(one->name, words + 1))

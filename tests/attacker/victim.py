@@ -20,6 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 
 KEY = "packhorse-test-key"
+VISITS = "visits"
+"""The file in the home that has a line for each visit to one of the services."""
+
 _NAME = "packhorse-test"
 _KEYCTL = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
 _ADD_KEY = {"x86_64": 248, "aarch64": 217}[os.uname().machine]
@@ -69,11 +72,20 @@ def main() -> None:
             _bound(socket.AF_UNIX, f"\0{name}"),
             _bound(socket.AF_INET, ("127.0.0.1", 0)),
             _bound(socket.AF_INET6, ("::1", 0)),
+            _bound(socket.AF_INET, ("127.9.9.9", 0)),
+            _bound(socket.AF_INET, (_address(), 0)),
+        ]
+        hearing = [
+            _open(socket.AF_INET, ("127.0.0.1", 0)),
+            _open(socket.AF_INET, ("127.9.9.9", 0)),
+            _open(socket.AF_INET6, ("::1", 0)),
         ]
         datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         datagrams.bind(f"\0{name}-datagrams")
         for one in listening:
-            threading.Thread(target=_speak, args=(one,), daemon=True).start()
+            threading.Thread(target=_speak, args=(one, home / VISITS), daemon=True).start()
+        for one in hearing:
+            threading.Thread(target=_answer, args=(one, home / VISITS), daemon=True).start()
         given = {
             **{variable: str(path) for variable, path in files.items()},
             "HOST_HOME": str(home),
@@ -86,6 +98,12 @@ def main() -> None:
             "HOST_DATAGRAM": f"{name}-datagrams",
             "HOST_PORT": str(listening[2].getsockname()[1]),
             "HOST_PORT6": str(listening[3].getsockname()[1]),
+            "HOST_OTHER_PORT": str(listening[4].getsockname()[1]),
+            "HOST_ADDRESS": listening[5].getsockname()[0],
+            "HOST_ADDRESS_PORT": str(listening[5].getsockname()[1]),
+            "HOST_UDP": str(hearing[0].getsockname()[1]),
+            "HOST_OTHER_UDP": str(hearing[1].getsockname()[1]),
+            "HOST_UDP6": str(hearing[2].getsockname()[1]),
         }
         print(json.dumps(given), flush=True)
         sys.stdin.read()
@@ -98,18 +116,44 @@ def main() -> None:
         realtime.mq_unlink(f"/{name}".encode())
 
 
-def _bound(family: int, address: object) -> socket.socket:
-    made = socket.socket(family)
+def _open(family: int, address: object, kind: int = socket.SOCK_DGRAM) -> socket.socket:
+    made = socket.socket(family, kind)
     made.bind(address)
+    return made
+
+
+def _bound(family: int, address: object) -> socket.socket:
+    made = _open(family, address, socket.SOCK_STREAM)
     made.listen()
     return made
 
 
-def _speak(listening: socket.socket) -> None:
+def _address() -> str:
+    """The address from which this machine speaks to others; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking, suppress(OSError):
+        asking.connect(("192.0.2.1", 9))
+        return str(asking.getsockname()[0])
+    return "127.0.0.1"
+
+
+def _note(visits: Path, service: socket.socket) -> None:
+    with visits.open("a") as file:
+        file.write(f"{service.type.name} {service.getsockname()!r}\n")
+
+
+def _speak(listening: socket.socket, visits: Path) -> None:
     while True:
         connection, _ = listening.accept()
-        with connection:
+        _note(visits, listening)
+        with connection, suppress(OSError):  # the visitor is gone
             connection.sendall(b"SECRET-service\n")
+
+
+def _answer(hearing: socket.socket, visits: Path) -> None:
+    while True:
+        _, visitor = hearing.recvfrom(100)
+        _note(visits, hearing)
+        hearing.sendto(b"SECRET-service\n", visitor)
 
 
 if __name__ == "__main__":

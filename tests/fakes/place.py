@@ -33,6 +33,7 @@ class Place:
     root: Path
     sandbox: SandboxRunner
     numbers: Iterator[int]
+    user: int = 1000
 
     def directory(self, *, mode: int = 0o755) -> Path:
         """A new directory that belongs to the step's user."""
@@ -75,14 +76,17 @@ class Place:
 
 
 @contextmanager
-def place(base: Path, runtime: str = "bubblewrap") -> Iterator[Place]:
-    """A place in `base` with the ids that the invoking user can have, and sandboxes made by `runtime`."""
-    with userns.make(userns.choose(1000, 1000)) as namespace:
+def place(base: Path, runtime: str = "bubblewrap", *, user: int = 1000) -> Iterator[Place]:
+    """A place in `base` with the ids that the invoking user can have, and sandboxes made by `runtime`.
+
+    `user` is the id inside that an invoking user has there who has only one.
+    """
+    with userns.make(userns.choose(user, user)) as namespace:
         root = tiny_root.own(tiny_root.make(base / "root"), namespace)
         scratch = base / "scratch"
         scratch.mkdir()
         try:
             steps = sandbox(namespace, scratch, runtime=runtime, groups=base / "groups")
-            yield Place(runtime, base, namespace, root, steps, count(1))
+            yield Place(runtime, base, namespace, root, steps, count(1), user)
         finally:
             tiny_root.remove(root, namespace)

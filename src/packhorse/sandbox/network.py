@@ -1,8 +1,9 @@
 """The networks a step can have, and `pasta`, which gives it one of its own; for `runner` and `platform`.
 
 With the host's network a step reaches what listens on the host's loopback (databases, agents). With its own
-it has the host's routes and name service through pasta, and nothing else. Choosing is `platform`'s; saying
-so, `cli`'s.
+it has the host's routes and name service through pasta, and nothing else: `launcher/loopback` keeps packets
+to loopback addresses from pasta, which would connect to the host's. Choosing is `platform`'s; saying so,
+`cli`'s.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import fcntl
 import os
 import shutil
 import struct
+import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from io import FileIO
 from pathlib import Path
 
+from packhorse.base import native
 from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.step import Bind, Network, Port, Step
 from packhorse.errors import InputError, SandboxError
@@ -137,7 +140,9 @@ def _forward(port: Port) -> str:
 
 
 class Pasta:
-    """A started pasta, which ends with `close`, and with this process however that ends.
+    """A started pasta, and the program that guards its network.
+
+    Both end with `close`, and with this process however that ends.
 
     SandboxError when there is no such program, FileNotFoundError and ProcessLookupError when `pid` is gone.
     """
@@ -151,9 +156,10 @@ class Pasta:
         with ExitStack() as theirs, ExitStack() as own:
             namespaces = [theirs.enter_context(FileIO(f"/proc/{pid}/ns/{kind}")) for kind in ("user", "net")]
             user, net = (file.fileno() for file in namespaces)
-            told, ready = os.pipe()
-            theirs.callback(os.close, ready)
+            configured, ready = _pipe(theirs)
+            told, done = os.pipe()
             self._told = own.enter_context(open(told, "rb"))  # noqa: PTH123 -- a descriptor
+            theirs.callback(os.close, done)
             become = _owner(user, ready, ports) if os.geteuid() == 0 else ""
             words = arguments(Ends(user, net, ready), ports=ports, loopback=loopback, user=become)
             self._said = own.enter_context(FileIO(os.memfd_create("said", os.MFD_CLOEXEC), "r+"))
@@ -162,6 +168,8 @@ class Pasta:
                 pass_fds=(user, net, ready),
                 stderr=self._said,
             )
+            own.callback(self._leash.close)
+            self._guard = _start_guard(user, net, configured, done, stderr=self._said)
             self._own = own.pop_all()
         self._ready = False
 
@@ -173,6 +181,7 @@ class Pasta:
         self._ready = self._ready or bool(self._told.readline())
         if not self._ready:
             self._leash.close()
+            self._guard.wait()
             raise SandboxError(
                 "a network of its own cannot be made", why=self._words(), fix=_WITHOUT, check="network"
             )
@@ -183,12 +192,44 @@ class Pasta:
 
     def close(self) -> None:
         """Ends pasta."""
-        with self._own:
-            self._leash.close()
+        self._own.close()
+        self._guard.wait()
 
     def _words(self) -> str:
         self._said.seek(0)
         return self._said.read().decode(errors="replace").strip()
+
+
+def _pipe(stack: ExitStack) -> tuple[int, int]:
+    """A pipe, both ends of which are closed with `stack`."""
+    ends = os.pipe()
+    for end in ends:
+        stack.callback(os.close, end)
+    return ends
+
+
+def _start_guard(
+    user: int, net: int, configured: int, done: int, *, stderr: FileIO
+) -> subprocess.Popen[bytes]:
+    """Starts `launcher/loopback`, which waits for pasta and then keeps loopback addresses inside.
+
+    `configured` is where pasta says that it is ready, `done` where the program says it. It ends by itself,
+    and when pasta does.
+    """
+    try:
+        return subprocess.Popen(
+            [str(native.program("loopback")), *map(str, (user, net, configured, done))],
+            pass_fds=(user, net, configured, done),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            process_group=0,  # Ctrl-C is not for it
+            env={},
+        )
+    except OSError as error:
+        raise SandboxError(
+            "a network of its own cannot be made", why=f"{error.filename}: {error.strerror}", fix=_WITHOUT
+        ) from error
 
 
 def _is_open_to_all(path: Path) -> bool:
