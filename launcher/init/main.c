@@ -11,6 +11,8 @@
  *     init CHANNEL SELF
  *
  * In bubblewrap's sandbox, which waits for orphans itself and has set everything else already: becomes the command.
+ * Bubblewrap gives the capabilities that root keeps as ambient and inheritable ones too; here they lose that, so that
+ * a program which gives up root's id gives up root's rights, as under docker.
  *
  * An order is a `head`, the system call filter, which may be empty, and `strings` strings, each with its NUL: the maps for a user
  * namespace of the command's own, or two empty ones; its directory; its executable, found as execvp(3) does;
@@ -145,6 +147,18 @@ static bool change_ids(const struct order *order)
     return syscall(SYS_capset, &header, none) == 0;
 }
 
+/* Empties the inheritable set, and the ambient set with it (capabilities(7)). */
+static bool hand_down_no_capability(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct sets[2];
+
+    if (syscall(SYS_capget, &header, sets) < 0)
+        return false;
+    sets[0].inheritable = sets[1].inheritable = 0;
+    return syscall(SYS_capset, &header, sets) == 0;
+}
+
 static bool confine(const struct order *order)
 {
     struct sock_fprog filter = {
@@ -246,8 +260,11 @@ int main(int argc, char **argv)
     restore_signals();
     if (fcntl(channel, F_SETFD, FD_CLOEXEC) < 0 || !take_order(channel, &order))
         return EXIT_FAILED;
-    if (argc == 3)
+    if (argc == 3) {
+        if (!hand_down_no_capability())
+            fail(channel, SETUP);
         execute(channel, &order);
+    }
     if (*order.uids != '\0' && !change_ids(&order))
         fail(channel, IDS);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* so that the command cannot look into this process */

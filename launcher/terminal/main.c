@@ -8,13 +8,17 @@
  * it leads a new session, makes the slave its controlling terminal (bubblewrap's --new-session does not) and
  * its stdin, stdout and stderr, and executes COMMAND, found as execvp(3) does, under the name ARGV0. Then
  * SOCKET ends; if COMMAND cannot be executed, a byte with errno comes first and the status is docker's: 127
- * for what does not exist, 126 otherwise. SELF is the descriptor it was executed from. */
+ * for what does not exist, 126 otherwise. SELF is the descriptor it was executed from. What root keeps of
+ * capabilities is not handed down; see init/main.c. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <pty.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <utmp.h>
@@ -60,6 +64,18 @@ static int open_terminal(int channel)
     return ends[1];
 }
 
+/* Empties the inheritable set, and the ambient set with it (capabilities(7)). */
+static bool hand_down_no_capability(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct sets[2];
+
+    if (syscall(SYS_capget, &header, sets) < 0)
+        return false;
+    sets[0].inheritable = sets[1].inheritable = 0;
+    return syscall(SYS_capset, &header, sets) == 0;
+}
+
 int main(int argc, char **argv)
 {
     int channel, slave;
@@ -70,7 +86,7 @@ int main(int argc, char **argv)
     channel = atoi(argv[1]);
     close(atoi(argv[2]));
     if (fcntl(channel, F_SETFD, FD_CLOEXEC) == 0 && (slave = open_terminal(channel)) >= 0 &&
-        login_tty(slave) == 0)
+        login_tty(slave) == 0 && hand_down_no_capability())
         execvp(argv[3], argv + 4);
     reason = (char)errno;
     send(channel, &reason, 1, MSG_NOSIGNAL);

@@ -180,6 +180,16 @@ def test_the_process_leads_a_session_of_its_own_terminal(user: Start, whom: str,
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+def test_root_hands_no_capability_down_at_a_terminal(user: Start, runtime: str) -> None:
+    script = "grep -E 'Cap(Inh|Eff|Amb)' /proc/self/status"
+    program = user("-it", "-u", "0", "--sandbox", runtime, "tiny", "bash", "-c", script)
+    found = program.sees(r"CapInh:\s+(\w+)\r\nCapEff:\s+(\w+)\r\nCapAmb:\s+(\w+)")
+    inheritable, effective, ambient = (int(number, 16) for number in found.groups())
+    assert effective and not inheritable and not ambient
+    assert program.status() == 0
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(("reader", "status"), [("nobody", 141), ("/dev/full", 125)])
 def test_a_terminal_that_nobody_looks_at_ends_with_the_status_of_a_pipe(
     environment: Mapping[str, str], runtime: str, reader: str, status: int

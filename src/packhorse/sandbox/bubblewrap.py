@@ -22,7 +22,7 @@ from packhorse.sandbox.terminal import Terminal
 class Bubblewrap:
     """A Runtime. Its sandboxes end with this process, however that ends.
 
-    `init` is the native program that steps begin as whose command is said later.
+    `init` is the native program that steps begin as whose command is said later, and root's steps.
     """
 
     def __init__(self, namespace: Namespace, *, init: Path, program: Path | None = None) -> None:
@@ -38,6 +38,9 @@ class Bubblewrap:
         words = self._entry.words(step, layout)
         command = arguments.command(step)
         idmap = self._namespace.idmap
+        # Root's steps begin as a program of ours that takes from its capabilities what would be inherited;
+        # bubblewrap would leave that to the command.
+        begins_as_init = step.deferred or (step.uid == 0 and terminal is None)
         return BubblewrapProcess(
             words or [str(self._program)],
             userns=USERNS if words else self._namespace.fd,
@@ -46,7 +49,8 @@ class Bubblewrap:
             attached=step.attached,
             leashed=idmap.mode is Mode.RANGE and idmap.outside(step.uid, step.gid)[0] != os.getuid(),
             passed=terminal.passed if terminal else (),
-            init=self._init if step.deferred else None,
+            init=self._init if begins_as_init else None,
+            assigned=None if step.deferred else step,
             begun=begun,
         )
 

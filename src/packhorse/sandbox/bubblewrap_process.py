@@ -43,8 +43,8 @@ class BubblewrapProcess(Process):
     `words` start it; `userns` is the descriptor of its namespace, or what stands for that in `words`.
     `passed` are further descriptors that its command has. `begun` is told of bubblewrap's child, which has
     its namespaces then and not yet all of its mounts. It is `leashed` if the step's id is none that
-    bubblewrap's end could reach. With `init`, `launcher/init` begins in place of `command`, and executes what
-    is assigned.
+    bubblewrap's end could reach. With `init`, `launcher/init` begins in place of `command`, and executes
+    `assigned`, or what is assigned later.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class BubblewrapProcess(Process):
         leashed: bool,
         passed: Sequence[int] = (),
         init: Path | None = None,
+        assigned: Step | None = None,
         begun: Callable[[int], None] = lambda pid: None,
     ) -> None:
         super().__init__(attached=attached)
@@ -69,6 +70,8 @@ class BubblewrapProcess(Process):
                     passed = self._told_later(theirs, init)
                     channel, program = map(str, passed)
                     command = [f"/proc/self/fd/{program}", channel, program]
+                    if assigned is not None:
+                        self.assign(assigned)
                 block = self._start(words, userns, options, command, passed)
             self._wait_for_mounts(block, begun)
             if leashed:
