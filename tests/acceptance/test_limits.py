@@ -141,6 +141,22 @@ def test_shared_memory_is_as_large_as_dockers(either: Place) -> None:
     assert (result.status, output.splitlines()[-1]) == (0, str(64 << 20))
 
 
+@pytest.mark.parametrize("shared", [0, 2 << 30])
+def test_shared_memory_is_no_larger_than_memory(either: Place, shared: int) -> None:
+    limits = Limits(memory=1 << 30, shared_memory=shared)
+    _, output = either.run(either.step("stat -f -c '%b %S' /dev/shm"), limits=limits)
+    blocks, size = map(int, output.split())
+    assert blocks * size == 1 << 30
+
+
+def test_files_in_shared_memory_count_as_memory(either: Place) -> None:
+    """Mapped by nobody: neither they nor the variable are too much alone."""
+    variable = "a=aaaaaaaaaaaaaaaa; for i in {1..21}; do a=$a$a; done"  # 32 MiB
+    script = f"head -c 128M /dev/zero > /dev/shm/file; {variable}; sleep 20"
+    result = ended(either, script, memory=150 << 20, shared_memory=128 << 20)
+    assert (result.status, "150 MiB of memory" in result.exceeded) == (137, True)
+
+
 def test_a_step_that_stays_below_its_limits_is_none_the_wiser(either: Place) -> None:
     generous = {"memory": 1 << 30, "processes": 1000, "file_size": 1 << 30, "disk": 1 << 20, "inodes": 10}
     result = ended(either, "head -c 1M /dev/zero > /tmp/x; exit 3", **generous)

@@ -79,9 +79,10 @@ class Limits:
     """How much a step may use of this machine: all its processes together, and what it writes.
 
     `memory` and `file_size` are in bytes, `processes` counts threads too; `disk` (bytes) and `inodes` are
-    what has to stay free on the file systems that it writes to. 0 is no limit. `shared_memory` is the size of
-    /dev/shm, docker's unless another is given. An `expendable` step is ended when it meets any of them, or
-    when the machine runs out of memory; another has only what goes beyond refused, as far as the kernel can.
+    what has to stay free on the file systems that it writes to. 0 is no limit. `shared_memory` is what files
+    in /dev/shm may take, docker's unless another is given. An `expendable` step is ended when it meets any of
+    them, or when the machine runs out of memory; another has only what goes beyond refused, as far as the
+    kernel can.
     """
 
     memory: int = 0
@@ -91,6 +92,11 @@ class Limits:
     inodes: int = 0
     shared_memory: int = 64 << 20
     expendable: bool = False
+
+    @property
+    def shared_memory_size(self) -> int:
+        """The size of /dev/shm in bytes: no larger than the memory; 0 for the kernel's own choice."""
+        return min((size for size in (self.shared_memory, self.memory) if size), default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def options(step: Step, layout: Layout) -> list[str]:
         *("--cap-drop", "ALL"),
         *(word for name in CAPABILITIES if step.uid == 0 for word in ("--cap-add", name)),
         *_root(step, layout),
-        *_kernel(layout, step.limits.shared_memory),
+        *_kernel(layout, step.limits.shared_memory_size),
         *(word for mount in step.mounts for word in _mounted(mount, layout.place)),
         *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *(("--unshare-net",) if step.network is not Network.HOST else ()),

@@ -37,13 +37,15 @@ _COUNTED_BY_NAMESPACE = (5, 14)
 class Bounds:
     """The limits of one step; `close` comes after the end of its processes.
 
-    `records` is the directory where groups are noted for `cgroup.sweep`; without it there are none.
+    `records` is the directory where groups are noted for `cgroup.sweep`; without it there are none. With
+    `own_shared_memory` nothing else than the sandbox's own file system is mounted at /dev/shm.
     """
 
-    def __init__(self, step: Step, *, records: Path | None) -> None:
+    def __init__(self, step: Step, *, records: Path | None, own_shared_memory: bool = True) -> None:
         self._limits = step.limits
         self._writes = written(step)
         self._records = records
+        self._own_shared_memory = own_shared_memory
         self._pid = -1
         self._owner = (-1, -1)
         self._group: Group | None = None
@@ -100,7 +102,8 @@ class Bounds:
         if limits == Limits(shared_memory=limits.shared_memory):
             yield
             return
-        self._watch = Watch(limits, self._pid, self._writes, self._group, kill)
+        shared = self._own_shared_memory
+        self._watch = Watch(limits, self._pid, self._writes, self._group, kill, shared_memory=shared)
         try:
             self._watch.start()
             yield

@@ -31,7 +31,8 @@ _NAMESPACES = ("mount", "pid", "ipc", "uts", "cgroup")
 
 def config(step: Step, layout: Layout, *, root: str, user: tuple[int, int]) -> dict[str, Any]:
     """The config.json of a step whose tree is at `root`; the first process has the ids `user` inside."""
-    shared = [f"size={step.limits.shared_memory}"] if step.limits.shared_memory else []
+    size = step.limits.shared_memory_size
+    shared = [f"size={size}"] if size else []
     namespaces = [*_NAMESPACES, *(["network"] if step.network is not Network.HOST else [])]
     # Root inside (an image extension's RUN) has what docker gives it; anybody else has nothing.
     capabilities = list(CAPABILITIES) if step.uid == 0 else []

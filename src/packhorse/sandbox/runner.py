@@ -98,13 +98,15 @@ class SandboxRunner:
         number = next(self._numbers)
         step = network.with_name_service(step, self._scratch / f"resolv-{number}.conf")
         layout = self._layouts.of(step)
-        if any(layout.place(mount.target) == "/proc" for mount in step.mounts):
+        places = {layout.place(mount.target) for mount in step.mounts}
+        if "/proc" in places:
             step = replace(step, deferred=False)  # what waits for a command is executed by a name there
         with ExitStack() as stack:
             terminal = self._terminal_of(step)
             if terminal is not None:
                 stack.callback(terminal.close)
-            bounds = Bounds(step, records=self._groups)
+            own_memory = places.isdisjoint(("/dev", "/dev/shm"))
+            bounds = Bounds(step, records=self._groups, own_shared_memory=own_memory)
             stack.callback(bounds.close)
             owner = self._idmap.outside(step.uid, step.gid)
             editor = owner if self._idmap.mode is Mode.ROOT else None

@@ -33,7 +33,10 @@ _OWN_PART = 4
 
 
 class Watch:
-    """Watches from `start` to `stop`; calls `kill` when a limit is met that ends the step."""
+    """Watches from `start` to `stop`; calls `kill` when a limit is met that ends the step.
+
+    With `shared_memory`, files in the step's /dev/shm count as memory.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,8 @@ class Watch:
         writes: Iterable[Path],
         group: Group | None,
         kill: Callable[[], None],
+        *,
+        shared_memory: bool = True,
     ) -> None:
         self._limits = limits
         self._group = group
@@ -53,7 +58,9 @@ class Watch:
         self._counted = frozenset({"pids", "memory"}) - grouped
         self._disks = list(_disks(writes)) if limits.disk or limits.inodes else []
         seen = limits.memory or limits.processes or limits.expendable
-        self._proc = _open_proc(pid) if self._counted and seen else -1
+        self._proc = _open_directory(pid, "proc") if self._counted and seen else -1
+        counted = "memory" in self._counted and seen and shared_memory
+        self._shared = _open_directory(pid, "dev/shm") if counted else -1
         self._ended = threading.Event()
         # Among thousands of busy processes a look at each takes seconds, in which a disk is full.
         looks = [self._look_at_machine, *([self._look_at_processes] if self._proc >= 0 else [])]
@@ -71,7 +78,7 @@ class Watch:
             with suppress(RuntimeError):  # it has not begun, and sees that it need not
                 thread.join()
         self._events = self._group.events() if self._group else Events()
-        for descriptor in (*self._disks, self._proc):
+        for descriptor in (*self._disks, self._proc, self._shared):
             if descriptor >= 0:
                 os.close(descriptor)
 
@@ -154,10 +161,11 @@ class Watch:
             return ""
 
         def exactly() -> int:
-            return memory(self._proc, shares=True)
+            return memory(self._proc, files=files, shares=True)
 
+        files = used(self._shared) if self._shared >= 0 else 0
         # At first what several processes share is counted for each; to be exact is dear.
-        if 0 < limits.memory < memory(self._proc) and limits.memory < exactly():
+        if 0 < limits.memory < memory(self._proc, files=files) and limits.memory < exactly():
             return _memory(limits)
         return self._look_at_memory(exactly)
 
@@ -171,21 +179,32 @@ def tasks(proc: int) -> int:
     return found
 
 
-def memory(proc: int, *, shares: bool = False) -> int:
+def memory(proc: int, *, files: int = 0, shares: bool = False) -> int:
     """The bytes of memory and swap that processes have of their own; with `shares` their parts of what they
     share, else all of it for each.
+
+    `files` are the bytes of all files in /dev/shm. What processes have mapped of them counts for the
+    processes; the kernel does not tell it from other shared memory. So the larger of the two counts.
     """
     file, names = (
         ("smaps_rollup", ("Pss_Anon", "Pss_Shmem", "SwapPss"))
         if shares
         else ("status", ("RssAnon", "RssShmem", "VmSwap"))
     )
-    found = 0
+    own = shared = 0
     for name in _processes_in(proc):
         with suppress(OSError, ValueError):
             fields = _fields(proc, f"{name}/{file}")
-            found += sum(int(fields.get(part, "0 kB").split()[0]) for part in names) << 10
-    return found
+            anonymous, mapped, swapped = (int(fields.get(part, "0 kB").split()[0]) << 10 for part in names)
+            own += anonymous + swapped
+            shared += mapped
+    return own + max(shared, files)
+
+
+def used(directory: int) -> int:
+    """The bytes that files take of the file system of an open directory."""
+    state = os.fstatvfs(directory)
+    return (state.f_blocks - state.f_bfree) * state.f_frsize
 
 
 def starved(left: int, whole: int, used: Callable[[], int]) -> str:
@@ -234,13 +253,14 @@ def _disks(paths: Iterable[Path]) -> Iterator[int]:
             yield os.open(path, os.O_PATH | os.O_CLOEXEC)
 
 
-def _open_proc(pid: int) -> int:
-    """The /proc that the step itself has, which shows its own processes alone; -1 when it cannot be opened.
+def _open_directory(pid: int, name: str) -> int:
+    """A directory of the kernel's as the step itself has it; -1 when it cannot be opened.
 
-    Nothing of the step has run yet, and it cannot mount anything there.
+    Its /proc shows its own processes alone. Nothing of the step has run yet, and it cannot mount anything
+    there.
     """
     try:
-        return os.open(f"/proc/{pid}/root/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(f"/proc/{pid}/root/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return -1
 
