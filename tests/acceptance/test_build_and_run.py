@@ -117,6 +117,32 @@ def test_unreadable_modes_in_the_source_keep_nobody_from_building(home: Home, tm
     assert home.ok("run", "--entrypoint", "cat", "modes", "secret") == "mine"
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_machines_network_is_not_used_in_silence(
+    home: Home, sample: Path, sample_id: str, quiet: bool
+) -> None:
+    """Where there is no /dev/net/tun to make another network with."""
+    options = ("--quiet",) if quiet else ()
+    told = []
+    for words in (("build", "sample", "--path", sample), ("run", "--entrypoint", "true", "sample")):
+        without = 'mount -t tmpfs tmpfs /dev/net && exec "$@"'
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", without, "sh", home.program, *options, *words],
+            env=home.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        told += [line.strip() for line in done.stderr.splitlines() if "network" in line]
+    reason = "what listens on its loopback: /dev/net/tun cannot be used: No such file or directory"
+    said = [
+        f"buildpacks use this machine's network, and reach {reason}",
+        f"the image uses this machine's network, and reaches {reason}",
+    ]
+    assert told == ([] if quiet else said)
+
+
 def test_a_machine_without_a_network_rebuilds_what_it_has(home: Home, sample: Path, sample_id: str) -> None:
     process = subprocess.run(
         ["unshare", "--net", home.program, "build", "--quiet", "sample", "--path", sample],

@@ -81,9 +81,12 @@ def exported_by(work: Work, observer: Observer) -> tuple[Exported, Counters]:
     """The image in the store, and what its layers cost."""
     overlays = work.request.overlay and takes_overlays(work.store.path, observer.say)
     copied, crossing, known = not overlays, "", None
+    network = _network(work.request.network, observer)
     while True:
         try:
-            outcome = _exported_once(work, Listener(observer), overlays=overlays, copied=copied, known=known)
+            outcome = _exported_once(
+                work, Listener(observer), overlays=overlays, copied=copied, network=network, known=known
+            )
         except SeveralOwners as several:
             known = several.survey
             observer.detail("the source has files of several users: buildpacks have a copy of their own")
@@ -101,7 +104,13 @@ def exported_by(work: Work, observer: Observer) -> tuple[Exported, Counters]:
 
 
 def _exported_once(
-    work: Work, observer: Listener, *, overlays: bool, copied: bool, known: Survey | None = None
+    work: Work,
+    observer: Listener,
+    *,
+    overlays: bool,
+    copied: bool,
+    network: Network,
+    known: Survey | None = None,
 ) -> tuple[Exported, Counters]:
     """As `exported_by`, on an overlay or with `copied` layers and source; without `overlays` there are none.
     What is `known` of the source is not looked at again.
@@ -142,7 +151,7 @@ def _exported_once(
             mounts=(*platform, *added.mounts, *outside.mounts),
             mounted=(*platform, *shown, *outside.mounts),
             volumes=volumes.shown(work.shared, scratch, owner, observer.say),
-            network=_network(request.network, observer),
+            network=network,
             limits=build_limits(scratch, request.limits),
         )
         loopback = _loopback(scene.network, {**outside.variables, **request.env}, observer)
@@ -296,7 +305,9 @@ def _platform(env: Mapping[str, str], shared: Sequence[Bind], scratch: Path) -> 
 def _network(asked: Network | None, observer: Observer) -> Network:
     network, reason = host.choose_network(asked)
     if reason:
-        observer.detail(f"builds use this machine's network: {reason}")
+        observer.say(
+            f"buildpacks use this machine's network, and reach what listens on its loopback: {reason}"
+        )
     return network
 
 

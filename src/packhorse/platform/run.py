@@ -217,7 +217,7 @@ def _environment(request: RunRequest, config: Config, who: Account, argv: tuple[
 def _networked(step: Step, request: RunRequest, say: Callable[[str], None]) -> Step:
     network, reason = host.choose_network(request.network)
     if reason:
-        say(f"the image uses this machine's network: {reason}")
+        say(f"the image uses this machine's network, and reaches what listens on its loopback: {reason}")
     return replace(step, network=network)
 
 
