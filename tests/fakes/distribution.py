@@ -36,7 +36,8 @@ class Distribution:
 
     `forgets_cut_uploads` behaves as the distribution project's registry does. `least_chunk` is the length
     that it demands of chunks; `page` how many names a list has at most; `has_referrers`, `has_catalog` and
-    `deletes` say which endpoints there are.
+    `deletes` say which endpoints there are. A list that is `endless` links each page to one more, with "new"
+    names or the "same".
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,7 @@ class Distribution:
         self.forgets_cut_uploads = False
         self.least_chunk = 0
         self.page = 1000
+        self.endless = ""
         self.has_referrers = True
         self.has_catalog = True
         self.deletes = True
@@ -148,6 +150,11 @@ class Distribution:
         length = min(self.page, int(query.get("n", [str(self.page)])[0]))
         left = [name for name in names if name > last]
         headers = {"content-type": "application/json"}
+        if self.endless:
+            number = next(self._ids)
+            headers["link"] = f'<{path}?number={number}>; rel="next"'
+            found = [f"{number}-{each}" for each in range(1000)] if self.endless == "new" else names
+            return Answer(200, headers, json.dumps({**more, key: found}).encode())
         if len(left) > length:
             following = urlencode({"last": left[length - 1], "n": length})
             headers["link"] = f'<{path}?{following}>; rel="next"'
@@ -169,6 +176,8 @@ class Distribution:
                 found.append(entry | {"artifactType": artifact})
         index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": found}
         headers = {"content-type": _INDEX} | ({"oci-filters-applied": "artifactType"} if kind else {})
+        if self.endless:
+            headers["link"] = f'<{match.string}?number={next(self._ids)}>; rel="next"'
         return Answer(200, headers, json.dumps(index).encode())
 
     def _put_manifest(

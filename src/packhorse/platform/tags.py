@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from itertools import islice
 
 from packhorse.base.crew import Crew, crew
 from packhorse.base.dataclass import replace
@@ -52,16 +51,30 @@ def copy_tags(wiring: Wiring, source: Location, destination: Location, wanted: W
         if destination.kind is not Kind.OCI:
             yield from rows
             return
-        while batch := list(islice(rows, _BATCH)):
+        batch: list[Row] = []
+        try:
+            for row in rows:
+                batch.append(row)
+                if len(batch) == _BATCH:
+                    full, batch = batch, []
+                    yield from copying.entered(full)
+        except PackhorseError:  # the list cannot be read to its end, and what was read of it is copied
             yield from copying.entered(batch)
+            raise
+        yield from copying.entered(batch)
 
 
 def _in_order(workers: Crew, copying: _Copying, locations: Iterable[Location]) -> Iterator[Row]:
     waiting: deque[Future[Row]] = deque()
-    for location in locations:
-        waiting.append(workers.submit(copying.row, location))
-        if len(waiting) > _AHEAD * _JOBS:
+    try:
+        for location in locations:
+            waiting.append(workers.submit(copying.row, location))
+            if len(waiting) > _AHEAD * _JOBS:
+                yield waiting.popleft().result()
+    except PackhorseError:  # of the list: what it has named so far is copied all the same
+        while waiting:
             yield waiting.popleft().result()
+        raise
     while waiting:
         yield waiting.popleft().result()
 

@@ -72,6 +72,25 @@ def test_what_many_tags_stand_for_is_brought_once(server, wiring):
         assert {each.method for each in other.requests} == {"GET", "HEAD"}
 
 
+@pytest.mark.parametrize("kind", ["docker", "oci"])
+def test_of_a_list_of_tags_without_an_end_each_tag_is_copied_once_and_the_error_comes_last(
+    server, wiring, tmp_path, kind
+):
+    server.endless = "same"
+    with FakeRegistry() as other:
+        there = f"docker://{other.host}/copy" if kind == "docker" else f"oci:{tmp_path}/layout"
+        rows = copy_tags(
+            wiring, Location.parse(f"docker://{server.host}/app"), Location.parse(there), Wanted()
+        )
+        found = []
+        with pytest.raises(RegistryError, match="has no end"):
+            for row in rows:
+                found.append(row)  # noqa: PERF402 -- what came before the error counts
+        assert [tag for tag, _ in found] == ["0", "1", "2", "3", "4"]
+        if kind == "oci":
+            assert len(wiring.names(Location.parse(there))) == 5
+
+
 def test_a_layout_that_takes_no_names_is_told_of_every_tag(server, wiring, tmp_path):
     layout = tmp_path / "layout"
     (layout / "index.json").mkdir(parents=True)

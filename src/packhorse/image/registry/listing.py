@@ -15,6 +15,8 @@ from packhorse.image.registry.client import Registry, pull
 from packhorse.image.wire import MANIFEST_LIMIT, Node
 
 _PAGE = 1000  # names asked for at a time; a registry may give fewer
+_PAGES, _ENTRIES = 10_000, 500_000  # more than any list is known to have
+_IDLE = 10  # pages without anything new; some registries filter what a page has, and show an empty one
 _NEXT = re.compile(r'<([^<>]*)>\s*;[^,<]*\brel="?next\b')
 _EVERYTHING = "registry:catalog:*"
 _ABSENT = frozenset({401, 403, 404, 405, 501})
@@ -41,23 +43,61 @@ def tags(registry: Registry, repository: str) -> Iterator[str]:
 
 
 def _names(registry: Registry, url: str, key: str, of: str, scope: str) -> Iterator[str]:
-    """The names of a list, following the pages; one that leads in a circle is broken off."""
-    asked = set()
-    while url and url not in asked:
-        asked.add(url)
+    """The names of a list, each once, following the pages; RegistryError when they have no end."""
+    pages, seen = Pages(registry, f"the list of {key} of {registry.host}{of}"), set[str]()
+    while url:
         with registry.exchange(Request("GET", url), scope) as response:
             if response.status != 200:
                 raise registry.refusal(response, f"list the {key} of {registry.host}{of}", scope)
-            url, page = following(response, registry), response.read(MANIFEST_LIMIT)
+            page = response.read(MANIFEST_LIMIT)
         try:
-            yield from Node.parse(page, "list").texts(key)
+            names = dict.fromkeys(Node.parse(page, "list").texts(key))
         except FormatError as error:
             raise FormatError(
                 f"the list of {key} of {registry.host}{of} cannot be read", why=str(error)
             ) from error
+        new = [name for name in names if name not in seen]
+        seen.update(new)
+        yield from new
+        url = pages.after(response, new=len(new))
 
 
-def following(response: Response, registry: Registry) -> str:
+class Pages:
+    """The pages of one list, which the registry may link to each other without an end.
+
+    `name` is what errors call the list.
+    """
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self._registry = registry
+        self._name = name
+        self._asked = set[str]()
+        self._entries = self._idle = 0
+
+    def after(self, response: Response, *, new: int) -> str:
+        """The address of the next page, "" after the last one; `new` entries of this one were not known.
+
+        A link back to a page that was read ends the list: some registries link the last page to itself.
+        Raises RegistryError for a list that goes on with nothing new, or is longer than any list.
+        """
+        self._asked.add(response.url)
+        self._entries += new
+        self._idle = 0 if new else self._idle + 1
+        url = _following(response, self._registry)
+        if url in self._asked:
+            return ""
+        why = ""
+        if self._idle >= _IDLE:
+            why = f"its last {_IDLE} pages have nothing new, and link to one more"
+        elif url and (len(self._asked) >= _PAGES or self._entries >= _ENTRIES):
+            why = f"after {len(self._asked)} pages with {self._entries} entries there is one more"
+        if url and why:
+            fix = "name what you mean, or tell whoever runs the registry"
+            raise RegistryError(f"{self._name} has no end", why=why, fix=fix)
+        return url
+
+
+def _following(response: Response, registry: Registry) -> str:
     """The address of the next page of a list, "" after the last (RFC 8288)."""
     match = _NEXT.search(response.header("link"))
     if match is None:

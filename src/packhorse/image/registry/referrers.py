@@ -16,12 +16,11 @@ from packhorse.errors import FormatError, NotFoundError, RegistryError
 from packhorse.image.attached import Referrer, list_tag
 from packhorse.image.model import Index, MediaType
 from packhorse.image.registry.client import Registry, pull, push
-from packhorse.image.registry.listing import following
+from packhorse.image.registry.listing import Pages
 from packhorse.image.registry.upload import put_manifest
 from packhorse.image.several import Document
 from packhorse.image.wire import MANIFEST_LIMIT, Node
 
-_PAGES = 100
 _TRIES = 3
 
 
@@ -87,8 +86,9 @@ def _put_list(registry: Registry, repository: str, subject: Digest, entries: Seq
 def _listed(registry: Registry, repository: str, subject: Digest, kind: str) -> tuple[Referrer, ...] | None:
     """The registry's own list; None where it keeps none."""
     query = f"?{urlencode({'artifactType': kind})}" if kind else ""
-    url, found = registry.url(repository, f"referrers/{subject}{query}"), list[Referrer]()
-    for _ in range(_PAGES):
+    url, found = registry.url(repository, f"referrers/{subject}{query}"), dict[Digest, Referrer]()
+    pages = Pages(registry, f"the list of what refers to {subject.short} in {registry.host}/{repository}")
+    while url:
         with registry.exchange(
             Request("GET", url, {"accept": MediaType.OCI_INDEX}), pull(repository)
         ) as page:
@@ -96,11 +96,10 @@ def _listed(registry: Registry, repository: str, subject: Digest, kind: str) -> 
                 return None  # older registries have several ways not to know what was asked
             if page.status != 200:
                 raise registry.refusal(page, f"list what refers to {subject.short}", pull(repository))
-            found += _entries(page.read(MANIFEST_LIMIT))
-            url = following(page, registry)
-        if not url:
-            break
-    return tuple(found)
+            before = len(found)
+            found |= {each.descriptor.digest: each for each in _entries(page.read(MANIFEST_LIMIT))}
+            url = pages.after(page, new=len(found) - before)
+    return tuple(found.values())
 
 
 def _tagged(registry: Registry, repository: str, subject: Digest) -> tuple[Referrer, ...]:

@@ -50,6 +50,23 @@ def test_a_list_that_leads_in_a_circle_ends(server: FakeRegistry) -> None:
     assert list(repositories(registry(server))) == NAMES
 
 
+@pytest.mark.parametrize(
+    ("listed", "endless", "why"),
+    [
+        ("repositories", "same", "nothing new"),
+        ("tags", "same", "nothing new"),
+        ("tags", "new", "500000 entries"),
+    ],
+)
+def test_a_list_without_an_end_is_an_error(server: FakeRegistry, listed: str, endless: str, why: str) -> None:
+    server.endless = endless
+    there = registry(server)
+    names = repositories(there) if listed == "repositories" else tags(there, NAMES[0])
+    with pytest.raises(RegistryError, match="has no end") as raised:
+        list(names)
+    assert why in raised.value.why
+
+
 def test_a_list_does_not_go_on_at_another_server(server: FakeRegistry) -> None:
     link = {"link": '<http://127.0.0.1:1/v2/_catalog>; rel="next"'}
     server.faults.append(Fault(path="_catalog", headers=link))

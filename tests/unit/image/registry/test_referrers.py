@@ -55,6 +55,16 @@ def attached(registry: Registry, subject: Descriptor, kind: str, number: int = 0
     return manifest.digest
 
 
+def test_a_list_of_referrers_without_an_end_is_an_error(server):
+    if not server.has_referrers:
+        return  # a tag has one page
+    subject, registry = pushed(server), registry_of(server)
+    attached(registry, subject, SBOM)
+    server.endless = "same"
+    with pytest.raises(RegistryError, match="has no end"):
+        referrers(registry, "app", subject.digest)
+
+
 def test_what_was_attached_is_found_by_its_subject_and_kind(server):
     subject, registry = pushed(server), registry_of(server)
     assert referrers(registry, "app", subject.digest) == ()
