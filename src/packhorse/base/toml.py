@@ -115,7 +115,7 @@ class Table:
         """`text` after the file and the line of `key`, or of this table."""
         path = (*self.path, self._spelled(key) or key) if key else self.path
         # What stands inside a value has no line of its own: that of the value is the nearest.
-        line = self._line((*path, 0))  # an array of tables has the line of its first one
+        line = None
         while path and line is None:
             line, path = self._line(path), path[:-1]
         text = text if len(text) <= _ISSUE_LENGTH else f"{text[:_ISSUE_LENGTH]}…"
@@ -169,7 +169,11 @@ class Table:
 
     def _line(self, path: Path) -> int | None:
         found = (self.lines.get(path[:at], {}).get(path[at:]) for at in range(len(path) + 1))
-        return next((line for line in found if line is not None), None)
+        line = next((line for line in found if line is not None), None)
+        # A table that has no header of its own, or is one of several, stands where the first below it does.
+        headers = (at for at in self.lines if at[: len(path)] == path)
+        below = (self.lines[header].get(()) for header in headers)
+        return line or min((each for each in below if each), default=None)
 
     def _sub(self, values: Mapping[str, Any], key: str, *index: int) -> Table:
         table = Table(

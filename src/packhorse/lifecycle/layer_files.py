@@ -20,9 +20,9 @@ class FoundLayer:
 
 
 def find_layers(tree: TreeView, layers: str, *, warn: Warn | None = None) -> list[FoundLayer]:
-    """Every layer with a TOML file in `layers` (`/layers/<id>`), in byte order of the names. `warn` is told of
-    unknown keys.
+    """Every layer with a TOML file in `layers` (`/layers/<id>`), in byte order of the names.
 
+    `warn` is told of unknown keys.
     Raises InputError for a TOML file that cannot be used, BuildError for a name that the specification
     reserves (B-065).
     """

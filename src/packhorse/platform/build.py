@@ -6,6 +6,7 @@ Chooses builder and run image, has `building` make the image, and copies what ca
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.target import Target
@@ -34,6 +35,7 @@ from packhorse.platform.publish import check, location_of, publish
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring, check_runtime, tidy
 from packhorse.source import app
+from packhorse.source.project import Project
 from packhorse.store.harvest import Counters
 from packhorse.store.store import Store
 
@@ -66,6 +68,7 @@ def build(
             why="packhorse's own store is in it, so it is a home or the whole machine, with whatever secrets",
             fix="check --path",
         )
+    project = _project(request, path, observer)
     check_runtime(request.sandbox)
     shared = volumes.checked(request.volumes, observer.say, store=store.path.resolve())
     tidy(store)
@@ -77,7 +80,7 @@ def build(
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)
     base = _base(request, wiring, builder, named, observer)
-    work = Work(request, store, builder, named, base, begin, path, shared)
+    work = Work(request, store, builder, named, base, begin, path, project, shared)
     exported, counters = exported_by(work, observer)
     if begin.elsewhere:
         begin.elsewhere.write(*store.left(str(request.name)), builder.image.config.target)
@@ -93,6 +96,14 @@ def build(
         receipt = published or Receipt(exported.image.id)
         report.write(request.report, str(request.name), receipt, others=[str(tag) for tag in request.tags])
     return BuildOutcome(exported, counters, copies, published)
+
+
+def _project(request: BuildRequest, path: Path, observer: Observer) -> Project:
+    """The source's project.toml, as far as the command line has not something else."""
+    overridden = [
+        name for name, value in (("builder", request.builder), ("group", request.buildpacks)) if value
+    ]
+    return Project.read(path, overridden=overridden, warn=observer.say)
 
 
 def _run_image(request: BuildRequest, builder: Builder) -> RunImageName:

@@ -41,7 +41,7 @@ from packhorse.platform.together import together
 from packhorse.platform.wiring import groups, points, sandbox
 from packhorse.sandbox.parting import Parting
 from packhorse.sandbox.runner import SandboxRunner
-from packhorse.source import app
+from packhorse.source.project import Project
 from packhorse.source.survey import Survey
 from packhorse.store.copies import LayersCopies
 from packhorse.store.harvest import Counters
@@ -63,8 +63,8 @@ _INHERITED = (
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a build is made of: the source is at `path`, volumes are `shared`, and `begin` is what it goes on
-    from.
+    """What a build is made of: the source is at `path`, `project` is its project.toml, volumes are `shared`,
+    and `begin` is what it goes on from.
     """
 
     request: BuildRequest
@@ -74,7 +74,13 @@ class Work:
     base: RunImage
     begin: Beginning
     path: Path
+    project: Project
     shared: Sequence[Bind]
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The variables for buildpacks: the command line's go before those of project.toml."""
+        return {**self.project.env, **self.request.env}
 
 
 def exported_by(work: Work, observer: Observer) -> tuple[Exported, Counters]:
@@ -82,10 +88,12 @@ def exported_by(work: Work, observer: Observer) -> tuple[Exported, Counters]:
     overlays = work.request.overlay and takes_overlays(work.store.path, observer.say)
     copied, crossing, known = not overlays, "", None
     network = _network(work.request.network, observer)
+    left_out = work.project.left_out(work.path)
     while True:
         try:
+            listener = Listener(observer)
             outcome = _exported_once(
-                work, Listener(observer), overlays=overlays, copied=copied, network=network, known=known
+                work, listener, left_out, overlays=overlays, copied=copied, network=network, known=known
             )
         except SeveralOwners as several:
             known = several.survey
@@ -106,6 +114,7 @@ def exported_by(work: Work, observer: Observer) -> tuple[Exported, Counters]:
 def _exported_once(
     work: Work,
     observer: Listener,
+    left_out: Sequence[str],
     *,
     overlays: bool,
     copied: bool,
@@ -113,7 +122,7 @@ def _exported_once(
     known: Survey | None = None,
 ) -> tuple[Exported, Counters]:
     """As `exported_by`, on an overlay or with `copied` layers and source; without `overlays` there are none.
-    What is `known` of the source is not looked at again.
+    What is `left_out` is no part of the source; what is `known` of that is not looked at again.
 
     Raises Crossed for a buildpack that an overlay made fail, and SeveralOwners as `ShownSource.settle` does.
     Whatever another failing step leaves stays there to be looked at, if the step can be repeated.
@@ -125,7 +134,7 @@ def _exported_once(
         Parting() as parting,
         store.scratch() as scratch,
         userns.make(idmap) as namespace,
-        opened(work.path, owner, known, looked_at=overlays) as source,
+        opened(work.path, owner, left_out, known, looked_at=overlays) as source,
     ):
         layers = _layers(work, namespace, scratch, observer, copied=copied)
         added = buildpacks.added(request.buildpacks, builder, scratch)
@@ -134,7 +143,7 @@ def _exported_once(
         root = store.root(builder.image, namespace.idmap)
         inputs = _inputs(request, builder, work.named, added, root, outside.variables)
         volumes.check_places(work.shared, root, work.path, (APP, inputs.env["HOME"], *TEMPORARY))
-        platform = _platform(request.env, work.shared, scratch)
+        platform = _platform(work.env, work.shared, scratch)
         shown = together(added.mounts, root, scratch) if overlays else added.mounts
         scene = Scene(
             root=root,
@@ -147,14 +156,14 @@ def _exported_once(
             overlays=overlays,
             copied=lambda: layers.copied,
             source=work.path,
-            copy=lambda source, target: app.copy(source, target, owner),
+            copy=source.copy,
             mounts=(*platform, *added.mounts, *outside.mounts),
             mounted=(*platform, *shown, *outside.mounts),
             volumes=volumes.shown(work.shared, scratch, owner, observer.say),
             network=network,
             limits=build_limits(scratch, request.limits),
         )
-        loopback = _loopback(scene.network, {**outside.variables, **request.env}, observer)
+        loopback = _loopback(scene.network, {**outside.variables, **work.env}, observer)
         steps = _sandbox(work, namespace, scratch, loopback, parting)
         offline = scene.network is Network.NONE
         with (
@@ -294,9 +303,10 @@ def _inputs(
 def _platform(env: Mapping[str, str], shared: Sequence[Bind], scratch: Path) -> tuple[Bind, ...]:
     """The platform directory: user variables as files (P-163), and where volumes in it are mounted."""
     directory = _made(scratch / "platform")
+    variables = _made(directory / "env")  # also without any variable
     volumes.make_mount_points(directory, "/platform", shared)
     for name, value in env.items():
-        file = _made(directory / "env") / name
+        file = variables / name
         file.write_bytes(value.encode(errors="surrogateescape"))
         file.chmod(0o644)  # buildpacks read it as somebody else, whatever the umask
     return (Bind(directory, "/platform"),)

@@ -7,7 +7,7 @@ that is over, and for once in vain where it cannot. Called by `building`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,11 +27,16 @@ class SeveralOwners(Exception):
 
 
 class ShownSource:
-    """The source at `path`; its user is to be `owner`, as ids of this machine. Made by `opened`."""
+    """The source at `path`, without the paths `left_out`; its user is to be `owner`, as ids of this machine.
+    Made by `opened`.
+    """
 
-    def __init__(self, path: Path, owner: tuple[int, int], under_way: Surveying | None) -> None:
+    def __init__(
+        self, path: Path, owner: tuple[int, int], left_out: Sequence[str], under_way: Surveying | None
+    ) -> None:
         self._path = path
         self._owner = owner
+        self._left_out = left_out
         self._under_way = under_way
         self._is_copied = False
 
@@ -46,15 +51,18 @@ class ShownSource:
         if is_mixed or (os.geteuid() == 0 and not userns.presentable(self._path, namespace)):
             self._is_copied = True
             copied = scratch / "source"
-            app.copy(self._path, copied, self._owner)
+            self.copy(self._path, copied)
             return (copied,)
-        excluded = list(app.excluded(self._path))
-        if not excluded:
+        if not self._left_out:
             return (self._path,)
         hidden = scratch / "hidden"
         make_directory(hidden)
-        app.whiteouts(self._path, excluded, hidden)
+        app.whiteouts(self._path, self._left_out, hidden)
         return (self._path, hidden)
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Copies a directory as the source's user's; of the source itself not what is left out."""
+        app.copy(source, target, self._owner, self._left_out if source == self._path else ())
 
     def settle(self) -> None:
         """Waits until all was looked at; raises SeveralOwners where it should have been a copy."""
@@ -79,6 +87,7 @@ class ShownSource:
 def opened(
     path: Path,
     owner: tuple[int, int],
+    left_out: Sequence[str] = (),
     known: Survey | None = None,
     *,
     looked_at: bool = True,
@@ -86,7 +95,8 @@ def opened(
 ) -> Iterator[ShownSource]:
     """The source for one build; what is `known` of it, or is not to be `looked_at`, is not."""
     if not looked_at:
-        yield ShownSource(path, owner, None)
+        yield ShownSource(path, owner, left_out, None)
         return
-    with surveying(path, None if os.geteuid() == 0 else owner, known=known, few=few) as under_way:
-        yield ShownSource(path, owner, under_way)
+    asked = None if os.geteuid() == 0 else owner
+    with surveying(path, asked, left_out, known=known, few=few) as under_way:
+        yield ShownSource(path, owner, left_out, under_way)

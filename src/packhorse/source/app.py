@@ -10,13 +10,12 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from packhorse.base import cloning, files
 from packhorse.base.diskspace import FULL, shortage
 from packhorse.errors import DiskFull, HostError, InputError
-from packhorse.source.survey import ALWAYS_EXCLUDED
 
 _SHOWN = 3
 
@@ -42,24 +41,18 @@ def check(path: Path) -> Path:
     return resolved
 
 
-def excluded(app: Path) -> list[PurePosixPath]:
-    """The paths below `app` that are left out."""
-    return [PurePosixPath(name) for name in ALWAYS_EXCLUDED if os.path.lexists(app / name)]
-
-
-def copy(app: Path, target: Path, owner: tuple[int, int]) -> None:
+def copy(app: Path, target: Path, owner: tuple[int, int], left_out: Sequence[str] = ()) -> None:
     """Copies the source to the new directory `target` as `owner`'s, where it cannot be shown as if it were.
 
-    Links stay links, pipes pipes, and modes stay; what is left out is not copied, nor are sockets and
+    Links stay links, pipes pipes, and modes stay; the paths `left_out` are not copied, nor are sockets and
     devices, which no layer has, nor what goes from it meanwhile. Raises DiskFull; HostError when it cannot be
     copied.
     """
-    left_out = {str(path) for path in excluded(app)}
+    hidden = {str(app / path) for path in left_out}
 
     def ignore(directory: str, names: list[str]) -> list[str]:
-        here = Path(directory)
-        top = here == app
-        return [name for name in names if (top and name in left_out) or not _is_kept(here / name)]
+        paths = {name: Path(directory, name) for name in names}
+        return [name for name, path in paths.items() if str(path) in hidden or not _is_kept(path)]
 
     try:
         _copy_tree(app, target, ignore)
@@ -120,20 +113,20 @@ def _give(path: Path, owner: tuple[int, int]) -> None:
         path.chmod(stat.S_IMODE(mode))
 
 
-def whiteouts(app: Path, paths: Iterable[PurePosixPath], target: Path) -> None:
+def whiteouts(app: Path, paths: Sequence[str], target: Path) -> None:
     """Makes in `target` the overlay layer that hides `paths` of `app`; needs no privilege (Linux 5.8).
 
-    Raises HostError where the file system cannot hold whiteouts, and OSError where it is full.
+    A directory above one has the mode that it has in `app`. Raises HostError where the file system cannot
+    hold whiteouts, and OSError where it is full.
     """
+    modes = {"": 0}
     for path in paths:
-        above = target
-        for part in path.parent.parts:
-            above = above / part
-            if not above.exists():
-                above.mkdir()
-                above.chmod((app / above.relative_to(target)).stat().st_mode & 0o7777)
+        if not os.path.lexists(app / path):
+            continue  # it has gone since it was found
+        above = path.rpartition("/")[0]
         try:
-            os.mknod(above / path.name, 0o020000, os.makedev(0, 0))
+            _make_directories(app, above, target, modes)
+            os.mknod(target / path, 0o020000, os.makedev(0, 0))
         except OSError as error:
             if error.errno in FULL:
                 raise
@@ -143,3 +136,18 @@ def whiteouts(app: Path, paths: Iterable[PurePosixPath], target: Path) -> None:
                 fix="put the store on another file system (PACKHORSE_HOME)",
                 check="overlay",
             ) from error
+    # Whiteouts can only be made in a directory that this user may write to.
+    for above, mode in modes.items():
+        if above:
+            (target / above).chmod(mode)
+
+
+def _make_directories(app: Path, path: str, target: Path, modes: dict[str, int]) -> None:
+    """Makes `path` and what is above it, and notes in `modes` which mode each is to have."""
+    missing = []
+    while path not in modes:
+        missing.append(path)
+        path = path.rpartition("/")[0]
+    for each in reversed(missing):
+        modes[each] = stat.S_IMODE((app / each).lstat().st_mode)
+        (target / each).mkdir(mode=0o700)

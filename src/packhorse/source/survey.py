@@ -11,14 +11,11 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.stamp import Entry
 from packhorse.base.stamp import stamp as stamp_of
-
-ALWAYS_EXCLUDED = (".git",)
-"""What is never part of the source: history changes without the source changing, and can hold secrets."""
 
 _SECOND = 1_000_000_000
 _TICK = 50_000_000
@@ -65,9 +62,14 @@ class TooMany(Exception):
 
 
 def survey(
-    app: str | os.PathLike[str], owner: tuple[int, int] | None = None, *, most: int = sys.maxsize
+    app: str | os.PathLike[str],
+    owner: tuple[int, int] | None = None,
+    left_out: Sequence[str] = (),
+    *,
+    most: int = sys.maxsize,
 ) -> Survey:
     """Looks at all of the source, and whether it has one user and group: those of `app` itself or `owner`.
+    The paths `left_out` are no part of it.
 
     A mount can show no more as one; without one, what has another group cannot be written to in an overlay.
     A directory has no stamp when a file in it was written within the last moment: it could be written again
@@ -84,18 +86,22 @@ def survey(
         return Survey(has_one_owner=False)
     found = owner_of(status)
     owner = owner or found
-    hidden = {name for name in ALWAYS_EXCLUDED if os.path.lexists(f"{top}/{name}")}
+    hidden: dict[str, set[str]] = {}
+    for path in left_out:
+        above, _, name = path.rpartition("/")
+        hidden.setdefault(above, set()).add(name)
     one = found == owner
     coarse, count = True, 0
     directories: dict[str, str] = {}
     newest: dict[str, int] = {}
-    total = hashlib.sha256("\0".join(sorted(hidden)).encode())
+    total = hashlib.sha256("\0".join(sorted(left_out)).encode("utf-8", "surrogateescape"))
     waiting = [(top, status)]
     try:
         while waiting:
             above, itself = waiting.pop()
             path = above[cut:]
             latest, here = 0, list[Entry]()
+            hidden_here = hidden.get(path, ())
             try:
                 listed = os.scandir(above)
             except _GONE:
@@ -104,7 +110,7 @@ def survey(
             with listed as entries:
                 for entry in entries:
                     name = entry.name
-                    if name in hidden:
+                    if name in hidden_here:
                         continue
                     try:
                         status = entry.stat(follow_symlinks=False)
@@ -132,7 +138,6 @@ def survey(
             # When it was changed itself tells that something was there, and is gone.
             words = path, directories[path], itself.st_dev, itself.st_ino, itself.st_ctime_ns
             total.update(repr(words).encode())
-            hidden = set()  # at the top alone
     except OSError:  # shut, or deeper than a path can say
         return Survey(has_one_owner=False)
     old = now - (2 * _SECOND if coarse else _TICK)
@@ -148,8 +153,13 @@ def owner_of(status: os.stat_result) -> tuple[int, int]:
 
 
 def main(words: list[str]) -> int:
-    """Prints what a survey of the directory given, and its owner, tells; started by `surveying`."""
+    """Prints what a survey of the directory given, and its owner, tells; started by `surveying`.
+
+    What is left out stands in stdin, each path behind the one before and a zero byte.
+    """
     app, uid, gid = words
-    sys.stdout.buffer.write(survey(app, (int(uid), int(gid))).encoded())
+    left_out = os.fsdecode(sys.stdin.buffer.read())
+    paths = left_out.split("\0") if left_out else ()
+    sys.stdout.buffer.write(survey(app, (int(uid), int(gid)), paths).encoded())
     sys.stdout.buffer.flush()
     return 0

@@ -214,8 +214,8 @@ def test_keys_that_no_file_of_the_contract_has_are_named_with_file_and_line(work
     workshop.build()
     assert workshop.notes.said == [
         "/cnb/buildpacks/first/1/buildpack.toml:6: buildpack.cleer is not a key of this file and is ignored",
-        "build plan of first@1: /tmp/cnb-build-plan-0.toml:3: provides.versions is not a key of this file and is"
-        " ignored",
+        "build plan of first@1: /tmp/cnb-build-plan-0.toml:3: provides.versions is not a key of this file "
+        "and is ignored",
         "first@1",
         "/layers/first/tools.toml:2: types.Launch is read as launch, which is how this key is spelled",
         "/layers/first/tools.toml:3: types.lanch is not a key of this file and is ignored",

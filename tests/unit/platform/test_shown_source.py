@@ -44,7 +44,7 @@ def owner(namespace: Namespace) -> tuple[int, int]:
 
 def test_a_source_of_one_user_is_shown_as_it_lies(source: Path, scratch: Path, namespace: Namespace) -> None:
     known = Survey(has_one_owner=True, stamp="stamp")
-    with opened(source, owner(namespace), known) as shown:
+    with opened(source, owner(namespace), [".git"], known) as shown:
         if userns.presentable(source, namespace):
             assert shown.lowers(scratch, namespace) == (source, scratch / "hidden")
             assert [path.name for path in (scratch / "hidden").iterdir()] == [".git"]
@@ -55,7 +55,7 @@ def test_a_source_of_one_user_is_shown_as_it_lies(source: Path, scratch: Path, n
 def test_a_source_that_is_known_to_be_of_several_is_copied(
     source: Path, scratch: Path, namespace: Namespace
 ) -> None:
-    with opened(source, owner(namespace), Survey(has_one_owner=False, stamp="stamp")) as shown:
+    with opened(source, owner(namespace), [".git"], Survey(has_one_owner=False, stamp="stamp")) as shown:
         assert shown.lowers(scratch, namespace) == (scratch / "source",)
         shown.settle()
         assert shown.survey().stamp == "stamp"
@@ -70,14 +70,14 @@ def test_a_source_that_is_found_to_be_of_several_is_said_to_be(
 ) -> None:
     os.chown(source / "file", 4711, 0)
     time.sleep(0.06)  # what was written this moment has no stamp
-    with opened(source, owner(namespace), few=0) as shown:
+    with opened(source, owner(namespace), [".git"], few=0) as shown:
         assert scratch / "source" not in shown.lowers(scratch, namespace)
         with pytest.raises(SeveralOwners) as raised:
             shown.settle()
-        assert raised.value.survey == survey(source)
+        assert raised.value.survey == survey(source, left_out=[".git"])
         with pytest.raises(SeveralOwners), shown.settled():
             raise InputError("a buildpack could not read a file")
-    with opened(source, owner(namespace), raised.value.survey) as shown:
+    with opened(source, owner(namespace), [".git"], raised.value.survey) as shown:
         assert shown.lowers(scratch, namespace) == (scratch / "source",)
         with pytest.raises(InputError), shown.settled():
             raise InputError("something else")

@@ -1,0 +1,242 @@
+"""project.toml: which files are part of the source, variables for buildpacks, and what of it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from packhorse.errors import InputError
+from packhorse.source.project import Project
+
+FILES = (
+    *(
+        "README.md",
+        "project.toml",
+        ".env",
+        "src/app.py",
+        "src/notes.md",
+        "src/lib/deep/x.py",
+        "src/lib/x.log",
+    ),
+    *(
+        "secret/key.pem",
+        "secret/public/cert.pem",
+        "build/out.o",
+        "a.log",
+        "docs/build",
+        "empty/",
+        ".git/config",
+    ),
+)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    for name in FILES:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.endswith("/") else path.touch()
+    return tmp_path
+
+
+def kept(app: Path, project: Project) -> set[str]:
+    left_out = project.left_out(app)
+    found = set()
+    for path in app.rglob("*"):
+        name = str(path.relative_to(app))
+        if not any(f"{name}/".startswith(f"{out}/") for out in left_out):
+            found.add(f"{name}/" if path.is_dir() and not path.is_symlink() else name)
+    return found
+
+
+ALL = {
+    *("README.md", "project.toml", ".env", "src/", "src/app.py", "src/notes.md", "src/lib/", "src/lib/deep/"),
+    *("src/lib/deep/x.py", "src/lib/x.log", "secret/", "secret/key.pem", "secret/public/", "build/", "a.log"),
+    *("secret/public/cert.pem", "build/out.o", "docs/", "docs/build", "empty/"),
+}
+SECRET = {"secret/", "secret/key.pem", "secret/public/", "secret/public/cert.pem"}
+EXCLUDED = {
+    "secret": SECRET,
+    "secret/": SECRET,
+    "/secret/**": SECRET,
+    "*.pem": {"secret/key.pem", "secret/public/cert.pem"},
+    "build/": {"build/", "build/out.o"},
+    "build": {"build/", "build/out.o", "docs/build"},
+    "/*.log": {"a.log"},
+    "**/lib": {"src/lib/", "src/lib/deep/", "src/lib/deep/x.py", "src/lib/x.log"},
+    "src/*.py": {"src/app.py"},
+    "src/**/*.py": {"src/app.py", "src/lib/deep/x.py"},
+    "[ab].log": {"a.log"},
+    "?.log": {"a.log", "src/lib/x.log"},
+    "# secret": set[str](),
+    "none": set[str](),
+}
+
+
+@pytest.mark.parametrize(("pattern", "out"), EXCLUDED.items(), ids=EXCLUDED)
+def test_an_excluded_path_is_left_out_with_all_below_it(app: Path, pattern: str, out: set[str]) -> None:
+    assert kept(app, Project(exclude=(pattern,))) == ALL - out
+
+
+INCLUDED = {
+    ("src",): {name for name in ALL if name.startswith("src/")},
+    ("*.py",): {"src/", "src/app.py", "src/lib/", "src/lib/deep/", "src/lib/deep/x.py"},
+    ("/*.md", "empty/"): {"README.md", "empty/"},
+    ("src", "!*.md"): {name for name in ALL if name.startswith("src/")} - {"src/notes.md"},
+    ("src", "!src/lib"): {"src/", "src/app.py", "src/notes.md"},
+    (".git", "a.log"): {"a.log"},
+}
+
+
+@pytest.mark.parametrize(("patterns", "names"), INCLUDED.items(), ids=map(str, INCLUDED))
+def test_with_include_nothing_else_is_part_of_the_source(
+    app: Path, patterns: tuple[str, ...], names: set[str]
+) -> None:
+    assert kept(app, Project(include=patterns)) == names
+
+
+def test_a_later_pattern_brings_back_what_is_below_an_excluded_directory(app: Path) -> None:
+    project = Project(exclude=("secret", "!secret/public/*.pem", "src/**", "!src/lib/x.log", "*.log"))
+    left = {name for name in ALL if not name.startswith("src/")} - {"secret/key.pem", "a.log"}
+    assert kept(app, project) == left
+
+
+def test_without_patterns_only_the_history_is_left_out(app: Path) -> None:
+    assert Project().left_out(app) == (".git",)
+    (app / ".git" / "config").unlink()
+    (app / ".git").rmdir()
+    assert Project().left_out(app) == ()
+    (app / ".git").symlink_to("/nowhere")
+    assert Project().left_out(app) == (".git",)
+
+
+def test_a_link_is_matched_and_not_followed(app: Path) -> None:
+    (app / "link").symlink_to("secret")
+    assert "link" in kept(app, Project(exclude=("link/", "secret")))
+    assert "link" not in kept(app, Project(exclude=("link",)))
+
+
+def test_a_name_that_is_no_text_is_matched(app: Path) -> None:
+    (app / "\udcff.pem").touch()
+    assert "\udcff.pem" in Project(exclude=("*.pem",)).left_out(app)
+
+
+def parse(text: str, *overridden: str) -> tuple[Project, list[str]]:
+    found: list[str] = []
+    return Project.parse(text.encode(), "project.toml", overridden=overridden, warn=found.append), found
+
+
+def test_both_schemas_are_read() -> None:
+    old = '[build]\nexclude = ["a", "b"]\n[[build.env]]\nname = "A"\nvalue = "1"\n'
+    head = '[_]\nschema-version = "0.2"\n'
+    new = f'{head}[io.buildpacks]\ninclude = ["c"]\n[[io.buildpacks.build.env]]\nname = "B"\n'
+    older = f'{head}[[io.buildpacks.env.build]]\nname = "C"\nvalue = "3"\n'
+    assert parse(old) == (Project(exclude=("a", "b"), env={"A": "1"}), [])
+    assert parse(new) == (Project(include=("c",), env={"B": ""}), [])
+    assert parse(older) == (Project(env={"C": "3"}), [])
+
+
+def test_metadata_and_the_tables_of_other_tools_pass() -> None:
+    text = """\
+[_]
+schema-version = "0.2"
+id = "x"
+name = "x"
+version = "1"
+authors = []
+licenses = [{type = "MIT"}]
+[_.metadata]
+cleaned = true
+[com.heroku.buildpacks.nodejs]
+actions = {}
+[io.other]
+x = 1
+[project]
+x = 1
+[build]
+script = "make"
+"""
+    assert parse(text) == (Project(), [])
+    assert parse('[project]\nid = "x"\nname = "x"\n[metadata]\na = 1\n[_]\nx = 1\n[tool]\n') == (
+        Project(),
+        [],
+    )
+
+
+REFUSED = """\
+[_]
+schema-version = "0.2"
+[io.buildpacks]
+builder = "x"
+[[io.buildpacks.group]]
+id = "a"
+[io.buildpacks.group.script]
+inline = "true"
+[[io.buildpacks.pre.group]]
+id = "b"
+[[io.buildpacks.post.group]]
+id = "c"
+"""
+
+
+def test_what_else_would_change_the_build_is_refused_by_file_line_and_table() -> None:
+    with pytest.raises(InputError) as raised:
+        parse(REFUSED)
+    assert [issue.split(" in project")[0] for issue in raised.value.issues] == [
+        "project.toml:5: io.buildpacks.group: buildpacks",
+        "project.toml:9: io.buildpacks.pre: buildpacks",
+        "project.toml:11: io.buildpacks.post: buildpacks",
+        "project.toml:4: io.buildpacks.builder: a builder",
+    ]
+    assert "--buildpack" in raised.value.issues[0] and "--builder" in raised.value.issues[3]
+    with pytest.raises(InputError) as raised:
+        parse('[build]\nbuilder = "x"\n[[build.buildpacks]]\nid = "a"\n')
+    assert [issue.split(":")[1] for issue in raised.value.issues] == ["3", "2"]
+
+
+def test_what_the_command_line_has_is_not_refused() -> None:
+    assert parse(REFUSED, "builder", "group") == (Project(), [])
+    with pytest.raises(InputError) as raised:
+        parse(REFUSED, "group")
+    assert len(raised.value.issues) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "issue"),
+    [
+        ("[build]\ninclude = []\nexclude = []\n", "2: include and exclude cannot both be there"),
+        ('[build]\nexclude = [\n"!"]\n', "2: '!' is not a pattern of a .gitignore"),
+        ("[build]\nexclude = 1\n", "2: build.exclude must be a list of strings"),
+        ('[_]\nschema-version = "9"\n', "2: schema version '9' is not one of 0.1, 0.2, 0.3"),
+        ('[[build.env]]\nname = "a=b"\n', "2: 'a=b' cannot be the name of a variable"),
+        ('[[build.env]]\nname = "../a"\n', "2: '../a' cannot be the name of a variable"),
+        ('[[build.env]]\nvalue = "a"\n', "1: build.env.name is missing"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_line(text: str, issue: str) -> None:
+    with pytest.raises(InputError) as raised:
+        parse(text)
+    assert any(found.startswith(f"project.toml:{issue}") for found in raised.value.issues)
+
+
+def test_what_is_ignored_is_said_with_its_line() -> None:
+    assert parse('[io.buildpacks]\nexclude = ["a"]\n')[1] == [
+        "project.toml:1: io.buildpacks is ignored: it belongs to another schema version: "
+        'write schema-version = "0.2" in [_]'
+    ]
+    assert parse('[_]\nschema-version = "0.2"\n[build]\nexclude = ["a"]\n')[1] == [
+        "project.toml:3: build is ignored: it belongs to another schema version: "
+        'write schema-version = "0.1" in [_]'
+    ]
+    text = '[_]\nschema-version = "0.3"\n[io.buildpacks]\nexcludes = []\n'
+    assert parse(f'{text}[[io.buildpacks.build.env]]\nname = "A"\nexec-env = ["test"]\n')[1] == [
+        "project.toml:4: io.buildpacks.excludes is not a key of this file and is ignored",
+        "project.toml:7: io.buildpacks.build.env.exec-env is not a key of this file and is ignored",
+    ]
+
+
+def test_a_source_without_the_file_has_no_settings(tmp_path: Path) -> None:
+    assert Project.read(tmp_path) == Project()
+    (tmp_path / "project.toml").write_text('[build]\nexclude = ["a"]\n')
+    assert Project.read(tmp_path) == Project(exclude=("a",))
