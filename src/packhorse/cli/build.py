@@ -17,6 +17,7 @@ from packhorse.cli.options import (
     asked_limits,
     compression,
     docker_host,
+    image_name,
     keep_storage,
     opened_store,
     pull_policy,
@@ -140,8 +141,8 @@ def build(
     console = context.console
     console.adjust(quiet=quiet, verbose=verbose, no_color=no_color)
     request = replace(
-        given.request(Reference.parse(name), context),
-        tags=tuple(dict.fromkeys(Reference.parse(one) for text in tags for one in text.split(","))),
+        given.request(_new_name(name), context),
+        tags=tuple(dict.fromkeys(_new_name(one, "--tag") for text in tags for one in text.split(","))),
         publish=publish,
         compression=compression,
         sparse=sparse,
@@ -149,11 +150,11 @@ def build(
         pull=PullPolicy(pull),
         docker_host=docker_host,
         default_process=default_process,
-        run_image=run_image,
+        run_image=image_name(run_image, "--run-image"),
         exec_env=_exec_env(exec_env),
         created=_moment(creation_time),
         clear_cache=clear_cache,
-        cache_image=Reference.parse(cache_image) if cache_image else None,
+        cache_image=_new_name(cache_image, "--cache-image") if cache_image else None,
         overlay=not no_overlay,
         keep_storage=keep_storage(context.environ),
         report=report,
@@ -168,6 +169,30 @@ def build(
     with opened_store(context) as store:
         outcome = run_build(request, store, console, console.progress)
     _tell(console, request, outcome, time.monotonic() - started)
+
+
+def _new_name(text: str, option: str = "") -> Reference:
+    """The name of an image that is to be made; UsageError for a place, which would be taken for a name."""
+    location = Location.parse(text)
+    if location.kind is Kind.STORE:
+        return location.reference
+    option = f"{option}: " if option else ""
+    raise UsageError(
+        f"{option}{text[:300]!r} is a place, not the name of an image",
+        why="a build makes an image of a name in the store; other places take copies of it",
+        fix=_meant(location, option),
+    )
+
+
+def _meant(location: Location, option: str) -> str:
+    """How to spell what was meant by a place in the place of a name."""
+    if location.kind is Kind.REGISTRY:
+        return f"write {location.name}" + ("" if option.startswith("--cache") else " and --publish")
+    if option.startswith("--cache"):
+        return "name an image of a registry"
+    if location.kind is Kind.DAEMON:
+        return f"write {location.name} and --daemon" if not option else f"write --output {location}"
+    return f"write a name, and --output {location}"
 
 
 def _exec_env(text: str) -> str:

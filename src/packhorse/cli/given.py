@@ -12,7 +12,7 @@ import click
 
 from packhorse.base.dataclass import dataclass
 from packhorse.cli.main import Context
-from packhorse.cli.options import environment, volume
+from packhorse.cli.options import environment, image_name, volume
 from packhorse.image.reference import Reference
 from packhorse.platform.build_request import BuildRequest
 
@@ -45,7 +45,7 @@ class Given:
         return BuildRequest(
             name=name,
             path=self.path,
-            builder=self.builder,
+            builder=image_name(self.builder, "--builder"),
             buildpacks=self.buildpacks,
             env=environment(self.env, self.env_files, context),
             volumes=tuple(volume(text, writable=False) for text in self.volumes),

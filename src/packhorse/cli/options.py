@@ -17,6 +17,7 @@ import click
 from packhorse.base.files import find, read
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
+from packhorse.image.reference import Kind, Location
 from packhorse.platform.folders import Folders
 from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
@@ -259,3 +260,22 @@ def _expanded(source: str) -> Path:
         raise UsageError(
             f"not a volume: {source!r}", why="there is no home directory of that user"
         ) from error
+
+
+def image_name(text: str, option: str) -> str:
+    """The name of an image that is read from the store or its registry; UsageError for another place, which
+    would be taken for a name.
+    """
+    if not text:
+        return text
+    location = Location.parse(text)
+    if location.kind is Kind.STORE:
+        return location.name
+    fix = f"write {location.name}"
+    if location.kind is not Kind.REGISTRY:
+        fix = f"copy it to the store, and name it there: packhorse copy {location} NAME"
+    raise UsageError(
+        f"{option}: {text[:300]!r} is a place, not the name of an image",
+        why="the image is taken from the store or the registry of its name",
+        fix=fix,
+    )

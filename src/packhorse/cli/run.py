@@ -11,7 +11,16 @@ import click
 from packhorse.base.dataclass import replace
 from packhorse.base.step import Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
-from packhorse.cli.options import Count, docker_host, environment, opened_store, reaching, size_of, volume
+from packhorse.cli.options import (
+    Count,
+    docker_host,
+    environment,
+    image_name,
+    opened_store,
+    reaching,
+    size_of,
+    volume,
+)
 from packhorse.cli.report import exhausted
 from packhorse.errors import PackhorseError, RunError, UsageError
 from packhorse.platform import ports as machine_ports
@@ -160,7 +169,7 @@ def run(
     """Start the image NAME, with ARGUMENTS for its process."""
     console = context.console
     request = RunRequest(
-        name=name,
+        name=image_name(name, "NAME"),
         arguments=arguments,
         entrypoint=entrypoint,
         env=environment(env, env_files, context),

@@ -12,7 +12,7 @@ from packhorse.cli.diff_text import DIFFERENT, tell
 from packhorse.cli.document import pieces
 from packhorse.cli.given import Given, giving
 from packhorse.cli.main import Context
-from packhorse.cli.options import docker_host, opened_store, reaching
+from packhorse.cli.options import docker_host, image_name, opened_store, reaching
 from packhorse.image.reference import Reference
 from packhorse.platform import locate
 from packhorse.platform.diff.report import fields
@@ -71,7 +71,7 @@ def verify(
     console.adjust(quiet=quiet, verbose=verbose, no_color=False)
     asked = replace(
         given.request(_ANY, context),
-        run_image=run_image,
+        run_image=image_name(run_image, "--run-image"),
         network=Network(network) if network else None,
         sandbox=sandbox,
         docker_host=docker_host,
