@@ -20,6 +20,7 @@ from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.rebase import RunImage
 from packhorse.lifecycle.stages import Exported
 from packhorse.platform import (
+    buildpacks,
     default_builder,
     kept_storage,
     report,
@@ -68,6 +69,7 @@ def build(
             why="packhorse's own store is in it, so it is a home or the whole machine, with whatever secrets",
             fix="check --path",
         )
+    buildpacks.require_supported(request.buildpacks)
     project = _project(request, path, observer)
     check_runtime(request.sandbox)
     shared = volumes.checked(request.volumes, observer.say, store=store.path.resolve())

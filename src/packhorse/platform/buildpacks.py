@@ -7,6 +7,7 @@ where a builder has its own buildpacks, with the modes that it would have in a b
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.files import find, read
+from packhorse.base.files import find, is_file, read
 from packhorse.base.step import Bind
 from packhorse.buildpack.descriptor import Descriptor, Group, Ref
 from packhorse.errors import InputError, NotFoundError
 from packhorse.platform.builder import Builder
 
 _PROGRAMS = ("bin/detect", "bin/build")
+
+_OF_BUILDER = ("urn:cnb:builder:", "from=builder:")
+_ORDER = frozenset({"urn:cnb:builder", "from=builder"})
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_ELSEWHERE = "take a builder that has the buildpack (--builder)"
+_UNPACK = "unpack it, and name the directory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,32 @@ class Added:
 
     group: Group = ()
     mounts: tuple[Bind, ...] = ()
+
+
+def require_supported(names: Sequence[str]) -> None:
+    """Raises InputError for a name that pack takes and that is not supported yet, with what does the same."""
+    for name in names:
+        if name in _ORDER:
+            what = "the builder's order between other buildpacks"
+            fix = "name the builder's buildpacks one by one, or leave --buildpack out"
+        elif name.startswith("docker:/"):
+            what, fix = "a buildpack in an image", f"{_ELSEWHERE}, or name a directory"
+        elif name.startswith("urn:cnb:registry:"):
+            what, fix = "the buildpack registry", f"{_ELSEWHERE}, or name a directory"
+        elif name.startswith("file:/"):
+            path = name.removeprefix("file:").replace("//", "", 1)
+            what, fix = "a file: URL", f"name the directory: {path}"
+        elif _SCHEME.match(name):
+            what, fix = "a buildpack behind a URL", f"download it, {_UNPACK}"
+        elif is_file(name):
+            what, fix = "a buildpack in a file", _UNPACK
+        else:
+            continue
+        raise InputError(
+            f"--buildpack {name[:300]} is not supported yet: {what}",
+            why="--buildpack takes a directory with a buildpack.toml, or ID or ID@VERSION of the builder",
+            fix=fix,
+        )
 
 
 def added(names: Sequence[str], builder: Builder, scratch: Path) -> Added:
@@ -40,9 +73,10 @@ def added(names: Sequence[str], builder: Builder, scratch: Path) -> Added:
     group: list[Ref] = []
     mounts: list[Bind] = []
     for number, name in enumerate(names):
-        path = find(Path(name)) if name else None
+        identifier = next((name.removeprefix(each) for each in _OF_BUILDER if name.startswith(each)), "")
+        path = find(Path(name)) if name and not identifier else None
         if path is None:
-            group.append(_of_builder(name, builder))
+            group.append(_of_builder(identifier or name, builder))
             continue
         descriptor = _descriptor(path, name)
         shown = _presentable(path, scratch / f"buildpack-{number}")
@@ -67,6 +101,7 @@ def _of_builder(name: str, builder: Builder) -> Ref:
         why="\n".join(
             (
                 "there is no such directory, and the builder does not have it either",
+                "images and the buildpack registry are not supported yet",
                 f"{builder.name} has {'; '.join(listed) or 'no buildpacks'}",
             )
         ),
