@@ -33,6 +33,8 @@ _ID = re.compile(r"[A-Za-z0-9._/-]+")  # `_`, which the specification has not, i
 _VERSION = re.compile(r"[^/\x00-\x1f\x7f]+")
 _RESERVED = frozenset({"app", "config", "generated", "sbom", ".", ".."})
 
+_EXTENSIONS = "order-extensions"
+
 Group = tuple[Ref, ...]
 Order = tuple[Group, ...]
 
@@ -111,10 +113,10 @@ def escape_id(identifier: str) -> str:
     return identifier.replace("/", "_")
 
 
-def read_order(top: Table) -> list[Group]:
+def read_order(top: Table, key: str = "order") -> list[Group]:
     """The `[[order]]` tables of a buildpack.toml, order.toml or builder (B-152, P-184)."""
     order = []
-    for group in top.tables("order"):
+    for group in top.tables(key):
         refs = tuple(
             Ref(entry.text("id", required=True), entry.text("version"), entry.flag("optional"))
             for entry in group.tables("group")
@@ -129,9 +131,20 @@ def parse_order(data: bytes, source: str, *, warn: Warn | None = None) -> Order:
     """Reads an order.toml; raises InputError with every issue in it."""
     top = Table.read(data, source, warn)
     order = tuple(read_order(top))
+    read_order(top, _EXTENSIONS)
     top.finish()
     if not order:
         raise InputError(f"{source} has no [[order]]", why="so there is no buildpack to try")
+    return order
+
+
+def parse_extensions(data: bytes, source: str) -> Order:
+    """Reads the image extensions of an order.toml; raises InputError with every issue in it."""
+    if _EXTENSIONS.encode() not in data:
+        return ()
+    top = Table.read(data, source)
+    order = tuple(read_order(top, _EXTENSIONS))
+    top.finish()
     return order
 
 

@@ -16,7 +16,14 @@ from packhorse.base.step import Room, Step
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView, read
 from packhorse.buildpack.api import EXEC_ENV as BUILDPACK_EXEC_ENV
-from packhorse.buildpack.descriptor import Descriptor, Group, Order, Ref, SystemBuildpacks
+from packhorse.buildpack.descriptor import (
+    Descriptor,
+    Group,
+    Order,
+    Ref,
+    SystemBuildpacks,
+    parse_extensions,
+)
 from packhorse.buildpack.planfile import BuildPlan
 from packhorse.errors import DetectErrored, DetectFailed, PackhorseError
 from packhorse.lifecycle.api import EXEC_ENV, SYSTEM
@@ -106,17 +113,30 @@ class _Detection:
         self._descriptors = Descriptors(inputs, tree, observer.say)
         self._verdicts: dict[Ref, Verdict] = {}
         self._reasons: list[str] = []
+        self._extensions: list[str] = []
         self._rooms: list[Room] = []
         self._turn = threading.Lock()
         self._running = 0
         self._over = False
 
     def run(self) -> Detected:
+        self._extensions = self._find_extensions()
+        if self._extensions:
+            names = ", ".join(self._extensions)
+            self._observer.say(f"image extensions are not supported yet: the builder's are not run: {names}")
         for group in groups(self._order(), self._descriptors.find):
             resolution = self._try(group)
             if resolution:
                 return self._detected(resolution)
         raise self._failure()
+
+    def _find_extensions(self) -> list[str]:
+        """The image extensions that the reference would try in front of every group (B-037)."""
+        inputs = self._inputs
+        order = inputs.extensions
+        if not order and (data := read(self._tree, inputs.order_file)) is not None:
+            order = parse_extensions(data, inputs.order_file)
+        return list(dict.fromkeys(str(ref) for group in order for ref in group))
 
     def _order(self) -> Order:
         """The order, and around each of its groups what the builder wants there."""
@@ -136,6 +156,9 @@ class _Detection:
         resolution = resolve(passed)
         for reason in resolution.reasons:
             self._observer.detail(f"plan: {reason}")
+        for reason in resolution.unmet if self._extensions else ():
+            what = "the build goes on without it" if resolution else "this group is passed over"
+            self._observer.say(f"{reason}, which an image extension may provide: {what}")
         if not resolution:
             self._reasons += resolution.reasons
         return resolution
@@ -259,6 +282,11 @@ class _Detection:
                     fix=ALLOW,
                 )
         kind = DetectErrored if errored else DetectFailed
+        if self._extensions:
+            lines.append(
+                "the builder's image extensions, which are not supported yet, may provide what is missing: "
+                + ", ".join(self._extensions)
+            )
         return kind(
             "no buildpack takes this source",
             why="\n".join(lines) or "the order has no buildpack for this execution environment",

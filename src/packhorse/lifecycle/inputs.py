@@ -40,6 +40,7 @@ class Inputs:
     """One build. Paths are those inside; `env` is the whole base environment of buildpacks, already filtered
     (P-161).
 
+    `extensions` is the order of image extensions where the caller knows it; else `order_file` has it.
     `default_process` is the `-process-type` of the specification; `project` the content of
     project-metadata.toml; `created` seconds since the epoch; `skip_restore` leaves every layer behind
     (`--clear-cache`); `parallel` is how many bin/detect run at once. `annotations` go into the image's
@@ -51,11 +52,13 @@ class Inputs:
     launcher: LauncherInfo
     env: Mapping[str, str]
     run_image: RunImageName
+    extensions: Order = ()
     app: str = "/workspace"
     layers: str = "/layers"
     platform: str = "/platform"
     buildpacks: str = "/cnb/buildpacks"
     build_config: str = "/cnb/build-config"
+    order_file: str = "/cnb/order.toml"
     system: str = "/cnb/system.toml"
     launcher_path: str = "/cnb/lifecycle/launcher"
     uid: int = 1000

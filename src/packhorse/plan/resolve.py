@@ -14,6 +14,8 @@ from packhorse.base.dataclass import dataclass, field
 from packhorse.buildpack.descriptor import Ref
 from packhorse.buildpack.planfile import BuildPlan, Require, Section
 
+_REQUIRES = "requires"
+
 
 @dataclass(frozen=True, slots=True)
 class Passed:
@@ -44,6 +46,11 @@ class Resolution:
 
     def __bool__(self) -> bool:
         return bool(self.group)
+
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        """The reasons that are requirements nobody meets."""
+        return tuple(dict.fromkeys(reason for reason in self.reasons if f" {_REQUIRES} " in reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,11 @@ def _first_misfit(dependencies: dict[str, _Dependency]) -> tuple[_Candidate, str
     first.
     """
     misfits = [
-        *((candidate, f"requires {name}") for name, one in dependencies.items() for candidate in one.unmet),
+        *(
+            (candidate, f"{_REQUIRES} {name}")
+            for name, one in dependencies.items()
+            for candidate in one.unmet
+        ),
         *(
             (candidate, f"provides unused {name}")
             for name, one in dependencies.items()

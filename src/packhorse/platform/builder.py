@@ -21,13 +21,14 @@ METADATA = "io.buildpacks.builder.metadata"
 LAUNCHER = "io.packhorse.launcher"
 """Our label of a builder with a launcher and no lifecycle; its fields are those of METADATA's `lifecycle`."""
 ORDER = "io.buildpacks.buildpack.order"
+EXTENSIONS = "io.buildpacks.buildpack.order-extensions"
 LAYERS = "io.buildpacks.buildpack.layers"
 
 
 @dataclass(frozen=True, slots=True)
 class Builder:
     """What a build needs to know of a builder. `env` is the image's own, in order; `name` is what people call
-    it, `buildpacks` the versions it has of each id.
+    it, `buildpacks` the versions it has of each id, `extensions` the order of its image extensions.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Builder:
     buildpacks: Mapping[str, tuple[str, ...]]
     platform_apis: frozenset[str]
     launcher: LauncherInfo
+    extensions: Order = ()
 
     @classmethod
     def read(cls, name: str, image: Image) -> Self:
@@ -56,7 +58,8 @@ class Builder:
             image=image,
             uid=_user(config.variable("CNB_USER_ID"), name),
             gid=_number(config.variable("CNB_GROUP_ID"), "CNB_GROUP_ID", name),
-            order=_order(config.labels.get(ORDER) or "null", name),
+            order=_order(config.labels, ORDER, name),
+            extensions=_order(config.labels, EXTENSIONS, name),
             run_images=_run_images(metadata),
             buildpacks=_buildpacks(config.labels.get(LAYERS) or "{}", name),
             platform_apis=_platform_apis(lifecycle),
@@ -93,9 +96,9 @@ def _user(text: str | None, name: str) -> int:
     return uid
 
 
-def _order(label: str, name: str) -> Order:
+def _order(labels: Mapping[str, str], key: str, name: str) -> Order:
     groups = []
-    for group in Node.parse_list(label.encode(), f"{ORDER} of {name}"):
+    for group in Node.parse_list((labels.get(key) or "null").encode(), f"{key} of {name}"):
         refs = (
             Ref(entry.text("id"), entry.text("version"), optional=entry.flag("optional"))
             for entry in group.nodes("group")

@@ -287,6 +287,7 @@ def _inputs(
     return Inputs(
         platform_api=api,
         order=(added.group,) if added.group else builder.order,
+        extensions=builder.extensions,
         launcher=builder.launcher,
         env={**inherited, "HOME": home, **outside},
         run_image=run_image,

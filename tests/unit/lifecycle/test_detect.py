@@ -8,6 +8,7 @@ import pytest
 
 from fakes.runner import Call, Program
 from fakes.workshop import Workshop, optional
+from packhorse.buildpack.descriptor import Ref
 from packhorse.errors import DetectErrored, DetectFailed, InputError, NotFoundError
 
 
@@ -244,3 +245,53 @@ def test_whatever_is_begun_is_ended_by_an_interrupt_that_comes_just_then(
         workshop.detect()
     for thread in started:
         thread.join()
+
+
+EXTENSIONS = """\
+[[order]]
+[[order.group]]
+id = "a"
+[[order-extensions]]
+[[order-extensions.group]]
+id = "some/ext"
+version = "1"
+[[order-extensions]]
+[[order-extensions.group]]
+id = "other/ext"
+version = "2"
+"""
+NOT_RUN = "image extensions are not supported yet: the builder's are not run: some/ext@1, other/ext@2"
+
+
+@pytest.mark.parametrize("how", ["inputs", "order.toml"])
+def test_image_extensions_are_named_and_so_is_what_is_taken_without_them(
+    workshop: Workshop, how: str
+) -> None:
+    if how == "inputs":
+        workshop.set(extensions=((Ref("some/ext", "1"),), (Ref("other/ext", "2"),)))
+    else:
+        workshop.tree.write("/cnb/order.toml", EXTENSIONS.encode())
+    asks = workshop.buildpack("asks", detect=lambda call: call.plan('[[requires]]\nname = "node"\n'))
+    plain = workshop.buildpack("plain")
+    workshop.order((asks, plain), (optional(asks), plain))
+    assert [member.ref.id for member in workshop.detect().group] == ["plain"]
+    assert workshop.notes.said == [
+        NOT_RUN,
+        "asks@1 requires node, which an image extension may provide: this group is passed over",
+        "asks@1 requires node, which an image extension may provide: the build goes on without it",
+        "plain@1",
+    ]
+    workshop.order((asks,))
+    with pytest.raises(DetectFailed) as raised:
+        workshop.detect()
+    assert "plan: asks@1 requires node" in raised.value.why
+    assert "image extensions, which are not supported yet" in raised.value.why
+    assert "some/ext@1, other/ext@2" in raised.value.why
+
+
+def test_without_image_extensions_none_are_spoken_of(workshop: Workshop) -> None:
+    workshop.tree.write("/cnb/order.toml", EXTENSIONS.partition("[[order-ext")[0].encode())
+    workshop.order((workshop.buildpack("a", detect=lambda call: call.plan('[[requires]]\nname = "x"\n')),))
+    with pytest.raises(DetectFailed) as raised:
+        workshop.detect()
+    assert "extension" not in raised.value.why and workshop.notes.said == []
