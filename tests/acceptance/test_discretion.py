@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,16 @@ REPEATED = json.dumps(
 ).encode()
 ELSEWHERE = {"location": f"http://store.invalid/it?signature={SIGNATURE}"}
 ENDS = (0, 1, 4, 5, 73)  # what a registry does; 1 is what diff says of images that differ
+# Written so that the script itself, which has the patterns in it, is not found.
+LOOKED_FOR = f"-e 'hunter2-is-the-pass[w]ord' -e '[{BASIC[0]}]{BASIC[1:]}' -e 'control-[w]ord'"
+LOOK = f"""
+for place in /bin /cnb /dev/shm /etc /home /layers /lib /platform /root /run /tmp /usr /var /workspace; do
+    grep -rsl {LOOKED_FOR} $place || true
+done | while read -r file; do echo FOUND $file; done
+for file in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do
+    if grep -sq {LOOKED_FOR} $file; then echo FOUND $file; fi
+done
+"""
 FAULTS = {
     "nothing is wrong": [],
     "the token server repeats the password": [Fault(path="/token", status=401, body=REPEATED, times=ALWAYS)],
@@ -126,3 +137,31 @@ def assert_nothing_kept(site: Site) -> None:
         if path.is_file() and not path.is_symlink():
             data = path.read_bytes()
             assert PASSWORD.encode() not in data and BASIC.encode() not in data, path
+
+
+def test_B_127_B_128_B_129_no_step_of_a_build_that_publishes_finds_credentials_or_where_images_are(
+    site: Site, tmp_path: Path
+) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    hidden = [site.base / "docker" / "config.json", site.home / "packhorse" / "store"]
+    assert PASSWORD.encode() not in hidden[0].read_bytes() and BASIC.encode() in hidden[0].read_bytes()
+    there = "\n".join(f"if [ -e {path} ]; then echo FOUND {path}; fi" for path in hidden)
+    (app / "look.sh").write_text(f"echo LOOKS app\n{LOOK}\n{there}\n")
+    (app / "README").write_text("control-word\n")
+    looks = shell_buildpack(
+        tmp_path / "looks",
+        "test/looks",
+        detect=f"echo LOOKS detect\n{LOOK}\n{there}",
+        build=f"echo LOOKS build\n{LOOK}\n{there}\nsh /workspace/look.sh\n{SERVER}",
+    )
+    team = f"{site.server.host}/team"
+    words = ["build", f"{team}/looked:1", "--path", app, "--buildpack", looks, "--network", "none"]
+    status, said = site.run([*words, "--builder", BUILDER, "--cache-image", f"{team}/kept:1", "--publish"])
+    assert status == 0, said
+    printed = [line for line in said.splitlines() if " pass: " not in line]  # which repeats the last line
+    assert re.findall(r"(?:LOOKS|FOUND) \S+", "\n".join(printed)) == [
+        *("LOOKS detect", "FOUND /workspace/README"),
+        *("LOOKS build", "FOUND /workspace/README"),
+        *("LOOKS app", "FOUND /workspace/README"),
+    ], said

@@ -39,6 +39,32 @@ def test_B_103_the_target_is_told_in_every_phase(workshop: Workshop) -> None:
         }
 
 
+def test_B_061_bin_build_has_the_described_environment_and_nothing_else(workshop: Workshop) -> None:
+    workshop.set(env={**workshop.inputs.env, "HTTP_PROXY": "http://proxy.test"}, exec_env="test")
+    workshop.tree.write("/platform/env/USERS", b"own")
+    workshop.tree.write("/cnb/build-config/env/OPERATORS.override", b"too")
+    env = last_env(workshop, layers(("l", {"bin/x": "", "lib/x": "", "env/FROM": "layer"})))
+    assert env == {
+        "HOME": "/home/cnb",
+        "PATH": "/layers/a/l/bin:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": "/layers/a/l/lib",
+        "LIBRARY_PATH": "/layers/a/l/lib",
+        "HTTP_PROXY": "http://proxy.test",
+        "FROM": "layer",
+        "USERS": "own",
+        "OPERATORS": "too",
+        "CNB_BUILDPACK_DIR": "/cnb/buildpacks/last/1",
+        "CNB_PLATFORM_DIR": "/platform",
+        "CNB_LAYERS_DIR": "/layers/last",
+        "CNB_BP_PLAN_PATH": env["CNB_BP_PLAN_PATH"],
+        "CNB_TARGET_OS": "linux",
+        "CNB_TARGET_ARCH": "amd64",
+        "CNB_TARGET_DISTRO_NAME": "ubuntu",
+        "CNB_TARGET_DISTRO_VERSION": "24.04",
+        "CNB_EXEC_ENV": "test",
+    }
+
+
 def test_B_104_directories_of_build_layers_are_in_the_lists(workshop: Workshop) -> None:
     files = {f"{name}/x": "" for name in ("bin", "lib", "include", "pkgconfig")}
     env = last_env(workshop, layers(("l", files)))

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 import pytest
 
 from fakes.runner import Call, Program
+from fakes.small_image import tar_of
 from fakes.workshop import APP, Workshop, files, metadata
+from packhorse.base.digest import Digest
 from packhorse.errors import ExportError, NotFoundError
-from packhorse.image.view import Image
+from packhorse.image.model import Config
+from packhorse.image.view import Image, Layer
 from packhorse.lifecycle.stages import Exported
 
 PROCESS = '[[processes]]\ntype = "{0}"\ncommand = ["x"]\n'
@@ -146,7 +149,7 @@ def test_B_091_store_toml_is_in_the_label(workshop: Workshop) -> None:
     assert metadata(exported.image)["buildpacks"][0]["store"] == {"metadata": {"x": 1}}
 
 
-def test_B_093_P_086_P_087_P_088_an_image_is_its_base_its_layers_the_app_config_and_launcher(
+def test_B_093_P_086_P_088_an_image_is_its_base_its_layers_the_app_config_and_launcher(
     workshop: Workshop,
 ) -> None:
     def build(call: Call) -> None:
@@ -178,6 +181,54 @@ def test_B_093_P_086_P_087_P_088_an_image_is_its_base_its_layers_the_app_config_
     ]
     assert exported.image.config.user == "1000:1000"
     assert exported.image.config.variable("LANG") == "C.UTF-8"
+
+
+def test_P_087_layers_and_values_of_the_run_image_are_kept_unless_in_conflict(workshop: Workshop) -> None:
+    layer = tar_of({"etc/motd": b"hello"})
+    value = {
+        "User": "1002:1000",
+        "Env": ["PATH=/opt/bin:/bin", "LANG=C.UTF-8", "CNB_APP_DIR=/elsewhere"],
+        "Labels": {"kept": "yes", "io.buildpacks.lifecycle.metadata": "theirs"},
+        "ExposedPorts": {"80/tcp": {}},
+        "Volumes": {"/data": {}},
+        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 5},
+        "StopSignal": "SIGINT",
+        "Entrypoint": ["/init"],
+        "Cmd": ["sh"],
+        "WorkingDir": "/root",
+        "Shell": ["/bin/bash"],
+        "OnBuild": ["RUN true"],
+    }
+    document = {
+        "os": "linux",
+        "architecture": "arm64",
+        "variant": "v8",
+        "author": "somebody",
+        "config": value,
+        "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(layer))]},
+    }
+    config = Config.parse(json.dumps(document).encode())
+    workshop.run_image = Image(config, (Layer(lambda: iter([layer]), Digest.of(layer), len(layer)),))
+    image = built(workshop, lambda call: call.write("launch.toml", PROCESS.format("web"))).image
+    made = json.loads(image.config.raw)
+    assert b"".join(image.layers[0].tar()) == layer
+    assert {name: made[name] for name in ("os", "architecture", "variant", "author")} == {
+        name: document[name] for name in ("os", "architecture", "variant", "author")
+    }
+    ours = {"Entrypoint": ["/cnb/lifecycle/launcher"], "WorkingDir": "/workspace"}
+    conflicts = {"Env", "Labels", "Cmd", *ours}
+    assert {name: made["config"].get(name) for name in value.keys() - conflicts} == {
+        name: value[name] for name in value.keys() - conflicts
+    }
+    assert {name: made["config"][name] for name in ours} == ours
+    assert "Cmd" not in made["config"]
+    assert made["config"]["Env"][:3] == [
+        "PATH=/cnb/process:/cnb/lifecycle:/opt/bin:/bin",
+        "LANG=C.UTF-8",
+        "CNB_APP_DIR=/workspace",
+    ]
+    assert made["config"]["Labels"]["kept"] == "yes"
+    assert made["config"]["Labels"]["io.buildpacks.lifecycle.metadata"] != "theirs"
 
 
 def test_B_095_B_096_P_109_P_110_cached_layers_are_recorded_with_what_they_are(workshop: Workshop) -> None:
