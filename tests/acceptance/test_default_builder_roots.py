@@ -5,6 +5,7 @@ its buildpacks, compiled.
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ import pytest
 
 from fakes import linux, users
 from fakes.installation import Home
+from fakes.shell_buildpack import SERVER, shell_buildpack
 from packhorse.base.target import Target
 from packhorse.errors import HostError
 from packhorse.platform.distro import scratch
@@ -177,6 +179,33 @@ def test_a_builder_that_was_removed_comes_back_the_same_for_everybody(
         assert home.ok("builder", "default") == name
         identifiers.add(home.image_id(name))
     assert len(identifiers) == 1
+
+
+def test_P_011_P_012_P_019_the_default_builders_images_have_what_is_asked_of_base_images(
+    home: Home, tmp_path: Path
+) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "README").write_text("hello\n")
+    asks = (
+        'id -u; id -g; touch "$HOME/written"; ls "$HOME/written"; . /etc/os-release; echo "$ID" "$VERSION_ID"'
+    )
+    buildpack = shell_buildpack(tmp_path / "asks", "test/asks", build=f"{asks}\n{SERVER}")
+    done = home.run("build", "asks", "--path", tmp_path / "app", "--buildpack", buildpack)
+    assert done.returncode == 0, done.stderr
+    said = [line.partition("[asks] ")[2] for line in done.stderr.splitlines() if "[asks] " in line]
+    uid, gid, written, release = said
+    assert int(uid) > 0 and written.endswith("/written")
+    names = (line.split() for line in home.ok("images").splitlines())
+    bases = {row[0].rpartition("/")[2]: f"{row[0]}:{row[1]}" for row in names if "packhorse.local/" in row[0]}
+    for base in ("build", "run"):
+        fields = json.loads(home.ok("inspect", "--output", "json", bases[base]))
+        labels, variables = fields["labels"], dict(entry.split("=", 1) for entry in fields["env"])
+        assert fields["user"] == f"{uid}:{gid}"
+        distro = [labels[f"io.buildpacks.base.distro.{name}"] for name in ("name", "version")]
+        assert distro == release.split()
+        assert "/usr/bin" in variables["PATH"].split(":")
+        if base == "build":
+            assert (variables["CNB_USER_ID"], variables["CNB_GROUP_ID"]) == (uid, gid)
 
 
 def test_the_builders_own_buildpacks_are_compiled(new_home: Callable[[], Home], sample: Path) -> None:
