@@ -14,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 
 from packhorse.cli.clean import one_line
-from packhorse.cli.diff_text import MARKS, measure, note, path_text
+from packhorse.cli.diff_text import MARKS, measure, package_mark, package_versions, path_text
 from packhorse.cli.markup import Markup, tag
 from packhorse.cli.output import size
 from packhorse.platform.diff.comparison import Change, Difference, File, Group, Side, counts
+from packhorse.platform.diff.packages import Package
 from packhorse.platform.diff.report import Sizes, details
 from packhorse.platform.diff.values import Value, shown, sorted_out
 from packhorse.platform.owners import Owned, Part
@@ -228,7 +229,6 @@ class _Drawing:
         )
         if group.change is Change.ADDED:
             sizes = f"added, {after}"
-        sizes += note(group)
         summary = tag(
             "summary",
             tag("span", class_="chip", style=self._colour(owned)),
@@ -236,7 +236,8 @@ class _Drawing:
             tag("span", *_tally(counts(files)), class_="counts"),
             tag("small", sizes),
         )
-        return tag("details", summary, _list(files), open=0 < len(files) <= _OPEN)
+        is_open = 0 < len(files) + len(group.packages) <= _OPEN
+        return tag("details", summary, *_packages(group.packages), _list(files), open=is_open)
 
     def _values(self) -> Iterator[Markup]:
         told, noted, restated = sorted_out(self._difference.values)
@@ -285,6 +286,24 @@ def _tally(found: dict[Change, int]) -> list[Markup]:
         for change in order
         if found.get(change)
     ]
+
+
+def _packages(packages: Sequence[Package]) -> Iterator[Markup]:
+    if not packages:
+        return
+    items = []
+    for package in packages[:_FILES]:
+        mark = package_mark(package)
+        classes = {MARKS[change]: name for change, name in _CLASSES.items()}
+        items.append(
+            tag(
+                "li",
+                tag("span", mark, class_=f"mark {classes[mark]}"),
+                tag("span", f"package {one_line(package.name)}", class_="path"),
+                tag("span", one_line(package_versions(package)), class_="what"),
+            )
+        )
+    yield tag("ul", *items, class_="files")
 
 
 def _list(files: Sequence[File]) -> Markup:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from packhorse.cli.clean import one_line
 from packhorse.cli.output import Console, columns, size
 from packhorse.platform.diff.comparison import Change, Difference, File, Group, counts
+from packhorse.platform.diff.packages import Package
 from packhorse.platform.diff.report import Sizes, details
 from packhorse.platform.diff.values import Value, shown, sorted_out
 
@@ -67,6 +68,10 @@ def _group(group: Group, sizes: Sizes, *, most: int | None) -> Iterator[str]:
     yield f"{one_line(group.title)}  {becoming(group, sizes)}"
     if group.files is None:
         return
+    yield from _packages(group.packages[:most])
+    left = len(group.packages) - len(group.packages[:most])
+    if left:
+        yield f"  … and {left} more package{'' if left == 1 else 's'} (--all)"
     if not group.files:
         yield "  every file is the same: the tars differ in order, or in what is not compared"
         return
@@ -82,16 +87,8 @@ def becoming(group: Group, sizes: Sizes) -> str:
     before, after = measure(sizes.total(group.before)), measure(sizes.total(group.after))
     if group.change is Change.CHANGED:
         files = f": {tally(counts(group.files))}" if group.files else ""
-        return f"changed, {before} → {after}{files}{note(group)}"
+        return f"changed, {before} → {after}{files}"
     return f"{group.change}, {after if group.before == () else before}"
-
-
-def note(group: Group) -> str:
-    """What is to be known of files that are added above layers which were not read."""
-    if not group.below or not group.files or all(file.change is Change.CHANGED for file in group.files):
-        return ""
-    layers = "a layer" if group.below == 1 else f"{group.below} layers"
-    return f" (above {layers} that both have)"
 
 
 def measure(bytes_: int | None) -> str:
@@ -113,6 +110,23 @@ def path_text(path: str) -> str:
 def _files(files: Sequence[File]) -> Iterator[str]:
     for file in files:
         yield f"  {MARKS[file.change]} {path_text(file.path)}  {one_line(', '.join(details(file)))}"
+
+
+def _packages(packages: Sequence[Package]) -> Iterator[str]:
+    for package in packages:
+        name, versions = one_line(package.name), one_line(package_versions(package))
+        yield f"  {package_mark(package)} package {name}  {versions}"
+
+
+def package_mark(package: Package) -> str:
+    """Whether a package was added, removed or changed."""
+    change = Change.ADDED if package.before is None else Change.CHANGED if package.after else Change.REMOVED
+    return MARKS[change]
+
+
+def package_versions(package: Package) -> str:
+    """The version of a package before and after, or the one that there is."""
+    return " → ".join(version for version in (package.before, package.after) if version is not None)
 
 
 def _values(values: Sequence[Value], *, every: bool) -> Iterator[str]:

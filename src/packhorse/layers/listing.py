@@ -40,6 +40,7 @@ _KINDS = {
     b"6": Kind.FIFO,
 }
 _DEFAULT = Limits()
+_KEPT = 64 << 20  # bytes of files that are kept of one layer
 _SHORT = 64  # bytes of an extended attribute that are told; a capability has 20 or 24
 
 
@@ -49,7 +50,7 @@ class Entry:
 
     `mode` has the twelve permission bits; `size` is in bytes, 0 unless it is a file; `mtime` is in
     nanoseconds since 1970. `attributes` are the extended ones by name, in its order: the value in hexadecimal
-    digits, or of a long one its digest.
+    digits, or of a long one its digest. `data` are a file's bytes where its path was one to keep.
     """
 
     kind: Kind
@@ -61,6 +62,7 @@ class Entry:
     link: str = ""
     content: bytes = b""
     attributes: tuple[tuple[str, str], ...] = ()
+    data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +76,26 @@ class Picked:
     hidden: frozenset[str]
 
 
-def entries(chunks: Iterable[bytes], *, limits: Limits = _DEFAULT) -> dict[str, Entry]:
+def entries(
+    chunks: Iterable[bytes], *, keep: Callable[[str], bool] = lambda path: False, limits: Limits = _DEFAULT
+) -> dict[str, Entry]:
     """All entries by path (relative, surrogateescape, the top is "."); of several with one the last.
 
-    What is hidden is there by its own path, and with a "/" behind it where all in a directory is. Reads the
-    tar to its end. Raises FormatError for bytes that are no tar, a path that leads out, and a limit
-    passed.
+    An entry has the bytes of a file that `keep` asks for, unless these are very many in all. What is hidden
+    is there by its own path, and with a "/" behind it where all in a directory is. Reads the tar to its end.
+    Raises FormatError for bytes that are no tar, a path that leads out, and a limit passed.
     """
     found: dict[str, Entry] = {}
+    left = _KEPT
     archive = Archive(chunks)
     for header, raw in _walk(archive, limits):
         path, kind = os.fsdecode(raw), _kind(header, raw)
         if kind in (Kind.REMOVED, Kind.EMPTIED):
             found.setdefault(_hidden(path), Entry(kind))
         else:
-            found[path or "."] = _entry(archive, header, kind)
+            kept = kind is Kind.FILE and header.size <= left and keep(path)
+            left -= header.size if kept else 0
+            found[path or "."] = _entry(archive, header, kind, keep=kept)
     return found
 
 
@@ -96,9 +103,23 @@ def merged(below: Mapping[str, Entry], above: Mapping[str, Entry]) -> dict[str, 
     """What two layers hold, one on the other; what the upper hides of yet others stays told."""
     hidden = {path for path, entry in above.items() if entry.kind in (Kind.REMOVED, Kind.EMPTIED)}
     # What is no directory any more has nothing in it.
-    hidden |= {path for path, entry in above.items() if path in below and entry.kind is not Kind.DIRECTORY}
+    directories = _directories(below)
+    hidden |= {
+        path for path, entry in above.items() if path in directories and entry.kind is not Kind.DIRECTORY
+    }
     kept = {path: entry for path, entry in below.items() if not hidden or not _is_hidden(path, hidden)}
     return kept | dict(above)
+
+
+def _directories(paths: Iterable[str]) -> set[str]:
+    """All that have something in them, whether they have an entry of their own or not."""
+    found: set[str] = set()
+    for path in paths:
+        above = path.rstrip("/").rpartition("/")[0]
+        while above and above not in found:
+            found.add(above)
+            above = above.rpartition("/")[0]
+    return found
 
 
 def pick(
@@ -170,12 +191,15 @@ def _is_hidden(path: str, hidden: Set[str]) -> bool:
     return path in hidden or any(f"{name}/" in hidden or name in hidden for name in above)
 
 
-def _entry(archive: Archive, header: Header, kind: Kind) -> Entry:
-    content = _digest(archive, header) if kind is Kind.FILE else b""
+def _entry(archive: Archive, header: Header, kind: Kind, *, keep: bool) -> Entry:
+    data = _bytes(archive, header) if keep else None
+    content = b""
+    if kind is Kind.FILE:
+        content = _digest(archive, header) if data is None else hashlib.sha256(data).digest()
     link = os.fsdecode(header.link) if kind in (Kind.LINK, Kind.HARD_LINK) else ""
     attributes = tuple(sorted((os.fsdecode(name), _told(value)) for name, value in header.attributes))
     size, mtime = header.size, header.mtime
-    return Entry(kind, header.mode, header.uid, header.gid, size, mtime, link, content, attributes)
+    return Entry(kind, header.mode, header.uid, header.gid, size, mtime, link, content, attributes, data)
 
 
 def _told(value: bytes) -> str:

@@ -47,6 +47,24 @@ def test_many_files_are_counted_and_listed_when_asked(capsys: pytest.CaptureFixt
     assert every.count("\n  + /workspace/") == 200 and "app[0].sha" in every
 
 
+def test_packages_are_listed_before_the_files(capsys: pytest.CaptureFixture[str]) -> None:
+    stanza = "Package: {0}\nStatus: install ok installed\nVersion: {1}\n\n"
+    old, new = (
+        tar_of(
+            {"var/lib/dpkg/status": "".join(stanza.format(f"{HOSTILE}{n:02}", v) for n in range(20)).encode()}
+        )
+        for v in ("1", f"2{HOSTILE}")
+    )
+    found = _diff(replace(SAMPLE, base=(old,)).image(), replace(SAMPLE, base=(new,)).image())
+    text = _text(found, capsys)
+    assert text.count("\n  ~ package ") == 15 and "\n  … and 5 more packages (--all)\n" in text
+    assert text.index("~ package") < text.index("~ /var/lib/dpkg/status")
+    assert "00  1 → 2" in text and "\x1b" not in text
+    assert _text(found, capsys, every=True).count("\n  ~ package ") == 20
+    drawn = unescape(page(found))
+    assert drawn.count(">package ") == 20 and "<script>" not in page(found)
+
+
 def test_what_images_say_cannot_look_like_lines_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
     newer = replace(SAMPLE, app=(tar_of({f"a\n{HOSTILE}": b""}),), labels={"said": f"b\n\x1b[2J{HOSTILE}"})
     text = _text(_diff(SAMPLE.image(), newer.image()), capsys)

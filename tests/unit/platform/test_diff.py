@@ -97,9 +97,81 @@ def test_a_rebase_is_told_in_one_line() -> None:
 def test_the_layers_of_a_base_are_compared_as_one() -> None:
     before = replace(SAMPLE, base=(tar_of({"a": b"1", "b": b"1", "d/x": b""}), tar_of({"a": b"2"})))
     after = replace(SAMPLE, base=(tar_of({"a": b"2"}), tar_of({"b": b"1", ".wh.d": b""})))
-    assert _lines(_diff(before.image(), after.image())) == [
-        "added d hides what layers below have",
-        "removed d/x 0 bytes, -rwxr-xr-x",
+    assert _lines(_diff(before.image(), after.image())) == ["removed d/x 0 bytes, -rwxr-xr-x"]
+
+
+def test_a_base_with_a_layer_more_has_its_files_changed_and_removed_and_not_only_added() -> None:
+    old = tar_of({"kept": b"1", "bin/sh": b"1", "d/x": b"1", "d/y": b"", "e/x": b"", "f": b"12", "g/h": b""})
+    new = _tar(
+        ("bin/sh", {"data": b"22", "mode": 0o755}),
+        ("kept", {"data": b"1", "mode": 0o755}),
+        ("new", {"mode": 0o755}),
+        (".wh.d", {}),
+        ("e/.wh..wh..opq", {}),
+        ("e/z", {"mode": 0o755}),
+        (".wh.nothing", {}),
+        ("g", {"mode": 0o755}),
+    )
+    before, after = replace(SAMPLE, base=(BASE[0], old)), replace(SAMPLE, base=(BASE[0], old, new))
+    removed = "0 bytes, -rwxr-xr-x"
+    found = _diff(before.image(), after.image())
+    assert found.groups[0].below == 2
+    assert _lines(found) == [
+        "changed bin/sh size 1 → 2",
+        "removed d/x 1 byte, -rwxr-xr-x",
+        f"removed d/y {removed}",
+        f"removed e/x {removed}",
+        f"added e/z {removed}",
+        f"added g {removed}",
+        f"removed g/h {removed}",
+        f"added new {removed}",
+    ]
+    assert [line.partition(" ")[0] for line in _lines(_diff(after.image(), before.image()))] == [
+        *("changed", "added", "added", "added", "removed", "removed", "added", "removed"),
+    ]
+
+
+def test_a_slice_of_an_application_tells_what_it_hides_of_the_base() -> None:
+    older = replace(SAMPLE, app=(tar_of({"workspace/a": b""}), tar_of({"workspace/b": b""})))
+    newer = replace(older, app=(older.app[0], tar_of({"etc/.wh.motd": b"", "workspace/.wh.a": b""})))
+    assert _lines(_diff(older.image(), newer.image())) == [
+        "added etc/motd hides what layers below have",
+        "removed workspace/a 0 bytes, -rwxr-xr-x",
+        "removed workspace/b 0 bytes, -rwxr-xr-x",
+    ]
+
+
+def _status(**versions: str) -> bytes:
+    stanza = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\n\n"
+    return "".join(stanza.format(name, version) for name, version in versions.items()).encode()
+
+
+def test_packages_of_a_base_are_told_with_their_versions() -> None:
+    old, new = _status(libc="2.36-9", gone="1", same="1"), _status(libc="2.36-10", new="1:2~3", same="1")
+    before = replace(SAMPLE, base=(BASE[0], tar_of({"var/lib/dpkg/status": old})))
+    for base in (
+        (BASE[0], tar_of({"var/lib/dpkg/status": new})),
+        (*before.base, tar_of({"var/lib/dpkg/status": new})),
+    ):
+        found = _diff(before.image(), replace(SAMPLE, base=base).image())
+        assert [(one.name, one.before, one.after) for one in found.groups[0].packages] == [
+            ("gone", "1", None),
+            ("libc", "2.36-9", "2.36-10"),
+            ("new", None, "1:2~3"),
+        ]
+        (group,) = json.loads(written(fields(found), "json"))["layers"][:1]
+        assert group["packages"][1] == {"name": "libc", "before": "2.36-9", "after": "2.36-10"}
+
+
+def test_packages_without_dpkg_are_known_by_a_file_each() -> None:
+    names = ("var/lib/dpkg/status.d/libc", "var/lib/dpkg/status.d/tzdata")
+    whole = tar_of({name: _status(**{name.rpartition("/")[2]: "1"}) for name in names})
+    above = tar_of({names[0]: _status(libc="2"), "var/lib/dpkg/status.d/.wh.tzdata": b""})
+    before, after = replace(SAMPLE, base=(BASE[0], whole)), replace(SAMPLE, base=(BASE[0], whole, above))
+    (group,) = _diff(before.image(), after.image()).changed
+    assert [(one.name, one.before, one.after) for one in group.packages] == [
+        ("libc", "1", "2"),
+        ("tzdata", "1", None),
     ]
 
 

@@ -84,6 +84,24 @@ def components(base: Base, *, distro: tuple[str, str] = ("", "")) -> list[Compon
     return [root, *made]
 
 
+def versions(statuses: Iterable[str]) -> dict[str, str]:
+    """The version of each installed package, by its name, or with its architecture if it has several."""
+    found: dict[str, dict[str, str]] = {}
+    for package in (package for status in statuses for package in _stanzas(status)):
+        if _is_installed(package):
+            found.setdefault(package["Package"], {})[package.get("Architecture", "")] = package["Version"]
+    return {
+        f"{name}:{architecture}" if len(each) > 1 else name: version
+        for name, each in found.items()
+        for architecture, version in each.items()
+    }
+
+
+def is_status(path: str) -> bool:
+    """Whether a path, relative to the root, is a file in which dpkg records packages."""
+    return _is_wanted(path) and path not in _RELEASES
+
+
 def _packages(packages: list[dict[str, str]], distro: str, version: str) -> list[Component]:
     refs: dict[str, str] = {}  # of each package, and of what some package provides
     for package in packages:

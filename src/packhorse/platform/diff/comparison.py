@@ -15,6 +15,8 @@ from packhorse.base.digest import Digest
 from packhorse.image.view import Image, Layer
 from packhorse.layers.listing import Entry, Kind, entries, merged
 from packhorse.lifecycle import labels
+from packhorse.platform.bill.base import is_status
+from packhorse.platform.diff.packages import Package, differing_packages
 from packhorse.platform.diff.values import Value, values
 from packhorse.platform.owners import Owned, Part, owners
 
@@ -66,8 +68,8 @@ class File:
 class Group:
     """The layers of one owner in both images, each list lowest first; `files` are those that differ.
 
-    `files` is None where no layer was read, as none differs or none was to be read. `below` layers that both
-    have are under those that were: what is added may be in these, too.
+    `files` is None where no layer was read, as none differs or none was to be read. `below` is how many
+    layers that both have are under those that differ. `packages` are the distribution's that differ.
     """
 
     part: Part
@@ -76,6 +78,7 @@ class Group:
     after: tuple[Owned, ...]
     files: tuple[File, ...] | None = None
     below: int = 0
+    packages: tuple[Package, ...] = ()
 
     @property
     def owner(self) -> str:
@@ -176,7 +179,7 @@ def diff(before: Side, after: Side, *, files: bool = True) -> Difference:
     before, after = found.before, found.after
     groups, lengths = _groups(before.layers, after.layers), _Lengths()
     if files:
-        groups = tuple(_compared(group, lengths) for group in groups)
+        groups = tuple(_compared(group, lengths, lowest=_is_lowest(group, before, after)) for group in groups)
     return replace(found, groups=groups, values=values(before.image, after.image), lengths=lengths.known)
 
 
@@ -265,34 +268,66 @@ class _Lengths:
         self.known[layer.diff_id] = length
 
 
-def _compared(group: Group, lengths: _Lengths) -> Group:
+def _is_lowest(group: Group, before: Side, after: Side) -> bool:
+    """Whether nothing is below the layers of a group: then they hide nothing but what is in them."""
+    sides = ((group.before, before.layers), (group.after, after.layers))
+    return all(owned == layers[: len(owned)] for owned, layers in sides)
+
+
+def _compared(group: Group, lengths: _Lengths, *, lowest: bool) -> Group:
     """The group with the files that differ.
 
-    The layers that both begin or end with are not read; one that has moved between others is, since what it
-    hides depends on where it is.
+    The layers that both end with are not read; one that has moved between others is, since what it hides
+    depends on where it is. Those that both begin with are read where what is above them has a path on one
+    side alone: it may be theirs already, or hide something of theirs.
     """
     if group.change is Change.SAME:
         return group
     before, after = ([owned.layer for owned in layers] for layers in (group.before, group.after))
-    below = 0
+    shared: list[Layer] = []
     while before and after and before[0].diff_id == after[0].diff_id:
-        del before[0], after[0]
-        below += 1
+        shared.append(before.pop(0))
+        del after[0]
     while before and after and before[-1].diff_id == after[-1].diff_id:
         del before[-1], after[-1]
     one, other = _listing(before, lengths), _listing(after, lengths)
-    files = tuple(
-        File(path, one.get(path), other.get(path))
-        for path in sorted(one.keys() | other.keys())
-        if one.get(path) != other.get(path)
-    )
-    return replace(group, files=files, below=below)
+    if shared and _kinds(one) != _kinds(other):
+        under = _listing(shared, lengths)
+        one, other = merged(under, one), merged(under, other)
+    files = tuple(_differing(one, other, hides=not lowest))
+    return replace(group, files=files, below=len(shared), packages=differing_packages(one, other))
+
+
+def _kinds(listing: Mapping[str, Entry]) -> dict[str, Kind]:
+    return {path: entry.kind for path, entry in listing.items()}
+
+
+def _differing(one: Mapping[str, Entry], other: Mapping[str, Entry], *, hides: bool) -> Iterator[File]:
+    """The entries that differ.
+
+    A whiteout says that there is no such entry. It is an entry itself where the other side has none, and the
+    layers may hide something of those below (`hides`).
+    """
+    for path in sorted(one.keys() | other.keys()):
+        before, after = one.get(path), other.get(path)
+        if before == after:
+            continue
+        if _is_whiteout(before) and (after or not hides):
+            before = None
+        if _is_whiteout(after) and (before or not hides):
+            after = None
+        if before or after:
+            yield File(path, before, after)
+
+
+def _is_whiteout(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind in (Kind.REMOVED, Kind.EMPTIED)
 
 
 def _listing(layers: Iterable[Layer], lengths: _Lengths) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for layer in layers:
-        told = entries(lengths.counted(layer))
+        told = entries(lengths.counted(layer), keep=is_status)
         found = merged(found, told) if found else told
     return found
 

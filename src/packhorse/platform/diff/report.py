@@ -14,6 +14,7 @@ from packhorse.base.dataclass import dataclass
 from packhorse.image.view import Layer
 from packhorse.layers.listing import Entry, Kind
 from packhorse.platform.diff.comparison import Difference, File, Group, Side
+from packhorse.platform.diff.packages import Package
 from packhorse.platform.owners import Owned
 
 Fields = dict[str, Any]
@@ -159,7 +160,12 @@ def _group(group: Group, sizes: Sizes) -> Fields:
         "after": [_layer(owned, sizes) for owned in group.after],
         "shared_below": group.below,
         "files": None if group.files is None else Each(group.files, _file),
+        "packages": None if group.files is None else [_package(package) for package in group.packages],
     }
+
+
+def _package(package: Package) -> Fields:
+    return {"name": package.name, "before": package.before, "after": package.after}
 
 
 def _file(file: File) -> Fields:
