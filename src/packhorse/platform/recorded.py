@@ -65,6 +65,8 @@ class Recorded:
             raise FormatError(f"the annotation {KEY} cannot be used", why="it names no builder")
         if not 0 <= node.number("created") < rfc3339.END:
             node.fail("created", "it is no time from 1970 to 9999")
+        if "/" in node.text("exec-env"):
+            node.fail("exec-env", "the name of an execution environment has no slash")
         return cls(
             builder=builder.text("image"),
             builder_id=str(builder.digest("id")),

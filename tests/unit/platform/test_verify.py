@@ -67,6 +67,7 @@ def _created(seconds: int) -> str:
     [
         *("{", "[]", "{}", '{"builder": {"image": "x"}}', '{"builder": 3}'),
         *map(_created, (-1, 253_402_300_800, 10**18)),
+        json.dumps({"builder": {"image": "a", "id": BUILDER_ID}, "exec-env": "a/b"}),
     ],
 )
 def test_an_annotation_that_is_wrong_is_told(text: str) -> None:
