@@ -25,6 +25,12 @@ from fakes.web import free_port
 from packhorse.sdk.testing import Workbench
 
 ROOT = Path(__file__).parents[2]
+LOCK_OF_MS = json.dumps(
+    {
+        "lockfileVersion": 3,
+        "packages": {"": {"dependencies": {"ms": "2.1.3"}}, "node_modules/ms": {"version": "2.1.3"}},
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +188,27 @@ def test_modules_that_come_with_the_source_are_used_and_said(workbench: Workbenc
     )
     assert "node_modules comes with the source and is used as it is" in built(workbench)
     assert node(workbench, "a.js") == "mine\n"
+
+
+def test_modules_of_a_working_copy_are_left_out_where_a_lock_says_what_to_install(
+    workbench: Workbench,
+) -> None:
+    files = {
+        "a.js": "console.log(require('ms')('1s'))",
+        "node_modules/ms/package.json": '{"name": "ms", "version": "0.0.1"}',
+        "node_modules/ms/index.js": "module.exports = () => 'of the working copy'",
+        "node_modules/tool/index.js": "",
+    }
+    manifest = {"name": "working", "main": "a.js", "dependencies": {"ms": "2.1.3"}}
+    write(workbench, manifest, lock=False, **{"package-lock.json": LOCK_OF_MS, **files})
+    said = built(workbench)
+    assert "node_modules of the source is left out: package-lock.json says what to install" in said
+    assert node(workbench, "a.js") == "1000\n"
+    assert [path.name for path in (workbench.app / "node_modules").iterdir()] == ["ms"]
+
+    vendored = dataclasses.replace(workbench, env={"BP_NODE_VENDORED": "1"})
+    assert "node_modules comes with the source and is used as it is" in built(vendored)
+    assert node(workbench, "a.js") == "of the working copy\n"
 
 
 def test_an_application_without_a_lock_is_installed_with_a_warning(workbench: Workbench) -> None:

@@ -62,7 +62,7 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     image.announce(context.log)
     tasks.announce(context.log, workspace, scripts, chosen)
     steps = tasks.plan(workspace, scripts)
-    installation = modules.Installation(context, workspace, node, manager, steps)
+    installation = modules.Installation(context, workspace, node, manager, steps, choice.lock)
     slices = installation.provide()
     credentials.leave_out(context)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from packhorse import sdk
 from packhorse.sdk.dataclass import dataclass, field
 
-from . import residue, site, surroundings, update
+from . import residue, site, surroundings, update, vendoring
 from .managers.port import Amender, Manager, Order
 from .project import digest
 from .record import Record, beside
@@ -35,13 +35,17 @@ _WRITING = "scripts that write into node_modules"
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """One application being equipped by one Node.js and one package manager; `tasks` build it."""
+    """One application being equipped by one Node.js and one package manager; `tasks` build it.
+
+    `lock` is the name of the manager's lock file, empty without one.
+    """
 
     context: sdk.BuildContext
     workspace: Workspace
     runtime: Runtime
     manager: Manager
     tasks: tuple[Task, ...]
+    lock: str
     _taken: set[str] = field(default_factory=set)
     _linked: list[sdk.Layer] = field(default_factory=list)
 
@@ -63,10 +67,10 @@ class Installation:
         the lock does not match, NetworkError, FormatError for a package that is not the published one, and
         BuildpackFailed when a script fails.
         """
-        if self.manager.linker == "pnp":
-            slices = self._plugged()
-        elif self.workspace.root.vendored:
+        if vendoring.settle(self.context, self.workspace, self.lock):
             slices = self._vendored()
+        elif self.manager.linker == "pnp":
+            slices = self._plugged()
         elif reason := self.workspace.inside_reason or self.manager.inside_reason:
             slices = self._inside(reason)
         elif self.tasks and self.context.remembered(self._cache_name).get(_WRITING) == self._scripts_digest:
@@ -85,8 +89,8 @@ class Installation:
 
     def _vendored(self) -> tuple[tuple[str, ...], ...]:
         self.context.log.warning(
-            "node_modules comes with the source and is used as it is; to have it installed by "
-            f"{self.manager.name} instead, keep it out of the source"
+            "node_modules comes with the source and is used as it is, devDependencies too; to have it "
+            f"installed by {self.manager.name} instead, have a lock, or set {vendoring.SETTING}=0"
         )
         self.manager.rebuild(self.workspace.root.directory)
         self._run_tasks()
