@@ -6,6 +6,9 @@ interface only, so it runs under any lifecycle with Buildpack API 0.12.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from packhorse import sdk
 
 from . import (
@@ -27,6 +30,7 @@ from .engines import Engines
 from .procfile import WEB, Processes
 from .releases import Releases
 from .request import Request, lines_named
+from .start import Start
 from .workspace import SETTING, Workspace
 
 
@@ -54,6 +58,11 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
         project, context.env, generated=bool(scripts), required=required, built=built_scripts
     )
 
+    if required and outputs.may_give_way(project, found, dev=context.exec_env != "production"):
+        from . import forecast
+
+        forecast.refuse(project, found, scripts, context.env)
+
     image = Engines.of(context, project, found, said, tuple(declared.others.values()))
     node = runtime.provide(context, request, releases, launch=image.node)
     choice = managers.Choice.of(workspace.root)
@@ -80,13 +89,19 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     bill.write(context, workspace, node, choice.lock, modules=installation.whole, bun=bool(image.bun))
     web_folder = workspace.root.directory if from_root else project.directory
     folders = {WEB: web_folder, **dict.fromkeys(declared.starts, declared.project.directory)}
-    processes = tuple(
+    return sdk.BuildResult(sdk.Launch(_processes(context.app, starts, folders), slices=slices))
+
+
+def _processes(
+    app: Path, starts: Mapping[str, Start], folders: Mapping[str, Path]
+) -> tuple[sdk.Process, ...]:
+    """The processes of the image, each in its folder; `web` is the default, else the only one."""
+    return tuple(
         sdk.Process(
             type,
             started.command,
             default=type == WEB or len(starts) == 1,
-            working_dir="" if folders[type] == context.app else str(folders[type]),
+            working_dir="" if folders[type] == app else str(folders[type]),
         )
         for type, started in starts.items()
     )
-    return sdk.BuildResult(sdk.Launch(processes, slices=slices))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 from packhorse import sdk
 from packhorse.errors import InputError
@@ -57,9 +58,16 @@ FRAMEWORKS = (
     Framework("VitePress", "vitepress", static=(".vitepress/dist", "docs/.vitepress/dist")),
     Framework("Eleventy", "@11ty/eleventy", static=("_site",)),
     Framework("React Router", "@react-router/dev", static=("build/client",), is_single=True),
+    Framework("Remix", "@remix-run/dev", static=("build/client",), is_single=True),
     Framework("Vite", "vite", static=("dist",), is_single=True),
     Framework("Parcel", "parcel", static=("dist",), is_single=True),
 )
+# The program, and its package, that runs what a framework's build has put into build/server.
+_RUNS = {
+    "@react-router/dev": ("react-router-serve", "@react-router/serve"),
+    "@remix-run/dev": ("remix-serve", "@remix-run/serve"),
+}
+_SERVED = "build/server/index.js"
 _ANY = Framework("the build", "", static=("dist", "build", "out", "_site", "public"))
 
 _DEVELOPMENT = {
@@ -114,7 +122,7 @@ def settle(
             return _compiled(project, start.find(project, {}, generated=False) or found) if built else found
         found = None
     is_exported = found and found.last[:2] == ("next", "start") and _is_exported(project)
-    if found and not is_exported and (found.chosen or dev or not _is_development(found)):
+    if found and not is_exported and (found.chosen or dev or not is_development(found)):
         refuse_missing(project, found)
         return found
     try:
@@ -163,7 +171,7 @@ def refuse_missing(project: Project, found: Start) -> None:
 
 
 def _made(context: sdk.BuildContext, project: Project, before: Start | None) -> Start | None:
-    framework = _framework(project)
+    framework = of_project(project)
     for pattern in framework.server:
         for path in sorted(project.directory.glob(pattern)):
             if framework.package == "@sveltejs/kit" and not (path.parent / "handler.js").is_file():
@@ -173,9 +181,19 @@ def _made(context: sdk.BuildContext, project: Project, before: Start | None) -> 
     is_next = framework.package == "next" and (project.directory / ".next/BUILD_ID").is_file()
     if is_next and not _is_exported(project):
         return _instead(context, before, Start(("next", "start"), "Next.js made .next", programs=("next",)))
+    if framework.package in _RUNS and (project.directory / _SERVED).is_file():
+        program, package = _RUNS[framework.package]
+        if package in project.dependency_names(("dependencies",)):
+            made = Start((program, _SERVED), f"{framework.name} made {_SERVED}", programs=(program,))
+            return _instead(context, before, made)
+        raise InputError(
+            f"{framework.name} made {_SERVED}, and nothing runs it",
+            why="package.json has no start script for production",
+            fix=f'npm install {package}, and in package.json "scripts": {{"start": "{program} {_SERVED}"}}',
+        )
     folder = _pages(project, framework)
     if folder:
-        raise _static(project, framework, folder, before)
+        raise static(framework, folder, before, made="made")
     if before is None:
         later = start.find(project, {}, generated=False)
         assert later is not None  # since it is required
@@ -199,12 +217,34 @@ def _instead(context: sdk.BuildContext, before: Start | None, made: Start) -> St
     return made
 
 
-def _is_development(found: Start) -> bool:
+def is_gone(project: Project, found: Start) -> bool:
+    """Whether `main` of package.json names a file beside it that is not there, nor a source of it."""
+    name = found.file
+    if found.programs or found.chosen or not name or "/" in name.removeprefix("./"):
+        return False
+    stem = name.removesuffix(".js")
+    sources = [project.directory / f"{stem}{ending}" for ending in start.TYPESCRIPT]
+    is_there = start.resolves(project, name, found.runner)
+    return not is_there and not any(path.is_file() for path in sources)
+
+
+def may_give_way(project: Project, found: Start | None, *, dev: bool) -> bool:
+    """Whether the start depends on what the build makes: no command, `next start`, `node build`."""
+    if found is None or found.last[:2] == ("next", "start") or is_gone(project, found):
+        return True
+    outputs = [pattern for framework in FRAMEWORKS for pattern in framework.server]
+    is_output = any(PurePosixPath(found.file or ".").match(folder) for folder in (*outputs, "build"))
+    return not found.chosen and ((not dev and is_development(found)) or is_output)
+
+
+def is_development(found: Start) -> bool:
+    """Whether the command runs a development server."""
     words = tuple(word for word in found.last[:2] if not word.startswith("-"))
     return words in _DEVELOPMENT or words[:1] == ("parcel",)
 
 
-def _framework(project: Project) -> Framework:
+def of_project(project: Project) -> Framework:
+    """The framework that builds the application; one without a package where none is known."""
     names = set(project.dependency_names(("dependencies", "devDependencies")))
     return next((framework for framework in FRAMEWORKS if framework.package in names), _ANY)
 
@@ -230,14 +270,15 @@ def _pages(project: Project, framework: Framework) -> str:
     return ""
 
 
-def _static(project: Project, framework: Framework, folder: str, before: Start | None) -> InputError:
+def static(framework: Framework, folder: str, before: Start | None, *, made: str) -> InputError:
+    """The error for files that nothing serves; `made` is the verb for what the framework does with them."""
     single = "-s " if framework.is_single else ""
     started = " ".join(before.command) if before else ""
     reason = (
         f"the start script ({started}) does not serve them" if started else "nothing starts a server for them"
     )
     return InputError(
-        f"this is a static site: {framework.name} made files for a web server, in {folder}",
+        f"this is a static site: {framework.name} {made} files for a web server, in {folder}",
         why=reason,
         fix="add a server to the dependencies and start it: `npm install serve`, and in package.json "
         f'"scripts": {{"start": "serve {single}{folder}"}}; or name a file to run in {LAUNCHPOINT}, a script '

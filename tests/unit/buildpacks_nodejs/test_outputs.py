@@ -112,6 +112,25 @@ def test_a_development_server_gives_way_to_what_the_build_made(tmp_path: Path) -
     assert (found.command, found.env) == (("node", "dist/server/entry.mjs"), {"HOST": "::"})
 
 
+@pytest.mark.parametrize(
+    ("package", "server", "program"),
+    [
+        ("@react-router/dev", "@react-router/serve", "react-router-serve"),
+        ("@remix-run/dev", "@remix-run/serve", "remix-serve"),
+    ],
+)
+def test_the_server_of_react_router_and_remix_is_started_by_its_package(
+    tmp_path: Path, package: str, server: str, program: str
+) -> None:
+    lay(tmp_path, "build/server/index.js", "build/client/index.html")
+    found = settled(tmp_path, {"devDependencies": {package: "7"}, "dependencies": {server: "7"}})
+    assert found is not None
+    assert (found.command, found.programs) == ((program, "build/server/index.js"), (program,))
+    with pytest.raises(InputError, match=r"made build/server/index\.js, and nothing runs it") as caught:
+        settled(tmp_path, {"devDependencies": {package: "7"}})
+    assert f"npm install {server}" in caught.value.fix
+
+
 def test_a_next_server_is_no_static_site(tmp_path: Path) -> None:
     lay(tmp_path, ".next/required-server-files.json", "out/index.html", ".next/BUILD_ID")
     found = settled(tmp_path, {"scripts": {"start": "next start"}, "dependencies": {"next": "1"}})
