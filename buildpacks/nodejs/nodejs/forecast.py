@@ -101,6 +101,7 @@ def _refuse_adapter(project: Project, framework: Framework, found: Start | None)
     if len(imported) != 1 or imported == {adapters.node}:
         return
     (name,) = imported
+    where = next(one for one in adapters.settings if f"{adapters.prefix}{name}" in _settings(project, one))
     if name == adapters.static:
         raise outputs.static(framework, framework.static[0], found, made="makes")
     adapter = f"{adapters.prefix}{adapters.node}"
@@ -110,8 +111,7 @@ def _refuse_adapter(project: Project, framework: Framework, found: Start | None)
     raise InputError(
         f"{framework.name} makes no server for Node.js with {adapters.prefix}{name}",
         why=why,
-        fix=f"`npm install --save-dev {adapter}`, and in {adapters.settings[0]} {adapters.use}; no start "
-        "script is needed",
+        fix=f"`npm install --save-dev {adapter}`, and in {where} {adapters.use}; no start script is needed",
     )
 
 

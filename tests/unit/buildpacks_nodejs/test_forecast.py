@@ -128,16 +128,15 @@ def test_react_router_without_a_server_is_a_static_site(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", ["", "vite dev", "node build", "node build/index.js"])
+@pytest.mark.parametrize("file", ["svelte.config", "vite.config"])
 def test_sveltekits_adapter_that_makes_no_server_is_named_with_the_one_that_does(
-    tmp_path: Path, start: str
+    tmp_path: Path, start: str, file: str
 ) -> None:
-    settings = {"svelte.config.js": "import adapter from '@sveltejs/adapter-auto';\n"}
+    settings = {f"{file}.js": "import adapter from '@sveltejs/adapter-auto';\n"}
     error = foreseen(tmp_path, "@sveltejs/kit", "vite build", start, settings=settings, others=("vite",))
     assert error is not None
     assert error.what == "SvelteKit makes no server for Node.js with @sveltejs/adapter-auto"
-    assert (
-        "`npm install --save-dev @sveltejs/adapter-node`, and in svelte.config `import adapter" in error.fix
-    )
+    assert f"`npm install --save-dev @sveltejs/adapter-node`, and in {file} `import adapter" in error.fix
 
 
 @pytest.mark.parametrize(
