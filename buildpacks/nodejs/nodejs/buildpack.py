@@ -66,7 +66,7 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     image = Engines.of(context, project, found, said, tuple(declared.others.values()))
     node = runtime.provide(context, request, releases, launch=image.node)
     choice = managers.Choice.of(workspace.root)
-    runs_bun = managers.Choice.of_bun(project) if image.bun else None
+    runs_bun = managers.Choice.of_bun(project, workspace.root) if image.bun else None
     manager = managers.provide(context, workspace.root, node, choice, runs_bun=runs_bun)
     image.announce(context.log)
     tasks.announce(context.log, workspace, scripts, chosen)

@@ -71,12 +71,14 @@ _EXAMPLES = {
 class Project:
     """An application's manifest and surroundings; all of it is empty when there is no package.json.
 
-    `vendored` says that node_modules came with the source.
+    `vendored` says that node_modules came with the source. `bun_above` says where the root of its workspace,
+    if that is Bun's, asks for Bun.
     """
 
     directory: Path
     manifest: Mapping[str, Any] = field(default_factory=dict)
     vendored: bool = False
+    bun_above: str = ""
 
     @classmethod
     def read(cls, directory: Path, name: str = "package.json") -> Self:
@@ -124,7 +126,8 @@ class Project:
         if "bun" in runtimes:
             return f"package.json devEngines.runtime: bun {runtimes['bun']}".rstrip()
         names = set(self.dependency_names((*DEPENDENCIES, "devDependencies")))
-        return next((f"package.json has {name}" for name in _BUN_TYPES if name in names), "")
+        own = next((f"package.json has {name}" for name in _BUN_TYPES if name in names), "")
+        return own or self.bun_above
 
     @property
     def runtimes(self) -> Mapping[str, str]:

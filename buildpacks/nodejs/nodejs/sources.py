@@ -19,6 +19,7 @@ from .project import Project
 SETTING = "BP_NODE_VERSION"
 _FILES = (".nvmrc", ".node-version")
 _TOOLS = ".tool-versions"
+_BUN_FILE = ".bun-version"
 # What asdf takes from elsewhere than a release: the next version of the line serves instead.
 _NO_RELEASE = ("system", "ref:", "path:")
 _DEPTH = 10
@@ -48,6 +49,15 @@ def read(project: Project, env: Mapping[str, str], above: Project | None = None)
     return tuple(said)
 
 
+def read_bun(project: Project) -> Said | None:
+    """What the files beside package.json say of Bun's version; None where they say nothing."""
+    text = next(_lines(project.directory / _BUN_FILE), "")
+    tool = "" if text else _tool(project.directory / _TOOLS, ("bun",))
+    if not text and not tool:
+        return None
+    return Said(_BUN_FILE, text.removeprefix("bun-")) if text else Said(_TOOLS, tool)
+
+
 def _of(project: Project) -> Iterator[Said]:
     if project.node_range:
         yield Said("package.json engines.node", project.node_range)
@@ -55,7 +65,7 @@ def _of(project: Project) -> Iterator[Said]:
         text = next(_lines(project.directory / name), "")
         if text:
             yield Said(name, text)
-    tool = _tool(project.directory / _TOOLS)
+    tool = _tool(project.directory / _TOOLS, ("nodejs", "node"))
     if tool:
         yield Said(_TOOLS, tool)
     volta = _volta(project)
@@ -80,11 +90,11 @@ def _lines(path: Path) -> Iterator[str]:
             yield said
 
 
-def _tool(path: Path) -> str:
-    """The first release that a line of .tool-versions names for Node.js: the most preferred."""
+def _tool(path: Path, names: tuple[str, ...]) -> str:
+    """The first release that a line of .tool-versions has for a tool of these names: the most preferred."""
     for line in _lines(path):
         name, *versions = line.split()
-        if name in ("nodejs", "node"):
+        if name in names:
             releases = (version for version in versions if not version.startswith(_NO_RELEASE))
             return next(releases, "").removeprefix("latest:").removeprefix("prefix:")
     return ""

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from packhorse.errors import InputError
-from packhorse.sdk.dataclass import dataclass, field
+from packhorse.sdk.dataclass import dataclass, field, replace
 from packhorse.sdk.regex import regex
 
 from . import packages
@@ -27,6 +27,7 @@ NX, NX_PROJECT = "nx.json", "project.json"
 _PATHS = ("link", "file", "portal")
 _NAMED = regex(r"(?:workspace:|npm:)((?:@[^@/]+/)?[^@/:]+)(?:@.*)?")
 _SPEC = regex(r"""\b(?:link|file|workspace|npm):[^\s'",}]+""")
+_BUN_LOCKS = ("bun.lock", "bun.lockb")
 _RULES = ("resolutions", "overrides")
 
 
@@ -60,7 +61,7 @@ class Workspace:
                 (member for path, member in members.items() if _folder(directory, path) == folder), None
             )
         if app:
-            return cls(root, app, members)
+            return cls(root, replace(app, bun_above=_bun_reason(root)), members)
         if not folder.is_relative_to(source):
             raise _leads_out(setting)
         if not folder.is_dir():
@@ -235,3 +236,11 @@ def _folder(start: Path, path: str) -> Path:
         return Path(os.path.realpath(start / path))
     except ValueError:
         return Path()
+
+
+def _bun_reason(root: Project) -> str:
+    """Where the root asks for Bun on behalf of all members: only a workspace that Bun installs."""
+    is_buns = str(root.manifest.get("packageManager", "")).startswith("bun@")
+    if is_buns or any((root.directory / name).is_file() for name in _BUN_LOCKS):
+        return f"the workspace's {root.bun_reason}" if root.bun_reason else ""
+    return ""

@@ -62,3 +62,63 @@ def test_engines_give_the_version_where_nothing_else_does() -> None:
     assert said({"devEngines": {"packageManager": several}}).range == "^9.1.0"
     with pytest.raises(InputError, match="is not a range of versions"):
         said({"engines": {"npm": "newest"}})
+
+
+@pytest.mark.parametrize(
+    ("engines", "manager"),
+    [
+        ({"pnpm": ">=9"}, "pnpm"),
+        ({"node": "22", "yarn": "^1.22.0"}, "yarn"),
+        ({"npm": "please-use-pnpm", "yarn": "please-use-pnpm", "pnpm": "9"}, "pnpm"),
+        ({"bun": "1"}, "bun"),
+        ({"node": ">=18", "bun": "1"}, "npm"),
+        ({"npm": ">=8", "pnpm": ">=9"}, "npm"),
+        ({"node": "22"}, "npm"),
+    ],
+)
+def test_without_a_lock_the_only_manager_of_engines_is_meant(
+    engines: dict[str, str], manager: str, tmp_path: Path
+) -> None:
+    found = Choice.of(Project(tmp_path, {"engines": engines}))
+    assert found.manager == manager
+    if manager != "npm":
+        assert found.range == engines[manager]
+        assert found.source == f"package.json engines.{manager}: {engines[manager]}"
+    (tmp_path / "package-lock.json").touch()
+    engines.pop("npm", "")
+    assert Choice.of(Project(tmp_path, {"engines": engines})).manager == "npm"
+
+
+@pytest.mark.parametrize(("file", "manager"), [("pnpm-workspace.yaml", "pnpm"), (".yarnrc.yml", "yarn")])
+def test_without_a_lock_a_file_of_one_manager_names_it(tmp_path: Path, file: str, manager: str) -> None:
+    found = choice(tmp_path, file)
+    assert (found.manager, found.source) == (manager, f"there is {file}")
+    assert choice(tmp_path, "package-lock.json").manager == "npm"
+
+
+@pytest.mark.parametrize(
+    ("files", "range_", "source"),
+    [
+        ({".bun-version": "v1.2.3\n"}, "v1.2.3", ".bun-version: v1.2.3"),
+        ({".bun-version": "# ours\nbun-v1.2 # why\n"}, "v1.2", ".bun-version: v1.2"),
+        ({".bun-version": "latest\n", ".tool-versions": "bun 1.1.1"}, "", ".bun-version: latest"),
+        ({".tool-versions": "nodejs 22.1.0\nbun system 1.2.3\n"}, "1.2.3", ".tool-versions: 1.2.3"),
+        ({".bun-version": ""}, "", "there is bun.lock"),
+    ],
+)
+def test_the_version_of_bun_is_in_a_file(
+    files: dict[str, str], range_: str, source: str, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = choice(tmp_path, "bun.lock")
+    assert (found.manager, found.range, found.source) == ("bun", range_, source)
+    assert Choice.of(Project(tmp_path, {"engines": {"bun": "1.0.0"}})).range == "1.0.0"
+    member = Project(tmp_path / "member")
+    assert Choice.of_bun(member, Project(tmp_path)).range == range_
+
+
+def test_a_file_that_names_no_version_of_bun_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".bun-version").write_text("canary\n")
+    with pytest.raises(InputError, match=r"\.bun-version is not a range of versions: canary"):
+        choice(tmp_path, "bun.lock")

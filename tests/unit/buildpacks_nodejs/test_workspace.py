@@ -344,3 +344,24 @@ def test_another_name_of_a_member_is_another_link_to_it(source: Path) -> None:
     lay_out(source, packages__db={"name": "data", "version": "2.0.0"})
     assert renamed != before
     assert Workspace.read(source, "").dependencies_digest == renamed
+
+
+@pytest.mark.parametrize(
+    ("root", "member", "runner"),
+    [
+        ({"packageManager": "bun@1.3.0", "devDependencies": {"@types/bun": "1"}}, {}, "bun"),
+        ({"packageManager": "bun@1.3.0", "engines": {"bun": "1"}}, {}, "bun"),
+        ({"packageManager": "bun@1.3.0", "engines": {"bun": "1"}}, {"engines": {"node": "22"}}, "node"),
+        ({"packageManager": "bun@1.3.0", "engines": {"bun": "1", "node": "22"}}, {}, "node"),
+        ({"packageManager": "bun@1.3.0"}, {}, "node"),
+        ({"packageManager": "pnpm@10.0.0", "devDependencies": {"@types/bun": "1"}}, {}, "node"),
+    ],
+)
+def test_a_member_of_a_workspace_of_bun_is_run_by_bun_where_the_root_asks_for_it(
+    tmp_path: Path, root: dict[str, Any], member: dict[str, Any], runner: str
+) -> None:
+    lay_out(tmp_path, _={"workspaces": ["apps/*"], **root}, apps__api={"name": "api", **member})
+    app = Workspace.read(tmp_path, "apps/api").app
+    assert app.runner == runner
+    if runner == "bun":
+        assert app.bun_reason.startswith("the workspace's package.json ")

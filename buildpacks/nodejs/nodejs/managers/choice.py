@@ -12,7 +12,7 @@ from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
 from packhorse.sdk.regex import regex
 
-from .. import ranges
+from .. import ranges, sources
 from ..project import Project
 
 LOCKS = {
@@ -24,6 +24,9 @@ LOCKS = {
     "package-lock.json": "npm",
 }
 """The manager that each lock file belongs to, the one that wins first."""
+
+# Files that only one manager reads.
+_SETTINGS = {"pnpm-workspace.yaml": "pnpm", ".yarnrc.yml": "yarn"}
 
 MANAGERS = ("npm", "yarn", "pnpm", "bun")
 _FIELD = regex(r"(?P<name>[a-z]+)@(?P<version>[^+]+)(?:\+(?P<digest>[a-z0-9]+\.[0-9a-f]+))?")
@@ -55,13 +58,16 @@ class Choice:
     def of(cls, project: Project) -> Self:
         """Takes package.json's `packageManager`, `devEngines`, else the lock's manager, else npm.
 
-        A manager without a version there has the one of `engines`. Raises InputError for a field that names
-        no manager or no version.
+        Without a lock either, a file that only one manager reads decides, else the only manager of `engines`.
+        A manager without a version there has the one of `engines`, Bun that of a file too. Raises InputError
+        for a field that names no manager or no version.
         """
         there = [name for name in LOCKS if (project.directory / name).is_file()]
         manager, range_, digest, source = _named(project)
         if not manager and there:
             manager, source = LOCKS[there[0]], f"there is {there[0]}"
+        if not manager:
+            manager, source = _without_lock(project)
         if not manager:
             manager, source = "npm", "package.json has no packageManager, and there is no lock"
         if not range_:
@@ -78,20 +84,38 @@ class Choice:
         )
 
     @classmethod
-    def of_bun(cls, project: Project) -> Self:
-        """The Bun that is to run an application which another manager installs."""
+    def of_bun(cls, project: Project, above: Project | None = None) -> Self:
+        """The Bun that runs an application which another manager installs; `above` is its workspace."""
         range_, said = _engine(project, "bun")
+        if not said and above is not None:
+            range_, said = _engine(above, "bun")
         return cls("bun", said or "the newest", range=range_)
 
 
 def _engine(project: Project, manager: str) -> tuple[str, str]:
-    """The range that `engines`, for Bun `devEngines.runtime` too, has, and where; or nothing."""
+    """The range that `engines` has, for Bun `devEngines.runtime` or a file too, and where; or nothing."""
     said = {f"engines.{manager}": project.engine(manager)}
     if manager == "bun":
         said["devEngines.runtime"] = project.runtimes.get("bun", "")
     for place, text in said.items():
         if text:
-            return _range(text, place), f"package.json {place}: {text}"
+            return _range(text, f"package.json {place}"), f"package.json {place}: {text}"
+    if manager == "bun" and (file := sources.read_bun(project)):
+        newest = file.text in ("latest", "stable")
+        return "" if newest else _range(file.text, file.source), str(file)
+    return "", ""
+
+
+def _without_lock(project: Project) -> tuple[str, str]:
+    """The manager that a project without a lock asks for all the same, and where; or nothing."""
+    for name, manager in _SETTINGS.items():
+        if (project.directory / name).is_file():
+            return manager, f"there is {name}"
+    said = {name: project.engine(name) for name in MANAGERS}
+    asked = [name for name, text in said.items() if text and ranges.is_range(text)]
+    # Bun is a runtime, too: a package for both names it beside Node.js.
+    if len(asked) == 1 and (asked != ["bun"] or project.runner == "bun"):
+        return asked[0], f"package.json engines.{asked[0]}: {said[asked[0]]}"
     return "", ""
 
 
@@ -114,14 +138,19 @@ def _named(project: Project) -> tuple[str, str, str, str]:
             continue
         version = str(wanted.get("version", ""))
         source = f"package.json devEngines.packageManager: {wanted['name']} {version}".rstrip()
-        return wanted["name"], _range(version, "devEngines.packageManager") if version else "", "", source
+        return (
+            wanted["name"],
+            _range(version, "package.json devEngines.packageManager") if version else "",
+            "",
+            source,
+        )
     return "", "", "", ""
 
 
 def _range(text: str, source: str) -> str:
     if not ranges.is_range(text):
         raise InputError(
-            f"package.json {source} is not a range of versions: {text}",
+            f"{source} is not a range of versions: {text}",
             fix='write it as npm knows it: "9", "^9.12.0", ">=9 <11"',
         )
     return text
