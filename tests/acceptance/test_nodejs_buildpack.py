@@ -292,6 +292,46 @@ def test_an_unreachable_registry_is_a_network_error(cold: Workbench) -> None:
     assert "error: npm cannot reach the package registry (ECONNREFUSED)\n" in outcome.output
 
 
+def run_in_image(workbench: Workbench, *argv: str) -> str:
+    """What a command prints with nothing but the layers that the image has, the system's sh, and no home."""
+    folders = [workbench.layers / name / "bin" for name in ("package-manager", "node")]
+    path = ":".join([*map(str, folders), str(workbench.app / "node_modules/.bin"), "/usr/bin", "/bin"])
+    env = {"PATH": path, "HOME": "/nowhere"}
+    program = str(shutil.which(argv[0], path=path))
+    command = [program, *argv[1:]]
+    return subprocess.run(
+        command, cwd=workbench.app, env=env, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_npm_is_in_the_image_where_the_start_needs_it_or_the_user_asks_for_it(workbench: Workbench) -> None:
+    scripts = {"hello": "node a.js", "migrate": "node a.js migrated"}
+    files = {"a.js": "console.log(process.argv[2] || 'hello')"}
+    write(workbench, {"name": "x", "scripts": scripts | {"start": "npm run -s hello | cat"}}, **files)
+    output = built(workbench)
+    assert "npm 8.19.4 is in the image, " in output and "(package.json scripts.start calls it)" in output
+    (process,) = workbench.launch()["processes"]
+    assert run_in_image(workbench, *process["command"]) == "hello\n"
+    manager = workbench.layers / "package-manager"
+    made = contents(manager)
+    bill = json.loads((workbench.layers / "package-manager.sbom.cdx.json").read_text())
+    assert [part["purl"] for part in bill["components"]] == ["pkg:npm/npm@8.19.4"]
+
+    write(workbench, {"name": "x", "scripts": scripts | {"start": "npm run -s hello"}}, **files)
+    output = built(workbench)
+    assert "is in the image" not in output and not manager.exists()
+    (process,) = workbench.launch()["processes"]
+    assert process["command"] == ["node", "a.js"]
+
+    output = built(dataclasses.replace(workbench, env={"BP_NODE_KEEP_NPM": "true"}))
+    assert "MB (BP_NODE_KEEP_NPM)" in output
+    assert run_in_image(workbench, "npm", "run", "-s", "migrate") == "migrated\n"
+    assert contents(manager) == made
+    assert "layer package-manager kept: same " in built(
+        dataclasses.replace(workbench, env={"BP_NODE_KEEP_NPM": "true", **NOWHERE})
+    )
+
+
 @pytest.mark.parametrize(
     ("files", "script", "shown"),
     [

@@ -14,6 +14,7 @@ from packhorse import sdk
 from . import (
     bill,
     credentials,
+    keeping,
     launch,
     managers,
     modules,
@@ -86,6 +87,7 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     declared.check_others(context, workspace, image, node.version)
     starts = {**({WEB: found} if found else {}), **declared.others}
     launch.set_up(context, workspace, starts)
+    keeping.provide(context, manager, keeping.wanted(context.env, starts.values(), choice.manager))
     bill.write(context, workspace, node, choice.lock, modules=installation.whole, bun=bool(image.bun))
     web_folder = workspace.root.directory if from_root else project.directory
     folders = {WEB: web_folder, **dict.fromkeys(declared.starts, declared.project.directory)}

@@ -12,7 +12,7 @@ from typing import Self
 from packhorse import sdk
 from packhorse.sdk.dataclass import dataclass
 
-from . import start
+from . import keeping, start, update
 from .project import Project
 from .script import BUILTINS
 from .sources import Said
@@ -43,8 +43,8 @@ class Engines:
     ) -> Self:
         """For an application that `found` and `others` start; `said` are its words about Node.js.
 
-        Node.js stays out only where Bun alone is called, and neither the application nor another buildpack
-        asks for it.
+        Node.js stays out only where Bun alone is called, and neither the user, the application nor another
+        buildpack asks for it.
         """
         reason = ""
         if found and calls_bun(found):
@@ -55,7 +55,8 @@ class Engines:
             reason = project.bun_reason
         starts = (found, *others) if found else ()
         alone = bool(reason and starts) and all(_is_alone(project, one) for one in starts)
-        return cls(reason, node=bool(not alone or said or len(context.plan) > 1))
+        keeps = update.switch(context.env, keeping.SETTING) is True
+        return cls(reason, node=bool(not alone or said or keeps or len(context.plan) > 1))
 
     def announce(self, log: sdk.Log) -> None:
         """Says what is not as usual."""

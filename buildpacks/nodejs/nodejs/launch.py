@@ -78,7 +78,9 @@ def _say(log: sdk.Log, type: str, found: Start) -> None:
     if found.left_out:
         keeps = "" if found.chosen else f"; {START_SCRIPT}=start keeps it"
         log.detail(f"not run at the start, since the build has run it: {', '.join(found.left_out)}{keeps}")
-    if not found.gets_signals:
+    if found.managers:
+        log.warning(f"{found.managers[0]} stays between the container and {type}: it may not pass SIGTERM on")
+    elif not found.gets_signals:
         log.warning(f"the process {type} keeps a shell, which does not pass SIGTERM on to Node.js")
 
 

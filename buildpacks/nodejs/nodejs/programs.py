@@ -14,9 +14,10 @@ from packhorse.errors import InputError
 from packhorse.sdk.dataclass import replace
 
 from . import engines, launch, outputs, ranges, start
+from .call import MANAGERS
 from .engines import Engines
 from .project import DEPENDENCIES, Project
-from .script import BUILTINS
+from .script import BUILTINS, RUNNERS
 from .start import START_SCRIPT, Start
 from .workspace import Workspace
 
@@ -162,7 +163,7 @@ def _typescript(command: Sequence[str]) -> str:
 
 def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> bool:
     if (
-        name in ("node", *engines.BUN)
+        name in ("node", *engines.BUN, *MANAGERS, *RUNNERS)
         or name in BUILTINS
         or not name.replace("-", "").replace("_", "").isalnum()
     ):

@@ -1,4 +1,4 @@
-"""A script of package.json, as what an image can run: without a package manager, and a shell only at need.
+"""A script of package.json, as what an image can run: a package manager or a shell only where it needs one.
 
 On the arrow plan → layers; pure but for reading manifests that a script leads to. Called by `nodejs.start`.
 Where a script only has a manager run another script, that one's text takes its place, with what goes before
@@ -7,7 +7,9 @@ it (`prestart`); so do `npx`, `cross-env` and `exec` make way for what they run.
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,11 +50,23 @@ BUILTINS = {
 
 # What stands for a script that the build has run.
 _MARK = ": the build has run "
-_RUNNERS = ("npx", "pnpx")
+RUNNERS = ("npx", "pnpx")
+"""Commands of package managers that run a program."""
+
 _BUN = ("bun", "bunx")
 _SOURCES = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".cjs", ".mts", ".cts")
-_CALLS_MANAGER = regex(r"(?:^|[\s;&|(`])(npm|npx|yarn|pnpm|pnpx)(?:[\s:]|$)")
-_BEGINS_WITH_MANAGER = regex(r"(npm|npx|yarn|pnpm|pnpx)\s")
+_CALLS_MANAGER = regex(r"(?:^|[\s;&|(`\"'])(npm|npx|yarn|pnpm|pnpx)(?:[\s:]|$)")
+_LINE_OF_MANAGER = regex(r"^(npm|npx|yarn|pnpm|pnpx)\s", re.MULTILINE)
+_CALLS_RUN_ALL = regex(r"(?:^|[\s;&|(`\"'])(?:npm-run-all2?|run-[sp])(?:\s|$)")
+_OF = {"npx": "npm", "pnpx": "pnpm"}
+# What a program that runs scripts is told to run: `npm run a`, `yarn a`, `npm:a`, `npm:a:*`.
+_RUNS_SCRIPT = regex(r"\b(?:npm|yarn|pnpm)(?::| run(?:-script)? | )([^\s\"'`;&|]+)")
+_INSTALLS = regex(
+    r"(?:^|[\s;&|(`\"'])"
+    r"((?:npm|pnpm) (?:ci|i|install|add)\b|yarn (?:install|add)\b|yarn(?=\s*(?:[;&|)\"']|$)))"
+)
+# In what names several members of a workspace: patterns, and pnpm's `...web`.
+_SEVERAL = regex(r"\.\.\.|[*^!{\[]")
 _CALLS_BUN = regex(r"(?:^|[\s;&|(`\"'])bunx?(?:\s|$)")
 # Programs whose arguments are commands, and those that always run npm.
 _STARTERS = {
@@ -70,7 +84,7 @@ class Command:
 
     `last` is its last command. `gets_signals` is false where a shell stays between. `after` names a script
     that a manager would run afterwards, `folders` are those of other projects that it goes to. `left_out` are
-    the commands that the build has run already.
+    the commands that the build has run already. `managers` are the package managers that it calls.
     """
 
     argv: tuple[str, ...]
@@ -81,6 +95,7 @@ class Command:
     after: str = ""
     folders: tuple[Path, ...] = ()
     left_out: tuple[str, ...] = ()
+    managers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +140,25 @@ class _Piece:
         elif self.whole or (own and own[0] in _STARTERS):
             own += ("node", "bun") if _CALLS_BUN.search(str(self)) else ("node",)
         return own + tuple(name for piece in self.inner for name in piece.programs)
+
+    @property
+    def managers(self) -> tuple[str, ...]:
+        """The package managers that it calls, also through a program: `concurrently "npm run a"`."""
+        program, *words = shlex.split(" ".join(self.command)) or [""]
+        text, calls = " ".join(words), _CALLS_MANAGER
+        if self.whole:
+            text = self.whole
+        elif program in (*RUNNERS, *MANAGERS):
+            text = program
+        elif program in ("node", *_BUN, *BUILTINS):
+            text = ""
+        elif program not in _STARTERS:
+            text, calls = "\n".join(words), _LINE_OF_MANAGER
+        found = calls.findall(text)
+        if program in _RUN_ALL or (self.whole and _CALLS_RUN_ALL.search(self.whole)):
+            found.append("npm")
+        found += (name for piece in self.inner for name in piece.managers)
+        return tuple(dict.fromkeys(_OF.get(name, name) for name in found))
 
     @property
     def in_list(self) -> str:
@@ -212,19 +246,42 @@ def _command(project: Project, pieces: Sequence[_Piece], name: str, shell: str =
         )
     folders = tuple(dict.fromkeys(_folders(pieces, project.directory)))
     *before, last = pieces
-    programs = tuple(name for piece in pieces for name in piece.programs)
+    managers = tuple(dict.fromkeys(name for piece in pieces for name in piece.managers))
+    called = [name for piece in pieces for name in (*piece.programs, *_programs_within(project, piece))]
+    programs = tuple(dict.fromkeys(called)) if managers else tuple(called)
     words = tuple(shlex.split(" ".join(last.command)))
     if last.words and not words:
         raise InputError(f"the {name} script runs nothing: {last}", fix="write a command behind it")
     is_program = bool(words) and words[0] not in BUILTINS
     if not before and is_program and not _NEEDS_SHELL.search(str(last)):
         env = dict(shlex.split(word)[0].split("=", 1) for word in last.variables)
-        return Command(words, env, programs, words, folders=folders)
+        return Command(words, env, programs, words, folders=folders, managers=managers)
     line = [piece.adding.in_list for piece in before]
     last = last.adding
     line.append(" ".join((*last.variables, "exec", *last.command)) if is_program else str(last))
     argv = (shell, "-c", " && ".join(line))
-    return Command(argv, {}, programs, words, gets_signals=is_program, folders=folders)
+    return Command(argv, {}, programs, words, gets_signals=is_program, folders=folders, managers=managers)
+
+
+def _programs_within(project: Project, piece: _Piece) -> Iterator[str]:
+    """The programs of the scripts that a package manager runs for `piece` at the start."""
+    if not piece.managers:
+        return
+    yield "node"
+    words = shlex.split(" ".join(piece.command)) if piece.command else []
+    named = words[1:] if words[:1] and words[0] in _RUN_ALL else []
+    for pattern in (*named, *_RUNS_SCRIPT.findall(str(piece))):
+        for name in fnmatch.filter(project.scripts, pattern.replace("**", "*")):
+            yield from _programs_of(project, name)
+
+
+def _programs_of(project: Project, name: str) -> tuple[str, ...]:
+    """The programs of a script; none where it cannot be read, or runs itself."""
+    try:
+        pieces = _expanded(project, name, ())
+    except InputError:
+        return ()
+    return tuple(program for piece in pieces for program in piece.programs)
 
 
 def _expanded(project: Project, name: str, above: tuple[str, ...]) -> list[_Piece]:
@@ -247,8 +304,7 @@ def _commands(project: Project, text: str, name: str, above: tuple[str, ...]) ->
     here = project
     pieces = _pieces(text, name)
     for piece in pieces:
-        if piece.whole and (match := _CALLS_MANAGER.search(piece.whole)):
-            raise _needs_manager(match[1], name, text)
+        _refuse_install(piece, name)
         if piece.command[:1] == ("cd",) and len(piece.command) == 2:
             here = _below(here, piece.command[1])
         followed = _followed(here, piece, name, above) if piece.words else [piece]
@@ -294,18 +350,28 @@ def _followed(project: Project, piece: _Piece, name: str, above: tuple[str, ...]
         variables, command = piece.variables, piece.command
         if command[:1] == ("exec",) or command[:1] == ("cross-env",):
             piece = _Piece((*variables, *command[1:]))
-        elif command[:1] and command[0] in _RUNNERS:
-            piece = _Piece((*variables, *_program(command[1:], str(piece), name, command[0])))
+        elif command[:1] and command[0] in RUNNERS:
+            words = _program(command[1:])
+            if not words:
+                break
+            piece = _Piece((*variables, *words))
         elif command[:1] and command[0] in (*MANAGERS, *_BUN):
             call = Call.read(("bun", "x", *command[1:]) if command[0] == "bunx" else command)
             if call and call.stays:
                 break
             if call is None:
-                raise _needs_manager(command[0], name, str(piece))
+                if command[0] in _BUN:
+                    raise _needs_bun(command[0], name, str(piece))
+                break
             here = _project(project, call)
             if here is None:
-                place = call.member or call.directory
-                raise _needs_manager(command[0], name, f"{piece}\nthere is no project in {place}")
+                if _SEVERAL.search(call.member):
+                    break
+                raise InputError(
+                    f"the {name} script runs in a project that is not there: {call.member or call.directory}",
+                    why=str(piece),
+                    fix="name a folder, or a member of the workspace",
+                )
             if call.member:
                 path = shlex.quote(os.path.relpath(here.directory, project.directory))
                 call = replace(call, directory=path)
@@ -318,11 +384,12 @@ def _followed(project: Project, piece: _Piece, name: str, above: tuple[str, ...]
                 at = [_Piece(("cd", call.directory))] if call.directory else []
                 return [*at, _Piece((*variables, "node", "server.js", *call.arguments))]
             if not call.is_program:
-                raise _needs_manager(command[0], name, str(piece))
-            words = _program((call.script, *call.arguments), str(piece), name, command[0])
+                raise _no_script(call.script, name, str(piece), here)
+            words = _program((call.script, *call.arguments))
+            if not words:
+                break
             piece = _Piece((*variables, *words))
             if call.directory:
-                _refuse_inner_manager(piece, name)
                 return [_Piece(("cd", call.directory)), piece]
         elif scripts := _sequence(project, command):
             expanded = [_expanded(project, script, above) for script in scripts]
@@ -330,7 +397,6 @@ def _followed(project: Project, piece: _Piece, name: str, above: tuple[str, ...]
             return list(_joined(variables, Call(scripts[-1]), [*before, *expanded[-1]]))
         else:
             break
-    _refuse_inner_manager(piece, name)
     return [piece]
 
 
@@ -343,19 +409,14 @@ def _sequence(project: Project, command: Sequence[str]) -> tuple[str, ...]:
     return tuple(words) if is_sequence else ()
 
 
-def _refuse_inner_manager(piece: _Piece, name: str) -> None:
-    """Raises InputError for a program that starts a package manager: `concurrently "npm run a"`."""
-    if not piece.command:
-        return
-    program, *words = shlex.split(" ".join(piece.command)) or [""]
-    if program in _RUN_ALL:
-        raise _needs_manager("npm", name, str(piece))
-    if program in ("node", *BUILTINS):
-        return
-    for word in words:
-        match = _CALLS_MANAGER.search(word) if program in _STARTERS else _BEGINS_WITH_MANAGER.match(word)
-        if match:
-            raise _needs_manager(match[1], name, str(piece))
+def _refuse_install(piece: _Piece, name: str) -> None:
+    """Raises InputError for an installation at the start: the image has the modules already."""
+    if found := _INSTALLS.search(str(piece)):
+        raise InputError(
+            f"the {name} script installs packages at each start: {found[1]}",
+            why=str(piece),
+            fix="leave it out: the build has installed the modules, and they are in the image",
+        )
 
 
 def _joined(variables: tuple[str, ...], call: Call, pieces: list[_Piece]) -> Iterator[_Piece]:
@@ -373,13 +434,16 @@ def _joined(variables: tuple[str, ...], call: Call, pieces: list[_Piece]) -> Ite
         yield replace(last, whole=" ".join((last.whole, *call.arguments)))
 
 
-def _program(words: Sequence[str], text: str, name: str, caller: str) -> list[str]:
-    """The command that npx and its like run, which is on PATH in the image if a dependency has it."""
+def _program(words: Sequence[str]) -> list[str]:
+    """The command that npx and its like run, which is on PATH in the image if a dependency has it.
+
+    Empty where only they themselves can run it: with options, as `npx -p a b`.
+    """
     rest = list(words)
     while rest and rest[0] in QUIET:
         del rest[0]
     if not rest or rest[0].startswith("-"):
-        raise _needs_manager(caller, name, text)
+        return []
     program, at, _ = rest[0].rpartition("@")
     return [program if at and program else rest[0], *rest[1:]]
 
@@ -443,17 +507,18 @@ def _beside_bun(command: Sequence[str]) -> tuple[str, ...]:
     return ("node", *(words[:1] if program == "bunx" else ()))
 
 
-def _needs_manager(manager: str, name: str, text: str) -> InputError:
-    if manager in _BUN:
-        return InputError(
-            f"the {name} script calls {manager} for what cannot be done in an image",
-            why=text,
-            fix="name the file, the script or the program of a module that it is to run, as in "
-            "`bun server.ts`; the build installs the modules",
-        )
+def _needs_bun(program: str, name: str, text: str) -> InputError:
     return InputError(
-        f"the {name} script calls {manager}, which is not in the image",
+        f"the {name} script calls {program} for what cannot be done in an image",
         why=text,
-        fix="name the command itself, as in `node server.js`; the commands of modules are on PATH. To start "
-        "one member of a workspace, name its folder in BP_NODE_PROJECT_PATH",
+        fix="name the file, the script or the program of a module that it is to run, as in "
+        "`bun server.ts`; the build installs the modules",
+    )
+
+
+def _no_script(script: str, name: str, text: str, project: Project) -> InputError:
+    return InputError(
+        f"the {name} script runs a script that package.json does not have: {script}",
+        why=f"{text}\nit has {', '.join(project.scripts)}",
+        fix="correct the name, or name the command itself, as in `node server.js`",
     )

@@ -29,6 +29,7 @@ class Start:
     `env` is set before, `programs` are the names that a script calls, `last` is its last command, `after` the
     name of a script that is not run, `folders` are those of other projects that it goes to. `chosen` says
     that the user named it for this build. `left_out` is what of the script the build has run already.
+    `managers` are the package managers that it calls.
     """
 
     command: tuple[str, ...]
@@ -41,6 +42,7 @@ class Start:
     chosen: bool = False
     folders: tuple[Path, ...] = ()
     left_out: tuple[str, ...] = ()
+    managers: tuple[str, ...] = ()
 
     @property
     def runner(self) -> str:
@@ -141,4 +143,5 @@ def of_command(read: script.Command, source: str, *, chosen: bool) -> Start:
         chosen=chosen,
         folders=read.folders,
         left_out=read.left_out,
+        managers=read.managers,
     )

@@ -1,7 +1,7 @@
 """Whether newer versions are looked for, or those that the last build found serve again.
 
-On the arrow plan → layers; a reader. Called by `nodejs.runtime`, `nodejs.schedule`, `nodejs.modules` and
-`managers.tool`; settings that are switches are read by `switch` elsewhere, too.
+On the arrow plan → layers; a reader. Called by `nodejs.runtime`, `nodejs.schedule`, `nodejs.modules`,
+`nodejs.keeping` and `managers.tool`; settings that are switches are read by `switch` elsewhere, too.
 """
 
 from __future__ import annotations
