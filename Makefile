@@ -7,7 +7,7 @@ TEST_PACKAGES := docker.io podman openssh-server openssh-client runc docker-regi
 BENCH_PACKAGES := docker.io buildah docker-registry skopeo umoci
 apt = dpkg --status $(1) >/dev/null 2>&1 || { $(SUDO) apt-get -q update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends $(1); }
 
-.PHONY: setup demo test check format lock bench clean
+.PHONY: setup demo test check format lock digests bench clean
 
 setup: $(BIN)/packhorse  ## leaves .venv/bin/packhorse
 
@@ -29,6 +29,9 @@ format: setup
 
 lock: setup  ## resolves requirements.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --extra dev --extra build --output-file requirements.txt pyproject.toml
+
+digests:  ## takes up new versions of Node.js in the digests that its buildpack knows
+	$(PYTHON) buildpacks/renew_node_digests.py
 
 bench: setup  ## measures beside other programs, and writes docs/benchmarks
 	@$(call apt,$(BENCH_PACKAGES))

