@@ -32,8 +32,13 @@ def registry() -> Iterator[NpmRegistry]:
                 programs = {f"run-{number}": "run.js"} if number % 2 else {}
                 files = {"index.js": f"{name} {version}", "run.js": "#!/usr/bin/env node\n"}
                 registry.publish(name, files, version, dependencies=needs, bin=programs)
+        make = "require('fs').writeFileSync('made', require('@acme/e/package.json').version)"
         registry.publish(
-            "@acme/scripted", {"index.js": ""}, hasInstallScript=True, scripts={"install": "true"}
+            "@acme/scripted",
+            {"make.js": make},
+            hasInstallScript=True,
+            scripts={"install": "node make.js"},
+            dependencies={"@acme/e": "1"},
         )
         yield registry
 
@@ -116,12 +121,31 @@ def test_what_is_moved_to_the_devdependencies_is_in_the_image_no_more(
     assert not (workbench.layers / "modules/node_modules/@acme/d").exists()
 
 
-def test_with_an_install_script_all_is_installed_again(registry: NpmRegistry, workbench: Workbench) -> None:
-    ask(workbench, registry, {"@acme/e": "1.0.0", "@acme/scripted": "1.0.0"})
-    said = built(workbench)
-    assert "all is installed again" in said
-    assert "npm ci" in said
-    assert (workbench.layers / "modules/node_modules/@acme/scripted/index.js").is_file()
+def test_what_an_install_script_made_stays_until_its_package_or_what_that_needs_changes(
+    registry: NpmRegistry, first: Workbench, workbench: Workbench, tmp_path: Path
+) -> None:
+    needs = {"@acme/e": "1.0.0"}
+    steps = [
+        ("added", {"@acme/scripted": "1.0.0"}, "npm install --save", "1.0.0"),
+        ("beside", {"@acme/d": "2.0.0"}, "npm install --save", "1.0.0"),
+        ("needed", {"@acme/e": "1.1.0"}, "npm ci", "1.1.0"),
+    ]
+    for name, change, command, made in steps:
+        needs |= change
+        (workbench.source / "package-lock.json").unlink(missing_ok=True)
+        ask(workbench, registry, needs)
+        before = inode(workbench)
+        said = built(workbench)
+        assert (command in said, "npm ci" in said) == (True, command == "npm ci"), (name, said)
+        assert (workbench.layers / "modules/node_modules/@acme/scripted/made").read_text() == made
+        assert (inode(workbench) == before) == (name == "beside")
+        assert relative(workbench) == clean(workbench, first, tmp_path / name), name
+
+
+def inode(workbench: Workbench) -> int:
+    """Which file the install script has made, 0 where there is none."""
+    path = workbench.layers / "modules/node_modules/@acme/scripted/made"
+    return path.stat().st_ino if path.exists() else 0
 
 
 @pytest.mark.parametrize("table", ["dependencies", "devDependencies", "optionalDependencies"])

@@ -55,7 +55,6 @@ def test_what_lies_in_another_package_goes_with_it() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"hasInstallScript": True},
         {"link": True},
         {"inBundle": True},
         {"bundleDependencies": ["d"]},
@@ -72,8 +71,9 @@ def test_a_package_that_is_more_than_its_archive_has_all_installed_again(more: d
 
 
 def test_one_for_other_systems_may_be_more_as_it_is_not_installed() -> None:
-    foreign = entry(hasInstallScript=True, optional=True, os=["darwin"])
-    assert set(common({A: entry()}, {A: entry(), "node_modules/fsevents": foreign})) == {A}
+    foreign = entry(hasShrinkwrap=True, optional=True, os=["darwin"])
+    within = {"node_modules/fsevents/node_modules/napi": entry(inBundle=True)}
+    assert set(common({A: entry()}, {A: entry(), "node_modules/fsevents": foreign, **within})) == {A}
     for here in ({"os": ["linux"]}, {"os": ["!win32"]}, {"optional": False}, {"os": []}):
         assert common({A: entry()}, {A: entry(), B: foreign | here}) == {}
 
@@ -156,12 +156,63 @@ def test_a_directory_that_nobody_recorded_has_all_installed_again(tmp_path: Path
     assert not tried(tmp_path / "node_modules", lock(before), lock(before))
 
 
-def test_a_missing_or_a_compiled_package_has_all_installed_again(tmp_path: Path) -> None:
+def test_a_missing_package_has_all_installed_again(tmp_path: Path) -> None:
     before = {A: entry(), B: entry()}
     lay(tmp_path / "node_modules", {A: entry()})
     assert not tried(tmp_path / "node_modules", lock(before), lock(before))
+
+
+def scripted(*needs: str, **more: Any) -> dict[str, Any]:
+    return entry(hasInstallScript=True, dependencies=dict.fromkeys(needs, "*"), **more)
+
+
+D, E = "node_modules/d", "node_modules/e"
+# `a` needs `@x/b`, which needs `c`, that of `a` itself; nobody needs `d`.
+BEFORE = {A: scripted("@x/b", "c"), B: entry(peerDependencies={"e": "*"}), C: entry(), D: entry(), E: entry()}
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({}, set(BEFORE)),
+        ({"node_modules/new": entry()}, set(BEFORE)),
+        ({"node_modules/new": scripted("d")}, set(BEFORE)),
+        ({D: entry("sha512-BBBB")}, {A, B, C, E}),
+        ({D: None}, {A, B, C, E}),
+        ({A: scripted("@x/b", "c", integrity="sha512-BBBB")}, set()),
+        ({A: None, C: None}, set()),
+        ({A: scripted("@x/b", "c", "d")}, set()),
+        ({A: scripted("@x/b", "c", "gone")}, set(BEFORE)),
+        ({B: entry("sha512-BBBB")}, set()),
+        ({B: entry()}, set()),
+        ({C: entry("sha512-BBBB")}, set()),
+        ({E: entry("sha512-BBBB")}, set()),
+        ({E: None}, set()),
+        ({f"{B}/node_modules/e": entry()}, set()),
+    ],
+)
+def test_what_install_scripts_made_stays_with_all_that_its_package_depends_on(
+    change: dict[str, dict[str, Any] | None], kept: set[str]
+) -> None:
+    now = {path: one for path, one in {**BEFORE, **change}.items() if one is not None}
+    assert set(common(BEFORE, now)) == kept
+
+
+def test_a_package_that_npm_compiles_counts_as_one_with_scripts(tmp_path: Path) -> None:
+    before = {A: entry(dependencies={"d": "*"}), D: entry()}
     lay(tmp_path / "node_modules", before)
+    now = before | {D: entry("sha512-BBBB")}
+    assert set(common(before, now)) == {A}
+    assert common(before, now, compiled=[A]) == {}
     (tmp_path / A / "binding.gyp").touch()
+    assert not tried(tmp_path / "node_modules", lock(now), lock(before))
+    assert tried(tmp_path / "node_modules", lock(before), lock(before))
+
+
+def test_what_a_script_left_beside_the_packages_has_all_installed_again(tmp_path: Path) -> None:
+    before = {A: scripted(), B: entry()}
+    lay(tmp_path / "node_modules", before)
+    (tmp_path / "node_modules/.generated").mkdir()
     assert not tried(tmp_path / "node_modules", lock(before), lock(before))
 
 

@@ -3,9 +3,9 @@
 On the arrow plan → layers. Called by `npm`. `npm ci` begins with removing all, and takes 14 seconds for 650
 packages of which one is new; adding that one takes one. The outcome has to be the same to the bit. So what
 the lock no longer has in this form is removed here, npm is left with nothing but to add, and what it says
-that it has made, and would make of package.json, is held against the lock. It is not tried where more than
-unpacking makes a package what it is (install scripts, links, packages within packages), and where it is not
-certain all is installed again.
+that it has made, and would make of package.json, is held against the lock. A package with install scripts
+stays as they made it, which only holds where all that it depends on stays too: else, and with links and
+packages within packages, all is installed again.
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ _RECORD = ".package-lock.json"
 _VERSIONS = (2, 3)
 _MODULES = "node_modules"
 _PATH = regex(r"node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*(?:/node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*)*")
-# What makes a package more than its archive.
-_MORE = ("hasInstallScript", "link", "inBundle", "bundleDependencies", "extraneous", "hasShrinkwrap")
+# What makes a package more than its archive, and than what its install scripts make of that.
+_MORE = ("link", "inBundle", "bundleDependencies", "extraneous", "hasShrinkwrap")
 _GYP = "binding.gyp"
+_NEEDS = ("dependencies", "optionalDependencies", "peerDependencies")
+# What npm itself has in node_modules; scripts may have put more there, of which nobody knows whose it is.
+_OWN = (".bin", _RECORD)
 _CPUS = {"x86_64": "x64", "aarch64": "arm64"}
 
 
@@ -60,8 +63,9 @@ def _amend(
     if whole is None or before is None:
         return False
     wanted = {path: entry for path, entry in whole.items() if not _is_left_out(entry, omit)}
-    shared = common(before, wanted)
-    if not shared or not _is_as_recorded(directory, before):
+    compiled = [path for path in before if (directory / path / _GYP).exists()]
+    shared = common(before, wanted, compiled)
+    if not shared or not _is_as_recorded(directory, before) or _has_more(directory / _MODULES):
         return False
     _remove(directory, {path: entry for path, entry in before.items() if path not in shared})
     _remove_empty(directory, shared)
@@ -88,12 +92,14 @@ def packages(text: bytes) -> Packages | None:
     return found
 
 
-def common(before: Packages, wanted: Packages) -> Packages:
-    """The packages of `before` that `wanted` has in the same place; none where one is more than its archive.
+def common(before: Packages, wanted: Packages, compiled: Collection[str] = ()) -> Packages:
+    """The packages of `before` that `wanted` has in the same place; none where that is not certain.
 
     They are described as `wanted` does. What lies in a package that is not the same is not the same either.
+    One with install scripts, or that npm compiles without any (`compiled`), has to be among them with all
+    that it depends on: what its scripts did elsewhere would stay, or what they would do now be missing.
     """
-    there = {path: entry for path, entry in wanted.items() if not _is_passed_over(entry)}
+    there = _present(wanted)
     if not all(_is_plain(path, entry) for path, entry in (*before.items(), *there.items())):
         return {}
     if _has_rivals(before) or _has_rivals(there):
@@ -101,7 +107,36 @@ def common(before: Packages, wanted: Packages) -> Packages:
     same = {
         path for path, entry in before.items() if path in there and _is_linked_the_same(entry, there[path])
     }
-    return {path: there[path] for path in before if same.issuperset(_with_those_around(path))}
+    kept = {path: there[path] for path in before if same.issuperset(_with_those_around(path))}
+    scripted = {path for path, entry in before.items() if entry.get("hasInstallScript")}.union(compiled)
+    for path in scripted:
+        needed = _closure(path, before)
+        if needed != _closure(path, there) or not needed <= kept.keys():
+            return {}
+    return kept
+
+
+def _present(wanted: Packages) -> Packages:
+    """The packages that npm installs on this system: not those for others, nor what these bring in them."""
+    passed_over = {path for path, entry in wanted.items() if _is_passed_over(entry)}
+    return {path: entry for path, entry in wanted.items() if passed_over.isdisjoint(_with_those_around(path))}
+
+
+def _closure(path: str, entries: Packages) -> set[str]:
+    """The paths of a package and of all that it depends on, as Node.js finds them; missing ones left out."""
+    found: set[str] = set()
+    left = [path]
+    while left:
+        one = left.pop()
+        if one in found or one not in entries:
+            continue
+        found.add(one)
+        for table in _NEEDS:
+            needs = entries[one].get(table)
+            for name in needs if isinstance(needs, dict) else ():
+                places = (f"{around}/{_MODULES}/{name}" for around in _with_those_around(one))
+                left.append(next((at for at in places if at in entries), f"{_MODULES}/{name}"))
+    return found
 
 
 def _is_left_out(entry: Mapping[str, Any], omit: Collection[str]) -> bool:
@@ -135,7 +170,7 @@ def _excludes(said: object, value: str) -> bool:
 
 
 def _is_plain(path: str, entry: Mapping[str, Any]) -> bool:
-    """Whether a package is what is in its archive, and no more."""
+    """Whether a package is what is in its archive, or what its own scripts make of that."""
     named = all(isinstance(entry.get(name), str) for name in ("version", "integrity"))
     return bool(_PATH.fullmatch(path)) and named and not any(entry.get(mark) for mark in _MORE)
 
@@ -174,14 +209,19 @@ def _with_those_around(path: str) -> Iterator[str]:
 
 
 def _is_as_recorded(directory: Path, entries: Packages) -> bool:
-    """Whether all packages that are named are there and no others, and none has to be compiled."""
+    """Whether all packages that are named are there and no others."""
     seen = set()
     for path in ("", *entries):
         for found in _inside(directory, f"{path}/{_MODULES}" if path else _MODULES):
-            if found not in entries or (directory / found / _GYP).exists():
+            if found not in entries:
                 return False
             seen.add(found)
     return seen == entries.keys()
+
+
+def _has_more(modules: Path) -> bool:
+    """Whether there is more beside the packages than npm puts there, such as `.prisma`."""
+    return any(path.name.startswith(".") and path.name not in _OWN for path in modules.iterdir())
 
 
 def _inside(directory: Path, modules: str) -> Iterator[str]:
@@ -232,4 +272,4 @@ def _remove_empty(directory: Path, kept: Packages) -> None:
 def _is_all(made: Packages, wanted: Packages) -> bool:
     """Whether npm has made what the lock says. An optional package that cannot be had is no error to it."""
     same = all(path in wanted and _is_same(entry, wanted[path]) for path, entry in made.items())
-    return same and all(_is_passed_over(wanted[path]) for path in wanted.keys() - made.keys())
+    return same and _present(wanted).keys() <= made.keys()
