@@ -140,3 +140,26 @@ def test_a_store_where_no_overlay_can_be_has_builds_on_copies(
         assert second.counters.untouched == 1
     assert sorted(path.name for path in app.rglob("*") if path.is_file()) == ["file", "secret"]
     assert (app / "source" / "file").read_text() == "as the user wrote it"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system that is smaller than the source."""
+    (tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", tmp_path / "small"], check=True)
+    yield tmp_path / "small"
+    subprocess.run(["umount", tmp_path / "small"], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount for all to see")
+def test_a_disk_that_is_smaller_than_the_source_is_told_before_the_first_buildpack(
+    small: Path, app: Path, tmp_path: Path
+) -> None:
+    (app / "large").write_bytes(bytes(64 << 20))
+    buildpack = shell_buildpack(tmp_path / "bp", "test/drops", build="rm large")
+    with tiny_builder(small) as tiny:
+        tiny.build(app, buildpack)
+        (told,) = (index for index, line in enumerate(tiny.lines) if "there may be too little room" in line)
+        assert "the source has 67.1 MB, and only " in tiny.lines[told]
+        tiny.build(app, buildpack)
+        assert said(tiny, "too little room") == 0  # what was kept says that there was enough

@@ -72,6 +72,11 @@ def refused(home: Home, *arguments: str | Path, status: int, says: tuple[str, ..
         (["build", "x", "--exec-env", "a/b"], 2, ("--exec-env: 'a/b' is no execution environment",)),
         (["build", "x", "--creation-time", "-1"], 2, ("--creation-time: '-1' is no time",)),
         (["build", "x", "--creation-time", "253402300800"], 2, ("is no time", "or now")),
+        (["build", "x", "--output", "oci-archive:no/x.tar"], 6, ("nothing can be written to no",)),
+        (["build", "x", "--output", "oci:file/x"], 6, ("file is not a directory",)),
+        (["build", "x", "--report-output-dir", "file/x"], 3, ("no report can be written to file/x",)),
+        (["build", "x", "--output", "docker://localhost:1/x"], 5, ("localhost:1",)),
+        (["build", "x", "--daemon", "--docker-host", "unix:///no"], 7, ("cannot be asked",)),
         (["inspect", "store:nosuch"], 4, ("no image 'nosuch' in the store",)),
         (["inspect", "localhost:1/x"], 5, ("no image 'localhost:1/x' in the store", "could not be asked")),
         (["inspect", "--local", "--remote", "x"], 2, ("--local and --remote exclude each other",)),
@@ -91,7 +96,22 @@ def test_a_wrong_command_line(
 ) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
-    refused(home, *arguments, status=status, says=says, cwd=tmp_path)
+    said = refused(home, *arguments, status=status, says=says, cwd=tmp_path)
+    assert "===>" not in said  # before anything is built
+
+
+def test_a_disk_too_small_for_the_default_builder_is_told_at_once(home: Home, tmp_path: Path) -> None:
+    script = 'mount -t tmpfs -o size=300m none "$1"; PACKHORSE_HOME="$1" exec "$2" builder default'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-e", "-c", script, "sh", tmp_path, home.program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 6, done.stderr
+    assert "there is too little room for the default builder" in done.stderr
+    assert f"0.3 GB are free at {tmp_path}/store, and it needs 1.2 GB" in done.stderr
+    assert "apt" not in done.stderr
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:

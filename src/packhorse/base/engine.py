@@ -72,6 +72,11 @@ class Engine:
         self._tunnel: Tunnel | None = None
         self._program = ""
 
+    def check(self) -> None:
+        """Raises EngineError when the engine does not answer."""
+        with self._faults():
+            self._connected()
+
     def image(self, name: str) -> Mapping[str, Any] | None:
         """What the engine says of an image, as `docker image inspect` prints it; None if it has none."""
         from docker.errors import NotFound

@@ -58,7 +58,7 @@ def draft(directory: Path) -> Iterator[Draft]:
     """
     hidden = directory / f"{HIDDEN}{secrets.token_hex(8)}"
     with faults(directory):
-        _require(directory)
+        require_directory(directory)
         try:
             with hidden.open("x+b") as file:
                 yield Draft(file, hidden)
@@ -83,7 +83,8 @@ def behind(path: Path) -> Path:
     return target
 
 
-def _require(directory: Path) -> None:
+def require_directory(directory: Path) -> None:
+    """Raises StoreError where there is no such directory."""
     if not directory.is_dir():
         raise StoreError(
             f"nothing can be written to {directory}",
@@ -124,7 +125,7 @@ class OpenFile:
     def spool(cls, directory: Path) -> Self:
         """Opens a file without a name, for bytes on their way to `directory`; raises StoreError."""
         with faults(directory):
-            _require(directory)
+            require_directory(directory)
             with tempfile.TemporaryFile(dir=directory) as file:
                 return cls(directory, os.dup(file.fileno()))
 

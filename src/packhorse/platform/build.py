@@ -22,6 +22,7 @@ from packhorse.lifecycle.stages import Exported
 from packhorse.platform import (
     buildpacks,
     default_builder,
+    destinations,
     kept_storage,
     report,
     volumes,
@@ -78,6 +79,7 @@ def build(
     names = (request.name, *request.tags)
     if request.publish:
         check(wiring, names)
+    destinations.check(wiring, request.outputs, request.report)
     begin = beginning(request, wiring, observer)
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)

@@ -26,6 +26,7 @@ from packhorse.platform import (
     failure,
     host,
     recorded,
+    space,
     volumes,
 )
 from packhorse.platform.accounts import account
@@ -36,7 +37,7 @@ from packhorse.platform.builder import Builder
 from packhorse.platform.crossing import BuildLayers, Crossed, Listener, takes_overlays
 from packhorse.platform.limits import build_limits
 from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
-from packhorse.platform.shown_source import SeveralOwners, opened
+from packhorse.platform.shown_source import SeveralOwners, ShownSource, opened
 from packhorse.platform.together import together
 from packhorse.platform.wiring import groups, points, sandbox
 from packhorse.sandbox.parting import Parting
@@ -151,7 +152,7 @@ def _exported_once(
             uid=builder.uid,
             gid=builder.gid,
             app=source.lowers(scratch, namespace),
-            settle=source.settle,
+            settle=partial(_settle, work, source, observer),
             layers=layers.mounts,
             overlays=overlays,
             copied=lambda: layers.copied,
@@ -185,6 +186,17 @@ def _exported_once(
             if not work.shared:
                 parting.nothing_follows()
         return exported, layers.counters
+
+
+def _settle(work: Work, source: ShownSource, observer: Observer) -> None:
+    """Waits until the source is known; says that the disk is too small for a first image of it."""
+    source.settle()
+    size, room = source.survey().size, space.free(work.store.path)
+    if room < size and str(work.request.name) not in work.store.cached():
+        observer.say(
+            f"the source has {space.in_words(size)}, and only {space.in_words(room)} are free at "
+            f"{work.store.path}: there may be too little room for the image"
+        )
 
 
 def _layers(

@@ -26,9 +26,9 @@ from packhorse.image.view import Image, Layer
 from packhorse.layers.tree import TarEntry
 from packhorse.lifecycle.api import SUPPORTED as PLATFORM_APIS
 from packhorse.platform import builder as labels
-from packhorse.platform import bundle, bytecode, compose
+from packhorse.platform import bundle, bytecode, compose, space
 from packhorse.platform.distro.packages import PackageChange, RootKind, changed_packages
-from packhorse.platform.distro.scratch import own_directory
+from packhorse.platform.distro.scratch import SCRATCH, own_directory
 from packhorse.platform.distro.sources import Suite, host_sources, host_suite
 from packhorse.store.store import Store
 from packhorse.version import __version__
@@ -43,6 +43,10 @@ PACKAGES = "io.packhorse.packages"
 
 _RECIPE = 4
 """Counts what was changed about how a builder is put together, so that those of before are made anew."""
+
+_ROOM, _ROOM_BESIDE = 1_200_000_000, 700_000_000
+"""Bytes that making it certainly needs: in the store, where a root is a tar and a blob at the end (642 MB
+each on Debian 12), and where its packages are unpacked before."""
 
 Progress = Callable[[str], None]
 Packages = dict[str, Any]
@@ -181,6 +185,8 @@ def _make_bases(
     from packhorse.platform.distro.roots import make_root  # the builder is there nearly always
 
     arch, sources, cancelled = Target.host().arch, host_sources(names.suite), Event()
+    space.require(store.path, _ROOM, what="the default builder")
+    space.require(SCRATCH, _ROOM_BESIDE, what="the packages of the default builder")
     with store.scratch() as scratch:
         unheard: list[PackhorseError | SystemExit] = []
 

@@ -234,6 +234,14 @@ class Wiring:
         """A name in the container engine; raises HostError when there is no engine."""
         from packhorse.image.daemon import Daemon
 
+        engine = self._present_engine()
+        return Daemon(name, engine, spool=self.store.path, known=self.store)
+
+    def check_engine(self) -> None:
+        """Raises EngineError where there is no engine, or none that answers."""
+        self._present_engine().check()
+
+    def _present_engine(self) -> Engine:
         engine = self.engine()
         if engine is None:
             raise EngineError(
@@ -241,7 +249,7 @@ class Wiring:
                 why="nothing listens where engines do, and no DOCKER_HOST or docker context names one",
                 fix="start dockerd or `podman system service`, or name an engine with --docker-host",
             )
-        return Daemon(name, engine, spool=self.store.path, known=self.store)
+        return engine
 
     def engine(self) -> Engine | None:
         """The container engine that the user means, if there is one; raises InputError."""

@@ -36,10 +36,11 @@ class Survey:
     has_one_owner: bool
     stamp: str = ""
     directories: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0  # bytes of all its files on the disk
 
     def encoded(self) -> bytes:
         """The survey as bytes, for `decoded`."""
-        words = ["one" if self.has_one_owner else "several", self.stamp]
+        words = ["one" if self.has_one_owner else "several", str(self.size), self.stamp]
         for path, stamp in self.directories.items():
             words += (path, stamp)
         return "\0".join([*words, _END]).encode("utf-8", "surrogateescape")
@@ -48,9 +49,11 @@ class Survey:
     def decoded(cls, data: bytes) -> Survey | None:
         """What `encoded` has made; None where its end is missing."""
         owners, *words = data.decode("utf-8", "surrogateescape").split("\0")
-        if len(words) < 2 or words[-1] != _END:
+        if len(words) < 3 or words[-1] != _END:
             return None
-        return cls(owners == "one", words[0], dict(zip(words[1:-1:2], words[2:-1:2], strict=True)))
+        size, stamp, *rest = words[:-1]
+        directories = dict(zip(rest[::2], rest[1::2], strict=True))
+        return cls(owners == "one", stamp, directories, int(size))
 
 
 _GONE = (FileNotFoundError, NotADirectoryError)
@@ -91,7 +94,7 @@ def survey(
         above, _, name = path.rpartition("/")
         hidden.setdefault(above, set()).add(name)
     one = found == owner
-    coarse, count = True, 0
+    coarse, count, whole = True, 0, 0
     directories: dict[str, str] = {}
     newest: dict[str, int] = {}
     total = hashlib.sha256("\0".join(sorted(left_out)).encode("utf-8", "surrogateescape"))
@@ -128,6 +131,7 @@ def survey(
                         here.append((name, mode, 0, 0, 0, 0))
                         continue
                     size = status.st_size if stat.S_ISREG(mode) else 0
+                    whole += min(size, status.st_blocks * 512)  # which is less where a file has holes
                     changed = status.st_ctime_ns
                     here.append((name, mode, size, status.st_mtime_ns, changed, status.st_ino))
                     if changed > latest:
@@ -144,7 +148,7 @@ def survey(
     young = [path for path, latest in newest.items() if latest > old]
     for path in young:
         directories[path] = ""
-    return Survey(one, "" if young else total.hexdigest(), directories)
+    return Survey(one, "" if young else total.hexdigest(), directories, whole)
 
 
 def owner_of(status: os.stat_result) -> tuple[int, int]:
