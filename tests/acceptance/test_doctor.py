@@ -7,17 +7,20 @@ import os
 import shutil
 import stat
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes.engine import Engine
 from fakes.installation import Home
 from fakes.users import RANGE, SINGLE
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 
+LINES = ("user-namespaces", "bubblewrap", "overlay", "seccomp")
 FORBIDDEN = ("unshare", "--user", "--map-root-user", "sh", "-c")
 """In a namespace of its own, of which no further one can be made."""
 
@@ -68,6 +71,75 @@ def test_a_machine_without_namespaces_is_found_not_to_build_and_a_build_says_the
     (image,) = (":".join(line.split()[:2]) for line in home.ok("images").splitlines() if "/run" in line)
     run = inside("run", image, "true")
     assert run.returncode == 125 and "see packhorse doctor subordinate-ids" in run.stderr, run.stderr
+
+
+def test_a_store_on_an_overlay_is_limited_as_a_build_there_is_one_on_copies(
+    home: Home, tmp_path: Path
+) -> None:
+    script = (
+        'cd "$1"; mkdir lower upper work merged; shift;'
+        'mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay merged; exec "$@"'
+    )
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "sh", "-e", "-c", script, "sh", tmp_path, home.program),
+            *("doctor", "--output", "json", "user-namespaces", "bubblewrap", "overlay", "seccomp"),
+        ],
+        env=home.environment({"PACKHORSE_HOME": str(tmp_path / "merged")}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {line["name"]: line for line in json.loads(done.stdout)["lines"]}
+    assert {name: line["state"] for name, line in found.items()} == {
+        "user-namespaces": "ok",
+        "bubblewrap": "ok",
+        "overlay": "limited",
+        "seccomp": "ok",
+    }
+    assert "builds work on plain copies" in found["overlay"]["without"]
+
+
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_what_the_doctor_names_in_a_container_is_what_the_container_needs(
+    user: str, home: Home, engine: Engine, tmp_path: Path
+) -> None:
+    image, venv, scratch = tmp_path / "image.tar", home.program.parents[1], tmp_path / "home"
+    scratch.mkdir()
+    scratch.chmod(0o777)
+    with tarfile.open(image, "w") as tar:
+        for name in ("usr", "proc", "sys", "dev", "tmp", "etc", "home"):
+            directory = tarfile.TarInfo(name)
+            directory.type, directory.mode = tarfile.DIRTYPE, 0o777
+            tar.addfile(directory)
+        for name in ("bin", "lib", "lib64"):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
+            tar.addfile(link)
+    name = engine.docker("import", str(image))
+
+    def found(*options: str, status: int) -> dict[str, dict[str, Any]]:
+        words = ["docker", "--host", engine.address, "run", "--rm", "--network", "host", "--user", user]
+        words += ["--volume", "/usr:/usr:ro", "--volume", f"{venv}:{venv}:ro", *options]
+        words += [name, str(home.program), "doctor", "--output", "json", *LINES]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        return {line["name"]: line for line in json.loads(done.stdout)["lines"]}
+
+    lines = found("--env", "PACKHORSE_HOME=/home/me", status=7)
+    assert lines["user-namespaces"]["state"] == "missing"
+    text = lines["user-namespaces"]["remedy"]
+    options = text.removeprefix("start this container with ").partition(", or with ")[0].split()
+    assert ("--cap-add" in options) == (user == "0")
+    lines = found("--env", "PACKHORSE_HOME=/home/me", *options, status=0)
+    assert {name: line["state"] for name, line in lines.items()} == dict.fromkeys(LINES, "ok") | {
+        "overlay": "limited"
+    }
+    lines = found(
+        *("--env", "PACKHORSE_HOME=/home/me", "--volume", f"{scratch}:/home/me", *options), status=0
+    )
+    assert {line["state"] for line in lines.values()} == {"ok"}
 
 
 def test_a_home_that_nobody_may_write_is_the_stores_line(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from packhorse.cli.main import Context
+from packhorse.cli.main import Context, Group
 from packhorse.cli.options import opened_store
 from packhorse.platform.default_builder import ensure
 from packhorse.platform.wiring import tidy
 
 
-@click.group()
+@click.group(cls=Group)
 def builder() -> None:
     """Look after builders."""
 

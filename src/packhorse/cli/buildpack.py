@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from packhorse.base.files import find
-from packhorse.cli.main import Context
+from packhorse.cli.main import Context, Group
 from packhorse.errors import UsageError
 from packhorse.platform.staging import stage as stage_buildpack
 
 
-@click.group()
+@click.group(cls=Group)
 def buildpack() -> None:
     """Make buildpacks ready to be taken elsewhere."""
 

@@ -9,7 +9,7 @@ import click
 
 from packhorse.cli.document import FORMATS, written
 from packhorse.cli.images import age
-from packhorse.cli.main import Context
+from packhorse.cli.main import Context, Group
 from packhorse.cli.options import KEEP_STORAGE, opened_store, size_of
 from packhorse.cli.options import keep_storage as bound
 from packhorse.cli.output import size
@@ -21,7 +21,7 @@ from packhorse.platform.kept_storage import Pruned
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """Look after what builds have kept for the next ones."""
 

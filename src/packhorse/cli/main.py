@@ -56,7 +56,24 @@ class Context:
     ending: Ending
 
 
-class _Commands(click.Group):
+class Group(click.Group):
+    """A group that lists its commands with the first sentence of each, however long: click's own cuts it."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            assert command is not None
+            rows.append((name, command.short_help or _first_paragraph(command.help or "")))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _first_paragraph(text: str) -> str:
+    return " ".join(text.strip().partition("\n\n")[0].split())
+
+
+class _Commands(Group):
     """A group whose commands are imported when they are called; help is written from the table."""
 
     def make_context(
@@ -161,6 +178,9 @@ def _run(arguments: list[str], ending: Ending) -> int:
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        console.help(error.format_message())
+        return UsageError.exit_code
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the one place where a defect of ours ends

@@ -153,6 +153,11 @@ class Console:
         for line in lines:
             self._line(one_line(line))
 
+    def help(self, text: str) -> None:
+        """How a command is used, for who has named none: on stderr, at every level."""
+        self._erase()
+        _write(self._err, clean(text))
+
     def error(self, error: PackhorseError) -> None:
         """What happened, why, and what to do; with --verbose also the errors behind it, and whole paths.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from packhorse.cli.main import Context
+from packhorse.cli.main import Context, Group
 from packhorse.cli.options import docker_host, opened_store, reaching
 from packhorse.errors import UsageError
 from packhorse.image.view import Image
@@ -19,7 +19,7 @@ from packhorse.platform.wiring import Wiring
 _SHOW = "show"
 
 
-class _Sbom(click.Group):
+class _Sbom(Group):
     """A group whose first word may be an image: `sbom IMAGE` is `sbom show IMAGE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

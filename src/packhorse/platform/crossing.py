@@ -48,11 +48,16 @@ _UNABLE = {
 """File systems (statfs(2)) that the upper directory of an overlay cannot be on."""
 
 
+def overlay_obstacle(directory: Path) -> str:
+    """Which file system keeps what is written over an overlay from being in a directory; empty for none."""
+    with merge.directory(directory) as descriptor:
+        return _UNABLE.get(filesystem_type(descriptor), "")
+
+
 def takes_overlays(store: Path, say: Callable[[str], None]) -> bool:
     """Whether what is written over an overlay can be on the store's file system; says that it cannot."""
-    with merge.directory(store) as descriptor:
-        kind = _UNABLE.get(filesystem_type(descriptor))
-    if kind is None:
+    kind = overlay_obstacle(store)
+    if not kind:
         return True
     say(f"the file system of the store is {kind}, which takes no overlays: this build is one on plain copies")
     return False

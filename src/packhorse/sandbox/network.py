@@ -28,7 +28,7 @@ NAME_SERVER = "169.254.1.1"
 """Where name service is in a network of its own: pasta hands what is sent there to the host's resolver."""
 
 _WITHOUT = "Use --network host, or none."
-_TUN = Path("/dev/net/tun")
+TUN = Path("/dev/net/tun")
 _LOWEST_PORT = 1024  # that anybody may listen at
 _OWNER = 0xB704  # NS_GET_OWNER_UID (ioctl_nsfs(2))
 _RESOLV_CONF = "/etc/resolv.conf"
@@ -39,9 +39,9 @@ def available() -> tuple[Network, str]:
     if shutil.which("pasta") is None:
         return Network.HOST, "pasta is not installed (package passt)"
     try:
-        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        return Network.HOST, f"{_TUN} cannot be used: {error.strerror}"
+        return Network.HOST, f"{TUN} cannot be used: {error.strerror}"
     return Network.OWN, ""
 
 
@@ -248,7 +248,7 @@ def _owner(namespace: int, ready: int, ports: Sequence[Port]) -> str:
     """
     (owner,) = struct.unpack("I", fcntl.ioctl(namespace, _OWNER, bytes(4)))
     low = any(port.host_port < _LOWEST_PORT for port in ports)
-    if owner == 0 or low or not _is_open_to_all(_TUN):
+    if owner == 0 or low or not _is_open_to_all(TUN):
         return "0"
     os.fchown(ready, owner, -1)  # which pasta opens by its name in /proc
     return f"{owner}:{owner}"

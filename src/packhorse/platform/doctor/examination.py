@@ -18,10 +18,11 @@ from typing import Self
 
 from packhorse.base import userns
 from packhorse.base.dataclass import dataclass
-from packhorse.base.step import Network, Overlay, Root, Step
+from packhorse.base.step import Bind, Mount, Network, Overlay, Root, Step
 from packhorse.base.userns import IdMap, Namespace
 from packhorse.errors import HostError, PackhorseError, SandboxError
 from packhorse.platform import bundle
+from packhorse.platform.crossing import overlay_obstacle
 from packhorse.platform.folders import Folders
 from packhorse.platform.wiring import sandbox
 
@@ -100,22 +101,28 @@ class Examination:
         return Path(path)
 
     @cached_property
+    def overlay_obstacle(self) -> str:
+        """Which file system the store is on, if it is one that takes no overlays; builds ask the same."""
+        return overlay_obstacle(self.home)
+
+    @cached_property
     def trial(self) -> Trial:
-        """A sandbox with an overlay in which a program runs under the system call filter."""
+        """A sandbox in which a program runs under the system call filter, with `/layers` as builds mount it:
+        an overlay, or a plain directory where the store's file system takes no overlays.
+        """
         namespace, scratch = self.namespace, self.scratch
         if isinstance(namespace, HostError):
             return Trial(namespace, namespace.check)
         if isinstance(scratch, OSError):
             return Trial(HostError(f"{self.home} cannot be written", why=scratch.strerror or ""), "store")
         try:
-            step = _step(namespace, scratch, Network.NONE)
-            upper = _upper(step)
+            step = _step(namespace, scratch, Network.NONE, overlay=not self.overlay_obstacle)
             with sandbox(namespace, _made(scratch / "steps")).open(step) as room:
                 room.tree.write("/layers/new", b"new\n")
                 room.tree.remove("/layers/old")
                 room.tree.remove("/layers/directory")
                 room.tree.mkdir("/layers/directory")
-                marks = _lacking(upper)
+                marks = "" if self.overlay_obstacle else _lacking(_upper(step))
                 status = room.run(lambda _: None).status
         except HostError as error:
             return Trial(error, error.check or "bubblewrap")
@@ -132,14 +139,18 @@ class Examination:
         if error is not None or isinstance(namespace, HostError) or isinstance(scratch, OSError):
             return f"not tried, for want of a sandbox: see {self.trial.blamed}"
         try:
-            with sandbox(namespace, _made(scratch / "networks")).open(_step(namespace, scratch, Network.OWN)):
+            step = _step(namespace, scratch, Network.OWN, overlay=not self.overlay_obstacle)
+            with sandbox(namespace, _made(scratch / "networks")).open(step):
                 return ""
         except PackhorseError as refused:
             return refused.why or refused.what
 
 
-def _step(namespace: Namespace, scratch: Path, network: Network) -> Step:
-    """A step over a root that has one static program, with an overlay of two directories and an upper."""
+def _step(namespace: Namespace, scratch: Path, network: Network, *, overlay: bool) -> Step:
+    """A step over a root that has one static program, with an overlay of two directories and an upper.
+
+    Without `overlay` the lower of the two is mounted itself, to be written.
+    """
     here = _made(scratch / network.value)
     root, lower, empty, upper, work = (
         _made(here / name) for name in ("root", "lower", "empty", "upper", "work")
@@ -151,7 +162,8 @@ def _step(namespace: Namespace, scratch: Path, network: Network) -> Step:
     owner = namespace.idmap.outside(_UID, _GID)
     for path in (lower, lower / "directory", lower / "old", empty, upper, work):
         os.chown(path, *owner)
-    mounts = (Overlay((empty, lower), "/layers", upper, work),)
+    overlaid = Overlay((empty, lower), "/layers", upper, work)
+    mounts: tuple[Mount, ...] = (overlaid if overlay else Bind(lower, "/layers", writable=True),)
     argv = ("/probe",) if network is Network.NONE else ()
     return Step(argv, root=Root(root), mounts=mounts, uid=_UID, gid=_GID, network=network)
 

@@ -17,10 +17,6 @@ from packhorse.platform.doctor.examination import Examination
 from packhorse.sandbox import network as sandbox_network
 
 NOTHING = "nothing can be built or run here; copy, inspect, images, rmi and gc work"
-_CONTAINER = (
-    "start this container with --privileged, or with --security-opt seccomp=unconfined "
-    "--security-opt systempaths=unconfined"
-)
 
 
 def user_namespaces(examined: Examination) -> Line:
@@ -46,14 +42,23 @@ def _permission() -> str:
         path = Path("/proc/sys") / switch
         if path.is_file() and path.read_text().strip() == "0":
             return f"an administrator forbids them: {switch.replace('/', '.')} is 0, see sysctl(8)"
-    if os.geteuid() == 0 and not _is_whole_root():
-        return (
-            "root is not whole here: run packhorse as an ordinary user, or give root the capabilities "
-            "SYS_ADMIN and SYS_PTRACE"
-        )
-    if in_container():
-        return _CONTAINER
+    if in_container() or (os.geteuid() == 0 and not _is_whole_root()):
+        return _container()
     return "something guards this process, a system call filter or a security module; ask who set it up"
+
+
+def _container() -> str:
+    """How a container has to be started, in docker's words, for this user to make sandboxes in it."""
+    options = "--security-opt seccomp=unconfined --security-opt systempaths=unconfined"
+    if apparmor.enabled():
+        options += " --security-opt apparmor=unconfined"
+    if os.geteuid() != 0:
+        return f"start this container with {options}, or with --privileged"
+    return (
+        f"start this container with {options} --cap-add SYS_ADMIN --cap-add SYS_PTRACE, "
+        "or with --privileged\n"
+        "or use packhorse in it as an ordinary user (--user), who needs no --cap-add"
+    )
 
 
 def _is_whole_root() -> bool:
@@ -169,7 +174,7 @@ def bubblewrap_program(examined: Examination) -> Line:
         return Line(name, State.OK, f"made a sandbox: {program}")
     if trial.blamed != name:
         return _elsewhere(name, trial.blamed)
-    remedy = _CONTAINER if in_container() else trial.error.fix or "its own words above say what it lacks"
+    remedy = _container() if in_container() else trial.error.fix or "its own words above say what it lacks"
     return Line(name, State.MISSING, trial.error.why or trial.error.what, NOTHING, remedy)
 
 
@@ -178,6 +183,12 @@ def overlay(examined: Examination) -> Line:
     name = "overlay"
     trial = examined.trial
     move = "put the store on ext4, xfs, btrfs or tmpfs, and not on an overlay (PACKHORSE_HOME)"
+    if in_container():
+        move += ": a volume of this container, for instance"
+    if trial.error is None and examined.overlay_obstacle:
+        found = f"the file system of {examined.home} is {examined.overlay_obstacle}, which takes no overlays"
+        without = "builds work on plain copies, which take time and room; images cannot be run"
+        return Line(name, State.LIMITED, found, without, move)
     if trial.error is None and not trial.marks:
         return Line(name, State.OK, f"mounted and written below {examined.home}")
     if trial.error is None:
@@ -206,6 +217,9 @@ def network(examined: Examination) -> Line:
     _, reason = sandbox_network.available()
     if "not installed" in reason:
         return Line(name, State.LIMITED, reason, without, *installing("passt"))
+    if reason and not sandbox_network.TUN.exists():
+        remedy = "start this container with --device /dev/net/tun" if in_container() else "sudo modprobe tun"
+        return Line(name, State.LIMITED, reason, without, remedy)
     if reason:
         remedy = "let this user open it, if others of this machine may: sudo chmod 666 /dev/net/tun"
         return Line(name, State.LIMITED, reason, without, remedy)
