@@ -175,7 +175,7 @@ def _new_name(text: str, option: str = "") -> Reference:
     """The name of an image that is to be made; UsageError for a place, which would be taken for a name."""
     location = Location.parse(text)
     if location.kind is Kind.STORE:
-        return location.reference
+        return Reference.parse_new(location.name)
     option = f"{option}: " if option else ""
     raise UsageError(
         f"{option}{text[:300]!r} is a place, not the name of an image",
@@ -229,6 +229,8 @@ def _output(text: str, name: str) -> Location:
         )
     if location.kind is Kind.DOCKER_ARCHIVE and not location.name:
         return replace(location, name=name)
+    if location.kind in (Kind.REGISTRY, Kind.DAEMON, Kind.DOCKER_ARCHIVE):
+        Reference.parse_new(location.name)
     return location
 
 

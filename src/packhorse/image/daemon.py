@@ -76,14 +76,14 @@ class Daemon:
         config = self._config(told)
         if config is None:
             try:
-                return saved.image()
+                return replace(saved.image(), known_by=_repository_digests(told))
             except EngineError as error:
                 if _diff_ids(told):
                     raise
                 what = f"{self._engine} does not hand out {self._name}"
                 raise EngineError(what, why=f"the image has no layers: {error.why}") from error
         layers = (self._known.layer(diff_id) or saved.layer(diff_id) for diff_id in config.diff_ids)
-        return Image(config, tuple(layers))
+        return Image(config, tuple(layers), known_by=_repository_digests(told))
 
     def begin(self, layer: Layer) -> Layer:
         """Keeps a layer in a file without a name if nobody knows its diff ID; others wait for the commit."""
@@ -256,6 +256,13 @@ def _digest(told: Mapping[str, Any]) -> Digest | None:
     """The image ID, which podman writes without `sha256:`; with containerd's store it is a manifest's."""
     text = str(told.get("Id", "")).removeprefix("sha256:")
     return Digest(text) if is_id(text) else None
+
+
+def _repository_digests(told: Mapping[str, Any]) -> tuple[Digest, ...]:
+    """The digests by which an engine has pulled an image, which it has checked then."""
+    names = told.get("RepoDigests")
+    texts = [str(name).rpartition("@")[2] for name in names] if isinstance(names, list) else []
+    return tuple(Digest(text[7:]) for text in texts if text.startswith("sha256:") and is_id(text))
 
 
 def _diff_ids(told: Mapping[str, Any]) -> list[str]:

@@ -55,7 +55,16 @@ class DockerArchive:
         return replace(drain(layer, spool.append), tar=spool.chunks)
 
     def commit(self, image: Image) -> Receipt:
-        """Writes the archive; the image has no name in it if this place has none, or a digest alone."""
+        """Writes the archive; the image has no name in it if this place has none.
+
+        InputError for a name with a digest, which an archive has no room for.
+        """
+        if self._name is not None and self._name.digest is not None:
+            raise InputError(
+                f"an image cannot be called {self._name.familiar} in an archive",
+                why="archives name images by tags",
+                fix=f"give it a tag: {self._name.familiar_name}:{self._name.tag or DEFAULT_TAG}",
+            )
         path = behind(self._path)
         with draft(path.parent) as new:
             write_docker_archive(image, new.file, [self._name] if self._name else [])

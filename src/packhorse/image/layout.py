@@ -73,13 +73,15 @@ def read_image(files: Files, ref: str, *, target: Target | None, where: str) -> 
     index = read_index(files, where)
     entries = named(index, ref, where)
     entry, among = entries[0], None
+    known_by: tuple[Digest, ...] = ()
     if len(entries) > 1:
         index = replace(index, manifests=tuple(entries))
         entry, among = index.select(target), index.targets
     for _ in range(_DEPTH):
         if entry.media_type not in INDEXES:
             name = f"{where}:{ref}" if ref else where
-            return replace(read_entry(files, entry, name), among=among)
+            return replace(read_entry(files, entry, name), among=among, known_by=known_by)
+        known_by += (entry.digest,)
         index = Index.parse(read_blob(files, entry, where), entry.media_type)
         entry, among = index.select(target), among or index.targets
     raise FormatError(f"{where} cannot be read", why=f"its indexes are nested more than {_DEPTH} deep")

@@ -64,6 +64,18 @@ class Reference:
             _fail(text, f"the repository is longer than {_NAME_LIMIT} characters")
         return cls(registry, repository, tag if colon else None, digest)
 
+    @classmethod
+    def parse_new(cls, text: str) -> Self:
+        """Reads the name of an image that is yet to be made; InputError for one with a digest, too."""
+        reference = cls.parse(text)
+        if reference.digest is not None:
+            raise InputError(
+                f"{text} cannot be the name of a new image",
+                why="a digest stands for one image for good, and a new one has another",
+                fix=f"leave the digest out: {reference.familiar_name}:{reference.tag or DEFAULT_TAG}",
+            )
+        return reference
+
     def __str__(self) -> str:
         return f"{self.name}{self._suffix}"
 

@@ -41,7 +41,9 @@ class Layer:
 class Image:
     """A single-target image. `manifest` is there when it was read from a place that has manifests.
 
-    `id` is the digest of the config's raw bytes: what docker calls the image ID. `among` are the targets of
+    `id` is the digest of the config's raw bytes: what docker calls the image ID. `known_by` are digests other
+    than its manifest's by which it was read: of the indexes it was chosen from, or what an engine or a store
+    has checked before. `among` are the targets of
     all images that its name stands for where it was read, as far as an index says them; None where the name
     stands for this image alone.
     """
@@ -51,11 +53,16 @@ class Image:
     manifest: Manifest | None = None
     annotations: tuple[tuple[str, str], ...] = field(default=())
     among: tuple[Target, ...] | None = None
+    known_by: tuple[Digest, ...] = ()
 
     @property
     def id(self) -> Digest:
         """The image ID: the digest of the config as it is stored."""
         return Digest.of(self.config.raw)
+
+    def has_digest(self, digest: Digest) -> bool:
+        """Whether a digest stands for this image: its ID, its manifest's, or one that it is known by."""
+        return digest in (self.id, self.manifest and self.manifest.digest, *self.known_by)
 
 
 def layer_ids(image: Image) -> tuple[Digest, ...]:

@@ -35,7 +35,8 @@ class Record:
     `layers` are diff IDs, lowest first; `manifest` and `listed` are there when every blob they name is in the
     store. `listed` stands in `index.json`: the manifest, or where that is docker's, which other tools do not
     take from a layout, an OCI one over the same blobs. `created` is when the name was given, RFC 3339, for
-    people to read. `annotations` are those of a manifest that is yet to be made.
+    people to read. `annotations` are those of a manifest that is yet to be made. `checked` says of a name
+    with a digest that this was found to be the image's when it got the name.
     """
 
     name: Reference
@@ -46,6 +47,16 @@ class Record:
     manifest: Descriptor | None = None
     listed: Descriptor | None = None
     annotations: tuple[tuple[str, str], ...] = ()
+    checked: bool = False
+
+    @property
+    def is_named_rightly(self) -> bool:
+        """Whether the digest in the name, if there is one, is this image's.
+
+        Earlier versions took any digest; of what they pulled through an index nothing shows that it is.
+        """
+        documents = [each.digest for each in (self.manifest, self.listed) if each]
+        return self.checked or self.name.digest in (None, self.id, *documents)
 
     @classmethod
     def parse(cls, node: Node) -> Self:
@@ -61,6 +72,7 @@ class Record:
             manifest=None if manifest is None else Descriptor.parse(manifest),
             listed=None if listed is None else Descriptor.parse(listed),
             annotations=tuple(sorted(node.mapping("annotations").items())),
+            checked=node.flag("checked"),
         )
 
     def fields(self) -> dict[str, Any]:
@@ -79,6 +91,8 @@ class Record:
             fields["listed"] = self.listed.fields()
         if self.annotations:
             fields["annotations"] = dict(self.annotations)
+        if self.checked:
+            fields["checked"] = True
         return fields
 
 

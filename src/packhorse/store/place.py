@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
-from packhorse.errors import FormatError, StoreError
+from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
 from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest, MediaType
 from packhorse.image.place import Receipt
-from packhorse.image.reference import Reference
+from packhorse.image.reference import DEFAULT_TAG, Reference
 from packhorse.image.view import Image, Layer, layer_ids, manifest_of
 from packhorse.store import gc
 from packhorse.store.blobs import Blobs
@@ -33,9 +33,18 @@ class StorePlace:
         self._shelf = shelf
 
     def read(self) -> Image:
-        """The image under this name; raises NotFoundError, FormatError when part of it is gone."""
+        """The image under this name; raises NotFoundError, FormatError when part of it is gone.
+
+        NotFoundError also where an earlier version gave a name with a digest to an image with another one.
+        """
         while True:
             record = self._images.find(self._name)
+            if not record.is_named_rightly:
+                raise NotFoundError(
+                    f"no image {self._name!r} in the store",
+                    why=f"what has that name there is {record.id}, which nothing shows to have that digest",
+                    fix=f"bring it from its registry: packhorse copy docker://{record.name} {record.name}",
+                )
             try:
                 return self._read(record)
             except FormatError:
@@ -63,15 +72,25 @@ class StorePlace:
                 raise _incomplete(record, diff_id, why)
             layers.append(layer)
         annotations = tuple(sorted(manifest.annotations.items())) if manifest else record.annotations
-        return Image(config, tuple(layers), manifest, annotations)
+        known_by = (record.name.digest,) if record.name.digest else ()
+        return Image(config, tuple(layers), manifest, annotations, known_by=known_by)
 
     def begin(self, layer: Layer) -> Layer:
         """Brings a layer here; writes nothing when it is here as a blob or as a kept tree."""
         return self._shelf.add(layer, check=self._check)
 
     def commit(self, image: Image) -> Receipt:
-        """Gives the image this name; InputError when that is an image ID, StoreError, FormatError."""
+        """Gives the image this name; StoreError, FormatError.
+
+        Raises InputError for an image ID as a name, and for a digest in it that is not the image's.
+        """
         name = Reference.parse(self._name)
+        if name.digest is not None and not image.has_digest(name.digest):
+            raise InputError(
+                f"the image cannot be called {name.familiar}",
+                why=f"it has another digest: {image.manifest.digest if image.manifest else image.id}",
+                fix=f"leave the digest out: {name.familiar_name}:{name.tag or DEFAULT_TAG}",
+            )
         brought = self._brought(image)
         manifest = listed = None
         if brought is not None:
@@ -88,6 +107,7 @@ class StorePlace:
             manifest=manifest.descriptor if manifest else None,
             listed=listed.descriptor if listed else None,
             annotations=() if manifest else image.annotations,
+            checked=name.digest is not None,
         )
         before = self._images.put(new)
         if before is not None and replace(before, created=new.created) != new:

@@ -16,7 +16,7 @@ import pytest
 
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
-from packhorse.errors import FormatError, NotFoundError, StoreError
+from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
 from packhorse.image.copy import copy, put
 from packhorse.image.docker_archive import DockerArchive
 from packhorse.image.layout import Layout
@@ -188,11 +188,10 @@ def test_a_docker_archive_has_plain_layers_and_dockers_short_name(tmp_path: Path
         assert layer.read() == A
 
 
-def test_an_image_by_digest_alone_has_no_name_in_a_docker_archive(tmp_path: Path) -> None:
-    put(fresh_image(A), DockerArchive(tmp_path / "a.tar", APP.with_digest(Digest.of(b""))))
-    assert DockerArchive(tmp_path / "a.tar").read().id == fresh_image(A).id
-    with pytest.raises(NotFoundError):
-        DockerArchive(tmp_path / "a.tar", APP).read()
+def test_a_docker_archive_takes_no_digest_for_a_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"(?s)cannot be called.*give it a tag: {APP.familiar_name}"):
+        put(fresh_image(A), DockerArchive(tmp_path / "a.tar", APP.with_digest(Digest.of(b""))))
+    assert not (tmp_path / "a.tar").exists()
 
 
 def test_several_images_of_docker_save_are_told_apart_by_name(tmp_path: Path) -> None:

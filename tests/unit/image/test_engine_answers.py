@@ -161,6 +161,19 @@ def test_a_layer_that_an_engine_hands_out_in_place_of_another_is_not_stored(tmp_
     assert not (tmp_path / "store/blobs/sha256" / Digest.of(evil).hex).exists()
 
 
+def test_an_image_that_an_engine_has_by_a_digest_can_be_kept_under_it(tmp_path: Path) -> None:
+    digest = Digest.of(b"its manifest, which no engine shows")
+    names = [f"example.test/x@{digest}"]
+    with Store.open(tmp_path / "store") as store:
+        for told in ({**told_of(IMAGE), "RepoDigests": names}, {**told_of(IMAGE), "RepoDigests": 7}):
+            with answering(inspect=told) as engine:
+                image = Daemon("x", engine, spool=tmp_path, known=store).read()
+            assert image.has_digest(digest) == (told["RepoDigests"] == names)
+            if image.has_digest(digest):
+                put(image, store.place(names[0]))
+        assert store.place(names[0]).read().id == image.id
+
+
 @pytest.mark.parametrize("question", ["version", "info", "history", "images", "inspect", "load"])
 def test_an_answer_may_be_anything(question: str, tmp_path: Path) -> None:
     for odd in ODD:

@@ -59,7 +59,8 @@ class RegistryPlace:
 
     def read(self) -> Image:
         """The image under this name for the target; raises NotFoundError, FormatError, NetworkError."""
-        manifest, among = self._manifest()
+        manifest, indexes = self._manifest()
+        among = indexes[0].targets if indexes else None
         config = self._config(manifest.config)
         if len(config.diff_ids) != len(manifest.layers):
             raise FormatError(
@@ -83,7 +84,8 @@ class RegistryPlace:
             for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
         )
         annotations = tuple(sorted(manifest.annotations.items()))
-        return Image(config, tuple(layers), manifest, annotations, among)
+        known_by = tuple(index.digest for index in indexes)
+        return Image(config, tuple(layers), manifest, annotations, among, known_by)
 
     def begin(self, layer: Layer) -> Layer:
         """Brings one layer to the repository unless it is there.
@@ -189,14 +191,14 @@ class RegistryPlace:
             return {}
         return dict(zip(diff_ids, manifest.layers, strict=True))
 
-    def _manifest(self) -> tuple[Manifest, tuple[Target, ...] | None]:
-        """The manifest, and the targets of all that the name stands for if that is an index."""
+    def _manifest(self) -> tuple[Manifest, tuple[Index, ...]]:
+        """The manifest, and the indexes it was chosen from, the one that the name stands for first."""
         found = self._registry.manifest(self._repository, self._reference.identifier)
-        among: tuple[Target, ...] | None = None
+        indexes: list[Index] = []
         for _ in range(_DEPTH):
             if isinstance(found, Manifest):
-                return found, among
-            among = among or found.targets
+                return found, tuple(indexes)
+            indexes.append(found)
             found = self._registry.manifest(self._repository, str(self._select(found).digest))
         raise FormatError(
             f"{self._reference.familiar} cannot be read",
