@@ -110,7 +110,7 @@ class Shelf:
             incoming.drain()
             writer.check(descriptor.digest)
             if found is None or found.diff_id != diff_id:
-                raise _unlike(layer, diff_id, descriptor, found) from failure
+                raise _unlike(layer, diff_id, descriptor, found or failure) from failure
             if writer.size != descriptor.size:
                 why = f"its blob {descriptor.digest} has {writer.size} bytes, not {descriptor.size}"
                 raise FormatError(f"the layer {diff_id} cannot be stored", why=why)
@@ -204,8 +204,11 @@ def _described(descriptor: Descriptor, found: Unpacked) -> Descriptor:
     return replace(descriptor, media_type=found.media_type)
 
 
-def _unlike(layer: Layer, diff_id: Digest, descriptor: Descriptor, found: Unpacked | None) -> FormatError:
-    what = "cannot be unpacked" if found is None else f"unpacks to {found.diff_id}"
+def _unlike(
+    layer: Layer, diff_id: Digest, descriptor: Descriptor, found: Unpacked | FormatError | None
+) -> FormatError:
+    """The error for an image with a blob that is not the layer: what it was found to be, or why it is none."""
+    what = f"unpacks to {found.diff_id}" if isinstance(found, Unpacked) else f"cannot be unpacked: {found}"
     return FormatError(
         f"{layer.origin or 'an image'} has a layer that is not the one its config names",
         why=f"the config names {diff_id}\nthe blob in its place, {descriptor.digest}, {what}",

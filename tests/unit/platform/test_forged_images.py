@@ -104,7 +104,10 @@ def test_a_blob_that_cannot_be_unpacked_is_refused_by_what_it_is(wiring: Wiring)
     broken = replace(HONEST.layers[0], blob=lambda: iter([data]))
     assert broken.descriptor is not None
     told = replace(broken.descriptor, digest=Digest.of(data), size=len(data))
-    with pytest.raises(FormatError, match=rf"(?s){Digest.of(GOOD)}.*{told.digest}, cannot be unpacked"):
+    with pytest.raises(
+        FormatError,
+        match=rf"(?s){Digest.of(GOOD)}.*{told.digest}, cannot be unpacked: a gzip layer is broken",
+    ):
         wiring.store.place("app").begin(replace(broken, descriptor=told))
     with pytest.raises(FormatError, match="not what they should be"):  # it has changed on its way
         wiring.store.place("app").begin(replace(broken, descriptor=replace(told, digest=blob_of(GOOD))))
