@@ -207,7 +207,7 @@ def _described(descriptor: Descriptor, found: Unpacked) -> Descriptor:
 def _unlike(
     layer: Layer, diff_id: Digest, descriptor: Descriptor, found: Unpacked | FormatError | None
 ) -> FormatError:
-    """The error for an image with a blob that is not the layer: what it was found to be, or why it is none."""
+    """The error for a blob that is not the layer: what it was found to be, or why it is none."""
     what = f"unpacks to {found.diff_id}" if isinstance(found, Unpacked) else f"cannot be unpacked: {found}"
     return FormatError(
         f"{layer.origin or 'an image'} has a layer that is not the one its config names",
