@@ -32,6 +32,7 @@ class Shelf:
         self._blobs = blobs
         self._facts = facts
         self._kept = kept
+        self._sound: set[Digest] = set()  # what this command has read or stored whole
 
     def find(self, diff_id: Digest, stored: Descriptor | None = None) -> Layer | None:
         """The layer with this diff ID, None when it is in the store in no form.
@@ -65,8 +66,9 @@ class Shelf:
             diff_id, size = self._blobs.add(layer.tar())
             self._facts.learn(diff_id, size=size)
             return self._found(diff_id)
-        if check:
+        if check and layer.diff_id not in self._sound:
             self.remove_damaged(layer.diff_id)
+            self._sound.add(layer.diff_id)
         found = self.find(layer.diff_id)
         if found is None:
             with self._lease.lock("layer", layer.diff_id):

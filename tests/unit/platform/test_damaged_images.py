@@ -70,7 +70,8 @@ def test_an_image_that_is_brought_again_is_whole_again(
             os.truncate(path, 10)
         else:
             path.unlink()
-    copy(wiring, origin, here, Wanted())
+    with Store.open(wiring.store.path) as again:
+        copy(Wiring(again), origin, here, Wanted())
     assert {path: path.read_bytes() for path in stored} == expected
     assert [b"".join(layer.tar()) for layer in wiring.store.place("app").read().layers] == [A, B]
 
