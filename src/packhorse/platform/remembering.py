@@ -64,15 +64,20 @@ class Remembering:
     def _reused(self, layer: Layer) -> Layer | None:
         """A layer in the form that the image under this name has it in, such as one that pack pushed.
 
-        The store does not remember that form: that image alone claims that it is this layer, so the claim
-        counts in its own repository only. It is not believed where the registry lacks the blob.
+        That image only claims that it is this layer. So the blob is fetched and unpacked once, in place of an
+        upload; then the store remembers it. Where it is another layer, the image is published without it.
         """
         if layer.diff_id is None or layer.descriptor is not None:
             return None
         claimed = self._place.claimed(layer.diff_id)
         if claimed is None or not present(self._registry, self._reference.repository, claimed):
             return None
-        return self._place.begin(replace(layer, descriptor=claimed))
+        stored = self._place.proven(layer.diff_id, claimed)
+        if stored is None:
+            return None
+        with suppress(StoreError):
+            self._store.remember(layer.diff_id, stored, repository=self._reference.name)
+        return self._place.begin(replace(layer, descriptor=stored))
 
     def _recalled(self, layer: Layer, diff_id: Digest) -> Layer:
         """The layer with the descriptor that it had before; the registry is told who there has it."""

@@ -205,6 +205,22 @@ def test_a_known_compressed_form_is_published_only_if_it_is_that_layer(
     assert tars(place(Wiring(wiring.store), f"docker://{registry.host}/app").read()) == [GOOD]
 
 
+def test_a_publication_in_its_place_does_not_take_over_its_blob(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    name = f"docker://{registry.host}/app"
+    put(FORGED, place(wiring, name))
+    put(fresh_image(GOOD, OTHER), wiring.store.place("app"))
+    for _ in range(2):
+        copy(wiring.store.place("app"), place(Wiring(wiring.store), name))
+        found = place(Wiring(wiring.store), name).read()
+        assert tars(found) == [GOOD, OTHER]
+        kept = found.layers[1].descriptor
+        assert kept is not None and kept.digest == blob_of(OTHER), (
+            "the one that is what it says is taken over"
+        )
+
+
 def test_a_layout_with_it_gives_no_other_image_its_blob(wiring: Wiring, tmp_path: Path) -> None:
     put(FORGED, Layout(tmp_path / "out", "forged"))
     put(fresh_image(GOOD), wiring.store.place("app"))

@@ -15,7 +15,7 @@ from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, HostError, NetworkError, NotFoundError
-from packhorse.image.compress import CHUNK, Compression, stored_layer, tee, verified
+from packhorse.image.compress import CHUNK, Compression, measure, stored_layer, tee, verified
 from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Index, Manifest
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference
@@ -170,6 +170,14 @@ class RegistryPlace:
         """
         found = self._claimed().get(diff_id)
         return found if found and OCI_LAYERS.get(found.media_type) == self._compression.media_type else None
+
+    def proven(self, diff_id: Digest, claimed: Descriptor) -> Descriptor | None:
+        """Fetches a blob and unpacks it; the descriptor that it has if it is that layer, else None."""
+        try:
+            found = measure(self._registry.blob(self._repository, claimed))
+        except FormatError:
+            return None
+        return replace(claimed, media_type=found.media_type) if found.diff_id == diff_id else None
 
     def _claimed(self) -> Mapping[Digest, Descriptor]:
         """The layers of the image under the name now, by diff ID; none where no image can be read.
