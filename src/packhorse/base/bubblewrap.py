@@ -50,6 +50,10 @@ The package is one maintainer's, whom no distribution reviews; so what it was wh
 executed, wherever packhorse was installed from.
 """
 
+_APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
+_PROFILE = Path("/etc/apparmor.d/bwrap-userns-restrict")
+"""A profile for /usr/bin/bwrap, in force on Ubuntu 25.04: what bubblewrap starts then has no capabilities."""
+
 _PATIENCE = 10.0
 """Seconds within which a program says its version."""
 
@@ -123,7 +127,16 @@ def _obstacle(program: Path, status: os.stat_result) -> str:
     if status.st_mode & (stat.S_ISUID | stat.S_ISGID) or "security.capability" in attributes:
         # It would act with rights of the machine's root, and then refuses overlays and namespaces of others.
         return "it is set-uid, or has capabilities, and so mounts no overlays"
+    if _reads(_APPARMOR, "Y") and _PROFILE.exists():
+        return f"{_PROFILE} takes from the root of an image what root may do"
     return ""
+
+
+def _reads(path: Path, text: str) -> bool:
+    try:
+        return path.read_text().strip() == text
+    except OSError:
+        return False
 
 
 def _ask_version(program: Path) -> tuple[str, str]:

