@@ -7,9 +7,10 @@ buildpack and lifecycle. Writing is `base.gotoml`'s.
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass, field
@@ -25,6 +26,7 @@ Warn = Callable[[str], None]
 """Takes one warning about a file: a line with the file, the line number and the key."""
 
 _BOM = b"\xef\xbb\xbf"
+_DIGITS = 40
 _ISSUES = 50  # more are not read by anybody
 _ISSUE_LENGTH = 400
 
@@ -104,16 +106,16 @@ class Table:
         if len(warnings) > _ISSUES:
             self.warn(f"{self.source}: there are more")
 
-    def issue(self, text: str, key: str = "") -> None:
-        """Notes that something is wrong, at `key` where it is given."""
+    def issue(self, text: str, key: str = "", *below: str | int) -> None:
+        """Notes that something is wrong, at `key` where it is given, or at the path `below` that."""
         if len(self.issues) >= _ISSUES:
             self.issues[_ISSUES:] = [f"{self.source}: there are more"]
             return
-        self.issues.append(self.locate(text, key))
+        self.issues.append(self.locate(text, key, *below))
 
-    def locate(self, text: str, key: str = "") -> str:
-        """`text` after the file and the line of `key`, or of this table."""
-        path = (*self.path, self._spelled(key) or key) if key else self.path
+    def locate(self, text: str, key: str = "", *below: str | int) -> str:
+        """`text` after the file and the line of `key`, or of what is `below` it, or of this table."""
+        path = (*self.path, self._spelled(key) or key, *below) if key else self.path
         # What stands inside a value has no line of its own: that of the value is the nearest.
         line = None
         while path and line is None:
@@ -162,10 +164,22 @@ class Table:
             return ()
         return tuple(self._sub(item, key, index) for index, item in enumerate(value))
 
-    def mapping(self, key: str) -> Mapping[str, Any]:
-        """A table of whatever its writer liked, empty when absent."""
+    def mapping(self, key: str, *, finite: bool = False) -> Mapping[str, Any]:
+        """A table of whatever its writer liked, empty when absent. No integer in it has more than 64 bits, as
+        TOML wants it; where it becomes JSON, all numbers are to be `finite`.
+        """
         value = self._get(key, dict, "a table")
-        return value if isinstance(value, dict) else {}
+        if not isinstance(value, dict):
+            return {}
+        for path, number in _numbers(value):
+            words = ".".join(map(str, (self.spell(key), *path)))
+            if isinstance(number, int) and not -(1 << 63) <= number < 1 << 63:
+                self.issue(f"{words} is {_shortened(number)}, which does not fit 64 bits", key, *path)
+            elif finite and not math.isfinite(number):
+                self.issue(
+                    f"{words} is {number}, and a label of an image can hold no such number", key, *path
+                )
+        return value
 
     def _line(self, path: Path) -> int | None:
         found = (self.lines.get(path[:at], {}).get(path[at:]) for at in range(len(path) + 1))
@@ -240,6 +254,27 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
         return dict(Table.read(data, source).values)
     except InputError as error:
         raise FormatError(error.what, why=error.why) from error
+
+
+def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[Path, int | float]]:
+    """Every number at any depth, with its path."""
+    waiting: list[tuple[Path, Any]] = [((), values)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += (((*path, name), item) for name, item in value.items())
+        elif isinstance(value, list):
+            waiting += (((*path, index), item) for index, item in enumerate(value))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield path, value
+
+
+def _shortened(number: int) -> str:
+    try:
+        text = str(number)
+    except ValueError:  # thousands of digits
+        return "an integer"
+    return text if len(text) <= _DIGITS else f"{text[:_DIGITS]}…"
 
 
 def _is_deep(values: Mapping[str, Any]) -> bool:

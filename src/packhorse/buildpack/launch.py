@@ -99,7 +99,7 @@ class StoreToml:
     def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
         """Reads a store.toml; raises InputError."""
         top = Table.read(data, source, warn)
-        metadata = top.mapping("metadata") if top.has("metadata") else None
+        metadata = top.mapping("metadata", finite=True) if top.has("metadata") else None
         top.finish()
         return cls(metadata)
 
@@ -120,8 +120,12 @@ def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
             "direct is no key of a process from Buildpack API 0.9 on: every process is direct", "direct"
         )
     command = entry.texts("command")
-    if not command:
+    if not command or not command[0]:
         entry.issue(f"process {kind!r} has no command")
+    words = {"command": command, "args": entry.texts("args"), "working-dir": (entry.text("working-dir"),)}
+    for key, values in words.items():
+        if any("\0" in value for value in values):
+            entry.issue(f"{key} of process {kind!r} has a NUL byte: it could not be started", key)
     return Process(
         type=kind,
         command=command,

@@ -46,13 +46,13 @@ class LayerToml:
         for key in ("build", "launch", "cache"):
             if key in top.values:
                 top.issue(f"{key} belongs in the [types] table", key)
-        types = top.table("types")
-        value = cls(
-            Types(types.flag("build"), types.flag("launch"), types.flag("cache")),
-            top.mapping("metadata") if top.has("metadata") else None,
-        )
+        table = top.table("types")
+        types = Types(table.flag("build"), table.flag("launch"), table.flag("cache"))
+        # The metadata of a layer that is kept becomes a label.
+        is_label = types.launch or types.cache
+        metadata = top.mapping("metadata", finite=is_label) if top.has("metadata") else None
         top.finish()
-        return value
+        return cls(types, metadata)
 
     def restored(self) -> bytes:
         """The file as a buildpack finds it next time: the metadata alone, never the types (B-079)."""

@@ -68,6 +68,6 @@ def read_requires(table: Table, key: str) -> tuple[Require, ...]:
         if entry.has("version"):
             # Removed from the format; the reference refuses it in every API (B-158).
             entry.issue(f"{key}.version is no key of its own any more; put it into {key}.metadata", "version")
-        metadata = entry.mapping("metadata") if entry.has("metadata") else None
+        metadata = entry.mapping("metadata", finite=key == "bom") if entry.has("metadata") else None
         requires.append(Require(entry.text("name", required=True), metadata))
     return tuple(requires)

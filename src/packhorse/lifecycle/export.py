@@ -23,6 +23,7 @@ from packhorse.layers.pieces import Pieces
 from packhorse.lifecycle import fixed_layers, labels, provenance, sbom
 from packhorse.lifecycle.api import EXEC_ENV
 from packhorse.lifecycle.inputs import Inputs
+from packhorse.lifecycle.launchable import check_layer
 from packhorse.lifecycle.layer_files import FoundLayer, find_layers, read_store
 from packhorse.lifecycle.ports import AppMemory, LayerCache, Observer, Runner
 from packhorse.lifecycle.stages import Analyzed, Built, Exported, ExportedLayer, Member
@@ -169,6 +170,8 @@ class _Exporter:
         name = f"{member.ref.id}:{found.name}"
         created_by = f"Layer: '{found.name}', Created by buildpack: {member.ref}"
         if is_directory(self._tree, found.path):
+            types = [process.type for process in self._built.processes]
+            check_layer(self._inputs, self._tree, found.path, types)
             layer, unchanged = self._capture(found.path)
             why = "unchanged since it was kept" if unchanged else ""
             return self._add(layer, created_by, found.name, member.ref.id, why)

@@ -48,7 +48,7 @@ class Descriptor:
 
         path = directory / "buildpack.toml"
         try:
-            table = tomllib.loads(path.read_text())
+            table = tomllib.loads(path.read_text("utf-8-sig"))  # an editor may have left a mark
             buildpack = table["buildpack"]
             return cls(
                 directory,

@@ -101,8 +101,8 @@ paths = 1
         "launch.toml:12: process 'a/b' has no command",
         "launch.toml:15: processes.type is missing",
         "launch.toml:18: slices.paths must be a list of strings",
-        "launch.toml: more than one process has default = true",
-        "launch.toml: process type 'web' is there twice",
+        "launch.toml:3: more than one process has default = true",
+        "launch.toml:3: process type 'web' is there twice",
     ]
 
 
@@ -122,3 +122,12 @@ def test_a_store_has_metadata_of_any_kind() -> None:
     assert StoreToml.parse(b"[metadata]\nx = [1, {y = 2}]\n", "store.toml").metadata == {"x": [1, {"y": 2}]}
     with pytest.raises(InputError, match=r"store\.toml:1: metadata must be a table"):
         StoreToml.parse(b"metadata = 1", "store.toml")
+
+
+def test_a_process_that_no_launcher_starts_is_an_issue() -> None:
+    head = '[[processes]]\ntype = "web"\n'
+    words = "of process 'web' has a NUL byte: it could not be started"
+    assert issues(f'{head}command = ["a", "b\\u0000"]\n') == [f"launch.toml:3: command {words}"]
+    more = 'command = ["a"]\nargs = ["\\u0000"]\nworking-dir = "/\\u0000"\n'
+    assert issues(head + more) == [f"launch.toml:4: args {words}", f"launch.toml:5: working-dir {words}"]
+    assert issues(f'{head}command = [""]\n') == ["launch.toml:1: process 'web' has no command"]

@@ -221,3 +221,48 @@ def test_what_somebody_planted_is_told_with_what_it_belongs_to(workshop: Worksho
         workshop.export(built)
     assert raised.value.what == f"{words} cannot be exported"
     assert f"/{path}" in raised.value.why
+
+
+def test_a_layer_with_which_no_image_starts_is_refused_by_buildpack_and_file(workshop: Workshop) -> None:
+    def build(call: Call) -> None:
+        call.layer("l", "launch", files={"env/X": "a\0b"})
+
+    workshop.order((workshop.buildpack("a"), workshop.buildpack("some/b", build=build)))
+    with pytest.raises(ExportError, match="what some/b@1 made cannot be exported") as raised:
+        workshop.create()
+    assert "/layers/some_b/l/env/X has a NUL byte" in raised.value.why
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "key"),
+    [
+        ("l.toml", "[types]\nlaunch = true\n[metadata]\na.b = [1, inf]\n", "l.toml:4: metadata.a.b.1 is inf"),
+        ("l.toml", "[types]\ncache = true\n[metadata]\na = nan\n", "l.toml:4: metadata.a is nan"),
+        (
+            "l.toml",
+            "[metadata]\na = 9223372036854775808\n",
+            "l.toml:2: metadata.a is 9223372036854775808, which",
+        ),
+        ("store.toml", "[metadata.x]\na = -inf\n", "store.toml:2: metadata.x.a is -inf"),
+        (
+            "launch.toml",
+            "[[bom]]\nname = 'x'\n[bom.metadata]\na = inf\n",
+            "launch.toml:4: bom.metadata.a is inf",
+        ),
+    ],
+)
+def test_a_number_that_no_label_holds_is_named_by_buildpack_layer_and_key(
+    workshop: Workshop, file: str, text: str, key: str
+) -> None:
+    workshop.order((workshop.buildpack("some/b", build=lambda call: call.write(file, text)),))
+    with pytest.raises(BuildError, match="some/b@1 made something that cannot be used") as raised:
+        workshop.create()
+    assert f"/layers/some_b/{key}" in raised.value.why
+
+
+def test_a_layer_that_is_not_kept_may_have_any_number(workshop: Workshop) -> None:
+    def build(call: Call) -> None:
+        call.layer("l", "build", files={}, metadata="a = inf")
+
+    workshop.order((workshop.buildpack("a", build=build),))
+    assert workshop.create()
