@@ -113,3 +113,8 @@ def test_bindings_are_the_platforms(tmp_path: Path) -> None:
     (tmp_path / "platform/bindings/a").mkdir(parents=True)
     (tmp_path / "platform/bindings/a/type").write_text("npmrc")
     assert [binding.name for binding in context(tmp_path).bindings.all] == ["a"]
+
+
+def test_a_buildpack_toml_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "buildpack.toml").write_bytes(b'\xef\xbb\xbf[buildpack]\nid = "x"\nversion = "1"\n')
+    assert sdk.Descriptor.read(tmp_path).id == "x"
