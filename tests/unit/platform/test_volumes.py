@@ -124,6 +124,9 @@ def test_what_only_root_may_read_is_shown_as_the_buildpacks_own(tmp_path: Path) 
     os.chown(binding / "type", 1, 1)  # of two owners, which no mount can show as one
     (copied,) = volumes.shown([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print)
     assert {path.stat().st_uid for path in copied.source.iterdir()} == {owner[0]}
+    (binding / ".git").mkdir()  # part of a volume, though not of a source
+    (copied,) = volumes.shown([Bind(binding, "/platform/bindings/npmrc")], tmp_path / "again", owner, print)
+    assert (copied.source / ".git").is_dir()
     (binding / ".npmrc").chmod(0o644)
     (open_to_all,) = volumes.shown([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print)
     assert open_to_all.source == binding and not open_to_all.owned
