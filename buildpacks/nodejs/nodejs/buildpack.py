@@ -84,8 +84,8 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
         )
     if found:
         found = programs.check(context, workspace, found, image, version=node.version, built=bool(scripts))
-    declared.check_others(context, workspace, image, node.version)
-    starts = {**({WEB: found} if found else {}), **declared.others}
+    others = declared.check_others(context, workspace, image, node.version)
+    starts = {**({WEB: found} if found else {}), **others}
     launch.set_up(context, workspace, starts)
     keeping.provide(context, manager, keeping.wanted(context.env, starts.values(), choice.manager))
     bill.write(context, workspace, node, choice.lock, modules=installation.whole, bun=bool(image.bun))

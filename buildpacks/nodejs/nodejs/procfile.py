@@ -71,14 +71,17 @@ class Processes:
 
     def check_others(
         self, context: sdk.BuildContext, workspace: Workspace, image: Engines, version: str
-    ) -> None:
-        """Warns of each process but `web` that cannot start: no build fails for it."""
+    ) -> Mapping[str, Start]:
+        """What runs for each process but `web`; one that cannot start is warned of: no build fails for it."""
+        checked = {}
         for type, found in self.others.items():
             try:
                 outputs.refuse_missing(self.project, found)
-                programs.check(context, workspace, found, image, version=version)
+                checked[type] = programs.check(context, workspace, found, image, version=version)
             except InputError as error:
                 _warn(context.log, type, error)
+                checked[type] = found
+        return checked
 
 
 def _project(workspace: Workspace, folder: Path) -> Project:

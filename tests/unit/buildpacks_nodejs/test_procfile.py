@@ -2,12 +2,14 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nodejs.engines import Engines
 from nodejs.procfile import Processes
+from nodejs.start import Start
 from nodejs.workspace import Workspace
 
 from fakes.build_context import build_context
@@ -34,12 +36,10 @@ class Source:
     def read(self) -> Processes:
         return Processes.read(self.context, self.workspace)
 
-    def checked(self) -> str:
-        """What is said of its processes when the build is over."""
+    def checked(self) -> Mapping[str, Start]:
+        """Its processes but `web` when the build is over."""
         found = self.read()
-        self.said.truncate(0)
-        found.check_others(self.context, self.workspace, Engines("", node=True), "24.0.0")
-        return self.said.getvalue()
+        return found.check_others(self.context, self.workspace, Engines("", node=True), "24.0.0")
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,25 @@ def test_processes_that_the_image_cannot_start_are_warned_of(tmp_path: Path) -> 
     text = (
         "web: node server.js\nrelease: npx prisma migrate deploy\nother: node gone.js\ngood: node worker.js\n"
     )
-    said = Source(tmp_path, text).checked()
+    source = Source(tmp_path, text)
+    checked = source.checked()
+    said = source.said.getvalue()
     assert (
         "the process release of the Procfile cannot start: the start command runs prisma, of the dev" in said
     )
     assert "move prisma to the dependencies" in said
     assert "the process other of the Procfile cannot start: the start command runs gone.js" in said
     assert said.count("warning") == 2
+    assert {type: found.command[0] for type, found in checked.items()} == {
+        "release": "prisma",
+        "other": "node",
+        "good": "node",
+    }
+
+
+def test_what_runs_in_the_place_of_a_program_that_is_not_there_is_the_process(tmp_path: Path) -> None:
+    checked = Source(tmp_path, "dev: nodemon worker.js\n").checked()
+    assert checked["dev"].command == ("node", "worker.js")
 
 
 def test_the_applications_own_procfile_goes_before_that_of_the_source(tmp_path: Path) -> None:
