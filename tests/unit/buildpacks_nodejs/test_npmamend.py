@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nodejs.managers.npmamend import amend, common, packages
+from nodejs.managers.npmamend import amend, common, packages, present
 
 from packhorse.sdk.command import CommandFailed
 
 A, B, C = "node_modules/a", "node_modules/@x/b", "node_modules/a/node_modules/c"
+D, E = "node_modules/d", "node_modules/e"
 
 
 def entry(integrity: str = "sha512-AAAA", **more: Any) -> dict[str, Any]:
@@ -56,8 +57,6 @@ def test_what_lies_in_another_package_goes_with_it() -> None:
     "more",
     [
         {"link": True},
-        {"inBundle": True},
-        {"bundleDependencies": ["d"]},
         {"hasShrinkwrap": True},
         {"integrity": None},
         {"version": None},
@@ -73,13 +72,37 @@ def test_a_package_that_is_more_than_its_archive_has_all_installed_again(more: d
 def test_one_for_other_systems_may_be_more_as_it_is_not_installed() -> None:
     foreign = entry(hasShrinkwrap=True, optional=True, os=["darwin"])
     within = {"node_modules/fsevents/node_modules/napi": entry(inBundle=True)}
-    assert set(common({A: entry()}, {A: entry(), "node_modules/fsevents": foreign, **within})) == {A}
+    assert set(present({A: entry(), "node_modules/fsevents": foreign, **within})) == {A}
     for here in ({"os": ["linux"]}, {"os": ["!win32"]}, {"optional": False}, {"os": []}):
-        assert common({A: entry()}, {A: entry(), B: foreign | here}) == {}
+        assert common({A: entry()}, present({A: entry(), B: foreign | here})) == {}
 
 
-def test_two_packages_with_a_program_of_one_name_have_all_installed_again() -> None:
+def test_what_only_one_for_other_systems_needs_is_not_installed_either() -> None:
+    foreign = entry(optional=True, cpu=["wasm32"], dependencies={"d": "*"})
+    lone = {"node_modules/d": entry(optional=True, dependencies={"e": "*"})}
+    lock = {A: entry(), "node_modules/wasm": foreign, **lone, "node_modules/e": entry(optional=True)}
+    assert set(present(lock)) == {A}
+    assert set(present(lock, roots=["node_modules/e"])) == {A, "node_modules/e"}
+    assert set(present(lock | {A: entry(dependencies={"e": "*"})})) == {A, "node_modules/e"}
+
+
+def test_packages_in_the_archive_of_another_stay_with_it_or_all_is_installed_again() -> None:
+    inner = f"{A}/node_modules/d"
+    before = {
+        A: entry(bundleDependencies=["d"]),
+        inner: entry(inBundle=True) | {"integrity": None},
+        B: entry(),
+    }
+    assert set(common(before, before | {C: entry()})) == {A, inner, B}
+    assert set(common(before, before | {B: entry("sha512-BBBB")})) == {A, inner}
+    assert common(before, before | {A: entry("sha512-BBBB", bundleDependencies=["d"])}) == {}
+    assert common(before, {B: entry()}) == {}
+    assert common({B: entry()}, before) == {}
+
+
+def test_two_packages_with_a_program_of_one_name_stay_or_all_is_installed_again() -> None:
     one, other = entry(bin={"run": "a.js"}), entry(bin={"run": "b.js"})
+    assert set(common({A: one, B: other}, {A: one, B: other, D: entry()})) == {A, B}
     assert common({A: one}, {A: one, B: other}) == {}
     assert common({A: one, B: other}, {A: one}) == {}
     assert set(common({A: one}, {A: one, C: other})) == {A}
@@ -166,7 +189,6 @@ def scripted(*needs: str, **more: Any) -> dict[str, Any]:
     return entry(hasInstallScript=True, dependencies=dict.fromkeys(needs, "*"), **more)
 
 
-D, E = "node_modules/d", "node_modules/e"
 # `a` needs `@x/b`, which needs `c`, that of `a` itself; nobody needs `d`.
 BEFORE = {A: scripted("@x/b", "c"), B: entry(peerDependencies={"e": "*"}), C: entry(), D: entry(), E: entry()}
 

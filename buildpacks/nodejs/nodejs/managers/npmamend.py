@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -33,7 +32,7 @@ _VERSIONS = (2, 3)
 _MODULES = "node_modules"
 _PATH = regex(r"node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*(?:/node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*)*")
 # What makes a package more than its archive, and than what its install scripts make of that.
-_MORE = ("link", "inBundle", "bundleDependencies", "extraneous", "hasShrinkwrap")
+_MORE = ("link", "extraneous", "hasShrinkwrap")
 _GYP = "binding.gyp"
 _NEEDS = ("dependencies", "optionalDependencies", "peerDependencies")
 # What npm itself has in node_modules; scripts may have put more there, of which nobody knows whose it is.
@@ -63,8 +62,9 @@ def _amend(
     if whole is None or before is None:
         return False
     wanted = {path: entry for path, entry in whole.items() if not _is_left_out(entry, omit)}
+    there = present(wanted, _roots(lock.read_bytes()))
     compiled = [path for path in before if (directory / path / _GYP).exists()]
-    shared = common(before, wanted, compiled)
+    shared = common(before, there, compiled)
     if not shared or not _is_as_recorded(directory, before) or _has_more(directory / _MODULES):
         return False
     _remove(directory, {path: entry for path, entry in before.items() if path not in shared})
@@ -77,7 +77,8 @@ def _amend(
     made, ideal = packages(told.read_bytes()), packages(lock.read_bytes())
     if made is None or ideal is None:
         return False
-    return _fits(ideal, whole) and _is_all(made, wanted) and _is_as_recorded(directory, made)
+    is_all = _are_of(made, wanted) and there.keys() <= made.keys()
+    return _fits(ideal, whole) and is_all and _is_as_recorded(directory, made)
 
 
 def packages(text: bytes) -> Packages | None:
@@ -92,50 +93,77 @@ def packages(text: bytes) -> Packages | None:
     return found
 
 
-def common(before: Packages, wanted: Packages, compiled: Collection[str] = ()) -> Packages:
-    """The packages of `before` that `wanted` has in the same place; none where that is not certain.
+def common(before: Packages, there: Packages, compiled: Collection[str] = ()) -> Packages:
+    """The packages of `before` that are to be `there` in the same place; none where that is not certain.
 
-    They are described as `wanted` does. What lies in a package that is not the same is not the same either.
+    They are described as they are to be. What lies in a package that is not the same is not the same either.
     One with install scripts, or that npm compiles without any (`compiled`), has to be among them with all
-    that it depends on: what its scripts did elsewhere would stay, or what they would do now be missing.
+    that it depends on: what its scripts did elsewhere would stay, or what they would do now be missing. So
+    have those with packages in their archives, and all that have a program of one name.
     """
-    there = _present(wanted)
     if not all(_is_plain(path, entry) for path, entry in (*before.items(), *there.items())):
-        return {}
-    if _has_rivals(before) or _has_rivals(there):
         return {}
     same = {
         path for path, entry in before.items() if path in there and _is_linked_the_same(entry, there[path])
     }
     kept = {path: there[path] for path in before if same.issuperset(_with_those_around(path))}
-    scripted = {path for path, entry in before.items() if entry.get("hasInstallScript")}.union(compiled)
-    for path in scripted:
+    bundled = {path for part in (before, there) for path, entry in part.items() if _is_bundled(entry)}
+    if not kept.keys() >= bundled | _rivals(before) | _rivals(there):
+        return {}
+    for path in (path for path, entry in before.items() if entry.get("hasInstallScript") or path in compiled):
         needed = _closure(path, before)
         if needed != _closure(path, there) or not needed <= kept.keys():
             return {}
     return kept
 
 
-def _present(wanted: Packages) -> Packages:
-    """The packages that npm installs on this system: not those for others, nor what these bring in them."""
-    passed_over = {path for path, entry in wanted.items() if _is_passed_over(entry)}
-    return {path: entry for path, entry in wanted.items() if passed_over.isdisjoint(_with_those_around(path))}
+def present(wanted: Packages, roots: Collection[str] = ()) -> Packages:
+    """The packages of a lock that npm installs on this system.
+
+    Those for other systems it leaves out, with what lies in them and what nobody else needs; `roots` are the
+    packages that the project itself needs.
+    """
+    dependents: dict[str, set[str]] = {}
+    for path in wanted:
+        for needed in _needs(path, wanted):
+            dependents.setdefault(needed, set()).add(path)
+    optional = {path for path, entry in wanted.items() if _is_optional(entry)}
+    absent: set[str] = set()
+    new = {path for path in optional if _is_passed_over(wanted[path])}
+    while new:
+        absent |= new
+        absent |= {path for path in wanted if not absent.isdisjoint(_with_those_around(path))}
+        left = optional - absent - set(roots)
+        new = {path for path in left if path in dependents and dependents[path] <= absent}
+    return {path: entry for path, entry in wanted.items() if path not in absent}
+
+
+def _roots(lock: bytes) -> set[str]:
+    """The paths of the packages that the project of a lock itself needs."""
+    root = json.loads(lock)["packages"].get("", {})
+    return {f"{_MODULES}/{name}" for table in (*_NEEDS, "devDependencies") for name in root.get(table, ())}
+
+
+def _needs(path: str, entries: Packages) -> Iterator[str]:
+    """The paths of what a package depends on, as Node.js finds it; missing ones left out."""
+    for table in _NEEDS:
+        needs = entries[path].get(table)
+        for name in needs if isinstance(needs, dict) else ():
+            places = [f"{around}/{_MODULES}/{name}" for around in _with_those_around(path)]
+            found = next((place for place in (*places, f"{_MODULES}/{name}") if place in entries), "")
+            if found:
+                yield found
 
 
 def _closure(path: str, entries: Packages) -> set[str]:
-    """The paths of a package and of all that it depends on, as Node.js finds them; missing ones left out."""
+    """The paths of a package and of all that it depends on."""
     found: set[str] = set()
     left = [path]
     while left:
         one = left.pop()
-        if one in found or one not in entries:
-            continue
-        found.add(one)
-        for table in _NEEDS:
-            needs = entries[one].get(table)
-            for name in needs if isinstance(needs, dict) else ():
-                places = (f"{around}/{_MODULES}/{name}" for around in _with_those_around(one))
-                left.append(next((at for at in places if at in entries), f"{_MODULES}/{name}"))
+        if one in entries and one not in found:
+            found.add(one)
+            left += _needs(one, entries)
     return found
 
 
@@ -147,12 +175,20 @@ def _is_left_out(entry: Mapping[str, Any], omit: Collection[str]) -> bool:
 
 
 def _is_passed_over(entry: Mapping[str, Any]) -> bool:
-    """Whether npm leaves a package out without an error, as it is for other systems.
+    """Whether npm leaves an optional package out without an error, as it is for other systems.
 
     Which ones these are the lock says; records do not always.
     """
-    optional = any(entry.get(kind) for kind in ("optional", "devOptional"))
-    return optional and any(_excludes(entry.get(name), value) for name, value in _here().items() if value)
+    return any(_excludes(entry.get(name), value) for name, value in _here().items() if value)
+
+
+def _is_optional(entry: Mapping[str, Any]) -> bool:
+    return any(entry.get(kind) for kind in ("optional", "devOptional"))
+
+
+def _is_bundled(entry: Mapping[str, Any]) -> bool:
+    """Whether a package comes in another's archive, or has others in its own."""
+    return bool(entry.get("inBundle") or entry.get("bundleDependencies"))
 
 
 @cache
@@ -171,18 +207,21 @@ def _excludes(said: object, value: str) -> bool:
 
 def _is_plain(path: str, entry: Mapping[str, Any]) -> bool:
     """Whether a package is what is in its archive, or what its own scripts make of that."""
-    named = all(isinstance(entry.get(name), str) for name in ("version", "integrity"))
+    # What comes in another's archive is under that one's integrity.
+    needed = ("version",) if entry.get("inBundle") else ("version", "integrity")
+    named = all(isinstance(entry.get(name), str) for name in needed)
     return bool(_PATH.fullmatch(path)) and named and not any(entry.get(mark) for mark in _MORE)
 
 
-def _has_rivals(entries: Packages) -> bool:
-    """Whether two packages have a program of one name for the same `.bin`: who comes last has it."""
-    names: Counter[tuple[str, str]] = Counter()
+def _rivals(entries: Packages) -> set[str]:
+    """The packages that have a program of one name for the same `.bin`: who comes last has it."""
+    owners: dict[tuple[str, str], set[str]] = {}
     for path, entry in entries.items():
         programs = entry.get("bin")
         level = path.rpartition(f"{_MODULES}/")[0]
-        names.update((level, str(name)) for name in (programs if isinstance(programs, dict) else ()))
-    return any(count > 1 for count in names.values())
+        for name in programs if isinstance(programs, dict) else ():
+            owners.setdefault((level, str(name)), set()).add(path)
+    return {path for several in owners.values() if len(several) > 1 for path in several}
 
 
 def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -269,7 +308,6 @@ def _remove_empty(directory: Path, kept: Packages) -> None:
             modules.rmdir()
 
 
-def _is_all(made: Packages, wanted: Packages) -> bool:
-    """Whether npm has made what the lock says. An optional package that cannot be had is no error to it."""
-    same = all(path in wanted and _is_same(entry, wanted[path]) for path, entry in made.items())
-    return same and _present(wanted).keys() <= made.keys()
+def _are_of(made: Packages, wanted: Packages) -> bool:
+    """Whether all that npm has made is what the lock says."""
+    return all(path in wanted and _is_same(entry, wanted[path]) for path, entry in made.items())
