@@ -10,9 +10,10 @@ import stat
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -308,6 +309,63 @@ def test_a_file_that_is_called_like_a_whiteout_is_one_in_the_root(store: Store, 
     place.commit(image)
     root = store.root(store.place("image").read(), idmap)
     assert names(root / "layers/bp") == {"one", "one/stays"}
+
+
+def many_layers(count: int) -> list[bytes]:
+    return [layer((f"opt/{number}", b"x" * number)) for number in range(count)]
+
+
+def test_many_layers_are_unpacked_by_a_few_processes(
+    store: Store, idmap: IdMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, spawn = [], userns.spawn
+
+    def counted(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        started.append(words)
+        return spawn(words, **options)
+
+    monkeypatch.setattr(userns, "spawn", counted)
+    root = store.root(stored(store, *many_layers(30)), idmap)
+    assert names(root) == {"opt", *(f"opt/{number}" for number in range(30))}
+    assert len(started) <= 3
+
+
+def test_of_many_layers_the_ones_before_a_broken_one_stay_unpacked(store: Store, idmap: IdMap) -> None:
+    layers = many_layers(6)
+    image = stored(store, *layers[:5], layers[5][:514])
+    with pytest.raises(FormatError, match="cannot be unpacked"):
+        store.root(image, idmap)
+    before = {
+        path.name: path.stat().st_ino for path in store.path.glob(f"trees/{idmap.key}/[!.]*") if path.is_dir()
+    }
+    assert len(before) >= 3
+    store.root(stored(store, *layers), idmap)
+    after = {
+        path.name: path.stat().st_ino for path in store.path.glob(f"trees/{idmap.key}/[!.]*") if path.is_dir()
+    }
+    assert before.items() <= after.items()
+
+
+def test_a_killed_command_has_the_layers_that_it_had_unpacked(store: Store, idmap: IdMap) -> None:
+    image = stored(store, *many_layers(200))
+    home = store.path / "trees" / idmap.key
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:2]\n"
+        "from pathlib import Path; from packhorse.base.userns import Mode, choose\n"
+        "from packhorse.store.store import Store\n"
+        "store = Store.open(Path(sys.argv[2]))\n"
+        "image = store.place('image').read()\n"
+        "store.root(image, choose(1000, 1000, mode=Mode(sys.argv[3])))\n"
+    )
+    words = [sys.executable, "-c", script, str(SOURCE), str(store.path), idmap.mode.value]
+    with subprocess.Popen(words) as process:
+        while process.poll() is None and len(list(home.glob("*.json"))) < 20:
+            pass
+        process.kill()
+    done = {path.name: path.with_suffix("").stat().st_ino for path in home.glob("*.json")}
+    assert len(done) >= 20
+    store.root(image, idmap)
+    assert done == {name: (home / name).with_suffix("").stat().st_ino for name in done}
 
 
 def test_an_image_without_layers_or_without_its_layer_has_no_root(store: Store, idmap: IdMap) -> None:

@@ -62,8 +62,74 @@ def run(
         return _object(answer)
     if child.returncode == 1 and answer:
         raise _failure(_object(answer), where)
+    raise _ended(child, where, said)
+
+
+class Unpacker:
+    """A child that unpacks one layer after another into the directory `where`; to start one takes 60 ms.
+
+    `owners` says whether the namespace has more than one id. One that has failed is of no more use.
+    """
+
+    def __init__(self, where: Path, *, namespace: Namespace, lease: Lease, owners: bool) -> None:
+        assert lease.descriptor is not None  # as above
+        self._where = where
+        with faults(where):
+            parent = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._child = userns.spawn(
+                [
+                    *proc.python("packhorse.store.inside"),
+                    "unpack-all",
+                    str(parent),
+                    "yes" if owners else "no",
+                ],
+                namespace=namespace,
+                pass_fds=(parent, lease.descriptor),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            os.close(parent)
+
+    def unpack(self, name: str, chunks: Iterable[bytes]) -> dict[str, Any]:
+        """Unpacks a tar into the new directory `name`; raises as `run` does."""
+        stdin, stdout = self._child.stdin, self._child.stdout
+        assert stdin is not None
+        assert stdout is not None
+        with suppress(BrokenPipeError):  # it has ended early, and says why
+            stdin.write(f"{name}\n".encode())
+            for chunk in filter(None, chunks):
+                stdin.write(len(chunk).to_bytes(4, "little"))
+                stdin.write(chunk)
+            stdin.write(bytes(4))
+            stdin.flush()
+        answer = _object(stdout.readline() or b"{}")
+        if "files" in answer:
+            return answer
+        if answer:
+            raise _failure(answer, self._where)
+        raise _ended(self._child, self._where, self._said())
+
+    def _said(self) -> bytes:
+        self.close()
+        assert self._child.stderr is not None
+        return self._child.stderr.read() or b""
+
+    def close(self) -> None:
+        """Ends the child; what it has unpacked stays."""
+        assert self._child.stdin is not None
+        with suppress(BrokenPipeError):
+            self._child.kill()
+            self._child.stdin.close()
+        self._child.wait()
+
+
+def _ended(child: subprocess.Popen[bytes], where: Path, said: bytes) -> StoreError:
+    """The error for a child that has ended and not said why."""
     why = said.decode(errors="replace").strip() or f"its process ended with status {child.returncode}"
-    raise StoreError(f"the store cannot be used at {where}", why=why, check="store")
+    return StoreError(f"the store cannot be used at {where}", why=why, check="store")
 
 
 def _object(text: bytes) -> dict[str, Any]:

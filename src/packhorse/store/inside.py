@@ -1,6 +1,7 @@
 """④→ root, the part that runs as root of a sandbox's user namespace, in a child that `errand` starts.
 
     unpack PARENT NAME OWNERS     the tar on stdin, into the new directory NAME
+    unpack-all PARENT OWNERS      as that, again and again, each layer as `errand.Unpacker` writes it
     merge LAYERS PARENT NAME      layers of the directory LAYERS, listed on stdin, into the new directory NAME
     remove PARENT NAME            whatever NAME is
 
@@ -37,6 +38,9 @@ def main(words: list[str]) -> int:
             case "unpack":
                 parent, name, owners = arguments
                 answer = _unpack(int(parent), name, owner=owners == "yes", stream=sys.stdin.buffer)
+            case "unpack-all":
+                parent, owners = arguments
+                return _unpack_all(int(parent), owner=owners == "yes", stream=sys.stdin.buffer)
             case "merge":
                 layers, parent, name = arguments
                 answer = _merge(int(layers), json.load(sys.stdin), int(parent), name)
@@ -57,6 +61,24 @@ def main(words: list[str]) -> int:
 def _unpack(parent: int, name: str, *, owner: bool, stream: BinaryIO) -> dict[str, Any]:
     with _new(parent, name) as target:
         return asdict(unpack(iter(lambda: stream.read(_CHUNK), b""), target, owner=owner))
+
+
+def _unpack_all(parent: int, *, owner: bool, stream: BinaryIO) -> int:
+    """Unpacks layers until there are no more, and answers each with a line; ends at the first that fails."""
+    while name := stream.readline():
+        frames = _frames(stream)
+        with _new(parent, name.decode().rstrip("\n")) as target:
+            answer = asdict(unpack(frames, target, owner=owner))
+        for _ in frames:
+            pass  # to the end of this layer, where the next one begins
+        print(json.dumps(answer), flush=True)
+    return 0
+
+
+def _frames(stream: BinaryIO) -> Iterator[bytes]:
+    """The chunks of one layer: each has its length before it, and one of length 0 is the end."""
+    while length := int.from_bytes(stream.read(4), "little"):
+        yield stream.read(length)
 
 
 def _merge(layers: int, order: list[dict[str, Any]], parent: int, name: str) -> dict[str, Any]:

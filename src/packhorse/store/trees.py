@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from packhorse.base import userns
 from packhorse.base.crew import Crew, crew
 from packhorse.base.digest import Digest
+from packhorse.base.meter import UNWATCHED
 from packhorse.base.userns import IdMap, Mode, Namespace
 from packhorse.errors import FormatError, HostError, StoreError
 from packhorse.store import errand, merge, record, removal
@@ -43,6 +44,7 @@ class Trees:
         self._disk = disk
         self._shelf = shelf
         self._kept = kept
+        self.meter = UNWATCHED
 
     def root(self, diff_ids: Sequence[Digest], idmap: IdMap) -> Path:
         """The root file system of an image with these layers, its ids mapped by `idmap`; made when missing.
@@ -66,21 +68,38 @@ class Trees:
         if self._find(path) is not None:
             return path
         with userns.make(idmap) as namespace:
-            with crew(_PROCESSES, "unpack", patience=10) as workers:
-                layer = partial(self._layer, namespace, workers)
-                made = dict(zip(diff_ids, workers.map(layer, diff_ids), strict=True))
+            made = self._make_layers(diff_ids, namespace)
             if home == "roots":
                 layers = self._home("trees", idmap)
                 order = [{"name": item.hex, **{key: made[item][key] for key in _HIDING}} for item in diff_ids]
-                self._made(path, chain_id, lambda new: self._merge(layers, order, new, namespace))
+                with self.meter.task(f"merging {len(diff_ids)} layers"):
+                    self._made(path, chain_id, lambda new: self._merge(layers, order, new, namespace))
         return path
 
-    def _layer(self, namespace: Namespace, workers: Crew, diff_id: Digest) -> dict[str, Any]:
-        """The record of a layer's tree, which is made when missing."""
-        path = self._home("trees", namespace.idmap) / diff_id.hex
-        return self._made(path, diff_id, lambda new: self._make_layer(diff_id, new, namespace, workers))
+    def _make_layers(self, diff_ids: Sequence[Digest], namespace: Namespace) -> dict[Digest, dict[str, Any]]:
+        """The records of the layers' trees, of which the missing ones are made."""
+        home = self._home("trees", namespace.idmap)
+        distinct = list(dict.fromkeys(diff_ids))
+        with (
+            self.meter.task("unpacking", unit="layers", total=len(distinct)) as task,
+            _Unpackers(home, namespace, self._lease) as unpackers,
+            crew(_PROCESSES, "unpack", patience=10) as workers,
+        ):
 
-    def _make_layer(self, diff_id: Digest, new: Path, namespace: Namespace, workers: Crew) -> dict[str, Any]:
+            def layer(diff_id: Digest) -> dict[str, Any]:
+                found = self._made(
+                    home / diff_id.hex,
+                    diff_id,
+                    lambda new: self._make_layer(diff_id, new, namespace, workers, unpackers),
+                )
+                task.add(1)
+                return found
+
+            return dict(zip(distinct, workers.map(layer, distinct), strict=True))
+
+    def _make_layer(
+        self, diff_id: Digest, new: Path, namespace: Namespace, workers: Crew, unpackers: _Unpackers
+    ) -> dict[str, Any]:
         """Links the layer from a kept tree of the same ids if there is one, else unpacks its tar."""
         kept, idmap = self._kept.find_any(diff_id), namespace.idmap
         inside = kept.inside if kept is not None and idmap.has(kept.inside.uid, kept.inside.gid) else None
@@ -98,17 +117,9 @@ class Trees:
                 f"the layer {diff_id} is not in the store",
                 fix="build, or pull, the image it belongs to again",
             )
-        owners = "no" if namespace.idmap.mode is Mode.SINGLE else "yes"
-        with _opened(new.parent) as parent:
+        with unpackers.borrowed() as unpacker:
             try:
-                answer = errand.run(
-                    ["unpack", str(parent), new.name, owners],
-                    where=new.parent,
-                    namespace=namespace,
-                    lease=self._lease,
-                    directories=[parent],
-                    stdin=workers.heeded(layer.tar()),
-                )
+                answer = unpacker.unpack(new.name, workers.heeded(layer.tar()))
             except FormatError as error:
                 raise FormatError(f"the layer {diff_id} cannot be unpacked", why=str(error)) from error
         return {key: answer[key] for key in _HIDING}
@@ -166,6 +177,43 @@ class Trees:
                 own = (os.geteuid(), os.getegid())
                 os.chown(path, *(idmap.outside(0, 0) if idmap.mode is Mode.ROOT else own))
         return path
+
+
+class _Unpackers:
+    """The children that unpack the layers of one image into the directory `home`; as many as are needed."""
+
+    def __init__(self, home: Path, namespace: Namespace, lease: Lease) -> None:
+        self._start = partial(
+            errand.Unpacker,
+            home,
+            namespace=namespace,
+            lease=lease,
+            owners=namespace.idmap.mode is not Mode.SINGLE,
+        )
+        self._all: list[errand.Unpacker] = []
+        self._idle: list[errand.Unpacker] = []
+
+    @contextmanager
+    def borrowed(self) -> Iterator[errand.Unpacker]:
+        """One for a thread to use; it is not used again if that failed."""
+        try:
+            unpacker = self._idle.pop()
+        except IndexError:
+            unpacker = self._start()
+            self._all.append(unpacker)
+        try:
+            yield unpacker
+        except BaseException:
+            unpacker.close()
+            raise
+        self._idle.append(unpacker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for unpacker in self._all:
+            unpacker.close()
 
 
 def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
