@@ -94,16 +94,19 @@ def collect(
     )
 
 
-def sweep(own: Lease) -> None:
-    """Removes what commands that are over have left unfinished or on purpose; raises StoreError."""
+def something_left(own: Lease) -> bool:
+    """Whether there seems to be something for `sweep` to remove; raises StoreError."""
+    with faults(own.store):
+        return _seems_left(own.store, own)
+
+
+def sweep(own: Lease, *, remove: Callable[[Path, Lease], int] = removal.remove) -> None:
+    """Removes, by `remove`, what commands that are over have left unfinished or on purpose; StoreError."""
     store = own.store
-    with faults(store):
-        if not _seems_left(store, own):
-            return
-        with locked(gate(store)):
-            leases, dead = held(store)
-            aside = _put_aside(_left(store, leases), dead, own)
-    _remove(aside, own, removal.remove)
+    with faults(store), locked(gate(store)):
+        leases, dead = held(store)
+        aside = _put_aside(_left(store, leases), dead, own)
+    _remove(aside, own, remove)
 
 
 def _remove(paths: Iterable[Path], own: Lease, remove: Callable[[Path, Lease], int]) -> int:

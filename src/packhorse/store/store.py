@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Self
 
 from packhorse.base.digest import Digest
+from packhorse.base.meter import Meter
 from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
 from packhorse.image.model import Descriptor
@@ -52,6 +53,18 @@ from packhorse.store.trees import Trees
 
 _ENTRIES, _SECONDS = 100, 0.03
 """What a command that hurries removes itself: more than a small build leaves, and what does not take long."""
+
+
+_ROOM, _PART = 5 << 30, 10
+"""Bytes that have to be free, or the part of a small disk, for a command not to wait for what is removed."""
+
+
+def _has_room(store: Path) -> bool:
+    """Whether a build is likely to find enough room before what is removed meanwhile is gone."""
+    disk = os.statvfs(store)
+    free = disk.f_bavail * disk.f_frsize
+    few_inodes = disk.f_files and disk.f_favail * _PART < disk.f_files
+    return free >= min(_ROOM, disk.f_blocks * disk.f_frsize // _PART) and not few_inodes
 
 
 class Store:
@@ -81,6 +94,15 @@ class Store:
         lease = making.prepared(path.absolute(), frees=frees)
         lease.patience = Patience(_ENTRIES, _SECONDS) if hurries else None
         return cls(lease, frees=frees)
+
+    @property
+    def meter(self) -> Meter:
+        """What counts the long work of this store's command, for whoever waits for it."""
+        return self._trees.meter
+
+    @meter.setter
+    def meter(self, meter: Meter) -> None:
+        self._trees.meter = meter
 
     def close(self) -> None:
         """Lets go of everything, and removes what this command has replaced, unless others need it.
@@ -337,11 +359,27 @@ class Store:
     def tidy(self) -> None:
         """What a command begins with that writes much: removes what commands that are over have left, killed
         or on purpose, and has the trees of earlier ones put on the disk, without waiting for it.
+
+        A command that hurries waits for what takes long to remove only where there is little room.
         """
         # What cannot be removed is no reason not to build; `gc` says why.
         with suppress(StoreError, HostError):
-            gc.sweep(self._lease)
+            if gc.something_left(self._lease):
+                self._sweep()
         self._disk.settle_aside()
+
+    def _sweep(self) -> None:
+        own = remainder.lease(self.path)
+        try:
+            if self._lease.patience is not None and _has_room(self.path):
+                own.patience = Patience(_ENTRIES, _SECONDS)
+                gc.sweep(own, remove=removal.discard)
+                remainder.leave(own)
+            else:
+                with self.meter.task("removing what earlier commands have left"):
+                    gc.sweep(own)
+        finally:
+            own.close()
 
     def gc(self) -> Freed:
         """Removes what no image, no cache and no running command needs; safe beside running builds.

@@ -152,6 +152,19 @@ def test_what_a_killed_remover_has_not_removed_goes_with_the_next_build(path: Pa
     assert unfinished(path) == []
 
 
+def test_a_command_that_hurries_does_not_wait_for_what_a_killed_one_has_left(path: Path) -> None:
+    process = replaced(path)
+    os.kill(process, signal.SIGKILL)
+    assert linux.gone({process})
+    with held() as processes, Store.open(path, hurries=True) as store:
+        store.tidy()
+        (process,) = processes
+        assert list(path.glob("kept/*/.*")) != []
+    os.kill(process, signal.SIGCONT)
+    afterwards.wait(path)
+    assert unfinished(path) == []
+
+
 def test_two_at_once_remove_what_each_was_left(path: Path) -> None:
     first = replaced(path)
     second = replaced(path, "other")
