@@ -23,6 +23,7 @@ from packhorse.base.dataclass import dataclass
 from packhorse.cli import report
 from packhorse.cli.ending import Ending
 from packhorse.cli.output import Console, Level, lost, unwritten
+from packhorse.cli.waiting import watch
 from packhorse.errors import PackhorseError, UsageError
 from packhorse.version import __version__
 
@@ -171,6 +172,7 @@ def _ended() -> tuple[int, bool]:
 def _run(arguments: list[str], ending: Ending) -> int:
     environ = dict(os.environ)
     console = Console(environ)
+    watch(console)
     console.secrets.keep_words(arguments)
     context = Context(console, environ, ending)
     try:

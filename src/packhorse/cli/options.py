@@ -112,6 +112,7 @@ def opened_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
     from packhorse.store.store import Store
 
     with Store.open(Folders.find(context.environ).store, frees=frees, hurries=not frees) as store:
+        store.meter = context.console.meter
         yield store
 
 

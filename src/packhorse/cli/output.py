@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+from _thread import RLock
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from enum import IntEnum
 from typing import TextIO
 
 from packhorse.base import proc
+from packhorse.base.meter import UNWATCHED
 from packhorse.cli import report
 from packhorse.cli.clean import clean, one_line, shortened
 from packhorse.cli.report import Secrets
@@ -56,6 +58,9 @@ class Console:
         self._terminal = self._err.isatty()
         self._colour = self._terminal and not environ.get("NO_COLOR")
         self._drawn = False
+        self._spoke = time.monotonic()
+        self._lock = RLock()
+        self.meter = UNWATCHED
         self.secrets = Secrets(environ)
         self._pending: dict[str, str] = {}
         self._decoders: dict[str, codecs.IncrementalDecoder] = {}
@@ -72,7 +77,8 @@ class Console:
         """A heading, and the time the phase took when it is over."""
         self._line(self._styled("1;36", f"===> {one_line(name)}"))
         started = time.monotonic()
-        yield
+        with self.meter.task(name):
+            yield
         self._flush()
         self.detail(f"{name} took {time.monotonic() - started:.2f} s")
 
@@ -93,9 +99,34 @@ class Console:
         if not self._terminal or self.level is not Level.NORMAL:
             self.say(text)
             return
-        width = shutil.get_terminal_size().columns
-        _put(self._err, f"{_ERASE}{_INDENT}{one_line(text)}"[: width + len(_ERASE) - 1])
-        self._drawn = True
+        self._draw(text)
+
+    @property
+    def draws(self) -> bool:
+        """Whether progress is one line that is drawn again and again."""
+        return self._terminal and self.level is Level.NORMAL
+
+    def wait(self, text: str, *, silence: float) -> bool:
+        """Says how far work is that takes long, if nothing was printed for `silence` seconds; whether it did.
+
+        Called from a thread of its own.
+        """
+        with self._lock:
+            if self.level is Level.QUIET:
+                return False
+            if not self._drawn and time.monotonic() - self._spoke < silence:
+                return False
+            if self.draws:
+                self._draw(text)
+            else:
+                self._line(f"{_INDENT}{one_line(text)}")
+            return True
+
+    def _draw(self, text: str) -> None:
+        with self._lock:
+            width = shutil.get_terminal_size().columns
+            _put(self._err, f"{_ERASE}{_INDENT}{one_line(text)}"[: width + len(_ERASE) - 1])
+            self._drawn = True
 
     def detail(self, text: str) -> None:
         """One line, with --verbose only."""
@@ -200,14 +231,18 @@ class Console:
 
     def _line(self, text: str) -> None:
         if self.level is not Level.QUIET:
-            self._erase()
-            _write(self._err, text)
+            with self._lock:
+                self._erase()
+                _write(self._err, text)
+                self._spoke = time.monotonic()
 
     def _erase(self) -> None:
         """Takes the line of progress away."""
-        if self._drawn:
-            _put(self._err, _ERASE)
-            self._drawn = False
+        with self._lock:
+            if self._drawn:
+                _put(self._err, _ERASE)
+                self._drawn = False
+                self._spoke = time.monotonic()
 
     def _styled(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from packhorse.base.crew import Crew, crew
 from packhorse.base.digest import Digest
+from packhorse.base.meter import UNWATCHED, Meter, Task
 from packhorse.errors import FormatError
 from packhorse.image.copy import JOBS
 from packhorse.image.model import Descriptor, Index, Manifest
@@ -55,14 +56,14 @@ class Sink(Protocol):
         ...
 
 
-def copy_all(source: Source, sink: Sink) -> Document:
+def copy_all(source: Source, sink: Sink, *, meter: Meter = UNWATCHED, name: str = "copying") -> Document:
     """Copies a name with every image under it, and answers what the name stands for.
 
     Raises what the two raise, and FormatError for indexes that are nested deeper, or have more in them, than
     anybody makes.
     """
     root = source.root()
-    bring(source, sink, list(members(source, root)), root)
+    bring(source, sink, list(members(source, root)), root, meter=meter, name=name)
     sink.name(root)
     return root
 
@@ -80,22 +81,36 @@ def members(source: Source, document: Document) -> Iterator[Document]:
     return _below(source, document, DEPTH, set())
 
 
-def bring(source: Source, sink: Sink, documents: list[Document], *others: Document) -> None:
-    """Copies documents, each behind its members, and what is in them; of `others` the latter alone."""
+def bring(
+    source: Source,
+    sink: Sink,
+    documents: list[Document],
+    *others: Document,
+    meter: Meter = UNWATCHED,
+    name: str = "copying",
+) -> None:
+    """Copies documents, each behind its members, and what is in them; of `others` the latter alone.
+
+    `meter` counts the bytes under `name`.
+    """
     blobs = {
         blob.digest: blob
         for document in (*documents, *others)
         if isinstance(document, Manifest)
         for blob in (document.config, *document.layers)
     }
-    with crew(JOBS, "blob", patience=3) as workers:
-        workers.map(lambda blob: _bring(workers, source, sink, blob), blobs.values())
+    total = sum(blob.size for blob in blobs.values())
+    with (
+        meter.task(name, unit="B", total=total) as task,
+        crew(JOBS, "blob", patience=3) as workers,
+    ):
+        workers.map(lambda blob: _bring(workers, source, sink, blob, task), blobs.values())
     for document in documents:
         sink.put(document)
 
 
-def _bring(workers: Crew, source: Source, sink: Sink, blob: Descriptor) -> None:
-    sink.bring(blob, lambda: workers.heeded(source.blob(blob)))
+def _bring(workers: Crew, source: Source, sink: Sink, blob: Descriptor, task: Task) -> None:
+    sink.bring(blob, lambda: task.counted(workers.heeded(source.blob(blob))))
 
 
 def _below(source: Source, document: Document, depth: int, taken: set[Digest]) -> Iterator[Document]:

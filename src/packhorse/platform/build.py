@@ -154,7 +154,8 @@ def _copies(
             sparse = request.sparse and location.kind is Kind.OCI
             without = of_run_image(image, location) if sparse else frozenset()
             place = wiring.place(location, compression=request.compression, without=without)
-            copies.append((location, put(image, place)))
+            receipt = put(image, place, meter=wiring.meter, name=f"writing {location}")
+            copies.append((location, receipt))
     return tuple(copies)
 
 

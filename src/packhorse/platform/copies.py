@@ -48,11 +48,12 @@ def copy(
     if wanted.every:
         from packhorse.image.several import copy_all
 
-        return copy_all(wiring.several(source), wiring.several(destination, writes=True)).digest
+        start, end = wiring.several(source), wiring.several(destination, writes=True)
+        return copy_all(start, end, meter=wiring.meter, name=f"copying {source}").digest
     image = _read(wiring, source, wanted.target)
     without = of_run_image(image, source) if wanted.sparse else frozenset()
     place = wiring.place(destination, compression=wanted.compression, without=without, check=True)
-    receipt = put(image, place)
+    receipt = put(image, place, meter=wiring.meter, name=f"copying {source}")
     return receipt.manifest_digest or receipt.image_id
 
 
@@ -71,7 +72,8 @@ def of_run_image(image: Image, location: Location) -> frozenset[Digest]:
 
 
 def _read(wiring: Wiring, source: Location, target: Target | None) -> Image:
-    image = wiring.place(source, target=target).read()
+    with wiring.meter.task(f"looking up {source}"):
+        image = wiring.place(source, target=target).read()
     if target and (image.config.os, image.config.architecture) != (target.os, target.arch):
         raise NotFoundError(f"{source} is for {image.config.target}, not for {target}", fix="check --target")
     return image
@@ -91,7 +93,7 @@ def _with_referrers(
         assert manifest is not None  # places of several have manifests
         root = manifest
     documents = [*members(start, root), root]
-    bring(start, end, documents)
+    bring(start, end, documents, meter=wiring.meter, name=f"copying {source}")
     count = copy_attached(start, end, [document.digest for document in documents])
     end.name(root)
     say(f"{count or 'no'} referrer{'' if count == 1 else 's'} came along")

@@ -136,7 +136,7 @@ def _pulled(
         if present is not None and present.id == image.id:
             return present
         say(f"fetching {reference.familiar}")
-        copy(remote, local)
+        copy(remote, local, meter=wiring.meter, name=f"fetching {reference.familiar}")
     except (NetworkError, NotFoundError) as error:
         missing = isinstance(error, NotFoundError)
         if present is not None and not _is_for(present, target):
@@ -180,7 +180,8 @@ def exact(
         found = str(remote.read().id)
         if found == image_id:
             say(f"fetching {reference.familiar}")
-            copy(remote, wiring.store.place(name, check=True))
+            there = wiring.store.place(name, check=True)
+            copy(remote, there, meter=wiring.meter, name=f"fetching {reference.familiar}")
             return wiring.store.place(name).read()
         why = f"{reference.familiar} is {found} by now"
     else:
@@ -213,7 +214,7 @@ def _from_engine(wiring: Wiring, name: str, say: Callable[[str], None]) -> Image
         return None
     say(f"taking {name} from {engine}")
     local = wiring.store.place(name, check=True)
-    copy(wiring.daemon(name), local)
+    copy(wiring.daemon(name), local, meter=wiring.meter, name=f"taking {name} from {engine}")
     return local.read()
 
 

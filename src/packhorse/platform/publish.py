@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from packhorse.base.dataclass import replace
 from packhorse.errors import NetworkError
-from packhorse.image.copy import brought
+from packhorse.image.copy import brought, counted
 from packhorse.image.place import Place, Receipt
 from packhorse.image.reference import Kind, Location, Reference
 from packhorse.image.view import Image
@@ -50,10 +50,13 @@ def publish(
     for name, location in zip(names, map(location_of, names), strict=True):
         place = wiring.place(location, compression=compression)
         repository = wiring.written(name).name
-        with observer.phase(f"publish {location.name}"):
+        with (
+            observer.phase(f"publish {location.name}"),
+            counted(image, wiring.meter, f"publishing {location.name}") as read,
+        ):
             try:
                 if repository not in uploaded:
-                    uploaded[repository] = brought(image, place)
+                    uploaded[repository] = brought(read, place)
                 receipt = place.commit(uploaded[repository])
             except NetworkError:
                 again = f"packhorse copy {names[0].familiar} {location}"

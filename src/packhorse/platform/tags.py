@@ -134,7 +134,8 @@ class _Copying:
         sink = self._wiring.several(there, writes=True)
         with self._turn(root.digest):
             if root.digest not in self._brought:
-                bring(source, sink, list(members(source, root)), root)
+                documents = list(members(source, root))
+                bring(source, sink, documents, root, meter=self._wiring.meter, name=f"copying {location}")
                 self._brought.add(root.digest)
         if there.kind is Kind.OCI:
             sink.put(root)

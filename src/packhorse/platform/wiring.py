@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from packhorse.base.meter import UNWATCHED, Meter
 from packhorse.base.target import Target
 from packhorse.errors import EngineError, InputError
 from packhorse.image.place import Place
@@ -63,6 +64,12 @@ class Wiring:
             if callable(self._store):
                 self._store = self._store()
             return self._store
+
+    @property
+    def meter(self) -> Meter:
+        """What counts the long work of the command; nobody watches it where no store is open."""
+        with self._lock:
+            return UNWATCHED if callable(self._store) else self._store.meter
 
     def place(
         self,
@@ -279,7 +286,8 @@ def tidy(store: Store) -> None:
     store.tidy()
     cgroup.sweep(groups(store))
     layout.sweep(points(store))
-    scratch.sweep(store.discard)
+    with store.meter.task("removing what earlier commands have left"):
+        scratch.sweep(store.discard)
 
 
 def sandbox(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
+from packhorse.base.meter import Meter, Task
 from packhorse.errors import FormatError
 from packhorse.image.copy import JOBS, copy, put
 from packhorse.image.layout import Layout
@@ -69,3 +70,14 @@ def test_only_what_the_target_lacks_is_read(tmp_path: Path) -> None:
     layers = tuple(replace(layer, blob=tape) for layer, tape in zip(image.layers, tapes, strict=True))
     put(replace(image, layers=layers), Layout(tmp_path, "new"))
     assert [tape.passes for tape in tapes] == [0, 1]
+
+
+def test_the_bytes_of_a_copy_are_counted(tmp_path: Path) -> None:
+    seen: list[Task] = []
+    meter = Meter(lambda: seen.extend(meter.tasks))
+    image = stored_image(*TARS)
+    put(image, Layout(tmp_path), meter=meter, name="copying app")
+    (task,) = seen
+    sizes = sum(layer.descriptor.size for layer in image.layers if layer.descriptor)
+    assert (task.name, task.done, task.total) == ("copying app", sizes, sizes)
+    assert meter.tasks == []

@@ -72,7 +72,8 @@ def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs:
     plan = planned(request, app, run_images)
     if plan.image is None or request.dry_run:
         return plan.told
-    return replace(plan.told, receipt=put(plan.image, _target(request, wiring, app), jobs=jobs))
+    target, name = _target(request, wiring, app), f"writing {request.location}"
+    return replace(plan.told, receipt=put(plan.image, target, jobs=jobs, meter=wiring.meter, name=name))
 
 
 def _index(request: RebaseRequest, wiring: Wiring) -> Index | None:

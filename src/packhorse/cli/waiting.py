@@ -1,0 +1,68 @@
+"""Tells a person who waits what goes on and how far it is, once nothing was printed for two seconds.
+
+On a terminal one line is drawn again and again; elsewhere a line is printed at growing intervals.
+"""
+
+from __future__ import annotations
+
+import time
+from _thread import start_new_thread  # all that is needed of threading, whose import takes time
+
+from packhorse.base.meter import Meter, Task
+from packhorse.cli.output import Console, size
+from packhorse.errors import PackhorseError
+
+_SILENCE = 2.0
+"""Seconds without a line after which one is due."""
+
+_LOOK = 0.2
+_GROWTH = 1.5
+_LONGEST = 60.0
+
+
+def watch(console: Console) -> None:
+    """Gives a console the meter of its command, whose tasks are told there when they take long."""
+    console.meter = _Watch(console).meter
+
+
+class _Watch:
+    """Looks at the tasks of a meter from a thread of its own, which lives as long as there are some."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._running = False
+        self.meter = Meter(self._begin)
+
+    def _begin(self) -> None:
+        if not self._running:
+            self._running = True
+            start_new_thread(self._watch, ())
+
+    def _watch(self) -> None:
+        pause, last = _SILENCE, ""
+        try:
+            while True:
+                time.sleep(_LOOK)
+                # The innermost one that is not over says most; a task that ends meanwhile is told of no more.
+                task = next(reversed(self.meter.tasks[:]), None)
+                if task is None:
+                    return
+                text = line(task)
+                if text != last and self._console.wait(text, silence=pause):
+                    last = text
+                    if not self._console.draws:
+                        pause = min(pause * _GROWTH, _LONGEST)
+        except (PackhorseError, SystemExit):
+            return  # nobody reads it any more, which whatever is printed next will meet too
+        finally:
+            self._running = False
+
+
+def line(task: Task) -> str:
+    """What is told of a task: its name, how far it is, and for how long it has been going on."""
+    parts = [f"{time.monotonic() - task.began:.0f} s"]
+    if task.unit == "B":
+        parts.insert(0, f"{size(task.done)} of {size(task.total)}" if task.total else size(task.done))
+    elif task.unit:
+        parts.insert(0, f"{task.done} of {task.total} {task.unit}")
+    return f"{task.name}: {', '.join(parts)}"

@@ -1,0 +1,89 @@
+"""A person who waits is told what goes on and how far it is."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from packhorse.base.meter import Task
+from packhorse.cli.output import Console
+from packhorse.cli.waiting import line, watch
+
+PATIENCE = 30
+
+
+@pytest.fixture
+def console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
+    """One whose lines go to the file `said`, as in a log of a build server."""
+    with (tmp_path / "said").open("w") as file:
+        monkeypatch.setattr("sys.stderr", file)
+        console = Console({})
+        watch(console)
+        yield console
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_what_takes_long_is_told_with_what_is_done_and_for_how_long(console: Console, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    began = time.monotonic()
+    with console.meter.task("copying app", unit="B", total=644_000_000) as task:
+        task.add(120_000_000)
+        until(lambda: said.read_text() != "")
+        assert time.monotonic() - began >= 2
+        until(lambda: said.read_text().count("\n") == 2)
+    first, second = said.read_text().splitlines()
+    assert first.startswith("     copying app: 120 MB of 644 MB, ")
+    assert second != first
+
+
+def test_a_phase_without_a_word_is_told(console: Console, tmp_path: Path) -> None:
+    with console.phase("export"):
+        until(lambda: "     export: " in (tmp_path / "said").read_text())
+
+
+def test_nobody_is_told_with_quiet(console: Console, tmp_path: Path) -> None:
+    console.adjust(quiet=True, verbose=False, no_color=False)
+    with console.meter.task("copying app") as task:
+        until(lambda: time.monotonic() - task.began > 3)
+    assert (tmp_path / "said").read_text() == ""
+
+
+def test_on_a_terminal_one_line_is_drawn_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        console = Console({})
+        watch(console)
+        drawn = b""
+        with console.meter.task("unpacking", unit="layers", total=600) as task:
+            while drawn.count(b"of 600 layers") < 3:
+                assert select.select([master], [], [], PATIENCE)[0]
+                drawn += os.read(master, 4096)
+                task.add(1)
+        assert b"\n" not in drawn
+        console.say("done")
+        drawn = os.read(master, 4096)
+        assert drawn.startswith(b"\r\x1b[K") and b"done" in drawn
+    os.close(master)
+
+
+@pytest.mark.parametrize(
+    ("unit", "total", "told"),
+    [("", 0, "x: 0 s"), ("B", 0, "x: 1.5 kB, 0 s"), ("B", 3000, "x: 1.5 kB of 3.0 kB, 0 s")],
+)
+def test_what_is_not_known_is_left_out(unit: str, total: int, told: str) -> None:
+    task = Task("x", unit, total)
+    task.add(1500)
+    assert line(task) == told
