@@ -60,6 +60,7 @@ class Console:
         self._drawn = False
         self._spoke = time.monotonic()
         self._lock = RLock()
+        self._unread: PackhorseError | SystemExit | None = None
         self.meter = UNWATCHED
         self.secrets = Secrets(environ)
         self._pending: dict[str, str] = {}
@@ -112,14 +113,18 @@ class Console:
         Called from a thread of its own.
         """
         with self._lock:
-            if self.level is Level.QUIET:
+            if self.level is Level.QUIET or self._unread is not None:
                 return False
             if not self._drawn and time.monotonic() - self._spoke < silence:
                 return False
-            if self.draws:
-                self._draw(text)
-            else:
-                self._line(f"{_INDENT}{one_line(text)}")
+            try:
+                if self.draws:
+                    self._draw(text)
+                else:
+                    self._line(f"{_INDENT}{one_line(text)}")
+            except (PackhorseError, SystemExit) as error:
+                self._unread = error  # for the main thread, which it ends with the next line
+                return False
             return True
 
     def _draw(self, text: str) -> None:
@@ -232,6 +237,8 @@ class Console:
     def _line(self, text: str) -> None:
         if self.level is not Level.QUIET:
             with self._lock:
+                if self._unread is not None:
+                    raise self._unread
                 self._erase()
                 _write(self._err, text)
                 self._spoke = time.monotonic()

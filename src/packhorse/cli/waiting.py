@@ -6,11 +6,13 @@ On a terminal one line is drawn again and again; elsewhere a line is printed at 
 from __future__ import annotations
 
 import time
-from _thread import start_new_thread  # all that is needed of threading, whose import takes time
+from _thread import (
+    allocate_lock,
+    start_new_thread,
+)  # all that is needed of threading, whose import takes time
 
 from packhorse.base.meter import Meter, Task
 from packhorse.cli.output import Console, size
-from packhorse.errors import PackhorseError
 
 _SILENCE = 2.0
 """Seconds without a line after which one is due."""
@@ -31,31 +33,38 @@ class _Watch:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._running = False
+        self._lock = allocate_lock()
         self.meter = Meter(self._begin)
 
     def _begin(self) -> None:
-        if not self._running:
+        with self._lock:
+            if self._running:
+                return
             self._running = True
+        try:
             start_new_thread(self._watch, ())
+        except RuntimeError:  # this user may have no more threads, and the work goes on without a word
+            self._running = False
+
+    def _is_over(self) -> bool:
+        """Whether no task goes on; the next one that begins starts a thread again then."""
+        with self._lock:
+            self._running = bool(self.meter.tasks)
+            return not self._running
 
     def _watch(self) -> None:
         pause, last = _SILENCE, ""
-        try:
-            while True:
-                time.sleep(_LOOK)
-                # The innermost one that is not over says most; a task that ends meanwhile is told of no more.
-                task = next(reversed(self.meter.tasks[:]), None)
-                if task is None:
-                    return
-                text = line(task)
-                if text != last and self._console.wait(text, silence=pause):
-                    last = text
-                    if not self._console.draws:
-                        pause = min(pause * _GROWTH, _LONGEST)
-        except (PackhorseError, SystemExit):
-            return  # nobody reads it any more, which whatever is printed next will meet too
-        finally:
-            self._running = False
+        while True:
+            time.sleep(_LOOK)
+            if self._is_over():
+                return
+            # The innermost one says most. It may have ended just now.
+            task = next(reversed(self.meter.tasks[:]), None)
+            text = line(task) if task else last
+            if text != last and self._console.wait(text, silence=pause):
+                last = text
+                if not self._console.draws:
+                    pause = min(pause * _GROWTH, _LONGEST)
 
 
 def line(task: Task) -> str:

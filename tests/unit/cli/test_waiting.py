@@ -79,6 +79,20 @@ def test_on_a_terminal_one_line_is_drawn_and_goes(monkeypatch: pytest.MonkeyPatc
     os.close(master)
 
 
+def test_a_reader_that_has_gone_ends_the_command_with_its_next_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        monkeypatch.setattr("sys.stderr", gone)
+        console = Console({})
+        watch(console)
+        with console.meter.task("copying app"):
+            until(lambda: os.readlink(f"/proc/self/fd/{write}") == os.devnull)
+        with pytest.raises(SystemExit) as ended:
+            console.say("done")
+        assert ended.value.code == 141
+
+
 @pytest.mark.parametrize(
     ("unit", "total", "told"),
     [("", 0, "x: 0 s"), ("B", 0, "x: 1.5 kB, 0 s"), ("B", 3000, "x: 1.5 kB of 3.0 kB, 0 s")],
