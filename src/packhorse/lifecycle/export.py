@@ -171,7 +171,8 @@ class _Exporter:
         created_by = f"Layer: '{found.name}', Created by buildpack: {member.ref}"
         if is_directory(self._tree, found.path):
             types = [process.type for process in self._built.processes]
-            check_layer(self._inputs, self._tree, found.path, types)
+            for warning in check_layer(self._inputs, self._tree, found.path, types):
+                self._observer.say(warning)
             layer, unchanged = self._capture(found.path)
             why = "unchanged since it was kept" if unchanged else ""
             return self._add(layer, created_by, found.name, member.ref.id, why)

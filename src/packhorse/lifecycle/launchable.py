@@ -20,9 +20,12 @@ _LIMIT = 16 << 20
 """The largest env file that the launcher reads, in bytes."""
 
 
-def check_layer(inputs: Inputs, tree: TreeView, layer: str, types: Sequence[str]) -> None:
+def check_layer(inputs: Inputs, tree: TreeView, layer: str, types: Sequence[str]) -> Sequence[str]:
     """Raises InputError with everything in the launch layer at the path `layer` that keeps the launcher from
     starting processes: those of `types`, or all.
+
+    Returns warnings: a file `env`, `env.launch` or `exec.d` keeps the image from starting too. It may be data
+    of an image that nobody starts, and the reference exports it.
     """
     issues = [
         *_issues(inputs, tree, f"{layer}/env", ()),
@@ -31,6 +34,12 @@ def check_layer(inputs: Inputs, tree: TreeView, layer: str, types: Sequence[str]
     ]
     if issues:
         raise InputError(f"an image with {layer} could not start", issues=issues)
+    paths = (f"{layer}/{name}" for name in ("env", "env.launch", "exec.d"))
+    return [
+        f"{path} is not a directory, so the launcher cannot start the image"
+        for path in paths
+        if (node := _followed(tree, path)) is not None and node.kind is not Kind.DIRECTORY
+    ]
 
 
 def _issues(
@@ -41,7 +50,6 @@ def _issues(
     if top is None:
         return
     if top.kind is not Kind.DIRECTORY:
-        yield f"{directory} is not a directory"
         return
     for node in tree.list(directory):
         path = f"{directory}/{node.name}"
@@ -55,7 +63,11 @@ def _issues(
         else:
             yield from _variable_issues(tree, path, found)
     for kind in types:
-        yield from _issues(inputs, tree, f"{directory}/{kind}", (), programs=programs)
+        path = f"{directory}/{kind}"
+        found = _followed(tree, path)
+        if found is not None and found.kind is not Kind.DIRECTORY:
+            yield f"{path} is not a directory, as that of a process is"
+        yield from _issues(inputs, tree, path, (), programs=programs)
 
 
 def _variable_issues(tree: TreeView, path: str, node: Node) -> Iterator[str]:

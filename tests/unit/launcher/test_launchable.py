@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -63,8 +63,6 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "links in a circle": (both(link("env/X", "Y"), link("env/Y", "X")), "env/X is a link that leads nowhere"),
     "a NUL byte": (put("env/X", b"a\0b"), "env/X has a NUL byte"),
     "a NUL byte in front": (put("env.launch/PATH.prepend", b"a\0b"), "PATH.prepend has a NUL byte"),
-    "a file for env": (put("env"), "env is not a directory"),
-    "a file for env.launch": (put("env.launch"), "env.launch is not a directory"),
     "a file for a process": (put("env.launch/web"), "env.launch/web is not a directory"),
     "a device": (special("env/X", 0o020000), "env/X is not a file"),
     "a large variable": (put("env/X", b"x" * ((16 << 20) + 1)), "env/X is larger than"),
@@ -72,7 +70,6 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a program of a process": (put("exec.d/web/x", PROGRAM), "exec.d/web/x is not an executable file"),
     "a link to no program": (link("exec.d/x", "none"), "exec.d/x is a link that leads nowhere"),
     "a link to a directory": (link("exec.d/x", "../bin"), "exec.d/x is not an executable file"),
-    "a file for exec.d": (put("exec.d", PROGRAM, mode=0o755), "exec.d is not a directory"),
 }
 TAKEN: dict[str, Make] = {
     "nothing": lambda layer: layer.mkdir(parents=True, exist_ok=True),
@@ -94,9 +91,18 @@ def layer(image: AppImage) -> Path:
     return image.layers / "a/one"
 
 
-def check(image: AppImage) -> None:
+def check(image: AppImage) -> Sequence[str]:
     with Rooted.local(image.root) as tree:
-        check_layer(INPUTS, tree, "/layers/a/one", ["web"])
+        return check_layer(INPUTS, tree, "/layers/a/one", ["web"])
+
+
+@pytest.mark.parametrize("name", ["env", "env.launch", "exec.d"])
+def test_a_file_in_the_place_of_a_directory_is_warned_of(image: AppImage, layer: Path, name: str) -> None:
+    put(name, PROGRAM, mode=0o755)(layer)
+    assert image.start().returncode != 0
+    assert check(image) == [
+        f"/layers/a/one/{name} is not a directory, so the launcher cannot start the image"
+    ]
 
 
 @pytest.mark.parametrize(("make", "issue"), REFUSED.values(), ids=REFUSED)
@@ -114,4 +120,4 @@ def test_a_layer_is_refused_with_which_the_launcher_starts_nothing(
 def test_any_other_layer_is_taken(image: AppImage, layer: Path, make: Make) -> None:
     make(layer)
     assert image.output() == ""
-    check(image)
+    assert check(image) == []
