@@ -40,7 +40,7 @@ bench: setup  ## measures beside other programs, and writes docs/benchmarks
 clean:
 	rm -rf .venv build dist src/packhorse/_bundled launcher/build
 
-$(BIN)/packhorse: pyproject.toml requirements.txt hatch_build.py $(shell find buildpacks launcher/src launcher/terminal launcher/init launcher/leash launcher/loopback launcher/node-options src/packhorse/sdk src/packhorse/base -type f -not -name '*.pyc' 2>/dev/null)
+$(BIN)/packhorse: pyproject.toml requirements.txt hatch_build.py $(shell find buildpacks launcher/src launcher/terminal launcher/init launcher/leash launcher/network launcher/node-options src/packhorse/sdk src/packhorse/base -type f -not -name '*.pyc' 2>/dev/null)
 	@$(call apt,$(BUILD_PACKAGES))
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt

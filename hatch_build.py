@@ -73,7 +73,7 @@ def _make_bundle(root: Path, target: Path) -> None:
         "terminal",
         "init",
         "leash",
-        "loopback",
+        "network",
     ):  # which are in no builder, and so in no digest of one
         add(program)
     (target / "bundle.json").write_text(json.dumps(bundle) + "\n")

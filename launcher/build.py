@@ -20,7 +20,7 @@ PROGRAMS = {
     "terminal": "terminal",
     "init": "init",
     "leash": "leash",
-    "loopback": "loopback",
+    "network": "network",
     "node-options": "node-options",
 }
 """The programs and the directories of their sources."""

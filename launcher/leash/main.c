@@ -1,7 +1,6 @@
 /* Ends a process when its own stdin ends, so that it dies with whoever held the other end.
  *
  *     leash run PROGRAM [ARGUMENT...]
- *     leash network USER NETWORK PROGRAM [ARGUMENT...]
  *     leash process DESCRIPTOR
  *     leash last DESCRIPTOR
  *
@@ -11,17 +10,11 @@
  * is sent through it, so that it can be ended should this program be killed. Ends with the process, and with the
  * status of one that was run here (the number of a signal that ended it negated, as Python counts it).
  *
- * `network` is `run` for pasta: first it lets every process of a network namespace listen on ports below 1024, as
- * docker does for a container. USER and NETWORK are descriptors of the namespace and of its owner. The setting is
- * changed from inside the namespace only, so a child enters it. Where /proc/sys is read-only, as in a container, the
- * setting stays what it was.
- *
  * As the last to have a descriptor it ends when stdin has, which is when nobody else has the descriptor: what the kernel
  * does at its closing is done in the end of this program, for which nobody needs to wait (sandbox/parting.py). */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -79,26 +72,11 @@ static int wait_for(pid_t pid)
     return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-static void open_low_ports(int user, int network)
-{
-    pid_t pid = fork();
-
-    if (pid == 0) {
-        int setting = -1;
-
-        if (setns(user, CLONE_NEWUSER) == 0 && setns(network, CLONE_NEWNET) == 0)
-            setting = open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_WRONLY | O_CLOEXEC);
-        _exit(setting < 0 || write(setting, "0", 1) != 1);
-    }
-    if (pid > 0)
-        wait_for(pid);
-}
-
 int main(int argc, char **argv)
 {
     pid_t pid = 0;
     int process, number;
-    char byte, **program = NULL;
+    char byte;
 
     if (argc < 3)
         return EXIT_USAGE;
@@ -107,16 +85,10 @@ int main(int argc, char **argv)
             continue;
         return 0;
     }
-    if (strcmp(argv[1], "network") == 0 && argc > 4) {
-        open_low_ports(atoi(argv[2]), atoi(argv[3]));
-        program = argv + 4;
-    } else if (strcmp(argv[1], "run") == 0) {
-        program = argv + 2;
-    }
-    if (program != NULL) {
+    if (strcmp(argv[1], "run") == 0) {
         pid = fork();
         if (pid == 0)
-            execute(program);
+            execute(argv + 2);
         if (pid < 0)
             return EXIT_NOT_STARTED;
         process = (int)syscall(SYS_pidfd_open, pid, 0);

@@ -1,7 +1,7 @@
 """The networks a step can have, and `pasta`, which gives it one of its own; for `runner` and `platform`.
 
 With the host's network a step reaches what listens on the host's loopback (databases, agents). With its own
-it has the host's routes and name service through pasta, and nothing else: `launcher/loopback` keeps packets
+it has the host's routes and name service through pasta, and nothing else: `launcher/network` keeps packets
 to loopback addresses from pasta, which would connect to the host's. Choosing is `platform`'s; saying so,
 `cli`'s.
 """
@@ -163,11 +163,7 @@ class Pasta:
             become = _owner(user, ready, ports) if os.geteuid() == 0 else ""
             words = arguments(Ends(user, net, ready), ports=ports, loopback=loopback, user=become)
             self._said = own.enter_context(FileIO(os.memfd_create("said", os.MFD_CLOEXEC), "r+"))
-            self._leash = Leash(
-                ["network", str(user), str(net), program, *words],
-                pass_fds=(user, net, ready),
-                stderr=self._said,
-            )
+            self._leash = Leash(["run", program, *words], pass_fds=(user, net, ready), stderr=self._said)
             own.callback(self._leash.close)
             self._guard = _start_guard(user, net, configured, done, stderr=self._said)
             self._own = own.pop_all()
@@ -211,14 +207,15 @@ def _pipe(stack: ExitStack) -> tuple[int, int]:
 def _start_guard(
     user: int, net: int, configured: int, done: int, *, stderr: FileIO
 ) -> subprocess.Popen[bytes]:
-    """Starts `launcher/loopback`, which waits for pasta and then keeps loopback addresses inside.
+    """Starts `launcher/network`, which opens low ports, waits for pasta, and then keeps loopback addresses
+    inside.
 
     `configured` is where pasta says that it is ready, `done` where the program says it. It ends by itself,
     and when pasta does.
     """
     try:
         return subprocess.Popen(
-            [str(native.program("loopback")), *map(str, (user, net, configured, done))],
+            [str(native.program("network")), *map(str, (user, net, configured, done))],
             pass_fds=(user, net, configured, done),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

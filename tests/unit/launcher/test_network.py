@@ -18,7 +18,7 @@ Build = Callable[[Path, Path, str], dict[str, Path]]
 @pytest.fixture(scope="session")
 def program(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program for this machine."""
-    built = build(SOURCE, tmp_path_factory.mktemp("loopback"), "loopback")
+    built = build(SOURCE, tmp_path_factory.mktemp("network"), "network")
     return built[{"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]]
 
 

@@ -1,6 +1,9 @@
-/* Keeps packets to loopback addresses inside a network namespace, whatever device a program sends them by.
+/* Prepares the network namespace of a step: opens ports below 1024, and keeps packets to loopback addresses inside.
  *
- *     loopback USERNS NETNS READY DONE
+ *     network USERNS NETNS READY DONE
+ *
+ * Every process may listen on any port, as docker lets one in a container. Where /proc/sys is read-only, as in a
+ * container, that setting stays what it was.
  *
  * A program can name the device that its packets leave by: SO_BINDTODEVICE, IP_PKTINFO, IP_UNICAST_IF and their like
  * need no privilege. The kernel then skips the routes of all other devices, and with them that of lo: a packet to
@@ -122,6 +125,17 @@ static int guard(int netlink)
     return 0;
 }
 
+static void open_low_ports(void)
+{
+    int setting = open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_WRONLY | O_CLOEXEC);
+
+    if (setting < 0)
+        return;
+    if (write(setting, "0", 1) != 1)
+        perror("ports below 1024 stay closed");
+    close(setting);
+}
+
 int main(int argc, char **argv)
 {
     int netlink, ready, done;
@@ -133,6 +147,7 @@ int main(int argc, char **argv)
     done = atoi(argv[4]);
     if (setns(atoi(argv[1]), CLONE_NEWUSER) < 0 || setns(atoi(argv[2]), CLONE_NEWNET) < 0)
         return fail("the network of a step cannot be entered");
+    open_low_ports();
     while (byte != '\n')
         if (read(ready, &byte, 1) <= 0)
             return EXIT_FAILED; /* pasta has said why */
