@@ -62,7 +62,7 @@ def seed(common: Path) -> Home:
             home.ok("builder", "default", timeout=400)
             afterwards.wait(home.path / "store")
             if kept.parent.is_dir() and not kept.exists():
-                shutil.copytree(home.path, kept, symlinks=True)
+                home.clone(kept)  # without trees, whose owners a copy would lose
             (common / "ready").touch()
     return home
 
