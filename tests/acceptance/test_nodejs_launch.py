@@ -191,7 +191,7 @@ def test_what_cannot_start_is_an_error_of_the_build_that_says_what_to_change(app
     made = "node build.js && echo page > dist/index.html"
     static = error(scripts={"build": made, "start": "vite"}, devDependencies={})
     assert "error: this is a static site: the build made files for a web server, in dist" in static
-    missing = error(scripts={"start": "nodemon server.js"}, devDependencies={})
-    assert "error: the start command runs nodemon, which is not in the image" in missing
+    missing = error(scripts={"start": "gulp serve"}, devDependencies={})
+    assert "error: the start command runs gulp, which is not in the image" in missing
     gone = error(scripts={"start": "node dist/gone.js"}, devDependencies={})
     assert "error: the start command runs dist/gone.js, which is not there after the build" in gone

@@ -349,7 +349,8 @@ class Driver:
         if "went wrong" in said or "Traceback" in said:
             return said
         differ = code == 1 and bool({"diff", "verify"} & set(line))
-        if code != 0 and "error: " not in err and not {"run", "doctor"} & set(line) and not differ:
+        helps = code == 2 and err.startswith("Usage: ")  # a group of commands without a command
+        if code != 0 and "error: " not in err and not {"run", "doctor"} & set(line) and not (differ or helps):
             return f"ended with {code} and did not say why\n{said}"
         before = ("-e", "--env")
         told = any(SECRET in word and line[at - 1] not in before for at, word in enumerate(line))
