@@ -28,6 +28,9 @@ _GRACE = 2.0
 _PATIENCE = 60.0
 """Seconds after which an image that does not listen is not looked at any more."""
 
+_LOW, _LOW_AT = 1024, 8000
+"""Ports below the first number are root's on most machines; the second above them is one for everybody."""
+
 
 @dataclass(frozen=True, slots=True)
 class Publication:
@@ -110,16 +113,23 @@ def _reached(publication: Publication, found: Collection[Listener]) -> str:
         ports = [port for port in publication.ports if port.protocol == "tcp"]
     else:
         return _missed(publication, found)
+    return _places(publication, ports, found)
+
+
+def _places(publication: Publication, ports: Sequence[Port], found: Collection[Listener]) -> str:
+    """Where this machine reaches published ports on which the image listens."""
     return "; ".join(
         f"port {port.port} of the image is at {_address(publication, port)}" for port in ports
     ) + _unreachable(found, [port.port for port in ports])
 
 
 def _missed(publication: Publication, found: Collection[Listener]) -> str:
-    """The line for an image that listens on other ports than the published ones, or on none."""
+    """The line for an image that does not listen on all published ports, or publishes none."""
     ports = _numbers(found)
     missing = sorted(publication.wanted - set(ports))
-    nobody = f"nothing in the image listens on the published port {_words(missing)}"
+    reached = [port for port in publication.ports if port.protocol == "tcp" and port.port in ports]
+    nobody = f"{_places(publication, reached, found)}; " if reached else ""
+    nobody += f"nothing in the image listens on the published port {_words(missing)}"
     others = [port for port in ports if port not in publication.wanted]
     if not others:
         return nobody
@@ -128,11 +138,16 @@ def _missed(publication: Publication, found: Collection[Listener]) -> str:
         here = _address(publication, Port(others[0], others[0]))
         return f"{nobody}; {listens}, at {here}"
     asked = [port for port in publication.ports if port.port in missing]
-    option = f"-p {_host_part(asked)}{others[0]}" if asked else f"-p {others[0]}:{others[0]}"
+    option = f"-p {_host_part(asked)}{others[0]}" if asked else f"-p {_free_to_all(others[0])}:{others[0]}"
     words = f"packhorse run {option} {'… ' if publication.options else ''}{publication.name}"
     if not missing:
         return f"{listens}, which is not published; to reach it: {words}"
     return f"{nobody}; {listens}: {words}"
+
+
+def _free_to_all(port: int) -> int:
+    """The port of this machine to publish `port` at: 8080 for 80, since the low ones may be root's alone."""
+    return port if port >= _LOW else port + _LOW_AT
 
 
 def _numbers(found: Collection[Listener]) -> list[int]:

@@ -72,7 +72,14 @@ def told(publication: Publication, found: Sequence[Listener]) -> str:
             [Port(80, 3000), Port(81, 3001)],
             Network.OWN,
             [OPEN],
+            "port 3000 of the image is at http://localhost:80; "
             "nothing in the image listens on the published port 3001",
+        ),
+        (
+            [],
+            Network.OWN,
+            [Listener(80, loopback=False)],
+            "it listens on port 80, which is not published; to reach it: packhorse run -p 8080:80 app",
         ),
     ],
 )
