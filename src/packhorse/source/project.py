@@ -14,6 +14,7 @@ from typing import Self
 from packhorse.base import files
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.toml import Table, Warn
+from packhorse.errors import InputError
 
 NAME = "project.toml"
 """The file's name, in the top directory of the source."""
@@ -43,8 +44,14 @@ class Project:
         See `parse`; raises InputError for a file that cannot be read too.
         """
         path = app / NAME
-        if not files.is_file(path):
+        if not os.path.lexists(path):
             return cls()
+        if not files.is_file(path):
+            raise InputError(
+                f"{path} cannot be read",
+                why="it leads to no file that this user may read",
+                fix="correct or remove it",
+            )
         return cls.parse(files.read(path), str(path), overridden=overridden, warn=warn)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,16 @@ def test_a_source_without_the_file_has_no_settings(tmp_path: Path) -> None:
     assert Project.read(tmp_path) == Project()
     (tmp_path / "project.toml").write_text('[build]\nexclude = ["a"]\n')
     assert Project.read(tmp_path) == Project(exclude=("a",))
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "link to nowhere"])
+def test_a_project_file_that_is_no_file_is_not_passed_over(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "project.toml"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"project\.toml cannot be read"):
+        Project.read(tmp_path)
