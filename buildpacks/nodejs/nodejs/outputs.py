@@ -158,7 +158,10 @@ def _output_folders(project: Project) -> tuple[str, ...]:
 
 
 def refuse_missing(project: Project, found: Start) -> None:
-    """Raises InputError for a plain `node <file>` or `bun <file>` of a file that the application lacks."""
+    """Raises InputError for a plain `node <file>` or `bun <file>` of a file that the application lacks, and
+    for a program of the application's own (`./start.sh`) that it lacks or that may not be executed.
+    """
+    _refuse_program(project, found)
     file = found.file
     if not file or file.startswith("/") or not found.programs:
         return
@@ -167,6 +170,26 @@ def refuse_missing(project: Project, found: Start) -> None:
             f"the start command runs {file}, which is not there after the build",
             why=f"{found.source}: {' '.join(found.command)}",
             fix="have a build script make it, or name another file",
+        )
+
+
+def _refuse_program(project: Project, found: Start) -> None:
+    name = found.command[0]
+    # What modules have is elsewhere until the image is started.
+    if "/" not in name or name.startswith("/") or "node_modules" in name:
+        return
+    path = project.directory / name
+    if not path.is_file():
+        raise InputError(
+            f"the start command runs {name}, which is not there after the build",
+            why=f"{found.source}: {' '.join(found.command)}",
+            fix="have a build script make it, or name another file",
+        )
+    if not path.stat().st_mode & 0o111:
+        raise InputError(
+            f"the start command runs {name}, which is not executable",
+            why=f"{found.source}: {' '.join(found.command)}",
+            fix=f"`chmod +x {name}` and commit it (`git add --chmod=+x {name}`), or name what runs it",
         )
 
 

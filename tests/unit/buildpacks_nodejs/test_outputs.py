@@ -209,6 +209,19 @@ def test_a_script_is_believed_where_it_says_no_plain_file(tmp_path: Path, script
     assert settled(tmp_path, {"scripts": {"start": script}}) is not None
 
 
+def test_a_program_of_the_application_is_there_and_executable(tmp_path: Path) -> None:
+    manifest = {"scripts": {"start": "A=1 ./bin/www --x"}}
+    with pytest.raises(InputError, match=r"runs \./bin/www, which is not there after the build"):
+        settled(tmp_path, manifest)
+    lay(tmp_path, "bin/www")
+    with pytest.raises(InputError, match=r"runs \./bin/www, which is not executable") as raised:
+        settled(tmp_path, manifest)
+    assert "chmod +x ./bin/www" in raised.value.fix
+    (tmp_path / "bin/www").chmod(0o755)
+    assert settled(tmp_path, manifest) is not None
+    assert settled(tmp_path, {"scripts": {"start": "./node_modules/.bin/serve"}}) is not None
+
+
 def checked(
     app: Path, manifest: dict[str, Any], *, version: str = "26.0.0", built: bool = False, **env: str
 ) -> str:

@@ -100,6 +100,7 @@ def test_what_reading_the_file_corrects_is_said(tmp_path: Path) -> None:
 def test_processes_that_the_image_cannot_start_are_warned_of(tmp_path: Path) -> None:
     text = (
         "web: node server.js\nrelease: npx prisma migrate deploy\nother: node gone.js\ngood: node worker.js\n"
+        "own: ./gone.sh\n"
     )
     source = Source(tmp_path, text)
     checked = source.checked()
@@ -109,11 +110,13 @@ def test_processes_that_the_image_cannot_start_are_warned_of(tmp_path: Path) -> 
     )
     assert "move prisma to the dependencies" in said
     assert "the process other of the Procfile cannot start: the start command runs gone.js" in said
-    assert said.count("warning") == 2
+    assert "the process own of the Procfile cannot start: the start command runs ./gone.sh" in said
+    assert said.count("warning") == 3
     assert {type: found.command[0] for type, found in checked.items()} == {
         "release": "prisma",
         "other": "node",
         "good": "node",
+        "own": "./gone.sh",
     }
 
 
