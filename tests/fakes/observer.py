@@ -17,6 +17,10 @@ class Quiet:
         self.lines.append(f"== {name}")
         yield
 
+    @contextmanager
+    def activity(self, name: str) -> Iterator[None]:
+        yield
+
     def say(self, text: str) -> None:
         self.lines.append(text)
 

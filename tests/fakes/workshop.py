@@ -62,6 +62,7 @@ class Notes:
     """An Observer that writes down what it is told."""
 
     phases: list[str] = field(default_factory=list)
+    activities: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
     outputs: list[tuple[str, str]] = field(default_factory=list)
@@ -69,6 +70,11 @@ class Notes:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         self.phases.append(name)
+        yield
+
+    @contextmanager
+    def activity(self, name: str) -> Iterator[None]:
+        self.activities.append(name)
         yield
 
     def say(self, text: str) -> None:

@@ -166,7 +166,7 @@ def build(
     if timeout:
         context.ending.after(seconds_of(timeout, option="--timeout"), f"the build took longer than {timeout}")
     started = time.monotonic()
-    with opened_store(context) as store:
+    with console.activity(f"building {name}"), opened_store(context) as store:
         outcome = run_build(request, store, console, console.progress)
     _tell(console, request, outcome, time.monotonic() - started)
 

@@ -21,7 +21,7 @@ def builder() -> None:
 def default(context: Context, update: bool) -> None:
     """Make the default builder of this machine's packages, unless it is there."""
     console = context.console
-    with opened_store(context) as store:
+    with console.activity("making the default builder"), opened_store(context) as store:
         tidy(store)
         made = ensure(store, environ=context.environ, progress=console.progress, update=update)
     for change in made.changes:

@@ -17,7 +17,7 @@ import time
 from _thread import RLock
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from typing import TextIO
 
@@ -62,6 +62,7 @@ class Console:
         self._lock = RLock()
         self._unread: PackhorseError | SystemExit | None = None
         self.meter = UNWATCHED
+        self._step = ExitStack()
         self.secrets = Secrets(environ)
         self._pending: dict[str, str] = {}
         self._decoders: dict[str, codecs.IncrementalDecoder] = {}
@@ -83,6 +84,15 @@ class Console:
         self._flush()
         self.detail(f"{name} took {time.monotonic() - started:.2f} s")
 
+    @contextmanager
+    def activity(self, name: str) -> Iterator[None]:
+        """Work within a phase, or outside of one, whose name and time are shown when it takes long."""
+        with self.meter.task(name):
+            try:
+                yield
+            finally:
+                self._begin_step("")
+
     def say(self, text: str) -> None:
         """One line, at normal level."""
         self._flush()
@@ -99,8 +109,16 @@ class Console:
         """What goes on now: on a terminal a line that the next one replaces, elsewhere lines of their own."""
         if not self._terminal or self.level is not Level.NORMAL:
             self.say(text)
-            return
-        self._draw(text)
+        else:
+            self._draw(text)
+        self._begin_step(text)
+
+    def _begin_step(self, name: str) -> None:
+        """Shows the time of what `progress` has told, in place of what it told before; of nothing for ""."""
+        with self._lock:
+            self._step.close()
+            if name:
+                self._step.enter_context(self.meter.task(name))
 
     @property
     def draws(self) -> bool:

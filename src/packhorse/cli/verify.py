@@ -77,7 +77,7 @@ def verify(
         docker_host=docker_host,
         reach=reach,
     )
-    with opened_store(context) as store:
+    with console.activity(f"building {name} again"), opened_store(context) as store:
         image, _ = locate.read(
             Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host), name
         )

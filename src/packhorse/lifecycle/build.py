@@ -108,7 +108,8 @@ class _Turn:
         with self.runner.open(Step(argv, env, cwd=inputs.app)) as room:
             self._make_ready(room.tree, layers, asked)
             try:
-                result = room.run(lambda data: self.observer.output(ref.id, data))
+                with self.observer.activity(str(ref)):
+                    result = room.run(lambda data: self.observer.output(ref.id, data))
             except RunError as error:
                 raise BuildpackFailed(f"{ref} cannot be run", why=f"{error.what}: {error.why}") from error
             if result.status != 0:

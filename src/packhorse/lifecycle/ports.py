@@ -97,6 +97,10 @@ class Observer(Protocol):
         """A phase begins; it ends with the context."""
         ...
 
+    def activity(self, name: str) -> AbstractContextManager[None]:
+        """Work begins that may take long and print nothing; it ends with the context."""
+        ...
+
     def say(self, text: str) -> None:
         """One line worth reading."""
         ...

@@ -171,9 +171,10 @@ def _builder(
     if request.builder:
         image = fetched(wiring, request.builder, target=Target.host(), say=observer.say, pull=request.pull)
         return Builder.read(request.builder, image)
-    made = default_builder.ensure(
-        wiring.store, environ=request.environ, progress=_announced(observer, progress)
-    )
+    with observer.activity("making the default builder"):
+        made = default_builder.ensure(
+            wiring.store, environ=request.environ, progress=_announced(observer, progress)
+        )
     return Builder.read(made.name, wiring.store.place(made.name).read())
 
 

@@ -85,6 +85,10 @@ class Listener:
         self._heard.clear()
         return self._observer.phase(name)
 
+    def activity(self, name: str) -> AbstractContextManager[None]:
+        """Work begins that may take long."""
+        return self._observer.activity(name)
+
     def say(self, text: str) -> None:
         """One line worth reading."""
         self._observer.say(text)

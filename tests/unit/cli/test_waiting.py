@@ -101,3 +101,12 @@ def test_what_is_not_known_is_left_out(unit: str, total: int, told: str) -> None
     task = Task("x", unit, total)
     task.add(1500)
     assert line(task) == told
+
+
+def test_a_step_that_was_told_once_is_told_again_with_its_time(console: Console, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with console.activity("making it"):
+        console.progress("fetching")
+        console.progress("unpacking")
+        until(lambda: "unpacking: " in said.read_text())
+    assert "fetching: " not in said.read_text() and console.meter.tasks == []

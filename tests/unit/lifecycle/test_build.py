@@ -199,6 +199,17 @@ def test_metadata_without_anything_is_that_of_the_reference(workshop: Workshop) 
     assert text == 'processes = []\n\n[[buildpacks]]\n  id = "a"\n  version = "1"\n  api = "0.12"\n'
 
 
+def test_each_buildpack_is_named_while_it_builds(workshop: Workshop) -> None:
+    seen: list[list[str]] = []
+    refs = [
+        workshop.buildpack(name, build=lambda call: seen.append([*workshop.notes.activities]))
+        for name in "ab"
+    ]
+    workshop.order(tuple(refs))
+    workshop.build()
+    assert seen == [["a@1"], ["a@1", "b@1"]]
+
+
 def test_keys_that_no_file_of_the_contract_has_are_named_with_file_and_line(workshop: Workshop) -> None:
     def detect(call: Call) -> None:
         call.plan('[[provides]]\nname = "x"\nversions = 1\n[[requires]]\nname = "x"\n')
