@@ -21,6 +21,7 @@ from packhorse.image.view import Image
 from packhorse.platform.diff.comparison import Change, Difference, diff, side
 from packhorse.platform.diff.report import details, fields
 from packhorse.platform.wiring import Wiring
+from packhorse.sdk.sbom import Bill, Component
 
 NODE, MODULES = tar_of({"layers/node/bin/node": b"node"}), tar_of({"layers/npm/x": b"x"})
 SAMPLE = App(layers={"acme/node:node": NODE, "acme/npm:modules": MODULES})
@@ -172,6 +173,24 @@ def test_packages_without_dpkg_are_known_by_a_file_each() -> None:
     assert [(one.name, one.before, one.after) for one in group.packages] == [
         ("libc", "1", "2"),
         ("tzdata", "1", None),
+    ]
+
+
+def test_packages_of_buildpacks_are_told_by_their_bills() -> None:
+    def app(*parts: tuple[str, str]) -> App:
+        bill = Bill(tuple(Component(name, version, f"pkg:npm/{name}@{version}") for name, version in parts))
+        folder = "layers/sbom/launch/acme_npm"
+        files = {f"{folder}/sbom.cdx.json": bill.cyclonedx(), f"{folder}/sbom.spdx.json": bill.spdx()}
+        return replace(SAMPLE, sbom=tar_of({**files, "layers/sbom/launch/bad/sbom.cdx.json": b"{"}))
+
+    before, after = (
+        app(("ms", "1"), ("ms", "2"), ("gone", "1"), ("same", "1")),
+        app(("ms", "2"), ("same", "1")),
+    )
+    (group,) = _diff(before.image(), after.image()).changed
+    assert [(one.name, one.before, one.after) for one in group.packages] == [
+        ("gone", "1", None),
+        ("ms", "1, 2", "2"),
     ]
 
 

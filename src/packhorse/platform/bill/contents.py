@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from packhorse.base import files
-from packhorse.errors import InputError, NotFoundError
+from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.view import Image
 from packhorse.image.wire import Node
 from packhorse.layers.listing import pick
@@ -75,12 +76,35 @@ def _owned(image: Image) -> tuple[Owned, ...]:
     return owners(image, labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, "")))
 
 
+def is_bill(path: str) -> bool:
+    """Whether a path, relative to the root, is a bill of what a buildpack has put into the image."""
+    return path.startswith(_FOLDER) and bool(_ending(path))
+
+
+def versions(found: Mapping[str, bytes]) -> dict[str, str]:
+    """The versions of each component that bills have, by its name; `found` are files by their paths.
+
+    A file that is no bill has none: what it should have had shows as a file that differs.
+    """
+    known: dict[str, set[str]] = {}
+    for path, data in _preferred(found).items():
+        with suppress(FormatError):
+            for part in formats.read(data, _ending(path), f"/{path}").components:
+                known.setdefault(part.name, set()).update([part.version] if part.version else [])
+    return {name: ", ".join(sorted(several)) for name, several in known.items() if several}
+
+
 def _bills(owned: Sequence[Owned]) -> dict[str, bytes]:
-    """The bills of buildpacks' layers; of one that is there in several formats the one that says most."""
+    """The bills of buildpacks' layers."""
     found: dict[str, bytes] = {}
     for one in owned:
         if one.part is Part.SBOM:
             found = pick(one.layer.tar(), lambda path: path.startswith(_FOLDER), limit=_LIMIT).files
+    return _preferred(found)
+
+
+def _preferred(found: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Of a bill that is there in several formats the one that says most."""
     chosen: dict[str, str] = {}
     for path in sorted(filter(_ending, found), key=_preference):
         chosen.setdefault(posixpath.dirname(path), path)

@@ -15,8 +15,7 @@ from packhorse.base.digest import Digest
 from packhorse.image.view import Image, Layer
 from packhorse.layers.listing import Entry, Kind, entries, merged
 from packhorse.lifecycle import labels
-from packhorse.platform.bill.base import is_status
-from packhorse.platform.diff.packages import Package, differing_packages
+from packhorse.platform.diff.packages import Package, differing_packages, tells_versions
 from packhorse.platform.diff.values import Value, values
 from packhorse.platform.owners import Owned, Part, owners
 
@@ -69,7 +68,8 @@ class Group:
     """The layers of one owner in both images, each list lowest first; `files` are those that differ.
 
     `files` is None where no layer was read, as none differs or none was to be read. `below` is how many
-    layers that both have are under those that differ. `packages` are the distribution's that differ.
+    layers that both have are under those that differ. `packages` are those that differ,
+    of the distribution or of buildpacks' bills.
     """
 
     part: Part
@@ -327,7 +327,7 @@ def _is_whiteout(entry: Entry | None) -> bool:
 def _listing(layers: Iterable[Layer], lengths: _Lengths) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for layer in layers:
-        told = entries(lengths.counted(layer), keep=is_status)
+        told = entries(lengths.counted(layer), keep=tells_versions)
         found = merged(found, told) if found else told
     return found
 

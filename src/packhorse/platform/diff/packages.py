@@ -1,6 +1,6 @@
-"""Which of a distribution's packages differ between two file trees, by what dpkg has recorded in each.
+"""Which packages differ between two file trees, by what dpkg and the bills of buildpacks say of each.
 
-Called by `comparison`. Reading dpkg's records is `bill.base`'s.
+Called by `comparison`. Reading dpkg's records is `bill.base`'s, reading bills is `bill.contents`'.
 """
 
 from __future__ import annotations
@@ -9,21 +9,26 @@ from collections.abc import Mapping
 
 from packhorse.base.dataclass import dataclass
 from packhorse.layers.listing import Entry
-from packhorse.platform.bill.base import versions
+from packhorse.platform.bill import base, contents
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package that differs, with its version on either side; None where it is not installed."""
+    """A package that differs, with its version on either side, or several; None where it is not there."""
 
     name: str
     before: str | None
     after: str | None
 
 
+def tells_versions(path: str) -> bool:
+    """Whether the file at a path, relative to the root, says which packages there are."""
+    return base.is_status(path) or contents.is_bill(path)
+
+
 def differing_packages(one: Mapping[str, Entry], other: Mapping[str, Entry]) -> tuple[Package, ...]:
-    """The packages that differ, by name. The trees have kept the bytes of dpkg's records."""
-    before, after = versions(_records(one)), versions(_records(other))
+    """The packages that differ, by name. The trees have kept the bytes of what tells their versions."""
+    before, after = _versions(one), _versions(other)
     return tuple(
         Package(name, before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
@@ -31,6 +36,8 @@ def differing_packages(one: Mapping[str, Entry], other: Mapping[str, Entry]) -> 
     )
 
 
-def _records(tree: Mapping[str, Entry]) -> list[str]:
-    found = (tree[path].data for path in sorted(tree))
-    return [data.decode("utf-8", "replace") for data in found if data is not None]
+def _versions(tree: Mapping[str, Entry]) -> dict[str, str]:
+    kept = {path: data for path in sorted(tree) if (data := tree[path].data) is not None}
+    bills = {path: data for path, data in kept.items() if contents.is_bill(path)}
+    records = [data.decode("utf-8", "replace") for path, data in kept.items() if path not in bills]
+    return base.versions(records) | contents.versions(bills)
