@@ -83,6 +83,9 @@ _ADVICE = (
 )
 # What npm puts before each line of some errors.
 _PREFIX = regex(r"^(?:notarget|network|engine|40[134])(?: |$)")
+# What it says of its logs, which no build has.
+_LOGS = ("A complete log", "Log files were not written")
+_BANNER = regex(r"^[ \t]*> .*$", re.MULTILINE)
 _OUT_OF_SYNC = regex(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
 _SHOWN = 5
 _QUOTED = 200
@@ -187,10 +190,10 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
     said = [
         _PREFIX.sub("", line)
         for line in lines
-        if not line.lstrip().startswith(("at ", "code ", "errno ", "syscall ", "A complete log", *_ADVICE))
+        if not line.lstrip().startswith(("at ", "code ", "errno ", "syscall ", *_LOGS, *_ADVICE))
     ]
     why = "\n".join([line.strip() for line in said if line.strip()][:_SHOWN])
-    if meaning := _of_command(lines):
+    if meaning := _of_command(lines, failure.output):
         return meaning
     if meaning := explained_code(code, why, client="npm", lock="package-lock.json", root=root):
         return meaning
@@ -203,10 +206,11 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
     return BuildpackFailed(failure.what, why=why or failure.why or "its output is above")
 
 
-def _of_command(lines: Sequence[str]) -> PackhorseError | None:
+def _of_command(lines: Sequence[str], output: str) -> PackhorseError | None:
     """The error for an install script, or a git, that npm ran and that failed; None where it ran none.
 
-    npm prints what these printed in its own error lines, behind their command.
+    npm prints what these printed in its own error lines, behind their command; only the application's own
+    scripts print at once.
     """
     is_command = [line.startswith("command ") and line != "command failed" for line in lines]
     if True not in is_command:
@@ -215,7 +219,7 @@ def _of_command(lines: Sequence[str]) -> PackhorseError | None:
     from .managers import scriptfault
 
     command, printed = lines[at].removeprefix("command "), lines[at + 1 :]
-    printed = [line for line in printed if not line.startswith("A complete log")]
+    printed = [line for line in printed if not line.startswith(_LOGS)]
     if "git dep preparation failed" in lines[:at]:
         return scriptfault.FailedScript("a git dependency", command, printed).error()
     if command.startswith("git "):
@@ -226,6 +230,10 @@ def _of_command(lines: Sequence[str]) -> PackhorseError | None:
     path = next((line.removeprefix("path ") for line in reversed(before) if line.startswith("path ")), "")
     package = path.rpartition("node_modules/")[2] if "node_modules/" in path else ""
     command = command.removeprefix("sh -c ").removeprefix("-- ")
+    if not package and not printed:
+        # Behind the last banner (`> app@1.0.0 install`, `> node-gyp rebuild`).
+        said = output[: first.start()] if (first := _LINE.search(output)) else ""
+        printed = _BANNER.split(said)[-1].splitlines()
     return scriptfault.FailedScript(package, command, printed).error()
 
 

@@ -155,6 +155,20 @@ def test_the_applications_own_script_is_called_so() -> None:
     assert error.what == "an install script failed: one of the application's own"
 
 
+def test_what_the_applications_own_script_printed_before_npms_words_says_why() -> None:
+    printed = "> app@1.0.0 preinstall\n> true\n\nno error: yet\n\n> app@1.0.0 install\n> node-gyp rebuild\n\n"
+    said = ["code 1", "path /app", "command failed", "command sh -c node-gyp rebuild"]
+    npm = [f"npm error {line}" for line in (*said, "Log files were not written due to the config logs-max=0")]
+    error = meaning(NPM, "\n".join([printed, *COMPILED, *npm, ""]))
+    assert error.what == "an install script failed: one of the application's own"
+    assert error.why.splitlines()[:2] == [
+        "it ran: node-gyp rebuild",
+        "../a.cc:2:10: fatal error: magick/image.h: No such file or directory",
+    ]
+    assert "Log files" not in error.why and "no error" not in error.why
+    assert "the build image has no magick/image.h" in error.fix
+
+
 def test_what_a_script_printed_that_did_not_fail_is_not_taken_for_pnpms_words() -> None:
     said = ".../node_modules/a install$ x\n.../node_modules/a install: ENOTFOUND, but never mind\n"
     assert type(meaning(PNPM, f"{said} ERR_PNPM_UNSUPPORTED_ENGINE  Unsupported\n")) is BuildpackFailed
