@@ -62,7 +62,7 @@ def of_yarn_1(lines: list[str], command: str) -> str:
         "[4/4] Building fresh packages...\nerror /app/node_modules/@s/tree: Command failed.\nExit code: 1\n"
         f"Command: {program}\nArguments: {arguments}\nDirectory: /app/node_modules/@s/tree\nOutput:\n"
         + "".join(f"{line}\n" for line in lines)
-        + "info Visit https://yarnpkg.com/en/docs/cli/install for documentation about this command.\n"
+        + "info Visit https://docs.invalid/cli/install for documentation about this command.\n"
     )
 
 
