@@ -209,4 +209,5 @@ def exponent(points: Sequence[tuple[float, float]]) -> float:
     logs = [(math.log(x), math.log(y)) for x, y in points if x > 0 and y > 0]
     if len({x for x, _ in logs}) < 2:
         return 0.0
-    return statistics.linear_regression([x for x, _ in logs], [y for _, y in logs]).slope
+    slope = statistics.linear_regression([x for x, _ in logs], [y for _, y in logs]).slope
+    return round(slope, 2) + 0.0  # never -0.00
