@@ -21,6 +21,7 @@ TESTS = (
     "tests/acceptance/test_limits.py",
     "tests/acceptance/test_run_terminal.py",
     "tests/acceptance/test_sandbox_steps.py",
+    "tests/acceptance/test_shut_entries.py",
     "tests/acceptance/test_store_overlay.py",
     "tests/acceptance/test_store_trees.py",
     "tests/contract/test_layer_cache.py",

@@ -93,6 +93,45 @@ def test_what_is_written_is_read(case: Case) -> None:
     assert names(case.tree, f"{case.top}/a") == ["b"]
 
 
+SHUT = """
+cd /layers
+mkdir -p none/deep read
+echo hidden > none/deep/file
+echo secret > file
+echo read > read/file
+ln -s deep none/link
+chmod 0200 file none/deep/file
+chmod 0400 read
+chmod 0 none/deep none
+"""
+
+
+def test_what_its_mode_shuts_even_its_owner_out_of_is_read(here: Place) -> None:
+    step = here.step(SHUT, here.overlay("/layers"))
+    with here.sandbox.open(step) as room:
+        said: list[bytes] = []
+        assert (room.run(said.append).status, said) == (0, [])
+        tree = room.tree
+        assert [(node.name, node.mode) for node in tree.list("/layers")] == [
+            ("file", 0o200),
+            ("none", 0),
+            ("read", 0o400),
+        ]
+        for path, content in (
+            ("file", b"secret\n"),
+            ("none/link/file", b"hidden\n"),
+            ("read/file", b"read\n"),
+        ):
+            assert read(tree, f"/layers/{path}") == content
+            with tree.reading() as first:
+                assert first(f"/layers/{path}", 3) == content[:3]
+        assert names(tree, "/layers/none") == ["deep", "link"]
+        assert [node.size for node in tree.list("/layers/read")] == [5]
+        assert tree.readlink("/layers/none/link") == "deep"
+        assert tree.stat("/layers/none/missing") is None
+        assert tree.stat("/layers/none/deep/file") is not None
+
+
 def test_a_directory_that_was_removed_comes_back_empty(case: Case) -> None:
     case.tree.mkdir(f"{case.top}/b")
     assert names(case.tree, f"{case.top}/b") == []

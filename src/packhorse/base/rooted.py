@@ -4,8 +4,9 @@ The only adapter that opens what a buildpack could have planted. Every path is r
 root descriptor (openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS): absolute links and `..` end at the
 root, as they do inside. An entry is first opened with O_PATH, which has no side effects, and read only when
 it is a regular file or directory of an ordinary file system; of many files that were seen to be regular, each
-is opened at once, which waits for nothing, and looked at before it is read. `sandbox` makes one for a room,
-`store` for its trees. What is done with a tree is not here.
+is opened at once, which waits for nothing, and looked at before it is read. What the mode of an entry shuts
+its owner out of is opened by `base.shut`. `sandbox` makes one for a room, `store` for its trees. What is done
+with a tree is not here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from packhorse.base import entries, syscalls
+from packhorse.base import entries, shut, syscalls
 from packhorse.base.diskspace import FULL
 from packhorse.base.entries import closing
 from packhorse.base.tree import FORMATS, Kind, Node, ReadFirst, read, read_first
@@ -114,7 +115,7 @@ class Rooted:
                 names.sort(key=None if all(map(str.isascii, names)) else os.fsencode)
                 try:
                     entries = [os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in names]
-                except FileNotFoundError:
+                except (FileNotFoundError, PermissionError):
                     names, entries = _remaining(names, descriptor)
         except OSError as error:
             raise _refused("listed", path, error) from error
@@ -132,7 +133,10 @@ class Rooted:
                 if not stat.S_ISREG(entry.st_mode):
                     raise TreeError(f"{path} is not a regular file", why=_what(descriptor))
                 self._refuse_made_up(path, descriptor, entry)
-                return FileIO(f"/proc/self/fd/{descriptor}")
+                try:
+                    return FileIO(f"/proc/self/fd/{descriptor}")
+                except PermissionError:
+                    return FileIO(shut.open_at(descriptor, "", os.O_RDONLY))
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -187,7 +191,10 @@ class Rooted:
         """An extended attribute of the directory at `path`, b"" where it has none of that name."""
         try:
             with self._directory(path) as descriptor:
-                return os.getxattr(f"/proc/self/fd/{descriptor}", name)
+                try:
+                    return os.getxattr(f"/proc/self/fd/{descriptor}", name)
+                except PermissionError:
+                    return shut.attribute_at(descriptor, "", name)
         except OSError as error:
             if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
                 return b""
@@ -298,7 +305,10 @@ class Rooted:
             raise TreeError(f"{path!r} is not a path")
         for _ in range(100):
             try:
-                return syscalls.openat2(self._root, path or "/", flags, resolve=_RESOLVE)
+                try:
+                    return syscalls.openat2(self._root, path or "/", flags, resolve=_RESOLVE)
+                except PermissionError:
+                    return shut.open_at(self._root, path or "/", flags)
             except OSError as error:
                 # EAGAIN: something on the way was renamed meanwhile, so the kernel cannot vouch for "..".
                 if error.errno == errno.ENOSYS:
@@ -370,7 +380,7 @@ def _remaining(names: Sequence[str], directory: int) -> tuple[list[str], list[os
     found = {}
     for name in names:
         with suppress(FileNotFoundError):
-            found[name] = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            found[name] = shut.status(directory, name)
     return list(found), list(found.values())
 
 

@@ -136,6 +136,17 @@ def choose(uid: int = 1000, gid: int = 1000, *, mode: Mode | None = None) -> IdM
     )
 
 
+def as_root(idmap: IdMap) -> IdMap:
+    """The same ids of this machine, but a single one as root inside.
+
+    Another user loses its capabilities with the first program that it executes (capabilities(7)).
+    """
+    if idmap.mode is not Mode.SINGLE:
+        return idmap
+    (uid,), (gid,) = idmap.uids, idmap.gids
+    return IdMap(Mode.SINGLE, (Extent(0, uid.outside, 1),), (Extent(0, gid.outside, 1),))
+
+
 def surround(inside: int, own: int, spare: Sequence[tuple[int, int]]) -> tuple[Extent, ...]:
     """The map in which `own` is `inside` and the other ids, from 0 on, come from `spare` in its order.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from packhorse.base.dataclass import dataclass, field
-from packhorse.store import copied, gc, record
+from packhorse.store import copied, gc, merge, record
 from packhorse.store.fault import faults
 from packhorse.store.images import Images
 from packhorse.store.kept import record_of
@@ -170,15 +170,5 @@ def _trees(store: Path, fields: dict[str, Any]) -> Iterator[Path]:
 
 def _below(tree: Path) -> Iterator[os.stat_result]:
     """The directory and all in it, as far as it may be looked into."""
-    waiting = [os.fspath(tree)]
-    with suppress(FileNotFoundError):
-        yield tree.lstat()
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    yield entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-        except OSError:
-            continue  # went meanwhile, or is shut: what is in it is not counted
+    with suppress(OSError), merge.directory(tree.parent) as above:
+        yield from merge.statuses(above, tree.name)

@@ -21,7 +21,7 @@ from packhorse.image.wire import Node
 from packhorse.layers import tar
 from packhorse.layers.tree import TarEntry
 from packhorse.layers.tree import directory as layer_entries
-from packhorse.store import record, removal
+from packhorse.store import merge, record, removal
 from packhorse.store.disk import Disk, Stamp
 from packhorse.store.fault import fault, faults, is_about
 from packhorse.store.lease import Lease, make_directory
@@ -217,8 +217,9 @@ def _is_what_it_should_be(tree: KeptTree) -> bool:
 
 
 def _is_owned(tree: KeptTree) -> bool:
-    entries = (Path(top) / name for top, *names in os.walk(tree.lower) for name in sum(names, ["."]))
-    return all((status.st_uid, status.st_gid) == tree.owner for status in map(Path.lstat, entries))
+    with faults(tree.directory), merge.directory(tree.directory) as above:
+        entries = merge.statuses(above, tree.lower.name)
+        return all((status.st_uid, status.st_gid) == tree.owner for status in entries)
 
 
 def _tar(directory: Path, inside: Inside) -> Iterator[bytes]:

@@ -3,8 +3,8 @@
 A source may hide what lies below it: a character device 0/0 stands for "removed", a directory with the
 extended attribute `user.overlay.opaque` for "replaced" (kernel: Documentation/filesystems/overlayfs,
 "whiteouts and opaque directories"). So an overlay's upper directory and an unpacked layer are merged by the
-same function. Called by inside (roots) and kept (changed layers); imports nothing of ours but errors, since
-the short-lived child pays for it.
+same function. Called by inside (roots) and kept (changed layers); imports little of ours, since the
+short-lived child pays for it.
 
 Trees may be hostile: nothing here follows a link, and no path of more than one element is resolved.
 """
@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from time import monotonic
 
+from packhorse.base import shut
 from packhorse.errors import TreeError
 
 OPAQUE = "user.overlay.opaque"
@@ -107,8 +108,11 @@ def directory(path: os.PathLike[str]) -> Iterator[int]:
 
 @contextmanager
 def opened(parent: int, name: str) -> Iterator[int]:
-    """A descriptor of the directory `name` in `parent`; OSError for anything else, a link among it."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    """A descriptor of the directory `name` in `parent`; OSError for anything else, a link among it.
+
+    One that its mode shuts us out of is opened all the same; to look up a name in it takes `base.shut`.
+    """
+    descriptor = shut.open_entry(parent, name, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield descriptor
     finally:
@@ -131,8 +135,19 @@ def names(directory: int) -> list[str]:
 def is_opaque(parent: int, name: str) -> bool:
     """Whether the directory `name` hides the directories below it."""
     with suppress(OSError):
-        return os.getxattr(_through(parent, name), OPAQUE, follow_symlinks=False) == b"y"
+        return shut.attribute(parent, name, OPAQUE) == b"y"
     return False
+
+
+def statuses(parent: int, name: str) -> Iterator[os.stat_result]:
+    """What lstat(2) says of the entry `name` and of all below it, but of what goes meanwhile."""
+    with suppress(FileNotFoundError):
+        status = shut.status(parent, name)
+        yield status
+        if stat.S_ISDIR(status.st_mode):
+            with opened(parent, name) as directory:
+                for child in names(directory):
+                    yield from statuses(directory, child)
 
 
 def uncover(parent: int, name: str) -> None:
@@ -157,7 +172,7 @@ def _lay_all(source: int, target: int, *, depth: int) -> int:
 
 
 def _lay(source: int, name: str, target: int, *, depth: int) -> int:
-    status = os.stat(name, dir_fd=source, follow_symlinks=False)
+    status = shut.status(source, name)
     below = _mode(target, name)
     merged = (
         below is not None
@@ -170,27 +185,16 @@ def _lay(source: int, name: str, target: int, *, depth: int) -> int:
     if is_whiteout(status):
         return 0
     if not stat.S_ISDIR(status.st_mode):
-        os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        shut.link(source, name, target)
         return 1
     if not merged:
         os.mkdir(name, 0o700, dir_fd=target)
-    with _entered(source, name) as inner, opened(target, name) as outer:
-        os.fchmod(outer, 0o700)  # an owner without privilege cannot fill a directory of mode 0555
+    else:
+        _unshut(target, name)  # an owner without privilege cannot fill a directory of mode 0555
+    with opened(source, name) as inner, opened(target, name) as outer:
         count = _lay_all(inner, outer, depth=depth + 1)
         adorn(outer, status)
     return count + 1
-
-
-@contextmanager
-def _entered(parent: int, name: str) -> Iterator[int]:
-    """As `opened`, of what a buildpack made: TreeError for a directory that its owner may not read."""
-    with ExitStack() as stack:
-        try:
-            directory = stack.enter_context(opened(parent, name))
-        except PermissionError as error:
-            why = "its mode keeps even its owner out"
-            raise TreeError(f"the directory {name} of a layer cannot be read", why=why) from error
-        yield directory
 
 
 def _mode(directory: int, name: str) -> int | None:
@@ -204,7 +208,11 @@ def _bare(parent: int, name: str, status: os.stat_result, *, depth: int) -> None
     if depth > _DEPTH:
         raise TreeError(f"a directory is nested more than {_DEPTH} deep", why="it cannot be kept")
     _strip(parent, name, status, _PRIVATE)
-    with _entered(parent, name) as directory:
+    mode = stat.S_IMODE(status.st_mode)
+    closed = mode & stat.S_IRWXU != stat.S_IRWXU
+    if closed:
+        _unshut(parent, name)  # nobody else sees it yet
+    with opened(parent, name) as directory:
         for child in names(directory):
             below = os.stat(child, dir_fd=directory, follow_symlinks=False)
             if is_whiteout(below):
@@ -213,6 +221,8 @@ def _bare(parent: int, name: str, status: os.stat_result, *, depth: int) -> None
                 _bare(directory, child, below, depth=depth + 1)
             elif stat.S_ISREG(below.st_mode):
                 _strip(directory, child, below, _PRIVATE)
+        if closed:
+            os.fchmod(directory, mode)
 
 
 def _strip(directory: int, name: str, status: os.stat_result, prefix: str) -> None:
@@ -253,9 +263,12 @@ def _remove(
         os.rename(name, moved, src_dir_fd=directory, dst_dir_fd=top)
         pending.append(moved)
         return 0
-    with opened(directory, name) as inner:
+    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
         for child in names(inner):
             freed += _remove(inner, child, top, pending, patience, depth=depth + 1)
+    finally:
+        os.close(inner)
     os.rmdir(name, dir_fd=directory)
     return freed
 

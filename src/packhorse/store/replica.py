@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from packhorse.base import cloning
+from packhorse.base import cloning, shut
 from packhorse.errors import TreeError
 from packhorse.store import merge
 
@@ -40,7 +40,7 @@ def signature(directory: int, name: str) -> Signature:
 def _copy(source: int, name: str, target: int, *, depth: int) -> int:
     if depth > _DEPTH:
         raise TreeError(f"a directory is nested more than {_DEPTH} deep", why="it cannot be copied")
-    status = os.stat(name, dir_fd=source, follow_symlinks=False)
+    status = shut.status(source, name)
     kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFDIR:
         os.mkdir(name, 0o700, dir_fd=target)
@@ -52,7 +52,7 @@ def _copy(source: int, name: str, target: int, *, depth: int) -> int:
         _copy_file(source, name, target, status)
         return 1
     if kind == stat.S_IFLNK:
-        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+        os.symlink(shut.read_link(source, name), name, dir_fd=target)
     elif kind == stat.S_IFIFO:
         os.mkfifo(name, 0o600, dir_fd=target)
     else:
@@ -66,10 +66,10 @@ def _copy(source: int, name: str, target: int, *, depth: int) -> int:
 
 
 def _copy_file(source: int, name: str, target: int, status: os.stat_result) -> None:
-    flags = os.O_NOFOLLOW | os.O_CLOEXEC
-    original = os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=source)
+    original = shut.open_entry(source, name, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=target)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        made = os.open(name, flags, 0o600, dir_fd=target)
         try:
             if status.st_size:
                 cloning.pour(original, made)
@@ -81,7 +81,7 @@ def _copy_file(source: int, name: str, target: int, status: os.stat_result) -> N
 
 
 def _sign(directory: int, name: str, path: str, found: Signature, *, depth: int) -> None:
-    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    status = shut.status(directory, name)
     found[path] = (
         *(status.st_ino, status.st_mode, status.st_nlink, status.st_uid, status.st_gid, status.st_size),
         *(status.st_mtime_ns, status.st_ctime_ns),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 
+from packhorse.base import shut
 from packhorse.store import merge
 
 _CHUNK = 1 << 20
@@ -31,9 +32,9 @@ def same(upper: int, lower: int, name: str, *, whole: bool = False) -> bool:
 
 
 def _same(upper: int, lower: int, name: str, *, whole: bool, read: bool, depth: int) -> bool:
-    above = os.stat(name, dir_fd=upper, follow_symlinks=False)
+    above = shut.status(upper, name)
     try:
-        below = os.stat(name, dir_fd=lower, follow_symlinks=False)
+        below = shut.status(lower, name)
     except FileNotFoundError:
         return merge.is_whiteout(above) and not whole
     if above.st_mode != below.st_mode:
@@ -43,7 +44,7 @@ def _same(upper: int, lower: int, name: str, *, whole: bool, read: bool, depth: 
     if stat.S_ISREG(above.st_mode):
         return above.st_size == below.st_size and (not read or _same_bytes(upper, lower, name))
     if stat.S_ISLNK(above.st_mode):
-        return os.readlink(name, dir_fd=upper) == os.readlink(name, dir_fd=lower)
+        return shut.read_link(upper, name) == shut.read_link(lower, name)
     return stat.S_ISFIFO(above.st_mode)
 
 
@@ -57,10 +58,10 @@ def _same_directory(upper: int, lower: int, name: str, *, whole: bool, read: boo
 
 
 def _same_bytes(upper: int, lower: int, name: str) -> bool:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    above = os.open(name, flags, dir_fd=upper)
+    flags = os.O_RDONLY | os.O_NONBLOCK
+    above = shut.open_entry(upper, name, flags)
     try:
-        below = os.open(name, flags, dir_fd=lower)
+        below = shut.open_entry(lower, name, flags)
         try:
             while chunk := os.read(above, _CHUNK):
                 if chunk != _exactly(below, len(chunk)):

@@ -67,8 +67,9 @@ class Trees:
         path = self._home(home, idmap) / chain_id.hex
         if self._find(path) is not None:
             return path
-        with userns.make(idmap) as namespace:
-            made = self._make_layers(diff_ids, namespace)
+        # Root, for what buildpacks have shut even their owner out of.
+        with userns.make(userns.as_root(idmap)) as namespace:
+            made = self._make_layers(diff_ids, idmap, namespace)
             if home == "roots":
                 layers = self._home("trees", idmap)
                 order = [{"name": item.hex, **{key: made[item][key] for key in _HIDING}} for item in diff_ids]
@@ -76,13 +77,15 @@ class Trees:
                     self._made(path, chain_id, lambda new: self._merge(layers, order, new, namespace))
         return path
 
-    def _make_layers(self, diff_ids: Sequence[Digest], namespace: Namespace) -> dict[Digest, dict[str, Any]]:
+    def _make_layers(
+        self, diff_ids: Sequence[Digest], idmap: IdMap, namespace: Namespace
+    ) -> dict[Digest, dict[str, Any]]:
         """The records of the layers' trees, of which the missing ones are made."""
-        home = self._home("trees", namespace.idmap)
+        home = self._home("trees", idmap)
         distinct = list(dict.fromkeys(diff_ids))
         with (
             self.meter.task("unpacking", unit="layers", total=len(distinct)) as task,
-            _Unpackers(home, namespace, self._lease) as unpackers,
+            _Unpackers(home, namespace, self._lease, owners=idmap.mode is not Mode.SINGLE) as unpackers,
             crew(_PROCESSES, "unpack", patience=10) as workers,
         ):
 
@@ -90,7 +93,7 @@ class Trees:
                 found = self._made(
                     home / diff_id.hex,
                     diff_id,
-                    lambda new: self._make_layer(diff_id, new, namespace, workers, unpackers),
+                    lambda new: self._make_layer(diff_id, new, idmap, namespace, workers, unpackers),
                 )
                 task.add(1)
                 return found
@@ -98,10 +101,16 @@ class Trees:
             return dict(zip(distinct, workers.map(layer, distinct), strict=True))
 
     def _make_layer(
-        self, diff_id: Digest, new: Path, namespace: Namespace, workers: Crew, unpackers: _Unpackers
+        self,
+        diff_id: Digest,
+        new: Path,
+        idmap: IdMap,
+        namespace: Namespace,
+        workers: Crew,
+        unpackers: _Unpackers,
     ) -> dict[str, Any]:
         """Links the layer from a kept tree of the same ids if there is one, else unpacks its tar."""
-        kept, idmap = self._kept.find_any(diff_id), namespace.idmap
+        kept = self._kept.find_any(diff_id)
         inside = kept.inside if kept is not None and idmap.has(kept.inside.uid, kept.inside.gid) else None
         if kept is not None and inside and kept.owner == idmap.outside(inside.uid, inside.gid):
             own: dict[str, Any] = {"whiteouts": [], "opaque": [], "implied": [""]}
@@ -182,13 +191,13 @@ class Trees:
 class _Unpackers:
     """The children that unpack the layers of one image into the directory `home`; as many as are needed."""
 
-    def __init__(self, home: Path, namespace: Namespace, lease: Lease) -> None:
+    def __init__(self, home: Path, namespace: Namespace, lease: Lease, *, owners: bool) -> None:
         self._start = partial(
             errand.Unpacker,
             home,
             namespace=namespace,
             lease=lease,
-            owners=namespace.idmap.mode is not Mode.SINGLE,
+            owners=owners,
         )
         self._all: list[errand.Unpacker] = []
         self._idle: list[errand.Unpacker] = []

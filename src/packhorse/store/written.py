@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from packhorse.base import shut
 from packhorse.store import merge
 
 _CHUNK = 1 << 20
@@ -48,12 +49,12 @@ def _directory(directory: int, *, depth: int) -> Iterator[bytes]:
     if depth > _DEPTH:
         raise _TooMuch
     for name in merge.names(directory):
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        status = shut.status(directory, name)
         words: list[object] = [name, oct(status.st_mode)]
         if stat.S_ISREG(status.st_mode):
             words.append(status.st_size)
         elif stat.S_ISLNK(status.st_mode):
-            words.append(os.readlink(name, dir_fd=directory))
+            words.append(shut.read_link(directory, name))
         elif stat.S_ISDIR(status.st_mode):
             words.append(merge.is_opaque(directory, name))
         elif merge.is_whiteout(status):
@@ -71,8 +72,7 @@ def _file(directory: int, name: str, size: int) -> Iterator[bytes]:
     """The bytes of a file, as many as it has said it has."""
     if size > _MOST:
         raise _TooMuch
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=directory)
+    descriptor = shut.open_entry(directory, name, os.O_RDONLY | os.O_NONBLOCK)
     try:
         while chunk := os.read(descriptor, _CHUNK):
             size -= len(chunk)
