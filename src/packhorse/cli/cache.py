@@ -31,7 +31,7 @@ def cache() -> None:
 @click.pass_obj
 def ls(context: Context, output: str | None) -> None:
     """List what is kept, and how much of the disk it takes."""
-    with opened_store(context) as store:
+    with context.console.activity("measuring what is kept"), opened_store(context) as store:
         survey = store.caches()
     console = context.console
     if output:
@@ -66,7 +66,7 @@ def ls(context: Context, output: str | None) -> None:
 @click.pass_obj
 def rm(context: Context, names: tuple[str, ...]) -> None:
     """Remove what is kept for images; the images stay, and their next builds begin anew."""
-    with opened_store(context, frees=True) as store:
+    with context.console.activity("freeing space"), opened_store(context, frees=True) as store:
         _tell(context, kept_storage.remove(store, names))
 
 
@@ -89,7 +89,7 @@ def prune(context: Context, keep_storage: str, older_than: str, every: bool) -> 
     older = _seconds(older_than) if older_than else None
     if limit is None and older is None:
         limit = bound(context.environ)
-    with opened_store(context, frees=True) as store:
+    with context.console.activity("freeing space"), opened_store(context, frees=True) as store:
         unbound = limit == 0 and not keep_storage
         if unbound and not every:
             context.console.notes([f"nothing goes: {KEEP_STORAGE} is none"])

@@ -46,7 +46,7 @@ def diff(
     Places are spelled as for `packhorse inspect`. Ends with 0 when the images are the same, 1 when they
     differ, otherwise as docs/exit-codes.md says.
     """
-    with opened_store(context) as store:
+    with context.console.activity("comparing"), opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
         one, other = (side(name, locate.read(wiring, name)[0]) for name in (a, b))
         found = compared(one, other, files=not shallow)

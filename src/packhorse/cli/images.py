@@ -58,7 +58,7 @@ def rmi(context: Context, names: tuple[str, ...], force: bool, reach: Reach) -> 
 
     docker://NAME:TAG removes a tag from its registry, docker://NAME@DIGEST an image with all its tags.
     """
-    with opened_store(context, frees=True) as store:
+    with context.console.activity("removing"), opened_store(context, frees=True) as store:
         for name in names:
             if name.startswith(f"{Kind.REGISTRY}://"):
                 removed_name = Wiring(store, reach=reach).remove(Location.parse(name).reference)
@@ -75,7 +75,7 @@ def rmi(context: Context, names: tuple[str, ...], force: bool, reach: Reach) -> 
 @click.pass_obj
 def gc(context: Context) -> None:
     """Free what no image, cache or running command needs."""
-    with opened_store(context, frees=True) as store:
+    with context.console.activity("freeing space"), opened_store(context, frees=True) as store:
         freed = store.gc()
     context.console.result(f"freed {size(freed.bytes)}")
 

@@ -57,7 +57,7 @@ def inspect(
     """
     if local and remote:
         raise UsageError("--local and --remote exclude each other", fix="leave both out to look in both")
-    with opened_store(context) as store:
+    with context.console.activity(f"reading {name}"), opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
         image, is_remote = locate.read(wiring, name, local=local, remote=remote)
         report = report_on(image, name=name, remote=is_remote)

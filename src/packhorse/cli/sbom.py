@@ -115,6 +115,6 @@ def _located(
     """The named image, as long as its layers may be read; raises UsageError and what `locate.read` does."""
     if local and remote:
         raise UsageError("--local and --remote exclude each other", fix="leave both out to look in both")
-    with opened_store(context) as store:
+    with context.console.activity(f"reading {name}"), opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
         yield locate.read(wiring, name, local=local, remote=remote)[0]

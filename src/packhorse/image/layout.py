@@ -123,7 +123,17 @@ def read_index(files: Files, where: str) -> Index:
 
 
 def index_entry(image: Image, manifest: Manifest, ref: str) -> Descriptor:
-    """What a layout's index says of an image: its manifest, its target, and its name if it has one."""
+    """What a layout's index says of an image: its manifest, its target, and its name if it has one.
+
+    Raises InputError for a name with the digest of another image.
+    """
+    name, _, digest = ref.rpartition("@")
+    if digest.startswith("sha256:") and digest != str(manifest.digest):
+        raise InputError(
+            f"the image cannot be called {ref} in a layout",
+            why=f"it has another digest, {manifest.digest}",
+            fix=f"leave the digest out: {name or 'give it a name'}",
+        )
     annotations = {REF_NAME: ref} if ref else {}
     return replace(manifest.descriptor, target=image.config.target, annotations=annotations)
 

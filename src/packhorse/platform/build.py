@@ -22,7 +22,6 @@ from packhorse.lifecycle.stages import Exported
 from packhorse.platform import (
     buildpacks,
     default_builder,
-    destinations,
     kept_storage,
     report,
     volumes,
@@ -79,7 +78,10 @@ def build(
     names = (request.name, *request.tags)
     if request.publish:
         check(wiring, names)
-    destinations.check(wiring, request.outputs, request.report)
+    if request.outputs or request.report is not None:
+        from packhorse.platform import destinations  # most builds write to the store alone
+
+        destinations.check(wiring, request.outputs, request.report)
     begin = beginning(request, wiring, observer)
     builder = _builder(request, wiring, observer, progress)
     named = _run_image(request, builder)

@@ -7,16 +7,19 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from packhorse.base.step import Network, Output, Result, Step
 from packhorse.base.tree import TreeEdit
 from packhorse.errors import SandboxError
 from packhorse.sandbox import executable, seccomp, streams
 from packhorse.sandbox.limits import Bounds
-from packhorse.sandbox.listeners import Listener, listeners
 from packhorse.sandbox.network import Pasta
 from packhorse.sandbox.process import Process
 from packhorse.sandbox.terminal import Terminal
+
+if TYPE_CHECKING:
+    from packhorse.sandbox.listeners import Listener
 
 _TAIL = 4096
 """How many of the last bytes of a step's output are kept, to find the runtime's own message in."""
@@ -110,6 +113,8 @@ class Sandbox:
 
     def listeners(self) -> frozenset[Listener]:
         """The TCP ports on which the step listens now. Safe from another thread."""
+        from packhorse.sandbox.listeners import listeners  # for images that run, not for builds
+
         return listeners(self._held.pid, own_network=self._step.network is not Network.HOST)
 
     def signal(self, number: int) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from packhorse.base.digest import Digest
 from packhorse.base.meter import Meter
@@ -32,11 +32,10 @@ from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
 from packhorse.image.model import Descriptor
 from packhorse.image.view import Image, Layer
-from packhorse.store import caches, copied, damage, facts, gc, making, record, remainder, removal, taking
+from packhorse.store import caches, copied, facts, gc, making, record, remainder, removal, taking
 from packhorse.store.blobs import Blobs
 from packhorse.store.caches import Survey
 from packhorse.store.copies import LayersCopies
-from packhorse.store.damage import Findings
 from packhorse.store.disk import Disk
 from packhorse.store.facts import Facts
 from packhorse.store.fault import fault, faults, is_about
@@ -50,6 +49,9 @@ from packhorse.store.overlay import LayersOverlay
 from packhorse.store.place import StorePlace
 from packhorse.store.shelf import Shelf
 from packhorse.store.trees import Trees
+
+if TYPE_CHECKING:
+    from packhorse.store.damage import Findings
 
 _ENTRIES, _SECONDS = 100, 0.03
 """What a command that hurries removes itself: more than a small build leaves, and what does not take long."""
@@ -156,6 +158,8 @@ class Store:
 
         `say` is told how much is read.
         """
+        from packhorse.store import damage  # for the doctor alone
+
         return damage.find(self.path, self._images, self._blobs, self._kept, self._shelf, say=say)
 
     def images(self) -> tuple[Record, ...]:

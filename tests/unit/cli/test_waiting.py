@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import pty
 import select
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +56,30 @@ def test_a_phase_without_a_word_is_told(console: Console, tmp_path: Path) -> Non
         until(lambda: "     export: " in (tmp_path / "said").read_text())
 
 
+@pytest.mark.parametrize(
+    ("command", "doing"), [("inspect", "reading"), ("sbom", "reading"), ("diff", "comparing")]
+)
+def test_commands_that_ask_a_silent_registry_say_what_they_do(
+    tmp_path: Path, command: str, doing: str
+) -> None:
+    code = "import sys; from packhorse.cli.main import main; sys.exit(main())"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"docker://127.0.0.1:{silent.getsockname()[1]}/app"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, command, *[place] * (2 if command == "diff" else 1)],
+            env={**os.environ, "PACKHORSE_HOME": str(tmp_path)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        with process:
+            try:
+                assert process.stderr is not None
+                assert process.stderr.readline().strip().startswith(doing)
+            finally:
+                process.kill()
+
+
 def test_nobody_is_told_with_quiet(console: Console, tmp_path: Path) -> None:
     console.adjust(quiet=True, verbose=False, no_color=False)
     with console.meter.task("copying app") as task:
@@ -74,8 +101,11 @@ def test_on_a_terminal_one_line_is_drawn_and_goes(monkeypatch: pytest.MonkeyPatc
                 task.add(1)
         assert b"\n" not in drawn
         console.say("done")
-        drawn = os.read(master, 4096)
-        assert drawn.startswith(b"\r\x1b[K") and b"done" in drawn
+        drawn = b""
+        while b"done" not in drawn:  # the line may have been drawn once more just before
+            assert select.select([master], [], [], PATIENCE)[0]
+            drawn += os.read(master, 4096)
+        assert drawn.partition(b"done")[0].endswith(b"\r\x1b[K     ")
     os.close(master)
 
 

@@ -138,7 +138,9 @@ def test_no_command_takes_a_digest_for_the_name_of_what_it_makes(tmp_path: Path)
         assert "leave the digest out: example.test/x:1" in told
     put(IMAGE, Layout(tmp_path / "image", "1"))
     command.ok("copy", f"oci:{tmp_path}/image:1", "mine")
-    for place in (f"store:{pinned}", pinned, f"docker-archive:{tmp_path}/x.tar:{pinned}"):
+    archives = [f"{kind}:{tmp_path}/x.tar:{pinned}" for kind in ("docker-archive", "oci-archive")]
+    for place in (f"store:{pinned}", pinned, *archives, f"oci:{tmp_path}/image:{pinned}"):
         told = command.fails(3, "copy", "mine", place)
         assert "cannot be called example.test/x:1@" in told and "example.test/x:1\n" in f"{told}\n"
     assert not (tmp_path / "x.tar").exists()
+    assert Layout(tmp_path / "image").names() == ("1",)
