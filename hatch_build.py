@@ -52,6 +52,7 @@ def _make_bundle(root: Path, target: Path) -> None:
     sys.path[:0] = [str(root / "src"), str(root / "launcher")]
     from build import build as build_program
 
+    from packhorse.base.native import HELPERS
     from packhorse.platform.package import stage
 
     def add(program: str) -> None:
@@ -69,12 +70,7 @@ def _make_bundle(root: Path, target: Path) -> None:
         stage(descriptor.parent, staged, programs=target)
     launcher_version = (root / "launcher" / "VERSION").read_text().strip()
     bundle = {"launcher": launcher_version, "digest": digest(target)}
-    for program in (
-        "terminal",
-        "init",
-        "leash",
-        "network",
-    ):  # which are in no builder, and so in no digest of one
+    for program in HELPERS:
         add(program)
     (target / "bundle.json").write_text(json.dumps(bundle) + "\n")
 

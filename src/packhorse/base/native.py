@@ -13,6 +13,9 @@ from packhorse.errors import HostError
 
 BUNDLED = Path(__file__).parents[1] / "_bundled"
 
+HELPERS = ("terminal", "init", "leash", "network")
+"""The programs that run beside or within a sandbox on this machine, and are in no builder."""
+
 
 def program(name: str) -> Path:
     """The program `name`, for this machine; HostError when it is not there."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base import bubblewrap
+from packhorse.base import bubblewrap, native
 from packhorse.errors import HostError, InputError, NotFoundError
 from packhorse.platform.doctor import apparmor, engines, machine, mending, sandbox
 from packhorse.platform.doctor.checkup import CHECKS, examine, usable
@@ -85,6 +85,20 @@ def test_a_store_of_another_version_is_missing(tmp_path: Path) -> None:
 def test_a_file_where_the_store_would_be_is_missing(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("")
     assert line("store", tmp_path).state is State.MISSING
+
+
+@pytest.mark.parametrize("program", native.HELPERS)
+def test_an_installation_that_lacks_a_program_is_missing(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert line("installation", tmp_path).state is State.OK
+    bundled = tmp_path / "bundled"
+    bundled.mkdir()
+    for path in native.BUNDLED.iterdir():
+        if path.name != program:
+            (bundled / path.name).symlink_to(path)
+    monkeypatch.setattr(native, "BUNDLED", bundled)
+    assert line("installation", tmp_path).state is State.MISSING
 
 
 def test_no_store_can_be_made_where_nobody_can_write() -> None:

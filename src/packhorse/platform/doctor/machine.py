@@ -11,7 +11,7 @@ import urllib.parse
 from queue import Empty, Queue
 from threading import Thread
 
-from packhorse.base import files, userns
+from packhorse.base import files, native, userns
 from packhorse.base.rooted import Rooted
 from packhorse.base.target import Target
 from packhorse.errors import HostError, PackhorseError, StoreError
@@ -58,7 +58,8 @@ def installation(examined: Examination) -> Line:
     """Looks for what packhorse's package carries besides Python."""
     name = "installation"
     try:
-        bundle.terminal()
+        for program in native.HELPERS:
+            native.program(program)
         bundle.launcher(Target.host().arch)
         count = len(bundle.buildpacks())
         version = bundle.launcher_version()
