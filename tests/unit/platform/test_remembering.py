@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fakes.observer import Quiet
-from fakes.registry import FakeRegistry
+from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -166,6 +166,16 @@ def test_a_layer_that_the_registry_has_lost_or_has_in_another_compression_is_sen
     push_theirs(server, "zstd:1")
     push(store, server, "zstd:1", "zstd")
     assert MediaType.OCI_LAYER_GZIP.encode() not in server.manifests["zstd", "1"][1]
+
+
+def test_a_layer_that_the_registry_has_and_does_not_give_is_sent(server, store):
+    theirs = push_theirs(server, "app:1")
+    digest = str(theirs.layers[0].descriptor.digest)
+    server.faults.append(Fault("GET", f"/blobs/{digest}", times=99, status=404))
+    put(fresh_image(A, B), store.place("app"))
+    push(store, server, "app:1")
+    first, second = layer_digests(server, "app", "1")
+    assert first != theirs.layers[0].descriptor.digest and second == theirs.layers[1].descriptor.digest
 
 
 def test_further_tags_of_a_repository_are_given_to_the_image_there(server, store):

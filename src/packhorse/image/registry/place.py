@@ -172,10 +172,13 @@ class RegistryPlace:
         return found if found and OCI_LAYERS.get(found.media_type) == self._compression.media_type else None
 
     def proven(self, diff_id: Digest, claimed: Descriptor) -> Descriptor | None:
-        """Fetches a blob and unpacks it; the descriptor that it has if it is that layer, else None."""
+        """Fetches a blob and unpacks it; the descriptor that it has if it is that layer, else None.
+
+        One that cannot be fetched is none either: an upload may still work, or says why not.
+        """
         try:
             found = measure(self._registry.blob(self._repository, claimed))
-        except FormatError:
+        except (FormatError, NotFoundError, NetworkError):
             return None
         return replace(claimed, media_type=found.media_type) if found.diff_id == diff_id else None
 
