@@ -98,9 +98,9 @@ def _line(publication: Publication, look: Callable[[], Collection[Listener]], ov
             return _reached(publication, found)
         listening_since = listening_since or (now if found else 0.0)
         if listening_since and now - listening_since >= _GRACE:
-            return _missed(publication, found)
+            return _describe_missing(publication, found)
         if now - began >= _PATIENCE:
-            return _missed(publication, found) if publication.wanted else ""
+            return _describe_missing(publication, found) if publication.wanted else ""
         pause = min(pause * _GROWTH, _LONGEST)
     return ""
 
@@ -112,7 +112,7 @@ def _reached(publication: Publication, found: Collection[Listener]) -> str:
     elif publication.wanted:
         ports = [port for port in publication.ports if port.protocol == "tcp"]
     else:
-        return _missed(publication, found)
+        return _describe_missing(publication, found)
     return _places(publication, ports, found)
 
 
@@ -123,7 +123,7 @@ def _places(publication: Publication, ports: Sequence[Port], found: Collection[L
     ) + _unreachable(found, [port.port for port in ports])
 
 
-def _missed(publication: Publication, found: Collection[Listener]) -> str:
+def _describe_missing(publication: Publication, found: Collection[Listener]) -> str:
     """The line for an image that does not listen on all published ports, or publishes none."""
     ports = _numbers(found)
     missing = sorted(publication.wanted - set(ports))

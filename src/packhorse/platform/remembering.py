@@ -45,7 +45,7 @@ class Remembering:
         made_here = layer.blob is None and layer.descriptor is None
         if layer.diff_id:
             layer = self._recalled(layer, layer.diff_id)
-        if reused := self._reused(layer):
+        if reused := self._reuse_claimed(layer):
             return reused
         brought = self._place.begin(layer)
         diff_id, stored = brought.diff_id, brought.descriptor
@@ -61,7 +61,7 @@ class Remembering:
         """Makes the image appear under this name."""
         return self._place.commit(image)
 
-    def _reused(self, layer: Layer) -> Layer | None:
+    def _reuse_claimed(self, layer: Layer) -> Layer | None:
         """A layer in the form that the image under this name has it in, such as one that pack pushed.
 
         That image only claims that it is this layer. So the blob is fetched and unpacked once, in place of an

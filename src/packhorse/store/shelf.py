@@ -117,7 +117,7 @@ class Shelf:
                 why = f"its blob {descriptor.digest} has {writer.size} bytes, not {descriptor.size}"
                 raise FormatError(f"the layer {diff_id} cannot be stored", why=why)
             writer.finish(descriptor.digest)
-        self._facts.learn(diff_id, size=found.size, blob=_described(descriptor, found))
+        self._facts.learn(diff_id, size=found.size, blob=_correct_media_type(descriptor, found))
 
     def _proves(self, diff_id: Digest, descriptor: Descriptor) -> bool:
         """Unpacks a stored blob to see whether it is a layer, and remembers the answer."""
@@ -132,7 +132,7 @@ class Shelf:
         same = found is not None and found.diff_id == diff_id
         with suppress(StoreError):  # in a store that can only be read it is unpacked every time
             if found is not None and same:
-                self._facts.learn(diff_id, size=found.size, blob=_described(descriptor, found))
+                self._facts.learn(diff_id, size=found.size, blob=_correct_media_type(descriptor, found))
             else:
                 self._facts.forget(diff_id, descriptor.digest)
         return same
@@ -199,7 +199,7 @@ class _Incoming:
             pass
 
 
-def _described(descriptor: Descriptor, found: Unpacked) -> Descriptor:
+def _correct_media_type(descriptor: Descriptor, found: Unpacked) -> Descriptor:
     """The descriptor with a media type that the bytes have: docker calls layers gzip that are not."""
     if OCI_LAYERS.get(descriptor.media_type) == found.media_type:
         return descriptor

@@ -126,7 +126,7 @@ class Trees:
                 f"the layer {diff_id} is not in the store",
                 fix="build, or pull, the image it belongs to again",
             )
-        with unpackers.borrowed() as unpacker:
+        with unpackers.borrow() as unpacker:
             try:
                 answer = unpacker.unpack(new.name, workers.heeded(layer.tar()))
             except FormatError as error:
@@ -203,7 +203,7 @@ class _Unpackers:
         self._idle: list[errand.Unpacker] = []
 
     @contextmanager
-    def borrowed(self) -> Iterator[errand.Unpacker]:
+    def borrow(self) -> Iterator[errand.Unpacker]:
         """One for a thread to use; it is not used again if that failed."""
         try:
             unpacker = self._idle.pop()

@@ -106,7 +106,7 @@ class RegistryPlace:
                 self._repository,
                 layer,
                 self._compression,
-                unless=lambda: layer.diff_id in self._claimed(),
+                unless=lambda: layer.diff_id in self._find_claims(),
             )
         except Lost:
             stored = self._compressed(layer)
@@ -168,7 +168,7 @@ class RegistryPlace:
         Only that image says so: nobody here has unpacked the blob. A form in another compression than the
         place's is none.
         """
-        found = self._claimed().get(diff_id)
+        found = self._find_claims().get(diff_id)
         return found if found and OCI_LAYERS.get(found.media_type) == self._compression.media_type else None
 
     def proven(self, diff_id: Digest, claimed: Descriptor) -> Descriptor | None:
@@ -182,7 +182,7 @@ class RegistryPlace:
             return None
         return replace(claimed, media_type=found.media_type) if found.diff_id == diff_id else None
 
-    def _claimed(self) -> Mapping[Digest, Descriptor]:
+    def _find_claims(self) -> Mapping[Digest, Descriptor]:
         """The layers of the image under the name now, by diff ID; none where no image can be read.
 
         A layer that it has is not sent before its digest is known.
