@@ -27,21 +27,21 @@ def _tables() -> Iterator[str]:
     tried, planted = list(attempts()), list(plants())
     yield ""
     yield (
-        f"A buildpack's bin/detect and bin/build, as each kind of user, in both sandboxes: {len(tried)} "
-        "attempts. The network is this machine's, where most can be reached."
+        f"These {len(tried)} attempts run in a buildpack's bin/detect and bin/build, as each kind of user, "
+        "in both sandboxes. They run on this machine's network, because most can be reached there."
     )
     for group, members in groupby(tried, lambda one: one.group):
         yield from ("", f"### {group}", "")
         yield f"| tried | {' | '.join(_MODES)} | |"
         yield f"|---|{'---|' * len(_MODES)}---|"
         yield from (_attempt(one) for one in members)
-    yield from ("", "### What a buildpack leaves, or uses up", "")
-    yield f"{len(planted)} builds, those marked * as each kind of user, the others as root."
-    yield from ("", "| tried | what came of it |", "|---|---|")
+    yield from ("", "### What a buildpack leaves or uses up", "")
+    yield f"These are {len(planted)} builds. Those marked * run as each kind of user, the others as root."
+    yield from ("", "| tried | result |", "|---|---|")
     yield from (_plant(one) for one in planted)
     yield from ("", "### Hostile builders", "")
-    yield f"{len(CASES)} images; nothing of this machine is read, written or started by any."
-    yield from ("", "| the builder's | what came of it |", "|---|---|")
+    yield f"These are {len(CASES)} images. None of them reads, writes or starts anything of this machine."
+    yield from ("", "| the builder's | result |", "|---|---|")
     for name, case in CASES.items():
         outcome = f"refused: {_text(case.says)}" if case.says else "harmless: the build succeeds"
         yield f"| {_text(name)} | {outcome} |"
