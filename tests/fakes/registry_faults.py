@@ -1,6 +1,6 @@
-"""What goes wrong with registries: each case, what packhorse does then, and what is lost by it.
+"""The failures of registries: each case, what packhorse does, and what is lost.
 
-`tests/unit/image/registry/test_faults.py` lets each happen; the tables of docs/registries.md are these.
+`tests/unit/image/registry/test_faults.py` makes each happen. docs/registries.md has them as tables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ USER, PASSWORD = "me", "open-sesame-7f3a"
 
 @dataclass(frozen=True)
 class Case:
-    """`prepare` makes a registry go wrong; `error` is what comes of it, None where all is well in the end."""
+    """`prepare` makes a registry fail. `error` is what packhorse raises, or None if it succeeds in the end."""
 
     name: str
     prepare: Callable[[FakeRegistry], None]
@@ -61,130 +61,144 @@ _BLOBS, _UPLOADS, _MANIFESTS = "/blobs/sha256", "/blobs/uploads/", "/manifests/"
 _PUT, _GET = "PUT", "GET"
 
 PULLS = (
-    Case("slow answers", fault(_GET, _BLOBS, delay=0.3, times=3), "waited for, up to 60 seconds in silence"),
+    Case("slow answers", fault(_GET, _BLOBS, delay=0.3, times=3), "waits, up to 60 seconds without any data"),
     Case(
         "a layer's download is cut",
         fault(_GET, _BLOBS, cut_after=1_400_000, spared=1),
-        "it goes on where it was, by a range",
+        "continues where it was, with a range request",
     ),
-    Case("… and the registry knows no ranges", no_ranges, "it is read again, what is there is passed over"),
+    Case("… and the registry knows no ranges", no_ranges, "reads the layer again and skips what it has"),
     Case(
         "a download is cut again and again",
         fault(_GET, _BLOBS, cut_after=1000, spared=1, times=ALWAYS),
-        "given up after five cuts within a mebibyte",
+        "gives up after five cuts within a mebibyte",
         error=NetworkError,
     ),
     Case(
         "a layer of the wrong digest",
         fault(_GET, _BLOBS, body=b"x" * 2_000_000, spared=1, times=ALWAYS),
-        "refused as it arrives",
+        "refuses it as it arrives",
         error=FormatError,
     ),
     Case(
         "a layer of the wrong length",
         fault(_GET, _BLOBS, body=b"x", spared=1, times=ALWAYS),
-        "refused before it is read",
+        "refuses it before it reads it",
         error=FormatError,
     ),
     Case(
         "a manifest is cut",
         fault(_GET, _MANIFESTS, cut_after=100, spared=1),
-        "read again",
+        "reads it again",
     ),
     Case(
         "a manifest that ends too early",
         fault(_GET, _MANIFESTS, body=b'{"schemaVersion": 2, "lay', spared=1),
-        "refused",
+        "refuses it",
         error=FormatError,
     ),
     Case(
         "a manifest that is not what its digest says",
         fault(_GET, _MANIFESTS, headers={"docker-content-digest": _WRONG}, spared=1),
-        "refused",
+        "refuses it",
         error=FormatError,
     ),
-    Case("500 once", fault(_GET, _MANIFESTS, status=500), "asked again after half a second"),
-    Case("no answer once", fault(_GET, _MANIFESTS, hang_up=True), "asked again after half a second"),
+    Case("500 once", fault(_GET, _MANIFESTS, status=500), "asks again after half a second"),
+    Case("no answer once", fault(_GET, _MANIFESTS, hang_up=True), "asks again after half a second"),
     Case(
         "429 with Retry-After",
         fault(_GET, _BLOBS, status=429, headers={"retry-after": "2"}, times=2),
-        "asked again after that time",
+        "asks again after that time",
     ),
     Case(
-        "429 without an end",
+        "429 again and again",
         fault(_GET, _BLOBS, status=429, times=ALWAYS),
-        "an error after five tries; it says to wait or log in",
+        "ends with an error after five tries; the error says to wait or log in",
         error=NetworkError,
     ),
-    Case("tokens that end soon", short_tokens, "fetched anew when one is refused"),
-    Case("401 without a challenge", challenge(""), "an error; it names the credentials", error=NetworkError),
-    Case("401 of an unknown kind", challenge('Negotiate abc, Hawk x="y"'), "an error", error=NetworkError),
+    Case("tokens that end soon", short_tokens, "fetches a new one when one is refused"),
     Case(
-        "401 with a token server that is none",
+        "401 without a challenge",
+        challenge(""),
+        "ends with an error that names the credentials",
+        error=NetworkError,
+    ),
+    Case(
+        "401 of an unknown kind",
+        challenge('Negotiate abc, Hawk x="y"'),
+        "ends with an error",
+        error=NetworkError,
+    ),
+    Case(
+        "401 with a token server that does not exist",
         challenge('Bearer realm="nowhere"'),
-        "an error",
+        "ends with an error",
         error=NetworkError,
     ),
     Case(
-        "401 with a token server in the open",
+        "401 with a token server without TLS",
         challenge('Bearer realm="http://tokens.example/token"'),
-        "an error; the password is not sent there",
+        "ends with an error; does not send the password there",
         error=NetworkError,
     ),
-    Case("401 that is nonsense", challenge('"""=,,,\\\\ Bearer'), "an error", error=NetworkError),
+    Case("401 that is nonsense", challenge('"""=,,,\\\\ Bearer'), "ends with an error", error=NetworkError),
 )
 
 PUSHES = (
     Case(
         "an upload is cut at 70 %",
         fault(_PUT, _UPLOADS, take=1_400_000, least=1_400_000),
-        "the registry is asked how much it has, and sent the rest",
+        "asks the registry how much it has, and sends the rest",
     ),
-    Case("… and the registry has forgotten it", forgetful, "it is sent again", "the time for what was sent"),
+    Case("… and the registry has forgotten it", forgetful, "sends it again", "the time for what was sent"),
     Case(
         "an upload gets nowhere",
         fault(_PUT, _UPLOADS, take=0, times=ALWAYS),
-        "given up after five tries within a mebibyte",
-        "nothing that has arrived: the next push goes on with it",
+        "gives up after five tries within a mebibyte",
+        "nothing that has arrived: the next push continues with it",
         error=NetworkError,
     ),
-    Case("500 once, at the beginning of an upload", fault("POST", _UPLOADS, status=500), "begun again"),
-    Case("no answer, at the beginning of an upload", fault("POST", _UPLOADS, hang_up=True), "begun again"),
-    Case("500 once, at its end", fault(_PUT, _UPLOADS, status=500), "the registry is asked how much it has"),
-    Case("the answer to an upload is lost", fault(_PUT, _UPLOADS, hang_up=True), "the registry is asked"),
+    Case("500 once, at the beginning of an upload", fault("POST", _UPLOADS, status=500), "starts again"),
+    Case("no answer, at the beginning of an upload", fault("POST", _UPLOADS, hang_up=True), "starts again"),
+    Case(
+        "500 once, at the end of an upload",
+        fault(_PUT, _UPLOADS, status=500),
+        "asks the registry how much it has",
+    ),
+    Case("the answer to an upload is lost", fault(_PUT, _UPLOADS, hang_up=True), "asks the registry"),
     Case(
         "429 with Retry-After",
         fault(_PUT, _UPLOADS, status=429, headers={"retry-after": "2"}),
-        "taken up after that time",
+        "continues after that time",
     ),
-    Case("413", fault(_PUT, _UPLOADS, status=413, least=1_100_000, times=ALWAYS), "sent in chunks"),
+    Case("413", fault(_PUT, _UPLOADS, status=413, least=1_100_000, times=ALWAYS), "sends it in chunks"),
     Case(
-        "413 for chunks, too",
+        "413 for chunks too",
         lambda server: server.faults.extend(
             Fault(method=method, path=_UPLOADS, status=413, times=ALWAYS) for method in ("PUT", "PATCH")
         ),
-        "an error; it says that something on the way takes no more",
+        "ends with an error; the error says that something on the way accepts no larger request",
         error=NetworkError,
     ),
-    Case("tokens that end soon", short_tokens, "fetched anew when one is refused"),
+    Case("tokens that end soon", short_tokens, "fetches a new one when one is refused"),
     Case(
         "denied, or over the quota (403)",
         fault("POST", _UPLOADS, status=403, times=ALWAYS),
-        "an error at once, with the registry's words",
+        "ends at once with the registry's error",
         error=NetworkError,
     ),
     Case(
         "the registry stores something else",
         fault(_PUT, _UPLOADS, headers={"docker-content-digest": _WRONG}),
-        "an error; the tag stays as it was",
+        "ends with an error; the tag stays as it was",
         error=FormatError,
     ),
     Case(
         "the tag may not be changed (409)",
         fault(_PUT, _MANIFESTS, status=409, times=ALWAYS),
-        "an error at once, with the registry's words; the tag stays as it was",
+        "ends at once with the registry's error; the tag stays as it was",
         error=NetworkError,
     ),
-    Case("500 once for the manifest", fault(_PUT, _MANIFESTS, status=500), "sent again"),
-    Case("the answer to the manifest is lost", fault(_PUT, _MANIFESTS, hang_up=True), "sent again"),
+    Case("500 once for the manifest", fault(_PUT, _MANIFESTS, status=500), "sends it again"),
+    Case("the answer to the manifest is lost", fault(_PUT, _MANIFESTS, hang_up=True), "sends it again"),
 )

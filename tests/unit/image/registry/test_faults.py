@@ -101,7 +101,7 @@ def test_a_push(case: Case, server: FakeRegistry) -> None:
 def test_the_documentation_has_every_case() -> None:
     text = DOCS.read_text()
     for title, cases in (("reading", PULLS), ("writing", PUSHES)):
-        head = f"| {title} | what happens | what is lost |\n|---|---|---|\n"
+        head = f"| {title} | what packhorse does | what is lost |\n|---|---|---|\n"
         assert head + "".join(f"{case.row}\n" for case in cases) in text
 
 
