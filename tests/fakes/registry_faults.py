@@ -17,7 +17,7 @@ USER, PASSWORD = "me", "open-sesame-7f3a"
 
 @dataclass(frozen=True)
 class Case:
-    """`prepare` makes a registry fail. `error` is what packhorse raises, or None if it succeeds in the end."""
+    """`prepare` makes a registry fail. `error` is what packhorse raises, None if it succeeds."""
 
     name: str
     prepare: Callable[[FakeRegistry], None]
