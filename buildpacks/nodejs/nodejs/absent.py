@@ -6,20 +6,20 @@ the package's name is looked for in all of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from packhorse.errors import NotFoundError
-from packhorse.sdk.regex import regex
 
 from . import elsewhere
 
-_QUOTED = regex(r"""requested resource '([^'\n]+)'|find package "([^"\n]+)\"""")
-_ADDRESS = regex(r"GET (\S+) - 404")
+_QUOTED = re.compile(r"""requested resource '([^'\n]+)'|find package "([^"\n]+)\"""")
+_ADDRESS = re.compile(r"GET (\S+) - 404")
 _RANGES = (
-    regex(r"No matching version found for (?P<name>@?[^@\s]+)@(?P<range>[^\s]+)"),
-    regex(r'find any versions for "(?P<name>[^"\n]+)" that matches "(?P<range>[^"\n]+)"'),
-    regex(r'No version matching "(?P<range>[^"\n]+)" found for specifier "(?P<name>[^"\n]+)"'),
+    re.compile(r"No matching version found for (?P<name>@?[^@\s]+)@(?P<range>[^\s]+)"),
+    re.compile(r'find any versions for "(?P<name>[^"\n]+)" that matches "(?P<range>[^"\n]+)"'),
+    re.compile(r'No version matching "(?P<range>[^"\n]+)" found for specifier "(?P<name>[^"\n]+)"'),
 )
 # The word before these is the package.
 _BEFORE = (" is not in the npm registry", ": No candidates found", ": Package not found")

@@ -6,10 +6,10 @@ the image (`nodejs.engines`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from packhorse.sdk.dataclass import dataclass, replace
-from packhorse.sdk.regex import regex
 
 MANAGERS = ("npm", "yarn", "pnpm", "bun")
 QUIET = {"-s", "--silent", "-q", "--quiet", "--if-present", "-y", "--yes", "--no-install", "--no", "--"}
@@ -29,7 +29,7 @@ _CHANGES = {
 }
 """What Bun does to modules and projects, for which an image is too late."""
 _BUNS_OWN = {"build", "exec", "repl", "test"}
-_FILE = regex(r"[./]")
+_FILE = re.compile(r"[./]")
 
 
 @dataclass(frozen=True, slots=True)

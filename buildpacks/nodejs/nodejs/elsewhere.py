@@ -6,18 +6,18 @@ registry, and by `nodejs.absent`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from packhorse.errors import NetworkError, PackhorseError
-from packhorse.sdk.regex import regex
 
 from .project import DEPENDENCIES, Project
 from .workspace import Workspace
 
-_ADDRESS = regex(r"https?://([^\s/'\"`]+)(/[^\s'\"`,;)]*)?")
-_LOOKED_UP = regex(r"getaddrinfo \w+ (\S+)")
-_SHORT = regex(r"(?:(github|gitlab|bitbucket):)?([\w.-]+/[\w.-]+)")
+_ADDRESS = re.compile(r"https?://([^\s/'\"`]+)(/[^\s'\"`,;)]*)?")
+_LOOKED_UP = re.compile(r"getaddrinfo \w+ (\S+)")
+_SHORT = re.compile(r"(?:(github|gitlab|bitbucket):)?([\w.-]+/[\w.-]+)")
 _HOSTS = {"github": "github.com", "gitlab": "gitlab.com", "bitbucket": "bitbucket.org"}
 
 

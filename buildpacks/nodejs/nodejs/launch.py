@@ -7,13 +7,13 @@ opens the inspector (launcher/node-options). It is native, since run images may 
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildError, InputError
-from packhorse.sdk.regex import regex
 from packhorse.sdk.sha import sha256
 
 from .project import Project
@@ -21,7 +21,7 @@ from .start import START_SCRIPT, Start
 from .workspace import Workspace
 
 _PROGRAM = "node-options"
-_NAME = regex(r"[A-Za-z0-9_-]{1,200}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _SWITCHES = ("BPL_NODE_OPTIMIZE_MEMORY", "BPL_NODE_SOURCE_MAPS", "BPL_DEBUG_ENABLED")
 _SETTINGS = (*_SWITCHES, "BPL_DEBUG_HOST", "BPL_DEBUG_PORT")
 

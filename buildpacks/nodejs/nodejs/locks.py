@@ -14,16 +14,14 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from packhorse.sdk.regex import regex
-
 _LIMIT = 64 << 20
 # `  '@babel/core@7.1.0(x@1)':` or `  /@babel/core@7.1.0:`, and the line below it.
-_PNPM = regex(
+_PNPM = re.compile(
     r"""^ {2}'?/?(@?[^@'\s]+)@([^:('\s]+)(?:[(' ][^\n:]*)?:\n {4}resolution: \{integrity: ([^,}\s]+)""",
     re.MULTILINE,
 )
 # `"@babel/core@^7.0.0", "@babel/core@^7.1.0":` and the lines below it.
-_YARN = regex(
+_YARN = re.compile(
     r"""^"?(@?[^@"\s]+)@[^\n]*:\n {2}version "([^"\n]+)"\n"""
     r"""(?: {2}resolved [^\n]*\n)?(?: {2}integrity (\S+))?""",
     re.MULTILINE,

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from packhorse.errors import InputError
-from packhorse.sdk.regex import regex
 
 from . import packages
 from .project import Project
 
 _NEVER = {"node_modules", ".git"}
-_BRACES = regex(r"\{([^{}]*)\}")
+_BRACES = re.compile(r"\{([^{}]*)\}")
 _MOST = 1000
 
 

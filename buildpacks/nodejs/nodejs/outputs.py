@@ -14,7 +14,6 @@ from pathlib import PurePosixPath
 from packhorse import sdk
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass, replace
-from packhorse.sdk.regex import regex
 
 from . import start
 from .detection import LAUNCHPOINT
@@ -22,7 +21,7 @@ from .project import Project
 from .start import START_SCRIPT, Start
 
 _OUTPUTS = ("dist", "build", "out")
-_OUT_DIR = regex(r'^\s*"outDir"\s*:\s*"([^"]+)"', re.MULTILINE)
+_OUT_DIR = re.compile(r'^\s*"outDir"\s*:\s*"([^"]+)"', re.MULTILINE)
 _PAGES = ("index.html", "200.html")
 
 

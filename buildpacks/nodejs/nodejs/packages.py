@@ -10,12 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from packhorse.errors import InputError
-from packhorse.sdk.regex import regex
 
 NAME = "pnpm-workspace.yaml"
-_KEY = regex(r"""(?:packages|"packages"|'packages')[ \t]*:(?=[ \t]|$)""")
-_TEXT = regex(r""""([^"\\]*)"|'([^']*)'""")
-_COMMENT = regex(r"(?:^|[ \t])#.*")
+_KEY = re.compile(r"""(?:packages|"packages"|'packages')[ \t]*:(?=[ \t]|$)""")
+_TEXT = re.compile(r""""([^"\\]*)"|'([^']*)'""")
+_COMMENT = re.compile(r"(?:^|[ \t])#.*")
 # What begins something else than plain text.
 _SPECIAL = tuple("&*!|>%@`{}[],?:'\"")
 # How a document begins that is no plain table with its keys at the start of lines.

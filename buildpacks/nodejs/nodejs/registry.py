@@ -21,7 +21,6 @@ from packhorse.errors import (
     PackhorseError,
 )
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 from .project import document
 
@@ -70,10 +69,10 @@ _UNTRUSTED = {
 CODES = frozenset({*_UNREACHABLE, *_UNTRUSTED, "ENEEDAUTH", "EINTEGRITY", "ETARGET"})
 """The words of npm and Node.js, without digits, that `explained_code` knows."""
 
-_BUSY = regex(r"E(?:5\d\d|429)")
+_BUSY = re.compile(r"E(?:5\d\d|429)")
 _LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
-_LINE = regex(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
-_SETTING = regex(r"([a-z-]+) = (.+)")
+_LINE = re.compile(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
+_SETTING = re.compile(r"([a-z-]+) = (.+)")
 # What it advises, mostly to who installs one package by name.
 _ADVICE = (
     "404 Note that you can",
@@ -82,11 +81,11 @@ _ADVICE = (
     "notarget a package version",
 )
 # What npm puts before each line of some errors.
-_PREFIX = regex(r"^(?:notarget|network|engine|40[134])(?: |$)")
+_PREFIX = re.compile(r"^(?:notarget|network|engine|40[134])(?: |$)")
 # What it says of its logs, which no build has.
 _LOGS = ("A complete log", "Log files were not written")
-_BANNER = regex(r"^[ \t]*> .*$", re.MULTILINE)
-_OUT_OF_SYNC = regex(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
+_BANNER = re.compile(r"^[ \t]*> .*$", re.MULTILINE)
+_OUT_OF_SYNC = re.compile(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
 _SHOWN = 5
 _QUOTED = 200
 

@@ -8,12 +8,12 @@ none is not followed, which is said.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 from packhorse.errors import InputError, PackhorseError
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 from . import ranges
 from .releases import Releases, major
@@ -21,7 +21,7 @@ from .sources import SETTING, Said
 
 _ANY = ("*", "node", "stable", "current", "latest", "")
 _LTS = ("lts", "lts/*", "lts-*", "--lts")
-_NAMED = regex(r"lts[/-](?P<name>[a-z]+|-\d{1,3})")
+_NAMED = re.compile(r"lts[/-](?P<name>[a-z]+|-\d{1,3})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ the same request is used again without asking the registry.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from packhorse import sdk
 from packhorse.errors import HostError, InputError, NotFoundError
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 from . import update
 from .registry import QUIET, Registry
@@ -24,7 +24,7 @@ from .request import Request
 ARCHITECTURES = {"amd64": "x64", "arm64": "arm64"}
 """Our names of architectures → those in names of npm packages."""
 
-_VERSION = regex(r"\s*[v=]?((?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*)){2})\s*")
+_VERSION = re.compile(r"\s*[v=]?((?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*)){2})\s*")
 _NPM_COMMANDS = {"npm": "npm-cli.js", "npx": "npx-cli.js"}
 
 

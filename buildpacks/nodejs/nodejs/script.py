@@ -16,17 +16,16 @@ from pathlib import Path
 
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass, field, replace
-from packhorse.sdk.regex import regex
 
 from .call import MANAGERS, QUIET, Call
 from .members import paths
 from .project import Project
 
 # Anything a shell would act upon, in quotes or not: those who have it in quotes get a shell, too.
-_NEEDS_SHELL = regex(r"[$`|&;<>()*?\[\]{}~#\n\\]")
-_WORD = regex(r"""(?:[<>]&[\d-]|[^\s"'\\|&;()`]|\\.|"(?:\\.|[^"\\])*"|'[^']*')+""")
-_ASSIGNMENT = regex(r"[A-Za-z_]\w*=")
-_OPTIONS = regex(r"^NODE_OPTIONS=(?!.*\$\{?NODE_OPTIONS)")
+_NEEDS_SHELL = re.compile(r"[$`|&;<>()*?\[\]{}~#\n\\]")
+_WORD = re.compile(r"""(?:[<>]&[\d-]|[^\s"'\\|&;()`]|\\.|"(?:\\.|[^"\\])*"|'[^']*')+""")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_OPTIONS = re.compile(r"^NODE_OPTIONS=(?!.*\$\{?NODE_OPTIONS)")
 _COMPOUND = {"if", "for", "while", "until", "case", "!", "{", "[["}
 BUILTINS = {
     *(".", ":", "[", "break", "cd", "command", "continue", "echo", "eval", "exec", "exit", "export", "false"),
@@ -55,19 +54,19 @@ RUNNERS = ("npx", "pnpx")
 
 _BUN = ("bun", "bunx")
 _SOURCES = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".cjs", ".mts", ".cts")
-_CALLS_MANAGER = regex(r"(?:^|[\s;&|(`\"'])(npm|npx|yarn|pnpm|pnpx)(?:[\s:]|$)")
-_LINE_OF_MANAGER = regex(r"^(npm|npx|yarn|pnpm|pnpx)\s", re.MULTILINE)
-_CALLS_RUN_ALL = regex(r"(?:^|[\s;&|(`\"'])(?:npm-run-all2?|run-[sp])(?:\s|$)")
+_CALLS_MANAGER = re.compile(r"(?:^|[\s;&|(`\"'])(npm|npx|yarn|pnpm|pnpx)(?:[\s:]|$)")
+_LINE_OF_MANAGER = re.compile(r"^(npm|npx|yarn|pnpm|pnpx)\s", re.MULTILINE)
+_CALLS_RUN_ALL = re.compile(r"(?:^|[\s;&|(`\"'])(?:npm-run-all2?|run-[sp])(?:\s|$)")
 _OF = {"npx": "npm", "pnpx": "pnpm"}
 # What a program that runs scripts is told to run: `npm run a`, `yarn a`, `npm:a`, `npm:a:*`.
-_RUNS_SCRIPT = regex(r"\b(?:npm|yarn|pnpm)(?::| run(?:-script)? | )([^\s\"'`;&|]+)")
-_INSTALLS = regex(
+_RUNS_SCRIPT = re.compile(r"\b(?:npm|yarn|pnpm)(?::| run(?:-script)? | )([^\s\"'`;&|]+)")
+_INSTALLS = re.compile(
     r"(?:^|[\s;&|(`\"'])"
     r"((?:npm|pnpm) (?:ci|i|install|add)\b|yarn (?:install|add)\b|yarn(?=\s*(?:[;&|)\"']|$)))"
 )
 # In what names several members of a workspace: patterns, and pnpm's `...web`.
-_SEVERAL = regex(r"\.\.\.|[*^!{\[]")
-_CALLS_BUN = regex(r"(?:^|[\s;&|(`\"'])bunx?(?:\s|$)")
+_SEVERAL = re.compile(r"\.\.\.|[*^!{\[]")
+_CALLS_BUN = re.compile(r"(?:^|[\s;&|(`\"'])bunx?(?:\s|$)")
 # Programs whose arguments are commands, and those that always run npm.
 _STARTERS = {
     *("sh", "bash", "dash", "env", "nice", "nohup", "tini", "dumb-init", "cross-env-shell", "env-cmd"),

@@ -12,20 +12,21 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from packhorse.sdk.regex import regex
 from packhorse.sdk.sha import sha256
 
 _KEYS = frozenset(("_auth", "_authtoken", "_password", "password", "token", "key"))
 """What gives access, in lower case, behind the registry of a key such as `//npm.example/:_authToken`."""
-_URL = regex(r"://([^/\s:@\"']*)(?::([^/\s@]*))?@")
-_WEB = regex(r"https?$", re.IGNORECASE)
+_URL = re.compile(r"://([^/\s:@\"']*)(?::([^/\s@]*))?@")
+_WEB = re.compile(r"https?$", re.IGNORECASE)
 _WEB_LENGTH = len("https")
 _HIDDEN = "***"
-_BRACED = regex(r"\$\{\w+(?:\?|:?-)?\}")
-_VARIABLE = regex(r"\$\w+|\$\{\w+\}")
-_BERRY_KEY = regex(r"npmAuth(?:Token|Ident)", re.IGNORECASE)
-_BERRY_HARMLESS = regex(r"""["']?\s*:\s*(?:(["']?)\$\{\w+(?::?-)?\}\1|""|''|null|~)[ \t]*(?:[,}\r\n#]|$)""")
-_BERRY_SAID = regex(r"""npmAuth(?:Token|Ident)["']?\s*:\s*[^\n]*""", re.IGNORECASE)
+_BRACED = re.compile(r"\$\{\w+(?:\?|:?-)?\}")
+_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
+_BERRY_KEY = re.compile(r"npmAuth(?:Token|Ident)", re.IGNORECASE)
+_BERRY_HARMLESS = re.compile(
+    r"""["']?\s*:\s*(?:(["']?)\$\{\w+(?::?-)?\}\1|""|''|null|~)[ \t]*(?:[,}\r\n#]|$)"""
+)
+_BERRY_SAID = re.compile(r"""npmAuth(?:Token|Ident)["']?\s*:\s*[^\n]*""", re.IGNORECASE)
 _QUOTES = "\"'"
 
 

@@ -14,14 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from packhorse import sdk
-from packhorse.sdk.regex import regex
 
 from . import credentials
 from .project import digest
 
 _PREFIXES = ("npm_config_", "pnpm_config_", "yarn_", "bun_")
 _COMPILING = {"CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "PYTHON"}
-_SECRET = regex(r"auth|passw|token|secret|credential|://[^/\s]*@", re.IGNORECASE)
+_SECRET = re.compile(r"auth|passw|token|secret|credential|://[^/\s]*@", re.IGNORECASE)
 _MEANINGLESS = {
     *("ident", "email", "username", "key", "keyfile", "cert", "certfile", "ca", "cafile", "ssl"),
     *("registry", "registries", "host", "mirror", "url", "server", "proxy", "noproxy", "network", "http"),
@@ -32,9 +31,9 @@ _MEANINGLESS = {
 }
 # How a line with a setting begins. Others are not read: they may go on with a secret.
 _LINES = {
-    ".npmrc": regex(r"([^=;#]+)="),
-    ".yarnrc": regex(r"(?:\"([^\"]+)\"|([^\s\"#]+))\s"),
-    ".yarnrc.yml": regex(r"(?:\s*- )?([^:#]+):"),
+    ".npmrc": re.compile(r"([^=;#]+)="),
+    ".yarnrc": re.compile(r"(?:\"([^\"]+)\"|([^\s\"#]+))\s"),
+    ".yarnrc.yml": re.compile(r"(?:\s*- )?([^:#]+):"),
 }
 
 

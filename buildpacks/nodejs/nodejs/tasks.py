@@ -7,13 +7,13 @@ the scripts of the members that the application needs run before its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 from . import nx
 from .managers.port import Manager
@@ -22,7 +22,7 @@ from .workspace import NX, Workspace
 SETTING = "BP_NODE_RUN_SCRIPTS"
 _HEROKU, _GOOGLE = "heroku-build", "gcp-build"
 _TURBO = "turbo.json"
-_RUNS_BUILD = regex(r"\b(?:run|run-script|yarn|pnpm)\s+(?:heroku-|gcp-)?build(?![\w:.-])")
+_RUNS_BUILD = re.compile(r"\b(?:run|run-script|yarn|pnpm)\s+(?:heroku-|gcp-)?build(?![\w:.-])")
 _QUIET = {
     "TURBO_TELEMETRY_DISABLED": "1",
     "NX_DAEMON": "false",

@@ -8,6 +8,7 @@ What of a workspace's other members the application needs is read from the depen
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,6 @@ from typing import Self
 
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass, field, replace
-from packhorse.sdk.regex import regex
 
 from . import packages
 from .members import paths
@@ -25,8 +25,8 @@ SETTING = "BP_NODE_PROJECT_PATH"
 NX, NX_PROJECT = "nx.json", "project.json"
 # How the path of a dependency begins, and a name with a range; what pnpm's settings have of either.
 _PATHS = ("link", "file", "portal")
-_NAMED = regex(r"(?:workspace:|npm:)((?:@[^@/]+/)?[^@/:]+)(?:@.*)?")
-_SPEC = regex(r"""\b(?:link|file|workspace|npm):[^\s'",}]+""")
+_NAMED = re.compile(r"(?:workspace:|npm:)((?:@[^@/]+/)?[^@/:]+)(?:@.*)?")
+_SPEC = re.compile(r"""\b(?:link|file|workspace|npm):[^\s'",}]+""")
 _BUN_LOCKS = ("bun.lock", "bun.lockb")
 _RULES = ("resolutions", "overrides")
 

@@ -5,15 +5,14 @@ Called by `base.gojson` and `base.gotoml`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-
-from packhorse.base.regex import regex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime, time
 
-_HALF = regex("[\ud800-\udc7f\udd00-\udfff]")
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class Sorted(dict[str, object]):

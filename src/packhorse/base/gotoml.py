@@ -8,18 +8,18 @@ Reading is `base.toml`'s.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from packhorse.base.gomap import members, moment
-from packhorse.base.regex import regex
 from packhorse.errors import FormatError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
 
-_BARE = regex(r"[A-Za-z0-9_-]+")
-_UNSAFE = regex(r'["\\\x00-\x1f\x7f]')
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_UNSAFE = re.compile(r'["\\\x00-\x1f\x7f]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 _Path = tuple[str, ...]

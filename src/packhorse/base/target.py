@@ -7,16 +7,16 @@ whoever drives the lifecycle.
 from __future__ import annotations
 
 import os
+import re
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.regex import regex
 from packhorse.errors import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
-_WORD = regex(r"[a-z0-9]{1,32}")
+_WORD = re.compile(r"[a-z0-9]{1,32}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 

@@ -6,14 +6,14 @@ wrong would otherwise show in the image only (a str is a sequence of letters).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from packhorse.base.regex import regex
 from packhorse.errors import BuildError
 
-_CONTROL = regex(r"[\x00-\x1f\x7f/]")
-_TYPE = regex(r"[A-Za-z0-9._-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f/]")
+_TYPE = re.compile(r"[A-Za-z0-9._-]+")
 _LONGEST = 200
 
 

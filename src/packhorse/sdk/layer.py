@@ -10,6 +10,7 @@ an overlay over trees of the last build, where a chmod or an open for writing ma
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Literal, get_args
 
 from packhorse.base import gotoml
 from packhorse.base.dataclass import dataclass, field
-from packhorse.base.regex import regex
 from packhorse.errors import BuildError
 from packhorse.sdk import arguments
 
@@ -26,7 +26,7 @@ Phase = Literal["all", "build", "launch"]
 
 _RESERVED = {"build", "launch", "store"}
 _LONGEST_START = 256
-_DIGEST = regex(r"(?:sha256:)?([0-9a-f]{64})")
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ is not in this list of common ones stands in the bill as free text.
 
 from __future__ import annotations
 
-from packhorse.base.regex import regex
+import re
 
 IDS = frozenset(
     [
@@ -102,7 +102,7 @@ IDS = frozenset(
 _EXCEPTIONS = frozenset(
     ["Classpath-exception-2.0", "GCC-exception-3.1", "LLVM-exception", "OpenJDK-assembly-exception-1.0"]
 )
-_TOKEN = regex(r"\s*(\(|\)|[A-Za-z0-9.+-]+)\s*")
+_TOKEN = re.compile(r"\s*(\(|\)|[A-Za-z0-9.+-]+)\s*")
 _LONGEST = 500
 
 

@@ -8,12 +8,12 @@ unique is made of the content.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from packhorse.base.dataclass import dataclass, field, replace
-from packhorse.base.regex import regex
 from packhorse.base.sha import sha1, sha256
 from packhorse.errors import BuildError
 from packhorse.sdk import arguments, licences
@@ -24,8 +24,8 @@ Scope = Literal["required", "optional", "excluded"]
 _PURPOSES = {"operating-system": "OPERATING-SYSTEM"}
 _ALGORITHMS = {"sha1": "SHA-1", "sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
 _DIGITS = {"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
-_HEX = regex("[0-9a-fA-F]+")
-_CPE = regex(r"cpe:2\.3:[aho*-](?::(?:\\[\x21-\x7e]|[A-Za-z0-9._*?~-])+){10}")
+_HEX = re.compile("[0-9a-fA-F]+")
+_CPE = re.compile(r"cpe:2\.3:[aho*-](?::(?:\\[\x21-\x7e]|[A-Za-z0-9._*?~-])+){10}")
 _ADDRESSES = bytes.fromhex("6ba7b8119dad11d180b400c04fd430c8")
 _TIME = "1980-01-01T00:00:01Z"
 """SPDX demands a time; this is the one that files of layers have."""

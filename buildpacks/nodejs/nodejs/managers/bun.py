@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 from ..registry import explained_code
 from ..removal import delete
@@ -30,12 +29,12 @@ _STORE = ".bun"
 _SETTINGS = "bunfig.toml"
 _NEWEST = "1"
 _ARCHITECTURES = {"amd64": "x64", "arm64": "aarch64"}
-_PATCH = regex(r'"([^"]+\.(?:patch|diff))"')
-_STATUS = regex(r"^error: GET .* - (\d{3})$", re.MULTILINE)
-_BLOCKED = regex(r"^Blocked \d+ \w+", re.MULTILINE)
-_UNTRUSTED = regex(r"^\./node_modules/(\S+) @(\S+)", re.MULTILINE)
-_SCRIPT = regex(r'^error: (?:\w+ script from "([^"\n]+)"|script "\w+") exited with', re.MULTILINE)
-_GIT = regex(r"^error: .*cloning repository for (\S+)$", re.MULTILINE)
+_PATCH = re.compile(r'"([^"]+\.(?:patch|diff))"')
+_STATUS = re.compile(r"^error: GET .* - (\d{3})$", re.MULTILINE)
+_BLOCKED = re.compile(r"^Blocked \d+ \w+", re.MULTILINE)
+_UNTRUSTED = re.compile(r"^\./node_modules/(\S+) @(\S+)", re.MULTILINE)
+_SCRIPT = re.compile(r'^error: (?:\w+ script from "([^"\n]+)"|script "\w+") exited with', re.MULTILINE)
+_GIT = re.compile(r"^error: .*cloning repository for (\S+)$", re.MULTILINE)
 _SHOWN = 6
 # What Bun says for what npm and Node.js have codes for.
 _WORDS = {

@@ -6,15 +6,14 @@ nothing is read here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-
-from packhorse.sdk.regex import regex
 
 from . import conflict
 
 NAME = "bun.lock"
-_TABLE = regex(r'  "(\w+)": \{')
-_PROJECT = regex(r'    "((?:[^"\\]|\\.)*)": \{.*')
+_TABLE = re.compile(r'  "(\w+)": \{')
+_PROJECT = re.compile(r'    "((?:[^"\\]|\\.)*)": \{.*')
 
 
 def check(text: str) -> None:

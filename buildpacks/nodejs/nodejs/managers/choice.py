@@ -6,11 +6,11 @@ several locks the manager's that package.json names wins, else the first of `LOC
 
 from __future__ import annotations
 
+import re
 from typing import Self
 
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 from .. import ranges, sources
 from ..project import Project
@@ -29,7 +29,7 @@ LOCKS = {
 _SETTINGS = {"pnpm-workspace.yaml": "pnpm", ".yarnrc.yml": "yarn"}
 
 MANAGERS = ("npm", "yarn", "pnpm", "bun")
-_FIELD = regex(r"(?P<name>[a-z]+)@(?P<version>[^+]+)(?:\+(?P<digest>[a-z0-9]+\.[0-9a-f]+))?")
+_FIELD = re.compile(r"(?P<name>[a-z]+)@(?P<version>[^+]+)(?:\+(?P<digest>[a-z0-9]+\.[0-9a-f]+))?")
 
 
 @dataclass(frozen=True, slots=True)

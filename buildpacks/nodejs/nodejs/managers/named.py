@@ -6,15 +6,14 @@ needs these files, too, as they are named from where it runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-
-from packhorse.sdk.regex import regex
 
 from ..project import Project
 
 # Quotes and white space are no part of a path here, and what is longer than any path is none.
-_WORD = regex(r"""[^\s'"=,:\[\]{}]{3,1000}""")
+_WORD = re.compile(r"""[^\s'"=,:\[\]{}]{3,1000}""")
 _CODE = (".js", ".cjs", ".mjs")
 # Whole folders of these are taken care of.
 _ELSEWHERE = (".yarn", "node_modules")

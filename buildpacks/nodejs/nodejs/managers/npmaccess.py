@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +19,14 @@ from urllib.parse import urlsplit
 
 from packhorse import sdk
 from packhorse.sdk.dataclass import dataclass, field
-from packhorse.sdk.regex import regex
 
 from .. import secret
 from ..project import Project
 from . import npmrc, yarnrc
 
-_SCOPE = regex(r"@([^:/\s]+):registry")
-_ACCESS = regex(r"(//.+?)/?:(_authToken|_auth|username|_password)")
-_VARIABLE = regex(r"\$\{(\w+)\??\}")
+_SCOPE = re.compile(r"@([^:/\s]+):registry")
+_ACCESS = re.compile(r"(//.+?)/?:(_authToken|_auth|username|_password)")
+_VARIABLE = re.compile(r"\$\{(\w+)\??\}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from packhorse.sdk.command import CommandFailed
-from packhorse.sdk.regex import regex
 
 from ..removal import delete
 
@@ -30,7 +30,9 @@ Packages = Mapping[str, Mapping[str, Any]]
 _RECORD = ".package-lock.json"
 _VERSIONS = (2, 3)
 _MODULES = "node_modules"
-_PATH = regex(r"node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*(?:/node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*)*")
+_PATH = re.compile(
+    r"node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*(?:/node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*)*"
+)
 # What makes a package more than its archive, and than what its install scripts make of that.
 _MORE = ("link", "extraneous", "hasShrinkwrap")
 _GYP = "binding.gyp"

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from packhorse import sdk
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 from ..project import digest
 from ..releases import major
@@ -29,17 +28,17 @@ from .port import Order
 
 WORKSPACE = "pnpm-workspace.yaml"
 _HOOKS = (".pnpmfile.cjs", ".pnpmfile.mjs")
-_WORD = regex(r"""[^\s'":,{}\[\]]+""")
-_PATCH = regex(r".\.(?:patch|diff)\b")
-_LOCAL = regex(r"""["'\s](?:link|file|portal):[^"'\s]+""")
-_COPIED = regex(r"^ {4}resolution: \{directory: ([^,}]+), type: directory\}", re.MULTILINE)
-_INJECTS = regex(r"^injectWorkspacePackages:[ \t]*true\b", re.MULTILINE)
-_PNP = regex(r"""^[ \t]*(?:node-linker[ \t]*=|nodeLinker:)[ \t]*["']?pnp\b""", re.MULTILINE)
+_WORD = re.compile(r"""[^\s'":,{}\[\]]+""")
+_PATCH = re.compile(r".\.(?:patch|diff)\b")
+_LOCAL = re.compile(r"""["'\s](?:link|file|portal):[^"'\s]+""")
+_COPIED = re.compile(r"^ {4}resolution: \{directory: ([^,}]+), type: directory\}", re.MULTILINE)
+_INJECTS = re.compile(r"^injectWorkspacePackages:[ \t]*true\b", re.MULTILINE)
+_PNP = re.compile(r"""^[ \t]*(?:node-linker[ \t]*=|nodeLinker:)[ \t]*["']?pnp\b""", re.MULTILINE)
 _DEV_HOOK = "pnpm:devPreinstall"
 _ASKS, _KEEPS_RECORDS, _ORDERS = 10, 11, 11
-_COMMAND = regex(r"[&|;]")
-_CALL = regex(r"\b(?:pnpm|pn)\b")
-_RECURSIVE = regex(r"\s(?:-r|--recursive|recursive|multi|m|-F|--filter)\b")
+_COMMAND = re.compile(r"[&|;]")
+_CALL = re.compile(r"\b(?:pnpm|pn)\b")
+_RECURSIVE = re.compile(r"\s(?:-r|--recursive|recursive|multi|m|-F|--filter)\b")
 
 
 @dataclass(frozen=True)

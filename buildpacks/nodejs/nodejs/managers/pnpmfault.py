@@ -10,26 +10,25 @@ from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
-from packhorse.sdk.regex import regex
 
 from ..registry import CODES, explained_code
 from .pnpmlock import NAME
 from .scriptfault import FailedScript, address, git_failed
 
 # As pnpm 6 to 10, 11 and 12 print it; warnings have a word before the code.
-_CODE = regex(r"^[^\w\n]*(?:Error: )?\[?ERR_PNPM_([A-Z0-9_]+)\b\]?:?[ ]*", re.MULTILINE)
-_WORD = regex(r"\b[A-Z][A-Z_]+\b")
-_REASON = regex(r"^[^\w\n]*[A-Z]+ (.* failed, reason: .*)$", re.MULTILINE)
-_PROGRESS = regex(r"(?:Progress|Packages):|\W*$")
-_STATUS = regex(r"status client error \((\d+)")
-_FRAME = regex(r"[\u2500-\u257f\u25b6\u00d7]+")
-_IGNORED = regex(r"Ignored build scripts: (.+?)\.?\s*(?:Run \"pnpm|$)")
+_CODE = re.compile(r"^[^\w\n]*(?:Error: )?\[?ERR_PNPM_([A-Z0-9_]+)\b\]?:?[ ]*", re.MULTILINE)
+_WORD = re.compile(r"\b[A-Z][A-Z_]+\b")
+_REASON = re.compile(r"^[^\w\n]*[A-Z]+ (.* failed, reason: .*)$", re.MULTILINE)
+_PROGRESS = re.compile(r"(?:Progress|Packages):|\W*$")
+_STATUS = re.compile(r"status client error \((\d+)")
+_FRAME = re.compile(r"[\u2500-\u257f\u25b6\u00d7]+")
+_IGNORED = re.compile(r"Ignored build scripts: (.+?)\.?\s*(?:Run \"pnpm|$)")
 # Of a script pnpm shows `.../node_modules/a install$ node-gyp rebuild`, then each line behind `… install: `.
 _STAGE = r"(?P<path>\S+) (?:(?:pre|post)?install|prepare)"
-_STARTED = regex(rf"^({_STAGE})\$ (?P<command>.*)$", re.MULTILINE)
-_PRINTED = regex(rf"^{_STAGE}[:$] .*$", re.MULTILINE)
-_OF_GIT = regex(r"^\W*(?:fatal|ssh|error): |Failed to resolve git|git ls-remote")
-_SCRIPT_FAILED = regex(r"\bELIFECYCLE\b|LIFECYCLE_SCRIPT_FAILED")
+_STARTED = re.compile(rf"^({_STAGE})\$ (?P<command>.*)$", re.MULTILINE)
+_PRINTED = re.compile(rf"^{_STAGE}[:$] .*$", re.MULTILINE)
+_OF_GIT = re.compile(r"^\W*(?:fatal|ssh|error): |Failed to resolve git|git ls-remote")
+_SCRIPT_FAILED = re.compile(r"\bELIFECYCLE\b|LIFECYCLE_SCRIPT_FAILED")
 _CODES = {
     "FETCH_401": "E401",
     "FETCH_403": "E403",

@@ -6,18 +6,18 @@ file itself and always in the same form; no more is read here than the keys of i
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Self
 
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 from . import conflict
 
 NAME = "pnpm-lock.yaml"
-_VERSION = regex(r"""lockfileVersion:\s*['"]?(\d+(?:\.\d+)?)""")
-_IMPORTER = regex(r"""  (?:'([^']+)'|"([^"]+)"|([^\s'"#][^'"]*)):\s*(?:\{\})?""")
+_VERSION = re.compile(r"""lockfileVersion:\s*['"]?(\d+(?:\.\d+)?)""")
+_IMPORTER = re.compile(r"""  (?:'([^']+)'|"([^"]+)"|([^\s'"#][^'"]*)):\s*(?:\{\})?""")
 
 
 @dataclass(frozen=True, slots=True)

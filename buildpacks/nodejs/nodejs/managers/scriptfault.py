@@ -6,36 +6,36 @@ taken for the manager's own words: a network error in it is not the package regi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from packhorse.errors import BuildpackFailed, NetworkError, PackhorseError
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 # What node-gyp and make print of their progress and surroundings, and stack frames.
-_NOISE = regex(
+_NOISE = re.compile(
     r"gyp (?:info|http|verb)\b|gyp ERR! (?:(?:stack )?at |System|command|cwd|node(?:-gyp)? -v|not ok|\$npm_)"
     r"|\s*at \S|\S*make(?:\[\d+\])?: (?:Entering|Leaving)|\s*(?:CXX|CC|SOLINK_MODULE|SOLINK|AR|COPY|TOUCH)\("
     r"|\s*(?:errno|code|syscall|hostname): |node -v|\(node:\d+\)|\(Use `node "
 )
-_ERROR = regex(
+_ERROR = re.compile(
     r"\berror:|\berror\[|\bERR!|: \*\*\*|undefined reference|cannot find -l|\b[A-Z]\w*Error\b|^Error\b"
     r"|\bnot found\b|No such file|Permission denied|Killed\b|\bfailed\b"
 )
-_NETWORK = regex(
+_NETWORK = re.compile(
     r"\b(?:EAI_AGAIN|ECONNREFUSED|ECONNRESET|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|ETIMEDOUT"
     r"|ERR_SOCKET_TIMEOUT|UND_ERR_CONNECT_TIMEOUT)\b|Could not resolve host|network connectivity"
 )
-_GIT_NETWORK = regex(
+_GIT_NETWORK = re.compile(
     r"Could not resolve host|Connection refused|Connection timed out|Failed to connect|unreachable"
 )
-_HEADER = regex(r"fatal error: ([^\s:]+): No such file or directory")
-_LIBRARY = regex(r"cannot find -l(\S+)")
-_NO_PROGRAM = regex(
+_HEADER = re.compile(r"fatal error: ([^\s:]+): No such file or directory")
+_LIBRARY = re.compile(r"cannot find -l(\S+)")
+_NO_PROGRAM = re.compile(
     r"(?:not found: (\S+)|(?:^|[\s:])(?!Error:)([\w.+-]+): (?:command )?not found|command not found: (\S+))"
 )
-_NO_PYTHON = regex(r"gyp ERR! find Python|Could not find any Python")
-_COMPILER = regex(r"\berror: |make(?:\[\d+\])?: \*\*\*|gyp ERR! build error")
+_NO_PYTHON = re.compile(r"gyp ERR! find Python|Could not find any Python")
+_COMPILER = re.compile(r"\berror: |make(?:\[\d+\])?: \*\*\*|gyp ERR! build error")
 _SHOWN = 8
 
 

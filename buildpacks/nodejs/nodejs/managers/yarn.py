@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -10,7 +11,6 @@ from urllib.parse import urlsplit
 
 from packhorse import sdk
 from packhorse.sdk.dataclass import dataclass
-from packhorse.sdk.regex import regex
 
 from .. import secret
 from ..project import digest
@@ -23,7 +23,7 @@ from .trim import own_copy, without_dev
 from .yarnlock import NAME, Lock
 
 _MIRROR = "yarn-offline-mirror"
-_RANGE = regex(r"[\s\d.x*^~<>=|v-]+(?:-[\w.]+)?")
+_RANGE = re.compile(r"[\s\d.x*^~<>=|v-]+(?:-[\w.]+)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, PackhorseError
-from packhorse.sdk.regex import regex
 
 from .. import registry
 from ..registry import explained_code
@@ -19,10 +18,10 @@ from .scriptfault import FailedScript, address, git_failed
 from .yarnlock import NAME
 
 _SHOWN = 5
-_COLOR = regex(r"\x1b\[[0-9;]*m")
-_CODED = regex(r"^➤ (YN\d{4}): [│·└┌ ]*(.+)$", re.MULTILINE)
-_TRACE = regex(r"^\s+at |^(?:info|warning) |^\[\d/\d\]|^yarn install v")
-_OF_NODE = regex(
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_CODED = re.compile(r"^➤ (YN\d{4}): [│·└┌ ]*(.+)$", re.MULTILINE)
+_TRACE = re.compile(r"^\s+at |^(?:info|warning) |^\[\d/\d\]|^yarn install v")
+_OF_NODE = re.compile(
     r"\b(EAI_AGAIN|ECONNREFUSED|ECONNRESET|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|ETIMEDOUT|ESOCKETTIMEDOUT"
     r"|[A-Z]+_SIGNED_CERT[A-Z_]*|UNABLE_TO_[A-Z_]+|CERT_HAS_EXPIRED|ERR_TLS_CERT_ALTNAME_INVALID)\b"
 )
@@ -35,7 +34,7 @@ _SENTENCES_OF_NODE = (
     ("network connection", "ETIMEDOUT"),
     ("Timeout awaiting", "ETIMEDOUT"),
 )
-_STATUS = regex(r"(?:Request failed \"|Response [Cc]ode:? )(\d{3})")
+_STATUS = re.compile(r"(?:Request failed \"|Response [Cc]ode:? )(\d{3})")
 _BY_STATUS = {"401": "E401", "403": "E403", "404": "E404"}
 # What Yarn says → the code that npm has for it.
 _SENTENCES = (
@@ -51,17 +50,17 @@ _SENTENCES = (
     ("Package not found", "E404"),
     ("has been blocked because of your configuration", "ENOTFOUND"),
 )
-_COMMAND = regex(
+_COMMAND = re.compile(
     r"^error (?:(?P<path>/.*node_modules/[^\n]+): )?Command failed\.\n(?:Exit (?:code|signal): .*\n)*"
     r"(?:Command: (?P<command>.*)\nArguments: (?P<arguments>.*)\nDirectory: .*\n)?(?:Output:\n)?"
     r"(?P<output>(?:(?!info Visit ).*\n?)*)",
     re.MULTILINE,
 )
-_UNBUILT = regex(r"YN0009: [│ ]*([^\s│]+) couldn't be built")
-_GIT = regex(r"Failed (?:listing refs|cloning[^\n]*)[^\n]*\n[^\n]*Repository URL: (\S+)")
+_UNBUILT = re.compile(r"YN0009: [│ ]*([^\s│]+) couldn't be built")
+_GIT = re.compile(r"Failed (?:listing refs|cloning[^\n]*)[^\n]*\n[^\n]*Repository URL: (\S+)")
 _UNREADABLE = ("YAMLException", "Expected the lockfile entry", "Lockfile.getLocked")
 _UNREADABLE_LINE = ("Invalid value", "Unknown token", "Parse error")
-_CHANGE = regex(r"^➤ YN0028: │ ([-+]\s*\S.*)$", re.MULTILINE)
+_CHANGE = re.compile(r"^➤ YN0028: │ ([-+]\s*\S.*)$", re.MULTILINE)
 
 
 def of_classic(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:

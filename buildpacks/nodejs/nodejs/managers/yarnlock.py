@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 from packhorse.sdk.dataclass import dataclass, field
-from packhorse.sdk.regex import regex
 
 from . import conflict
 
@@ -20,7 +19,7 @@ NAME = "yarn.lock"
 _METADATA = "__metadata:"
 _FIELDS = ("version", "cacheKey", "resolution")
 # A quote that is not closed goes on to the end of the line.
-_DESCRIPTOR = regex(r'"((?:[^"\\]|\\.)*)"?|([^",\s:][^",\s]*)')
+_DESCRIPTOR = re.compile(r'"((?:[^"\\]|\\.)*)"?|([^",\s:][^",\s]*)')
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ leave reading these files to Yarn itself but for the few settings that decide ho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from packhorse.sdk.dataclass import dataclass, field
-from packhorse.sdk.regex import regex
 
 BERRY, CLASSIC = ".yarnrc.yml", ".yarnrc"
-_WORD = regex(r"""(?:"([^"]+)"|([\w.:@/-]+))\s+(?:"([^"]*)"|(\S+))\s*""")
+_WORD = re.compile(r"""(?:"([^"]+)"|([\w.:@/-]+))\s+(?:"([^"]*)"|(\S+))\s*""")
 
 
 @dataclass(frozen=True, slots=True)

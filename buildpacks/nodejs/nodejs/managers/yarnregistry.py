@@ -6,18 +6,18 @@ its successors read none. What is set for Yarn itself goes before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from packhorse import sdk
-from packhorse.sdk.regex import regex
 
 from ..registry import Registry
 from .yarnrc import Settings
 
 _WHITELIST = "unsafeHttpWhitelist"
-_HOST = regex(r"[\w.*:-]+")
+_HOST = re.compile(r"[\w.*:-]+")
 
 
 def for_classic(context: sdk.BuildContext, settings: Settings) -> dict[str, str]:

@@ -17,7 +17,6 @@ from typing import Any
 from packhorse import sdk
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass, replace
-from packhorse.sdk.regex import regex
 
 from .. import ranges
 from ..project import Project
@@ -32,8 +31,8 @@ CLASSIC = Package("yarn", {"yarn": "bin/yarn.js", "yarnpkg": "bin/yarn.js"})
 # corepack, which writes the hash into package.json, takes that of the program and not of its archive.
 BERRY = Package("@yarnpkg/cli-dist", {"yarn": "bin/yarn.js", "yarnpkg": "bin/yarn.js"}, hashed="bin/yarn.js")
 
-_NAMED = regex(r"yarn-(\d+\.\d+\.\d+(?:-[\w.]+)?)\.c?js")
-_PRINTED = regex(r"^(\d+\.\d+\.\d+(?:-[\w.]+)?)\s*$", re.MULTILINE)
+_NAMED = re.compile(r"yarn-(\d+\.\d+\.\d+(?:-[\w.]+)?)\.c?js")
+_PRINTED = re.compile(r"^(\d+\.\d+\.\d+(?:-[\w.]+)?)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
