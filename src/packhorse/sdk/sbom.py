@@ -7,6 +7,7 @@ unique is made of the content.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +15,6 @@ from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from packhorse.base.dataclass import dataclass, field, replace
-from packhorse.base.sha import sha1, sha256
 from packhorse.errors import BuildError
 from packhorse.sdk import arguments, licences
 
@@ -223,7 +223,7 @@ def _spdx(part: Component, identifier: str) -> dict[str, Any]:
 def _spdx_id(part: Component) -> str:
     """Letters, digits, dots and dashes, and the beginning of a digest, since these alone are not unique."""
     plain = (letter if letter.isascii() and letter.isalnum() else "-" for letter in part.name[:50])
-    return f"SPDXRef-{''.join(plain)}-{sha256(part.ref.encode())[:12]}"
+    return f"SPDXRef-{''.join(plain)}-{hashlib.sha256(part.ref.encode()).hexdigest()[:12]}"
 
 
 def _known(refs: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -236,12 +236,12 @@ def _present(**entries: Any) -> dict[str, Any]:
 
 
 def _unique(document: Mapping[str, Any]) -> str:
-    return _uuid(sha256(_json(document)))
+    return _uuid(hashlib.sha256(_json(document)).hexdigest())
 
 
 def _uuid(name: str) -> str:
     """The name-based UUID of version 5 among addresses (RFC 9562): `uuid` takes long to import."""
-    made = bytearray(sha1(_ADDRESSES + name.encode())[:16])
+    made = bytearray(hashlib.sha1(_ADDRESSES + name.encode(), usedforsecurity=False).digest()[:16])
     made[6] = made[6] & 0x0F | 0x50
     made[8] = made[8] & 0x3F | 0x80
     digits = made.hex()
