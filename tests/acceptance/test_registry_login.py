@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
@@ -84,16 +85,23 @@ def test_a_password_that_is_no_text_is_refused(packhorse: Command) -> None:
 def test_what_else_is_in_the_file_stays_and_a_link_stays_a_link(packhorse: Command, tmp_path: Path) -> None:
     (packhorse.home / ".docker").mkdir()
     kept = tmp_path / "dotfiles.json"
-    before = (
-        '{\n  "psFormat": "table",\n  "auths": {\n    "a.example": {"auth": "YTpi"}\n  },\n  "x":[1e3]\n}\n'
+    before = json.dumps(
+        {
+            "psFormat": "table {{.ID}}\\t\u00e4",
+            "auths": {"a.example": {"auth": "YTpi", "email": "a@a.example"}},
+            "proxies": {"default": {}, "b": [None, True, 12345678901234567890, 0.5]},
+            "HttpHeaders": None,
+        },
+        indent="\t",
     )
     kept.write_text(before)
     (packhorse.home / ".docker" / "config.json").symlink_to(kept)
     with FakeRegistry(users={"me": PASSWORD}) as server:
         log_in(packhorse, server.host)
         assert (packhorse.home / ".docker" / "config.json").is_symlink()
-        assert kept.read_text().startswith(before.partition("}")[0])
-        assert kept.read_text().endswith('"x":[1e3]\n}\n')
+        entry = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+        added = f',\n\t\t"{server.host}": {{\n\t\t\t"auth": "{entry}"\n\t\t}}'
+        assert kept.read_text() == before.replace('a@a.example"\n\t\t}', f'a@a.example"\n\t\t}}{added}')
         packhorse.ok("logout", server.host)
     assert kept.read_text() == before
 

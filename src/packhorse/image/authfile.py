@@ -1,22 +1,22 @@
 """④ Files with passwords for registries: docker's config.json and podman's auth.json, which have one form.
 
-Called by `image.keychain`. A file may belong to other programs as well: what is written leaves all else in it
-as it was. No message has a value of such a file in it.
+Called by `image.keychain` and `platform.login`. Other programs keep their settings in the same file, so a
+change keeps every key that it does not concern, in its order. No message has a value of such a file in it.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.files import read
-from packhorse.base.jsonedit import with_member, without_member
 from packhorse.errors import FormatError, InputError, StoreError
 from packhorse.image.reference import DEFAULT_REGISTRY
 from packhorse.image.registry.credentials import Credentials
@@ -28,12 +28,13 @@ _VERSIONS = {"v1", "v2"}  # what old keys have behind the host
 
 @dataclass(frozen=True, slots=True)
 class AuthFile:
-    """What such a file says. `auths` has the entries by registry, or registry and part of a repository, in
-    one spelling; `keys` their names in the file; `helpers` the programs that keep passwords, by registry.
+    """What such a file says. `document` is all of it; `auths` has the entries by registry, or registry and
+    part of a repository, in one spelling; `keys` their names in the file; `helpers` the programs that keep
+    passwords, by registry.
     """
 
     where: str
-    text: str = field(default="{}\n", repr=False)
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)
     auths: Mapping[str, Node] = field(default_factory=dict, repr=False)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     store: str = ""
@@ -66,9 +67,7 @@ class AuthFile:
             if entry is not None and entry.fields and (name not in auths or key == name):
                 auths[name] = entry
         helpers = {spelled(key): value for key, value in document.mapping("credHelpers").items() if value}
-        return cls(
-            where, raw.decode(errors="surrogateescape"), auths, keys, document.text("credsStore"), helpers
-        )
+        return cls(where, document.fields, auths, keys, document.text("credsStore"), helpers)
 
     def helper(self, registry: str) -> str:
         """The helper that keeps a registry's passwords, "" when the file itself does."""
@@ -126,8 +125,8 @@ def put(path: Path, name: str, credentials: Credentials | None) -> None:
         old = AuthFile.read(path)
         keys = old.keys.get(name, ())
         key = key_of(name) if key_of(name) in keys or not keys else keys[0]
-        text = with_member(old.text, ("auths", key), {"auth": encoded} if credentials else {})
-        _write(path, text)
+        entries = {**(old.document.get("auths") or {}), key: {"auth": encoded} if credentials else {}}
+        _write(path, {**old.document, "auths": entries})
 
 
 def drop(path: Path, name: str) -> bool:
@@ -136,12 +135,11 @@ def drop(path: Path, name: str) -> bool:
         return False
     with _locked(path):
         old = AuthFile.read(path)
-        text = old.text
-        for key in old.keys.get(name, ()):
-            text = without_member(text, ("auths", key))
-        if text != old.text:
-            _write(path, text)
-        return text != old.text
+        keys = old.keys.get(name, ())
+        if keys:
+            entries = {key: entry for key, entry in old.document["auths"].items() if key not in keys}
+            _write(path, {**old.document, "auths": entries})
+        return bool(keys)
 
 
 @contextmanager
@@ -166,8 +164,11 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write(path: Path, text: str) -> None:
-    """Replaces a file at once by one that only its owner can read; a link to it stays one."""
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    """Replaces a file at once by one that only its owner can read, indented as docker does it; a link to it
+    stays one.
+    """
+    text = json.dumps(document, indent="\t")
     target = Path(os.path.realpath(path))
     temporary = None
     try:
@@ -175,7 +176,7 @@ def _write(path: Path, text: str) -> None:
         descriptor, name = tempfile.mkstemp(prefix=".packhorse-", dir=target.parent)  # mode 0600
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode(errors="surrogateescape"))
+            file.write(text.encode())
             file.flush()
             if owner is not None and (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(descriptor, owner.st_uid, owner.st_gid)
