@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fakes.engine import Engine
+from fakes.image_problems import problems_of_image, problems_of_layout
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.image.copy import copy, put
 from packhorse.image.docker_archive import DockerArchive
@@ -19,7 +20,6 @@ from packhorse.image.layout import Layout
 from packhorse.image.model import MediaType
 from packhorse.image.oci_archive import OciArchive
 from packhorse.image.reference import Reference
-from packhorse.image.validate import problems_of_image, problems_of_layout
 from packhorse.image.view import Image
 
 APP = Reference.parse("me/app:1")

@@ -13,6 +13,7 @@ import pytest
 
 from fakes.docker_registry import serve
 from fakes.engine import emptied
+from fakes.image_problems import problems_of_image
 from fakes.registry import FakeRegistry
 from fakes.shelf import Shelf
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
@@ -33,7 +34,6 @@ from packhorse.image.place import Place
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.validate import problems_of_image
 from packhorse.image.view import Image
 from packhorse.store.store import Store
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from fakes.image_problems import problems_of_image
 from fuzz.target import Target, documents, joined, refusing
 from packhorse.base.http.client import Client
 from packhorse.base.http.message import Request, Response
@@ -17,7 +18,6 @@ from packhorse.image.registry.auth import Challenge
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.credentials import Credentials, always
 from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.validate import problems_of_image
 from packhorse.image.view import Image
 from packhorse.lifecycle.labels import BUILD, LIFECYCLE, LayersMetadata
 from packhorse.platform import builder as builders

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fakes.image_problems import problems_of_image
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
@@ -23,7 +24,6 @@ from packhorse.image.layout import Layout
 from packhorse.image.oci_archive import OciArchive
 from packhorse.image.place import Place
 from packhorse.image.reference import Reference
-from packhorse.image.validate import problems_of_image
 
 A, B = tar_of({"a": b"a" * 3000}), tar_of({"b": b"b" * 3000})
 APP = Reference.parse("me/app:1")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fakes.image_problems import problems_of_layout
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
@@ -16,7 +17,6 @@ from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
 from packhorse.image.copy import put
 from packhorse.image.layout import Directory, Layout, read_index
 from packhorse.image.model import REF_NAME, Descriptor, Index, Manifest, MediaType
-from packhorse.image.validate import problems_of_layout
 from packhorse.image.view import Layer
 
 A, B = tar_of({"a": b"a" * 3000}), tar_of({"b": b"b" * 3000})

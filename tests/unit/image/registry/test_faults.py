@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.image_problems import problems_of_image
 from fakes.registry import FakeRegistry
 from fakes.registry_faults import PASSWORD, PULLS, PUSHES, USER, Case
 from fakes.small_image import fresh_image, stored_image, tar_of
@@ -23,7 +24,6 @@ from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.credentials import Credentials, always
 from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.validate import problems_of_image
 from packhorse.image.view import Image
 from packhorse.store.store import Store
 

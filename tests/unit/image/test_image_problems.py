@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from fakes.image_problems import problems_of_image, problems_of_layout
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.image.copy import put
 from packhorse.image.layout import Layout
 from packhorse.image.model import Config, Descriptor, Index, Manifest, MediaType
-from packhorse.image.validate import problems_of_image, problems_of_layout
 from packhorse.image.view import Image
 
 A, B = tar_of({"a": b"a" * 3000}), tar_of({"b": b"b" * 3000})
