@@ -12,13 +12,12 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from packhorse.base.dataclass import replace
@@ -32,7 +31,6 @@ from packhorse.version import __version__
 
 _CHUNK = 256 * 1024
 _WORTH_DRAINING = 64 * 1024  # bytes left of an answer that are read to keep its connection
-_LINES = 1000  # of what precedes or follows a body: interim answers, headers, trailers
 
 # Where distributions keep their certificates. An interpreter that did not come with the distribution has its
 # own builder's paths compiled in and finds nothing there.
@@ -41,53 +39,6 @@ _SYSTEM_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
     "/etc/ssl/ca-bundle.pem",  # openSUSE
 )
-
-
-class _Lines:
-    """What comes over a connection; lines without an end, with nothing between them, are an HTTPException."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self._count = 0
-
-    def readline(self, *most: int) -> bytes:
-        self._count += 1
-        if self._count > _LINES:
-            raise HTTPException(f"its answer has more than {_LINES} lines before or behind its body")
-        line: bytes = self._file.readline(*most)
-        return line
-
-    def read(self, *most: int) -> bytes:
-        self._count = 0
-        data: bytes = self._file.read(*most)
-        return data
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-class _Answer(HTTPResponse):
-    """An answer whose lines have an end: the library takes any number of interim ones, and of trailers."""
-
-    def __init__(self, *how: Any, **more: Any) -> None:
-        super().__init__(*how, **more)
-        self.fp: Any = _Lines(self.fp)
-
-
-class _Open(HTTPConnection):
-    response_class = _Answer
-
-
-class _Secure(HTTPSConnection):
-    response_class = _Answer
-
-
-class _OpenPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Open
-
-
-class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _Secure
 
 
 class Pool:
@@ -141,8 +92,7 @@ class Pool:
         key = parts.scheme, self._settings.proxy_for(url), self._settings.peers(parts.netloc)
         with self._lock:
             if key not in self._managers:
-                manager = self._managers[key] = self._make_manager(*key)
-                manager.pool_classes_by_scheme = {"http": _OpenPool, "https": _SecurePool}
+                self._managers[key] = self._make_manager(*key)
             return self._managers[key]
 
     def _make_manager(self, scheme: str, proxy: str, peer: Peer) -> urllib3.PoolManager:

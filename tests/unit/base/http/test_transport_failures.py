@@ -177,17 +177,6 @@ def test_a_header_that_cannot_be_sent_is_not_repeated_in_the_message(value):
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"HTTP/1.1 100 Continue\r\n\r\n" * 600, CHUNKED + b"0\r\n" + b"x: y\r\n" * 1200],
-    ids=["interim answers", "trailers"],
-)
-def test_an_answer_of_lines_without_an_end_is_given_up(answers: Answers, data: bytes) -> None:
-    with pytest.raises(BrokenConnection) as caught, Pool(Settings()).send(get(answers(data))) as answer:
-        answer.read(1000)
-    assert "1000 lines" in caught.value.why
-
-
 def test_an_answer_may_have_many_small_chunks(answers: Answers) -> None:
     data = CHUNKED + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n"
     assert Pool(Settings()).send(get(answers(data))).read(5000) == b"x" * 5000
