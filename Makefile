@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := python3-venv mmdebstrap uidmap passt
-TEST_PACKAGES := docker.io podman openssh-server openssh-client runc docker-registry skopeo umoci busybox-static apparmor qemu-user-static chromium
+TEST_PACKAGES := docker.io podman openssh-server openssh-client runc docker-registry skopeo umoci busybox-static apparmor qemu-user-static chromium $(if $(filter x86_64,$(shell uname -m)),user-mode-linux)
 BENCH_PACKAGES := docker.io buildah docker-registry skopeo umoci
 apt = dpkg --status $(1) >/dev/null 2>&1 || { $(SUDO) apt-get -q update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends $(1); }
 

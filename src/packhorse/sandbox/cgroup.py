@@ -1,9 +1,12 @@
-"""A control group of a step's own, where this process may make one; called by `limits`.
+"""A control group (version 2) for one step, where this process may make one. Called by `limits`.
 
-It is made below the group that this process is in, so that what holds for packhorse holds for its steps as
-well. Under version 2 a group with processes in it cannot have such groups below, so it is made below the
-nearest one above that can; what is allowed on the way there is then written into it. A group outlives whoever
-made it, so each is noted in a file that `sweep` finds after a packhorse that was killed.
+The group is made below the group that this process is in, so that what limits packhorse limits its steps too.
+The kernel refuses groups with controllers below a group that has processes of its own. So the group is made
+below the nearest ancestor that hands the controllers down, and limits on the way there are written into it. A
+group outlives the process that made it: each one is recorded in a file, by which `sweep` removes the groups
+of a packhorse that was killed.
+
+Version 1 is not used. Where there is no group, `watch` counts what a step uses (docs/decisions/0027).
 """
 
 from __future__ import annotations
@@ -18,10 +21,7 @@ from pathlib import Path
 from packhorse.base import proc
 from packhorse.base.dataclass import dataclass
 
-CONTROLLERS = ("pids", "memory")
-
-_V1_SWAP = 1 << 20
-"""Bytes that version 1 allows in swap space: without any, memory.failcnt does not count."""
+CONTROLLERS = ("memory", "pids")
 
 _PATIENCE = 2.0
 """Seconds in which the last process of a group that was killed is gone."""
@@ -29,20 +29,19 @@ _PATIENCE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A directory in which a group with one controller can be made.
+    """A directory in which a group can be made.
 
-    `ceiling` is the least that the groups between the process and that directory allow it (bytes or tasks), 0
-    for no limit: a group beside them would not be held to it by the kernel.
+    `ceilings` has, for each controller, the least limit (bytes or tasks) of the groups between this process
+    and that directory, 0 for none: the kernel would not hold a group beside them to it.
     """
 
     directory: Path
-    unified: bool
-    ceiling: int = 0
+    ceilings: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What the kernel has done to a group: forks refused, processes ended for want of memory.
+    """What the kernel has done to a group: it refused forks, and killed processes for lack of memory.
 
     `own` says that the group's own limit was the reason for the latter.
     """
@@ -53,121 +52,77 @@ class Events:
 
 
 class Group:
-    """A group for one step; `limits` has a number for each controller (bytes or tasks), of which 0 is none.
+    """A group for one step. `limits` has a number for each controller (bytes or tasks); 0 is no limit.
 
-    Raises OSError when it cannot be made. `together` has all of its processes end when one has to.
+    Raises OSError when it cannot be made. With `together`, the kernel kills all of its processes when it has
+    to kill one.
     """
 
-    def __init__(
-        self, parents: Mapping[str, Parent], limits: Mapping[str, int], *, records: Path, together: bool
-    ) -> None:
+    def __init__(self, parent: Parent, limits: Mapping[str, int], *, records: Path, together: bool) -> None:
         name = f"packhorse-{proc.identity()}-{os.urandom(4).hex()}"
-        self._parents = dict(parents)
-        self._paths = {controller: parent.directory / name for controller, parent in parents.items()}
+        self._path = parent.directory / name
         records.mkdir(exist_ok=True)
         self._record = records / name
-        self._record.write_bytes(b"".join(bytes(path) + b"\n" for path in self._paths.values()))
+        self._record.write_bytes(bytes(self._path) + b"\n")
         try:
-            for path in set(self._paths.values()):
-                path.mkdir()
-            for controller, parent in parents.items():
-                self._bound(controller, parent, limits.get(controller, 0), together=together)
+            self._path.mkdir()
+            for controller, ceiling in parent.ceilings.items():
+                limit = min((number for number in (limits.get(controller), ceiling) if number), default=0)
+                if limit:
+                    (self._path / f"{controller}.max").write_text(str(limit))
+                if limit and controller == "memory":
+                    with suppress(OSError):  # without swap accounting
+                        # Nothing hides in swap space, where an end would only take longer.
+                        (self._path / "memory.swap.max").write_text("0")
+            if together:
+                with suppress(OSError):  # before Linux 4.19
+                    (self._path / "memory.oom.group").write_text("1")
         except OSError:
             self.close()
             raise
-
-    def _bound(self, controller: str, parent: Parent, limit: int, *, together: bool) -> None:
-        path = self._paths[controller]
-        least = min((number for number in (limit, parent.ceiling) if number), default=0)
-        if least:
-            (path / _limit_file(controller, unified=parent.unified)).write_text(str(least))
-        if controller == "memory" and together:
-            # All end when one has to, and nothing hides in swap space, where it would only take longer.
-            whole, swap = {"memory.oom.group": "1"}, {"memory.swap.max": "0"}
-            if not parent.unified:
-                whole, swap = {}, {"memory.memsw.limit_in_bytes": str(least + _V1_SWAP)}
-            for name, value in {**whole, **(swap if least else {})}.items():
-                with suppress(OSError):  # before Linux 4.19; without swap accounting
-                    (path / name).write_text(value)
-
-    @property
-    def controllers(self) -> frozenset[str]:
-        """What it bounds."""
-        return frozenset(self._paths)
 
     def add(self, pid: int) -> None:
         """Takes a process in; those that it starts from now on belong to the group too. Raises OSError.
 
         It may take ten milliseconds, in which the kernel waits for its readers.
         """
-        for path in set(self._paths.values()):
-            (path / "cgroup.procs").write_text(str(pid))
+        (self._path / "cgroup.procs").write_text(str(pid))
 
     def events(self) -> Events:
         """What has happened so far."""
-        pids, memory = (_numbers(self._file(name)) for name in ("pids", "memory"))
-        if "memory" in self._parents and not self._parents["memory"].unified:
-            own = bool(_number(self._paths["memory"] / "memory.failcnt"))
-        else:
-            own = bool(memory.get("oom", 0))
-        return Events(pids.get("max", 0), memory.get("oom_kill", 0), own)
+        pids, memory = (_numbers(self._path / f"{name}.events") for name in ("pids", "memory"))
+        return Events(pids.get("max", 0), memory.get("oom_kill", 0), bool(memory.get("oom", 0)))
 
     def memory(self) -> int:
         """The bytes of memory and swap space that its processes have of their own; 0 if it does not count."""
-        if "memory" not in self._paths:
-            return 0
-        numbers = _numbers(self._paths["memory"] / "memory.stat")
-        if not self._parents["memory"].unified:
-            return sum(numbers.get(name, 0) for name in ("total_rss", "total_shmem", "total_swap"))
-        swapped = _number(self._paths["memory"] / "memory.swap.current")
+        numbers = _numbers(self._path / "memory.stat")
+        swapped = _number(self._path / "memory.swap.current")
         return numbers.get("anon", 0) + numbers.get("shmem", 0) + swapped
-
-    def _file(self, controller: str) -> Path:
-        if controller not in self._paths:
-            return Path(os.devnull)
-        v1_memory = controller == "memory" and not self._parents[controller].unified
-        return self._paths[controller] / ("memory.oom_control" if v1_memory else f"{controller}.events")
 
     def close(self) -> None:
         """Removes the group, whose processes are gone or about to be; one that stays is left to `sweep`."""
         end = time.monotonic() + _PATIENCE
-        while not _removed(self._paths.values()):
+        while not _removed([self._path]):
             if time.monotonic() > end:
                 return
             time.sleep(0.005)
         self._record.unlink(missing_ok=True)
 
 
-def find() -> dict[str, Parent]:
-    """Where this process can make a group, for each controller with which it can."""
-    return parents(proc.told("cgroup"), proc.told("mountinfo"))
-
-
-def parents(memberships: str, mounts: str) -> dict[str, Parent]:
-    """The same for a process with these files /proc/PID/cgroup and /proc/PID/mountinfo (cgroups(7))."""
-    found = {}
-    for controller in CONTROLLERS:
-        for unified in (False, True):
-            place = _own(controller, memberships, mounts, unified=unified)
-            parent = _parent(controller, *place, unified=unified) if place else None
-            if parent is not None:
-                found[controller] = parent
-                break
-    return found
+def find() -> Parent | None:
+    """Where this process can make a group; None when it can make none. Raises OSError."""
+    place = own_group(proc.told("cgroup"), proc.told("mountinfo"))
+    return parent(*place) if place else None
 
 
 def memory_allowed() -> int:
     """The least number of bytes that this process's own groups allow it, 0 for no limit."""
     try:
-        memberships, mounts = proc.told("cgroup"), proc.told("mountinfo")
+        place = own_group(proc.told("cgroup"), proc.told("mountinfo"))
     except OSError:
         return 0
-    allowed = 0
-    for unified in (False, True):
-        place = _own("memory", memberships, mounts, unified=unified)
-        if place:
-            allowed = _least("memory", *place, unified=unified) or allowed
-    return allowed
+    # In a container the directory that is mounted is a group with a limit, too.
+    return _least("memory", place[0], place[1].parent) if place else 0
 
 
 def sweep(records: Path) -> None:
@@ -183,34 +138,25 @@ def sweep(records: Path) -> None:
                 record.unlink(missing_ok=True)
 
 
-def _own(controller: str, memberships: str, mounts: str, *, unified: bool) -> tuple[Path, Path] | None:
-    """The directory of the process's group in a controller's hierarchy, and where that is mounted."""
-    path = None
-    for line in memberships.splitlines():
-        number, names, own = line.split(":", 2)
-        if (unified and number == "0" and not names) or controller in names.split(","):
-            path = own
+def own_group(memberships: str, mounts: str) -> tuple[Path, Path] | None:
+    """The directory of a process's group, and where its hierarchy is mounted.
+
+    The arguments are the texts of /proc/PID/cgroup and /proc/PID/mountinfo (cgroups(7)).
+    """
+    path = next((line[3:] for line in memberships.splitlines() if line.startswith("0::")), None)
     if path is None:
         return None
     for line in mounts.splitlines():
         fields = line.split(" ")
-        kind, _, options = fields[fields.index("-") + 1 :]
-        wanted = kind == "cgroup2" if unified else kind == "cgroup" and controller in options.split(",")
-        root = _plain(fields[3]).rstrip("/")
-        if wanted and f"{path}/".startswith(f"{root}/"):
-            mounted = Path(_plain(fields[4]))
+        root = _unescape(fields[3]).rstrip("/")
+        if fields[fields.index("-") + 1] == "cgroup2" and f"{path}/".startswith(f"{root}/"):
+            mounted = Path(_unescape(fields[4]))
             return mounted / path[len(root) :].lstrip("/"), mounted
     return None
 
 
-def _plain(text: str) -> str:
-    """A path without the octal escapes of mountinfo."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
-
-
-def _parent(controller: str, own: Path, mounted: Path, *, unified: bool) -> Parent | None:
-    if not unified:
-        return Parent(own, unified=False) if _writable(own) else None
+def parent(own: Path, mounted: Path) -> Parent | None:
+    """The nearest directory from `own` up to `mounted` in which this user can make a group."""
     for directory in (own, *own.parents):
         if not directory.is_relative_to(mounted):
             return None
@@ -219,39 +165,36 @@ def _parent(controller: str, own: Path, mounted: Path, *, unified: bool) -> Pare
         except OSError:
             return None
         # Who moves a process has to be able to write to the group above both places (cgroups(7)).
-        if controller in offered and _writable(directory) and os.access(directory / "cgroup.procs", os.W_OK):
-            return Parent(directory, unified=True, ceiling=_least(controller, own, directory, unified=True))
+        writable = os.access(directory, os.W_OK | os.X_OK) and os.access(directory / "cgroup.procs", os.W_OK)
+        if writable and set(CONTROLLERS) <= set(offered):
+            return Parent(directory, {name: _least(name, own, directory) for name in CONTROLLERS})
     return None
 
 
-def _writable(directory: Path) -> bool:
-    return os.access(directory, os.W_OK | os.X_OK)
+def _unescape(text: str) -> str:
+    """A path without the octal escapes of mountinfo."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def _least(controller: str, own: Path, end: Path, *, unified: bool) -> int:
+def _least(controller: str, own: Path, end: Path) -> int:
     """The least of the limits of `own` and those above it, up to `end` and without that."""
     least = 0
     for directory in (own, *own.parents):
         if directory == end or not directory.is_relative_to(end):
             break
-        number = _number(directory / _limit_file(controller, unified=unified))
+        number = _number(directory / f"{controller}.max")
         if number and (not least or number < least):
             least = number
     return least
 
 
-def _limit_file(controller: str, *, unified: bool) -> str:
-    return "memory.limit_in_bytes" if controller == "memory" and not unified else f"{controller}.max"
-
-
 def _number(path: Path) -> int:
-    """What a file has; 0 for `max`, or when it cannot be read. Version 1 has a huge number for no limit."""
+    """What a file has; 0 for `max`, or when it cannot be read."""
     try:
         text = path.read_text().strip()
     except OSError:
         return 0
-    number = int(text) if text.isdigit() else 0
-    return number if number < 1 << 60 else 0
+    return int(text) if text.isdigit() else 0
 
 
 def _numbers(path: Path) -> dict[str, int]:

@@ -1,9 +1,9 @@
 """What a step may use of this machine, held to it by whatever the machine offers; made by `runner`.
 
-Limits are put on the step's first process while that is held, and so on all that it starts, whatever the
-runtime. The kernel keeps to them where it can: a control group (`cgroup`) counts processes and memory, and
-resource limits serve where none is to be had. What the kernel cannot tell, or does not count, a thread
-watches (`watch`). What is allowed is `platform.limits`'.
+The limits are put on the step's first process while that is held, so they hold for all that it starts,
+whatever the runtime. A control group (`cgroup`) holds processes and memory. Where this process can make none,
+a resource limit holds processes, and a thread counts memory (`watch`). That thread also watches the disks.
+`platform.limits` says what is allowed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from packhorse.base.step import Bind, Limits, Step
+from packhorse.errors import SandboxError
 from packhorse.sandbox import cgroup
 from packhorse.sandbox.cgroup import Group
 from packhorse.sandbox.watch import Watch, size
@@ -31,7 +32,7 @@ _FIRST_CHOICE = "1000"
 """The highest value of oom_score_adj: the kernel takes such a process before any other."""
 
 _COUNTED_BY_NAMESPACE = (5, 14)
-"""Since this Linux RLIMIT_NPROC counts in the user namespace of a process, before it all of its user's."""
+"""Since this version of Linux RLIMIT_NPROC counts processes by user namespace, before it by user alone."""
 
 
 class Bounds:
@@ -80,18 +81,13 @@ class Bounds:
         }
         if self._records is not None and any(counts.values()):
             with suppress(OSError):
-                found = {name: parent for name, parent in cgroup.find().items() if counts[name]}
-                if found:
-                    self._group = _joined(
-                        Group(found, counts, records=self._records, together=limits.expendable), self._pid
-                    )
+                if found := cgroup.find():
+                    group = Group(found, counts, records=self._records, together=limits.expendable)
+                    self._group = _joined(group, self._pid)
         wanted = {"fsize": limits.file_size}
-        if "pids" not in self._grouped() and _linux() >= _COUNTED_BY_NAMESPACE:
+        if self._group is None and _linux() >= _COUNTED_BY_NAMESPACE:
             wanted["nproc"] = counts["pids"]
         _limit(self._pid, {name: number for name, number in wanted.items() if number}, self._owner)
-
-    def _grouped(self) -> frozenset[str]:
-        return self._group.controllers if self._group else frozenset()
 
     @contextmanager
     def watched(self, kill: Callable[[], None]) -> Iterator[None]:
@@ -99,6 +95,19 @@ class Bounds:
         if self._preparing is not None:
             self._preparing.join()
         limits = self._limits
+        # What is expendable is counted by looking, and ended.
+        if (
+            limits.processes
+            and not limits.expendable
+            and self._group is None
+            and _linux() < _COUNTED_BY_NAMESPACE
+        ):
+            raise SandboxError(
+                f"this machine cannot hold a sandbox to {limits.processes} processes",
+                why="no control group can be made here, and Linux before 5.14 counts all processes of a user",
+                fix="allow control groups (docs/limits.md), or leave out the limit",
+                check="limits",
+            )
         if limits == Limits(shared_memory=limits.shared_memory):
             yield
             return

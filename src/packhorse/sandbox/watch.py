@@ -54,13 +54,11 @@ class Watch:
         self._met = ""
         self._killed_before = _machine_kills()
         self._events = Events()
-        grouped = group.controllers if group else frozenset[str]()
-        self._counted = frozenset({"pids", "memory"}) - grouped
         self._disks = list(_disks(writes)) if limits.disk or limits.inodes else []
         seen = limits.memory or limits.processes or limits.expendable
-        self._proc = _open_directory(pid, "proc") if self._counted and seen else -1
-        counted = "memory" in self._counted and seen and shared_memory
-        self._shared = _open_directory(pid, "dev/shm") if counted else -1
+        counted = seen and group is None
+        self._proc = _open_directory(pid, "proc") if counted else -1
+        self._shared = _open_directory(pid, "dev/shm") if counted and shared_memory else -1
         self._ended = threading.Event()
         # Among thousands of busy processes a look at each takes seconds, in which a disk is full.
         looks = [self._look_at_machine, *([self._look_at_processes] if self._proc >= 0 else [])]
@@ -91,7 +89,7 @@ class Watch:
             return _memory(limits)
         if events.killed:
             return "this machine had no memory left, so that the kernel ended processes of it"
-        if "memory" in self._counted and limits.expendable and _machine_kills() > self._killed_before:
+        if self._group is None and limits.expendable and _machine_kills() > self._killed_before:
             return "this machine had no memory left, so that the kernel ended processes, perhaps some of it"
         if events.refused and limits.processes:
             return _processes(limits)
@@ -113,7 +111,7 @@ class Watch:
 
     def _look_at_machine(self) -> str:
         met = self._look_at_disks() or self._look_at_events()
-        if not met and self._group is not None and "memory" not in self._counted:
+        if not met and self._group is not None:
             met = self._look_at_memory(self._group.memory)
         return met
 
@@ -152,13 +150,11 @@ class Watch:
     def _look_at_processes(self) -> str:
         """What a group would have told, of a step that has none."""
         limits = self._limits
-        if "pids" in self._counted and limits.expendable and limits.processes:
+        if limits.expendable and limits.processes:
             # Some of those that were refused a fork end, so that the limit itself may never be seen.
             most = limits.processes - limits.processes // 16
             if most <= _machine_tasks() and most <= tasks(self._proc):
                 return _processes(limits)
-        if "memory" not in self._counted:
-            return ""
 
         def exactly() -> int:
             return memory(self._proc, files=files, shares=True)

@@ -9,13 +9,9 @@ from pathlib import Path
 import pytest
 
 from packhorse.sandbox import cgroup
-from packhorse.sandbox.cgroup import Parent, parents
+from packhorse.sandbox.cgroup import Parent, own_group, parent
 
 V2_MOUNT = "30 24 0:27 {root} {mount} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
-
-
-def v1_mount(mount: Path, options: str, root: str = "/") -> str:
-    return f"31 24 0:28 {root} {mount} rw,nosuid shared:9 - cgroup cgroup rw,{options}"
 
 
 def unified(directory: Path, *, offers: str = "", **limits: str) -> Path:
@@ -28,63 +24,55 @@ def unified(directory: Path, *, offers: str = "", **limits: str) -> Path:
     return directory
 
 
-def test_version_1_has_a_group_below_the_own_one_in_each_hierarchy(tmp_path: Path) -> None:
-    for name in ("pids", "memory"):
-        (tmp_path / name / "user" / "x").mkdir(parents=True)
-    mounts = "\n".join(
-        v1_mount(tmp_path / name, options) for name, options in (("pids", "pids"), ("memory", "memory"))
-    )
-    found = parents("9:name=systemd:/\n8:pids:/user/x\n4:memory:/user/x\n0::/\n", mounts)
-    assert found == {
-        "pids": Parent(tmp_path / "pids/user/x", unified=False),
-        "memory": Parent(tmp_path / "memory/user/x", unified=False),
-    }
-
-
-def test_controllers_may_share_a_hierarchy_whose_path_has_a_space(tmp_path: Path) -> None:
-    (tmp_path / "a b" / "own").mkdir(parents=True)
-    mount = v1_mount(tmp_path, "cpu,memory").replace(str(tmp_path), str(tmp_path / "a\\040b"))
-    assert list(parents("4:cpu,memory:/own\n", mount)) == ["memory"]
+def test_a_path_may_have_a_space(tmp_path: Path) -> None:
+    own = unified(tmp_path / "a b" / "own", offers="memory pids")
+    mount = V2_MOUNT.format(root="/", mount=tmp_path).replace(str(tmp_path), f"{tmp_path}/a\\040b")
+    assert own_group("0::/own\n", mount) == (own, tmp_path / "a b")
 
 
 def test_in_a_container_paths_are_taken_from_what_is_mounted(tmp_path: Path) -> None:
-    (tmp_path / "inner").mkdir()
-    mount = v1_mount(tmp_path, "pids", root="/docker/abc")
-    assert parents("8:pids:/docker/abc/inner\n", mount)["pids"].directory == tmp_path / "inner"
-    assert parents("8:pids:/docker/abcdef\n", mount) == {}
+    mount = V2_MOUNT.format(root="/docker/abc", mount=tmp_path)
+    assert own_group("0::/docker/abc/inner\n", mount) == (tmp_path / "inner", tmp_path)
+    assert own_group("0::/docker/abcdef\n", mount) is None
 
 
-def test_version_2_goes_up_to_where_the_controllers_are_handed_down(tmp_path: Path) -> None:
+def test_a_container_is_allowed_what_the_group_that_it_sees_as_its_root_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unified(tmp_path, memory="3000")
+    files = {"cgroup": "0::/\n", "mountinfo": V2_MOUNT.format(root="/", mount=tmp_path)}
+    monkeypatch.setattr(cgroup.proc, "told", files.__getitem__)
+    assert cgroup.memory_allowed() == 3000
+
+
+def test_a_group_is_made_below_the_nearest_one_that_hands_both_controllers_down(tmp_path: Path) -> None:
     top = unified(tmp_path, offers="cpu memory pids")
     unified(top / "user", offers="memory pids", memory="max", pids="max")
-    scope = unified(top / "user" / "app" / "scope", memory="4000", pids="50")
-    unified(scope.parent, offers="memory", memory="3000", pids="70")
-    found = parents("0::/user/app/scope\n", V2_MOUNT.format(root="/", mount=tmp_path))
-    assert found == {
-        "memory": Parent(top / "user" / "app", unified=True, ceiling=4000),
-        "pids": Parent(top / "user", unified=True, ceiling=50),
-    }
+    app = unified(top / "user" / "app", offers="memory", memory="3000", pids="70")
+    scope = unified(app / "scope", memory="4000", pids="50")
+    assert parent(scope, tmp_path) == Parent(top / "user", {"memory": 3000, "pids": 50})
 
 
-def test_version_2_has_none_for_a_user_whose_session_is_the_systems(tmp_path: Path) -> None:
+def test_there_is_none_for_a_user_whose_session_is_the_systems(tmp_path: Path) -> None:
     top = unified(tmp_path, offers="memory pids")
-    unified(top / "session")
+    session = unified(top / "session")
     (top / "cgroup.procs").chmod(0o444)
-    found = parents("0::/session\n", V2_MOUNT.format(root="/", mount=tmp_path))
-    assert found == {} or os.geteuid() == 0
+    assert parent(session, tmp_path) is None or os.geteuid() == 0
 
 
-def test_a_hybrid_has_its_controllers_in_version_1(tmp_path: Path) -> None:
+def test_a_hybrid_hands_no_controllers_down(tmp_path: Path) -> None:
     unified(tmp_path / "unified")
-    (tmp_path / "pids").mkdir()
-    mounts = "\n".join(
-        (V2_MOUNT.format(root="/", mount=tmp_path / "unified"), v1_mount(tmp_path / "pids", "pids"))
-    )
-    assert parents("8:pids:/\n0::/\n", mounts) == {"pids": Parent(tmp_path / "pids", unified=False)}
+    mounts = [
+        V2_MOUNT.format(root="/", mount=tmp_path / "unified"),
+        f"31 24 0:28 / {tmp_path}/pids rw,nosuid shared:9 - cgroup cgroup rw,pids",
+    ]
+    own, mounted = own_group("8:pids:/\n0::/\n", "\n".join(mounts)) or pytest.fail("it has one")
+    assert own == mounted == tmp_path / "unified"
+    assert parent(own, mounted) is None
 
 
 def test_a_machine_without_control_groups_has_none() -> None:
-    assert parents("", "24 1 8:1 / / rw - ext4 /dev/root rw") == {}
+    assert own_group("", "24 1 8:1 / / rw - ext4 /dev/root rw") is None
 
 
 @pytest.mark.parametrize("maker", ["1-1", "999999999-5"])
@@ -116,18 +104,16 @@ def test_there_may_be_nothing_to_sweep(tmp_path: Path) -> None:
     cgroup.sweep(tmp_path / "none")
 
 
-@pytest.mark.parametrize(
-    ("unified", "file", "value"),
-    [(False, "memory.memsw.limit_in_bytes", str(4096 + (1 << 20))), (True, "memory.swap.max", "0")],
-)
-def test_swap_space_is_no_way_round_a_limit_of_memory(
-    tmp_path: Path, unified: bool, file: str, value: str
-) -> None:
+def test_swap_space_is_no_way_round_a_limit_of_memory(tmp_path: Path) -> None:
     """Plain files stand for the kernel's."""
     (tmp_path / "own").mkdir()
-    parent = Parent(tmp_path / "own", unified=unified)
-    group = cgroup.Group({"memory": parent}, {"memory": 4096}, records=tmp_path / "records", together=True)
+    parent = Parent(tmp_path / "own", {"memory": 8192, "pids": 0})
+    group = cgroup.Group(parent, {"memory": 4096}, records=tmp_path / "records", together=True)
     [directory] = (tmp_path / "own").iterdir()
-    assert (directory / file).read_text() == value
+    assert {file.name: file.read_text() for file in directory.iterdir()} == {
+        "memory.max": "4096",
+        "memory.swap.max": "0",
+        "memory.oom.group": "1",
+    }
     shutil.rmtree(directory)
     group.close()

@@ -23,7 +23,7 @@ def test_a_step_ends_when_its_group_cannot_be_read(tmp_path: Path) -> None:
             raise OSError("gone")
         return Events()
 
-    group = cast("Group", SimpleNamespace(controllers=frozenset({"pids", "memory"}), events=events))
+    group = cast("Group", SimpleNamespace(events=events))
     watch = Watch(Limits(processes=10, expendable=True), os.getpid(), [tmp_path], group, killed.set)
     watch.start()
     try:

@@ -113,26 +113,22 @@ def limits(examined: Examination) -> Line:
     if 0 <= soft < _FILES:
         found = f"only {soft} files may be open at once"
         return Line(name, State.MISSING, found, "small commands work", "allow more: ulimit -n 1024")
-    without = "limits of memory and processes are kept by looking and by resource limits (docs/limits.md)"
+    without = "memory is counted by looking, and processes by a resource limit (docs/limits.md)"
     remedy = "in a session without control groups: systemd-run --user --scope packhorse build …"
     try:
-        found_groups = cgroup.find()
-    except OSError as error:
-        return Line(name, State.LIMITED, f"no control groups: {error.strerror}", without, remedy)
-    lacking = [controller for controller in cgroup.CONTROLLERS if controller not in found_groups]
-    if isinstance(examined.scratch, OSError):
-        reason = "no control group can be noted where the store is"
-        return Line(name, State.LIMITED, reason, without, "see store")
-    if lacking:
-        reason = f"no control group can be made that counts {' and '.join(lacking)}"
-        return Line(name, State.LIMITED, reason, without, remedy)
-    counts = dict.fromkeys(cgroup.CONTROLLERS, 1 << 20)
-    try:
-        cgroup.Group(found_groups, counts, records=examined.scratch / "groups", together=True).close()
+        parent = cgroup.find()
+        if parent is None:
+            reason = "no control group (version 2) can be made that counts memory and processes"
+            return Line(name, State.LIMITED, reason, without, remedy)
+        if isinstance(examined.scratch, OSError):
+            reason = "no control group can be noted where the store is"
+            return Line(name, State.LIMITED, reason, without, "see store")
+        counts = dict.fromkeys(cgroup.CONTROLLERS, 1 << 20)
+        cgroup.Group(parent, counts, records=examined.scratch / "groups", together=True).close()
     except OSError as error:
         reason = f"no control group can be made: {error.filename}: {error.strerror}"
         return Line(name, State.LIMITED, reason, without, remedy)
-    return Line(name, State.OK, f"made a control group below {found_groups['pids'].directory}")
+    return Line(name, State.OK, f"made a control group below {parent.directory}")
 
 
 def certificates(examined: Examination) -> Line:
