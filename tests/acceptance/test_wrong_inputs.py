@@ -60,6 +60,8 @@ def refused(home: Home, *arguments: str | Path, status: int, says: tuple[str, ..
         (["build", "x", "--run-image", "docker://h.example/y"], 2, ("write h.example/y",)),
         (["run", "store:nosuch", "--pull", "never"], 125, ("nosuch:latest is neither in the store",)),
         (["run", "oci:out"], 125, ("'oci:out' is a place", "packhorse copy oci:out NAME")),
+        (["rebase", "x", "--run-image", "oci:y"], 2, ("'oci:y' is a place", "copy oci:y NAME")),
+        (["rebase", "x", "--from", "docker://h.example/y"], 2, ("write h.example/y",)),
         (["build", "x", "--env", "=v"], 2, ("--env: the name of a variable is missing",)),
         (["build", "x", "--env-file", "nosuch"], 3, ("nosuch cannot be read", "No such file")),
         (

@@ -15,6 +15,7 @@ from packhorse.cli.main import Context
 from packhorse.cli.options import (
     Count,
     docker_host,
+    image_name,
     pull_policy,
     reaching,
     store_when_needed,
@@ -130,6 +131,7 @@ def rebase(
     IMAGE is in the store, or in its registry with --publish; other places are spelled as for `packhorse
     copy`, and - is a list on standard input. In a registry nothing but manifests and configs is read.
     """
+    run_image, old = image_name(run_image, "--run-image"), image_name(old, "--from")
     asked = _Asked(run_image, old, WantedLabel.parse_all(labels), force, dry_run, check)
     single = len(images) == 1 and images[0] != _STDIN and not files and not scopes
     if not (images or files or scopes):

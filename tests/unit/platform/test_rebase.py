@@ -12,7 +12,7 @@ import pytest
 
 from fakes.app_image import BASE, LIFECYCLE, App
 from fakes.registry import FakeRegistry, Fault
-from fakes.small_image import stored_image, tar_of
+from fakes.small_image import forged_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RebaseError, UsageError
@@ -154,6 +154,22 @@ def test_an_image_whose_base_has_the_layers_of_its_run_image_is_left_as_it_is_wh
     location = there(wiring, app, where.format(registry.host))
     assert ask(wiring, location, dry_run=dry_run).state is State.CURRENT
     assert wiring.place(location).read().id == app.id
+
+
+def test_an_image_that_was_put_on_a_forged_run_image_is_put_on_the_good_one(
+    wiring: Wiring, registry: FakeRegistry
+) -> None:
+    run, app = f"{registry.host}/acme/run", f"docker://{registry.host}/team/app"
+    forged = forged_image(NEW[0], tar_of({"etc/os-release": b"evil\n" * 999}), NEW[1], labels=LABELS)
+    there(wiring, forged, f"docker://{run}")
+    location = there(wiring, app_on(run), app)
+    assert ask(wiring, location).state is State.REBASED
+    there(wiring, PATCHED, f"docker://{run}")
+    # The config names the layers of the good run image already.
+    assert ask(wiring, location, dry_run=True).state is State.BEHIND
+    assert ask(wiring, location).state is State.REBASED
+    assert [b"".join(layer.tar()) for layer in wiring.place(location).read().layers[:2]] == list(NEW)
+    assert ask(wiring, location).state is State.CURRENT
 
 
 def test_a_copy_of_what_is_current_is_made_all_the_same(wiring: Wiring, registry: FakeRegistry) -> None:

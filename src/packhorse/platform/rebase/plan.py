@@ -48,7 +48,7 @@ def planned(request: RebaseRequest, app: Image, run_images: RunImages) -> Plan:
         )
     new = run_images.find(names, request.location, app.config.target)
     told = Rebased(State.CURRENT, new.name, label.run.reference, new.reference)
-    if request.in_place and _is_current(app, label, new):
+    if request.in_place and _is_current(app, label, new) and _has_blobs_of(new, app, request.location):
         return Plan(replace(told, receipt=_identity(app, request.location)))
     notes: list[str] = []
     image = _on(new, _shown(app, request.location), label, force=request.force, say=notes.append)
@@ -106,6 +106,18 @@ def _is_current(app: Image, label: BaseLabel, new: RunImage) -> bool:
         and (ours.os, ours.architecture, ours.os_version) == (base.os, base.architecture, base.os_version)
         and not _differences(ours, base)
     )
+
+
+def _has_blobs_of(new: RunImage, app: Image, location: Location) -> bool:
+    """Whether the base of an image in a registry is stored as the run image's layers are.
+
+    Nobody unpacks an image in a registry, so equal diff IDs alone are a claim. The image may have been put on
+    a broken or forged run image that claimed the layers of the good one.
+    """
+    if location.kind is not Kind.REGISTRY or app.manifest is None or new.image.manifest is None:
+        return True
+    base = [layer.digest for layer in new.image.manifest.layers]
+    return [layer.digest for layer in app.manifest.layers[: len(base)]] == base
 
 
 def _differences(app: Config, base: Config) -> list[tuple[str, str, str]]:
