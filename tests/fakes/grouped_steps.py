@@ -24,7 +24,9 @@ def left() -> list[Path]:
 def ended(script: str, limits: Limits, *, shell: str = "bash") -> tuple[str, str]:
     """What a step prints that is held to some limits, and which of them ended it."""
     step = Step(argv=(shell,), env={}, cwd="/", uid=0, gid=0, limits=limits)
-    words = ["unshare", "--pid", "--fork", "--kill-child", shell, "-c", f"read x; {script}"]
+    # Held until its limits are set, as a step's first process is.
+    held = 'read x; exec unshare --pid --fork --kill-child "$0" -c "$1"'
+    words = ["sh", "-c", held, shell, script]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as child:
