@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,17 @@ TEXT_ONLY = {"fsdecode", "fsencode"}
 """What of `os` only works on text."""
 
 
+@cache
+def syntax(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def modules(folder: str = "") -> Iterator[tuple[str, ast.Module]]:
     """Every module of ours: its path below the package, and its syntax tree."""
     for path in sorted((SOURCE / folder).rglob("*.py")):
         name = path.relative_to(SOURCE).as_posix()
         if not name.startswith("_bundled/"):
-            yield name, ast.parse(path.read_text())
+            yield name, syntax(path)
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:

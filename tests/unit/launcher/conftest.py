@@ -26,11 +26,9 @@ def build() -> Callable[[Path, Path], dict[str, Path]]:
 
 
 @pytest.fixture(scope="session")
-def binaries(
-    build: Callable[[Path, Path], dict[str, Path]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """The launcher of each architecture."""
-    return build(SOURCE, tmp_path_factory.mktemp("launcher"))
+def binaries(build: Callable[[Path, Path], dict[str, Path]]) -> dict[str, Path]:
+    """The launcher of each architecture, which `make setup` has compiled unless its source has changed."""
+    return build(SOURCE, SOURCE / "build")
 
 
 @pytest.fixture(scope="session")
