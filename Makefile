@@ -5,18 +5,31 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := python3-venv mmdebstrap uidmap passt
 TEST_PACKAGES := docker.io podman openssh-server openssh-client runc docker-registry skopeo umoci busybox-static apparmor qemu-user-static chromium $(if $(filter x86_64,$(shell uname -m)),user-mode-linux)
 BENCH_PACKAGES := docker.io buildah docker-registry skopeo umoci
+PYTEST = $(BIN)/pytest -n 2 --dist worksteal
+# pytest keeps the tests as it has rewritten them: without that, each worker reads all of them anew.
+unexport PYTHONDONTWRITEBYTECODE
 apt = dpkg --status $(1) >/dev/null 2>&1 || { $(SUDO) apt-get -q update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends $(1); }
 
-.PHONY: setup demo test check format lock digests bench clean
+.PHONY: setup demo quick test torture check format lock digests bench clean
 
 setup: $(BIN)/packhorse  ## leaves .venv/bin/packhorse
 
 demo: setup  ## builds a Node.js app, runs its image, prints its answer
 	@./samples/demo.sh $(BIN)/packhorse
 
-test: setup check  ## runs all tests
+quick: check  ## everything that needs no other process, root, npm or registry: within a minute
+	$(PYTEST) --lane quick tests/architecture tests/fuzz tests/golden tests/spec tests/unit
+
+test: check  ## quick, and one test of each journey and each defence: within ten minutes
 	@$(call apt,$(TEST_PACKAGES))
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(PYTEST) --lane test $(if $(TORTURE_SECONDS),--torture-seconds $(TORTURE_SECONDS))
+
+torture: setup  ## every attack, engine and version; kills, faults and fuzzing: for hours
+	@$(call apt,$(TEST_PACKAGES))
+	$(PYTEST) --lane torture --torture-record
+	PACKHORSE_TESTS_EFFORT=100 $(PYTEST) -m "not torture" tests/fuzz tests/unit
+	PYTHONPATH=src:tests $(BIN)/python -m torture all
+	PYTHONPATH=src:tests $(BIN)/python -m torture.signals
 
 check: setup  ## linters, types and import contracts
 	$(BIN)/ruff check .

@@ -5,6 +5,8 @@ import signal
 
 from hypothesis import settings
 
+pytest_plugins = ["lanes"]
+
 # A shell ignores the first two for what it starts in the background, and nohup the last; so would all
 # that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

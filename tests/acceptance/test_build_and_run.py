@@ -15,6 +15,7 @@ import pytest
 from fakes import users
 from fakes.installation import Home
 from fakes.web import answer, free_port
+from lanes import first_in_test
 from packhorse.base.digest import Digest
 from packhorse.platform.default_builder import DefaultBuilder
 from packhorse.sandbox import cgroup
@@ -67,7 +68,7 @@ def test_the_default_builder_claims_no_lifecycle_which_it_has_not(home: Home, sa
     assert json.loads(launcher["io.buildpacks.build.metadata"])["launcher"]["version"] == own["version"]
 
 
-@pytest.mark.parametrize("user", [users.RANGE, users.SINGLE])
+@pytest.mark.parametrize("user", first_in_test([users.RANGE, users.SINGLE]))
 def test_ordinary_users_build_the_same_image_and_run_it(
     user: str, new_home: Callable[[str], Home], sample: Path, sample_id: str
 ) -> None:

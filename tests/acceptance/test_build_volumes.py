@@ -14,6 +14,7 @@ import pytest
 from fakes import users
 from fakes.installation import Home
 from fakes.shell_buildpack import SERVER, shell_buildpack
+from lanes import first_in_test
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 
@@ -38,7 +39,9 @@ def _binding(folder: Path) -> Path:
     return binding
 
 
-@pytest.mark.parametrize(("user", "sandbox"), [("", ""), ("", "runc"), (users.RANGE, ""), (users.SINGLE, "")])
+@pytest.mark.parametrize(
+    ("user", "sandbox"), first_in_test([("", ""), ("", "runc"), (users.RANGE, ""), (users.SINGLE, "")])
+)
 def test_buildpacks_read_a_binding_and_the_image_has_nothing_of_it(
     user: str, sandbox: str, new_home: Callable[..., Home], home: Home, common: Path, tmp_path: Path
 ) -> None:

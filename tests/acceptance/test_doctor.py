@@ -17,6 +17,7 @@ import pytest
 from fakes.engine import Engine
 from fakes.installation import Home
 from fakes.users import RANGE, SINGLE
+from lanes import first_in_test
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 
@@ -34,7 +35,7 @@ def lines(home: Home, *arguments: str, status: int = 0, **options: Any) -> dict[
     return {line["name"]: line for line in document["lines"]}
 
 
-@pytest.mark.parametrize("user", ["", RANGE, SINGLE])
+@pytest.mark.parametrize("user", first_in_test(["", RANGE, SINGLE]))
 def test_a_machine_that_builds_is_found_to(user: str, new_home: Callable[..., Home]) -> None:
     mine = new_home(user)
     mine.ok("images")
@@ -101,7 +102,7 @@ def test_a_store_on_an_overlay_is_limited_as_a_build_there_is_one_on_copies(
     assert "builds work on plain copies" in found["overlay"]["without"]
 
 
-@pytest.mark.parametrize("user", ["0", "1000"])
+@pytest.mark.parametrize("user", first_in_test(["1000", "0"]))
 def test_what_the_doctor_names_in_a_container_is_what_the_container_needs(
     user: str, home: Home, engine: Engine, tmp_path: Path
 ) -> None:

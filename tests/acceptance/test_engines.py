@@ -23,6 +23,7 @@ from fakes.relay import Relay
 from fakes.small_image import fresh_image, tar_of
 from fakes.ssh import sshd
 from fakes.web import answer, free_port
+from lanes import first_in_test
 from packhorse.base.target import Target
 from packhorse.errors import NotFoundError
 from packhorse.image.copy import copy, put
@@ -47,7 +48,7 @@ def dockerd() -> Engine:
     return emptied("docker")
 
 
-@pytest.fixture(params=["docker", "podman"])
+@pytest.fixture(params=first_in_test(["docker", "podman"]))
 def either(request: pytest.FixtureRequest) -> Engine:
     """dockerd, or podman's service, without any image."""
     return emptied(request.param)

@@ -14,6 +14,7 @@ import pytest
 from fakes import users
 from fakes.installation import REPOSITORY
 from fakes.users import RANGE, SINGLE
+from lanes import first_in_test
 from torture.power import Disk
 
 VIEW = Path("/mnt")
@@ -36,7 +37,9 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("name", "work", "step"),
-    [("root", "overlay", 2), ("root", "copies", 6), (RANGE, "overlay", 6), (SINGLE, "overlay", 6)],
+    first_in_test(
+        [("root", "overlay", 2), ("root", "copies", 6), (RANGE, "overlay", 6), (SINGLE, "overlay", 6)]
+    ),
 )
 def test_a_build_on_a_full_disk_ends_with_6_and_says_what_to_do(
     folder: Path, name: str, work: str, step: int

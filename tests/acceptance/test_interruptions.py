@@ -19,6 +19,7 @@ from fakes.installation import Home
 from fakes.registry import FakeRegistry, Fault
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
+from lanes import first_in_test
 from packhorse.base import proc
 from torture.ground import prepare
 from torture.signals import Interrupter
@@ -102,13 +103,15 @@ def assert_nothing_is_left(home: Home, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize(
     ("number", "whole_group", "status"),
-    [
-        (signal.SIGINT, True, 130),
-        (signal.SIGINT, False, 130),
-        (signal.SIGTERM, False, 143),
-        (signal.SIGHUP, True, 129),
-        (signal.SIGQUIT, False, 131),
-    ],
+    first_in_test(
+        [
+            (signal.SIGINT, True, 130),
+            (signal.SIGINT, False, 130),
+            (signal.SIGTERM, False, 143),
+            (signal.SIGHUP, True, 129),
+            (signal.SIGQUIT, False, 131),
+        ]
+    ),
 )
 @pytest.mark.parametrize("phase", ["detect", "build", "export"])
 def test_a_signal_ends_a_build_in_any_phase(
@@ -232,6 +235,7 @@ def test_unpacking_a_builder_is_broken_off(own_home: Home, app: Path, new_home: 
     assert list(home.path.glob("store/trees/*/.*")) == []
 
 
+@pytest.mark.torture
 def test_signals_at_random_moments_leave_nothing(seed: Home, common: Path) -> None:
     """A few; `torture.signals` sends hundreds."""
     number = int(os.environ.get("PACKHORSE_TESTS_SIGNALS", time.time_ns() % 1_000_000))

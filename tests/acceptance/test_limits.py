@@ -21,6 +21,7 @@ import pytest
 
 from fakes import group_machine, linux
 from fakes.place import Place, place
+from lanes import first_in_test
 from packhorse.base.step import Bind, Limits, Result
 from packhorse.errors import SandboxError
 from packhorse.platform.wiring import sandbox
@@ -38,7 +39,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield made
 
 
-@pytest.fixture(params=["with a group", "without one", "in runc"])
+@pytest.fixture(params=first_in_test(["with a group", "without one", "in runc"]))
 def either(request: pytest.FixtureRequest, here: Place, tmp_path: Path) -> Place:
     if request.param == "with a group":
         return here

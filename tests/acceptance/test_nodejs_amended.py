@@ -11,6 +11,7 @@ import pytest
 
 from fakes.nodejs import built, contents, laid_out, staged, take_layers, write
 from fakes.npm_registry import NpmRegistry, npm_registry
+from lanes import first_in_test
 from packhorse.sdk.testing import Workbench
 
 VERSIONS = ("1.0.0", "1.1.0", "2.0.0")
@@ -148,7 +149,7 @@ def inode(workbench: Workbench) -> int:
     return path.stat().st_ino if path.exists() else 0
 
 
-@pytest.mark.parametrize("table", ["dependencies", "devDependencies", "optionalDependencies"])
+@pytest.mark.parametrize("table", first_in_test(["dependencies", "devDependencies", "optionalDependencies"]))
 def test_a_lock_out_of_step_is_refused_as_in_a_first_build(
     registry: NpmRegistry, workbench: Workbench, table: str
 ) -> None:

@@ -27,6 +27,7 @@ from fakes.nodejs import (
     write,
 )
 from fakes.npm_registry import npm_registry
+from lanes import first_in_test
 from packhorse.sdk.testing import Workbench
 
 BUN = "1.4.5"
@@ -178,7 +179,7 @@ def test_bun_runs_what_its_start_script_says_and_ends_with_sigterm(
     assert run.returncode == 0
 
 
-@pytest.mark.parametrize("linker", ["isolated", "hoisted"])
+@pytest.mark.parametrize("linker", first_in_test(["isolated", "hoisted"]))
 def test_what_is_installed_inside_is_pruned(
     linker: str, first: tuple[Workbench, str], tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from fakes.nodejs import (
 )
 from fakes.npm_registry import npm_registry
 from fakes.slow import slow_files
+from lanes import first_in_test
 from packhorse.sdk.testing import Workbench
 
 OFFLINE = {**NOWHERE, "pnpm_config_registry": NOWHERE["npm_config_registry"]}
@@ -96,7 +97,7 @@ def lock(bench: Workbench, version: str = "10.34.9") -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", first_in_test(reversed(VERSIONS)))
 def test_each_pnpm_installs_what_the_lock_says_with_patches_hooks_and_settings(
     version: str, bench: Bench
 ) -> None:
@@ -155,7 +156,9 @@ def rebuilt(bench: Workbench, *, before: Workbench) -> None:
         os.umask(umask)
 
 
-@pytest.mark.parametrize(("version", "linker"), [("10.34.9", "isolated"), ("11.28.11", "hoisted")])
+@pytest.mark.parametrize(
+    ("version", "linker"), first_in_test([("10.34.9", "isolated"), ("11.28.11", "hoisted")])
+)
 def test_the_same_source_gives_the_same_bytes_and_modes(version: str, linker: str, bench: Bench) -> None:
     workbench = bench()
     write(
@@ -218,7 +221,7 @@ def workspace(bench: Workbench, version: str, **scripts: str) -> None:
     lock(bench, version)
 
 
-@pytest.mark.parametrize("version", ["10.34.9", "12.21.0"])
+@pytest.mark.parametrize("version", first_in_test(["10.34.9", "12.21.0"]))
 def test_a_member_gets_what_it_needs_and_links_to_its_neighbours(version: str, bench: Bench) -> None:
     workbench = bench(BP_NODE_PROJECT_PATH="apps/web")
     workspace(workbench, version)
@@ -234,7 +237,7 @@ def test_a_member_gets_what_it_needs_and_links_to_its_neighbours(version: str, b
     assert node(workbench, "apps/web/index.js") == "2000 2.0.0\n"
 
 
-@pytest.mark.parametrize("version", ["9.15.9", "11.28.11"])
+@pytest.mark.parametrize("version", first_in_test(["11.28.11", "9.15.9"]))
 def test_a_workspace_with_install_scripts_is_installed_inside_and_pruned(version: str, bench: Bench) -> None:
     """`prepare` needs a devDependency, so it must not run when these are gone."""
     workbench = bench()
@@ -258,7 +261,7 @@ def test_a_workspace_with_install_scripts_is_installed_inside_and_pruned(version
     assert contents(*places) == before
 
 
-@pytest.mark.parametrize("version", ["9.15.9", "10.34.9"])
+@pytest.mark.parametrize("version", first_in_test(["10.34.9", "9.15.9"]))
 def test_of_two_versions_the_same_is_hoisted_however_long_reading_takes(
     version: str, bench: Bench, tmp_path: Path
 ) -> None:
@@ -272,7 +275,7 @@ def test_of_two_versions_the_same_is_hoisted_however_long_reading_takes(
         assert os.readlink(hoisted) == "../ms@2.0.0/node_modules/ms"
 
 
-@pytest.mark.parametrize("version", ["10.34.9", "11.28.11"])
+@pytest.mark.parametrize("version", first_in_test(["10.34.9", "11.28.11"]))
 def test_the_root_of_a_workspace_runs_the_scripts_of_all_members(version: str, bench: Bench) -> None:
     workbench = bench()
     workspace(workbench, version)
@@ -307,7 +310,7 @@ def spoilt(bench: Workbench, plain: Workbench, name: str, old: str, new: str, *,
     return outcome.output
 
 
-@pytest.mark.parametrize("version", ["9.15.9", "10.34.9"])
+@pytest.mark.parametrize("version", first_in_test(["10.34.9", "9.15.9"]))
 def test_modules_of_pnpm_that_come_with_the_source_are_used(version: str, bench: Bench) -> None:
     """Their links are relative, and their store was somebody else's."""
     workbench = bench()
@@ -380,7 +383,7 @@ def test_wrong_input_is_explained(case: str, bench: Bench, plain: Workbench) -> 
     assert said in spoilt(bench(), plain, name, old, new, env=home)
 
 
-@pytest.mark.parametrize("version", ["9.15.9", "11.28.11"])
+@pytest.mark.parametrize("version", first_in_test(["11.28.11", "9.15.9"]))
 def test_who_has_no_network_is_told(version: str, bench: Bench, plain: Workbench) -> None:
     workbench = bench()
     write(workbench, application(version, dependencies={}, devDependencies={}), lock=False)
@@ -391,7 +394,7 @@ def test_who_has_no_network_is_told(version: str, bench: Bench, plain: Workbench
     assert "error: pnpm cannot reach the package registry (ECONNREFUSED)\n" in output
 
 
-@pytest.mark.parametrize("version", ["10.34.9", "11.28.11"])
+@pytest.mark.parametrize("version", first_in_test(["10.34.9", "11.28.11"]))
 def test_private_packages_and_their_install_scripts(version: str, bench: Bench) -> None:
     """pnpm fills variables into the project's own settings, and does not run scripts that are not allowed."""
     with npm_registry("TOKEN-1") as registry:

@@ -19,6 +19,7 @@ import pytest
 from fakes import nodejs
 from fakes.nodejs import build, built, contents, laid_out, lay
 from fakes.npm_registry import npm_registry
+from lanes import first_in_test
 from packhorse.sdk.testing import Workbench
 
 NOWHERE = {"npm_config_registry": "http://127.0.0.1:9/", "npm_config_fetch_retries": "0"}
@@ -147,7 +148,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first_in_test(KINDS, 2))
 def test_modules_are_there_for_the_script_and_dev_ones_not_in_the_image(
     kind: str, bench: Workbench, yarns: Mapping[str, Path]
 ) -> None:
@@ -185,7 +186,7 @@ def test_modules_are_there_for_the_script_and_dev_ones_not_in_the_image(
     assert launched(bench, "node", "a.js") == "1000\n"
 
 
-@pytest.mark.parametrize("kind", ["node-modules", "pnp"])
+@pytest.mark.parametrize("kind", first_in_test(["node-modules", "pnp"]))
 def test_without_a_lock_scripts_run_and_the_source_stays_as_it_was(kind: str, bench: Workbench) -> None:
     manifest = {"name": "open", "packageManager": "yarn@4.18.1", "scripts": SCRIPTS, **DEPENDENCIES}
     lay(bench, {**FILES, ".yarnrc.yml": KINDS[kind][1], "package.json": json.dumps(manifest)})
@@ -218,7 +219,7 @@ MEMBERS = {
 WORKSPACE = {"name": "spaces", "private": True, "workspaces": ["p/*"]}
 
 
-@pytest.mark.parametrize("kind", ["classic", "node-modules", "pnp"])
+@pytest.mark.parametrize("kind", first_in_test(["classic", "node-modules", "pnp"]))
 def test_a_member_of_a_workspace_has_its_own_and_no_other_modules(
     kind: str, bench: Workbench, yarns: Mapping[str, Path]
 ) -> None:
@@ -354,7 +355,7 @@ def test_the_hash_of_package_manager_is_that_of_the_program(
     assert f"its sha224 is {digest}, not 000" in output
 
 
-@pytest.mark.parametrize("kind", ["classic", "node-modules", "pnp"])
+@pytest.mark.parametrize("kind", first_in_test(["classic", "node-modules", "pnp"]))
 def test_a_lock_out_of_sync_is_explained_with_the_command_that_mends_it(
     kind: str, bench: Workbench, yarns: Mapping[str, Path]
 ) -> None:
@@ -412,7 +413,7 @@ def test_a_settings_file_that_names_a_variable_without_a_value_is_explained(
     assert "error: .yarnrc.yml names a variable that is not set: NPM_TOKEN\n" in output
 
 
-@pytest.mark.parametrize("version", ["1", "4"])
+@pytest.mark.parametrize("version", first_in_test(["4", "1"]))
 def test_private_packages_are_for_who_has_the_token_which_is_nowhere(
     version: str, bench: Workbench, yarns: Mapping[str, Path], tmp_path: Path
 ) -> None:

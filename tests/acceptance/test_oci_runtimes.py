@@ -22,6 +22,7 @@ from fakes.installation import Home
 from fakes.place import place
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.web import answer, free_port
+from lanes import first_in_test
 from packhorse.base import proc
 from packhorse.base.step import Overlay
 from packhorse.errors import SandboxError
@@ -29,7 +30,7 @@ from packhorse.errors import SandboxError
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
 
-@pytest.mark.parametrize("user", ["", users.RANGE, users.SINGLE])
+@pytest.mark.parametrize("user", first_in_test(["", users.RANGE, users.SINGLE]))
 def test_a_runtime_builds_the_same_image_and_runs_it(
     user: str, new_home: Callable[[str], Home], sample: Path, sample_id: str
 ) -> None:
@@ -61,8 +62,8 @@ def own_home(homes: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory
     return home
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("phase", ["detect", "build"])
+@pytest.mark.parametrize("number", first_in_test([signal.SIGTERM, signal.SIGINT, signal.SIGKILL]))
+@pytest.mark.parametrize("phase", first_in_test(["build", "detect"]))
 def test_a_build_that_ends_early_leaves_no_container(
     phase: str, number: signal.Signals, own_home: Home, tmp_path: Path
 ) -> None:
@@ -159,7 +160,7 @@ with place(Path(sys.argv[1]), sys.argv[2]) as here:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", first_in_test([signal.SIGINT, signal.SIGKILL]))
 def test_a_runtime_that_hangs_ends_with_whoever_waits_for_it(number: int, tmp_path: Path) -> None:
     fifo = tmp_path / "started"
     os.mkfifo(fifo)
@@ -181,6 +182,7 @@ def test_a_runtime_that_hangs_ends_with_whoever_waits_for_it(number: int, tmp_pa
     assert linux.gone(below)
 
 
+@pytest.mark.torture
 def test_any_number_of_directories_can_be_seen_as_one(tmp_path: Path) -> None:
     with place(tmp_path, "runc") as here:
         lowers = tuple(here.directory() for _ in range(400))

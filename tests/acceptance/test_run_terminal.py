@@ -24,6 +24,7 @@ import pytest
 from fakes import tiny_root
 from fakes.place import RUNTIMES
 from fakes.small_image import fresh_image
+from lanes import first_in_test
 from packhorse.base.target import Target
 from packhorse.image.copy import put
 from packhorse.platform.folders import Folders
@@ -146,7 +147,7 @@ def test_a_shell_ends_with_the_status_that_it_was_told(user: Start) -> None:
     assert b"Cannot set" not in shell.seen and b"no job control" not in shell.seen
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", first_in_test(RUNTIMES))
 def test_ctrl_c_ends_what_the_shell_runs_and_not_the_shell(user: Start, runtime: str) -> None:
     shell = user("-it", "--sandbox", runtime, "tiny", "sh")
     shell.sees(PROMPT)
@@ -168,7 +169,7 @@ def test_a_program_that_handles_ctrl_c_finishes_what_it_does_then(user: Start) -
     assert program.status() == 7
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", first_in_test(RUNTIMES))
 @pytest.mark.parametrize("whom", ["1000", "7:7"])
 def test_the_process_leads_a_session_of_its_own_terminal(user: Start, whom: str, runtime: str) -> None:
     stat = "read -r _ _ _ _ group session _ front _ </proc/self/stat"
@@ -179,7 +180,7 @@ def test_the_process_leads_a_session_of_its_own_terminal(user: Start, whom: str,
     assert program.status() == 0
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", first_in_test(RUNTIMES))
 def test_root_hands_no_capability_down_at_a_terminal(user: Start, runtime: str) -> None:
     script = "grep -E 'Cap(Inh|Eff|Amb)' /proc/self/status"
     program = user("-it", "-u", "0", "--sandbox", runtime, "tiny", "bash", "-c", script)
@@ -189,7 +190,7 @@ def test_root_hands_no_capability_down_at_a_terminal(user: Start, runtime: str) 
     assert program.status() == 0
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", first_in_test(RUNTIMES))
 @pytest.mark.parametrize(("reader", "status"), [("nobody", 141), ("/dev/full", 125)])
 def test_a_terminal_that_nobody_looks_at_ends_with_the_status_of_a_pipe(
     environment: Mapping[str, str], runtime: str, reader: str, status: int
@@ -216,7 +217,7 @@ def test_a_terminal_that_nobody_looks_at_ends_with_the_status_of_a_pipe(
     assert "went wrong" not in done.stderr
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", first_in_test(RUNTIMES))
 def test_nothing_of_what_makes_the_terminal_is_left_to_the_process(user: Start, runtime: str) -> None:
     program = user("-it", "--sandbox", runtime, "tiny", "ls", "-x", "/proc/self/fd")
     assert program.status() == 0

@@ -21,6 +21,7 @@ import pytest
 from fakes import linux
 from fakes.place import RUNTIMES, Place, place
 from fakes.web import free_port
+from lanes import first_in_test
 from packhorse.base import proc, userns
 from packhorse.base.step import Bind, Network, Port
 from packhorse.base.userns import SHIFTED_BASE
@@ -30,7 +31,7 @@ from packhorse.sandbox import network
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="about what root can do")
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+@pytest.fixture(scope="module", params=first_in_test(RUNTIMES))
 def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with place(tmp_path_factory.mktemp("place"), request.param) as made:
         yield made

@@ -20,6 +20,7 @@ import pytest
 
 from fakes import linux
 from fakes.place import ENV, RUNTIMES, Place, place
+from lanes import first_in_test
 from packhorse.base import proc
 from packhorse.base.step import Bind, Network, Overlay, Root, Step
 from packhorse.base.tree import Kind
@@ -33,7 +34,7 @@ from packhorse.sandbox.oci import OciRuntime
 from packhorse.sandbox.runner import Runtime, SandboxRunner
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+@pytest.fixture(scope="module", params=first_in_test(RUNTIMES))
 def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with place(tmp_path_factory.mktemp("place"), request.param) as made:
         yield made

@@ -11,6 +11,7 @@ import pytest
 
 from fakes import users
 from fakes.users import RANGE, SINGLE
+from lanes import first_in_test
 
 REPOSITORY = Path(__file__).parents[2]
 VIEW = Path("/mnt")
@@ -29,6 +30,14 @@ TESTS = (
     "tests/contract/test_runner.py",
     "tests/golden/test_images.py",
 )
+STEPS = (
+    "tests/acceptance/test_sandbox_steps.py",
+    "tests/acceptance/test_shut_entries.py",
+    "tests/contract/test_tree.py",
+    "tests/contract/test_runner.py",
+)
+"""Those of them that are run in `make test`."""
+
 PATIENT = (
     "tests/acceptance/test_cache_images.py::"
     "test_a_registry_that_does_not_answer_costs_the_cache_and_not_the_build"
@@ -40,11 +49,17 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 
 @pytest.mark.parametrize("name", [RANGE, SINGLE])
-def test_all_steps_do_as_users_what_they_do_as_root(name: str) -> None:
+def test_steps_do_as_users_what_they_do_as_root(name: str) -> None:
+    run_as(name, "--lane", "test", *STEPS)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", [RANGE, SINGLE])
+def test_all_that_runs_in_sandboxes_does_as_users_what_it_does_as_root(name: str) -> None:
     run_as(name, "--deselect", PATIENT, *TESTS)
 
 
-@pytest.mark.parametrize("name", [RANGE, SINGLE])
+@pytest.mark.parametrize("name", first_in_test([RANGE, SINGLE]))
 def test_a_network_of_their_own_keeps_users_steps_from_this_machine(name: str, tmp_path: Path) -> None:
     tun = tmp_path / "tun"
     os.mknod(tun, 0o20666, os.makedev(10, 200))

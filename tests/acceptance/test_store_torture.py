@@ -17,6 +17,7 @@ import pytest
 from fakes import afterwards, linux
 from fakes.installation import REPOSITORY, Home
 from fakes.users import RANGE
+from lanes import first_in_test
 from torture.crowd import Crowds
 from torture.faults import KILL, Faults, Injector
 from torture.ground import BUILDER, RUN, Ground, prepare
@@ -96,14 +97,16 @@ def test_trees_of_subordinate_ids_are_removed_when_a_command_is_over(ground: Gro
 
 @pytest.mark.parametrize(
     ("command", "action", "ever"),
-    [
-        ("build", errno.ENOSPC, True),
-        ("build", errno.EIO, False),
-        ("build", KILL, False),
-        ("cold", errno.EDQUOT, False),
-        ("copy", errno.ENOSPC, False),
-        ("gc", errno.EIO, False),
-    ],
+    first_in_test(
+        [
+            ("build", errno.ENOSPC, True),
+            ("build", errno.EIO, False),
+            ("build", KILL, False),
+            ("cold", errno.EDQUOT, False),
+            ("copy", errno.ENOSPC, False),
+            ("gc", errno.EIO, False),
+        ]
+    ),
 )
 def test_a_call_that_fails_is_told_and_harms_nothing(
     ground: Ground, injector: Injector, command: str, action: int | str, ever: bool
@@ -114,10 +117,12 @@ def test_a_call_that_fails_is_told_and_harms_nothing(
     assert faults.odd == []
 
 
+@pytest.mark.torture
 def test_commands_at_once_are_all_right(ground: Ground, injector: Injector) -> None:
     assert len(Crowds(ground, injector).run(3)) == 6
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("what", ["power", "full"])
 def test_a_disk_that_loses_its_power_or_is_full_does_not_make_a_wrong_image(what: str, seed: Home) -> None:
     words = [sys.executable, "-m", "torture", what, "--rounds", "1", "--user", RANGE]
@@ -143,6 +148,7 @@ def test_a_moved_store_keeps_its_trees(ground: Ground, tmp_path: Path) -> None:
     moved.assert_whole()
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("how", ["cp -a", "cp -r", "tar"])
 def test_a_copied_store_makes_the_same_image(ground: Ground, how: str) -> None:
     ground.build(1)

@@ -15,6 +15,7 @@ import pytest
 from fakes.installation import Home
 from fakes.place import RUNTIMES
 from fakes.shell_buildpack import SERVER, shell_buildpack
+from lanes import first_in_test
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 
@@ -282,7 +283,7 @@ def test_a_process_type_that_nobody_made_is_told_those_that_are(
     refused(home, *arguments, status=62, says=("there is no process type 'nosuch'", "made talk"))
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", first_in_test(RUNTIMES))
 def test_a_failed_step_can_be_entered_until_the_next_build(
     new_home: Callable[[], Home], app: Path, tmp_path: Path, runtime: str
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from fakes.place import ENV, RUNTIMES, place
 from fakes.runner import FakeRunner, shell
+from lanes import torture
 from packhorse.base.step import Room, Step
 from packhorse.errors import CommandNotFound
 from packhorse.sandbox.runner import SandboxRunner
@@ -76,7 +77,12 @@ RUNNERS: dict[str, Callable[[Path], AbstractContextManager[Case]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=RUNNERS)
+IN_TEST = ("bubblewrap", "bubblewrap deferred", "fake")
+
+
+@pytest.fixture(
+    scope="module", params=[runner if runner in IN_TEST else torture(runner) for runner in RUNNERS]
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     with RUNNERS[request.param](tmp_path_factory.mktemp("runner")) as case:
         yield case

@@ -16,6 +16,8 @@ import pytest
 from fakes import users
 from fakes.users import SINGLE
 
+pytestmark = pytest.mark.system
+
 REPOSITORY = Path(__file__).parents[2]
 VIEW, PLACE = Path("/mnt"), Path("/srv")
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import tomllib
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from packhorse.base import gojson, gotoml
+
+pytestmark = pytest.mark.system
 
 INTEGERS = some.integers(-(1 << 63), (1 << 63) - 1)
 EXACT = some.floats(-(2.0**53), 2.0**53)  # beyond, the shortest digits of a float are another integer's

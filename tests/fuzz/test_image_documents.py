@@ -22,6 +22,8 @@ from packhorse.image.oci_archive import OciArchive
 from packhorse.image.ustar import TarIndex
 from packhorse.image.view import Image
 
+pytestmark = pytest.mark.system
+
 DESCRIPTOR = ["mediaType", "size", "digest", "platform", "annotations", "os", "architecture", "variant"]
 CONFIG = [
     "config",

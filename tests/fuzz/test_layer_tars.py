@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
@@ -20,6 +21,8 @@ from packhorse.errors import FormatError
 from packhorse.layers import tar, tree
 from packhorse.layers.tree import TarEntry
 from packhorse.layers.unpack import unpack
+
+pytestmark = pytest.mark.system
 
 TYPES = {Kind.FILE: tarfile.REGTYPE, Kind.DIRECTORY: tarfile.DIRTYPE, Kind.LINK: tarfile.SYMTYPE}
 

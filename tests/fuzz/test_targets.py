@@ -24,6 +24,7 @@ def test_no_defect_comes_back(name: str, data: bytes) -> None:
     TARGETS[name].run(data)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_mutated_input_is_read_or_refused(name: str) -> None:
     inputs = mutated([*TARGETS[name].seeds, *CORPUS.get(name, ())])

@@ -30,6 +30,8 @@ from packhorse.platform import wiring
 from packhorse.platform.runner import BuildRunner, Scene
 from packhorse.store.store import Store
 
+pytestmark = pytest.mark.system
+
 NAMES = sorted(path.name for path in CASES.iterdir())
 LAUNCHER = LauncherInfo("0.21.0", "github.com/buildpacks/lifecycle", "abcdef1")
 

@@ -22,6 +22,8 @@ from packhorse.platform.build import build
 from packhorse.platform.build_request import BuildRequest
 from packhorse.store.store import Store
 
+pytestmark = pytest.mark.system
+
 APP, BUILDER = "packhorse.local/acme/app", "packhorse.local/acme/builder"
 
 

@@ -20,6 +20,8 @@ import pytest
 from fakes import tiny_root
 from packhorse.platform import bundle
 
+pytestmark = pytest.mark.system
+
 APIS = ("0.10", "0.11", "0.12")
 PLATFORM_API = "0.15"
 PROBE = "/bin/probe"

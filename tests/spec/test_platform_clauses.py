@@ -27,6 +27,8 @@ from packhorse.image.view import Image
 from packhorse.platform.builder import METADATA
 from packhorse.platform.wiring import Wiring
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyBuilder]:

@@ -185,6 +185,7 @@ def test_P_132_what_is_refused_ends_in_a_code_of_the_rebaser() -> None:
         assert error.exit_code in range(70, 80)
 
 
+@pytest.mark.system
 def test_P_131_a_report_tells_what_was_written(tmp_path: Path) -> None:
     command = Command(tmp_path)
     with FakeRegistry() as registry:

@@ -35,12 +35,14 @@ def says(tools: Path, text: str) -> Path:
     return program
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("version", ["0.11.0", "0.11.2", "0.13.1", "1.0"])
 def test_a_machines_own_program_comes_first(tools: Path, version: str) -> None:
     program = says(tools, f"bubblewrap {version}")
     assert bubblewrap.choose() == bubblewrap.Program(program, f"this machine's own, {version}")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -65,6 +67,7 @@ def test_one_that_is_set_uid_is_passed_over_and_not_started(tools: Path) -> None
     assert not (tools / "started").exists()
 
 
+@pytest.mark.system
 def test_one_that_apparmor_confines_is_passed_over(
     tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +116,7 @@ def test_a_package_that_is_not_known_is_not_executed(
         bubblewrap.choose()
 
 
+@pytest.mark.system
 def test_without_any_the_error_says_what_to_install(tools: Path) -> None:
     says(tools, "bubblewrap 0.8.0")
     code = (

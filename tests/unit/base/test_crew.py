@@ -79,6 +79,7 @@ with crew(2, "test", patience=0.1) as workers:
 """
 
 
+@pytest.mark.system
 def test_one_that_waits_for_ever_holds_up_neither_the_caller_nor_the_end_of_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", WAITS_FOR_EVER], timeout=60, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (7, "")

@@ -7,7 +7,11 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from packhorse.base import orphan
+
+pytestmark = pytest.mark.system
 
 STARTING = """
 import os, signal

@@ -9,6 +9,8 @@ import pytest
 
 from packhorse.base import proc
 
+pytestmark = pytest.mark.system
+
 RENAMED = """
 import sys
 input()

@@ -84,6 +84,7 @@ def contents(tree: Rooted, path: str = "") -> Model:
     return found
 
 
+@pytest.mark.system
 @settings(max_examples=150, deadline=None)
 @given(st.lists(EDITS, max_size=12))
 def test_a_series_of_edits_leaves_what_a_model_has(edits: list[tuple[object, ...]]) -> None:

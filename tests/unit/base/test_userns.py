@@ -114,6 +114,7 @@ def test_every_name_on_the_way_through_links_is_known(tmp_path: Path) -> None:
     assert userns.reachable_names([tmp_path / "name"]) == [tmp_path / "name", tmp_path / "real" / "program"]
 
 
+@pytest.mark.system
 def test_an_unknown_option_of_the_entrance_is_refused() -> None:
     done = subprocess.run(
         userns.command("enter", [("colour", "red")]), capture_output=True, text=True, check=False
@@ -122,6 +123,7 @@ def test_an_unknown_option_of_the_entrance_is_refused() -> None:
     assert "unknown option colour" in done.stderr
 
 
+@pytest.mark.system
 def test_the_entrance_starts_without_slow_imports() -> None:
     package = Path(userns.__file__).parents[2]
     code = (
@@ -143,6 +145,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_bubblewrap_that_is_killed_is_not_waited_for_while_its_child_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignored: bool

@@ -109,6 +109,7 @@ def test_what_a_build_takes_beyond_npm_is_held_against_packs_and_against_a_secon
     }
 
 
+@pytest.mark.system
 def test_what_a_programs_children_write_and_hold_counts_as_its_own() -> None:
     script = (
         'python3 -c "import os, time; data = bytearray(40_000_000); time.sleep(2); '
@@ -122,6 +123,7 @@ def test_what_a_programs_children_write_and_hold_counts_as_its_own() -> None:
     assert 40_000_000 <= took.own < 120_000_000
 
 
+@pytest.mark.system
 def test_what_a_program_leaves_behind_is_over_before_the_next_and_not_measured() -> None:
     with tempfile.NamedTemporaryFile() as held:
         # It has the lock until it ends.

@@ -176,6 +176,7 @@ def test_a_folder_that_is_called_by_a_credential_is_refused(tmp_path: Path, stor
     assert "abc123" not in str(caught.value)
 
 
+@pytest.mark.system
 def test_no_log_and_no_error_shows_a_url_as_far_as_it_gives_access(tmp_path: Path) -> None:
     said = io.StringIO()
     context = quiet(build_context(tmp_path, said=said))

@@ -17,6 +17,8 @@ import pytest
 from fakes.nodejs import laid_out, staged
 from packhorse.sdk.testing import Outcome, Workbench
 
+pytestmark = pytest.mark.system
+
 NODE, NPM = "22.23.3", "10.9.9"
 CLIENT = """#!/bin/sh
 case "$1" in

@@ -13,6 +13,8 @@ from nodejs.runtime import Runtime
 
 from fakes.build_context import build_context
 
+pytestmark = pytest.mark.system
+
 SCRIPT = """#!/bin/sh
 if [ "$1" = config ]; then
   for name in globalconfig omit; do

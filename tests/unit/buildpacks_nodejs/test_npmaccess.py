@@ -48,6 +48,7 @@ def test_what_gives_no_access_is_not_written(text: str) -> None:
     assert Access.of([text]).yaml() == ""
 
 
+@pytest.mark.system
 @given(st.lists(st.text()))
 def test_any_settings_can_be_read(texts: list[str]) -> None:
     assert isinstance(Access.of(texts).yaml(), str)

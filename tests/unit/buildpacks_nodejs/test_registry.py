@@ -74,17 +74,20 @@ def with_npm(tmp_path: Path, script: str) -> Registry:
     return Registry(context)
 
 
+@pytest.mark.system
 def test_archives_are_found_by_the_names_that_npm_prints(tmp_path: Path) -> None:
     registry = with_npm(tmp_path, "echo a-1.tgz; echo @s-b-2.tgz")
     assert registry.fetch(["a@1", "@s/b@2"], into=Path("/x")) == [Path("/x/a-1.tgz"), Path("/x/@s-b-2.tgz")]
 
 
+@pytest.mark.system
 def test_an_npm_that_prints_something_else_is_an_error(tmp_path: Path) -> None:
     registry = with_npm(tmp_path, "echo")
     with pytest.raises(FormatError, match="did not name the archives of a@1"):
         registry.fetch(["a@1"], into=tmp_path)
 
 
+@pytest.mark.system
 def test_an_application_of_another_manager_is_served_too(tmp_path: Path) -> None:
     registry = with_npm(tmp_path, "")
     (tmp_path / "bin/npm").unlink()

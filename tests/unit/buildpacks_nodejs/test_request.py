@@ -221,6 +221,7 @@ def context(layers: Path, **env: str) -> sdk.BuildContext:
     return build_context(layers, env={"PATH": "/nowhere", **env})
 
 
+@pytest.mark.system
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(TEXTS, min_size=1, max_size=3),
@@ -252,6 +253,7 @@ def test_the_last_builds_version_serves_the_same_request_without_asking_and_no_o
         assert resolve(other) == without_last(other)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("text", ["22.3.0", "v22.3.0", " =22.3.0 "])
 def test_a_version_that_is_named_is_not_looked_up(tmp_path: Path, text: str) -> None:
     # There is no npm that could be asked.
@@ -278,6 +280,7 @@ def test_a_schedule_adds_lines_that_the_snapshot_does_not_have(tmp_path: Path) -
         schedule.read(path, RELEASES)
 
 
+@pytest.mark.system
 def test_only_a_name_that_the_snapshot_does_not_know_is_asked_for(tmp_path: Path) -> None:
     names = lines_named(
         [Said("x", "lts/jod"), Said("y", "LTS/Krypton"), Said("z", "lts/-1"), Said("w", "22")]

@@ -55,6 +55,7 @@ def test_a_script_whose_shell_must_stay_is_left_as_it_is_and_said(tmp_path: Path
     assert not found.gets_signals
 
 
+@pytest.mark.system
 def test_prestart_runs_first_and_stops_the_start_when_it_fails(tmp_path: Path) -> None:
     command = start(tmp_path, prestart="echo before", start="echo started").command
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "before\nstarted\n"
@@ -62,6 +63,7 @@ def test_prestart_runs_first_and_stops_the_start_when_it_fails(tmp_path: Path) -
     assert subprocess.run(command, check=False, capture_output=True, text=True).stdout == ""
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "first", ["cd sub && echo before", "test -f gone || exit 0", "export A=changed && cd sub", "A=changed; :"]
 )
@@ -86,6 +88,7 @@ def test_programs_that_run_first_are_told_even_in_a_shell_of_their_own(tmp_path:
     assert found.command[-1] == "( cd db && prisma migrate deploy ) && exec node a.js"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("script", "words"),
     [
@@ -457,6 +460,7 @@ ECHOES = st.lists(
 ).map(" && ".join)
 
 
+@pytest.mark.system
 @settings(deadline=None)
 @given(script=ECHOES, before=st.one_of(st.none(), ECHOES))
 def test_a_script_does_what_a_shell_would_do(script: str, before: str | None) -> None:

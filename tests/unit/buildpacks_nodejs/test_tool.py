@@ -18,6 +18,8 @@ from fakes.build_context import build_context
 from packhorse import sdk
 from packhorse.errors import InputError, NetworkError, NotFoundError
 
+pytestmark = pytest.mark.system
+
 NPM = Package("npm", {"npm": "bin/npm-cli.js", "npx": "bin/npx-cli.js"})
 
 

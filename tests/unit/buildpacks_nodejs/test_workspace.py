@@ -309,6 +309,7 @@ _MANIFEST = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.system
 @given(root=_MANIFEST, member=_MANIFEST, yaml=st.none() | st.text(st.sampled_from("packges:- []'\"\n,#*a")))
 @settings(max_examples=150, deadline=None)
 def test_no_manifest_ends_in_anything_but_words(

@@ -276,6 +276,7 @@ def test_a_member_spares_no_package_that_its_name_has_in_it(tmp_path: Path) -> N
     assert _settled_elsewhere(Workspace.read(tmp_path, "")) == {"forms", "@s/b", "debug", "top"}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("version", "said", "what"),
     [
@@ -356,6 +357,7 @@ def yarn_that_says_where(tmp_path: Path, settings: str, lock: str, **env: str) -
     return Berry(context, Project.read(context.app), runtime, Tool("4.18.1", tmp_path), named)
 
 
+@pytest.mark.system
 def test_the_linker_pnpm_makes_its_hard_links_on_the_file_system_of_the_application(tmp_path: Path) -> None:
     yarn = yarn_that_says_where(tmp_path, "nodeLinker: pnpm\n", "__metadata:\n  version: 8\n")
     app = yarn.context.app
@@ -366,6 +368,7 @@ def test_the_linker_pnpm_makes_its_hard_links_on_the_file_system_of_the_applicat
     assert {path.name for path in app.iterdir()} == {"package.json", ".yarnrc.yml", "yarn.lock"}
 
 
+@pytest.mark.system
 def test_a_lock_that_yarn_makes_is_there_for_scripts(tmp_path: Path) -> None:
     yarn = yarn_that_says_where(tmp_path, "nodeLinker: node-modules\n", "")
     yarn.install(Order(yarn.context.app, dev=True, cache=tmp_path / "cache"))

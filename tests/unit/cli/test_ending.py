@@ -13,6 +13,8 @@ import pytest
 
 import packhorse.cli
 
+pytestmark = pytest.mark.system
+
 START = Path(packhorse.cli.__file__).parent / "start.py"
 HEAD = """
 import os, signal, sys, time

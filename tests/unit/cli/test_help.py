@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 
 def packhorse(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "packhorse.cli.start", *words]

@@ -182,6 +182,7 @@ def test_sizes_are_in_powers_of_ten_as_dockers_are(count: int, text: str) -> Non
     assert size(count) == text
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_output_is_utf8_whatever_python_is_told(encoding: str, tmp_path: Path) -> None:
     done = Command(tmp_path / "home").run("inspect", "wéb€", PYTHONIOENCODING=encoding)

@@ -18,6 +18,8 @@ from packhorse.base.meter import Task
 from packhorse.cli.output import Console
 from packhorse.cli.waiting import line, watch
 
+pytestmark = pytest.mark.system
+
 PATIENCE = 30
 
 

@@ -152,6 +152,7 @@ put(replace(fresh_image(whole), layers=(layer,)), place)
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
 @pytest.mark.parametrize("known", ["known", "unknown"])
 def test_a_killed_writer_leaves_nothing_under_the_name(kind: str, known: str, tmp_path: Path) -> None:

@@ -184,6 +184,7 @@ def test_an_answer_may_be_anything(question: str, tmp_path: Path) -> None:
             used(engine, tmp_path)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("field", [*told_of(IMAGE), "Variant", "Author"])
 def test_what_is_told_of_an_image_may_be_anything(field: str, tmp_path: Path) -> None:
     for odd in ODD:

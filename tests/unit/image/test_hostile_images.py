@@ -235,6 +235,7 @@ def test_a_bomb_is_refused_as_soon_as_it_is_one(compress: Callable[[bytes], byte
     assert size <= 50 << 20
 
 
+@pytest.mark.system
 def test_a_single_member_that_is_a_bomb_comes_in_small_chunks() -> None:
     packer = zlib.compressobj(9, wbits=31)
     data = b"".join(packer.compress(bytes(1 << 20)) for _ in range(100)) + packer.flush()
@@ -242,6 +243,7 @@ def test_a_single_member_that_is_a_bomb_comes_in_small_chunks() -> None:
     assert max(map(len, decompress([data]))) <= 1 << 20
 
 
+@pytest.mark.system
 def test_a_config_with_a_million_variables_is_read_and_changed() -> None:
     env = [""] * 1_000_000
     config = Config.parse(json.dumps({"config": {"Env": env}}).encode())

@@ -214,6 +214,7 @@ def test_a_file_that_cannot_be_read_is_passed_over_and_told_of_without_its_conte
     assert "hunter2" not in found.origin
 
 
+@pytest.mark.system
 def test_a_helper_for_one_registry_comes_before_the_one_for_all(home: Home, tmp_path: Path) -> None:
     one, other = FakeHelper(tmp_path / "bin", "one"), FakeHelper(tmp_path / "bin2", "all")
     one.keep("a.example", "me", "one")
@@ -228,6 +229,7 @@ def test_a_helper_for_one_registry_comes_before_the_one_for_all(home: Home, tmp_
     assert keychain.find("docker.io").origin == "the credentials are those that docker-credential-all gave"
 
 
+@pytest.mark.system
 def test_a_helper_is_asked_once_and_only_when_a_registry_asks(home: Home, tmp_path: Path) -> None:
     helper = FakeHelper(tmp_path / "bin")
     helper.keep("a.example", "<token>", "identity")
@@ -238,6 +240,7 @@ def test_a_helper_is_asked_once_and_only_when_a_registry_asks(home: Home, tmp_pa
     assert helper.asked == ["get"]
 
 
+@pytest.mark.system
 def test_what_a_helper_does_not_have_the_file_may_have(home: Home, tmp_path: Path) -> None:
     FakeHelper(tmp_path / "bin")
     keychain = home({DOCKER: {"credsStore": "fake", "auths": {"a.example": auth("me", "pw"), "b": {}}}})
@@ -245,6 +248,7 @@ def test_what_a_helper_does_not_have_the_file_may_have(home: Home, tmp_path: Pat
     assert keychain.find("b").origin == "there are no credentials for b"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
@@ -265,6 +269,7 @@ def test_a_helper_that_goes_wrong_is_passed_over_and_told_of(
     assert "hunter2" not in found.origin
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ["absent", "../evil", "a b", ""])
 def test_a_helper_that_is_not_there_is_told_of(home: Home, name: str) -> None:
     found = home({DOCKER: {"credsStore": name, "auths": {"a.example": auth("me", "pw")}}}).find("b.example")
@@ -273,6 +278,7 @@ def test_a_helper_that_is_not_there_is_told_of(home: Home, name: str) -> None:
     assert ("no such program" in found.origin) == (name == "absent")
 
 
+@pytest.mark.system
 def test_a_helper_stores_lists_and_erases(tmp_path: Path) -> None:
     FakeHelper(tmp_path)
     helper = CredentialHelper("fake", {"PATH": f"{tmp_path}:/usr/bin"})
@@ -287,6 +293,7 @@ def test_a_helper_stores_lists_and_erases(tmp_path: Path) -> None:
         helper.list()
 
 
+@pytest.mark.system
 def test_a_helper_that_is_no_program_is_a_host_error(tmp_path: Path) -> None:
     program = tmp_path / "docker-credential-x"
     program.write_text("neither script nor program")
@@ -326,6 +333,7 @@ def test_no_file_makes_the_reader_fail_in_another_way(raw: bytes) -> None:
     assert found is None or isinstance(found, Credentials)
 
 
+@pytest.mark.system
 def test_half_a_character_is_what_go_makes_of_it(home: Home, tmp_path: Path) -> None:
     FakeHelper(tmp_path / "bin", behaviour="half a character")
     assert home({DOCKER: {"credsStore": "fake"}}).find("a.example").password == "\ufffd"

@@ -34,6 +34,7 @@ def test_a_binary_is_static_for_its_architecture_and_small(
     assert len(content) < 45_000
 
 
+@pytest.mark.system
 def test_building_in_another_directory_gives_the_same_bytes(
     build: Build, binaries: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -63,6 +64,7 @@ def test_nothing_is_compiled_when_nothing_changed(build: Build, binaries: dict[s
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
+@pytest.mark.system
 def test_a_missing_binary_is_made_again(build: Build, tmp_path: Path) -> None:
     first = build(SOURCE, tmp_path)
     first["amd64"].unlink()
@@ -75,6 +77,7 @@ def test_a_missing_binary_is_made_again(build: Build, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.system
 def test_a_source_that_does_not_compile_is_an_error(build: Build, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src/main.c").write_text("int main(void) { return unknown; }\n")
@@ -84,6 +87,7 @@ def test_a_source_that_does_not_compile_is_an_error(build: Build, tmp_path: Path
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.system
 def test_the_arm64_binary_starts_a_process(binaries: dict[str, Path], tmp_path: Path) -> None:
     """In an emulator where this machine has another processor (the package qemu-user-static)."""
     (tmp_path / "config").mkdir()

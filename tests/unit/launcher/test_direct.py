@@ -6,6 +6,8 @@ import pytest
 
 from unit.launcher.appimage import AppImage
 
+pytestmark = pytest.mark.system
+
 
 def test_the_exit_code_is_that_of_the_process(image: AppImage) -> None:
     assert image.start("--", "sh", "-c", "exit 7").returncode == 7

@@ -4,6 +4,8 @@ import pytest
 
 from unit.launcher.appimage import AppImage
 
+pytestmark = pytest.mark.system
+
 
 def test_the_container_environment_is_kept_and_the_launcher_variables_are_not(image: AppImage) -> None:
     container = {

@@ -7,6 +7,8 @@ import pytest
 
 from unit.launcher.appimage import AppImage
 
+pytestmark = pytest.mark.system
+
 
 def script(*lines: str) -> str:
     return "\n".join(["#!/bin/sh", *lines, ""])

@@ -17,6 +17,8 @@ import pytest
 from packhorse.sandbox.order import Failure, Order, encode
 from unit.launcher.conftest import SOURCE
 
+pytestmark = pytest.mark.system
+
 PATIENCE = 60.0
 Build = Callable[[Path, Path, str], dict[str, Path]]
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000

@@ -15,6 +15,8 @@ from packhorse.lifecycle.inputs import Inputs, LauncherInfo, RunImageName
 from packhorse.lifecycle.launchable import check_layer
 from unit.launcher.appimage import AppImage
 
+pytestmark = pytest.mark.system
+
 INPUTS = Inputs(
     platform_api=PlatformApi(0, 15),
     order=(),

@@ -4,6 +4,8 @@ import pytest
 
 from unit.launcher.appimage import AppImage
 
+pytestmark = pytest.mark.system
+
 AS_THE_REFERENCE_WRITES_IT = """\
 buildpack-default-process-type = "web"
 

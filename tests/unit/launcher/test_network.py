@@ -12,6 +12,8 @@ import pytest
 
 from unit.launcher.conftest import SOURCE
 
+pytestmark = pytest.mark.system
+
 Build = Callable[[Path, Path, str], dict[str, Path]]
 
 

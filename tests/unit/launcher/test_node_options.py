@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from unit.launcher.conftest import SOURCE
 
+pytestmark = pytest.mark.system
+
 Build = Callable[[Path, Path, str], dict[str, Path]]
 MIB = 1 << 20
 UNLIMITED_V1 = "9223372036854771712\n"

@@ -4,6 +4,8 @@ import pytest
 
 from unit.launcher.appimage import AppImage
 
+pytestmark = pytest.mark.system
+
 # Prints the arguments it gets, each in angle brackets.
 SHOW = ["printf", "<%s>"]
 

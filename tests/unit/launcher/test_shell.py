@@ -8,6 +8,8 @@ import pytest
 
 from unit.launcher.appimage import AppImage
 
+pytestmark = pytest.mark.system
+
 
 def test_a_command_without_arguments_is_a_script(image: AppImage) -> None:
     image.describe({"type": "web", "command": ["for i in a b; do echo $i-$X; done"], "buildpack-id": "a"})

@@ -14,6 +14,8 @@ import pytest
 
 from unit.launcher.conftest import SOURCE
 
+pytestmark = pytest.mark.system
+
 PATIENCE = 60.0
 Build = Callable[[Path, Path, str], dict[str, Path]]
 

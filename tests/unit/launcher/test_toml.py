@@ -4,6 +4,8 @@ import pytest
 
 from unit.launcher.appimage import AppImage
 
+pytestmark = pytest.mark.system
+
 # Sentence: a document, and the variables that it gives.
 ACCEPTED: dict[str, tuple[str, dict[str, str]]] = {
     "an empty document": ("", {}),

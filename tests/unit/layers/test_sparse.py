@@ -38,6 +38,7 @@ def written(path: Path, found: list[tuple[int, bytes]], size: int) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("form", FORMATS)
 @settings(deadline=None, max_examples=15)
 @given(found=pieces, tail=some.integers(0, 5000))

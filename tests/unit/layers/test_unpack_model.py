@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
@@ -16,6 +17,8 @@ from packhorse.base.rooted import Rooted
 from packhorse.errors import FormatError
 from packhorse.layers import tar, tree
 from packhorse.layers.unpack import unpack
+
+pytestmark = pytest.mark.system
 
 NAMES = some.sampled_from(["a", "b", "c", "d", ".", "..", "", ".wh.a", ".wh..wh..opq", ".wh..", "x" * 300])
 USUAL = some.sampled_from(["a", "b", "c", "d"])

@@ -21,6 +21,7 @@ _KEYS = ("app", "sbom", "buildpacks", "config", "launcher", "process-types", "ru
 _LABELS = st.fixed_dictionaries({}, optional=dict.fromkeys(_KEYS, _VALUES))
 
 
+@pytest.mark.system
 @settings(max_examples=examples(200), deadline=None)
 @given(_LABELS)
 def test_a_label_is_read_and_written_or_refused(value: object) -> None:

@@ -124,6 +124,7 @@ def _parts(image: Image) -> dict[str, Component]:
     return {part.ref: part for part in found.components}
 
 
+@pytest.mark.system
 def test_the_bill_is_valid_in_both_formats_and_the_same_each_time(tmp_path: Path) -> None:
     image = SAMPLE.image()
     found = contents.merged(image, name="acme/app")
@@ -273,6 +274,7 @@ _LISTS = (
 _NODES = st.lists(st.dictionaries(st.sampled_from(_KEYS), _VALUES, min_size=4, max_size=12), max_size=4)
 
 
+@pytest.mark.system
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.fixed_dictionaries(dict.fromkeys(_LISTS, _NODES)),

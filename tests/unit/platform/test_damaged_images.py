@@ -110,6 +110,7 @@ def test_a_mirror_is_asked_where_the_stores_copy_is_damaged(wiring: Wiring, regi
     assert any("not whole in the store" in line for line in said)
 
 
+@pytest.mark.system
 def test_the_doctor_reads_the_store_and_names_what_is_to_be_brought_again(tmp_path: Path) -> None:
     command = Command(tmp_path / "home")
     origin, other = (f"oci:{tmp_path}/{name}:1" for name in ("image", "other"))

@@ -62,6 +62,7 @@ for kind in ("oci", "oci-archive", "docker-archive"):
 """
 
 
+@pytest.mark.system
 def test_a_file_system_that_is_read_only_takes_nothing(tmp_path: Path) -> None:
     mount = 'mount -t tmpfs -o ro none "$1"; exec "$2" -c "$3" "$1"'
     words = ["unshare", "--map-root-user", "--mount", "sh", "-e", "-c", mount, "sh"]

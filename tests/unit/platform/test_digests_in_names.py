@@ -121,6 +121,7 @@ def test_a_name_with_a_wrong_digest_of_an_earlier_version_is_not_believed(
     assert wiring.store.remove(f"127.0.0.1:1/acme/run@{index}").untagged, "it can be removed"
 
 
+@pytest.mark.system
 def test_no_command_takes_a_digest_for_the_name_of_what_it_makes(tmp_path: Path) -> None:
     command = Command(tmp_path / "home")
     app = tmp_path / "app"

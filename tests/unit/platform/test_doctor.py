@@ -48,6 +48,7 @@ def test_every_line_that_an_error_names_exists_and_is_documented() -> None:
     assert re.findall(r"^\| `([a-z][a-z-]+)` \|", page, re.MULTILINE) == list(CHECKS)
 
 
+@pytest.mark.system
 def test_every_line_has_the_name_it_is_asked_by_and_helps_where_something_is_missing(tmp_path: Path) -> None:
     lines = examine({"PACKHORSE_HOME": str(tmp_path)})
     assert [line.name for line in lines] == list(CHECKS)
@@ -101,6 +102,7 @@ def test_an_installation_that_lacks_a_program_is_missing(
     assert line("installation", tmp_path).state is State.MISSING
 
 
+@pytest.mark.system
 def test_no_store_can_be_made_where_nobody_can_write() -> None:
     found = line("store", Path("/proc/nowhere"))
     assert found.state is State.MISSING and "none can be made: /proc" in found.found
@@ -213,6 +215,7 @@ def restricted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> N
         monkeypatch.setattr(apparmor, name, tmp_path / name)
 
 
+@pytest.mark.system
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_apparmors_restriction_is_mended_by_a_profile_for_bubblewrap_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -248,6 +251,7 @@ def test_every_install_has_a_profile_of_its_own() -> None:
     assert apparmor.path(Path("/a/bwrap")) == apparmor.path(Path("/a/bwrap"))
 
 
+@pytest.mark.system
 def test_a_mend_puts_its_files_in_place_before_its_commands(tmp_path: Path) -> None:
     target = tmp_path / "profile"
     mend = Mend("mend", (("cp", str(target), str(tmp_path / "loaded")),), ((target, "text\n"),))
@@ -258,6 +262,7 @@ def test_a_mend_puts_its_files_in_place_before_its_commands(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loaded", "profile"]
 
 
+@pytest.mark.system
 def test_a_mend_that_fails_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "profile"
     with pytest.raises(HostError, match="status 1"):
@@ -275,6 +280,7 @@ def test_what_a_mend_runs_is_shown_before(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.system
 def test_apparmors_parser_takes_a_profile_for_any_path(tmp_path: Path) -> None:
     """But for what only version 4 knows: `userns`, and the ABI that has it."""
     text = apparmor.profile(Path("/home/a b/ü/{x,y}*[z]?^@/bwrap"))

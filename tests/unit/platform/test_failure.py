@@ -6,12 +6,15 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from packhorse.errors import BuildpackFailed
 from packhorse.platform.failure import repeatable
 
 FAILED = BuildpackFailed("it failed", command="nice -n 0 -- echo 'its  own' '$A'")
 
 
+@pytest.mark.system
 def test_the_script_repeats_the_step_or_runs_what_stands_behind_it(tmp_path: Path) -> None:
     told = repeatable(FAILED, tmp_path)
     assert told is not None and f"sh {tmp_path}/again.sh bash" in told.fix

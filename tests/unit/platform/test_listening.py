@@ -29,6 +29,7 @@ def told(publication: Publication, found: Sequence[Listener]) -> str:
     return line
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("ports", "network", "found", "line"),
     [

@@ -71,6 +71,7 @@ def test_one_that_is_named_so_in_registries_conf_is(store, home):
         put(fresh_image(A), place(store, f"{elsewhere(server)}/app"))
 
 
+@pytest.mark.system
 def test_encryption_without_a_trusted_certificate_is_preferred_to_none(store, tmp_path):
     with FakeRegistry(tls=self_signed(tmp_path, "own").server()) as server:
         put(fresh_image(A), place(store, f"{elsewhere(server)}/app", Reach((elsewhere(server),))))
@@ -80,6 +81,7 @@ def test_encryption_without_a_trusted_certificate_is_preferred_to_none(store, tm
         assert f"certs.d/{elsewhere(server)}" in caught.value.fix
 
 
+@pytest.mark.system
 def test_where_a_variable_names_who_is_trusted_the_remedy_names_the_registrys_own_place_too(
     store, tmp_path, monkeypatch
 ):
@@ -91,6 +93,7 @@ def test_where_a_variable_names_who_is_trusted_the_remedy_names_the_registrys_ow
         assert "unset SSL_CERT_FILE" in caught.value.fix
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("where", ["option", "user"])
 def test_an_authority_of_ones_own_is_trusted_for_its_registry(store, home, where):
     pair = self_signed(home, "own")
@@ -106,6 +109,7 @@ def test_an_authority_of_ones_own_is_trusted_for_its_registry(store, home, where
         assert server.manifests
 
 
+@pytest.mark.system
 def test_a_certificate_is_shown_to_a_registry_that_wants_one(store, home):
     own, client = self_signed(home, "own"), self_signed(home, "client")
     with FakeRegistry(tls=own.server(clients=client.certificate)) as server:
@@ -124,6 +128,7 @@ def test_a_certificate_is_shown_to_a_registry_that_wants_one(store, home):
             place(store, f"{server.host}/app", Reach(certificates=directory)).read()
 
 
+@pytest.mark.system
 def test_this_machine_itself_may_speak_in_the_open_beside_certificates_for_others(store, home):
     pair = self_signed(home, "own")
     (home / "certificates").mkdir()
@@ -132,6 +137,7 @@ def test_this_machine_itself_may_speak_in_the_open_beside_certificates_for_other
         put(fresh_image(A), place(store, f"{server.host}/app", Reach(certificates=home / "certificates")))
 
 
+@pytest.mark.system
 def test_this_machine_itself_may_speak_nothing_but_tls(store, home):
     pair = self_signed(home, "own")
     with FakeRegistry(tls=pair.server()) as server:
@@ -176,6 +182,7 @@ def test_a_mirror_is_asked_first_and_never_written_to(store, mirrored):
     assert ("app", "latest") in registry.manifests
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("fault", [None, {"status": 500}, {"hang_up": True}, {"status": 403}])
 def test_the_registry_is_asked_for_what_no_mirror_has(store, mirrored, fault):
     registry, mirror = mirrored

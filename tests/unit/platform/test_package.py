@@ -25,6 +25,7 @@ def files(directory: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path.relative_to(directory)): (path.stat().st_mode, path.read_bytes()) for path in found}
 
 
+@pytest.mark.system
 def test_a_staged_buildpack_runs_with_any_python_and_nothing_installed(tmp_path: Path) -> None:
     stage(NODEJS, tmp_path / "staged")
     code = (

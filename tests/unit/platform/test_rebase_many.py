@@ -154,6 +154,7 @@ def test_nothing_is_left_running_when_the_rows_are_not_wanted_any_more(
             assert not thread.is_alive()
 
 
+@pytest.mark.system
 def test_memory_does_not_grow_with_the_number_of_images(wiring: Wiring, registry: FakeRegistry) -> None:
     places = list(listed(wiring, f"{registry.host}/team/"))
     run_images = RunImages(wiring, say=lambda _: None)

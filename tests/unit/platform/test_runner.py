@@ -182,6 +182,7 @@ def test_a_home_is_an_overlay_only_where_the_image_has_something_in_it(
     assert homes(tmp_path, file) == [mount, mount]
 
 
+@pytest.mark.system
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 def test_a_home_is_an_overlay_where_nothing_in_a_directory_could_be_executed(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", tmp_path], check=True)

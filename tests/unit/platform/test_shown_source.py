@@ -15,6 +15,8 @@ from packhorse.errors import InputError
 from packhorse.platform.shown_source import SeveralOwners, opened
 from packhorse.source.survey import Survey, survey
 
+pytestmark = pytest.mark.system
+
 MIXED = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 

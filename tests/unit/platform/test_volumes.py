@@ -113,6 +113,7 @@ def test_a_target_that_is_something_else_is_refused(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's files are the buildpacks' own")
+@pytest.mark.system
 def test_what_only_root_may_read_is_shown_as_the_buildpacks_own(tmp_path: Path) -> None:
     binding = tmp_path / "binding"
     binding.mkdir()

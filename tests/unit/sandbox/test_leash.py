@@ -8,8 +8,12 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from fakes import linux
 from packhorse.sandbox.process import Leash
+
+pytestmark = pytest.mark.system
 
 
 def group(script: str) -> subprocess.Popen[bytes]:

@@ -9,7 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from packhorse.sandbox.listeners import Listener, listeners
+
+pytestmark = pytest.mark.system
 
 SERVER = """
 import socket, subprocess, sys

@@ -9,6 +9,8 @@ import pytest
 from packhorse.errors import SandboxError
 from packhorse.sandbox.oci import find
 
+pytestmark = pytest.mark.system
+
 
 def program(directory: Path, name: str, script: str) -> Path:
     path = directory / name

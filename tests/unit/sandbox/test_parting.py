@@ -28,6 +28,7 @@ def slow() -> tuple[int, socket.socket]:
     return ours.detach(), theirs
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("last", "again"), [(False, True), (False, False), (True, True)])
 def test_nobody_waits_for_the_mounts_after_which_nothing_follows(last: bool, again: bool) -> None:
     descriptor, other = slow()

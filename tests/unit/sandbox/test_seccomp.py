@@ -162,6 +162,7 @@ print(refused)
 """
 
 
+@pytest.mark.system
 def test_the_kernel_takes_the_filter_and_python_works_under_it() -> None:
     if os.uname().machine not in seccomp.MACHINES:
         pytest.fail("this machine's architecture has no filter")

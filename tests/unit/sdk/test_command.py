@@ -11,6 +11,8 @@ from packhorse.base.log import Log
 from packhorse.errors import HostError
 from packhorse.sdk.command import CommandFailed, capture, run
 
+pytestmark = pytest.mark.system
+
 
 def shell(script: str, out: io.StringIO) -> str:
     log = Log(out, out)

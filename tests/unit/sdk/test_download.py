@@ -248,6 +248,7 @@ def test_a_file_of_certificates_that_is_missing_is_said(tmp_path: Path) -> None:
     assert "/nowhere.pem: No such file" in said
 
 
+@pytest.mark.system
 def test_certificates_are_checked_by_the_builds_authorities(tmp_path: Path) -> None:
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     made = [

@@ -10,6 +10,8 @@ import packhorse
 from packhorse.errors import InputError
 from packhorse.sdk.testing import Workbench
 
+pytestmark = pytest.mark.system
+
 SOURCE = Path(packhorse.__file__).parents[1]
 PROGRAM = f"""\
 #!{sys.executable}

@@ -69,6 +69,7 @@ def test_what_the_page_says_of_the_default_images_is_so() -> None:
         assert package in build and package not in run
 
 
+@pytest.mark.system
 def test_who_imports_the_sdk_pays_for_what_a_detection_needs() -> None:
     code = "import sys; before = set(sys.modules); import packhorse.sdk; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -85,6 +86,7 @@ def test_what_is_imported_later_is_there_as_the_rest_is() -> None:
         _ = sdk.Componant  # type: ignore[attr-defined]
 
 
+@pytest.mark.system
 def test_the_sample_does_what_the_page_says(tmp_path: Path) -> None:
     stage(SAMPLE, tmp_path / "staged")
     for folder in ("source", "scratch"):

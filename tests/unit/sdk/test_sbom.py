@@ -42,10 +42,12 @@ def check(bill: Bill, *, spdx: bool = True) -> None:
             check_spdx(path)
 
 
+@pytest.mark.system
 def test_a_bill_is_valid_in_both_formats() -> None:
     check(Bill((BABEL, SMALL, ODD), APP))
 
 
+@pytest.mark.system
 def test_the_name_in_vulnerability_databases_is_in_both_or_refused() -> None:
     cpe = r"cpe:2.3:a:nodejs:node.js:20.1.0\+b:*:*:*:*:*:*:*"
     bill = Bill((Component("node", "20.1.0", cpe=cpe),))
@@ -104,6 +106,7 @@ _parts = st.builds(
 )
 
 
+@pytest.mark.system
 @settings(max_examples=25, deadline=None)
 @given(st.lists(_parts, max_size=4), st.none() | _parts)
 def test_any_bill_is_valid(parts: list[Component], subject: Component | None) -> None:
@@ -140,6 +143,7 @@ def test_expressions_are_told_from_other_words(text: str, known: bool) -> None:
     assert licences.is_expression(text) is known
 
 
+@pytest.mark.system
 def test_every_identifier_is_one_of_the_formats() -> None:
     for identifier in licences.IDS:
         part = Component("x", licence=identifier)

@@ -141,6 +141,7 @@ def test_what_cannot_be_copied_is_named() -> None:
     assert str(folder / "source/a") in caught.value.why and "('" not in caught.value.why
 
 
+@pytest.mark.system
 def test_what_goes_while_it_is_copied_is_not_in_the_copy(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -151,6 +152,7 @@ def test_what_goes_while_it_is_copied_is_not_in_the_copy(tmp_path: Path) -> None
             assert (tmp_path / str(number) / "stays").read_text() == "x"
 
 
+@pytest.mark.system
 def test_a_source_that_goes_itself_is_not_copied_in_part(tmp_path: Path) -> None:
     source, copy = tmp_path / "source", tmp_path / "copy"
     for number in range(300):

@@ -107,6 +107,7 @@ def test_a_stamp_does_not_change_with_what_is_left_out(tmp_path: Path) -> None:
     assert survey(tmp_path, left_out=left_out[:2]).stamp not in (before.stamp, "")
 
 
+@pytest.mark.system
 def test_a_survey_that_goes_on_meanwhile_leaves_out_the_same(tmp_path: Path) -> None:
     top = old(tmp_path)
     (top / "\udcff").touch()
@@ -140,6 +141,7 @@ def children() -> set[str]:
     )
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("few", [0, 1, 5, 6, 7, 100])
 def test_a_survey_that_goes_on_meanwhile_finds_the_same(tmp_path: Path, few: int) -> None:
     top = old(tmp_path)
@@ -162,6 +164,7 @@ def test_of_a_survey_that_was_cut_off_nothing_is_believed(tmp_path: Path, name: 
     assert all(Survey.decoded(data[:length]) is None for length in range(len(data)))
 
 
+@pytest.mark.system
 def test_a_survey_that_nobody_waits_for_leaves_no_process(tmp_path: Path) -> None:
     before = children()
     with pytest.raises(ZeroDivisionError), surveying(old(tmp_path), few=0):
@@ -170,6 +173,7 @@ def test_a_survey_that_nobody_waits_for_leaves_no_process(tmp_path: Path) -> Non
     assert children() == before
 
 
+@pytest.mark.system
 def test_a_survey_is_made_here_where_its_process_was_killed(tmp_path: Path) -> None:
     top = old(tmp_path)
     before = children()
@@ -179,6 +183,7 @@ def test_a_survey_is_made_here_where_its_process_was_killed(tmp_path: Path) -> N
         assert under_way.wait() == survey(top)
 
 
+@pytest.mark.system
 def test_a_name_that_is_no_text_is_handed_to_the_process(tmp_path: Path) -> None:
     top = old(tmp_path / "\udcff é")
     with surveying(top, few=0) as under_way:

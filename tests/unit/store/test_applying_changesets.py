@@ -206,6 +206,7 @@ def settled(entries: Layer) -> Layer:
     return kept
 
 
+@pytest.mark.system
 @settings(deadline=None, max_examples=examples(100))
 @given(some.lists(LAYERS, min_size=1, max_size=4), some.integers(0, 0o77).map(lambda bits: 0o700 | bits))
 def test_layers_give_what_the_model_has(layers: list[Layer], mode: int) -> None:
@@ -226,6 +227,7 @@ def test_layers_give_what_the_model_has(layers: list[Layer], mode: int) -> None:
         assert layer_tars.listed(root) == model.listed(expected)
 
 
+@pytest.mark.system
 @settings(deadline=None, max_examples=examples(50))
 @given(
     some.lists(some.lists(files(WAYS[0]), max_size=5), min_size=1, max_size=2),

@@ -188,6 +188,7 @@ def test_a_kept_layer_that_no_build_recorded_is_removed(path: Path) -> None:
     assert collect(path).kept == 1
 
 
+@pytest.mark.system
 def test_a_killed_process_leaves_a_store_that_works_and_is_cleaned(path: Path) -> None:
     put(path, "app", samples.image(samples.plain(b"one")))
     program = f"""

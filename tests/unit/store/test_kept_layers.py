@@ -347,6 +347,7 @@ def test_a_layer_that_came_to_the_disk_only_after_the_last_flush_is_not_believed
         assert kept.diff_id and not overlay.restore(ONE, kept.diff_id)
 
 
+@pytest.mark.system
 def test_trees_are_put_on_the_disk_by_a_later_command_and_once(
     store: Store, idmap: IdMap, view: Rooted
 ) -> None:

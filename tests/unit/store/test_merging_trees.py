@@ -196,6 +196,7 @@ while True:
 """
 
 
+@pytest.mark.system
 def test_removal_opens_nothing_that_a_link_leads_to_which_is_put_in_the_way(tmp_path: Path) -> None:
     """A killed command's step may still be dying when the next one sweeps up."""
     outside, tree = tmp_path / "outside", tmp_path / "tree"

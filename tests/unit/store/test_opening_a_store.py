@@ -162,6 +162,7 @@ class CalledOff(BaseException):
     """What a signal makes of a command."""
 
 
+@pytest.mark.system
 def test_a_command_that_is_called_off_while_it_clears_away_leaves_nothing(tmp_path: Path) -> None:
     def call_off(number: int, frame: FrameType | None) -> None:
         raise CalledOff

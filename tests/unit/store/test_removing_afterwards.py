@@ -25,6 +25,8 @@ from packhorse.store.lease import Lease
 from packhorse.store.merge import Patience
 from packhorse.store.store import Store
 
+pytestmark = pytest.mark.system
+
 FILES = 6000
 """So many take longer to remove than a command waits for."""
 

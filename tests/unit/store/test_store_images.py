@@ -227,6 +227,7 @@ def test_a_tar_that_was_cut_short_is_as_if_it_were_not_here(store: Store) -> Non
     assert content(store.place("app").read().layers[0]) == content(layer)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, b"{", b"[]", b'{"images": [{}]}', b"\xff", None])
 def test_a_damaged_list_of_images_is_told_with_what_helps(store: Store, damage: bytes | None) -> None:
     put(store, "app", samples.image(samples.plain(b"one")))

@@ -27,6 +27,8 @@ from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.view import Image
 from packhorse.store.store import Store
 
+pytestmark = pytest.mark.system
+
 DOCS = Path(__file__).parents[4] / "docs" / "registries.md"
 LARGE = tar_of({"large": random.Random(1).randbytes(2_000_000)})
 SMALL, OLD = tar_of({"small": b"small"}), tar_of({"old": b"old"})

@@ -25,6 +25,8 @@ from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.registry.stream import PART
 from packhorse.image.view import Image, Layer
 
+pytestmark = pytest.mark.system
+
 TAR = random.Random(1).randbytes(2 * PART + 3_000_000)
 SMALL = TAR[:1_000_000]
 

@@ -20,6 +20,8 @@ from packhorse.image.registry.client import Registry
 from packhorse.image.registry.credentials import Credentials, always
 from packhorse.image.registry.upload import ATTEMPTS, bring_blob
 
+pytestmark = pytest.mark.system
+
 DATA = hashlib.shake_256(b"blob").digest(3_000_000)
 BLOB = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(DATA), len(DATA))
 CUT = 2_100_000
