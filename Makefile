@@ -27,9 +27,10 @@ test: check  ## quick, and one test of each journey and each defence: within ten
 torture: setup  ## every attack, engine and version; kills, faults and fuzzing: for hours
 	@$(call apt,$(TEST_PACKAGES))
 	$(PYTEST) --lane torture --torture-record
-	PACKHORSE_TESTS_EFFORT=100 $(PYTEST) -m "not torture" tests/fuzz tests/unit
+	PACKHORSE_TESTS_EFFORT=100 $(PYTEST) $$(grep -rl --include='test_*.py' 'fakes.effort' tests)
+	PYTHONPATH=src:tests $(BIN)/python tests/fuzz/campaign.py 600 build/fuzz
 	PYTHONPATH=src:tests $(BIN)/python -m torture all
-	PYTHONPATH=src:tests $(BIN)/python -m torture.signals
+	PYTHONPATH=src:tests $(BIN)/python -m torture.signals $$(mktemp --directory --tmpdir=/var/tmp) 150
 
 check: setup  ## linters, types and import contracts
 	$(BIN)/ruff check .

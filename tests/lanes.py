@@ -7,7 +7,7 @@
 
 `--lane NAME` runs the lanes up to `test`, or `torture` alone; without it, pytest runs whatever it is given.
 `--torture-seconds` adds a slice of torture to `--lane test`: whole cases that took about so long when
-torture-seconds.json was written. The seed decides which, so that a run can be repeated.
+`--torture-record` wrote torture-seconds.json. The seed decides which, so that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--lane", choices=("quick", "test", "torture"), help="run the tests of this lane")
     group.addoption("--torture-seconds", type=int, default=0, help="add torture tests that take so long")
     group.addoption("--torture-seed", type=int, help="choose the torture tests that this number chose before")
-    group.addoption("--torture-record", action="store_true", help=f"write {SECONDS_FILE.name} anew")
+    group.addoption("--torture-record", action="store_true", help="keep how long each test took")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -148,10 +148,14 @@ class SecondsRecorder:
         self._count[function] += report.when == "call"
 
     def pytest_sessionfinish(self) -> None:
-        lines = [
-            f"  {json.dumps(name)}: [{self._setup[name]:.2f}, {self._case[name] / count:.2f}]"
-            for name, count in sorted(self._count.items())
+        measured = {
+            name: [round(self._setup[name], 2), round(self._case[name] / count, 2)]
+            for name, count in self._count.items()
             if count
+        }
+        lines = [
+            f"  {json.dumps(name)}: {json.dumps(seconds)}"
+            for name, seconds in sorted((recorded_seconds() | measured).items())
         ]
         SECONDS_FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,80 +32,88 @@ def refused(home: Home, *arguments: str | Path, status: int, says: tuple[str, ..
     return done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "says"),
-    [
-        (["build", "x", "--path", "/no/such"], 3, ("there is no /no/such",)),
-        (["build", "x", "--path", "file"], 3, ("file is not a directory",)),
-        (["build", "x", "--path", "empty"], 3, ("empty is empty",)),
-        (["build", "x", "--frobnicate"], 2, ("no such option '--frobnicate'", "packhorse build --help")),
-        (["biuld", "x"], 2, ("no such command 'biuld'", "Did you mean build?")),
-        (["build"], 2, ("missing argument 'NAME'",)),
-        (["build", "Bad Name"], 3, ("not an image name: 'Bad Name'",)),
-        (["build", "oci:out"], 2, ("'oci:out' is a place", "write a name, and --output oci:out")),
-        (["build", "oci-archive:out.tar:x"], 2, ("write a name, and --output oci-archive:out.tar:x",)),
-        (["build", "docker-archive:out.tar"], 2, ("write a name, and --output docker-archive:out.tar",)),
-        (["build", "docker-daemon:x:1"], 2, ("write x:1 and --daemon",)),
-        (["build", "docker://host.example/x"], 2, ("write host.example/x and --publish",)),
-        (
-            ["build", "x", "-t", "y,docker-daemon:x"],
-            2,
-            ("--tag: 'docker-daemon:x'", "--output docker-daemon:x"),
-        ),
-        (["build", "x", "--cache-image", "docker://h.example/x"], 2, ("write h.example/x",)),
-        (["build", "x", "--cache-image", "oci:x"], 2, ("name an image of a registry",)),
-        (
-            ["build", "x", "--builder", "oci:y"],
-            2,
-            ("--builder: 'oci:y' is", "packhorse copy oci:y NAME"),
-        ),
-        (["build", "x", "--run-image", "docker://h.example/y"], 2, ("write h.example/y",)),
-        (["run", "store:nosuch", "--pull", "never"], 125, ("nosuch:latest is neither in the store",)),
-        (["run", "oci:out"], 125, ("'oci:out' is a place", "packhorse copy oci:out NAME")),
-        (["rebase", "x", "--run-image", "oci:y"], 2, ("'oci:y' is a place", "copy oci:y NAME")),
-        (["rebase", "x", "--from", "docker://h.example/y"], 2, ("write h.example/y",)),
-        (["build", "x", "--env", "=v"], 2, ("--env: the name of a variable is missing",)),
-        (["build", "x", "--env-file", "nosuch"], 3, ("nosuch cannot be read", "No such file")),
-        (
-            ["build", "x", "--output", "tarball:x"],
-            2,
-            ("--output cannot write to 'tarball:x'", "oci-archive:"),
-        ),
-        (["build", "x", "--output", "oci:"], 3, ("after oci: comes a path",)),
-        (["build", "x", "--network", "fast"], 2, ("'fast' is not one of",)),
-        (["build", "x", "--exec-env", "a/b"], 2, ("--exec-env: 'a/b' is no execution environment",)),
-        (["build", "x", "--creation-time", "-1"], 2, ("--creation-time: '-1' is no time",)),
-        (["build", "x", "--creation-time", "253402300800"], 2, ("is no time", "or now")),
-        (
-            ["build", "x", "--output", "oci-archive:no/x.tar"],
-            6,
-            ("can be written", "there is no such directory"),
-        ),
-        (["build", "x", "--output", "oci:file/x"], 6, ("file is not a directory",)),
-        (["build", "x", "--report-output-dir", "file/x"], 3, ("no report can be written to file/x",)),
-        (["build", "x", "--output", "docker://localhost:1/x"], 5, ("localhost:1",)),
-        (["build", "x", "--daemon", "--docker-host", "unix:///no"], 7, ("cannot be asked",)),
-        (["inspect", "store:nosuch"], 4, ("no image 'nosuch' in the store",)),
-        (["inspect", "localhost:1/x"], 5, ("no image 'localhost:1/x' in the store", "could not be asked")),
-        (["inspect", "--local", "--remote", "x"], 2, ("--local and --remote exclude each other",)),
-        (["inspect", "x", "--output", "xml"], 2, ("'xml' is not one of",)),
-        (["rmi", "nosuch"], 4, ("no image 'nosuch' in the store",)),
-        (["copy", "nosuch", "oci:x"], 4, ("no image 'nosuch' in the store",)),
-        (["inspect", "oci:empty"], 4, ("empty",)),
-        (["run", "--frobnicate", "x"], 125, ("no such option '--frobnicate'",)),
-        (["run", "x", "-p", "80:80:80:80"], 125, ("not a port to publish",)),
-        (["run", "x", "-p", "٨٠"], 125, ("not a port to publish",)),
-        (["run", "x", "-v", "./nosuch:/x"], 125, ("there is no ",)),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_a_wrong_command_line(
-    arguments: list[str], status: int, says: tuple[str, ...], home: Home, tmp_path: Path
-) -> None:
+COMMAND_LINES: list[tuple[list[str], int, tuple[str, ...]]] = [
+    (["build", "x", "--path", "/no/such"], 3, ("there is no /no/such",)),
+    (["build", "x", "--path", "file"], 3, ("file is not a directory",)),
+    (["build", "x", "--path", "empty"], 3, ("empty is empty",)),
+    (["build", "x", "--frobnicate"], 2, ("no such option '--frobnicate'", "packhorse build --help")),
+    (["biuld", "x"], 2, ("no such command 'biuld'", "Did you mean build?")),
+    (["build"], 2, ("missing argument 'NAME'",)),
+    (["build", "Bad Name"], 3, ("not an image name: 'Bad Name'",)),
+    (["build", "oci:out"], 2, ("'oci:out' is a place", "write a name, and --output oci:out")),
+    (["build", "oci-archive:out.tar:x"], 2, ("write a name, and --output oci-archive:out.tar:x",)),
+    (["build", "docker-archive:out.tar"], 2, ("write a name, and --output docker-archive:out.tar",)),
+    (["build", "docker-daemon:x:1"], 2, ("write x:1 and --daemon",)),
+    (["build", "docker://host.example/x"], 2, ("write host.example/x and --publish",)),
+    (
+        ["build", "x", "-t", "y,docker-daemon:x"],
+        2,
+        ("--tag: 'docker-daemon:x'", "--output docker-daemon:x"),
+    ),
+    (["build", "x", "--cache-image", "docker://h.example/x"], 2, ("write h.example/x",)),
+    (["build", "x", "--cache-image", "oci:x"], 2, ("name an image of a registry",)),
+    (
+        ["build", "x", "--builder", "oci:y"],
+        2,
+        ("--builder: 'oci:y' is", "packhorse copy oci:y NAME"),
+    ),
+    (["build", "x", "--run-image", "docker://h.example/y"], 2, ("write h.example/y",)),
+    (["run", "store:nosuch", "--pull", "never"], 125, ("nosuch:latest is neither in the store",)),
+    (["run", "oci:out"], 125, ("'oci:out' is a place", "packhorse copy oci:out NAME")),
+    (["rebase", "x", "--run-image", "oci:y"], 2, ("'oci:y' is a place", "copy oci:y NAME")),
+    (["rebase", "x", "--from", "docker://h.example/y"], 2, ("write h.example/y",)),
+    (["build", "x", "--env", "=v"], 2, ("--env: the name of a variable is missing",)),
+    (["build", "x", "--env-file", "nosuch"], 3, ("nosuch cannot be read", "No such file")),
+    (
+        ["build", "x", "--output", "tarball:x"],
+        2,
+        ("--output cannot write to 'tarball:x'", "oci-archive:"),
+    ),
+    (["build", "x", "--output", "oci:"], 3, ("after oci: comes a path",)),
+    (["build", "x", "--network", "fast"], 2, ("'fast' is not one of",)),
+    (["build", "x", "--exec-env", "a/b"], 2, ("--exec-env: 'a/b' is no execution environment",)),
+    (["build", "x", "--creation-time", "-1"], 2, ("--creation-time: '-1' is no time",)),
+    (["build", "x", "--creation-time", "253402300800"], 2, ("is no time", "or now")),
+    (
+        ["build", "x", "--output", "oci-archive:no/x.tar"],
+        6,
+        ("can be written", "there is no such directory"),
+    ),
+    (["build", "x", "--output", "oci:file/x"], 6, ("file is not a directory",)),
+    (["build", "x", "--report-output-dir", "file/x"], 3, ("no report can be written to file/x",)),
+    (["build", "x", "--output", "docker://localhost:1/x"], 5, ("localhost:1",)),
+    (["build", "x", "--daemon", "--docker-host", "unix:///no"], 7, ("cannot be asked",)),
+    (["inspect", "store:nosuch"], 4, ("no image 'nosuch' in the store",)),
+    (["inspect", "localhost:1/x"], 5, ("no image 'localhost:1/x' in the store", "could not be asked")),
+    (["inspect", "--local", "--remote", "x"], 2, ("--local and --remote exclude each other",)),
+    (["inspect", "x", "--output", "xml"], 2, ("'xml' is not one of",)),
+    (["rmi", "nosuch"], 4, ("no image 'nosuch' in the store",)),
+    (["copy", "nosuch", "oci:x"], 4, ("no image 'nosuch' in the store",)),
+    (["inspect", "oci:empty"], 4, ("empty",)),
+    (["run", "--frobnicate", "x"], 125, ("no such option '--frobnicate'",)),
+    (["run", "x", "-p", "80:80:80:80"], 125, ("not a port to publish",)),
+    (["run", "x", "-p", "٨٠"], 125, ("not a port to publish",)),
+    (["run", "x", "-v", "./nosuch:/x"], 125, ("there is no ",)),
+]
+"""Each with its exit status, and with what it says."""
+
+
+def test_every_wrong_command_line_ends_in_one_message_that_helps(home: Home, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
-    said = refused(home, *arguments, status=status, says=says, cwd=tmp_path)
-    assert "===>" not in said  # before anything is built
+
+    def problem(row: tuple[list[str], int, tuple[str, ...]]) -> str:
+        arguments, status, says = row
+        try:
+            said = refused(home, *arguments, status=status, says=says, cwd=tmp_path)
+            assert "===>" not in said  # before anything is built
+        except AssertionError as error:
+            return f"packhorse {' '.join(arguments)}: {error}"
+        return ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        problems = [text for text in pool.map(problem, COMMAND_LINES) if text]
+    assert not problems, "\n".join(problems)
 
 
 def test_a_disk_too_small_for_the_default_builder_is_told_at_once(home: Home, tmp_path: Path) -> None:
