@@ -14,12 +14,12 @@ from fakes.small_image import stored_image
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
+from packhorse.build.outcome import BuildOutcome
 from packhorse.errors import InputError, NetworkError
 from packhorse.image.copy import put
 from packhorse.image.model import MediaType
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
-from packhorse.platform.build import BuildOutcome
 from packhorse.platform.cache_image import LABEL
 from packhorse.platform.wiring import Wiring
 

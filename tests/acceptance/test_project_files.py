@@ -15,7 +15,7 @@ from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.errors import InputError
 from packhorse.image.view import Image
 from packhorse.lifecycle.stages import Exported
-from packhorse.platform.recorded import Recorded
+from packhorse.platform.provenance import BuildProvenance
 
 LOOK = 'ls -aR; echo "GREETING=${GREETING:-} NAME=${NAME:-}"; ls "$CNB_PLATFORM_DIR"'
 PROJECT = """\
@@ -127,7 +127,7 @@ def test_variables_of_the_command_line_go_before_those_of_the_file(
 ) -> None:
     exported = built(tiny, app, looks, name="env", env={"NAME": "user"})
     assert "GREETING=hello NAME=user" in "\n".join(tiny.lines)
-    recorded = Recorded.parse(exported.image)
+    recorded = BuildProvenance.parse(exported.image)
     assert recorded is not None and recorded.env == ("NAME",)  # the source has the other
     (app / "project.toml").unlink()
     built(tiny, app, looks, name="env")

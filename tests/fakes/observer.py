@@ -29,3 +29,6 @@ class Quiet:
 
     def output(self, source: str, data: bytes) -> None:
         self.lines.append(f"{source}: {data.decode(errors='replace')}")
+
+    def progress(self, text: str) -> None:
+        self.lines.append(text)

@@ -16,10 +16,14 @@ from fakes import foreign_builder, tiny_root
 from fakes.observer import Quiet
 from packhorse.base.digest import Digest
 from packhorse.base.step import Network
+from packhorse.build.execute import execute
+from packhorse.build.host import Host
+from packhorse.build.outcome import BuildOutcome
+from packhorse.build.plan import BuildPlan, Fetch, resolve
+from packhorse.build.request import BuildRequest
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
-from packhorse.platform.build import BuildOutcome, build
-from packhorse.platform.build_request import BuildRequest
+from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
 APP, BUILDER, RUN = (f"packhorse.local/acme/{name}" for name in ("app", "builder", "run"))
@@ -34,17 +38,29 @@ class TinyBuilder:
 
     def build(self, app: Path, *buildpacks: Path, name: str = APP, **asked: Any) -> BuildOutcome:
         """Builds `app` with these buildpacks; `asked` are fields of a BuildRequest."""
-        request = BuildRequest(
-            name=Reference.parse(name),
-            path=app,
-            builder=BUILDER,
-            buildpacks=tuple(map(str, buildpacks)),
-            network=Network.NONE,
-            **asked,
-        )
         observer = Quiet()
         self.lines = observer.lines
-        return build(request, self.store, observer, lambda text: None)
+        plan = resolve(self.request(app, *buildpacks, name=name, **asked), self.host, observer)
+        return execute(plan, self.host, observer)
+
+    def plan(self, app: Path, *buildpacks: Path, name: str = APP, **asked: Any) -> BuildPlan:
+        """What such a build would do."""
+        observer = Quiet()
+        self.lines = observer.lines
+        request = self.request(app, *buildpacks, name=name, **asked)
+        return resolve(request, self.host, observer, fetch=Fetch.NOTHING)
+
+    def request(self, app: Path, *buildpacks: Path, name: str = APP, **asked: Any) -> BuildRequest:
+        """A request for such a build."""
+        fields: dict[str, Any] = {"builder": BUILDER, "network": Network.NONE, **asked}
+        return BuildRequest(
+            name=Reference.parse(name), path=app, buildpacks=tuple(map(str, buildpacks)), **fields
+        )
+
+    @property
+    def host(self) -> Host:
+        """The services of a build in this store."""
+        return Host(self.store, Wiring(self.store))
 
     def fresh(self) -> TinyBuilder:
         """The same store, for a build beside others."""

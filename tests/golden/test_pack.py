@@ -16,10 +16,13 @@ from fakes.image_listing import listing, readable, same
 from fakes.observer import Quiet
 from fakes.pack_case import CASES, PackCase
 from packhorse.base.step import Network
+from packhorse.build.execute import execute
+from packhorse.build.host import Host
+from packhorse.build.plan import resolve
+from packhorse.build.request import BuildRequest
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
-from packhorse.platform.build import build
-from packhorse.platform.build_request import BuildRequest
+from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
 pytestmark = pytest.mark.system
@@ -62,7 +65,8 @@ def _compare(case: PackCase, number: int, store: Store, tmp_path: Path) -> None:
         **{key: asked[name] for key, name in _OPTIONS.items() if name in asked},
         network=Network.NONE,
     )
-    image = build(request, store, Quiet(), lambda text: None).exported.image
+    host, observer = Host(store, Wiring(store)), Quiet()
+    image = execute(resolve(request, host, observer), host, observer).exported.image
     config, layers = case.expected(number)
     tars = [b"".join(layer.tar()) for layer in image.layers]
     base = case.on(other) if other else case

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from packhorse.base import rfc3339
 from packhorse.base.dataclass import replace
-from packhorse.base.step import Network
-from packhorse.cli.given import Given, giving
+from packhorse.build.execute import execute
+from packhorse.build.outcome import BuildOutcome
+from packhorse.build.plan import Fetch, resolve
+from packhorse.build.request import BuildRequest
+from packhorse.cli.build_options import (
+    exec_env_option,
+    field_option,
+    path_option,
+    run_image_option,
+    sandbox_options,
+    source_options,
+)
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
-    asked_limits,
     compression,
     docker_host,
-    image_name,
     keep_storage,
-    opened_store,
+    opened_host,
     pull_policy,
     reaching,
     seconds_of,
+    verbosity,
 )
 from packhorse.cli.output import Console, Level, columns, size
 from packhorse.errors import UsageError
 from packhorse.image.reference import Kind, Location, Reference
 from packhorse.lifecycle.inputs import EPOCH
-from packhorse.platform.build import BuildOutcome
-from packhorse.platform.build import build as run_build
-from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
-
-_EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
 
 
 @click.command()
 @click.argument("name")
-@giving()
+@path_option
+@source_options()
 @click.option(
     "-o",
     "--output",
@@ -54,8 +59,16 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
     "--sparse", is_flag=True, help="To oci:DIR: leave out the layers of the run image, which others have."
 )
 @click.option("--publish", is_flag=True, help="Also bring the image to the registry of its name.")
-@click.option(
-    "-t", "--tag", "tags", multiple=True, metavar="NAME", help="A further name of the image. Repeatable."
+@field_option(
+    "-t",
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="NAME",
+    read=lambda texts: tuple(
+        dict.fromkeys(_new_name(one, "--tag") for text in texts for one in text.split(","))
+    ),
+    help="A further name of the image. Repeatable.",
 )
 @click.option("--daemon", is_flag=True, help="Also hand the image to a container engine: dockerd, podman.")
 @docker_host
@@ -63,111 +76,89 @@ _EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
 @click.option(
     "-D", "--default-process", default="", metavar="TYPE", help="The process type the image starts."
 )
-@click.option("--run-image", default="", metavar="IMAGE", help="A run image, instead of the builder's.")
-@click.option(
-    "--exec-env",
-    default="production",
-    metavar="NAME",
-    help="The execution environment the image is for.  [production]",
-)
-@click.option(
-    "--creation-time", default="", metavar="SECONDS", help="The image's time, since 1970, or now.  [in 1980]"
+@run_image_option("A run image, instead of the builder's.")
+@exec_env_option
+@field_option(
+    "--creation-time",
+    "created",
+    default="",
+    metavar="SECONDS",
+    read=lambda text: _moment(text),
+    help="The image's time, since 1970, or now.  [in 1980]",
 )
 @click.option("--clear-cache", is_flag=True, help="Keep no layer of earlier builds.")
-@click.option(
-    "--cache-image", default="", metavar="NAME", help="Keep layers in a registry too, as this image."
+@field_option(
+    "--cache-image",
+    default="",
+    metavar="NAME",
+    read=lambda text: _new_name(text, "--cache-image") if text else None,
+    help="Keep layers in a registry too, as this image.",
 )
-@click.option("--no-overlay", is_flag=True, help="Give buildpacks copies of kept layers and source.")
+@field_option(
+    "--no-overlay",
+    "overlay",
+    is_flag=True,
+    read=lambda is_given: not is_given,
+    help="Give buildpacks copies of kept layers and source.",
+)
 @click.option(
     "--report-output-dir",
     "report",
     type=click.Path(path_type=Path),
     help="Where to write the specification's report.toml.",
 )
-@click.option(
-    "--network", type=click.Choice(["none", "host"]), help="The network buildpacks have.  [own if possible]"
-)
-@click.option(
-    "--sandbox",
-    default="",
-    metavar="RUNTIME",
-    help="bubblewrap, or an OCI runtime: runc, crun.  [bubblewrap]",
-)
-@click.option(
-    "--limit",
-    "limits",
-    multiple=True,
-    metavar="NAME=NUMBER",
-    help="How much buildpacks may use: memory=4g, processes=8192, … or NAME=none. Repeatable.",
-)
+@sandbox_options(limits=True)
 @click.option("--timeout", default="", metavar="TIME", help="End the build after TIME: 90s, 10m, 1h.")
+@click.option("--dry-run", is_flag=True, help="Print what the build would do; run and write nothing.")
 @click.option(
-    "-q", "--quiet", is_flag=True, help="Print the image ID alone; with --publish the manifest digest."
+    "--format",
+    "form",
+    type=click.Choice(["human", "json"]),
+    help="With --dry-run: the form of the plan.  [human]",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Print everything.")
-@click.option("--no-color", is_flag=True, help="Print without colours.")
+@verbosity("Print the image ID alone; with --publish the manifest digest.")
 @reaching
 @click.pass_obj
 def build(
     context: Context,
+    /,
     name: str,
-    given: Given,
     outputs: tuple[str, ...],
-    compression: str,
-    sparse: bool,
-    publish: bool,
-    tags: tuple[str, ...],
     daemon: bool,
-    docker_host: str,
+    sparse: bool,
     pull: str,
-    default_process: str,
-    run_image: str,
-    exec_env: str,
-    creation_time: str,
-    clear_cache: bool,
-    cache_image: str,
-    no_overlay: bool,
-    report: Path | None,
-    network: str | None,
-    sandbox: str,
-    limits: tuple[str, ...],
     timeout: str,
-    quiet: bool,
-    verbose: bool,
-    no_color: bool,
+    dry_run: bool,
+    form: str | None,
+    docker_host: str,
     reach: Reach,
+    **fields: Any,
 ) -> None:
     """Turn source code into an image called NAME."""
-    console = context.console
-    console.adjust(quiet=quiet, verbose=verbose, no_color=no_color)
-    request = replace(
-        given.request(_new_name(name), context),
-        tags=tuple(dict.fromkeys(_new_name(one, "--tag") for text in tags for one in text.split(","))),
-        publish=publish,
-        compression=compression,
-        sparse=sparse,
+    if form and not dry_run:
+        raise UsageError("--format is for --dry-run", fix="add --dry-run, or leave --format out")
+    request = BuildRequest(
+        name=_new_name(name),
         outputs=_outputs(outputs, name, daemon=daemon, sparse=sparse),
+        sparse=sparse,
         pull=PullPolicy(pull),
-        docker_host=docker_host,
-        default_process=default_process,
-        run_image=image_name(run_image, "--run-image"),
-        exec_env=_exec_env(exec_env),
-        created=_moment(creation_time),
-        clear_cache=clear_cache,
-        cache_image=_new_name(cache_image, "--cache-image") if cache_image else None,
-        overlay=not no_overlay,
         keep_storage=keep_storage(context.environ),
-        report=report,
-        network=Network(network) if network else None,
-        sandbox=sandbox,
-        limits=asked_limits(limits),
-        reach=reach,
+        **fields,
     )
     if timeout:
         context.ending.after(seconds_of(timeout, option="--timeout"), f"the build took longer than {timeout}")
-    started = time.monotonic()
-    with console.activity(f"building {name}"), opened_store(context) as store:
-        outcome = run_build(request, store, console, console.progress)
+    console, started = context.console, time.monotonic()
+    with (
+        console.activity(f"building {name}"),
+        opened_host(context, docker_host=docker_host, reach=reach) as host,
+    ):
+        plan = resolve(request, host, console, fetch=Fetch.NOTHING if dry_run else Fetch.ALL)
+        if dry_run:
+            from packhorse.cli.plan_text import print_plan
+
+            print_plan(console, plan, host, form or "human")
+            return
+        outcome = execute(plan, host, console)
     _tell(console, request, outcome, time.monotonic() - started)
 
 
@@ -193,17 +184,6 @@ def _meant(location: Location, option: str) -> str:
     if location.kind is Kind.DAEMON:
         return f"write {location.name} and --daemon" if not option else f"write --output {location}"
     return f"write a name, and --output {location}"
-
-
-def _exec_env(text: str) -> str:
-    """An execution environment's name; directories of layers are named after it (B-009)."""
-    if not _EXEC_ENV.fullmatch(text):
-        raise UsageError(
-            f"--exec-env: {text!r} is no execution environment",
-            why="its name has letters, digits, '.' and '-'",
-            fix="write production, test or a name of your own",
-        )
-    return text
 
 
 def _moment(text: str) -> int:

@@ -5,7 +5,6 @@ What only some commands need is imported by what needs it.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,11 +23,10 @@ from packhorse.platform.pull import PullPolicy
 
 if TYPE_CHECKING:
     from packhorse.base.step import Bind
+    from packhorse.build.host import Host
     from packhorse.store.store import Store
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_Result = TypeVar("_Result")
 
 KEEP_STORAGE = "PACKHORSE_KEEP_STORAGE"
 """The variable with what builds may keep: a size, or `none`."""
@@ -71,31 +69,58 @@ def pull_policy(default: PullPolicy) -> Callable[[_Command], _Command]:
     )
 
 
-def reaching(command: Callable[..., _Result]) -> Callable[..., _Result]:
+def reaching(command: _Command) -> _Command:
     """Gives a command the options for how registries are reached, as its `reach`."""
-
-    @click.option(
+    command = click.option(
         "--insecure-registry",
-        "insecure",
+        "reach",
         multiple=True,
         metavar="HOST",
+        callback=_reach,
         help="A registry, HOST or HOST:PORT, spoken to without trusted encryption. Repeatable.",
-    )
-    @click.option(
+    )(command)
+    # Eager options are read first, so `_reach` finds the directory.
+    return click.option(
         "--cert-dir",
         type=click.Path(path_type=Path),
         metavar="DIR",
+        is_eager=True,
+        expose_value=False,
+        callback=keep_value,
         help="Certificates for registries: *.crt to trust, NAME.cert and NAME.key to show.",
-    )
-    @functools.wraps(command)
-    def with_reach(
-        *args: object, insecure: tuple[str, ...], cert_dir: Path | None, **values: object
-    ) -> _Result:
-        hosts = tuple(_host(text) for text in insecure)
-        tell = click.get_current_context().obj.console.say
-        return command(*args, reach=Reach(hosts, cert_dir, tell), **values)
+    )(command)
 
-    return with_reach
+
+def keep_value(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Keeps an option's value for the callback of another option."""
+    ctx.meta[f"packhorse.{param.name}"] = value
+
+
+def _reach(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Reach:
+    hosts = tuple(_host(text) for text in value)
+    tell = ctx.obj.console.say if ctx.obj else None  # without one, words are only parsed
+    return Reach(hosts, ctx.meta["packhorse.cert_dir"], tell)
+
+
+def verbosity(quiet: str) -> Callable[[_Command], _Command]:
+    """Gives a command -q, -v and --no-color, which hold while its other options are read; `quiet` is help."""
+
+    def adjust(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        chosen = {name: name == param.name and value for name in ("quiet", "verbose", "no_color")}
+        ctx.obj.console.adjust(**chosen)
+
+    def decorate(command: _Command) -> _Command:
+        for words, text in (
+            (("--no-color",), "Print without colours."),
+            (("-v", "--verbose"), "Print everything."),
+            (("-q", "--quiet"), quiet),
+        ):
+            command = click.option(
+                *words, is_flag=True, is_eager=True, expose_value=False, callback=adjust, help=text
+            )(command)
+        return command
+
+    return decorate
 
 
 def _host(text: str) -> str:
@@ -114,6 +139,17 @@ def opened_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
     with Store.open(Folders.find(context.environ).store, frees=frees, hurries=not frees) as store:
         store.meter = context.console.meter
         yield store
+
+
+@contextmanager
+def opened_host(context: Context, *, docker_host: str, reach: Reach) -> Iterator[Host]:
+    """The services of this machine for one build; `docker_host` names the container engine."""
+    from packhorse.build.host import Host
+    from packhorse.platform.wiring import Wiring
+
+    with opened_store(context) as store:
+        images = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
+        yield Host(store, images, context.environ)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The spine: source in, image out, one line a phase.
 
-Phases are functions of values and ports; none calls another. `platform.building` calls this on a host, where
+Phases are functions of values and ports; none calls another. `build.execute` calls this on a host, where
 the runner is a sandbox and the cache keeps trees.
 """
 

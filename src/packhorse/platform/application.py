@@ -3,7 +3,7 @@ and of one that did only the directories in which something has, where they lie.
 
 It is what the source is and what buildpacks wrote over it. The first is told by what lstat(2) says of every
 file (`source.survey`), the second, which every build makes anew, by its bytes (`store.written`). Called by
-export as a port; made in `platform.build`.
+export as a port; made in `build.execute`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A builder image as a value: who builds in it, with which buildpacks, for which run images.
 
-The labels are pack's contract, not the specification's. Called by `platform.build` and
+The labels are pack's contract, not the specification's. Called by `build.plan` and
 `platform.default_builder`.
 """
 
@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Self
 
-from packhorse.base.dataclass import dataclass
+from packhorse.base.dataclass import dataclass, field
+from packhorse.base.digest import Digest
 from packhorse.buildpack.descriptor import Order, Ref
 from packhorse.errors import FormatError
 from packhorse.image.view import Image
@@ -32,7 +33,8 @@ class Builder:
     """
 
     name: str
-    image: Image
+    image: Image = field(compare=False, repr=False)  # a handle to read layers by; `image_id` identifies it
+    image_id: Digest
     uid: int
     gid: int
     order: Order
@@ -56,6 +58,7 @@ class Builder:
         return cls(
             name=name,
             image=image,
+            image_id=image.id,
             uid=_user(config.variable("CNB_USER_ID"), name),
             gid=_number(config.variable("CNB_GROUP_ID"), "CNB_GROUP_ID", name),
             order=_order(config.labels, ORDER, name),

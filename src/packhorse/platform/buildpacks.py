@@ -1,7 +1,7 @@
 """The buildpacks a user names with `--buildpack`: directories of this machine, or ids of the builder's.
 
-Called by `platform.building`. They take the place of the builder's order; a directory is seen in the sandbox
-where a builder has its own buildpacks, with the modes that it would have in a builder.
+Called by `build.plan` and `build.execute`. They replace the builder's order; a directory is seen in the
+sandbox where a builder has its own buildpacks, with the modes that it would have in a builder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from packhorse.base.dataclass import dataclass
 from packhorse.base.files import find, is_file, read
 from packhorse.base.step import Bind
-from packhorse.buildpack.descriptor import Descriptor, Group, Ref
+from packhorse.buildpack.descriptor import Descriptor, Ref
 from packhorse.errors import InputError, NotFoundError
 from packhorse.platform.builder import Builder
 
@@ -31,11 +31,16 @@ _UNPACK = "unpack it, and name the directory"
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
-    """The group of one that the names make (empty without names), and what shows the directories inside."""
+class NamedBuildpack:
+    """One buildpack that the user names: one of the builder's, or the one in `directory`."""
 
-    group: Group = ()
-    mounts: tuple[Bind, ...] = ()
+    ref: Ref
+    directory: Path | None = None
+
+    @property
+    def target(self) -> str:
+        """Where buildpacks are in the sandbox: where a builder has this one."""
+        return f"/cnb/buildpacks/{self.ref.directory}/{self.ref.version}"
 
 
 def require_supported(names: Sequence[str]) -> None:
@@ -64,25 +69,33 @@ def require_supported(names: Sequence[str]) -> None:
         )
 
 
-def added(names: Sequence[str], builder: Builder, scratch: Path) -> Added:
-    """Reads what the names name; a bundled buildpack's source is staged below `scratch`.
+def find_named(names: Sequence[str], builder: Builder) -> tuple[NamedBuildpack, ...]:
+    """Finds the buildpack that each name stands for; they build as one group, in this order.
 
-    Raises InputError for a directory that is no buildpack, NotFoundError for an id that the builder has not,
-    BuildpackApiError.
+    Raises InputError for a directory that is no buildpack, NotFoundError for an id that the builder does not
+    have, BuildpackApiError.
     """
-    group: list[Ref] = []
-    mounts: list[Bind] = []
-    for number, name in enumerate(names):
+    named = []
+    for name in names:
         identifier = next((name.removeprefix(each) for each in _OF_BUILDER if name.startswith(each)), "")
         path = find(Path(name)) if name and not identifier else None
         if path is None:
-            group.append(_of_builder(identifier or name, builder))
-            continue
-        descriptor = _descriptor(path, name)
-        shown = _presentable(path, scratch / f"buildpack-{number}")
-        group.append(descriptor.ref)
-        mounts.append(Bind(shown, f"/cnb/buildpacks/{descriptor.ref.directory}/{descriptor.version}"))
-    return Added(tuple(group), tuple(mounts))
+            named.append(NamedBuildpack(_of_builder(identifier or name, builder)))
+        else:
+            named.append(NamedBuildpack(_descriptor(path, name).ref, path))
+    return tuple(named)
+
+
+def mount(named: Sequence[NamedBuildpack], scratch: Path) -> tuple[Bind, ...]:
+    """Mounts the directories among these buildpacks; copies below `scratch` what needs other modes or files.
+
+    Raises InputError for a directory that cannot be read.
+    """
+    return tuple(
+        Bind(_presentable(each.directory, scratch / f"buildpack-{number}"), each.target)
+        for number, each in enumerate(named)
+        if each.directory is not None
+    )
 
 
 def changed(names: Sequence[str], since: float) -> tuple[str, ...]:

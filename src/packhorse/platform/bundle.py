@@ -1,6 +1,6 @@
 """What every install of packhorse carries beside its Python code: native programs and the bundled buildpacks.
 
-Made by the package's build hook. Called by `platform.default_builder`, `platform.build` and `platform.run`.
+Made by the package's build hook. Called by `platform.default_builder`, `build.execute` and `platform.run`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The form is the Go lifecycle's: the kept layers, and a label with their metadata. A layer that this store has
 is not fetched, and one that the registry has is not sent. What the image says of its layers counts only once
-a layer was fetched and turned out to be that. Called by `platform.build`.
+a layer was fetched and turned out to be that. Called by `build.previous` and `build.execute`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 rename(2) of a directory that a kept layer, or the source, already had answers EXDEV on an overlay, as if it
 led to another file system. Most programs copy then; one that does not fails, and says what the system said.
-Called by `platform.building`.
+Called by `build.execute`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The builder that needs no registry: the distribution's packages, the bundled buildpacks and our launcher.
 
 Made the first time it is needed, in the store, as an image with a builder's files and labels. It has a
-launcher and no lifecycle, so only packhorse builds with it. Called by `platform.build` and by `packhorse
+launcher and no lifecycle, so only packhorse builds with it. Called by `build.execute` and by `packhorse
 builder default`. The root file systems are `platform.distro.roots`'s.
 """
 
@@ -98,6 +98,12 @@ def ensure(store: Store, *, environ: Mapping[str, str], progress: Progress, upda
         progress("putting the builder together")
         _compose(store, names, new)
     return Made(name, changed_packages(old.get("build", {}), new.get("build", {})) if old else ())
+
+
+def current(store: Store) -> str:
+    """The name of this machine's default builder when the store has it and it is current, else ""."""
+    names = DefaultBuilder.here()
+    return names.name("builder") if _current(store, names) else ""
 
 
 def _suite() -> Suite:

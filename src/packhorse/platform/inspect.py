@@ -18,7 +18,7 @@ from packhorse.image.wire import Node
 from packhorse.lifecycle import labels
 from packhorse.platform import pack_report
 from packhorse.platform.owners import Owned, Part, owners
-from packhorse.platform.recorded import Recorded
+from packhorse.platform.provenance import BuildProvenance
 from packhorse.platform.wiring import Wiring
 
 RELEASED = "io.buildpacks.base.released"
@@ -113,7 +113,7 @@ class Report:
                 "newer": self.base.newer,
             },
             "rebasable": pack_report.rebasable(config),
-            "built_with": self.recorded.fields() if self.recorded else None,
+            "built_with": self.provenance.fields() if self.provenance else None,
             "layers": [_layer(owned) for owned in self.layers],
             "sbom": self.has_sbom,
             "referrers": None if self.attachments is None else [one.fields() for one in self.attachments],
@@ -126,9 +126,9 @@ class Report:
         return {"remote": found if self.remote else None, "local": None if self.remote else found}
 
     @property
-    def recorded(self) -> Recorded | None:
+    def provenance(self) -> BuildProvenance | None:
         """How it was built, if its manifest says so."""
-        return Recorded.parse(self.image)
+        return BuildProvenance.parse(self.image)
 
     @property
     def has_sbom(self) -> bool:
@@ -147,10 +147,11 @@ class Report:
         if run.image or run.reference:
             yield f"run image   {run.image or '(unnamed)'}  {run.reference}"
             yield from self._age()
-        if self.recorded:
-            yield f"builder     {self.recorded.builder}  {self.recorded.builder_id}"
-        if self.recorded and self.recorded.env:
-            yield f"variables   {' '.join(self.recorded.env)}  (in the build; their values are not recorded)"
+        if self.provenance:
+            yield f"builder     {self.provenance.builder}  {self.provenance.builder_id}"
+        if self.provenance and self.provenance.env:
+            names = " ".join(self.provenance.env)
+            yield f"variables   {names}  (in the build; their values are not recorded)"
         for buildpack in self.build.nodes("buildpacks"):
             homepage = buildpack.text("homepage")
             name = f"{buildpack.text('id')}@{buildpack.text('version')}"

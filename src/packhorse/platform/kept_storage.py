@@ -1,6 +1,6 @@
 """How much of the disk builds may keep for the next ones, and what goes when that is not enough.
 
-Called by `platform.build` after a build that kept something new, and by cli's `cache`.
+Called by `build.deliver` after a build that kept something new, and by cli's `cache`.
 """
 
 from __future__ import annotations

@@ -26,15 +26,16 @@ def first_fetched(
     target: Target,
     say: Callable[[str], None],
     pull: PullPolicy = PullPolicy.ALWAYS,
+    brings: bool = True,
 ) -> Image:
     """An image that has several names, by the first that can be had; those in the registry `near` come first.
 
-    Raises what `fetched` says of the first, if there is none.
+    `brings` is as for `fetched`. Raises what `fetched` says of the first, if there is none.
     """
     failures: list[NetworkError | NotFoundError | FormatError] = []
     for name in sorted(names, key=lambda name: Reference.parse(name).registry != near):
         try:
-            return fetched(wiring, name, target=target, say=say, pull=pull)
+            return fetched(wiring, name, target=target, say=say, pull=pull, brings=brings)
         except (NetworkError, NotFoundError) as error:
             failures.append(error)
         except FormatError as error:
@@ -50,8 +51,11 @@ def fetched(
     target: Target,
     say: Callable[[str], None],
     pull: PullPolicy = PullPolicy.ALWAYS,
+    brings: bool = True,
 ) -> Image:
     """The image `name` from the store, brought up to date from its registry, or fetched from there.
+
+    Without `brings` the store stays as it is: what it lacks is the image as its registry or an engine has it.
 
     Unless `pull` is ALWAYS, what the store has, or else a container engine, is good enough (and `name` may be
     an image ID). With ALWAYS, when the registry does not answer or does not have the image, the store's is
@@ -65,9 +69,9 @@ def fetched(
     except NotFoundError:
         pass
     except FormatError as error:
-        return _replaced(wiring, name, local, error, target=target, say=say, pull=pull)
+        return _replaced(wiring, name, local, error, target=target, say=say, pull=pull, brings=brings)
     if pull is not PullPolicy.ALWAYS:
-        present = present or _from_engine(wiring, name, say)
+        present = present or _from_engine(wiring, name, say, brings=brings)
         if present is not None:
             return present
     reference = Reference.parse(name)
@@ -84,7 +88,7 @@ def fetched(
             fix="leave out --pull-policy, or bring it: "
             f"packhorse copy docker://{reference.familiar} {reference.familiar}",
         )
-    return _pulled(wiring, reference, local, present, target=target, say=say)
+    return _pulled(wiring, reference, local, present, target=target, say=say, brings=brings)
 
 
 def _replaced(
@@ -96,14 +100,15 @@ def _replaced(
     target: Target,
     say: Callable[[str], None],
     pull: PullPolicy,
+    brings: bool,
 ) -> Image:
     """An image that is not whole in the store, as an engine or its registry has it; raises `damage` if none
     does.
     """
     if pull is not PullPolicy.ALWAYS:
-        found = _from_engine(wiring, name, say)
+        found = _from_engine(wiring, name, say, brings=brings)
         if found is not None:
-            say(f"{damage.what}: {damage.why}; it was taken from the engine")
+            say(f"{damage.what}: {damage.why}; it {'was' if brings else 'has to be'} taken from the engine")
             return found
     if pull is PullPolicy.NEVER or is_id(name):
         raise damage
@@ -111,12 +116,12 @@ def _replaced(
     if reference.registry == LOCAL_REGISTRY:
         raise damage
     try:
-        found = _pulled(wiring, reference, local, None, target=target, say=say)
+        found = _pulled(wiring, reference, local, None, target=target, say=say, brings=brings)
     except (NetworkError, NotFoundError) as error:
         reason = (error.why or error.what).splitlines()[0]
         why = f"{damage.why}\nits registry does not give it: {reason}"
         raise FormatError(damage.what, why=why, fix=damage.fix) from error
-    say(f"{damage.what}: {damage.why}; it was fetched again")
+    say(f"{damage.what}: {damage.why}; it {'was' if brings else 'has to be'} fetched again")
     return found
 
 
@@ -128,6 +133,7 @@ def _pulled(
     *,
     target: Target,
     say: Callable[[str], None],
+    brings: bool,
 ) -> Image:
     """The image as its registry has it; what is `present`, or in the engine, when that cannot be had."""
     remote = wiring.registry(reference, target)
@@ -135,6 +141,8 @@ def _pulled(
         image = remote.read()
         if present is not None and present.id == image.id:
             return present
+        if not brings:
+            return image
         say(f"fetching {reference.familiar}")
         copy(remote, local, meter=wiring.meter, name=f"fetching {reference.familiar}")
     except (NetworkError, NotFoundError) as error:
@@ -145,7 +153,7 @@ def _pulled(
         if present is not None:
             say(f"{reference.familiar}: using the copy in the store, as its registry {how}")
             return present
-        found = _from_engine(wiring, str(reference), say)
+        found = _from_engine(wiring, str(reference), say, brings=brings)
         if found is not None:
             return found
         if missing:
@@ -163,12 +171,19 @@ def _is_for(image: Image, target: Target) -> bool:
 
 
 def exact(
-    wiring: Wiring, name: str, image_id: str, *, target: Target, say: Callable[[str], None], option: str
+    wiring: Wiring,
+    name: str,
+    image_id: str,
+    *,
+    target: Target,
+    say: Callable[[str], None],
+    option: str,
+    brings: bool = True,
 ) -> Image:
     """The image with an ID, from the store, whatever its name is there now, or from the registry of `name`.
 
-    Raises NotFoundError where that has another image by now, which `option` would take, and what `fetched`
-    raises.
+    `brings` is as for `fetched`. Raises NotFoundError where that has another image by now, which `option`
+    would take, and what `fetched` raises.
     """
     try:
         return wiring.store.place(image_id).read()
@@ -177,7 +192,10 @@ def exact(
     reference = Reference.parse(name)
     if reference.registry != LOCAL_REGISTRY:
         remote = wiring.registry(reference, target)
-        found = str(remote.read().id)
+        image = remote.read()
+        found = str(image.id)
+        if found == image_id and not brings:
+            return image
         if found == image_id:
             say(f"fetching {reference.familiar}")
             there = wiring.store.place(name, check=True)
@@ -201,7 +219,7 @@ def title(text: str) -> str:
     return location.name if is_id(location.name) else location.reference.familiar_name
 
 
-def _from_engine(wiring: Wiring, name: str, say: Callable[[str], None]) -> Image | None:
+def _from_engine(wiring: Wiring, name: str, say: Callable[[str], None], *, brings: bool) -> Image | None:
     """The image as a container engine has it, brought into the store; None where there is none."""
     if is_id(name):
         return None
@@ -212,6 +230,8 @@ def _from_engine(wiring: Wiring, name: str, say: Callable[[str], None]) -> Image
     except EngineError as error:
         say(f"{error.what}: {error.why}")
         return None
+    if not brings:
+        return wiring.daemon(name).read()
     say(f"taking {name} from {engine}")
     local = wiring.store.place(name, check=True)
     copy(wiring.daemon(name), local, meter=wiring.meter, name=f"taking {name} from {engine}")

@@ -1,7 +1,7 @@
 """Stages a buildpack that is written on `packhorse.sdk`: its directory, with all it needs under `lib/`.
 
 A staged buildpack runs under any platform that has a python3 from 3.11. Called when packhorse itself is built
-(for the bundled ones) and by `platform.build` when a buildpack's source directory is given; it needs the
+(for the bundled ones) and by `build.execute` when a buildpack's source directory is given; it needs the
 standard library and `packaging` only, for that reason.
 """
 

@@ -3,7 +3,7 @@
 All steps of one build share the writable parts (`/layers`, the app, home, `/tmp`), as all buildpacks of a
 reference build share one container; a `scratch` step has its own, which nobody sees afterwards. Making mounts
 costs as much as a small buildpack, so who only looks is shown those of a step that is over. Called by the
-phases as a port; made in `platform.build`.
+phases as a port; made in `build.execute`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Many directories of buildpacks as one mount: each takes bubblewrap the longer the more there are already.
 
 A hundred buildpacks that are asked of a source would else be ten thousand mounts. Called by
-`platform.building` for what `buildpacks` has found.
+`build.execute` for what `buildpacks` has found.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What `--volume` shows to buildpacks: checked first, then made readable for them.
 
-Called by `platform.build`. Volumes are seen by bin/detect and bin/build, and by nothing that makes the image,
-so that nothing of them is in it. A binding of a service is a volume below `/platform/bindings`.
+Called by `build.plan` and `build.execute`. Only bin/detect and bin/build see volumes, and nothing that makes
+the image, so that nothing of them is in it. A binding of a service is a volume below `/platform/bindings`.
 """
 
 from __future__ import annotations

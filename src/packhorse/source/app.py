@@ -1,7 +1,7 @@
 """① The application directory as handed in: what of it is not part of the source.
 
 Nothing is copied where the kernel can show it to the sandbox's user: what is left out is then hidden by
-whiteouts in an overlay above the directory. Called by `platform.build`.
+whiteouts in an overlay above the directory. Called by `build.plan` and `build.execute`.
 """
 
 from __future__ import annotations

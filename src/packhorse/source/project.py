@@ -1,7 +1,7 @@
 """① project.toml: which files are part of the source, and variables for buildpacks.
 
 (extensions/project-descriptor.md, schemas 0.1 to 0.3.) Whatever else in it would change the build is refused,
-so that no promise of the file is dropped in silence. Called by `platform.build`.
+so that no promise of the file is dropped in silence. Called by `build.plan`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """① A survey of the source that goes on while something else is done, where there is much to look at.
 
 To look at 30,000 files takes as long as to start a sandbox: a process of its own does that meanwhile. Called
-by `platform.building`. What is looked at is `survey`'s.
+by `build.execute`. What is looked at is `survey`'s.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
+from packhorse.build.publish import publish
 from packhorse.image.copy import copy, put
 from packhorse.image.model import MediaType
 from packhorse.image.reference import Location, Reference
 from packhorse.image.view import Image, Layer
-from packhorse.platform.publish import publish
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 

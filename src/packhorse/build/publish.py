@@ -1,7 +1,7 @@
-"""What `packhorse build --publish` does beside building: asks first, and brings the image to its registries.
+"""What `packhorse build --publish` does beside building: asks first, and uploads the image to its registries.
 
-Called by `platform.build`. An image that is built to be published says so in its config: its base is the run
-image as its registry has it, and is identified by digest (docs/decisions/0005).
+Called by `plan` and `deliver`. The config of an image that is published says so: its base is the run image as
+its registry has it, identified by digest (docs/decisions/0005).
 """
 
 from __future__ import annotations

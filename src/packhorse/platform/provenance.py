@@ -1,30 +1,20 @@
-"""How an image was built, as an annotation of its manifest says: the builder, names of variables, options.
+"""How an image was built, as an annotation of its manifest: the builder, names of variables, options.
 
-An annotation has no part in the image's ID, so two builders that make the same image do make the same
-(design: what is not in the config stays out of it). Values of variables are in none. Written by `building`,
-read by `verify` and `inspect`.
+An annotation has no part in the image's ID, so the same image from two builders has the same ID. It has no
+values of variables. `build.plan` makes it; `build.verify` and `platform.inspect` read it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from packhorse.base import rfc3339
 from packhorse.base.dataclass import dataclass
-from packhorse.base.files import find
-from packhorse.buildpack.descriptor import Group
 from packhorse.errors import FormatError
 from packhorse.image.view import Image
 from packhorse.image.wire import Node
 from packhorse.lifecycle.inputs import EPOCH
-from packhorse.platform.builder import Builder
-from packhorse.version import __version__
-
-if TYPE_CHECKING:
-    from packhorse.platform.build_request import BuildRequest
 
 KEY = "io.packhorse.build"
 """The annotation's name; its value is a JSON object."""
@@ -33,8 +23,8 @@ _PRODUCTION = "production"
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """What a build was asked for. `env` has names alone, `volumes` the places in the sandbox.
+class BuildProvenance:
+    """What a build was asked for. `env` has names only, `volumes` the places in the sandbox.
 
     `buildpacks` were named instead of the builder's order, `directories` those of them that were directories
     of the machine; both are `id@version`.
@@ -55,7 +45,7 @@ class Recorded:
 
     @classmethod
     def parse(cls, image: Image) -> Self | None:
-        """Reads an image's annotation, None if it has none; raises FormatError for one that is wrong."""
+        """Reads an image's annotation, None if it has none; raises FormatError when it is not valid."""
         text = dict(image.annotations).get(KEY)
         if text is None:
             return None
@@ -83,11 +73,11 @@ class Recorded:
         )
 
     def annotations(self) -> dict[str, str]:
-        """The annotation; the same build has the same."""
+        """The annotation: its name and its value, the same for the same build."""
         return {KEY: json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))}
 
     def fields(self) -> dict[str, Any]:
-        """As JSON; what is as it is without being asked for is left out."""
+        """As JSON, without what has its default value."""
         fields: dict[str, Any] = {
             "builder": {"id": self.builder_id, "image": self.builder},
             "buildpacks": list(self.buildpacks),
@@ -104,28 +94,3 @@ class Recorded:
         if self.created != EPOCH:
             kept["created"] = self.created
         return kept
-
-
-def of(request: BuildRequest, builder: Builder, group: Group) -> Recorded:
-    """What is noted of a request; `group` are the buildpacks that it names, in that order."""
-    refs = [f"{ref.id}@{ref.version}" for ref in group]
-    places = [bool(find(Path(name))) for name in request.buildpacks]
-    return Recorded(
-        builder=builder.name,
-        builder_id=str(builder.image.id),
-        version=__version__,
-        buildpacks=tuple(refs),
-        directories=tuple(ref for ref, is_directory in zip(refs, places, strict=True) if is_directory),
-        env=tuple(sorted(_printable(request.env))),
-        volumes=tuple(sorted(bind.target for bind in request.volumes)),
-        default_process=request.default_process,
-        run_image=request.run_image,
-        exec_env=request.exec_env,
-        created=request.created,
-        network=str(request.network.value) if request.network else "",
-    )
-
-
-def _printable(names: Mapping[str, str] | Sequence[str]) -> list[str]:
-    """Names as text: one that is none is written with its bytes."""
-    return [name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace") for name in names]

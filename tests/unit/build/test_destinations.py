@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fakes.registry import FakeRegistry
+from packhorse.build.destinations import check
 from packhorse.errors import EngineError, InputError, NetworkError, StoreError
 from packhorse.image.reference import Location
-from packhorse.platform.destinations import check
 from packhorse.platform.wiring import Wiring
 
 
@@ -53,7 +53,7 @@ import sys
 from pathlib import Path
 from packhorse.errors import PackhorseError
 from packhorse.image.reference import Location
-from packhorse.platform.destinations import check
+from packhorse.build.destinations import check
 for kind in ("oci", "oci-archive", "docker-archive"):
     try:
         check(None, [Location.parse(f"{kind}:{sys.argv[1]}/image")], None)

@@ -14,21 +14,21 @@ from fakes.registry import FakeRegistry
 from fakes.small_image import tar_of
 from packhorse.base.step import Bind, Network
 from packhorse.base.target import Target
+from packhorse.build.request import BuildRequest
+from packhorse.build.verify import Verdict, request_for
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
-from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.diff.comparison import diff, side
 from packhorse.platform.inspect import inspect
 from packhorse.platform.locate import exact
-from packhorse.platform.recorded import KEY, Recorded
-from packhorse.platform.verify import Verdict, request_for
+from packhorse.platform.provenance import KEY, BuildProvenance
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
 BUILDER_ID = f"sha256:{'1' * 64}"
-ALL = Recorded(
+ALL = BuildProvenance(
     builder="acme/builder:1",
     builder_id=BUILDER_ID,
     version="1.2",
@@ -45,17 +45,22 @@ ASKED = BuildRequest(Reference.parse("x"), Path("src"), env={"A": "1", "B": "2"}
 RUN = {"topLayer": "x", "reference": "2" * 64, "image": "acme/run"}
 
 
-def _image(known: Recorded | None = ALL, app: App = APP) -> Image:
+def _image(known: BuildProvenance | None = ALL, app: App = APP) -> Image:
     return replace(app.image(), annotations=tuple(known.annotations().items()) if known else ())
 
 
 def test_what_was_recorded_is_read_again_and_has_no_values() -> None:
-    for known in (ALL, replace(ALL, created=0), Recorded("a", BUILDER_ID), replace(ALL, volumes=("/x",))):
-        assert Recorded.parse(_image(known)) == known
-    assert json.loads(Recorded("a", BUILDER_ID).annotations()[KEY]) == {
+    for known in (
+        ALL,
+        replace(ALL, created=0),
+        BuildProvenance("a", BUILDER_ID),
+        replace(ALL, volumes=("/x",)),
+    ):
+        assert BuildProvenance.parse(_image(known)) == known
+    assert json.loads(BuildProvenance("a", BUILDER_ID).annotations()[KEY]) == {
         "builder": {"id": BUILDER_ID, "image": "a"}
     }
-    assert Recorded.parse(_image(None)) is None
+    assert BuildProvenance.parse(_image(None)) is None
 
 
 def _created(seconds: int) -> str:
@@ -72,7 +77,7 @@ def _created(seconds: int) -> str:
 )
 def test_an_annotation_that_is_wrong_is_told(text: str) -> None:
     with pytest.raises(FormatError, match=r"io\.packhorse\.build"):
-        Recorded.parse(replace(_image(), annotations=((KEY, text),)))
+        BuildProvenance.parse(replace(_image(), annotations=((KEY, text),)))
 
 
 def test_a_build_is_asked_for_as_it_was() -> None:

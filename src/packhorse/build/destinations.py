@@ -1,6 +1,6 @@
 """Asks the places to which a build is to write whether they can be written, before it starts.
 
-A build takes minutes, and what nobody can write shows then. Nothing is written here. Called by `build`; the
+A build takes minutes, and what nobody can write shows then. Nothing is written here. Called by `plan`; the
 registries of an image that is published are asked by `publish`.
 """
 
@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from packhorse.build import publish
 from packhorse.errors import InputError, StoreError
 from packhorse.image.file import behind, require_directory
 from packhorse.image.reference import Kind, Location
-from packhorse.platform import publish
 from packhorse.platform.wiring import Wiring
 
 

@@ -7,20 +7,21 @@ first one had, and what its manifest says of options. Values of variables it has
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from packhorse.base.dataclass import dataclass, replace
+from packhorse.build.execute import BuildObserver, execute
+from packhorse.build.host import Host
+from packhorse.build.plan import resolve
+from packhorse.build.request import BuildRequest
 from packhorse.errors import InputError, NotFoundError
 from packhorse.image.reference import Reference, is_id
 from packhorse.image.view import Image
 from packhorse.lifecycle import labels
-from packhorse.lifecycle.ports import Observer
-from packhorse.platform.build import build
-from packhorse.platform.build_request import BuildRequest
 from packhorse.platform.diff.comparison import Difference, diff, side
 from packhorse.platform.locate import LOCAL_REGISTRY
-from packhorse.platform.recorded import Recorded
+from packhorse.platform.provenance import BuildProvenance
 from packhorse.store.store import Store
 
 _BASE = re.compile(r"labels\[io\.buildpacks\.lifecycle\.metadata\]\.(?:runImage|stack)\..*")
@@ -58,7 +59,7 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
     Raises InputError for what was there in the first build and is not now, NotFoundError for an image that
     does not say how it was built, where no builder is asked for.
     """
-    known = Recorded.parse(image)
+    known = BuildProvenance.parse(image)
     if known is None and not asked.builder:
         raise NotFoundError(
             f"{name} does not say how it was built",
@@ -87,21 +88,16 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
 
 
 def verify(
-    image: Image,
-    request: BuildRequest,
-    store: Store,
-    observer: Observer,
-    progress: Callable[[str], None],
-    *,
-    title: str,
+    image: Image, request: BuildRequest, host: Host, observer: BuildObserver, *, title: str
 ) -> Verdict:
-    """Builds `request`, compares what came out with `image`, called `title`, and forgets it again.
+    """Builds `request`, compares the result with `image`, called `title`, and forgets the result.
 
     Raises what a build raises.
     """
-    with _own_name(image, store) as name:
-        build(replace(request, name=name, clear_cache=True), store, observer, progress)
-        rebuilt = store.place(str(name)).read()
+    with _own_name(image, host.store) as name:
+        again = replace(request, name=name, clear_cache=True)
+        execute(resolve(again, host, observer), host, observer)
+        rebuilt = host.store.place(str(name)).read()
         return Verdict(diff(side(title, image), side("rebuilt", rebuilt)))
 
 
@@ -123,7 +119,7 @@ def _forget(name: Reference, store: Store) -> None:
         store.forget(str(name))
 
 
-def _issues(known: Recorded, asked: BuildRequest) -> Iterator[str]:
+def _issues(known: BuildProvenance, asked: BuildRequest) -> Iterator[str]:
     missing = [name for name in known.env if name not in asked.env]
     if missing:
         yield f"its build had variables, whose values only you know: {_options('--env', missing)}"

@@ -1,4 +1,7 @@
-"""What a user asks of a build, as one value. Made by cli; read by `build`, `verify` and `recorded`."""
+"""What a user asks of a build, as one value. Made by cli from its options; read by `plan` and `verify`.
+
+A new option of `packhorse build` is a field here, an option in `cli.build`, and a line where it is used.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,24 @@ from packhorse.base.dataclass import dataclass, field
 from packhorse.base.step import Bind, Network
 from packhorse.image.reference import Location, Reference
 from packhorse.lifecycle.inputs import EPOCH
-from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
     """What a user asked for. `env` reaches buildpacks as `<platform>/env`; `buildpacks` replace the builder's
-    order; `volumes` are seen by buildpacks.
+    order; buildpacks see `volumes`.
 
-    `run_image` takes the place of the builder's; `created` are seconds since 1970 for all times in the image.
-    `tags` are further names of the image; with `publish` all names are brought to their registries.
-    `pull` is the policy for builder and run image; `docker_host` the container engine, see `base.engine`.
-    `cache_image` names what is kept in a registry.
-    `keep_storage` is how many bytes of layers all builds keep, 0 for any, None for `platform.kept_storage`'s
-    number. Without `overlay` buildpacks have plain copies of layers and source.
+    `run_image` replaces the builder's; `created` is the time in the image, in seconds since 1970.
+    `tags` are further names of the image; `publish` uploads all names to their registries.
+    `pull` is the policy for builder and run image. `cache_image` names an image that keeps layers in a
+    registry. `keep_storage` is how many bytes of layers all builds keep: 0 is no limit, None is the default
+    of `platform.kept_storage`. Without `overlay` buildpacks get copies of layers and source.
     `sparse` is for outputs that are layouts, see `platform.copies`.
-    `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` the name or
-    path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that are to be other than
-    `platform.limits` has them; `environ` is the user's own environment (proxies, certificates). `builder_id`
-    is the image that the builder must be, and `run_reference` what a label identifies the run image by; "" is
-    for whatever has the name now.
+    `report` is the directory for report.toml; `network` is None for the best there is; `sandbox` is the name
+    or path of an OCI runtime, "" for bubblewrap; `limits` has the numbers that differ from
+    `platform.limits`. `builder_id` is the image that the builder must be, and `run_reference` is how a label
+    identifies the run image; "" is for whatever has the name now.
     """
 
     name: Reference
@@ -44,7 +44,6 @@ class BuildRequest:
     compression: str = "gzip"
     sparse: bool = False
     pull: PullPolicy = PullPolicy.ALWAYS
-    docker_host: str = ""
     default_process: str = ""
     run_image: str = ""
     exec_env: str = "production"
@@ -57,7 +56,10 @@ class BuildRequest:
     network: Network | None = None
     sandbox: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)
-    environ: Mapping[str, str] = field(default_factory=dict)
-    reach: Reach = field(default_factory=Reach)
     builder_id: str = ""
     run_reference: str = ""
+
+    @property
+    def names(self) -> tuple[Reference, ...]:
+        """All names of the image."""
+        return (self.name, *self.tags)

@@ -1,0 +1,137 @@
+"""A build plan as data for programs. Called by cli, which prints it as JSON or for people.
+
+No value of a variable is in it: values may be secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from packhorse.base.step import Bind
+from packhorse.build.host import Host
+from packhorse.build.plan import BuildPlan, ImagesPlan
+from packhorse.buildpack.descriptor import Order, Ref
+from packhorse.errors import FormatError, NotFoundError
+from packhorse.platform import limits
+from packhorse.platform.runner import TEMPORARY
+
+UNKNOWN_BUILDER = "the builder, its buildpacks and the run image: the default builder is not made yet"
+UNKNOWN_HOME = "the home directory of the builder's user: the builder's files are not unpacked for the plan"
+
+
+def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
+    """The plan in JSON's types; `host` says which images the build still has to fetch."""
+    request, images = plan.request, plan.images
+    return {
+        "name": str(request.name),
+        "tags": [str(tag) for tag in request.tags],
+        "publish": request.publish,
+        "outputs": [str(location) for location in request.outputs],
+        "report": str(request.report) if request.report else None,
+        "cache_image": str(request.cache_image) if request.cache_image else None,
+        "source": {
+            "path": str(plan.path),
+            "left_out": list(plan.left_out),
+            "project": {
+                "exclude": list(plan.project.exclude),
+                "include": list(plan.project.include),
+                "env": sorted(plan.project.env),
+            },
+        },
+        "builder": _builder(images, host) if images else None,
+        "run_image": _run_image(images, host) if images else None,
+        "target": str(images.target) if images else None,
+        "order": _order(images.order) if images else None,
+        "buildpacks": [
+            {"id": each.ref.id, "version": each.ref.version, "directory": _text(each.directory)}
+            for each in (images.named if images else ())
+        ],
+        "previous": {
+            "image": str(plan.previous.image),
+            "id": _text(plan.previous.image_id),
+            "layers_of": None if request.clear_cache else plan.previous.layers_of,
+        },
+        "layers": {
+            "kind": "overlay" if plan.overlays else "copy",
+            "copied_for": list(images.copied_for) if images else [],
+        },
+        "mounts": list(_mounts(plan)),
+        "env": sorted(plan.env),
+        "network": plan.network.value,
+        "loopback_ports": list(plan.loopback_ports),
+        "sandbox": request.sandbox or "bubblewrap",
+        "limits": _limits(plan),
+        "default_process": request.default_process or None,
+        "exec_env": images.exec_env if images else request.exec_env,
+        "created": request.created,
+        "provenance": images.provenance.fields() if images else None,
+        "unknown": [UNKNOWN_HOME] if images else [UNKNOWN_BUILDER, UNKNOWN_HOME],
+    }
+
+
+def _mounts(plan: BuildPlan) -> Iterator[dict[str, Any]]:
+    """What buildpacks see beside the builder's files; a new directory has no source."""
+    how = "overlay" if plan.overlays else "copy"
+    yield _mount("/workspace", how, plan.path, writable=True)
+    yield _mount("/layers", how, None, writable=True)
+    for target in TEMPORARY:
+        yield _mount(target, "new", None, writable=True)
+    yield _mount("/platform", "new", None, writable=False)
+    named = plan.images.named if plan.images else ()
+    directories = [Bind(each.directory, each.target) for each in named if each.directory is not None]
+    for bind in (*plan.host_network.mounts, *directories, *plan.volumes):
+        yield _mount(bind.target, "bind", bind.source, writable=bind.writable)
+
+
+def _mount(target: str, kind: str, source: Path | None, *, writable: bool) -> dict[str, Any]:
+    return {"target": target, "kind": kind, "source": _text(source), "writable": writable}
+
+
+def _is_stored(image_id: object, host: Host) -> bool:
+    """Whether the store has an image, so that the build does not fetch it."""
+    try:
+        host.store.place(str(image_id)).read()
+    except (NotFoundError, FormatError):
+        return False
+    return True
+
+
+def _builder(images: ImagesPlan, host: Host) -> dict[str, Any]:
+    builder = images.builder
+    return {
+        "name": builder.name,
+        "id": str(builder.image_id),
+        "fetch": not _is_stored(builder.image_id, host),
+        "uid": builder.uid,
+        "gid": builder.gid,
+        "platform_api": str(images.platform_api),
+    }
+
+
+def _run_image(images: ImagesPlan, host: Host) -> dict[str, Any]:
+    run_image = images.run_image
+    return {
+        "name": run_image.name.image,
+        "id": str(run_image.image_id),
+        "fetch": not _is_stored(run_image.image_id, host),
+        "reference": run_image.reference,
+    }
+
+
+def _order(order: Order) -> list[list[dict[str, Any]]]:
+    return [[_ref(ref) for ref in group] for group in order]
+
+
+def _ref(ref: Ref) -> dict[str, Any]:
+    return {"id": ref.id, "version": ref.version, "optional": ref.optional}
+
+
+def _limits(plan: BuildPlan) -> Mapping[str, int | None]:
+    """The limits by the names of --limit; None is no limit."""
+    return {name: getattr(plan.limits, name.replace("-", "_")) or None for name in limits.NAMES}
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

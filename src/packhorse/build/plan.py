@@ -1,0 +1,338 @@
+"""What a build is going to do, as a value: `resolve` decides it before anything runs.
+
+`resolve` starts no process and makes no mount. It asks registries, and unless it only looks (`packhorse
+build --dry-run`) brings the images that the build needs into the store. `execute` runs the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+
+from packhorse.base.dataclass import dataclass, field, replace
+from packhorse.base.digest import Digest
+from packhorse.base.step import Bind, Limits, Network
+from packhorse.base.target import Target
+from packhorse.build.host import Host
+from packhorse.build.previous import PreviousBuild, check_cache_image, find_previous
+from packhorse.build.publish import check, location_of
+from packhorse.build.request import BuildRequest
+from packhorse.buildpack.descriptor import Group, Order
+from packhorse.errors import InputError
+from packhorse.image.edit import engine_view
+from packhorse.image.reference import Reference, is_id
+from packhorse.image.view import Image
+from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
+from packhorse.lifecycle.inputs import RunImageName
+from packhorse.lifecycle.ports import Observer
+from packhorse.platform import buildpacks, default_builder, volumes
+from packhorse.platform.builder import Builder
+from packhorse.platform.buildpacks import NamedBuildpack
+from packhorse.platform.crossing import takes_overlays
+from packhorse.platform.host import HostNetwork, choose_network, loopback_ports, network
+from packhorse.platform.limits import build_limits
+from packhorse.platform.locate import exact, fetched, first_fetched
+from packhorse.platform.provenance import BuildProvenance
+from packhorse.platform.run_images import RunImages
+from packhorse.platform.wiring import check_runtime, tidy
+from packhorse.source import app
+from packhorse.source.project import Project
+from packhorse.version import __version__
+
+_INHERITED = (
+    "CNB_STACK_ID",
+    "HOSTNAME",
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LIBRARY_PATH",
+    "CPATH",
+    "PKG_CONFIG_PATH",
+    *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
+)
+"""What buildpacks get of the builder image's own environment (as under the reference)."""
+
+
+class Fetch(Enum):
+    """Which images `resolve` brings into the store; it only reads the configs of the others."""
+
+    NOTHING = "nothing"
+    BUILDER = "builder"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class RunImagePlan:
+    """The run image: the name and mirrors it was asked for by, and what identifies it for a later rebase.
+
+    `image` is a handle to its layers; `image_id` identifies it.
+    """
+
+    name: RunImageName
+    used: str
+    reference: str
+    image_id: Digest
+    image: Image = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesPlan:
+    """Everything that depends on the builder.
+
+    `named` are the buildpacks of `--buildpack`, which replace the builder's order. `copied_for` are the
+    buildpacks, as `<id>@<version>`, for which the whole build gets copies because they failed on an overlay.
+    `env` is the builder's own environment, as far as buildpacks get it, without HOME.
+    """
+
+    builder: Builder
+    platform_api: PlatformApi
+    run_image: RunImagePlan
+    named: tuple[NamedBuildpack, ...]
+    copied_for: tuple[str, ...]
+    env: Mapping[str, str]
+    exec_env: str
+    provenance: BuildProvenance
+
+    @property
+    def order(self) -> Order:
+        """The groups of buildpacks that detection tries, in this order."""
+        return (self.group,) if self.named else self.builder.order
+
+    @property
+    def group(self) -> Group:
+        """The buildpacks of `--buildpack` as one group, empty without them."""
+        return tuple(each.ref for each in self.named)
+
+    @property
+    def target(self) -> Target:
+        """The operating system and architecture that the image is built for."""
+        return self.builder.image.config.target
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """A build, decided as far as that is possible before it runs.
+
+    The source is at `path`, without the paths `left_out`. With `overlays` the kept layers and the source lie
+    below overlays, else buildpacks get copies. `host_network` has this machine's proxies, certificates and
+    name service. `images` is None while the default builder is not made.
+    """
+
+    request: BuildRequest
+    path: Path
+    project: Project
+    left_out: tuple[str, ...]
+    volumes: tuple[Bind, ...]
+    overlays: bool
+    network: Network
+    host_network: HostNetwork
+    limits: Limits
+    previous: PreviousBuild
+    images: ImagesPlan | None = None
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The user's variables for buildpacks; the command line's replace those of project.toml."""
+        return {**self.project.env, **self.request.env}
+
+    @property
+    def loopback_ports(self) -> tuple[int, ...]:
+        """The ports of this machine's loopback that buildpacks reach from a network of their own."""
+        if self.network is not Network.OWN:
+            return ()
+        return loopback_ports({**self.host_network.variables, **self.env})
+
+
+def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fetch = Fetch.ALL) -> BuildPlan:
+    """Decides how `request` is built on this machine; `observer` gets messages for the user.
+
+    Raises InputError and the errors of registries, engines and the store for a build that cannot begin. When
+    the default builder has to be made first, the plan has no images yet: `with_images` adds them.
+    """
+    path = _check_source(request, host)
+    buildpacks.require_supported(request.buildpacks)
+    project = _read_project(request, path, observer)
+    check_runtime(request.sandbox)
+    shown = volumes.checked(request.volumes, observer.say, store=host.store.path.resolve())
+    if fetch is not Fetch.NOTHING:
+        tidy(host.store)
+    _check_destinations(request, host)
+    plan = BuildPlan(
+        request=request,
+        path=path,
+        project=project,
+        left_out=project.left_out(path),
+        volumes=shown,
+        overlays=request.overlay and takes_overlays(host.store.path, observer.say),
+        network=_choose_network(request, observer),
+        host_network=network(host.environ),
+        limits=build_limits(host.store.path, request.limits),
+        previous=find_previous(request, host, observer),
+    )
+    builder = _find_builder(request, host, observer, fetch)
+    return plan if builder is None else with_images(plan, builder, host, observer, fetch=fetch)
+
+
+def with_images(
+    plan: BuildPlan, builder: Builder, host: Host, observer: Observer, *, fetch: Fetch = Fetch.ALL
+) -> BuildPlan:
+    """Adds to a plan what depends on its builder; raises as `resolve` does, and PlatformApiError."""
+    request = plan.request
+    named = buildpacks.find_named(request.buildpacks, builder)
+    name = _choose_run_image(request, builder)
+    api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
+    known = [f"{id}@{version}" for id, versions in builder.buildpacks.items() for version in versions]
+    known += [str(each.ref) for each in named]
+    images = ImagesPlan(
+        builder=builder,
+        platform_api=api,
+        run_image=_find_run_image(request, host, builder, name, observer, fetch),
+        named=named,
+        copied_for=host.store.copied(known) if plan.overlays else (),
+        env={key: value for key, value in builder.env.items() if key in _INHERITED},
+        # Before Platform API 0.15 production is the only execution environment.
+        exec_env=request.exec_env if api.has(EXEC_ENV) else "production",
+        provenance=_provenance(request, builder, named),
+    )
+    return replace(plan, images=images)
+
+
+def _check_source(request: BuildRequest, host: Host) -> Path:
+    path = app.check(request.path)
+    if host.store.path.resolve().is_relative_to(path):
+        raise InputError(
+            f"{request.path} is no application",
+            why="packhorse's own store is in it, so it is a home or the whole machine, with whatever secrets",
+            fix="check --path",
+        )
+    return path
+
+
+def _read_project(request: BuildRequest, path: Path, observer: Observer) -> Project:
+    """The source's project.toml, without the settings that the command line replaces."""
+    overridden = [
+        name for name, value in (("builder", request.builder), ("group", request.buildpacks)) if value
+    ]
+    return Project.read(path, overridden=overridden, warn=observer.say)
+
+
+def _check_destinations(request: BuildRequest, host: Host) -> None:
+    """Raises what writing the image would raise after minutes of building."""
+    if request.publish:
+        check(host.images, request.names)
+    if request.outputs or request.report is not None:
+        from packhorse.build import destinations  # most builds write to the store alone
+
+        destinations.check(host.images, request.outputs, request.report)
+    check_cache_image(request, host)
+
+
+def _choose_network(request: BuildRequest, observer: Observer) -> Network:
+    chosen, reason = choose_network(request.network)
+    if reason:
+        observer.say(
+            f"buildpacks use this machine's network, and reach what listens on its loopback: {reason}"
+        )
+    return chosen
+
+
+def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: Fetch) -> Builder | None:
+    """The builder; None for the default one when it has to be made first."""
+    name, target, brings = request.builder, Target.host(), fetch is not Fetch.NOTHING
+    if request.builder_id:
+        image = exact(
+            host.images,
+            name,
+            request.builder_id,
+            target=target,
+            say=observer.say,
+            option="--builder",
+            brings=brings,
+        )
+    elif name:
+        image = fetched(host.images, name, target=target, say=observer.say, pull=request.pull, brings=brings)
+    else:
+        name = default_builder.current(host.store)
+        if not name:
+            return None
+        image = host.store.place(name).read()
+    return Builder.read(name, image)
+
+
+def _choose_run_image(request: BuildRequest, builder: Builder) -> RunImageName:
+    """The name of the run image; one that the user names has no mirrors."""
+    if request.run_image:
+        return RunImageName(request.run_image)
+    if not builder.run_images:
+        raise InputError(
+            f"{builder.name} names no run image", fix="name one with --run-image, or use another builder"
+        )
+    return builder.run_images[0]
+
+
+def _find_run_image(
+    request: BuildRequest,
+    host: Host,
+    builder: Builder,
+    name: RunImageName,
+    observer: Observer,
+    fetch: Fetch,
+) -> RunImagePlan:
+    """The run image: as its registry has it for an image that is published, else as an engine shows it
+    (docs/decisions/0005).
+    """
+    names, target = (name.image, *name.mirrors), builder.image.config.target
+    brings = fetch is Fetch.ALL
+    if is_id(request.run_reference):
+        image = exact(
+            host.images,
+            name.image,
+            request.run_reference,
+            target=target,
+            say=observer.say,
+            option="--run-image",
+            brings=brings,
+        )
+    elif request.run_reference:
+        image = host.images.registry(Reference.parse(request.run_reference), target).read()
+        return RunImagePlan(name, name.image, request.run_reference, image.id, image)
+    elif request.publish:
+        run_images = RunImages(host.images, say=observer.say, policy=request.pull)
+        found = run_images.find(names, location_of(request.name), target)
+        return RunImagePlan(name, found.name, found.reference, found.image.id, found.image)
+    else:
+        near = Reference.parse(builder.name).registry
+        image = first_fetched(
+            host.images,
+            names,
+            near=near,
+            target=target,
+            say=observer.say,
+            pull=request.pull,
+            brings=brings,
+        )
+    shown = replace(image, config=engine_view(image.config))
+    return RunImagePlan(name, name.image, image.id.hex, image.id, shown)
+
+
+def _provenance(
+    request: BuildRequest, builder: Builder, named: tuple[NamedBuildpack, ...]
+) -> BuildProvenance:
+    """How the image was built, for its manifest. A name that is not UTF-8 is written with its bytes."""
+    names = [
+        name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace") for name in request.env
+    ]
+    return BuildProvenance(
+        builder=builder.name,
+        builder_id=str(builder.image_id),
+        version=__version__,
+        buildpacks=tuple(str(each.ref) for each in named),
+        directories=tuple(str(each.ref) for each in named if each.directory is not None),
+        env=tuple(sorted(names)),
+        volumes=tuple(sorted(bind.target for bind in request.volumes)),
+        default_process=request.default_process,
+        run_image=request.run_image,
+        exec_env=request.exec_env,
+        created=request.created,
+        network=str(request.network.value) if request.network else "",
+    )

@@ -1,0 +1,166 @@
+"""The options of a build, which `build`, `detect` and `verify` share.
+
+The parameter of each has the name of a field of `build.request`, and its callback makes the value of that
+field: a command hands all of them on, so a new option needs no other line in cli.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from packhorse.base.step import Network
+from packhorse.cli.options import asked_limits, environment, image_name, keep_value, volume
+from packhorse.errors import UsageError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_EXEC_ENV = re.compile(r"[A-Za-z0-9.-]+")
+
+
+def field_option(
+    *words: str, read: Callable[[Any], object] | None = None, **attributes: Any
+) -> Callable[[_Command], _Command]:
+    """An option for a field of BuildRequest; `read` makes the field's value of what the user wrote."""
+
+    def convert(ctx: click.Context, param: click.Parameter, value: Any) -> object:
+        return value if read is None else read(value)
+
+    return click.option(*words, callback=convert, **attributes)
+
+
+def _read_env(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Mapping[str, str]:
+    return environment(value, ctx.meta["packhorse.env_files"], ctx.obj)
+
+
+def _exec_env(text: str) -> str:
+    """An execution environment's name; directories of layers are named after it (B-009)."""
+    if not _EXEC_ENV.fullmatch(text):
+        raise UsageError(
+            f"--exec-env: {text!r} is no execution environment",
+            why="its name has letters, digits, '.' and '-'",
+            fix="write production, test or a name of your own",
+        )
+    return text
+
+
+def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
+    """Options for what a build is made of; `help_texts` replace the help of some, by the option's name."""
+    words = {
+        "builder": "A builder image, instead of the default one.",
+        "buildpack": "A buildpack, instead of the builder's order. Repeatable.",
+        "env": "A variable for buildpacks. Repeatable.",
+        "env_file": "A file of variables. Repeatable.",
+        "volume": "Show a directory or file to buildpacks, read-only unless :rw. Repeatable.",
+    } | help_texts
+
+    return _together(
+        field_option(
+            "-B",
+            "--builder",
+            default="",
+            metavar="IMAGE",
+            read=lambda text: image_name(text, "--builder"),
+            help=words["builder"],
+        ),
+        field_option(
+            "-b", "--buildpack", "buildpacks", multiple=True, metavar="DIR|ID", help=words["buildpack"]
+        ),
+        click.option(
+            "-e",
+            "--env",
+            "env",
+            multiple=True,
+            metavar="NAME[=VALUE]",
+            callback=_read_env,
+            help=words["env"],
+        ),
+        # Eager options are read first, so that `_read_env` finds the files.
+        click.option(
+            "--env-file",
+            "env_files",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            is_eager=True,
+            expose_value=False,
+            callback=keep_value,
+            help=words["env_file"],
+        ),
+        field_option(
+            "--volume",
+            "volumes",
+            multiple=True,
+            metavar="SOURCE:TARGET[:rw]",
+            read=lambda texts: tuple(volume(text, writable=False) for text in texts),
+            help=words["volume"],
+        ),
+    )
+
+
+path_option = click.option(
+    "-p", "--path", type=click.Path(path_type=Path), default=Path(), help="The source directory.  [.]"
+)
+
+exec_env_option = field_option(
+    "--exec-env",
+    default="production",
+    metavar="NAME",
+    read=_exec_env,
+    help="The execution environment the image is for.  [production]",
+)
+
+
+def run_image_option(text: str) -> Callable[[_Command], _Command]:
+    """`--run-image`, with its help."""
+    return field_option(
+        "--run-image",
+        default="",
+        metavar="IMAGE",
+        read=lambda name: image_name(name, "--run-image"),
+        help=text,
+    )
+
+
+def sandbox_options(*, limits: bool) -> Callable[[_Command], _Command]:
+    """Options for where buildpacks run; `limits` is whether the command has --limit."""
+    options = [
+        field_option(
+            "--network",
+            type=click.Choice(["none", "host"]),
+            read=lambda name: Network(name) if name else None,
+            help="The network buildpacks have.  [own if possible]",
+        ),
+        field_option(
+            "--sandbox",
+            default="",
+            metavar="RUNTIME",
+            help="bubblewrap, or an OCI runtime: runc, crun.  [bubblewrap]",
+        ),
+    ]
+    if limits:
+        options.append(
+            field_option(
+                "--limit",
+                "limits",
+                multiple=True,
+                metavar="NAME=NUMBER",
+                read=asked_limits,
+                help="How much buildpacks may use: memory=4g, processes=8192, … or NAME=none. Repeatable.",
+            )
+        )
+    return _together(*options)
+
+
+def _together(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """Several options as one decorator; help lists them in this order."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
