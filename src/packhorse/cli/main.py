@@ -33,6 +33,7 @@ _COMMANDS = {
     "buildpack": ("packhorse.cli.buildpack", "buildpack", "Make buildpacks ready to be taken elsewhere."),
     "cache": ("packhorse.cli.cache", "cache", "Look after what builds have kept for the next ones."),
     "copy": ("packhorse.cli.images", "copy", "Copy an image from one place to another."),
+    "detect": ("packhorse.cli.detect", "detect", "Say which buildpacks would build, and why."),
     "diff": ("packhorse.cli.diff", "diff", "Show what differs between two images."),
     "doctor": ("packhorse.cli.doctor", "doctor", "Try what builds need on this machine; --fix mends it."),
     "gc": ("packhorse.cli.images", "gc", "Free what no image, cache or running command needs."),

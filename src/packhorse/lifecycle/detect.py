@@ -31,7 +31,7 @@ from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.ports import ALLOW, Observer, Runner
-from packhorse.lifecycle.stages import Analyzed, Detected, Member
+from packhorse.lifecycle.stages import Analyzed, Answer, Detected, Detection, Member, TriedGroup
 from packhorse.plan.match import explain, matches
 from packhorse.plan.order import groups
 from packhorse.plan.resolve import Passed, Resolution, resolve
@@ -60,6 +60,11 @@ class Verdict:
     exceeded: bool = False
     warnings: tuple[str, ...] = ()
 
+    @property
+    def word(self) -> str:
+        """The verdict in one word: it takes the source, it does not, or it could not say."""
+        return {0: "pass", FAILED: "fail"}.get(self.status, "error")
+
     def explain(self) -> str:
         """One line for a person."""
         said = [line.strip() for line in self.output.decode(errors="replace").strip().splitlines()]
@@ -67,9 +72,8 @@ class Verdict:
         if self.status != FAILED:  # what went wrong, why and what to do stand on lines of their own
             last = said[max((at for at, line in enumerate(said) if line.startswith("error: ")), default=-1) :]
         reason = self.why or "; ".join(line for line in last if line).removeprefix("error: ")[:_REASON_LIMIT]
-        word = {0: "pass", FAILED: "fail"}.get(self.status, "error")
-        status = f" (exit status {self.status})" if word == "error" and self.status >= 0 else ""
-        return f"{word}: {self.descriptor.ref}{status}{f': {reason}' if reason else ''}"
+        status = f" (exit status {self.status})" if self.word == "error" and self.status >= 0 else ""
+        return f"{self.word}: {self.descriptor.ref}{status}{f': {reason}' if reason else ''}"
 
 
 class _Said:
@@ -97,8 +101,17 @@ def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Obse
     Raises DetectFailed when none does, DetectErrored when moreover a bin/detect went wrong; both say why, for
     each buildpack.
     """
+    outcome = examine(inputs, analyzed, runner=runner, observer=observer).outcome
+    if isinstance(outcome, DetectFailed):
+        raise outcome
+    return outcome
+
+
+def examine(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detection:
+    """As `detect`; the failure is a value, and answers and groups are told either way."""
     with runner.look() as tree:
-        return _Detection(inputs, analyzed.target, tree, runner, observer).run()
+        detection = _Detection(inputs, analyzed.target, tree, runner, observer)
+        return Detection(detection.run(), detection.answers(), tuple(detection.tried))
 
 
 class _Detection:
@@ -113,13 +126,21 @@ class _Detection:
         self._descriptors = Descriptors(inputs, tree, observer.say)
         self._verdicts: dict[Ref, Verdict] = {}
         self._reasons: list[str] = []
+        self.tried: list[TriedGroup] = []
         self._extensions: list[str] = []
         self._rooms: list[Room] = []
         self._turn = threading.Lock()
         self._running = 0
         self._over = False
 
-    def run(self) -> Detected:
+    def answers(self) -> tuple[Answer, ...]:
+        """What each bin/detect answered."""
+        return tuple(
+            Answer(ref, verdict.word, verdict.status, verdict.explain())
+            for ref, verdict in self._verdicts.items()
+        )
+
+    def run(self) -> Detected | DetectFailed:
         self._extensions = self._find_extensions()
         if self._extensions:
             names = ", ".join(self._extensions)
@@ -128,7 +149,7 @@ class _Detection:
             resolution = self._try(group)
             if resolution:
                 return self._detected(resolution)
-        raise self._failure()
+        return self._failure()
 
     def _find_extensions(self) -> list[str]:
         """The image extensions that the reference would try in front of every group (B-037)."""
@@ -150,7 +171,9 @@ class _Detection:
         members = [ref for ref in group if not self._other_exec_env(ref)]
         self._ask(members)
         verdicts = {ref: self._verdicts[_plain(ref)] for ref in members}
-        if any(verdict.status != 0 and not ref.optional for ref, verdict in verdicts.items()):
+        refused = [one.explain() for ref, one in verdicts.items() if one.status != 0 and not ref.optional]
+        if refused:
+            self.tried.append(TriedGroup(group, tuple(refused)))
             return Resolution()
         passed = [Passed(ref, verdict.plan) for ref, verdict in verdicts.items() if verdict.status == 0]
         resolution = resolve(passed)
@@ -161,6 +184,10 @@ class _Detection:
             self._observer.say(f"{reason}, which an image extension may provide: {what}")
         if not resolution:
             self._reasons += resolution.reasons
+        reasons = [f"plan: {reason}" for reason in resolution.reasons] or [
+            "no buildpack of it takes the source"
+        ]
+        self.tried.append(TriedGroup(group, () if resolution else tuple(reasons)))
         return resolution
 
     def _ask(self, group: Sequence[Ref]) -> None:

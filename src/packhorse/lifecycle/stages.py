@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.buildpack.descriptor import Ref
+from packhorse.buildpack.descriptor import Group, Ref
 from packhorse.buildpack.launch import Process
+from packhorse.errors import DetectFailed
 from packhorse.image.view import Image
 from packhorse.lifecycle.labels import LayersMetadata
 from packhorse.plan.resolve import PlanEntry
@@ -55,6 +56,35 @@ class Detected:
 
     group: tuple[Member, ...]
     plan: tuple[PlanEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one bin/detect answered: `pass`, `fail` or `error`, its exit status (-1 when it did not run or its
+    plan could not be read), and a line that says why.
+    """
+
+    ref: Ref
+    word: str
+    status: int
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class TriedGroup:
+    """A group that detection tried, and why it does not build; no reason when it does."""
+
+    group: Group
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """The outcome of detection, and how it came about: answers and groups in the order they were tried."""
+
+    outcome: Detected | DetectFailed
+    answers: tuple[Answer, ...]
+    tried: tuple[TriedGroup, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,110 @@
+"""`packhorse detect`: which buildpacks would build a source, and why the others would not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from packhorse.build.detection import detect as run_detection
+from packhorse.build.plan import Fetch, resolve
+from packhorse.build.request import BuildRequest
+from packhorse.buildpack.descriptor import Ref
+from packhorse.cli.build_options import exec_env_option, run_image_option, sandbox_options, source_options
+from packhorse.cli.document import written
+from packhorse.cli.main import Context
+from packhorse.cli.options import docker_host, opened_host, pull_policy, reaching, seconds_of, verbosity
+from packhorse.cli.output import Console
+from packhorse.errors import DetectFailed
+from packhorse.image.reference import Reference
+from packhorse.lifecycle.stages import Detected, Detection
+from packhorse.platform.locate import LOCAL_REGISTRY
+from packhorse.platform.network import Reach
+from packhorse.platform.pull import PullPolicy
+
+_NAME = Reference.parse(f"{LOCAL_REGISTRY}/detect")
+"""A build has a name; no image gets this one."""
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path())
+@source_options()
+@docker_host
+@pull_policy(PullPolicy.ALWAYS)
+@run_image_option("A run image, instead of the builder's.")
+@exec_env_option
+@sandbox_options(limits=True)
+@click.option("--timeout", default="", metavar="TIME", help="End detection after TIME: 90s, 10m, 1h.")
+@click.option(
+    "-o", "--output", type=click.Choice(["human", "json"]), default="human", help="The form.  [human]"
+)
+@verbosity("Print the result alone.")
+@reaching
+@click.pass_obj
+def detect(
+    context: Context,
+    /,
+    path: Path,
+    pull: str,
+    timeout: str,
+    output: str,
+    docker_host: str,
+    reach: Reach,
+    **fields: Any,
+) -> None:
+    """Say which buildpacks would build the source in PATH, and why the others would not.
+
+    Runs bin/detect of the buildpacks and nothing else; makes no image. Ends with 0 when a group of buildpacks
+    takes the source, 20 when none does, 21 when moreover a bin/detect went wrong.
+    """
+    if timeout:
+        context.ending.after(seconds_of(timeout, option="--timeout"), f"detection took longer than {timeout}")
+    console = context.console
+    request = BuildRequest(name=_NAME, path=path, pull=PullPolicy(pull), **fields)
+    with (
+        console.activity(f"detecting {path}"),
+        opened_host(context, docker_host=docker_host, reach=reach) as host,
+    ):
+        plan = resolve(request, host, console, fetch=Fetch.BUILDER)
+        detection = run_detection(plan, host, console)
+    if output == "json":
+        console.document(written(_fields(detection), "json"))
+    else:
+        _print(console, detection)
+    if isinstance(detection.outcome, DetectFailed):
+        raise detection.outcome
+
+
+def _print(console: Console, detection: Detection) -> None:
+    for number, tried in enumerate(detection.tried, 1):
+        names = ", ".join(f"{ref}{' (optional)' if ref.optional else ''}" for ref in tried.group)
+        console.result(f"group {number}: {names}: {'does not build' if tried.reasons else 'builds'}")
+        for reason in tried.reasons:
+            console.result(f"  {reason}")
+    if isinstance(detection.outcome, Detected):
+        console.result(f"would build: {', '.join(str(each.ref) for each in detection.outcome.group)}")
+
+
+def _fields(detection: Detection) -> dict[str, object]:
+    """The outcome for programs; `group` is null when no group builds."""
+    outcome = detection.outcome
+    return {
+        "group": [_ref(each.ref) for each in outcome.group] if isinstance(outcome, Detected) else None,
+        "tried": [
+            {
+                "group": [{**_ref(ref), "optional": ref.optional} for ref in tried.group],
+                "builds": not tried.reasons,
+                "why": list(tried.reasons),
+            }
+            for tried in detection.tried
+        ],
+        "buildpacks": [
+            {**_ref(answer.ref), "result": answer.word, "status": answer.status, "why": answer.line}
+            for answer in detection.answers
+        ],
+    }
+
+
+def _ref(ref: Ref) -> dict[str, str]:
+    return {"id": ref.id, "version": ref.version}
