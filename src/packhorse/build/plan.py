@@ -126,7 +126,7 @@ class BuildPlan:
     overlays: bool
     network: Network
     host_network: HostNetwork
-    limits: Limits
+    limits: Limits = field(compare=False)  # they follow the free space of the disk
     previous: PreviousBuild
     images: ImagesPlan | None = None
 

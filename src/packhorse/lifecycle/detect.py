@@ -101,7 +101,8 @@ def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Obse
     Raises DetectFailed when none does, DetectErrored when moreover a bin/detect went wrong; both say why, for
     each buildpack.
     """
-    outcome = examine(inputs, analyzed, runner=runner, observer=observer).outcome
+    with runner.look() as tree:
+        outcome = _Detection(inputs, analyzed.target, tree, runner, observer).run()
     if isinstance(outcome, DetectFailed):
         raise outcome
     return outcome
