@@ -18,7 +18,8 @@ from fakes.registry import FakeRegistry
 from fakes.shelf import Shelf
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
-from packhorse.base.engine import Address, Engine
+from packhorse.base.engine import Engine
+from packhorse.base.engine_address import Address
 from packhorse.base.http.client import Client
 from packhorse.base.http.pool import Pool
 from packhorse.base.http.settings import Settings

@@ -1,37 +1,25 @@
-"""A container engine, dockerd or podman, behind the Docker Engine API.
+"""A container engine, dockerd or podman: the eight calls of the Docker Engine API that packhorse makes.
 
-The only importer of the docker library, which is loaded when an engine is first asked. Called by
-`image.daemon`; what is sent and read is that module's.
+Called by `image.daemon`, which knows what is sent and read. `base.engine_address` finds where the engine
+listens, `base.dial` connects to it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from typing import IO, Any, TypeVar
+from urllib.parse import quote
 
-from packhorse.base.body import Bounded, Sized
-from packhorse.base.dataclass import dataclass
-from packhorse.base.dial import Tunnel
-from packhorse.errors import EngineError, InputError
+from packhorse.base.dial import Connection
+from packhorse.base.engine_address import Address, reason
+from packhorse.errors import EngineError
 
-if TYPE_CHECKING:
-    from docker import APIClient
-    from docker.tls import TLSConfig
-    from requests import Response
-
-INHERIT = "inherit"
-"""What pack's users write for the engine that the environment names."""
-
-_SOCKET = "/var/run/docker.sock"
-_PODMAN_SOCKETS = ("/run/podman/podman.sock",)
-_SCHEMES = ("unix://", "tcp://", "ssh://", "http://", "https://")
 _ANSWER = 60
 """Seconds in which an engine answers a ping, or takes the next bytes."""
 _QUESTION = 300
@@ -45,190 +33,199 @@ _VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 _OLD = re.compile(r"Docker/(1[0-9]|2[01])\.")
 """What a dockerd calls itself that cannot have containerd's store yet."""
 _SAID = 200  # bytes of what answers in another engine's place
-_LABEL = 63
-"""Characters between two dots of a host's name, at most."""
+_COMPLAINTS = 2000  # bytes of what ssh complains of
 
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where an engine listens, and with which certificates; `origin` is who named it."""
-
-    host: str
-    origin: str
-    tls: TLSConfig | None = None
+class _MissingError(EngineError):
+    """The engine does not have what it was asked about."""
 
 
 class Engine:
     """One engine, connected to when it is first asked. Methods raise EngineError when it does not answer or
-    refuses.
+    refuses, and may be called by several threads.
     """
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._clients: dict[int, APIClient] = {}
+        self._idle: list[Connection] = []
+        self._complaints: IO[bytes] | None = None
         self._version = ""
-        self._tunnel: Tunnel | None = None
         self._program = ""
 
     def check(self) -> None:
-        """Raises EngineError when the engine does not answer."""
+        """Asks for the newest API version that the engine has; raises EngineError if no engine answers.
+
+        A ping tells it in a header. dockerd asks other programs before it answers what its version is.
+        """
+        if self._version:
+            return
         with self._faults():
-            self._connected()
+            connection, answer = self._exchange("GET", "/_ping", _ANSWER)
+            version = answer.headers.get("Api-Version", "")
+            self._program = answer.headers.get("Server", "")
+            # A server that wants TLS, or is no engine, may say so.
+            said = answer.read(_SAID).decode(errors="replace").strip() if answer.status >= 400 else ""
+            connection.close()
+        if not _VERSION.fullmatch(version):
+            raise self._no_engine(f"it does not tell its version{f': {said}' if said else ''}")
+        self._version = f"/v{version}"
 
     def image(self, name: str) -> Mapping[str, Any] | None:
         """What the engine says of an image, as `docker image inspect` prints it; None if it has none."""
-        from docker.errors import NotFound
-
         try:
-            found = self._ask(dict, lambda client: client.inspect_image(name))
-        except EngineError as error:
-            if isinstance(error.__cause__, NotFound):
-                return None
-            raise
+            found = self._ask(dict, _path(name, "json"))
+        except _MissingError:
+            return None
         if not isinstance(found.get("Id"), str):
-            raise self._stranger("it tells of an image without an ID")
+            raise self._no_engine("it tells of an image without an ID")
         return found
 
     def history(self, name: str) -> Sequence[Mapping[str, Any]]:
         """An image's history, the newest first, as `docker history` prints it."""
-        return self._tables(lambda client: client.history(name))
+        return self._ask_for_objects(_path(name, "history"))
 
     def images(self) -> tuple[str, ...]:
         """The IDs of all images, the newest first."""
-        listed = self._tables(lambda client: client.images())
-        known = [(_number(item.get("Created")), item.get("Id")) for item in listed]
-        return tuple(name for _, name in sorted(known, key=_age) if isinstance(name, str))
+        created = [(item.get("Created"), item.get("Id")) for item in self._ask_for_objects("/images/json")]
+        known = [(time if isinstance(time, int | float) else 0, name) for time, name in created]
+        newest_first = sorted(known, key=lambda item: -item[0])
+        return tuple(name for _, name in newest_first if isinstance(name, str))
 
     def shares_layers(self) -> bool:
         """Whether an image may be loaded without the layers that the engine has already.
 
         dockerd's own image store takes that; containerd's and podman want every layer, each time.
         """
-        with self._faults():
-            self._connected()
+        self.check()
         if _OLD.match(self._program):
             return True
         if not self._program.startswith("Docker/"):
-            told = self._ask(dict, lambda client: client.version())
+            told = self._ask(dict, "/version")
             if "podman" in str(told.get("Components")).lower():
                 return False
-        status = self._ask(dict, lambda client: client.info()).get("DriverStatus")
-        return "containerd.snapshotter" not in str(status)
+        return "containerd.snapshotter" not in str(self._ask(dict, "/info").get("DriverStatus"))
 
     def save(self, name: str) -> Iterator[bytes]:
         """The archive that `docker save` would write."""
-        with self._faults(), closing(self._connected(_WORK).get_image(name, chunk_size=_CHUNK)) as chunks:
-            yield from chunks
+        with self._answer("GET", _path(name, "get"), _WORK) as answer:
+            while chunk := answer.read(_CHUNK):
+                yield chunk
 
     def load(self, archive: Iterable[bytes], length: int) -> None:
         """Has the engine take an archive of `length` bytes, as `docker load` does.
 
         What it says then that went wrong is an EngineError, too.
         """
-        with self._faults():
-            for line in self._connected(_WORK).load_image(Sized(archive, length), quiet=True):
-                if isinstance(line, dict) and "error" in line:
-                    why = str(line["error"]).strip()
-                    raise EngineError(f"{self} did not take the image", why=why, fix=_remedy(why))
+        with self._answer("POST", "/images/load?quiet=1", _WORK, archive, length) as answer:
+            text = self._read(answer, _LOADED).decode(errors="replace").strip()
+        while text:
+            line, end = self._parse(text)
+            text = text[end:].lstrip()
+            if isinstance(line, dict) and "error" in line:
+                why = str(line["error"]).strip()
+                raise EngineError(f"{self} did not take the image", why=why, fix=_remedy(why))
 
     def __str__(self) -> str:
         return f"the container engine at {self.address.host}"
 
-    def _ask(self, kind: type[Answer], question: Callable[[APIClient], object]) -> Answer:
+    def _ask(self, kind: type[Answer], path: str) -> Answer:
         """The answer, which must be of a `kind`: something else than an engine may listen there."""
-        with self._faults():
-            answer = question(self._connected())
-        if not isinstance(answer, kind):
-            raise self._stranger(f"it answers with {type(answer).__name__} instead of {kind.__name__}")
-        return answer
-
-    def _tables(self, question: Callable[[APIClient], object]) -> list[Mapping[str, Any]]:
-        """An answer that is a list of objects."""
-        found = self._ask(list, question)
-        if not all(isinstance(item, dict) for item in found):
-            raise self._stranger("its list has something else than objects in it")
+        with self._answer("GET", path, _QUESTION) as answer:
+            found, _ = self._parse(self._read(answer, _TOLD).decode(errors="replace").strip())
+        if not isinstance(found, kind):
+            raise self._no_engine(f"it answers with {type(found).__name__} instead of {kind.__name__}")
         return found
 
-    def _connected(self, patience: int = 0) -> APIClient:
-        """A client that waits so many seconds for an answer, by itself as many as a question may take."""
-        patience = patience or _QUESTION
-        if patience not in self._clients:
-            self._version = self._version or self._greeted()
-            client = self._client_for(self._version)
-            client.timeout = (_ANSWER, patience)
-            self._clients[patience] = client
-        return self._clients[patience]
+    def _ask_for_objects(self, path: str) -> list[Mapping[str, Any]]:
+        found = self._ask(list, path)
+        if not all(isinstance(item, dict) for item in found):
+            raise self._no_engine("its list has something else than objects in it")
+        return found
 
-    def _greeted(self) -> str:
-        """The newest API version that the engine has; raises EngineError if nothing of the kind answers.
+    def _parse(self, text: str) -> tuple[Any, int]:
+        """The JSON value that the text begins with, and where it ends."""
+        try:
+            return json.JSONDecoder().raw_decode(text)
+        except (ValueError, RecursionError) as error:
+            raise self._no_engine("its answer is no JSON") from error
 
-        A ping tells it in a header. dockerd asks other programs before it answers what its version is.
-        """
-        from docker.constants import DEFAULT_DOCKER_API_VERSION
+    def _read(self, answer: HTTPResponse, most: int) -> bytes:
+        data = answer.read(most + 1)
+        if len(data) > most:
+            raise self._no_engine(f"its answer has more than {most} bytes")
+        return data
 
-        client = self._client_for(DEFAULT_DOCKER_API_VERSION)
-        with client.get(f"{client.base_url}/_ping", timeout=_ANSWER, stream=True) as answer:
-            version: str = answer.headers.get("Api-Version", "")
-            self._program = answer.headers.get("Server", "")
-            # What wants TLS, or is another's, may say so.
-            said = b"" if answer.ok else next(answer.iter_content(_SAID), b"")
-        if not _VERSION.fullmatch(version):
-            quoted = f": {said.decode(errors='replace').strip()}" if said else ""
-            raise self._stranger(f"it does not tell its version{quoted}")
-        return version
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, patience: float, body: Iterable[bytes] | None = None, length: int = 0
+    ) -> Iterator[HTTPResponse]:
+        """The answer of the engine, which begins within `patience` seconds, if it does not refuse."""
+        self.check()
+        with self._faults():
+            connection, answer = self._exchange(method, self._version + path, patience, body, length)
+            try:
+                if answer.status >= 400:
+                    why = _message(answer.read(_LOADED)) or answer.reason
+                    refused = _MissingError if answer.status == 404 else EngineError
+                    raise refused(f"{self} refused", why=why, fix=_remedy(why))
+                yield answer
+            finally:
+                if answer.isclosed():  # which it is when it was read to its end
+                    self._idle.append(connection)
+                else:
+                    connection.close()
 
-    def _stranger(self, why: str) -> EngineError:
+    def _exchange(
+        self, method: str, path: str, patience: float, body: Iterable[bytes] | None = None, length: int = 0
+    ) -> tuple[Connection, HTTPResponse]:
+        headers = {"Content-Type": "application/x-tar", "Content-Length": str(length)} if body else {}
+        while True:
+            connection = self._dial() if body else self._idle_connection()
+            is_kept = connection.sock is not None
+            try:
+                try:
+                    connection.request(method, path, body, headers)
+                except BrokenPipeError:  # it may have said why before it hung up
+                    if body is None:
+                        raise
+                connection.sock.settimeout(patience)
+                return connection, connection.getresponse()
+            except BaseException as error:
+                connection.close()
+                # An engine may close a connection that nothing comes over.
+                if not (is_kept and isinstance(error, ConnectionError)):
+                    raise
+
+    def _idle_connection(self) -> Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._dial()
+
+    def _dial(self) -> Connection:
+        if self.address.host.startswith("ssh://") and self._complaints is None:
+            self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 -- for as long as the engine
+        return Connection(self.address, timeout=_ANSWER, complaints=self._complaints)
+
+    def _no_engine(self, why: str) -> EngineError:
         what = f"what answers at {self.address.host} is no container engine"
         fix = f"name another ({self.address.origin} named this one): --docker-host, DOCKER_HOST"
         return EngineError(what, why=why, fix=fix)
 
-    def _client_for(self, version: str) -> APIClient:
-        """A client that has asked nothing yet."""
-        from docker import APIClient
-
-        host = self.address.host
-        if host.startswith("ssh://"):
-            self._tunnel = self._tunnel or Tunnel(host)
-            host = self._tunnel.address
-        client = APIClient(base_url=host, version=version, timeout=_ANSWER, tls=self.address.tls or False)
-        # requests would prefer REQUESTS_CA_BUNDLE to the engine's own authority, and look into ~/.netrc.
-        client.trust_env = False
-        client.hooks["response"].append(self._bounded)
-        return client
-
-    def _bounded(self, answer: Response, **_: object) -> None:
-        """Has an answer that never ends end in an EngineError; an image's archive is as long as it is."""
-        if not urlsplit(answer.url).path.endswith("/get"):
-            most = _LOADED if answer.request.method == "POST" else _TOLD
-            error = self._stranger(f"its answer has more than {most} bytes")
-            answer.raw = Bounded(answer.raw, most, error)
-
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        """Turns what the library raises into EngineErrors."""
-        from docker.errors import APIError, DockerException, StreamParseError
-        from requests.exceptions import JSONDecodeError, RequestException
-
+        """Turns what a connection raises into EngineErrors."""
         try:
             yield
-        except (JSONDecodeError, StreamParseError, RecursionError, UnicodeError) as error:
-            raise self._stranger("its answer is no JSON") from error
-        except (KeyError, TypeError, AttributeError) as error:
-            # The library takes an error's JSON for an object with a message.
-            if not isinstance(error.__context__, RequestException):
-                raise
-            raise EngineError(f"{self} refused", why=str(error.__context__)) from error
-        except APIError as error:
-            why = str(error.explanation or error)
-            raise EngineError(f"{self} refused", why=why, fix=_remedy(why)) from error
-        except (DockerException, RequestException, OSError) as error:
-            why = (self._tunnel.said() if self._tunnel else "") or _reason(error)
+        except (HTTPException, OSError, UnicodeError) as error:
+            complaints = os.pread(self._complaints.fileno(), _COMPLAINTS, 0) if self._complaints else b""
+            why = complaints.decode(errors="replace").strip() or reason(error)
             raise EngineError(f"{self} cannot be asked", why=why, fix=self._fix(why)) from error
 
     def _fix(self, why: str) -> str:
-        if self._tunnel:
+        if self._complaints:
             return "see that `ssh` reaches that machine without asking anything, and that docker is there"
         if "SSL" in why or "certificate" in why:
             return "check the address, and ca.pem, cert.pem, key.pem in DOCKER_CERT_PATH or docker's context"
@@ -237,157 +234,19 @@ class Engine:
         return f"start it, or name another ({self.address.origin} named this one): --docker-host, DOCKER_HOST"
 
 
-def find(asked: str, environ: Mapping[str, str]) -> Address | None:
-    """The engine that a user means: `asked` (`--docker-host`), DOCKER_HOST, the docker context, or who
-    listens where engines do; None when nobody names one and none listens.
-
-    `inherit` asks the environment, as pack has it. Raises InputError for an address that is none, and for a
-    context that does not exist.
-    """
-    if asked and asked != INHERIT:
-        return Address(_checked(asked, "--docker-host"), "--docker-host", _certificates(asked, environ))
-    host = environ.get("DOCKER_HOST", "")
-    if host:
-        return Address(_checked(host, "DOCKER_HOST"), "DOCKER_HOST", _certificates(host, environ))
-    return _of_context(environ) or _listening(environ)
+def _path(name: str, what: str) -> str:
+    return f"/images/{quote(name, safe='/:', errors='replace')}/{what}"
 
 
-def _of_context(environ: Mapping[str, str]) -> Address | None:
-    """The engine of the docker client's current context, unless that is the default one.
-
-    Read as the client keeps it (docker/cli, cli/context/store): the library finds none without a config.json.
-    """
-    config = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/") / ".docker")
-    name = environ.get("DOCKER_CONTEXT") or _current(config / "config.json")
-    if name in ("", "default"):
-        return None
-    key = hashlib.sha256(os.fsencode(name)).hexdigest()
-    endpoints = _document(config / "contexts" / "meta" / key / "meta.json").get("Endpoints")
-    endpoint = endpoints.get("docker") if isinstance(endpoints, dict) else None
-    if not isinstance(endpoint, dict) or not endpoint.get("Host"):
-        raise InputError(
-            f"there is no docker context {name!r}",
-            why=f"none is kept below {config / 'contexts'}",
-            fix="`docker context ls` lists them; name an engine with --docker-host",
-        )
-    origin = f"the docker context {name}"
-    host = _checked(str(endpoint["Host"]), origin)
-    folder = config / "contexts" / "tls" / key / "docker"
-    return Address(
-        host, origin, _tls(folder, verify=not endpoint.get("SkipTLSVerify")) if folder.exists() else None
-    )
-
-
-def _current(path: Path) -> str:
-    """The context that a config.json names; one that cannot be read names none, as for the client."""
+def _message(data: bytes) -> str:
+    """What an engine says when it refuses: the message of an object, or what else it answers with."""
     try:
-        return str(_document(path).get("currentContext") or "")
-    except InputError:
-        return ""
-
-
-def _document(path: Path) -> Mapping[str, Any]:
-    """The object in one of docker's files; an empty one where there is no file."""
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read", why=_reason(error), fix="mend it, or remove it") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _listening(environ: Mapping[str, str]) -> Address | None:
-    """Whoever listens where engines do: dockerd, podman of this user, podman of root."""
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    own = (f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock") if runtime else ()
-    for path in (_SOCKET, *own, *_PODMAN_SOCKETS):
-        if os.access(path, os.R_OK | os.W_OK):
-            return Address(f"unix://{path}", "nobody; it is the usual one")
-    if Path(_SOCKET).exists():
-        return Address(f"unix://{_SOCKET}", "nobody; it is the usual one")
-    return None
-
-
-def _certificates(host: str, environ: Mapping[str, str]) -> TLSConfig | None:
-    """What DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say, as for the docker client."""
-    verify, path = environ.get("DOCKER_TLS_VERIFY", ""), environ.get("DOCKER_CERT_PATH", "")
-    if not (verify or path) or not host.startswith(("tcp://", "https://")):
-        return None
-    return _tls(Path(path or Path(environ.get("HOME") or "/") / ".docker"), verify=bool(verify))
-
-
-def _tls(directory: Path, *, verify: bool) -> TLSConfig:
-    """Certificates in a directory under the names that docker gives them; the client's own may be missing."""
-    from docker.errors import DockerException
-    from docker.tls import TLSConfig
-
-    own = str(directory / "cert.pem"), str(directory / "key.pem")
-    authority = directory / "ca.pem"
-    try:
-        has_own = any(Path(path).exists() for path in own)
-        return TLSConfig(
-            client_cert=own if has_own else None,
-            ca_cert=str(authority) if authority.exists() else None,
-            verify=verify,
-        )
-    except (DockerException, OSError) as error:
-        raise InputError(
-            f"the certificates in {directory} cannot be used",
-            why=_reason(error),
-            fix="it must have ca.pem, and cert.pem and key.pem where the engine wants to know who you are",
-        ) from error
-
-
-def _checked(host: str, origin: str) -> str:
-    """An address, as it was written; raises InputError, without a password that may be in it."""
-    shown = repr(host[:300]) if "@" not in host else "what was written"
-    try:
-        url = urlsplit(host)
-        port = url.port  # looked at for the error
-        name = url.hostname or ""
-    except ValueError as error:
-        raise _no_address(f"{origin}: {shown} is no address of an engine", str(error)) from error
-    if not host.startswith(_SCHEMES) or not host.partition("://")[2]:
-        raise _no_address(f"{origin}: {shown} is no address of an engine")
-    if url.scheme in ("tcp", "http", "https"):
-        if "@" in url.netloc:
-            raise _no_address(
-                f"{origin}: the address of an engine has no user and no password",
-                "an engine knows its users by their certificates",
-            )
-        labels = name.split(".")
-        if port == 0 or not name.isprintable() or max(map(len, labels)) > _LABEL or "" in labels[:-1]:
-            raise _no_address(f"{origin}: {shown} is no address of an engine", "that is no host and port")
-    return host
-
-
-def _number(value: object) -> float:
-    return value if isinstance(value, int | float) else 0
-
-
-def _age(known: tuple[float, object]) -> float:
-    return -known[0]
-
-
-def _no_address(what: str, why: str = "") -> InputError:
-    return InputError(what, why=why, fix="write unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST")
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    message = found.get("message") if isinstance(found, dict) else None
+    return message if isinstance(message, str) else data[:_SAID].decode(errors="replace").strip()
 
 
 def _remedy(why: str) -> str:
     return "free some space where the engine keeps images" if "no space left" in why else ""
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost of what the libraries have wrapped into each other, which alone says what is wrong."""
-    innermost: BaseException = error
-    seen: set[int] = set()
-    while id(innermost) not in seen:
-        seen.add(id(innermost))
-        inner = [argument for argument in innermost.args if isinstance(argument, BaseException)]
-        behind = getattr(innermost, "reason", None)
-        deeper = innermost.__cause__ or (behind if isinstance(behind, BaseException) else None)
-        innermost = deeper or (inner[0] if inner else None) or innermost.__context__ or innermost
-    if isinstance(innermost, OSError) and innermost.strerror:
-        return innermost.strerror[0].lower() + innermost.strerror[1:]
-    return str(innermost) or type(innermost).__name__

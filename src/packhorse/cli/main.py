@@ -138,7 +138,7 @@ def program() -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             failed = unwritten(stream)
             status = status or (failed.exit_code if failed else 0)
-        # Finalizers of objects that are still there, such as a tunnel's temporary directory (`base.dial`).
+        # What is registered to end with the process, such as the child of `base.opener`.
         atexit._run_exitfuncs()
         os._exit(status)
     sys.exit(status)

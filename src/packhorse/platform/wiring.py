@@ -261,9 +261,9 @@ class Wiring:
     def engine(self) -> Engine | None:
         """The container engine that the user means, if there is one; raises InputError."""
         if self._engine is None:
-            from packhorse.base import engine
+            from packhorse.base import engine, engine_address
 
-            address = engine.find(self._docker_host, self._environ)
+            address = engine_address.find(self._docker_host, self._environ)
             self._engine = engine.Engine(address) if address else None
         return self._engine
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import threading
 import time
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.dial import Tunnel
-from packhorse.base.engine import Address, Engine, find
+from packhorse.base.engine import Engine
+from packhorse.base.engine_address import Address, find
 from packhorse.errors import EngineError, InputError
 
 
@@ -170,16 +169,6 @@ def test_no_error_has_the_password_of_an_address(scheme: str, port: str) -> None
         assert address is not None
         Engine(address).image("x")
     assert "geheim" not in str(raised.value)
-
-
-def test_a_tunnel_that_nobody_holds_leaves_no_thread() -> None:
-    before = set(threading.enumerate())
-    tunnel = Tunnel("ssh://127.0.0.1")
-    (own,) = set(threading.enumerate()) - before
-    del tunnel
-    gc.collect()
-    own.join(10)
-    assert not own.is_alive()
 
 
 BODIES = [b"{}", b'{"error": "quota"}', b"[]", b"null", b'"x"', b"5", b'{"message": ["x"]}']

@@ -16,7 +16,8 @@ import pytest
 
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
-from packhorse.base.engine import Address, Engine
+from packhorse.base.engine import Engine
+from packhorse.base.engine_address import Address
 from packhorse.errors import EngineError, FormatError, NotFoundError, PackhorseError
 from packhorse.image.copy import copy, put
 from packhorse.image.daemon import Daemon

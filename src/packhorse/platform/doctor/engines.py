@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from packhorse.base.dial import Connection
+from packhorse.base.engine_address import Address
 from packhorse.platform.doctor.diagnosis import Line, State
 from packhorse.platform.doctor.examination import Examination
 
@@ -46,20 +47,9 @@ def _sockets(environ: Mapping[str, str]) -> Iterator[Path]:
             continue
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_PATIENCE)
-        self.sock.connect(str(self._path))
-
-
 def _version(path: Path) -> str:
     """What an engine says that it is, or why it says nothing."""
-    connection = _Connection(path)
+    connection = Connection(Address(f"unix://{path}", ""), timeout=_PATIENCE)
     try:
         connection.request("GET", "/version")
         answer = json.loads(connection.getresponse().read(_LIMIT))
