@@ -41,8 +41,7 @@ class Referrer:
         kind = Node.parse(document.raw, "manifest").text("artifactType")
         if not kind and isinstance(document, Manifest):
             kind = document.config.media_type
-        entry = Descriptor(document.media_type, document.digest, len(document.raw))
-        return cls(replace(entry, annotations=document.annotations), kind)
+        return cls(replace(document.descriptor, annotations=document.annotations), kind)
 
     def fields(self) -> dict[str, Any]:
         """The JSON object for a list."""

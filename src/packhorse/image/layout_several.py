@@ -59,13 +59,12 @@ class LayoutName:
 
     def put(self, document: Document) -> None:
         """Writes a manifest or index as a blob."""
-        entry = Descriptor(document.media_type or MediaType.OCI_INDEX, document.digest, len(document.raw))
-        self._writable.keep(entry, lambda: iter([document.raw]))
+        self._writable.keep(document.descriptor, lambda: iter([document.raw]))
 
     def name(self, document: Document) -> None:
         """Puts it into the layout's index under the name."""
         self.put(document)
-        self._writable.enter(Descriptor(document.media_type, document.digest, len(document.raw)))
+        self._writable.enter(document.descriptor)
 
     def referrers(self, subject: Digest) -> Sequence[Referrer]:
         """What names a document as its subject: by the list under the tag for it, or in the index itself."""
@@ -95,13 +94,12 @@ class LayoutName:
                 fields = {"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": entries}
                 index = Index.parse(gojson.dumps(fields), MediaType.OCI_INDEX)
                 self.put(index)
-                entry = Descriptor(index.media_type, index.digest, len(index.raw))
-                self._writable.enter_locked({tag: entry})
+                self._writable.enter_locked({tag: index.descriptor})
 
     def tag(self, tag: str, document: Document) -> None:
         """Puts a document into the index under another name."""
         self.put(document)
-        self._writable.enter(Descriptor(document.media_type, document.digest, len(document.raw)), tag)
+        self._writable.enter(document.descriptor, tag)
 
     def enter(self, entries: Mapping[str, Descriptor]) -> None:
         """Puts what was kept into the index under several names at once, or no name at all."""

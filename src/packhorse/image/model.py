@@ -215,6 +215,11 @@ class Index:
         return Digest.of(self.raw)
 
     @property
+    def descriptor(self) -> Descriptor:
+        """What another index says of this one."""
+        return Descriptor(self.media_type, self.digest, len(self.raw))
+
+    @property
     def targets(self) -> tuple[Target, ...]:
         """What there are images for, attestations left out."""
         return tuple(item.target for item in self.manifests if item.target and item.target.os != "unknown")

@@ -19,7 +19,7 @@ from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, PackhorseError
 from packhorse.image.layout import OCI_ONLY
 from packhorse.image.layout_several import LayoutName
-from packhorse.image.model import Descriptor, Index, Manifest
+from packhorse.image.model import Index, Manifest
 from packhorse.image.reference import Kind, Location
 from packhorse.image.several import DEPTH, Document, Source, bring, members
 from packhorse.platform.copies import Wanted, copy
@@ -105,10 +105,7 @@ class _Copying:
         """Names in a layout what is kept there; rows of what could not be are those of the error."""
         with self._lock:
             kept = {tag: self._kept.pop(tag) for tag, _ in rows if tag in self._kept}
-        entries = {
-            tag: Descriptor(document.media_type, document.digest, len(document.raw))
-            for tag, document in kept.items()
-        }
+        entries = {tag: document.descriptor for tag, document in kept.items()}
         place = self._wiring.several(self._destination, writes=True)
         assert isinstance(place, LayoutName)  # nothing else is written so
         try:

@@ -154,9 +154,9 @@ class Wiring:
         mirrors = [self._in_registry(each, target, compression) for each in self._mirrors(reference)]
         if not mirrors:
             return place
-        from packhorse.platform.mirrors import Mirrored
+        from packhorse.platform.mirrors import MirroredPlace
 
-        return Mirrored(place, mirrors)
+        return MirroredPlace(place, mirrors)
 
     def _name(self, reference: Reference, *, mirrors: bool) -> RegistryName:
         from packhorse.image.registry.several import RegistryName
@@ -168,7 +168,7 @@ class Wiring:
         ]
         if not others:
             return RegistryName(there, self.host(there.registry))
-        from packhorse.platform.mirrored_name import MirroredName
+        from packhorse.platform.mirrors import MirroredName
 
         return MirroredName(there, self.host(there.registry), others)
 

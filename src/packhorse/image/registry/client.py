@@ -169,8 +169,7 @@ class Registry:
             if response.status not in (200, 405):
                 raise self.refusal(response, f"look up {self.name(repository, identifier)}", pull(repository))
         try:
-            found = self.manifest(repository, identifier)
-            return Descriptor(found.media_type, found.digest, len(found.raw))
+            return self.manifest(repository, identifier).descriptor
         except NotFoundError:
             return None
 
