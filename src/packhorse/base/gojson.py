@@ -16,7 +16,7 @@ from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
 from packhorse.base.gomap import Sorted as Sorted
-from packhorse.base.gomap import members, moment, raw
+from packhorse.base.gomap import integer, members, moment, raw
 from packhorse.errors import FormatError
 
 _UNSAFE = re.compile("[<>&\u2028\u2029\udc80-\udcff]")
@@ -85,9 +85,7 @@ def _text(value: object) -> str:
         case str():
             return _string(value)
         case int():
-            if not -(1 << 63) <= value < 1 << 64:
-                raise FormatError(f"the number {value} cannot be written", why="it does not fit 64 bits")
-            return str(int(value))
+            return integer(value)
         case float():
             return _float(value)
         case Mapping():

@@ -1,4 +1,5 @@
-"""What Go's encoders have in common: the order of a map, how a moment is written, text as bytes.
+"""What Go's encoders have in common: the order of a map, how an integer and a moment are written,
+text as bytes.
 
 Called by `base.gojson` and `base.gotoml`.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+
+from packhorse.errors import FormatError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +27,13 @@ def members(table: Mapping[str, object]) -> list[tuple[str, object]]:
     if isinstance(table, Sorted):
         return sorted(table.items(), key=lambda item: raw(item[0]))
     return list(table.items())
+
+
+def integer(value: int) -> str:
+    """`value` in decimal digits; FormatError if it does not fit 64 bits."""
+    if not -(1 << 63) <= value < 1 << 64:
+        raise FormatError(f"the number {value} cannot be written", why="it does not fit 64 bits")
+    return str(int(value))
 
 
 def moment(value: datetime | time) -> str:

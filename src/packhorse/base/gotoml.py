@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from packhorse.base.gomap import members, moment
+from packhorse.base.gomap import integer, members, moment
 from packhorse.errors import FormatError
 
 TYPE_CHECKING = False
@@ -87,9 +87,7 @@ def _inline(value: object) -> str:
         case str():
             return _quoted(value)
         case int():
-            if not -(1 << 63) <= value < 1 << 64:
-                raise FormatError(f"the number {value} cannot be written", why="it does not fit 64 bits")
-            return str(int(value))
+            return integer(value)
         case float():
             return _float(value)
         case list() | tuple():

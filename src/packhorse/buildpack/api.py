@@ -53,7 +53,7 @@ class BuildpackApi:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Something that buildpacks have since one version."""
+    """Something that an API has since one version."""
 
     name: str
     since: tuple[int, int]

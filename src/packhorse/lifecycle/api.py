@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Self
 
 from packhorse.base.dataclass import dataclass
+from packhorse.buildpack.api import Feature
 from packhorse.errors import PlatformApiError
 
 _FORM = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
@@ -62,14 +63,6 @@ class PlatformApi:
     def has(self, feature: Feature) -> bool:
         """Whether platforms of this version have `feature`."""
         return (self.major, self.minor) >= feature.since
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """Something that platforms have since one version."""
-
-    name: str
-    since: tuple[int, int]
 
 
 TARGETS = Feature("run images are told apart by their targets, and no longer by stacks", (0, 12))
