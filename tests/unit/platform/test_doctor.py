@@ -270,6 +270,7 @@ def test_a_mend_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.system
 def test_what_a_mend_runs_is_shown_before(tmp_path: Path) -> None:
     mend = Mend("mend", (("load", "a b"),), ((tmp_path / "f", "text"),))
     prefix = "" if os.geteuid() == 0 else "sudo "

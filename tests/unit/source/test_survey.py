@@ -15,6 +15,7 @@ from packhorse.source.survey import Survey, survey
 from packhorse.source.surveying import surveying
 
 
+@pytest.mark.system
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 @pytest.mark.parametrize("name", ["a/b", "a/link", "a", ".git/x"])
 def test_a_source_with_a_second_owner_is_known(tmp_path: Path, name: str) -> None:

@@ -231,6 +231,7 @@ def test_a_directory_that_the_kernel_marked_before_restoring_hides_nothing(
         assert overlay.capture(view, ONE)[1]
 
 
+@pytest.mark.system
 def test_a_buildpacks_directory_may_have_any_mode(store: Store, idmap: IdMap, view: Rooted) -> None:
     one, two = keep(store, idmap, view, ONE, TWO)
     with build(store, idmap) as overlay:
@@ -368,6 +369,7 @@ def test_trees_are_put_on_the_disk_by_a_later_command_and_once(
         restore(overlay, ONE, kept)
 
 
+@pytest.mark.system
 def test_a_copied_layer_with_other_owners_is_not_believed(store: Store, idmap: IdMap, view: Rooted) -> None:
     [kept] = keep(store, idmap, view, ONE)
     samples.restart(store.path)
