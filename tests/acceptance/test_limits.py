@@ -155,7 +155,7 @@ def test_shared_memory_is_no_larger_than_memory(either: Place, shared: int) -> N
 def test_files_in_shared_memory_count_as_memory(either: Place) -> None:
     """Mapped by nobody: neither they nor the variable are too much alone."""
     variable = "a=aaaaaaaaaaaaaaaa; for i in {1..21}; do a=$a$a; done"  # 32 MiB
-    script = f"head -c 128M /dev/zero > /dev/shm/file; {variable}; sleep 20"
+    script = f"head -c 128M /dev/zero > /dev/shm/file; {variable}; sleep 20; :"  # no exec: bash keeps it
     result = ended(either, script, memory=150 << 20, shared_memory=128 << 20)
     assert (result.status, "150 MiB of memory" in result.exceeded) == (137, True)
 
