@@ -185,17 +185,26 @@ class AnalyzeError(PackhorseError):
 class BuildpackFailed(PackhorseError):
     """A bin/build ended with a non-zero status; `command`, if any, is a shell's line that repeats it.
 
-    `buildpack` is whose, as `<id>@<version>`, if it was not ended for what it used of the machine.
+    `buildpack` is whose, as `<id>@<version>`; `crossed_device` tells that it said that a rename crossed
+    devices, as one does on an overlay.
     """
 
     exit_code = 51
 
     def __init__(
-        self, what: str, *, why: str = "", fix: str = "", command: str = "", buildpack: str = ""
+        self,
+        what: str,
+        *,
+        why: str = "",
+        fix: str = "",
+        command: str = "",
+        buildpack: str = "",
+        crossed_device: bool = False,
     ) -> None:
         super().__init__(what, why=why, fix=fix)
         self.command = command
         self.buildpack = buildpack
+        self.crossed_device = crossed_device
 
 
 class BuildError(PackhorseError):

@@ -15,15 +15,14 @@ import pytest
 from fakes.place import ENV, RUNTIMES, place
 from fakes.runner import FakeRunner, shell
 from lanes import torture
-from packhorse.base.step import Room, Step
+from packhorse.base.step import Sandbox, Step
 from packhorse.errors import CommandNotFound
-from packhorse.sandbox.runner import SandboxRunner
 
 
 class Opens(Protocol):
     """Of a Runner what sandboxes do; what a build shows beside is tested where builds are."""
 
-    def open(self, step: Step) -> AbstractContextManager[Room]: ...
+    def open(self, step: Step) -> AbstractContextManager[Sandbox]: ...
 
 
 @dataclass(frozen=True)
@@ -48,36 +47,13 @@ def fake(base: Path) -> Iterator[Case]:
     yield Case(runner, lambda script: Step(argv=("sh", "-c", script), env=ENV))
 
 
-class _Deferred:
-    """Opens a room for a step that is said later, and says it there."""
-
-    def __init__(self, runner: SandboxRunner) -> None:
-        self._runner = runner
-
-    @contextmanager
-    def open(self, step: Step) -> Iterator[Room]:
-        waiting = replace(step, argv=(), env={"NOT": "there"}, cwd="/", executable="", deferred=True)
-        with self._runner.open(waiting if step.argv else step) as room:
-            if step.argv:
-                room.assign(step)
-            yield room
-
-
-@contextmanager
-def deferred(runtime: str, base: Path) -> Iterator[Case]:
-    with place(base, runtime) as here:
-        layers = here.overlay("/layers")
-        yield Case(_Deferred(here.sandbox), lambda script: here.step(script, layers))
-
-
 RUNNERS: dict[str, Callable[[Path], AbstractContextManager[Case]]] = {
     **{runtime: partial(sandbox, runtime) for runtime in RUNTIMES},
-    **{f"{runtime} deferred": partial(deferred, runtime) for runtime in RUNTIMES},
     "fake": fake,
 }
 
 
-IN_TEST = ("bubblewrap", "bubblewrap deferred", "fake")
+IN_TEST = ("bubblewrap", "fake")
 
 
 @pytest.fixture(

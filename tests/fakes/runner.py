@@ -1,6 +1,6 @@
 """A Runner whose executables are Python functions, over a plain directory: no sandbox, no root, no process.
 
-A program is registered under the path at which a step calls it and reads and writes through its room's tree.
+A program is registered under the path at which a command calls it and reads and writes through the tree.
 `shell` is one that is a real process, for the suite that every Runner passes.
 """
 
@@ -9,23 +9,25 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from packhorse.base.rooted import Rooted
-from packhorse.base.step import Output, Result, Room, Step
+from packhorse.base.step import Command, Output, Result, Sandbox, Step
 from packhorse.base.tree import TreeEdit, TreeView, read
-from packhorse.errors import CommandNotFound, SandboxError
+from packhorse.errors import CommandNotFound, PackhorseError, SandboxError
+from packhorse.lifecycle.ports import Scene
 
 
 @dataclass
 class Call:
     """One run of a program: what it was started with, and what it can do."""
 
-    step: Step
+    command: Command
     tree: TreeEdit
     root: Path
     print: Output
@@ -34,7 +36,7 @@ class Call:
 
     @property
     def env(self) -> Mapping[str, str]:
-        return self.step.env
+        return self.command.env
 
     def say(self, text: str) -> None:
         """Prints a line."""
@@ -74,13 +76,13 @@ Program = Callable[[Call], int | None]
 
 @dataclass
 class FakeRunner:
-    """Runs `programs` over the directory `root`. `steps` are those that ran; `scratch` is for copies."""
+    """Runs `programs` over the directory `root`. `commands` are those that ran; `scratch` is for copies."""
 
     root: Path
     scratch: Path
     programs: dict[str, Program] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
-    _open: int = 0
+    commands: list[Command] = field(default_factory=list)
+    _tree: TreeEdit | None = None
     _numbers: Iterator[int] = field(default_factory=count)
 
     @contextmanager
@@ -90,44 +92,61 @@ class FakeRunner:
             yield tree
 
     @contextmanager
-    def open(self, step: Step) -> Iterator[Room]:
-        """The step in a room; two that are not scratch at once are refused, as the port says."""
-        if step.scratch:
+    def open(self, step: Step | Scene) -> Iterator[Sandbox]:
+        """A sandbox over the directory; a detection has a copy of it, which goes with it."""
+        root = self.root
+        if step is Scene.DETECTION:
             root = self.scratch / str(next(self._numbers))
             shutil.copytree(self.root, root, symlinks=True)
-        else:
-            assert not self._open, "only scratch steps may be open beside another"
-            root = self.root
-            self._open += 1
         try:
             with Rooted.local(root) as tree:
-                yield _Room(self, step, root, tree)
+                self._tree = tree
+                yield _Sandbox(self, step if isinstance(step, Step) else Step(()), root, tree)
         finally:
-            if step.scratch:
+            if step is Scene.DETECTION:
                 shutil.rmtree(root)
-            else:
-                self._open -= 1
+
+    def result(self) -> TreeEdit:
+        """The tree that is open."""
+        assert self._tree is not None
+        return self._tree
+
+    def confirm(self) -> bool:
+        """Whether detection saw the source as it is."""
+        return True
 
 
 @dataclass
-class _Room:
+class _Sandbox:
     runner: FakeRunner
     step: Step
     root: Path
     tree: TreeEdit
     call: Call | None = None
 
-    def run(self, output: Output | None) -> Result:
-        if not self.step.argv or self.call is not None:
-            raise SandboxError("a step without a command, or one that has run, cannot be run")
-        name = self.step.executable or self.step.argv[0]
+    def run(self, output: Output | None, command: Command | None = None) -> Result:
+        command = command or self.step.command
+        if not command.argv:
+            raise SandboxError("a sandbox that has no command cannot run any")
+        name = command.executable or command.argv[0]
         program = self.runner.programs.get(name)
         if program is None:
             raise CommandNotFound(f"{name} cannot be started", why="there is no such file")
-        self.runner.steps.append(self.step)
-        self.call = Call(self.step, self.tree, self.root, output or (lambda data: None))
+        self.runner.commands.append(command)
+        self.call = Call(command, self.tree, self.root, output or (lambda data: None))
         status = program(self.call) or 0
         return Result(status, command=f"again {name}", exceeded=self.call.exceeded)
+
+    def run_all(
+        self, commands: Sequence[Command], output: Callable[[int, bytes], None], *, at_once: int
+    ) -> Sequence[Result | PackhorseError]:
+        outcomes: list[Result | PackhorseError] = []
+        for number, command in enumerate(commands):
+            try:
+                outcomes.append(self.run(partial(output, number), command))
+            except PackhorseError as error:
+                outcomes.append(error)
+        return outcomes
 
     def signal(self, number: int) -> None:
         if self.call is not None:
@@ -136,12 +155,12 @@ class _Room:
 
 def shell(call: Call) -> int:
     """/bin/sh of this machine; /layers in its script and output is that of the tree."""
-    root, step = str(call.root), call.step
+    root, command = str(call.root), call.command
     process = subprocess.Popen(
-        [word.replace("/layers", f"{root}/layers") for word in step.argv],
+        [word.replace("/layers", f"{root}/layers") for word in command.argv],
         executable="/bin/sh",
-        env=step.env,
-        cwd=root + step.cwd,
+        env=command.env,
+        cwd=root + command.cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -33,7 +33,8 @@ from packhorse.lifecycle.detect import detect
 from packhorse.lifecycle.export import export
 from packhorse.lifecycle.inputs import Inputs, LauncherInfo, RunImageName
 from packhorse.lifecycle.labels import LIFECYCLE
-from packhorse.lifecycle.restore import restore
+from packhorse.lifecycle.ports import Scene
+from packhorse.lifecycle.restore import choose, restore
 from packhorse.lifecycle.stages import Analyzed, Built, Detected, Exported, Restored
 
 APP = "registry.test/app"
@@ -145,7 +146,7 @@ class Workshop:
             shutil.rmtree(self._root / name)
             self.tree.mkdir(f"/{name}")
         self.cache.restored.clear()
-        self.runner.steps.clear()
+        self.runner.commands.clear()
         self.notes = Notes()
 
     # the phases
@@ -157,32 +158,30 @@ class Workshop:
         return detect(self.inputs, self.analyze(), runner=self.runner, observer=self.notes)
 
     def restore(self) -> Restored:
-        return restore(
-            self.inputs,
-            self.analyze(),
-            self.detect(),
-            runner=self.runner,
-            cache=self.cache,
-            observer=self.notes,
-        )
+        analyzed, detected = self.analyze(), self.detect()
+        chosen = choose(self.inputs, analyzed, detected, cache=self.cache, observer=self.notes)
+        with self.runner.open(Scene.BUILD) as sandbox:
+            return restore(self.inputs, analyzed, chosen, tree=sandbox.tree, observer=self.notes)
 
     def build(self) -> Built:
         detected = self.detect()
-        return build(
-            self.inputs,
-            self.analyze(),
-            detected,
-            Restored({}),
-            runner=self.runner,
-            observer=self.notes,
-        )
+        with self.runner.open(Scene.BUILD) as sandbox:
+            return build(
+                self.inputs,
+                self.analyze(),
+                detected,
+                Restored({}),
+                runner=self.runner,
+                sandbox=sandbox,
+                observer=self.notes,
+            )
 
     def export(self, built: Built) -> Exported:
         return export(
             self.inputs,
             self.analyze(),
             built,
-            runner=self.runner,
+            tree=self.tree,
             cache=self.cache,
             target=self.shelf.place(APP),
             observer=self.notes,
@@ -213,7 +212,7 @@ class Workshop:
 
     def steps(self, program: str) -> list[str]:
         """The ids of buildpacks whose bin/`program` ran, in order."""
-        argvs = [step.argv[0].split("/") for step in self.runner.steps]
+        argvs = [step.argv[0].split("/") for step in self.runner.commands]
         return [parts[3] for parts in argvs if parts[-1] == program]
 
 

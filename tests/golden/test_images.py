@@ -27,7 +27,8 @@ from packhorse.lifecycle.api import PlatformApi
 from packhorse.lifecycle.create import create
 from packhorse.lifecycle.inputs import EPOCH, Inputs, LauncherInfo, RunImageName
 from packhorse.platform import wiring
-from packhorse.platform.runner import BuildRunner, Scene
+from packhorse.platform.runner import BuildMounts, BuildRunner
+from packhorse.platform.shown_source import opened
 from packhorse.store.store import Store
 
 pytestmark = pytest.mark.system
@@ -86,31 +87,32 @@ def _build(case: ImageCase, machine: Machine, store: Store, scratch: Path) -> Im
     layers = store.layers(
         "app", machine.namespace.idmap, uid=UID, gid=GID, scratch=_directory(scratch / "layers")
     )
-    scene = Scene(
-        root=machine.root,
-        home="/home/cnb",
-        uid=UID,
-        gid=GID,
-        app=(scratch / "app",),
-        layers=layers.mounts,
-        mounts=(
-            Bind(scratch / "buildpacks", "/cnb/buildpacks"),
-            Bind(scratch / "lifecycle", "/cnb/lifecycle"),
-            Bind(scratch / "build-config", "/cnb/build-config"),
-            Bind(scratch / "platform", "/platform"),
-        ),
-        network=Network.NONE,
-    )
     sandbox = wiring.sandbox(machine.namespace, _directory(scratch / "sandbox"))
     target = store.place("app")
-    with BuildRunner(sandbox.open, scene, machine.namespace.idmap, _directory(scratch / "steps")) as runner:
+    with opened(scratch / "app", machine.owner, (), scratch, machine.namespace, looked_at=False) as source:
+        mounts = BuildMounts(
+            root=machine.root,
+            home="/home/cnb",
+            uid=UID,
+            gid=GID,
+            path=scratch / "app",
+            source=source,
+            layers=layers,
+            mounts=(
+                Bind(scratch / "buildpacks", "/cnb/buildpacks"),
+                Bind(scratch / "lifecycle", "/cnb/lifecycle"),
+                Bind(scratch / "build-config", "/cnb/build-config"),
+                Bind(scratch / "platform", "/platform"),
+            ),
+            network=Network.NONE,
+        )
         exported = create(
             _inputs(case),
             run_image=_shown(case.run_image()) if case.engine else case.run_image(),
             run_reference=case.run_reference,
             previous=target,
             target=target,
-            runner=runner,
+            runner=BuildRunner(sandbox.open, mounts, machine.namespace.idmap, _directory(scratch / "steps")),
             cache=layers,
             observer=Quiet(),
         )

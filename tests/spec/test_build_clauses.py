@@ -61,7 +61,7 @@ def test_B_057_B_058_B_059_build_has_layers_platform_and_plan_as_arguments_and_v
 ) -> None:
     workshop.order((workshop.buildpack("x/a"),))
     workshop.build()
-    step = workshop.runner.steps[-1]
+    step = workshop.runner.commands[-1]
     plan = step.env["CNB_BP_PLAN_PATH"]
     assert step.argv == ("/cnb/buildpacks/x_a/1/bin/build", "/layers/x_a", "/platform", plan)
     assert step.cwd == "/workspace"
@@ -76,7 +76,7 @@ def test_B_060_build_has_the_execution_environment_from_api_0_12_on(
 ) -> None:
     workshop.order((workshop.buildpack("a", api=api),))
     workshop.build()
-    assert workshop.runner.steps[-1].env.get("CNB_EXEC_ENV") == expected
+    assert workshop.runner.commands[-1].env.get("CNB_EXEC_ENV") == expected
 
 
 def test_B_062_a_plan_has_what_is_required_of_what_the_buildpack_provides(workshop: Workshop) -> None:
@@ -264,7 +264,7 @@ def test_B_140_and_B_141_a_process_has_its_directory_and_execution_environments(
 def test_P_075_the_run_images_target_is_told_to_builds(workshop: Workshop) -> None:
     workshop.order((workshop.buildpack("a"),))
     workshop.build()
-    assert workshop.runner.steps[-1].env["CNB_TARGET_DISTRO_VERSION"] == "24.04"
+    assert workshop.runner.commands[-1].env["CNB_TARGET_DISTRO_VERSION"] == "24.04"
 
 
 def test_P_076_P_077_P_078_P_181_metadata_toml_has_buildpacks_processes_slices_and_the_default(

@@ -71,7 +71,7 @@ def test_B_006_executables_of_components_run_and_none_of_a_composite(workshop: W
 def test_B_011_detect_is_called_by_its_absolute_path_in_the_app_directory(workshop: Workshop) -> None:
     workshop.order((workshop.buildpack("x/a"),))
     workshop.detect()
-    (step,) = workshop.runner.steps
+    (step,) = workshop.runner.commands
     assert step.argv[0] == "/cnb/buildpacks/x_a/1/bin/detect"
     assert step.cwd == "/workspace"
 
@@ -79,7 +79,7 @@ def test_B_011_detect_is_called_by_its_absolute_path_in_the_app_directory(worksh
 def test_B_012_detect_has_the_platform_directory_and_the_plan_as_arguments(workshop: Workshop) -> None:
     workshop.order((workshop.buildpack("a"),))
     workshop.detect()
-    (step,) = workshop.runner.steps
+    (step,) = workshop.runner.commands
     assert step.argv[1:] == ("/platform", step.env["CNB_BUILD_PLAN_PATH"])
 
 
@@ -91,14 +91,14 @@ def test_B_013_detect_has_platform_and_plan_in_variables(workshop: Workshop) -> 
 
     workshop.order((workshop.buildpack("a", detect=detect),))
     workshop.detect()
-    assert workshop.runner.steps[0].env["CNB_PLATFORM_DIR"] == "/platform"
+    assert workshop.runner.commands[0].env["CNB_PLATFORM_DIR"] == "/platform"
     assert seen == [""], "the plan is an empty file to begin with"
 
 
 def test_B_014_detect_has_the_buildpacks_directory_in_a_variable(workshop: Workshop) -> None:
     workshop.order((workshop.buildpack("x/a", "1.2"),))
     workshop.detect()
-    assert workshop.runner.steps[0].env["CNB_BUILDPACK_DIR"] == "/cnb/buildpacks/x_a/1.2"
+    assert workshop.runner.commands[0].env["CNB_BUILDPACK_DIR"] == "/cnb/buildpacks/x_a/1.2"
 
 
 @pytest.mark.parametrize(("api", "expected"), [("0.12", "test"), ("0.11", None)])
@@ -108,7 +108,7 @@ def test_B_015_detect_has_the_execution_environment_from_api_0_12_on(
     workshop.set(exec_env="test")
     workshop.order((workshop.buildpack("a", api=api),))
     workshop.detect()
-    assert workshop.runner.steps[0].env.get("CNB_EXEC_ENV") == expected
+    assert workshop.runner.commands[0].env.get("CNB_EXEC_ENV") == expected
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_B_025_detect_has_the_environment_of_buildpacks(workshop: Workshop) -> N
     workshop.tree.write("/platform/env/BP_X", b"user")
     workshop.order((workshop.buildpack("a"),))
     workshop.detect()
-    env = workshop.runner.steps[0].env
+    env = workshop.runner.commands[0].env
     assert (env["BP_X"], env["HOME"], env["CNB_TARGET_OS"]) == ("user", "/home/cnb", "linux")
 
 
@@ -339,7 +339,7 @@ def test_P_039_the_run_images_target_is_told_to_buildpacks(workshop: Workshop) -
     workshop.order((workshop.buildpack("a"),))
     assert workshop.analyze().target == TARGET
     workshop.detect()
-    env = workshop.runner.steps[0].env
+    env = workshop.runner.commands[0].env
     assert (env["CNB_TARGET_DISTRO_NAME"], env["CNB_TARGET_DISTRO_VERSION"]) == ("ubuntu", "24.04")
 
 

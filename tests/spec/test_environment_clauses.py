@@ -23,13 +23,13 @@ def last_env(workshop: Workshop, *builds: Program, own: str = "") -> dict[str, s
     refs = [workshop.buildpack(name, build=build) for name, build in zip("abcd", builds, strict=False)]
     workshop.order((*refs, workshop.buildpack("last", own=own)))
     workshop.build()
-    return dict(workshop.runner.steps[-1].env)
+    return dict(workshop.runner.commands[-1].env)
 
 
 def test_B_103_the_target_is_told_in_every_phase(workshop: Workshop) -> None:
     last_env(workshop)
-    assert len(workshop.runner.steps) == 2
-    for step in workshop.runner.steps:
+    assert len(workshop.runner.commands) == 2
+    for step in workshop.runner.commands:
         told = {name: value for name, value in step.env.items() if name.startswith("CNB_TARGET_")}
         assert told == {
             "CNB_TARGET_OS": "linux",

@@ -1,18 +1,19 @@
-"""One process in a sandbox, as data: what runs, what it sees, and what came of it.
+"""A sandbox and its commands, as data: what a command sees, what runs, and what came of it.
 
-A phase makes a `Step` of argv, env and cwd; `platform` adds root, mounts and network; `sandbox` turns it into
-a process. The same values serve `packhorse run`.
+A phase makes `Command`s; `platform` says with a `Step` where they run; `sandbox` makes that place and starts
+them. The same values serve `packhorse run`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.base.tree import TreeEdit
+from packhorse.errors import PackhorseError
 
 Output = Callable[[bytes], None]
 """Takes what a process writes to stdout and stderr, in chunks, in order, on one thread."""
@@ -100,16 +101,26 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What to run. `env` is the whole environment: nothing is inherited.
+class Command:
+    """What to execute in a sandbox. `env` is the whole environment: nothing is inherited.
 
-    `uid` and `gid` are ids inside the sandbox. `scratch` says that what the step writes is seen by nobody
-    else, so that several may be open at once. With an `attached` step this process's stdin, stdout and stderr
-    exchange bytes, with that of `terminal` a terminal of the step's own.
-    `held` steps (`argv` empty) run nothing and are opened for their tree, unless they are `deferred`: what
-    such a step runs (argv, env and cwd) may be said while it is held. `executable` is what is executed when
-    it is not `argv[0]` (the launcher chooses its process by argv[0]). `hostname` is the name the step sees.
-    `limits` hold for everything that the step starts.
+    `executable` is what is executed when it is not `argv[0]` (the launcher chooses its process by argv[0]).
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    executable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A sandbox, and the command that runs in it unless another is given; without `argv` it has none.
+
+    `uid` and `gid` are ids inside the sandbox. With an `attached` step this process's stdin, stdout and
+    stderr exchange bytes, with that of `terminal` a terminal of the step's own. `hostname` is the name the
+    step sees. `limits` hold for everything that the step starts. Of argv, env, cwd and `executable` see
+    `Command`.
     """
 
     argv: tuple[str, ...]
@@ -123,44 +134,58 @@ class Step:
     ports: tuple[Port, ...] = ()
     attached: bool = False
     terminal: bool = False
-    scratch: bool = False
-    deferred: bool = False
     executable: str = ""
     hostname: str = "packhorse"
     limits: Limits = Limits()
 
+    @property
+    def command(self) -> Command:
+        """What runs in it."""
+        return Command(self.argv, self.env, self.cwd, self.executable)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a step ended: its exit status (128 + n when signal n ended it) and its wall time in seconds.
+    """How a command ended: its exit status (128 + n when signal n ended it) and its wall time in seconds.
 
     `exceeded` says which limit it met, in words for a user; empty when none.
     """
 
     status: int
     seconds: float = 0.0
-    command: str = ""  # a line that starts the same step from a shell, for a failing build
+    command: str = ""  # a line that starts the same command from a shell, for a failing build
     exceeded: str = ""
 
 
-class Room(Protocol):
-    """A step whose mounts are made and whose process is held before its first instruction."""
+class Sandbox(Protocol):
+    """A place whose mounts are made, in which commands run; nothing runs there between two."""
 
     @property
     def tree(self) -> TreeEdit:
-        """The file tree as the step sees it; usable before `run`, and after it until the room is closed."""
+        """The file tree as commands see it."""
         ...
 
-    def run(self, output: Output | None) -> Result:
-        """Lets the process go and waits for it. An attached step gives `output` nothing.
+    def run(self, output: Output | None, command: Command | None = None) -> Result:
+        """Runs a command, or the one of the step, and ends whatever it has left running.
 
-        Without `output`, what any other prints goes to this process's stdout.
+        An attached step gives `output` nothing. Without `output`, what any other prints goes to this
+        process's stdout.
 
-        Raises SandboxError when the process could not be started (CommandNotFound and NotExecutable where
+        Raises SandboxError when the command could not be started (CommandNotFound and NotExecutable where
         that is why).
         """
         ...
 
+    def run_all(
+        self, commands: Sequence[Command], output: Callable[[int, bytes], None], *, at_once: int
+    ) -> Sequence[Result | PackhorseError]:
+        """Runs commands side by side, up to `at_once`, and ends whatever they have left running.
+
+        `output` is given the place of a command in `commands` with what that prints. Instead of a result
+        there is the error that `run` would raise. A limit that one meets may end all of them.
+        """
+        ...
+
     def signal(self, number: int) -> None:
-        """Sends a signal to the step's first process; ignored when it is gone. Safe from a signal handler."""
+        """Sends a signal to what `run` has started; ignored when it is gone. Safe from a signal handler."""
         ...

@@ -30,14 +30,13 @@ from packhorse.platform.accounts import account
 from packhorse.platform.application import Application
 from packhorse.platform.builder import Builder
 from packhorse.platform.cache_image import CacheImage
-from packhorse.platform.crossing import BuildLayers, Crossed, Listener
-from packhorse.platform.runner import APP, TEMPORARY, BuildRunner, Scene
-from packhorse.platform.shown_source import SeveralOwners, ShownSource, opened
+from packhorse.platform.crossing import BuildLayers
+from packhorse.platform.runner import APP, TEMPORARY, BuildMounts, BuildRunner
+from packhorse.platform.shown_source import ShownSource, opened
 from packhorse.platform.together import together
 from packhorse.platform.wiring import groups, points, sandbox
 from packhorse.sandbox.parting import Parting
 from packhorse.sandbox.runner import SandboxRunner
-from packhorse.source.survey import Survey
 from packhorse.store.copies import LayersCopies
 from packhorse.store.harvest import Counters
 from packhorse.store.overlay import LayersOverlay
@@ -78,23 +77,17 @@ def execute(plan: BuildPlan, host: Host, observer: BuildObserver) -> BuildOutcom
     Raises the errors of its parts (`packhorse.errors`); the previous image keeps the name then.
     """
     work = prepare(plan, host, observer)
-    copied, crossing, known = not plan.overlays, "", None
-    while True:
-        try:
-            exported, counters = _attempt(work, Listener(observer), copied=copied, known=known)
-        except SeveralOwners as several:
-            known = several.survey
-            observer.detail("the source has files of several users: buildpacks have a copy of their own")
-        except Crossed as crossed:
-            copied, crossing = True, crossed.buildpack
-            observer.say(
-                f"{crossing} cannot live on an overlay, where a directory that was there before cannot "
-                "be moved: building again, on plain copies"
-            )
-        else:
-            break
-    if crossing:
+    outcome = _attempt(work, observer, copied=not plan.overlays)
+    if isinstance(outcome, BuildpackFailed):
+        crossing = outcome.buildpack
+        observer.say(
+            f"{crossing} cannot live on an overlay, where a directory that was there before cannot "
+            "be moved: building again, on plain copies"
+        )
+        outcome = _attempt(work, observer, copied=True)
+        assert not isinstance(outcome, BuildpackFailed)  # with copies it is raised
         host.store.remember_copied(crossing, str(plan.request.name))
+    exported, counters = outcome
     if work.cache_image:
         work.cache_image.write(*host.store.left(str(plan.request.name)), work.images.target)
     return deliver(plan.request, host, exported, counters, observer)
@@ -116,28 +109,31 @@ def prepare(plan: BuildPlan, host: Host, observer: BuildObserver) -> Work:
     return Work(plan, plan.images, host, cache)
 
 
-def _attempt(
-    work: Work, observer: Listener, *, copied: bool, known: Survey | None
-) -> tuple[Exported, Counters]:
+def _attempt(work: Work, observer: Observer, *, copied: bool) -> tuple[Exported, Counters] | BuildpackFailed:
     """Builds the image once, with `copied` layers and source or on overlays; what its layers cost.
 
-    Raises Crossed for a buildpack that failed because of an overlay, and SeveralOwners as
-    `ShownSource.settle` does.
+    Returns the failure of a buildpack that failed because of an overlay, and so is to build again. The files
+    of another one that fails stay when the step can be repeated, so that a person can look at them.
     """
-    with opened_runner(work, observer, copied=copied, known=known) as ready:
-        exported = create(
-            ready.inputs,
-            run_image=work.images.run_image.image,
-            run_reference=work.images.run_image.reference,
-            previous=work.host.images.place(work.plan.previous.image),
-            target=work.store.place(str(work.plan.request.name)),
-            runner=ready.runner,
-            cache=ready.layers,
-            observer=observer,
-            memory=Application(ready.source.survey, ready.runner.app_overlay, lambda: ready.layers.harvest),
-        )
-        if not work.plan.volumes:
-            ready.parting.nothing_follows()
+    with opened_runner(work, observer, copied=copied) as ready:
+        try:
+            exported = create(
+                ready.inputs,
+                run_image=work.images.run_image.image,
+                run_reference=work.images.run_image.reference,
+                previous=work.host.images.place(work.plan.previous.image),
+                target=work.store.place(str(work.plan.request.name)),
+                runner=ready.runner,
+                cache=ready.layers,
+                observer=observer,
+                memory=Application(
+                    ready.source.survey, ready.runner.app_overlay, lambda: ready.layers.harvest
+                ),
+            )
+        except BuildpackFailed as error:
+            if error.crossed_device and not ready.layers.copied:
+                return error
+            raise _explain(error, work, ready.scratch) from error
         return exported, ready.layers.counters
 
 
@@ -149,17 +145,12 @@ class Ready:
     runner: BuildRunner
     layers: BuildLayers
     source: ShownSource
-    parting: Parting
+    scratch: Path
 
 
 @contextmanager
-def opened_runner(
-    work: Work, observer: Listener, *, copied: bool, known: Survey | None = None
-) -> Iterator[Ready]:
-    """Makes what one attempt needs, and removes it at the end; `known` is what a scan of the source found.
-
-    The files of a step that fails stay when the step can be repeated, so that a person can look at them.
-    """
+def opened_runner(work: Work, observer: Observer, *, copied: bool) -> Iterator[Ready]:
+    """Makes what one attempt needs, and removes it at the end."""
     plan, store, builder = work.plan, work.store, work.builder
     idmap = userns.choose(builder.uid, builder.gid)
     owner = idmap.outside(builder.uid, builder.gid)
@@ -167,7 +158,7 @@ def opened_runner(
         Parting() as parting,
         store.scratch() as scratch,
         userns.make(idmap) as namespace,
-        opened(plan.path, owner, plan.left_out, known, looked_at=plan.overlays) as source,
+        opened(plan.path, owner, plan.left_out, scratch, namespace, looked_at=plan.overlays) as source,
     ):
         layers = _layers(work, namespace, scratch, observer, copied=copied)
         named = buildpacks.mount(work.images.named, scratch)
@@ -178,37 +169,34 @@ def opened_runner(
         platform = _platform(work, scratch)
         host_files = plan.host_network.mounts
         shown = together(named, root, scratch) if plan.overlays else named
-        scene = Scene(
+        mounts = BuildMounts(
             root=root,
             home=inputs.env["HOME"],
             uid=builder.uid,
             gid=builder.gid,
-            app=source.lowers(scratch, namespace),
-            settle=partial(_settle, work, source, observer),
-            layers=layers.mounts,
+            path=plan.path,
+            source=source,
+            confirmed=partial(_check_room, work, source, observer),
+            layers=layers,
             overlays=plan.overlays,
-            copied=lambda: layers.copied,
-            source=plan.path,
-            copy=source.copy,
             mounts=(*platform, *named, *host_files),
             mounted=(*platform, *shown, *host_files),
             volumes=volumes.shown(plan.volumes, scratch, owner, observer.say),
             network=plan.network,
             limits=plan.limits,
         )
-        steps = _sandbox(work, namespace, scratch, parting)
-        offline = plan.network is Network.NONE
-        with (
-            _failing(store, scratch, layers, observer, offline=offline),
-            source.settled(),
-            BuildRunner(steps.open, scene, namespace.idmap, scratch) as runner,
-        ):
-            yield Ready(inputs, runner, layers, source, parting)
+        # A volume has to be free again when the command ends.
+        steps = _sandbox(work, namespace, scratch, None if plan.volumes else parting)
+        runner = BuildRunner(steps.open, mounts, namespace.idmap, scratch)
+        try:
+            yield Ready(inputs, runner, layers, source, scratch)
+        except DetectErrored as error:
+            _say_that_the_disk_is_full(error, scratch)
+            raise
 
 
-def _settle(work: Work, source: ShownSource, observer: Observer) -> None:
-    """Waits until the source is known; says that the disk is too small for a first image of it."""
-    source.settle()
+def _check_room(work: Work, source: ShownSource, observer: Observer) -> None:
+    """Says that the disk is too small for a first image of the source, which is known."""
     size, room = source.survey().size, space.free(work.store.path)
     if room < size and str(work.plan.request.name) not in work.store.cached():
         observer.say(
@@ -247,7 +235,9 @@ def _shown(
     )
 
 
-def _sandbox(work: Work, namespace: userns.Namespace, scratch: Path, parting: Parting) -> SandboxRunner:
+def _sandbox(
+    work: Work, namespace: userns.Namespace, scratch: Path, parting: Parting | None
+) -> SandboxRunner:
     return sandbox(
         namespace,
         scratch,
@@ -259,26 +249,15 @@ def _sandbox(work: Work, namespace: userns.Namespace, scratch: Path, parting: Pa
     )
 
 
-@contextmanager
-def _failing(
-    store: Store, scratch: Path, layers: BuildLayers, observer: Listener, *, offline: bool
-) -> Iterator[None]:
-    """Says of a step that failed how to repeat it, unless it has to be repeated without an overlay."""
-    try:
-        yield
-    except DetectErrored as error:
-        _say_that_the_disk_is_full(error, scratch)
-        raise
-    except BuildpackFailed as error:
-        if not layers.copied and observer.heard(error):
-            raise Crossed(error.buildpack) from error
-        # Before anything is left for a person to look at: it would keep the disk full.
-        _say_that_the_disk_is_full(error, scratch)
-        told = failure.repeatable(error, scratch, offline=offline)
-        if told is None:
-            raise
-        store.leave(scratch)
-        raise told from error
+def _explain(error: BuildpackFailed, work: Work, scratch: Path) -> BuildpackFailed:
+    """The failure, which says how to repeat the step, if it can be; raises it where the disk is full."""
+    # Before anything is left for a person to look at: it would keep the disk full.
+    _say_that_the_disk_is_full(error, scratch)
+    told = failure.repeatable(error, scratch, offline=work.plan.network is Network.NONE)
+    if told is None:
+        return error
+    work.store.leave(scratch)
+    return told
 
 
 def _say_that_the_disk_is_full(error: BuildpackFailed | DetectErrored, scratch: Path) -> None:

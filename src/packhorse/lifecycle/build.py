@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.step import Result, Step
+from packhorse.base.step import Command, Result, Sandbox
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
 from packhorse.buildpack.descriptor import Descriptor, Ref
@@ -14,6 +14,7 @@ from packhorse.buildpack.planfile import BuildpackPlan, Require
 from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError
 from packhorse.layers import slices
 from packhorse.lifecycle import sbom
+from packhorse.lifecycle.cross_device import CrossDeviceWords
 from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack, with_layer
 from packhorse.lifecycle.files import metadata_toml
@@ -47,6 +48,7 @@ def build(
     restored: Restored,
     *,
     runner: Runner,
+    sandbox: Sandbox,
     observer: Observer,
 ) -> Built:
     """Runs the group in order; every buildpack sees the layers of those before it, and its own `restored`
@@ -60,7 +62,7 @@ def build(
             observer.detail(
                 f"{member.ref} finds {_count(restored, inputs.layers_directory(member.ref))} kept layers"
             )
-            turn = _Turn(inputs, analyzed.target, member, restored, base, runner, observer)
+            turn = _Turn(inputs, analyzed.target, member, restored, base, sandbox, observer)
             progress = turn.take(progress)
     processes, default = _merge(progress.launches, observer)
     built = Built(
@@ -70,15 +72,15 @@ def build(
         labels=tuple(label for launch in progress.launches for label in launch.labels),
         slices=tuple(paths for launch in progress.launches for paths in launch.slices),
     )
-    with runner.open(Step(argv=())) as room:
-        try:
-            boms = {"launch": progress.launch_bom, "build": progress.build_bom}
-            sbom.collect(inputs, detected.group, room.tree, **boms)
-            # No buildpack may be called config: what is there is in the way (B-143).
-            room.tree.remove(f"{inputs.layers}/config")
-            room.tree.write(f"{inputs.layers}/config/metadata.toml", metadata_toml(built))
-        except FormatError as error:
-            raise BuildError("what the buildpacks made cannot be collected", why=str(error)) from error
+    tree = runner.result()
+    try:
+        boms = {"launch": progress.launch_bom, "build": progress.build_bom}
+        sbom.collect(inputs, detected.group, tree, **boms)
+        # No buildpack may be called config: what is there is in the way (B-143).
+        tree.remove(f"{inputs.layers}/config")
+        tree.write(f"{inputs.layers}/config/metadata.toml", metadata_toml(built))
+    except FormatError as error:
+        raise BuildError("what the buildpacks made cannot be collected", why=str(error)) from error
     return built
 
 
@@ -91,13 +93,11 @@ class _Turn:
     member: Member
     restored: Restored
     base: TreeView
-    runner: Runner
+    sandbox: Sandbox
     observer: Observer
 
     def take(self, progress: _Progress) -> _Progress:
-        """Runs it and adds what it made; between open and run the process is held, so both can use the
-        tree.
-        """
+        """Runs it and adds what it made."""
         ref, inputs = self.member.ref, self.inputs
         layers = inputs.layers_directory(ref)
         descriptor = Descriptors(inputs, self.base).find(ref)
@@ -105,19 +105,25 @@ class _Turn:
         env = for_buildpack(inputs, self.base, descriptor, env=progress.env, target=self.target, phase=phase)
         argv = (f"{inputs.buildpack_directory(ref)}/bin/build", layers, inputs.platform, _PLAN)
         asked = tuple(require for entry in self._entries(progress.plan) for require in entry.requires)
-        with self.runner.open(Step(argv, env, cwd=inputs.app)) as room:
-            self._make_ready(room.tree, layers, asked)
-            try:
-                with self.observer.activity(str(ref)):
-                    result = room.run(lambda data: self.observer.output(ref.id, data))
-            except RunError as error:
-                raise BuildpackFailed(f"{ref} cannot be run", why=f"{error.what}: {error.why}") from error
-            if result.status != 0:
-                raise self._failed(result)
-            try:
-                return self._collect(room.tree, descriptor, layers, progress)
-            except (InputError, FormatError) as error:
-                raise BuildError(f"{ref} made something that cannot be used", why=str(error)) from error
+        tree = self.sandbox.tree
+        self._make_ready(tree, layers, asked)
+        crossing = CrossDeviceWords()
+
+        def take(data: bytes) -> None:
+            crossing.take(data)
+            self.observer.output(ref.id, data)
+
+        try:
+            with self.observer.activity(str(ref)):
+                result = self.sandbox.run(take, Command(argv, env, inputs.app))
+        except RunError as error:
+            raise BuildpackFailed(f"{ref} cannot be run", why=f"{error.what}: {error.why}") from error
+        if result.status != 0:
+            raise self._failed(result, crossed_device=crossing.found)
+        try:
+            return self._collect(tree, descriptor, layers, progress)
+        except (InputError, FormatError) as error:
+            raise BuildError(f"{ref} made something that cannot be used", why=str(error)) from error
 
     def _make_ready(self, tree: TreeEdit, layers: str, asked: tuple[Require, ...]) -> None:
         """Makes the layers directory and the plan, whatever a buildpack before left in their places."""
@@ -191,7 +197,7 @@ class _Turn:
             tree.remove(f"{path}.ignore")
             tree.rename(path, f"{path}.ignore")
 
-    def _failed(self, result: Result) -> BuildpackFailed:
+    def _failed(self, result: Result, *, crossed_device: bool) -> BuildpackFailed:
         how = f"exit status {result.status}"
         if 128 < result.status <= 128 + _SIGNALS:
             how = f"ended by signal {result.status - 128}"
@@ -203,6 +209,7 @@ class _Turn:
             why="what it said stands above",
             command=result.command,
             buildpack=str(self.member.ref),
+            crossed_device=crossed_device,
         )
 
 

@@ -6,6 +6,8 @@ the runner is a sandbox and the cache keeps trees.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from packhorse.image.place import Place
 from packhorse.image.view import Image
 from packhorse.lifecycle.analyze import analyze
@@ -13,8 +15,8 @@ from packhorse.lifecycle.build import build
 from packhorse.lifecycle.detect import detect
 from packhorse.lifecycle.export import export
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.lifecycle.ports import AppMemory, LayerCache, Observer, Runner
-from packhorse.lifecycle.restore import restore
+from packhorse.lifecycle.ports import AppMemory, LayerCache, Observer, Runner, Scene
+from packhorse.lifecycle.restore import choose, restore
 from packhorse.lifecycle.stages import Exported
 
 
@@ -39,18 +41,23 @@ def create(
         analyzed = analyze(run_image, run_reference, previous)
     with observer.phase("detect"):
         detected = detect(inputs, analyzed, runner=runner, observer=observer)
-    with observer.phase("restore"):
-        restored = restore(inputs, analyzed, detected, runner=runner, cache=cache, observer=observer)
-    with observer.phase("build"):
-        built = build(inputs, analyzed, detected, restored, runner=runner, observer=observer)
-    with observer.phase("export"):
-        return export(
-            inputs,
-            analyzed,
-            built,
-            runner=runner,
-            cache=cache,
-            target=target,
-            observer=observer,
-            memory=memory,
-        )
+    with ExitStack() as stack:
+        with observer.phase("restore"):
+            chosen = choose(inputs, analyzed, detected, cache=cache, observer=observer)
+            sandbox = stack.enter_context(runner.open(Scene.BUILD))
+            restored = restore(inputs, analyzed, chosen, tree=sandbox.tree, observer=observer)
+        with observer.phase("build"):
+            built = build(
+                inputs, analyzed, detected, restored, runner=runner, sandbox=sandbox, observer=observer
+            )
+        with observer.phase("export"):
+            return export(
+                inputs,
+                analyzed,
+                built,
+                tree=runner.result(),
+                cache=cache,
+                target=target,
+                observer=observer,
+                memory=memory,
+            )

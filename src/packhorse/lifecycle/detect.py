@@ -1,18 +1,15 @@
 """① → ② Which buildpacks take this source (buildpack.md "Phase #1: Detection").
 
-Every bin/detect runs once, a few at a time, each in a room of its own whose writes nobody else sees.
+Every bin/detect runs once, a few at a time, all in one sandbox whose writes no other phase sees.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack
 
-from packhorse.base.dataclass import dataclass, field
-from packhorse.base.step import Room, Step
+from packhorse.base.dataclass import dataclass, field, replace
+from packhorse.base.step import Command, Result, Sandbox
 from packhorse.base.target import Target
 from packhorse.base.tree import TreeView, read
 from packhorse.buildpack.api import EXEC_ENV as BUILDPACK_EXEC_ENV
@@ -30,7 +27,7 @@ from packhorse.lifecycle.api import EXEC_ENV, SYSTEM
 from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.lifecycle.ports import ALLOW, Observer, Runner
+from packhorse.lifecycle.ports import ALLOW, Observer, Runner, Scene
 from packhorse.lifecycle.stages import Analyzed, Answer, Detected, Detection, Member, TriedGroup
 from packhorse.plan.match import explain, matches
 from packhorse.plan.order import groups
@@ -101,8 +98,7 @@ def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Obse
     Raises DetectFailed when none does, DetectErrored when moreover a bin/detect went wrong; both say why, for
     each buildpack.
     """
-    with runner.look() as tree:
-        outcome = _Detection(inputs, analyzed.target, tree, runner, observer).run()
+    outcome = examine(inputs, analyzed, runner=runner, observer=observer).outcome
     if isinstance(outcome, DetectFailed):
         raise outcome
     return outcome
@@ -112,7 +108,21 @@ def examine(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Obs
     """As `detect`; the failure is a value, and answers and groups are told either way."""
     with runner.look() as tree:
         detection = _Detection(inputs, analyzed.target, tree, runner, observer)
-        return Detection(detection.run(), detection.answers(), tuple(detection.tried))
+        outcome = detection.run()
+        if not runner.confirm():
+            detection = _Detection(inputs, analyzed.target, tree, runner, observer)
+            outcome = detection.run()
+        return Detection(outcome, detection.answers(), tuple(detection.tried))
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A bin/detect that is to run: its `command`, the file of its `plan`, and what it has `said`."""
+
+    descriptor: Descriptor
+    plan: str
+    command: Command
+    said: _Said
 
 
 class _Detection:
@@ -129,10 +139,8 @@ class _Detection:
         self._reasons: list[str] = []
         self.tried: list[TriedGroup] = []
         self._extensions: list[str] = []
-        self._rooms: list[Room] = []
-        self._turn = threading.Lock()
-        self._running = 0
-        self._over = False
+        self._sandboxes = ExitStack()
+        self._sandbox: Sandbox | None = None
 
     def answers(self) -> tuple[Answer, ...]:
         """What each bin/detect answered."""
@@ -146,10 +154,11 @@ class _Detection:
         if self._extensions:
             names = ", ".join(self._extensions)
             self._observer.say(f"image extensions are not supported yet: the builder's are not run: {names}")
-        for group in groups(self._order(), self._descriptors.find):
-            resolution = self._try(group)
-            if resolution:
-                return self._detected(resolution)
+        with self._sandboxes:
+            for group in groups(self._order(), self._descriptors.find):
+                resolution = self._try(group)
+                if resolution:
+                    return self._detected(resolution)
         return self._failure()
 
     def _find_extensions(self) -> list[str]:
@@ -196,16 +205,20 @@ class _Detection:
         run).
         """
         waiting = [ref for ref in map(_plain, group) if ref not in self._verdicts]
-        if not waiting:
-            return
-        with ThreadPoolExecutor(max_workers=max(1, self._inputs.parallel)) as pool:
-            try:
-                numbered = enumerate(waiting, len(self._verdicts))
-                for verdict in [pool.submit(self._verdict, one) for one in numbered]:
-                    self._take(verdict.result())
-            except BaseException:
-                self._end()
-                raise
+        verdicts: dict[Ref, Verdict] = {}
+        questions: dict[Ref, _Question] = {}
+        for number, ref in enumerate(waiting, len(self._verdicts)):
+            descriptor = self._descriptors.find(ref)
+            # B-034 says what a required buildpack is to do whose target does not match; the reference runs an
+            # optional one all the same. Here neither runs where it was not made for.
+            if matches(descriptor, self._target):
+                questions[ref] = self._question(number, descriptor)
+            else:
+                verdicts[ref] = Verdict(descriptor, -1, why=explain(descriptor, self._target))
+        if questions:
+            verdicts.update(zip(questions, self._answers([*questions.values()]), strict=True))
+        for ref in waiting:
+            self._take(verdicts[ref])
 
     def _take(self, verdict: Verdict) -> None:
         self._verdicts[verdict.descriptor.ref] = verdict
@@ -217,36 +230,8 @@ class _Detection:
         for warning in verdict.warnings:
             self._observer.say(f"build plan of {verdict.descriptor.ref}: {warning}")
 
-    def _end(self) -> None:
-        """Ends every bin/detect that runs: who presses Ctrl-C does not want to wait for one that hangs.
-
-        Futures would not tell of all: a `submit` that is interrupted has begun something, and returns none.
-        """
-        with self._turn:
-            self._over = True
-        while self._running:
-            for room in tuple(self._rooms):
-                room.signal(signal.SIGKILL)  # which one that has not begun yet does not notice
-            time.sleep(0.02)
-
-    def _verdict(self, numbered: tuple[int, Ref]) -> Verdict:
-        with self._turn:
-            if self._over:
-                raise CancelledError
-            self._running += 1
-        try:
-            return self._asked(*numbered)
-        finally:
-            with self._turn:
-                self._running -= 1
-
-    def _asked(self, number: int, ref: Ref) -> Verdict:
-        descriptor = self._descriptors.find(ref)
-        # B-034 says what a required buildpack is to do whose target does not match; the reference runs an
-        # optional one all the same. Here neither runs where it was not made for.
-        if not matches(descriptor, self._target):
-            return Verdict(descriptor, -1, why=explain(descriptor, self._target))
-        # Rooms of a builder image share one /tmp, so each plan has a name of its own.
+    def _question(self, number: int, descriptor: Descriptor) -> _Question:
+        # All run in one sandbox, so each plan has a name of its own.
         plan = f"/tmp/cnb-build-plan-{number}.toml"
         directory = self._inputs.buildpack_directory(descriptor.ref)
         env = for_buildpack(
@@ -259,29 +244,61 @@ class _Detection:
         )
         # Positional arguments are deprecated and still passed (B-012).
         argv = (f"{directory}/bin/detect", self._inputs.platform, plan)
-        said = _Said()
-        with self._runner.open(Step(argv, env, cwd=self._inputs.app, scratch=True)) as room:
-            room.tree.write(plan, b"")
-            self._rooms.append(room)
-            try:
-                result = room.run(said.take)
-                written = read(room.tree, plan) if result.status == 0 else None
-                is_met = bool(result.exceeded)
-                warnings: list[str] = []
-                asked = BuildPlan.parse(written or b"", plan, warn=warnings.append)
-                return Verdict(
-                    descriptor,
-                    result.status,
-                    said.text(),
-                    asked,
-                    result.exceeded,
-                    exceeded=is_met,
-                    warnings=tuple(warnings),
-                )
-            except PackhorseError as error:
-                return Verdict(descriptor, -1, said.text(), why=str(error))
-            finally:
-                self._rooms.remove(room)
+        return _Question(descriptor, plan, Command(argv, env, self._inputs.app), _Said())
+
+    def _answers(self, questions: Sequence[_Question]) -> Sequence[Verdict]:
+        """The verdicts of several, asked side by side. Who has met a limit, or was there when somebody did,
+        is asked once more alone, so that nobody's verdict depends on who else is asked.
+        """
+        verdicts = self._run(questions)
+        if not any(verdict.exceeded for verdict in verdicts):
+            return verdicts
+        again: list[Verdict] = []
+        for question, verdict in zip(questions, verdicts, strict=True):
+            self._close_sandbox()  # which a limit may have ended
+            if verdict.exceeded and len(questions) > 1:
+                (verdict,) = self._run([replace(question, said=_Said())])
+            again.append(verdict)
+        self._close_sandbox()
+        return again
+
+    def _run(self, questions: Sequence[_Question]) -> Sequence[Verdict]:
+        if self._sandbox is None:
+            self._sandbox = self._sandboxes.enter_context(self._runner.open(Scene.DETECTION))
+        tree = self._sandbox.tree
+        for question in questions:
+            tree.remove(question.plan)  # whatever another has put there
+            tree.write(question.plan, b"")
+        outcomes = self._sandbox.run_all(
+            [question.command for question in questions],
+            lambda number, chunk: questions[number].said.take(chunk),
+            at_once=max(1, self._inputs.parallel),
+        )
+        return [self._verdict(*pair, tree) for pair in zip(questions, outcomes, strict=True)]
+
+    def _close_sandbox(self) -> None:
+        self._sandboxes.close()
+        self._sandbox = None
+
+    def _verdict(self, question: _Question, outcome: Result | PackhorseError, tree: TreeView) -> Verdict:
+        descriptor, said = question.descriptor, question.said.text()
+        if isinstance(outcome, PackhorseError):
+            return Verdict(descriptor, -1, said, why=str(outcome))
+        warnings: list[str] = []
+        try:
+            written = read(tree, question.plan) if outcome.status == 0 else None
+            plan = BuildPlan.parse(written or b"", question.plan, warn=warnings.append)
+        except PackhorseError as error:
+            return Verdict(descriptor, -1, said, why=str(error))
+        return Verdict(
+            descriptor,
+            outcome.status,
+            said,
+            plan,
+            outcome.exceeded,
+            exceeded=bool(outcome.exceeded),
+            warnings=tuple(warnings),
+        )
 
     def _other_exec_env(self, ref: Ref) -> bool:
         """Whether the buildpack is for other execution environments: passed over, and no failure (P-040)."""

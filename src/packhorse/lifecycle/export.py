@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
-from packhorse.base.step import Step
 from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
 from packhorse.errors import ExportError, FormatError, InputError
 from packhorse.image.edit import add_layers, edit, set_variables
@@ -25,7 +24,7 @@ from packhorse.lifecycle.api import EXEC_ENV
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.launchable import check_layer
 from packhorse.lifecycle.layer_files import FoundLayer, find_layers, read_store
-from packhorse.lifecycle.ports import AppMemory, LayerCache, Observer, Runner
+from packhorse.lifecycle.ports import AppMemory, LayerCache, Observer
 from packhorse.lifecycle.stages import Analyzed, Built, Exported, ExportedLayer, Member
 
 LAUNCHER_LIMIT = 64 << 20
@@ -53,7 +52,7 @@ def export(
     analyzed: Analyzed,
     built: Built,
     *,
-    runner: Runner,
+    tree: TreeEdit,
     cache: LayerCache,
     target: Place,
     observer: Observer,
@@ -63,11 +62,10 @@ def export(
 
     Raises ExportError where the build left something that cannot be an image; `target` has nothing new then.
     """
-    with runner.open(Step(argv=())) as room:
-        exporter = _Exporter(inputs, analyzed, built, room.tree, cache, target, observer, memory)
-        image, added = exporter.image()
-        target.commit(image)
-        exporter.remember()
+    exporter = _Exporter(inputs, analyzed, built, tree, cache, target, observer, memory)
+    image, added = exporter.image()
+    target.commit(image)
+    exporter.remember()
     rows = tuple(one.row for one in added)
     return Exported(image, rows, built.processes, inputs.default_process or built.default_process)
 

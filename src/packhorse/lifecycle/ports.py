@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from enum import Enum
 from typing import Protocol
 
 from packhorse.base.digest import Digest
-from packhorse.base.step import Room, Step
-from packhorse.base.tree import TreeView
+from packhorse.base.step import Sandbox
+from packhorse.base.tree import TreeEdit, TreeView
 from packhorse.image.view import Layer
 from packhorse.layers.pieces import Pieces
 
@@ -20,19 +21,39 @@ ALLOW = "docs/limits.md says what is allowed and why; --limit NAME=NUMBER allows
 """What to do about a limit of a Runner's that a step has met."""
 
 
+class Scene(Enum):
+    """What a sandbox is for: asking buildpacks, whose writes nobody sees afterwards; restore to export."""
+
+    DETECTION = "detection"
+    BUILD = "build"
+
+
 class Runner(Protocol):
     """Runs buildpack executables where buildpacks run, and shows the file tree there."""
 
-    def open(self, step: Step) -> AbstractContextManager[Room]:
-        """Makes the step's mounts and holds its process; leaving the context ends whatever still runs.
+    def open(self, scene: Scene) -> AbstractContextManager[Sandbox]:
+        """Makes a sandbox; leaving the context ends whatever still runs there.
 
-        A step without argv runs nothing and is opened for its tree. Only `scratch` steps may be open beside
-        another.
+        That of the build has the layers that the cache was asked to restore before. It is opened once.
         """
         ...
 
     def look(self) -> AbstractContextManager[TreeView]:
-        """What every step finds that no buildpack has made: the builder's files, the platform directory."""
+        """What every command finds that no buildpack has made: builder files, platform directory."""
+        ...
+
+    def result(self) -> TreeEdit:
+        """The tree of the build, without what is no part of its result (the user's volumes).
+
+        No command runs after this; the tree lasts as long as the sandbox of the build.
+        """
+        ...
+
+    def confirm(self) -> bool:
+        """Waits until it is known how buildpacks have to be shown the source.
+
+        False if it has turned out that they have to be asked again, since they were shown it another way.
+        """
         ...
 
 
@@ -50,8 +71,9 @@ class LayerCache(Protocol):
         ...
 
     def restore(self, path: str, diff_id: Digest) -> bool:
-        """Makes the kept layer appear at `path` in every room opened from now on; False when it is not kept
-        here.
+        """Makes the kept layer appear at `path` in the sandbox of the build, which is opened after that.
+
+        False when it is not kept here.
         """
         ...
 

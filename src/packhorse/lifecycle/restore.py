@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
-from packhorse.base.step import Step
 from packhorse.base.tree import Kind, TreeEdit, is_directory, read
 from packhorse.buildpack.layer import LayerToml
 from packhorse.errors import FormatError, PackhorseError
@@ -16,7 +16,7 @@ from packhorse.layers.untar import Archive
 from packhorse.lifecycle.api import CACHED_METADATA
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.labels import BuildpackRecord, LayerRecord, LayersMetadata
-from packhorse.lifecycle.ports import LayerCache, Observer, Runner
+from packhorse.lifecycle.ports import LayerCache, Observer
 from packhorse.lifecycle.stages import Analyzed, Detected, Member, Restored
 
 SBOM_LIMIT = 64 << 20
@@ -27,16 +27,23 @@ _SBOM = re.compile(
 )
 
 
-def restore(
-    inputs: Inputs,
-    analyzed: Analyzed,
-    detected: Detected,
-    *,
-    runner: Runner,
-    cache: LayerCache,
-    observer: Observer,
-) -> Restored:
-    """Makes kept layer directories appear, and writes their `<layer>.toml`, SBOM files and each store.toml.
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """What comes back: layer `directories` by path, and what is written into `/layers` beside them.
+
+    `records` are those of all layers that come back; `has_sboms` says that the cache's own SBOM layer does.
+    """
+
+    directories: Mapping[str, Digest]
+    records: Mapping[str, tuple[Member, LayerRecord]]
+    files: Mapping[str, bytes]
+    has_sboms: bool
+
+
+def choose(
+    inputs: Inputs, analyzed: Analyzed, detected: Detected, *, cache: LayerCache, observer: Observer
+) -> Restoration:
+    """Decides what comes back, and has `cache` bring the directories.
 
     With `skip_restore` only store.toml comes back (P-115). A layer whose bytes are gone is left behind with a
     word.
@@ -67,18 +74,25 @@ def restore(
                 directories[path] = diff_id
             records[path] = (member, record)
     sbom = _digest(cached.sbom)
-    sboms = sbom is not None and cache.restore(f"{inputs.layers}/sbom/cache", sbom)
-    with runner.open(Step(argv=())) as room:
-        files.write(room.tree)
-        if not inputs.skip_restore:
-            for path, data in _launch_sboms(inputs, analyzed, records):
-                room.tree.write(path, data)
-        if sboms:
-            _cached_sboms(inputs, records, room.tree)
-        room.tree.remove(f"{inputs.layers}/sbom")
-    for path in directories:
+    has_sboms = sbom is not None and cache.restore(f"{inputs.layers}/sbom/cache", sbom)
+    return Restoration(directories, records, files.all, has_sboms)
+
+
+def restore(
+    inputs: Inputs, analyzed: Analyzed, chosen: Restoration, *, tree: TreeEdit, observer: Observer
+) -> Restored:
+    """Writes the `<layer>.toml`, SBOM files and each store.toml of the layers that have come back."""
+    for path, data in chosen.files.items():
+        tree.write(path, data)
+    if not inputs.skip_restore:
+        for path, data in _launch_sboms(inputs, analyzed, chosen.records):
+            tree.write(path, data)
+    if chosen.has_sboms:
+        _cached_sboms(inputs, chosen.records, tree)
+    tree.remove(f"{inputs.layers}/sbom")
+    for path in chosen.directories:
         observer.detail(f"restored {path}")
-    return Restored(directories)
+    return Restored(chosen.directories)
 
 
 def _wanted(
@@ -118,12 +132,12 @@ class _Files:
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
-        self._files: dict[str, bytes] = {}
+        self.all: dict[str, bytes] = {}
 
     def add(self, path: str, name: str, make: Callable[[], bytes]) -> bool:
         """Adds a file; where it cannot be made, says that what `name` stands for is left behind."""
         try:
-            self._files[path] = make()
+            self.all[path] = make()
         except FormatError as error:
             self._observer.say(f"{name} is left behind: {error.what}")
             return False
@@ -131,16 +145,11 @@ class _Files:
 
     def drop(self, path: str) -> None:
         """Takes a file back."""
-        del self._files[path]
-
-    def write(self, tree: TreeEdit) -> None:
-        """Writes them all."""
-        for path, data in self._files.items():
-            tree.write(path, data)
+        del self.all[path]
 
 
 def _launch_sboms(
-    inputs: Inputs, analyzed: Analyzed, records: dict[str, tuple[Member, LayerRecord]]
+    inputs: Inputs, analyzed: Analyzed, records: Mapping[str, tuple[Member, LayerRecord]]
 ) -> Iterator[tuple[str, bytes]]:
     """SBOM files of restored launch layers, out of the previous image's SBOM layer (B-048)."""
     layer = _layer(analyzed.previous, analyzed.metadata.sbom)
@@ -166,7 +175,7 @@ def _layer(image: Image | None, sha: str) -> Layer | None:
     return next((layer for layer in image.layers if str(layer.diff_id) == sha), None)
 
 
-def _cached_sboms(inputs: Inputs, records: dict[str, tuple[Member, LayerRecord]], tree: TreeEdit) -> None:
+def _cached_sboms(inputs: Inputs, records: Mapping[str, tuple[Member, LayerRecord]], tree: TreeEdit) -> None:
     """SBOM files of cached layers, out of the cache's own SBOM layer; the previous image's win (B-042)."""
     for path in records:
         source = f"{inputs.layers}/sbom/cache/{path.removeprefix(inputs.layers + '/')}"

@@ -1,15 +1,11 @@
-"""Buildpacks that cannot live on an overlay: how one is recognized, and what it is given from then on.
+"""The layers of a build, as an overlay or, for buildpacks that cannot live on one, as plain copies.
 
-rename(2) of a directory that a kept layer, or the source, already had answers EXDEV on an overlay, as if it
-led to another file system. Most programs copy then; one that does not fails, and says what the system said.
-Called by `build.execute`.
+Which buildpacks those are, `lifecycle.cross_device` tells by what they print. Called by `build.execute`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -17,23 +13,13 @@ from packhorse.base.digest import Digest
 from packhorse.base.step import Mount
 from packhorse.base.syscalls import filesystem_type
 from packhorse.base.tree import TreeView
-from packhorse.errors import BuildpackFailed, NetworkError
+from packhorse.errors import NetworkError
 from packhorse.image.view import Layer
-from packhorse.lifecycle.ports import Observer
 from packhorse.platform.cache_image import CacheImage
 from packhorse.store import merge
 from packhorse.store.copies import LayersCopies
 from packhorse.store.harvest import Counters, Harvest
 from packhorse.store.overlay import LayersOverlay
-
-_WORDS = re.compile(
-    rb"cross-device link"  # the C library, and with it Go, Python, Rust, Ruby, Java, npm
-    rb"|\bEXDEV\b"  # Node.js, and what prints the name of an error
-    rb"|crosses devices",  # Rust's own name of the kind
-    re.IGNORECASE,
-)
-_LONGEST = 32
-
 
 _UNABLE = {
     0x794C7630: "an overlay itself, as a container's is",
@@ -61,53 +47,6 @@ def takes_overlays(store: Path, say: Callable[[str], None]) -> bool:
         return True
     say(f"the file system of the store is {kind}, which takes no overlays: this build is one on plain copies")
     return False
-
-
-class Crossed(Exception):
-    """A buildpack, `<id>@<version>`, that failed because of an overlay; never seen by a user."""
-
-    def __init__(self, buildpack: str) -> None:
-        super().__init__(buildpack)
-        self.buildpack = buildpack
-
-
-class Listener:
-    """An Observer that hears which buildpack speaks of another device, and hands all on to another."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._tails: dict[str, bytes] = {}
-        self._heard: set[str] = set()
-
-    def phase(self, name: str) -> AbstractContextManager[None]:
-        """A phase begins."""
-        self._tails.clear()
-        self._heard.clear()
-        return self._observer.phase(name)
-
-    def activity(self, name: str) -> AbstractContextManager[None]:
-        """Work begins that may take long."""
-        return self._observer.activity(name)
-
-    def say(self, text: str) -> None:
-        """One line worth reading."""
-        self._observer.say(text)
-
-    def detail(self, text: str) -> None:
-        """One line for those who asked for more."""
-        self._observer.detail(text)
-
-    def output(self, source: str, data: bytes) -> None:
-        """What the buildpack `source` wrote, in pieces of any length."""
-        heard = self._tails.get(source, b"") + data
-        if _WORDS.search(heard):
-            self._heard.add(source)
-        self._tails[source] = heard[-_LONGEST:]
-        self._observer.output(source, data)
-
-    def heard(self, error: BuildpackFailed) -> bool:
-        """Whether the buildpack that failed said that it crossed devices."""
-        return error.buildpack.rpartition("@")[0] in self._heard
 
 
 class Make(Protocol):
@@ -145,7 +84,7 @@ class BuildLayers:
     @property
     def copied(self) -> bool:
         """Whether this build is one on copies; settled once `read` was called."""
-        return isinstance(self._cache, LayersCopies)
+        return self._cache.copied
 
     @property
     def harvest(self) -> Harvest:

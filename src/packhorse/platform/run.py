@@ -12,7 +12,7 @@ from types import FrameType
 
 from packhorse.base import userns
 from packhorse.base.dataclass import dataclass, field, replace
-from packhorse.base.step import Bind, Limits, Network, Port, Room, Root, Step
+from packhorse.base.step import Bind, Limits, Network, Port, Root, Sandbox, Step
 from packhorse.base.target import Target
 from packhorse.base.userns import Mode
 from packhorse.errors import RunError
@@ -97,10 +97,8 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Cal
                 runtime=request.sandbox,
                 terminal=terminal,
                 groups=groups(store),
-                parting=parting,
+                parting=None if request.volumes else parting,
             )
-            if not request.volumes:
-                parting.nothing_follows()
             with _input(request), runner.open(step) as room, _signals(room):
                 if room.tree.stat(step.cwd) is None:
                     raise RunError(
@@ -222,7 +220,7 @@ def _networked(step: Step, request: RunRequest, say: Callable[[str], None]) -> S
 
 
 @contextmanager
-def _signals(room: Room) -> Iterator[None]:
+def _signals(room: Sandbox) -> Iterator[None]:
     """Passes signals on to the image. Ctrl-C is none with -it: the image's own terminal makes it one."""
     interrupts = 0
 

@@ -1,7 +1,7 @@
 """The source as the buildpacks of a build are shown it: as it lies, or a copy, and what hides the excluded.
 
-Whether it can be shown is told by a look at each of its files. Where there are many, detection begins before
-that is over, and for once in vain where it cannot. Called by `building`.
+Whether it can be shown as it lies is told by a look at each of its files. Where there are many, detection
+begins before that is over, and for once in vain where it cannot. Called by `build.execute`.
 """
 
 from __future__ import annotations
@@ -18,44 +18,49 @@ from packhorse.source.surveying import FEW, Surveying, surveying
 from packhorse.store.lease import make_directory
 
 
-class SeveralOwners(Exception):
-    """The source was shown as one user's and has files of several; never seen by a user."""
-
-    def __init__(self, survey: Survey) -> None:
-        super().__init__()
-        self.survey = survey
-
-
 class ShownSource:
     """The source at `path`, without the paths `left_out`; its user is to be `owner`, as ids of this machine.
-    Made by `opened`.
+
+    It is shown as it lies as long as no file of another user is known, and from then on as a copy; the copy,
+    or what hides the excluded, is in `scratch`. Made by `opened`.
     """
 
     def __init__(
-        self, path: Path, owner: tuple[int, int], left_out: Sequence[str], under_way: Surveying | None
+        self,
+        path: Path,
+        owner: tuple[int, int],
+        left_out: Sequence[str],
+        scratch: Path,
+        namespace: userns.Namespace,
+        scanner: Surveying | None,
     ) -> None:
         self._path = path
         self._owner = owner
         self._left_out = left_out
-        self._under_way = under_way
-        self._is_copied = False
+        self._scratch = scratch
+        self._namespace = namespace
+        self._scanner = scanner
+        self._is_shown = False
+        self._lowers: tuple[Path, ...] = ()
+        self._copied: tuple[Path, ...] = ()
 
-    def lowers(self, scratch: Path, namespace: userns.Namespace) -> tuple[Path, ...]:
-        """The source, and above it what hides the excluded; a copy in `scratch` where it is known already
-        that it cannot be shown as its user's. None where it is not looked at.
-        """
-        if self._under_way is None:
-            return ()
-        known = self._under_way.known
+    def lowers(self) -> tuple[Path, ...]:
+        """The source, and above it what hides the excluded; or a copy of it."""
+        known = self._scanner.known if self._scanner is not None else None
         is_mixed = known is not None and not known.has_one_owner
-        if is_mixed or (os.geteuid() == 0 and not userns.presentable(self._path, namespace)):
-            self._is_copied = True
-            copied = scratch / "source"
-            self.copy(self._path, copied)
-            return (copied,)
+        if is_mixed or (os.geteuid() == 0 and not userns.presentable(self._path, self._namespace)):
+            if not self._copied:
+                self._copied = (self._scratch / "source",)
+                self.copy(self._path, *self._copied)
+            return self._copied
+        self._is_shown = True
+        self._lowers = self._lowers or self._uncopied()
+        return self._lowers
+
+    def _uncopied(self) -> tuple[Path, ...]:
         if not self._left_out:
             return (self._path,)
-        hidden = scratch / "hidden"
+        hidden = self._scratch / "hidden"
         make_directory(hidden)
         app.whiteouts(self._path, self._left_out, hidden)
         return (self._path, hidden)
@@ -64,39 +69,33 @@ class ShownSource:
         """Copies a directory as the source's user's; of the source itself not what is left out."""
         app.copy(source, target, self._owner, self._left_out if source == self._path else ())
 
-    def settle(self) -> None:
-        """Waits until all was looked at; raises SeveralOwners where it should have been a copy."""
-        if self._under_way is not None and not self._is_copied and not self._under_way.wait().has_one_owner:
-            raise SeveralOwners(self._under_way.wait())
-
-    @contextmanager
-    def settled(self) -> Iterator[None]:
-        """What fails in the block may fail because of owners: then SeveralOwners is raised instead."""
-        try:
-            yield
-        except Exception:
-            self.settle()
-            raise
+    def confirm(self) -> bool:
+        """Waits until all was looked at; False where it was shown as it lies and should have been a copy."""
+        if self._scanner is None or self._scanner.wait().has_one_owner:
+            return True
+        was_shown, self._is_shown = self._is_shown, False
+        return not was_shown
 
     def survey(self) -> Survey:
         """What was found; nothing where it is not looked at."""
-        return self._under_way.wait() if self._under_way is not None else Survey(has_one_owner=True)
+        return self._scanner.wait() if self._scanner is not None else Survey(has_one_owner=True)
 
 
 @contextmanager
 def opened(
     path: Path,
     owner: tuple[int, int],
-    left_out: Sequence[str] = (),
-    known: Survey | None = None,
+    left_out: Sequence[str],
+    scratch: Path,
+    namespace: userns.Namespace,
     *,
     looked_at: bool = True,
     few: int = FEW,
 ) -> Iterator[ShownSource]:
-    """The source for one build; what is `known` of it, or is not to be `looked_at`, is not."""
+    """The source for one build; what is not to be `looked_at`, is not."""
     if not looked_at:
-        yield ShownSource(path, owner, left_out, None)
+        yield ShownSource(path, owner, left_out, scratch, namespace, None)
         return
     asked = None if os.geteuid() == 0 else owner
-    with surveying(path, asked, left_out, known=known, few=few) as under_way:
-        yield ShownSource(path, owner, left_out, under_way)
+    with surveying(path, asked, left_out, few=few) as scanner:
+        yield ShownSource(path, owner, left_out, scratch, namespace, scanner)

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from packhorse.base.step import Bind, Mount, Network, Step
+from packhorse.base.step import Bind, Command, Mount, Network, Step
 from packhorse.errors import SandboxError
 from packhorse.sandbox.confinement import CAPABILITIES, MASKED_FILES, READ_ONLY
 from packhorse.sandbox.layout import Layout
 
+INIT = "/proc/1/init"
+"""A copy of `launcher/init`: where /proc/1 is covered, process 1 has no descriptors with names."""
 
-def options(step: Step, layout: Layout) -> list[str]:
-    """The options from file system to environment; without namespace, filter and command."""
+
+def options(step: Step, layout: Layout, *, init: int = -1) -> list[str]:
+    """The options of a sandbox; without namespace, filter and command.
+
+    `init` is a descriptor of the program that its first process becomes, found at INIT.
+    """
     return [
         *("--uid", str(step.uid), "--gid", str(step.gid)),
         # Root inside (an image extension's RUN) has what docker gives it; anybody else has nothing.
         *("--cap-drop", "ALL"),
         *(word for name in CAPABILITIES if step.uid == 0 for word in ("--cap-add", name)),
         *_root(step, layout),
-        *_kernel(layout, step.limits.shared_memory_size),
+        *_kernel(layout, step.limits.shared_memory_size, init),
         *(word for mount in step.mounts for word in _mounted(mount, layout.place)),
         *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *(("--unshare-net",) if step.network is not Network.HOST else ()),
@@ -30,17 +36,16 @@ def options(step: Step, layout: Layout) -> list[str]:
         # alone.
         "--die-with-parent",
         "--new-session",
-        *(word for name, value in sorted(step.env.items()) for word in ("--setenv", name, value)),
-        *("--chdir", step.cwd),
-        *(("--argv0", step.argv[0]) if step.executable else ()),
     ]
 
 
-def command(step: Step) -> list[str]:
-    """The words that are executed inside; a held step has a command that it does not come to as it is."""
-    if not step.argv:
-        return ["/"]
-    return [step.executable or step.argv[0], *step.argv[1:]]
+def of_command(command: Command) -> list[str]:
+    """The options for a command that bubblewrap itself is to execute."""
+    return [
+        *(word for name, value in sorted(command.env.items()) for word in ("--setenv", name, value)),
+        *("--chdir", command.cwd),
+        *(("--argv0", command.argv[0]) if command.executable else ()),
+    ]
 
 
 def _root(step: Step, layout: Layout) -> list[str]:
@@ -52,7 +57,7 @@ def _root(step: Step, layout: Layout) -> list[str]:
     return [*below, "--overlay", str(step.root.upper), str(step.root.work), "/"]
 
 
-def _kernel(layout: Layout, shared_memory: int) -> Iterator[str]:
+def _kernel(layout: Layout, shared_memory: int, init: int) -> Iterator[str]:
     yield from ("--proc", "/proc")
     yield from (word for path in READ_ONLY for word in ("--ro-bind-try", path, path))
     for path in layout.masked:
@@ -60,9 +65,11 @@ def _kernel(layout: Layout, shared_memory: int) -> Iterator[str]:
             yield from ("--ro-bind", "/dev/null", path)
         else:
             yield from ("--tmpfs", path, "--remount-ro", path)
-    # Process 1 is bubblewrap, with the step's own ids: through /proc/1/exe a step could change the mode of
-    # its program on this machine, which may be the user's own (*tried*), through /proc/1/mem take it over.
-    yield from ("--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
+    # Process 1 has the step's own ids: through /proc/1/exe a step could change the mode of its program on
+    # this machine, which may be the user's own (*tried*), through /proc/1/mem take it over.
+    yield from ("--perms", "0555", "--tmpfs", "/proc/1")
+    yield from ("--perms", "0555", "--file", str(init), INIT) if init >= 0 else ()
+    yield from ("--remount-ro", "/proc/1")
     # Bubblewrap's /dev belongs to the step's user; only /dev/shm is to be written, as in a container.
     size = ("--size", str(shared_memory)) if shared_memory else ()
     yield from ("--dev", "/dev", "--perms", "1777", *size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev")

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from packhorse.base.bubblewrap import find
 from packhorse.base.step import Step
-from packhorse.base.userns import Mode, Namespace
+from packhorse.base.userns import Namespace
 from packhorse.sandbox import arguments, seccomp
 from packhorse.sandbox.bubblewrap_process import BubblewrapProcess
+from packhorse.sandbox.commands import words_of
 from packhorse.sandbox.entry import USERNS, Entry
 from packhorse.sandbox.layout import Layout
-from packhorse.sandbox.terminal import Terminal
 
 
 class Bubblewrap:
     """A Runtime. Its sandboxes end with this process, however that ends.
 
-    `init` is the native program that steps begin as whose command is said later, and root's steps.
+    `init` is the native program that is the first process in them.
     """
 
     def __init__(self, namespace: Namespace, *, init: Path, program: Path | None = None) -> None:
@@ -31,26 +31,14 @@ class Bubblewrap:
         self._program = program or find()
         self._entry = Entry(namespace.idmap, self._program)
 
-    def hold(
-        self, step: Step, layout: Layout, terminal: Terminal | None, begun: Callable[[int], None]
-    ) -> BubblewrapProcess:
+    def hold(self, step: Step, layout: Layout, begun: Callable[[int], None]) -> BubblewrapProcess:
         """Starts bubblewrap with the step's options; see `runner.Runtime`."""
         words = self._entry.words(step, layout)
-        command = arguments.command(step)
-        idmap = self._namespace.idmap
-        # Root's steps begin as a program of ours that takes from its capabilities what would be inherited;
-        # bubblewrap would leave that to the command.
-        begins_as_init = step.deferred or (step.uid == 0 and terminal is None)
         return BubblewrapProcess(
             words or [str(self._program)],
             userns=USERNS if words else self._namespace.fd,
-            options=arguments.options(step, layout),
-            command=terminal.words(command, step.argv[0]) if terminal else command,
-            attached=step.attached,
-            leashed=idmap.mode is Mode.RANGE and idmap.outside(step.uid, step.gid)[0] != os.getuid(),
-            passed=terminal.passed if terminal else (),
-            init=self._init if begins_as_init else None,
-            assigned=None if step.deferred else step,
+            options=lambda init: arguments.options(step, layout, init=init),
+            init=self._init,
             begun=begun,
         )
 
@@ -62,6 +50,9 @@ class Bubblewrap:
         """
         words = self._entry.words(step, layout)
         start = [*words, "--userns", USERNS] if words else [str(self._program), "--unshare-user"]
-        document = b"".join(os.fsencode(word) + b"\0" for word in arguments.options(step, layout))
+        document = b"".join(
+            os.fsencode(word) + b"\0"
+            for word in (*arguments.options(step, layout), *arguments.of_command(step.command))
+        )
         documents = {9: document, 8: seccomp.program()}
-        return layout.repeated([*start, "--args", "9", "--seccomp", "8"], documents, arguments.command(step))
+        return layout.repeated([*start, "--args", "9", "--seccomp", "8"], documents, words_of(step.command))

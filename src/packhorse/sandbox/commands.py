@@ -1,18 +1,18 @@
-"""A step's command as the program `launcher/init` is told of it, and what it answers; called by the runtimes.
+"""A command as the program `launcher/init` is told of it, and what it answers; called by `running`.
 
-That program is the first process of a step in a container, and in bubblewrap's sandboxes what a step begins
-as whose command is said later. How it is told is `order`'s.
+How it is told is `init`'s.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterable, Sequence
 
-from packhorse.base.step import Step
-from packhorse.errors import CommandNotFound, NotExecutable, SandboxError
+from packhorse.base.step import Command, Step
+from packhorse.errors import PackhorseError, SandboxError
 from packhorse.sandbox import executable
-from packhorse.sandbox.order import DIRECTORY, EXECUTION, Failure, Order
+from packhorse.sandbox.order import DIRECTORY, EXECUTION, Answer, Order
 
 
 def check(step: Step) -> None:
@@ -20,39 +20,47 @@ def check(step: Step) -> None:
 
     Commands, directories and variables come from images, whose JSON may have both.
     """
-    for what, words in (
-        ("command", (*step.argv, step.executable)),
-        ("directory to start in", (step.cwd,)),
-        ("environment", (word for variable in step.env.items() for word in variable)),
-        ("place of a mount", (mount.target for mount in step.mounts)),
-    ):
-        for word in words:
-            if "\0" in word:
-                raise SandboxError(f"the {what} has a NUL character, with which nothing can be started")
-            try:
-                os.fsencode(word)
-            except UnicodeEncodeError as error:
-                raise SandboxError(
-                    f"the {what} has a character that is half of one", why=error.reason
-                ) from error
+    _check("place of a mount", (mount.target for mount in step.mounts))
+    _check_words(step.command)
 
 
-def order(step: Step, command: list[str], *, uids: str = "", gids: str = "") -> Order:
-    """What is to be executed: `command`, which may be another one around the step's own.
+def _check_words(command: Command) -> None:
+    _check("command", (*command.argv, command.executable))
+    _check("directory to start in", (command.cwd,))
+    _check("environment", (word for variable in command.env.items() for word in variable))
 
-    `uids` and `gids` are maps for a user namespace of the command's own. SandboxError for what cannot be
-    told.
+
+def _check(what: str, words: Iterable[str]) -> None:
+    for word in words:
+        if "\0" in word:
+            raise SandboxError(f"the {what} has a NUL character, with which nothing can be started")
+        try:
+            os.fsencode(word)
+        except UnicodeEncodeError as error:
+            raise SandboxError(f"the {what} has a character that is half of one", why=error.reason) from error
+
+
+def order(command: Command, words: Sequence[str] = ()) -> Order:
+    """What is to be executed: `command`, or other `words` around it. SandboxError for what cannot be told.
+
+    PWD says where it begins, as bubblewrap does.
     """
-    check(step)
+    _check_words(command)
+    words = words or words_of(command)
     return Order(
-        uids=uids,
-        gids=gids,
-        directory=step.cwd,
-        executable=command[0],
-        arguments=[step.argv[0] if step.executable else command[0], *command[1:]],
-        environment=dict(step.env),
+        directory=command.cwd,
+        executable=words[0],
+        arguments=[command.argv[0] if command.executable else words[0], *words[1:]],
+        environment={**command.env, "PWD": command.cwd},
         files=soft_file_limit(),
     )
+
+
+def words_of(command: Command) -> list[str]:
+    """The words that are executed; a place without a command has one that it does not come to as it is."""
+    if not command.argv:
+        return ["/"]
+    return [command.executable or command.argv[0], *command.argv[1:]]
 
 
 def soft_file_limit() -> int:
@@ -60,10 +68,11 @@ def soft_file_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def refusal(name: str, told: bytes, given: Order) -> CommandNotFound | NotExecutable | SandboxError:
-    """The error for the command `name` that could not be started as it was `given`, which was `told`."""
-    failure = Failure(told)
-    if failure.task == EXECUTION:
-        return executable.refusal(name, failure.words)
-    where = f"{given['directory']}: " if failure.task == DIRECTORY else ""
-    return SandboxError(f"{name} could not be started", why=f"{where}{failure.words}")
+def refusal(name: str, directory: str, answer: Answer) -> PackhorseError:
+    """The error for the command `name`, which could not be started in `directory`."""
+    words = os.strerror(answer["reason"])
+    task = chr(answer["value"])
+    if task == EXECUTION:
+        return executable.refusal(name, words)
+    where = f"{directory}: " if task == DIRECTORY else ""
+    return SandboxError(f"{name} could not be started", why=f"{where}{words}")

@@ -1,7 +1,6 @@
-"""A step as a container that is held, let go and ended; made by `oci`, called by `room`.
+"""A sandbox as a container; made by `oci`.
 
-The container is made by a child, `monitor`. Its first process is `launcher/init`, which waits for an `order`
-to start the step's command; should this process die before, the order never comes and nothing runs.
+The container is made by a child, `monitor`. Its first process is `launcher/init`.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from packhorse.base import proc
-from packhorse.base.step import Step
 from packhorse.errors import SandboxError
-from packhorse.sandbox import arguments, blame, commands
-from packhorse.sandbox.order import Order, encode
+from packhorse.sandbox import blame
 from packhorse.sandbox.process import Process
 
 MONITOR = proc.python("packhorse.sandbox.monitor")
@@ -37,42 +34,31 @@ class RuntimeBusy(SandboxError):
 class Container(Process):
     """A container made by a monitor, with its `options`, from what of a plan is not descriptors.
 
-    `inputs` are descriptors that the options name, `passed` what the step's command has.
+    `init` is the program of its first process; `inputs` are descriptors that the options name.
     """
 
     def __init__(
-        self,
-        options: Sequence[str],
-        plan: dict[str, Any],
-        *,
-        inputs: Sequence[int],
-        passed: Sequence[int],
-        attached: bool,
+        self, options: Sequence[str], plan: dict[str, Any], *, init: Path, inputs: Sequence[int]
     ) -> None:
-        super().__init__(attached=attached)
-        self._order: Order = plan["order"]
+        super().__init__()
         self._root = -1
         self._unmount: Callable[[int], None] = os.close
         try:
-            self._start(options, plan, inputs, passed)
+            self._start(options, plan, init, inputs)
             self._receive()
         except BaseException:
             self.close()
             raise
 
-    def _start(
-        self, options: Sequence[str], plan: dict[str, Any], inputs: Sequence[int], passed: Sequence[int]
-    ) -> None:
+    def _start(self, options: Sequence[str], plan: dict[str, Any], init: Path, inputs: Sequence[int]) -> None:
         with ExitStack() as theirs:
-            self._control, control = self._sockets(theirs, socket.SOCK_SEQPACKET)
-            self._channel, channel = self._sockets(theirs, socket.SOCK_STREAM)
-            stdio = self._stdio(theirs)
-            descriptors = {
-                "control": control,
-                "channel": channel,
-                "stdio": list(stdio),
-                "passed": list(passed),
-            }
+            self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._own.enter_context(self._control)
+            theirs.enter_context(control)
+            channel = self.init.passed(theirs)
+            program = os.open(init, os.O_PATH | os.O_CLOEXEC)
+            theirs.callback(os.close, program)
+            descriptors = {"control": control.fileno(), "channel": channel, "init": program}
             self._said = os.memfd_create("said", os.MFD_CLOEXEC)
             self._own.callback(os.close, self._said)
             document = os.memfd_create("plan", os.MFD_CLOEXEC)
@@ -81,20 +67,19 @@ class Container(Process):
             os.lseek(document, 0, os.SEEK_SET)
             self._process = subprocess.Popen(
                 [*MONITOR, str(document), *options, "--"],
-                pass_fds=(*inputs, *passed, *set(stdio), control, channel, document),
+                pass_fds=(*inputs, control.fileno(), channel, program, document),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._said,
-                # Ctrl-C would end it, and with it the step, before anybody is asked.
+                # Ctrl-C would end it, and with it the sandbox, before anybody is asked.
                 process_group=0,
                 cwd="/",
                 env={},
                 umask=0o022,
             )
-            self.ended = self._pidfd_of(self._process.pid)
 
     def _receive(self) -> None:
-        """Waits until the first process waits."""
+        """Waits until the first process is ready."""
         data, descriptors, _, _ = socket.recv_fds(self._control, 1, 3, socket.MSG_CMSG_CLOEXEC)
         if not data:
             words = self.words()
@@ -113,6 +98,12 @@ class Container(Process):
         text = Path(f"/proc/self/fdinfo/{self._pidfd}").read_text()
         (pid,) = re.findall(r"^Pid:\s*(\d+)$", text, re.MULTILINE)
         self.pid = int(pid)
+        if not self._wait_until_ready():
+            raise SandboxError(
+                "the sandbox cannot be made",
+                why="its first process cannot have the user's id",
+                check="user-namespaces",
+            )
 
     def words(self) -> str:
         """What the monitor and the runtime say, on their end: the runtime's log lines without their marks."""
@@ -126,30 +117,6 @@ class Container(Process):
         """See `Process`: the tree as the monitor has mounted it, without the kernel's directories."""
         self._unmount = close
         return os.dup(self._root)
-
-    def assign(self, step: Step) -> None:
-        """See `Process`."""
-        maps = {"uids": self._order["uids"], "gids": self._order["gids"]}
-        self._order = commands.order(step, arguments.command(step), **maps)
-
-    def release(self, program: bytes) -> None:
-        """Gives the first process its order."""
-        try:
-            self._channel.sendall(encode(self._order, program))
-        except ConnectionError:
-            return  # it is gone, which `wait` tells
-
-    def wait(self, name: str, tail: str) -> int:
-        """The status, which `launcher/init` has from the command and the monitor from that."""
-        assert self._process is not None
-        status = proc.status_of(self._process.wait())
-        try:
-            told = self._channel.recv(64)
-        except ConnectionError:  # it ended before it had read its order
-            return status
-        if not told:
-            return status
-        raise commands.refusal(name, told, self._order)
 
 
 def _plain(line: str) -> str:

@@ -29,9 +29,9 @@ from typing import Any, TypedDict
 
 from packhorse.base import entrance, syscalls
 from packhorse.base.entrance import EntranceError
-from packhorse.sandbox import seccomp
+from packhorse.sandbox import order, seccomp
 from packhorse.sandbox.mounting import Mounting, Prepared
-from packhorse.sandbox.order import Order, encode
+from packhorse.sandbox.order import Order
 
 _COVERED = "/run"
 ROOT = f"{_COVERED}/root"
@@ -46,19 +46,17 @@ class Plan(TypedDict):
     """What to make. Descriptors are numbers of this process.
 
     `user` has the ids inside as which mounts are made, if not as whoever starts this. `runtime` is the
-    program and its options, `init` the program of the step's first process; `stdio` and `passed` are
-    descriptors for the command. `channel` is one for the first process, which waits for an order there; -1
-    has it begin with `order` at once. `control` is told of the tree, its mount namespace and the first
-    process, as descriptors, when that waits; -1 for nobody.
+    program and its options, `init` the program of the first process, by its name or a descriptor. `channel`
+    is one for the first process, which is asked there to run commands; -1 has it run `order`. `control` is
+    told of the tree, its mount namespace and the first process, as descriptors, when that is there; -1 for
+    nobody.
     """
 
     user: list[int]
     mounts: list[Mounting]
     config: dict[str, Any]
     runtime: list[str]
-    init: str
-    stdio: list[int]
-    passed: list[int]
+    init: int | str
     channel: int
     control: int
     order: Order
@@ -71,10 +69,15 @@ def main(words: list[str]) -> int:
         given, *rest = words
         plan = _read(int(given))
         options, command = entrance.parse_options(rest)
-        order = plan["order"]
-        if command and command != [order["executable"], *order["arguments"][1:]]:
-            order |= {"executable": command[0], "arguments": command}
-        programs = [os.open(path, os.O_PATH) for path in (plan["runtime"][0], plan["init"])]
+        if command:
+            asked = plan["order"]
+            if command != [asked["executable"], *asked["arguments"][1:]]:
+                asked |= {"executable": command[0], "arguments": command}
+        init = plan["init"]
+        programs = [
+            os.open(plan["runtime"][0], os.O_PATH),
+            init if isinstance(init, int) else os.open(init, os.O_PATH),
+        ]
         _enter(options, plan["user"])
         child = os.fork()
         if child == 0:
@@ -137,7 +140,7 @@ def _run(plan: Plan, runtime: int, init: int) -> int:
     with open(f"{_BUNDLE}/config.json", "w") as file:
         json.dump(plan["config"], file)
     ours, theirs = (None, plan["channel"]) if plan["channel"] >= 0 else _pair()
-    given = [theirs, init, *plan["stdio"], *plan["passed"]]
+    given = [theirs, init]
     _start(plan["runtime"], runtime, given, plan["control"])
     for descriptor in {runtime, *given} - {0, 1, 2}:
         os.close(descriptor)
@@ -147,8 +150,22 @@ def _run(plan: Plan, runtime: int, init: int) -> int:
     if ours is None:
         _report(plan["control"], root, first)
     else:
-        ours.sendall(encode(plan["order"], seccomp.program()))
+        return _run_order(ours, plan["order"])
     return _wait(pid, first, plan["control"])
+
+
+def _run_order(channel: socket.socket, asked: Order) -> int:
+    """Has the first process run a command with this one's stdin, stdout and stderr; its status."""
+    file = os.memfd_create("order")
+    os.write(file, order.encode(asked, seccomp.program()))
+    socket.send_fds(channel, [order.request(order.START, 0)], [file, 0, 1, 2])
+    while data := channel.recv(order.SIZE):
+        answer = order.decode(data)
+        if answer["kind"] == order.REFUSED:
+            print(f"{asked['executable']}: {os.strerror(answer['reason'])}", file=sys.stderr, flush=True)
+        if answer["kind"] == order.ENDED:
+            return answer["value"]
+    return _FAILED
 
 
 def _make_tree(mounts: list[Mounting]) -> int:
@@ -175,7 +192,7 @@ def _hide_control_groups() -> None:
 
 
 def _pair() -> tuple[socket.socket, int]:
-    ours, theirs = socket.socketpair()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return ours, theirs.detach()
 
 

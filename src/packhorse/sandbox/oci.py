@@ -23,11 +23,10 @@ from packhorse.base.dataclass import dataclass
 from packhorse.base.step import Step
 from packhorse.base.userns import Extent, IdMap, Mode, Namespace
 from packhorse.errors import SandboxError
-from packhorse.sandbox import arguments, commands, monitor, oci_config
+from packhorse.sandbox import commands, monitor, oci_config
 from packhorse.sandbox.container import MONITOR, Container, RuntimeBusy
 from packhorse.sandbox.layout import Layout
 from packhorse.sandbox.reach import Reach
-from packhorse.sandbox.terminal import Terminal
 
 _PATIENCE = 10.0
 """Seconds within which a runtime says its version."""
@@ -93,7 +92,7 @@ def _unfit(what: str, why: str) -> SandboxError:
 
 
 class OciRuntime:
-    """A Runtime. `runtime` is what `find` gives, `init` the native program that steps begin as."""
+    """A Runtime. `runtime` is what `find` gives, `init` the native program that is the first process."""
 
     def __init__(self, namespace: Namespace, *, runtime: Sequence[str], init: Path) -> None:
         self._runtime = runtime
@@ -102,14 +101,8 @@ class OciRuntime:
         self._reach = Reach(namespace.idmap)
         self._namespace = namespace
 
-    def hold(
-        self, step: Step, layout: Layout, terminal: Terminal | None, begun: Callable[[int], None]
-    ) -> Container:
+    def hold(self, step: Step, layout: Layout, begun: Callable[[int], None]) -> Container:
         """Starts a monitor with the step's plan; see `runner.Runtime`."""
-        command = arguments.command(step)
-        if terminal:
-            further = range(oci_config.FURTHER, oci_config.FURTHER + len(terminal.passed))
-            command = terminal.words(command, step.argv[0], tuple(further))
         with ExitStack() as stack:
             namespace = self._namespace
             if self._idmap.mode is Mode.SINGLE:
@@ -117,10 +110,9 @@ class OciRuntime:
             make = partial(
                 Container,
                 ["userns", str(namespace.fd), *self._options(step, layout, namespace.idmap)],
-                self._plan(step, layout, command, namespace.idmap),
+                self._plan(step, layout, namespace.idmap),
+                init=self._init,
                 inputs=[namespace.fd],
-                passed=terminal.passed if terminal else (),
-                attached=step.attached,
             )
             held = _patiently(make)
             try:
@@ -136,11 +128,12 @@ class OciRuntime:
         What it cannot carry: pasta (the step then has loopback only).
         """
         idmap = self._idmap if self._idmap.mode is Mode.ROOT else _as_root()
-        command = arguments.command(step)
-        plan = self._plan(step, layout, command, idmap)
-        plan |= {"control": -1, "channel": -1, "stdio": [0, 1, 2], "passed": []}
+        plan = self._plan(step, layout, idmap)
+        order = commands.order(step.command)
+        plan |= {"control": -1, "channel": -1, "init": str(self._init), "order": order}
         options = self._options(step, layout, idmap)
-        return layout.repeated([*MONITOR, "9", *options], {9: json.dumps(plan).encode()}, command)
+        words = commands.words_of(step.command)
+        return layout.repeated([*MONITOR, "9", *options], {9: json.dumps(plan).encode()}, words)
 
     def _options(self, step: Step, layout: Layout, idmap: IdMap) -> list[str]:
         options = userns.map_options(idmap)
@@ -148,25 +141,18 @@ class OciRuntime:
             options += self._reach.options(step, [layout.skeleton, Path(self._runtime[0]), self._init])
         return [word for option in options for word in option]
 
-    def _plan(self, step: Step, layout: Layout, command: list[str], idmap: IdMap) -> dict[str, Any]:
+    def _plan(self, step: Step, layout: Layout, idmap: IdMap) -> dict[str, Any]:
         """A `monitor.Plan` without descriptors; HostError for a user that the namespace has not."""
         self._idmap.outside(step.uid, step.gid)
         single = idmap.mode is Mode.SINGLE
         first = (0, 0) if single else (step.uid, step.gid)
         others = single and (step.uid, step.gid) != first
-        order = commands.order(
-            step,
-            command,
-            uids=f"{step.uid} 0 1\n" if others else "",
-            gids=f"{step.gid} 0 1\n" if others else "",
-        )
+        maps = (f"{step.uid} 0 1\n", f"{step.gid} 0 1\n") if others else ()
         return {
             "user": [step.uid, step.gid] if idmap.mode is Mode.ROOT else [],
             "mounts": oci_config.mounts(step, layout),
-            "config": oci_config.config(step, layout, root=monitor.ROOT, user=first),
+            "config": oci_config.config(step, layout, root=monitor.ROOT, user=first, maps=maps),
             "runtime": list(self._runtime),
-            "init": str(self._init),
-            "order": order,
         }
 
 

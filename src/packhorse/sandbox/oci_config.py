@@ -16,8 +16,8 @@ from packhorse.sandbox.confinement import CAPABILITIES, READ_ONLY
 from packhorse.sandbox.layout import Layout
 from packhorse.sandbox.mounting import Mounting
 
-CHANNEL, INIT, STDIO, FURTHER = 3, 4, (5, 6, 7), 8
-"""The first process's descriptors: its socket, itself, the command's three, and the first of a step's own."""
+CHANNEL, INIT = 3, 4
+"""The first process's descriptors: its socket, and itself."""
 
 _MOUNTS = (
     ("/proc", "proc", ("nosuid", "noexec", "nodev")),
@@ -29,8 +29,13 @@ _MOUNTS = (
 _NAMESPACES = ("mount", "pid", "ipc", "uts", "cgroup")
 
 
-def config(step: Step, layout: Layout, *, root: str, user: tuple[int, int]) -> dict[str, Any]:
-    """The config.json of a step whose tree is at `root`; the first process has the ids `user` inside."""
+def config(
+    step: Step, layout: Layout, *, root: str, user: tuple[int, int], maps: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The config.json of a step whose tree is at `root`; the first process has the ids `user` inside.
+
+    `maps` are those of the user namespace that it enters to have others.
+    """
     size = step.limits.shared_memory_size
     shared = [f"size={size}"] if size else []
     namespaces = [*_NAMESPACES, *(["network"] if step.network is not Network.HOST else [])]
@@ -54,7 +59,7 @@ def config(step: Step, layout: Layout, *, root: str, user: tuple[int, int]) -> d
         ],
         "process": {
             "user": {"uid": user[0], "gid": user[1]},
-            "args": [f"/proc/self/fd/{INIT}", *(str(number) for number in (CHANNEL, INIT, *STDIO))],
+            "args": [f"/proc/self/fd/{INIT}", str(CHANNEL), *maps],
             "cwd": "/",
             "env": [],
             "noNewPrivileges": True,

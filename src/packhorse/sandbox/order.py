@@ -1,4 +1,4 @@
-"""What a step's first process (`launcher/init`) is told and tells; called by `container` and `monitor`."""
+"""What `launcher/init` is asked and answers, as bytes; called by `init` and `monitor`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import os
 import struct
 from typing import TypedDict
 
+START, SIGNAL = "c", "s"
+"""Kinds of requests."""
+
+READY, REFUSED, ENDED, GONE = "r", "f", "e", "g"
+"""Kinds of answers."""
+
+EXECUTION, DIRECTORY = "e", "d"
+"""Tasks that fail by what a command asks for; all others, by this machine."""
+
+SIZE = struct.calcsize("=4i")
+
 
 class Order(TypedDict):
-    """The command of a step. `uids` and `gids` are maps for a user namespace of its own, or both empty.
+    """A command. `arguments` begin with argv[0]; `files` is the soft limit of open files."""
 
-    `arguments` begin with argv[0]; `files` is the soft limit of open files.
-    """
-
-    uids: str
-    gids: str
     directory: str
     executable: str
     arguments: list[str]
@@ -22,9 +28,18 @@ class Order(TypedDict):
     files: int
 
 
+class Answer(TypedDict):
+    """An answer; `value` is a status, or the letter of a task that failed with the errno `reason`."""
+
+    kind: str
+    command: int
+    value: int
+    reason: int
+
+
 def encode(order: Order, program: bytes) -> bytes:
     """The order in bytes; the command runs under the system call filter `program`."""
-    strings = [order["uids"], order["gids"], order["directory"], order["executable"], *order["arguments"]]
+    strings = [order["directory"], order["executable"], *order["arguments"]]
     strings += [f"{name}={value}" for name, value in sorted(order["environment"].items())]
     text = b"".join(os.fsencode(word) + b"\0" for word in strings)
     head = struct.pack(
@@ -33,15 +48,12 @@ def encode(order: Order, program: bytes) -> bytes:
     return head + program + text
 
 
-class Failure(Exception):
-    """What kept the command from being executed: `task`, and the kernel's reason in `words`."""
-
-    def __init__(self, data: bytes) -> None:
-        task, number = struct.unpack("=ii", data)
-        self.task = chr(task)
-        self.words = os.strerror(number)
-        super().__init__(self.words)
+def request(kind: str, command: int, value: int = 0) -> bytes:
+    """A request that is about the command of a number."""
+    return struct.pack("=3i", ord(kind), command, value)
 
 
-EXECUTION, DIRECTORY = "e", "d"
-"""Tasks that fail by what the step asks for; all others, by this machine."""
+def decode(data: bytes) -> Answer:
+    """An answer of bytes."""
+    kind, command, value, reason = struct.unpack("=4i", data)
+    return Answer(kind=chr(kind), command=command, value=value, reason=reason)

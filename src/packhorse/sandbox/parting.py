@@ -1,16 +1,15 @@
-"""What is taken down of steps that are over, while others go on; made by `platform` for a build or a run.
+"""What is taken down of sandboxes that are over, while others go on; made by `platform` for a build or a run.
 
 That takes the kernel longer than it took to make it: to unmount an overlay is to write out all that its file
 system has not written yet, and the device of a network waits until no processor uses it any more. Nobody has
-to wait for either, but who mounts the same directories again. What of the last step's is still mounted when
-the command ends is seen by no process any more, and its directories can be removed.
+to wait for either, but who mounts the same directories again, or has volumes. What is still mounted when the
+command ends is seen by no process any more, and its directories can be removed.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import threading
 from typing import Self
 
 from packhorse.base import native, orphan
@@ -22,52 +21,30 @@ _PATIENCE = 0.01
 
 
 class Parting:
-    """A context, which ends when all is taken down but perhaps the mounts after which `nothing_follows`."""
+    """A context, which ends when all is taken down but perhaps mounts."""
 
     def __init__(self) -> None:
         self._networks: list[Pasta] = []
-        self._mounts: list[threading.Thread] = []
-        self._others: list[threading.Thread] = []
         self._heirs: list[subprocess.Popen[bytes]] = []
-        self._over = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.settle()
-        while self._others:
-            self._others.pop().join()
         while self._heirs:
             orphan.leave(self._heirs.pop(), after=_PATIENCE)
         for pasta in self._networks:
             pasta.close()
-
-    def nothing_follows(self) -> None:
-        """Says that what is taken down from now on is mounted by nobody again, and has no volumes."""
-        self._over = True
 
     def network(self, pasta: Pasta) -> None:
         """Takes down a network that no step uses any more."""
         pasta.let_go()
         self._networks.append(pasta)
 
-    def mounts(self, descriptor: int, *, again: bool) -> None:
-        """Closes a descriptor, with which mounts go whose directories may be mounted `again`."""
-        if self._over and self._leave(descriptor):
-            return
-        thread = threading.Thread(target=os.close, args=(descriptor,), name="unmounting")
-        try:
-            thread.start()
-        except RuntimeError:  # this user may have no more threads
+    def mounts(self, descriptor: int) -> None:
+        """Closes a descriptor, with which mounts go."""
+        if not self._leave(descriptor):
             os.close(descriptor)
-            return
-        (self._mounts if again else self._others).append(thread)
-
-    def settle(self) -> None:
-        """Returns when all is gone that may be mounted again."""
-        while self._mounts:
-            self._mounts.pop().join()
 
     def _leave(self, descriptor: int) -> bool:
         """Has another process be the last to have a descriptor, so that the kernel works in the end of that.

@@ -1,9 +1,8 @@
-"""A step's first process, held, let go and ended, whatever the runtime; called by `room` and `terminal`."""
+"""A sandbox's first process, whatever the runtime, and the pipes of a command; called by `running`."""
 
 from __future__ import annotations
 
 import os
-import re
 import select
 import signal
 import socket
@@ -12,57 +11,32 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from io import FileIO
-from typing import IO
+from typing import IO, Self
 
 from packhorse.base import native, proc
-from packhorse.base.step import Step
 from packhorse.errors import SandboxError
+from packhorse.sandbox import order
+from packhorse.sandbox.init import Init
 
 _PATIENCE = 10.0
 """Seconds within which a runtime that is not wanted any more ends by itself: a disk may be slow."""
 
 
 class Process(ABC):
-    """A started runtime; its step's first process, `pid`, has its mounts and waits.
+    """A started runtime; the sandbox's first process is `init`, with the number `pid`, and has its mounts."""
 
-    `output` is where the step's stdout and stderr come from; where it is `attached`, stdout alone, beside
-    `errors`, and `input` is where its stdin goes to. `ended` is readable when the step has ended.
-    """
-
-    def __init__(self, *, attached: bool) -> None:
+    def __init__(self) -> None:
         self._own = ExitStack()
-        self._attached = attached
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = self.pid = -1
-        self.output: FileIO
-        self.input: FileIO | None = None
-        self.errors: FileIO | None = None
-        self.ended: int
+        self.init = Init()
 
     @abstractmethod
-    def assign(self, step: Step) -> None:
-        """Says what a process runs that is held for a `deferred` step: argv, env and cwd of `step`."""
-
-    @abstractmethod
-    def release(self, program: bytes) -> None:
-        """Lets the step begin, under the system call filter `program`."""
-
-    @abstractmethod
-    def wait(self, name: str, tail: str) -> int:
-        """The exit status of the step's command `name`, when it has ended; `tail` is the end of its output.
-
-        Raises CommandNotFound and NotExecutable when the kernel refused the command, SandboxError when it
-        could not be started for another reason.
-        """
-
     def words(self) -> str:
         """What the runtime says of its failure, on which it ends."""
-        said: list[bytes] = []
-        proc.relay((self.errors or self.output).fileno(), said.append)
-        return b"".join(said).decode(errors="replace").strip()
 
     def open_root(self, close: Callable[[int], None] = os.close) -> int:
-        """A descriptor of the step's root directory; it stays readable when the processes are gone.
+        """A descriptor of the sandbox's root directory; it stays readable when the processes are gone.
 
         The mount namespace is held as well, without which the mounts below the root would go with the
         processes: by a descriptor that is closed by `close`.
@@ -71,50 +45,17 @@ class Process(ABC):
         self._own.callback(close, mounts)
         return os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def relay(self, output: Callable[[bytes], None]) -> None:
-        """Hands on what the step prints until all its processes are gone; they go with the step's command."""
-        waiting = select.poll()
-        waiting.register(self.output, select.POLLIN)
-        waiting.register(self.ended, select.POLLIN)
-        while True:
-            ready = {descriptor for descriptor, _ in waiting.poll()}
-            if self.ended in ready:
-                # Whatever the command has left behind could hold the pipe open for ever.
-                waiting.unregister(self.ended)
-                self.kill()
-            if self.output.fileno() in ready:
-                chunk = os.read(self.output.fileno(), 65536)
-                if not chunk:
-                    return
-                output(chunk)
-
-    def payload(self) -> int | None:
-        """The pid of the step's command, or None when it has not begun or is gone."""
-        found: dict[int, int] = {}
-        try:
-            children = proc.told(f"task/{self.pid}/children", self.pid).split()
-        except OSError:
-            return None
-        for child in children:
-            with suppress(OSError):  # it is gone meanwhile
-                (numbers,) = re.findall(r"^NSpid:.*\t(\d+)$", proc.told("status", child), re.MULTILINE)
-                found[int(numbers)] = int(child)
-        # The first process waits for orphans. All came later than the command, and if the numbers begin anew,
-        # they do so at 300.
-        return found[min(found)] if found else None
-
     def kill(self) -> None:
-        """Ends the step's first process; returns when that and all others of its namespace are gone.
+        """Ends the first process; returns when that and all others of its namespace are gone.
 
-        A process's end is told when its namespace is empty (pid_namespaces(7)). The runtime's own end, which
-        is what `ended` tells, can come before: what the step has left behind is still being killed then, and
-        goes on writing where a phase already reads (*tried*).
+        A process's end is told when its namespace is empty (pid_namespaces(7)).
         """
         if self.pid >= 0:
             _end(self._pidfd)
 
     def close(self) -> None:
         """Ends whatever still runs and closes everything."""
+        self.init.close()
         self.kill()
         if self._process is not None and self.pid >= 0:
             self._process.wait()
@@ -123,7 +64,7 @@ class Process(ABC):
             self._wait_for_failure(self._process)
 
     def _wait_for_failure(self, process: subprocess.Popen[bytes]) -> None:
-        """Waits for a runtime that nobody will let go, and so will end; kills one that is stuck."""
+        """Waits for a runtime whose sandbox is not wanted, and so will end; kills one that is stuck."""
         try:
             process.wait(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -131,38 +72,57 @@ class Process(ABC):
             process.wait()
 
     def _hold(self, pid: int) -> None:
-        self._pidfd = self._pidfd_of(pid)
+        self._pidfd = os.pidfd_open(pid)
+        self._own.callback(os.close, self._pidfd)
         self.pid = pid
 
-    def _pidfd_of(self, pid: int) -> int:
-        descriptor = os.pidfd_open(pid)
-        self._own.callback(os.close, descriptor)
-        return descriptor
+    def _wait_until_ready(self) -> bool:
+        """Waits for the first process; whether it is there."""
+        answer = self.init.receive()
+        return answer is not None and answer["kind"] == order.READY
 
-    def _stdio(self, theirs: ExitStack) -> tuple[int, int, int]:
-        """What the step's command gets as stdin, stdout and stderr."""
-        self.output, printed = self._pipe(theirs, read_by_us=True)
-        if not self._attached:
-            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            theirs.callback(os.close, nothing)
-            return nothing, printed, printed
-        self.input, given = self._pipe(theirs, read_by_us=False)
-        self.errors, complained = self._pipe(theirs, read_by_us=True)
-        return given, printed, complained
 
-    def _pipe(self, theirs: ExitStack, *, read_by_us: bool) -> tuple[FileIO, int]:
-        """A pipe: our end, closed with this, and the end for the runtime, closed with `theirs`."""
+class Pipes:
+    """What a command has as its stdin, stdout and stderr, `theirs`, and our ends of them.
+
+    `output` is where its stdout and stderr come from; where it is `attached`, stdout alone, beside `errors`,
+    and `input` is where its stdin goes to. `owner` is the user, by the ids of this machine, who can open
+    /dev/stdout anew.
+    """
+
+    def __init__(self, *, attached: bool = False, owner: tuple[int, int] | None = None) -> None:
+        self._own = ExitStack()
+        self._theirs = ExitStack()
+        self.output, printed = self._pipe(read_by_us=True)
+        self.input: FileIO | None = None
+        self.errors: FileIO | None = None
+        if attached:
+            self.input, given = self._pipe(read_by_us=False)
+            self.errors, complained = self._pipe(read_by_us=True)
+        else:
+            given, complained = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), printed
+            self._theirs.callback(os.close, given)
+        if owner is not None:
+            os.fchown(printed, *owner)
+        self.theirs = (given, printed, complained)
+        self.is_empty = False  # whether `output` has ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hand_over()
+        self._own.close()
+
+    def hand_over(self) -> None:
+        """Closes the ends that the command has."""
+        self._theirs.close()
+
+    def _pipe(self, *, read_by_us: bool) -> tuple[FileIO, int]:
         read, write = os.pipe()
         mine, other = (read, write) if read_by_us else (write, read)
-        theirs.callback(os.close, other)
+        self._theirs.callback(os.close, other)
         return self._own.enter_context(FileIO(mine, "r" if read_by_us else "w")), other
-
-    def _sockets(self, theirs: ExitStack, kind: socket.SocketKind) -> tuple[socket.socket, int]:
-        """A pair of sockets: our end, and theirs as a descriptor."""
-        ours, other = socket.socketpair(socket.AF_UNIX, kind)
-        self._own.enter_context(ours)
-        theirs.enter_context(other)
-        return ours, other.fileno()
 
 
 class Leash:
@@ -202,11 +162,6 @@ class Leash:
                 process_group=0,  # Ctrl-C is not for it, nor for what is on it
                 env={},
             )
-
-    @classmethod
-    def of_process(cls, process: int) -> Leash:
-        """With a process on it, of which `process` is a descriptor."""
-        return cls(["process", str(process)], pass_fds=(process,))
 
     @classmethod
     def of_group(cls, leader: int) -> Leash:

@@ -1,8 +1,8 @@
-"""Steps in sandboxes: the Runner of a host, which turns ②'s, ③'s and `run`'s steps into processes.
+"""Opens sandboxes for builds and `run`.
 
-`platform.wiring` makes one `SandboxRunner` a build, over the runtime that the user chose. A room is opened in
-a fixed order, whatever the runtime: mount points (`layout`), the held process (the runtime's) and meanwhile
-its network (`network`), its tree (`base.rooted`). What happens in an open room is `room`'s.
+`platform.wiring` makes one `SandboxRunner` a build, over the runtime that the user chose. A sandbox is opened
+in a fixed order, whatever the runtime: mount points (`layout`), the first process (the runtime's) and
+meanwhile its network (`network`), its tree (`base.rooted`). What happens in an open one is `running`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from packhorse.base.dataclass import replace
 from packhorse.base.rooted import Rooted
 from packhorse.base.step import Network, Step
 from packhorse.base.userns import Mode, Namespace
@@ -25,20 +24,18 @@ from packhorse.sandbox.layout import Layout, Layouts
 from packhorse.sandbox.limits import Bounds
 from packhorse.sandbox.parting import Parting
 from packhorse.sandbox.process import Process
-from packhorse.sandbox.room import Sandbox
+from packhorse.sandbox.running import RunningSandbox
 from packhorse.sandbox.terminal import Terminal
 
 
 class Runtime(Protocol):
     """What makes sandboxes with the ids of one user namespace."""
 
-    def hold(
-        self, step: Step, layout: Layout, terminal: Terminal | None, begun: Callable[[int], None]
-    ) -> Process:
-        """Makes the step's mounts and starts its first process, which waits; SandboxError in its own words.
+    def hold(self, step: Step, layout: Layout, begun: Callable[[int], None]) -> Process:
+        """Makes the step's mounts and starts the first process; SandboxError in its own words.
 
-        `begun` is told of that process as soon as it has its namespaces, mounts or not. A step with a
-        `terminal` begins as that. It reaches no abstract socket of others (`starter`).
+        `begun` is told of that process as soon as it has its namespaces, mounts or not. It reaches no
+        abstract socket of others (`starter`).
         """
         ...
 
@@ -85,22 +82,22 @@ class SandboxRunner:
         self._parting = parting
 
     @contextmanager
-    def open(self, step: Step) -> Iterator[Sandbox]:
-        """Makes the step's mounts and holds its process; leaving the context ends all that still runs.
+    def open(self, step: Step) -> Iterator[RunningSandbox]:
+        """Makes the step's sandbox; leaving the context ends all that still runs there.
 
         SandboxError, with the runtime's own words, when it cannot be made; DiskFull; InputError for ports
         that cannot be had; HostError for a user that the namespace has not.
         """
         commands.check(step)
         network.check_ports(step)
-        if self._parting is not None and not step.scratch:
-            self._parting.settle()
         number = next(self._numbers)
         step = network.with_name_service(step, self._scratch / f"resolv-{number}.conf")
         layout = self._layouts.of(step)
         places = {layout.place(mount.target) for mount in step.mounts}
         if "/proc" in places:
-            step = replace(step, deferred=False)  # what waits for a command is executed by a name there
+            raise SandboxError(
+                "nothing can be mounted at /proc", why="it is the kernel's, and sandboxes begin with it"
+            )
         with ExitStack() as stack:
             terminal = self._terminal_of(step)
             if terminal is not None:
@@ -113,26 +110,22 @@ class SandboxRunner:
             networks: list[network.Pasta] = []
 
             def begun(pid: int) -> None:
-                if step.argv or step.deferred:
-                    bounds.hold(pid, owner)
+                bounds.hold(pid, owner)
                 if step.network is Network.OWN:
                     pasta = network.Pasta(pid, ports=step.ports, loopback=self._loopback)
                     stack.callback(self._take_down, pasta)
                     networks.append(pasta)
 
             with disk.named(self._scratch):
-                held = self._runtime.hold(step, layout, terminal, begun)
+                held = self._runtime.hold(step, layout, begun)
             stack.callback(held.close)
-            if editor is not None:
-                os.fchown(held.output.fileno(), *editor)  # so that the step can open /dev/stdout too
-            root = held.open_root(partial(self._unmount, step))
+            root = held.open_root(self._unmount)
             tree = stack.enter_context(Rooted(root, idmap=self._idmap, owner=editor, whiteouts=False))
             disk.check(root, step, layout, self._scratch)
-            if not step.deferred:
-                for pasta in networks:
-                    pasta.wait()
+            for pasta in networks:
+                pasta.wait()
             line = partial(self._runtime.line, layout=layout)
-            yield Sandbox(step, held, tree, bounds, line, terminal, networks)
+            yield RunningSandbox(step, held, tree, bounds, line, owner=editor, terminal=terminal)
 
     def _take_down(self, pasta: network.Pasta) -> None:
         if self._parting is None:
@@ -140,11 +133,11 @@ class SandboxRunner:
         else:
             self._parting.network(pasta)
 
-    def _unmount(self, step: Step, descriptor: int) -> None:
+    def _unmount(self, descriptor: int) -> None:
         if self._parting is None:
             os.close(descriptor)
         else:
-            self._parting.mounts(descriptor, again=not step.scratch)
+            self._parting.mounts(descriptor)
 
     def _terminal_of(self, step: Step) -> Terminal | None:
         if not step.terminal:

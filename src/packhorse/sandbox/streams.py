@@ -1,4 +1,4 @@
-"""A step's stdin, stdout and stderr exchanged with this process's own, by pipes; called by `room`.
+"""A step's stdin, stdout and stderr exchanged with this process's own, by pipes; called by `running`.
 
 Were the step given these themselves, it could open them anew through /proc, as files of the user whose id it
 has (*tried*): read what is typed into the user's terminal, write the file that it is to read, shorten the one
@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
 
 from packhorse.errors import SandboxError
 from packhorse.sandbox import relay
-from packhorse.sandbox.process import Process
+from packhorse.sandbox.process import Pipes
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
-_TAIL = 4096
-"""How many of the last bytes of stderr are kept, to find the runtime's own message in."""
 
 
 class _Input:
@@ -53,35 +52,33 @@ class _Input:
             self._pending = self._pending[os.write(self._pipe.fileno(), self._pending) :]
 
 
-def exchange(held: Process) -> bytes:
-    """Hands on what goes in and out until all processes of the released step are gone; the end of its stderr.
+def exchange(pipes: Pipes, ended: int, finish: Callable[[], None]) -> None:
+    """Hands on what goes in and out until all processes of the command are gone.
 
-    A reader of stdout or stderr that has gone is gone for the step too. Raises SandboxError when they cannot
-    be written for another reason.
+    `ended` is readable as soon as the command has ended, and `finish` returns when all are gone. A reader of
+    stdout or stderr that has gone is gone for the command too. Raises SandboxError when they cannot be
+    written for another reason.
     """
-    assert held.input is not None and held.errors is not None
-    given = _Input(held.input)
-    printed = {held.output.fileno(): (held.output, _STDOUT), held.errors.fileno(): (held.errors, _STDERR)}
-    tail, running = b"", True
+    assert pipes.input is not None and pipes.errors is not None
+    given = _Input(pipes.input)
+    printed = {pipes.output.fileno(): (pipes.output, _STDOUT), pipes.errors.fileno(): (pipes.errors, _STDERR)}
+    running = True
     while running or printed:
         ready = relay.poll(
-            (given.wanted() | {held.ended: select.POLLIN} if running else {})
+            (given.wanted() | {ended: select.POLLIN} if running else {})
             | dict.fromkeys(printed, select.POLLIN)
         )
         if running:
             given.hand_on(ready)
-        if held.ended in ready:
-            held.kill()
+        if ended in ready:
+            finish()
             running = False
         for number in printed.keys() & ready.keys():
             pipe, target = printed[number]
             chunk = os.read(number, relay.CHUNK)
-            if target == _STDERR:
-                tail = (tail + chunk)[-_TAIL:]
             if not chunk or not _written(target, chunk):
                 pipe.close()
                 del printed[number]
-    return tail
 
 
 def _written(target: int, chunk: bytes) -> bool:

@@ -1,9 +1,9 @@
-"""A terminal of a step's own, between the step and this process's stdin and stdout; called by `room`.
+"""A terminal of a step's own, between the step and this process's stdin and stdout; called by `running`.
 
 Were the step given the user's terminal itself, it would be in a session that its pid namespace does not see,
 so that shells fail at job control (*tried*), and Ctrl-C would reach whatever else runs there. So the step
-begins as the program `launcher/terminal`, which `bubblewrap` executes by its descriptor alone, whence nothing
-of it is to be found inside. It makes a pseudo terminal in the sandbox, hands out its ends and becomes the
+begins as the program `launcher/terminal`, which is executed by its descriptor alone, whence nothing of it is
+to be found inside. It makes a pseudo terminal in the sandbox, hands out its ends and becomes the
 step's command, as the leader of a session with that terminal.
 """
 
@@ -15,7 +15,7 @@ import signal
 import socket
 import termios
 import tty
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -24,7 +24,6 @@ from types import FrameType
 from packhorse.base import proc
 from packhorse.errors import SandboxError
 from packhorse.sandbox import executable, relay
-from packhorse.sandbox.process import Process
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
@@ -42,30 +41,30 @@ class Terminal:
         self._own.callback(os.close, descriptor)
         self.passed = (self._theirs.fileno(), descriptor)
 
-    def words(self, command: Sequence[str], name: str, passed: tuple[int, ...] | None = None) -> list[str]:
+    def words(self, command: Sequence[str], name: str) -> list[str]:
         """The words to execute inside, so that `command` has the terminal; its argv[0] will be `name`.
 
-        There `passed` are the numbers of our `passed`, if they are others.
+        There `passed` follow stdin, stdout and stderr.
         """
-        channel, program = map(str, passed or self.passed)
-        return [f"/proc/self/fd/{program}", channel, program, command[0], name, *command[1:]]
+        return ["/proc/self/fd/4", "3", "4", command[0], name, *command[1:]]
 
-    def run(self, held: Process, name: str) -> None:
-        """Lets the command `name` begin, and relays until all processes of the released step are gone.
+    def run(self, name: str, ended: int, finish: Callable[[], None]) -> None:
+        """Relays until all processes of the command `name` are gone, which was started with `words`.
 
-        This process's stdin, if it is a terminal, is raw meanwhile, so that every key reaches the step; the
-        step's terminal has the size of this process's, and follows it. Only the main thread can call this,
-        since SIGWINCH is handled.
+        `ended` is readable as soon as it has ended, and `finish` returns when all are gone. This process's
+        stdin, if it is a terminal, is raw meanwhile, so that every key reaches the command; the command's
+        terminal has the size of this process's, and follows it. Only the main thread can call this, since
+        SIGWINCH is handled.
 
-        Raises CommandNotFound and NotExecutable when the kernel refuses the command; SandboxError when there
+        Raises CommandNotFound and NotExecutable when the kernel refused the command; SandboxError when there
         can be no terminal.
         """
         self._theirs.close()
         data, ends, _, _ = socket.recv_fds(self._channel, 1, 2, socket.MSG_CMSG_CLOEXEC)
         if not ends:
-            why = os.strerror(data[0]) if data else held.words()
+            why = os.strerror(data[0]) if data else "the program that makes it cannot be started"
             raise SandboxError("the step's terminal cannot be made", why=why, check="bubblewrap")
-        # Somebody has to have the slave open as long as the step may: a master alone answers EIO.
+        # Somebody has to have the slave open as long as the command may: a master alone answers EIO.
         with FileIO(ends[0], "r+") as master, FileIO(ends[1], "r+") as slave:
             os.set_blocking(master.fileno(), False)
             with _same_size(master.fileno()), _raw(_STDIN):
@@ -73,8 +72,8 @@ class Terminal:
                 refused = self._channel.recv(1)
                 if refused:
                     raise executable.refusal(name, os.strerror(refused[0]))
-                _relay(master.fileno(), held.ended)
-                held.kill()
+                _relay(master.fileno(), ended)
+                finish()
                 slave.close()
                 _drain(master.fileno())
 

@@ -30,6 +30,8 @@ from packhorse.store.upper import Change
 class LayersCopies(ShownLayers):
     """The layers of one build, copied into the directory `scratch`, which is on the store's file system."""
 
+    copied = True
+
     def __init__(self, harvest: Harvest, scratch: Path) -> None:
         super().__init__(harvest, scratch)
         self._waiting: dict[str, KeptTree] = {}

@@ -29,6 +29,8 @@ _OPTIONS = 4000  # bytes for the paths of one mount, of its page of 4096
 class LayersOverlay(ShownLayers):
     """The layers of one build, under an overlay whose upper is in the directory `scratch`."""
 
+    copied = False
+
     def __init__(self, harvest: Harvest, scratch: Path) -> None:
         super().__init__(harvest, scratch)
         self._hidden: dict[str, KeptTree] = {}

@@ -15,7 +15,8 @@ from packhorse.lifecycle.analyze import analyze
 from packhorse.lifecycle.build import build
 from packhorse.lifecycle.detect import detect
 from packhorse.lifecycle.export import export
-from packhorse.lifecycle.restore import restore
+from packhorse.lifecycle.ports import Scene
+from packhorse.lifecycle.restore import choose, restore
 from packhorse.lifecycle.stages import Exported
 
 
@@ -166,11 +167,14 @@ def test_P_114_the_spine_is_the_phases_one_after_the_other(shop: Shop) -> None:
     place = shop.shelf.place(APP)
     analyzed = analyze(shop.run_image, shop.run_image.id.hex, place)
     detected = detect(inputs, analyzed, runner=runner, observer=notes)
-    restored = restore(inputs, analyzed, detected, runner=runner, cache=cache, observer=notes)
-    built = build(inputs, analyzed, detected, restored, runner=runner, observer=notes)
-    parts: Image = export(
-        inputs, analyzed, built, runner=runner, cache=cache, target=place, observer=notes
-    ).image
+    chosen = choose(inputs, analyzed, detected, cache=cache, observer=notes)
+    with runner.open(Scene.BUILD) as sandbox:
+        tree = sandbox.tree
+        restored = restore(inputs, analyzed, chosen, tree=tree, observer=notes)
+        built = build(inputs, analyzed, detected, restored, runner=runner, sandbox=sandbox, observer=notes)
+        parts: Image = export(
+            inputs, analyzed, built, tree=tree, cache=cache, target=place, observer=notes
+        ).image
     assert parts.id == whole.image.id
 
 

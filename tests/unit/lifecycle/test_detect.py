@@ -87,7 +87,7 @@ def test_what_one_writes_is_seen_by_no_other_and_not_by_the_build(workshop: Work
 def test_plans_of_detections_side_by_side_have_names_of_their_own(workshop: Workshop) -> None:
     workshop.order((workshop.buildpack("a"), workshop.buildpack("b")))
     workshop.detect()
-    assert len({step.env["CNB_BUILD_PLAN_PATH"] for step in workshop.runner.steps}) == 2
+    assert len({step.env["CNB_BUILD_PLAN_PATH"] for step in workshop.runner.commands}) == 2
 
 
 def test_a_failure_says_for_each_buildpack_why(workshop: Workshop) -> None:

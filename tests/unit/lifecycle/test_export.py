@@ -52,7 +52,7 @@ def test_a_failing_place_leaves_the_cache_as_it_was(workshop: Workshop) -> None:
             workshop.inputs,
             workshop.analyze(),
             built,
-            runner=workshop.runner,
+            tree=workshop.tree,
             cache=workshop.cache,
             target=FullDisk(workshop.shelf, APP),
             observer=workshop.notes,

@@ -1,10 +1,9 @@
-"""The decorated runner: what every step of a build sees, who may pass the directories it rests in, and which
-rooms stay open for whom.
-"""
+"""The runner of a build: what its sandboxes see, and who may pass the directories that are written to."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,21 +12,42 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.step import Bind, Mount, Network, Overlay, Step
+from packhorse.base.step import Bind, Mount, Network, Overlay, Sandbox, Step
 from packhorse.base.userns import Extent, IdMap, Mode
-from packhorse.platform.runner import BuildRunner, HeldRoom, Scene
+from packhorse.lifecycle.ports import Scene
+from packhorse.platform.runner import BuildMounts, BuildRunner
+from packhorse.sandbox.limits import written
 
-HELD = Step(argv=())
-BUILDS, DETECTS = Step(argv=("build",)), Step(argv=("detect",), scratch=True)
+
+@dataclass
+class _Layers:
+    shown: Sequence[Mount] = ()
+    copied: bool = False
+
+    def mounts(self) -> Sequence[Mount]:
+        return self.shown
+
+
+@dataclass
+class _Source:
+    path: Path
+
+    def lowers(self) -> tuple[Path, ...]:
+        return (self.path,)
+
+    def copy(self, source: Path, target: Path) -> None:
+        shutil.copytree(source, target)
+
+    def confirm(self) -> bool:
+        return True
 
 
 def build_runner(
-    open_step: Callable[[Step], AbstractContextManager[HeldRoom]],
+    open_step: Callable[[Step], AbstractContextManager[Sandbox]],
     directory: Path,
     *,
-    layers: Callable[[], Sequence[Mount]] = tuple,
+    layers: _Layers | None = None,
     volumes: tuple[Mount, ...] = (),
-    network: Network = Network.NONE,
     image: Sequence[str] = (),
 ) -> BuildRunner:
     for name in ("root", "app", "steps"):
@@ -40,137 +60,89 @@ def build_runner(
         else:
             path.touch()
     idmap = IdMap(Mode.SINGLE, (Extent(1000, os.geteuid(), 1),), (Extent(1000, os.getegid(), 1),))
-    scene = Scene(
+    mounts = BuildMounts(
         root=directory / "root",
         home="/home/cnb",
         uid=1000,
         gid=1000,
-        app=(directory / "app",),
-        layers=layers,
+        path=directory / "app",
+        source=_Source(directory / "app"),
+        layers=layers or _Layers(),
         mounts=(),
-        network=network,
+        network=Network.HOST,
         volumes=volumes,
     )
-    return BuildRunner(open_step, scene, idmap, directory / "steps")
+    return BuildRunner(open_step, mounts, idmap, directory / "steps")
 
 
 @dataclass
-class _Said:
-    said: list[str]
-    number: int
-    vacant: bool
-
-    def assign(self, step: Step) -> None:
-        assert step.argv
-        assert self.vacant
-        self.said.append(f"!{self.number}")
-        self.vacant = False
+class _Sandbox:
+    tree: object
 
 
 class Opened:
-    """What was opened, a number each, was told its command, and was closed: `+1 +2 !2 -1`."""
+    """What was opened, and in which order that was closed again."""
 
     def __init__(self) -> None:
+        self.steps: list[Step] = []
         self.said: list[str] = []
 
     @contextmanager
-    def open(self, step: Step) -> Iterator[HeldRoom]:
-        number = sum(word.startswith("+") for word in self.said) + 1
+    def open(self, step: Step) -> Iterator[Sandbox]:
+        self.steps.append(step)
+        number = len(self.steps)
         self.said.append(f"+{number}")
-        try:
-            yield _Said(self.said, number, step.deferred)  # type: ignore[misc]  # what else it can do is not asked
-        finally:
-            self.said.append(f"-{number}")
+        yield _Sandbox(number)  # type: ignore[misc]  # what else it can do is not asked
+        self.said.append(f"-{number}")
 
-    def __str__(self) -> str:
-        return " ".join(self.said)
+    def writable(self, number: int) -> set[Path]:
+        """The directories that a sandbox writes to."""
+        return set(written(self.steps[number]))
 
 
-def visit(runner: BuildRunner, *steps: Step) -> None:
-    for step in steps:
-        with runner.open(step):
+def test_what_detection_writes_is_not_seen_by_the_build_nor_by_another_detection(tmp_path: Path) -> None:
+    opened = Opened()
+    runner = build_runner(opened.open, tmp_path)
+    for scene in (Scene.DETECTION, Scene.DETECTION, Scene.BUILD):
+        with runner.open(scene):
             pass
+    assert opened.said == ["+1", "-1", "+2", "-2", "+3", "-3"]
+    first, second, third = (opened.writable(number) for number in range(3))
+    assert not first & second | first & third | second & third
 
 
-@pytest.mark.parametrize(
-    ("steps", "said"),
-    [
-        ((DETECTS, DETECTS), "+1 -1 +2 -2"),
-        ((HELD, HELD, BUILDS, HELD, HELD), "+1 !1"),
-        ((HELD, BUILDS, BUILDS, HELD), "+1 !1 -1 +2"),
-        ((BUILDS, HELD, BUILDS, HELD), "+1 -1 +2"),
-        ((DETECTS, HELD, DETECTS, BUILDS, HELD), "+1 -1 +2 +3 -3 !2"),
-    ],
-)
-def test_who_looks_is_shown_the_room_of_the_last_step(
-    tmp_path: Path, steps: tuple[Step, ...], said: str
-) -> None:
+def test_a_build_has_the_layers_of_the_moment_when_it_is_opened(tmp_path: Path) -> None:
+    opened, layers = Opened(), _Layers()
+    runner = build_runner(opened.open, tmp_path, layers=layers)
+    layers.shown = (Bind(tmp_path, "/layers"),)
+    with runner.open(Scene.BUILD):
+        assert runner.result() == 1
+    assert layers.shown[0] in opened.steps[0].mounts
+
+
+def test_the_result_of_a_build_has_no_volumes_of_the_users(tmp_path: Path) -> None:
     opened = Opened()
-    with build_runner(opened.open, tmp_path) as runner:
-        visit(runner, *steps)
-        assert str(opened) == said
-    closed, made = ([word[1:] for word in opened.said if word[0] == sign] for sign in "-+")
-    assert sorted(closed) == sorted(made)
-
-
-def test_who_looks_does_not_see_the_users_volumes(tmp_path: Path) -> None:
-    opened = Opened()
-    volume = Bind(tmp_path, "/layers/x/y")
-    with build_runner(opened.open, tmp_path, volumes=(volume,)) as runner:
-        visit(runner, HELD, BUILDS, HELD, HELD)
-        assert str(opened) == "+1 -1 +2 -2 +3"
-
-
-def test_who_looks_sees_the_layers_of_now(tmp_path: Path) -> None:
-    opened = Opened()
-    layers: list[Mount] = []
-    with build_runner(opened.open, tmp_path, layers=lambda: layers) as runner:
-        visit(runner, HELD)
-        layers.append(Bind(tmp_path, "/layers"))
-        visit(runner, HELD, HELD)
-        assert str(opened) == "+1 -1 +2"
-
-
-@pytest.mark.parametrize(("before", "said"), [((), "+1 -1"), ((HELD,), "+1 !1 -1")])
-def test_the_room_of_a_step_that_failed_is_closed_at_once(
-    tmp_path: Path, before: tuple[Step, ...], said: str
-) -> None:
-    opened = Opened()
-    with build_runner(opened.open, tmp_path) as runner:
-        visit(runner, *before)
-        with pytest.raises(ValueError, match="failed"), runner.open(BUILDS):
-            raise ValueError("failed")
-        assert str(opened) == said
-
-
-def test_who_makes_ready_waits_with_the_network_of_the_first_step(tmp_path: Path) -> None:
-    asked: list[Step] = []
-
-    @contextmanager
-    def opens(step: Step) -> Iterator[HeldRoom]:
-        asked.append(step)
-        yield _Said([], 0, step.deferred)  # type: ignore[misc]
-
-    with build_runner(opens, tmp_path, network=Network.HOST) as runner:
-        visit(runner, HELD, BUILDS, BUILDS, HELD)
-    assert [(step.argv, step.deferred, step.network) for step in asked] == [
-        ((), True, Network.HOST),
-        (("build",), False, Network.HOST),
-    ]
+    volume = Bind(tmp_path, "/workspace/y")
+    runner = build_runner(opened.open, tmp_path, volumes=(volume,))
+    with runner.open(Scene.BUILD):
+        assert runner.result() == 2
+        assert runner.result() == 2
+        # The same directories are not to be mounted twice at a time.
+        assert opened.said == ["+1", "-1", "+2"]
+    assert opened.said == ["+1", "-1", "+2", "-2"]
+    with_volume, without = opened.steps
+    assert set(with_volume.mounts) - set(without.mounts) == {volume}
+    assert without.network is Network.NONE
 
 
 def homes(directory: Path, *image: str) -> list[type[Mount]]:
     """What is mounted as the home where buildpacks are asked, and where they build."""
-    asked: list[Step] = []
-
-    @contextmanager
-    def opens(step: Step) -> Iterator[HeldRoom]:
-        asked.append(step)
-        yield _Said([], 0, step.deferred)  # type: ignore[misc]
-
-    with build_runner(opens, directory, image=image) as runner:
-        visit(runner, DETECTS, BUILDS)
-    return [type(each) for step in asked for each in step.mounts if each.target == "/home/cnb"]
+    opened = Opened()
+    runner = build_runner(opened.open, directory, image=image)
+    for scene in (Scene.DETECTION, Scene.BUILD):
+        with runner.open(scene):
+            pass
+    return [type(each) for step in opened.steps for each in step.mounts if each.target == "/home/cnb"]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +165,7 @@ def test_a_home_is_an_overlay_where_nothing_in_a_directory_could_be_executed(tmp
 
 
 @contextmanager
-def _nothing(step: Step) -> Iterator[HeldRoom]:
+def _nothing(step: Step) -> Iterator[Sandbox]:
     raise AssertionError(step)
     yield  # a context manager has to have one
 
@@ -202,10 +174,10 @@ def test_directories_of_a_build_can_be_passed_by_others_whatever_the_umask(tmp_p
     before = os.umask(0o077)
     try:
         runner = build_runner(_nothing, tmp_path)
-        with pytest.raises(AssertionError), runner.open(Step(argv=())):
+        with pytest.raises(AssertionError), runner.open(Scene.BUILD):
             pass
     finally:
         os.umask(before)
     made = [path for path in (tmp_path / "steps").rglob("*") if path.is_dir()]
-    assert {path.name for path in made} >= {"shared-app-upper", "shared-app-work", "shared-tmp-0"}
+    assert {path.name for path in made} >= {"build-app-upper", "build-app-work", "build-tmp-0"}
     assert [path.name for path in made if path.stat().st_mode & 0o055 != 0o055] == []

@@ -57,14 +57,12 @@ def test_a_group_ends_with_a_holder_that_is_killed() -> None:
 
 def test_ctrl_c_is_not_for_what_is_on_a_leash() -> None:
     before = linux.descendants(os.getpid())
-    process = subprocess.Popen(["sleep", "300"], process_group=0)
-    descriptor = os.pidfd_open(process.pid)
-    leash = Leash.of_process(descriptor)
-    os.close(descriptor)
-    (child,) = linux.descendants(os.getpid()) - before - {process.pid}
-    assert os.getpgid(child) != os.getpgrp()
+    leash = Leash(["run", "sleep", "300"])
+    assert select.select([leash._end], [], [], 60)[0], "it has handed over what ends the program"
+    children = linux.descendants(os.getpid()) - before
+    assert os.getpgrp() not in {os.getpgid(child) for child in children}
     leash.close()
-    assert process.wait(60) == -signal.SIGKILL
+    assert linux.gone(children)
 
 
 def test_what_a_leash_has_run_ends_though_the_leash_was_killed_itself() -> None:

@@ -1,4 +1,4 @@
-"""Mounts of steps that are over are taken down while others go on; the last one's, after the command."""
+"""Mounts of sandboxes that are over are taken down while others go on, and after the command."""
 
 from __future__ import annotations
 
@@ -29,22 +29,9 @@ def slow() -> tuple[int, socket.socket]:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize(("last", "again"), [(False, True), (False, False), (True, True)])
-def test_nobody_waits_for_the_mounts_after_which_nothing_follows(last: bool, again: bool) -> None:
+def test_nobody_waits_for_mounts_that_are_taken_down() -> None:
     descriptor, other = slow()
     began = time.monotonic()
     with other, Parting() as parting:
-        if last:
-            parting.nothing_follows()
-        parting.mounts(descriptor, again=again)
-        assert time.monotonic() - began < _SLOW * 0.95
-    assert (time.monotonic() - began < _SLOW * 0.95) == last
-
-
-def test_what_is_mounted_again_is_waited_for_before() -> None:
-    descriptor, other = slow()
-    began = time.monotonic()
-    with other, Parting() as parting:
-        parting.mounts(descriptor, again=True)
-        parting.settle()
-        assert time.monotonic() - began > _SLOW / 2
+        parting.mounts(descriptor)
+    assert time.monotonic() - began < _SLOW * 0.95
