@@ -82,6 +82,8 @@ class FakeRunner:
     scratch: Path
     programs: dict[str, Program] = field(default_factory=dict)
     commands: list[Command] = field(default_factory=list)
+    at_once: list[int] = field(default_factory=list)
+    confirmations: list[bool] = field(default_factory=list)
     _tree: TreeEdit | None = None
     _numbers: Iterator[int] = field(default_factory=count)
 
@@ -113,7 +115,7 @@ class FakeRunner:
 
     def confirm(self) -> bool:
         """Whether detection saw the source as it is."""
-        return True
+        return self.confirmations.pop() if self.confirmations else True
 
 
 @dataclass
@@ -140,6 +142,7 @@ class _Sandbox:
     def run_all(
         self, commands: Sequence[Command], output: Callable[[int, bytes], None], *, at_once: int
     ) -> Sequence[Result | PackhorseError]:
+        self.runner.at_once.append(at_once)
         outcomes: list[Result | PackhorseError] = []
         for number, command in enumerate(commands):
             try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from fakes.runner import Call, Program
@@ -39,39 +37,17 @@ def test_each_is_asked_once_though_many_groups_have_it(workshop: Workshop) -> No
     assert sorted(workshop.steps("detect")) == ["common", "maybe", "no"]
 
 
-def test_as_many_run_at_once_as_is_said(workshop: Workshop) -> None:
-    together = threading.Barrier(3)
-
-    def detect(call: Call) -> None:
-        together.wait(timeout=60)
-
+def test_as_many_are_asked_at_once_as_is_said(workshop: Workshop) -> None:
     workshop.set(parallel=3)
-    workshop.order(tuple(workshop.buildpack(name, detect=detect) for name in "abc"))
-    assert len(workshop.detect().group) == 3
-
-
-def test_never_more_run_at_once_than_is_said(workshop: Workshop) -> None:
-    running: list[str] = []
-    most = 0
-
-    def detect(call: Call) -> None:
-        nonlocal most
-        running.append("")
-        most = max(most, len(running))
-        threading.Event().wait(0.01)
-        running.pop()
-
-    workshop.set(parallel=2)
-    workshop.order(tuple(workshop.buildpack(name, detect=detect) for name in "abcde"))
+    workshop.order(tuple(workshop.buildpack(name) for name in "abcd"))
     workshop.detect()
-    assert most <= 2
+    assert workshop.runner.at_once == [3]
 
 
-def test_what_one_writes_is_seen_by_no_other_and_not_by_the_build(workshop: Workshop) -> None:
+def test_what_detection_writes_is_not_seen_by_the_build(workshop: Workshop) -> None:
     seen: list[object] = []
 
     def detect(call: Call) -> None:
-        seen.append([call.read(path) for path in ("/workspace/mark", "/tmp/mark")])
         for path in ("/workspace/mark", "/tmp/mark"):
             call.write(path, "written")
 
@@ -80,8 +56,51 @@ def test_what_one_writes_is_seen_by_no_other_and_not_by_the_build(workshop: Work
 
     workshop.order(tuple(workshop.buildpack(name, detect=detect, build=build) for name in "ab"))
     workshop.build()
-    assert seen == [[None, None]] * 4
+    assert seen == [[None, None]] * 2
     assert workshop.names("/tmp") == ["cnb-buildpack-plan.toml"]
+
+
+def test_what_lies_where_a_plan_goes_is_replaced(workshop: Workshop) -> None:
+    def plants(call: Call) -> int:
+        call.write("/tmp/cnb-build-plan-1.toml/in/the/way")
+        return 100
+
+    def passes(call: Call) -> None:
+        call.plan('[[provides]]\nname = "x"\n[[requires]]\nname = "x"\n')
+
+    first, second = workshop.buildpack("a", detect=plants), workshop.buildpack("b", detect=passes)
+    workshop.order((first,), (second,))
+    assert [entry.name for entry in workshop.detect().plan] == ["x"]
+
+
+def test_who_was_there_when_a_limit_was_met_is_asked_again_alone(workshop: Workshop) -> None:
+    asked: list[str] = []
+
+    def greedy(call: Call) -> int:
+        asked.append("greedy")
+        call.exceeded = "it met the limit memory"
+        return 137
+
+    def harmless(call: Call) -> int:
+        asked.append("harmless")
+        call.exceeded = "it met the limit memory" if asked.count("harmless") == 1 else ""
+        return 137 if call.exceeded else 0
+
+    workshop.order(
+        (
+            optional(workshop.buildpack("a", detect=greedy)),
+            workshop.buildpack("b", detect=harmless),
+        )
+    )
+    assert [member.ref.id for member in workshop.detect().group] == ["b"]
+    assert asked == ["greedy", "harmless", "greedy", "harmless"]
+
+
+def test_a_source_that_was_shown_wrongly_is_asked_about_again(workshop: Workshop) -> None:
+    workshop.order((workshop.buildpack("a"),))
+    workshop.runner.confirmations = [False]
+    workshop.detect()
+    assert workshop.steps("detect") == ["a", "a"]
 
 
 def test_plans_of_detections_side_by_side_have_names_of_their_own(workshop: Workshop) -> None:
@@ -217,34 +236,6 @@ def test_a_broken_descriptor_ends_detection(workshop: Workshop) -> None:
     workshop.order((a,), (workshop.buildpack("b"),))
     with pytest.raises(InputError, match=r"buildpack\.toml:5: buildpack\.name must be a string"):
         workshop.detect()
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_whatever_is_begun_is_ended_by_an_interrupt_that_comes_just_then(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    """As Ctrl-C does that comes while the thread of the first, or of the second, bin/detect is started."""
-    start, started = threading.Thread.start, []
-
-    def interrupted(thread: threading.Thread) -> None:
-        start(thread)
-        started.append(thread)
-        if len(started) == number:
-            raise KeyboardInterrupt
-
-    def hangs(call: Call) -> int:
-        ended = threading.Event()
-        call.on_signal = lambda number: ended.set()
-        assert ended.wait(60), "nobody ended it"
-        return 137
-
-    workshop.set(parallel=2)
-    workshop.order(tuple(workshop.buildpack(name, detect=hangs) for name in "ab"))
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(threading.Thread, "start", interrupted)
-        workshop.detect()
-    for thread in started:
-        thread.join()
 
 
 EXTENSIONS = """\

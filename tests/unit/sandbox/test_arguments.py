@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.step import Bind, Network, Overlay, Root, Step
+from packhorse.base.step import Bind, Command, Network, Overlay, Root, Step
 from packhorse.errors import SandboxError
 from packhorse.sandbox import arguments
+from packhorse.sandbox.commands import words_of
 from packhorse.sandbox.layout import Layout
 from packhorse.sandbox.sources import private_sources, sources
 
@@ -83,15 +84,15 @@ def test_no_step_is_in_the_session_of_the_users_terminal(step: Step) -> None:
 
 
 def test_the_environment_is_set_word_by_word() -> None:
-    options = arguments.options(replace(STEP, env={"B": "x y", "A": ""}), LAYOUT)
+    options = arguments.of_command(Command(("x",), env={"B": "x y", "A": ""}))
     place = options.index("--setenv")
     assert options[place : place + 6] == ["--setenv", "A", "", "--setenv", "B", "x y"]
 
 
 def test_a_launcher_is_executed_under_the_name_of_a_process() -> None:
-    step = replace(STEP, argv=("web", "--port"), executable="/cnb/lifecycle/launcher")
-    assert "--argv0 web" in words(step)
-    assert arguments.command(step) == ["/cnb/lifecycle/launcher", "--port"]
+    command = Command(("web", "--port"), executable="/cnb/lifecycle/launcher")
+    assert arguments.of_command(command)[-2:] == ["--argv0", "web"]
+    assert words_of(command) == ["/cnb/lifecycle/launcher", "--port"]
 
 
 def test_masked_paths_cannot_be_read_or_written() -> None:
