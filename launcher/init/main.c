@@ -86,7 +86,10 @@ struct order {
 };
 
 static int channel;
-static pid_t running[MOST_COMMANDS]; /* by the number of the command; 0 where none runs */
+static struct {
+    int32_t command;
+    pid_t pid; /* 0 where none runs */
+} running[MOST_COMMANDS];
 
 static void answer(enum kind kind, int32_t command, int32_t value, int32_t reason)
 {
@@ -265,17 +268,34 @@ static _Noreturn void become_command(int32_t command, int *given, int count)
     execute(command, &order);
 }
 
-static bool is_free(int32_t command)
+/* The place in the table of a command that runs; -1 where none does. */
+static int find_command(int32_t command)
 {
-    return command >= 0 && command < MOST_COMMANDS && running[command] == 0;
+    int place;
+
+    for (place = 0; place < MOST_COMMANDS; place++)
+        if (running[place].pid != 0 && running[place].command == command)
+            return place;
+    return -1;
+}
+
+/* The place in the table of a process, of none (0) a free one; -1 where there is none. */
+static int find_process(pid_t pid)
+{
+    int place;
+
+    for (place = 0; place < MOST_COMMANDS; place++)
+        if (running[place].pid == pid)
+            return place;
+    return -1;
 }
 
 static bool is_any_running(void)
 {
-    int number;
+    int place;
 
-    for (number = 0; number < MOST_COMMANDS; number++)
-        if (running[number] != 0)
+    for (place = 0; place < MOST_COMMANDS; place++)
+        if (running[place].pid != 0)
             return true;
     return false;
 }
@@ -295,18 +315,17 @@ static int take_descriptors(struct msghdr *message, int *given)
 
 static void start(const struct request *request, int *given, int count)
 {
-    pid_t pid;
+    int place = find_process(0);
+    pid_t pid = -1;
 
-    if (!is_free(request->command) || count == 0) {
-        errno = EINVAL;
-        pid = -1;
-    } else {
+    errno = EINVAL;
+    if (place >= 0 && request->command >= 0 && find_command(request->command) < 0 && count > 0)
         pid = fork();
-    }
     if (pid == 0)
         become_command(request->command, given, count);
     if (pid > 0) {
-        running[request->command] = pid;
+        running[place].command = request->command;
+        running[place].pid = pid;
         return;
     }
     answer(REFUSED, request->command, SETUP, errno);
@@ -326,7 +345,7 @@ static void serve(void)
     struct iovec data = {&request, sizeof request};
     struct msghdr message = {
         .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.space};
-    int given[MOST_GIVEN], count, number;
+    int given[MOST_GIVEN], count, number, place;
     ssize_t got = recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
 
     if (got < 0 && errno == EINTR)
@@ -336,22 +355,23 @@ static void serve(void)
     count = take_descriptors(&message, given);
     if (request.kind == START)
         start(&request, given, count);
-    else if (request.kind == SIGNAL && request.command >= 0 && request.command < MOST_COMMANDS &&
-             running[request.command] > 0)
-        kill(running[request.command], request.value); /* which was not reaped yet */
+    else if (request.kind == SIGNAL && (place = find_command(request.command)) >= 0)
+        kill(running[place].pid, request.value); /* which was not reaped yet */
     for (number = 0; number < count; number++)
         close(given[number]);
 }
 
-static void say_ended(pid_t pid, int status)
+/* Says that a process has ended, if it is a command. */
+static bool say_ended(pid_t pid, int status)
 {
-    int32_t number;
+    int place = find_process(pid);
 
-    for (number = 0; number < MOST_COMMANDS; number++)
-        if (running[number] == pid) {
-            running[number] = 0;
-            answer(ENDED, number, WIFSIGNALED(status) ? SIGNALLED + WTERMSIG(status) : WEXITSTATUS(status), 0);
-        }
+    if (place < 0)
+        return false;
+    running[place].pid = 0;
+    answer(ENDED, running[place].command,
+           WIFSIGNALED(status) ? SIGNALLED + WTERMSIG(status) : WEXITSTATUS(status), 0);
+    return true;
 }
 
 /* Kills and reaps everything else in the namespace: whoever forks meanwhile is killed as well, and his child is not
@@ -376,13 +396,8 @@ static void reap(int signals)
     pid_t pid;
 
     (void)!read(signals, &information, sizeof information);
-    while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
-        int32_t number;
-
-        for (number = 0; number < MOST_COMMANDS; number++)
-            ended = ended || running[number] == pid;
-        say_ended(pid, status);
-    }
+    while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0)
+        ended = say_ended(pid, status) || ended;
     if (ended && !is_any_running()) {
         clear();
         answer(GONE, -1, 0, 0);

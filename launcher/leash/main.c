@@ -1,11 +1,9 @@
 /* Ends a process when its own stdin ends, so that it dies with whoever held the other end.
  *
  *     leash run PROGRAM [ARGUMENT...]
- *     leash process DESCRIPTOR
  *     leash last DESCRIPTOR
  *
- * For what does not die with its parent: pasta, which keeps no parent-death signal when it changes its ids, and a
- * step with another id than bubblewrap's, to whom the kernel does not let bubblewrap's signal through. Stdin is
+ * For what does not die with its parent: pasta, which keeps no parent-death signal when it changes its ids. Stdin is
  * one end of a socket that sandbox/process.py holds the other end of. Of a program that is run here a descriptor
  * is sent through it, so that it can be ended should this program be killed. Ends with the process, and with the
  * status of one that was run here (the number of a signal that ended it negated, as Python counts it).
@@ -85,21 +83,17 @@ int main(int argc, char **argv)
             continue;
         return 0;
     }
-    if (strcmp(argv[1], "run") == 0) {
-        pid = fork();
-        if (pid == 0)
-            execute(argv + 2);
-        if (pid < 0)
-            return EXIT_NOT_STARTED;
-        process = (int)syscall(SYS_pidfd_open, pid, 0);
-        for (number = 3; number < MOST_DESCRIPTORS; number++)
-            if (number != process)
-                close(number); /* what the program was given is the program's alone */
-        hand_over(process);
-    } else {
-        process = atoi(argv[2]);
-    }
+    pid = fork();
+    if (pid == 0)
+        execute(argv + 2);
+    if (pid < 0)
+        return EXIT_NOT_STARTED;
+    process = (int)syscall(SYS_pidfd_open, pid, 0);
+    for (number = 3; number < MOST_DESCRIPTORS; number++)
+        if (number != process)
+            close(number); /* what the program was given is the program's alone */
+    hand_over(process);
     if (!has_ended(process))
         syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0);
-    return pid > 0 ? wait_for(pid) : 0;
+    return wait_for(pid);
 }

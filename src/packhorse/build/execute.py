@@ -33,7 +33,6 @@ from packhorse.platform.cache_image import CacheImage
 from packhorse.platform.crossing import BuildLayers
 from packhorse.platform.runner import APP, TEMPORARY, BuildMounts, BuildRunner
 from packhorse.platform.shown_source import ShownSource, opened
-from packhorse.platform.together import together
 from packhorse.platform.wiring import groups, points, sandbox
 from packhorse.sandbox.parting import Parting
 from packhorse.sandbox.runner import SandboxRunner
@@ -168,7 +167,6 @@ def opened_runner(work: Work, observer: Observer, *, copied: bool) -> Iterator[R
         volumes.check_places(plan.volumes, root, plan.path, (APP, inputs.env["HOME"], *TEMPORARY))
         platform = _platform(work, scratch)
         host_files = plan.host_network.mounts
-        shown = together(named, root, scratch) if plan.overlays else named
         mounts = BuildMounts(
             root=root,
             home=inputs.env["HOME"],
@@ -180,7 +178,6 @@ def opened_runner(work: Work, observer: Observer, *, copied: bool) -> Iterator[R
             layers=layers,
             overlays=plan.overlays,
             mounts=(*platform, *named, *host_files),
-            mounted=(*platform, *shown, *host_files),
             volumes=volumes.shown(plan.volumes, scratch, owner, observer.say),
             network=plan.network,
             limits=plan.limits,

@@ -54,8 +54,7 @@ class Layers(Protocol):
 class BuildMounts:
     """What both sandboxes of a build have in common.
 
-    `mounts` are read-only (platform directory, buildpacks, name service); where there are many buildpacks,
-    `mounted` shows them as one instead of what `mounts` has of them. `volumes` are the user's, for
+    `mounts` are read-only (platform directory, buildpacks, name service). `volumes` are the user's, for
     buildpacks: what makes the image does not see them.
 
     Where the `layers` are copies, buildpacks have one of the directory `path`, the application, too. Without
@@ -73,7 +72,6 @@ class BuildMounts:
     mounts: tuple[Mount, ...]
     network: Network
     limits: Limits = field(default_factory=Limits)
-    mounted: tuple[Mount, ...] | None = None
     volumes: tuple[Mount, ...] = ()
     overlays: bool = True
     confirmed: Callable[[], None] = lambda: None
@@ -96,7 +94,6 @@ class BuildRunner:
         self._home_in_image = _is_plain_directory(mounts.root, mounts.home) and (
             noexec or _may_have_entries(mounts.root, mounts.home)
         )
-        self._mounts = mounts.mounts if mounts.mounted is None else mounts.mounted
         self._shared: tuple[Mount, ...] = ()
         self._tree: TreeEdit | None = None
         self._sandboxes = ExitStack()
@@ -122,7 +119,7 @@ class BuildRunner:
         if self._build.volumes and self._tree is None:
             # The same directories are not to be mounted twice.
             self._sandboxes.close()
-            step = replace(self._step((*self._shared, *self._mounts)), network=Network.NONE)
+            step = replace(self._step((*self._shared, *self._build.mounts)), network=Network.NONE)
             self._tree = self._sandboxes.enter_context(self._open_step(step)).tree
         assert self._tree is not None
         return self._tree
@@ -132,7 +129,7 @@ class BuildRunner:
         build = self._build
         self._shared = (*build.layers.mounts(), *self._writable("build", copied=build.layers.copied))
         with self._sandboxes:
-            step = self._step((*self._shared, *self._mounts, *build.volumes))
+            step = self._step((*self._shared, *self._build.mounts, *build.volumes))
             sandbox = self._sandboxes.enter_context(self._open_step(step))
             self._tree = None if build.volumes else sandbox.tree
             yield sandbox
@@ -142,7 +139,9 @@ class BuildRunner:
         own = f"detection-{next(self._numbers)}"
         layers = Bind(self._directory(f"{own}-layers"), LAYERS, writable=True)
         writable = self._writable(own, copied=not self._build.overlays)
-        with self._open_step(self._step((layers, *writable, *self._mounts, *self._build.volumes))) as sandbox:
+        with self._open_step(
+            self._step((layers, *writable, *self._build.mounts, *self._build.volumes))
+        ) as sandbox:
             yield sandbox
 
     def _step(self, mounts: tuple[Mount, ...]) -> Step:
@@ -159,7 +158,7 @@ class BuildRunner:
 
     def app_overlay(self) -> Overlay | None:
         """What buildpacks have as the application, if that is an overlay in which nothing else is mounted."""
-        mounts = (*self._shared, *self._mounts)
+        mounts = (*self._shared, *self._build.mounts)
         if any(mount.target.startswith(f"{APP}/") for mount in mounts):
             return None
         found = (mount for mount in self._shared if isinstance(mount, Overlay) and mount.target == APP)

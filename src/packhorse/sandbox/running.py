@@ -27,6 +27,9 @@ from packhorse.sandbox.terminal import Terminal
 if TYPE_CHECKING:
     from packhorse.sandbox.listeners import Listener
 
+_MOST = 128
+"""How many commands run at once at most."""
+
 _KILLED = 128 + signal.SIGKILL
 """The status of a command that has ended with its sandbox."""
 
@@ -116,7 +119,7 @@ class RunningSandbox:
         with self._bounds.watched(self._held.kill), ExitStack() as stack:
             self._started = {}
             while waiting or not self._is_over():
-                while waiting and self._count() < at_once:
+                while waiting and self._count() < min(at_once, _MOST):
                     number, command = waiting.pop()
                     try:
                         pipes = Pipes(owner=self._owner)
@@ -126,7 +129,9 @@ class RunningSandbox:
                 if self._started:
                     self._wait(output)
             for number, started in self._started.items():
-                while chunk := os.read(started.pipes.output.fileno(), relay.CHUNK):
+                while not started.pipes.is_empty and (
+                    chunk := os.read(started.pipes.output.fileno(), relay.CHUNK)
+                ):
                     output(number, chunk)
         for number, started in self._started.items():
             outcomes[number] = started.outcome(self._bounds.exceeded)
@@ -134,16 +139,20 @@ class RunningSandbox:
 
     def _wait(self, output: Callable[[int, bytes], None]) -> None:
         """Hands on what there is, and takes the answers that there are."""
-        pipes = {one.pipes.output.fileno(): (number, one) for number, one in self._started.items()}
+        pipes = {
+            one.pipes.output.fileno(): (number, one)
+            for number, one in self._started.items()
+            if not one.pipes.is_empty
+        }
         channel = self._held.init.fileno()
-        wanted = {each: select.POLLIN for each, (_, one) in pipes.items() if not one.pipes.is_empty}
-        ready = relay.poll(wanted | {channel: select.POLLIN})
+        ready = relay.poll(dict.fromkeys((*pipes, channel), select.POLLIN))
         for each in ready.keys() - {channel}:
             number, one = pipes[each]
             if chunk := os.read(each, relay.CHUNK):
                 output(number, chunk)
             else:
                 one.pipes.is_empty = True
+                one.pipes.output.close()  # of a thousand commands there would be too many
         if channel in ready:
             self._take_answer()
 

@@ -54,6 +54,10 @@ class Watch:
         self._met = ""
         self._killed_before = _machine_kills()
         self._events = Events()
+        # Commands before have met limits of the same group, perhaps.
+        self._before = Events()
+        with suppress(OSError, ValueError):  # which the first look tells of
+            self._before = group.events() if group else Events()
         self._disks = list(_disks(writes)) if limits.disk or limits.inodes else []
         seen = limits.memory or limits.processes or limits.expendable
         counted = seen and group is None
@@ -75,7 +79,7 @@ class Watch:
         for thread in self._threads:
             with suppress(RuntimeError):  # it has not begun, and sees that it need not
                 thread.join()
-        self._events = self._group.events() if self._group else Events()
+        self._events = self._new_events()
         for descriptor in (*self._disks, self._proc, self._shared):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -135,10 +139,17 @@ class Watch:
     def _look_at_events(self) -> str:
         if self._group is None or not self._limits.expendable:
             return ""
-        events = self._group.events()
+        events = self._new_events()
         if events.refused and self._limits.processes:
             return _processes(self._limits)
         return _memory(self._limits) if events.killed and events.own else ""
+
+    def _new_events(self) -> Events:
+        """What has happened to the group since this began."""
+        if self._group is None:
+            return Events()
+        now, before = self._group.events(), self._before
+        return Events(now.refused - before.refused, now.killed - before.killed, now.own)
 
     def _look_at_memory(self, used: Callable[[], int]) -> str:
         """Whether others of this machine want for memory, and the step, which has `used`, is to blame."""

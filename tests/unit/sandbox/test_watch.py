@@ -34,6 +34,23 @@ def test_a_step_ends_when_its_group_cannot_be_read(tmp_path: Path) -> None:
     assert watch.verdict() == "what it uses of this machine could not be seen any more"
 
 
+def test_a_command_is_not_ended_for_what_one_before_it_has_met(tmp_path: Path) -> None:
+    looked = threading.Semaphore(0)
+
+    def events() -> Events:
+        looked.release()
+        return Events(refused=3, killed=1)
+
+    group = cast("Group", SimpleNamespace(events=events, memory=lambda: 0))
+    killed = threading.Event()
+    watch = Watch(Limits(processes=10, memory=1, expendable=True), os.getpid(), [tmp_path], group, killed.set)
+    watch.start()
+    for _ in range(4):
+        assert looked.acquire(timeout=60)
+    watch.stop()
+    assert (watch.verdict(), killed.is_set()) == ("", False)
+
+
 @pytest.mark.parametrize(
     ("left", "used", "said"),
     [
