@@ -77,6 +77,7 @@ def test_one_bill_has_the_modules_the_launcher_and_the_packages_of_the_base(
     assert str(written) in listed and written.read_text().strip() == _read(home, f"{_MODULES}/sbom.cdx.json")
 
 
+@pytest.mark.torture
 def test_a_bill_is_kept_with_the_modules_and_is_the_one_that_would_be_made(
     home: Home, sample: Path, sample_id: str, tmp_path: Path
 ) -> None:

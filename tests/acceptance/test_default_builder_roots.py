@@ -82,6 +82,7 @@ def make(target: Path, *prefix: str, respelled: bool = False, **variables: str) 
     return done.stdout.split()
 
 
+@pytest.mark.torture
 @pytest.mark.skipif(os.geteuid() != 0, reason="another host name and resolver file need root")
 def test_two_machines_of_one_release_make_the_same_root_without_a_trace_of_either(tmp_path: Path) -> None:
     here, there = tmp_path / "here.tar", tmp_path / "there.tar"
@@ -166,6 +167,7 @@ def test_of_one_that_was_killed_nothing_is_left_when_the_next_begins(tmp_path: P
     assert not own.exists()
 
 
+@pytest.mark.torture
 def test_a_builder_that_was_removed_comes_back_the_same_for_everybody(
     new_home: Callable[[str], Home],
 ) -> None:

@@ -48,7 +48,11 @@ def assert_is_nowhere(secret: str, root: Path) -> None:
             assert secret.encode() not in data, path
 
 
-@pytest.mark.parametrize("token", ["${NPM_TOKEN}", TOKEN], ids=["by a variable", "in the file"])
+@pytest.mark.parametrize(
+    "token",
+    ["${NPM_TOKEN}", pytest.param(TOKEN, marks=pytest.mark.torture)],
+    ids=["by a variable", "in the file"],
+)
 def test_a_token_is_in_no_layer_label_bill_or_log(
     token: str, home: Home, registry: NpmRegistry, tmp_path: Path
 ) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from fakes import users
 from fakes.users import RANGE, SINGLE
-from lanes import first_in_test
 
 REPOSITORY = Path(__file__).parents[2]
 VIEW = Path("/mnt")
@@ -59,7 +58,8 @@ def test_all_that_runs_in_sandboxes_does_as_users_what_it_does_as_root(name: str
     run_as(name, "--deselect", PATIENT, *TESTS)
 
 
-@pytest.mark.parametrize("name", first_in_test([RANGE, SINGLE]))
+@pytest.mark.torture
+@pytest.mark.parametrize("name", [RANGE, SINGLE])
 def test_a_network_of_their_own_keeps_users_steps_from_this_machine(name: str, tmp_path: Path) -> None:
     tun = tmp_path / "tun"
     os.mknod(tun, 0o20666, os.makedev(10, 200))

@@ -337,7 +337,16 @@ class Directory:
         self._path = path
 
     def content(self, name: str, *, limit: int) -> bytes:
-        file = OpenFile.read(self._path / name)
+        try:
+            file = OpenFile.read(self._path / name)
+        except NotFoundError as error:
+            if not name.startswith("blobs/"):
+                raise
+            raise NotFoundError(
+                f"{self._path} has no {name}",
+                why="an image there is made of it, so the layout is not whole",
+                fix="copy the image there again from where it came",
+            ) from error
         if file.size > limit:
             raise FormatError(
                 f"{self._path / name} is too large", why=f"{file.size} bytes of at most {limit}"

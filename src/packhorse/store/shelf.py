@@ -167,9 +167,16 @@ class Shelf:
         """The tar out of the compressed blob; its length is remembered once it was read to the end."""
         size = 0
         tar = verified(decompress(self._blobs.chunks(descriptor.digest)), diff_id)
-        for chunk in placed(tar, f"{descriptor.digest} of {self._lease.store}"):
-            size += len(chunk)
-            yield chunk
+        try:
+            for chunk in placed(tar, f"{descriptor.digest} of {self._lease.store}"):
+                size += len(chunk)
+                yield chunk
+        except FormatError:
+            # Damage can break the decompression before the digest is compared: read the blob to its end, so
+            # that it is removed and brought anew.
+            for _ in self._blobs.chunks(descriptor.digest):
+                pass
+            raise
         with suppress(StoreError):  # in a store that can only be read it is counted every time
             self._facts.learn(diff_id, size=size)
 

@@ -13,7 +13,7 @@ from fakes.registry import FakeRegistry
 from fakes.small_image import config_of, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.errors import FormatError
+from packhorse.errors import FormatError, NotFoundError, StoreError
 from packhorse.image.copy import put
 from packhorse.image.docker_archive import DockerArchive
 from packhorse.image.layout import Layout
@@ -85,6 +85,39 @@ def test_a_registry_replaces_what_is_missing(wiring: Wiring, registry: FakeRegis
         for policy in PullPolicy.IF_NOT_PRESENT, PullPolicy.ALWAYS:
             image = fetched(wiring, name, target=Target.host(), say=lambda _: None, pull=policy)
             assert [b"".join(layer.tar()) for layer in image.layers] == [A, B]
+
+
+@pytest.mark.parametrize("place", [11, 700_000])
+def test_a_layer_that_turns_out_damaged_when_it_is_unpacked_is_removed_and_fetched_again(
+    wiring: Wiring, registry: FakeRegistry, place: int
+) -> None:
+    name = f"{registry.host}/acme/app:1"
+    image = stored_image(tar_of({"a": b"".join(b"%d" % number for number in range(300_000))}))
+    put(image, wiring.place(Location.parse(f"docker://{name}")))
+    [layer] = fetched(wiring, name, target=Target.host(), say=lambda _: None).layers
+    assert layer.descriptor
+    path = blob(wiring.store.path, layer.descriptor.digest)
+    data = bytearray(path.read_bytes())
+    data[place % len(data)] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="were damaged"):
+        list(layer.tar())
+    assert not path.exists()
+    [again] = fetched(wiring, name, target=Target.host(), say=lambda _: None).layers
+    assert [b"".join(again.tar())] == [b"".join(layer.tar()) for layer in image.layers]
+
+
+@pytest.mark.parametrize("what", ["config", "manifest"])
+def test_a_layout_that_lacks_what_describes_an_image_is_said_not_to_be_whole(
+    tmp_path: Path, what: str
+) -> None:
+    put(IMAGE, Layout(tmp_path, "1"))
+    assert IMAGE.manifest
+    lost = IMAGE.config.digest if what == "config" else IMAGE.manifest.digest
+    blob(tmp_path, lost).unlink()
+    with pytest.raises(NotFoundError, match=f"{tmp_path} has no blobs/sha256/{lost.hex}") as caught:
+        Layout(tmp_path, "1").read()
+    assert "not whole" in caught.value.why
 
 
 @pytest.mark.parametrize("policy", PullPolicy)
