@@ -71,9 +71,9 @@ COMMAND_LINES: list[tuple[list[str], int, tuple[str, ...]]] = [
     ),
     (["build", "x", "--output", "oci:"], 3, ("after oci: comes a path",)),
     (["build", "x", "--network", "fast"], 2, ("'fast' is not one of",)),
-    (["build", "x", "--exec-env", "a/b"], 2, ("--exec-env: 'a/b' is no execution environment",)),
-    (["build", "x", "--creation-time", "-1"], 2, ("--creation-time: '-1' is no time",)),
-    (["build", "x", "--creation-time", "253402300800"], 2, ("is no time", "or now")),
+    (["build", "x", "--exec-env", "a/b"], 2, ("--exec-env: 'a/b' is not an execution environment",)),
+    (["build", "x", "--creation-time", "-1"], 2, ("--creation-time: '-1' is not a time",)),
+    (["build", "x", "--creation-time", "253402300800"], 2, ("is not a time", "or now")),
     (
         ["build", "x", "--output", "oci-archive:no/x.tar"],
         6,
