@@ -316,7 +316,7 @@ def test_a_failed_step_can_be_entered_until_the_next_build(
 def test_a_home_with_the_store_in_it_is_no_application(home: Home) -> None:
     for path in (home.path, Path("/")):
         refused(
-            home, "build", "x", "--path", path, status=3, says=("is no application", "own store is in it")
+            home, "build", "x", "--path", path, status=3, says=("is not an application", "own store is in it")
         )
 
 
