@@ -63,11 +63,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.torture_seed is None:  # the workers of xdist get the controller's
+    if hasattr(config, "workerinput"):  # all processes of one run choose the same cases
+        config.option.torture_seed = config.workerinput["torture_seed"]
+    elif config.option.torture_seed is None:
         config.option.torture_seed = secrets.randbelow(1_000_000)
     if config.option.torture_record and not hasattr(config, "workerinput"):
         config.pluginmanager.register(SecondsRecorder())
     config.pluginmanager.register(ProcessGuard())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Gives a worker of xdist the seed."""
+    node.workerinput["torture_seed"] = node.config.option.torture_seed
 
 
 def _slice_text(config: pytest.Config) -> str:

@@ -88,6 +88,15 @@ def test_the_seed_of_a_slice_is_printed_and_repeats_it(tmp_path: Path) -> None:
     assert [line for line in said.splitlines() if " PASSED" in line] == passed
 
 
+@pytest.mark.system
+def test_all_workers_of_a_run_choose_the_same_slice(tmp_path: Path) -> None:
+    """xdist runs nothing when its workers have not collected the same tests."""
+    case = "@pytest.mark.torture\n@pytest.mark.parametrize('number', range(40))\ndef test_{}(number): pass\n"
+    text = "import pytest\n" + "".join(case.format(name) for name in "abcdefgh")
+    _, said = run(tmp_path, text, "--lane", "test", "--torture-seconds", "100", "-n", "2")
+    assert " passed" in said and "error" not in said
+
+
 def test_every_recorded_duration_is_of_a_test_that_there_is() -> None:
     for name in lanes.recorded_seconds():
         file, _, function = name.partition("::")

@@ -62,7 +62,7 @@ def write(workbench: Workbench, manifest: dict[str, Any], *, lock: bool = True, 
     files["package.json"] = json.dumps({"version": "1.0.0", "engines": {"node": "16"}, **manifest})
     lay(workbench, files)
     if lock:
-        command = ["npm", "install", "--package-lock-only", "--silent"]
+        command = ["npm", "install", "--package-lock-only", "--ignore-scripts", "--silent"]
         subprocess.run(command, cwd=workbench.source, check=True)
 
 

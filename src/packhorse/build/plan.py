@@ -180,13 +180,14 @@ def with_images(
     request = plan.request
     named = buildpacks.find_named(request.buildpacks, builder)
     name = _choose_run_image(request, builder)
+    run_image = _find_run_image(request, host, builder, name, observer, fetch)
     api = PlatformApi.highest(builder.platform_apis, owner=builder.name)
     known = [f"{id}@{version}" for id, versions in builder.buildpacks.items() for version in versions]
     known += [str(each.ref) for each in named]
     images = ImagesPlan(
         builder=builder,
         platform_api=api,
-        run_image=_find_run_image(request, host, builder, name, observer, fetch),
+        run_image=run_image,
         named=named,
         copied_for=host.store.copied(known) if plan.overlays else (),
         env={key: value for key, value in builder.env.items() if key in _INHERITED},

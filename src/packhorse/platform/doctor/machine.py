@@ -115,14 +115,14 @@ def limits(examined: Examination) -> Line:
         return Line(name, State.MISSING, found, "small commands work", "allow more: ulimit -n 1024")
     without = "memory is counted by looking, and processes by a resource limit (docs/limits.md)"
     remedy = "in a session without control groups: systemd-run --user --scope packhorse build …"
+    if isinstance(examined.scratch, OSError):
+        reason = "no control group can be noted where the store is"
+        return Line(name, State.LIMITED, reason, without, "see store")
     try:
         parent = cgroup.find()
         if parent is None:
             reason = "no control group (version 2) can be made that counts memory and processes"
             return Line(name, State.LIMITED, reason, without, remedy)
-        if isinstance(examined.scratch, OSError):
-            reason = "no control group can be noted where the store is"
-            return Line(name, State.LIMITED, reason, without, "see store")
         counts = dict.fromkeys(cgroup.CONTROLLERS, 1 << 20)
         cgroup.Group(parent, counts, records=examined.scratch / "groups", together=True).close()
     except OSError as error:
