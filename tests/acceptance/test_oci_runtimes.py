@@ -99,7 +99,7 @@ def test_a_runtime_that_cannot_serve_is_said_before_anything_is_made(home: Home,
     assert done.stderr.splitlines()[0] == "error: there is no OCI runtime none-such"
     done = home.run("run", "--sandbox", "/bin/true", "sample")
     assert done.returncode == 125
-    assert "/bin/true is no OCI runtime that packhorse can use" in done.stderr
+    assert "/bin/true is not an OCI runtime that packhorse can use" in done.stderr
 
 
 def runtime(directory: Path, script: str) -> str:

@@ -226,7 +226,9 @@ def test_wrong_words_are_told_before_anything_is_done(command: Command, wiring: 
     (name,) = prepared(wiring, host, "words/app")
     assert "no image was named" in command.fails(2, "rebase")
     assert "for one image" in command.fails(2, "rebase", name, name, "--previous-image", "acme/x")
-    assert "is no list of images" in command.fails(3, "rebase", "-", "--publish", given=f"{name}\nNo Name\n")
+    assert "is not a list of images" in command.fails(
+        3, "rebase", "-", "--publish", given=f"{name}\nNo Name\n"
+    )
     assert "cannot be read" in command.fails(3, "rebase", "--file", "/nosuch")
     missing = command.fails(4, "rebase", "words/app")
     assert "no image 'words/app'" in missing and "--publish" in missing

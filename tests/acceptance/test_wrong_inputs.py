@@ -40,7 +40,7 @@ COMMAND_LINES: list[tuple[list[str], int, tuple[str, ...]]] = [
     (["biuld", "x"], 2, ("no such command 'biuld'", "Did you mean build?")),
     (["build"], 2, ("missing argument 'NAME'",)),
     (["build", "Bad Name"], 3, ("not an image name: 'Bad Name'",)),
-    (["build", "oci:out"], 2, ("'oci:out' is a place", "write a name, and --output oci:out")),
+    (["build", "oci:out"], 2, ("'oci:out' is a location", "write a name, and --output oci:out")),
     (["build", "oci-archive:out.tar:x"], 2, ("write a name, and --output oci-archive:out.tar:x",)),
     (["build", "docker-archive:out.tar"], 2, ("write a name, and --output docker-archive:out.tar",)),
     (["build", "docker-daemon:x:1"], 2, ("write x:1 and --daemon",)),
@@ -59,10 +59,10 @@ COMMAND_LINES: list[tuple[list[str], int, tuple[str, ...]]] = [
     ),
     (["build", "x", "--run-image", "docker://h.example/y"], 2, ("write h.example/y",)),
     (["run", "store:nosuch", "--pull", "never"], 125, ("nosuch:latest is neither in the store",)),
-    (["run", "oci:out"], 125, ("'oci:out' is a place", "packhorse copy oci:out NAME")),
-    (["rebase", "x", "--run-image", "oci:y"], 2, ("'oci:y' is a place", "copy oci:y NAME")),
+    (["run", "oci:out"], 125, ("'oci:out' is a location", "packhorse copy oci:out NAME")),
+    (["rebase", "x", "--run-image", "oci:y"], 2, ("'oci:y' is a location", "copy oci:y NAME")),
     (["rebase", "x", "--from", "docker://h.example/y"], 2, ("write h.example/y",)),
-    (["build", "x", "--env", "=v"], 2, ("--env: the name of a variable is missing",)),
+    (["build", "x", "--env", "=v"], 2, ("--env: the name of the variable is missing",)),
     (["build", "x", "--env-file", "nosuch"], 3, ("nosuch cannot be read", "No such file")),
     (
         ["build", "x", "--output", "tarball:x"],
@@ -71,9 +71,9 @@ COMMAND_LINES: list[tuple[list[str], int, tuple[str, ...]]] = [
     ),
     (["build", "x", "--output", "oci:"], 3, ("after oci: comes a path",)),
     (["build", "x", "--network", "fast"], 2, ("'fast' is not one of",)),
-    (["build", "x", "--exec-env", "a/b"], 2, ("--exec-env: 'a/b' is no execution environment",)),
-    (["build", "x", "--creation-time", "-1"], 2, ("--creation-time: '-1' is no time",)),
-    (["build", "x", "--creation-time", "253402300800"], 2, ("is no time", "or now")),
+    (["build", "x", "--exec-env", "a/b"], 2, ("--exec-env: 'a/b' is not an execution environment",)),
+    (["build", "x", "--creation-time", "-1"], 2, ("--creation-time: '-1' is not a time",)),
+    (["build", "x", "--creation-time", "253402300800"], 2, ("is not a time", "or now")),
     (
         ["build", "x", "--output", "oci-archive:no/x.tar"],
         6,
@@ -316,7 +316,7 @@ def test_a_failed_step_can_be_entered_until_the_next_build(
 def test_a_home_with_the_store_in_it_is_no_application(home: Home) -> None:
     for path in (home.path, Path("/")):
         refused(
-            home, "build", "x", "--path", path, status=3, says=("is no application", "own store is in it")
+            home, "build", "x", "--path", path, status=3, says=("is not an application", "own store is in it")
         )
 
 

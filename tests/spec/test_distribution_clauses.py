@@ -196,7 +196,7 @@ def test_d_033_what_is_not_there_and_what_is_not_deleted_are_two_things(
     with pytest.raises(error) as caught:
         remove(registry, "app", str(MANIFEST.digest))
     assert type(caught.value) is not NetworkError
-    assert ("removes nothing" in str(caught.value)) == (status != 404)
+    assert ("does not allow removal" in str(caught.value)) == (status != 404)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_B_009_an_execution_environment_with_a_slash_in_its_name_is_refused(
     name: str, app: Path, tmp_path: Path
 ) -> None:
     said = Command(tmp_path / "home").fails(2, "build", "x", "--path", app, "--exec-env", name)
-    assert f"--exec-env: '{name}' is no execution environment" in said
+    assert f"--exec-env: '{name}' is not an execution environment" in said
 
 
 @pytest.mark.parametrize("name", ["Bad Name", "a:b:c", "team/UPPER", "x@sha256:abc"])

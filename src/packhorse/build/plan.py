@@ -202,7 +202,7 @@ def _check_source(request: BuildRequest, host: Host) -> Path:
     path = app.check(request.path)
     if host.store.path.resolve().is_relative_to(path):
         raise InputError(
-            f"{request.path} is no application",
+            f"{request.path} is not an application",
             why="packhorse's own store is in it, so it is a home or the whole machine, with whatever secrets",
             fix="check --path",
         )

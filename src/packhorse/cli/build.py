@@ -55,10 +55,8 @@ from packhorse.platform.pull import PullPolicy
     "docker-daemon:NAME. Repeatable.",
 )
 @compression
-@click.option(
-    "--sparse", is_flag=True, help="To oci:DIR: leave out the layers of the run image, which others have."
-)
-@click.option("--publish", is_flag=True, help="Also bring the image to the registry of its name.")
+@click.option("--sparse", is_flag=True, help="For oci:DIR: leave out the layers of the run image.")
+@click.option("--publish", is_flag=True, help="Also push the image to the registry in its name.")
 @field_option(
     "-t",
     "--tag",
@@ -68,13 +66,13 @@ from packhorse.platform.pull import PullPolicy
     read=lambda texts: tuple(
         dict.fromkeys(_new_name(one, "--tag") for text in texts for one in text.split(","))
     ),
-    help="A further name of the image. Repeatable.",
+    help="An additional name of the image. Repeatable.",
 )
-@click.option("--daemon", is_flag=True, help="Also hand the image to a container engine: dockerd, podman.")
+@click.option("--daemon", is_flag=True, help="Also copy the image to a container engine: dockerd, podman.")
 @docker_host
 @pull_policy(PullPolicy.ALWAYS)
 @click.option(
-    "-D", "--default-process", default="", metavar="TYPE", help="The process type the image starts."
+    "-D", "--default-process", default="", metavar="TYPE", help="The process type that the image starts."
 )
 @run_image_option("A run image, instead of the builder's.")
 @exec_env_option
@@ -84,22 +82,22 @@ from packhorse.platform.pull import PullPolicy
     default="",
     metavar="SECONDS",
     read=lambda text: _moment(text),
-    help="The image's time, since 1970, or now.  [in 1980]",
+    help="The image's time: seconds since 1970, or now.  [in 1980]",
 )
-@click.option("--clear-cache", is_flag=True, help="Keep no layer of earlier builds.")
+@click.option("--clear-cache", is_flag=True, help="Use no layers of earlier builds.")
 @field_option(
     "--cache-image",
     default="",
     metavar="NAME",
     read=lambda text: _new_name(text, "--cache-image") if text else None,
-    help="Keep layers in a registry too, as this image.",
+    help="Also keep layers in a registry, as this image.",
 )
 @field_option(
     "--no-overlay",
     "overlay",
     is_flag=True,
     read=lambda is_given: not is_given,
-    help="Give buildpacks copies of kept layers and source.",
+    help="Give buildpacks copies of kept layers and of the source.",
 )
 @click.option(
     "--report-output-dir",
@@ -116,7 +114,7 @@ from packhorse.platform.pull import PullPolicy
     type=click.Choice(["human", "json"]),
     help="With --dry-run: the form of the plan.  [human]",
 )
-@verbosity("Print the image ID alone; with --publish the manifest digest.")
+@verbosity("Print only the image ID; with --publish the manifest digest.")
 @reaching
 @click.pass_obj
 def build(
@@ -169,8 +167,8 @@ def _new_name(text: str, option: str = "") -> Reference:
         return Reference.parse_new(location.name)
     option = f"{option}: " if option else ""
     raise UsageError(
-        f"{option}{text[:300]!r} is a place, not the name of an image",
-        why="a build makes an image of a name in the store; other places take copies of it",
+        f"{option}{text[:300]!r} is a location, not the name of an image",
+        why="a build makes an image under a name in the store, and copies it to other locations",
         fix=_meant(location, option),
     )
 
@@ -193,7 +191,7 @@ def _moment(text: str) -> int:
     if not text:
         return EPOCH
     if not text.isascii() or not text.isdecimal() or len(text) > 12 or int(text) >= rfc3339.END:
-        raise UsageError(f"--creation-time: {text!r} is no time", fix="write seconds since 1970, or now")
+        raise UsageError(f"--creation-time: {text!r} is not a time", fix="write seconds since 1970, or now")
     return int(text)
 
 
@@ -203,7 +201,7 @@ def _output(text: str, name: str) -> Location:
     if location.kind is Kind.STORE:
         raise UsageError(
             f"--output cannot write to {text!r}",
-            why="every build is in the store; --output writes it to another place as well",
+            why="every build is in the store; --output also writes it to another location",
             fix="write oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:NAME], docker-daemon:NAME "
             "or docker://NAME",
         )
@@ -219,7 +217,7 @@ def _outputs(texts: tuple[str, ...], name: str, *, daemon: bool, sparse: bool) -
     if daemon:
         found.append(Location(Kind.DAEMON, "", name))
     if sparse and all(location.kind is not Kind.OCI for location in found):
-        raise UsageError("--sparse is for --output oci:DIR", fix="name a layout, or leave --sparse out")
+        raise UsageError("--sparse is for --output oci:DIR", fix="name a layout, or leave out --sparse")
     return tuple(found)
 
 

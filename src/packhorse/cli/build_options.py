@@ -41,7 +41,7 @@ def _exec_env(text: str) -> str:
     """An execution environment's name; directories of layers are named after it (B-009)."""
     if not _EXEC_ENV.fullmatch(text):
         raise UsageError(
-            f"--exec-env: {text!r} is no execution environment",
+            f"--exec-env: {text!r} is not an execution environment",
             why="its name has letters, digits, '.' and '-'",
             fix="write production, test or a name of your own",
         )
@@ -110,7 +110,7 @@ exec_env_option = field_option(
     default="production",
     metavar="NAME",
     read=_exec_env,
-    help="The execution environment the image is for.  [production]",
+    help="The execution environment of the image.  [production]",
 )
 
 
@@ -132,7 +132,7 @@ def sandbox_options(*, limits: bool) -> Callable[[_Command], _Command]:
             "--network",
             type=click.Choice(["none", "host"]),
             read=lambda name: Network(name) if name else None,
-            help="The network buildpacks have.  [own if possible]",
+            help="The network that buildpacks use.  [their own if possible]",
         ),
         field_option(
             "--sandbox",
@@ -149,7 +149,7 @@ def sandbox_options(*, limits: bool) -> Callable[[_Command], _Command]:
                 multiple=True,
                 metavar="NAME=NUMBER",
                 read=asked_limits,
-                help="How much buildpacks may use: memory=4g, processes=8192, … or NAME=none. Repeatable.",
+                help="A limit for buildpacks: memory=4g, processes=8192, … or NAME=none. Repeatable.",
             )
         )
     return _together(*options)

@@ -12,14 +12,14 @@ from packhorse.platform.wiring import tidy
 
 @click.group(cls=Group)
 def builder() -> None:
-    """Look after builders."""
+    """Manage builders."""
 
 
 @builder.command()
-@click.option("--update", is_flag=True, help="Take today's packages, and say which are newer.")
+@click.option("--update", is_flag=True, help="Use today's packages, and say which are newer.")
 @click.pass_obj
 def default(context: Context, update: bool) -> None:
-    """Make the default builder of this machine's packages, unless it is there."""
+    """Make the default builder from the distribution's packages, unless it exists."""
     console = context.console
     with console.activity("making the default builder"), opened_store(context) as store:
         tidy(store)

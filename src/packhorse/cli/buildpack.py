@@ -14,7 +14,7 @@ from packhorse.platform.staging import stage as stage_buildpack
 
 @click.group(cls=Group)
 def buildpack() -> None:
-    """Make buildpacks ready to be taken elsewhere."""
+    """Prepare buildpacks for other machines and platforms."""
 
 
 @buildpack.command()
@@ -30,7 +30,7 @@ def buildpack() -> None:
 )
 @click.pass_obj
 def stage(context: Context, source: str, target: Path, dependencies: tuple[str, ...]) -> None:
-    """Copy a buildpack to TARGET with all that it needs, for any platform and without a network."""
+    """Copy a buildpack to TARGET with everything that it needs, for any platform and without a network."""
     files = [_dependency(text) for text in dependencies]
     stage_buildpack(source, target, files)
     context.console.result(str(target))
@@ -40,7 +40,7 @@ def _dependency(text: str) -> tuple[str, str, Path]:
     spec, equals, file = text.partition("=")
     name, at, version = spec.rpartition("@")
     if not (equals and at and name and version and file):
-        raise UsageError(f"--dependency: {text!r} is none", fix="write NAME@VERSION=FILE")
+        raise UsageError(f"--dependency: {text!r} is not a dependency", fix="write NAME@VERSION=FILE")
     path = find(Path(file))
     if path is None or not path.is_file():
         raise UsageError(f"there is no file {file}", why=f"--dependency {text} names it")

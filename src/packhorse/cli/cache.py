@@ -23,14 +23,14 @@ _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 @click.group(cls=Group)
 def cache() -> None:
-    """Look after what builds have kept for the next ones."""
+    """Manage the layers that builds keep for the next builds."""
 
 
 @cache.command()
 @click.option("--output", type=click.Choice(FORMATS), help="Print for programs.")
 @click.pass_obj
 def ls(context: Context, output: str | None) -> None:
-    """List what is kept, and how much of the disk it takes."""
+    """List what builds keep, and how much disk space it uses."""
     with context.console.activity("measuring what is kept"), opened_store(context) as store:
         survey = store.caches()
     console = context.console
@@ -65,26 +65,26 @@ def ls(context: Context, output: str | None) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 @click.pass_obj
 def rm(context: Context, names: tuple[str, ...]) -> None:
-    """Remove what is kept for images; the images stay, and their next builds begin anew."""
+    """Remove the kept layers of images. The images stay; their next builds begin without kept layers."""
     with context.console.activity("freeing space"), opened_store(context, frees=True) as store:
         _tell(context, kept_storage.remove(store, names))
 
 
 @cache.command()
-@click.option("--keep-storage", default="", metavar="SIZE", help="Keep so much: 20g, 512m.")
+@click.option("--keep-storage", default="", metavar="SIZE", help="Keep at most this much: 20g, 512m.")
 @click.option(
-    "--older-than", default="", metavar="AGE", help="Remove what was not built for so long: 12h, 30d."
+    "--older-than", default="", metavar="AGE", help="Remove what was not built for this long: 12h, 30d."
 )
 @click.option("--all", "every", is_flag=True, help="Remove everything.")
 @click.pass_obj
 def prune(context: Context, keep_storage: str, older_than: str, every: bool) -> None:
-    """Remove what was not used for longest, until no more is kept than may be.
+    """Remove the layers that were unused for longest, down to the limit.
 
-    Without options that is what builds keep to: PACKHORSE_KEEP_STORAGE, else a tenth of the disk. With
-    --older-than alone all that is older goes, with both only what is.
+    Without options the limit is that of builds: PACKHORSE_KEEP_STORAGE, else a tenth of the disk. With only
+    --older-than everything older is removed. With both options only what is older is removed.
     """
     if every and (keep_storage or older_than):
-        raise UsageError("--all excludes --keep-storage and --older-than", fix="leave it, or them, out")
+        raise UsageError("--all excludes --keep-storage and --older-than", fix="leave out one or the other")
     limit = size_of(keep_storage, option="--keep-storage") if keep_storage else None
     older = _seconds(older_than) if older_than else None
     if limit is None and older is None:

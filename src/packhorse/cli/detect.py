@@ -37,9 +37,13 @@ _NAME = Reference.parse(f"{LOCAL_REGISTRY}/detect")
 @sandbox_options(limits=True)
 @click.option("--timeout", default="", metavar="TIME", help="End detection after TIME: 90s, 10m, 1h.")
 @click.option(
-    "-o", "--output", type=click.Choice(["human", "json"]), default="human", help="The form.  [human]"
+    "-o",
+    "--output",
+    type=click.Choice(["human", "json"]),
+    default="human",
+    help="The output format.  [human]",
 )
-@verbosity("Print the result alone.")
+@verbosity("Print only the result.")
 @reaching
 @click.pass_obj
 def detect(

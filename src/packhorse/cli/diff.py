@@ -22,11 +22,17 @@ from packhorse.platform.wiring import Wiring
 @click.argument("a")
 @click.argument("b")
 @click.option(
-    "-o", "--output", type=click.Choice(["human", "json"]), default="human", help="The form.  [human]"
+    "-o",
+    "--output",
+    type=click.Choice(["human", "json"]),
+    default="human",
+    help="The output format.  [human]",
 )
-@click.option("--html", type=click.Path(path_type=Path), help="Draw it as one page in this file.")
-@click.option("--layers", "shallow", is_flag=True, help="Compare layers and config, and read no files.")
-@click.option("--all", "every", is_flag=True, help="List every file, and what follows from the layers too.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Draw the differences as one page in this file."
+)
+@click.option("--layers", "shallow", is_flag=True, help="Compare only layers and config; read no files.")
+@click.option("--all", "every", is_flag=True, help="List every file, and also what follows from the layers.")
 @docker_host
 @reaching
 @click.pass_obj
@@ -41,10 +47,10 @@ def diff(
     docker_host: str,
     reach: Reach,
 ) -> int:
-    """Show what differs between the images A and B: by whose layer it is, then by file; config and labels.
+    """Show what differs between the images A and B: by owner of the layer, by file, in config and labels.
 
-    Places are spelled as for `packhorse inspect`. Ends with 0 when the images are the same, 1 when they
-    differ, otherwise as docs/exit-codes.md says.
+    Write locations as for `packhorse inspect`. Ends with 0 if the images are the same, with 1 if they differ,
+    otherwise as docs/exit-codes.md says.
     """
     with context.console.activity("comparing"), opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)

@@ -21,23 +21,24 @@ from packhorse.platform.locate import LOCAL_REGISTRY
 @click.command(epilog=f"Lines: {', '.join(CHECKS)}.")
 @click.argument("names", nargs=-1, metavar="[LINE]...")
 @click.option("-o", "--output", type=click.Choice(["human", "json"]), default="human", help="[human]")
-@click.option("--fix", is_flag=True, help="Mend what can be mended, with sudo; asks before.")
+@click.option("--fix", is_flag=True, help="Fix what sudo can fix; asks first.")
 @click.option("-y", "--yes", is_flag=True, help="With --fix: do not ask.")
 @click.option("--store", "content", is_flag=True, help="Read the whole store, and remove what is damaged.")
 @click.pass_obj
 def doctor(context: Context, names: tuple[str, ...], output: str, fix: bool, yes: bool, content: bool) -> int:
-    """Try what builds need on this machine, and say how to mend what is missing.
+    """Check if builds can work on this machine, and say how to fix what is missing.
 
-    Ends with 0 when builds can work here, else with 7. With --store it reads every file of the store instead,
-    removes what is damaged, and names the images to bring again: it ends with 0 if nothing was, else with 6.
+    Ends with 0 if builds can work here, else with 7. With --store it reads every file of the store
+    instead. It removes what is damaged and names the images to fetch again. It ends with 0 if nothing was
+    damaged, else with 6.
     """
     console = context.console
     if content:
         if names or fix:
-            raise UsageError("--store is a check of its own", fix="leave out --fix and the names of lines")
+            raise UsageError("--store is a separate check", fix="leave out --fix and the names of lines")
         return _check_store(context, output)
     if fix and output == "json":
-        raise UsageError("--fix speaks with a person, --output json with a program", fix="leave out one")
+        raise UsageError("--fix is for people, --output json for programs", fix="leave out one")
     lines = examine(context.environ, names=names)
     if fix:
         lines = _mended(context, lines, names, asks=not yes)
@@ -131,5 +132,7 @@ def _mended(context: Context, lines: list[Line], names: tuple[str, ...], *, asks
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        raise UsageError("there is nobody to ask", why="--fix asks before it does anything", fix="add --yes")
+        raise UsageError(
+            "standard input is not a terminal", why="--fix asks before it does anything", fix="add --yes"
+        )
     return click.confirm("do that?", default=False, err=True)

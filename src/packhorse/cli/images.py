@@ -24,8 +24,8 @@ from packhorse.platform.wiring import Wiring
 
 
 @click.command()
-@click.option("-q", "--quiet", is_flag=True, help="Print image IDs alone.")
-@click.option("--no-trunc", is_flag=True, help="Print whole image IDs.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only image IDs.")
+@click.option("--no-trunc", is_flag=True, help="Print full image IDs.")
 @click.pass_obj
 def images(context: Context, quiet: bool, no_trunc: bool) -> None:
     """List the images in the store."""
@@ -74,7 +74,7 @@ def rmi(context: Context, names: tuple[str, ...], force: bool, reach: Reach) -> 
 @click.command()
 @click.pass_obj
 def gc(context: Context) -> None:
-    """Free what no image, cache or running command needs."""
+    """Remove data that no image, cache or running command needs."""
     with context.console.activity("freeing space"), opened_store(context, frees=True) as store:
         freed = store.gc()
     context.console.result(f"freed {size(freed.bytes)}")
@@ -83,11 +83,16 @@ def gc(context: Context) -> None:
 @click.command()
 @click.argument("source")
 @click.argument("destination")
-@click.option("--target", default="", metavar="OS/ARCH", help="Which of several images.  [this machine's]")
-@click.option("--all", "every", is_flag=True, help="Copy the images for all targets, as they are.")
-@click.option("--referrers", is_flag=True, help="Copy signatures, attestations and the like along with it.")
+@click.option(
+    "--target",
+    default="",
+    metavar="OS/ARCH",
+    help="The target, if there are images for several.  [this machine's]",
+)
+@click.option("--all", "every", is_flag=True, help="Copy the images for all targets, unchanged.")
+@click.option("--referrers", is_flag=True, help="Also copy signatures, attestations and other referrers.")
 @click.option("--all-tags", is_flag=True, help="Copy every tag of the repository SOURCE.")
-@click.option("--sparse", is_flag=True, help="To oci:DIR: leave out the layers of the image's run image.")
+@click.option("--sparse", is_flag=True, help="For oci:DIR: leave out the layers of the image's run image.")
 @compression
 @docker_host
 @reaching
@@ -105,20 +110,24 @@ def copy(
     docker_host: str,
     reach: Reach,
 ) -> None:
-    """Copy an image from one place to another, of whatever kind each is; only what is missing there is sent.
+    """Copy an image from one location to another, of any kind. Sends only what is missing there.
 
-    Places are spelled as skopeo does: NAME or store:NAME, docker://NAME, docker-daemon:NAME, oci:DIR[:REF],
+    Locations are written as in skopeo: NAME or store:NAME, docker://NAME, docker-daemon:NAME, oci:DIR[:REF],
     oci-archive:FILE[:REF], docker-archive:FILE[:NAME].
     """
     if target and every:
         raise UsageError("--target and --all exclude each other", fix="leave one of them out")
     if (every or referrers) and compression != "gzip":
         option = "--all" if every else "--referrers"
-        raise UsageError(f"{option} copies images as they are", fix="leave --compression out")
+        raise UsageError(f"{option} copies images as they are", fix="leave out --compression")
     start, end = Location.parse(source), Location.parse(destination)
     if sparse and (every or referrers or end.kind is not Kind.OCI):
-        why = f"{destination} takes whole images" if end.kind is not Kind.OCI else "--all copies all as it is"
-        raise UsageError("--sparse is for one image and oci:DIR", why=why, fix="leave --sparse out")
+        why = (
+            f"{destination} takes whole images"
+            if end.kind is not Kind.OCI
+            else "--all copies images as they are"
+        )
+        raise UsageError("--sparse is for one image and oci:DIR", why=why, fix="leave out --sparse")
     with opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
         wanted = Wanted(Target.parse(target) if target else None, every, compression, referrers, sparse)

@@ -29,13 +29,19 @@ _MARKED = 19  # characters of a digest that tell layers apart
 @click.command()
 @click.argument("name")
 @click.option(
-    "-o", "--output", type=click.Choice([*_HUMAN, *FORMATS]), default="human", help="The form.  [human]"
+    "-o",
+    "--output",
+    type=click.Choice([*_HUMAN, *FORMATS]),
+    default="human",
+    help="The output format.  [human]",
 )
-@click.option("--local", is_flag=True, help="Look in the store and the container engine alone.")
-@click.option("--remote", is_flag=True, help="Look in the registry alone.")
-@click.option("--age", is_flag=True, help="Ask the run image's registry how old the base is.")
-@click.option("--referrers", is_flag=True, help="Ask what is attached to it: signatures, attestations.")
-@click.option("--bom", is_flag=True, help="Print the bill of materials of old buildpacks alone.")
+@click.option("--local", is_flag=True, help="Look only in the store and the container engine.")
+@click.option("--remote", is_flag=True, help="Look only in the registry.")
+@click.option("--age", is_flag=True, help="Also ask the run image's registry how old the base is.")
+@click.option(
+    "--referrers", is_flag=True, help="Also list what is attached to the image: signatures, attestations."
+)
+@click.option("--bom", is_flag=True, help="Print only the bill of materials of old buildpacks.")
 @docker_host
 @reaching
 @click.pass_obj
@@ -51,12 +57,12 @@ def inspect(
     docker_host: str,
     reach: Reach,
 ) -> None:
-    """Show what is in the image NAME: in the store, a container engine, or its registry, or at another place.
+    """Show what is in the image NAME: in the store, a container engine, its registry, or elsewhere.
 
-    No layer is read. Places are spelled as for `packhorse copy`.
+    Reads no layer. Write locations as for `packhorse copy`.
     """
     if local and remote:
-        raise UsageError("--local and --remote exclude each other", fix="leave both out to look in both")
+        raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
     with context.console.activity(f"reading {name}"), opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
         image, is_remote = locate.read(wiring, name, local=local, remote=remote)

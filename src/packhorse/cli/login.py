@@ -23,7 +23,7 @@ _LIMIT = 64 * 1024
 @reaching
 @click.pass_obj
 def login(context: Context, registry: str, username: str, password_stdin: bool, reach: Reach) -> None:
-    """Keep the credentials for REGISTRY (docker.io), for packhorse, docker and podman."""
+    """Store the credentials for REGISTRY (docker.io), for packhorse, docker and podman."""
     console = context.console
     scope = sessions.Scope.parse(registry)
     username, password = _asked(username, password_stdin=password_stdin)
@@ -32,16 +32,16 @@ def login(context: Context, registry: str, username: str, password_stdin: bool, 
     credentials = Credentials(username, password, origin="the credentials are those that were given")
     kept = sessions.login(scope, credentials, context.environ, Network(reach))
     if not kept.asked:
-        console.say(f"{scope} lets everybody in: the password was not tried")
-    where = kept.program or f"{kept.path}, which you alone can read"
-    console.notes([f"logged in to {scope}; the password is kept by {where}"])
+        console.say(f"{scope} needs no login: it did not check the password")
+    where = kept.program or f"{kept.path}, which only you can read,"
+    console.notes([f"logged in to {scope}; {where} stores the password"])
 
 
 @click.command()
 @click.argument("registry", default="")
 @click.pass_obj
 def logout(context: Context, registry: str) -> None:
-    """Forget the credentials for REGISTRY (docker.io)."""
+    """Remove the credentials for REGISTRY (docker.io)."""
     scope = sessions.Scope.parse(registry)
     known, left = sessions.logout(scope, context.environ)
     context.console.notes([f"logged out of {scope}" if known else f"not logged in to {scope}"])
@@ -61,19 +61,19 @@ def _asked(username: str, *, password_stdin: bool) -> tuple[str, str]:
             username = username or click.prompt("Username", err=True)
             password = click.prompt("Password", hide_input=True, err=True)
         except click.Abort as error:
-            raise UsageError("no login", why="the input ended") from error
+            raise UsageError("not logged in", why="the input ended") from error
     else:
         raise UsageError(
             "no password was given",
-            why="standard input is no terminal, so nobody can be asked",
-            fix="hand it over: packhorse login --username NAME --password-stdin",
+            why="standard input is not a terminal, so packhorse cannot ask",
+            fix="write it to: packhorse login --username NAME --password-stdin",
         )
     if not password or any(character in password for character in "\n\r\0"):
-        raise UsageError("no password was given", why="standard input has none, or more than one line")
+        raise UsageError("no password was given", why="standard input is empty, or has more than one line")
     try:
         f"{username}{password}".encode()
     except UnicodeEncodeError as error:
         raise UsageError("user name and password have to be UTF-8", why="they have other bytes") from error
     if ":" in username:
-        raise UsageError("that is no user name", why="it has a colon")
+        raise UsageError("this is not a user name", why="it has a colon")
     return username, password

@@ -29,23 +29,27 @@ from packhorse.version import __version__
 
 _COMMANDS = {
     "build": ("packhorse.cli.build", "build", "Turn source code into an image."),
-    "builder": ("packhorse.cli.builder", "builder", "Look after builders."),
-    "buildpack": ("packhorse.cli.buildpack", "buildpack", "Make buildpacks ready to be taken elsewhere."),
-    "cache": ("packhorse.cli.cache", "cache", "Look after what builds have kept for the next ones."),
-    "copy": ("packhorse.cli.images", "copy", "Copy an image from one place to another."),
+    "builder": ("packhorse.cli.builder", "builder", "Manage builders."),
+    "buildpack": (
+        "packhorse.cli.buildpack",
+        "buildpack",
+        "Prepare buildpacks for other machines and platforms.",
+    ),
+    "cache": ("packhorse.cli.cache", "cache", "Manage the layers that builds keep for the next builds."),
+    "copy": ("packhorse.cli.images", "copy", "Copy an image from one location to another."),
     "detect": ("packhorse.cli.detect", "detect", "Say which buildpacks would build, and why."),
     "diff": ("packhorse.cli.diff", "diff", "Show what differs between two images."),
-    "doctor": ("packhorse.cli.doctor", "doctor", "Try what builds need on this machine; --fix mends it."),
-    "gc": ("packhorse.cli.images", "gc", "Free what no image, cache or running command needs."),
+    "doctor": ("packhorse.cli.doctor", "doctor", "Check if builds can work on this machine; --fix fixes it."),
+    "gc": ("packhorse.cli.images", "gc", "Remove data that no image, cache or running command needs."),
     "images": ("packhorse.cli.images", "images", "List the images in the store."),
     "inspect": ("packhorse.cli.inspect", "inspect", "Show what is in an image."),
-    "login": ("packhorse.cli.login", "login", "Keep the credentials for a registry."),
-    "logout": ("packhorse.cli.login", "logout", "Forget the credentials for a registry."),
-    "rebase": ("packhorse.cli.rebase", "rebase", "Put images on newer run images, without building them."),
+    "login": ("packhorse.cli.login", "login", "Store the credentials for a registry."),
+    "logout": ("packhorse.cli.login", "logout", "Remove the credentials for a registry."),
+    "rebase": ("packhorse.cli.rebase", "rebase", "Put images on newer run images, without a build."),
     "rmi": ("packhorse.cli.images", "rmi", "Remove images from the store."),
     "run": ("packhorse.cli.run", "run", "Start an image."),
-    "sbom": ("packhorse.cli.sbom", "sbom", "Say what an image is made of."),
-    "verify": ("packhorse.cli.verify", "verify", "Build an image again and say what is not the same."),
+    "sbom": ("packhorse.cli.sbom", "sbom", "List the components of an image."),
+    "verify": ("packhorse.cli.verify", "verify", "Build an image again and say what differs."),
 }
 
 
@@ -118,12 +122,12 @@ class _Commands(Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="packhorse")
-@click.option("-q", "--quiet", is_flag=True, help="Print results alone.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only results.")
 @click.option("-v", "--verbose", is_flag=True, help="Print everything.")
 @click.option("--no-color", is_flag=True, help="Print without colours (as NO_COLOR=1 does).")
 @click.pass_context
 def packhorse(ctx: click.Context, quiet: bool, verbose: bool, no_color: bool) -> None:
-    """Source code in, container image out: Cloud Native Buildpacks without a daemon or a Dockerfile."""
+    """Turn source code into a container image: Cloud Native Buildpacks without a daemon or a Dockerfile."""
     ctx.obj.console.adjust(quiet=quiet, verbose=verbose, no_color=no_color)
 
 

@@ -45,7 +45,7 @@ compression = click.option(
     "--compression",
     type=click.Choice(["gzip", "zstd"]),
     default="gzip",
-    help="How layers are compressed that are not yet, in a registry or an OCI layout.  [gzip]",
+    help="How to compress layers that are not compressed yet, for a registry or OCI layout.  [gzip]",
 )
 
 
@@ -54,7 +54,7 @@ docker_host = click.option(
     default="",
     metavar="ADDRESS",
     help="The container engine: unix:///PATH, tcp://HOST:PORT, ssh://USER@HOST, inherit.  [DOCKER_HOST, "
-    "the docker context, or who listens]",
+    "the docker context, or the first that listens]",
 )
 
 
@@ -65,7 +65,7 @@ def pull_policy(default: PullPolicy) -> Callable[[_Command], _Command]:
         "pull",
         type=click.Choice([str(policy) for policy in PullPolicy]),
         default=str(default),
-        help=f"When images are fetched from their registries.  [{default}]",
+        help=f"When to fetch images from their registries.  [{default}]",
     )
 
 
@@ -77,7 +77,7 @@ def reaching(command: _Command) -> _Command:
         multiple=True,
         metavar="HOST",
         callback=_reach,
-        help="A registry, HOST or HOST:PORT, spoken to without trusted encryption. Repeatable.",
+        help="A registry (HOST or HOST:PORT) that needs no trusted certificate and no TLS. Repeatable.",
     )(command)
     # Eager options are read first, so `_reach` finds the directory.
     return click.option(
@@ -87,7 +87,7 @@ def reaching(command: _Command) -> _Command:
         is_eager=True,
         expose_value=False,
         callback=keep_value,
-        help="Certificates for registries: *.crt to trust, NAME.cert and NAME.key to show.",
+        help="Certificates for registries: *.crt to trust, NAME.cert and NAME.key for the client.",
     )(command)
 
 
@@ -127,7 +127,7 @@ def _host(text: str) -> str:
     """HOST or HOST:PORT; a scheme before it is passed over. UsageError."""
     host = re.sub(r"^https?://", "", text.strip()).rstrip("/")
     if not host or "/" in host or "@" in host:
-        raise UsageError(f"--insecure-registry: {text!r} is no registry", fix="write HOST, or HOST:PORT")
+        raise UsageError(f"--insecure-registry: {text!r} is not a registry", fix="write HOST, or HOST:PORT")
     return host
 
 
@@ -186,11 +186,11 @@ def _set(values: dict[str, str], text: str, environ: Mapping[str, str], *, where
     """The text is in no message: it may be a value, or a line of one, that was to be kept secret."""
     name, equals, value = text.partition("=")
     if name in ("", ".", "..") or len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
-        raise UsageError(f"{where}: the name of a variable is missing, or none", fix="write NAME=value")
+        raise UsageError(f"{where}: the name of the variable is missing", fix="write NAME=value")
     if any(character in name for character in "/\0 \t") or "\0" in value:
         raise UsageError(
-            f"{where}: that is no variable",
-            why="a name has no '/' and no spaces, and nothing has a zero byte",
+            f"{where}: this is not a variable",
+            why="a name cannot have '/' or spaces, and neither name nor value can have a NUL byte",
             fix="write NAME=value",
         )
     if equals:
@@ -255,7 +255,7 @@ def asked_limits(texts: Iterable[str]) -> dict[str, int]:
         name, equals, value = text.partition("=")
         if not equals or name not in limits.NAMES:
             raise UsageError(
-                f"--limit: {text!r} is no limit",
+                f"--limit: {text!r} is not a limit",
                 why=f"write NAME=NUMBER or NAME=none; the names are {', '.join(limits.NAMES)}",
             )
         if value == "none":
@@ -281,7 +281,7 @@ def volume(text: str, *, writable: bool) -> Bind:
     if not source.startswith((".", "/", "~")) or not target.startswith("/") or not known:
         raise UsageError(
             f"not a volume: {text!r}",
-            why="write SOURCE:TARGET, with :ro or :rw behind it; SOURCE begins with / or ., TARGET with /",
+            why="write SOURCE:TARGET, then :ro or :rw if needed; SOURCE begins with / or ., TARGET with /",
         )
     path = find(_expanded(source))
     if path is None:
@@ -312,7 +312,7 @@ def image_name(text: str, option: str) -> str:
     if location.kind is not Kind.REGISTRY:
         fix = f"copy it to the store, and name it there: packhorse copy {location} NAME"
     raise UsageError(
-        f"{option}: {text[:300]!r} is a place, not the name of an image",
-        why="the image is taken from the store or the registry of its name",
+        f"{option}: {text[:300]!r} is a location, not the name of an image",
+        why="packhorse takes the image from the store or from the registry in its name",
         fix=fix,
     )

@@ -69,7 +69,7 @@ class _Asked:
 @click.command()
 @click.argument("images", nargs=-1, metavar="IMAGE...")
 @click.option(
-    "--run-image", "--to", default="", metavar="REF", help="The run image, in place of the image's own."
+    "--run-image", "--to", default="", metavar="REF", help="The run image to use instead of the image's own."
 )
 @click.option("--from", "old", default="", metavar="REF", help="Take only images that are on this run image.")
 @click.option(
@@ -79,15 +79,15 @@ class _Asked:
     metavar="KEY[=VALUE]",
     help="Take only images that have this label; several: that have them all.",
 )
-@click.option("--publish", is_flag=True, help="Images are in their registries, and not in the store.")
+@click.option("--publish", is_flag=True, help="The images are in their registries, not in the store.")
 @click.option(
-    "--previous-image", default="", metavar="REF", help="Rebase this one; IMAGE is what becomes of it."
+    "--previous-image", default="", metavar="REF", help="Rebase this image, and write the result to IMAGE."
 )
-@click.option("--force", is_flag=True, help="Take a run image of another name or target.")
+@click.option("--force", is_flag=True, help="Accept a run image with another name or target.")
 @click.option(
     "--check", is_flag=True, help="Say which images are behind, and what would change; write nothing."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what the command would do; write nothing.")
 @click.option(
     "--file",
     "files",
@@ -97,9 +97,15 @@ class _Asked:
     help="Rebase the images of this list, one a line; - is standard input.",
 )
 @click.option(
-    "--all", "scopes", multiple=True, metavar="REGISTRY/PREFIX/", help="Rebase what the registry lists there."
+    "--all",
+    "scopes",
+    multiple=True,
+    metavar="REGISTRY/PREFIX/",
+    help="Rebase the images that the registry lists there.",
 )
-@click.option("--jobs", type=Count(1, 64), default=8, metavar="N", help="Images at a time.  [8]")
+@click.option(
+    "--jobs", type=Count(1, 64), default=8, metavar="N", help="How many images to work on at a time.  [8]"
+)
 @click.option(
     "--report-output-dir", type=click.Path(path_type=Path), metavar="DIR", help="Write report.toml there."
 )
@@ -126,10 +132,10 @@ def rebase(
     pull: str,
     reach: Reach,
 ) -> None:
-    """Put images on the newest version of their run image, without building them.
+    """Put images on the newest version of their run image, without a build.
 
-    IMAGE is in the store, or in its registry with --publish; other places are spelled as for `packhorse
-    copy`, and - is a list on standard input. In a registry nothing but manifests and configs is read.
+    IMAGE is in the store, or with --publish in its registry. Write other locations as for `packhorse copy`;
+    - is a list on standard input. In a registry packhorse reads only manifests and configs.
     """
     run_image, old = image_name(run_image, "--run-image"), image_name(old, "--from")
     asked = _Asked(run_image, old, WantedLabel.parse_all(labels), force, dry_run, check)
@@ -183,7 +189,7 @@ def _read(file: Path, *, publish: bool) -> list[Location]:
         raise InputError(f"{file} cannot be read", why=error.strerror or "") from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{file} is no list of images", why=f"it is not UTF-8, at byte {error.start}"
+            f"{file} is not a list of images", why=f"it is not UTF-8, at byte {error.start}"
         ) from error
 
 
@@ -270,7 +276,7 @@ def _tell_one(console: Console, name: str, outcome: Rebased) -> None:
     if outcome.state is State.CURRENT:
         console.say(f"{name} is on {outcome.run_image} already: {outcome.after}")
     if outcome.state is State.SKIPPED:
-        console.say(f"{name} was left as it is")
+        console.say(f"{name} stays as it is")
     if outcome.state in (State.BEHIND, State.REBASED):
         verb = "would be put" if outcome.state is State.BEHIND else "is"
         console.say(f"{name} {verb} on {outcome.run_image}")

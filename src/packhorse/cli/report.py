@@ -65,7 +65,7 @@ def exhausted(error: BaseException) -> HostError | None:
         what = _EXHAUSTED[errno.EAGAIN]
     else:
         return None
-    found = HostError("packhorse has not enough to work with", why=f"not enough {what}", check="limits")
+    found = HostError("packhorse does not have enough resources", why=f"not enough {what}", check="limits")
     found.__cause__ = error
     return found
 
@@ -99,7 +99,7 @@ def defect(error: BaseException, secrets: Secrets, *, verbose: bool) -> Packhors
     return PackhorseError(
         f"packhorse itself went wrong: {type(error).__name__}",
         why="\n".join((*(line for line in said if line), *where, versions)),
-        fix="this is a defect; please report it with the lines above"
+        fix="this is a defect of packhorse; please report it with the lines above"
         + ("" if verbose else " (--verbose says more)"),
     )
 

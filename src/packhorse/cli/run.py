@@ -117,30 +117,36 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     "volumes",
     multiple=True,
     metavar="DIR:TARGET[:ro]",
-    help="Show a directory. Repeatable.",
+    help="Show a directory to the image. Repeatable.",
 )
-@click.option("-i", "--interactive", is_flag=True, help="Hand over the input.")
-@click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
-@click.option("--entrypoint", metavar="COMMAND", help="Start this, or a process type, instead.")
-@click.option("-w", "--workdir", default="", metavar="DIR", help="Where to start it.")
-@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="As whom to start it.")
-@click.option("--network", type=click.Choice(["none", "host"]), help="The network it has.  [own if possible]")
+@click.option("-i", "--interactive", is_flag=True, help="Give the image your standard input.")
+@click.option("-t", "--tty", is_flag=True, help="Give the image a terminal.")
+@click.option("--entrypoint", metavar="COMMAND", help="Start this command or process type instead.")
+@click.option("-w", "--workdir", default="", metavar="DIR", help="The directory to start in.")
+@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="The user to start as.")
+@click.option(
+    "--network", type=click.Choice(["none", "host"]), help="The network of the image.  [its own if possible]"
+)
 @click.option(
     "--sandbox",
     default="",
     metavar="RUNTIME",
     help="bubblewrap, or an OCI runtime: runc, crun.  [bubblewrap]",
 )
-@click.option("-m", "--memory", default="", metavar="SIZE", help="How much memory it may use: 512m, 4g.")
-@click.option("--pids-limit", type=Count(), default=0, metavar="N", help="How many processes it may have.")
-@click.option("--shm-size", default="", metavar="SIZE", help="The size of its /dev/shm.  [64m]")
+@click.option(
+    "-m", "--memory", default="", metavar="SIZE", help="The most memory that the image may use: 512m, 4g."
+)
+@click.option(
+    "--pids-limit", type=Count(), default=0, metavar="N", help="The most processes that the image may have."
+)
+@click.option("--shm-size", default="", metavar="SIZE", help="The size of /dev/shm.  [64m]")
 @docker_host
 @click.option(
     "--pull",
     type=click.Choice(list(_PULLS)),
-    help="When the image is fetched from its registry.  [missing]",
+    help="When to fetch the image from its registry.  [missing]",
 )
-@click.option("--rm", is_flag=True, help="Taken for docker's sake: nothing is ever kept.")
+@click.option("--rm", is_flag=True, help="No effect, as packhorse keeps nothing; for users of docker.")
 @reaching
 @click.pass_obj
 def run(

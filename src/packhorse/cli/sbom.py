@@ -30,21 +30,22 @@ class _Sbom(Group):
 
 @click.group(cls=_Sbom, subcommand_metavar="[show] IMAGE | download IMAGE")
 def sbom() -> None:
-    """Say what an image is made of: its buildpacks' bills of materials, the launcher, the base's packages.
+    """List the components of an image: from its buildpacks' SBOMs, the launcher, the base's packages.
 
-    `packhorse sbom IMAGE` makes one bill of all; `packhorse sbom download IMAGE` fetches the buildpacks' own.
+    `packhorse sbom IMAGE` prints one SBOM of everything. `packhorse sbom download IMAGE` saves the
+    buildpacks' own SBOMs.
     """
 
 
 def _placed(command: Callable[..., None]) -> Callable[..., None]:
     """The argument and options by which both find their image."""
     command = reaching(docker_host(command))
-    command = click.option("--remote", is_flag=True, help="Look in the registry alone.")(command)
-    command = click.option("--local", is_flag=True, help="Look in the store alone.")(command)
+    command = click.option("--remote", is_flag=True, help="Look only in the registry.")(command)
+    command = click.option("--local", is_flag=True, help="Look only in the store.")(command)
     return click.argument("name", metavar="IMAGE")(command)
 
 
-@sbom.command(_SHOW, short_help="Make one bill of all that is in an image.")
+@sbom.command(_SHOW, short_help="Make one SBOM of everything in an image.")
 @_placed
 @click.option(
     "--format",
@@ -53,7 +54,7 @@ def _placed(command: Callable[..., None]) -> Callable[..., None]:
     default="cyclonedx",
     help="CycloneDX 1.5 or SPDX 2.3, in JSON.  [cyclonedx]",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the bill to this file.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the SBOM to this file.")
 @click.pass_obj
 def show(
     context: Context,
@@ -65,7 +66,7 @@ def show(
     form: str,
     output: Path | None,
 ) -> None:
-    """Print one bill of all that is in the image, the same for the same image."""
+    """Print one SBOM of everything in the image. The same image gives the same SBOM."""
     from packhorse.base import files
     from packhorse.platform.bill import contents
 
@@ -79,7 +80,7 @@ def show(
         context.console.say(f"{len(found.components)} components are in {output}")
 
 
-@sbom.command(short_help="Fetch the bills that the buildpacks wrote.")
+@sbom.command(short_help="Download the SBOMs that the buildpacks wrote.")
 @_placed
 @click.option(
     "-o",
@@ -98,7 +99,7 @@ def download(
     reach: Reach,
     output_dir: Path,
 ) -> None:
-    """Fetch the bills of materials that the image's buildpacks wrote, as files: layers/sbom/launch/…"""
+    """Save the SBOMs that the image's buildpacks wrote as files: layers/sbom/launch/…"""
     from packhorse.platform.bill import contents
 
     with _located(context, name, local=local, remote=remote, docker_host=docker_host, reach=reach) as image:
@@ -114,7 +115,7 @@ def _located(
 ) -> Iterator[Image]:
     """The named image, as long as its layers may be read; raises UsageError and what `locate.read` does."""
     if local and remote:
-        raise UsageError("--local and --remote exclude each other", fix="leave both out to look in both")
+        raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
     with context.console.activity(f"reading {name}"), opened_store(context) as store:
         wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
         yield locate.read(wiring, name, local=local, remote=remote)[0]

@@ -29,21 +29,27 @@ _ANY = Reference.parse(f"{locate.LOCAL_REGISTRY}/image")
 @path_option
 @source_options(
     builder="A builder, instead of the recorded one.",
-    buildpack="As for the build.",
-    env="As for the build.",
-    env_file="As for the build.",
-    volume="As for the build.",
+    buildpack="As in the first build.",
+    env="As in the first build.",
+    env_file="As in the first build.",
+    volume="As in the first build.",
 )
 @run_image_option("A run image, instead of the recorded one.")
 @sandbox_options(limits=False)
 @click.option(
-    "-o", "--output", type=click.Choice(["human", "json"]), default="human", help="The form.  [human]"
+    "-o",
+    "--output",
+    type=click.Choice(["human", "json"]),
+    default="human",
+    help="The output format.  [human]",
 )
-@click.option("--html", type=click.Path(path_type=Path), help="Draw what differs as one page in this file.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Draw the differences as one page in this file."
+)
 @click.option("--all", "every", is_flag=True, help="List every file.")
 @docker_host
 @reaching
-@verbosity("Print the result alone.")
+@verbosity("Print only the result.")
 @click.pass_obj
 def verify(
     context: Context,
@@ -56,10 +62,10 @@ def verify(
     reach: Reach,
     **asked_fields: Any,
 ) -> int:
-    """Build IMAGE once more from its source, with nothing kept, and say what is not the same.
+    """Build IMAGE once more from its source, without kept layers, and say what differs.
 
-    Builder, run image and options are those that the image's manifest names. Ends with 0 when the source
-    gives the image, 1 when it gives another, otherwise as docs/exit-codes.md says.
+    Uses the builder, run image and options that the image's manifest records. Ends with 0 if the source gives
+    the image, with 1 if it gives another, otherwise as docs/exit-codes.md says.
     """
     console = context.console
     asked = BuildRequest(name=_ANY, **asked_fields)

@@ -202,7 +202,7 @@ def placed(chunks: Iterator[bytes], layer: str) -> Iterator[bytes]:
         raise FormatError(
             error.what,
             why=f"{error.why}\nit is the layer {layer}",
-            fix=error.fix or "have it built, or brought there, anew",
+            fix=error.fix or "build it again, or copy it there again",
         ) from error
 
 

@@ -83,7 +83,7 @@ class CredentialHelper:
             return {str(server): str(user) for server, user in fields.items()}
         except (ValueError, AttributeError, RecursionError):
             raise FormatError(
-                f"the list of {self.program} cannot be read", why="it is no JSON object"
+                f"the list of {self.program} cannot be read", why="it is not a JSON object"
             ) from None
 
     def _call(self, verb: str, text: str) -> bytes:

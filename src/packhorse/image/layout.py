@@ -100,7 +100,7 @@ def read_entry(files: Files, entry: Descriptor, where: str) -> Image:
     for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
         if descriptor.media_type not in OCI_LAYERS:
             raise FormatError(
-                f"{where} has a layer that is no file system", why=f"it is {descriptor.media_type}"
+                f"{where} has a layer that is not a file system", why=f"it is {descriptor.media_type}"
             )
         blob = partial(files.chunks, blob_name(descriptor.digest))
         layers.append(stored_layer(blob, descriptor, diff_id, where=where))
@@ -258,7 +258,7 @@ class Layout(Named):
     def _make(self) -> None:
         index = self.path / INDEX_FILE
         if not all(found.name.startswith(HIDDEN) for found in self.path.iterdir()):
-            raise InputError(f"{self.path} is no OCI layout", why=f"it has files, and no {LAYOUT_FILE}")
+            raise InputError(f"{self.path} is not an OCI layout", why=f"it has files, but no {LAYOUT_FILE}")
         self._write(index, Index.of([]).raw)
         try:
             self._write(self.path / LAYOUT_FILE, LAYOUT_VERSION)

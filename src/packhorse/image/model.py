@@ -330,7 +330,7 @@ def _document_type(node: Node, told: str, allowed: frozenset[MediaType], default
         node.fail("schemaVersion", f"it is {node.fields.get('schemaVersion')!r:.100}, only 2 can be read")
     stated = node.media_type("mediaType")
     if stated and told and stated != told:
-        raise FormatError(f"{node.where} is not what it was said to be", why=f"it is {stated}, not {told}")
+        raise FormatError(f"{node.where} does not have the stated value", why=f"it is {stated}, not {told}")
     media_type = stated or told or default
     if media_type not in allowed:
         raise FormatError(f"{node.where} is not one of an image", why=f"its media type is {media_type}")

@@ -86,7 +86,9 @@ class _Members:
     def chunks(self, name: str) -> Iterator[bytes]:
         member = self._tar.find(name)
         if member is None:
-            raise NotFoundError(f"{self._tar.path} has no {name}", why="it is no OCI archive, or not whole")
+            raise NotFoundError(
+                f"{self._tar.path} has no {name}", why="it is not an OCI archive, or it is incomplete"
+            )
         yield from self._tar.file.chunks(member.offset, member.size)
 
 

@@ -75,7 +75,7 @@ def stream(entries: Iterable[Entry]) -> Iterator[bytes]:
     """
     for name, chunks, size in entries:
         if size is None:
-            raise FormatError(f"{name} cannot be archived", why="nobody knows its size")
+            raise FormatError(f"{name} cannot be archived", why="its size is not known")
         yield _header(name, size)
         length = 0
         for chunk in chunks:
@@ -138,7 +138,9 @@ class TarIndex:
         """A small file whole; raises NotFoundError, and FormatError when it has more than `limit` bytes."""
         member = self.find(name)
         if member is None:
-            raise NotFoundError(f"{self.path} has no {name}", why="it is no image archive, or not whole")
+            raise NotFoundError(
+                f"{self.path} has no {name}", why="it is not an image archive, or it is incomplete"
+            )
         if member.size > limit:
             raise FormatError(
                 f"{name} in {self.path} is too large", why=f"{member.size} bytes of at most {limit}"

@@ -117,7 +117,9 @@ class _Everything:
     def __init__(self, view: TreeView, directory: str, pieces: Pieces) -> None:
         root = view.stat(directory, follow=True)
         if root is None or root.kind is not Kind.DIRECTORY:
-            raise FormatError(f"{directory} is no directory", why="so there is no application to export")
+            raise FormatError(
+                f"{directory} is not a directory", why="so there is not an application to export"
+            )
         self._view = view
         self._directory = directory
         self._root = root

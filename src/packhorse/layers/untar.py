@@ -297,14 +297,14 @@ def _decimal(records: dict[bytes, bytes], key: bytes, field: bytes) -> int:
     if not value:
         return _number(field, key.decode())
     if not _DECIMAL.fullmatch(value):
-        raise _bad(f"the PAX {key.decode()} is no number")
+        raise _bad(f"the PAX {key.decode()} is not a number")
     return int(value)
 
 
 def _time(value: bytes) -> int:
     match = _SECONDS.fullmatch(value)
     if match is None:
-        raise _bad("the PAX mtime is no number of seconds")
+        raise _bad("the PAX mtime is not a number of seconds")
     nanoseconds = int(match[2]) * 10**9 + int((match[3] or b"")[:9].ljust(9, b"0"))
     return -nanoseconds if match[1] else nanoseconds
 
@@ -324,7 +324,7 @@ def _number(field: bytes, what: str, *, signed: bool = False) -> int:
             raise ValueError
         return int(digits or b"0", 8)
     except ValueError:
-        raise _bad(f"the {what} of an entry is no number") from None
+        raise _bad(f"the {what} of an entry is not a number") from None
 
 
 def _id(value: int, name: bytes) -> int:

@@ -39,7 +39,7 @@ class BaseLabel:
                 f"the label {LIFECYCLE} is not JSON", why=str(error) or "nested too deep"
             ) from error
         if not isinstance(value, dict):
-            raise FormatError(f"the label {LIFECYCLE} cannot be used", why="it is no JSON object")
+            raise FormatError(f"the label {LIFECYCLE} cannot be used", why="it is not a JSON object")
         node = Node(value, LIFECYCLE)
         run, stack = node.node("runImage") or _NONE, node.node("stack")
         return cls(node, _record(run), _record(stack.node("runImage") or _NONE) if stack else None)

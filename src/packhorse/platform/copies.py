@@ -66,7 +66,7 @@ def of_run_image(image: Image, location: Location) -> frozenset[Digest]:
         raise InputError(
             f"{location} cannot be written without its run image",
             why="it does not say which of its layers that is: it was not built by buildpacks",
-            fix="leave --sparse out",
+            fix="leave out --sparse",
         )
     return base
 

@@ -54,7 +54,7 @@ class BuildProvenance:
         if builder is None or not builder.text("image"):
             raise FormatError(f"the annotation {KEY} cannot be used", why="it names no builder")
         if not 0 <= node.number("created") < rfc3339.END:
-            node.fail("created", "it is no time from 1970 to 9999")
+            node.fail("created", "it is not a time from 1970 to 9999")
         if "/" in node.text("exec-env"):
             node.fail("exec-env", "the name of an execution environment has no slash")
         return cls(

@@ -69,7 +69,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Cal
     """
     if request.terminal and request.interactive and not sys.stdin.isatty():
         raise RunError(
-            "the input device is not a TTY", why="-it hands over what is typed there", fix="leave out -t"
+            "the input device is not a TTY", why="-it passes on what is typed there", fix="leave out -t"
         )
     for port in request.ports:
         ports.check(port)

@@ -28,7 +28,7 @@ def parsed(lines: Iterable[str], *, where: str, publish: bool) -> list[Location]
         except InputError as error:
             issues.append(f"{where}:{number}: {error.what}")
     if issues:
-        raise InputError(f"{where} is no list of images", issues=issues, fix="write one image a line")
+        raise InputError(f"{where} is not a list of images", issues=issues, fix="write one image a line")
     return locations
 
 

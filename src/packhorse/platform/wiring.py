@@ -252,7 +252,7 @@ class Wiring:
         engine = self.engine()
         if engine is None:
             raise EngineError(
-                "there is no container engine to be seen",
+                "no container engine was found",
                 why="nothing listens where engines do, and no DOCKER_HOST or docker context names one",
                 fix="start dockerd or `podman system service`, or name an engine with --docker-host",
             )

@@ -37,8 +37,8 @@ class Entry:
         if self._idmap.mode is not Mode.ROOT:
             if _mistaken(step, owner):
                 raise SandboxError(
-                    f"user {step.uid}:{step.gid} cannot be had in this sandbox",
-                    why="bubblewrap takes it for the invoking user, who has another id inside",
+                    f"user {step.uid}:{step.gid} cannot exist in this sandbox",
+                    why="bubblewrap confuses it with the invoking user, who has another id inside",
                 )
             return None
         options = [

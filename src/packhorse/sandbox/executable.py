@@ -38,7 +38,7 @@ def check(tree: TreeView, name: str, *, cwd: str, env: Mapping[str, str]) -> Non
         found = path
     if found:
         raise NotExecutable(
-            f"{found} cannot be executed", why="it is no regular file with an execute permission"
+            f"{found} cannot be executed", why="it is not a regular file with execute permission"
         )
     if "/" in name:
         raise CommandNotFound(f"{name} does not exist in the image")

@@ -57,17 +57,21 @@ def check_ports(step: Step) -> None:
     if low:
         raise InputError(
             f"the image cannot listen on port {low[0]} of the host's network",
-            why=f"ports below {lowest} are the machine's root's there, who is not the image's",
+            why=f"only the machine's root can use ports below {lowest} there; the image's root cannot",
             fix=f"Have it listen on another one ({lowest} or above)"
-            + (f". A network of its own, where it could, is not to be had: {reason}." if reason else "")
-            + ("" if reason else ", or leave out --network: in a network of its own it can."),
+            + (
+                f". In its own network it could, but this machine cannot make one: {reason}."
+                if reason
+                else ""
+            )
+            + ("" if reason else ", or leave out --network: in its own network the image can."),
         )
     moved = [port for port in step.ports if port.host_port != port.port or port.address]
     if moved:
         raise InputError(
             "ports cannot be moved on the host's network",
             issues=[f"{port.address or '*'}:{port.host_port} is not {port.port} inside" for port in moved],
-            fix=f"Use the same number outside and inside. A network of its own is not to be had: {reason}."
+            fix=f"Use the same number outside and inside. The image cannot have its own network: {reason}."
             if reason
             else "Use the same number outside and inside, or leave out --network.",
         )
@@ -151,7 +155,7 @@ class Pasta:
         program = shutil.which("pasta")
         if program is None:
             raise SandboxError(
-                "a network of its own cannot be made", why=available()[1], fix=_WITHOUT, check="network"
+                "the step's own network cannot be made", why=available()[1], fix=_WITHOUT, check="network"
             )
         with ExitStack() as theirs, ExitStack() as own:
             namespaces = [theirs.enter_context(FileIO(f"/proc/{pid}/ns/{kind}")) for kind in ("user", "net")]
@@ -179,7 +183,7 @@ class Pasta:
             self._leash.close()
             self._guard.wait()
             raise SandboxError(
-                "a network of its own cannot be made", why=self._words(), fix=_WITHOUT, check="network"
+                "the step's own network cannot be made", why=self._words(), fix=_WITHOUT, check="network"
             )
 
     def let_go(self) -> None:
@@ -225,7 +229,7 @@ def _start_guard(
         )
     except OSError as error:
         raise SandboxError(
-            "a network of its own cannot be made", why=f"{error.filename}: {error.strerror}", fix=_WITHOUT
+            "the step's own network cannot be made", why=f"{error.filename}: {error.strerror}", fix=_WITHOUT
         ) from error
 
 

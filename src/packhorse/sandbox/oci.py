@@ -71,13 +71,13 @@ def find(name: str) -> tuple[str, ...]:
         raise _unfit(f"{program} cannot be started", error.strerror or "") from error
     except subprocess.TimeoutExpired as error:
         raise _unfit(
-            f"{program} is no OCI runtime that packhorse can use", "it never answers --version"
+            f"{program} is not an OCI runtime that packhorse can use", "it never answers --version"
         ) from error
     told = re.match(r"(\w+) version (?:release-)?(\d+)\.(\d+)", done.stdout)
     if told is None:
         said = (done.stdout + done.stderr).strip().splitlines()
         why = f"it answers --version with {said[0]!r}" if said else "it does not answer --version"
-        raise _unfit(f"{program} is no OCI runtime that packhorse can use", why)
+        raise _unfit(f"{program} is not an OCI runtime that packhorse can use", why)
     kind = _KINDS.get(told[1])
     if kind is None:
         raise _unfit(f"packhorse cannot use {told[1]}", f"it can use {' and '.join(_KINDS)}")

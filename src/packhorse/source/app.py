@@ -64,7 +64,7 @@ def copy(app: Path, target: Path, owner: tuple[int, int], left_out: Sequence[str
         raise HostError(
             "the source cannot be copied",
             why="\n".join(str(why) for _, _, why in error.args[0][:_SHOWN]),
-            fix="let who builds read it, or keep it elsewhere",
+            fix="give the building user the right to read it, or move it elsewhere",
         ) from error
     except OSError as error:
         _raise_if_full(target, error)

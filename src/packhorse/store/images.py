@@ -172,7 +172,7 @@ class Images:
             raise StoreError(
                 f"the list of images is damaged: {self._path}",
                 why=str(error),
-                fix=f"begin a new one, after which images are to be pulled or built anew: "
+                fix=f"start a new list, then pull or build the images again: "
                 f"echo '{EMPTY.decode()}' > {shlex.quote(str(self._path))}",
             ) from error
         return {str(entry.name): entry for entry in entries}

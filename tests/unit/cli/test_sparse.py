@@ -27,4 +27,4 @@ def test_sparse_is_for_one_image_and_a_layout(words: list[str], tmp_path: Path) 
     environ = {**os.environ, "PACKHORSE_HOME": str(tmp_path / "home")}
     done = subprocess.run([PROGRAM, *words], env=environ, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "leave --sparse out" in done.stderr
+    assert "leave out --sparse" in done.stderr

@@ -93,17 +93,20 @@ REFUSED: dict[str, tuple[Defect, str]] = {
         lambda d: d.layer.update(
             mediaType="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", urls=["https://a.example"]
         ),
-        "no file system",
+        "not a file system",
     ),
     "a layer that may not be distributed": (
         lambda d: d.layer.update(mediaType="application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
-        "no file system",
+        "not a file system",
     ),
     "an encrypted layer": (
         lambda d: d.layer.update(mediaType="application/vnd.oci.image.layer.v1.tar+gzip+encrypted"),
-        "no file system",
+        "not a file system",
     ),
-    "a layer that is a config": (lambda d: d.layer.update(mediaType=MediaType.OCI_CONFIG), "no file system"),
+    "a layer that is a config": (
+        lambda d: d.layer.update(mediaType=MediaType.OCI_CONFIG),
+        "not a file system",
+    ),
     "fewer layers than diff IDs": (lambda d: d.manifest.update(layers=[]), "contradicts itself"),
     "more layers than are read": (lambda d: d.manifest.update(layers=[{}] * 4097), "at most 4096"),
     "a manifest that is an index as well": (lambda d: d.manifest.update(manifests=[]), "two things at once"),
@@ -114,11 +117,11 @@ REFUSED: dict[str, tuple[Defect, str]] = {
     ),
     "a manifest that says it is an index": (
         lambda d: d.manifest.update(mediaType=MediaType.OCI_INDEX),
-        "not what it was said to be",
+        "does not have the stated value",
     ),
     "a manifest that its index calls an index": (
         lambda d: d.entry.update(mediaType=MediaType.OCI_INDEX),
-        "not what it was said to be",
+        "does not have the stated value",
     ),
     "a manifest of the first schema": (lambda d: d.manifest.update(schemaVersion=1), "only 2"),
     "a manifest without a config": (lambda d: d.manifest.update(config=None), "manifest.config"),

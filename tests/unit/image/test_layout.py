@@ -144,7 +144,7 @@ def test_indexes_are_followed_only_so_deep(layout: Path) -> None:
 def test_a_directory_with_other_files_is_left_alone(layout: Path) -> None:
     layout.mkdir()
     (layout / "thesis.txt").write_text("x")
-    with pytest.raises(InputError, match="no OCI layout"):
+    with pytest.raises(InputError, match="not an OCI layout"):
         put(fresh_image(A), Layout(layout, "v1"))
     with pytest.raises(NotFoundError):
         Layout(layout).read()

@@ -85,7 +85,7 @@ def test_a_broken_manifest_is_refused_with_the_place_that_is_broken(raw: bytes, 
 
 
 def test_a_manifest_that_contradicts_its_descriptor_is_refused() -> None:
-    with pytest.raises(FormatError, match="not what it was said to be"):
+    with pytest.raises(FormatError, match="does not have the stated value"):
         Manifest.parse(manifest(mediaType=MediaType.OCI_MANIFEST), MediaType.DOCKER_MANIFEST)
 
 

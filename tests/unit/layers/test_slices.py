@@ -64,7 +64,7 @@ def test_what_is_no_directory_is_no_application(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Rooted.local(tmp_path) as tree:
         for path in ("/none", "/file"):
-            with pytest.raises(FormatError, match="is no directory"):
+            with pytest.raises(FormatError, match="is not a directory"):
                 divide(tree, path, [])
 
 

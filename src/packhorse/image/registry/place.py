@@ -70,7 +70,7 @@ class RegistryPlace:
         for descriptor in manifest.layers:
             if descriptor.media_type not in OCI_LAYERS:
                 raise FormatError(
-                    f"{self._reference.familiar} has a layer that is no file system",
+                    f"{self._reference.familiar} has a layer that is not a file system",
                     why=f"its media type is {descriptor.media_type}",
                 )
         self._registry.remember(self._repository, [descriptor.digest for descriptor in manifest.layers])

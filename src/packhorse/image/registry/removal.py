@@ -37,16 +37,16 @@ def remove(registry: Registry, repository: str, identifier: str) -> None:
         raise refused
     if ":" in identifier:
         raise RegistryError(
-            f"{registry.host} removes nothing",
+            f"{registry.host} does not allow removal",
             why=refused.why,
-            fix="have it configured to (docker-registry: storage.delete.enabled), or use its own programs",
+            fix="allow it there (docker-registry: storage.delete.enabled), or use its own programs",
             status=response.status,
         )
     there = registry.resolve(repository, identifier)
     if there is None:
         raise NotFoundError(f"could not remove {name}", why=f"{registry.host} does not have it")
     raise RegistryError(
-        f"{registry.host} removes no tag alone",
+        f"{registry.host} cannot remove a single tag",
         why=refused.why,
         fix="remove the image with all its tags: "
         f"packhorse rmi docker://{registry.name(repository, str(there.digest))}",

@@ -112,7 +112,7 @@ def rest_of(chunks: Iterator[bytes], offset: int) -> Iterator[bytes]:
 def require_kept(told: str, digest: Digest) -> None:
     """The registry's word on what it stored, where it gives one, must be what was sent."""
     if told and told != str(digest):
-        raise FormatError("a registry stored something else than was sent", why=f"{told}, not {digest}")
+        raise FormatError("a registry stored something other than what was sent", why=f"{told}, not {digest}")
 
 
 def _end(response: Response) -> int | None:

@@ -34,8 +34,8 @@ def found_files(image: Image) -> dict[str, bytes]:
     if not sbom:
         raise NotFoundError(
             "the image has no bills of materials",
-            why="none of its layers is said to be the one that buildpacks' bills are in",
-            fix="packhorse sbom IMAGE lists what can be known without",
+            why="the image does not say which of its layers has the buildpacks' SBOMs",
+            fix="packhorse sbom IMAGE lists what is known without them",
         )
     return pick(sbom[0].tar(), lambda path: path.startswith("layers/sbom/"), limit=_LIMIT).files
 

@@ -35,7 +35,7 @@ def read(data: bytes, ending: str, where: str) -> Bill:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where} is not JSON", why=str(error)[:200]) from error
     if not isinstance(document, dict):
-        raise FormatError(f"{where} is no bill of materials", why="it is not a JSON object")
+        raise FormatError(f"{where} is not a bill of materials", why="it is not a JSON object")
     subject, parts = _READERS[ending](document)
     return Bill(tuple(parts), subject)
 

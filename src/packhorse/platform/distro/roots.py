@@ -98,7 +98,7 @@ def make_root(
                 written = write_root(run.output, file, extra)
             except (tarfile.TarError, FormatError) as error:
                 run.finish()  # what ended mmdebstrap early is the better answer
-                raise FormatError("mmdebstrap wrote something that is no root", why=str(error)) from error
+                raise FormatError("mmdebstrap did not write a root file system", why=str(error)) from error
             run.finish()
     return RootRecord(
         kind,

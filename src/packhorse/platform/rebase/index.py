@@ -178,7 +178,7 @@ def _renewed(index: Index, new: Mapping[int, tuple[Manifest, Config]]) -> Index:
     try:
         return Index.parse(gojson.dumps(_without_base(fields)), media_type)
     except RecursionError as error:
-        raise FormatError("the index cannot be written anew", why="it is nested too deep") from error
+        raise FormatError("the index cannot be written", why="it is nested too deep") from error
 
 
 def _entry(old: Mapping[str, Any], manifest: Manifest, config: Config) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_an_artifact_that_is_no_image_is_refused(server):
     chart = Descriptor("application/vnd.cncf.helm.chart.content.v1.tar+gzip", Digest.of(b"x"), 1)
     manifest = Manifest.of(Descriptor(MediaType.OCI_CONFIG, config.digest, len(config.raw)), [chart])
     server.put_manifest("app", "latest", manifest.raw, manifest.media_type)
-    with pytest.raises(FormatError, match="no file system"):
+    with pytest.raises(FormatError, match="not a file system"):
         place(server).read()
 
 
