@@ -22,7 +22,7 @@ quick: check  ## everything that needs no other process, root, npm or registry: 
 
 test: check  ## quick, and one test of each journey and each defence: within ten minutes
 	@$(call apt,$(TEST_PACKAGES))
-	$(PYTEST) --lane test $(if $(TORTURE_SECONDS),--torture-seconds $(TORTURE_SECONDS))
+	$(PYTEST) --lane test $(if $(TORTURE_SECONDS),--torture-seconds $(TORTURE_SECONDS)) $(if $(TORTURE_SEED),--torture-seed $(TORTURE_SEED))
 
 torture: setup  ## every attack, engine and version; kills, faults and fuzzing: for hours
 	@$(call apt,$(TEST_PACKAGES))

@@ -45,7 +45,7 @@ def test_a_dry_run_fails_as_the_build_does(home: Home, sample: Path, tmp_path: P
 
 
 def test_detect_says_who_would_build_and_makes_no_image(home: Home, sample: Path, tmp_path: Path) -> None:
-    images = home.ok("images")
+    images = home.ok("images", "--quiet", "--no-trunc")
     taken = home.run("detect", sample)
     assert taken.returncode == 0 and "would build: packhorse/nodejs@" in taken.stdout, taken.stderr
     (tmp_path / "readme.txt").write_text("nothing to build")
@@ -56,4 +56,4 @@ def test_detect_says_who_would_build_and_makes_no_image(home: Home, sample: Path
     assert [(each["id"], each["result"], each["status"]) for each in told["buildpacks"]] == [
         ("packhorse/nodejs", "fail", 100)
     ]
-    assert home.ok("images") == images
+    assert home.ok("images", "--quiet", "--no-trunc") == images
