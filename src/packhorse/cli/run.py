@@ -23,10 +23,9 @@ from packhorse.cli.options import (
 )
 from packhorse.cli.report import exhausted
 from packhorse.errors import PackhorseError, RunError, UsageError
-from packhorse.platform import ports as machine_ports
 from packhorse.platform.network import Reach
 from packhorse.platform.pull import PullPolicy
-from packhorse.platform.run import RunRequest
+from packhorse.platform.run import RunRequest, free_port
 from packhorse.platform.run import run as run_image
 
 _PULLS = {"always": PullPolicy.ALWAYS, "missing": PullPolicy.IF_NOT_PRESENT, "never": PullPolicy.NEVER}
@@ -215,7 +214,7 @@ def _port(text: str) -> Port:
     known = protocol in ("", "tcp", "udp") and _is_port(port) and (not address or _is_port(host))
     if not known or (ip and not _is_address(ip.strip("[]"))):
         raise UsageError(f"not a port to publish: {text!r}", why="write HOST:PORT, IP:HOST:PORT or PORT")
-    return Port(int(host) if host else machine_ports.free(), int(port), ip.strip("[]"), protocol or "tcp")
+    return Port(int(host) if host else free_port(), int(port), ip.strip("[]"), protocol or "tcp")
 
 
 def _is_port(text: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from packhorse.base.target import Target
 from packhorse.base.userns import Mode
 from packhorse.errors import RunError
 from packhorse.image.model import Config
-from packhorse.platform import bundle, host, listening, ports
+from packhorse.platform import bundle, host, listening
 from packhorse.platform.accounts import Account, account
 from packhorse.platform.locate import fetched
 from packhorse.platform.network import Reach
@@ -27,6 +29,7 @@ from packhorse.sandbox import cgroup
 from packhorse.sandbox.parting import Parting
 from packhorse.store.store import Store
 
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _PATIENCE = 3
 """How often SIGINT is passed on before the image is killed, as docker counts."""
@@ -72,7 +75,7 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Cal
             "the input device is not a TTY", why="-it passes on what is typed there", fix="leave out -t"
         )
     for port in request.ports:
-        ports.check(port)
+        check_port(port)
     check_runtime(request.sandbox)
     wiring = Wiring(store, reach=request.reach, environ=request.environ, docker_host=request.docker_host)
     image = fetched(wiring, request.name, target=Target.host(), say=say, pull=request.pull)
@@ -261,3 +264,29 @@ def _directory(path: Path) -> Path:
     path.mkdir()
     path.chmod(0o755)
     return path
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody uses now."""
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return int(one.getsockname()[1])
+
+
+def check_port(port: Port) -> None:
+    """Raises RunError when the port of this machine cannot be had: somebody has it, or it is root's."""
+    family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
+    with socket.socket(family, _KINDS[port.protocol]) as one:
+        # Connections that are over keep a port for a while, and stand in nobody's way.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(port.protocol == "tcp"))
+        try:
+            one.bind((port.address, port.host_port))
+        except OSError as error:
+            why = error.strerror or str(error)
+            if error.errno == errno.EACCES:
+                why = "ports below 1024 are root's"
+            raise RunError(
+                f"port {port.host_port} of this machine cannot be used",
+                why=why,
+                fix=f"choose another: -p OTHER:{port.port}",
+            ) from error

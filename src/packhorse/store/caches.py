@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from packhorse.base.dataclass import dataclass, field
-from packhorse.store import copied, gc, merge, record
+from packhorse.store import gc, merge, record
 from packhorse.store.fault import faults
 from packhorse.store.images import Images
 from packhorse.store.kept import record_of
-from packhorse.store.lease import Lease
+from packhorse.store.lease import Lease, locked
 
 _BLOCK = 512
 
@@ -115,7 +115,7 @@ def remove(own: Lease, apps: Iterable[str]) -> tuple[set[str], set[str]]:
         for _, path, fields in _records(own.store):
             if _app(fields) in wanted:
                 path.unlink(missing_ok=True)
-                copied.forget(own, path.stem)
+                forget_copies(own, path.stem)
                 found.add(_app(fields))
                 given_up |= gc.needed_for_next(fields)
     return found, given_up
@@ -149,6 +149,32 @@ def to_remove(own: Lease, limit: int, *, stays: str = "") -> tuple[str, ...]:
     return tuple(gone)
 
 
+def needing_copies(store: Path, writers: Sequence[str]) -> tuple[str, ...]:
+    """Those of the buildpacks that write to layers and cannot have them as an overlay; platform says which.
+
+    A name stays as long as one of the apps in which that was seen has layers kept for its next build.
+    """
+    known = _copied(store)
+    return tuple(name for name in writers if name in known)
+
+
+def remember_copies(lease: Lease, writer: str, app: str) -> None:
+    """Remembers a name for `app`, a record of `caches/`; raises StoreError."""
+    with locked(lease.store / "locks" / "copied"):
+        known = _copied(lease.store)
+        known[writer] = sorted({*known.get(writer, ()), app})
+        record.write(lease, _copied_file(lease.store), known)
+
+
+def forget_copies(lease: Lease, app: str) -> None:
+    """Forgets the names that only `app` was the reason for; raises StoreError."""
+    if not any(app in apps for apps in _copied(lease.store).values()):
+        return
+    with locked(lease.store / "locks" / "copied"):
+        left = {name: [each for each in apps if each != app] for name, apps in _copied(lease.store).items()}
+        record.write(lease, _copied_file(lease.store), {name: apps for name, apps in left.items() if apps})
+
+
 def _records(store: Path) -> Iterator[tuple[float, Path, dict[str, Any]]]:
     """What is recorded, the last written last."""
     for time, path in record.dated(store / "caches"):
@@ -172,3 +198,12 @@ def _below(tree: Path) -> Iterator[os.stat_result]:
     """The directory and all in it, as far as it may be looked into."""
     with suppress(OSError), merge.directory(tree.parent) as above:
         yield from merge.statuses(above, tree.name)
+
+
+def _copied(store: Path) -> dict[str, list[str]]:
+    fields = record.read(_copied_file(store)) or {}
+    return {name: list(map(str, apps)) for name, apps in fields.items() if isinstance(apps, list)}
+
+
+def _copied_file(store: Path) -> Path:
+    return store / "copied.json"

@@ -13,15 +13,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from packhorse.base import userns
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.base.rooted import Rooted
-from packhorse.errors import FormatError, StoreError, TreeError
+from packhorse.base.userns import IdMap, Mode
+from packhorse.errors import FormatError, HostError, StoreError, TreeError
+from packhorse.image.view import Layer
 from packhorse.image.wire import Node
 from packhorse.layers import tar
 from packhorse.layers.tree import TarEntry
 from packhorse.layers.tree import directory as layer_entries
-from packhorse.store import merge, record, removal
+from packhorse.store import errand, merge, record, removal
 from packhorse.store.disk import Disk, Stamp
 from packhorse.store.fault import fault, faults, is_about
 from packhorse.store.lease import Lease, make_directory
@@ -250,3 +253,47 @@ def _damage(tree: KeptTree) -> StoreError:
         why=f"the files in {tree.directory} no longer have the digest {tree.diff_id}; they are removed now",
         fix="build the image again",
     )
+
+
+def import_layer(lease: Lease, kept: Kept, layer: Layer, inside: Inside, idmap: IdMap) -> bool:
+    """Unpacks and keeps a layer of that place and those ids, from a cache image for instance.
+
+    False when its tar is not the one of such a layer. Raises StoreError, and what reading the layer raises.
+    """
+    owner = idmap.outside(inside.uid, inside.gid)
+    home = kept.home(owner)
+    work, tree = lease.temporary(home), lease.temporary(home)
+    try:
+        with faults(work):
+            make_directory(work)
+            if idmap.mode is Mode.ROOT:
+                os.chown(work, *idmap.outside(0, 0))
+        _unpack(lease, layer, work, idmap, inside)
+        with faults(tree):
+            (work / "tree").rename(tree)
+        made = kept.keep(tree, inside, owner)
+        if made.diff_id != layer.diff_id:
+            lease.give_up({f"kept/{made.directory.name}"})
+        return made.diff_id == layer.diff_id
+    except (FormatError, TreeError):
+        return False
+    finally:
+        for path in (work, tree):
+            with suppress(StoreError, HostError):  # the next sweep will
+                removal.remove(path, lease)
+
+
+def _unpack(lease: Lease, layer: Layer, work: Path, idmap: IdMap, inside: Inside) -> None:
+    """Makes `tree` in `work`, by a child to which nothing else belongs; all is to be the CNB user's."""
+    owners = "yes" if idmap.mode is Mode.ROOT else "no"
+    # A user's tree has to be his own: he could not move what belongs to a subordinate id.
+    ids = idmap if idmap.mode is Mode.ROOT else userns.choose(inside.uid, inside.gid, mode=Mode.SINGLE)
+    with userns.make(ids) as namespace, merge.directory(work) as parent:
+        errand.run(
+            ["unpack", str(parent), "tree", owners],
+            where=work,
+            namespace=namespace,
+            lease=lease,
+            directories=[parent],
+            stdin=layer.tar(),
+        )

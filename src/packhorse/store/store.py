@@ -8,7 +8,7 @@
     layers/<diff ID>.pieces                  where in it the directories of an application are (pieces)
     trees/<map>/  roots/<map>/               unpacked layers, and merged root file systems (trees)
     kept/<owner>/  caches/<app>.json         layers for the next build, and whose they are (kept, harvest)
-    copied.json                              who is to have copies of layers (copied)
+    copied.json                              who is to have copies of layers (caches)
     settled.json  unsettled                  which trees are on the disk for certain (disk)
     leases/  scratch/  gate  locks/          who uses what, and what is not finished (lease)
     version  spare/                          what this is; room for commands that free some (making)
@@ -32,7 +32,7 @@ from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
 from packhorse.image.model import Descriptor
 from packhorse.image.view import Image, Layer
-from packhorse.store import caches, copied, facts, gc, making, record, remainder, removal, taking
+from packhorse.store import caches, facts, gc, making, record, remainder, removal
 from packhorse.store.blobs import Blobs
 from packhorse.store.caches import Survey
 from packhorse.store.copies import LayersCopies
@@ -42,7 +42,7 @@ from packhorse.store.fault import fault, faults, is_about
 from packhorse.store.gc import Freed
 from packhorse.store.harvest import App, Harvest
 from packhorse.store.images import Images, Record, Removed
-from packhorse.store.kept import Inside, Kept
+from packhorse.store.kept import Inside, Kept, import_layer
 from packhorse.store.lease import Lease, locked, make_directory
 from packhorse.store.merge import Patience
 from packhorse.store.overlay import LayersOverlay
@@ -246,7 +246,7 @@ class Store:
 
         Raises StoreError, and what reading the layer raises.
         """
-        return taking.take(self._lease, self._kept, layer, Inside(path, uid, gid), idmap)
+        return import_layer(self._lease, self._kept, layer, Inside(path, uid, gid), idmap)
 
     def left(self, app: str) -> tuple[bytes, tuple[Layer, ...]]:
         """What the last build of `app` has left for the next: its metadata, and the layers by their paths."""
@@ -273,11 +273,11 @@ class Store:
 
     def copied(self, writers: Sequence[str]) -> tuple[str, ...]:
         """Those who write to layers, of these names, that are to have copies of them."""
-        return copied.among(self.path, writers)
+        return caches.needing_copies(self.path, writers)
 
     def remember_copied(self, writer: str, app: str) -> None:
         """Remembers that one is to have copies, until what is kept of `app` is forgotten; StoreError."""
-        copied.remember(self._lease, writer, self._cache(app).stem)
+        caches.remember_copies(self._lease, writer, self._cache(app).stem)
 
     def _app(self, name: str, family: str, like: str) -> App:
         return App(name, family, self._cache(name), self._cache(like or name))
@@ -294,7 +294,7 @@ class Store:
         with faults(path):
             there = path.exists()
             path.unlink(missing_ok=True)
-        copied.forget(self._lease, path.stem)
+        caches.forget_copies(self._lease, path.stem)
         return there
 
     def caches(self) -> Survey:

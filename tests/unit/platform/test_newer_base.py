@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from packhorse.platform.rebase.newer_base import is_later_tag
+from packhorse.platform.rebase.plan import is_later_tag
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from packhorse.image.rebase import OF_THE_BASE
 from packhorse.image.reference import Kind
 from packhorse.image.several import MOST, Sink, copy_members
 from packhorse.image.view import Image, manifest_of
-from packhorse.platform.rebase.guarded import Moved
+from packhorse.platform.rebase.one import Moved
 from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
 from packhorse.platform.rebase.plan import Plan, planned
 from packhorse.platform.run_images import RunImages

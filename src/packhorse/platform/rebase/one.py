@@ -6,14 +6,16 @@ What an image becomes is `plan`'s; many names at once are `many`'s. Called by cl
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from packhorse.base.dataclass import replace
+from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NotFoundError, RebaseError
 from packhorse.image.copy import JOBS, put
 from packhorse.image.model import Index
-from packhorse.image.place import Place
+from packhorse.image.place import Place, Receipt
 from packhorse.image.reference import Kind, Location, Reference, is_id
-from packhorse.image.view import Image
-from packhorse.platform.rebase.guarded import Guarded, Moved
+from packhorse.image.view import Image, Layer
 from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
 from packhorse.platform.rebase.plan import planned
 from packhorse.platform.run_images import RunImages
@@ -24,6 +26,39 @@ _NAMED = (Kind.REGISTRY, Kind.STORE, Kind.DAEMON)
 _FILES = (Kind.OCI, Kind.OCI_ARCHIVE, Kind.DOCKER_ARCHIVE)
 _SEVERAL = (Kind.REGISTRY, Kind.OCI)
 """Places where a name may be given several images."""
+
+
+class Moved(Exception):
+    """The name stands for another image by now. `rebase` begins again."""
+
+
+class Guarded:
+    """A place that writes a name in a registry only while it stands for the image that was read.
+
+    `now` returns the digest that the name stands for, `before` is the image that was read. A registry has no
+    such request: for a moment after the question another client may still write.
+    """
+
+    def __init__(self, place: Place, before: Image, now: Callable[[], Digest | None]) -> None:
+        self._place = place
+        self._before = before
+        self._now = now
+
+    def read(self) -> Image:
+        """The image under this name."""
+        return self._place.read()
+
+    def begin(self, layer: Layer) -> Layer:
+        """Brings one layer."""
+        return self._place.begin(layer)
+
+    def commit(self, image: Image) -> Receipt:
+        """Gives the image this name; raises Moved if that has another image than before."""
+        known = self._before.manifest.digest if self._before.manifest else None
+        # An index with one image in it has another digest than that.
+        if self._now() != known and self._place.read().id != self._before.id:
+            raise Moved
+        return self._place.commit(image)
 
 
 def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, *, jobs: int = JOBS) -> Rebased:
