@@ -64,8 +64,8 @@ def test_an_unknown_line_is_told_those_there_are(tmp_path: Path) -> None:
 
 
 def test_builds_work_with_less_and_not_without_what_is_missing() -> None:
-    assert usable([Line("a", State.OK, ""), Line("b", State.LIMITED, "")])
-    assert not usable([Line("a", State.OK, ""), Line("b", State.MISSING, "")])
+    assert usable([Line(State.OK, "", name="a"), Line(State.LIMITED, "", name="b")])
+    assert not usable([Line(State.OK, "", name="a"), Line(State.MISSING, "", name="b")])
 
 
 def test_a_store_that_is_there_is_opened_and_left_as_it_was(tmp_path: Path) -> None:

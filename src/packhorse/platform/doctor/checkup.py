@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from packhorse.base.dataclass import replace
 from packhorse.errors import NotFoundError
 from packhorse.platform.doctor import engines, machine, sandbox
 from packhorse.platform.doctor.diagnosis import Line, State
@@ -43,7 +44,8 @@ def examine(environ: Mapping[str, str], *, names: Sequence[str] = ()) -> list[Li
     if unknown:
         raise NotFoundError(f"the doctor has no line {unknown[0]!r}", why=f"there are {', '.join(CHECKS)}")
     with Examination(environ, Folders.find(environ)) as examined:
-        return [check(examined) for name, check in CHECKS.items() if not names or name in names]
+        chosen = (name for name in CHECKS if not names or name in names)
+        return [replace(CHECKS[name](examined), name=name) for name in chosen]
 
 
 def usable(lines: Iterable[Line]) -> bool:

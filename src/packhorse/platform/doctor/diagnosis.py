@@ -7,6 +7,8 @@ from pathlib import Path
 
 from packhorse.base.dataclass import dataclass
 
+_COMMANDS_LEFT = "nothing can be built or run here; copy, inspect, images, rmi and gc work"
+
 
 class State(Enum):
     """All of it is there; builds work with less; builds do not work."""
@@ -30,14 +32,30 @@ class Mend:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What was found of one thing. `without` says what works all the same, `remedy` how it is mended.
+    """The result of one check. `without` says what works all the same, `remedy` how to mend what is missing.
 
     Both are empty where the state is ok. `mend` is what `--fix` would do about it, where it can.
+    `checkup` adds the name of the check.
     """
 
-    name: str
     state: State
     found: str
     without: str = ""
     remedy: str = ""
     mend: Mend | None = None
+    name: str = ""
+
+
+def ok(found: str) -> Line:
+    """All is there."""
+    return Line(State.OK, found)
+
+
+def limited(found: str, without: str, remedy: str, mend: Mend | None = None) -> Line:
+    """Builds work with less."""
+    return Line(State.LIMITED, found, without, remedy, mend)
+
+
+def missing(found: str, remedy: str, mend: Mend | None = None, *, without: str = _COMMANDS_LEFT) -> Line:
+    """Builds do not work; without other words, what never starts a sandbox does."""
+    return Line(State.MISSING, found, without, remedy, mend)

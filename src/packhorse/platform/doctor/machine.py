@@ -16,9 +16,9 @@ from packhorse.base.rooted import Rooted
 from packhorse.base.target import Target
 from packhorse.errors import HostError, PackhorseError, StoreError
 from packhorse.platform import bundle, default_builder, host
-from packhorse.platform.doctor.diagnosis import Line, State
+from packhorse.platform.doctor.diagnosis import Line, limited, missing, ok
 from packhorse.platform.doctor.examination import Examination
-from packhorse.platform.doctor.sandbox import NOTHING, installing
+from packhorse.platform.doctor.sandbox import installing
 from packhorse.sandbox import cgroup
 from packhorse.store.store import Store
 
@@ -33,30 +33,22 @@ _PATIENCE = 0.3
 
 def kernel(examined: Examination) -> Line:
     """Resolves a path as trees are read, and asks for what saves copies."""
-    name = "kernel"
     found = f"Linux {os.uname().release} on {os.uname().machine}"
     try:
         with Rooted.local(examined.home) as tree:
             tree.stat("/")
     except HostError as error:
-        return Line(name, State.MISSING, f"{found}: {error.why}", NOTHING, "take Linux 5.15 or newer")
+        return missing(f"{found}: {error.why}", "take Linux 5.15 or newer")
     made = not isinstance(examined.namespace, HostError)
     if os.geteuid() == 0 and made and not userns.presentable(examined.home):
         without = "builds work; the application is copied into the sandbox instead of shown there"
         shown = "owners cannot be shown otherwise (idmapped mounts)"
-        return Line(
-            name,
-            State.LIMITED,
-            f"{found}: {shown}",
-            without,
-            "take Linux 5.19 or newer, and ext4, xfs or btrfs",
-        )
-    return Line(name, State.OK, found)
+        return limited(f"{found}: {shown}", without, "take Linux 5.19 or newer, and ext4, xfs or btrfs")
+    return ok(found)
 
 
 def installation(examined: Examination) -> Line:
     """Looks for what packhorse's package carries besides Python."""
-    name = "installation"
     try:
         for program in native.HELPERS:
             native.program(program)
@@ -64,15 +56,12 @@ def installation(examined: Examination) -> Line:
         count = len(bundle.buildpacks())
         version = bundle.launcher_version()
     except HostError as error:
-        return Line(
-            name, State.MISSING, f"{error.what}: {error.why}", NOTHING, error.fix or "use another machine"
-        )
-    return Line(name, State.OK, f"launcher {version}, {count} buildpack{'' if count == 1 else 's'}")
+        return missing(f"{error.what}: {error.why}", error.fix or "use another machine")
+    return ok(f"launcher {version}, {count} buildpack{'' if count == 1 else 's'}")
 
 
 def store(examined: Examination) -> Line:
     """Opens it, or writes where it would be made."""
-    name = "store"
     path = examined.folders.store
     move = "choose another place for it (PACKHORSE_HOME), or make that one writable"
     if os.path.lexists(path):
@@ -81,17 +70,16 @@ def store(examined: Examination) -> Line:
                 count = len(opened.images())
         except StoreError as error:
             nothing = "nothing works that needs images"
-            return Line(name, State.MISSING, f"{error.what}: {error.why}", nothing, error.fix or move)
-        return Line(name, State.OK, f"{count} image{'' if count == 1 else 's'} at {path}")
+            return missing(f"{error.what}: {error.why}", error.fix or move, without=nothing)
+        return ok(f"{count} image{'' if count == 1 else 's'} at {path}")
     if isinstance(examined.scratch, OSError):
         found = f"none, and none can be made: {examined.home}: {examined.scratch.strerror}"
-        return Line(name, State.MISSING, found, "nothing works that needs images", move)
-    return Line(name, State.OK, f"none yet; it will be made at {path}")
+        return missing(found, move, without="nothing works that needs images")
+    return ok(f"none yet; it will be made at {path}")
 
 
 def disk(examined: Examination) -> Line:
     """How much room there is where the store is."""
-    name = "disk"
     room = os.statvfs(examined.home)
     free, files = room.f_bavail * room.f_frsize, room.f_favail
     # A file system without a table of inodes (btrfs) counts none.
@@ -99,82 +87,73 @@ def disk(examined: Examination) -> Line:
     found = f"{free / 1e9:.1f} GB" + (f" and {files} files" if counted else "") + f" free at {examined.home}"
     remedy = "free some, for instance with packhorse gc, or put the store elsewhere (PACKHORSE_HOME)"
     if free < _TOO_FEW_BYTES or (counted and files < _TOO_FEW_FILES):
-        return Line(name, State.MISSING, found, "what needs no new room works", remedy)
+        return missing(found, remedy, without="what needs no new room works")
     if free < _ENOUGH_BYTES or (counted and files < _ENOUGH_FILES):
         without = "small builds work; the default builder takes about 2 GB"
-        return Line(name, State.LIMITED, found, without, remedy)
-    return Line(name, State.OK, found)
+        return limited(found, without, remedy)
+    return ok(found)
 
 
 def limits(examined: Examination) -> Line:
     """Makes a control group, as each step of a build has one."""
-    name = "limits"
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < _FILES:
         found = f"only {soft} files may be open at once"
-        return Line(name, State.MISSING, found, "small commands work", "allow more: ulimit -n 1024")
+        return missing(found, "allow more: ulimit -n 1024", without="small commands work")
     without = "memory is counted by looking, and processes by a resource limit (docs/limits.md)"
     remedy = "in a session without control groups: systemd-run --user --scope packhorse build …"
     if isinstance(examined.scratch, OSError):
         reason = "no control group can be noted where the store is"
-        return Line(name, State.LIMITED, reason, without, "see store")
+        return limited(reason, without, "see store")
     try:
         parent = cgroup.find()
         if parent is None:
             reason = "no control group (version 2) can be made that counts memory and processes"
-            return Line(name, State.LIMITED, reason, without, remedy)
+            return limited(reason, without, remedy)
         counts = dict.fromkeys(cgroup.CONTROLLERS, 1 << 20)
         cgroup.Group(parent, counts, records=examined.scratch / "groups", together=True).close()
     except OSError as error:
         reason = f"no control group can be made: {error.filename}: {error.strerror}"
-        return Line(name, State.LIMITED, reason, without, remedy)
-    return Line(name, State.OK, f"made a control group below {parent.directory}")
+        return limited(reason, without, remedy)
+    return ok(f"made a control group below {parent.directory}")
 
 
 def certificates(examined: Examination) -> Line:
     """Loads the CA certificates that this machine trusts."""
-    name = "certificates"
     without = "what needs no registry works"
     path = host.certificates(examined.environ)
     if path is None:
-        return Line(
-            name, State.LIMITED, "no bundle of CA certificates", without, *installing("ca-certificates")
-        )
+        return limited("no bundle of CA certificates", without, *installing("ca-certificates"))
     try:
         count = ssl.create_default_context(cafile=str(path)).cert_store_stats()["x509_ca"]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        return Line(name, State.LIMITED, f"{path}: {reason}", without, "put PEM certificates there")
+        return limited(f"{path}: {reason}", without, "put PEM certificates there")
     for variable in host.BUNDLE_VARIABLES:
         named = examined.environ.get(variable, "")
         if named and not files.exists(named):
             found = f"{variable} names {named}, which is not there, or this user may not look it up"
-            return Line(
-                name, State.LIMITED, found, without, f"set {variable} to a file of certificates, or not"
-            )
-    return Line(name, State.OK, f"{count} in {path}")
+            return limited(found, without, f"set {variable} to a file of certificates, or not")
+    return ok(f"{count} in {path}")
 
 
 def proxy(examined: Examination) -> Line:
     """Connects to the proxies that the environment names."""
-    name = "proxy"
     found = {}
     for variable in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
         value = examined.environ.get(variable.lower()) or examined.environ.get(variable, "")
         if value:
             found[variable] = _address(value)
     if not found:
-        return Line(name, State.OK, "none is set")
+        return ok("none is set")
     for variable, address in found.items():
         reason = "not the address of a proxy" if address is None else _unreachable(address)
         if reason:
             shown = f"{variable} ({address[0]}:{address[1]})" if address else variable
             without = "what needs no registry works"
-            return Line(
-                name, State.LIMITED, f"{shown}: {reason}", without, f"set {variable} right, or not at all"
-            )
+            return limited(f"{shown}: {reason}", without, f"set {variable} right, or not at all")
     shown = ", ".join(f"{key} {address[0]}:{address[1]}" for key, address in found.items() if address)
-    return Line(name, State.OK, f"answers: {shown}")
+    return ok(f"answers: {shown}")
 
 
 def _address(url: str) -> tuple[str, int] | None:
@@ -208,18 +187,17 @@ def _unreachable(address: tuple[str, int]) -> str:
 
 def builder(examined: Examination) -> Line:
     """Whether the default builder is there, or what keeps it from being made."""
-    name = "default-builder"
     made = _made(examined)
     obstacles = default_builder.obstacles(examined.environ)
     if not obstacles:
         found = f"{made} is in the store" if made else f"can be made of the packages of {host.system()}"
-        return Line(name, State.OK, found)
+        return ok(found)
     found = "; ".join(": ".join(part for part in (error.what, error.why) if part) for error in obstacles)
     without = f"builds use {made}, which cannot be renewed" if made else "builds work with --builder IMAGE"
     fixes = "\n".join(error.fix for error in obstacles)
     packages = " ".join(re.findall(r"^sudo apt-get install (.+)$", fixes, re.MULTILINE)).split()
     remedy, mend = installing(*packages) if packages else (fixes, None)
-    return Line(name, State.LIMITED, found, without, remedy, mend)
+    return limited(found, without, remedy, mend)
 
 
 def _made(examined: Examination) -> str:

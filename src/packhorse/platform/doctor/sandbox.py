@@ -12,26 +12,23 @@ from packhorse.base import bubblewrap, proc, userns
 from packhorse.base.userns import Namespace
 from packhorse.errors import HostError, InputError
 from packhorse.platform.doctor import apparmor
-from packhorse.platform.doctor.diagnosis import Line, Mend, State
+from packhorse.platform.doctor.diagnosis import Line, Mend, limited, missing, ok
 from packhorse.platform.doctor.examination import Examination
 from packhorse.sandbox import network as sandbox_network
-
-NOTHING = "nothing can be built or run here; copy, inspect, images, rmi and gc work"
 
 
 def user_namespaces(examined: Examination) -> Line:
     """Makes one, with the ids that builds have."""
-    name = "user-namespaces"
     namespace, trial = examined.namespace, examined.trial
-    if trial.error is None or trial.blamed != name:
+    if trial.error is None or trial.blamed != "user-namespaces":
         if isinstance(namespace, HostError):
-            return _elsewhere(name, trial.blamed)
+            return _elsewhere(trial.blamed)
         count = sum(extent.count for extent in namespace.idmap.uids)
-        return Line(name, State.OK, f"made one with {count} id{'s' if count > 1 else ''}")
+        return ok(f"made one with {count} id{'s' if count > 1 else ''}")
     found = trial.error.why or trial.error.what
     if isinstance(namespace, Namespace):
         found = f"made one that gives no rights: {found}"
-    return Line(name, State.MISSING, found, NOTHING, _permission())
+    return missing(found, _permission())
 
 
 def _permission() -> str:
@@ -72,31 +69,30 @@ def in_container() -> bool:
     return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
 
 
-def _elsewhere(name: str, blamed: str) -> Line:
+def _elsewhere(blamed: str) -> Line:
     """The line of something that was not come to, since something else is missing."""
-    return Line(name, State.MISSING, "not tried, for want of something else", remedy=f"see {blamed}")
+    return missing("not tried, for want of something else", f"see {blamed}", without="")
 
 
 def subordinate_ids(examined: Examination) -> Line:
     """Whether there is more than one id, and whether the kernel takes the map."""
-    name = "subordinate-ids"
     idmap, namespace = examined.idmap, examined.namespace
     if isinstance(idmap, HostError):
-        return Line(name, State.MISSING, idmap.why, NOTHING, idmap.fix)
+        return missing(idmap.why, idmap.fix)
     if os.geteuid() == 0:
         first = idmap.uids[0].outside
-        return Line(name, State.OK, f"not needed: root's sandboxes have ids from {first} on")
+        return ok(f"not needed: root's sandboxes have ids from {first} on")
     obstacle = userns.range_obstacle()
     if obstacle:
         without = (
             "builds work, with one id: nothing can be root inside, and other users' files look like one's own"
         )
-        return Line(name, State.LIMITED, obstacle, without, *_more_ids(obstacle))
-    if isinstance(namespace, HostError) and namespace.check == name:
-        return Line(name, State.MISSING, namespace.why, NOTHING, namespace.fix)
+        return limited(obstacle, without, *_more_ids(obstacle))
+    if isinstance(namespace, HostError) and namespace.check == "subordinate-ids":
+        return missing(namespace.why, namespace.fix)
     spare = [extent for extent in idmap.uids if extent.outside != os.geteuid()]
     count, first = sum(extent.count for extent in spare), min(extent.outside for extent in spare)
-    return Line(name, State.OK, f"{count} from {first} on")
+    return ok(f"{count} from {first} on")
 
 
 def _more_ids(obstacle: str) -> tuple[str, Mend | None]:
@@ -135,54 +131,44 @@ def installing(*packages: str) -> tuple[str, Mend | None]:
 
 def apparmor_restriction(examined: Examination) -> Line:
     """Whether AppArmor keeps namespaces from programs without a profile, packhorse's among them."""
-    name = "apparmor"
     if not apparmor.enabled():
-        return Line(name, State.OK, "not used by this kernel")
+        return ok("not used by this kernel")
     if not apparmor.restricts():
-        return Line(name, State.OK, "does not restrict user namespaces")
+        return ok("does not restrict user namespaces")
     if os.geteuid() == 0:
-        return Line(name, State.OK, "restricts user namespaces of ordinary users, not root's")
+        return ok("restricts user namespaces of ordinary users, not root's")
     if examined.trial.error is None:
-        return Line(name, State.OK, "restricts user namespaces, and lets packhorse have its own")
+        return ok("restricts user namespaces, and lets packhorse have its own")
     if examined.trial.blamed not in ("user-namespaces", "bubblewrap"):
-        return Line(name, State.OK, "restricts user namespaces; whether packhorse's too is to be seen yet")
+        return ok("restricts user namespaces; whether packhorse's too is to be seen yet")
     found = "keeps user namespaces from programs without a profile (apparmor_restrict_unprivileged_userns)"
     try:
         program = bubblewrap.find().resolve()
         mend = apparmor.mend(program)
     except (HostError, InputError) as error:
-        return Line(name, State.MISSING, found, NOTHING, error.fix)
-    return Line(
-        name,
-        State.MISSING,
-        found,
-        NOTHING,
-        f"packhorse doctor --fix puts a profile for {program} there",
-        mend,
-    )
+        return missing(found, error.fix)
+    return missing(found, f"packhorse doctor --fix puts a profile for {program} there", mend)
 
 
 def bubblewrap_program(examined: Examination) -> Line:
     """Starts it, as builds do."""
-    name = "bubblewrap"
     trial = examined.trial
     try:
         program = bubblewrap.choose()
     except HostError as error:
         found = ": ".join(filter(None, [error.what, error.why.replace("\n", "; ")]))
-        return Line(name, State.MISSING, found, NOTHING, error.fix)
+        return missing(found, error.fix)
     if trial.error is None:
         unfit = f"; not used: {program.unfit}" if program.unfit else ""
-        return Line(name, State.OK, f"made a sandbox: {program.path} ({program.origin}){unfit}")
-    if trial.blamed != name:
-        return _elsewhere(name, trial.blamed)
+        return ok(f"made a sandbox: {program.path} ({program.origin}){unfit}")
+    if trial.blamed != "bubblewrap":
+        return _elsewhere(trial.blamed)
     remedy = _container() if in_container() else trial.error.fix or "its own words above say what it lacks"
-    return Line(name, State.MISSING, trial.error.why or trial.error.what, NOTHING, remedy)
+    return missing(trial.error.why or trial.error.what, remedy)
 
 
 def overlay(examined: Examination) -> Line:
     """Mounts one on the store's file system, writes there, and looks at the marks this leaves."""
-    name = "overlay"
     trial = examined.trial
     move = "put the store on ext4, xfs, btrfs or tmpfs, and not on an overlay (PACKHORSE_HOME)"
     if in_container():
@@ -190,42 +176,40 @@ def overlay(examined: Examination) -> Line:
     if trial.error is None and examined.overlay_obstacle:
         found = f"the file system of {examined.home} is {examined.overlay_obstacle}, which takes no overlays"
         without = "builds work on plain copies, which take time and room; images cannot be run"
-        return Line(name, State.LIMITED, found, without, move)
+        return limited(found, without, move)
     if trial.error is None and not trial.marks:
-        return Line(name, State.OK, f"mounted and written below {examined.home}")
+        return ok(f"mounted and written below {examined.home}")
     if trial.error is None:
-        return Line(name, State.MISSING, f"{trial.marks}, below {examined.home}", NOTHING, move)
-    if trial.blamed == name:
-        return Line(name, State.MISSING, f"below {examined.home}: {trial.error.why}", NOTHING, move)
-    return _elsewhere(name, trial.blamed)
+        return missing(f"{trial.marks}, below {examined.home}", move)
+    if trial.blamed == "overlay":
+        return missing(f"below {examined.home}: {trial.error.why}", move)
+    return _elsewhere(trial.blamed)
 
 
 def seccomp(examined: Examination) -> Line:
     """Runs a program under the system call filter of steps."""
-    name = "seccomp"
     trial = examined.trial
     if trial.error is None:
-        return Line(name, State.OK, f"ran a program under the filter for {os.uname().machine}")
-    if trial.blamed == name:
+        return ok(f"ran a program under the filter for {os.uname().machine}")
+    if trial.blamed == "seccomp":
         remedy = "take a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64"
-        return Line(name, State.MISSING, trial.error.why or trial.error.what, NOTHING, remedy)
-    return _elsewhere(name, trial.blamed)
+        return missing(trial.error.why or trial.error.what, remedy)
+    return _elsewhere(trial.blamed)
 
 
 def network(examined: Examination) -> Line:
     """Gives a sandbox a network of its own, through pasta."""
-    name = "network"
     without = "builds use this machine's network, and so reach what listens on its loopback"
     _, reason = sandbox_network.available()
     if "not installed" in reason:
-        return Line(name, State.LIMITED, reason, without, *installing("passt"))
+        return limited(reason, without, *installing("passt"))
     if reason and not sandbox_network.TUN.exists():
         remedy = "start this container with --device /dev/net/tun" if in_container() else "sudo modprobe tun"
-        return Line(name, State.LIMITED, reason, without, remedy)
+        return limited(reason, without, remedy)
     if reason:
         remedy = "let this user open it, if others of this machine may: sudo chmod 666 /dev/net/tun"
-        return Line(name, State.LIMITED, reason, without, remedy)
+        return limited(reason, without, remedy)
     reason = examined.own_network
     if reason:
-        return Line(name, State.LIMITED, reason, without, "--network host and --network none work")
-    return Line(name, State.OK, "gave a sandbox one of its own, through pasta")
+        return limited(reason, without, "--network host and --network none work")
+    return ok("gave a sandbox one of its own, through pasta")
