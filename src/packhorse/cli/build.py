@@ -144,7 +144,8 @@ def build(
         **fields,
     )
     if timeout:
-        context.ending.after(seconds_of(timeout, option="--timeout"), f"the build took longer than {timeout}")
+        allowed = seconds_of(timeout, option="--timeout")
+        context.signals.limit_time(allowed, f"the build took longer than {timeout}")
     console, started = context.console, time.monotonic()
     with (
         console.activity(f"building {name}"),

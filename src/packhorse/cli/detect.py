@@ -63,7 +63,8 @@ def detect(
     takes the source, 20 when none does, 21 when moreover a bin/detect went wrong.
     """
     if timeout:
-        context.ending.after(seconds_of(timeout, option="--timeout"), f"detection took longer than {timeout}")
+        allowed = seconds_of(timeout, option="--timeout")
+        context.signals.limit_time(allowed, f"detection took longer than {timeout}")
     console = context.console
     request = BuildRequest(name=_NAME, path=path, pull=PullPolicy(pull), **fields)
     with (

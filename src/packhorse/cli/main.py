@@ -18,11 +18,10 @@ from typing import Any, NoReturn
 
 import click
 
-from packhorse.base.calling import CalledOff
 from packhorse.base.dataclass import dataclass
 from packhorse.cli import report
-from packhorse.cli.ending import Ending
 from packhorse.cli.output import Console, Level, lost, unwritten
+from packhorse.cli.signals import Cancelled, Signals
 from packhorse.cli.waiting import watch
 from packhorse.errors import PackhorseError, UsageError
 from packhorse.version import __version__
@@ -55,11 +54,11 @@ _COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every command gets: where to print, the user's environment, and what can call it off."""
+    """What every command gets: where to print, the user's environment, and what can cancel it."""
 
     console: Console
     environ: Mapping[str, str]
-    ending: Ending
+    signals: Signals
 
 
 class Group(click.Group):
@@ -136,50 +135,47 @@ def program() -> NoReturn:
 
     It ends without taking Python apart first, which would take longer than many a command.
     """
-    status, called_off = _ended()
-    # What is called off between two steps may have left something to a destructor.
-    if not called_off:
-        for stream in (sys.stdout, sys.stderr):
-            failed = unwritten(stream)
-            status = status or (failed.exit_code if failed else 0)
-        # What is registered to end with the process, such as the child of `base.opener`.
-        atexit._run_exitfuncs()
-        os._exit(status)
-    sys.exit(status)
+    status = _execute()
+    for stream in (sys.stdout, sys.stderr):
+        failed = unwritten(stream)
+        status = status or (failed.exit_code if failed else 0)
+    # What is registered to end with the process, such as the child of `base.opener`.
+    atexit._run_exitfuncs()
+    os._exit(status)
 
 
 def main() -> NoReturn:
     """Runs a command; raises SystemExit with its exit code."""
-    sys.exit(_ended()[0])
+    sys.exit(_execute())
 
 
-def _ended() -> tuple[int, bool]:
-    """Runs a command: its exit code, and whether it was called off."""
+def _execute() -> int:
+    """Runs a command, and returns its exit code."""
     _speak_utf8()
     _open_standard_streams()
     _print_utf8()
     try:
-        ending = Ending()
+        signals = Signals()
     except RuntimeError as error:  # this user may have no more threads
         known = report.exhausted(error)
         if known is None:
             raise
-        return _failed(Console(dict(os.environ)), known), False
+        return _failed(Console(dict(os.environ)), known)
     try:
-        status = _run(sys.argv[1:], ending)
-        ending.over(status)
-    except CalledOff:  # while an error was printed
-        status = ending.error.exit_code
-        ending.over(status)
-    return status, ending.called_off
+        status = _run(sys.argv[1:], signals)
+        signals.finish(status)
+    except Cancelled:  # while an error was printed
+        status = signals.error.exit_code
+        signals.finish(status)
+    return status
 
 
-def _run(arguments: list[str], ending: Ending) -> int:
+def _run(arguments: list[str], signals: Signals) -> int:
     environ = dict(os.environ)
     console = Console(environ)
     watch(console)
     console.secrets.keep_words(arguments)
-    context = Context(console, environ, ending)
+    context = Context(console, environ, signals)
     try:
         status = packhorse.main(args=arguments, prog_name="packhorse", standalone_mode=False, obj=context)
         return status if isinstance(status, int) else 0
@@ -191,22 +187,19 @@ def _run(arguments: list[str], ending: Ending) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the one place where a defect of ours ends
-        explained = _explained(error, console, ending)
-        ending.over(explained.exit_code)
+        explained = _explained(error, console, signals)
+        signals.finish(explained.exit_code)
         return _failed(console, explained)
 
 
-def _explained(error: BaseException, console: Console, ending: Ending) -> PackhorseError:
+def _explained(error: BaseException, console: Console, signals: Signals) -> PackhorseError:
     """What a user reads of an error, whatever it is."""
-    if ending.called_off:
-        # Whatever else went wrong did so because of that: python, for one, wraps what is raised in some
+    if signals.cancelled:
+        # Whatever else went wrong did so because of that: Python, for one, wraps what is raised in some
         # places into an error of its own.
-        if isinstance(error, CalledOff):
-            # What was lost on the way is let go of now, with the frames that knew it.
-            error.__traceback__ = error.__context__ = None
-        else:
-            ending.error.__cause__ = error
-        return ending.error
+        if not isinstance(error, Cancelled):
+            signals.error.__cause__ = error
+        return signals.error
     if isinstance(error, click.ClickException):
         return usage_error(error)
     if isinstance(error, PackhorseError):

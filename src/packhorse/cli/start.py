@@ -3,7 +3,7 @@
 
 Nothing is imported before Ctrl-C ends the process without a word. Python's own answer to it is a traceback,
 for as long as our commands take to import, and the scripts that installers write begin with imports. Once
-`program` runs, `ending` takes over.
+`program` runs, `signals` takes over.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from packhorse.base.calling import undisturbed
 from packhorse.base.digest import Digest
 from packhorse.errors import StoreError
 from packhorse.store.fault import REFUSED, faults
@@ -60,7 +59,7 @@ class Lease:
         path = store / "leases" / name
         try:
             # The gate keeps gc from taking the new file for a dead one before it is locked.
-            with locked(gate(store), shared=True), faults(path), undisturbed():
+            with locked(gate(store), shared=True), faults(path):
                 return cls(store, name, _locked_file(path))
         except StoreError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in REFUSED:
@@ -128,16 +127,11 @@ class Lease:
         """
         if self.descriptor is None or self._closed:
             return
-        with undisturbed():
-            self._closed = True
-            if not any(map(os.path.lexists, self.left)) and _emptied(self.scratch):
-                with suppress(OSError):
-                    (self.store / "leases" / self.name).unlink()
-            os.close(self.descriptor)
-
-    def __del__(self) -> None:
-        # A command that is called off between two steps may have lost it before anybody was to close it.
-        self.close()
+        self._closed = True
+        if not any(map(os.path.lexists, self.left)) and _emptied(self.scratch):
+            with suppress(OSError):
+                (self.store / "leases" / self.name).unlink()
+        os.close(self.descriptor)
 
 
 @contextmanager

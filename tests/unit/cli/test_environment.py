@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from packhorse.cli import options
-from packhorse.cli.ending import Ending
 from packhorse.cli.main import Context
 from packhorse.cli.output import Console
+from packhorse.cli.signals import Signals
 from packhorse.errors import InputError, UsageError
 
 
 def environment(given: Iterable[str], files: Iterable[Path], environ: Mapping[str, str]) -> dict[str, str]:
     """For a user with the environment `environ`."""
-    return options.environment(given, files, Context(Console(environ), environ, Ending()))
+    return options.environment(given, files, Context(Console(environ), environ, Signals()))
 
 
 def test_a_value_may_have_anything_in_it() -> None:

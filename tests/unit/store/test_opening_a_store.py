@@ -158,19 +158,19 @@ def test_closing_a_store_twice_or_after_it_was_removed_is_no_trouble(tmp_path: P
     store.close()
 
 
-class CalledOff(BaseException):
+class Cancelled(BaseException):
     """What a signal makes of a command."""
 
 
 @pytest.mark.system
-def test_a_command_that_is_called_off_while_it_clears_away_leaves_nothing(tmp_path: Path) -> None:
-    def call_off(number: int, frame: FrameType | None) -> None:
-        raise CalledOff
+def test_a_command_that_is_cancelled_while_it_clears_away_leaves_nothing(tmp_path: Path) -> None:
+    def cancel(number: int, frame: FrameType | None) -> None:
+        raise Cancelled
 
-    before = signal.signal(signal.SIGALRM, call_off)
+    before = signal.signal(signal.SIGALRM, cancel)
     try:
         with Store.open(tmp_path / "store") as store:
-            with pytest.raises(CalledOff):
+            with pytest.raises(Cancelled):
                 with store.scratch() as scratch:
                     for number in range(3000):
                         (scratch / str(number)).touch()

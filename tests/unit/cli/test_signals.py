@@ -12,23 +12,23 @@ from pathlib import Path
 import pytest
 
 import packhorse.cli
+from packhorse.store.store import Store
 
 pytestmark = pytest.mark.system
 
 START = Path(packhorse.cli.__file__).parent / "start.py"
 HEAD = """
 import os, signal, sys, time
-from packhorse.base.calling import CalledOff
-from packhorse.cli.ending import Ending
+from packhorse.cli.signals import Cancelled, Signals
 def send(number):
     os.kill(os.getpid(), number)
-ending = Ending()
+signals = Signals()
 try:
 """
 TAIL = """
-    print("not called off")
-except CalledOff:
-    print(ending.error.what, ending.error.exit_code)
+    print("not cancelled")
+except Cancelled:
+    print(signals.error.what, signals.error.exit_code)
 """
 
 
@@ -57,43 +57,32 @@ def run(body: str, *, ignored: int = 0) -> subprocess.CompletedProcess[str]:
         ("SIGQUIT", "ended by SIGQUIT 131"),
     ],
 )
-def test_a_signal_calls_a_command_off(name: str, words: str) -> None:
+def test_a_signal_cancels_a_command(name: str, words: str) -> None:
     assert run(f"send(signal.{name})").stdout.strip() == words
 
 
-def test_a_signal_lets_an_undisturbed_block_come_to_its_end() -> None:
-    done = run(
-        """
-        from packhorse.base.calling import undisturbed
-        with undisturbed():
-            with undisturbed():
-                send(signal.SIGTERM)
-                print("one")
-            print("both")
-        print("after it")
-        """
-    )
-    assert done.stdout.split("\n") == ["one", "both", "ended by SIGTERM 143", ""]
-
-
-def test_what_a_command_lost_when_it_was_called_off_leaves_no_lease(tmp_path: Path) -> None:
+def test_a_lease_that_a_cancelled_command_lost_is_swept_with_its_files(tmp_path: Path) -> None:
+    """As it is lost when the signal comes between the call that takes it and the block that closes it."""
+    path = tmp_path / "store"
     done = run(
         f"""
         from pathlib import Path
         from packhorse.store.lease import Lease
         from packhorse.store.store import Store
-        path = Path({str(tmp_path)!r})
+        path = Path({str(path)!r})
         Store.open(path).close()
         def lose():
             lease = Lease.take(path)
             lease.temporary().write_text("not finished")
-            assert list(path.glob("leases/*")) and list(path.glob("scratch/*/*"))
             send(signal.SIGTERM)
         lose()
         """
     )
     assert done.stdout.strip() == "ended by SIGTERM 143", done.stderr
-    assert [*tmp_path.glob("leases/*"), *tmp_path.glob("scratch/*")] == []
+    assert [*path.glob("leases/*")] and [*path.glob("scratch/*/*")]
+    with Store.open(path) as store:
+        store.tidy()
+    assert [*path.glob("leases/*"), *path.glob("scratch/*")] == []
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGALRM"])
@@ -108,7 +97,7 @@ def test_a_signal_is_heard_by_a_main_thread_that_it_did_not_wake(name: str) -> N
             time.sleep(0.2)
             signal.pthread_kill(threading.get_ident(), signal.{name})
             time.sleep(25)
-        ending.after(1000, "too long")
+        signals.limit_time(1000, "too long")
         threading.Thread(target=take, daemon=True).start()
         waited_for.acquire()
         """
@@ -117,15 +106,15 @@ def test_a_signal_is_heard_by_a_main_thread_that_it_did_not_wake(name: str) -> N
 
 
 def test_a_signal_that_was_ignored_stays_so() -> None:
-    assert run("send(signal.SIGHUP)", ignored=signal.SIGHUP).stdout.strip() == "not called off"
+    assert run("send(signal.SIGHUP)", ignored=signal.SIGHUP).stdout.strip() == "not cancelled"
 
 
-def test_the_time_that_is_allowed_calls_a_command_off_once() -> None:
-    done = run("ending.after(0.01, 'too long')\ntime.sleep(20)")
+def test_the_time_that_is_allowed_cancels_a_command_once() -> None:
+    done = run("signals.limit_time(0.01, 'too long')\ntime.sleep(20)")
     assert done.stdout.strip() == "too long 124"
     done = run(
         """
-        ending.after(1000, 'too long')
+        signals.limit_time(1000, 'too long')
         try:
             send(signal.SIGTERM)
         finally:
@@ -174,7 +163,7 @@ def test_another_that_python_swallows_is_still_told() -> None:
 
 
 def test_when_all_is_over_a_signal_ends_the_process_with_its_status() -> None:
-    done = run("ending.over(7)\nsend(signal.SIGINT)")
+    done = run("signals.finish(7)\nsend(signal.SIGINT)")
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
 
 

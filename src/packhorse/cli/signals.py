@@ -1,6 +1,9 @@
-"""How a command is called off: by signals and by the time that it is allowed; made by `main`.
+"""How signals, and the time that a command is allowed, end it. Made by `main`.
 
-Either becomes an exception in the main thread, so that every `with` on the way out is left properly.
+Either raises `Cancelled` in the main thread, so that every `with` on the way out is left properly. It can
+come between any two instructions, as Python's own KeyboardInterrupt does, and a lease may be lost then before
+anything was to close it. Nothing guards against that: the process ends soon, its lease with it, and the next
+build removes what that left (docs/decisions/0030).
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from packhorse.base.calling import CalledOff, call_off
 from packhorse.errors import HungUp, Interrupted, PackhorseError, Quit, Terminated, TimedOut
 
 if TYPE_CHECKING:
@@ -28,21 +30,24 @@ _ERRORS: dict[int, PackhorseError] = {
 }
 
 _AGAIN = 0.01
-"""Seconds after which a lost exception is raised once more, and an unheard signal is insisted on."""
+"""Seconds after which a lost exception is raised once more, and a signal is sent to the main thread again."""
 
 _NUDGE = signal.SIGURG
-"""What a main thread is sent that has not heard of another signal; it asks for nothing itself."""
+"""What makes the main thread handle another signal; it asks for nothing itself."""
 
 _LAST_WORDS = 2.0
 """Seconds in which somebody has to take what is printed when all is cleaned up."""
 
 
-class Ending:
-    """What the signals that ask this process to end do; `error` says why it is ending.
+class Cancelled(BaseException):
+    """The command is to end. It is no Exception, so nothing on the way takes it for an error to explain."""
 
-    The first becomes an exception. While the cleaning goes on a second would break it off, so it is only
-    answered, and a third ends the process at once; what it leaves in the store is swept away by the next
-    build. One that is ignored (nohup, a shell's background) stays so.
+
+class Signals:
+    """Handles the signals that ask this process to end; `error` says why it is ending.
+
+    The first one cancels the command. While it cleans up, a second one is only answered, and a third ends the
+    process at once. A signal that is ignored (nohup, a shell's background) stays ignored.
     """
 
     def __init__(self) -> None:
@@ -65,30 +70,30 @@ class Ending:
                 signal.signal(number, self._receive)
 
     @property
-    def called_off(self) -> bool:
+    def cancelled(self) -> bool:
         """Whether the command was asked to end."""
         return self._count > 0
 
-    def after(self, seconds: float, what: str) -> None:
+    def limit_time(self, seconds: float, what: str) -> None:
         """Ends the command with TimedOut(`what`) when it is not done by then."""
         self._allowed = TimedOut(what)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    def over(self, status: int) -> None:
-        """All is cleaned up, and the exit code known: from now on a signal ends the process at once.
+    def finish(self, status: int) -> None:
+        """Notes that all is cleaned up, and the exit code: from now on a signal ends the process at once.
 
-        One that was called off ends soon even if nobody reads why.
+        A command that was cancelled ends soon even if nobody reads why.
         """
         self._status = status
         if self._count:
             signal.setitimer(signal.ITIMER_REAL, _LAST_WORDS)
 
     def _insist(self, told: int) -> None:
-        """Has the main thread hear of every signal; a thread of its own.
+        """Makes the main thread handle every signal; a thread of its own.
 
-        Python handles signals in its main thread, between two steps. One that comes just when that begins to
-        wait for another thread, or for a pipe, is handled after the wait (*tried*: one of thirty on a busy
-        machine), and what is waited for may never end.
+        Python handles signals in its main thread, between two instructions. A signal that comes just when
+        that thread begins to wait for another thread, or for a pipe, is handled after the wait (*tried*: one
+        of thirty on a busy machine), and the wait may never end.
         """
         while numbers := os.read(told, 64):
             if set(numbers) == {_NUDGE}:
@@ -108,8 +113,8 @@ class Ending:
         self._count += 1
         if self._count == 1:
             self.error = _ERRORS[number]
-            call_off()
-        elif self._count == 2:
+            raise Cancelled
+        if self._count == 2:
             with suppress(OSError):  # a terminal that was closed
                 os.write(2, b"cleaning up; once more ends packhorse at once\n")
         else:
@@ -122,14 +127,14 @@ class Ending:
         if self._count == 0 and self._allowed is not None:
             self._count = 1
             self.error = self._allowed
-            call_off()
-        elif self._lost:
+            raise Cancelled
+        if self._lost:
             self._lost = False
-            call_off()
+            raise Cancelled
 
     def _unraisable(self, lost: UnraisableHookArgs) -> None:
-        """Takes note of an exception that python could not hand on, from a destructor for instance."""
-        if isinstance(lost.exc_value, CalledOff):
+        """Notes an exception that Python cannot raise, in a destructor for instance, to raise it again."""
+        if isinstance(lost.exc_value, Cancelled):
             self._lost = True
             signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         else:
