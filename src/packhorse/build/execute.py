@@ -132,7 +132,14 @@ def _attempt(work: Work, observer: Observer, *, copied: bool) -> tuple[Exported,
         except BuildpackFailed as error:
             if error.crossed_device and not ready.layers.copied:
                 return error
-            raise _explain(error, work, ready.scratch) from error
+            # Before anything is left for a person to look at: it would keep the disk full.
+            _say_that_the_disk_is_full(error, ready.scratch)
+            offline = work.plan.network is Network.NONE
+            repeatable = failure.repeatable(error, ready.scratch, offline=offline)
+            if repeatable is None:
+                raise
+            work.store.leave(ready.scratch)
+            raise repeatable from error
         return exported, ready.layers.counters
 
 
@@ -244,17 +251,6 @@ def _sandbox(
         points=points(work.store),
         parting=parting,
     )
-
-
-def _explain(error: BuildpackFailed, work: Work, scratch: Path) -> BuildpackFailed:
-    """The failure, which says how to repeat the step, if it can be; raises it where the disk is full."""
-    # Before anything is left for a person to look at: it would keep the disk full.
-    _say_that_the_disk_is_full(error, scratch)
-    told = failure.repeatable(error, scratch, offline=work.plan.network is Network.NONE)
-    if told is None:
-        return error
-    work.store.leave(scratch)
-    return told
 
 
 def _say_that_the_disk_is_full(error: BuildpackFailed | DetectErrored, scratch: Path) -> None:
