@@ -32,10 +32,10 @@ from packhorse.image.oci_archive import OciArchive
 from packhorse.image.place import Place
 from packhorse.image.reference import Location
 from packhorse.platform import locate
-from packhorse.platform.bill import contents
 from packhorse.platform.diff.comparison import diff, side
 from packhorse.platform.locate import fetched
 from packhorse.platform.pull import PullPolicy
+from packhorse.platform.sbom import contents
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
@@ -335,5 +335,5 @@ def test_what_an_engine_has_is_compared_and_listed_as_anywhere(either: Engine, t
         assert [(file.path, file.what) for group in found.changed for file in group.files or ()] == [
             ("layers/node/x", ("content",))
         ]
-        listed = contents.merged(one.image, name="seen").cyclonedx()
-        assert listed == contents.merged(before.image(), name="seen").cyclonedx() and b"libc6" in listed
+        listed = contents.merge(one.image, name="seen").cyclonedx()
+        assert listed == contents.merge(before.image(), name="seen").cyclonedx() and b"libc6" in listed

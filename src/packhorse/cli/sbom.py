@@ -68,10 +68,10 @@ def show(
 ) -> None:
     """Print one SBOM of everything in the image. The same image gives the same SBOM."""
     from packhorse.base import files
-    from packhorse.platform.bill import contents
+    from packhorse.platform.sbom import contents
 
     with _located(context, name, local=local, remote=remote, docker_host=docker_host, reach=reach) as image:
-        found = contents.merged(image, name=locate.title(name))
+        found = contents.merge(image, name=locate.title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
     if output is None:
         context.console.document(data.decode().rstrip("\n"))
@@ -100,10 +100,10 @@ def download(
     output_dir: Path,
 ) -> None:
     """Save the SBOMs that the image's buildpacks wrote as files: layers/sbom/launch/…"""
-    from packhorse.platform.bill import contents
+    from packhorse.platform.sbom import contents
 
     with _located(context, name, local=local, remote=remote, docker_host=docker_host, reach=reach) as image:
-        found = contents.found_files(image)
+        found = contents.read_files(image)
     contents.save(found, output_dir)
     for path in sorted(found):
         context.console.result(str(output_dir / path))

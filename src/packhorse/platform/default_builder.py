@@ -174,14 +174,12 @@ def _packages(store: Store, name: str) -> Packages:
 
 def _packages_of_bases(store: Store, names: DefaultBuilder) -> Packages:
     """What dpkg says in the bases, for a builder that was removed."""
-    from packhorse.platform.bill import base
-    from packhorse.platform.distro.packages import parse_status
+    from packhorse.platform.sbom import base
 
-    found: Packages = {}
-    for kind in ("build", "run"):
-        (status,) = base.read(store.place(names.name(kind)).read().layers, release=False).statuses
-        found[kind] = parse_status(status)
-    return found
+    images = {kind: store.place(names.name(kind)).read() for kind in ("build", "run")}
+    return {
+        kind: base.versions(base.read(image.layers, release=False).statuses) for kind, image in images.items()
+    }
 
 
 def _make_bases(

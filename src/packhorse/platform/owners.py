@@ -1,6 +1,6 @@
 """Who made each layer of an app image, by what its labels say (P-191, P-192).
 
-Called by `inspect`, `diff` and `bill` of this folder. An image of another origin has no labels of ours:
+Called by `inspect`, `diff` and `sbom` of this folder. An image of another origin has no labels of ours:
 then a layer's history entry is all that is known.
 """
 

@@ -21,7 +21,6 @@ from packhorse.sdk import arguments, licences
 Kind = Literal["library", "application", "framework", "container", "operating-system", "file"]
 Scope = Literal["required", "optional", "excluded"]
 
-_PURPOSES = {"operating-system": "OPERATING-SYSTEM"}
 _ALGORITHMS = {"sha1": "SHA-1", "sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
 _DIGITS = {"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
 _HEX = re.compile("[0-9a-fA-F]+")
@@ -56,7 +55,7 @@ class Component:
         arguments.table(f"the hashes of {self.name}", self.hashes)
         for algorithm, digits in self.hashes.items():
             arguments.one_of(f"an algorithm in the hashes of {self.name}", algorithm, _DIGITS)
-            if len(digits) != _DIGITS[algorithm] or not _HEX.fullmatch(digits):
+            if not is_hash(algorithm, digits):
                 raise BuildError(
                     f"the {algorithm} of {self.name} cannot be {arguments.shown(digits)}",
                     fix=f"it has {_DIGITS[algorithm]} hexadecimal digits",
@@ -157,6 +156,11 @@ def purl(type: str, name: str, version: str = "", *, namespace: str = "", **qual
     return f"pkg:{type}/{path}{at}{f'?{pairs}' if pairs else ''}"
 
 
+def is_hash(algorithm: str, digits: str) -> bool:
+    """Whether `digits` is a hash of one of the algorithms that a component's hashes may have."""
+    return len(digits) == _DIGITS.get(algorithm) and _HEX.fullmatch(digits) is not None
+
+
 def is_cpe(text: str) -> bool:
     """Whether `text` is a CPE 2.3 name in its form for files."""
     return _CPE.fullmatch(text) is not None
@@ -199,7 +203,7 @@ def _spdx(part: Component, identifier: str) -> dict[str, Any]:
         name=part.name,
         versionInfo=part.version,
         downloadLocation="NOASSERTION",
-        primaryPackagePurpose=_PURPOSES.get(part.kind, part.kind.upper()),
+        primaryPackagePurpose=part.kind.upper(),
         licenseConcluded="NOASSERTION",
         licenseDeclared=expression or "NOASSERTION",
         licenseComments="" if expression else part.licence,

@@ -8,7 +8,7 @@ import pytest
 
 from packhorse.errors import HostError, NetworkError
 from packhorse.platform.distro.mmdebstrap import apt_settings, choose_mode, failure, mmdebstrap_command
-from packhorse.platform.distro.packages import PackageChange, changed_packages, parse_status, wanted_packages
+from packhorse.platform.distro.packages import PackageChange, changed_packages, wanted_packages
 from packhorse.platform.distro.sources import Source, Suite, host_sources, host_suite
 
 BOOKWORM = Suite("debian", "12", "bookworm")
@@ -103,28 +103,6 @@ def test_the_build_image_has_what_the_run_image_has_and_the_run_image_no_compile
     assert set(wanted_packages("run")) < set(wanted_packages("build"))
     assert {"build-essential", "git", "python3"} <= set(wanted_packages("build"))
     assert not {"build-essential", "gcc", "apt", "git", "python3"} & set(wanted_packages("run"))
-
-
-STATUS = """Package: zlib1g
-Status: install ok installed
-Description: compression
- Package: not-a-field
-Version: 1:1.2.13
-
-Package: gone
-Status: deinstall ok config-files
-Version: 1
-
-Package: base-files
-Status: install ok installed
-Version: 12.4+deb12u15
-"""
-
-
-def test_a_dpkg_status_file_tells_the_installed_packages() -> None:
-    packages = parse_status(STATUS)
-    assert packages == {"base-files": "12.4+deb12u15", "zlib1g": "1:1.2.13"}
-    assert list(packages) == sorted(packages)
 
 
 def test_changed_packages_tells_new_gone_and_other_versions_only() -> None:

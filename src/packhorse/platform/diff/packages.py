@@ -1,6 +1,6 @@
-"""Which packages differ between two file trees, by what dpkg and the bills of buildpacks say of each.
+"""Lists the packages that differ between two file trees, by dpkg's records and the buildpacks' SBOM files.
 
-Called by `comparison`. Reading dpkg's records is `bill.base`'s, reading bills is `bill.contents`'.
+Called by `comparison`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from packhorse.base.dataclass import dataclass
 from packhorse.layers.listing import Entry
-from packhorse.platform.bill import base, contents
+from packhorse.platform.sbom import base, contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Package:
 
 def tells_versions(path: str) -> bool:
     """Whether the file at a path, relative to the root, says which packages there are."""
-    return base.is_status(path) or contents.is_bill(path)
+    return base.is_status(path) or contents.is_sbom(path)
 
 
 def differing_packages(one: Mapping[str, Entry], other: Mapping[str, Entry]) -> tuple[Package, ...]:
@@ -38,6 +38,6 @@ def differing_packages(one: Mapping[str, Entry], other: Mapping[str, Entry]) -> 
 
 def _versions(tree: Mapping[str, Entry]) -> dict[str, str]:
     kept = {path: data for path in sorted(tree) if (data := tree[path].data) is not None}
-    bills = {path: data for path, data in kept.items() if contents.is_bill(path)}
-    records = [data.decode("utf-8", "replace") for path, data in kept.items() if path not in bills]
-    return base.versions(records) | contents.versions(bills)
+    sboms = {path: data for path, data in kept.items() if contents.is_sbom(path)}
+    records = [data.decode("utf-8", "replace") for path, data in kept.items() if path not in sboms]
+    return base.versions(records) | contents.versions(sboms)

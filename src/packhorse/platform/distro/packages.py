@@ -53,24 +53,6 @@ def wanted_packages(kind: RootKind) -> tuple[str, ...]:
     return _RUN if kind == "run" else tuple(sorted(_RUN + _BUILD))
 
 
-def parse_status(text: str) -> dict[str, str]:
-    """The installed packages of a dpkg status file, name to version, sorted by name.
-
-    Packages that are only half there (removed with their configuration kept) are left out.
-    """
-    packages = {}
-    for stanza in text.split("\n\n"):
-        fields = dict(_field(line) for line in stanza.splitlines() if line and not line[0].isspace())
-        if fields.get("Status", "").endswith(" installed"):
-            packages[fields["Package"]] = fields["Version"]
-    return dict(sorted(packages.items()))
-
-
-def _field(line: str) -> tuple[str, str]:
-    name, _, value = line.partition(":")
-    return name, value.strip()
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class PackageChange:
     """One package that differs between two roots; an empty version means that the package is not there."""

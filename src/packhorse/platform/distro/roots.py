@@ -29,8 +29,9 @@ from packhorse.platform.distro.mmdebstrap import (
     running,
 )
 from packhorse.platform.distro.npm import fetch_npm_wheel, npm_entries
-from packhorse.platform.distro.packages import RootKind, parse_status, wanted_packages
+from packhorse.platform.distro.packages import RootKind, wanted_packages
 from packhorse.platform.distro.sources import Source, Suite, os_release_fields
+from packhorse.platform.sbom.base import versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def make_root(
         kind,
         suite,
         arch,
-        packages=parse_status(written.dpkg_status),
+        packages=versions([written.dpkg_status]),
         os_release=os_release_fields(written.os_release),
         digest=written.digest,
         size=written.size,

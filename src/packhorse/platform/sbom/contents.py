@@ -1,7 +1,7 @@
-"""The use case behind `packhorse sbom`: what an image is made of, as one bill or as its buildpacks' files.
+"""Lists what an image is made of, as one SBOM or as the SBOM files of its buildpacks.
 
-Of an image that buildpacks made, the layer of their bills and the base's layers are read, and of the base no
-more than it takes; of another image all layers, from the top. How a bill is written is `sdk.sbom`'s.
+Called by `cli.sbom` and `diff`. For an image that buildpacks made, it reads the layer of SBOM files and as
+many layers of the base as needed; for another image all layers, from the top. `sdk.sbom` writes the SBOM.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from packhorse.image.view import Image
 from packhorse.image.wire import Node
 from packhorse.layers.listing import pick
 from packhorse.lifecycle import labels
-from packhorse.platform.bill import formats
-from packhorse.platform.bill.base import components
-from packhorse.platform.bill.base import read as read_base
 from packhorse.platform.owners import Owned, Part, owners
+from packhorse.platform.sbom import parser
+from packhorse.platform.sbom.base import components
+from packhorse.platform.sbom.base import read as read_base
 from packhorse.sdk.sbom import Bill, Component, purl
 
 _LIMIT = 256 << 20
@@ -28,12 +28,12 @@ _FOLDER = "layers/sbom/launch/"
 _LAUNCHER = f"{_FOLDER}buildpacksio_lifecycle/launcher/"
 
 
-def found_files(image: Image) -> dict[str, bytes]:
-    """The files of the image's layer of bills, by their paths in the image; NotFoundError without one."""
+def read_files(image: Image) -> dict[str, bytes]:
+    """Reads the files of the image's SBOM layer, by their paths. Raises NotFoundError without one."""
     sbom = [owned.layer for owned in _owned(image) if owned.part is Part.SBOM]
     if not sbom:
         raise NotFoundError(
-            "the image has no bills of materials",
+            "the image has no SBOM files",
             why="the image does not say which of its layers has the buildpacks' SBOMs",
             fix="packhorse sbom IMAGE lists what is known without them",
         )
@@ -41,7 +41,7 @@ def found_files(image: Image) -> dict[str, bytes]:
 
 
 def save(found: Mapping[str, bytes], directory: Path) -> None:
-    """Writes files below a directory that the user names, each by its path in the image; InputError."""
+    """Writes files below a directory, each at its path in the image. Raises InputError."""
     for path, data in sorted(found.items()):
         target = directory / path
         try:
@@ -51,15 +51,15 @@ def save(found: Mapping[str, bytes], directory: Path) -> None:
         files.write(target, data)
 
 
-def merged(image: Image, *, name: str) -> Bill:
-    """One bill of all that is in the image, whose subject is the image by `name` and ID.
+def merge(image: Image, *, name: str) -> Bill:
+    """Makes one SBOM of everything in the image. Its subject is the image, by `name` and ID.
 
-    The same image has the same bill, wherever it is read from. Raises FormatError, and what reading a layer
+    The same image has the same SBOM, wherever it is read from. Raises FormatError, and what reading a layer
     raises.
     """
     owned = _owned(image)
-    found = _bills(owned)
-    bills = [formats.read(data, _ending(path), f"/{path}") for path, data in found.items()]
+    found = _read_launch_files(owned)
+    bills = [parser.parse(data, _ending(path), f"/{path}") for path, data in found.items()]
     if not any(path.startswith(_LAUNCHER) for path in found):
         bills.append(Bill(tuple(_launcher(image, owned))))
     distro = tuple(image.config.labels.get(key, "") for key in (labels.DISTRO_NAME, labels.DISTRO_VERSION))
@@ -76,35 +76,35 @@ def _owned(image: Image) -> tuple[Owned, ...]:
     return owners(image, labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, "")))
 
 
-def is_bill(path: str) -> bool:
-    """Whether a path, relative to the root, is a bill of what a buildpack has put into the image."""
+def is_sbom(path: str) -> bool:
+    """Whether a path, relative to the root, is an SBOM file of what a buildpack put into the image."""
     return path.startswith(_FOLDER) and bool(_ending(path))
 
 
 def versions(found: Mapping[str, bytes]) -> dict[str, str]:
-    """The versions of each component that bills have, by its name; `found` are files by their paths.
+    """The versions of each component, by its name; `found` has SBOM files by their paths.
 
-    A file that is no bill has none: what it should have had shows as a file that differs.
+    A file that is no SBOM has none; `packhorse diff` shows it as a file that differs.
     """
     known: dict[str, set[str]] = {}
-    for path, data in _preferred(found).items():
+    for path, data in _choose(found).items():
         with suppress(FormatError):
-            for part in formats.read(data, _ending(path), f"/{path}").components:
+            for part in parser.parse(data, _ending(path), f"/{path}").components:
                 known.setdefault(part.name, set()).update([part.version] if part.version else [])
     return {name: ", ".join(sorted(several)) for name, several in known.items() if several}
 
 
-def _bills(owned: Sequence[Owned]) -> dict[str, bytes]:
-    """The bills of buildpacks' layers."""
+def _read_launch_files(owned: Sequence[Owned]) -> dict[str, bytes]:
+    """Reads the SBOM files of what buildpacks put into the image."""
     found: dict[str, bytes] = {}
     for one in owned:
         if one.part is Part.SBOM:
             found = pick(one.layer.tar(), lambda path: path.startswith(_FOLDER), limit=_LIMIT).files
-    return _preferred(found)
+    return _choose(found)
 
 
-def _preferred(found: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Of a bill that is there in several formats the one that says most."""
+def _choose(found: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Drops an SBOM that is there in another format, too, which says more."""
     chosen: dict[str, str] = {}
     for path in sorted(filter(_ending, found), key=_preference):
         chosen.setdefault(posixpath.dirname(path), path)
@@ -112,16 +112,16 @@ def _preferred(found: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _preference(path: str) -> tuple[int, str]:
-    return formats.ENDINGS.index(_ending(path)), path
+    return parser.ENDINGS.index(_ending(path)), path
 
 
 def _ending(path: str) -> str:
     name = posixpath.basename(path)
-    return next((ending for ending in formats.ENDINGS if name.endswith(f".{ending}")), "")
+    return next((ending for ending in parser.ENDINGS if name.endswith(f".{ending}")), "")
 
 
 def _launcher(image: Image, owned: Sequence[Owned]) -> list[Component]:
-    """The launcher by what the label says of it, if it has one."""
+    """The launcher, as the label describes it, if the image has one."""
     build = Node.parse((image.config.labels.get(labels.BUILD) or "{}").encode(), labels.BUILD)
     launcher = build.node("launcher")
     if launcher is None or not any(one.part is Part.LAUNCHER for one in owned):
@@ -135,7 +135,7 @@ def _launcher(image: Image, owned: Sequence[Owned]) -> list[Component]:
 
 
 def _roots(bill: Bill) -> list[Component]:
-    """What a bill is about; without a subject, its components that no other one needs."""
+    """The subject of an SBOM; without one, the components that no other one needs."""
     if bill.subject:
         return [bill.subject]
     needed = {ref for part in bill.components for ref in part.depends_on if ref != part.ref}

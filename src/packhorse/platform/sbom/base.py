@@ -1,7 +1,7 @@
-"""What a base image is made of: its distribution, and the Debian packages that dpkg has recorded there.
+"""Lists what a base image is made of: its distribution, and the Debian packages that dpkg recorded.
 
-Called by `contents`. Bases of the distribution's own tools have one status file; those assembled from
-packages without dpkg (distroless and the like) have a file for each package, in whichever layer it came with.
+Called by `contents`, `diff` and `distro`. A base that dpkg made has one status file. A base that was made
+without dpkg (distroless) has a file for each package, in the layer that the package came with.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from packhorse.base.dataclass import dataclass, field
 from packhorse.image.view import Layer
 from packhorse.layers.listing import pick
+from packhorse.platform.distro.sources import os_release_fields
 from packhorse.sdk.sbom import Component, purl
 
 _STATUS = "var/lib/dpkg/status"
@@ -72,7 +73,7 @@ def components(base: Base, *, distro: tuple[str, str] = ("", "")) -> list[Compon
 
     `distro` is what the image's labels call it; without, os-release is believed.
     """
-    release = _assignments(base.release)
+    release = os_release_fields(base.release)
     name, version = distro if distro[0] else (release.get("ID", "").lower(), release.get("VERSION_ID", ""))
     packages = [package for status in base.statuses for package in _stanzas(status)]
     packages = [package for package in packages if _is_installed(package)]
@@ -90,11 +91,12 @@ def versions(statuses: Iterable[str]) -> dict[str, str]:
     for package in (package for status in statuses for package in _stanzas(status)):
         if _is_installed(package):
             found.setdefault(package["Package"], {})[package.get("Architecture", "")] = package["Version"]
-    return {
+    named = {
         f"{name}:{architecture}" if len(each) > 1 else name: version
         for name, each in found.items()
         for architecture, version in each.items()
     }
+    return dict(sorted(named.items()))
 
 
 def is_status(path: str) -> bool:
@@ -172,16 +174,6 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
             name, colon, value = line.partition(":")
             if colon:
                 fields.setdefault(name, value.strip())
-
-
-def _assignments(text: str) -> dict[str, str]:
-    """The variables of an os-release file."""
-    found = {}
-    for line in text.splitlines():
-        name, equals, value = line.partition("=")
-        if equals:
-            found[name.strip()] = value.strip().strip("\"'")
-    return found
 
 
 def _text(data: bytes) -> str:

@@ -20,7 +20,8 @@ from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.copy import put
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
-from packhorse.platform.bill import contents, formats
+from packhorse.platform.sbom import contents, parser
+from packhorse.platform.sbom.base import versions
 from packhorse.platform.wiring import Wiring
 from packhorse.sdk.sbom import Bill, Component
 
@@ -120,18 +121,18 @@ SAMPLE = App(
 
 
 def _parts(image: Image) -> dict[str, Component]:
-    found = contents.merged(image, name="acme/app")
+    found = contents.merge(image, name="acme/app")
     return {part.ref: part for part in found.components}
 
 
 @pytest.mark.system
 def test_the_bill_is_valid_in_both_formats_and_the_same_each_time(tmp_path: Path) -> None:
     image = SAMPLE.image()
-    found = contents.merged(image, name="acme/app")
+    found = contents.merge(image, name="acme/app")
     check_cyclonedx(found.cyclonedx())
     (tmp_path / "x.spdx.json").write_bytes(found.spdx())
     check_spdx(tmp_path / "x.spdx.json")
-    again = contents.merged(SAMPLE.image(), name="acme/app")
+    again = contents.merge(SAMPLE.image(), name="acme/app")
     assert (again.cyclonedx(), again.spdx()) == (found.cyclonedx(), found.spdx())
     subject = json.loads(found.cyclonedx())["metadata"]["component"]
     assert (subject["type"], subject["name"], subject["version"]) == ("container", "acme/app", str(image.id))
@@ -158,7 +159,7 @@ def test_what_is_odd_in_a_foreign_bill_is_left_out() -> None:
 def test_what_is_no_bill_is_named(data: bytes) -> None:
     image = App(sbom=_sbom({"b/sbom.cdx.json": data})).image()
     with pytest.raises(FormatError, match=r"/layers/sbom/launch/b/sbom\.cdx\.json is no"):
-        contents.merged(image, name="x")
+        contents.merge(image, name="x")
 
 
 def test_packages_of_the_base_depend_on_one_another_and_the_distribution_on_all() -> None:
@@ -170,7 +171,7 @@ def test_packages_of_the_base_depend_on_one_another_and_the_distribution_on_all(
 
 
 def test_the_image_depends_on_what_nothing_else_needs() -> None:
-    subject = contents.merged(SAMPLE.image(), name="x").subject
+    subject = contents.merge(SAMPLE.image(), name="x").subject
     assert subject is not None
     launcher = "pkg:generic/launcher@0.21.0?vcs_url=git%2Bhttps://acme.test/lib%40c"
     expected = {SHOP.ref, "node@20.1.0", "left@1", "right@", "org.acme/core@1\ufffd", "debian@12", launcher}
@@ -227,7 +228,7 @@ def test_only_the_layers_that_say_something_are_read(wiring: Wiring) -> None:
         put(image, place)
         read = place.read()
         del registry.requests[:]
-        assert contents.merged(read, name="x").cyclonedx() == contents.merged(image, name="x").cyclonedx()
+        assert contents.merge(read, name="x").cyclonedx() == contents.merge(image, name="x").cyclonedx()
         wanted = [layer.descriptor for layer in (image.layers[2], image.layers[1])]
         assert [seen.path.rpartition("/")[2] for seen in registry.requests] == [
             str(descriptor.digest) for descriptor in wanted if descriptor
@@ -235,14 +236,14 @@ def test_only_the_layers_that_say_something_are_read(wiring: Wiring) -> None:
 
 
 def test_the_files_are_those_of_the_layer(tmp_path: Path) -> None:
-    found = contents.found_files(SAMPLE.image())
+    found = contents.read_files(SAMPLE.image())
     contents.save(found, tmp_path / "new" / "place")
     written = {
         str(path.relative_to(tmp_path / "new/place")) for path in tmp_path.rglob("*") if path.is_file()
     }
     assert written == set(found) and "layers/sbom/launch/sbom.legacy.json" in written
-    with pytest.raises(NotFoundError, match="no bills of materials"):
-        contents.found_files(App().image())
+    with pytest.raises(NotFoundError, match="no SBOM files"):
+        contents.read_files(App().image())
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be made"):
         contents.save(found, tmp_path / "file")
@@ -284,9 +285,31 @@ def test_whatever_a_foreign_bill_says_ours_is_valid(document: dict[str, Any], en
     for number, node in enumerate(document["components"] + document["packages"] + document["artifacts"]):
         node.setdefault("name", "named")
         node.setdefault("SPDXID", str(number))
-    found = formats.read(json.dumps(document).encode(), ending, "x")
+    found = parser.parse(json.dumps(document).encode(), ending, "x")
     check_cyclonedx(found.cyclonedx())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.spdx.json")
         path.write_bytes(Bill(found.components, found.subject or Component("x")).spdx())
         check_spdx(path)
+
+
+STANZAS = """Package: zlib1g
+Status: install ok installed
+Description: compression
+ Package: not-a-field
+Version: 1:1.2.13
+
+Package: gone
+Status: deinstall ok config-files
+Version: 1
+
+Package: base-files
+Status: install ok installed
+Version: 12.4+deb12u15
+"""
+
+
+def test_a_dpkg_status_file_tells_the_installed_packages() -> None:
+    packages = versions([STANZAS])
+    assert packages == {"base-files": "12.4+deb12u15", "zlib1g": "1:1.2.13"}
+    assert list(packages) == sorted(packages)

@@ -1,7 +1,7 @@
-"""Bills of materials of other makers, in any of the formats that buildpacks may write, as components.
+"""Parses SBOM files in every format that buildpacks may write: CycloneDX, SPDX and Syft, all in JSON.
 
-Called by `contents`. What a bill says of a component and cannot be understood is left out, so that one odd
-field costs no more than itself; a file that is no bill at all is an error. Writing is `sdk.sbom`'s.
+Called by `contents`. Any tool may have written them, so a field that cannot be understood is left out; a file
+that is no SBOM is an error. packhorse writes SBOMs in one place, `sdk.sbom`.
 """
 
 from __future__ import annotations
@@ -14,29 +14,25 @@ from typing import Any, cast, get_args
 from packhorse.base.dataclass import replace
 from packhorse.errors import FormatError
 from packhorse.sdk import licences
-from packhorse.sdk.sbom import Bill, Component, Kind, Scope, is_cpe
+from packhorse.sdk.sbom import Bill, Component, Kind, Scope, is_cpe, is_hash
 
 Fields = Mapping[str, Any]
 
 _PURL = re.compile(r"pkg:[A-Za-z][A-Za-z0-9.+-]*/[^\s]+")
-_DIGITS = {"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
 _NOTHING = ("", "NOASSERTION", "NONE")
 _DEPENDS = {"DEPENDS_ON": False, "CONTAINS": False, "DEPENDENCY_OF": True}
 """Relationships of SPDX that say what needs what, and whether they say it the other way round."""
 
 
-def read(data: bytes, ending: str, where: str) -> Bill:
-    """The bill in a file that ends with `ending`; its subject is what the bill says that it is about.
-
-    Raises FormatError that names the file `where`.
-    """
+def parse(data: bytes, ending: str, where: str) -> Bill:
+    """Parses the SBOM in a file that ends with `ending`. Raises FormatError that names the file `where`."""
     try:
         document = _clean(json.loads(data))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where} is not JSON", why=str(error)[:200]) from error
     if not isinstance(document, dict):
-        raise FormatError(f"{where} is not a bill of materials", why="it is not a JSON object")
-    subject, parts = _READERS[ending](document)
+        raise FormatError(f"{where} is not an SBOM", why="it is not a JSON object")
+    subject, parts = _PARSERS[ending](document)
     return Bill(tuple(parts), subject)
 
 
@@ -154,13 +150,13 @@ def _syft(document: Fields) -> tuple[Component | None, list[Component]]:
     return None, [replace(part, depends_on=tuple(wanted.get(key, ()))) for key, part in found.items()]
 
 
-_READERS: Mapping[str, Callable[[Fields], tuple[Component | None, list[Component]]]] = {
+_PARSERS: Mapping[str, Callable[[Fields], tuple[Component | None, list[Component]]]] = {
     "cdx.json": _cyclonedx,
     "spdx.json": _spdx,
     "syft.json": _syft,
 }
-ENDINGS = tuple(_READERS)
-"""The formats that are read; where a layer has several, the first says most."""
+ENDINGS = tuple(_PARSERS)
+"""The endings of files that can be parsed; where a layer has several formats, the first says most."""
 
 
 def _component(
@@ -174,7 +170,7 @@ def _component(
     kind: str = "",
     scope: str = "",
 ) -> Component | None:
-    """A component of what of all this can be in a bill of ours; None without a name."""
+    """Makes a component of the values that it may have; None without a name."""
     if not name:
         return None
     return Component(
@@ -182,7 +178,7 @@ def _component(
         version,
         purl if _PURL.fullmatch(purl) else "",
         _licence(told),
-        {key: digits.lower() for key, digits in sorted(hashes.items()) if _is_hash(key, digits)},
+        {key: digits.lower() for key, digits in sorted(hashes.items()) if is_hash(key, digits)},
         cast(Kind, kind) if kind in get_args(Kind) else "library",
         cast(Scope, scope) if scope in get_args(Scope) else "required",
         cpe=next(filter(is_cpe, sorted(cpes)), ""),
@@ -197,12 +193,8 @@ def _licence(told: Iterable[str]) -> str:
     return ", ".join(texts)
 
 
-def _is_hash(algorithm: str, digits: str) -> bool:
-    return len(digits) == _DIGITS.get(algorithm) and re.fullmatch("[0-9a-fA-F]+", digits) is not None
-
-
 def _clean(value: Any) -> Any:
-    """The same without halves of surrogate pairs and control characters, which no bill needs."""
+    """Removes halves of surrogate pairs and control characters, which no SBOM needs."""
     if isinstance(value, str):
         text = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return "".join(character for character in text if character.isprintable())
