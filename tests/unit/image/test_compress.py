@@ -124,7 +124,7 @@ def test_a_broken_or_short_layer_is_refused(form: str) -> None:
         with pytest.raises(FormatError) as caught:
             list(chunks)
         assert f"the layer {descriptor.digest} of reg.example/app" in caught.value.why
-        assert "anew" in caught.value.fix
+        assert "again" in caught.value.fix
     broken = bytearray(blob)
     broken[len(blob) // 2] ^= 1
     damaged = stored_layer(lambda: cut(bytes(broken), 1 << 16), descriptor, Digest.of(MIXED))
