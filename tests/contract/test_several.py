@@ -23,12 +23,12 @@ from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.attached import Holder, Referrer, attached, copy_attached
 from packhorse.image.layout import Directory, Layout, read_image
 from packhorse.image.layout_several import LayoutName
-from packhorse.image.model import Descriptor, Index, Manifest, MediaType
+from packhorse.image.model import Descriptor, Document, Index, Manifest, MediaType
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.registry.several import RegistryName
-from packhorse.image.several import Document, copy_all
+from packhorse.image.several import copy_all
 from packhorse.image.view import Chunks, Image
 
 Storage = Callable[[str], RegistryName | LayoutName]

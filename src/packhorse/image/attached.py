@@ -8,14 +8,15 @@ are `image.registry.several` and `image.layout_several`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from packhorse.base import gojson
 from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
-from packhorse.image.model import Descriptor, Manifest
-from packhorse.image.several import DEPTH, MOST, Document, Sink, Source, bring, members
+from packhorse.image.model import DEPTH, Descriptor, Document, Index, Manifest, MediaType
+from packhorse.image.several import MOST, Sink, Source, bring, members
 from packhorse.image.wire import Node
 
 _ABOUT, _ABOUT_KIND = "vnd.docker.reference.digest", "vnd.docker.reference.type"
@@ -47,6 +48,18 @@ class Referrer:
         """The JSON object for a list."""
         kind = {"artifactType": self.kind} if self.kind else {}
         return {**self.descriptor.fields(), **kind}
+
+
+def parse_referrers(raw: bytes) -> Iterator[Referrer]:
+    """Reads an index that lists referrers; raises FormatError."""
+    return map(Referrer.parse, Node.parse(raw, "list of referrers").nodes("manifests"))
+
+
+def index_of_referrers(referrers: Iterable[Referrer]) -> Index:
+    """Makes an index that lists referrers."""
+    entries = [each.fields() for each in referrers]
+    fields = {"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": entries}
+    return Index.parse(gojson.dumps(fields), MediaType.OCI_INDEX)
 
 
 class Holder(Source, Protocol):

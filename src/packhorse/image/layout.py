@@ -24,14 +24,16 @@ from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
 from packhorse.image.compress import Compression, stored_layer, tee, verified
 from packhorse.image.file import HIDDEN, OpenFile, draft, faults
 from packhorse.image.model import (
-    INDEXES,
     OCI_LAYERS,
     REF_NAME,
     Config,
     Descriptor,
+    Document,
     Index,
     Manifest,
     MediaType,
+    find_manifest,
+    parse_document,
 )
 from packhorse.image.place import Receipt
 from packhorse.image.reference import is_attached
@@ -42,8 +44,6 @@ LAYOUT_FILE, INDEX_FILE = "oci-layout", "index.json"
 LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 OCI_ONLY = (MediaType.OCI_MANIFEST,)
 """What is written into layouts; skopeo and umoci do not find an image under docker's media types there."""
-
-_DEPTH = 4  # of indexes within indexes; nobody makes more than two
 
 
 class Files(Protocol):
@@ -69,27 +69,27 @@ def read_image(files: Files, ref: str, *, target: Target | None, where: str) -> 
     `target` decides where a name stands for several images, the host's by default. `where` is the
     layout's name in errors. Raises NotFoundError, and FormatError for a layout that contradicts itself.
     """
-    target = target or Target.host()
-    index = read_index(files, where)
+    index, read = read_index(files, where), partial(read_document, files, where=where)
     entries = named(index, ref, where)
-    entry, among = entries[0], None
-    known_by: tuple[Digest, ...] = ()
-    if len(entries) > 1:
-        index = replace(index, manifests=tuple(entries))
-        entry, among = index.select(target), index.targets
-    for _ in range(_DEPTH):
-        if entry.media_type not in INDEXES:
-            name = f"{where}:{ref}" if ref else where
-            return replace(read_entry(files, entry, name), among=among, known_by=known_by)
-        known_by += (entry.digest,)
-        index = Index.parse(read_blob(files, entry, where), entry.media_type)
-        entry, among = index.select(target), among or index.targets
-    raise FormatError(f"{where} cannot be read", why=f"its indexes are nested more than {_DEPTH} deep")
+    root = read(entries[0]) if len(entries) == 1 else replace(index, manifests=tuple(entries))
+    name = f"{where}:{ref}" if ref else where
+    manifest, indexes = find_manifest(root, target or Target.host(), read, where=name)
+    among = indexes[0].targets if indexes else None
+    known_by = tuple(each.digest for each in indexes)
+    return replace(_read_image(files, manifest, name), among=among, known_by=known_by)
 
 
 def read_entry(files: Files, entry: Descriptor, where: str) -> Image:
     """The image whose manifest `entry` describes; raises NotFoundError, FormatError."""
-    manifest = Manifest.parse(read_blob(files, entry, where), entry.media_type)
+    return _read_image(files, Manifest.parse(read_blob(files, entry, where), entry.media_type), where)
+
+
+def read_document(files: Files, entry: Descriptor, where: str) -> Document:
+    """The manifest or index that `entry` describes; raises NotFoundError, FormatError."""
+    return parse_document(read_blob(files, entry, where), entry.media_type)
+
+
+def _read_image(files: Files, manifest: Manifest, where: str) -> Image:
     config = Config.parse(read_blob(files, manifest.config, where))
     if len(config.diff_ids) != len(manifest.layers):
         raise FormatError(

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from packhorse.base import gojson
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.attached import Referrer, list_tag, subject_of
-from packhorse.image.layout import Files, Layout, blob_name, named, read_blob, read_entry, read_index
-from packhorse.image.model import INDEXES, Descriptor, Index, Manifest, MediaType
-from packhorse.image.several import Document
+from packhorse.image.attached import Referrer, index_of_referrers, list_tag, parse_referrers, subject_of
+from packhorse.image.layout import Files, Layout, blob_name, named, read_document, read_entry, read_index
+from packhorse.image.model import Descriptor, Document, Index
 from packhorse.image.view import Chunks, Image
-from packhorse.image.wire import Node
 
 
 class LayoutName:
@@ -40,10 +37,7 @@ class LayoutName:
 
     def member(self, entry: Descriptor) -> Document:
         """What an entry describes."""
-        raw = read_blob(self._files, entry, self._where)
-        if entry.media_type in INDEXES:
-            return Index.parse(raw, entry.media_type)
-        return Manifest.parse(raw, entry.media_type)
+        return read_document(self._files, entry, self._where)
 
     def image(self, entry: Descriptor) -> Image:
         """The image that an entry describes."""
@@ -90,9 +84,7 @@ class LayoutName:
         with self._writable.locked():
             there = self._list(tag)
             if all(each.descriptor.digest != own.descriptor.digest for each in there):
-                entries = [each.fields() for each in (*there, own)]
-                fields = {"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": entries}
-                index = Index.parse(gojson.dumps(fields), MediaType.OCI_INDEX)
+                index = index_of_referrers([*there, own])
                 self.put(index)
                 self._writable.enter_locked({tag: index.descriptor})
 
@@ -109,11 +101,7 @@ class LayoutName:
 
     def _list(self, tag: str) -> list[Referrer]:
         found = self.tagged(tag) if self._is_there() else None
-        if not isinstance(found, Index):
-            return []
-        return [
-            Referrer.parse(node) for node in Node.parse(found.raw, "list of referrers").nodes("manifests")
-        ]
+        return list(parse_referrers(found.raw)) if isinstance(found, Index) else []
 
     def _is_there(self) -> bool:
         """Whether there is a layout yet."""

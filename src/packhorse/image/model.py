@@ -7,7 +7,7 @@ is `image.edit`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Self
@@ -27,6 +27,9 @@ _VARIANTS = {"amd64": ("v1", "v2", "v3", "v4"), "arm": ("v5", "v6", "v7", "v8"),
 _USUAL_VARIANT = {"amd64": "v1", "arm": "v7", "arm64": "v8"}  # what no variant means (containerd's platforms)
 _LAYER_LIMIT = 4096
 _INDEX_LIMIT = 10_000
+
+DEPTH = 4
+"""The most indexes within each other; nobody makes more than two."""
 
 
 def _nothing() -> Mapping[str, str]:
@@ -240,6 +243,39 @@ class Index:
             return images[0]
         there = ", ".join(map(str, self.targets)) or "none that says its target"
         raise NotFoundError(f"no image for {target}", why=f"the index has images for: {there}")
+
+
+Document = Manifest | Index
+
+
+def parse_document(raw: bytes, media_type: str = "") -> Document:
+    """Parses a manifest or an index: by `media_type`, or without one by the media type that it states.
+
+    Raises FormatError.
+    """
+    kind = media_type or Node.parse(raw, "manifest").media_type("mediaType")
+    return (Index if kind in INDEXES else Manifest).parse(raw, media_type)
+
+
+def find_manifest(
+    root: Document, target: Target, member: Callable[[Descriptor], Document], *, where: str
+) -> tuple[Manifest, tuple[Index, ...]]:
+    """Finds the manifest for `target` at or below `root`, and the indexes that lead to it, `root` first.
+
+    `member` reads what an entry of an index describes. Raises NotFoundError and FormatError, which say
+    `where`.
+    """
+    indexes: list[Index] = []
+    while isinstance(root, Index):
+        if len(indexes) == DEPTH:
+            raise FormatError(f"{where} cannot be read", why=f"its indexes are nested more than {DEPTH} deep")
+        indexes.append(root)
+        try:
+            entry = root.select(target)
+        except NotFoundError as error:
+            raise NotFoundError(f"{where} has no image for {target}", why=error.why) from error
+        root = member(entry)
+    return root, tuple(indexes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,9 @@ from packhorse.base.digest import Digest
 from packhorse.base.meter import UNWATCHED, Meter, Task
 from packhorse.errors import FormatError
 from packhorse.image.copy import JOBS
-from packhorse.image.model import Descriptor, Index, Manifest
+from packhorse.image.model import DEPTH, Descriptor, Document, Manifest
 from packhorse.image.view import Chunks
 
-Document = Manifest | Index
-
-DEPTH = 4  # of indexes within indexes; nobody makes more than two
 MOST = 1000
 """The most documents under one name."""
 

@@ -12,12 +12,11 @@ from typing import TypeVar
 from packhorse.base.digest import Digest
 from packhorse.errors import NetworkError, NotFoundError, RegistryError
 from packhorse.image.attached import Referrer
-from packhorse.image.model import Descriptor
+from packhorse.image.model import Descriptor, Document
 from packhorse.image.place import Place, Receipt
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.several import RegistryName
-from packhorse.image.several import Document
 from packhorse.image.view import Image, Layer
 
 _Found = TypeVar("_Found")

@@ -19,9 +19,9 @@ from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, PackhorseError
 from packhorse.image.layout import OCI_ONLY
 from packhorse.image.layout_several import LayoutName
-from packhorse.image.model import Index, Manifest
+from packhorse.image.model import Document, find_manifest
 from packhorse.image.reference import Kind, Location
-from packhorse.image.several import DEPTH, Document, Source, bring, members
+from packhorse.image.several import Source, bring, members
 from packhorse.platform.copies import Wanted, copy
 from packhorse.platform.selection import listed
 from packhorse.platform.wiring import Wiring
@@ -123,7 +123,7 @@ class _Copying:
                     digest = copy(self._wiring, location, there, self._wanted)
                     self._attached.add(found.digest)
                     return digest
-        root = self._chosen(source, found)
+        root = self._chosen(source, found, location)
         if root is None:
             return copy(self._wiring, location, there, replace(self._wanted, referrers=False))
         if tag in self._there and self._wiring.digest_of(there.reference) == root.digest:
@@ -142,17 +142,16 @@ class _Copying:
             sink.name(root)
         return root.digest
 
-    def _chosen(self, source: Source, root: Document) -> Document | None:
+    def _chosen(self, source: Source, root: Document, location: Location) -> Document | None:
         """What is copied as it is; None where an image has to be looked at, or made anew, first."""
         if self._wanted.every:
             return root
-        depth = DEPTH
-        while isinstance(root, Index) and depth:
-            root, depth = source.member(root.select(self._wanted.target or Target.host())), depth - 1
-        if not isinstance(root, Manifest) or (self._wanted.target and depth == DEPTH):
+        target = self._wanted.target or Target.host()
+        manifest, indexes = find_manifest(root, target, source.member, where=str(location))
+        if self._wanted.target and not indexes:
             return None
-        anew = self._destination.kind is Kind.OCI and root.media_type not in OCI_ONLY
-        return None if anew or self._destination.kind not in (Kind.OCI, Kind.REGISTRY) else root
+        anew = self._destination.kind is Kind.OCI and manifest.media_type not in OCI_ONLY
+        return None if anew or self._destination.kind not in (Kind.OCI, Kind.REGISTRY) else manifest
 
     def _turn(self, digest: Digest) -> threading.Lock:
         with self._lock:

@@ -133,7 +133,7 @@ def test_an_image_for_another_target_is_read_when_it_is_the_only_one(layout: Pat
 
 def test_indexes_are_followed_only_so_deep(layout: Path) -> None:
     put(fresh_image(A), Layout(layout))
-    nest(layout, 3)
+    nest(layout, 4)
     assert Layout(layout).read().id == fresh_image(A).id
     assert problems_of_layout(layout) == []
     nest(layout, 1)

@@ -14,9 +14,9 @@ from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, RegistryError
 from packhorse.image.copy import put
 from packhorse.image.layout import Layout
-from packhorse.image.model import Descriptor, Index, MediaType
+from packhorse.image.model import Descriptor, Document, Index, MediaType
 from packhorse.image.reference import Location
-from packhorse.image.several import MOST, Document, members
+from packhorse.image.several import MOST, members
 from packhorse.platform.copies import Wanted, copy
 from packhorse.platform.tags import copy_tags
 from packhorse.platform.wiring import Wiring

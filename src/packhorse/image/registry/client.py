@@ -26,13 +26,13 @@ from packhorse.base.http.message import (
 )
 from packhorse.errors import FormatError, InputError, NotFoundError, RegistryError
 from packhorse.image.compress import verified
-from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Index, Manifest
+from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Document, parse_document
 from packhorse.image.reference import DEFAULT_REGISTRY
 from packhorse.image.registry.answer import refusal
 from packhorse.image.registry.auth import Authorizer
 from packhorse.image.registry.credentials import Lookup, nobody
 from packhorse.image.registry.warning import Warnings, silent
-from packhorse.image.wire import MANIFEST_LIMIT, Node
+from packhorse.image.wire import MANIFEST_LIMIT
 
 # Docker's registry is called by one name and answers by another.
 _HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
@@ -173,7 +173,7 @@ class Registry:
         except NotFoundError:
             return None
 
-    def manifest(self, repository: str, identifier: str) -> Manifest | Index:
+    def manifest(self, repository: str, identifier: str) -> Document:
         """The manifest or index under a tag or digest."""
         name = self.name(repository, identifier)
         request = Request("GET", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
@@ -191,9 +191,7 @@ class Registry:
         digest = Digest.of(raw)
         _require_same(digest, identifier, name)
         _require_same(digest, response.header("docker-content-digest"), name)
-        told = _media_type(response)
-        media_type = told or Node.parse(raw, name).media_type("mediaType")
-        return Index.parse(raw, told) if media_type in INDEXES else Manifest.parse(raw, told)
+        return parse_document(raw, _media_type(response))
 
     def remember(self, repository: str, blobs: Iterable[Digest]) -> None:
         """Notes that a repository has these blobs, so that others here can have them without an upload."""

@@ -16,7 +16,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, HostError, NetworkError, NotFoundError
 from packhorse.image.compress import CHUNK, Compression, measure, stored_layer, tee, verified
-from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Index, Manifest
+from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Index, Manifest, find_manifest
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
@@ -25,7 +25,6 @@ from packhorse.image.registry.upload import bring_blob, present, put_manifest
 from packhorse.image.view import Chunks, Image, Layer, manifest_of
 from packhorse.image.wire import MANIFEST_LIMIT
 
-_DEPTH = 3  # of indexes within indexes
 _IN_MEMORY = 8 << 20  # bytes of a compressed layer above which it waits on disk for its upload
 
 
@@ -204,25 +203,9 @@ class RegistryPlace:
 
     def _manifest(self) -> tuple[Manifest, tuple[Index, ...]]:
         """The manifest, and the indexes it was chosen from, the one that the name stands for first."""
-        found = self._registry.manifest(self._repository, self._reference.identifier)
-        indexes: list[Index] = []
-        for _ in range(_DEPTH):
-            if isinstance(found, Manifest):
-                return found, tuple(indexes)
-            indexes.append(found)
-            found = self._registry.manifest(self._repository, str(self._select(found).digest))
-        raise FormatError(
-            f"{self._reference.familiar} cannot be read",
-            why=f"its indexes are nested more than {_DEPTH} deep",
-        )
-
-    def _select(self, index: Index) -> Descriptor:
-        try:
-            return index.select(self._target)
-        except NotFoundError as error:
-            raise NotFoundError(
-                f"{self._reference.familiar} has no image for {self._target}", why=error.why
-            ) from error
+        read, where = partial(self._registry.manifest, self._repository), self._reference.familiar
+        root = read(self._reference.identifier)
+        return find_manifest(root, self._target, lambda entry: read(str(entry.digest)), where=where)
 
     def _config(self, descriptor: Descriptor) -> Config:
         if descriptor.size > MANIFEST_LIMIT:

@@ -6,20 +6,18 @@ Called by `several`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from urllib.parse import urlencode
 
-from packhorse.base import gojson
 from packhorse.base.digest import Digest
 from packhorse.base.http.message import Request
 from packhorse.errors import FormatError, NotFoundError, RegistryError
-from packhorse.image.attached import Referrer, list_tag
-from packhorse.image.model import Index, MediaType
+from packhorse.image.attached import Referrer, index_of_referrers, list_tag, parse_referrers
+from packhorse.image.model import Document, Index, MediaType
 from packhorse.image.registry.client import Registry, pull, push
 from packhorse.image.registry.listing import Pages
 from packhorse.image.registry.upload import put_manifest
-from packhorse.image.several import Document
-from packhorse.image.wire import MANIFEST_LIMIT, Node
+from packhorse.image.wire import MANIFEST_LIMIT
 
 _TRIES = 3
 
@@ -77,10 +75,7 @@ def drop_referrer(registry: Registry, repository: str, one: Digest, *, subject: 
 
 
 def _put_list(registry: Registry, repository: str, subject: Digest, entries: Sequence[Referrer]) -> None:
-    manifests = [each.fields() for each in entries]
-    fields = {"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": manifests}
-    index = Index.parse(gojson.dumps(fields), MediaType.OCI_INDEX)
-    put_manifest(registry, repository, list_tag(subject), index)
+    put_manifest(registry, repository, list_tag(subject), index_of_referrers(entries))
 
 
 def _listed(registry: Registry, repository: str, subject: Digest, kind: str) -> tuple[Referrer, ...] | None:
@@ -97,7 +92,7 @@ def _listed(registry: Registry, repository: str, subject: Digest, kind: str) -> 
             if page.status != 200:
                 raise registry.refusal(page, f"list what refers to {subject.short}", pull(repository))
             before = len(found)
-            found |= {each.descriptor.digest: each for each in _entries(page.read(MANIFEST_LIMIT))}
+            found |= {each.descriptor.digest: each for each in parse_referrers(page.read(MANIFEST_LIMIT))}
             url = pages.after(page, new=len(found) - before)
     return tuple(found.values())
 
@@ -111,11 +106,7 @@ def _tagged(registry: Registry, repository: str, subject: Digest) -> tuple[Refer
     if not isinstance(found, Index):
         what = f"{registry.name(repository, list_tag(subject))} is no list of referrers"
         raise FormatError(what, why="an image's manifest is under the tag that is for the list")
-    return tuple(_entries(found.raw))
-
-
-def _entries(raw: bytes) -> Iterator[Referrer]:
-    return map(Referrer.parse, Node.parse(raw, "list of referrers").nodes("manifests"))
+    return tuple(parse_referrers(found.raw))
 
 
 def _has(found: Sequence[Referrer], one: Referrer) -> bool:

@@ -11,13 +11,12 @@ from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.attached import Referrer
 from packhorse.image.compress import verified
-from packhorse.image.model import Descriptor
+from packhorse.image.model import Descriptor, Document
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.registry.referrers import put_referrer, referrers
 from packhorse.image.registry.upload import bring_blob, put_manifest
-from packhorse.image.several import Document
 from packhorse.image.view import Chunks, Image
 
 

@@ -14,7 +14,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.http.client import LONGEST_PAUSE
 from packhorse.base.http.message import BrokenConnection, Request, Response
 from packhorse.errors import InputError, NotFoundError, PackhorseError, RegistryError
-from packhorse.image.model import Descriptor, Index, Manifest
+from packhorse.image.model import Descriptor, Document
 from packhorse.image.registry.client import Registry, pull, push
 from packhorse.image.registry.session import Session, require_kept, rest_of
 from packhorse.image.view import Chunks
@@ -66,7 +66,7 @@ def _is_there(registry: Registry, repository: str, blob: Descriptor) -> bool:
     )
 
 
-def put_manifest(registry: Registry, repository: str, identifier: str, manifest: Manifest | Index) -> None:
+def put_manifest(registry: Registry, repository: str, identifier: str, manifest: Document) -> None:
     """Puts a manifest under a tag, or under its own digest; everything that it names must be there.
 
     InputError for a digest that is not its own.

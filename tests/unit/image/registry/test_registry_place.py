@@ -147,9 +147,14 @@ def test_an_index_gives_the_image_for_the_target(server):
         place(server, target=Target("linux", "s390x")).read()
     assert "has no image for linux/s390x" in caught.value.what
     assert "linux/amd64, linux/arm64" in caught.value.why
-    nested = Index.of([replace(Descriptor(index.media_type, index.digest, len(index.raw)), target=AMD64)])
-    server.put_manifest("app", "latest", nested.raw, nested.media_type)
-    assert place(server).read().config.architecture == "amd64"
+    for _ in range(3):
+        index = Index.of([replace(index.descriptor, target=AMD64)])
+        server.put_manifest("app", "latest", index.raw, index.media_type)
+        assert place(server).read().config.architecture == "amd64"
+    index = Index.of([index.descriptor])
+    server.put_manifest("app", "latest", index.raw, index.media_type)
+    with pytest.raises(FormatError, match="nested more than 4 deep"):
+        place(server).read()
 
 
 def test_head_tells_what_is_there_without_reading_it(server):
@@ -337,7 +342,7 @@ def test_a_layer_that_is_not_what_it_says_never_gets_a_name(server):
 def test_a_registry_that_stores_something_else_is_caught(server):
     told = {"docker-content-digest": str(Digest.of(b"x"))}
     server.faults.append(Fault(method="PUT", path="uploads", headers=told))
-    with pytest.raises(FormatError, match="something else"):
+    with pytest.raises(FormatError, match="something other"):
         place(server).begin(new_layer(TARS[0]))
 
 
