@@ -144,13 +144,15 @@ def _copy_tags(
 
     failed: list[PackhorseError] = []
     count = 0
-    for tag, outcome in copy_tags(wiring, source, destination, wanted):
-        count += 1
-        if isinstance(outcome, PackhorseError):
-            failed.append(outcome)
-            context.console.result(f"{tag}  failed: {outcome.what}")
-        else:
-            context.console.result(f"{tag}  {outcome}")
+    # A registry may take minutes to list its tags, before the first is copied.
+    with context.console.activity(f"copying the tags of {source}"):
+        for tag, outcome in copy_tags(wiring, source, destination, wanted):
+            count += 1
+            if isinstance(outcome, PackhorseError):
+                failed.append(outcome)
+                context.console.result(f"{tag}  failed: {outcome.what}")
+            else:
+                context.console.result(f"{tag}  {outcome}")
     if failed:
         raise NetworkError(
             f"{len(failed)} of {count} tags were not copied",

@@ -59,16 +59,22 @@ def test_a_phase_without_a_word_is_told(console: Console, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("command", "doing"), [("inspect", "reading"), ("sbom", "reading"), ("diff", "comparing")]
+    ("command", "places", "doing"),
+    [
+        ("inspect", 1, "reading"),
+        ("sbom", 1, "reading"),
+        ("diff", 2, "comparing"),
+        ("copy --all-tags", 2, "copying the tags of"),
+    ],
 )
 def test_commands_that_ask_a_silent_registry_say_what_they_do(
-    tmp_path: Path, command: str, doing: str
+    tmp_path: Path, command: str, places: int, doing: str
 ) -> None:
     code = "import sys; from packhorse.cli.main import main; sys.exit(main())"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"docker://127.0.0.1:{silent.getsockname()[1]}/app"
         process = subprocess.Popen(
-            [sys.executable, "-c", code, command, *[place] * (2 if command == "diff" else 1)],
+            [sys.executable, "-c", code, *command.split(), *[place] * places],
             env={**os.environ, "PACKHORSE_HOME": str(tmp_path)},
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
