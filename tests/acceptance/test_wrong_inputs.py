@@ -16,7 +16,9 @@ import pytest
 from fakes.installation import Home
 from fakes.place import RUNTIMES
 from fakes.shell_buildpack import SERVER, shell_buildpack
+from fakes.tiny_builder import tiny_builder
 from lanes import first_in_test
+from packhorse.errors import BuildpackFailed, CommandNotFound
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the shared home is root's")
 
@@ -267,6 +269,21 @@ def app(tmp_path: Path) -> Path:
     path.mkdir()
     (path / "README").write_text("hello\n")
     return path
+
+
+def test_a_step_that_cannot_be_repeated_fails_with_an_error_that_is_not_its_own_cause(
+    app: Path, tmp_path: Path
+) -> None:
+    """Whatever prints an error follows its causes to their end."""
+    buildpack = broken(tmp_path, "no interpreter")
+    (tmp_path / "tiny").mkdir()
+    with tiny_builder(tmp_path / "tiny") as tiny, pytest.raises(BuildpackFailed) as raised:
+        tiny.build(app, buildpack)
+    causes: list[BaseException] = [raised.value]
+    while (cause := causes[-1].__cause__) is not None:
+        assert cause not in causes
+        causes.append(cause)
+    assert [type(cause) for cause in causes] == [BuildpackFailed, CommandNotFound]
 
 
 def test_an_unknown_buildpack_is_told_what_there_is(home: Home, app: Path) -> None:
