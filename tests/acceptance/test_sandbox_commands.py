@@ -162,8 +162,8 @@ def test_the_first_process_cannot_be_looked_at_or_changed(here: Place, sandbox: 
     for name in mem maps environ cwd root exe fd auxv ns; do [ -e /proc/1/$name ] && echo $name; done
     for name in mem maps environ exe; do cat /proc/1/$name >/dev/null 2>&1 && echo read $name; done
     ls /proc/1/fd /proc/1/root 2>/dev/null
-    chmod 777 /proc/1/init 2>/dev/null && echo chmod; echo x 2>/dev/null >> /proc/1/init && echo wrote
-    rm -f /proc/1/init 2>/dev/null; echo over
+    chmod 777 /proc/1/program/init 2>/dev/null && echo chmod; echo x 2>/dev/null >> /proc/1/program/init && echo wrote
+    rm -f /proc/1/program/init 2>/dev/null; echo over
     """
     status, output = run(sandbox, script)
     assert status == 0
@@ -183,7 +183,7 @@ def test_a_command_has_nothing_of_another_or_of_the_first_process_open(sandbox: 
 
 def test_the_program_of_the_first_process_does_nothing_elsewhere(here: Place, sandbox: Sandbox) -> None:
     if here.runtime == "bubblewrap":
-        assert run(sandbox, "/proc/1/init 0; echo $?") == (0, "125\n")
+        assert run(sandbox, "/proc/1/program/init 0; echo $?") == (0, "125\n")
     assert run(sandbox, "echo on") == (0, "on\n")
 
 

@@ -462,7 +462,7 @@ def test_what_a_step_leaves_running_is_gone_when_it_is_over(here: Place) -> None
 
         assert room.run(take).status == 0
         assert not started & linux.processes().keys()
-    assert len(started) >= 20
+    assert len(started) >= 19  # the shell and its 18 children
 
 
 PARENT = """

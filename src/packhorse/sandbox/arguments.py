@@ -12,8 +12,11 @@ from packhorse.errors import SandboxError
 from packhorse.sandbox.confinement import CAPABILITIES, MASKED_FILES, READ_ONLY
 from packhorse.sandbox.layout import Layout
 
-INIT = "/proc/1/init"
-"""A copy of `launcher/init`: where /proc/1 is covered, process 1 has no descriptors with names."""
+INIT = "/proc/1/program/init"
+"""A copy of `launcher/init`. Where /proc/1 is covered, process 1 has no descriptors with names.
+
+It has a directory of its own: a layer's env may be a link to /proc/1, and every file there would be a variable.
+"""
 
 
 def options(step: Step, layout: Layout, *, init: int = -1) -> list[str]:

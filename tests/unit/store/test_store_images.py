@@ -187,6 +187,7 @@ def test_an_image_of_several_names_is_removed_by_id_only_when_forced(store: Stor
     assert store.images() == ()
 
 
+@pytest.mark.system
 def test_a_damaged_list_of_images_is_an_error_and_not_an_empty_store(store: Store) -> None:
     put(store, "app", samples.image(samples.plain(b"one")))
     (store.path / "images.json").write_text('{"images": [{"name": 3}]}')
@@ -238,7 +239,7 @@ def test_a_damaged_list_of_images_is_told_with_what_helps(store: Store, damage: 
         with pytest.raises(StoreError, match="list of images is damaged") as caught:
             use()
     assert len(list((store.path / "blobs/sha256").iterdir())) == before
-    subprocess.run(caught.value.fix.partition("anew: ")[2], shell=True, check=True)
+    subprocess.run(caught.value.fix.partition("again: ")[2], shell=True, check=True)
     assert store.images() == ()
     put(store, "app", samples.image(samples.plain(b"one")))
 
