@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum
 
+from packhorse.base import entries
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import TreeError
 from packhorse.store import merge
@@ -73,7 +74,7 @@ class _Applied:
                 before = os.fstat(directory)
                 os.fchmod(directory, 0o700)  # as in _fill
                 for hidden in [name] if name else merge.names(directory):
-                    merge.remove(directory, hidden)
+                    entries.remove(directory, hidden)
                 merge.adorn(directory, before)
 
     def lay(self) -> int:
@@ -106,7 +107,7 @@ class _Applied:
                     count += self._lay_directory(inner, target, below, [*where, name])
             else:
                 if _mode(target, name) is not None:
-                    merge.remove(target, name)
+                    entries.remove(target, name)
                 os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
             count += 1
         return count
@@ -123,7 +124,7 @@ class _Applied:
             if mode is not None and passed:
                 raise TreeError(f"{path[:200]} is not a directory", why="an entry of the layer lies below it")
             if mode is not None:
-                merge.remove(parent, name)
+                entries.remove(parent, name)
             os.mkdir(name, 0o700, dir_fd=parent)
         with merge.opened(parent, name) as directory:
             return self._fill(source, directory, path, where, like=directory if passed and there else source)

@@ -22,9 +22,9 @@ from typing import Self
 
 from packhorse.base.calling import undisturbed
 from packhorse.base.digest import Digest
+from packhorse.base.entries import Patience
 from packhorse.errors import StoreError
 from packhorse.store.fault import REFUSED, faults
-from packhorse.store.merge import Patience
 
 TREES = ("kept", "trees", "roots")
 """Directories that have directories of trees."""

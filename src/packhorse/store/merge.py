@@ -15,14 +15,12 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic
 
-from packhorse.base import shut
+from packhorse.base import entries, shut
 from packhorse.errors import TreeError
 
 OPAQUE = "user.overlay.opaque"
 _PRIVATE = "user.overlay."
-_BLOCKS = (1 << 20) // 512  # of a megabyte
 _DEPTH = 200  # two descriptors a level, and 1024 of them are usual
 
 
@@ -47,53 +45,6 @@ def bare(parent: int, name: str) -> None:
     """
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     _bare(parent, name, status, depth=0)
-
-
-class Unfinished(Exception):
-    """There is more to remove than there is patience for."""
-
-
-class Patience:
-    """How much is removed while somebody waits: `entries`, however long they take, and for `seconds`.
-
-    A megabyte counts as an entry too: to give back its blocks takes as long.
-    """
-
-    def __init__(self, entries: int, seconds: float) -> None:
-        self._entries = entries
-        self._seconds = seconds
-        self._until = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """The seconds pass in this block."""
-        began = monotonic()
-        self._until = began + self._seconds
-        try:
-            yield
-        finally:
-            self._seconds -= monotonic() - began
-
-    def spend(self, status: os.stat_result) -> None:
-        """Takes note of an entry that is to be removed; raises Unfinished when that is one too many."""
-        self._entries -= 1 + (status.st_blocks // _BLOCKS if status.st_nlink == 1 else 0)
-        if self._entries < 0 and monotonic() > self._until:
-            raise Unfinished
-
-
-def remove(parent: int, name: str, *, patience: Patience | None = None) -> int:
-    """Removes the entry `name` of the directory `parent` and all below it, at any depth; a missing one is no
-    error.
-
-    Answers how many bytes of disk that freed: those of files that had no other name left. Directories without
-    the permission to empty them are given it (Go's module cache, an overlay's work directory). Raises
-    Unfinished when `patience` ends before all is gone.
-    """
-    pending = [name]
-    freed = 0
-    while pending:
-        freed += _remove(parent, pending.pop(), parent, pending, patience, depth=0)
-    return freed
 
 
 @contextmanager
@@ -128,8 +79,8 @@ def adorn(directory: int, like: os.stat_result) -> None:
 
 def names(directory: int) -> list[str]:
     """The entries of a directory, in the order the disk has them."""
-    with os.scandir(directory) as entries:
-        return [entry.name for entry in entries]
+    with os.scandir(directory) as found:
+        return [entry.name for entry in found]
 
 
 def is_opaque(parent: int, name: str) -> bool:
@@ -181,7 +132,7 @@ def _lay(source: int, name: str, target: int, *, depth: int) -> int:
         and not is_opaque(source, name)
     )
     if below is not None and not merged:
-        remove(target, name)
+        entries.remove(target, name)
     if is_whiteout(status):
         return 0
     if not stat.S_ISDIR(status.st_mode):
@@ -190,7 +141,7 @@ def _lay(source: int, name: str, target: int, *, depth: int) -> int:
     if not merged:
         os.mkdir(name, 0o700, dir_fd=target)
     else:
-        _unshut(target, name)  # an owner without privilege cannot fill a directory of mode 0555
+        entries.let_owner_in(target, name)  # an owner without privilege cannot fill a directory of mode 0555
     with opened(source, name) as inner, opened(target, name) as outer:
         count = _lay_all(inner, outer, depth=depth + 1)
         adorn(outer, status)
@@ -211,7 +162,7 @@ def _bare(parent: int, name: str, status: os.stat_result, *, depth: int) -> None
     mode = stat.S_IMODE(status.st_mode)
     closed = mode & stat.S_IRWXU != stat.S_IRWXU
     if closed:
-        _unshut(parent, name)  # nobody else sees it yet
+        entries.let_owner_in(parent, name)  # nobody else sees it yet
     with opened(parent, name) as directory:
         for child in names(directory):
             below = os.stat(child, dir_fd=directory, follow_symlinks=False)
@@ -238,51 +189,6 @@ def _strip(directory: int, name: str, status: os.stat_result, prefix: str) -> No
         os.removexattr(path, mark, follow_symlinks=False)
     if not mode & stat.S_IWUSR:
         os.chmod(name, mode, dir_fd=directory)
-
-
-def _remove(
-    directory: int, name: str, top: int, pending: list[str], patience: Patience | None, *, depth: int
-) -> int:
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return 0
-    if patience is not None:
-        patience.spend(status)
-        if depth > _DEPTH:
-            raise Unfinished  # what is moved to the top below would have to be found again
-    freed = status.st_blocks * 512
-    if not stat.S_ISDIR(status.st_mode):
-        os.unlink(name, dir_fd=directory)
-        return freed if status.st_nlink == 1 else 0
-    if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
-        _unshut(directory, name)
-    if depth > _DEPTH:
-        # Too deep for one chain of descriptors: it continues from the top, under a name nothing else has.
-        moved = f".{status.st_dev:x}-{status.st_ino:x}"
-        os.rename(name, moved, src_dir_fd=directory, dst_dir_fd=top)
-        pending.append(moved)
-        return 0
-    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        for child in names(inner):
-            freed += _remove(inner, child, top, pending, patience, depth=depth + 1)
-    finally:
-        os.close(inner)
-    os.rmdir(name, dir_fd=directory)
-    return freed
-
-
-def _unshut(parent: int, name: str) -> None:
-    """Lets the owner of the directory `name` in; OSError for anything else, a link among it.
-
-    What sweeps up after a killed command may meet its step, which is just dying and puts links in the way.
-    """
-    held = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        os.chmod(f"/proc/self/fd/{held}", 0o700)  # noqa: PTH101 -- imports nothing of ours, and no pathlib
-    finally:
-        os.close(held)
 
 
 def _through(directory: int, name: str) -> str:
