@@ -73,7 +73,7 @@ class _Applied:
             with _opened(self._root, where) as directory:
                 before = os.fstat(directory)
                 os.fchmod(directory, 0o700)  # as in _fill
-                for hidden in [name] if name else merge.names(directory):
+                for hidden in [name] if name else os.listdir(directory):  # noqa: PTH208 -- a descriptor
                     entries.remove(directory, hidden)
                 merge.adorn(directory, before)
 
@@ -97,7 +97,7 @@ class _Applied:
         if path.count("/") >= _DEPTH:
             raise TreeError(f"{path[:100]}… is nested more than {_DEPTH} deep", why="it cannot be applied")
         count = 0
-        for name in sorted(merge.names(source)):
+        for name in sorted(os.listdir(source)):
             below = f"{path}/{name}" if path else name
             if name.startswith(_WHITEOUT):
                 raise TreeError(f"{below[:200]} is a whiteout", why="no layer has a file of such a name")
