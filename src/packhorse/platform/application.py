@@ -2,7 +2,7 @@
 and of one that did only the directories in which something has, where they lie.
 
 It is what the source is and what buildpacks wrote over it. The first is told by what lstat(2) says of every
-file (`source.survey`), the second, which every build makes anew, by its bytes (`store.written`). Called by
+file (`source.survey`), the second, which every build makes anew, by its bytes (`store.compare`). Called by
 export as a port; made in `build.execute`.
 """
 
@@ -16,7 +16,7 @@ from packhorse.base.step import Overlay
 from packhorse.base.tree import TreeView
 from packhorse.layers.pieces import Pieces
 from packhorse.source.survey import Survey
-from packhorse.store import written
+from packhorse.store import compare
 from packhorse.store.harvest import Harvest
 from packhorse.store.laid import Laid
 
@@ -71,5 +71,5 @@ class Application:
         stamp = self._survey().stamp
         if self._over is None:  # by now all steps are over
             overlay = self._overlay() if stamp else None
-            self._over = written.digest(overlay.upper) if overlay and overlay.upper else ""
+            self._over = compare.upperdir_digest(overlay.upper) if overlay and overlay.upper else ""
         return Digest.of("\0".join((stamp, self._over, terms)).encode()).hex if self._over else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from packhorse.base.dataclass import dataclass, field
+from packhorse.errors import TreeError
 from packhorse.store import gc, merge, record
 from packhorse.store.fault import faults
 from packhorse.store.images import Images
@@ -196,7 +197,7 @@ def _trees(store: Path, fields: dict[str, Any]) -> Iterator[Path]:
 
 def _below(tree: Path) -> Iterator[os.stat_result]:
     """The directory and all in it, as far as it may be looked into."""
-    with suppress(OSError), merge.directory(tree.parent) as above:
+    with suppress(OSError, TreeError), merge.directory(tree.parent) as above:
         yield from merge.statuses(above, tree.name)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum
 
+from packhorse.base import entries
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import TreeError
 from packhorse.store import merge
@@ -72,8 +73,8 @@ class _Applied:
             with _opened(self._root, where) as directory:
                 before = os.fstat(directory)
                 os.fchmod(directory, 0o700)  # as in _fill
-                for hidden in [name] if name else merge.names(directory):
-                    merge.remove(directory, hidden)
+                for hidden in [name] if name else os.listdir(directory):  # noqa: PTH208 -- a descriptor
+                    entries.remove(directory, hidden)
                 merge.adorn(directory, before)
 
     def lay(self) -> int:
@@ -96,7 +97,7 @@ class _Applied:
         if path.count("/") >= _DEPTH:
             raise TreeError(f"{path[:100]}… is nested more than {_DEPTH} deep", why="it cannot be applied")
         count = 0
-        for name in sorted(merge.names(source)):
+        for name in sorted(os.listdir(source)):
             below = f"{path}/{name}" if path else name
             if name.startswith(_WHITEOUT):
                 raise TreeError(f"{below[:200]} is a whiteout", why="no layer has a file of such a name")
@@ -106,7 +107,7 @@ class _Applied:
                     count += self._lay_directory(inner, target, below, [*where, name])
             else:
                 if _mode(target, name) is not None:
-                    merge.remove(target, name)
+                    entries.remove(target, name)
                 os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
             count += 1
         return count
@@ -123,7 +124,7 @@ class _Applied:
             if mode is not None and passed:
                 raise TreeError(f"{path[:200]} is not a directory", why="an entry of the layer lies below it")
             if mode is not None:
-                merge.remove(parent, name)
+                entries.remove(parent, name)
             os.mkdir(name, 0o700, dir_fd=parent)
         with merge.opened(parent, name) as directory:
             return self._fill(source, directory, path, where, like=directory if passed and there else source)

@@ -119,7 +119,7 @@ class LayersCopies(ShownLayers):
         signed = self._signed.get(path)
         try:
             return signed is not None and replica.signature(directory, split(path)[1]) == signed
-        except OSError:
+        except (OSError, TreeError):
             return False
 
     def _move(self, buildpack: str, name: str, parent: Path) -> int:

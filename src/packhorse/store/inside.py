@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from packhorse.base import syscalls
+from packhorse.base import entries, syscalls
 from packhorse.errors import PackhorseError, TreeError
 from packhorse.layers.unpack import unpack
 from packhorse.store import merge
@@ -46,7 +46,7 @@ def main(words: list[str]) -> int:
                 answer = _merge(int(layers), json.load(sys.stdin), int(parent), name)
             case _:
                 parent, name = arguments
-                answer = {"freed": merge.remove(int(parent), name)}
+                answer = {"freed": entries.remove(int(parent), name)}
     except PackhorseError as error:
         parts = {"what": error.what, "why": error.why, "fix": error.fix, "check": error.check}
         print(json.dumps({"kind": type(error).__name__, **parts}))

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Self
 
 from packhorse.base.digest import Digest
+from packhorse.base.entries import Patience
 from packhorse.errors import StoreError
 from packhorse.store.fault import REFUSED, faults
-from packhorse.store.merge import Patience
 
 TREES = ("kept", "trees", "roots")
 """Directories that have directories of trees."""

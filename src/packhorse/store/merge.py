@@ -13,17 +13,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from time import monotonic
 
-from packhorse.base import shut
-from packhorse.errors import TreeError
+from packhorse.base import entries, shut
 
 OPAQUE = "user.overlay.opaque"
 _PRIVATE = "user.overlay."
-_BLOCKS = (1 << 20) // 512  # of a megabyte
-_DEPTH = 200  # two descriptors a level, and 1024 of them are usual
 
 
 def lay(source: int, target: int) -> int:
@@ -33,67 +29,33 @@ def lay(source: int, target: int) -> int:
     Files are shared between the two afterwards. Raises OSError, and TreeError when `source` is nested too
     deep.
     """
-    return _lay_all(source, target, depth=0)
+    return _lay(source, None, target)
 
 
 def lay_one(source: int, name: str, target: int) -> int:
     """Lays the entry `name` of the directory `source` over that of `target`, as `lay` does."""
-    return _lay(source, name, target, depth=0)
+    return _lay(source, [name], target)
 
 
 def bare(parent: int, name: str) -> None:
     """Removes from the directory `name` in `parent`, once in an overlay's upper, what only the overlay
     understands.
     """
-    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    _bare(parent, name, status, depth=0)
-
-
-class Unfinished(Exception):
-    """There is more to remove than there is patience for."""
-
-
-class Patience:
-    """How much is removed while somebody waits: `entries`, however long they take, and for `seconds`.
-
-    A megabyte counts as an entry too: to give back its blocks takes as long.
-    """
-
-    def __init__(self, entries: int, seconds: float) -> None:
-        self._entries = entries
-        self._seconds = seconds
-        self._until = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """The seconds pass in this block."""
-        began = monotonic()
-        self._until = began + self._seconds
-        try:
-            yield
-        finally:
-            self._seconds -= monotonic() - began
-
-    def spend(self, status: os.stat_result) -> None:
-        """Takes note of an entry that is to be removed; raises Unfinished when that is one too many."""
-        self._entries -= 1 + (status.st_blocks // _BLOCKS if status.st_nlink == 1 else 0)
-        if self._entries < 0 and monotonic() > self._until:
-            raise Unfinished
-
-
-def remove(parent: int, name: str, *, patience: Patience | None = None) -> int:
-    """Removes the entry `name` of the directory `parent` and all below it, at any depth; a missing one is no
-    error.
-
-    Answers how many bytes of disk that freed: those of files that had no other name left. Directories without
-    the permission to empty them are given it (Go's module cache, an overlay's work directory). Raises
-    Unfinished when `patience` ends before all is gone.
-    """
-    pending = [name]
-    freed = 0
-    while pending:
-        freed += _remove(parent, pending.pop(), parent, pending, patience, depth=0)
-    return freed
+    with entries.Walk(parent, [name], edit=True) as walk:
+        for directory, child, status, is_done in walk:
+            mode = stat.S_IMODE(status.st_mode)
+            is_closed = mode & stat.S_IRWXU != stat.S_IRWXU
+            if is_done:
+                if is_closed:
+                    os.chmod(child, mode, dir_fd=directory)
+            elif is_whiteout(status):
+                os.unlink(child, dir_fd=directory)
+            elif stat.S_ISREG(status.st_mode):
+                _strip(directory, child, status, _PRIVATE)
+            elif stat.S_ISDIR(status.st_mode):
+                _strip(directory, child, status, _PRIVATE)
+                if is_closed:
+                    entries.let_owner_in(directory, child)  # nobody else sees it yet
 
 
 @contextmanager
@@ -126,12 +88,6 @@ def adorn(directory: int, like: os.stat_result) -> None:
     os.utime(directory, ns=(like.st_atime_ns, like.st_mtime_ns))
 
 
-def names(directory: int) -> list[str]:
-    """The entries of a directory, in the order the disk has them."""
-    with os.scandir(directory) as entries:
-        return [entry.name for entry in entries]
-
-
 def is_opaque(parent: int, name: str) -> bool:
     """Whether the directory `name` hides the directories below it."""
     with suppress(OSError):
@@ -141,13 +97,10 @@ def is_opaque(parent: int, name: str) -> bool:
 
 def statuses(parent: int, name: str) -> Iterator[os.stat_result]:
     """What lstat(2) says of the entry `name` and of all below it, but of what goes meanwhile."""
-    with suppress(FileNotFoundError):
-        status = shut.status(parent, name)
-        yield status
-        if stat.S_ISDIR(status.st_mode):
-            with opened(parent, name) as directory:
-                for child in names(directory):
-                    yield from statuses(directory, child)
+    with entries.Walk(parent, [name], missing_ok=True) as walk:
+        for _, _, status, is_done in walk:
+            if not is_done:
+                yield status
 
 
 def uncover(parent: int, name: str) -> None:
@@ -165,36 +118,43 @@ def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _lay_all(source: int, target: int, *, depth: int) -> int:
-    if depth > _DEPTH:
-        raise TreeError(f"a directory is nested more than {_DEPTH} deep", why="it cannot be merged")
-    return sum(_lay(source, name, target, depth=depth) for name in names(source))
+def _lay(source: int, chosen: Sequence[str] | None, target: int) -> int:
+    count = 0
+    with entries.Walk(source, chosen) as walk, entries.Chain(target) as below:
+        for directory, name, status, is_done in walk:
+            if is_done:
+                adorn(below.here, status)
+                below.leave()
+            elif _lay_entry(directory, name, status, below.here):
+                count += 1
+                if stat.S_ISDIR(status.st_mode):
+                    below.enter(name)
+    return count
 
 
-def _lay(source: int, name: str, target: int, *, depth: int) -> int:
-    status = shut.status(source, name)
+def _lay_entry(source: int, name: str, status: os.stat_result, target: int) -> bool:
+    """Lays an entry over the one below it, of a directory the directory alone; False for a whiteout."""
     below = _mode(target, name)
-    merged = (
+    is_merged = (
         below is not None
         and stat.S_ISDIR(below)
         and stat.S_ISDIR(status.st_mode)
         and not is_opaque(source, name)
     )
-    if below is not None and not merged:
-        remove(target, name)
+    if below is not None and not is_merged:
+        if stat.S_ISDIR(below):
+            entries.remove(target, name)
+        else:
+            os.unlink(name, dir_fd=target)
     if is_whiteout(status):
-        return 0
+        return False
     if not stat.S_ISDIR(status.st_mode):
         shut.link(source, name, target)
-        return 1
-    if not merged:
-        os.mkdir(name, 0o700, dir_fd=target)
+    elif is_merged:
+        entries.let_owner_in(target, name)  # an owner without privilege cannot fill a directory of mode 0555
     else:
-        _unshut(target, name)  # an owner without privilege cannot fill a directory of mode 0555
-    with opened(source, name) as inner, opened(target, name) as outer:
-        count = _lay_all(inner, outer, depth=depth + 1)
-        adorn(outer, status)
-    return count + 1
+        os.mkdir(name, 0o700, dir_fd=target)
+    return True
 
 
 def _mode(directory: int, name: str) -> int | None:
@@ -202,27 +162,6 @@ def _mode(directory: int, name: str) -> int | None:
         return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return None
-
-
-def _bare(parent: int, name: str, status: os.stat_result, *, depth: int) -> None:
-    if depth > _DEPTH:
-        raise TreeError(f"a directory is nested more than {_DEPTH} deep", why="it cannot be kept")
-    _strip(parent, name, status, _PRIVATE)
-    mode = stat.S_IMODE(status.st_mode)
-    closed = mode & stat.S_IRWXU != stat.S_IRWXU
-    if closed:
-        _unshut(parent, name)  # nobody else sees it yet
-    with opened(parent, name) as directory:
-        for child in names(directory):
-            below = os.stat(child, dir_fd=directory, follow_symlinks=False)
-            if is_whiteout(below):
-                os.unlink(child, dir_fd=directory)
-            elif stat.S_ISDIR(below.st_mode):
-                _bare(directory, child, below, depth=depth + 1)
-            elif stat.S_ISREG(below.st_mode):
-                _strip(directory, child, below, _PRIVATE)
-        if closed:
-            os.fchmod(directory, mode)
 
 
 def _strip(directory: int, name: str, status: os.stat_result, prefix: str) -> None:
@@ -238,51 +177,6 @@ def _strip(directory: int, name: str, status: os.stat_result, prefix: str) -> No
         os.removexattr(path, mark, follow_symlinks=False)
     if not mode & stat.S_IWUSR:
         os.chmod(name, mode, dir_fd=directory)
-
-
-def _remove(
-    directory: int, name: str, top: int, pending: list[str], patience: Patience | None, *, depth: int
-) -> int:
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return 0
-    if patience is not None:
-        patience.spend(status)
-        if depth > _DEPTH:
-            raise Unfinished  # what is moved to the top below would have to be found again
-    freed = status.st_blocks * 512
-    if not stat.S_ISDIR(status.st_mode):
-        os.unlink(name, dir_fd=directory)
-        return freed if status.st_nlink == 1 else 0
-    if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
-        _unshut(directory, name)
-    if depth > _DEPTH:
-        # Too deep for one chain of descriptors: it continues from the top, under a name nothing else has.
-        moved = f".{status.st_dev:x}-{status.st_ino:x}"
-        os.rename(name, moved, src_dir_fd=directory, dst_dir_fd=top)
-        pending.append(moved)
-        return 0
-    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        for child in names(inner):
-            freed += _remove(inner, child, top, pending, patience, depth=depth + 1)
-    finally:
-        os.close(inner)
-    os.rmdir(name, dir_fd=directory)
-    return freed
-
-
-def _unshut(parent: int, name: str) -> None:
-    """Lets the owner of the directory `name` in; OSError for anything else, a link among it.
-
-    What sweeps up after a killed command may meet its step, which is just dying and puts links in the way.
-    """
-    held = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        os.chmod(f"/proc/self/fd/{held}", 0o700)  # noqa: PTH101 -- imports nothing of ours, and no pathlib
-    finally:
-        os.close(held)
 
 
 def _through(directory: int, name: str) -> str:

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from packhorse.base import userns
+from packhorse.base import entries, userns
 from packhorse.store import errand, merge
 from packhorse.store.fault import faults
 from packhorse.store.lease import Lease
@@ -40,9 +40,9 @@ def discard(path: Path, lease: Lease) -> int:
         return remove(path, lease)
     lease.left.add(path)
     freed = 0
-    with suppress(merge.Unfinished, OSError), lease.patience.running():
+    with suppress(entries.Unfinished, OSError), lease.patience.running():
         with merge.directory(path.parent) as parent:
-            freed = merge.remove(parent, path.name, patience=lease.patience)
+            freed = entries.remove(parent, path.name, patience=lease.patience)
         lease.left.discard(path)
     return freed
 
@@ -53,7 +53,7 @@ def _remove(path: Path, lease: Lease) -> int:
     try:
         with faults(path):
             try:
-                return merge.remove(parent, path.name)
+                return entries.remove(parent, path.name)
             except PermissionError:
                 if os.geteuid() == 0:
                     raise

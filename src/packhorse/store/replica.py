@@ -7,15 +7,11 @@ hostile: no link is followed.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
-from packhorse.base import cloning, shut
-from packhorse.errors import TreeError
+from packhorse.base import cloning, entries, shut
 from packhorse.store import merge
-
-_DEPTH = 200
 
 Signature = dict[str, tuple[int, ...]]
 """What stat(2) says of everything in a directory, by path: it differs after any write but one of our own."""
@@ -27,42 +23,59 @@ def copy(source: int, name: str, target: int) -> int:
     Answers how many entries that were. Sockets and devices, which no layer has, are left out. Raises OSError,
     and TreeError for what is nested too deep.
     """
-    return _copy(source, name, target, depth=0)
+    count = 0
+    with entries.Walk(source, [name]) as walk, entries.Chain(target) as made:
+        for directory, child, status, is_done in walk:
+            if is_done:
+                merge.adorn(made.here, status)
+                made.leave()
+            elif _copy(directory, child, status, made.here):
+                count += 1
+                if stat.S_ISDIR(status.st_mode):
+                    made.enter(child)
+    return count
 
 
 def signature(directory: int, name: str) -> Signature:
-    """The signature of the directory `name` of `directory`; OSError where it cannot be taken."""
+    """The signature of the directory `name` of `directory`; OSError or TreeError if it cannot be."""
     found: Signature = {}
-    _sign(directory, name, "", found, depth=0)
+    above = [""]
+    with entries.Walk(directory, [name]) as walk:
+        for _, child, status, is_done in walk:
+            if is_done:
+                above.pop()
+                continue
+            path = above[-1] + child
+            found[path] = (
+                *(status.st_ino, status.st_mode, status.st_nlink, status.st_uid, status.st_gid),
+                *(status.st_size, status.st_mtime_ns, status.st_ctime_ns),
+            )
+            if stat.S_ISDIR(status.st_mode):
+                above.append(f"{path}/")
     return found
 
 
-def _copy(source: int, name: str, target: int, *, depth: int) -> int:
-    if depth > _DEPTH:
-        raise TreeError(f"a directory is nested more than {_DEPTH} deep", why="it cannot be copied")
-    status = shut.status(source, name)
+def _copy(source: int, name: str, status: os.stat_result, target: int) -> bool:
+    """Copies an entry, of a directory the directory alone; False for what no layer has."""
     kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFDIR:
         os.mkdir(name, 0o700, dir_fd=target)
-        with merge.opened(source, name) as inner, merge.opened(target, name) as outer:
-            count = sum(_copy(inner, child, outer, depth=depth + 1) for child in merge.names(inner))
-            merge.adorn(outer, status)
-        return count + 1
+        return True
     if kind == stat.S_IFREG:
         _copy_file(source, name, target, status)
-        return 1
+        return True
     if kind == stat.S_IFLNK:
         os.symlink(shut.read_link(source, name), name, dir_fd=target)
     elif kind == stat.S_IFIFO:
         os.mkfifo(name, 0o600, dir_fd=target)
     else:
-        return 0
+        return False
     os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
     if kind == stat.S_IFIFO:
         os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
     times = (status.st_atime_ns, status.st_mtime_ns)
     os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
-    return 1
+    return True
 
 
 def _copy_file(source: int, name: str, target: int, status: os.stat_result) -> None:
@@ -78,17 +91,3 @@ def _copy_file(source: int, name: str, target: int, status: os.stat_result) -> N
             os.close(made)
     finally:
         os.close(original)
-
-
-def _sign(directory: int, name: str, path: str, found: Signature, *, depth: int) -> None:
-    status = shut.status(directory, name)
-    found[path] = (
-        *(status.st_ino, status.st_mode, status.st_nlink, status.st_uid, status.st_gid, status.st_size),
-        *(status.st_mtime_ns, status.st_ctime_ns),
-    )
-    if stat.S_ISDIR(status.st_mode):
-        if depth > _DEPTH:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        with merge.opened(directory, name) as inner:
-            for child in merge.names(inner):
-                _sign(inner, child, f"{path}/{child}", found, depth=depth + 1)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from packhorse.base.digest import Digest
 from packhorse.image.view import Layer
-from packhorse.store import merge
+from packhorse.store import compare, merge
 from packhorse.store.fault import faults
 from packhorse.store.harvest import Counters, Harvest
 from packhorse.store.kept import KeptTree
-from packhorse.store.sameness import same
 from packhorse.store.upper import Upper
 
 
@@ -56,4 +55,6 @@ class ShownLayers:
     def _is_same(self, buildpack: str, name: str, below: KeptTree, *, whole: bool) -> bool:
         """Whether what is written over a layer, or in the place of the `whole` one, makes no difference."""
         with faults(below.directory), merge.directory(below.lower / buildpack) as lower:
-            return self._upper.compare(buildpack, partial(same, lower=lower, name=name, whole=whole))
+            return self._upper.compare(
+                buildpack, partial(compare.trees_equal, lower=lower, name=name, whole=whole)
+            )

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from packhorse.base.digest import Digest
+from packhorse.base.entries import Patience
 from packhorse.base.meter import Meter
 from packhorse.base.userns import IdMap
 from packhorse.errors import HostError, StoreError
@@ -44,7 +45,6 @@ from packhorse.store.harvest import App, Harvest
 from packhorse.store.images import Images, Record, Removed
 from packhorse.store.kept import Inside, Kept, import_layer
 from packhorse.store.lease import Lease, locked, make_directory
-from packhorse.store.merge import Patience
 from packhorse.store.overlay import LayersOverlay
 from packhorse.store.place import StorePlace
 from packhorse.store.shelf import Shelf

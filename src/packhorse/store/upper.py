@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
+from packhorse.base import entries
 from packhorse.errors import TreeError
 from packhorse.store import merge
 from packhorse.store.fault import faults
@@ -80,7 +81,7 @@ class Upper:
         with self._open() as top, _entered(top, buildpack) as directory:
             count = merge.lay_one(directory, name, target)
             merge.bare(target, name)
-            merge.remove(directory, name)
+            entries.remove(directory, name)
             return count
 
     def forget(self, buildpack: str, name: str) -> None:
@@ -88,10 +89,10 @@ class Upper:
         with self._open() as top:
             status = _stat(top, buildpack)
             if status is not None and not stat.S_ISDIR(status.st_mode):
-                merge.remove(top, buildpack)
+                entries.remove(top, buildpack)
             elif status is not None:
                 with _entered(top, buildpack) as directory:
-                    merge.remove(directory, name)
+                    entries.remove(directory, name)
 
     @contextmanager
     def _open(self) -> Iterator[int]:

@@ -163,3 +163,16 @@ def test_owners_are_shown_as_they_are_inside(tmp_path: Path) -> None:
             assert node is not None
             seen.append((node.uid, node.gid))
     assert seen == [(1000, 1001), (65534, 65534)]
+
+
+def test_a_tree_is_removed_however_deep_it_is(tmp_path: Path) -> None:
+    held = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(900):
+        os.mkdir("d", 0o555 if os.geteuid() == 0 else 0o755, dir_fd=held)
+        inner = os.open("d", os.O_RDONLY, dir_fd=held)
+        os.close(held)
+        held = inner
+    os.close(held)
+    with Rooted.local(tmp_path) as tree:
+        tree.remove("/d")
+    assert list(tmp_path.iterdir()) == []

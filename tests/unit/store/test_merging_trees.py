@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from packhorse.base import entries
 from packhorse.errors import TreeError
 from packhorse.store import merge
 from unit.store import samples
@@ -114,8 +115,8 @@ def test_a_merged_tree_is_what_an_overlay_shows(lower: Tree, upper: Tree) -> Non
             merge.lay(over, below)
         assert read(target) == laid({key: value for key, value in upper.items() if key != "!"}, lower)
         with opened(Path(temporary)) as parent:
-            merge.remove(parent, "source")
-            merge.remove(parent, "target")
+            entries.remove(parent, "source")
+            entries.remove(parent, "target")
 
 
 def test_files_are_shared_and_directories_have_the_mode_and_time_of_the_topmost(tmp_path: Path) -> None:
@@ -156,10 +157,10 @@ def test_removal_follows_no_link_and_counts_only_what_has_no_other_name(tmp_path
     (tree / "link").symlink_to(outside)
     os.link(outside / "precious", tree / "second-name")
     with opened(tmp_path) as parent:
-        shared = merge.remove(parent, "tree")
+        shared = entries.remove(parent, "tree")
         assert (outside / "precious").exists()
-        assert shared < 100_000 < merge.remove(parent, "outside")
-        assert merge.remove(parent, "tree") == 0
+        assert shared < 100_000 < entries.remove(parent, "outside")
+        assert entries.remove(parent, "tree") == 0
 
 
 def test_a_tree_of_any_depth_is_removed_though_it_cannot_be_merged(tmp_path: Path) -> None:
@@ -169,8 +170,8 @@ def test_a_tree_of_any_depth_is_removed_though_it_cannot_be_merged(tmp_path: Pat
     with opened(tmp_path) as parent, opened(tmp_path / "deep") as deep, opened(tmp_path / "target") as target:
         with pytest.raises(TreeError, match="nested"):
             merge.lay(deep, target)
-        merge.remove(parent, "deep")
-        merge.remove(parent, "target")
+        entries.remove(parent, "deep")
+        entries.remove(parent, "target")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,7 +180,7 @@ def test_directories_without_permissions_are_removed(tmp_path: Path) -> None:
     (tmp_path / "work" / "work").chmod(0)
     (tmp_path / "work").chmod(0o555)
     with opened(tmp_path) as parent:
-        merge.remove(parent, "work")
+        entries.remove(parent, "work")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -207,7 +208,7 @@ def test_removal_opens_nothing_that_a_link_leads_to_which_is_put_in_the_way(tmp_
         with opened(tree) as directory:
             for _ in range(100_000):
                 with suppress(OSError):
-                    merge.remove(directory, "d")
+                    entries.remove(directory, "d")
         swapping.kill()
     assert stat.S_IMODE(outside.stat().st_mode) == 0o755
 

@@ -18,11 +18,11 @@ import pytest
 
 from fakes import afterwards, linux
 from packhorse.base import orphan, proc
+from packhorse.base.entries import Patience
 from packhorse.base.rooted import Rooted
 from packhorse.base.userns import Mode, choose
 from packhorse.store import removal
 from packhorse.store.lease import Lease
-from packhorse.store.merge import Patience
 from packhorse.store.store import Store
 
 pytestmark = pytest.mark.system

@@ -124,13 +124,13 @@ def test_a_link_in_the_place_of_the_tree_is_not_followed(tmp_path: Path) -> None
     (tmp_path / "from" / "tree").symlink_to(tmp_path / "secret")
     copy = copied(tmp_path / "from" / "tree")
     assert copy.is_symlink()
-    assert signature(copy).keys() == {""}
+    assert signature(copy).keys() == {copy.name}
 
 
 def test_a_tree_that_is_too_deep_is_told(tmp_path: Path) -> None:
     (tmp_path / "from").mkdir()
-    samples.nest(tmp_path / "from", 210)
+    samples.nest(tmp_path / "from", 310)
     with pytest.raises(TreeError, match="nested"):
         copied(tmp_path / "from" / "d")
-    with pytest.raises(OSError):
+    with pytest.raises(TreeError, match="nested"):
         signature(tmp_path / "from" / "d")
