@@ -35,7 +35,7 @@ def write(
     context.write_sbom("build", sdk.Bill((npm,)))
     engines = {"node": node}
     if bun:
-        version = context.remembered("bun")["version"]
+        version = context.recall("bun")["version"]
         engines["bun"] = _tool("bun", version, sdk.purl("npm", "bun", version))
     # Written for kept layers, too: their last bills may be of another form, and unwanted today.
     for layer, component in engines.items():

@@ -73,7 +73,7 @@ class Installation:
             slices = self._plugged()
         elif reason := self.workspace.inside_reason or self.manager.inside_reason:
             slices = self._inside(reason)
-        elif self.tasks and self.context.remembered(self._cache_name).get(_WRITING) == self._scripts_digest:
+        elif self.tasks and self.context.recall(self._cache_name).get(_WRITING) == self._scripts_digest:
             slices = self._inside("in the last build the scripts wrote into it", writing=True)
         else:
             slices = self._in_layers()
@@ -130,7 +130,7 @@ class Installation:
         root, scripts = self.workspace.root.directory, self.workspace.inside_reason
         if scripts:
             self.context.log.detail(f"{self.manager.name} runs in every build: {scripts}")
-        remembered = self.context.remembered(self._cache_name).get(_WRITING) == self._scripts_digest
+        remembered = self.context.recall(self._cache_name).get(_WRITING) == self._scripts_digest
         wrote = "in the last build the scripts wrote into it" if self.tasks and remembered else ""
         made: sdk.Layer | None = None
         written: tuple[str, ...] = ()

@@ -42,7 +42,7 @@ class Record:
         decision = self.layer.decision
         if not isinstance(decision, sdk.Outdated):
             return b""
-        if self.context.remembered(self.name).get("key") != _digest(decision.before):
+        if self.context.recall(self.name).get("key") != _digest(decision.before):
             return b""
         path = self.context.layers / self.name / self.file
         return path.read_bytes() if path.is_file() else b""

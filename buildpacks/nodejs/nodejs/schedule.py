@@ -29,7 +29,7 @@ def provide(context: sdk.BuildContext, snapshot: Releases, names: Iterable[str])
 
     Raises NetworkError when the registry cannot be asked, and FormatError when its answer is no schedule.
     """
-    version = context.remembered(_LAYER).get("version", "")
+    version = context.recall(_LAYER).get("version", "")
     releases = snapshot
     if version:
         path = context.layers / _LAYER / _FILE.name

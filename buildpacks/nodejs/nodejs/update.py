@@ -33,7 +33,7 @@ def switch(env: Mapping[str, str], name: str) -> bool | None:
 
 def last(context: sdk.BuildContext, layer: str, request: str) -> str:
     """The version that the last build found for the same request, unless a newer one is asked for."""
-    remembered = context.remembered(layer)
+    remembered = context.recall(layer)
     if asked(context.env) or remembered.get("request") != request:
         return ""
     return remembered.get("version", "")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from packhorse.sdk.layer import Kept, Layer, Outdated, Replaced
     from packhorse.sdk.procfile import Procfile
     from packhorse.sdk.sbom import Bill, Component, purl
-    from packhorse.sdk.versions import Wanted
+    from packhorse.sdk.versions import RequestedVersion
 else:
     # Imported when they are asked for: detection, which runs most, does without.
     _LATER = {
@@ -45,7 +45,7 @@ else:
             "layer": ("Kept", "Layer", "Outdated", "Replaced"),
             "procfile": ("Procfile",),
             "sbom": ("Bill", "Component", "purl"),
-            "versions": ("Wanted",),
+            "versions": ("RequestedVersion",),
         }.items()
         for name in names
     }
@@ -88,10 +88,10 @@ __all__ = [
     "Process",
     "Procfile",
     "Replaced",
+    "RequestedVersion",
     "Require",
     "Source",
     "Target",
-    "Wanted",
     "main",
     "purl",
 ]

@@ -42,7 +42,7 @@ def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Log) -> 
     log.detail(f"$ {shlex.join(argv)}")
     with _start(argv, cwd=cwd, env=env, stderr=subprocess.STDOUT) as process:
         output = log.output()
-        tail = _follow(process, output)
+        tail = _forward_output(process, output)
         output.close()
         status = process.wait()
     text = tail.decode("utf-8", "replace")
@@ -73,11 +73,11 @@ def _start(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stderr: in
         raise HostError(
             f"cannot run `{argv[0]}`",
             why=error.strerror or str(error),
-            fix=_remedy(argv[0], cwd / argv[0], error),
+            fix=_fix_for(argv[0], cwd / argv[0], error),
         ) from error
 
 
-def _remedy(program: str, path: Path, error: OSError) -> str:
+def _fix_for(program: str, path: Path, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f'make it executable (chmod +x), or give its interpreter: ("sh", "{program}")'
     if error.errno == errno.ENOEXEC:
@@ -89,7 +89,7 @@ def _remedy(program: str, path: Path, error: OSError) -> str:
     return f"the build image must have `{program}` on PATH: use a builder that does"
 
 
-def _follow(process: subprocess.Popen[bytes], output: Output) -> bytes:
+def _forward_output(process: subprocess.Popen[bytes], output: Output) -> bytes:
     """Shows the output until the process has ended and nothing more waits; returns the end of it.
 
     Waiting for the end of the pipe instead would hang on a daemon that the command left behind.

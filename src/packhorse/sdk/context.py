@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from packhorse.sdk.bindings import Bindings
     from packhorse.sdk.dependencies import Dependencies
     from packhorse.sdk.download import Source
-    from packhorse.sdk.layer import Asked, Layer
+    from packhorse.sdk.layer import Layer, LayerRequest
     from packhorse.sdk.sbom import Bill
 
 
@@ -63,7 +63,7 @@ class Descriptor:
             raise FormatError(f"cannot use {path}", why=f"{type(error).__name__}: {error}") from error
 
     @classmethod
-    def at(cls, directory: Path) -> Self:
+    def read_later(cls, directory: Path) -> Self:
         """As `read`, once anything but `directory` is asked for: most detections need nothing of it."""
         unread = cls.__new__(cls)
         object.__setattr__(unread, "directory", directory)
@@ -130,7 +130,7 @@ class BuildContext(DetectContext):
     layers: Path
     plan: tuple[Require, ...] = ()
     store: Mapping[str, Any] = field(default_factory=dict)
-    _taken: dict[str, tuple[Asked, Layer]] = field(
+    _layers_taken: dict[str, tuple[LayerRequest, Layer]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -150,17 +150,17 @@ class BuildContext(DetectContext):
 
         `key` maps what the layer is made from, in words for people, to its value: a version, a digest.
         Where only names in it differ that the layer `follows`, it is outdated: a directory as the last build
-        made it, which is to become what would be made in an empty one. `facts` is for `remembered` in the
+        made it, which is to become what would be made in an empty one. `facts` is for `recall` in the
         next build and does not count. A non-empty `renew` replaces the layer and is the cause. A second time
         in one build it is the same Layer. Raises BuildError for a name that no layer can have, for what is
         not text, for following what is not in the key, and for a second time with something else.
         """
-        from packhorse.sdk.layer import Asked, Types, take
+        from packhorse.sdk.layer import LayerRequest, Types, take_layer
 
         types = Types(launch=launch, build=build, cache=cache)
-        asked = Asked(types, key, facts or {}, renew, follows)
-        if name in self._taken:
-            before, taken = self._taken[name]
+        asked = LayerRequest(types, key, facts or {}, renew, follows)
+        if name in self._layers_taken:
+            before, taken = self._layers_taken[name]
             if asked != before:
                 raise BuildError(
                     f"layer {name} is taken a second time in one build, and otherwise",
@@ -168,12 +168,12 @@ class BuildContext(DetectContext):
                     fix="give each layer a name of its own",
                 )
             return taken
-        taken = take(self.layers, name, asked)
-        self._taken[name] = replace(asked, key=dict(key), facts=dict(facts or {})), taken
+        taken = take_layer(self.layers, name, asked)
+        self._layers_taken[name] = replace(asked, key=dict(key), facts=dict(facts or {})), taken
         self.log.detail(f"layer {name} {taken.decision}")
         return taken
 
-    def remembered(self, name: str) -> Mapping[str, str]:
+    def recall(self, name: str) -> Mapping[str, str]:
         """The facts of layer `name` from the last build; empty when nothing of it was restored."""
         from packhorse.sdk.layer import Restored
 
@@ -197,8 +197,8 @@ class BuildContext(DetectContext):
         """
         from packhorse.sdk.download import Downloads, Source
 
-        arguments.one_of_kind("what is to be fetched", source, Source)
-        arguments.one_of_kind("the target of a download", target, Path)
+        arguments.check_type("what is to be fetched", source, Source)
+        arguments.check_type("the target of a download", target, Path)
         downloads = Downloads(self.env, self.bindings, self.dependencies, self.log)
         return downloads.fetch(source, target)
 
@@ -209,11 +209,11 @@ class BuildContext(DetectContext):
         In every format that the buildpack declares; none is left where the user sets BP_DISABLE_SBOM. Raises
         BuildError when none is declared, there is no such layer, or it is kept (and so is its bill).
         """
-        from packhorse.sdk.layer import Layer, bills, check_name
+        from packhorse.sdk.layer import Layer, check_name, sbom_files
         from packhorse.sdk.sbom import FORMATS, Bill
 
-        arguments.one_of_kind("the part of a bill of materials", part, Layer, str)
-        arguments.one_of_kind("a bill of materials", bill, Bill)
+        arguments.check_type("the part of a bill of materials", part, Layer, str)
+        arguments.check_type("a bill of materials", bill, Bill)
         name = part.name if isinstance(part, Layer) else part
         if name not in ("launch", "build"):
             check_name(name)
@@ -235,7 +235,7 @@ class BuildContext(DetectContext):
                 fix=f"its buildpack.toml wants sbom-formats = [{', '.join(map(repr, FORMATS))}]",
             )
         # The lifecycle has brought back that of a kept layer, in the formats of the last build.
-        for path in bills(self.layers, name):
+        for path in sbom_files(self.layers, name):
             path.unlink()
         if self.env.get("BP_DISABLE_SBOM", "").lower() in ("1", "true"):
             return
@@ -281,12 +281,12 @@ class BuildContext(DetectContext):
 
 
 def _check_command(argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None) -> None:
-    arguments.texts("the command", argv, at_least=1)
+    arguments.check_texts("the command", argv, at_least=1)
     if env is not None:
-        arguments.table("env of the command", env)
+        arguments.check_table("env of the command", env)
         for name in env:
-            arguments.variable("a name in env of the command", name)
+            arguments.check_variable("a name in env of the command", name)
     if cwd is not None:
-        arguments.one_of_kind("cwd of the command", cwd, Path)
+        arguments.check_type("cwd of the command", cwd, Path)
         if not cwd.is_dir():
             raise BuildError(f"cwd of the command is {cwd}, which is no directory", fix="make it before")

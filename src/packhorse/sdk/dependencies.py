@@ -36,7 +36,7 @@ class Dependency:
     sha512: str
     path: Path
 
-    def verified(self) -> Path:
+    def verify(self) -> Path:
         """The path, once the content is what the index says; FormatError when it is not."""
         try:
             found = Checksum.of(self.path)
@@ -62,7 +62,7 @@ class Dependencies:
     @classmethod
     def read(cls, *directories: Path) -> Dependencies:
         """Reads the index of each directory; one without an index has nothing. Raises FormatError."""
-        return cls(tuple(each for directory in directories for each in _read(directory)))
+        return cls(tuple(each for directory in directories for each in _read_index(directory)))
 
     def versions(self, name: str) -> tuple[str, ...]:
         """The versions there are of a thing, in the order of the index."""
@@ -72,13 +72,13 @@ class Dependencies:
         """The verified file of a name and version; None when there is none, or of another integrity."""
         wanted = Checksum.parse(integrity) if integrity else None
         for each in self.all:
-            if (each.name, each.version) == (name, version) and (wanted is None or _has(each, wanted)):
-                return each.verified()
+            if (each.name, each.version) == (name, version) and (wanted is None or _matches(each, wanted)):
+                return each.verify()
         return None
 
-    def with_checksum(self, checksum: Checksum) -> Path | None:
+    def find_by_checksum(self, checksum: Checksum) -> Path | None:
         """The verified file of a checksum, whatever its name."""
-        return next((each.verified() for each in self.all if _has(each, checksum)), None)
+        return next((each.verify() for each in self.all if _matches(each, checksum)), None)
 
 
 def write(directory: Path, files: Iterable[tuple[str, str, Path]]) -> None:
@@ -86,7 +86,7 @@ def write(directory: Path, files: Iterable[tuple[str, str, Path]]) -> None:
 
     What the directory had stays. Raises InputError for what cannot be read, FormatError for a broken index.
     """
-    found = {(each.name, each.version): each for each in _read(directory)}
+    found = {(each.name, each.version): each for each in _read_index(directory)}
     directory.mkdir(parents=True, exist_ok=True)
     for name, version, path in files:
         try:
@@ -110,17 +110,17 @@ def write(directory: Path, files: Iterable[tuple[str, str, Path]]) -> None:
     (directory / INDEX).chmod(0o644)
 
 
-def _read(directory: Path) -> list[Dependency]:
+def _read_index(directory: Path) -> list[Dependency]:
     index = directory / INDEX
     try:
         entries = tomllib.loads(index.read_text())["dependencies"]
         return [
             Dependency(
-                _name(entry["name"]),
-                _name(entry["version"]),
+                _check_name(entry["name"]),
+                _check_name(entry["version"]),
                 Checksum.parse(entry["sha256"]).hex,
                 Checksum.parse(entry["sha512"]).hex if entry.get("sha512") else "",
-                directory / Path(_name(entry.get("file") or entry["sha256"])).name,
+                directory / Path(_check_name(entry.get("file") or entry["sha256"])).name,
             )
             for entry in entries
         ]
@@ -130,11 +130,11 @@ def _read(directory: Path) -> list[Dependency]:
         raise FormatError(f"cannot use {index}", why=f"{type(error).__name__}: {error}") from error
 
 
-def _name(value: object) -> str:
+def _check_name(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is no text")
     return value
 
 
-def _has(dependency: Dependency, checksum: Checksum) -> bool:
+def _matches(dependency: Dependency, checksum: Checksum) -> bool:
     return checksum.hex in (dependency.sha256, dependency.sha512)

@@ -23,8 +23,8 @@ from packhorse.sdk.mirrors import Address, Mirrors
 _TRIES = 4
 """How often in a row nothing may come of it."""
 
-_LONGEST_PAUSE = 30.0
-_LARGEST = 8 << 30
+_MAX_PAUSE = 30.0
+_MAX_SIZE = 8 << 30
 """Bytes of a download whose size nobody stated."""
 
 
@@ -37,11 +37,11 @@ class Source:
     size: int = 0
 
     def __post_init__(self) -> None:
-        arguments.text("the URL of a source", self.url, empty=False)
-        arguments.text(f"the checksum of {self.url}", self.checksum)
+        arguments.check_text("the URL of a source", self.url, empty=False)
+        arguments.check_text(f"the checksum of {self.url}", self.checksum)
         if not isinstance(self.size, int):
             raise BuildError(
-                f"the size of {self.url} is {arguments.shown(self.size)}, not an int",
+                f"the size of {self.url} is {arguments.describe(self.size)}, not an int",
                 fix="give its bytes as a number, or leave it out",
             )
 
@@ -63,11 +63,11 @@ class Downloads:
         one, InputError for a wrong setting, HostError when it cannot be written.
         """
         checksum = Checksum.parse(source.checksum)
-        brought = self.dependencies.with_checksum(checksum)
+        brought = self.dependencies.find_by_checksum(checksum)
         if brought is not None:
             return _copy(brought, target)
         address = Mirrors(self.env, self.bindings).address(source.url, checksum)
-        self.log.detail(f"fetching {address.shown}{f' (by {address.setting})' if address.setting else ''}")
+        self.log.detail(f"fetching {address.display}{f' (by {address.setting})' if address.setting else ''}")
         if address.path is not None:
             return self._from_file(address, checksum, target)
         part = target.with_name(f"{target.name}.part")
@@ -75,7 +75,7 @@ class Downloads:
             self._transfer(address, checksum, source.size, part)
             part.replace(target)
         except OSError as error:
-            raise _unwritable(target, error) from error
+            raise _unwritable_error(target, error) from error
         finally:
             part.unlink(missing_ok=True)
         return target
@@ -88,30 +88,33 @@ class Downloads:
             raise NotFoundError(
                 f"there is no {path}",
                 why=f"{address.setting} leads there: {error.strerror}" if address.setting else "",
-                fix=_fix(address),
+                fix=_fix_for(address),
             ) from error
         if found != checksum:
-            raise _other(address, checksum, found)
+            raise _wrong_checksum_error(address, checksum, found)
         return _copy(path, target)
 
     def _transfer(self, address: Address, checksum: Checksum, size: int, part: Path) -> None:
-        from packhorse.sdk.transfer import Broken, Transfer  # TLS and HTTP take a while to import
+        from packhorse.sdk.transfer import (  # TLS and HTTP take a while to import
+            InterruptedTransfer,
+            Transfer,
+        )
 
-        transfer = Transfer(address, part, self.env, self.bindings, limit=size or _LARGEST, size=size)
+        transfer = Transfer(address, part, self.env, self.bindings, limit=size or _MAX_SIZE, size=size)
         failures, resumed = 0, False
         while True:
             before = transfer.received
             try:
-                transfer.go_on()
-            except Broken as broken:
+                transfer.resume()
+            except InterruptedTransfer as broken:
                 failures = 1 if transfer.received > before else failures + 1
                 if failures >= _TRIES:
                     raise NetworkError(
-                        f"{address.shown} cannot be fetched",
+                        f"{address.display} cannot be fetched",
                         why=f"{broken} (tried {_TRIES} times)",
-                        fix=_fix(address),
+                        fix=_fix_for(address),
                     ) from broken
-                wait = min(broken.wait or 2.0 ** (failures - 1), _LONGEST_PAUSE)
+                wait = min(broken.wait or 2.0 ** (failures - 1), _MAX_PAUSE)
                 self.log.detail(f"{broken}; trying again in {wait:g} s")
                 self.pause(wait)
                 resumed = resumed or transfer.received > 0
@@ -120,20 +123,20 @@ class Downloads:
             if found == checksum:
                 return
             if not resumed:
-                raise _other(address, checksum, found)
+                raise _wrong_checksum_error(address, checksum, found)
             resumed = False  # put together of two different files, perhaps
-            transfer.start_anew()
+            transfer.restart()
 
 
 def _copy(path: Path, target: Path) -> Path:
     try:
         shutil.copyfile(path, target)
     except OSError as error:
-        raise _unwritable(target, error) from error
+        raise _unwritable_error(target, error) from error
     return target
 
 
-def _unwritable(target: Path, error: OSError) -> HostError:
+def _unwritable_error(target: Path, error: OSError) -> HostError:
     return HostError(
         f"{target} cannot be written",
         why=error.strerror or str(error),
@@ -141,9 +144,9 @@ def _unwritable(target: Path, error: OSError) -> HostError:
     )
 
 
-def _other(address: Address, wanted: Checksum, found: Checksum) -> FormatError:
+def _wrong_checksum_error(address: Address, wanted: Checksum, found: Checksum) -> FormatError:
     return FormatError(
-        f"{address.shown} is not the file that was asked for",
+        f"{address.display} is not the file that was asked for",
         why=f"its checksum is {found}, and not {wanted}",
         fix=f"see what {address.setting} leads to"
         if address.setting
@@ -151,7 +154,7 @@ def _other(address: Address, wanted: Checksum, found: Checksum) -> FormatError:
     )
 
 
-def _fix(address: Address) -> str:
+def _fix_for(address: Address) -> str:
     if address.setting:
         return f"check {address.setting}"
     return "check the network and HTTPS_PROXY, or name a mirror with BP_DEPENDENCY_MIRROR"

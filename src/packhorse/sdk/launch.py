@@ -28,12 +28,12 @@ class Process:
     exec_env: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        arguments.process_type("the type of a process", self.type)
-        arguments.texts(f"the command of process {self.type}", self.command, at_least=1)
-        arguments.texts(f"args of process {self.type}", self.args)
-        arguments.flag(f"default of process {self.type}", self.default)
-        arguments.text(f"working_dir of process {self.type}", self.working_dir)
-        arguments.texts(f"exec_env of process {self.type}", self.exec_env)
+        arguments.check_process_type("the type of a process", self.type)
+        arguments.check_texts(f"the command of process {self.type}", self.command, at_least=1)
+        arguments.check_texts(f"args of process {self.type}", self.args)
+        arguments.check_bool(f"default of process {self.type}", self.default)
+        arguments.check_text(f"working_dir of process {self.type}", self.working_dir)
+        arguments.check_texts(f"exec_env of process {self.type}", self.exec_env)
 
     def table(self) -> dict[str, object]:
         """The process as an entry of `[[processes]]`; what is empty is left out."""
@@ -48,7 +48,7 @@ class Process:
         return {key: value for key, value in entries.items() if value}
 
 
-def _check_together(processes: tuple[Process, ...]) -> None:
+def _check_processes(processes: tuple[Process, ...]) -> None:
     """Refuses a second process of one type, and a second default (B-134, B-138)."""
     types = [process.type for process in processes]
     twice = next((type for type in types if types.count(type) > 1), None)
@@ -70,13 +70,13 @@ class Launch:
     slices: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        arguments.all_of("processes", self.processes, Process)
-        _check_together(self.processes)
-        arguments.table("labels", self.labels)
+        arguments.check_all("processes", self.processes, Process)
+        _check_processes(self.processes)
+        arguments.check_table("labels", self.labels)
         if isinstance(self.slices, str):
-            arguments.texts("slices", self.slices)
+            arguments.check_texts("slices", self.slices)
         for globs in self.slices:
-            arguments.texts("a slice", globs)
+            arguments.check_texts("a slice", globs)
 
     def table(self) -> dict[str, object]:
         """The content of `launch.toml`."""
@@ -100,8 +100,8 @@ class BuildResult:
     store: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
-        arguments.one_of_kind("the first argument of BuildResult", self.launch, Launch)
-        arguments.texts("unmet", self.unmet)
+        arguments.check_type("the first argument of BuildResult", self.launch, Launch)
+        arguments.check_texts("unmet", self.unmet)
         if self.store is not None:
-            arguments.one_of_kind("store", self.store, Mapping)
-            arguments.toml("store", self.store)
+            arguments.check_type("store", self.store, Mapping)
+            arguments.check_toml("store", self.store)

@@ -25,7 +25,7 @@ Action = Literal["append", "default", "override", "prepend"]
 Phase = Literal["all", "build", "launch"]
 
 _RESERVED = {"build", "launch", "store"}
-_LONGEST_START = 256
+_START_LENGTH = 256
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
@@ -70,7 +70,7 @@ class Types:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LayerRequest:
     """What a build asks of a layer; a non-empty `renew` is the cause for replacing it in any case.
 
     `follows` has the names in the key whose other values only make the layer outdated.
@@ -103,8 +103,8 @@ class Restored:
             return None
         facts = metadata.get("facts", {})
         return cls(
-            key=_texts(metadata["key"]),
-            facts=_texts(facts) if isinstance(facts, dict) else {},
+            key=_only_texts(metadata["key"]),
+            facts=_only_texts(facts) if isinstance(facts, dict) else {},
             has_directory=(layers / name).is_dir(),
         )
 
@@ -147,14 +147,14 @@ class Layer:
         append and prepend put together. Raises BuildError for what would have no effect, or a bad one.
         """
         self._refuse_kept()
-        arguments.variable("the name of a variable", name)
-        arguments.text(f"the value of {name}", value)
+        arguments.check_variable("the name of a variable", name)
+        arguments.check_text(f"the value of {name}", value)
         if delimiter is not None:
-            arguments.text(f"the delimiter of {name}", delimiter)
-        arguments.one_of(f"the action for {name}", action, get_args(Action))
-        arguments.one_of(f"the phase of {name}", phase, get_args(Phase))
+            arguments.check_text(f"the delimiter of {name}", delimiter)
+        arguments.check_choice(f"the action for {name}", action, get_args(Action))
+        arguments.check_choice(f"the phase of {name}", phase, get_args(Phase))
         _check_action(name, action, delimiter)
-        self._check_reach(name, phase)
+        self._check_phase(name, phase)
         _check_process(process)
         if process and phase != "launch":
             raise BuildError(
@@ -174,18 +174,18 @@ class Layer:
         """
         self._refuse_kept()
         _check_exec_d(name, process)
-        arguments.one_of_kind(f"the exec.d program {name}", source, Path)
-        self._check_reach(f"the exec.d program {name}", "launch")
+        arguments.check_type(f"the exec.d program {name}", source, Path)
+        self._check_phase(f"the exec.d program {name}", "launch")
         try:
             with source.open("rb") as file:
-                start = file.read(_LONGEST_START)
+                start = file.read(_START_LENGTH)
         except OSError as error:
             raise BuildError(
                 f"the exec.d program {name} cannot be read",
                 why=f"{source}: {error.strerror or error}",
                 fix="its path is that of a file that the buildpack has, or makes before",
             ) from error
-        _check_start(name, start)
+        _check_executable(name, start)
         target = self.path / "exec.d" / process / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _copy(source, target)
@@ -198,14 +198,14 @@ class Layer:
         """
         self._refuse_kept()
         _check_exec_d(name, process)
-        arguments.text(f"the exec.d script {name}", script)
-        self._check_reach(f"the exec.d script {name}", "launch")
-        _check_start(name, script.encode(errors="surrogateescape"))
+        arguments.check_text(f"the exec.d script {name}", script)
+        self._check_phase(f"the exec.d script {name}", "launch")
+        _check_executable(name, script.encode(errors="surrogateescape"))
         path = self.path / "exec.d" / process / name
         self._write(path, script)
         path.chmod(0o755)
 
-    def _check_reach(self, what: str, phase: str) -> None:
+    def _check_phase(self, what: str, phase: str) -> None:
         """Refuses what nobody would ever see, since the layer is not there in that phase."""
         wanted = ("launch", "build") if phase == "all" else (phase,)
         if not any(getattr(self.types, kind) for kind in wanted):
@@ -229,7 +229,7 @@ class Layer:
             )
 
 
-def take(layers: Path, name: str, asked: Asked) -> Layer:
+def take_layer(layers: Path, name: str, asked: LayerRequest) -> Layer:
     """Keeps layer `name` if its key is today's, else empties it; either way writes `<name>.toml`.
 
     One that differs in what it follows alone stays as it is. A non-empty `renew` is the cause for replacing
@@ -239,16 +239,16 @@ def take(layers: Path, name: str, asked: Asked) -> Layer:
     types, key, facts, renew = asked.types, asked.key, asked.facts, asked.renew
     check_name(name)
     _check_types(name, types)
-    arguments.table(f"the key of layer {name}", key, at_least=1)
-    arguments.table(f"the facts of layer {name}", facts)
-    arguments.text(f"renew of layer {name}", renew)
+    arguments.check_table(f"the key of layer {name}", key, at_least=1)
+    arguments.check_table(f"the facts of layer {name}", facts)
+    arguments.check_text(f"renew of layer {name}", renew)
     _check_follows(name, asked)
     decision = _decide(Restored.read(layers, name), asked)
     path = layers / name
     if isinstance(decision, Replaced):
         _empty(path)
     if not isinstance(decision, Kept):
-        for bill in bills(layers, name):
+        for bill in sbom_files(layers, name):
             bill.unlink()
     metadata: dict[str, object] = {"key": dict(key), "facts": dict(facts)}
     table = {
@@ -259,14 +259,14 @@ def take(layers: Path, name: str, asked: Asked) -> Layer:
     return Layer(name, path, decision, types)
 
 
-def bills(layers: Path, name: str) -> Iterable[Path]:
+def sbom_files(layers: Path, name: str) -> Iterable[Path]:
     """The bills of materials of layer `name`, or of `launch` and `build`, that are there."""
     return [path for path in layers.iterdir() if path.name.startswith(f"{name}.sbom.")]
 
 
 def check_name(name: str) -> None:
     """Raises BuildError for what cannot be the name of a layer: it is a directory among the layers."""
-    arguments.file_name("the name of a layer", name)
+    arguments.check_file_name("the name of a layer", name)
     if name in _RESERVED:
         raise BuildError(
             f"the name of a layer cannot be {name!r}", fix=f"{', '.join(sorted(_RESERVED))} are reserved"
@@ -275,7 +275,7 @@ def check_name(name: str) -> None:
 
 def _check_types(name: str, types: Types) -> None:
     for kind in ("launch", "build", "cache"):
-        arguments.flag(f"{kind} of layer {name}", getattr(types, kind))
+        arguments.check_bool(f"{kind} of layer {name}", getattr(types, kind))
     if types == Types():
         raise BuildError(
             f"layer {name} is for nothing",
@@ -285,8 +285,8 @@ def _check_types(name: str, types: Types) -> None:
         )
 
 
-def _check_follows(name: str, asked: Asked) -> None:
-    arguments.texts(f"what layer {name} follows", asked.follows)
+def _check_follows(name: str, asked: LayerRequest) -> None:
+    arguments.check_texts(f"what layer {name} follows", asked.follows)
     unknown = [word for word in asked.follows if word not in asked.key]
     if unknown:
         raise BuildError(
@@ -296,13 +296,13 @@ def _check_follows(name: str, asked: Asked) -> None:
 
 
 def _check_exec_d(name: str, process: str) -> None:
-    arguments.file_name("the name of an exec.d program", name)
+    arguments.check_file_name("the name of an exec.d program", name)
     _check_process(process)
 
 
 def _check_process(process: str) -> None:
     if process != "":
-        arguments.process_type("the process", process)
+        arguments.check_process_type("the process", process)
 
 
 def _check_action(name: str, action: str, delimiter: str | None) -> None:
@@ -320,7 +320,7 @@ def _check_action(name: str, action: str, delimiter: str | None) -> None:
         )
 
 
-def _check_start(name: str, start: bytes) -> None:
+def _check_executable(name: str, start: bytes) -> None:
     line = start.partition(b"\n")[0]
     if line.startswith(b"#!") and line.endswith(b"\r"):
         raise BuildError(
@@ -336,11 +336,11 @@ def _check_start(name: str, start: bytes) -> None:
         )
 
 
-def _decide(restored: Restored | None, asked: Asked) -> Kept | Outdated | Replaced:
+def _decide(restored: Restored | None, asked: LayerRequest) -> Kept | Outdated | Replaced:
     types, key, renew = asked.types, asked.key, asked.renew
     if restored is None:
         return Replaced()
-    differing = dict(_changes(restored.key, key))
+    differing = dict(_list_changes(restored.key, key))
     changes = tuple(differing.values())
     if renew:
         return Replaced((renew, *changes))
@@ -356,17 +356,17 @@ def _decide(restored: Restored | None, asked: Asked) -> Kept | Outdated | Replac
     return Kept(tuple(key))
 
 
-def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _list_changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Each name that differs, with the difference in words; in today's order, what is gone last."""
     for name, value in now.items():
         if name not in before:
             yield name, f"{name} is new"
         elif before[name] != value:
-            yield name, f"{name} changed ({_short(before[name])} → {_short(value)})"
+            yield name, f"{name} changed ({_shorten(before[name])} → {_shorten(value)})"
     yield from ((name, f"{name} is gone") for name in before if name not in now)
 
 
-def _short(value: str) -> str:
+def _shorten(value: str) -> str:
     """A value as people read it: the first digits of a digest."""
     digest = _DIGEST.fullmatch(value)
     return f"sha256 {digest[1][:8]}…" if digest else value or "none"
@@ -388,5 +388,5 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _texts(table: Mapping[str, object]) -> dict[str, str]:
+def _only_texts(table: Mapping[str, object]) -> dict[str, str]:
     return {name: value for name, value in table.items() if isinstance(value, str)}

@@ -29,9 +29,9 @@ class Address:
     setting: str = ""
 
     @property
-    def shown(self) -> str:
+    def display(self) -> str:
         """The URL for people: without what may be secret, a user, a password or a query."""
-        return without_secrets(self.url)
+        return redact_url(self.url)
 
     @property
     def path(self) -> Path | None:
@@ -49,13 +49,13 @@ class Mirrors:
 
     def address(self, url: str, checksum: Checksum) -> Address:
         """Where to fetch what `url` and `checksum` name. Raises InputError for a setting that is no URL."""
-        mapped = self._mapped(checksum)
+        mapped = self._by_mapping(checksum)
         if mapped:
             return mapped
         mirror = self._by_variable(url) or self._by_binding(url)
         if mirror is None:
             return Address(url)
-        return _at(mirror, urlsplit(url))
+        return _apply_mirror(mirror, urlsplit(url))
 
     def directories(self) -> tuple[Path, ...]:
         """Mirrors that are directories of this machine and serve no host in particular."""
@@ -63,7 +63,7 @@ class Mirrors:
         parts = [urlsplit(text) for text in named if text.startswith("file:") and _HOST not in text]
         return tuple(Path(unquote(each.path)) for each in parts)
 
-    def _mapped(self, checksum: Checksum) -> Address | None:
+    def _by_mapping(self, checksum: Checksum) -> Address | None:
         names = [f"{checksum.algorithm}:{checksum.hex}", f"{checksum.algorithm}_{checksum.hex}"]
         if checksum.algorithm == "sha256":
             names.insert(0, checksum.hex)
@@ -71,7 +71,7 @@ class Mirrors:
             for name in names:
                 url = binding.secret(name)
                 if url:
-                    return _checked(Address(url, f"the binding {binding.name} (dependency-mapping)"))
+                    return _check_url(Address(url, f"the binding {binding.name} (dependency-mapping)"))
         return None
 
     def _by_variable(self, url: str) -> Address | None:
@@ -79,7 +79,7 @@ class Mirrors:
         for name, value in sorted(self.env.items()):
             if name.startswith(f"{_VARIABLE}_") and value:
                 named = name.removeprefix(f"{_VARIABLE}_").replace("__", "-").replace("_", ".").lower()
-                if _serves(named, host):
+                if _is_for_host(named, host):
                     return Address(value, name)
         value = self.env.get(_VARIABLE, "")
         return Address(value, _VARIABLE) if value else None
@@ -87,7 +87,7 @@ class Mirrors:
     def _by_binding(self, url: str) -> Address | None:
         entries, host = self._entries(), _host(url)
         found = next(
-            (name for name in entries if name != "default" and _serves(name.lower(), host)), "default"
+            (name for name in entries if name != "default" and _is_for_host(name.lower(), host)), "default"
         )
         if found not in entries:
             return None
@@ -100,20 +100,20 @@ class Mirrors:
         return {name: [value] for name in binding.entries if (value := binding.secret(name))}
 
 
-def without_secrets(url: str) -> str:
+def redact_url(url: str) -> str:
     """`url` without user, password, query and fragment."""
     parts = urlsplit(url)
     return SplitResult(parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "").geturl()
 
 
-def _at(mirror: Address, original: SplitResult) -> Address:
-    _checked(mirror)
+def _apply_mirror(mirror: Address, original: SplitResult) -> Address:
+    _check_url(mirror)
     parts = urlsplit(mirror.url)
     path = parts.path.replace(_HOST, original.hostname or "", 1).rstrip("/") + original.path
     return Address(parts._replace(path=path).geturl(), mirror.setting)
 
 
-def _checked(address: Address) -> Address:
+def _check_url(address: Address) -> Address:
     try:
         scheme = urlsplit(address.url).scheme.lower()
     except ValueError:
@@ -131,5 +131,5 @@ def _host(url: str) -> str:
     return (urlsplit(url).hostname or "").lower()
 
 
-def _serves(named: str, host: str) -> bool:
+def _is_for_host(named: str, host: str) -> bool:
     return host == named or host.endswith(f".{named}")

@@ -20,9 +20,9 @@ class Require:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        arguments.text("the name that is required", self.name, empty=False)
-        arguments.one_of_kind(f"the metadata of {self.name}", self.metadata, Mapping)
-        arguments.toml(f"the metadata of {self.name}", self.metadata)
+        arguments.check_text("the name that is required", self.name, empty=False)
+        arguments.check_type(f"the metadata of {self.name}", self.metadata, Mapping)
+        arguments.check_toml(f"the metadata of {self.name}", self.metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,15 @@ class BuildPlan:
     alternatives: tuple[BuildPlan, ...] = ()
 
     def __post_init__(self) -> None:
-        arguments.texts("provides", self.provides)
-        arguments.all_of("requires", self.requires, Require)
-        arguments.all_of("alternatives", self.alternatives, BuildPlan)
+        arguments.check_texts("provides", self.provides)
+        arguments.check_all("requires", self.requires, Require)
+        arguments.check_all("alternatives", self.alternatives, BuildPlan)
 
     def table(self) -> dict[str, object]:
         """The plan as the TOML table of buildpack.md "Build Plan (TOML)"; empty lists are left out."""
         tables: dict[str, object] = {
             "provides": [{"name": name} for name in self.provides],
-            "requires": [_require(require) for require in self.requires],
+            "requires": [_require_table(require) for require in self.requires],
             "or": [alternative.table() for alternative in self.alternatives],
         }
         return {key: value for key, value in tables.items() if value}
@@ -55,7 +55,7 @@ class Pass:
     plan: BuildPlan = BuildPlan()
 
     def __post_init__(self) -> None:
-        arguments.one_of_kind("the argument of Pass", self.plan, BuildPlan)
+        arguments.check_type("the argument of Pass", self.plan, BuildPlan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class Fail:
     reason: str
 
     def __post_init__(self) -> None:
-        arguments.text("the reason of Fail", self.reason)
+        arguments.check_text("the reason of Fail", self.reason)
 
 
-def _require(require: Require) -> dict[str, object]:
+def _require_table(require: Require) -> dict[str, object]:
     table: dict[str, object] = {"name": require.name}
     if require.metadata:
         table["metadata"] = dict(require.metadata)

@@ -41,18 +41,18 @@ class Procfile:
                 data = file.read(_LIMIT + 1)
         except FileNotFoundError:
             if path.is_symlink():
-                raise _unreadable(path, f"it is a link that leads nowhere: {path.readlink()}") from None
+                raise _unreadable_error(path, f"it is a link that leads nowhere: {path.readlink()}") from None
             return None
         except OSError as error:
-            raise _unreadable(path, error.strerror or "") from error
+            raise _unreadable_error(path, error.strerror or "") from error
         if len(data) > _LIMIT:
-            raise _unreadable(path, f"it is longer than {_LIMIT:,} bytes")
+            raise _unreadable_error(path, f"it is longer than {_LIMIT:,} bytes")
         # PowerShell's `>` writes UTF-16.
         is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         try:
             text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
         except UnicodeDecodeError as error:
-            raise _unreadable(path, f"it is not UTF-8 (byte {error.start})") from error
+            raise _unreadable_error(path, f"it is not UTF-8 (byte {error.start})") from error
         return cls.parse(text)
 
     @classmethod
@@ -92,7 +92,7 @@ class Procfile:
         return cls(commands, tuple(warnings))
 
 
-def _unreadable(path: Path, why: str) -> InputError:
+def _unreadable_error(path: Path, why: str) -> InputError:
     return InputError(
         f"the {NAME} cannot be read", why=f"{path}: {why}", fix="save it as a text file in UTF-8"
     )

@@ -51,7 +51,7 @@ def main(*, detect: Detect, build: Build) -> NoReturn:
         else:
             status = run_build(invocation, build, log=log)
     except PackhorseError as error:
-        log.error(_placed(error, Path(sys.argv[0])))
+        log.error(_add_location(error, Path(sys.argv[0])))
         status = error.exit_code
     except KeyboardInterrupt:
         status = _INTERRUPTED
@@ -59,7 +59,7 @@ def main(*, detect: Detect, build: Build) -> NoReturn:
         import traceback
 
         traceback.print_exc()
-        log.error(_defect(error, Path(sys.argv[0])))
+        log.error(_defect_error(error, Path(sys.argv[0])))
         status = PackhorseError.exit_code
     sys.exit(status)
 
@@ -110,9 +110,9 @@ class Invocation:
         """Reads the platform directory, and leaves the descriptor until something of it is asked for."""
         return DetectContext(
             app=self.app,
-            buildpack=Descriptor.at(self.buildpack),
+            buildpack=Descriptor.read_later(self.buildpack),
             platform=Platform.read(self.paths["CNB_PLATFORM_DIR"]),
-            target=_target(self.env),
+            target=_read_target(self.env),
             exec_env=self.env.get("CNB_EXEC_ENV") or "production",
             env=self.env,
             log=log,
@@ -132,8 +132,8 @@ class Invocation:
             env=base.env,
             log=log,
             layers=layers,
-            plan=_plan(self.paths["CNB_BP_PLAN_PATH"]),
-            store=_table(stored).get("metadata", {}) if stored.exists() else {},
+            plan=_read_plan(self.paths["CNB_BP_PLAN_PATH"]),
+            store=_read_toml(stored).get("metadata", {}) if stored.exists() else {},
         )
 
 
@@ -168,7 +168,7 @@ def _check_result(function: str, result: object, *kinds: type) -> None:
     if not isinstance(result, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
         raise BuildError(
-            f"{function} returned {arguments.shown(result)}, not {names}",
+            f"{function} returned {arguments.describe(result)}, not {names}",
             why="this is a defect of the buildpack" + (": is a `return` missing?" if result is None else ""),
             fix=f"its function {function} ends with: return sdk.{kinds[0].__name__}(…)",
         )
@@ -185,7 +185,7 @@ def _check_layers(layers: Path) -> None:
             )
 
 
-def _placed(error: PackhorseError, executable: Path) -> PackhorseError:
+def _add_location(error: PackhorseError, executable: Path) -> PackhorseError:
     """What the SDK refused to take, with the line of the buildpack that handed it over."""
     import traceback
 
@@ -198,7 +198,7 @@ def _placed(error: PackhorseError, executable: Path) -> PackhorseError:
     return BuildError(error.what, why=error.why, fix=f"{error.fix} ({where})" if error.fix else where)
 
 
-def _defect(error: Exception, executable: Path) -> PackhorseError:
+def _defect_error(error: Exception, executable: Path) -> PackhorseError:
     """An exception that nobody caught, as a message; its line is the last of the buildpack's own code."""
     import traceback
 
@@ -220,16 +220,16 @@ def _is_own(file: Path, root: Path) -> bool:
     return path.is_relative_to(root) and not path.is_relative_to(root / "lib")
 
 
-def _plan(path: Path) -> tuple[Require, ...]:
+def _read_plan(path: Path) -> tuple[Require, ...]:
     try:
         return tuple(
-            Require(entry["name"], entry.get("metadata", {})) for entry in _table(path).get("entries", [])
+            Require(entry["name"], entry.get("metadata", {})) for entry in _read_toml(path).get("entries", [])
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"cannot use the buildpack plan {path}", why="an entry has no name") from error
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
@@ -246,7 +246,7 @@ def _write(path: Path, table: Mapping[str, object], *, empty: bool = False) -> N
         path.write_bytes(gotoml.dumps(table))
 
 
-def _target(env: Mapping[str, str]) -> Target:
+def _read_target(env: Mapping[str, str]) -> Target:
     """The target as the lifecycle states it (B-103); before Buildpack API 0.10 it is this machine's."""
     host = Target.host()
     distro = env.get("CNB_TARGET_DISTRO_NAME", "")

@@ -44,7 +44,7 @@ _INHERITED = (
     "no_proxy",
 )
 _IMPORTS_SDK = re.compile(rb"^\s*(?:from|import)\s+packhorse\b", re.MULTILINE)
-_NO_LAYERS = {"build.toml", "launch.toml", "store.toml"}
+_OTHER_FILES = {"build.toml", "launch.toml", "store.toml"}
 _FORMATS = {"cyclonedx": "cdx.json", "spdx": "spdx.json"}
 
 
@@ -57,7 +57,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class BuiltLayer:
     """A layer as the last build left it; `types` are those that are true."""
 
     path: Path
@@ -119,13 +119,13 @@ class Workbench:
 
     def detect(self) -> Outcome:
         """Runs `bin/detect` on a fresh copy of the source."""
-        self._lay_out()
+        self._prepare()
         self._plan.unlink(missing_ok=True)
         return self._run("detect", {"CNB_BUILD_PLAN_PATH": self._plan})
 
     def build(self) -> Outcome:
         """Runs `bin/build` on a fresh copy of the source, with what is kept of the last build."""
-        self._lay_out()
+        self._prepare()
         previous = self.scratch / "previous"
         shutil.rmtree(previous, ignore_errors=True)
         if self.undo:
@@ -148,13 +148,13 @@ class Workbench:
         """The processes of `launch.toml` by their types."""
         return {process["type"]: process for process in self.launch().get("processes", [])}
 
-    def layer(self, name: str) -> Made:
+    def layer(self, name: str) -> BuiltLayer:
         """What the last build made of a layer; KeyError when there is none."""
         table = self._read(self.layers / f"{name}.toml")
         if not table:
             raise KeyError(name)
         metadata = table.get("metadata", {})
-        return Made(
+        return BuiltLayer(
             self.layers / name,
             frozenset(kind for kind, wanted in table.get("types", {}).items() if wanted),
             metadata.get("key", {}),
@@ -174,7 +174,7 @@ class Workbench:
     def _plan(self) -> Path:
         return self.scratch / "plan.toml"
 
-    def _lay_out(self) -> None:
+    def _prepare(self) -> None:
         shutil.rmtree(self.app, ignore_errors=True)
         shutil.copytree(self.source, self.app, symlinks=True)
         platform = self.scratch / "platform"
@@ -189,7 +189,7 @@ class Workbench:
     def _restore(self) -> None:
         """Keeps directories of cached layers and metadata without types; all else goes (B-046 to B-051)."""
         for path in sorted(self.layers.glob("*.toml")):
-            if path.name in _NO_LAYERS:
+            if path.name in _OTHER_FILES:
                 if path.name != "store.toml":
                     path.unlink()
                 continue

@@ -18,30 +18,30 @@ _LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedVersion:
     """A version as its source spells it, and the source in words: `.tool-versions line 3`."""
 
     version: str
     source: str
 
 
-def variable(env: Mapping[str, str], name: str) -> Wanted | None:
+def read_variable(env: Mapping[str, str], name: str) -> RequestedVersion | None:
     """The version that a variable has, without the space and newline around it; None when there is none."""
     version = env.get(name, "").strip()
-    return Wanted(version, name) if version else None
+    return RequestedVersion(version, name) if version else None
 
 
-def plain(path: Path) -> Wanted | None:
+def read_file(path: Path) -> RequestedVersion | None:
     """The first version of a file like `.node-version`; None when there is no file or nothing in it."""
-    return next(iter(all_plain(path)), None)
+    return next(iter(read_lines(path)), None)
 
 
-def all_plain(path: Path) -> tuple[Wanted, ...]:
+def read_lines(path: Path) -> tuple[RequestedVersion, ...]:
     """Every version of a file with one a line, as `.python-version` may have; `#` begins a comment."""
-    return tuple(Wanted(text, f"{path.name} line {number}") for number, text in _lines(path))
+    return tuple(RequestedVersion(text, f"{path.name} line {number}") for number, text in _lines(path))
 
 
-def tool(path: Path, *names: str) -> Wanted | None:
+def read_tool_versions(path: Path, *names: str) -> RequestedVersion | None:
     """The version that `.tool-versions` has for a tool, by any of its names; the first of several.
 
     None when there is no such file, or the tool is not in it.
@@ -49,17 +49,17 @@ def tool(path: Path, *names: str) -> Wanted | None:
     for number, text in _lines(path):
         name, *versions = text.split()
         if name in names and versions:
-            return Wanted(versions[0], f"{path.name} line {number}")
+            return RequestedVersion(versions[0], f"{path.name} line {number}")
     return None
 
 
-def newest(versions: Iterable[str], *, parts: int = 1) -> tuple[str, ...]:
+def newest_per_line(versions: Iterable[str], *, parts: int = 1) -> tuple[str, ...]:
     """The newest version of each line, newest line first: `parts` 1 takes 22.3.1 and 22.1 for one line.
 
     Versions with letters (release candidates, for instance) are left out.
     """
     lines: dict[tuple[int, ...], str] = {}
-    for version in sorted({text for text in versions if _is_plain(text)}, key=_numbers):
+    for version in sorted({text for text in versions if _is_numeric(text)}, key=_numbers):
         lines[_numbers(version)[:parts]] = version
     return tuple(lines[line] for line in sorted(lines, reverse=True))
 
@@ -80,7 +80,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, said
 
 
-def _is_plain(text: str) -> bool:
+def _is_numeric(text: str) -> bool:
     return re.fullmatch(r"[0-9]+(\.[0-9]+)*", text) is not None
 
 

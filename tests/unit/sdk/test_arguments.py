@@ -204,7 +204,7 @@ def test_a_command_in_one_string_is_refused(context: Any, call: str) -> None:
 @given(st.text())
 def test_a_name_that_is_accepted_is_that_of_an_entry_of_its_directory(name: str) -> None:
     try:
-        arguments.file_name("it", name)
+        arguments.check_file_name("it", name)
     except BuildError as error:
         assert error.what and error.fix
     else:

@@ -77,7 +77,7 @@ def _committed(context: sdk.BuildContext, project: Project, runtime: Runtime, pa
             f"yarnPath names a Yarn that is not in the source: {path}",
             fix="commit it (`yarn set version`), or take yarnPath out of the settings",
         )
-    last = context.remembered("yarn")
+    last = context.recall("yarn")
     key = {"yarnPath": project.digest(path)}
     version = last.get("version", "") if last.get("yarnPath") == key["yarnPath"] else ""
     version = version or _version(context, runtime, file)
