@@ -16,6 +16,7 @@ from pathlib import Path
 from packhorse import sdk
 from packhorse.errors import BuildError, InputError
 
+from . import start
 from .project import Project
 from .start import START_SCRIPT, Start
 from .workspace import Workspace
@@ -24,12 +25,6 @@ _PROGRAM = "node-options"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _SWITCHES = ("BPL_NODE_OPTIMIZE_MEMORY", "BPL_NODE_SOURCE_MAPS", "BPL_DEBUG_ENABLED")
 _SETTINGS = (*_SWITCHES, "BPL_DEBUG_HOST", "BPL_DEBUG_PORT")
-
-
-def places(workspace: Workspace, *starts: Start) -> tuple[Path, ...]:
-    """The folders whose modules the application finds: those that it goes to, its own and the root."""
-    folders = [folder for found in starts for folder in found.folders[::-1]]
-    return tuple(dict.fromkeys((*folders, workspace.app.directory, workspace.root.directory)))
 
 
 def set_up(context: sdk.BuildContext, workspace: Workspace, starts: Mapping[str, Start]) -> None:
@@ -47,7 +42,7 @@ def set_up(context: sdk.BuildContext, workspace: Workspace, starts: Mapping[str,
             "programs.txt in it: packhorse puts the program there",
         )
     variables = _variables(context, workspace.app)
-    folders = places(workspace, *starts.values())
+    folders = start.places(workspace, *starts.values())
     commands = ":".join(str(place / "node_modules/.bin") for place in folders)
     own = {f"{name} of {type}": text for type, found in starts.items() for name, text in found.env.items()}
     key = {**variables, **own, "PATH": commands, _PROGRAM: hashlib.sha256(program.read_bytes()).hexdigest()}

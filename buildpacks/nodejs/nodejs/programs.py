@@ -13,7 +13,7 @@ from packhorse import sdk
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import replace
 
-from . import engines, launch, outputs, ranges, start
+from . import engines, outputs, ranges, start
 from .call import MANAGERS
 from .engines import Engines
 from .project import DEPENDENCIES, Project
@@ -83,7 +83,7 @@ def check(
 
     Raises InputError for a program that is not in the image, and for TypeScript that this Node.js cannot run.
     """
-    places = launch.places(workspace, found)
+    places = start.places(workspace, found)
     for folder in found.folders:
         _refuse_uninstalled(context.app, folder, found)
     for name in found.programs:

@@ -15,8 +15,6 @@ from typing import Any, Self
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass, field
 
-from . import secret
-
 DEPENDENCIES = ("dependencies", "optionalDependencies", "peerDependencies")
 """The tables of a manifest with what is needed at launch."""
 
@@ -206,11 +204,6 @@ class Project:
         """The SHA-256 of a file of the project, as `sha256:<hex>`; empty where there is none."""
         path = self.directory / name
         return digest(path.read_bytes()) if name and path.is_file() else ""
-
-    @property
-    def npmrc_digest(self) -> str:
-        """The SHA-256 of the project's .npmrc without its credentials; empty without one."""
-        return secret.digest(self.directory / ".npmrc")
 
     def _table(self, name: str) -> Mapping[str, str]:
         table: Mapping[str, str] = self.manifest.get(name, {})

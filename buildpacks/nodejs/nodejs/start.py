@@ -16,6 +16,7 @@ from packhorse.sdk.dataclass import dataclass, field
 from . import script
 from .detection import BUN_ENTRIES, ENTRIES, LAUNCHPOINT, STEMS
 from .project import Project
+from .workspace import Workspace
 
 START_SCRIPT = "BP_NPM_START_SCRIPT"
 TYPESCRIPT = (".ts", ".mts", ".cts")
@@ -145,3 +146,9 @@ def of_command(read: script.Command, source: str, *, chosen: bool) -> Start:
         left_out=read.left_out,
         managers=read.managers,
     )
+
+
+def places(workspace: Workspace, *starts: Start) -> tuple[Path, ...]:
+    """The folders whose modules the application finds: those that it goes to, its own and the root."""
+    folders = [folder for found in starts for folder in found.folders[::-1]]
+    return tuple(dict.fromkeys((*folders, workspace.app.directory, workspace.root.directory)))

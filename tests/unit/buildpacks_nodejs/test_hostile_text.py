@@ -12,7 +12,7 @@ import pytest
 from nodejs import locks, surroundings
 from nodejs.managers import bun, bunlock, pnpm, pnpmfault, pnpmlock, yarnfailure, yarnrc
 from nodejs.managers.yarnlock import Lock
-from nodejs.registry import explained
+from nodejs.npmfailure import explained
 
 from packhorse import sdk
 from packhorse.errors import InputError

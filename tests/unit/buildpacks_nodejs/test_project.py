@@ -110,9 +110,9 @@ def test_whose_install_scripts_may_run_is_in_the_digest_of_dependencies(tmp_path
 def test_credentials_in_npmrc_are_not_in_its_digest(tmp_path: Path) -> None:
     registry = "registry=https://registry.example/\n"
     token = "//registry.example/:_authToken=${NPM_TOKEN}\n"
-    digest = project(tmp_path, {}, **{".npmrc": registry}).npmrc_digest
-    assert project(tmp_path, {}, **{".npmrc": registry + token}).npmrc_digest == digest
-    assert project(tmp_path, {}, **{".npmrc": registry + "omit=optional\n"}).npmrc_digest != digest
+    digest = _npmrc_digest(tmp_path, registry)
+    assert _npmrc_digest(tmp_path, registry + token) == digest
+    assert _npmrc_digest(tmp_path, registry + "omit=optional\n") != digest
 
 
 def test_a_field_of_a_wrong_type_is_shown_as_it_is_written(tmp_path: Path) -> None:

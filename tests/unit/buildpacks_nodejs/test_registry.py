@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from nodejs.registry import Registry, explained
+from nodejs.npmfailure import explained
+from nodejs.registry import Registry
 
 from fakes.build_context import build_context
 from packhorse import sdk

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nodejs.managers import bun, pnpmfault, yarnfailure
 from nodejs.managers.scriptfault import telling_lines
-from nodejs.registry import explained
+from nodejs.npmfailure import explained
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, NetworkError, PackhorseError

@@ -15,7 +15,8 @@ from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
 from packhorse.sdk.dataclass import dataclass
 
-from ..registry import explained_code
+from .. import secret
+from ..npmfailure import explained_code
 from ..removal import delete
 from ..workspace import Workspace
 from . import bunlock, npmrc, tool, unlocked
@@ -85,7 +86,7 @@ class Bun(Fetched):
         names = (self.lock, _SETTINGS, *self._patches)
         return {
             **{name: self.project.digest(name) for name in names if name},
-            ".npmrc": self.project.npmrc_digest,
+            ".npmrc": secret.digest(self.project.directory / ".npmrc"),
         }
 
     @property

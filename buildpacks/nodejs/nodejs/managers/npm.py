@@ -11,9 +11,9 @@ from packhorse import sdk
 from packhorse.errors import BuildpackFailed
 from packhorse.sdk.dataclass import dataclass
 
-from .. import ranges
+from .. import ranges, secret
 from ..project import Project
-from ..registry import FOR_ANY, IMPATIENT, UNKEPT, Registry, explained
+from ..registry import FOR_ANY, IMPATIENT, UNKEPT, Registry
 from ..releases import major
 from ..removal import delete
 from ..runtime import Runtime, nodedir
@@ -87,7 +87,10 @@ class Npm:
     @property
     def key(self) -> Mapping[str, str]:
         """The lock and the settings."""
-        return {self.lock: self.project.digest(self.lock), ".npmrc": self.project.npmrc_digest}
+        return {
+            self.lock: self.project.digest(self.lock),
+            ".npmrc": secret.digest(self.project.directory / ".npmrc"),
+        }
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -199,7 +202,9 @@ class Npm:
         try:
             self.context.run(["npm", *args], cwd=order.directory, env=self._env(order, said))
         except sdk.CommandFailed as failure:
-            raise explained(failure, self.project.directory) from failure
+            from .. import npmfailure
+
+            raise npmfailure.explained(failure, self.project.directory) from failure
 
     def _env(self, order: Order, said: Mapping[str, str]) -> dict[str, str]:
         # The build image's npm knows the machine's registry, proxy and certificates; ours has another prefix.
@@ -241,4 +246,6 @@ def npm_rebuild(context: sdk.BuildContext, directory: Path, env: Mapping[str, st
         whole = {**IMPATIENT, **UNKEPT, **FOR_ANY, **env, **config}
         context.run(["npm", "rebuild"], cwd=directory, env=whole)
     except sdk.CommandFailed as failure:
-        raise explained(failure) from failure
+        from .. import npmfailure
+
+        raise npmfailure.explained(failure) from failure

@@ -18,6 +18,7 @@ from packhorse import sdk
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
 
+from .. import secret
 from ..project import digest
 from ..releases import major
 from ..workspace import SETTING, Workspace
@@ -73,7 +74,7 @@ class Pnpm(Fetched):
         return {
             **{name: self.project.digest(name) for name in names},
             **named.code(self.project, ".npmrc", WORKSPACE),
-            ".npmrc": self.project.npmrc_digest,
+            ".npmrc": secret.digest(self.project.directory / ".npmrc"),
             "package.json pnpm": digest(json.dumps(said, sort_keys=True).encode()) if said else "",
         }
 

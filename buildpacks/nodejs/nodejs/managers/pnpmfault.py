@@ -11,7 +11,7 @@ from pathlib import Path
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
 
-from ..registry import CODES, explained_code
+from ..npmfailure import CODES, explained_code
 from .pnpmlock import NAME
 from .scriptfault import FailedScript, address, git_failed
 

@@ -57,7 +57,7 @@ class Yarn(Fetched):
         """The lock, the settings, and the packages that come with the source."""
         return {
             self.lock: self.project.digest(self.lock),
-            ".npmrc": self.project.npmrc_digest,
+            ".npmrc": secret.digest(self.project.directory / ".npmrc"),
             yarnrc.CLASSIC: secret.digest(self.project.directory / yarnrc.CLASSIC),
             "offline mirror": self._mirror_digest,
         }

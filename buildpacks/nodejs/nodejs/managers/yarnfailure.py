@@ -12,8 +12,8 @@ from pathlib import Path
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, PackhorseError
 
-from .. import registry
-from ..registry import explained_code
+from .. import npmfailure
+from ..npmfailure import explained_code
 from .scriptfault import FailedScript, address, git_failed
 from .yarnlock import NAME
 
@@ -102,7 +102,7 @@ def of_berry(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseE
 
 def out_of_sync(differences: Sequence[str]) -> InputError:
     """The error for a lock that does not have what the manifests ask for."""
-    return registry.out_of_sync(differences, lock=NAME, command="yarn install")
+    return npmfailure.out_of_sync(differences, lock=NAME, command="yarn install")
 
 
 def _explained(
