@@ -449,7 +449,7 @@ def test_what_scripts_write_into_modules_is_in_the_image_and_not_in_a_kept_layer
         "the build scripts wrote into node_modules (node_modules/.made/client.js, node_modules/made/a.js)"
         in first
     )
-    assert "warning: the build scripts wrote node_modules/made/a.js, which npm took away again" in first
+    assert "warning: the build scripts wrote node_modules/made/a.js, which npm removed with" in first
     assert node(cold, "server.js") == "new 1s\n"
     assert not (cold.layers / "modules-build").exists()
     image = contents(cold.app)

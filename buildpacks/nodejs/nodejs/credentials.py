@@ -1,14 +1,23 @@
-"""What gives access to registries: where it comes from, and that none of it is in the image.
+"""Keeps credentials for registries out of the image, and decides which settings count in a layer's key.
 
-On the arrow plan → layers. Called by `nodejs.buildpack`. The package managers read the project's settings
-and put variables (`${NPM_TOKEN}`) into them themselves; what is more than such a name, `nodejs.secret` says.
+On the arrows source → plan and plan → layers. Called by `buildpack`, by `modules` and by the managers. The
+package managers read settings files and fill in variables (`${NPM_TOKEN}`) themselves. A value is harmless
+only if it is nothing but a variable's name. A default (`${NPM_TOKEN:-abc}`) is a credential.
+
+The keys of layers are in the image's labels, and the same build on another machine must have the same keys.
+So only variables and bindings that the user gives to this build count, and nothing of the build image or the
+machine. Of these, credentials and everything that differs by place do not count: registries, proxies,
+certificates, caches, retries and the amount of output. The lockfile decides what is installed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, cast
@@ -17,20 +26,174 @@ from packhorse import sdk
 from packhorse.errors import InputError, PackhorseError
 from packhorse.sdk.dataclass import replace
 
-from . import secret
 from .managers.choice import LOCKS
-from .removal import refusals
+from .node_modules import explain_refusal
+from .project import digest
+
+_KEYS = frozenset(("_auth", "_authtoken", "_password", "password", "token", "key"))
+"""What gives access, in lower case, behind the registry of a key such as `//npm.example/:_authToken`."""
+_URL = re.compile(r"://([^/\s:@\"']*)(?::([^/\s@]*))?@")
+_WEB = re.compile(r"https?$", re.IGNORECASE)
+_WEB_LENGTH = len("https")
+_MASK = "***"
+_BRACED = re.compile(r"\$\{\w+(?:\?|:?-)?\}")
+_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
+_BERRY_KEY = re.compile(r"npmAuth(?:Token|Ident)", re.IGNORECASE)
+_BERRY_HARMLESS = re.compile(
+    r"""["']?\s*:\s*(?:(["']?)\$\{\w+(?::?-)?\}\1|""|''|null|~)[ \t]*(?:[,}\r\n#]|$)"""
+)
+_BERRY_ENTRY = re.compile(r"""npmAuth(?:Token|Ident)["']?\s*:\s*[^\n]*""", re.IGNORECASE)
+_QUOTES = "\"'"
+
+
+def has_credential(name: str, text: str) -> bool:
+    """Whether `text`, of a settings file called `name`, has a credential and not just a variable's name."""
+    return _has_url_credential(text) or _CHECKS[name](text)
+
+
+def settings_digest(path: Path) -> str:
+    """The SHA-256 of a settings file without its credentials, as `sha256:<hex>`; empty without a file."""
+    if not path.is_file():
+        return ""
+    text = _URL.sub("://", path.read_text(encoding="utf-8-sig", errors="replace"))
+    if path.name == ".yarnrc.yml":
+        kept = _BERRY_ENTRY.sub("", text)
+    else:
+        split = _split_yarnrc if path.name == ".yarnrc" else _split_ini
+        kept = "\n".join(line.strip() for line in _split_lines(text) if not _is_access_key(split(line)[0]))
+    return f"sha256:{hashlib.sha256(kept.encode()).hexdigest()}"
+
+
+def url_credentials(text: str) -> tuple[str, ...]:
+    """The passwords in URLs, and the users without one: these are tokens."""
+    return tuple(dict.fromkeys(word for found in _URL.finditer(text) if (word := _credential_in(found))))
+
+
+def strip_url_credentials(text: str) -> str:
+    """A text with URLs that give no access."""
+    return _URL.sub(lambda found: "://" if _credential_in(found) else found[0], text)
+
+
+def mask_url_credentials(text: str) -> str:
+    """A text for people: where a URL gives access, there are asterisks instead."""
+    if "://" not in text:
+        return text
+    return _URL.sub(lambda found: f"://{_MASK}@" if _credential_in(found) else found[0], text)
+
+
+def _has_url_credential(text: str) -> bool:
+    return any(_credential_in(found) for found in _URL.finditer(text))
+
+
+def _credential_in(found: re.Match[str]) -> str:
+    """What gives access in the part of a URL before its host; empty where that is a name or a variable.
+
+    A name alone is one for `ssh:`, and `git` is one everywhere.
+    """
+    user, password = found[1], found[2]
+    scheme = found.string[max(0, found.start() - _WEB_LENGTH) : found.start()]
+    if password is None and (user == "git" or not _WEB.search(scheme)):
+        return ""
+    word = password or user
+    return "" if _BRACED.fullmatch(word) else word
+
+
+def npm_settings(text: str) -> Iterator[tuple[str, str]]:
+    """The keys and values of a .npmrc; both are empty for a line that says nothing."""
+    return map(_split_ini, _split_lines(text))
+
+
+def _is_in_npmrc(text: str) -> bool:
+    return _any_credential(npm_settings(text))
+
+
+def _is_in_yarnrc(text: str) -> bool:
+    return _any_credential(map(_split_yarnrc, _split_lines(text)))
+
+
+def _any_credential(pairs: Iterator[tuple[str, str]]) -> bool:
+    return any(bool(value) and _is_access_key(key) and not _BRACED.fullmatch(value) for key, value in pairs)
+
+
+def _is_in_yarnrc_yml(text: str) -> bool:
+    """YAML allows this in many forms; what is not surely harmless is taken for a credential."""
+    said = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return any(not _BERRY_HARMLESS.match(said, found.end()) for found in _BERRY_KEY.finditer(said))
+
+
+def _is_in_bunfig(text: str) -> bool:
+    try:
+        said = list(_leaves("", tomllib.loads(text)))
+    except (ValueError, RecursionError):
+        return any(word in text.lower() for word in _KEYS)
+    return any(
+        _has_url_credential(value) or bool(value and _is_access_key(key) and not _VARIABLE.fullmatch(value))
+        for key, value in said
+    )
+
+
+def _leaves(key: str, value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(name, inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(key, inner)
+    else:
+        yield key, str(value)
+
+
+_CHECKS: Mapping[str, Callable[[str], bool]] = {
+    ".npmrc": _is_in_npmrc,
+    ".yarnrc": _is_in_yarnrc,
+    ".yarnrc.yml": _is_in_yarnrc_yml,
+    "bunfig.toml": _is_in_bunfig,
+}
+SETTINGS_FILES = tuple(_CHECKS)
+
+
+def _is_access_key(key: str) -> bool:
+    return key.rpartition(":")[2].removesuffix("[]").lower() in _KEYS
+
+
+def _split_lines(text: str) -> list[str]:
+    return re.split(r"[\r\n]+", text)
+
+
+def _split_ini(line: str) -> tuple[str, str]:
+    """The key and value of a line of an ini file, where `;` and `#` begin comments outside of quotes."""
+    said = line.strip()
+    if said.startswith((";", "#")):
+        return "", ""
+    key, _, value = said.partition("=")
+    value = value.strip()
+    if not (len(value) > 1 and value[0] in _QUOTES and value[-1] == value[0]):
+        value = re.split(r"(?<!\\)[;#]", value, maxsplit=1)[0].strip()
+    return key.strip().strip(_QUOTES), value.strip(_QUOTES).strip()
+
+
+def _split_yarnrc(line: str) -> tuple[str, str]:
+    """The key and value of a line of Yarn 1's settings, with white space between them."""
+    said = line.strip()
+    if said.startswith("#"):
+        return "", ""
+    if said.startswith('"'):
+        key, _, value = said[1:].partition('"')
+    else:
+        key, value = (*said.split(maxsplit=1), "", "")[:2]
+    return key.rstrip(":"), value.lstrip(":").strip().strip(_QUOTES)
+
 
 _BINDINGS = {"npmrc": (".npmrc",), "yarnrc": (".yarnrc.yml", ".yarnrc")}
 """The types of bindings that others have for this, and the user's settings that each of them stands for."""
 
-_NAMING = ("package.json", *LOCKS)
+_MANIFESTS_AND_LOCKS = ("package.json", *LOCKS)
 _BINARY = ".lockb"
 _STORES = (".pnpm", ".bun")
 
 
 @contextmanager
-def bound(context: sdk.BuildContext) -> Iterator[None]:
+def link_bindings(context: sdk.BuildContext) -> Iterator[None]:
     """While it lasts, the bindings `npmrc` and `yarnrc` are the settings of the user who builds.
 
     By links in his home, which hold no secret. Raises InputError for a binding without its file, or where
@@ -39,7 +202,7 @@ def bound(context: sdk.BuildContext) -> Iterator[None]:
     home = Path(context.env.get("HOME") or Path.home())
     links: list[Path] = []
     try:
-        for binding, name, source in settings(context):
+        for binding, name, source in bound_settings(context):
             link = home / name
             try:
                 link.symlink_to(source)
@@ -57,15 +220,15 @@ def bound(context: sdk.BuildContext) -> Iterator[None]:
             link.unlink(missing_ok=True)
 
 
-def settings(context: sdk.BuildContext) -> Iterator[tuple[sdk.Binding, str, Path]]:
+def bound_settings(context: sdk.BuildContext) -> Iterator[tuple[sdk.Binding, str, Path]]:
     """Each binding that has settings, their name as the user's own, and the file. Raises InputError."""
     for kind, names in _BINDINGS.items():
         binding = context.bindings.one_of_type(kind)
         if binding is not None:
-            yield (binding, *_entry(binding, names))
+            yield (binding, *_find_settings_file(binding, names))
 
 
-def _entry(binding: sdk.Binding, names: Sequence[str]) -> tuple[str, Path]:
+def _find_settings_file(binding: sdk.Binding, names: Sequence[str]) -> tuple[str, Path]:
     """The name of the settings that a binding has, and its file; a name may lack its dot."""
     for name in names:
         source = binding.file(name, name.removeprefix("."))
@@ -78,12 +241,12 @@ def _entry(binding: sdk.Binding, names: Sequence[str]) -> tuple[str, Path]:
     )
 
 
-def has_credentials(path: Path) -> bool:
+def file_has_credential(path: Path) -> bool:
     """Whether a settings file has a credential in it, not just the name of a variable that holds one."""
-    return secret.is_in(path.name, path.read_text(encoding="utf-8-sig", errors="replace"))
+    return has_credential(path.name, path.read_text(encoding="utf-8-sig", errors="replace"))
 
 
-def named(app: Path) -> tuple[list[Path], list[Path]]:
+def find_settings_and_locks(app: Path) -> tuple[list[Path], list[Path]]:
     """What in the application has the name of a settings file, and of a manifest or lock; modules left out.
 
     One walk, since an application may have more files than all else of a build takes its time for.
@@ -92,30 +255,30 @@ def named(app: Path) -> tuple[list[Path], list[Path]]:
     for folder, subfolders, names in os.walk(app):
         subfolders[:] = sorted(name for name in subfolders if name != "node_modules")
         there = set(names)
-        settings += [Path(folder, name) for name in secret.NAMES if name in there]
-        naming += [Path(folder, name) for name in _NAMING if name in there]
+        settings += [Path(folder, name) for name in SETTINGS_FILES if name in there]
+        naming += [Path(folder, name) for name in _MANIFESTS_AND_LOCKS if name in there]
     return settings, naming
 
 
-def quiet(context: sdk.BuildContext) -> sdk.BuildContext:
+def mask_log(context: sdk.BuildContext) -> sdk.BuildContext:
     """The context with a log that shows no URL as far as it gives access."""
-    out, err = (cast(TextIO, _Hiding(stream)) for stream in (context.log.out, context.log.err))
+    out, err = (cast(TextIO, _MaskingStream(stream)) for stream in (context.log.out, context.log.err))
     return replace(context, log=replace(context.log, out=out, err=err))
 
 
 @contextmanager
-def hidden() -> Iterator[None]:
+def mask_errors() -> Iterator[None]:
     """Errors that pass show no URL as far as it gives access."""
     try:
         yield
     except PackhorseError as error:
         error.what, error.why, error.fix = (
-            secret.hidden(text) for text in (error.what, error.why, error.fix)
+            mask_url_credentials(text) for text in (error.what, error.why, error.fix)
         )
         raise
 
 
-class _Hiding(io.TextIOBase):
+class _MaskingStream(io.TextIOBase):
     """A stream of text to which URLs go without what gives access."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -123,27 +286,27 @@ class _Hiding(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         """Hands on."""
-        return self._stream.write(secret.hidden(text))
+        return self._stream.write(mask_url_credentials(text))
 
     def flush(self) -> None:
         """Hands on."""
         self._stream.flush()
 
 
-def leave_out(context: sdk.BuildContext) -> None:
+def remove_credentials(context: sdk.BuildContext) -> None:
     """Removes settings files with credentials from all of the application, once nothing more is installed.
 
     Of a link its target too, if that is in the application. Manifests and locks stay, without the credentials
     in their URLs. Raises InputError where that is not allowed, and where modules are called by a credential.
     """
     app = context.app.resolve()
-    settings, naming = named(app)
-    _strip(context, app, naming)
+    settings, naming = find_settings_and_locks(app)
+    _strip_files(context, app, naming)
     for path in settings:
-        if not path.is_file() or not has_credentials(path):
+        if not path.is_file() or not file_has_credential(path):
             continue
         name, target = path.relative_to(app), path.resolve()
-        with refusals(f"{name} has a credential in it and"):
+        with explain_refusal(f"{name} has a credential in it and"):
             path.unlink()
             if target.is_relative_to(app):
                 target.unlink(missing_ok=True)
@@ -153,23 +316,23 @@ def leave_out(context: sdk.BuildContext) -> None:
         )
 
 
-def _strip(context: sdk.BuildContext, app: Path, paths: Iterable[Path]) -> None:
+def _strip_files(context: sdk.BuildContext, app: Path, paths: Iterable[Path]) -> None:
     """Takes credentials out of the URLs of manifests and locks, where dependencies are named by these."""
     said: set[str] = set()
     for path in paths:
         text = path.read_text(encoding="latin-1") if path.is_file() else ""
-        if not (found := secret.words(text)):
+        if not (found := url_credentials(text)):
             continue
         said.update(found)
         name, target = path.relative_to(app), path.resolve()
-        with refusals(f"{name} has a credential in it and"):
+        with explain_refusal(f"{name} has a credential in it and"):
             if not target.is_relative_to(app):
                 path.unlink()
                 target = path
             if path.suffix == _BINARY:
                 target.unlink()
             else:
-                target.write_text(secret.without(text), encoding="latin-1", newline="")
+                target.write_text(strip_url_credentials(text), encoding="latin-1", newline="")
         context.log.warning(
             f"{name} has a credential in a URL, which is taken out of it in the image; better have it in "
             "the settings of git or of the package manager"
@@ -189,3 +352,59 @@ def _refuse_names(context: sdk.BuildContext, said: Collection[str]) -> None:
                 fix="name the dependency by a URL without it, and have it in the settings of git or of the "
                 "package manager",
             )
+
+
+_PREFIXES = ("npm_config_", "pnpm_config_", "yarn_", "bun_")
+_COMPILING = {"CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "PYTHON"}
+_SECRET = re.compile(r"auth|passw|token|secret|credential|://[^/\s]*@", re.IGNORECASE)
+_IRRELEVANT_WORDS = {
+    *("ident", "email", "username", "key", "keyfile", "cert", "certfile", "ca", "cafile", "ssl"),
+    *("registry", "registries", "host", "mirror", "url", "server", "proxy", "noproxy", "network", "http"),
+    *("https", "fetch", "timeout", "retry", "retries", "maxsockets", "concurrency", "offline", "online"),
+    *("cache", "store", "tmp", "tmpdir", "folder", "userconfig", "globalconfig", "prefix", "nodedir"),
+    *("log", "loglevel", "logs", "reporter", "progress", "color", "colors", "unicode", "silent", "quiet"),
+    *("json", "timing", "notifier", "telemetry", "audit", "fund", "yes", "editor", "browser"),
+}
+# How a line with a setting begins. Others are not read: they may go on with a secret.
+_SETTING_LINES = {
+    ".npmrc": re.compile(r"([^=;#]+)="),
+    ".yarnrc": re.compile(r"(?:\"([^\"]+)\"|([^\s\"#]+))\s"),
+    ".yarnrc.yml": re.compile(r"(?:\s*- )?([^:#]+):"),
+}
+
+
+def settings_key(context: sdk.BuildContext) -> dict[str, str]:
+    """Names for people → digests; what there is nothing of is empty."""
+    found = {"settings in the environment": _digest_lines(sorted(_relevant_variables(context.platform.env)))}
+    for binding, name, path in bound_settings(context):
+        found[f"{name} of the binding {binding.type}"] = _digest_lines(list(relevant_lines(name, path)))
+    return found
+
+
+def _relevant_variables(env: Mapping[str, str]) -> Iterator[str]:
+    for name, value in env.items():
+        prefix = next((prefix for prefix in _PREFIXES if name.lower().startswith(prefix)), "")
+        matters = name in _COMPILING or (prefix and _is_relevant(name[len(prefix) :]))
+        if matters and not _SECRET.search(value):
+            yield f"{name.lower() if prefix else name}={value.strip()}"
+
+
+def relevant_lines(file: str, path: Path) -> Iterator[str]:
+    """The lines of a settings file that decide what is installed."""
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        match = _SETTING_LINES[file].match(line)
+        name = next((part for part in match.groups() if part), "") if match else ""
+        if name.strip() and not _SECRET.search(line) and _is_relevant(name):
+            yield line.rstrip()
+
+
+def _is_relevant(name: str) -> bool:
+    """Whether a setting decides what is installed; `enableMirror`, `enable-mirror`, `ENABLE_MIRROR` alike."""
+    words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).lower())
+    return bool(words) and not _SECRET.search(name) and not _IRRELEVANT_WORDS.intersection(words)
+
+
+def _digest_lines(lines: list[str]) -> str:
+    if not lines:
+        return ""
+    return digest("\n".join(lines).encode(errors="surrogateescape"))

@@ -1,6 +1,6 @@
-"""Whether a source is an application of this buildpack's, without what only a build needs.
+"""Decides whether a source is an application for this buildpack.
 
-It is asked in every build, of other languages too, so `main.py` imports nothing else for it.
+Every build asks, also for other languages. So `main.py` imports nothing else for detection.
 """
 
 from __future__ import annotations

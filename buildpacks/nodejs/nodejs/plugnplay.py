@@ -1,8 +1,8 @@
-"""Plug'n'Play: packages that stay in their archives, which `.pnp.cjs` in the application tells Node.js.
+"""Plug'n'Play: packages stay in their archives, and `.pnp.cjs` in the application tells Node.js where.
 
-On the arrow plan → layers. Called by `nodejs.modules` and `managers.berry`. The archives and the packages
-that have to be unpacked are in a layer, with a copy of the application's `.pnp.cjs`, which names them by
-their paths. That layer makes Node.js load the file at launch.
+On the arrow plan → layers. Called by `modules` and `managers.yarn`. A layer has the archives, the packages
+that have to be unpacked, and a copy of the application's `.pnp.cjs`, which names them by their paths. At
+launch the layer makes Node.js load that file.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 from packhorse import sdk
 from packhorse.errors import InputError
 
-from . import residue, secret
-from .removal import delete
+from . import credentials, node_modules
+from .node_modules import delete
 
 CACHE, UNPLUGGED = "cache", "unplugged"
 # Not above the packages: a map there would have them belong to two applications.
-_KEPT = "map"
+_MAP_FOLDER = "map"
 # Yarn 2 has another name for the map of an application that is not of ES modules.
 MAPS = (".pnp.cjs", ".pnp.js")
 _LOADER, _DATA = ".pnp.loader.mjs", ".pnp.data.json"
@@ -29,7 +29,7 @@ _FILES = (*MAPS, _LOADER, _DATA)
 _SHIM = '#!/bin/sh\nexec node {path} "$@"\n'
 
 
-def keep(application: Path, layer: sdk.Layer, *, made: Sequence[str] = ()) -> None:
+def save_map(application: Path, layer: sdk.Layer, *, made: Sequence[str] = ()) -> None:
     """Copies the map into `layer`, removes archives that it does not name, and sets the variables of launch.
 
     Where it is for the build, what else was `made` in the application too.
@@ -37,38 +37,40 @@ def keep(application: Path, layer: sdk.Layer, *, made: Sequence[str] = ()) -> No
     The archives of packages that are unpacked are among those, and what was only patched.
     """
     text = ""
-    (layer.path / _KEPT).mkdir()
+    (layer.path / _MAP_FOLDER).mkdir()
     for name in _FILES:
         if (application / name).is_file():
             # Packages are named here by what the manifests say of them.
-            map_ = secret.without((application / name).read_text(encoding="utf-8", errors="surrogateescape"))
-            (layer.path / _KEPT / name).write_text(map_, encoding="utf-8", errors="surrogateescape")
+            map_ = credentials.strip_url_credentials(
+                (application / name).read_text(encoding="utf-8", errors="surrogateescape")
+            )
+            (layer.path / _MAP_FOLDER / name).write_text(map_, encoding="utf-8", errors="surrogateescape")
             text += map_
     for name in () if layer.types.launch else made:
-        shutil.copyfile(application / name, layer.path / _KEPT / name)
+        shutil.copyfile(application / name, layer.path / _MAP_FOLDER / name)
     for path in (layer.path / CACHE).glob("*"):
         if path.name not in text:
             path.unlink()
-    residue.remove(layer.path / UNPLUGGED)
+    node_modules.clean_modules(layer.path / UNPLUGGED)
     if layer.types.launch:
         layer.set_env("NODE_OPTIONS", _options(application), action="prepend", delimiter=" ", phase="launch")
 
 
-def plug(application: Path, layer: Path, *, made: Sequence[str] = ()) -> None:
+def install_map(application: Path, layer: Path, *, made: Sequence[str] = ()) -> None:
     """Puts the map of `layer` into the application, and what was `made` with it."""
-    unplug(application)
+    remove_map(application)
     for name in (*_FILES, *made):
-        if (layer / _KEPT / name).is_file():
-            shutil.copyfile(layer / _KEPT / name, application / name)
+        if (layer / _MAP_FOLDER / name).is_file():
+            shutil.copyfile(layer / _MAP_FOLDER / name, application / name)
 
 
-def unplug(application: Path) -> None:
+def remove_map(application: Path) -> None:
     """Removes a map."""
     for name in _FILES:
         (application / name).unlink(missing_ok=True)
 
 
-def bring(written: Iterable[str], source: Path, target: Path) -> None:
+def copy_changes(written: Iterable[str], source: Path, target: Path) -> None:
     """Has the unpacked packages of the layer `target` changed as build scripts changed those of `source`.
 
     Packages that `target` has not are those that only a build needs.

@@ -1,25 +1,194 @@
-"""Whether the image can run what the start command names: programs of modules, and TypeScript.
+"""Decides which programs the image needs for its start commands, and checks that it has them.
 
-On the arrow plan → layers. Called by `nodejs.buildpack` when the modules are there. What is missing would be
-told by a container that does not start.
+On the arrow plan → layers. Called by `buildpack`. Every build needs Node.js, at least to fetch packages. The
+image needs Node.js, Bun or both (`Engines`). It has a package manager only if a start command calls one or
+the user asks for it: a copy in the layer `package-manager`, so that the build's own layers do not depend on
+this. Programs of modules are looked up when the modules are installed, because a missing one would be noticed
+only when the container does not start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from packhorse import sdk
 from packhorse.errors import InputError
-from packhorse.sdk.dataclass import replace
+from packhorse.sdk.dataclass import dataclass, replace
 
-from . import engines, outputs, ranges, start
+from . import outputs, start, versions
 from .call import MANAGERS
-from .engines import Engines
+from .managers.port import Manager
 from .project import DEPENDENCIES, Project
 from .script import BUILTINS, RUNNERS
-from .start import START_SCRIPT, Start
+from .start import START_SCRIPT, StartCommand
+from .versions import RequestedVersion
 from .workspace import Workspace
+
+KEEP_NPM_SETTING = "BP_NODE_KEEP_NPM"
+_MANAGER_LAYER = "package-manager"
+_COMMANDS = {"npm": ("npm", "npx"), "yarn": ("yarn", "yarnpkg"), "pnpm": ("pnpm", "pnpx")}
+_LICENCES = {"npm": "Artistic-2.0", "yarn": "BSD-2-Clause", "pnpm": "MIT"}
+# An image neither looks for newer managers nor installs anything before it runs a script.
+_VARIABLES = {
+    "npm_config_update_notifier": "false",
+    "npm_config_manage_package_manager_versions": "false",
+    "npm_config_verify_deps_before_run": "false",
+    "pnpm_config_pm_on_fail": "ignore",
+    "pnpm_config_update_notifier": "false",
+    "pnpm_config_verify_deps_before_run": "false",
+    "YARN_ENABLE_TELEMETRY": "0",
+    "YARN_IGNORE_PATH": "1",
+}
+_PREFIXES = {"npm": ("npm_config_update",), "pnpm": ("npm_", "pnpm_"), "yarn": ("YARN_",)}
+
+
+def managers_needed(env: Mapping[str, str], starts: Iterable[StartCommand], manager: str) -> dict[str, str]:
+    """The package managers that the image needs, each with the reason; `manager` is the application's."""
+    found: dict[str, str] = {}
+    if versions.read_switch(env, KEEP_NPM_SETTING) is True:
+        found = {name: KEEP_NPM_SETTING for name in ("npm", manager) if name in _COMMANDS}
+    for command in starts:
+        for name in command.managers:
+            found.setdefault(name, f"{command.source} calls it")
+    return found
+
+
+def provide_managers(context: sdk.BuildContext, manager: Manager, reasons: Mapping[str, str]) -> None:
+    """Makes or keeps the layer with the managers that have `reasons`; says these, and what they take.
+
+    Raises InputError for one that the build does not have: the application is another's.
+    """
+    if not reasons:
+        return
+    programs = {name: _find_command(context, manager, name) for name in reasons}
+    key = {"architecture": context.target.arch}
+    for name, program in programs.items():
+        if program is None:
+            raise _other_manager_error(name, reasons[name], manager)
+        key[name] = manager.version if name == manager.command else _package_version(_package_folder(program))
+    layer = context.layer(_MANAGER_LAYER, key=key, launch=True)
+    for name, program in programs.items():
+        assert program is not None
+        home = _package_folder(program)
+        size = sum(path.lstat().st_size for path in home.rglob("*") if not path.is_dir())
+        context.log.detail(f"{name} {key[name]} is in the image, {size / 1e6:.0f} MB ({reasons[name]})")
+        if not layer.kept:
+            _copy_manager(manager, name, home, layer)
+    components = (_manager_component(name, key[name]) for name in programs)
+    context.write_sbom(_MANAGER_LAYER, sdk.Bill(tuple(components)))
+
+
+def _find_command(context: sdk.BuildContext, manager: Manager, name: str) -> Path | None:
+    """The file that a command of the build's layers runs; None where only the build image may have it."""
+    import shutil
+
+    found = shutil.which(name, path=manager.env["PATH"])
+    path = Path(os.path.realpath(found)) if found else None
+    return path if path and path.is_relative_to(context.layers.resolve()) else None
+
+
+def _package_folder(program: Path) -> Path:
+    """The directory of the package that has the program; a release that comes with the source is one file."""
+    above = program.parents[:2]
+    return next((folder for folder in above if (folder / "package.json").is_file()), program.parent)
+
+
+def _package_version(home: Path) -> str:
+    import json
+
+    return str(json.loads((home / "package.json").read_bytes())["version"])
+
+
+def _copy_manager(manager: Manager, name: str, home: Path, layer: sdk.Layer) -> None:
+    """Copies the package and makes links to its commands."""
+    import shutil
+
+    target = layer.path / "lib/node_modules" / name
+    shutil.copytree(home, target, symlinks=True)
+    (layer.path / "bin").mkdir(exist_ok=True)
+    for command in _COMMANDS[name]:
+        if found := shutil.which(command, path=manager.env["PATH"]):
+            inside = Path(os.path.realpath(found)).relative_to(home)
+            (layer.path / "bin" / command).symlink_to(Path("../lib/node_modules", name, inside))
+    for variable, value in _VARIABLES.items():
+        if variable.startswith(_PREFIXES[name]):
+            layer.set_env(variable, value, action="default", phase="launch")
+
+
+def _manager_component(name: str, version: str) -> sdk.Component:
+    purl = sdk.purl("npm", name, version)
+    return sdk.Component(name, version, purl, licence=_LICENCES[name], kind="application")
+
+
+def _other_manager_error(name: str, reason: str, manager: Manager) -> InputError:
+    return InputError(
+        f"the image is to have {name}, but the package manager of the application is {manager.name}",
+        why=reason,
+        fix=f"call {manager.command} instead, or name {name} in package.json packageManager",
+    )
+
+
+BUN_COMMANDS = frozenset(("bun", "bunx"))
+"""The commands of Bun."""
+
+# Builtins of a shell that run other programs.
+_RUN_OTHERS = {".", "command", "eval", "exec", "source", "trap"}
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """`bun` says why Bun is in the image, and is empty where it is not; `node` whether Node.js is."""
+
+    bun: str
+    node: bool
+
+    @classmethod
+    def of(
+        cls,
+        context: sdk.BuildContext,
+        project: Project,
+        found: StartCommand | None,
+        said: Sequence[RequestedVersion],
+        others: Sequence[StartCommand] = (),
+    ) -> Self:
+        """For an application that `found` and `others` start; `said` are its words about Node.js.
+
+        Node.js stays out only where Bun alone is called, and neither the user, the application nor another
+        buildpack asks for it.
+        """
+        reason = ""
+        if found and calls_bun(found):
+            reason = found.source if found.programs else f"{found.source}; {project.bun_reason}"
+        elif other := next((other for other in others if calls_bun(other)), None):
+            reason = other.source
+        elif found is None:
+            reason = project.bun_reason
+        starts = (found, *others) if found else ()
+        alone = bool(reason and starts) and all(_needs_only_bun(project, one) for one in starts)
+        keeps = versions.read_switch(context.env, KEEP_NPM_SETTING) is True
+        return cls(reason, node=bool(not alone or said or keeps or len(context.plan) > 1))
+
+    def announce(self, log: sdk.Log) -> None:
+        """Says what is not as usual."""
+        if self.bun:
+            log.detail(f"Bun is in the image ({self.bun})")
+        if not self.node:
+            log.detail("Node.js is not: nothing but Bun is called; with engines.node it would be")
+
+
+def calls_bun(found: StartCommand) -> bool:
+    """Whether the command needs Bun."""
+    return found.command[0] in BUN_COMMANDS or not BUN_COMMANDS.isdisjoint(found.programs)
+
+
+def _needs_only_bun(project: Project, found: StartCommand) -> bool:
+    if found.programs:
+        return BUN_COMMANDS.union(BUILTINS).difference(_RUN_OTHERS).issuperset(found.programs)
+    return start.file_resolves(project, found.file, found.runner)
+
 
 # Programs that are not called as the package that has them.
 _PACKAGES = {
@@ -45,7 +214,7 @@ _WATCHING_OPTIONS = {"node --watch", "bun --watch", "bun --hot"}
 _TRANSLATORS = ("tsx", "ts-node")
 _TRANSLATING = ("-r", "--require", "--import", "--loader", "--experimental")
 # What an image has that has sh, which is told by itself.
-_BESIDE_SH = {
+_COMMON_PROGRAMS = {
     *(
         "sh",
         "basename",
@@ -67,15 +236,15 @@ _BESIDE_SH = {
 _STRIPS_TYPES = ">=22.18.0 <23 || >=23.6.0"
 
 
-def check(
+def check_start(
     context: sdk.BuildContext,
     workspace: Workspace,
-    found: Start,
+    found: StartCommand,
     image: Engines,
     *,
     version: str,
     built: bool = False,
-) -> Start:
+) -> StartCommand:
     """Looks for each program that `found` calls in the modules, and warns of what is odd; returns what runs.
 
     That is `found`, or what stands in for a program that is not there: a script by the name of `start:prod`,
@@ -83,21 +252,21 @@ def check(
 
     Raises InputError for a program that is not in the image, and for TypeScript that this Node.js cannot run.
     """
-    places = start.places(workspace, found)
+    places = start.module_folders(workspace, found)
     for folder in found.folders:
         _refuse_uninstalled(context.app, folder, found)
     for name in found.programs:
-        if not _is_there(context, name, places):
-            other = _stand_in(context.log, workspace.app, found, name)
-            return check(context, workspace, other, image, version=version, built=built)
-    if engines.calls_bun(found) and not image.bun:
+        if not _is_available(context, name, places):
+            other = _find_replacement(context.log, workspace.app, found, name)
+            return check_start(context, workspace, other, image, version=version, built=built)
+    if calls_bun(found) and not image.bun:
         raise InputError(
             "the start command runs Bun, which is not in the image",
             why=f"{found.source}: {' '.join(found.command)}",
             fix=f"name the script in {START_SCRIPT}: what is started is known then before the build",
         )
-    file = _typescript(found.last or found.command)
-    if file and not ranges.allows(_STRIPS_TYPES, version):
+    file = _typescript_file(found.last or found.command)
+    if file and not versions.allows(_STRIPS_TYPES, version):
         there = set(workspace.app.dependency_names(DEPENDENCIES))
         translator = next((name for name in _TRANSLATORS if name in there), "")
         if not translator or found.programs:
@@ -131,7 +300,7 @@ def check(
     return found
 
 
-def _stand_in(log: sdk.Log, project: Project, found: Start, name: str) -> Start:
+def _find_replacement(log: sdk.Log, project: Project, found: StartCommand, name: str) -> StartCommand:
     """What is started instead where a program is not in the image; raises InputError where nothing can be."""
     other = next((script for script in _STARTS if script in project.scripts), "")
     if other and not found.chosen:
@@ -139,10 +308,10 @@ def _stand_in(log: sdk.Log, project: Project, found: Start, name: str) -> Start:
             f"the start script runs {name}, which is not in the image; {other} is started instead "
             f"({START_SCRIPT}={other} chooses it without this warning)"
         )
-        return start.script_of(project, other)
+        return start.start_of_script(project, other)
     file = found.command[1] if found.command[:1] == ("nodemon",) and len(found.command) > 1 else ""
     if not file or file.startswith("-") or file.endswith(start.TYPESCRIPT):
-        raise _missing(project, found, name)
+        raise _missing_program_error(project, found, name)
     plain = ("node", *found.command[1:])
     log.warning(
         "nodemon is for development and not in the image: it starts again when files change; what it runs is "
@@ -153,7 +322,7 @@ def _stand_in(log: sdk.Log, project: Project, found: Start, name: str) -> Start:
     return plainly
 
 
-def _typescript(command: Sequence[str]) -> str:
+def _typescript_file(command: Sequence[str]) -> str:
     """The file that `node` runs, if it is TypeScript and no option has something translate it."""
     if command[:1] != ("node",) or any(word.startswith(_TRANSLATING) for word in command):
         return ""
@@ -161,9 +330,9 @@ def _typescript(command: Sequence[str]) -> str:
     return file if file.endswith(start.TYPESCRIPT) else ""
 
 
-def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> bool:
+def _is_available(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> bool:
     if (
-        name in ("node", *engines.BUN, *MANAGERS, *RUNNERS)
+        name in ("node", *BUN_COMMANDS, *MANAGERS, *RUNNERS)
         or name in BUILTINS
         or not name.replace("-", "").replace("_", "").isalnum()
     ):
@@ -176,7 +345,7 @@ def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> b
     # A program of the build image may be in the run image, too, or of another buildpack.
     if shutil.which(name, path=context.env.get("PATH", "")) is None:
         return False
-    if name not in _BESIDE_SH:
+    if name not in _COMMON_PROGRAMS:
         context.log.warning(
             f"the start command runs {name}, which no module has: the build image has it, "
             "but if the run image has not, the container does not start"
@@ -184,7 +353,7 @@ def _is_there(context: sdk.BuildContext, name: str, places: Iterable[Path]) -> b
     return True
 
 
-def _refuse_uninstalled(app: Path, folder: Path, found: Start) -> None:
+def _refuse_uninstalled(app: Path, folder: Path, found: StartCommand) -> None:
     """Raises InputError for another project's folder of whose dependencies none is there."""
     from . import plugnplay
 
@@ -218,7 +387,7 @@ def _advice(name: str, package: str) -> str:
     return f"move {package} to the dependencies if it is for production"
 
 
-def _missing(project: Project, found: Start, name: str) -> InputError:
+def _missing_program_error(project: Project, found: StartCommand, name: str) -> InputError:
     package = _PACKAGES.get(name, name)
     development = set(project.dependency_names(("devDependencies",)))
     other = next((script for script in _PRODUCTION if script in project.scripts), "")

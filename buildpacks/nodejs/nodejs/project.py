@@ -1,7 +1,6 @@
-"""What a Node.js application says about itself: package.json, and what lies beside it.
+"""Reads package.json, and looks which files lie beside it.
 
-On the arrow source → plan; a reader without side effects. Called by `nodejs.workspace`, `nodejs.sources`
-and whoever has to do with an application.
+On the arrow source → plan. Reads only. Called by `workspace`, `versions` and others.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class Project:
         is_own = modules.is_dir() and not modules.is_symlink()
         return cls(
             directory,
-            manifest=_manifest(directory / "package.json", name),
+            manifest=_read_manifest(directory / "package.json", name),
             vendored=is_own and any(entry.name[0] != "." for entry in modules.iterdir()),
         )
 
@@ -210,7 +209,7 @@ class Project:
         return table
 
 
-def document(path: Path, name: str) -> object:
+def read_json(path: Path, name: str) -> object:
     """The content of a JSON file; None without one. Raises InputError, in which it is called `name`."""
     try:
         if path.exists() and not path.is_file():
@@ -256,23 +255,23 @@ def _too_deep(name: str) -> InputError:
     return InputError(f"{name} has tables within tables, more than {_DEPTH} deep")
 
 
-def _manifest(path: Path, name: str) -> dict[str, Any]:
+def _read_manifest(path: Path, name: str) -> dict[str, Any]:
     """What package.json says; as npm does it takes null, and `engines` that is no table, for nothing."""
-    manifest = document(path, name)
+    manifest = read_json(path, name)
     if manifest is None and not path.exists():
         return {}
     if isinstance(manifest, dict):
         manifest = {key: value for key, value in manifest.items() if value is not None}
         if not isinstance(manifest.get("engines"), dict):
             manifest.pop("engines", None)
-    issues = _issues(manifest)
+    issues = _find_issues(manifest)
     if issues:
         raise InputError(f"{name} cannot be used", issues=issues, fix=_example(issues))
     assert isinstance(manifest, dict)
     return manifest
 
 
-def _issues(manifest: object) -> list[str]:
+def _find_issues(manifest: object) -> list[str]:
     """Everything in package.json that has another type than npm gives it."""
     if not isinstance(manifest, dict):
         return ["it must be an object"]

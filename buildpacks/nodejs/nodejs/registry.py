@@ -1,14 +1,18 @@
-"""The npm client as the way to the package registry, and what its failures mean.
+"""Fetches packages from the package registry through the npm client of the build image.
 
-Called by `nodejs.runtime` and `nodejs.managers`. The client of the build image is asked for Node.js itself,
-so that the mirror, proxy and credentials of the project's and the user's .npmrc hold for it as they do for
-the dependencies; npm checks each archive against the registry's SHA-512 (`dist.integrity`).
+Called by `runtime` and the managers. The client also fetches Node.js itself, so one setting of a mirror,
+proxy or credential in .npmrc serves both Node.js and the dependencies. npm checks each archive against the
+registry's SHA-512 (`dist.integrity`). But whoever controls the registry or a mirror controls both. So
+archives of Node.js and npm are also checked against `digests.toml`, which comes with the buildpack (`make
+digests`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,17 +29,17 @@ QUIET = {
 }
 
 # By package.json devEngines an application may be another manager's. npm then refuses to do anything for it.
-FOR_ANY = {"npm_config_force": "true"}
+ALLOW_OTHER_MANAGERS = {"npm_config_force": "true"}
 
 # npm's own 10 and 60 seconds between its three tries would keep who has no network waiting for over a minute.
-IMPATIENT = {
+SHORT_RETRIES = {
     "npm_config_fetch_retry_mintimeout": "1000",
     "npm_config_fetch_retry_maxtimeout": "5000",
 }
 
 # What Node.js, or an older manager itself, keeps of compiled modules in a folder that the next build has not:
 # to write it takes npm a tenth of a second each time. Install scripts have it too, build scripts have not.
-UNKEPT = {"NODE_DISABLE_COMPILE_CACHE": "1", "DISABLE_V8_COMPILE_CACHE": "1"}
+NO_COMPILE_CACHE = {"NODE_DISABLE_COMPILE_CACHE": "1", "DISABLE_V8_COMPILE_CACHE": "1"}
 
 _SETTING = re.compile(r"([a-z-]+) = (.+)")
 _QUOTED = 200
@@ -96,10 +100,9 @@ class Registry:
             if len(paths) != len(missing):
                 raise FormatError(f"npm pack did not name the archives of {', '.join(missing)}", why=printed)
             found |= dict(zip(missing, paths, strict=True))
-        from . import digests
 
         for spec, path in found.items():
-            digests.check(self.context.log, spec, path)
+            check_digest(self.context.log, spec, path)
         return [found[spec] for spec in specs]
 
     def global_config(self) -> str:
@@ -127,9 +130,38 @@ class Registry:
     def _npm(self, *args: str) -> str:
         try:
             # NODE_OPTIONS is meant for the application's Node.js; the client's may not know the option.
-            env = {**QUIET, **IMPATIENT, **UNKEPT, **FOR_ANY, "NODE_OPTIONS": ""}
+            env = {**QUIET, **SHORT_RETRIES, **NO_COMPILE_CACHE, **ALLOW_OTHER_MANAGERS, "NODE_OPTIONS": ""}
             return self.context.capture(["npm", *args], env=env)
         except sdk.CommandFailed as failure:
-            from . import npmfailure
+            from . import failures
 
-            raise npmfailure.explained(failure) from failure
+            raise failures.npm_error(failure) from failure
+
+
+def check_digest(log: sdk.Log, spec: str, archive: Path) -> None:
+    """Raises FormatError for an archive of `name@version` that is not the published one.
+
+    Of a package that the table has, but not in this version, it says so; of all others nothing is known.
+    """
+    name, _, version = spec.rpartition("@")
+    table: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("digests.toml").read_text())
+    if name not in table:
+        return
+    expected = table[name].get(version)
+    if expected is None:
+        log.detail(
+            f"{spec} is not among the digests that packhorse knows; it was checked against the registry's own"
+        )
+        return
+    import base64
+
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha512").digest()
+    integrity = f"sha512-{base64.b64encode(found).decode()}"
+    if integrity != expected:
+        raise FormatError(
+            f"{spec} is not the one that was published",
+            why=f"its digest is {integrity}\npackhorse knows {expected}",
+            fix="the package registry, a mirror or a proxy gives something else under this version: see "
+            "which of them does, and use another",
+        )

@@ -1,25 +1,119 @@
-"""Node.js and npm as layers: the version asked for is looked up, fetched, and split by where it is needed.
+"""Provides Node.js and npm as layers.
 
-On the arrow plan → layers. Called by `nodejs.buildpack`. Layer `node` has `bin/node`, mostly for launch, too;
-`node-build` has npm and the headers (65 MB) that only a build needs. A version found by the last build for
-the same request is used again without asking the registry.
+On the arrow plan → layers. Called by `buildpack`. The layer `node` has `bin/node`, in most builds for launch
+too. The layer `node-build` has npm and the headers (65 MB), which only a build needs. If the request is the
+same as in the last build, its version is used again without asking the registry.
+
+A newer release schedule than the buildpack's own, the npm package node-releases, is kept in the layer
+`releases`. It is fetched for an LTS name that the buildpack does not know, and if BP_NODE_UPDATE asks for it.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from packhorse import sdk
-from packhorse.errors import HostError, InputError, NotFoundError
+from packhorse.errors import FormatError, HostError, InputError, NetworkError, NotFoundError
 from packhorse.sdk.dataclass import dataclass
 
-from . import update
+from . import versions
 from .registry import QUIET, Registry
-from .releases import Releases, major
-from .request import Request
+from .versions import ReleaseLine, Releases, Request, major
+
+_SCHEDULE_LAYER = "releases"
+_SCHEDULE_PACKAGE = "node-releases"
+_SHOWN = 5
+_SCHEDULE_FILE = PurePosixPath("data/release-schedule/release-schedule.json")
+
+
+def provide_releases(context: sdk.BuildContext, snapshot: Releases, names: Iterable[str]) -> Releases:
+    """The release lines to go by, with those called `names` if there are any such.
+
+    Raises NetworkError when the registry cannot be asked, and FormatError when its answer is no schedule.
+    """
+    version = context.recall(_SCHEDULE_LAYER).get("version", "")
+    releases = snapshot
+    if version:
+        path = context.layers / _SCHEDULE_LAYER / _SCHEDULE_FILE.name
+        releases = read_schedule(path, snapshot) if path.is_file() else snapshot
+    unknown = set(names) - {line.codename for line in releases.supported_long}
+    if unknown or versions.wants_update(context.env):
+        version = _newest_schedule(context, unknown)
+    if not version:
+        return snapshot
+    layer = context.layer(
+        _SCHEDULE_LAYER, key={_SCHEDULE_PACKAGE: version}, cache=True, facts={"version": version}
+    )
+    path = layer.path / _SCHEDULE_FILE.name
+    if not layer.kept:
+        import tempfile
+
+        from . import archive
+        from .registry import Registry
+
+        with tempfile.TemporaryDirectory() as folder:
+            (found,) = Registry(context).fetch([f"{_SCHEDULE_PACKAGE}@{version}"], into=Path(folder))
+            archive.unpack(found, lambda inner: path if inner == _SCHEDULE_FILE else None)
+    return read_schedule(path, snapshot)
+
+
+def _newest_schedule(context: sdk.BuildContext, unknown: Iterable[str]) -> str:
+    import nodesemver
+
+    from .registry import Registry
+
+    try:
+        published = Registry(context).versions(_SCHEDULE_PACKAGE)
+    except NetworkError as error:
+        for name in sorted(unknown):
+            raise NetworkError(
+                f"this buildpack does not know the LTS line {name} and cannot ask the registry for it",
+                why=f"{error.what}\n{error.why}",
+                fix="write the major version of Node.js instead of the name",
+            ) from error
+        raise
+    newest: str | None = nodesemver.max_satisfying(published, "*", loose=True)
+    if newest is None:
+        raise NotFoundError(
+            f"the package registry has no release of {_SCHEDULE_PACKAGE}",
+            why=f"it has {', '.join(published[:_SHOWN])}",
+            fix="write the major version of Node.js instead of a name, and leave BP_NODE_UPDATE out",
+        )
+    return newest
+
+
+def read_schedule(path: Path, snapshot: Releases) -> Releases:
+    """The lines of the file at `path`, and of `snapshot` those that it does not have.
+
+    A line is in long-term support from its day on, whatever name it has before. Raises FormatError.
+    """
+    try:
+        table: dict[str, dict[str, Any]] = json.loads(path.read_bytes())
+        read = [
+            _release_line(name, entry) for name, entry in table.items() if name.removeprefix("v").isdigit()
+        ]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FormatError(
+            f"the npm package {_SCHEDULE_PACKAGE} is not as expected", why=f"{type(error).__name__}: {error}"
+        ) from error
+    lines = {line.major: line for line in (*snapshot.lines, *read)}
+    oldest = snapshot.lines[0].major
+    return Releases(tuple(lines[number] for number in sorted(lines) if number >= oldest), snapshot.npm)
+
+
+def _release_line(name: str, entry: dict[str, Any]) -> ReleaseLine:
+    supported = "lts" in entry and date.fromisoformat(entry["lts"]) <= date.today()
+    return ReleaseLine(
+        int(name.removeprefix("v")),
+        ends=date.fromisoformat(entry["end"]),
+        codename=str(entry.get("codename", "")).lower() if supported else "",
+    )
+
 
 ARCHITECTURES = {"amd64": "x64", "arm64": "arm64"}
 """Our names of architectures → those in names of npm packages."""
@@ -41,7 +135,7 @@ class Runtime:
     headers: str
 
 
-def provide(context: sdk.BuildContext, request: Request, releases: Releases, *, launch: bool) -> Runtime:
+def provide_node(context: sdk.BuildContext, request: Request, releases: Releases, *, launch: bool) -> Runtime:
     """Makes or keeps the layers `node`, in the image for `launch`, and `node-build` for `request`.
 
     Raises NotFoundError when no version matches, NetworkError, FormatError for an archive that is not the
@@ -52,7 +146,7 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases, *, 
         raise InputError(f"there is no Node.js for {context.target}", fix="build for amd64 or arm64")
     package = f"node-linux-{arch}"
     registry = Registry(context)
-    version = resolve(context, registry, package, request, releases)
+    version = resolve_version(context, registry, package, request, releases)
     npm = _npm_for(version, releases)
     context.log.detail(f"Node.js {version} ({'; '.join(request.followed(version))})")
     for sentence in request.passed_over(version):
@@ -72,28 +166,28 @@ def provide(context: sdk.BuildContext, request: Request, releases: Releases, *, 
             except NotFoundError:
                 _look_up(context, registry, package, request, releases)  # says what there is
                 raise
-            _fill(node, tools, *archives)
+            _fill_layers(node, tools, *archives)
             # For later buildpacks that build native modules.
             if not tools.kept:
-                tools.set_env(nodedir(npm), str(tools.path), phase="build")
+                tools.set_env(nodedir_variable(npm), str(tools.path), phase="build")
         if not node.kept:
-            _try_out(context, node, version)
+            _check_runs(context, node, version)
     path = f"{tools.path / 'bin'}:{node.path / 'bin'}:{context.env.get('PATH', '')}"
     env = {
         **QUIET,
         "PATH": path,
-        nodedir(npm): str(tools.path),
+        nodedir_variable(npm): str(tools.path),
         # node-gyp is run by Python out of the layer, which a build must leave as it is.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return Runtime(version, npm, env, str(tools.path))
 
 
-def resolve(
+def resolve_version(
     context: sdk.BuildContext, registry: Registry, package: str, request: Request, releases: Releases
 ) -> str:
     """The version to use: the last build's for the same request, the one that is named, else the newest."""
-    if last := update.last(context, "node", f"{package} {request.text}"):
+    if last := versions.last_version(context, "node", f"{package} {request.text}"):
         return last
     named = _VERSION.fullmatch(request.first.range)
     if named and releases.npm_for(named[1]):
@@ -105,12 +199,12 @@ def _look_up(
     context: sdk.BuildContext, registry: Registry, package: str, request: Request, releases: Releases
 ) -> str:
     """The newest version that is published and asked for; NotFoundError when there is none."""
-    for versions in (registry.brought, registry.versions):
-        published = [version for version in versions(package) if releases.npm_for(version)]
+    for list_versions in (registry.brought, registry.versions):
+        published = [version for version in list_versions(package) if releases.npm_for(version)]
         version = request.choose(published, releases)
         if version:
             return version
-        if published and versions == registry.brought:
+        if published and list_versions == registry.brought:
             context.log.detail(f"none of those at hand fits {request.first.range}: {', '.join(published)}")
     said = request.first.said
     raise NotFoundError(
@@ -145,7 +239,7 @@ def _warn_of_end(log: sdk.Log, version: str, releases: Releases) -> None:
         )
 
 
-def _fill(node: sdk.Layer, tools: sdk.Layer, node_archive: Path, npm_archive: Path) -> None:
+def _fill_layers(node: sdk.Layer, tools: sdk.Layer, node_archive: Path, npm_archive: Path) -> None:
     """Spreads the archives over the layers that are new, both at once."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -175,7 +269,7 @@ def _fill_npm(tools: sdk.Layer, npm_archive: Path) -> None:
         (tools.path / "bin" / name).symlink_to(PurePosixPath("..") / home / "bin" / script)
 
 
-def nodedir(npm: str) -> str:
+def nodedir_variable(npm: str) -> str:
     """The variable that tells node-gyp where the headers are; it would download them from elsewhere.
 
     From npm 11 on the old one makes npm itself warn of an unknown setting.
@@ -183,7 +277,7 @@ def nodedir(npm: str) -> str:
     return "npm_config_nodedir" if major(npm) < 11 else "npm_package_config_node_gyp_nodedir"
 
 
-def _try_out(context: sdk.BuildContext, node: sdk.Layer, version: str) -> None:
+def _check_runs(context: sdk.BuildContext, node: sdk.Layer, version: str) -> None:
     """Starts the new Node.js once, so that a missing library is named now and not at launch."""
     try:
         context.capture([str(node.path / "bin/node"), "--version"], env={"NODE_OPTIONS": ""})

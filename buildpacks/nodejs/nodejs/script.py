@@ -1,8 +1,9 @@
-"""A script of package.json, as what an image can run: a package manager or a shell only where it needs one.
+"""Turns a script of package.json into a command that the image can run.
 
-On the arrow plan → layers; pure but for reading manifests that a script leads to. Called by `nodejs.start`.
-Where a script only has a manager run another script, that one's text takes its place, with what goes before
-it (`prestart`); so do `npx`, `cross-env` and `exec` make way for what they run.
+On the arrow plan → layers. Reads manifests that a script leads to. Called by `start`. A package manager or a
+shell is in the command only if the script needs one. If a script only runs another script, the text of that
+one takes its place, with what runs before it (`prestart`). `npx`, `cross-env` and `exec` are replaced by what
+they run.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from pathlib import Path
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass, field, replace
 
-from .call import MANAGERS, QUIET, Call
-from .members import paths
+from .call import IGNORED_OPTIONS, MANAGERS, Call
 from .project import Project
+from .workspace import member_paths
 
 # Anything a shell would act upon, in quotes or not: those who have it in quotes get a shell, too.
 _NEEDS_SHELL = re.compile(r"[$`|&;<>()*?\[\]{}~#\n\\]")
@@ -57,7 +58,7 @@ _SOURCES = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".cjs", ".mts", ".cts")
 _CALLS_MANAGER = re.compile(r"(?:^|[\s;&|(`\"'])(npm|npx|yarn|pnpm|pnpx)(?:[\s:]|$)")
 _LINE_OF_MANAGER = re.compile(r"^(npm|npx|yarn|pnpm|pnpx)\s", re.MULTILINE)
 _CALLS_RUN_ALL = re.compile(r"(?:^|[\s;&|(`\"'])(?:npm-run-all2?|run-[sp])(?:\s|$)")
-_OF = {"npx": "npm", "pnpx": "pnpm"}
+_MANAGER_OF_RUNNER = {"npx": "npm", "pnpx": "pnpm"}
 # What a program that runs scripts is told to run: `npm run a`, `yarn a`, `npm:a`, `npm:a:*`.
 _RUNS_SCRIPT = re.compile(r"\b(?:npm|yarn|pnpm)(?::| run(?:-script)? | )([^\s\"'`;&|]+)")
 _INSTALLS = re.compile(
@@ -98,7 +99,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _ShellCommand:
     """One command of a list joined by `&&`, as words in the shell's spelling, or a `whole` text unread.
 
     Or `inner` commands in a shell of their own, which may `cd` and `exit` there.
@@ -106,7 +107,7 @@ class _Piece:
 
     words: tuple[str, ...] = ()
     whole: str = ""
-    inner: tuple[_Piece, ...] = ()
+    inner: tuple[_ShellCommand, ...] = ()
 
     @property
     def _assignments(self) -> int:
@@ -135,7 +136,7 @@ class _Piece:
         """The names of what is called."""
         own = tuple(shlex.split(self.command[0])[:1]) if self.command else ()
         if own and own[0] in _BUN:
-            own += _beside_bun(self.command)
+            own += _programs_beside_bun(self.command)
         elif self.whole or (own and own[0] in _STARTERS):
             own += ("node", "bun") if _CALLS_BUN.search(str(self)) else ("node",)
         return own + tuple(name for piece in self.inner for name in piece.programs)
@@ -157,7 +158,7 @@ class _Piece:
         if program in _RUN_ALL or (self.whole and _CALLS_RUN_ALL.search(self.whole)):
             found.append("npm")
         found += (name for piece in self.inner for name in piece.managers)
-        return tuple(dict.fromkeys(_OF.get(name, name) for name in found))
+        return tuple(dict.fromkeys(_MANAGER_OF_RUNNER.get(name, name) for name in found))
 
     @property
     def in_list(self) -> str:
@@ -165,7 +166,7 @@ class _Piece:
         return f"{{ {self.whole}\n}}" if self.whole else str(self)
 
     @property
-    def adding(self) -> _Piece:
+    def adding(self) -> _ShellCommand:
         """The piece with its NODE_OPTIONS behind those that there are: the image's own must hold too."""
         if not self.variables and self.words[:1] != ("export",):
             return self
@@ -179,28 +180,30 @@ class _Piece:
         return self.whole or " ".join(self.words)
 
 
-def read(project: Project, name: str, *, built: Collection[str] = ()) -> Command:
+def read_script(project: Project, name: str, *, built: Collection[str] = ()) -> Command:
     """The command of script `name`, without the scripts that the build has run (`built`).
 
     Raises InputError for an empty script, an open quote, and a manager that cannot be done without.
     """
-    marked = _with_marks(project, built, name)
-    pieces, left_out = _without_built(project, _expanded(marked, name, ()), name, built)
+    marked = _mark_built(project, built, name)
+    pieces, left_out = _drop_built(project, _expand_script(marked, name, ()), name, built)
     after = f"post{name}" if f"post{name}" in project.scripts else ""
-    return replace(_command(project, pieces, name), after=after, left_out=left_out)
+    return replace(_to_command(project, pieces, name), after=after, left_out=left_out)
 
 
-def read_text(project: Project, text: str, name: str, *, shell: str, built: Collection[str] = ()) -> Command:
+def read_script_text(
+    project: Project, text: str, name: str, *, shell: str, built: Collection[str] = ()
+) -> Command:
     """As `read`, for a `text` that is no script of package.json but may run some.
 
     `name` is what errors call it, `shell` is the program that runs it where it needs one.
     """
-    marked = _with_marks(project, built)
-    pieces, left_out = _without_built(project, _commands(marked, text, name, ()), name, built)
-    return replace(_command(project, pieces, name, shell), left_out=left_out)
+    marked = _mark_built(project, built)
+    pieces, left_out = _drop_built(project, _expand_text(marked, text, name, ()), name, built)
+    return replace(_to_command(project, pieces, name, shell), left_out=left_out)
 
 
-def _with_marks(project: Project, built: Collection[str], name: str = "") -> Project:
+def _mark_built(project: Project, built: Collection[str], name: str = "") -> Project:
     """`project` with a mark as the text of each script that was `built`, but for script `name` itself."""
     done = [script for script in built if script != name]
     around = {f"{when}{script}" for script in done for when in ("pre", "post")}
@@ -209,16 +212,16 @@ def _with_marks(project: Project, built: Collection[str], name: str = "") -> Pro
     return replace(project, manifest={**project.manifest, "scripts": scripts})
 
 
-def _without_built(
-    project: Project, pieces: Sequence[_Piece], name: str, built: Collection[str]
-) -> tuple[list[_Piece], tuple[str, ...]]:
+def _drop_built(
+    project: Project, pieces: Sequence[_ShellCommand], name: str, built: Collection[str]
+) -> tuple[list[_ShellCommand], tuple[str, ...]]:
     """`pieces` without those that the build has run, by their marks or by their text, and these in words."""
     texts = {text for script in built if script != name and (text := _only_command(project, script))}
-    kept: list[_Piece] = []
+    kept: list[_ShellCommand] = []
     left_out: list[str] = []
     for piece in pieces:
         if piece.inner:
-            inner, more = _without_built(project, piece.inner, name, built)
+            inner, more = _drop_built(project, piece.inner, name, built)
             kept += [replace(piece, inner=tuple(inner))] if inner else []
             left_out += more
         elif piece.mark or str(piece) in texts:
@@ -231,19 +234,19 @@ def _without_built(
 def _only_command(project: Project, name: str) -> str:
     """What a script comes to, if that is one command; else empty."""
     try:
-        pieces = _commands(project, project.scripts.get(name, ""), name, ())
+        pieces = _expand_text(project, project.scripts.get(name, ""), name, ())
     except InputError:
         return ""
     return str(pieces[0]) if len(pieces) == 1 else ""
 
 
-def _command(project: Project, pieces: Sequence[_Piece], name: str, shell: str = "sh") -> Command:
+def _to_command(project: Project, pieces: Sequence[_ShellCommand], name: str, shell: str = "sh") -> Command:
     if not pieces:
         raise InputError(
             f"the {name} script runs nothing that the build has not run: {project.scripts.get(name, '')}",
             fix='name what is to be started, as in "start": "node dist/server.js"',
         )
-    folders = tuple(dict.fromkeys(_folders(pieces, project.directory)))
+    folders = tuple(dict.fromkeys(_entered_folders(pieces, project.directory)))
     *before, last = pieces
     managers = tuple(dict.fromkeys(name for piece in pieces for name in piece.managers))
     called = [name for piece in pieces for name in (*piece.programs, *_programs_within(project, piece))]
@@ -262,7 +265,7 @@ def _command(project: Project, pieces: Sequence[_Piece], name: str, shell: str =
     return Command(argv, {}, programs, words, gets_signals=is_program, folders=folders, managers=managers)
 
 
-def _programs_within(project: Project, piece: _Piece) -> Iterator[str]:
+def _programs_within(project: Project, piece: _ShellCommand) -> Iterator[str]:
     """The programs of the scripts that a package manager runs for `piece` at the start."""
     if not piece.managers:
         return
@@ -277,51 +280,51 @@ def _programs_within(project: Project, piece: _Piece) -> Iterator[str]:
 def _programs_of(project: Project, name: str) -> tuple[str, ...]:
     """The programs of a script; none where it cannot be read, or runs itself."""
     try:
-        pieces = _expanded(project, name, ())
+        pieces = _expand_script(project, name, ())
     except InputError:
         return ()
     return tuple(program for piece in pieces for program in piece.programs)
 
 
-def _expanded(project: Project, name: str, above: tuple[str, ...]) -> list[_Piece]:
+def _expand_script(project: Project, name: str, above: tuple[str, ...]) -> list[_ShellCommand]:
     """The commands of a script, and of the one that runs before it, with all managers taken out."""
     place = f"{project.directory}:{name}"
     if place in above or len(above) > _DEPTH:
         raise InputError(f"the {name} script of package.json runs itself", why=project.scripts[name])
-    found: list[_Piece] = []
+    found: list[_ShellCommand] = []
     before = f"pre{name}"
     if before in project.scripts:
-        found += _apart(_expanded(project, before, (*above, place)))
-    return found + _commands(project, project.scripts[name], name, (*above, place))
+        found += _isolate(_expand_script(project, before, (*above, place)))
+    return found + _expand_text(project, project.scripts[name], name, (*above, place))
 
 
-def _commands(project: Project, text: str, name: str, above: tuple[str, ...]) -> list[_Piece]:
+def _expand_text(project: Project, text: str, name: str, above: tuple[str, ...]) -> list[_ShellCommand]:
     """The commands of a script's text, with all managers taken out."""
     if not text.strip():
         raise InputError(f"the {name} script is empty", fix='write a command, as in "node server.js"')
-    found: list[_Piece] = []
+    found: list[_ShellCommand] = []
     here = project
-    pieces = _pieces(text, name)
+    pieces = _split_commands(text, name)
     for piece in pieces:
         _refuse_install(piece, name)
         if piece.command[:1] == ("cd",) and len(piece.command) == 2:
-            here = _below(here, piece.command[1])
-        followed = _followed(here, piece, name, above) if piece.words else [piece]
-        found += followed if followed == [piece] or piece is pieces[-1] else _apart(followed)
+            here = _enter_folder(here, piece.command[1])
+        followed = _resolve_call(here, piece, name, above) if piece.words else [piece]
+        found += followed if followed == [piece] or piece is pieces[-1] else _isolate(followed)
     return found
 
 
-def _apart(pieces: list[_Piece]) -> list[_Piece]:
+def _isolate(pieces: list[_ShellCommand]) -> list[_ShellCommand]:
     """What a manager runs in a shell of its own, before something else: so it is here, where that matters."""
     if all(piece.command and piece.command[0] not in BUILTINS for piece in pieces):
         return pieces
-    return [_Piece(inner=tuple(pieces))]
+    return [_ShellCommand(inner=tuple(pieces))]
 
 
-def _pieces(text: str, name: str) -> list[_Piece]:
+def _split_commands(text: str, name: str) -> list[_ShellCommand]:
     """The commands that `&&` joins; one piece with the whole text where there is more than that."""
     words: list[str] = []
-    pieces: list[_Piece] = []
+    pieces: list[_ShellCommand] = []
     at = 0
     while at < len(text):
         match = _WORD.match(text, at)
@@ -329,40 +332,42 @@ def _pieces(text: str, name: str) -> list[_Piece]:
             words.append(match[0])
             at = match.end()
         elif text.startswith("&&", at):
-            pieces.append(_Piece(tuple(words)))
+            pieces.append(_ShellCommand(tuple(words)))
             words, at = [], at + 2
         elif text[at] in " \t":
             at += 1
         elif text[at] in "\"'\\":
             raise InputError(f"the {name} script has an open quote", why=text, fix="close it")
         else:
-            return [_Piece(whole=text.strip())]
-    pieces.append(_Piece(tuple(words)))
+            return [_ShellCommand(whole=text.strip())]
+    pieces.append(_ShellCommand(tuple(words)))
     if all(piece.words and piece.words[0] not in _COMPOUND for piece in pieces):
         return pieces
-    return [_Piece(whole=text.strip())]
+    return [_ShellCommand(whole=text.strip())]
 
 
-def _followed(project: Project, piece: _Piece, name: str, above: tuple[str, ...]) -> list[_Piece]:
+def _resolve_call(
+    project: Project, piece: _ShellCommand, name: str, above: tuple[str, ...]
+) -> list[_ShellCommand]:
     """What `piece` comes to when all that only runs something else is taken away."""
     for _ in range(_DEPTH):
         variables, command = piece.variables, piece.command
         if command[:1] == ("exec",) or command[:1] == ("cross-env",):
-            piece = _Piece((*variables, *command[1:]))
+            piece = _ShellCommand((*variables, *command[1:]))
         elif command[:1] and command[0] in RUNNERS:
-            words = _program(command[1:])
+            words = _strip_runner_options(command[1:])
             if not words:
                 break
-            piece = _Piece((*variables, *words))
+            piece = _ShellCommand((*variables, *words))
         elif command[:1] and command[0] in (*MANAGERS, *_BUN):
             call = Call.read(("bun", "x", *command[1:]) if command[0] == "bunx" else command)
             if call and call.stays:
                 break
             if call is None:
                 if command[0] in _BUN:
-                    raise _needs_bun(command[0], name, str(piece))
+                    raise _bun_call_error(command[0], name, str(piece))
                 break
-            here = _project(project, call)
+            here = _called_project(project, call)
             if here is None:
                 if _SEVERAL.search(call.member):
                     break
@@ -375,31 +380,31 @@ def _followed(project: Project, piece: _Piece, name: str, above: tuple[str, ...]
                 path = shlex.quote(os.path.relpath(here.directory, project.directory))
                 call = replace(call, directory=path)
             if call.script in here.scripts and not call.program:
-                return list(_joined(variables, call, _expanded(here, call.script, above)))
+                return list(_join_call(variables, call, _expand_script(here, call.script, above)))
             if command[0] == "bun" and not call.program and _is_source(here.directory / call.script):
                 break
             if command[0] == "npm" and call.script == "start" and (here.directory / "server.js").is_file():
                 # What npm starts without a start script.
-                at = [_Piece(("cd", call.directory))] if call.directory else []
-                return [*at, _Piece((*variables, "node", "server.js", *call.arguments))]
+                at = [_ShellCommand(("cd", call.directory))] if call.directory else []
+                return [*at, _ShellCommand((*variables, "node", "server.js", *call.arguments))]
             if not call.is_program:
-                raise _no_script(call.script, name, str(piece), here)
-            words = _program((call.script, *call.arguments))
+                raise _missing_script_error(call.script, name, str(piece), here)
+            words = _strip_runner_options((call.script, *call.arguments))
             if not words:
                 break
-            piece = _Piece((*variables, *words))
+            piece = _ShellCommand((*variables, *words))
             if call.directory:
-                return [_Piece(("cd", call.directory)), piece]
-        elif scripts := _sequence(project, command):
-            expanded = [_expanded(project, script, above) for script in scripts]
-            before = [one for pieces in expanded[:-1] for one in _apart(pieces)]
-            return list(_joined(variables, Call(scripts[-1]), [*before, *expanded[-1]]))
+                return [_ShellCommand(("cd", call.directory)), piece]
+        elif scripts := _run_all_scripts(project, command):
+            expanded = [_expand_script(project, script, above) for script in scripts]
+            before = [one for pieces in expanded[:-1] for one in _isolate(pieces)]
+            return list(_join_call(variables, Call(scripts[-1]), [*before, *expanded[-1]]))
         else:
             break
     return [piece]
 
 
-def _sequence(project: Project, command: Sequence[str]) -> tuple[str, ...]:
+def _run_all_scripts(project: Project, command: Sequence[str]) -> tuple[str, ...]:
     """The scripts that npm-run-all runs one after the other; empty for anything else."""
     program, *words = command or ("",)
     if program == "npm-run-all" and words[:1] in (["-s"], ["--serial"], ["--sequential"]):
@@ -408,7 +413,7 @@ def _sequence(project: Project, command: Sequence[str]) -> tuple[str, ...]:
     return tuple(words) if is_sequence else ()
 
 
-def _refuse_install(piece: _Piece, name: str) -> None:
+def _refuse_install(piece: _ShellCommand, name: str) -> None:
     """Raises InputError for an installation at the start: the image has the modules already."""
     if found := _INSTALLS.search(str(piece)):
         raise InputError(
@@ -418,28 +423,30 @@ def _refuse_install(piece: _Piece, name: str) -> None:
         )
 
 
-def _joined(variables: tuple[str, ...], call: Call, pieces: list[_Piece]) -> Iterator[_Piece]:
+def _join_call(
+    variables: tuple[str, ...], call: Call, pieces: list[_ShellCommand]
+) -> Iterator[_ShellCommand]:
     """The pieces of a script that was run with variables before it, arguments behind it, in a directory."""
     *before, last = pieces
     if call.directory:
-        yield _Piece(("cd", call.directory))
+        yield _ShellCommand(("cd", call.directory))
     if variables and (before or not last.words):
-        yield _Piece(("export", *variables))
+        yield _ShellCommand(("export", *variables))
         variables = ()
     yield from before
     if last.words:
-        yield _Piece((*variables, *last.words, *call.arguments))
+        yield _ShellCommand((*variables, *last.words, *call.arguments))
     else:
         yield replace(last, whole=" ".join((last.whole, *call.arguments)))
 
 
-def _program(words: Sequence[str]) -> list[str]:
+def _strip_runner_options(words: Sequence[str]) -> list[str]:
     """The command that npx and its like run, which is on PATH in the image if a dependency has it.
 
     Empty where only they themselves can run it: with options, as `npx -p a b`.
     """
     rest = list(words)
-    while rest and rest[0] in QUIET:
+    while rest and rest[0] in IGNORED_OPTIONS:
         del rest[0]
     if not rest or rest[0].startswith("-"):
         return []
@@ -447,48 +454,48 @@ def _program(words: Sequence[str]) -> list[str]:
     return [program if at and program else rest[0], *rest[1:]]
 
 
-def _project(project: Project, call: Call) -> Project | None:
+def _called_project(project: Project, call: Call) -> Project | None:
     """The project whose script is called; None where there is no such member or folder."""
     if call.member:
-        path = _member(project, "".join(shlex.split(call.member)))
+        path = _find_member(project, "".join(shlex.split(call.member)))
         return Project.read(project.directory / path) if path else None
     if not call.directory:
         return project
-    path_ = _folder(project.directory, call.directory)
+    path_ = _project_folder(project.directory, call.directory)
     return Project.read(path_) if path_ else None
 
 
-def _member(project: Project, wanted: str) -> str:
+def _find_member(project: Project, wanted: str) -> str:
     """The path of the workspace's member that is called by its name or path; empty without one."""
-    members = paths(project)
+    members = member_paths(project)
     wanted = wanted.removeprefix("./").rstrip("/")
     if wanted in members:
         return wanted
     return next((path for path in members if Project.read(project.directory / path).name == wanted), "")
 
 
-def _below(project: Project, directory: str) -> Project:
+def _enter_folder(project: Project, directory: str) -> Project:
     """The project in a folder that a script goes to; the same one where there is none."""
-    path = _folder(project.directory, directory)
+    path = _project_folder(project.directory, directory)
     return Project.read(path) if path else project
 
 
-def _folder(start: Path, directory: str) -> Path | None:
+def _project_folder(start: Path, directory: str) -> Path | None:
     """The folder with a project that `cd` with this word leads to."""
     words = shlex.split(directory) if not _NEEDS_SHELL.search(directory) else []
     path = Path(os.path.normpath(start / words[0])) if words else start
     return path if path != start and (path / "package.json").is_file() else None
 
 
-def _folders(pieces: Sequence[_Piece], start: Path) -> Iterator[Path]:
+def _entered_folders(pieces: Sequence[_ShellCommand], start: Path) -> Iterator[Path]:
     """The folders of projects in which commands run but for `start`, the innermost of nested shells too."""
     for piece in pieces:
         if piece.command[:1] == ("cd",) and len(piece.command) == 2:
-            found = _folder(start, piece.command[1])
+            found = _project_folder(start, piece.command[1])
             if found:
                 start = found
                 yield found
-        yield from _folders(piece.inner, start)
+        yield from _entered_folders(piece.inner, start)
 
 
 def _is_source(path: Path) -> bool:
@@ -496,7 +503,7 @@ def _is_source(path: Path) -> bool:
     return path.is_file() or any(path.with_name(f"{path.name}{ending}").is_file() for ending in _SOURCES)
 
 
-def _beside_bun(command: Sequence[str]) -> tuple[str, ...]:
+def _programs_beside_bun(command: Sequence[str]) -> tuple[str, ...]:
     """What a call of Bun needs beside it: Node.js, where it is not known to run just a file."""
     program, *words = [word for word in command if not word.startswith("-")]
     if any(word.endswith(_SOURCES) for word in words):
@@ -506,7 +513,7 @@ def _beside_bun(command: Sequence[str]) -> tuple[str, ...]:
     return ("node", *(words[:1] if program == "bunx" else ()))
 
 
-def _needs_bun(program: str, name: str, text: str) -> InputError:
+def _bun_call_error(program: str, name: str, text: str) -> InputError:
     return InputError(
         f"the {name} script calls {program} for what cannot be done in an image",
         why=text,
@@ -515,7 +522,7 @@ def _needs_bun(program: str, name: str, text: str) -> InputError:
     )
 
 
-def _no_script(script: str, name: str, text: str, project: Project) -> InputError:
+def _missing_script_error(script: str, name: str, text: str, project: Project) -> InputError:
     return InputError(
         f"the {name} script runs a script that package.json does not have: {script}",
         why=f"{text}\nit has {', '.join(project.scripts)}",

@@ -1,8 +1,8 @@
-"""The command that starts an application, run so that signals reach Node.js itself.
+"""Finds the command that starts an application, so that signals reach Node.js itself.
 
-On the arrow plan → layers; pure but for looking which files there are. Called by `nodejs.buildpack`. The
-image has no package manager: the `start` script is run without it (`nodejs.script`). What only the build
-makes is found by `nodejs.outputs` afterwards.
+On the arrow plan → layers. Only looks which files exist. Called by `buildpack`. The image has no package
+manager, so `script` turns the `start` script into a command without one. `outputs` finds what only the build
+makes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RUNNERS = ("node", "bun")
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartCommand:
     """A command and its source in words; `gets_signals` is false when a shell stays between.
 
     `env` is set before, `programs` are the names that a script calls, `last` is its last command, `after` the
@@ -63,14 +63,14 @@ def is_chosen(env: Mapping[str, str]) -> bool:
     return any(env.get(name, "").strip() for name in (LAUNCHPOINT, START_SCRIPT))
 
 
-def find(
+def find_start(
     project: Project,
     env: Mapping[str, str],
     *,
     generated: bool,
     required: bool = True,
     built: Collection[str] = (),
-) -> Start | None:
+) -> StartCommand | None:
     """The command for `project`: what the user names, its `start` script, its `main`, the first entry file.
 
     `generated` says that build scripts will run, so files may be still to come; `built` are these and the
@@ -79,28 +79,28 @@ def find(
     """
     file, name = env.get(LAUNCHPOINT, "").strip(), env.get(START_SCRIPT, "").strip()
     if file:
-        if not generated and not resolves(project, file, project.runner):
+        if not generated and not file_resolves(project, file, project.runner):
             raise InputError(f"{LAUNCHPOINT} names a file that is not there: {file}")
-        return Start((project.runner, file), f"{LAUNCHPOINT}: {file}", chosen=True)
+        return StartCommand((project.runner, file), f"{LAUNCHPOINT}: {file}", chosen=True)
     if name and name not in project.scripts:
         raise InputError(
             f"{START_SCRIPT} names a script that package.json does not have: {name}",
             why=f"it has {', '.join(project.scripts) or 'none'}",
         )
     if name or "start" in project.scripts:
-        return script_of(project, name, built=built)
-    if project.main and (generated or resolves(project, project.main, project.runner)):
+        return start_of_script(project, name, built=built)
+    if project.main and (generated or file_resolves(project, project.main, project.runner)):
         named = "main" if project.manifest.get("main") else "module"
-        return Start((project.runner, project.main), f"package.json {named}")
+        return StartCommand((project.runner, project.main), f"package.json {named}")
     for entry in ENTRIES if project.runner == "node" else (*ENTRIES, *BUN_ENTRIES):
         if (project.directory / entry).is_file():
-            return Start((project.runner, entry), f"there is {entry}")
+            return StartCommand((project.runner, entry), f"there is {entry}")
     if generated or not required:
         return None
-    raise nothing(project)
+    raise no_start_error(project)
 
 
-def nothing(project: Project) -> InputError:
+def no_start_error(project: Project) -> InputError:
     """The error for an application that nothing starts."""
     missing = f"package.json main names {project.main}, which is not there; " if project.main else ""
     ending = "ts" if project.runner == "bun" else "js"
@@ -113,7 +113,7 @@ def nothing(project: Project) -> InputError:
     )
 
 
-def resolves(project: Project, file: str, runner: str) -> bool:
+def file_resolves(project: Project, file: str, runner: str) -> bool:
     """Whether `runner` would find `file`, which may leave out `.js` or name a folder with an index.js.
 
     Bun finds TypeScript and JSX as well, even where `.js` is written.
@@ -125,15 +125,15 @@ def resolves(project: Project, file: str, runner: str) -> bool:
     return any((project.directory / candidate).is_file() for candidate in candidates)
 
 
-def script_of(project: Project, name: str, *, built: Collection[str] = ()) -> Start:
+def start_of_script(project: Project, name: str, *, built: Collection[str] = ()) -> StartCommand:
     """The command of the script that the user named, as it stands there, or of `start` without a `name`."""
-    read = script.read(project, name or "start", built=() if name else built)
-    return of_command(read, f"package.json scripts.{name or 'start'}", chosen=bool(name))
+    read = script.read_script(project, name or "start", built=() if name else built)
+    return start_of_command(read, f"package.json scripts.{name or 'start'}", chosen=bool(name))
 
 
-def of_command(read: script.Command, source: str, *, chosen: bool) -> Start:
+def start_of_command(read: script.Command, source: str, *, chosen: bool) -> StartCommand:
     """The start of a command that was read from `source`."""
-    return Start(
+    return StartCommand(
         read.argv,
         source,
         gets_signals=read.gets_signals,
@@ -148,7 +148,7 @@ def of_command(read: script.Command, source: str, *, chosen: bool) -> Start:
     )
 
 
-def places(workspace: Workspace, *starts: Start) -> tuple[Path, ...]:
+def module_folders(workspace: Workspace, *starts: StartCommand) -> tuple[Path, ...]:
     """The folders whose modules the application finds: those that it goes to, its own and the root."""
     folders = [folder for found in starts for folder in found.folders[::-1]]
     return tuple(dict.fromkeys((*folders, workspace.app.directory, workspace.root.directory)))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import nodejs
 import pytest
-from nodejs import digests
-from nodejs.releases import Releases, major
+from nodejs import registry
+from nodejs.versions import Releases, major
 
 from fakes.build_context import build_context
 from packhorse.errors import FormatError
@@ -26,7 +26,7 @@ def archive(tmp_path: Path) -> Path:
 
 def said(archive: Path, spec: str) -> str:
     context = build_context(archive.parent)
-    digests.check(context.log, spec, archive)
+    registry.check_digest(context.log, spec, archive)
     stream = context.log.out
     assert isinstance(stream, io.StringIO)
     return stream.getvalue()

@@ -1,17 +1,25 @@
-"""What the buildpack asks of a package manager; npm.py and its neighbours each have an adapter.
+"""Defines what the buildpack needs from a package manager, and what all adapters share.
 
-On the arrow plan → layers. Called by `nodejs.modules`, which decides where the modules are and what is kept
-from build to build; how they get there is the manager's. An adapter is a value: it holds the version to run
-and the variables to run it with, and keeps nothing between calls.
+On the arrow plan → layers. Called by `modules`, which decides where modules are and what is kept from build
+to build. The manager decides how they get there. An adapter is a value: it holds the version to run and the
+variables to run it with, and keeps no state between calls.
+
+Shared are: the files that settings name (certificates, hooks, plugins), which an installation elsewhere needs
+too; the warning about a missing lockfile; and the error for merge conflicts in one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from packhorse import sdk
+from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
+
+from ..project import Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,7 @@ class Order:
     into: Path | None = None
 
 
-class Amender(Protocol):
+class IncrementalInstaller(Protocol):
     """What brings modules of the last build up to date in less time than it takes to install all of them."""
 
     @property
@@ -110,7 +118,7 @@ class Manager(Protocol):
         """
 
     @property
-    def amender(self) -> Amender | None:
+    def amender(self) -> IncrementalInstaller | None:
         """Brings what `install` has made for an earlier lock up to date, where this manager can."""
 
     def prune(self, order: Order) -> None:
@@ -118,3 +126,58 @@ class Manager(Protocol):
 
     def rebuild(self, directory: Path) -> None:
         """Runs the install scripts of modules that came with the source."""
+
+
+# Quotes and white space are no part of a path here, and what is longer than any path is none.
+_PATH_WORD = re.compile(r"""[^\s'"=,:\[\]{}]{3,1000}""")
+_CODE = (".js", ".cjs", ".mjs")
+# Whole folders of these are taken care of.
+_WHOLE_FOLDERS = (".yarn", "node_modules")
+
+
+def named_files(project: Project, *settings: str) -> tuple[str, ...]:
+    """The paths below the project that its files called `settings` name and that are there."""
+    found = {path for name in settings for path in _find_named(project.directory, name)}
+    return tuple(sorted(found))
+
+
+def named_code(project: Project, *settings: str) -> dict[str, str]:
+    """Of these the digests of programs, by their paths: what they do may decide what is installed."""
+    return {path: project.digest(path) for path in named_files(project, *settings) if path.endswith(_CODE)}
+
+
+def _find_named(directory: Path, name: str) -> Iterator[str]:
+    path = directory / name
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.lstrip().startswith(("#", ";", "//")):
+            continue
+        for word in _PATH_WORD.findall(line):
+            inside = PurePosixPath(word.removeprefix("./"))
+            is_path = "." in inside.name and not inside.is_absolute() and ".." not in inside.parts
+            is_meant = is_path and inside.parts[0] not in _WHOLE_FOLDERS and inside.name != "package.json"
+            if is_meant and (directory / inside).is_file():
+                yield str(inside)
+
+
+MODULES_GLOBS = ("node_modules", "*/node_modules", "*/*/node_modules")
+"""Where modules of a workspace are looked for when no lock says where its projects are."""
+
+
+def warn_of_missing_lock(log: sdk.Log, lock: str, command: str) -> None:
+    """Says that `command` installs what is newest, for want of the file `lock`."""
+    log.warning(
+        f"there is no {lock}, so the newest versions that fit are installed; "
+        f"run `{command} install` and commit the lock to have the same ones each time"
+    )
+
+
+_MARKS = ("<<<<<<<", "=======", ">>>>>>>")
+
+
+def refuse_merge_conflicts(text: str, *, name: str, fix: str) -> None:
+    """Raises InputError if `text`, that of the file `name`, has such marks."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith(_MARKS) and line[7:8] in ("", " "):
+            raise InputError(f"{name} has conflicts of a merge, the first on line {number}", fix=fix)
