@@ -91,7 +91,8 @@ class Task:
             raise BuildpackFailed(
                 f"the script `{self.script}` of package.json failed",
                 why=f"{failure.what}; its output is above",
-                fix=f"see that `{manager.fresh} && {' '.join(argv)}` works in a fresh copy of the source, "
+                fix=f"see that `{manager.install_command} && {' '.join(argv)}` works in a fresh copy of "
+                "the source, "
                 f"or choose the scripts with {SCRIPTS_SETTING} (a comma-separated list; empty for none)",
             ) from failure
 
@@ -107,7 +108,7 @@ def choose_scripts(workspace: Workspace, setting: str | None) -> tuple[str, ...]
     own = workspace.app.scripts
     there = {*own, *nx_targets(workspace.app.directory)}
     if workspace.is_member:
-        there.update(*(workspace.members[path].scripts for path in workspace.needed(dev=True)))
+        there.update(*(workspace.members[path].scripts for path in workspace.needed_members(dev=True)))
     if setting is not None:
         chosen = tuple(name.strip() for name in setting.split(",") if name.strip())
         missing = [name for name in chosen if name not in there]
@@ -163,7 +164,7 @@ def plan_tasks(workspace: Workspace, scripts: Sequence[str]) -> tuple[Task, ...]
         if script != "build":
             tasks.append(Task(script, app.directory))
             continue
-        members = [workspace.members[path] for path in workspace.needed(dev=True)]
+        members = [workspace.members[path] for path in workspace.needed_members(dev=True)]
         tasks += [Task("build", member.directory) for member in members if "build" in member.scripts]
     return tuple(tasks)
 
@@ -212,29 +213,29 @@ class FrameworkCaches:
     key: dict[str, str]
     _layer: sdk.Layer | None = None
 
-    def bring(self) -> None:
+    def restore(self) -> None:
         """Links what the last build left into the application."""
         if not (self.context.layers / f"{_CACHE_LAYER}.toml").is_file():
             return
-        self._take()
+        self._ensure_layer()
         for folder in self._folders():
-            kept, here = self._kept(folder), self.root / folder
+            kept, here = self._cached_folder(folder), self.root / folder
             if _is_link_to(here, kept):
                 kept.mkdir(parents=True, exist_ok=True)
             elif kept.is_dir() and not here.exists():
                 here.parent.mkdir(parents=True, exist_ok=True)
                 here.symlink_to(kept)
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Takes the folders out of the application again, those that are new into the layer."""
         for folder in self._folders():
-            kept, here = self._kept(folder), self.root / folder
+            kept, here = self._cached_folder(folder), self.root / folder
             # Modules for the build are in a layer that stays as it is: it keeps the link.
             is_elsewhere = here.parent.is_symlink()
             if _is_link_to(here, kept) and not is_elsewhere:
                 here.unlink()
             elif here.is_dir() and not here.is_symlink():
-                self._take()
+                self._ensure_layer()
                 import shutil  # only a folder that is new needs it
 
                 shutil.rmtree(kept, ignore_errors=True)
@@ -247,11 +248,11 @@ class FrameworkCaches:
             for record in kept.rglob(f"*{TSBUILDINFO}"):
                 record.unlink()
 
-    def _take(self) -> None:
+    def _ensure_layer(self) -> None:
         if self._layer is None:
             self._layer = self.context.layer(_CACHE_LAYER, key=self.key, cache=True)
 
-    def _kept(self, folder: str) -> Path:
+    def _cached_folder(self, folder: str) -> Path:
         return self.context.layers / _CACHE_LAYER / folder
 
     def _folders(self) -> Iterator[str]:

@@ -63,7 +63,7 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     choice = managers.Choice.of(workspace.root)
     runs_bun = managers.Choice.of_bun(project, workspace.root) if image.bun else None
     manager = managers.provide_manager(context, workspace.root, node, choice, runs_bun=runs_bun)
-    image.announce(context.log)
+    image.log_choice(context.log)
     build_scripts.log_scripts(context.log, workspace, scripts, chosen)
     steps = build_scripts.plan_tasks(workspace, scripts)
     installation = modules.Installation(context, workspace, node, manager, steps, choice.lock)
@@ -86,7 +86,9 @@ def _build(context: sdk.BuildContext) -> sdk.BuildResult:
     programs.provide_managers(
         context, manager, programs.managers_needed(context.env, starts.values(), choice.manager)
     )
-    sbom.write_sboms(context, workspace, node, choice.lock, modules=installation.whole, bun=bool(image.bun))
+    sbom.write_sboms(
+        context, workspace, node, choice.lock, modules=installation.complete_layer, bun=bool(image.bun)
+    )
     web_folder = workspace.root.directory if from_root else project.directory
     folders = {WEB: web_folder, **dict.fromkeys(declared.starts, declared.project.directory)}
     return sdk.BuildResult(sdk.Launch(_processes(context.app, starts, folders), slices=slices))

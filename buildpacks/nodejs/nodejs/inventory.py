@@ -143,7 +143,7 @@ def list_modules(workspace: Workspace, *, within: tuple[Path, ...], plugged: Pat
     """
     roots = tuple(Path(os.path.realpath(path)) for path in within)
     starts = [workspace.app.directory, workspace.root.directory]
-    members = workspace.needed(dev=False) if workspace.is_member else workspace.members
+    members = workspace.needed_members(dev=False) if workspace.is_member else workspace.members
     starts += [workspace.root.directory / path for path in members]
     found: dict[Path, Package] = {}
     for start in map(_real, dict.fromkeys(starts)):

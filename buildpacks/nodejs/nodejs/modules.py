@@ -95,7 +95,7 @@ class InstallRecord:
         """The name of the layer that has it."""
         return record_layer(self.layer.name)
 
-    def last(self) -> bytes:
+    def read_previous(self) -> bytes:
         """That of the last build, for outdated modules; empty where it is missing, or one of other modules.
 
         Asked for before `keep`.
@@ -108,7 +108,7 @@ class InstallRecord:
         path = self.context.layers / self.name / self.file
         return path.read_bytes() if path.is_file() else b""
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Has the next build find it."""
         key = _digest_key(self.key)
         kept = self.context.layer(self.name, key={self.layer.name: key}, cache=True, facts={"key": key})
@@ -138,14 +138,14 @@ class Installation:
     manager: Manager
     tasks: tuple[Task, ...]
     lock: str
-    _taken: set[str] = field(default_factory=set)
-    _linked: list[sdk.Layer] = field(default_factory=list)
+    _layers_taken: set[str] = field(default_factory=set)
+    _linked_layers: list[sdk.Layer] = field(default_factory=list)
 
     @property
-    def whole(self) -> sdk.Layer | None:
+    def complete_layer(self) -> sdk.Layer | None:
         """The layer that has all modules of the image, where there is one, once they were provided."""
         alone = not (self.workspace.members or self.workspace.is_member)
-        return self._linked[-1] if self._linked and alone else None
+        return self._linked_layers[-1] if self._linked_layers and alone else None
 
     @property
     def keeps_dev(self) -> bool:
@@ -160,28 +160,28 @@ class Installation:
         BuildpackFailed when a script fails.
         """
         if settle_vendored(self.context, self.workspace, self.lock):
-            slices = self._vendored()
+            slices = self._use_vendored()
         elif self.manager.linker == "pnp":
-            slices = self._plugged()
+            slices = self._install_plugnplay()
         elif reason := self.workspace.inside_reason or self.manager.inside_reason:
-            slices = self._inside(reason)
+            slices = self._install_inside(reason)
         elif (
             self.tasks and self.context.recall(self._cache_name).get(_WRITING_SCRIPTS) == self._scripts_digest
         ):
-            slices = self._inside("in the last build the scripts wrote into it", writing=True)
+            slices = self._install_inside("in the last build the scripts wrote into it", writing=True)
         else:
-            slices = self._in_layers()
+            slices = self._install_in_layers()
         node_modules.remove_manager_files(self.workspace.root.directory)
-        self._unlink_made()
-        for name in sorted({*_LAYERS, *map(record_layer, _LAYERS)} - self._taken):
+        self._unlink_generated()
+        for name in sorted({*_LAYERS, *map(record_layer, _LAYERS)} - self._layers_taken):
             # The last build's, when modules were elsewhere: nothing is to be found there.
             delete(self.context.layers / name)
             delete(self.context.layers / f"{name}.toml")
         if not self.keeps_dev:
-            self._leave_out()
+            self._remove_unneeded()
         return slices
 
-    def _vendored(self) -> tuple[tuple[str, ...], ...]:
+    def _use_vendored(self) -> tuple[tuple[str, ...], ...]:
         self.context.log.warning(
             "node_modules comes with the source and is used as it is, devDependencies too; to have it "
             f"installed by {self.manager.name} instead, have a lock, or set {VENDORED_SETTING}=0"
@@ -191,13 +191,13 @@ class Installation:
         node_modules.clean_modules(self.workspace.root.directory / "node_modules")
         return (self.manager.slice,)
 
-    def _inside(self, reason: str, *, writing: bool = False) -> tuple[tuple[str, ...], ...]:
+    def _install_inside(self, reason: str, *, writing: bool = False) -> tuple[tuple[str, ...], ...]:
         root = self.workspace.root.directory
         self.context.log.detail(f"node_modules is a directory of the application: {reason}")
         cache = self._cache({_WRITING_SCRIPTS: self._scripts_digest} if writing else {})
         with_dev = self.keeps_dev or self.workspace.has_dev_dependencies
         self.manager.install(self._order(root, dev=with_dev, cache=cache))
-        written = self._traces(root) if writing else ()
+        written = self._find_script_changes(root) if writing else ()
         if not writing:
             self._run_tasks()
         made = [path for path in written if _is_module(path) and os.path.lexists(root / path)]
@@ -218,7 +218,7 @@ class Installation:
         there = any(any(root.glob(pattern)) for pattern in self.manager.slice)
         return (self.manager.slice,) if there else ()
 
-    def _plugged(self) -> tuple[tuple[str, ...], ...]:
+    def _install_plugnplay(self) -> tuple[tuple[str, ...], ...]:
         from . import plugnplay
 
         root, scripts = self.workspace.root.directory, self.workspace.inside_reason
@@ -230,8 +230,10 @@ class Installation:
         written: tuple[str, ...] = ()
         if self.tasks or scripts:
             if self.workspace.has_dependencies(dev=True):
-                made = self._plug("modules-build", dev=True, launch=False, renew=scripts, wrote=wrote)
-                written = self._traces(made.path / plugnplay.UNPLUGGED)
+                made = self._plugnplay_layer(
+                    "modules-build", dev=True, launch=False, renew=scripts, wrote=wrote
+                )
+                written = self._find_script_changes(made.path / plugnplay.UNPLUGGED)
             else:
                 self._run_tasks()
         plugnplay.remove_map(root)
@@ -241,7 +243,7 @@ class Installation:
             )
             wrote = "the build scripts write into it"
         if self.workspace.has_dependencies(dev=self.keeps_dev):
-            layer = self._plug(
+            layer = self._plugnplay_layer(
                 "modules", dev=self.keeps_dev, launch=True, renew=scripts, wrote=wrote, written=bool(written)
             )
             if made:
@@ -252,7 +254,7 @@ class Installation:
             (self.context.layers / f"{made.name}.toml").unlink()
         return ()
 
-    def _plug(
+    def _plugnplay_layer(
         self, name: str, *, dev: bool, launch: bool, renew: str, wrote: str, written: bool = False
     ) -> sdk.Layer:
         """Makes or keeps a layer of packages for Plug'n'Play, and puts its map into the application.
@@ -269,40 +271,40 @@ class Installation:
         key = {**self._key(dev=dev), "directory": str(root)}
         if written:
             key["build scripts"] = self._scripts_digest
-        layer = self._take(name, key, launch=launch, renew=renew)
+        layer = self._take_layer(name, key, launch=launch, renew=renew)
         if not layer.kept:
             plugnplay.remove_map(root)
             self.manager.install(self._order(root, dev=dev, cache=cache, into=layer.path))
-            plugnplay.save_map(root, layer, made=self.manager.made)
-        plugnplay.install_map(root, layer.path, made=self.manager.made)
+            plugnplay.save_map(root, layer, made=self.manager.generated)
+        plugnplay.install_map(root, layer.path, made=self.manager.generated)
         return layer
 
-    def _in_layers(self) -> tuple[tuple[str, ...], ...]:
+    def _install_in_layers(self) -> tuple[tuple[str, ...], ...]:
         if self.tasks and self.workspace.has_dependencies(dev=True):
-            layer = self._layer("modules-build", dev=True, launch=False)
+            layer = self._modules_layer("modules-build", dev=True, launch=False)
             self._link(layer)
-            if written := self._traces(layer.path):
+            if written := self._find_script_changes(layer.path):
                 self.context.log.detail(
                     f"the build scripts wrote into node_modules ({_shorten(written)}), which the image "
                     "needs: installing again"
                 )
                 node_modules.unlink_modules(self.workspace)
-                self._unlink_made()
-                self._taken.difference_update({layer.name, record_layer(layer.name)})
+                self._unlink_generated()
+                self._layers_taken.difference_update({layer.name, record_layer(layer.name)})
                 delete(layer.path)
                 (self.context.layers / f"{layer.name}.toml").unlink()
-                return self._inside("the build scripts write into it", writing=True)
+                return self._install_inside("the build scripts write into it", writing=True)
         else:
             self._run_tasks()
         if self.workspace.has_dependencies(dev=self.keeps_dev):
-            layer = self._layer("modules", dev=self.keeps_dev, launch=True)
+            layer = self._modules_layer("modules", dev=self.keeps_dev, launch=True)
             self._link(layer)
-            self._linked.append(layer)
+            self._linked_layers.append(layer)
         else:
             node_modules.unlink_modules(self.workspace)
         return ()
 
-    def _traces(self, directory: Path) -> tuple[str, ...]:
+    def _find_script_changes(self, directory: Path) -> tuple[str, ...]:
         """Runs the build scripts; returns what they changed in `directory`."""
         before = build_scripts.index_files(directory, self.workspace.members)
         self._run_tasks()
@@ -312,30 +314,30 @@ class Installation:
 
     def _link(self, layer: sdk.Layer) -> None:
         node_modules.link_modules(self.workspace, layer.path)
-        self._unlink_made()
-        for name in self.manager.made:
+        self._unlink_generated()
+        for name in self.manager.generated:
             if (layer.path / name).is_file():
                 (self.workspace.root.directory / name).symlink_to(layer.path / name)
 
-    def _unlink_made(self) -> None:
-        for name in self.manager.made:
+    def _unlink_generated(self) -> None:
+        for name in self.manager.generated:
             delete(self.workspace.root.directory / name)
 
-    def _layer(self, name: str, *, dev: bool, launch: bool) -> sdk.Layer:
+    def _modules_layer(self, name: str, *, dev: bool, launch: bool) -> sdk.Layer:
         """Makes or keeps a layer of modules."""
         key = self._key(dev=dev)
-        amender = None if self.workspace.members or self.workspace.is_member else self.manager.amender
-        layer = self._take(name, key, launch=launch, follows=amender.follows if amender else ())
+        amender = None if self.workspace.members or self.workspace.is_member else self.manager.incremental
+        layer = self._take_layer(name, key, launch=launch, follows=amender.follows if amender else ())
         record = InstallRecord(self.context, layer, key, amender.record) if amender else None
         if not layer.kept:
-            self._install(layer, dev=dev, amender=amender, last=record.last() if record else b"")
+            self._install(layer, dev=dev, amender=amender, last=record.read_previous() if record else b"")
         if record:
-            self._taken.add(record.name)
-            record.keep()
+            self._layers_taken.add(record.name)
+            record.save()
         if layer.kept:
             return layer
-        files = (*self.manager.files, *(self.manager.made if launch else ()))
-        left_out = self.workspace.unneeded if launch and not dev else ()
+        files = (*self.manager.files, *(self.manager.generated if launch else ()))
+        left_out = self.workspace.unneeded_members if launch and not dev else ()
         node_modules.finish_layer(self.workspace, layer.path, files, launch=launch, left_out=left_out)
         return layer
 
@@ -346,14 +348,14 @@ class Installation:
         order = self._order(layer.path, dev=dev)
         if amender and last:
             node_modules.prepare_layer(self.workspace, layer.path, self.manager.files)
-            if amender.amend(order, last):
+            if amender.install_changes(order, last):
                 return
             self.context.log.detail("all is installed again, as what was there is no certain beginning")
         layer.empty()
         node_modules.prepare_layer(self.workspace, layer.path, self.manager.files)
         self.manager.install(order)
 
-    def _take(
+    def _take_layer(
         self,
         name: str,
         key: Mapping[str, str],
@@ -362,8 +364,8 @@ class Installation:
         renew: str = "",
         follows: tuple[str, ...] = (),
     ) -> sdk.Layer:
-        newer = not self.manager.locked and versions.wants_update(self.context.env)
-        self._taken.add(name)
+        newer = not self.manager.has_lock and versions.wants_update(self.context.env)
+        self._layers_taken.add(name)
         renew = f"{versions.UPDATE_SETTING} asks for newer modules" if newer else renew
         return self.context.layer(
             name, key=key, launch=launch, build=not launch, cache=True, renew=renew, follows=follows
@@ -389,7 +391,7 @@ class Installation:
     def _order(
         self, directory: Path, *, dev: bool, cache: Path | None = None, into: Path | None = None
     ) -> Order:
-        focus = self.workspace.needed(dev=dev) if self.workspace.is_member else ()
+        focus = self.workspace.needed_members(dev=dev) if self.workspace.is_member else ()
         return Order(directory, dev=dev, cache=cache, focus=self.workspace.names(focus), into=into)
 
     def _key(self, *, dev: bool) -> dict[str, str]:
@@ -418,14 +420,14 @@ class Installation:
         kept = build_scripts.framework_caches(
             self.context, root, self.workspace.members, self.runtime.version
         )
-        kept.bring()
+        kept.restore()
         for task in self.tasks:
             task.run(self.context, self.manager, root)
-        kept.keep()
+        kept.save()
 
-    def _leave_out(self) -> None:
+    def _remove_unneeded(self) -> None:
         """Removes the members that the application does not need, where it is one of them."""
-        gone = self.workspace.unneeded
+        gone = self.workspace.unneeded_members
         for path in gone:
             delete(self.workspace.root.directory / path)
         for path in ("", *self.workspace.members) if gone else ():

@@ -171,7 +171,7 @@ class Engines:
         keeps = versions.read_switch(context.env, KEEP_NPM_SETTING) is True
         return cls(reason, node=bool(not alone or said or keeps or len(context.plan) > 1))
 
-    def announce(self, log: sdk.Log) -> None:
+    def log_choice(self, log: sdk.Log) -> None:
         """Says what is not as usual."""
         if self.bun:
             log.detail(f"Bun is in the image ({self.bun})")

@@ -54,7 +54,7 @@ class Registry:
 
     context: sdk.BuildContext
 
-    def brought(self, package: str) -> list[str]:
+    def offline_versions(self, package: str) -> list[str]:
         """The versions of `package` that are to be had without the registry."""
         return list(self.context.dependencies.versions(package))
 

@@ -41,7 +41,7 @@ def provide_releases(context: sdk.BuildContext, snapshot: Releases, names: Itera
     if version:
         path = context.layers / _SCHEDULE_LAYER / _SCHEDULE_FILE.name
         releases = read_schedule(path, snapshot) if path.is_file() else snapshot
-    unknown = set(names) - {line.codename for line in releases.supported_long}
+    unknown = set(names) - {line.codename for line in releases.lts_lines}
     if unknown or versions.wants_update(context.env):
         version = _newest_schedule(context, unknown)
     if not version:
@@ -148,8 +148,8 @@ def provide_node(context: sdk.BuildContext, request: Request, releases: Releases
     registry = Registry(context)
     version = resolve_version(context, registry, package, request, releases)
     npm = _npm_for(version, releases)
-    context.log.detail(f"Node.js {version} ({'; '.join(request.followed(version))})")
-    for sentence in request.passed_over(version):
+    context.log.detail(f"Node.js {version} ({'; '.join(request.followed_sources(version))})")
+    for sentence in request.ignored_sources(version):
         context.log.warning(sentence)
     _warn_of_end(context.log, version, releases)
 
@@ -199,14 +199,14 @@ def _look_up(
     context: sdk.BuildContext, registry: Registry, package: str, request: Request, releases: Releases
 ) -> str:
     """The newest version that is published and asked for; NotFoundError when there is none."""
-    for list_versions in (registry.brought, registry.versions):
+    for list_versions in (registry.offline_versions, registry.versions):
         published = [version for version in list_versions(package) if releases.npm_for(version)]
         version = request.choose(published, releases)
         if version:
             return version
-        if published and list_versions == registry.brought:
+        if published and list_versions == registry.offline_versions:
             context.log.detail(f"none of those at hand fits {request.first.range}: {', '.join(published)}")
-    said = request.first.said
+    said = request.first.requested
     raise NotFoundError(
         f"no Node.js matches {request.first.range} ({said})",
         why=f"the newest of each line are {', '.join(_newest_per_line(published))}",
@@ -233,7 +233,7 @@ def _npm_for(version: str, releases: Releases) -> str:
 def _warn_of_end(log: sdk.Log, version: str, releases: Releases) -> None:
     line = releases.line(version)
     if line and line.ends < date.today():
-        active = releases.supported_long[-1].major
+        active = releases.lts_lines[-1].major
         log.warning(
             f"Node.js {line.major} has had no security fixes since {line.ends}; the active LTS is {active}"
         )

@@ -126,7 +126,7 @@ class _ShellCommand:
         return self.words[self._assignments :]
 
     @property
-    def mark(self) -> str:
+    def built_script(self) -> str:
         """The name of the script that the build has run, which this stands for; empty for all else."""
         text = " ".join(self.command)
         return "".join(shlex.split(text.removeprefix(_MARK))) if text.startswith(_MARK) else ""
@@ -161,12 +161,12 @@ class _ShellCommand:
         return tuple(dict.fromkeys(_MANAGER_OF_RUNNER.get(name, name) for name in found))
 
     @property
-    def in_list(self) -> str:
+    def as_list_item(self) -> str:
         """The text, so that `&&` may follow."""
         return f"{{ {self.whole}\n}}" if self.whole else str(self)
 
     @property
-    def adding(self) -> _ShellCommand:
+    def with_appended_options(self) -> _ShellCommand:
         """The piece with its NODE_OPTIONS behind those that there are: the image's own must hold too."""
         if not self.variables and self.words[:1] != ("export",):
             return self
@@ -176,7 +176,7 @@ class _ShellCommand:
 
     def __str__(self) -> str:
         if self.inner:
-            return f"( {' && '.join(piece.in_list for piece in self.inner)} )"
+            return f"( {' && '.join(piece.as_list_item for piece in self.inner)} )"
         return self.whole or " ".join(self.words)
 
 
@@ -224,8 +224,8 @@ def _drop_built(
             inner, more = _drop_built(project, piece.inner, name, built)
             kept += [replace(piece, inner=tuple(inner))] if inner else []
             left_out += more
-        elif piece.mark or str(piece) in texts:
-            left_out.append(piece.mark or str(piece))
+        elif piece.built_script or str(piece) in texts:
+            left_out.append(piece.built_script or str(piece))
         else:
             kept.append(piece)
     return kept, tuple(left_out)
@@ -258,8 +258,8 @@ def _to_command(project: Project, pieces: Sequence[_ShellCommand], name: str, sh
     if not before and is_program and not _NEEDS_SHELL.search(str(last)):
         env = dict(shlex.split(word)[0].split("=", 1) for word in last.variables)
         return Command(words, env, programs, words, folders=folders, managers=managers)
-    line = [piece.adding.in_list for piece in before]
-    last = last.adding
+    line = [piece.with_appended_options.as_list_item for piece in before]
+    last = last.with_appended_options
     line.append(" ".join((*last.variables, "exec", *last.command)) if is_program else str(last))
     argv = (shell, "-c", " && ".join(line))
     return Command(argv, {}, programs, words, gets_signals=is_program, folders=folders, managers=managers)

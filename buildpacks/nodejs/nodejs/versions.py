@@ -155,7 +155,7 @@ class Releases:
         )
 
     @property
-    def supported_long(self) -> tuple[ReleaseLine, ...]:
+    def lts_lines(self) -> tuple[ReleaseLine, ...]:
         """The lines that are or were in long-term support, oldest first; the last is the active one."""
         return tuple(line for line in self.lines if line.codename)
 
@@ -294,7 +294,7 @@ class Constraint:
     """A range of versions as npm writes them, and who says it."""
 
     range: str
-    said: RequestedVersion
+    requested: RequestedVersion
 
     def allows(self, version: str) -> bool:
         """Whether the range has `version`."""
@@ -305,8 +305,8 @@ class Constraint:
 class Request:
     """All wishes, the one that decides first; `unread` has those that mean nothing, and why."""
 
-    wishes: tuple[Constraint, ...]
-    unread: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...]
+    unreadable: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, said: Sequence[RequestedVersion], releases: Releases) -> Self:
@@ -315,7 +315,7 @@ class Request:
         Raises InputError when the first means nothing.
         """
         if not said:
-            active = releases.supported_long[-1]
+            active = releases.lts_lines[-1]
             none = RequestedVersion("package.json has no engines.node", "the active LTS")
             return cls((Constraint(str(active.major), none),))
         first, *others = said
@@ -331,43 +331,43 @@ class Request:
     @property
     def text(self) -> str:
         """What is asked for: the same text asks for the same version."""
-        return " & ".join(wish.range for wish in self._deciding)
+        return " & ".join(wish.range for wish in self._decisive)
 
     @property
     def first(self) -> Constraint:
         """The wish that is followed in any case."""
-        return self.wishes[0]
+        return self.constraints[0]
 
     @property
-    def _deciding(self) -> tuple[Constraint, ...]:
-        return self.wishes[:1] if self.first.said.source == VERSION_SETTING else self.wishes
+    def _decisive(self) -> tuple[Constraint, ...]:
+        return self.constraints[:1] if self.first.requested.source == VERSION_SETTING else self.constraints
 
     def choose(self, published: Iterable[str], releases: Releases) -> str | None:
         """The newest version that the wishes allow, of a line with long-term support if there is one."""
         import nodesemver
 
         left = list(published)
-        for number, wish in enumerate(self._deciding):
+        for number, wish in enumerate(self._decisive):
             allowed = [version for version in left if wish.allows(version)]
             if allowed or not number:
                 left = allowed
-        lines = {line.major for line in releases.supported_long}
+        lines = {line.major for line in releases.lts_lines}
         stable = [version for version in left if major(version) in lines]
         found: str | None = nodesemver.max_satisfying(stable or left, "*", loose=True)
         if not found:
             found = nodesemver.max_satisfying(left, "*", loose=True, include_prerelease=True)
         return found
 
-    def followed(self, version: str) -> list[str]:
+    def followed_sources(self, version: str) -> list[str]:
         """Who gets what they say with `version`."""
-        return [str(wish.said) for wish in self._deciding if wish.allows(version)]
+        return [str(wish.requested) for wish in self._decisive if wish.allows(version)]
 
-    def passed_over(self, version: str) -> Iterator[str]:
+    def ignored_sources(self, version: str) -> Iterator[str]:
         """A sentence for each who says something else than `version`, and for each who says nothing known."""
-        for wish in self.wishes[1:]:
+        for wish in self.constraints[1:]:
             if not wish.allows(version):
-                yield f"{wish.said} is not followed: {self.first.said.source} comes first"
-        yield from (f"{what}; it is not followed" for what in self.unread)
+                yield f"{wish.requested} is not followed: {self.first.requested.source} comes first"
+        yield from (f"{what}; it is not followed" for what in self.unreadable)
 
 
 def lts_names(said: Iterable[RequestedVersion]) -> frozenset[str]:
@@ -382,7 +382,7 @@ def _to_range(said: RequestedVersion, releases: Releases) -> str:
     if name in _ANY_VERSION:
         return "*"
     if name in _LTS:
-        return str(releases.supported_long[-1].major)
+        return str(releases.lts_lines[-1].major)
     match = _NAMED.fullmatch(name)
     if match:
         return str(_lts_major(match["name"], said, releases))
@@ -395,7 +395,7 @@ def _to_range(said: RequestedVersion, releases: Releases) -> str:
 
 
 def _lts_major(name: str, said: RequestedVersion, releases: Releases) -> int:
-    lines = releases.supported_long
+    lines = releases.lts_lines
     if name.startswith("-") and int(name[1:]) < len(lines):
         return lines[-1 - int(name[1:])].major
     for line in lines:

@@ -300,7 +300,7 @@ class Workspace:
     def _by_name(self) -> dict[str, str]:
         return {member.name: path for path, member in self.members.items() if member.name}
 
-    def needed(self, *, dev: bool) -> tuple[str, ...]:
+    def needed_members(self, *, dev: bool) -> tuple[str, ...]:
         """The paths of the members that the application needs, itself included, dependencies first.
 
         With `dev` those too that are needed only to build them. All members if the application is the root,
@@ -318,23 +318,23 @@ class Workspace:
             parts = (*DEPENDENCIES, "devDependencies") if dev else DEPENDENCIES
             member = self.members[path]
             for name, spec in member.dependencies(parts):
-                for other in self._meant(name, spec, member.directory):
+                for other in self._resolve_dependency(name, spec, member.directory):
                     visit(other)
             found[path] = None
 
-        for spec in self._ruled:
-            for path in self._meant("", spec, self.root.directory):
+        for spec in self._overrides:
+            for path in self._resolve_dependency("", spec, self.root.directory):
                 visit(path)
         visit(self.path)
         return tuple(found)
 
     @property
-    def unneeded(self) -> tuple[str, ...]:
+    def unneeded_members(self) -> tuple[str, ...]:
         """The members that the application does not need, but for those around one that it needs.
 
         Of these the first alone where one is in another.
         """
-        needed = self.needed(dev=False)
+        needed = self.needed_members(dev=False)
         spared = {part for path in needed for part in (path, *map(str, PurePosixPath(path).parents))}
         folders = {self._folders[path] for path in needed}
         folders |= {above for folder in folders for above in folder.parents}
@@ -353,7 +353,7 @@ class Workspace:
     def _by_folder(self) -> dict[Path, str]:
         return {folder: path for path, folder in self._folders.items()}
 
-    def _meant(self, name: str, spec: str, directory: Path) -> Iterator[str]:
+    def _resolve_dependency(self, name: str, spec: str, directory: Path) -> Iterator[str]:
         """The members that a dependency of the manifest in `directory` is or may be."""
         kind, _, place = spec.partition(":")
         if kind == "workspace":
@@ -372,7 +372,7 @@ class Workspace:
             yield self._by_name[name]
 
     @property
-    def _ruled(self) -> Iterator[str]:
+    def _overrides(self) -> Iterator[str]:
         """What the root puts in the place of dependencies anywhere."""
         pnpm = self.root.manifest.get("pnpm")
         left = [self.root.manifest.get(rule) for rule in _OVERRIDE_FIELDS]
@@ -423,7 +423,7 @@ class Workspace:
         return digest("\n".join(said).encode()) if self.members else said[0]
 
     def _projects(self, *, dev: bool) -> tuple[Project, ...]:
-        return (self.root, *(self.members[path] for path in self.needed(dev=dev)))
+        return (self.root, *(self.members[path] for path in self.needed_members(dev=dev)))
 
     def names(self, paths: tuple[str, ...]) -> tuple[str, ...]:
         """The names of members by their paths; what has none is called by its path."""

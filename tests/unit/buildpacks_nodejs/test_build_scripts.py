@@ -88,10 +88,10 @@ def test_folders_of_frameworks_come_back_in_the_next_build_and_are_never_left(tm
     here = context(tmp_path)
     app, layer = here.app, here.layers / "build-cache"
     first = build_scripts.framework_caches(here, app, ["web"], "22.3.0")
-    first.bring()
+    first.restore()
     write(app / ".next/cache/webpack/a", app / ".next/BUILD_ID", app / "web/.turbo/b", app / "web/index.js")
     write(app / "node_modules/.cache/c", app / "node_modules/ms/index.js")
-    first.keep()
+    first.save()
     left = {".next/BUILD_ID", "web/index.js", "node_modules/ms/index.js"}
     assert files(app) == left
     assert files(layer) == {".next/cache/webpack/a", "web/.turbo/b", "node_modules/.cache/c"}
@@ -99,10 +99,10 @@ def test_folders_of_frameworks_come_back_in_the_next_build_and_are_never_left(tm
     (app / ".next/BUILD_ID").unlink()
     (app / ".next").rmdir()
     again = build_scripts.framework_caches(here, app, ["web"], "22.9.0")
-    again.bring()
+    again.restore()
     assert (app / ".next/cache/webpack/a").read_text() == "a"
     write(app / ".next/cache/webpack/more")
-    again.keep()
+    again.save()
     assert files(app) == left - {".next/BUILD_ID"}
     assert not (app / ".next").exists()
     assert ".next/cache/webpack/more" in files(layer)
@@ -112,9 +112,9 @@ def test_another_line_of_node_begins_anew(tmp_path: Path) -> None:
     here = context(tmp_path)
     first = build_scripts.framework_caches(here, here.app, [], "22.3.0")
     write(here.app / ".angular/cache/a")
-    first.keep()
+    first.save()
     second = build_scripts.framework_caches(replace(here), here.app, [], "24.0.0")
-    second.bring()
+    second.restore()
     assert not (here.app / ".angular").exists()
 
 
@@ -122,8 +122,8 @@ def test_an_application_without_such_folders_has_no_layer(tmp_path: Path) -> Non
     here = context(tmp_path)
     write(here.app / "dist/index.js")
     only = build_scripts.framework_caches(here, here.app, [], "22.3.0")
-    only.bring()
-    only.keep()
+    only.restore()
+    only.save()
     assert files(here.layers) == set()
     assert files(here.app) == {"dist/index.js"}
 
@@ -133,14 +133,14 @@ def test_modules_in_a_layer_keep_the_link_so_that_the_layer_stays_as_it_is(tmp_p
     modules = here.layers / "modules-build/node_modules"
     write(modules / "ms/index.js", modules / ".cache/babel/a")
     (here.app / "node_modules").symlink_to(modules)
-    build_scripts.framework_caches(here, here.app, [], "22.3.0").keep()
+    build_scripts.framework_caches(here, here.app, [], "22.3.0").save()
     assert (modules / ".cache").is_symlink()
     before = modules.stat().st_mtime_ns
     again = build_scripts.framework_caches(here, here.app, [], "22.3.0")
-    again.bring()
+    again.restore()
     assert (here.app / "node_modules/.cache/babel/a").read_text() == "a"
     write(here.app / "node_modules/.cache/babel/b")
-    again.keep()
+    again.save()
     assert modules.stat().st_mtime_ns == before
     assert files(here.layers / "build-cache") == {
         "node_modules/.cache/babel/a",
@@ -152,7 +152,7 @@ def test_records_of_what_was_emitted_are_not_brought_back(tmp_path: Path) -> Non
     here = context(tmp_path)
     for folder in (".cache", ".tmp"):
         write(here.app / f"node_modules/{folder}/ts/app.tsbuildinfo", here.app / f"node_modules/{folder}/a")
-    build_scripts.framework_caches(here, here.app, [], "22.3.0").keep()
+    build_scripts.framework_caches(here, here.app, [], "22.3.0").save()
     kept = here.layers / "build-cache"
     assert files(kept) == {"node_modules/.cache/a", "node_modules/.tmp/a"}
 

@@ -73,7 +73,7 @@ def test_a_member_of_a_workspace_comes_before_its_root(tmp_path: Path) -> None:
 def test_the_active_lts_serves_who_does_not_ask(tmp_path: Path) -> None:
     nothing = request(tmp_path)
     assert nothing.choose(PUBLISHED, RELEASES) == "26.10.0"
-    assert nothing.followed("26.10.0") == ["package.json has no engines.node: the active LTS"]
+    assert nothing.followed_sources("26.10.0") == ["package.json has no engines.node: the active LTS"]
 
 
 @pytest.mark.parametrize(
@@ -167,15 +167,15 @@ def test_an_open_range_stays_with_long_term_support() -> None:
 def test_a_further_source_narrows_the_choice_as_long_as_a_version_is_left() -> None:
     asked = asking(">=18", "22", "22.3.0", "20")
     assert asked.choose(PUBLISHED, RELEASES) == "22.3.0"
-    assert asked.followed("22.3.0") == ["source 0: >=18", "source 1: 22", "source 2: 22.3.0"]
-    assert list(asked.passed_over("22.3.0")) == ["source 3: 20 is not followed: source 0 comes first"]
+    assert asked.followed_sources("22.3.0") == ["source 0: >=18", "source 1: 22", "source 2: 22.3.0"]
+    assert list(asked.ignored_sources("22.3.0")) == ["source 3: 20 is not followed: source 0 comes first"]
 
 
 def test_the_setting_decides_alone_and_says_whom_it_overrules(tmp_path: Path) -> None:
     (tmp_path / ".nvmrc").write_text("iojs")
     asked = request(tmp_path, {"engines": {"node": "22.3.0"}}, BP_NODE_VERSION=">=22")
     assert asked.choose(PUBLISHED, RELEASES) == "26.10.0"
-    assert list(asked.passed_over("26.10.0")) == [
+    assert list(asked.ignored_sources("26.10.0")) == [
         "package.json engines.node: 22.3.0 is not followed: BP_NODE_VERSION comes first",
         ".nvmrc is not a version of Node.js: iojs; it is not followed",
     ]
@@ -192,7 +192,7 @@ TEXTS = st.one_of(RANGES.map(" ".join), RANGES.map(" || ".join), st.sampled_from
 def test_the_first_source_is_always_followed_and_all_are_where_they_agree(texts: list[str]) -> None:
     asked = asking(*texts)
     chosen = asked.choose(PUBLISHED, RELEASES)
-    ranges = [wish.range for wish in asked.wishes]
+    ranges = [wish.range for wish in asked.constraints]
     first = [version for version in PUBLISHED if nodesemver.satisfies(version, ranges[0], loose=True)]
     common = [
         version
@@ -201,7 +201,7 @@ def test_the_first_source_is_always_followed_and_all_are_where_they_agree(texts:
     ]
     assert chosen in (common or first or [None])
     if chosen:
-        assert len(asked.followed(chosen)) + len(list(asked.passed_over(chosen))) == len(texts)
+        assert len(asked.followed_sources(chosen)) + len(list(asked.ignored_sources(chosen))) == len(texts)
 
 
 @given(content=st.one_of(st.binary(max_size=60), st.text(max_size=30).map(str.encode)))
@@ -276,7 +276,7 @@ def test_a_schedule_adds_lines_that_the_snapshot_does_not_have(tmp_path: Path) -
     )
     read = runtime.read_schedule(path, RELEASES)
     assert [line.major for line in read.lines] == [*range(12, 28), 29]
-    assert [line.codename for line in read.supported_long][-2:] == ["lithium", "newname"]
+    assert [line.codename for line in read.lts_lines][-2:] == ["lithium", "newname"]
     path.write_text('{"v28": {"end": "soon"}}')
     with pytest.raises(FormatError, match="node-releases is not as expected"):
         runtime.read_schedule(path, RELEASES)

@@ -50,5 +50,5 @@ def test_a_layer_has_no_link_to_a_member_that_is_left_out(tmp_path: Path) -> Non
     node_modules.prepare_layer(workspace, layer, ())
     for name in ("a", "b"):
         (layer / "node_modules" / name).symlink_to(f"../p/{name}")
-    node_modules.finish_layer(workspace, layer, (), launch=True, left_out=workspace.unneeded)
+    node_modules.finish_layer(workspace, layer, (), launch=True, left_out=workspace.unneeded_members)
     assert [path.readlink() for path in (layer / "node_modules").iterdir()] == [source / "p/a"]

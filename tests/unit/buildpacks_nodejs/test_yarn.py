@@ -30,7 +30,7 @@ from packhorse.errors import (
 )
 from packhorse.sdk.layer import Types
 
-CLASSIC = YarnLock("classic", settled={"ms@2.1.3": ""})
+CLASSIC = YarnLock("classic", resolutions={"ms@2.1.3": ""})
 
 
 def berry(version: int, cache_key: str = "10") -> YarnLock:
@@ -370,7 +370,7 @@ def test_the_linker_pnpm_makes_its_hard_links_on_the_file_system_of_the_applicat
 def test_a_lock_that_yarn_makes_is_there_for_scripts(tmp_path: Path) -> None:
     yarn = yarn_that_says_where(tmp_path, "nodeLinker: node-modules\n", "")
     yarn.install(Order(yarn.context.app, dev=True, cache=tmp_path / "cache"))
-    assert (yarn.context.app / "yarn.lock").read_text() == "x\n" and yarn.made == ("yarn.lock",)
+    assert (yarn.context.app / "yarn.lock").read_text() == "x\n" and yarn.generated == ("yarn.lock",)
 
 
 @pytest.mark.parametrize(("env", "linker"), [({}, "pnp"), ({"YARN_NODE_LINKER": "pnpm"}, "pnpm")])

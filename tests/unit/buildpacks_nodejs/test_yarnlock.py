@@ -45,13 +45,13 @@ __metadata:
 def test_a_lock_of_yarn_1_has_descriptors() -> None:
     lock = YarnLock.parse(CLASSIC)
     assert lock.form == "classic"
-    assert list(lock.settled) == ["@scope/a@^1.0.0", "@scope/a@^1.2.0", "ms@2.1.3", "ms@^2.0.0"]
+    assert list(lock.resolutions) == ["@scope/a@^1.0.0", "@scope/a@^1.2.0", "ms@2.1.3", "ms@^2.0.0"]
 
 
 def test_a_newer_lock_has_versions_and_resolutions() -> None:
     lock = YarnLock.parse(BERRY)
     assert (lock.form, lock.version, lock.cache_key) == ("berry", 8, "10")
-    assert lock.settled == {
+    assert lock.resolutions == {
         "app@workspace:.": "app@workspace:.",
         "ms@npm:2.1.3": "ms@npm:2.1.3",
         "ms@npm:^2.0.0": "ms@npm:2.1.3",
@@ -66,10 +66,10 @@ def test_a_lock_without_entries_has_a_form_if_it_says_one() -> None:
 
 def test_what_a_newer_lock_settles_otherwise_is_named() -> None:
     lock = YarnLock.parse(BERRY)
-    assert lock.lacks(YarnLock.parse(BERRY.partition('"ms@')[0])) == []
-    assert lock.lacks(YarnLock.parse(BERRY.replace("npm:^2.0.0", "npm:^2.1.0"))) == ["ms@npm:^2.1.0"]
+    assert lock.find_changes(YarnLock.parse(BERRY.partition('"ms@')[0])) == []
+    assert lock.find_changes(YarnLock.parse(BERRY.replace("npm:^2.0.0", "npm:^2.1.0"))) == ["ms@npm:^2.1.0"]
     moved = BERRY.replace('resolution: "ms@npm:2.1.3"', 'resolution: "ms@npm:2.1.4"')
-    assert lock.lacks(YarnLock.parse(moved)) == ["ms@npm:2.1.3", "ms@npm:^2.0.0"]
+    assert lock.find_changes(YarnLock.parse(moved)) == ["ms@npm:2.1.3", "ms@npm:^2.0.0"]
 
 
 def test_conflicts_of_a_merge_are_found_by_their_line() -> None:
@@ -88,7 +88,7 @@ def test_every_descriptor_that_is_written_is_read(said: dict[tuple[str, str], st
     for (name, range_), other in said.items():
         text += f'"{name}@{form}{range_}":\n  version: 1.0.0\n'
         text += f'  resolution: "{other}@npm:1"\n\n' if is_berry else "\n"
-    assert YarnLock.parse(text).settled == {
+    assert YarnLock.parse(text).resolutions == {
         f"{name}@{form}{range_}": f"{other}@npm:1" if is_berry else ""
         for (name, range_), other in said.items()
     }

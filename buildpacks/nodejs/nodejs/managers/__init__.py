@@ -26,11 +26,11 @@ def provide_manager(
         from . import bun
 
         tool = bun.provide_bun(context, runs_bun, launch=True)
-        runtime = tool.beside(runtime)
+        runtime = tool.append_to(runtime)
         context.log.detail(f"Bun {tool.version} ({runs_bun.source})")
     manager, source = _create_manager(context, project, runtime, choice, launches_bun=runs_bun is not None)
     context.log.detail(f"{manager.name} {manager.version} ({source})")
-    for lock in choice.unread:
+    for lock in choice.unread_locks:
         context.log.warning(f"{lock} is not read, since {choice.source}; remove one of the two")
     return manager
 

@@ -89,9 +89,9 @@ class Bun(DownloadedManager):
 
     name = "Bun"
     command = "bun"
-    fresh = "bun install"
+    install_command = "bun install"
     linker = "node-modules"
-    amender = None
+    incremental = None
     inside_reason = ""
 
     @property

@@ -46,7 +46,7 @@ class Choice:
     range: str = ""
     digest: str = ""
     lock: str = ""
-    unread: tuple[str, ...] = ()
+    unread_locks: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -80,7 +80,7 @@ class Choice:
             range=range_,
             digest=digest,
             lock=own[0] if own else "",
-            unread=tuple(name for name in there if name not in own),
+            unread_locks=tuple(name for name in there if name not in own),
         )
 
     @classmethod

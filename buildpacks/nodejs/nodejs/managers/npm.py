@@ -94,9 +94,9 @@ class Npm:
 
     name = "npm"
     command = "npm"
-    fresh = "npm ci"
+    install_command = "npm ci"
     inside_reason = ""
-    made = ()
+    generated = ()
     linker = "node-modules"
     slice = ("node_modules",)
 
@@ -106,7 +106,7 @@ class Npm:
         return self.tool.version if self.tool else self.runtime.npm
 
     @property
-    def locked(self) -> bool:
+    def has_lock(self) -> bool:
         """Whether there is package-lock.json or npm-shrinkwrap.json."""
         return bool(self.lock)
 
@@ -138,7 +138,7 @@ class Npm:
         """`npm ci`, or `npm install` without a lock; see `port.Manager`."""
         self._warn_of_newer_lock()
         said = self._settings()
-        kind = [*_kind_options(order, said), *self._chosen(order)]
+        kind = [*_kind_options(order, said), *self._workspace_options(order)]
         if self.lock:
             self._npm(order, said, "ci", *kind, *(["--prefer-offline"] if order.cache else []))
             return
@@ -146,7 +146,7 @@ class Npm:
         self._npm(order, said, "install", "--no-package-lock", *kind)
 
     @property
-    def amender(self) -> Self | None:
+    def incremental(self) -> Self | None:
         """npm itself, where a lock says what is to be there."""
         return self if self.lock else None
 
@@ -157,7 +157,7 @@ class Npm:
 
     record = ".package-lock.json"
 
-    def amend(self, order: Order, record: bytes) -> bool:
+    def install_changes(self, order: Order, record: bytes) -> bool:
         """`npm install` of what is new, and a look at the lock as `npm ci` has one; see `port.Amender`."""
         from .manifests import private_copy
         from .npm_incremental import install_changes
@@ -185,7 +185,7 @@ class Npm:
             said = self._settings()
             self._npm(order, said, "prune", *_kind_options(order, said))
             return
-        needed = self._needed(order)
+        needed = self._needed_packages(order)
         for path in ("", *Workspace.read(order.directory, "").members):
             _keep_only(order.directory / path / "node_modules", needed)
 
@@ -197,15 +197,15 @@ class Npm:
         """What an installation has to know of the build image's npm, which takes a while to tell it."""
         return Registry(self.context).config("globalconfig", "omit")
 
-    def _chosen(self, order: Order) -> list[str]:
+    def _workspace_options(self, order: Order) -> list[str]:
         """The members of the focus, and the root's own: members may lean on what npm puts above them."""
         members = [f"--workspace={member}" for member in order.focus]
         return [*members, "--include-workspace-root"] if members else []
 
-    def _needed(self, order: Order) -> frozenset[str]:
+    def _needed_packages(self, order: Order) -> frozenset[str]:
         """The paths of all packages that the image needs."""
         argv = ["npm", "ls", "--all", "--parseable", "--no-long", "--no-json"]
-        argv += [*_kind_options(order, self._settings()), *self._chosen(order)]
+        argv += [*_kind_options(order, self._settings()), *self._workspace_options(order)]
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:

@@ -101,9 +101,9 @@ class Pnpm(DownloadedManager):
 
     name = "pnpm"
     command = "pnpm"
-    fresh = "pnpm install"
+    install_command = "pnpm install"
     linker = "node-modules"
-    amender = None
+    incremental = None
 
     @cached_property
     def env(self) -> Mapping[str, str]:
@@ -149,7 +149,7 @@ class Pnpm(DownloadedManager):
         for name, text in self._texts:
             if found := _LOCAL.search(text):
                 return f"{name} has a dependency in the application's own files ({found[0].strip(' ')})"
-        if injected := self._injected:
+        if injected := self._injected_member:
             return f"a copy of {injected} is among the modules (injected)"
         return ""
 
@@ -219,7 +219,7 @@ class Pnpm(DownloadedManager):
             "CI": "true",
             "npm_config_nodedir": self.runtime.headers,
             "XDG_STATE_HOME": str(home / "state"),
-            **self._one_by_one,
+            **self._ordered_reads,
             **_variables(
                 cache_dir=str(home / "cache"), fetch_retry_mintimeout="1000", fetch_retry_maxtimeout="5000"
             ),
@@ -231,7 +231,7 @@ class Pnpm(DownloadedManager):
                 raise pnpm_failures.pnpm_error(failure, self.project.directory) from failure
 
     @property
-    def _one_by_one(self) -> Mapping[str, str]:
+    def _ordered_reads(self) -> Mapping[str, str]:
         """Has the projects of a workspace come in order of their paths.
 
         pnpm 10 and older take them as the reads of their settings end: of two versions of a package either
@@ -241,7 +241,7 @@ class Pnpm(DownloadedManager):
         return {"UV_THREADPOOL_SIZE": "1"} if is_several and major(self.version) < _ORDERS else {}
 
     @property
-    def _injected(self) -> str:
+    def _injected_member(self) -> str:
         """A member that is no link but copied, by the lock; without one by what asks for copies."""
         lock = self.project.directory / pnpm_release.NAME
         if self.lock and lock.is_file():

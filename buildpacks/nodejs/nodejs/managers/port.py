@@ -49,7 +49,7 @@ class IncrementalInstaller(Protocol):
     def record(self) -> str:
         """The file in node_modules that says what is installed."""
 
-    def amend(self, order: Order, record: bytes) -> bool:
+    def install_changes(self, order: Order, record: bytes) -> bool:
         """Makes of modules that `install` has left, with this record, what it would make now of nothing.
 
         False where that is not certain or did not succeed: the directory is then of no use any more.
@@ -68,7 +68,7 @@ class Manager(Protocol):
         """Its command, which also runs scripts: `npm run build`."""
 
     @property
-    def fresh(self) -> str:
+    def install_command(self) -> str:
         """The words with which a person installs in a fresh copy of the source: `npm ci`."""
 
     @property
@@ -76,7 +76,7 @@ class Manager(Protocol):
         """The version that runs."""
 
     @property
-    def locked(self) -> bool:
+    def has_lock(self) -> bool:
         """Whether there is a lock of this manager's."""
 
     @property
@@ -95,7 +95,7 @@ class Manager(Protocol):
         """Files and folders of the project, beside package.json, that an installation elsewhere needs."""
 
     @property
-    def made(self) -> tuple[str, ...]:
+    def generated(self) -> tuple[str, ...]:
         """Files that an installation makes in the project, which scripts need and the image does not."""
 
     @property
@@ -118,7 +118,7 @@ class Manager(Protocol):
         """
 
     @property
-    def amender(self) -> IncrementalInstaller | None:
+    def incremental(self) -> IncrementalInstaller | None:
         """Brings what `install` has made for an earlier lock up to date, where this manager can."""
 
     def prune(self, order: Order) -> None:

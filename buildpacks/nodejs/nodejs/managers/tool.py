@@ -35,7 +35,7 @@ class Tool:
         """The variables of `runtime`, with this tool's commands first on PATH."""
         return {**runtime.env, "PATH": f"{self.path / 'bin'}:{runtime.env['PATH']}"}
 
-    def beside(self, runtime: Runtime) -> Runtime:
+    def append_to(self, runtime: Runtime) -> Runtime:
         """`runtime` with this tool's commands on PATH behind its own."""
         env = {**runtime.env, "PATH": f"{runtime.env['PATH']}:{self.path / 'bin'}"}
         return replace(runtime, env=env)
@@ -128,7 +128,7 @@ def _resolve_version(
         return last
     import nodesemver
 
-    for list_versions in (registry.brought, registry.versions):
+    for list_versions in (registry.offline_versions, registry.versions):
         published = list_versions(package.name)
         version: str | None = nodesemver.max_satisfying(published, range_, loose=True)
         if version:
@@ -180,7 +180,7 @@ class DownloadedManager:
     lock: str
 
     @property
-    def made(self) -> tuple[str, ...]:
+    def generated(self) -> tuple[str, ...]:
         """Nothing but node_modules."""
         return ()
 
@@ -190,7 +190,7 @@ class DownloadedManager:
         return self.tool.version
 
     @property
-    def locked(self) -> bool:
+    def has_lock(self) -> bool:
         """Whether there is a lock of this manager's."""
         return bool(self.lock)
 

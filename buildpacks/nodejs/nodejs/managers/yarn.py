@@ -41,10 +41,10 @@ class Yarn(DownloadedManager):
 
     name = "Yarn"
     command = "yarn"
-    fresh = "yarn install --frozen-lockfile"
+    install_command = "yarn install --frozen-lockfile"
     inside_reason = ""
     linker = "node-modules"
-    amender = None
+    incremental = None
     slice = port.MODULES_GLOBS
 
     @property
@@ -158,7 +158,7 @@ class Yarn(DownloadedManager):
 
     def _missing(self, directory: Path) -> Iterator[str]:
         """What manifests ask for and the lock has not; of a workspace's members Yarn 1 does not see that."""
-        settled = YarnLock.read(directory).settled
+        settled = YarnLock.read(directory).resolutions
         workspace = Workspace.read(directory, "")
         spared = _settled_elsewhere(workspace)
         for project in (workspace.root, *workspace.members.values()):
@@ -198,9 +198,9 @@ class Berry(DownloadedManager):
 
     name = "Yarn"
     command = "yarn"
-    fresh = "yarn install --immutable"
+    install_command = "yarn install --immutable"
     slice = port.MODULES_GLOBS
-    amender = None
+    incremental = None
 
     @property
     def linker(self) -> str:
@@ -239,7 +239,7 @@ class Berry(DownloadedManager):
         return own + port.named_files(self.project, yarn_settings.BERRY)
 
     @property
-    def made(self) -> tuple[str, ...]:
+    def generated(self) -> tuple[str, ...]:
         """A lock where there is none: Yarn runs no script without."""
         return () if self.lock else (NAME,)
 
@@ -294,7 +294,7 @@ class Berry(DownloadedManager):
             if yarn_release.is_newer_lock(before) and "YN0028" in failure.output:
                 raise yarn_release.newer_lock_error(before) from failure
             raise yarn_failures.berry_error(failure, self.project.directory) from failure
-        missing = before.lacks(YarnLock.read(order.directory)) if self.lock and not immutable else []
+        missing = before.find_changes(YarnLock.read(order.directory)) if self.lock and not immutable else []
         if missing:
             raise yarn_failures.out_of_sync([f"Missing: {name}" for name in sorted(missing)])
 

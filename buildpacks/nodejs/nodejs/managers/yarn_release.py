@@ -44,7 +44,7 @@ class YarnLock:
     form: Literal["classic", "berry", ""] = ""
     version: int = 0
     cache_key: str = ""
-    settled: Mapping[str, str] = field(default_factory=dict)
+    resolutions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -81,12 +81,12 @@ class YarnLock:
             form="berry" if is_berry else "classic" if settled or "yarn lockfile v1" in text else "",
             version=int(version[:9]) if version.isdecimal() else 0,
             cache_key=re.split(r"\D", metadata.get("cacheKey", ""))[0],
-            settled=settled,
+            resolutions=settled,
         )
 
-    def lacks(self, newer: YarnLock) -> list[str]:
+    def find_changes(self, newer: YarnLock) -> list[str]:
         """The descriptors that `newer`, of the same source, had to settle itself or settles otherwise."""
-        return [name for name, said in newer.settled.items() if self.settled.get(name) != said]
+        return [name for name, said in newer.resolutions.items() if self.resolutions.get(name) != said]
 
 
 def _field(line: str) -> tuple[str, str] | None:
