@@ -22,9 +22,8 @@ from packhorse.sdk.program import main
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from packhorse.sdk.bindings import Binding, Bindings
-    from packhorse.sdk.checksum import Checksum
     from packhorse.sdk.command import CommandFailed
-    from packhorse.sdk.dependencies import Dependencies, Dependency
+    from packhorse.sdk.dependencies import Checksum, Dependencies, Dependency
     from packhorse.sdk.download import Source
     from packhorse.sdk.launch import BuildResult, Launch, Process
     from packhorse.sdk.layer import Kept, Layer, Outdated, Replaced
@@ -37,9 +36,8 @@ else:
         name: module
         for module, names in {
             "bindings": ("Binding", "Bindings"),
-            "checksum": ("Checksum",),
             "command": ("CommandFailed",),
-            "dependencies": ("Dependencies", "Dependency"),
+            "dependencies": ("Checksum", "Dependencies", "Dependency"),
             "download": ("Source",),
             "launch": ("BuildResult", "Launch", "Process"),
             "layer": ("Kept", "Layer", "Outdated", "Replaced"),

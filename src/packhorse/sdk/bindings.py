@@ -2,7 +2,7 @@
 
 On the arrows source → plan and plan → layers (servicebinding.io "Workload Projection", and the older layout
 of the buildpacks specification's bindings extension, with `metadata` and `secret`). Called by `sdk.context`
-and `sdk.mirrors`. A value holds paths, never a secret, so that it may be printed.
+and `sdk.download`. A value holds paths, never a secret, so that it may be printed.
 """
 
 from __future__ import annotations

