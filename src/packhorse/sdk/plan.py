@@ -1,7 +1,7 @@
-"""What a buildpack answers to detection: pass with a build plan, or fail with a reason.
+"""The result of detection: pass with a build plan, or fail with a reason.
 
-On the arrow source → plan (buildpack.md "Phase #1: Detection"). Made by a buildpack's detect function,
-written by `sdk.program`. Matching provides with requires is the lifecycle's.
+On the arrow source → plan (buildpack.md "Phase #1: Detection"). A buildpack's detect function returns it, and
+`sdk.program` writes it. The lifecycle matches provides with requires.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from packhorse.sdk import arguments
 
 @dataclass(frozen=True, slots=True)
 class Require:
-    """One thing wanted by name, with whatever metadata its provider understands."""
+    """One required name, with metadata for the buildpack that provides it."""
 
     name: str
     metadata: Mapping[str, object] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Require:
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """The names a buildpack offers and the things it wants; `alternatives` are tried in order after it."""
+    """What a buildpack provides and requires; the lifecycle tries `alternatives` in order after it."""
 
     provides: tuple[str, ...] = ()
     requires: tuple[Require, ...] = ()
@@ -50,7 +50,7 @@ class BuildPlan:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """This buildpack takes the source (exit status 0)."""
+    """This buildpack accepts the source (exit status 0)."""
 
     plan: BuildPlan = BuildPlan()
 
@@ -60,7 +60,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """This buildpack leaves the source alone (exit status 100); `reason` is one line for the user."""
+    """This buildpack rejects the source (exit status 100); `reason` is one line for the user."""
 
     reason: str
 

@@ -1,7 +1,7 @@
-"""One file over HTTP, in as many requests as it takes: each goes on where the last one broke off.
+"""Transfers one file over HTTP. After an interruption, the next request continues where the last one ended.
 
-Called by `sdk.download`. Redirects are followed, but never from https to anything less; a user and password
-of the URL are shown to its own host alone.
+Called by `sdk.download`. Follows redirects, but not from https to http. Sends the user and password in a URL
+only to its own host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PROXIES = ("http", "https", "no")
 
 
 class InterruptedTransfer(Exception):
-    """A request failed in a way that may pass; `wait` has the seconds that the server asked for, or 0."""
+    """A request failed, and another may succeed. `wait`: the seconds that the server asked for, or 0."""
 
     def __init__(self, reason: str, *, wait: float = 0) -> None:
         super().__init__(reason)
@@ -36,7 +36,7 @@ class InterruptedTransfer(Exception):
 
 
 class Transfer:
-    """Bytes received so far lie in `part`; more than `limit` of them are refused."""
+    """Writes received bytes to `part`; raises FormatError for more than `limit`."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Transfer:
         part.unlink(missing_ok=True)
 
     def restart(self) -> None:
-        """Forgets what has come."""
+        """Discards the bytes received so far."""
         self.received, self._tag, self._total = 0, "", -1
         self._part.unlink(missing_ok=True)
 
@@ -89,7 +89,7 @@ class Transfer:
         parts = urlsplit(self._address.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(
-                f"{self._address.display} is no address to fetch from",
+                f"{self._address.display} is not a URL that can be fetched",
                 why=self._address.setting,
                 fix="write https://HOST/PATH",
             )
@@ -108,7 +108,7 @@ class Transfer:
         headers = response.headers
         if response.status == 206 and not _starts_at(headers, self.received):
             self.restart()
-            raise InterruptedTransfer("the server sent another part than was asked for")
+            raise InterruptedTransfer("the server sent another part than the requested one")
         if response.status != 206 and self.received:
             self.restart()
         if not self.received:
@@ -117,14 +117,14 @@ class Transfer:
             self._tag = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
             if self._size and self._total not in (-1, self._size):
                 raise FormatError(
-                    f"{self._address.display} is not the file that was asked for",
-                    why=f"it has {self._total} bytes, and not {self._size}",
+                    f"{self._address.display} is not the requested file",
+                    why=f"it has {self._total} bytes, not {self._size}",
                 )
         with self._part.open("ab") as file:
             while chunk := self._read(response):
                 if self.received + len(chunk) > self._limit:
                     raise FormatError(
-                        f"{self._address.display} is larger than it may be",
+                        f"{self._address.display} is too large",
                         why=f"it has over {self._limit} bytes",
                     )
                 file.write(chunk)
@@ -142,7 +142,7 @@ class Transfer:
         return data
 
     def _raise_interrupted(self, why: str = "", error: Exception | None = None) -> None:
-        if not self._tag:  # without it, the rest could be that of another file
+        if not self._tag:  # without a tag, the rest may be of another file
             received, self.received = self.received, 0
             self._part.unlink(missing_ok=True)
         else:
@@ -162,11 +162,11 @@ class Transfer:
         where = redact_url(error.url or self._address.url)
         if where != self._address.display:
             said += f" from {where}, to which it was redirected"
-        setting = f" ({self._address.setting} leads there)" if self._address.setting else ""
+        setting = f" ({self._address.setting} names it)" if self._address.setting else ""
         if error.code in (401, 403, 407):
             whose = "proxy" if error.code == 407 else "server"
             raise NetworkError(
-                f"{self._address.display} is not to be had without credentials, or not with these",
+                f"{self._address.display} needs credentials, or other ones",
                 why=f"{said}{setting}",
                 fix=f"the {whose} wants a user and password: put them into its URL",
             ) from error
@@ -182,7 +182,7 @@ class Transfer:
 
 
 class _Proxies(urllib.request.ProxyHandler):
-    """The build's proxies; urllib's own handler asks this process's environment for the exceptions."""
+    """The build's proxies. urllib's own handler reads NO_PROXY from this process's environment."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         self._settings = dict(settings)
@@ -209,7 +209,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if after not in ("http", "https") or (before == "https" and after == "http"):
             raise NetworkError(
                 f"{redact_url(req.full_url)} cannot be fetched",
-                why=f"it redirects to {redact_url(newurl)}, which is not as safe",
+                why=f"it redirects to {redact_url(newurl)}, which is less secure",
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -231,7 +231,7 @@ def _opener(env: Mapping[str, str], bindings: Bindings) -> urllib.request.Opener
 
 
 def _tls_context(env: Mapping[str, str], bindings: Bindings) -> ssl.SSLContext:
-    """The authorities of SSL_CERT_FILE and SSL_CERT_DIR, else the image's, and those of the bindings."""
+    """Trusts the certificates in SSL_CERT_FILE and SSL_CERT_DIR, else the image's, and those in bindings."""
     file, directory = env.get("SSL_CERT_FILE") or None, env.get("SSL_CERT_DIR") or None
     try:
         context = ssl.create_default_context(cafile=file, capath=directory)

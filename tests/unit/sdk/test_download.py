@@ -121,7 +121,7 @@ def test_a_length_that_is_a_lie_is_found_out(server: FileServer, tmp_path: Path,
     server.answers["/x"] = [whole(DATA, length=length, etag="")]
     kind = NetworkError if length > len(DATA) else FormatError
     Fetched().refused(f"{server.url}/x", tmp_path / "x", kind)
-    assert f"it has {length} bytes, and not {len(DATA)}" in Fetched().refused(
+    assert f"it has {length} bytes, not {len(DATA)}" in Fetched().refused(
         f"{server.url}/x", tmp_path / "x", FormatError, size=len(DATA)
     )
 
@@ -129,7 +129,7 @@ def test_a_length_that_is_a_lie_is_found_out(server: FileServer, tmp_path: Path,
 def test_another_file_and_a_larger_one_are_refused(server: FileServer, tmp_path: Path) -> None:
     server.answers["/x"] = [whole(b"something else")]
     said = Fetched().refused(f"{server.url}/x", tmp_path / "x", FormatError)
-    assert f"and not sha256:{SHA256}" in said and len(server.asked) == 1
+    assert f"not sha256:{SHA256}" in said and len(server.asked) == 1
 
     def endless(handler: file_server.Handler) -> None:
         handler.begin(200)
@@ -185,7 +185,7 @@ def test_a_mirror_takes_the_place_of_a_host(server: FileServer, tmp_path: Path) 
     assert "(by BP_DEPENDENCY_MIRROR_MY__FILES_EXAMPLE_ORG)" in fetched.said.getvalue()
     (tmp_path / "x").unlink()
     said = fetched.refused("https://files.example.com/b", tmp_path / "x", NotFoundError)
-    assert "(BP_DEPENDENCY_MIRROR leads there)" in said
+    assert "(BP_DEPENDENCY_MIRROR names it)" in said
 
 
 def test_a_mirror_that_is_a_directory_needs_no_network(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_mirror_that_is_a_directory_needs_no_network(tmp_path: Path) -> None:
     said = Fetched(env).refused(
         "https://files.example.com/a/x", tmp_path / "x", FormatError, checksum="0" * 64
     )
-    assert "see what BP_DEPENDENCY_MIRROR leads to" in said
+    assert "check BP_DEPENDENCY_MIRROR" in said
 
 
 @pytest.mark.parametrize("mirror", ["ftp://x/y", "nonsense", "http://[::1", "//x"])
@@ -282,7 +282,7 @@ def test_what_the_buildpack_brings_along_is_not_asked_for_anywhere(tmp_path: Pat
     (tmp_path / "dependencies" / SHA256).write_bytes(b"altered")
     (tmp_path / "x").unlink()
     said = Fetched(brought=brought).refused("https://nowhere.test/x", tmp_path / "x", FormatError)
-    assert "is not the file that was put there" in said
+    assert "is not the file in the index" in said
 
 
 def test_more_files_are_added_to_those_that_are_there(tmp_path: Path) -> None:
