@@ -26,7 +26,7 @@ _TOO_LARGE = "no package of Node.js or of a package manager is so large: the reg
 
 
 class _Decompressor:
-    """What is in a compressed file; it ends with FormatError when more comes out of it than is allowed."""
+    """Reads a gzip file, and raises FormatError if its content is larger than allowed."""
 
     def __init__(self, file: BinaryIO, name: str, largest: int) -> None:
         self._file, self._name = file, name
@@ -54,11 +54,11 @@ class _Decompressor:
 
 
 def unpack(archive: Path, choose: Choose, *, largest: int = _MAX_SIZE, most: int = _MAX_ENTRIES) -> None:
-    """Writes each file of `archive` to where `choose` puts it; None leaves it out.
+    """Writes each file of `archive` to the path that `choose` returns; skips it for None.
 
-    `choose` gets the path below the archive's top folder. Files become 0755 if their owner may execute them,
-    else 0644. Links and special files are skipped, as npm does. Raises FormatError for a path that leads
-    outside, an archive that cannot be read, and one with more than `largest` bytes or `most` entries.
+    `choose` gets the path below the archive's top folder. Files get mode 0755 if their owner may execute
+    them, else 0644. Like npm, it skips links and special files. Raises FormatError for a path outside the
+    folder, an archive that cannot be read, and one with more than `largest` bytes or `most` entries.
     """
     try:
         with (

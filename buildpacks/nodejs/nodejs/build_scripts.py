@@ -34,7 +34,7 @@ _MAIN = "main.js"
 
 
 def read_nx_project(directory: Path) -> Mapping[str, object]:
-    """What a folder's project.json says; empty without one. Raises InputError when it cannot be read."""
+    """Reads project.json of a folder; empty without one. Raises InputError if it cannot be read."""
     said = read_json(directory / NX_PROJECT, f"{NX_PROJECT} of {directory.name}")
     return said if isinstance(said, dict) else {}
 
@@ -46,7 +46,7 @@ def nx_targets(directory: Path) -> Mapping[str, object]:
 
 
 def nx_start(workspace: Workspace) -> StartCommand | None:
-    """The command that starts what the build target makes, from the root; None where nx says none of it."""
+    """The command that starts the output of the nx build target, run in the root; None without one."""
     build = nx_targets(workspace.app.directory).get("build")
     options = build.get("options") if isinstance(build, dict) else None
     if workspace.app.manifest or not isinstance(options, dict):
@@ -73,14 +73,14 @@ _QUIET = {
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One step of the build: a script of package.json in a folder, or a `command` of a monorepo's tool."""
+    """One step of the build: a script of package.json in a folder, or a `command` of a monorepo tool."""
 
     script: str
     directory: Path
     command: tuple[str, ...] = ()
 
     def run(self, context: sdk.BuildContext, manager: Manager, root: Path) -> None:
-        """Runs it; raises BuildpackFailed when it fails."""
+        """Runs the task; raises BuildpackFailed if it fails."""
         env = dict(manager.env)
         if self.command:
             env |= {**_QUIET, "PATH": f"{root / 'node_modules/.bin'}:{env['PATH']}"}
@@ -98,12 +98,12 @@ class Task:
 
 
 def choose_scripts(workspace: Workspace, setting: str | None) -> tuple[str, ...]:
-    """The scripts to run: those of BP_NODE_RUN_SCRIPTS (comma-separated), else `build` if there is one.
+    """The scripts to run: those of BP_NODE_RUN_SCRIPTS (comma-separated), else `build` if it exists.
 
-    There is, too, when a member has it that the application needs. Scripts of Heroku's and Google's names run
-    as there: `heroku-prebuild`, `heroku-build` or `gcp-build` in place of `build`, and `heroku-postbuild`,
-    which may run the build itself. An empty `gcp-build` runs nothing, also not `build`. Raises InputError for
-    a name that no project has.
+    A `build` of a member that the application needs counts too. Scripts with Heroku's and Google's names run
+    as on their platforms: `heroku-prebuild`, `heroku-build` or `gcp-build` instead of `build`, and
+    `heroku-postbuild`, which may run the build itself. An empty `gcp-build` means that nothing runs, not even
+    `build`. Raises InputError for a name that no project has.
     """
     own = workspace.app.scripts
     there = {*own, *nx_targets(workspace.app.directory)}
@@ -128,14 +128,14 @@ def choose_scripts(workspace: Workspace, setting: str | None) -> tuple[str, ...]
 
 
 def completed_scripts(workspace: Workspace, scripts: Sequence[str]) -> tuple[str, ...]:
-    """The scripts that a build of `scripts` has run: these, and `build` where one runs it or replaces it."""
+    """The scripts that have run after `scripts`: these, and `build` if one of them runs or replaces it."""
     texts = [workspace.app.scripts.get(name, "") for name in scripts]
     is_built = any(map(_RUNS_BUILD.search, texts)) or not {_HEROKU, _GOOGLE}.isdisjoint(scripts)
     return (*scripts, "build") if is_built else tuple(scripts)
 
 
 def log_scripts(log: sdk.Log, workspace: Workspace, scripts: Sequence[str], setting: str | None) -> None:
-    """Says which scripts run, or that an empty one has none run, and how to have others."""
+    """Logs which scripts run, or why none does, and how to choose others."""
     own = workspace.app.scripts
     if setting is None and "build" in own and not own.get(_GOOGLE, "build").strip():
         log.detail(
@@ -170,7 +170,7 @@ def plan_tasks(workspace: Workspace, scripts: Sequence[str]) -> tuple[Task, ...]
 
 
 def _monorepo_command(workspace: Workspace, script: str) -> tuple[str, ...]:
-    """The command of the monorepo's own tool; empty without one."""
+    """The command of the monorepo tool; empty without one."""
     root, app = workspace.root, workspace.app
     there = set(root.dependency_names(("dependencies", "devDependencies")))
     if "turbo" in there and (root.directory / _TURBO).is_file():
@@ -193,19 +193,19 @@ CACHE_FOLDERS = {
     ".nx": "nx",
     ".swc": "SWC",
 }
-"""The folders, and whose they are. Not here: `.nuxt`, `.cache` of Gatsby, `.svelte-kit`, `.docusaurus`, which
-programs need at launch, or which are right only together with the output of the same build."""
+"""The folders, and the tools that make them. `.nuxt`, `.cache` of Gatsby, `.svelte-kit` and `.docusaurus` are
+not here: programs need them at launch, or they fit only the output of the same build."""
 
 TSBUILDINFO = ".tsbuildinfo"
-"""How the files end in which TypeScript notes what it wrote. They are never brought back: by them it writes
-nothing to an output folder, which is not kept."""
+"""The ending of TypeScript's build records. They are not restored: with them, TypeScript would not write its
+output, which is not kept."""
 
 _CACHE_LAYER = "build-cache"
 
 
 @dataclass(slots=True)
 class FrameworkCaches:
-    """The folders of one build, of the projects at `places` below `root`; `key` is what they depend on."""
+    """The cache folders of the projects at `places` below `root`; `key` is the key of their layer."""
 
     context: sdk.BuildContext
     root: Path
@@ -214,7 +214,7 @@ class FrameworkCaches:
     _layer: sdk.Layer | None = None
 
     def restore(self) -> None:
-        """Links what the last build left into the application."""
+        """Links the folders of the last build into the application."""
         if not (self.context.layers / f"{_CACHE_LAYER}.toml").is_file():
             return
         self._ensure_layer()
@@ -227,7 +227,7 @@ class FrameworkCaches:
                 here.symlink_to(kept)
 
     def save(self) -> None:
-        """Takes the folders out of the application again, those that are new into the layer."""
+        """Removes the folders from the application; moves new ones into the layer."""
         for folder in self._folders():
             kept, here = self._cached_folder(folder), self.root / folder
             # Modules for the build are in a layer that stays as it is: it keeps the link.
@@ -263,7 +263,7 @@ class FrameworkCaches:
 def framework_caches(
     context: sdk.BuildContext, root: Path, members: Iterable[str], version: str
 ) -> FrameworkCaches:
-    """The caches of a source and of the `members` of its workspace, under one line of Node.js."""
+    """The caches of a source and of the `members` of its workspace, for one line of Node.js."""
     key = {"Node.js line": version.partition(".")[0], "architecture": context.target.arch}
     return FrameworkCaches(context, root, ("", *members), key)
 
@@ -273,18 +273,18 @@ def _is_link_to(link: Path, target: Path) -> bool:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Removes a folder that was only there for a link."""
+    """Removes an empty folder, which was made for a link."""
     if not any(folder.iterdir()):
         folder.rmdir()
 
 
 FileIndex = Mapping[str, tuple[int, int, int]]
-"""Mode, size and time of change of each file by its path. Not the time of the inode: other builds that link
-to the same file change that one."""
+"""Mode, size and modification time of each file by its path. Not the inode's change time: other builds that
+link to the same file change it."""
 
 
 def index_files(layer: Path, members: Collection[str]) -> FileIndex:
-    """All files below `layer`, if it is there, but its projects' caches and the package managers' records."""
+    """Indexes all files below `layer`, which may be missing, without caches and package managers' records."""
     spared = {str(PurePosixPath(place, folder)) for place in ("", *members) for folder in CACHE_FOLDERS}
     found: dict[str, tuple[int, int, int]] = {}
     folders = [""] if layer.is_dir() else []
@@ -304,7 +304,7 @@ def index_files(layer: Path, members: Collection[str]) -> FileIndex:
 
 
 def find_changes(layer: Path, before: FileIndex, now: FileIndex) -> tuple[str, ...]:
-    """The files that were added, changed or removed; added records of what is emitted are removed here."""
+    """The files that were added, changed or removed. Removes new build records of TypeScript."""
     found = []
     for path in sorted(before.keys() | now.keys()):
         if before.get(path) == now.get(path) or _is_record(path):

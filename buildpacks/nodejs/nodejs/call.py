@@ -24,7 +24,7 @@ IGNORED_OPTIONS = {
     "--no",
     "--",
 }
-"""Options that do not matter for what is run."""
+"""Options that do not change which script or program runs."""
 
 _DIRECTORY = {"--prefix", "-C", "--cwd", "--dir"}
 _MEMBER = {
@@ -32,7 +32,7 @@ _MEMBER = {
     "pnpm": {"-F", "--filter"},
     "bun": {"-F", "--filter"},
 }
-# Of yarn and pnpm, which else run a module's command that is called as the word says.
+# Commands of yarn and pnpm; any other word is the name of a module's command.
 _MANAGER_COMMANDS = {
     "add",
     "ci",
@@ -49,16 +49,16 @@ _CHANGES = {
     *("a", "add", "audit", "c", "create", "i", "info", "init", "install", "link", "outdated", "patch", "pm"),
     *("publish", "remove", "rm", "unlink", "update", "upgrade", "why"),
 }
-"""What Bun does to modules and projects, for which an image is too late."""
+"""Commands that change modules or projects, which is too late in an image."""
 _BUN_COMMANDS = {"build", "exec", "repl", "test"}
 _FILE = re.compile(r"[./]")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """It runs `script`; `program` says that a module's command is meant, `is_program` that it may be one.
+    """A call that runs `script`. With `program` it is a module's command; with `is_program` it may be one.
 
-    `member` is the one of a workspace that is named. `stays` says that Bun itself has to run it.
+    `member` is the named member of a workspace. `stays` means that Bun itself has to run it.
     """
 
     script: str
@@ -71,7 +71,7 @@ class Call:
 
     @classmethod
     def read(cls, command: Sequence[str]) -> Call | None:
-        """Understands a call; None where it does something else."""
+        """Reads a call; returns None if it does not run a script or a program."""
         manager, *words = command
         where, rest = _read_options(manager, words)
         verb = rest.pop(0) if rest else ""
@@ -104,14 +104,14 @@ class _Location:
         return _Location(further.directory or self.directory, (*self.members, *further.members))
 
     def call(self, call: Call) -> Call | None:
-        """`call` at this place; None for several at once."""
+        """`call` at this place; None for several places."""
         if len(self.members) > 1 or (self.members and self.directory):
             return None
         return replace(call, directory=self.directory, member="".join(self.members))
 
 
 def _read_options(manager: str, words: Sequence[str]) -> tuple[_Location, list[str]]:
-    """The place that options at the beginning name, and what comes behind those that do not matter."""
+    """Reads leading options: returns the place that they name, and the words after them."""
     where, rest = _Location(), list(words)
     while rest:
         option, equals, value = rest[0].partition("=")
@@ -127,7 +127,7 @@ def _read_options(manager: str, words: Sequence[str]) -> tuple[_Location, list[s
 
 
 def _read_npm_arguments(words: Sequence[str]) -> tuple[tuple[str, ...], _Location]:
-    """What npm hands to the script, words and all behind `--`, and the place; `*` stands for all members."""
+    """The arguments that npm passes to the script, and the place; `*` means all members."""
     given: list[str] = []
     where, rest = _Location(), list(words)
     while rest:
@@ -147,7 +147,7 @@ def _read_npm_arguments(words: Sequence[str]) -> tuple[tuple[str, ...], _Locatio
 
 
 def _read_bun_call(where: _Location, verb: str, rest: list[str]) -> Call | None:
-    """Options that matter to a runtime (`--hot`, `--bun`), and files, are Bun's to run."""
+    """Reads a call of Bun. Bun itself has to run files, and options of a runtime (`--hot`, `--bun`)."""
     program, is_run = verb == "x", verb == "run"
     if not verb or verb in _CHANGES:
         return None
@@ -165,5 +165,5 @@ def _read_bun_call(where: _Location, verb: str, rest: list[str]) -> Call | None:
 
 
 def is_file(word: str) -> bool:
-    """Whether Bun takes a word for a file and not for the name of a script, as it is spelled."""
+    """Whether Bun takes a word for a file and not for the name of a script."""
     return not word.startswith(("-", "@")) and bool(_FILE.search(word))

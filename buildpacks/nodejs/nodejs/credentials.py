@@ -31,7 +31,7 @@ from .node_modules import explain_refusal
 from .project import digest
 
 _KEYS = frozenset(("_auth", "_authtoken", "_password", "password", "token", "key"))
-"""What gives access, in lower case, behind the registry of a key such as `//npm.example/:_authToken`."""
+"""Keys of credentials, in lower case, without the registry in keys such as `//npm.example/:_authToken`."""
 _URL = re.compile(r"://([^/\s:@\"']*)(?::([^/\s@]*))?@")
 _WEB = re.compile(r"https?$", re.IGNORECASE)
 _WEB_LENGTH = len("https")
@@ -47,7 +47,7 @@ _QUOTES = "\"'"
 
 
 def has_credential(name: str, text: str) -> bool:
-    """Whether `text`, of a settings file called `name`, has a credential and not just a variable's name."""
+    """Whether the `text` of a settings file called `name` has a credential, not only a variable's name."""
     return _has_url_credential(text) or _CHECKS[name](text)
 
 
@@ -65,17 +65,17 @@ def settings_digest(path: Path) -> str:
 
 
 def url_credentials(text: str) -> tuple[str, ...]:
-    """The passwords in URLs, and the users without one: these are tokens."""
+    """The passwords in URLs, and users without a password, which are tokens."""
     return tuple(dict.fromkeys(word for found in _URL.finditer(text) if (word := _credential_in(found))))
 
 
 def strip_url_credentials(text: str) -> str:
-    """A text with URLs that give no access."""
+    """Removes credentials from the URLs in a text."""
     return _URL.sub(lambda found: "://" if _credential_in(found) else found[0], text)
 
 
 def mask_url_credentials(text: str) -> str:
-    """A text for people: where a URL gives access, there are asterisks instead."""
+    """Replaces credentials in the URLs of a text by asterisks."""
     if "://" not in text:
         return text
     return _URL.sub(lambda found: f"://{_MASK}@" if _credential_in(found) else found[0], text)
@@ -86,9 +86,9 @@ def _has_url_credential(text: str) -> bool:
 
 
 def _credential_in(found: re.Match[str]) -> str:
-    """What gives access in the part of a URL before its host; empty where that is a name or a variable.
+    """The credential in a URL before its host; empty for a user name or a variable.
 
-    A name alone is one for `ssh:`, and `git` is one everywhere.
+    A name without a password is a user name for `ssh:`, and `git` is one everywhere.
     """
     user, password = found[1], found[2]
     scheme = found.string[max(0, found.start() - _WEB_LENGTH) : found.start()]
@@ -99,7 +99,7 @@ def _credential_in(found: re.Match[str]) -> str:
 
 
 def npm_settings(text: str) -> Iterator[tuple[str, str]]:
-    """The keys and values of a .npmrc; both are empty for a line that says nothing."""
+    """The keys and values of a .npmrc; both are empty for a line without a setting."""
     return map(_split_ini, _split_lines(text))
 
 
@@ -116,7 +116,7 @@ def _any_credential(pairs: Iterator[tuple[str, str]]) -> bool:
 
 
 def _is_in_yarnrc_yml(text: str) -> bool:
-    """YAML allows this in many forms; what is not surely harmless is taken for a credential."""
+    """Whether the text has a credential. YAML has many forms: what is not clearly harmless counts as one."""
     said = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     return any(not _BERRY_HARMLESS.match(said, found.end()) for found in _BERRY_KEY.finditer(said))
 
@@ -161,7 +161,7 @@ def _split_lines(text: str) -> list[str]:
 
 
 def _split_ini(line: str) -> tuple[str, str]:
-    """The key and value of a line of an ini file, where `;` and `#` begin comments outside of quotes."""
+    """The key and value of a line in an ini file; `;` and `#` begin comments outside quotes."""
     said = line.strip()
     if said.startswith((";", "#")):
         return "", ""
@@ -185,7 +185,7 @@ def _split_yarnrc(line: str) -> tuple[str, str]:
 
 
 _BINDINGS = {"npmrc": (".npmrc",), "yarnrc": (".yarnrc.yml", ".yarnrc")}
-"""The types of bindings that others have for this, and the user's settings that each of them stands for."""
+"""Types of bindings, also of other buildpacks, and the user's settings files that each may have."""
 
 _MANIFESTS_AND_LOCKS = ("package.json", *LOCKS)
 _BINARY = ".lockb"
@@ -194,10 +194,10 @@ _STORES = (".pnpm", ".bun")
 
 @contextmanager
 def link_bindings(context: sdk.BuildContext) -> Iterator[None]:
-    """While it lasts, the bindings `npmrc` and `yarnrc` are the settings of the user who builds.
+    """Makes the bindings `npmrc` and `yarnrc` the settings of the user who builds, by links in the home.
 
-    By links in his home, which hold no secret. Raises InputError for a binding without its file, or where
-    the build image has such settings already.
+    The links have no secret and are removed afterwards. Raises InputError for a binding without its file, or
+    if the build image has such settings already.
     """
     home = Path(context.env.get("HOME") or Path.home())
     links: list[Path] = []
@@ -209,8 +209,8 @@ def link_bindings(context: sdk.BuildContext) -> Iterator[None]:
             except FileExistsError as error:
                 raise InputError(
                     f"the binding {binding.name} cannot be used",
-                    why=f"the build image has {link} already",
-                    fix="use a builder without it, or put both into the file of the binding",
+                    why=f"the build image already has {link}",
+                    fix="use a builder without it, or put both settings into the binding's file",
                 ) from error
             links.append(link)
             context.log.detail(f"{name} of the binding {binding.name}")
@@ -221,7 +221,7 @@ def link_bindings(context: sdk.BuildContext) -> Iterator[None]:
 
 
 def bound_settings(context: sdk.BuildContext) -> Iterator[tuple[sdk.Binding, str, Path]]:
-    """Each binding that has settings, their name as the user's own, and the file. Raises InputError."""
+    """Each binding with settings, the name of the user's file, and the binding's file. Raises InputError."""
     for kind, names in _BINDINGS.items():
         binding = context.bindings.one_of_type(kind)
         if binding is not None:
@@ -242,14 +242,14 @@ def _find_settings_file(binding: sdk.Binding, names: Sequence[str]) -> tuple[str
 
 
 def file_has_credential(path: Path) -> bool:
-    """Whether a settings file has a credential in it, not just the name of a variable that holds one."""
+    """Whether a settings file has a credential, not only the name of a variable."""
     return has_credential(path.name, path.read_text(encoding="utf-8-sig", errors="replace"))
 
 
 def find_settings_and_locks(app: Path) -> tuple[list[Path], list[Path]]:
-    """What in the application has the name of a settings file, and of a manifest or lock; modules left out.
+    """Finds settings files, and manifests and lockfiles, in the application but not in its modules.
 
-    One walk, since an application may have more files than all else of a build takes its time for.
+    It walks once, because an application may have very many files.
     """
     settings, naming = [], []
     for folder, subfolders, names in os.walk(app):
@@ -261,14 +261,14 @@ def find_settings_and_locks(app: Path) -> tuple[list[Path], list[Path]]:
 
 
 def mask_log(context: sdk.BuildContext) -> sdk.BuildContext:
-    """The context with a log that shows no URL as far as it gives access."""
+    """Returns the context with a log that masks credentials in URLs."""
     out, err = (cast(TextIO, _MaskingStream(stream)) for stream in (context.log.out, context.log.err))
     return replace(context, log=replace(context.log, out=out, err=err))
 
 
 @contextmanager
 def mask_errors() -> Iterator[None]:
-    """Errors that pass show no URL as far as it gives access."""
+    """Masks credentials in URLs of errors that the block raises."""
     try:
         yield
     except PackhorseError as error:
@@ -279,25 +279,26 @@ def mask_errors() -> Iterator[None]:
 
 
 class _MaskingStream(io.TextIOBase):
-    """A stream of text to which URLs go without what gives access."""
+    """A text stream that masks credentials in URLs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str, /) -> int:
-        """Hands on."""
+        """Writes the masked text."""
         return self._stream.write(mask_url_credentials(text))
 
     def flush(self) -> None:
-        """Hands on."""
+        """Flushes the stream."""
         self._stream.flush()
 
 
 def remove_credentials(context: sdk.BuildContext) -> None:
-    """Removes settings files with credentials from all of the application, once nothing more is installed.
+    """Removes settings files with credentials from the application, after everything is installed.
 
-    Of a link its target too, if that is in the application. Manifests and locks stay, without the credentials
-    in their URLs. Raises InputError where that is not allowed, and where modules are called by a credential.
+    If such a file is a link, also removes its target in the application. Manifests and lockfiles stay,
+    without the credentials in their URLs. Raises InputError if a file cannot be removed, and if the name of a
+    module's folder has a credential.
     """
     app = context.app.resolve()
     settings, naming = find_settings_and_locks(app)
@@ -311,13 +312,13 @@ def remove_credentials(context: sdk.BuildContext) -> None:
             if target.is_relative_to(app):
                 target.unlink(missing_ok=True)
         context.log.warning(
-            f"{name} has a credential in it, so it is not in the image; "
+            f"{name} has a credential, so it is not in the image; "
             "name a variable there, as in ${NPM_TOKEN}, and give its value to the build"
         )
 
 
 def _strip_files(context: sdk.BuildContext, app: Path, paths: Iterable[Path]) -> None:
-    """Takes credentials out of the URLs of manifests and locks, where dependencies are named by these."""
+    """Removes credentials from the URLs of dependencies in manifests and lockfiles."""
     said: set[str] = set()
     for path in paths:
         text = path.read_text(encoding="latin-1") if path.is_file() else ""
@@ -334,14 +335,14 @@ def _strip_files(context: sdk.BuildContext, app: Path, paths: Iterable[Path]) ->
             else:
                 target.write_text(strip_url_credentials(text), encoding="latin-1", newline="")
         context.log.warning(
-            f"{name} has a credential in a URL, which is taken out of it in the image; better have it in "
-            "the settings of git or of the package manager"
+            f"{name} has a credential in a URL, which is removed in the image; put it into the settings of "
+            "git or of the package manager instead"
         )
     _refuse_names(context, said)
 
 
 def _refuse_names(context: sdk.BuildContext, said: Collection[str]) -> None:
-    """Raises InputError where pnpm or Bun call the folder of a module by its URL and a credential in that."""
+    """Raises InputError if pnpm or Bun named a module's folder by a URL with a credential."""
     places = (context.app / "node_modules", context.layers / "modules/node_modules")
     folders = (folder for place in places for store in _STORES for folder in (place / store).glob("*"))
     for folder in folders if said else ():
@@ -349,7 +350,7 @@ def _refuse_names(context: sdk.BuildContext, said: Collection[str]) -> None:
             raise InputError(
                 "the image would have a credential in the name of a folder",
                 why=folder.name.replace(word, "***"),
-                fix="name the dependency by a URL without it, and have it in the settings of git or of the "
+                fix="remove it from the dependency's URL, and put it into the settings of git or of the "
                 "package manager",
             )
 
@@ -365,7 +366,7 @@ _IRRELEVANT_WORDS = {
     *("log", "loglevel", "logs", "reporter", "progress", "color", "colors", "unicode", "silent", "quiet"),
     *("json", "timing", "notifier", "telemetry", "audit", "fund", "yes", "editor", "browser"),
 }
-# How a line with a setting begins. Others are not read: they may go on with a secret.
+# How a line with a setting begins. Other lines are not read, because they may continue a secret.
 _SETTING_LINES = {
     ".npmrc": re.compile(r"([^=;#]+)="),
     ".yarnrc": re.compile(r"(?:\"([^\"]+)\"|([^\s\"#]+))\s"),
@@ -374,7 +375,7 @@ _SETTING_LINES = {
 
 
 def settings_key(context: sdk.BuildContext) -> dict[str, str]:
-    """Names for people → digests; what there is nothing of is empty."""
+    """The settings that decide what is installed, as digests by name; empty without any."""
     found = {"settings in the environment": _digest_lines(sorted(_relevant_variables(context.platform.env)))}
     for binding, name, path in bound_settings(context):
         found[f"{name} of the binding {binding.type}"] = _digest_lines(list(relevant_lines(name, path)))

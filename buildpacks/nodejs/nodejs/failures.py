@@ -55,9 +55,9 @@ _SHOWN_LINES = 8
 
 @dataclass(frozen=True, slots=True)
 class FailedScript:
-    """An install script that failed: of `package`, empty for the application's own, with what it printed.
+    """An install script of `package` that failed, with its output; `package` is empty for the application's.
 
-    `command` is empty where the manager does not say it.
+    `command` is empty if the manager does not print it.
     """
 
     package: str
@@ -65,7 +65,7 @@ class FailedScript:
     output: Sequence[str]
 
     def error(self) -> BuildpackFailed:
-        """The error that names the package, its command, and the lines that say why."""
+        """The error with the package, its command, and the lines that say why."""
         whose = f"that of {self.package}" if self.package else "one of the application's own"
         ran = [f"it ran: {self.command}"] if self.command else []
         lines = [*ran, *error_lines(self.output)]
@@ -103,20 +103,20 @@ class FailedScript:
 
 
 def error_lines(output: Sequence[str]) -> list[str]:
-    """The lines of a failed command that say why it failed; its last lines where none can be told apart."""
+    """The lines of a failed command that say why it failed; its last lines if none do."""
     lines = [line.rstrip() for line in output if line.strip() and not _NOISE.match(line.strip())]
     errors = [line for line in lines if _ERROR.search(line) or _NETWORK.search(line)]
     if not errors:
         return lines[-_SHOWN_LINES:]
     if _NETWORK.search("\n".join(errors)):
         errors = [line for line in lines if line in errors or "://" in line]
-    # The first error is the cause; of those that follow the last says what came of it.
+    # The first error is the cause, and the last is the result.
     unique = list(dict.fromkeys(errors))
     return unique if len(unique) <= _SHOWN_LINES else [*unique[: _SHOWN_LINES - 1], unique[-1]]
 
 
 def git_address(command: str) -> str:
-    """What a git command was to fetch; the command itself where it names no address."""
+    """The address in a git command; the command itself without one."""
     found = next((word for word in command.split() if "://" in word or word.startswith("git@")), "")
     return found or command
 
@@ -146,7 +146,7 @@ _HOSTS = {"github": "github.com", "gitlab": "gitlab.com", "bitbucket": "bitbucke
 
 
 def unreachable_host_error(code: str, why: str, *, client: str, root: Path) -> NetworkError | None:
-    """The error for an address of the manifests that could not be reached; None where `why` names none."""
+    """The error for an unreachable host that a manifest names; None if `why` names no such host."""
     for place, name, range_ in list_requirements(root):
         host, path = _split_url(range_)
         if host and _mentions(why, f"{name}@{range_}", host, path):
@@ -159,7 +159,7 @@ def unreachable_host_error(code: str, why: str, *, client: str, root: Path) -> N
 
 
 def _mentions(why: str, descriptor: str, host: str, path: str) -> bool:
-    """Whether a manager speaks of a dependency: by its name and address, or by its host if that is all."""
+    """Whether the manager's message names a dependency: by name and address, or only by host."""
     if descriptor in why:
         return True
     addresses = _ADDRESS.findall(why)
@@ -169,12 +169,12 @@ def _mentions(why: str, descriptor: str, host: str, path: str) -> bool:
 
 
 def _is_host_or_below(found: str, host: str) -> bool:
-    """Whether a host is `host` or one below it, as those are from which GitHub gives archives."""
+    """Whether a host is `host` or a subdomain, such as GitHub's for archives."""
     return found == host or found.endswith(f".{host}")
 
 
 def _split_url(range_: str) -> tuple[str, str]:
-    """Host and path of a range that is an address; empty for any other."""
+    """Host and path of a range that is an address; else empty."""
     if short := _SHORT.fullmatch(range_.partition("#")[0]):
         return _HOSTS[short[1] or "github"], short[2].removesuffix(".git")
     _, is_address, rest = range_.partition("#")[0].partition("://")
@@ -185,7 +185,7 @@ def _split_url(range_: str) -> tuple[str, str]:
 
 
 def list_requirements(root: Path) -> Iterator[tuple[str, str, str]]:
-    """All that the manifests below `root` depend on: where it says so, the name, and the range or address."""
+    """All dependencies in the manifests below `root`: place, name, and range or address."""
     try:
         workspace = Workspace.read(root, "")
     except PackhorseError:
@@ -212,7 +212,10 @@ _INSTALL = {"npm": "npm install", "Yarn": "yarn install", "pnpm": "pnpm install"
 def missing_package_error(
     code: str, why: str, *, client: str, lock: str, settings: str, root: Path | None
 ) -> NotFoundError:
-    """`why` is what the client says; `root` is where the manifests and the lock are, if that is known."""
+    """The error for a package or version that the registry does not have, with what asks for it.
+
+    `why` is the client's message. `root` is the directory of the manifests and the lockfile, if it is known.
+    """
     name, range_ = _missing_package(why)
     what = f"the package registry does not have {f'the package {name}' if name else 'a package'} ({code})"
     if name and code == "ETARGET":
@@ -237,7 +240,7 @@ def missing_package_error(
 
 
 def _missing_package(why: str) -> tuple[str, str]:
-    """The name and range of the package that is not there, as far as they are said."""
+    """The name and range of the missing package, if the message has them."""
     for pattern in _RANGES:
         if found := pattern.search(why):
             return found["name"], found["range"].rstrip(".,")
@@ -265,7 +268,7 @@ def _split_descriptor(descriptor: str) -> tuple[str, str]:
 
 
 def _requirers(root: Path, name: str) -> Iterator[str]:
-    """The tables of manifests that have the package: `package.json dependencies (^99)`."""
+    """The tables of manifests with the package: `package.json dependencies (^99)`."""
     return (f"{place} ({range_})" for place, found, range_ in list_requirements(root) if found == name)
 
 
@@ -291,12 +294,12 @@ _UNTRUSTED = {
     "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
 }
 CODES = frozenset({*_UNREACHABLE, *_UNTRUSTED, "ENEEDAUTH", "EINTEGRITY", "ETARGET"})
-"""The words of npm and Node.js, without digits, that `explained_code` knows."""
+"""The codes of npm and Node.js without digits that `error_for_code` knows."""
 
 _BUSY = re.compile(r"E(?:5\d\d|429)")
 _LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
 _LINE = re.compile(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
-# What it advises, mostly to who installs one package by name.
+# Advice, mostly for installing one package by name.
 _ADVICE = (
     "404 Note that you can",
     "404 tarball, folder",
@@ -305,7 +308,7 @@ _ADVICE = (
 )
 # What npm puts before each line of some errors.
 _PREFIX = re.compile(r"^(?:notarget|network|engine|40[134])(?: |$)")
-# What it says of its logs, which no build has.
+# About npm's logs, which a build does not keep.
 _LOGS = ("A complete log", "Log files were not written")
 _BANNER = re.compile(r"^[ \t]*> .*$", re.MULTILINE)
 _OUT_OF_SYNC = re.compile(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
@@ -313,7 +316,7 @@ _SHOWN = 5
 
 
 def npm_error(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
-    """The error that a failed npm command means, by the code npm prints; `root` has the manifests."""
+    """The error for a failed npm command, by the code that npm printed; `root` has the manifests."""
     lines = _LINE.findall(failure.output)
     code = next((line.removeprefix("code ").strip() for line in lines if line.startswith("code ")), "")
     said = [
@@ -336,10 +339,10 @@ def npm_error(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
 
 
 def _command_error(lines: Sequence[str], output: str) -> PackhorseError | None:
-    """The error for an install script, or a git, that npm ran and that failed; None where it ran none.
+    """The error for an install script or git that npm ran and that failed; None without one.
 
-    npm prints what these printed in its own error lines, behind their command; only the application's own
-    scripts print at once.
+    npm prints their output in its own error lines, after the command. Only the application's own scripts
+    print at once.
     """
     is_command = [line.startswith("command ") and line != "command failed" for line in lines]
     if True not in is_command:
@@ -365,7 +368,7 @@ def _command_error(lines: Sequence[str], output: str) -> PackhorseError | None:
 
 
 def _unreadable_lock_error(root: Path) -> InputError:
-    """The error for a lock that npm takes for none."""
+    """The error for a lockfile that npm cannot read."""
     name = next((name for name in _LOCKS if (root / name).is_file()), _LOCKS[-1])
     try:
         read_json(root / name, name)
@@ -377,10 +380,10 @@ def _unreadable_lock_error(root: Path) -> InputError:
 def error_for_code(
     code: str, why: str, *, client: str, lock: str, settings: str = ".npmrc", root: Path | None = None
 ) -> PackhorseError | None:
-    """The error that a code of npm or Node.js means, which any `client` may print; None for other codes.
+    """The error for a code of npm or Node.js, which any `client` may print; None for other codes.
 
-    `lock` is the name of the client's lock, `settings` that of the file with its registry and credentials;
-    `root` is the directory of the manifests, where that is known.
+    `lock` is the client's lockfile, and `settings` the file with its registry and credentials. `root` is the
+    directory of the manifests, if it is known.
     """
     if code in _UNREACHABLE:
         if root is not None and (named := unreachable_host_error(code, why, client=client, root=root)):
@@ -405,14 +408,14 @@ def error_for_code(
         )
     if code == "EINTEGRITY":
         return FormatError(
-            "a downloaded package is not the one that was asked for (EINTEGRITY)",
+            "a downloaded package is not the requested one (EINTEGRITY)",
             why=why,
             fix=f"the registry or a proxy altered it, or {lock} is wrong: "
-            "compare with another registry before you make the lock anew",
+            "compare with another registry before you make the lockfile again",
         )
     if _BUSY.fullmatch(code):
         return NetworkError(
-            f"the package registry did not answer as one ({code})",
+            f"the package registry answered with an error ({code})",
             why=why,
             fix=f"build again in a while; if that does not help, check the registry set in {settings}",
         )
@@ -422,7 +425,7 @@ def error_for_code(
 
 
 def out_of_sync_error(differences: Sequence[str], *, lock: str, command: str) -> InputError:
-    """The error for a lock that does not have what the manifests ask for."""
+    """The error for a lockfile that does not match the manifests."""
     shown = list(differences[:_SHOWN])
     if len(differences) > _SHOWN:
         shown.append(f"and {len(differences) - _SHOWN} more")

@@ -42,11 +42,11 @@ _YARN = re.compile(
 )
 
 Hashes = Mapping[str, str]
-"""An algorithm's name to hexadecimal digits."""
+"""Hexadecimal digits by the name of the algorithm."""
 
 
 def read_hashes(root: Path, lock: str) -> dict[tuple[str, str], Hashes]:
-    """The checksums of packages, by name and version, from `root`/`lock`; empty without one."""
+    """Reads the checksums of packages, by name and version, from `root`/`lock`; empty without a lockfile."""
     found: dict[tuple[str, str], Hashes] = {}
     for name, version, integrity in _lock_entries(root / lock):
         digits = _to_hex(integrity)
@@ -104,7 +104,7 @@ _LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A directory with a manifest; `place` is where Node.js finds it, all links resolved."""
+    """A directory with a manifest; `place` is its path with all links resolved."""
 
     place: Path
     manifest: Mapping[str, Any]
@@ -123,7 +123,7 @@ class Package:
 
     @property
     def licence(self) -> str:
-        """The licence as the manifest has it, in one of the three ways that there are."""
+        """The licence in the manifest, in one of its three forms."""
         found = self.manifest.get("license") or self.manifest.get("licenses")
         listed = found if isinstance(found, list) else [found]
         names = [entry.get("type") if isinstance(entry, dict) else entry for entry in listed]
@@ -131,15 +131,15 @@ class Package:
         return texts[0] if len(texts) == 1 else f"({' OR '.join(texts)})" if texts else ""
 
     def needs(self) -> set[str]:
-        """The names of all that it declares to need at run time."""
+        """The names of all packages that it declares to need at run time."""
         tables = (self.manifest.get(part) for part in DEPENDENCIES)
         return {name for table in tables if isinstance(table, dict) for name in table}
 
 
 def list_modules(workspace: Workspace, *, within: tuple[Path, ...], plugged: Path, lock: str) -> sdk.Bill:
-    """The bill of the application and all modules that it can load; what is not `within` is left out.
+    """The SBOM of the application and all modules that it can load and that are `within` these directories.
 
-    `plugged` is where the packages of Plug'n'Play are, if any; `lock` is the name of the lock that holds.
+    `plugged` is the directory with the packages of Plug'n'Play; `lock` is the name of the lockfile.
     """
     roots = tuple(Path(os.path.realpath(path)) for path in within)
     starts = [workspace.app.directory, workspace.root.directory]
@@ -168,7 +168,7 @@ def list_modules(workspace: Workspace, *, within: tuple[Path, ...], plugged: Pat
 
 
 def _find_packages(waiting: list[Path], within: tuple[Path, ...]) -> Iterator[Path]:
-    """Every package that a node_modules has: nested, below a scope, or where a link leads (pnpm's store)."""
+    """Every package in node_modules: nested, below a scope, or behind a link (pnpm's store)."""
 
     def is_within(path: Path) -> bool:
         return any(path.is_relative_to(root) for root in within)
@@ -225,7 +225,7 @@ def _to_component(
 
 
 def _resolve(place: Path, name: str, there: Mapping[Path, Package]) -> Package | None:
-    """The package that Node.js finds when one at `place` loads `name`: the nearest node_modules has it."""
+    """The package that Node.js finds if one at `place` loads `name`, in the nearest node_modules."""
     for directory in (place, *place.parents):
         if directory.name != _MODULES:
             found = there.get(_real(directory / _MODULES / name))
@@ -248,7 +248,7 @@ def _read_zipped(cache: Path) -> Iterator[Package]:
 
 
 def _by_name(zipped: list[Package], there: Mapping[Path, Package]) -> dict[str, Package]:
-    """The packages of which there is one version: which of several another loads, only the map would tell."""
+    """The packages with only one version. Only the map says which of several versions another loads."""
     counted = Counter(package.name for package in (*zipped, *there.values()))
     return {package.name: package for package in (*zipped, *there.values()) if counted[package.name] == 1}
 

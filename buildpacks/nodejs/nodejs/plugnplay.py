@@ -30,17 +30,16 @@ _SHIM = '#!/bin/sh\nexec node {path} "$@"\n'
 
 
 def save_map(application: Path, layer: sdk.Layer, *, made: Sequence[str] = ()) -> None:
-    """Copies the map into `layer`, removes archives that it does not name, and sets the variables of launch.
+    """Copies the map into `layer`, removes archives that it does not name, and sets variables for launch.
 
-    Where it is for the build, what else was `made` in the application too.
-
-    The archives of packages that are unpacked are among those, and what was only patched.
+    A layer for the build also gets the other files that were `made` in the application. Archives of unpacked
+    and of patched packages are among those that the map does not name.
     """
     text = ""
     (layer.path / _MAP_FOLDER).mkdir()
     for name in _FILES:
         if (application / name).is_file():
-            # Packages are named here by what the manifests say of them.
+            # The map has the dependencies' URLs from the manifests.
             map_ = credentials.strip_url_credentials(
                 (application / name).read_text(encoding="utf-8", errors="surrogateescape")
             )
@@ -57,7 +56,7 @@ def save_map(application: Path, layer: sdk.Layer, *, made: Sequence[str] = ()) -
 
 
 def install_map(application: Path, layer: Path, *, made: Sequence[str] = ()) -> None:
-    """Puts the map of `layer` into the application, and what was `made` with it."""
+    """Copies the map of `layer`, and the files `made` with it, into the application."""
     remove_map(application)
     for name in (*_FILES, *made):
         if (layer / _MAP_FOLDER / name).is_file():
@@ -65,15 +64,15 @@ def install_map(application: Path, layer: Path, *, made: Sequence[str] = ()) -> 
 
 
 def remove_map(application: Path) -> None:
-    """Removes a map."""
+    """Removes the map from the application."""
     for name in _FILES:
         (application / name).unlink(missing_ok=True)
 
 
 def copy_changes(written: Iterable[str], source: Path, target: Path) -> None:
-    """Has the unpacked packages of the layer `target` changed as build scripts changed those of `source`.
+    """Copies the changes that build scripts made in unpacked packages of the layer `source` to `target`.
 
-    Packages that `target` has not are those that only a build needs.
+    Skips packages that `target` does not have: only a build needs them.
     """
     for path in written:
         before, after = source / UNPLUGGED / path, target / UNPLUGGED / path
@@ -86,7 +85,7 @@ def copy_changes(written: Iterable[str], source: Path, target: Path) -> None:
 
 
 def write_commands(layer: Path, commands: Mapping[str, str]) -> None:
-    """Puts a program into `layer`/bin, which is on PATH at launch, for each command and the file it runs."""
+    """Writes a program into `layer`/bin, which is on PATH at launch, for each command."""
     for name, path in commands.items():
         program = layer / "bin" / name
         program.parent.mkdir(exist_ok=True)
@@ -99,8 +98,8 @@ def _options(application: Path) -> str:
     if not name:
         raise InputError(
             f"Yarn made no map of the packages ({MAPS[0]})",
-            why="without nodeLinker in .yarnrc.yml Plug'n'Play is expected",
-            fix="write into .yarnrc.yml of the source which nodeLinker is to be used",
+            why="without nodeLinker in .yarnrc.yml, Yarn should use Plug'n'Play",
+            fix="set nodeLinker in .yarnrc.yml of the source",
         )
     options = f"--require {application / name}"
     if (application / _LOADER).is_file():

@@ -24,10 +24,10 @@ def write_sboms(
     modules: sdk.Layer | None,
     bun: bool,
 ) -> None:
-    """Writes the bills of the image, of the layers `node` and `bun`, and of what only the build had.
+    """Writes the SBOMs of the image, of the layers `node` and `bun`, and of what only the build had.
 
-    `lock` is the name of the lock that was installed from; `modules` the layer with all of the image's
-    modules, if that is where they are; `bun` says that Bun is in the image.
+    `lock` is the name of the lockfile. `modules` is the layer with all modules of the image, if there is one.
+    `bun` says that Bun is in the image.
     """
     node = _tool_component("node", runtime.version, sdk.purl("generic", "node", runtime.version))
     npm = _tool_component("npm", runtime.npm, sdk.purl("npm", "npm", runtime.npm))
@@ -37,7 +37,7 @@ def write_sboms(
     if bun:
         version = context.recall("bun")["version"]
         engines["bun"] = _tool_component("bun", version, sdk.purl("npm", "bun", version))
-    # Written for kept layers, too: their last bills may be of another form, and unwanted today.
+    # Also for kept layers: their last SBOMs may have another format, or be unwanted now.
     for layer, component in engines.items():
         context.write_sbom(layer, sdk.Bill((component,)))
 
@@ -45,9 +45,9 @@ def write_sboms(
 def _provide_layer(
     context: sdk.BuildContext, workspace: Workspace, lock: str, modules: sdk.Layer | None
 ) -> sdk.Layer | None:
-    """The layer that has the image's last bill, for modules that were kept; None where it would not do.
+    """The layer with the image's last SBOM, for modules that were kept; None without a layer of modules.
 
-    To read the manifests of hundreds of packages takes longer than all else when nothing has changed.
+    Reading the manifests of hundreds of packages would take longer than the rest of an unchanged build.
     """
     if modules is None:
         delete(context.layers / _LAYER)

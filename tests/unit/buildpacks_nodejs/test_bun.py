@@ -62,7 +62,7 @@ def meaning(output: str) -> Exception:
         ),
         ("error: GET http://x/ms/-/ms-2.1.3.tgz - 401\n", "refused access (E401)"),
         ("error: GET http://x/ms/-/ms-2.1.3.tgz - 404\n", "does not have the package ms (E404)"),
-        ("error: GET http://x/ms/-/ms-2.1.3.tgz - 503\n", "did not answer as one (E503)"),
+        ("error: GET http://x/ms/-/ms-2.1.3.tgz - 503\n", "answered with an error (E503)"),
         ("error: ConnectionRefused downloading tarball ms@2.1.3\n", "cannot reach"),
         ("error: Integrity check failed for tarball: ms\n", "(EINTEGRITY)"),
         ('error: No version matching "99" found for specifier "ms"\n', "(ETARGET)"),

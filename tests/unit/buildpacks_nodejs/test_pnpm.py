@@ -151,7 +151,7 @@ def meaning(output: str) -> PackhorseError:
         (" ERR_PNPM_FETCH_401  GET http://x/a: Unauthorized - 401\n", "refused access (E401)"),
         ("[ERR_PNPM_FETCH_403] GET http://x/a: Forbidden - 403\n", "refused access (E403)"),
         (" ERR_PNPM_FETCH_404  GET http://x/a: Not Found - 404\n", "does not have a package (E404)"),
-        ("[ERR_PNPM_FETCH_500] GET http://x/a: Internal Server Error - 500\n", "did not answer as one"),
+        ("[ERR_PNPM_FETCH_500] GET http://x/a: Internal Server Error - 500\n", "answered with an error"),
         ("[ERR_PNPM_META_FETCH_FAIL] GET http://x/debug: fetch failed\n", "cannot reach"),
         (" ECONNREFUSED  request to http://x/a.tgz failed, reason: connect ECONNREFUSED\n", "cannot reach"),
         (" ERR_PNPM_TARBALL_INTEGRITY  Got unexpected checksum for\n", "(EINTEGRITY)"),

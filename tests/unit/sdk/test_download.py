@@ -268,7 +268,7 @@ def test_certificates_are_checked_by_the_builds_authorities(tmp_path: Path) -> N
         bound = Fetched(bindings=Bindings.read(tmp_path / "bindings"))
         assert bound.fetch(f"{server.url}/x", tmp_path / "y") == DATA
         said = trusting.refused(f"{server.url}/away", tmp_path / "x", NetworkError)
-        assert "redirects to http://127.0.0.1:1/x, which is not as safe" in said
+        assert "redirects to http://127.0.0.1:1/x, which is less secure" in said
 
 
 def test_what_the_buildpack_brings_along_is_not_asked_for_anywhere(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def bun_error(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
     if known := error_for_code(_npm_code(text), why, client="Bun", lock=NAME, root=root):
         return known
     if status := _STATUS.search(text):
-        return NetworkError(f"the package registry did not answer as one ({status[1]})", why=why)
+        return NetworkError(f"the package registry answered with an error ({status[1]})", why=why)
     return BuildpackFailed(failure.what, why=why or "its output is above")
 
 

@@ -62,7 +62,7 @@ def pnpm_error(failure: sdk.CommandFailed, root: Path | None = None) -> Packhors
     if known:
         return known
     if code.startswith("FETCH_5") or code == "META_FETCH_FAIL":
-        return NetworkError(f"the package registry did not answer as one ({code})", why=why)
+        return NetworkError(f"the package registry answered with an error ({code})", why=why)
     if code in _STALE:
         return InputError(f"{NAME} does not match package.json", why=_difference(why), fix=_ANEW)
     if code in _BROKEN:
