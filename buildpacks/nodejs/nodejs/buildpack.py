@@ -32,7 +32,7 @@ from .workspace import PROJECT_SETTING, Workspace
 
 
 def build(context: sdk.BuildContext) -> sdk.BuildResult:
-    """Provides Node.js and the modules, runs the build scripts and names the web process."""
+    """Provides Node.js and the modules, runs the build scripts, and returns the processes."""
     context = credentials.mask_log(context)
     with credentials.mask_errors(), credentials.link_bindings(context):
         return _build(context)

@@ -39,10 +39,10 @@ _MODULES = "node_modules"
 
 
 def settle_vendored(context: sdk.BuildContext, workspace: Workspace, lock: str) -> bool:
-    """Whether the source's node_modules are used as they are; where they are not, removes them.
+    """Whether the source's node_modules are used as they are; if not, removes them.
 
-    BP_NODE_VENDORED decides; else they are used where there is no `lock`, unless .gitignore names them: then
-    they are no part of the source. Raises InputError for a setting that cannot be followed.
+    BP_NODE_VENDORED decides. Without it they are used if there is no `lock` and .gitignore does not name
+    them. Raises InputError for a setting that cannot be followed.
     """
     wanted = versions.read_switch(context.env, VENDORED_SETTING)
     if not workspace.root.vendored:
@@ -50,7 +50,7 @@ def settle_vendored(context: sdk.BuildContext, workspace: Workspace, lock: str) 
             raise InputError(
                 f"{VENDORED_SETTING} is set, and the source has no {_MODULES}",
                 why=f"there is no package in {workspace.root.directory / _MODULES}",
-                fix=f"leave {VENDORED_SETTING} out to have them installed, or put {_MODULES} into the source",
+                fix=f"remove {VENDORED_SETTING} to install them, or put {_MODULES} into the source",
             )
     elif wanted or (wanted is None and not lock and not _is_ignored(workspace)):
         return True
@@ -77,7 +77,7 @@ def _is_ignored(workspace: Workspace) -> bool:
 
 
 def record_layer(layer: str) -> str:
-    """The name of the layer with the record of another."""
+    """The name of the layer with the record of another layer."""
     return f"{layer}-record"
 
 
@@ -92,13 +92,13 @@ class InstallRecord:
 
     @property
     def name(self) -> str:
-        """The name of the layer that has it."""
+        """The name of the layer with the record."""
         return record_layer(self.layer.name)
 
     def read_previous(self) -> bytes:
-        """That of the last build, for outdated modules; empty where it is missing, or one of other modules.
+        """Reads the last build's record of outdated modules; empty if it is missing or of other modules.
 
-        Asked for before `keep`.
+        Must be called before `save`.
         """
         decision = self.layer.decision
         if not isinstance(decision, sdk.Outdated):
@@ -109,7 +109,7 @@ class InstallRecord:
         return path.read_bytes() if path.is_file() else b""
 
     def save(self) -> None:
-        """Has the next build find it."""
+        """Saves the record for the next build."""
         key = _digest_key(self.key)
         kept = self.context.layer(self.name, key={self.layer.name: key}, cache=True, facts={"key": key})
         made = self.layer.path / "node_modules" / self.file
@@ -127,9 +127,9 @@ _WRITING_SCRIPTS = "scripts that write into node_modules"
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """One application being equipped by one Node.js and one package manager; `tasks` build it.
+    """Installs the modules of one application with one Node.js and one package manager; `tasks` build it.
 
-    `lock` is the name of the manager's lock file, empty without one.
+    `lock` is the name of the manager's lockfile, empty without one.
     """
 
     context: sdk.BuildContext
@@ -143,21 +143,21 @@ class Installation:
 
     @property
     def complete_layer(self) -> sdk.Layer | None:
-        """The layer that has all modules of the image, where there is one, once they were provided."""
+        """The layer with all modules of the image, after `provide`; None if they are elsewhere."""
         alone = not (self.workspace.members or self.workspace.is_member)
         return self._linked_layers[-1] if self._linked_layers and alone else None
 
     @property
     def keeps_dev(self) -> bool:
-        """Whether the image needs the devDependencies: anywhere but in production (B-007)."""
+        """Whether the image needs the devDependencies: always except in production (B-007)."""
         return self.context.exec_env != "production"
 
     def provide(self) -> tuple[tuple[str, ...], ...]:
-        """Installs, runs the build scripts, leaves what launch needs; returns the application's slices.
+        """Installs, runs the build scripts, and leaves what launch needs; returns the application's slices.
 
-        Slices of their own are in the registry already when only the source changed. Raises InputError when
-        the lock does not match, NetworkError, FormatError for a package that is not the published one, and
-        BuildpackFailed when a script fails.
+        If only the source changes, the registry already has the slices with modules. Raises InputError if the
+        lockfile does not match, NetworkError, FormatError for a package that is not the published one, and
+        BuildpackFailed if a script fails.
         """
         if settle_vendored(self.context, self.workspace, self.lock):
             slices = self._use_vendored()
@@ -174,7 +174,7 @@ class Installation:
         node_modules.remove_manager_files(self.workspace.root.directory)
         self._unlink_generated()
         for name in sorted({*_LAYERS, *map(record_layer, _LAYERS)} - self._layers_taken):
-            # The last build's, when modules were elsewhere: nothing is to be found there.
+            # Of the last build, when the modules were elsewhere.
             delete(self.context.layers / name)
             delete(self.context.layers / f"{name}.toml")
         if not self.keeps_dev:
@@ -183,8 +183,8 @@ class Installation:
 
     def _use_vendored(self) -> tuple[tuple[str, ...], ...]:
         self.context.log.warning(
-            "node_modules comes with the source and is used as it is, devDependencies too; to have it "
-            f"installed by {self.manager.name} instead, have a lock, or set {VENDORED_SETTING}=0"
+            "node_modules comes with the source and is used as it is, with its devDependencies; to let "
+            f"{self.manager.name} install it instead, add a lockfile, or set {VENDORED_SETTING}=0"
         )
         self.manager.rebuild(self.workspace.root.directory)
         self._run_tasks()
@@ -249,7 +249,7 @@ class Installation:
             if made:
                 plugnplay.copy_changes(written, made.path, layer.path)
         if made and written:
-            # Another build is to find what was installed.
+            # The next build must not find what the scripts wrote.
             delete(made.path)
             (self.context.layers / f"{made.name}.toml").unlink()
         return ()
@@ -259,8 +259,8 @@ class Installation:
     ) -> sdk.Layer:
         """Makes or keeps a layer of packages for Plug'n'Play, and puts its map into the application.
 
-        `wrote` says why scripts that write into packages are the cause for making it, if `renew` has none;
-        `written` that it is to have what they wrote.
+        `wrote` is the reason to make it again if scripts write into packages and `renew` is empty. `written`
+        says that it has to have what they wrote.
         """
         from . import plugnplay
 
@@ -305,7 +305,7 @@ class Installation:
         return ()
 
     def _find_script_changes(self, directory: Path) -> tuple[str, ...]:
-        """Runs the build scripts; returns what they changed in `directory`."""
+        """Runs the build scripts; returns the files that they changed in `directory`."""
         before = build_scripts.index_files(directory, self.workspace.members)
         self._run_tasks()
         return build_scripts.find_changes(
@@ -344,13 +344,15 @@ class Installation:
     def _install(
         self, layer: sdk.Layer, *, dev: bool, amender: IncrementalInstaller | None, last: bytes
     ) -> None:
-        """Installs into a layer: what is new since the `last` record, or all where that will not do."""
+        """Installs into a layer: only what is new since the `last` record if that works, else everything."""
         order = self._order(layer.path, dev=dev)
         if amender and last:
             node_modules.prepare_layer(self.workspace, layer.path, self.manager.files)
             if amender.install_changes(order, last):
                 return
-            self.context.log.detail("all is installed again, as what was there is no certain beginning")
+            self.context.log.detail(
+                "everything is installed again, because the last modules could not be updated safely"
+            )
         layer.empty()
         node_modules.prepare_layer(self.workspace, layer.path, self.manager.files)
         self.manager.install(order)
@@ -377,14 +379,14 @@ class Installation:
 
     @property
     def _scripts_digest(self) -> str:
-        """What may decide whether build scripts write into node_modules."""
+        """The digest of everything that may decide whether build scripts write into node_modules."""
         tasks = [[task.script, str(task.directory), task.command] for task in self.tasks]
         projects = {"": self.workspace.root, **self.workspace.members}
         scripts = {path: dict(project.scripts) for path, project in projects.items()}
         return digest(json.dumps([tasks, scripts]).encode())
 
     def _cache(self, facts: Mapping[str, str]) -> Path:
-        """A layer for downloads, where what is installed is not kept itself."""
+        """A layer for downloads, used if the installed modules themselves are not kept."""
         key = {self.manager.name: self.manager.version, **_without_empty(self.manager.key)}
         return self.context.layer(self._cache_name, key=key, cache=True, facts=facts).path
 
@@ -395,7 +397,7 @@ class Installation:
         return Order(directory, dev=dev, cache=cache, focus=self.workspace.names(focus), into=into)
 
     def _key(self, *, dev: bool) -> dict[str, str]:
-        """All that the installed files depend on, in words; what is not there is left out."""
+        """Everything that the installed files depend on, by readable names, without empty values."""
         distro = self.context.target.distro
         return _without_empty(
             {
@@ -426,7 +428,7 @@ class Installation:
         kept.save()
 
     def _remove_unneeded(self) -> None:
-        """Removes the members that the application does not need, where it is one of them."""
+        """Removes the members that the application does not need, if it is a member itself."""
         gone = self.workspace.unneeded_members
         for path in gone:
             delete(self.workspace.root.directory / path)
@@ -438,7 +440,7 @@ class Installation:
                 node_modules.remove_dangling_links(modules / ".pnpm/node_modules")
         if gone:
             self.context.log.detail(
-                f"left out, since {self.workspace.path} does not need it: {', '.join(gone)}"
+                f"left out, because {self.workspace.path} does not need it: {', '.join(gone)}"
             )
 
 

@@ -28,8 +28,11 @@ _PAGES = ("index.html", "200.html")
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """`package` is what a project that uses it depends on; `server` are globs of files to run with node, and
-    `static` of folders with pages. `is_single` says that one page answers for all paths."""
+    """A framework, known by the dependency `package`.
+
+    `server` are globs of files to run with node, and `static` of folders with pages. With `is_single`, one
+    page answers for all paths.
+    """
 
     name: str
     package: str
@@ -38,7 +41,7 @@ class Framework:
     is_single: bool = False
 
 
-# The first whose package there is: those built upon Vite come before it.
+# The first one that the project depends on counts: frameworks that use Vite come before it.
 FRAMEWORKS = (
     Framework("Next.js", "next", static=("out",)),
     Framework("Nuxt", "nuxt", static=(".output/public", "dist"), server=(".output/server/index.mjs",)),
@@ -62,7 +65,7 @@ FRAMEWORKS = (
     Framework("Vite", "vite", static=("dist",), is_single=True),
     Framework("Parcel", "parcel", static=("dist",), is_single=True),
 )
-# The program, and its package, that runs what a framework's build has put into build/server.
+# The program, and its package, that runs a framework's output in build/server.
 _SERVERS_OF_FRAMEWORKS = {
     "@react-router/dev": ("react-router-serve", "@react-router/serve"),
     "@remix-run/dev": ("remix-serve", "@remix-run/serve"),
@@ -106,11 +109,11 @@ def choose_start(
     built: bool = True,
     required: bool = True,
 ) -> StartCommand | None:
-    """The start command after the build: `found`, or what the build made in its place.
+    """Chooses the start command after the build: `found`, or the build's output instead.
 
-    A development server gives way, unless the user named it or the image is for development (`dev`). Files
-    are looked for again where build scripts ran (`built`). Where nothing starts it raises InputError, also
-    for files for a web server; None if none is `required`.
+    A development server is replaced, unless the user named it or the image is for development (`dev`). If
+    build scripts ran (`built`), files are looked up again. Raises InputError if nothing can be started, also
+    for files for a web server; returns None if no command is `required`.
     """
     if found and found.runner and not found.programs:
         is_there = start.file_resolves(project, found.file, found.runner)
@@ -139,7 +142,7 @@ def choose_start(
 
 
 def _prefer_compiled(project: Project, found: StartCommand) -> StartCommand:
-    """`found`, or the JavaScript that the build has made of its TypeScript, beside it or in a folder."""
+    """`found`, or the JavaScript that the build made of its TypeScript, beside it or in a folder."""
     if found.runner != "node" or not found.file.endswith(start.TYPESCRIPT):
         return found
     stem = found.file.rpartition(".")[0]
@@ -153,7 +156,7 @@ def _prefer_compiled(project: Project, found: StartCommand) -> StartCommand:
 
 
 def _output_folders(project: Project) -> tuple[str, ...]:
-    """The folders where compilers put JavaScript: the one that tsconfig.json names, and the usual ones."""
+    """The folders where compilers put JavaScript: the one in tsconfig.json, and the usual ones."""
     config = project.directory / "tsconfig.json"
     text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
     named = [folder.removeprefix("./").rstrip("/") for folder in _OUT_DIR.findall(text)]
@@ -162,8 +165,8 @@ def _output_folders(project: Project) -> tuple[str, ...]:
 
 
 def refuse_missing(project: Project, found: StartCommand) -> None:
-    """Raises InputError for a plain `node <file>` or `bun <file>` of a file that the application lacks, and
-    for a program of the application's own (`./start.sh`) that it lacks or that may not be executed.
+    """Raises InputError for `node <file>` or `bun <file>` without that file, and for a program of the
+    application (`./start.sh`) that is missing or not executable.
     """
     _refuse_program(project, found)
     file = found.file
@@ -179,7 +182,7 @@ def refuse_missing(project: Project, found: StartCommand) -> None:
 
 def _refuse_program(project: Project, found: StartCommand) -> None:
     name = found.command[0]
-    # What modules have is elsewhere until the image is started.
+    # Programs of modules are elsewhere until the image starts.
     if "/" not in name or name.startswith("/") or "node_modules" in name:
         return
     path = project.directory / name
@@ -256,7 +259,7 @@ def _replace_start(
 
 
 def is_main_missing(project: Project, found: StartCommand) -> bool:
-    """Whether `main` of package.json names a file beside it that is not there, nor a source of it."""
+    """Whether `main` of package.json names a file beside it that is missing, like its TypeScript source."""
     name = found.file
     if found.programs or found.chosen or not name or "/" in name.removeprefix("./"):
         return False
@@ -267,7 +270,7 @@ def is_main_missing(project: Project, found: StartCommand) -> bool:
 
 
 def depends_on_build(project: Project, found: StartCommand | None, *, dev: bool) -> bool:
-    """Whether the start depends on what the build makes: no command, `next start`, `node build`."""
+    """Whether the start depends on the build's output: no command, `next start`, `node build`."""
     if found is None or found.last[:2] == ("next", "start") or is_main_missing(project, found):
         return True
     outputs = [pattern for framework in FRAMEWORKS for pattern in framework.server]
@@ -282,25 +285,25 @@ def is_development(found: StartCommand) -> bool:
 
 
 def find_framework(project: Project) -> Framework:
-    """The framework that builds the application; one without a package where none is known."""
+    """The framework that builds the application, or one without a package."""
     names = set(project.dependency_names(("dependencies", "devDependencies")))
     return next((framework for framework in FRAMEWORKS if framework.package in names), _NO_FRAMEWORK)
 
 
 def _is_exported(project: Project) -> bool:
-    """Whether next.config has `output: "export"`, of which Next.js makes no server."""
+    """Whether next.config has `output: "export"`, with which Next.js makes no server."""
     path = project.directory / ".next/required-server-files.json"
     try:
         said = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
-        # A build that only exports need not leave the record.
+        # A build that only exports may not write the record.
         return (project.directory / "out/index.html").is_file()
     config = said.get("config") if isinstance(said, Mapping) else None
     return isinstance(config, Mapping) and config.get("output") == "export"
 
 
 def _find_pages(project: Project, framework: Framework) -> str:
-    """The folder with the pages, which are where the framework puts them, or elsewhere by its settings."""
+    """The folder with pages: the framework's usual one, or another one."""
     for pattern in (*framework.static, *_NO_FRAMEWORK.static):
         for folder in sorted(project.directory.glob(pattern)):
             if any((folder / page).is_file() for page in _PAGES):
@@ -311,7 +314,7 @@ def _find_pages(project: Project, framework: Framework) -> str:
 def static_site_error(
     framework: Framework, folder: str, before: StartCommand | None, *, made: str
 ) -> InputError:
-    """The error for files that nothing serves; `made` is the verb for what the framework does with them."""
+    """The error for pages that nothing serves; `made` is the verb, `made` or `makes`."""
     single = "-s " if framework.is_single else ""
     started = " ".join(before.command) if before else ""
     reason = (
@@ -326,13 +329,13 @@ def static_site_error(
     )
 
 
-# What only makes files of sources: a build that runs nothing else makes no server.
+# Tools that only make files from sources: a build with only these makes no server.
 _BUILDERS = {
     *("astro", "craco", "docusaurus", "eleventy", "gatsby", "next", "ng", "nuxi", "nuxt", "parcel"),
     *("react-router", "react-scripts", "svelte-check", "svelte-kit", "vite", "vitepress", "vue-cli-service"),
     *("eslint", "prettier", "rimraf", "sass", "tailwindcss", "tsc", "vue-tsc", "cp", "echo", "mkdir", "rm"),
 }
-# What makes a server of a project for Vite, or is one.
+# Packages that are a server, or make one from a Vite project.
 _SERVERS = {
     *("express", "fastify", "h3", "hono", "koa", "nitro", "nitropack", "polka", "vike", "vinxi"),
     *("@analogjs/platform", "@builder.io/qwik-city", "@hapi/hapi", "@nestjs/core", "@qwik.dev/router"),
@@ -348,9 +351,9 @@ _NO_SERVER = re.compile(r"(?:^|[{,])\s*ssr\s*:\s*false\b", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """The packages that make a framework's output for one place each: `node` for Node.js, `static` for none.
+    """Packages that adapt a framework's output to a platform: `node` to Node.js, `static` to a web server.
 
-    `settings` are the names of the files, without their endings, in which one is imported; `use` says how.
+    `settings` are the files, without endings, that import one; `use` shows how.
     """
 
     prefix: str
@@ -384,7 +387,7 @@ _ADAPTERS = {
 def refuse_unstartable(
     project: Project, found: StartCommand | None, scripts: Sequence[str], env: Mapping[str, str]
 ) -> None:
-    """Raises InputError where the build `scripts` are certain to make nothing that could be started.
+    """Raises InputError if the build `scripts` certainly make nothing that can be started.
 
     `found` is the start command before the build, `env` has the variables of the build.
     """
@@ -403,7 +406,7 @@ def refuse_unstartable(
 
 
 def _refuse_adapter(project: Project, framework: Framework, found: StartCommand | None) -> None:
-    """Raises InputError where the output is for another place than Node.js, or is a static site."""
+    """Raises InputError if the adapter is not for Node.js, or makes a static site."""
     adapters = _ADAPTERS[framework.package]
     text = _read_settings(project, *adapters.settings)
     names = "|".join((adapters.node, *filter(None, (adapters.static,)), *adapters.others))
@@ -428,7 +431,7 @@ def _refuse_adapter(project: Project, framework: Framework, found: StartCommand 
 
 
 def _refuse_preset(project: Project, framework: Framework, variable: str) -> None:
-    """Raises InputError where Nuxt's output is for another place than Node.js."""
+    """Raises InputError if Nuxt's preset is not for Node.js."""
     presets = [variable] if variable else _PRESET.findall(_read_settings(project, "nuxt.config"))
     if len(presets) != 1 or presets[0].replace("_", "-") in _NODE_PRESETS:
         return
@@ -442,7 +445,7 @@ def _refuse_preset(project: Project, framework: Framework, variable: str) -> Non
 
 
 def _static_folder(project: Project, framework: Framework, scripts: Sequence[str]) -> str:
-    """The folder of a static site that `scripts` make; empty where they may make something else."""
+    """The folder of a static site that `scripts` make; empty if they may make something else."""
     names = set(project.dependency_names(("dependencies", "devDependencies")))
     texts = [project.scripts.get(name, "") for name in scripts]
     if not framework.package or not texts or not _only_builds(project, scripts):
@@ -467,7 +470,7 @@ def _static_folder(project: Project, framework: Framework, scripts: Sequence[str
 
 
 def _only_builds(project: Project, scripts: Sequence[str]) -> bool:
-    """Whether `scripts` run nothing but tools that make files of sources."""
+    """Whether `scripts` run only tools that make files from sources."""
     try:
         programs = {name for each in scripts for name in script.read_script(project, each).programs}
     except (InputError, KeyError):
@@ -476,7 +479,7 @@ def _only_builds(project: Project, scripts: Sequence[str]) -> bool:
 
 
 def _read_settings(project: Project, *names: str) -> str:
-    """The text of a tool's settings without lines that are comments; empty where there is no such file."""
+    """The text of a tool's settings without comment lines; empty without such a file."""
     paths = [project.directory / f"{name}{ending}" for name in names for ending in _ENDINGS]
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths if path.is_file()]
     lines = "\n".join(texts).splitlines()

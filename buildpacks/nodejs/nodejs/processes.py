@@ -33,7 +33,7 @@ WEB = "web"
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """The start of each process by its type, `web` first; `project` is where they run."""
+    """The start command of each process by its type, `web` first; they run in `project`."""
 
     project: Project
     starts: Mapping[str, StartCommand] = field(default_factory=dict)
@@ -42,9 +42,9 @@ class Processes:
     def read(cls, context: sdk.BuildContext, workspace: Workspace, built: Collection[str] = ()) -> Processes:
         """Reads the Procfile of the application, else the one of its workspace or source.
 
-        The scripts that are `built` are left out of commands that run them first.
-        Raises InputError for a file that cannot be used, and where `web` needs a package manager. Another
-        process that does is warned of, since the application may do without it.
+        Scripts that are `built` are left out of commands that run them first. Raises InputError for a file
+        that cannot be used, and if `web` needs a package manager. For another process it only warns, because
+        the application may not need it.
         """
         folders = (workspace.app.directory, workspace.root.directory, context.app)
         folder = next((folder for folder in folders if os.path.lexists(folder / NAME)), None)
@@ -73,13 +73,13 @@ class Processes:
 
     @property
     def others(self) -> Mapping[str, StartCommand]:
-        """The commands of all processes but `web`."""
+        """The commands of all processes except `web`."""
         return {type: found for type, found in self.starts.items() if type != WEB}
 
     def check_others(
         self, context: sdk.BuildContext, workspace: Workspace, image: Engines, version: str
     ) -> Mapping[str, StartCommand]:
-        """What runs for each process but `web`; one that cannot start is warned of: no build fails for it."""
+        """The commands of all processes except `web`; warns of one that cannot start, and does not fail."""
         checked = {}
         for type, found in self.others.items():
             try:
@@ -125,9 +125,9 @@ _SETTINGS = (*_SWITCHES, "BPL_DEBUG_HOST", "BPL_DEBUG_PORT")
 def provide_start_layer(
     context: sdk.BuildContext, workspace: Workspace, starts: Mapping[str, StartCommand]
 ) -> None:
-    """Makes or keeps the layer, and says what starts each process; `starts` has their commands by type.
+    """Makes or keeps the layer `start`, and logs each start command; `starts` has them by process type.
 
-    Raises InputError for a switch that is neither on nor off, and BuildError when the buildpack's directory
+    Raises InputError for a switch that is neither on nor off, and BuildError if the buildpack's directory
     lacks the program.
     """
     program = context.buildpack.directory / "lib/programs" / f"{_PROGRAM}-linux-{context.target.arch}"
@@ -155,7 +155,7 @@ def provide_start_layer(
     for type, found in starts.items():
         for name, value in found.env.items():
             if name == "NODE_OPTIONS":
-                # Plug'n'Play has its own there, without which no module is found.
+                # Plug'n'Play sets its own, without which no module is found.
                 layer.set_env(name, value, action="append", delimiter=" ", phase="launch", process=type)
             else:
                 layer.set_env(name, value, phase="launch", process=type)
@@ -177,9 +177,9 @@ def _log_start(log: sdk.Log, type: str, found: StartCommand) -> None:
 
 
 def _variables(context: sdk.BuildContext, project: Project) -> dict[str, str]:
-    """Variables that hold at launch unless the user sets them then; those without a value are left out."""
+    """Variables for launch, which the user can override then."""
     return {
-        # What the user set for the build holds for launch too; else the execution environment's name.
+        # The user's value for the build, else the name of the execution environment.
         "NODE_ENV": context.env.get("NODE_ENV") or context.exec_env,
         "npm_package_name": project.name,
         "npm_package_version": project.version,
@@ -189,7 +189,7 @@ def _variables(context: sdk.BuildContext, project: Project) -> dict[str, str]:
 
 
 def _npm_config_variables(name: str, said: object) -> Iterator[tuple[str, str]]:
-    """What `config` of package.json says, by the variables that npm makes of it."""
+    """The variables that npm makes of `config` in package.json."""
     if isinstance(said, Mapping):
         for key, value in said.items():
             yield from _npm_config_variables(f"{name}_{key}", value)
@@ -201,12 +201,12 @@ def _npm_config_variables(name: str, said: object) -> Iterator[tuple[str, str]]:
 
 
 def _is_text(value: str) -> bool:
-    """Whether a variable can have the value: half a character of JSON's cannot be written."""
+    """Whether a variable can have the value: JSON may have half a character."""
     return "\0" not in value and value.encode(errors="replace").decode() == value
 
 
 def _launch_settings(env: Mapping[str, str]) -> dict[str, str]:
-    """The settings for launch that were made for the build: they become the image's defaults."""
+    """The launch settings that the user gave to the build: they become the image's defaults."""
     settings = {name: env.get(name, "").strip() for name in _SETTINGS}
     if not settings["BPL_NODE_OPTIMIZE_MEMORY"]:
         settings["BPL_NODE_OPTIMIZE_MEMORY"] = env.get("BP_NODE_OPTIMIZE_MEMORY", "").strip()

@@ -46,7 +46,7 @@ _PREFIXES = {"npm": ("npm_config_update",), "pnpm": ("npm_", "pnpm_"), "yarn": (
 
 
 def managers_needed(env: Mapping[str, str], starts: Iterable[StartCommand], manager: str) -> dict[str, str]:
-    """The package managers that the image needs, each with the reason; `manager` is the application's."""
+    """The package managers that the image needs, each with a reason; `manager` is the application's."""
     found: dict[str, str] = {}
     if versions.read_switch(env, KEEP_NPM_SETTING) is True:
         found = {name: KEEP_NPM_SETTING for name in ("npm", manager) if name in _COMMANDS}
@@ -57,9 +57,9 @@ def managers_needed(env: Mapping[str, str], starts: Iterable[StartCommand], mana
 
 
 def provide_managers(context: sdk.BuildContext, manager: Manager, reasons: Mapping[str, str]) -> None:
-    """Makes or keeps the layer with the managers that have `reasons`; says these, and what they take.
+    """Makes or keeps the layer with the managers in `reasons`; logs reasons and sizes.
 
-    Raises InputError for one that the build does not have: the application is another's.
+    Raises InputError for a manager that the build does not have, because the application uses another.
     """
     if not reasons:
         return
@@ -82,7 +82,7 @@ def provide_managers(context: sdk.BuildContext, manager: Manager, reasons: Mappi
 
 
 def _find_command(context: sdk.BuildContext, manager: Manager, name: str) -> Path | None:
-    """The file that a command of the build's layers runs; None where only the build image may have it."""
+    """The file that a command in the build's layers runs; None if only the build image may have it."""
     import shutil
 
     found = shutil.which(name, path=manager.env["PATH"])
@@ -91,7 +91,7 @@ def _find_command(context: sdk.BuildContext, manager: Manager, name: str) -> Pat
 
 
 def _package_folder(program: Path) -> Path:
-    """The directory of the package that has the program; a release that comes with the source is one file."""
+    """The directory of the program's package; a release in the source is a single file."""
     above = program.parents[:2]
     return next((folder for folder in above if (folder / "package.json").is_file()), program.parent)
 
@@ -103,7 +103,7 @@ def _package_version(home: Path) -> str:
 
 
 def _copy_manager(manager: Manager, name: str, home: Path, layer: sdk.Layer) -> None:
-    """Copies the package and makes links to its commands."""
+    """Copies the package into the layer and links its commands."""
     import shutil
 
     target = layer.path / "lib/node_modules" / name
@@ -125,7 +125,7 @@ def _manager_component(name: str, version: str) -> sdk.Component:
 
 def _other_manager_error(name: str, reason: str, manager: Manager) -> InputError:
     return InputError(
-        f"the image is to have {name}, but the package manager of the application is {manager.name}",
+        f"the image needs {name}, but the package manager of the application is {manager.name}",
         why=reason,
         fix=f"call {manager.command} instead, or name {name} in package.json packageManager",
     )
@@ -134,13 +134,13 @@ def _other_manager_error(name: str, reason: str, manager: Manager) -> InputError
 BUN_COMMANDS = frozenset(("bun", "bunx"))
 """The commands of Bun."""
 
-# Builtins of a shell that run other programs.
+# Shell builtins that run other programs.
 _RUN_OTHERS = {".", "command", "eval", "exec", "source", "trap"}
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """`bun` says why Bun is in the image, and is empty where it is not; `node` whether Node.js is."""
+    """`bun` is the reason why Bun is in the image, empty if it is not; `node` says whether Node.js is."""
 
     bun: str
     node: bool
@@ -154,10 +154,10 @@ class Engines:
         said: Sequence[RequestedVersion],
         others: Sequence[StartCommand] = (),
     ) -> Self:
-        """For an application that `found` and `others` start; `said` are its words about Node.js.
+        """Chooses for an application that `found` and `others` start; `said` are its versions of Node.js.
 
-        Node.js stays out only where Bun alone is called, and neither the user, the application nor another
-        buildpack asks for it.
+        Node.js is left out only if the commands call only Bun, and neither the user, the application nor
+        another buildpack asks for Node.js.
         """
         reason = ""
         if found and calls_bun(found):
@@ -172,11 +172,11 @@ class Engines:
         return cls(reason, node=bool(not alone or said or keeps or len(context.plan) > 1))
 
     def log_choice(self, log: sdk.Log) -> None:
-        """Says what is not as usual."""
+        """Logs an unusual choice."""
         if self.bun:
             log.detail(f"Bun is in the image ({self.bun})")
         if not self.node:
-            log.detail("Node.js is not: nothing but Bun is called; with engines.node it would be")
+            log.detail("Node.js is not in the image, because only Bun is called; engines.node adds it")
 
 
 def calls_bun(found: StartCommand) -> bool:
@@ -190,7 +190,7 @@ def _needs_only_bun(project: Project, found: StartCommand) -> bool:
     return start.file_resolves(project, found.file, found.runner)
 
 
-# Programs that are not called as the package that has them.
+# Packages of programs with another name.
 _PACKAGES = {
     "dotenv": "dotenv-cli",
     "dotenvx": "@dotenvx/dotenvx",
@@ -210,10 +210,10 @@ _PRODUCTION = ("start:prod", "start:production", "start-prod", "serve:prod", "pr
 _STARTS = _PRODUCTION[:3]
 _WATCHING = {"nodemon", "ts-node-dev", "tsnd", "node-dev", "supervisor"}
 _WATCHING_OPTIONS = {"node --watch", "bun --watch", "bun --hot"}
-# Which run TypeScript where Node.js does not.
+# They run TypeScript if Node.js does not.
 _TRANSLATORS = ("tsx", "ts-node")
 _TRANSLATING = ("-r", "--require", "--import", "--loader", "--experimental")
-# What an image has that has sh, which is told by itself.
+# Programs that every image with sh has; sh has a message of its own.
 _COMMON_PROGRAMS = {
     *(
         "sh",
@@ -245,12 +245,11 @@ def check_start(
     version: str,
     built: bool = False,
 ) -> StartCommand:
-    """Looks for each program that `found` calls in the modules, and warns of what is odd; returns what runs.
+    """Checks that the image has each program that `found` calls, and warns of doubtful ones.
 
-    That is `found`, or what stands in for a program that is not there: a script by the name of `start:prod`,
-    Node.js for nodemon. `built` says that build scripts ran.
-
-    Raises InputError for a program that is not in the image, and for TypeScript that this Node.js cannot run.
+    Returns `found`, or a replacement for a missing program: a script such as `start:prod`, or Node.js for
+    nodemon. `built` says that build scripts ran. Raises InputError for a program that is not in the image,
+    and for TypeScript that this Node.js cannot run.
     """
     places = start.module_folders(workspace, found)
     for folder in found.folders:
@@ -301,7 +300,7 @@ def check_start(
 
 
 def _find_replacement(log: sdk.Log, project: Project, found: StartCommand, name: str) -> StartCommand:
-    """What is started instead where a program is not in the image; raises InputError where nothing can be."""
+    """The replacement for a command whose program is not in the image; raises InputError without one."""
     other = next((script for script in _STARTS if script in project.scripts), "")
     if other and not found.chosen:
         log.warning(
@@ -323,7 +322,7 @@ def _find_replacement(log: sdk.Log, project: Project, found: StartCommand, name:
 
 
 def _typescript_file(command: Sequence[str]) -> str:
-    """The file that `node` runs, if it is TypeScript and no option has something translate it."""
+    """The file that `node` runs, if it is TypeScript and no option translates it."""
     if command[:1] != ("node",) or any(word.startswith(_TRANSLATING) for word in command):
         return ""
     file = next((word for word in command[1:] if not word.startswith("-")), "")
@@ -342,7 +341,7 @@ def _is_available(context: sdk.BuildContext, name: str, places: Iterable[Path]) 
         return True
     import shutil
 
-    # A program of the build image may be in the run image, too, or of another buildpack.
+    # The run image may also have a program of the build image, or another buildpack may provide it.
     if shutil.which(name, path=context.env.get("PATH", "")) is None:
         return False
     if name not in _COMMON_PROGRAMS:
@@ -354,7 +353,7 @@ def _is_available(context: sdk.BuildContext, name: str, places: Iterable[Path]) 
 
 
 def _refuse_uninstalled(app: Path, folder: Path, found: StartCommand) -> None:
-    """Raises InputError for another project's folder of whose dependencies none is there."""
+    """Raises InputError for the folder of another project if none of its dependencies is installed."""
     from . import plugnplay
 
     names = tuple(Project.read(folder).dependency_names(("dependencies",)))
@@ -373,7 +372,7 @@ def _refuse_uninstalled(app: Path, folder: Path, found: StartCommand) -> None:
 
 
 def _advice(name: str, package: str) -> str:
-    """What to do about a program of the devDependencies in a start command."""
+    """What to do if a start command runs a program of the devDependencies."""
     if name in _COMPILERS:
         return (
             f"have the build run {name}: name the script that does it `build`, or name it in "

@@ -20,7 +20,7 @@ from packhorse import sdk
 from packhorse.errors import FormatError, NetworkError
 from packhorse.sdk.dataclass import dataclass
 
-# npm's switches as variables: they keep the commands that are shown short.
+# npm's switches as variables, so that the commands in the output stay short.
 QUIET = {
     "npm_config_audit": "false",
     "npm_config_fund": "false",
@@ -28,17 +28,17 @@ QUIET = {
     "npm_config_progress": "false",
 }
 
-# By package.json devEngines an application may be another manager's. npm then refuses to do anything for it.
+# package.json devEngines may name another manager; npm then refuses every command without this.
 ALLOW_OTHER_MANAGERS = {"npm_config_force": "true"}
 
-# npm's own 10 and 60 seconds between its three tries would keep who has no network waiting for over a minute.
+# npm waits 10 and 60 seconds between its three tries: without a network, that is over a minute.
 SHORT_RETRIES = {
     "npm_config_fetch_retry_mintimeout": "1000",
     "npm_config_fetch_retry_maxtimeout": "5000",
 }
 
-# What Node.js, or an older manager itself, keeps of compiled modules in a folder that the next build has not:
-# to write it takes npm a tenth of a second each time. Install scripts have it too, build scripts have not.
+# Node.js and older managers cache compiled modules in a folder that the next build does not have. Writing it
+# takes npm a tenth of a second each time. Install scripts get these variables too, build scripts do not.
 NO_COMPILE_CACHE = {"NODE_DISABLE_COMPILE_CACHE": "1", "DISABLE_V8_COMPILE_CACHE": "1"}
 
 _SETTING = re.compile(r"([a-z-]+) = (.+)")
@@ -49,17 +49,17 @@ _QUOTED = 200
 class Registry:
     """The package registry, through the npm client on the build image's PATH.
 
-    What the buildpack was staged with, and what a mirror on this machine has, is not asked for there.
+    Files that the buildpack was staged with, or that a mirror on this machine has, are not downloaded.
     """
 
     context: sdk.BuildContext
 
     def offline_versions(self, package: str) -> list[str]:
-        """The versions of `package` that are to be had without the registry."""
+        """The versions of `package` that are available without the registry."""
         return list(self.context.dependencies.versions(package))
 
     def versions(self, package: str) -> list[str]:
-        """All versions of `package`; raises NetworkError, or NotFoundError when there is no such package."""
+        """All versions of `package`; raises NetworkError, or NotFoundError if there is no such package."""
         printed = self._npm("view", package, "versions", "--json")
         try:
             said = json.loads(printed)
@@ -81,8 +81,8 @@ class Registry:
     def fetch(self, specs: Sequence[str], *, into: Path) -> list[Path]:
         """Downloads one archive for each `name@version` and returns their paths in order.
 
-        npm verifies them by what the registry says, and we by the digests that we know. Raises NetworkError,
-        NotFoundError, or FormatError when an archive is not the one that was published.
+        npm checks them against the registry, and this buildpack against its own digests. Raises NetworkError,
+        NotFoundError, or FormatError if an archive is not the published one.
         """
         found: dict[str, Path] = {}
         for spec in specs:
@@ -93,7 +93,7 @@ class Registry:
                 found[spec] = path
         missing = [spec for spec in specs if spec not in found]
         if missing:
-            # Whatever .npmrc says: one name a line.
+            # One name on each line, whatever .npmrc says.
             options = ("--pack-destination", str(into), "--loglevel=error", "--no-json", "--no-dry-run")
             printed = self._npm("pack", *missing, *options)
             paths = [into / Path(name).name for name in printed.split()]
@@ -106,22 +106,22 @@ class Registry:
         return [found[spec] for spec in specs]
 
     def global_config(self) -> str:
-        """The path of the settings that hold for all users of this client; another npm has its own place."""
+        """The path of this client's global settings; another npm has another path."""
         return self.config("globalconfig")["globalconfig"]
 
     def config(self, *names: str) -> dict[str, str]:
-        """Some of this client's settings as they are for the application."""
+        """Some of this client's settings in the application's directory."""
         said = self._npm("config", "get", *names)
         if len(names) == 1:
             return {names[0]: said.strip()}
         found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         for name in names:
-            if name not in found:  # npm 6 tells one at a time
+            if name not in found:  # npm 6 prints one at a time
                 found |= self.config(name)
         return found
 
     def settings(self) -> dict[str, str]:
-        """What any file or variable sets for this client, credentials left out."""
+        """The settings from files and variables, without credentials."""
         said = self._npm("config", "ls").splitlines()
         found = (_SETTING.fullmatch(line) for line in said)
         pairs = {match[1]: match[2].strip('"') for match in found if match}
@@ -129,7 +129,7 @@ class Registry:
 
     def _npm(self, *args: str) -> str:
         try:
-            # NODE_OPTIONS is meant for the application's Node.js; the client's may not know the option.
+            # NODE_OPTIONS is for the application's Node.js; the client's may not know the option.
             env = {**QUIET, **SHORT_RETRIES, **NO_COMPILE_CACHE, **ALLOW_OTHER_MANAGERS, "NODE_OPTIONS": ""}
             return self.context.capture(["npm", *args], env=env)
         except sdk.CommandFailed as failure:
@@ -141,7 +141,8 @@ class Registry:
 def check_digest(log: sdk.Log, spec: str, archive: Path) -> None:
     """Raises FormatError for an archive of `name@version` that is not the published one.
 
-    Of a package that the table has, but not in this version, it says so; of all others nothing is known.
+    Logs if the table has the package but not this version. Packages that are not in the table are not
+    checked.
     """
     name, _, version = spec.rpartition("@")
     table: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("digests.toml").read_text())
@@ -160,8 +161,8 @@ def check_digest(log: sdk.Log, spec: str, archive: Path) -> None:
     integrity = f"sha512-{base64.b64encode(found).decode()}"
     if integrity != expected:
         raise FormatError(
-            f"{spec} is not the one that was published",
+            f"{spec} is not the published package",
             why=f"its digest is {integrity}\npackhorse knows {expected}",
-            fix="the package registry, a mirror or a proxy gives something else under this version: see "
-            "which of them does, and use another",
+            fix="the package registry, a mirror or a proxy serves another package under this version: find "
+            "out which, and use another",
         )

@@ -32,9 +32,9 @@ _SCHEDULE_FILE = PurePosixPath("data/release-schedule/release-schedule.json")
 
 
 def provide_releases(context: sdk.BuildContext, snapshot: Releases, names: Iterable[str]) -> Releases:
-    """The release lines to go by, with those called `names` if there are any such.
+    """The release lines, also those called `names` if they exist.
 
-    Raises NetworkError when the registry cannot be asked, and FormatError when its answer is no schedule.
+    Raises NetworkError if the registry cannot be asked, and FormatError if its answer is not a schedule.
     """
     version = context.recall(_SCHEDULE_LAYER).get("version", "")
     releases = snapshot
@@ -88,9 +88,9 @@ def _newest_schedule(context: sdk.BuildContext, unknown: Iterable[str]) -> str:
 
 
 def read_schedule(path: Path, snapshot: Releases) -> Releases:
-    """The lines of the file at `path`, and of `snapshot` those that it does not have.
+    """Reads the lines of the file at `path`, and adds lines of `snapshot` that it lacks.
 
-    A line is in long-term support from its day on, whatever name it has before. Raises FormatError.
+    A line has its codename only after the first day of long-term support. Raises FormatError.
     """
     try:
         table: dict[str, dict[str, Any]] = json.loads(path.read_bytes())
@@ -116,7 +116,7 @@ def _release_line(name: str, entry: dict[str, Any]) -> ReleaseLine:
 
 
 ARCHITECTURES = {"amd64": "x64", "arm64": "arm64"}
-"""Our names of architectures → those in names of npm packages."""
+"""The names of architectures in the names of npm packages."""
 
 _VERSION = re.compile(r"\s*[v=]?((?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*)){2})\s*")
 _NPM_COMMANDS = {"npm": "npm-cli.js", "npx": "npx-cli.js"}
@@ -124,9 +124,9 @@ _NPM_COMMANDS = {"npm": "npm-cli.js", "npx": "npx-cli.js"}
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A Node.js with its npm; `env` has the variables with which to run their commands.
+    """A Node.js with its npm; `env` has the variables for running their commands.
 
-    `headers` is the directory whose `include` native modules are compiled with.
+    `headers` is the directory with `include` for compiling native modules.
     """
 
     version: str
@@ -138,8 +138,8 @@ class Runtime:
 def provide_node(context: sdk.BuildContext, request: Request, releases: Releases, *, launch: bool) -> Runtime:
     """Makes or keeps the layers `node`, in the image for `launch`, and `node-build` for `request`.
 
-    Raises NotFoundError when no version matches, NetworkError, FormatError for an archive that is not the
-    published one, and HostError when this Node.js does not run in the build image.
+    Raises NotFoundError if no version matches, NetworkError, FormatError for an archive that is not the
+    published one, and HostError if this Node.js does not run in the build image.
     """
     arch = ARCHITECTURES.get(context.target.arch)
     if arch is None:
@@ -158,13 +158,13 @@ def provide_node(context: sdk.BuildContext, request: Request, releases: Releases
     node = context.layer("node", key=key, launch=launch, build=True, cache=True, facts=asked)
     tools = context.layer("node-build", key={**key, "npm": npm}, build=True, cache=True)
     if not (node.kept and tools.kept):
-        import tempfile  # which a build that keeps its layers does without
+        import tempfile  # not needed if the layers are kept
 
         with tempfile.TemporaryDirectory() as folder:
             try:
                 archives = registry.fetch([f"{package}@{version}", f"npm@{npm}"], into=Path(folder))
             except NotFoundError:
-                _look_up(context, registry, package, request, releases)  # says what there is
+                _look_up(context, registry, package, request, releases)  # its error lists the versions
                 raise
             _fill_layers(node, tools, *archives)
             # For later buildpacks that build native modules.
@@ -177,7 +177,7 @@ def provide_node(context: sdk.BuildContext, request: Request, releases: Releases
         **QUIET,
         "PATH": path,
         nodedir_variable(npm): str(tools.path),
-        # node-gyp is run by Python out of the layer, which a build must leave as it is.
+        # Python runs node-gyp from the layer, and must not write into it.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return Runtime(version, npm, env, str(tools.path))
@@ -186,7 +186,7 @@ def provide_node(context: sdk.BuildContext, request: Request, releases: Releases
 def resolve_version(
     context: sdk.BuildContext, registry: Registry, package: str, request: Request, releases: Releases
 ) -> str:
-    """The version to use: the last build's for the same request, the one that is named, else the newest."""
+    """The version to use: the last build's for the same request, an exact version, else the newest."""
     if last := versions.last_version(context, "node", f"{package} {request.text}"):
         return last
     named = _VERSION.fullmatch(request.first.range)
@@ -198,14 +198,16 @@ def resolve_version(
 def _look_up(
     context: sdk.BuildContext, registry: Registry, package: str, request: Request, releases: Releases
 ) -> str:
-    """The newest version that is published and asked for; NotFoundError when there is none."""
+    """The newest published version that the request allows; raises NotFoundError without one."""
     for list_versions in (registry.offline_versions, registry.versions):
         published = [version for version in list_versions(package) if releases.npm_for(version)]
         version = request.choose(published, releases)
         if version:
             return version
         if published and list_versions == registry.offline_versions:
-            context.log.detail(f"none of those at hand fits {request.first.range}: {', '.join(published)}")
+            context.log.detail(
+                f"none of the available versions matches {request.first.range}: {', '.join(published)}"
+            )
     said = request.first.requested
     raise NotFoundError(
         f"no Node.js matches {request.first.range} ({said})",
@@ -240,7 +242,7 @@ def _warn_of_end(log: sdk.Log, version: str, releases: Releases) -> None:
 
 
 def _fill_layers(node: sdk.Layer, tools: sdk.Layer, node_archive: Path, npm_archive: Path) -> None:
-    """Spreads the archives over the layers that are new, both at once."""
+    """Unpacks both archives at once into the layers that are new."""
     from concurrent.futures import ThreadPoolExecutor
 
     from . import archive
@@ -270,15 +272,15 @@ def _fill_npm(tools: sdk.Layer, npm_archive: Path) -> None:
 
 
 def nodedir_variable(npm: str) -> str:
-    """The variable that tells node-gyp where the headers are; it would download them from elsewhere.
+    """The variable that tells node-gyp where the headers are, so that it does not download them.
 
-    From npm 11 on the old one makes npm itself warn of an unknown setting.
+    From npm 11 on, npm warns that it does not know the old variable.
     """
     return "npm_config_nodedir" if major(npm) < 11 else "npm_package_config_node_gyp_nodedir"
 
 
 def _check_runs(context: sdk.BuildContext, node: sdk.Layer, version: str) -> None:
-    """Starts the new Node.js once, so that a missing library is named now and not at launch."""
+    """Starts the new Node.js once, so that a missing library is an error now and not at launch."""
     try:
         context.capture([str(node.path / "bin/node"), "--version"], env={"NODE_OPTIONS": ""})
     except sdk.CommandFailed as failure:

@@ -149,7 +149,7 @@ def test_a_link_to_settings_goes_with_what_it_leads_to(tmp_path: Path) -> None:
     remove_credentials(context)
     assert [path.name for path in app.rglob("*")] == ["config"]
     assert other.read_text() == "_auth=abc\n"
-    assert "config/.npmrc has a credential in it, so it is not in the image" in said.getvalue()
+    assert "config/.npmrc has a credential, so it is not in the image" in said.getvalue()
 
 
 def test_manifests_and_locks_are_in_the_image_without_the_credentials_in_their_urls(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_manifests_and_locks_are_in_the_image_without_the_credentials_in_their_u
     assert (app / "yarn.lock").read_text() == without
     assert (app / "web/other.json").read_text() == (tmp_path / "outside").read_text() == said
     assert not (app / "bun.lockb").exists()
-    assert log.getvalue().count("has a credential in a URL, which is taken out of it in the image") == 4
+    assert log.getvalue().count("has a credential in a URL, which is removed in the image") == 4
     assert "abc123" not in log.getvalue()
 
 
