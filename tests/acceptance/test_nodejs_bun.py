@@ -236,9 +236,7 @@ def test_who_has_no_network_no_token_or_another_archive_is_told(
     bench = elsewhere(first[0], tmp_path / "two", HOME=str(tmp_path))
     path = bench.source / "bun.lock"
     path.write_text(path.read_text().replace("sha512-6Flz", "sha512-AAAA"))
-    assert (
-        "error: a downloaded package is not the requested one (EINTEGRITY)\n" in build(bench).output
-    )
+    assert "error: a downloaded package is not the requested one (EINTEGRITY)\n" in build(bench).output
 
 
 def test_private_packages_and_their_install_scripts(first: tuple[Workbench, str], tmp_path: Path) -> None:

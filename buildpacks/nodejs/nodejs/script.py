@@ -22,7 +22,7 @@ from .call import IGNORED_OPTIONS, MANAGERS, Call
 from .project import Project
 from .workspace import member_paths
 
-# Anything a shell would act upon, in quotes or not: those who have it in quotes get a shell, too.
+# Characters that a shell interprets. Quoted ones count too: then a shell runs the command.
 _NEEDS_SHELL = re.compile(r"[$`|&;<>()*?\[\]{}~#\n\\]")
 _WORD = re.compile(r"""(?:[<>]&[\d-]|[^\s"'\\|&;()`]|\\.|"(?:\\.|[^"\\])*"|'[^']*')+""")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
@@ -46,9 +46,9 @@ BUILTINS = {
     ),
     "wait",
 }
-"""What the shell does itself, so that nothing can be executed in its place."""
+"""Commands of the shell itself, which are no programs."""
 
-# What stands for a script that the build has run.
+# Marks a script that the build has run.
 _MARK = ": the build has run "
 RUNNERS = ("npx", "pnpx")
 """Commands of package managers that run a program."""
@@ -59,13 +59,13 @@ _CALLS_MANAGER = re.compile(r"(?:^|[\s;&|(`\"'])(npm|npx|yarn|pnpm|pnpx)(?:[\s:]
 _LINE_OF_MANAGER = re.compile(r"^(npm|npx|yarn|pnpm|pnpx)\s", re.MULTILINE)
 _CALLS_RUN_ALL = re.compile(r"(?:^|[\s;&|(`\"'])(?:npm-run-all2?|run-[sp])(?:\s|$)")
 _MANAGER_OF_RUNNER = {"npx": "npm", "pnpx": "pnpm"}
-# What a program that runs scripts is told to run: `npm run a`, `yarn a`, `npm:a`, `npm:a:*`.
+# Scripts that a program runs: `npm run a`, `yarn a`, `npm:a`, `npm:a:*`.
 _RUNS_SCRIPT = re.compile(r"\b(?:npm|yarn|pnpm)(?::| run(?:-script)? | )([^\s\"'`;&|]+)")
 _INSTALLS = re.compile(
     r"(?:^|[\s;&|(`\"'])"
     r"((?:npm|pnpm) (?:ci|i|install|add)\b|yarn (?:install|add)\b|yarn(?=\s*(?:[;&|)\"']|$)))"
 )
-# In what names several members of a workspace: patterns, and pnpm's `...web`.
+# A name of several members of a workspace: a pattern, or pnpm's `...web`.
 _SEVERAL = re.compile(r"\.\.\.|[*^!{\[]")
 _CALLS_BUN = re.compile(r"(?:^|[\s;&|(`\"'])bunx?(?:\s|$)")
 # Programs whose arguments are commands, and those that always run npm.
@@ -80,11 +80,11 @@ _DEPTH = 10
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What the image runs: `argv`, with `env` set before; `programs` are the names that the script calls.
+    """The command that the image runs: `argv` with the variables `env`. `programs` are the programs it calls.
 
-    `last` is its last command. `gets_signals` is false where a shell stays between. `after` names a script
-    that a manager would run afterwards, `folders` are those of other projects that it goes to. `left_out` are
-    the commands that the build has run already. `managers` are the package managers that it calls.
+    `last` is its last command. `gets_signals` is false if a shell stays between. `after` names a script that
+    a manager would run afterwards. `folders` are the folders of other projects that it enters. `left_out` are
+    the commands that the build has already run. `managers` are the package managers that it calls.
     """
 
     argv: tuple[str, ...]
@@ -100,9 +100,10 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class _ShellCommand:
-    """One command of a list joined by `&&`, as words in the shell's spelling, or a `whole` text unread.
+    """One command of a list joined by `&&`: words in the shell's spelling, or a `whole` text that is not
+    parsed.
 
-    Or `inner` commands in a shell of their own, which may `cd` and `exit` there.
+    Or `inner` commands in a subshell, which may `cd` and `exit` there.
     """
 
     words: tuple[str, ...] = ()
@@ -127,13 +128,13 @@ class _ShellCommand:
 
     @property
     def built_script(self) -> str:
-        """The name of the script that the build has run, which this stands for; empty for all else."""
+        """The name of the script that the build has run, if this marks one; else empty."""
         text = " ".join(self.command)
         return "".join(shlex.split(text.removeprefix(_MARK))) if text.startswith(_MARK) else ""
 
     @property
     def programs(self) -> tuple[str, ...]:
-        """The names of what is called."""
+        """The names of the programs that it calls."""
         own = tuple(shlex.split(self.command[0])[:1]) if self.command else ()
         if own and own[0] in _BUN:
             own += _programs_beside_bun(self.command)
@@ -162,12 +163,12 @@ class _ShellCommand:
 
     @property
     def as_list_item(self) -> str:
-        """The text, so that `&&` may follow."""
+        """The text in a form that `&&` may follow."""
         return f"{{ {self.whole}\n}}" if self.whole else str(self)
 
     @property
     def with_appended_options(self) -> _ShellCommand:
-        """The piece with its NODE_OPTIONS behind those that there are: the image's own must hold too."""
+        """The command with its NODE_OPTIONS appended to existing ones, because the image sets some."""
         if not self.variables and self.words[:1] != ("export",):
             return self
         return replace(
@@ -181,9 +182,9 @@ class _ShellCommand:
 
 
 def read_script(project: Project, name: str, *, built: Collection[str] = ()) -> Command:
-    """The command of script `name`, without the scripts that the build has run (`built`).
+    """Reads the command of script `name`, without the scripts that the build has run (`built`).
 
-    Raises InputError for an empty script, an open quote, and a manager that cannot be done without.
+    Raises InputError for an empty script, an open quote, and a manager that is needed but not in the image.
     """
     marked = _mark_built(project, built, name)
     pieces, left_out = _drop_built(project, _expand_script(marked, name, ()), name, built)
@@ -194,9 +195,9 @@ def read_script(project: Project, name: str, *, built: Collection[str] = ()) -> 
 def read_script_text(
     project: Project, text: str, name: str, *, shell: str, built: Collection[str] = ()
 ) -> Command:
-    """As `read`, for a `text` that is no script of package.json but may run some.
+    """As `read_script`, for a `text` outside package.json that may run its scripts.
 
-    `name` is what errors call it, `shell` is the program that runs it where it needs one.
+    Errors use `name` for it. `shell` is the program that runs it if it needs a shell.
     """
     marked = _mark_built(project, built)
     pieces, left_out = _drop_built(project, _expand_text(marked, text, name, ()), name, built)
@@ -204,7 +205,7 @@ def read_script_text(
 
 
 def _mark_built(project: Project, built: Collection[str], name: str = "") -> Project:
-    """`project` with a mark as the text of each script that was `built`, but for script `name` itself."""
+    """`project` with a mark as the text of each script that was `built`, except script `name` itself."""
     done = [script for script in built if script != name]
     around = {f"{when}{script}" for script in done for when in ("pre", "post")}
     scripts = {script: text for script, text in project.scripts.items() if script not in around}
@@ -215,7 +216,7 @@ def _mark_built(project: Project, built: Collection[str], name: str = "") -> Pro
 def _drop_built(
     project: Project, pieces: Sequence[_ShellCommand], name: str, built: Collection[str]
 ) -> tuple[list[_ShellCommand], tuple[str, ...]]:
-    """`pieces` without those that the build has run, by their marks or by their text, and these in words."""
+    """`pieces` without those that the build has run (by mark or by text), and the names of those."""
     texts = {text for script in built if script != name and (text := _only_command(project, script))}
     kept: list[_ShellCommand] = []
     left_out: list[str] = []
@@ -232,7 +233,7 @@ def _drop_built(
 
 
 def _only_command(project: Project, name: str) -> str:
-    """What a script comes to, if that is one command; else empty."""
+    """The command of a script that has only one; else empty."""
     try:
         pieces = _expand_text(project, project.scripts.get(name, ""), name, ())
     except InputError:
@@ -278,7 +279,7 @@ def _programs_within(project: Project, piece: _ShellCommand) -> Iterator[str]:
 
 
 def _programs_of(project: Project, name: str) -> tuple[str, ...]:
-    """The programs of a script; none where it cannot be read, or runs itself."""
+    """The programs of a script; none if it cannot be read, or runs itself."""
     try:
         pieces = _expand_script(project, name, ())
     except InputError:
@@ -287,7 +288,7 @@ def _programs_of(project: Project, name: str) -> tuple[str, ...]:
 
 
 def _expand_script(project: Project, name: str, above: tuple[str, ...]) -> list[_ShellCommand]:
-    """The commands of a script, and of the one that runs before it, with all managers taken out."""
+    """The commands of a script, and of the script that runs before it, without package managers."""
     place = f"{project.directory}:{name}"
     if place in above or len(above) > _DEPTH:
         raise InputError(f"the {name} script of package.json runs itself", why=project.scripts[name])
@@ -299,7 +300,7 @@ def _expand_script(project: Project, name: str, above: tuple[str, ...]) -> list[
 
 
 def _expand_text(project: Project, text: str, name: str, above: tuple[str, ...]) -> list[_ShellCommand]:
-    """The commands of a script's text, with all managers taken out."""
+    """The commands of a script's text, without package managers."""
     if not text.strip():
         raise InputError(f"the {name} script is empty", fix='write a command, as in "node server.js"')
     found: list[_ShellCommand] = []
@@ -315,14 +316,14 @@ def _expand_text(project: Project, text: str, name: str, above: tuple[str, ...])
 
 
 def _isolate(pieces: list[_ShellCommand]) -> list[_ShellCommand]:
-    """What a manager runs in a shell of its own, before something else: so it is here, where that matters."""
+    """Puts commands into a subshell if they affect it: a manager would run them in a shell of their own."""
     if all(piece.command and piece.command[0] not in BUILTINS for piece in pieces):
         return pieces
     return [_ShellCommand(inner=tuple(pieces))]
 
 
 def _split_commands(text: str, name: str) -> list[_ShellCommand]:
-    """The commands that `&&` joins; one piece with the whole text where there is more than that."""
+    """The commands that `&&` joins; one with the whole text if the text has other shell syntax."""
     words: list[str] = []
     pieces: list[_ShellCommand] = []
     at = 0
@@ -349,7 +350,7 @@ def _split_commands(text: str, name: str) -> list[_ShellCommand]:
 def _resolve_call(
     project: Project, piece: _ShellCommand, name: str, above: tuple[str, ...]
 ) -> list[_ShellCommand]:
-    """What `piece` comes to when all that only runs something else is taken away."""
+    """Replaces programs that only run another command, such as `exec` and `npm run`, by that command."""
     for _ in range(_DEPTH):
         variables, command = piece.variables, piece.command
         if command[:1] == ("exec",) or command[:1] == ("cross-env",):
@@ -405,7 +406,7 @@ def _resolve_call(
 
 
 def _run_all_scripts(project: Project, command: Sequence[str]) -> tuple[str, ...]:
-    """The scripts that npm-run-all runs one after the other; empty for anything else."""
+    """The scripts that npm-run-all runs one after the other; empty for another command."""
     program, *words = command or ("",)
     if program == "npm-run-all" and words[:1] in (["-s"], ["--serial"], ["--sequential"]):
         del words[0]
@@ -414,19 +415,19 @@ def _run_all_scripts(project: Project, command: Sequence[str]) -> tuple[str, ...
 
 
 def _refuse_install(piece: _ShellCommand, name: str) -> None:
-    """Raises InputError for an installation at the start: the image has the modules already."""
+    """Raises InputError for an installation at the start, because the image already has the modules."""
     if found := _INSTALLS.search(str(piece)):
         raise InputError(
             f"the {name} script installs packages at each start: {found[1]}",
             why=str(piece),
-            fix="leave it out: the build has installed the modules, and they are in the image",
+            fix="remove it: the build has installed the modules, and they are in the image",
         )
 
 
 def _join_call(
     variables: tuple[str, ...], call: Call, pieces: list[_ShellCommand]
 ) -> Iterator[_ShellCommand]:
-    """The pieces of a script that was run with variables before it, arguments behind it, in a directory."""
+    """The commands of a script that is called with variables, with arguments, or in a directory."""
     *before, last = pieces
     if call.directory:
         yield _ShellCommand(("cd", call.directory))
@@ -441,9 +442,9 @@ def _join_call(
 
 
 def _strip_runner_options(words: Sequence[str]) -> list[str]:
-    """The command that npx and its like run, which is on PATH in the image if a dependency has it.
+    """The command that npx and similar programs run; it is on PATH in the image if a dependency has it.
 
-    Empty where only they themselves can run it: with options, as `npx -p a b`.
+    Empty if only npx itself can run it, because of options such as in `npx -p a b`.
     """
     rest = list(words)
     while rest and rest[0] in IGNORED_OPTIONS:
@@ -455,7 +456,7 @@ def _strip_runner_options(words: Sequence[str]) -> list[str]:
 
 
 def _called_project(project: Project, call: Call) -> Project | None:
-    """The project whose script is called; None where there is no such member or folder."""
+    """The project whose script is called; None if there is no such member or folder."""
     if call.member:
         path = _find_member(project, "".join(shlex.split(call.member)))
         return Project.read(project.directory / path) if path else None
@@ -466,7 +467,7 @@ def _called_project(project: Project, call: Call) -> Project | None:
 
 
 def _find_member(project: Project, wanted: str) -> str:
-    """The path of the workspace's member that is called by its name or path; empty without one."""
+    """The path of the workspace's member with this name or path; empty without one."""
     members = member_paths(project)
     wanted = wanted.removeprefix("./").rstrip("/")
     if wanted in members:
@@ -475,7 +476,7 @@ def _find_member(project: Project, wanted: str) -> str:
 
 
 def _enter_folder(project: Project, directory: str) -> Project:
-    """The project in a folder that a script goes to; the same one where there is none."""
+    """The project in a folder that a script enters; `project` if the folder has none."""
     path = _project_folder(project.directory, directory)
     return Project.read(path) if path else project
 
@@ -488,7 +489,7 @@ def _project_folder(start: Path, directory: str) -> Path | None:
 
 
 def _entered_folders(pieces: Sequence[_ShellCommand], start: Path) -> Iterator[Path]:
-    """The folders of projects in which commands run but for `start`, the innermost of nested shells too."""
+    """The folders of projects in which commands run, except `start`; also in subshells."""
     for piece in pieces:
         if piece.command[:1] == ("cd",) and len(piece.command) == 2:
             found = _project_folder(start, piece.command[1])
@@ -499,12 +500,12 @@ def _entered_folders(pieces: Sequence[_ShellCommand], start: Path) -> Iterator[P
 
 
 def _is_source(path: Path) -> bool:
-    """Whether Bun finds a file of this name, whose ending may be left out."""
+    """Whether Bun finds this file, with or without its ending."""
     return path.is_file() or any(path.with_name(f"{path.name}{ending}").is_file() for ending in _SOURCES)
 
 
 def _programs_beside_bun(command: Sequence[str]) -> tuple[str, ...]:
-    """What a call of Bun needs beside it: Node.js, where it is not known to run just a file."""
+    """The programs that a call of Bun needs too: Node.js, unless Bun only runs a file."""
     program, *words = [word for word in command if not word.startswith("-")]
     if any(word.endswith(_SOURCES) for word in words):
         return ()
@@ -515,7 +516,7 @@ def _programs_beside_bun(command: Sequence[str]) -> tuple[str, ...]:
 
 def _bun_call_error(program: str, name: str, text: str) -> InputError:
     return InputError(
-        f"the {name} script calls {program} for what cannot be done in an image",
+        f"the {name} script calls {program} for something that an image cannot do",
         why=text,
         fix="name the file, the script or the program of a module that it is to run, as in "
         "`bun server.ts`; the build installs the modules",

@@ -25,12 +25,9 @@ _RUNNERS = ("node", "bun")
 
 @dataclass(frozen=True, slots=True)
 class StartCommand:
-    """A command and its source in words; `gets_signals` is false when a shell stays between.
+    """A command and its source; `gets_signals` is false if a shell stays between.
 
-    `env` is set before, `programs` are the names that a script calls, `last` is its last command, `after` the
-    name of a script that is not run, `folders` are those of other projects that it goes to. `chosen` says
-    that the user named it for this build. `left_out` is what of the script the build has run already.
-    `managers` are the package managers that it calls.
+    `chosen` says that the user named it for this build. The other fields are those of `script.Command`.
     """
 
     command: tuple[str, ...]
@@ -47,19 +44,19 @@ class StartCommand:
 
     @property
     def runner(self) -> str:
-        """`node` or `bun`, where the command is nothing but one of these with a file; else empty."""
+        """`node` or `bun`, if the command is only one of these with a file; else empty."""
         runs = self.command[0] in _RUNNERS and self.programs in ((), self.command[:1])
         return self.command[0] if runs else ""
 
     @property
     def file(self) -> str:
-        """The file that `runner` runs; empty where options come first."""
+        """The file that `runner` runs; empty if options come first."""
         words = self.command[2:] if self.command[:2] == ("bun", "run") else self.command[1:]
         return words[0] if self.runner and words and not words[0].startswith("-") else ""
 
 
 def is_chosen(env: Mapping[str, str]) -> bool:
-    """Whether the user names what to start for this build."""
+    """Whether the user chose the start command for this build."""
     return any(env.get(name, "").strip() for name in (LAUNCHPOINT, START_SCRIPT))
 
 
@@ -71,11 +68,11 @@ def find_start(
     required: bool = True,
     built: Collection[str] = (),
 ) -> StartCommand | None:
-    """The command for `project`: what the user names, its `start` script, its `main`, the first entry file.
+    """Finds the command for `project`: the user's choice, its `start` script, its `main`, or an entry file.
 
-    `generated` says that build scripts will run, so files may be still to come; `built` are these and the
-    scripts that they run. None when there is nothing yet, or nothing that is `required`. Raises
-    InputError without any of these, and for a script that needs a package manager.
+    `generated` says that build scripts will run, so files may be missing now. `built` has these scripts and
+    those that they run. Returns None if there is no command yet, or none is `required`. Raises InputError if
+    there is none, and for a script that needs a package manager.
     """
     file, name = env.get(LAUNCHPOINT, "").strip(), env.get(START_SCRIPT, "").strip()
     if file:
@@ -101,7 +98,7 @@ def find_start(
 
 
 def no_start_error(project: Project) -> InputError:
-    """The error for an application that nothing starts."""
+    """The error for an application without a start command."""
     missing = f"package.json main names {project.main}, which is not there; " if project.main else ""
     ending = "ts" if project.runner == "bun" else "js"
     return InputError(
@@ -126,13 +123,13 @@ def file_resolves(project: Project, file: str, runner: str) -> bool:
 
 
 def start_of_script(project: Project, name: str, *, built: Collection[str] = ()) -> StartCommand:
-    """The command of the script that the user named, as it stands there, or of `start` without a `name`."""
+    """The command of the script that the user named, unchanged, or of `start` without a `name`."""
     read = script.read_script(project, name or "start", built=() if name else built)
     return start_of_command(read, f"package.json scripts.{name or 'start'}", chosen=bool(name))
 
 
 def start_of_command(read: script.Command, source: str, *, chosen: bool) -> StartCommand:
-    """The start of a command that was read from `source`."""
+    """The start command for a command that was read from `source`."""
     return StartCommand(
         read.argv,
         source,
@@ -149,6 +146,6 @@ def start_of_command(read: script.Command, source: str, *, chosen: bool) -> Star
 
 
 def module_folders(workspace: Workspace, *starts: StartCommand) -> tuple[Path, ...]:
-    """The folders whose modules the application finds: those that it goes to, its own and the root."""
+    """The folders whose modules the application finds: folders that it enters, its own, and the root."""
     folders = [folder for found in starts for folder in found.folders[::-1]]
     return tuple(dict.fromkeys((*folders, workspace.app.directory, workspace.root.directory)))

@@ -31,17 +31,17 @@ from .project import Project
 
 _Version = tuple[int, int, int]
 _Bounds = tuple[_Version, _Version | None]
-"""The first version that is in it, and the first one above that is not."""
+"""The first version in the range, and the first version above it."""
 
 _NONE: _Version = (0, 0, 0)
 _ANY = ("*", "x", "X")
 _OPERATORS = (">=", "<=", ">", "<", "^", "~")
 _MAX_DIGITS = 9
-"""Digits of a number that is read here."""
+"""The most digits of a number that is read here."""
 
 
 def allows(range_: str, version: str, *, loose: bool = False) -> bool:
-    """Whether the range has the version."""
+    """Whether the range allows the version."""
     sets, read = _parse_range(range_), _numbers(version)
     if sets is None or read is None or len(read) != 3:
         import nodesemver
@@ -52,7 +52,7 @@ def allows(range_: str, version: str, *, loose: bool = False) -> bool:
 
 
 def is_range(text: str) -> bool:
-    """Whether npm takes `text` for a range."""
+    """Whether `text` is a range for npm."""
     if _parse_range(text) is not None:
         return True
     import nodesemver
@@ -61,7 +61,7 @@ def is_range(text: str) -> bool:
 
 
 def is_version(text: str) -> bool:
-    """Whether npm takes `text` for a version."""
+    """Whether `text` is a version for npm."""
     read = _numbers(text)
     if read is not None and len(read) == 3:
         return True
@@ -71,7 +71,7 @@ def is_version(text: str) -> bool:
 
 
 def _parse_range(text: str) -> list[list[_Bounds]] | None:
-    """The alternatives of a range, of which each is what all its comparators allow; None if not plain."""
+    """Parses a range into alternatives, each a list of comparators; None if it is not plain."""
     sets = []
     for part in text.split("||"):
         bounds = [_parse_comparator(word) for word in part.split(" ") if word]
@@ -104,7 +104,7 @@ def _parse_comparator(word: str) -> _Bounds | None:
 
 
 def _numbers(text: str) -> Sequence[int] | None:
-    """The numbers of `22`, `22.3`, `22.3.1` and `22.x`, none of `*`; None for anything else."""
+    """The numbers of `22`, `22.3`, `22.3.1` and `22.x`, no numbers for `*`; else None."""
     parts = text.split(".") if text else []
     if len(parts) > 3:
         return None
@@ -125,13 +125,13 @@ def _pad(numbers: Sequence[int]) -> _Version:
 
 
 def _next_version(numbers: Sequence[int]) -> _Version:
-    """The first version above all that begin with these numbers."""
+    """The first version above every version that begins with these numbers."""
     return _pad([*numbers[:-1], numbers[-1] + 1])
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLine:
-    """One major version; `codename` is empty outside long-term support, `ends` its last day with fixes."""
+    """One major version. `codename` is empty without long-term support; `ends` is its last day with fixes."""
 
     major: int
     ends: date
@@ -140,7 +140,7 @@ class ReleaseLine:
 
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """All lines, oldest first, and pairs of a range of Node.js versions and the npm that goes with it."""
+    """All lines, oldest first, and pairs of a range of Node.js versions and the npm for it."""
 
     lines: tuple[ReleaseLine, ...]
     npm: tuple[tuple[str, str], ...]
@@ -160,11 +160,11 @@ class Releases:
         return tuple(line for line in self.lines if line.codename)
 
     def line(self, version: str) -> ReleaseLine | None:
-        """The line of a version; None when it is newer than this table."""
+        """The line of a version; None if it is newer than this table."""
         return next((line for line in self.lines if line.major == major(version)), None)
 
     def npm_for(self, version: str) -> str | None:
-        """The npm that goes with a Node.js version; None when that is too old for any."""
+        """The npm for a Node.js version; None if the version is too old."""
         return next((npm for range_, npm in self.npm if allows(range_, version)), None)
 
 
@@ -177,14 +177,14 @@ VERSION_SETTING = "BP_NODE_VERSION"
 _VERSION_FILES = (".nvmrc", ".node-version")
 _TOOLS = ".tool-versions"
 _BUN_FILE = ".bun-version"
-# What asdf takes from elsewhere than a release: the next version of the line serves instead.
+# asdf does not take these from a release; the next version in the line is used instead.
 _NO_RELEASE = ("system", "ref:", "path:")
 _DEPTH = 10
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedVersion:
-    """What one source says, unread: `text` of `source`, as in `22` of `.nvmrc`."""
+    """A version as one source writes it: `text` in `source`, such as `22` in `.nvmrc`."""
 
     source: str
     text: str
@@ -196,9 +196,9 @@ class RequestedVersion:
 def read_requested_versions(
     project: Project, env: Mapping[str, str], above: Project | None = None
 ) -> tuple[RequestedVersion, ...]:
-    """All that is said of Node.js, what counts most first: the project's before that of the one `above` it.
+    """Reads all requested versions of Node.js, by priority: the project's before those of the one `above` it.
 
-    Raises InputError for a volta.extends that leads nowhere.
+    Raises InputError for a volta.extends that names no manifest.
     """
     setting = env.get(VERSION_SETTING, "").strip()
     said = [RequestedVersion(VERSION_SETTING, setting)] if setting else []
@@ -209,7 +209,7 @@ def read_requested_versions(
 
 
 def read_bun_version(project: Project) -> RequestedVersion | None:
-    """What the files beside package.json say of Bun's version; None where they say nothing."""
+    """Reads Bun's version from the files beside package.json; None without one."""
     text = next(_read_lines(project.directory / _BUN_FILE), "")
     tool = "" if text else _read_tool_versions(project.directory / _TOOLS, ("bun",))
     if not text and not tool:
@@ -236,7 +236,7 @@ def _versions_of(project: Project) -> Iterator[RequestedVersion]:
 
 
 def _read_lines(path: Path) -> Iterator[str]:
-    """The lines of `path` that say something, without their comments; none when there is no such file."""
+    """The lines of `path` that are not empty, without comments; none without the file."""
     if not path.is_file():
         return
     data = path.read_bytes()
@@ -250,7 +250,7 @@ def _read_lines(path: Path) -> Iterator[str]:
 
 
 def _read_tool_versions(path: Path, names: tuple[str, ...]) -> str:
-    """The first release that a line of .tool-versions has for a tool of these names: the most preferred."""
+    """The first release in .tool-versions for a tool with one of these names."""
     for line in _read_lines(path):
         name, *versions = line.split()
         if name in names:
@@ -260,7 +260,7 @@ def _read_tool_versions(path: Path, names: tuple[str, ...]) -> str:
 
 
 def _read_volta(project: Project) -> str:
-    """`volta.node`, or that of the manifest that `volta.extends` names."""
+    """`volta.node`, also from the manifest that `volta.extends` names."""
     manifest: object = project.manifest
     path = project.directory / "package.json"
     for _ in range(_DEPTH):
@@ -291,7 +291,7 @@ _NAMED = re.compile(r"lts[/-](?P<name>[a-z]+|-\d{1,3})")
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A range of versions as npm writes them, and who says it."""
+    """A range of versions in npm's form, and the request for it."""
 
     range: str
     requested: RequestedVersion
@@ -303,16 +303,16 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """All wishes, the one that decides first; `unread` has those that mean nothing, and why."""
+    """All constraints, the deciding one first; `unreadable` has errors for the others."""
 
     constraints: tuple[Constraint, ...]
     unreadable: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, said: Sequence[RequestedVersion], releases: Releases) -> Self:
-        """Makes ranges of what is said; the active LTS line serves who says nothing.
+        """Makes ranges of the requested versions; the active LTS line without any.
 
-        Raises InputError when the first means nothing.
+        Raises InputError if the first cannot be read.
         """
         if not said:
             active = releases.lts_lines[-1]
@@ -330,12 +330,12 @@ class Request:
 
     @property
     def text(self) -> str:
-        """What is asked for: the same text asks for the same version."""
+        """The request as text: the same text asks for the same version."""
         return " & ".join(wish.range for wish in self._decisive)
 
     @property
     def first(self) -> Constraint:
-        """The wish that is followed in any case."""
+        """The constraint that is followed in any case."""
         return self.constraints[0]
 
     @property
@@ -343,7 +343,9 @@ class Request:
         return self.constraints[:1] if self.first.requested.source == VERSION_SETTING else self.constraints
 
     def choose(self, published: Iterable[str], releases: Releases) -> str | None:
-        """The newest version that the wishes allow, of a line with long-term support if there is one."""
+        """Chooses the newest version that the constraints allow, of a line with long-term support if
+        possible.
+        """
         import nodesemver
 
         left = list(published)
@@ -359,11 +361,11 @@ class Request:
         return found
 
     def followed_sources(self, version: str) -> list[str]:
-        """Who gets what they say with `version`."""
+        """The sources whose request `version` satisfies."""
         return [str(wish.requested) for wish in self._decisive if wish.allows(version)]
 
     def ignored_sources(self, version: str) -> Iterator[str]:
-        """A sentence for each who says something else than `version`, and for each who says nothing known."""
+        """A sentence for each source that asks for another version, and for each that cannot be read."""
         for wish in self.constraints[1:]:
             if not wish.allows(version):
                 yield f"{wish.requested} is not followed: {self.first.requested.source} comes first"
@@ -371,13 +373,13 @@ class Request:
 
 
 def lts_names(said: Iterable[RequestedVersion]) -> frozenset[str]:
-    """The names of LTS lines in what is said: `jod` of `lts/jod`."""
+    """The names of LTS lines in requested versions: `jod` in `lts/jod`."""
     matches = (_NAMED.fullmatch(one.text.lower()) for one in said)
     return frozenset(match["name"] for match in matches if match and match["name"].isalpha())
 
 
 def _to_range(said: RequestedVersion, releases: Releases) -> str:
-    """What is said, as a range: names that nvm knows (`lts/*`, `lts/jod`, `lts/-1`, `node`) are looked up."""
+    """The requested version as a range; looks up nvm's names (`lts/*`, `lts/jod`, `lts/-1`, `node`)."""
     name = said.text.lower()
     if name in _ANY_VERSION:
         return "*"
@@ -413,12 +415,12 @@ _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 
 
 def wants_update(env: Mapping[str, str]) -> bool:
-    """Whether the setting asks for newer versions; raises InputError for a value that says neither."""
+    """Whether the user asks for newer versions; raises InputError for another value than yes or no."""
     return read_switch(env, UPDATE_SETTING) is True
 
 
 def read_switch(env: Mapping[str, str], name: str) -> bool | None:
-    """What a setting says, None where it is not made; raises InputError for what is neither yes nor no."""
+    """Reads a setting, None if it is not set; raises InputError for a value that is neither yes nor no."""
     value = env.get(name, "").strip().lower()
     if value not in ("", *_YES, *_NO):
         raise InputError(
@@ -429,7 +431,7 @@ def read_switch(env: Mapping[str, str], name: str) -> bool | None:
 
 
 def last_version(context: sdk.BuildContext, layer: str, request: str) -> str:
-    """The version that the last build found for the same request, unless a newer one is asked for."""
+    """The version that the last build found for the same request, unless the user asks for a newer one."""
     remembered = context.recall(layer)
     if wants_update(context.env) or remembered.get("request") != request:
         return ""

@@ -26,14 +26,14 @@ PNPM_WORKSPACE = "pnpm-workspace.yaml"
 _PACKAGES_KEY = re.compile(r"""(?:packages|"packages"|'packages')[ \t]*:(?=[ \t]|$)""")
 _QUOTED_TEXT = re.compile(r""""([^"\\]*)"|'([^']*)'""")
 _COMMENT = re.compile(r"(?:^|[ \t])#.*")
-# What begins something else than plain text.
+# Characters that do not begin plain text.
 _SPECIAL = tuple("&*!|>%@`{}[],?:'\"")
-# How a document begins that is no plain table with its keys at the start of lines.
+# Beginnings of a document that is not a plain table.
 _OTHER_STARTS = (*_SPECIAL[:10], "- ", " ", "\t")
 
 
 def read_pnpm_packages(text: str) -> tuple[str, ...]:
-    """The patterns in `text`; raises InputError, with the line, for a form that is not read."""
+    """Reads the patterns in `text`; raises InputError, with the line, for an unknown form."""
     lines = text.removeprefix("\ufeff").splitlines()
     first = next((line for line in lines if line.strip() and line[0] not in "#%" and line[:3] != "---"), "")
     if first.startswith(_OTHER_STARTS) and first.strip()[0] != "#":
@@ -56,7 +56,7 @@ def read_pnpm_packages(text: str) -> tuple[str, ...]:
 
 
 def _block_items(rest: str, lines: Sequence[str], number: int) -> Iterator[str]:
-    """The items on the lines behind line `number`, which has the key and `rest`."""
+    """The items on the lines after line `number`, which has the key and `rest`."""
     if _COMMENT.sub("", rest).strip() not in ("", "null", "~"):
         raise _yaml_error(number, lines[number - 1])
     for place, line in enumerate(lines[number:], number + 1):
@@ -122,10 +122,10 @@ _MAX_PATTERNS = 1000
 
 
 def member_paths(root: Project) -> tuple[str, ...]:
-    """The paths of all members below the root, in order; of several for one folder that without links.
+    """The paths of all members below the root, in order; of several for one folder, the one without links.
 
-    Raises InputError for what is no list of patterns, a pattern or a link that leads out of the source, and
-    a pattern that is not understood.
+    Raises InputError if the patterns are not a list, for a pattern or link that leads out of the source, and
+    for a pattern that is not understood.
     """
     wanted: dict[str, None] = {}
     for said in _patterns(root):
@@ -156,7 +156,7 @@ def _distinct_folders(root: Path, found: list[str]) -> tuple[str, ...]:
 
 
 def _patterns(root: Project) -> tuple[str, ...]:
-    """What package.json or pnpm-workspace.yaml counts among the workspaces."""
+    """The patterns in package.json or pnpm-workspace.yaml."""
     path = root.directory / PNPM_WORKSPACE
     if path.is_file():
         return read_pnpm_packages(path.read_text(encoding="utf-8", errors="replace"))
@@ -172,7 +172,7 @@ def _patterns(root: Project) -> tuple[str, ...]:
 
 
 def _expand_braces(pattern: str, said: str) -> Iterator[str]:
-    """All that `{a,b}` in a pattern stands for, whether side by side or one in another."""
+    """Expands `{a,b}` in a pattern, also nested ones."""
     left = [pattern]
     for _ in range(_MAX_PATTERNS):
         if not left:
@@ -190,7 +190,7 @@ def _expand_braces(pattern: str, said: str) -> Iterator[str]:
 
 
 def _normalize_pattern(pattern: str, said: str) -> str:
-    """A pattern as pathlib takes it, below the root; empty for the root itself."""
+    """The pattern in pathlib's form, below the root; empty for the root itself."""
     parts: list[str] = []
     for part in pattern.replace("\\", "/").split("/"):
         if part == "..":
@@ -233,7 +233,7 @@ def _pattern_error(said: str) -> InputError:
 
 PROJECT_SETTING = "BP_NODE_PROJECT_PATH"
 NX, NX_PROJECT = "nx.json", "project.json"
-# How the path of a dependency begins, and a name with a range; what pnpm's settings have of either.
+# Prefixes of a dependency's path; a name with a range; both in pnpm's settings.
 _PATH_PREFIXES = ("link", "file", "portal")
 _NAMED_DEPENDENCY = re.compile(r"(?:workspace:|npm:)((?:@[^@/]+/)?[^@/:]+)(?:@.*)?")
 _LOCAL_DEPENDENCY = re.compile(r"""\b(?:link|file|workspace|npm):[^\s'",}]+""")
@@ -243,7 +243,7 @@ _OVERRIDE_FIELDS = ("resolutions", "overrides")
 
 @dataclass(frozen=True)
 class Workspace:
-    """`root` has the lock and gets the modules, `app` is what is built and started; often they are the same.
+    """`root` has the lockfile and gets the modules; `app` is built and started. Often they are the same.
 
     `members` are all projects of the workspace by their paths below the root.
     """
@@ -301,10 +301,10 @@ class Workspace:
         return {member.name: path for path, member in self.members.items() if member.name}
 
     def needed_members(self, *, dev: bool) -> tuple[str, ...]:
-        """The paths of the members that the application needs, itself included, dependencies first.
+        """The paths of the members that the application needs, with itself, dependencies first.
 
-        With `dev` those too that are needed only to build them. All members if the application is the root,
-        which may use any of them, or a folder that says its dependencies to nx alone.
+        With `dev`, also those that are needed only to build them. All members if the application is the root,
+        which may use any of them, or a folder whose dependencies only nx knows.
         """
         if self.path not in self.members:
             return tuple(self.members)
@@ -330,9 +330,9 @@ class Workspace:
 
     @property
     def unneeded_members(self) -> tuple[str, ...]:
-        """The members that the application does not need, but for those around one that it needs.
+        """The members that the application does not need, except those that contain a needed one.
 
-        Of these the first alone where one is in another.
+        If one contains another, only the outer one.
         """
         needed = self.needed_members(dev=False)
         spared = {part for path in needed for part in (path, *map(str, PurePosixPath(path).parents))}
@@ -354,7 +354,7 @@ class Workspace:
         return {folder: path for path, folder in self._folders.items()}
 
     def _resolve_dependency(self, name: str, spec: str, directory: Path) -> Iterator[str]:
-        """The members that a dependency of the manifest in `directory` is or may be."""
+        """The members that a dependency of the manifest in `directory` names or may name."""
         kind, _, place = spec.partition(":")
         if kind == "workspace":
             # pnpm's paths are from the manifest, Yarn's from the root.
@@ -373,7 +373,7 @@ class Workspace:
 
     @property
     def _overrides(self) -> Iterator[str]:
-        """What the root puts in the place of dependencies anywhere."""
+        """The root's overrides of dependencies."""
         pnpm = self.root.manifest.get("pnpm")
         left = [self.root.manifest.get(rule) for rule in _OVERRIDE_FIELDS]
         left.append(pnpm.get("overrides") if isinstance(pnpm, dict) else None)
@@ -389,7 +389,7 @@ class Workspace:
 
     @property
     def inside_reason(self) -> str:
-        """Why node_modules must be directories in the source; empty when links to a layer will do."""
+        """Why node_modules must be directories in the source; empty if links to a layer work."""
         for path, project in {"": self.root, **self.members}.items():
             reason = project.inside_reason
             if path and not reason and "bin" in project.manifest:
@@ -400,11 +400,11 @@ class Workspace:
 
     @property
     def has_dev_dependencies(self) -> bool:
-        """Whether the root or a member needs anything for development only."""
+        """Whether the root or a needed member has devDependencies."""
         return any(project.has_dev_dependencies for project in self._projects(dev=True))
 
     def has_dependencies(self, *, dev: bool) -> bool:
-        """Whether anything has to be installed for the application."""
+        """Whether the application has dependencies to install."""
         return any(
             project.has_dependencies or (dev and project.has_dev_dependencies)
             for project in self._projects(dev=dev)
@@ -414,7 +414,7 @@ class Workspace:
     def dependencies_digest(self) -> str:
         """The SHA-256 of what all manifests say about dependencies, as `sha256:<hex>`.
 
-        By their names members are linked to.
+        It includes the names of members, because links use them.
         """
         said = [self.root.dependencies_digest]
         said += [
@@ -426,7 +426,7 @@ class Workspace:
         return (self.root, *(self.members[path] for path in self.needed_members(dev=dev)))
 
     def names(self, paths: tuple[str, ...]) -> tuple[str, ...]:
-        """The names of members by their paths; what has none is called by its path."""
+        """The names of members; a member without a name is called by its path."""
         return tuple(self.members[path].name or f"./{path}" for path in paths)
 
 
@@ -444,7 +444,7 @@ def _outside_error(setting: str) -> InputError:
 
 
 def _resolve_folder(start: Path, path: str) -> Path:
-    """Where a path leads by whatever links; one that no system has, nowhere."""
+    """The path with all links resolved; an empty path if the system cannot have it."""
     try:
         return Path(os.path.realpath(start / path))
     except ValueError:
@@ -452,7 +452,7 @@ def _resolve_folder(start: Path, path: str) -> Path:
 
 
 def _bun_reason(root: Project) -> str:
-    """Where the root asks for Bun on behalf of all members: only a workspace that Bun installs."""
+    """Where the root asks for Bun for all members; only if Bun installs the workspace."""
     is_buns = str(root.manifest.get("packageManager", "")).startswith("bun@")
     if is_buns or any((root.directory / name).is_file() for name in _BUN_LOCKS):
         return f"the workspace's {root.bun_reason}" if root.bun_reason else ""

@@ -82,7 +82,7 @@ def test_a_file_without_its_ending_is_no_program(tmp_path: Path) -> None:
     "script", ["bun", "bun install && node a.js", "bun add x", "bun pm ls", "bunx", "bun x"]
 )
 def test_what_bun_cannot_do_in_an_image_is_told(tmp_path: Path, script: str) -> None:
-    with pytest.raises(InputError, match=r"calls bunx? for what cannot be done in an image") as caught:
+    with pytest.raises(InputError, match=r"calls bunx? for something that an image cannot do") as caught:
         started(tmp_path, {"scripts": {"start": script}})
     assert "bun server.ts" in caught.value.fix
 

@@ -18,9 +18,9 @@ __all__ = ["LOCKS", "Choice", "Manager", "provide_manager"]
 def provide_manager(
     context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice, *, runs_bun: Choice | None
 ) -> Manager:
-    """The manager that was chosen, in a layer of its own unless it comes with Node.js; says which and why.
+    """Provides the chosen manager, in a layer of its own unless it comes with Node.js; logs which and why.
 
-    `runs_bun` is the Bun that the image is to have. It is on PATH of scripts for another manager as well.
+    `runs_bun` is the Bun that the image needs. It is also on PATH of scripts that another manager runs.
     """
     if runs_bun and choice.manager != "bun":
         from . import bun
@@ -31,14 +31,14 @@ def provide_manager(
     manager, source = _create_manager(context, project, runtime, choice, launches_bun=runs_bun is not None)
     context.log.detail(f"{manager.name} {manager.version} ({source})")
     for lock in choice.unread_locks:
-        context.log.warning(f"{lock} is not read, since {choice.source}; remove one of the two")
+        context.log.warning(f"{lock} is not read, because {choice.source}; remove one of the two")
     return manager
 
 
 def _create_manager(
     context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice, *, launches_bun: bool
 ) -> tuple[Manager, str]:
-    """The manager, and why it is this one; imports no other's adapter."""
+    """The manager, and the reason for it; imports only its adapter."""
     match choice.manager:
         case "npm":
             from .npm import Npm

@@ -20,10 +20,10 @@ from ..workspace import Workspace
 
 @contextmanager
 def without_dev(directory: Path, focus: Sequence[str]) -> Iterator[None]:
-    """Within, no manifest below `directory` has devDependencies, nor install scripts that may need these.
+    """In the block, manifests below `directory` have no devDependencies and no install scripts.
 
-    Members of the workspace that `focus` does not name have no dependencies at all; none are left out if it
-    is empty. Files that are links are links again afterwards.
+    Members of the workspace that `focus` does not name have no dependencies either, unless `focus` is empty.
+    Afterwards the files are what they were, also links.
     """
     workspace = Workspace.read(directory, "")
     with ExitStack() as stack:
@@ -41,13 +41,13 @@ def without_dev(directory: Path, focus: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def private_copy(path: Path) -> Iterator[None]:
-    """Within, `path` may be written to; afterwards it is what it was, or not there."""
+    """In the block, `path` may be written; afterwards it is what it was, or missing."""
     with _replace_file(path, lambda: path.read_bytes() if path.is_file() else b""):
         yield
 
 
 class _TrimmedManifest:
-    """The text of a manifest without what is not needed."""
+    """The text of a manifest without dependencies that are not needed."""
 
     def __init__(self, project: Project, *, needed: bool) -> None:
         self._manifest: Mapping[str, Any] = project.manifest
@@ -62,7 +62,7 @@ class _TrimmedManifest:
 
 @contextmanager
 def _replace_file(path: Path, text: Callable[[], bytes]) -> Iterator[None]:
-    """Puts a file of its own at `path` for a while; what is there, which may be a link, is put aside."""
+    """Replaces `path`, which may be a link, for the block."""
     content = text()
     aside = path.with_name(f".{path.name}.aside")
     is_there = path.is_file()

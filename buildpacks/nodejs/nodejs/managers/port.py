@@ -24,11 +24,11 @@ from ..project import Project
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be installed: below `directory`, which has `package.json`, into `node_modules`.
+    """An order to install: below `directory`, which has `package.json`, into `node_modules`.
 
-    `cache` is a directory that lasts from build to build, for downloads; None where what is installed is kept
-    itself. `focus` has the names of the workspace members that are needed, empty for all. `into` is where
-    packages go under Plug'n'Play, which has no node_modules.
+    `cache` is a directory for downloads that is kept from build to build; None if the installed modules are
+    kept. `focus` has the names of the needed workspace members, empty for all. `into` is the directory for
+    packages with Plug'n'Play, which has no node_modules.
     """
 
     directory: Path
@@ -39,20 +39,20 @@ class Order:
 
 
 class IncrementalInstaller(Protocol):
-    """What brings modules of the last build up to date in less time than it takes to install all of them."""
+    """Updates modules of the last build in less time than installing all of them takes."""
 
     @property
     def follows(self) -> tuple[str, ...]:
-        """The names in a layer's key that may differ from when the modules were installed."""
+        """The names in a layer's key that may have changed since the modules were installed."""
 
     @property
     def record(self) -> str:
         """The file in node_modules that says what is installed."""
 
     def install_changes(self, order: Order, record: bytes) -> bool:
-        """Makes of modules that `install` has left, with this record, what it would make now of nothing.
+        """Updates installed modules with this record to what a new installation would make.
 
-        False where that is not certain or did not succeed: the directory is then of no use any more.
+        Returns False if that is not certain or failed; the directory then cannot be used.
         """
 
 
@@ -69,7 +69,7 @@ class Manager(Protocol):
 
     @property
     def install_command(self) -> str:
-        """The words with which a person installs in a fresh copy of the source: `npm ci`."""
+        """The command with which a person installs in a fresh copy of the source: `npm ci`."""
 
     @property
     def version(self) -> str:
@@ -77,17 +77,17 @@ class Manager(Protocol):
 
     @property
     def has_lock(self) -> bool:
-        """Whether there is a lock of this manager's."""
+        """Whether this manager's lockfile exists."""
 
     @property
     def env(self) -> Mapping[str, str]:
-        """Variables that commands, scripts of the application too, run with; PATH among them."""
+        """The variables for commands and scripts of the application, with PATH."""
 
     @property
     def key(self) -> Mapping[str, str]:
-        """What of the project the installed files depend on beside package.json: lock, settings, patches.
+        """What the installed files depend on beside package.json: lockfile, settings, patches.
 
-        Names for people → digests or texts. Credentials are not in it.
+        Readable names with digests or texts, without credentials.
         """
 
     @property
@@ -96,53 +96,53 @@ class Manager(Protocol):
 
     @property
     def generated(self) -> tuple[str, ...]:
-        """Files that an installation makes in the project, which scripts need and the image does not."""
+        """Files that an installation makes in the project; scripts need them, the image does not."""
 
     @property
     def linker(self) -> str:
-        """How programs find modules: `pnp`, or by node_modules, which managers lay out in several ways."""
+        """How programs find modules: `pnp`, or another linker with node_modules."""
 
     @property
     def inside_reason(self) -> str:
-        """Why this manager has to install inside the application; empty when a layer will do."""
+        """Why this manager has to install inside the application; empty if a layer works."""
 
     @property
     def slice(self) -> tuple[str, ...]:
-        """Globs of what it leaves in the application where it installs inside: a layer of the image."""
+        """Globs of the modules if it installs inside the application; they become a layer of the image."""
 
     def install(self, order: Order) -> None:
-        """Installs exactly what the lock says, or the newest that fits, with a warning, without a lock.
+        """Installs exactly what the lockfile says; without one, warns and installs the newest that fits.
 
-        Raises InputError when the lock does not match, NetworkError, FormatError for a package that is not
+        Raises InputError if the lockfile does not match, NetworkError, FormatError for a package that is not
         the published one, and BuildpackFailed.
         """
 
     @property
     def incremental(self) -> IncrementalInstaller | None:
-        """Brings what `install` has made for an earlier lock up to date, where this manager can."""
+        """Updates what `install` made for an earlier lockfile, if this manager can; else None."""
 
     def prune(self, order: Order) -> None:
-        """Takes the devDependencies out again of what `install` made; raises as that does."""
+        """Removes the devDependencies from what `install` made; raises as `install` does."""
 
     def rebuild(self, directory: Path) -> None:
         """Runs the install scripts of modules that came with the source."""
 
 
-# Quotes and white space are no part of a path here, and what is longer than any path is none.
+# A path here has no quotes and no white space, and at most 1000 characters.
 _PATH_WORD = re.compile(r"""[^\s'"=,:\[\]{}]{3,1000}""")
 _CODE = (".js", ".cjs", ".mjs")
-# Whole folders of these are taken care of.
+# These folders are handled as a whole.
 _WHOLE_FOLDERS = (".yarn", "node_modules")
 
 
 def named_files(project: Project, *settings: str) -> tuple[str, ...]:
-    """The paths below the project that its files called `settings` name and that are there."""
+    """The files of the project that its `settings` files name, by their paths."""
     found = {path for name in settings for path in _find_named(project.directory, name)}
     return tuple(sorted(found))
 
 
 def named_code(project: Project, *settings: str) -> dict[str, str]:
-    """Of these the digests of programs, by their paths: what they do may decide what is installed."""
+    """The digests of programs among `named_files`, because they may decide what is installed."""
     return {path: project.digest(path) for path in named_files(project, *settings) if path.endswith(_CODE)}
 
 
@@ -162,14 +162,14 @@ def _find_named(directory: Path, name: str) -> Iterator[str]:
 
 
 MODULES_GLOBS = ("node_modules", "*/node_modules", "*/*/node_modules")
-"""Where modules of a workspace are looked for when no lock says where its projects are."""
+"""Globs for modules of a workspace if no lockfile names its projects."""
 
 
 def warn_of_missing_lock(log: sdk.Log, lock: str, command: str) -> None:
-    """Says that `command` installs what is newest, for want of the file `lock`."""
+    """Warns that `command` installs the newest versions, because `lock` is missing."""
     log.warning(
         f"there is no {lock}, so the newest versions that fit are installed; "
-        f"run `{command} install` and commit the lock to have the same ones each time"
+        f"run `{command} install` and commit the lockfile to get the same versions each time"
     )
 
 
@@ -177,7 +177,7 @@ _MARKS = ("<<<<<<<", "=======", ">>>>>>>")
 
 
 def refuse_merge_conflicts(text: str, *, name: str, fix: str) -> None:
-    """Raises InputError if `text`, that of the file `name`, has such marks."""
+    """Raises InputError if `text`, of the file `name`, has the marks of a merge conflict."""
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith(_MARKS) and line[7:8] in ("", " "):
             raise InputError(f"{name} has conflicts of a merge, the first on line {number}", fix=fix)

@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A package manager of one version: its layer has the package below `package/` and commands in `bin/`."""
+    """A package manager of one version. Its layer has the package in `package/` and commands in `bin/`."""
 
     version: str
     path: Path
@@ -36,18 +36,17 @@ class Tool:
         return {**runtime.env, "PATH": f"{self.path / 'bin'}:{runtime.env['PATH']}"}
 
     def append_to(self, runtime: Runtime) -> Runtime:
-        """`runtime` with this tool's commands on PATH behind its own."""
+        """`runtime` with this tool's commands last on PATH."""
         env = {**runtime.env, "PATH": f"{runtime.env['PATH']}:{self.path / 'bin'}"}
         return replace(runtime, env=env)
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """Where a manager is in the registry: `name`, and its `commands`, each with the file that it runs.
+    """A manager's package in the registry: `name`, and its `commands`, each with the file that it runs.
 
-    `hashed` is the file of the package that the hash in package.json is of; empty for the whole archive.
-    `parts` are packages of the same version whose files are laid over its own: a native program has one for
-    each architecture.
+    The hash in package.json is of the file `hashed`; empty for the whole archive. `parts` are packages of the
+    same version whose files are added: a native program has one for each architecture.
     """
 
     name: str
@@ -110,7 +109,7 @@ def provide_tool(
 
 
 def too_old_error(choice: Choice, version: str, why: str) -> InputError:
-    """The error for a manager that cannot do what this buildpack needs."""
+    """The error for a manager that is too old for this buildpack."""
     return InputError(
         f"{choice.manager} {version} is too old for this buildpack ({choice.source})",
         why=why,
@@ -121,7 +120,7 @@ def too_old_error(choice: Choice, version: str, why: str) -> InputError:
 def _resolve_version(
     context: sdk.BuildContext, registry: Registry, package: Package, choice: Choice, range_: str
 ) -> str:
-    """The version to use: an exact one as it is, the last build's for the same request, else the newest."""
+    """The version to use: an exact one, the last build's for the same request, else the newest."""
     if versions.is_version(range_):
         return range_.strip().lstrip("v=")
     if last := versions.last_version(context, choice.manager, range_):
@@ -162,15 +161,15 @@ def _verify_hash(path: Path, digest: str, what: str) -> None:
         raise FormatError(
             f"{what} is not the one that package.json packageManager names",
             why=f"its {algorithm} is {found.hexdigest()}, not {wanted}",
-            fix="the registry or a proxy altered it, or package.json is wrong: see which",
+            fix="the registry or a proxy altered it, or package.json is wrong: find out which",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadedManager:
-    """The manager of `tool` for `project`, the root of a workspace if there is one.
+    """What the managers share that do not come with Node.js: `tool` for `project`, the root of a workspace.
 
-    `lock` is the name of its lock file, empty without one.
+    `lock` is the name of its lockfile, empty without one.
     """
 
     context: sdk.BuildContext
@@ -200,5 +199,5 @@ class DownloadedManager:
         return self.tool.env(self.runtime)
 
     def rebuild(self, directory: Path) -> None:
-        """`npm rebuild`, for who has nothing like it."""
+        """`npm rebuild`, for managers without such a command."""
         rebuild_with_npm(self.context, directory, self.env)
