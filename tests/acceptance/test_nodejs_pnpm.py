@@ -226,7 +226,7 @@ def test_a_member_gets_what_it_needs_and_links_to_its_neighbours(version: str, b
     workbench = bench(BP_NODE_PROJECT_PATH="apps/web")
     workspace(workbench, version)
     output = built(workbench)
-    assert "left out, since apps/web does not need it: apps/api" in output
+    assert "left out, because apps/web does not need it: apps/api" in output
     assert node(workbench, "apps/web/index.js") == "2000 2.0.0\n"
     assert installed(workbench.layers / "modules") == {"ms"}
     parts = {part["purl"]: part for part in workbench.sbom("launch")["components"]}
@@ -344,7 +344,7 @@ WRONG = {
         "pnpm-lock.yaml",
         "ms@2.1.3:\n    resolution: {integrity: sha512-6Flz",
         "ms@2.1.3:\n    resolution: {integrity: sha512-AAAA",
-        "error: a downloaded package is not the one that was asked for (EINTEGRITY)\n",
+        "error: a downloaded package is not the requested one (EINTEGRITY)\n",
     ),
     "a merge": (
         "pnpm-lock.yaml",

@@ -68,7 +68,7 @@ def test_a_member_is_built_and_started_with_the_members_that_it_needs(bench: tup
 
 def test_the_image_has_nothing_of_other_members_and_of_development(bench: tuple[Workbench, str]) -> None:
     workbench, output = bench
-    assert "left out, since apps/web does not need it: apps/api" in output
+    assert "left out, because apps/web does not need it: apps/api" in output
     assert not (workbench.app / "apps/api").exists()
     names = {path.parent.name for path in (workbench.layers / "modules").rglob("package.json")}
     assert names >= {"ms"} and not names & {"mime", "mustache"}

@@ -380,7 +380,7 @@ def test_an_altered_package_is_refused(bench: Workbench, yarns: Mapping[str, Pat
     lines[place] = f"  checksum: 10c0/{'0' * 128}\n"
     path.write_text("".join(lines))
     output = failed(at_home(bench), 8)
-    assert "error: a downloaded package is not the one that was asked for (EINTEGRITY)\n" in output
+    assert "error: a downloaded package is not the requested one (EINTEGRITY)\n" in output
 
 
 @pytest.mark.parametrize(("manager", "lock_of"), [("yarn@4.18.1", "1"), ("yarn@1.22.22", "4")])

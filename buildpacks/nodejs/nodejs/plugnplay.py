@@ -1,8 +1,8 @@
-"""Plug'n'Play: packages that stay in their archives, which `.pnp.cjs` in the application tells Node.js.
+"""Plug'n'Play: packages stay in their archives, and `.pnp.cjs` in the application tells Node.js where.
 
-On the arrow plan → layers. Called by `nodejs.modules` and `managers.berry`. The archives and the packages
-that have to be unpacked are in a layer, with a copy of the application's `.pnp.cjs`, which names them by
-their paths. That layer makes Node.js load the file at launch.
+On the arrow plan → layers. Called by `modules` and `managers.yarn`. A layer has the archives, the packages
+that have to be unpacked, and a copy of the application's `.pnp.cjs`, which names them by their paths. At
+launch the layer makes Node.js load that file.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 from packhorse import sdk
 from packhorse.errors import InputError
 
-from . import residue, secret
-from .removal import delete
+from . import credentials, node_modules
+from .node_modules import delete
 
 CACHE, UNPLUGGED = "cache", "unplugged"
 # Not above the packages: a map there would have them belong to two applications.
-_KEPT = "map"
+_MAP_FOLDER = "map"
 # Yarn 2 has another name for the map of an application that is not of ES modules.
 MAPS = (".pnp.cjs", ".pnp.js")
 _LOADER, _DATA = ".pnp.loader.mjs", ".pnp.data.json"
@@ -29,49 +29,50 @@ _FILES = (*MAPS, _LOADER, _DATA)
 _SHIM = '#!/bin/sh\nexec node {path} "$@"\n'
 
 
-def keep(application: Path, layer: sdk.Layer, *, made: Sequence[str] = ()) -> None:
-    """Copies the map into `layer`, removes archives that it does not name, and sets the variables of launch.
+def save_map(application: Path, layer: sdk.Layer, *, made: Sequence[str] = ()) -> None:
+    """Copies the map into `layer`, removes archives that it does not name, and sets variables for launch.
 
-    Where it is for the build, what else was `made` in the application too.
-
-    The archives of packages that are unpacked are among those, and what was only patched.
+    A layer for the build also gets the other files that were `made` in the application. Archives of unpacked
+    and of patched packages are among those that the map does not name.
     """
     text = ""
-    (layer.path / _KEPT).mkdir()
+    (layer.path / _MAP_FOLDER).mkdir()
     for name in _FILES:
         if (application / name).is_file():
-            # Packages are named here by what the manifests say of them.
-            map_ = secret.without((application / name).read_text(encoding="utf-8", errors="surrogateescape"))
-            (layer.path / _KEPT / name).write_text(map_, encoding="utf-8", errors="surrogateescape")
+            # The map has the dependencies' URLs from the manifests.
+            map_ = credentials.strip_url_credentials(
+                (application / name).read_text(encoding="utf-8", errors="surrogateescape")
+            )
+            (layer.path / _MAP_FOLDER / name).write_text(map_, encoding="utf-8", errors="surrogateescape")
             text += map_
     for name in () if layer.types.launch else made:
-        shutil.copyfile(application / name, layer.path / _KEPT / name)
+        shutil.copyfile(application / name, layer.path / _MAP_FOLDER / name)
     for path in (layer.path / CACHE).glob("*"):
         if path.name not in text:
             path.unlink()
-    residue.remove(layer.path / UNPLUGGED)
+    node_modules.clean_modules(layer.path / UNPLUGGED)
     if layer.types.launch:
         layer.set_env("NODE_OPTIONS", _options(application), action="prepend", delimiter=" ", phase="launch")
 
 
-def plug(application: Path, layer: Path, *, made: Sequence[str] = ()) -> None:
-    """Puts the map of `layer` into the application, and what was `made` with it."""
-    unplug(application)
+def install_map(application: Path, layer: Path, *, made: Sequence[str] = ()) -> None:
+    """Copies the map of `layer`, and the files `made` with it, into the application."""
+    remove_map(application)
     for name in (*_FILES, *made):
-        if (layer / _KEPT / name).is_file():
-            shutil.copyfile(layer / _KEPT / name, application / name)
+        if (layer / _MAP_FOLDER / name).is_file():
+            shutil.copyfile(layer / _MAP_FOLDER / name, application / name)
 
 
-def unplug(application: Path) -> None:
-    """Removes a map."""
+def remove_map(application: Path) -> None:
+    """Removes the map from the application."""
     for name in _FILES:
         (application / name).unlink(missing_ok=True)
 
 
-def bring(written: Iterable[str], source: Path, target: Path) -> None:
-    """Has the unpacked packages of the layer `target` changed as build scripts changed those of `source`.
+def copy_changes(written: Iterable[str], source: Path, target: Path) -> None:
+    """Copies the changes that build scripts made in unpacked packages of the layer `source` to `target`.
 
-    Packages that `target` has not are those that only a build needs.
+    Skips packages that `target` does not have: only a build needs them.
     """
     for path in written:
         before, after = source / UNPLUGGED / path, target / UNPLUGGED / path
@@ -84,7 +85,7 @@ def bring(written: Iterable[str], source: Path, target: Path) -> None:
 
 
 def write_commands(layer: Path, commands: Mapping[str, str]) -> None:
-    """Puts a program into `layer`/bin, which is on PATH at launch, for each command and the file it runs."""
+    """Writes a program into `layer`/bin, which is on PATH at launch, for each command."""
     for name, path in commands.items():
         program = layer / "bin" / name
         program.parent.mkdir(exist_ok=True)
@@ -97,8 +98,8 @@ def _options(application: Path) -> str:
     if not name:
         raise InputError(
             f"Yarn made no map of the packages ({MAPS[0]})",
-            why="without nodeLinker in .yarnrc.yml Plug'n'Play is expected",
-            fix="write into .yarnrc.yml of the source which nodeLinker is to be used",
+            why="without nodeLinker in .yarnrc.yml, Yarn should use Plug'n'Play",
+            fix="set nodeLinker in .yarnrc.yml of the source",
         )
     options = f"--require {application / name}"
     if (application / _LOADER).is_file():

@@ -1,7 +1,6 @@
-"""What a Node.js application says about itself: package.json, and what lies beside it.
+"""Reads package.json, and looks which files lie beside it.
 
-On the arrow source → plan; a reader without side effects. Called by `nodejs.workspace`, `nodejs.sources`
-and whoever has to do with an application.
+On the arrow source → plan. Reads only. Called by `workspace`, `versions` and others.
 """
 
 from __future__ import annotations
@@ -15,10 +14,8 @@ from typing import Any, Self
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass, field
 
-from . import secret
-
 DEPENDENCIES = ("dependencies", "optionalDependencies", "peerDependencies")
-"""The tables of a manifest with what is needed at launch."""
+"""The tables of a manifest with dependencies for launch."""
 
 _DEPENDENCY_FIELDS = (
     *DEPENDENCIES,
@@ -45,7 +42,7 @@ INSTALL_SCRIPTS = (
 _BUN_TYPES = ("@types/bun", "bun-types")
 _LOCAL = ("file:", "link:", "portal:", "./", "../", "/", "~/")
 _DEPTH = 100
-# What package managers compile where there is no script of the application's own for it.
+# Package managers compile it, unless the application has a script for that.
 _GYP_FILE = "binding.gyp"
 _NEED_INSIDE = {
     "next": "its bundler takes no module from outside the project",
@@ -69,10 +66,10 @@ _EXAMPLES = {
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """An application's manifest and surroundings; all of it is empty when there is no package.json.
+    """A directory with its package.json; the manifest is empty without one.
 
-    `vendored` says that node_modules came with the source. `bun_above` says where the root of its workspace,
-    if that is Bun's, asks for Bun.
+    `vendored` says that node_modules came with the source. `bun_above` says where the root of the workspace
+    asks for Bun, if Bun installs the workspace.
     """
 
     directory: Path
@@ -82,42 +79,42 @@ class Project:
 
     @classmethod
     def read(cls, directory: Path, name: str = "package.json") -> Self:
-        """Reads `directory`; raises InputError, with line and column, when package.json cannot be used.
+        """Reads `directory`; raises InputError, with line and column, if package.json cannot be used.
 
-        `name` is what errors call this.
+        Errors use `name` for the file.
         """
         modules = directory / "node_modules"
         is_own = modules.is_dir() and not modules.is_symlink()
         return cls(
             directory,
-            manifest=_manifest(directory / "package.json", name),
+            manifest=_read_manifest(directory / "package.json", name),
             vendored=is_own and any(entry.name[0] != "." for entry in modules.iterdir()),
         )
 
     @property
     def name(self) -> str:
-        """The package's name, or nothing."""
+        """The package's name, or an empty str."""
         return str(self.manifest.get("name", ""))
 
     @property
     def version(self) -> str:
-        """The package's version, or nothing."""
+        """The package's version, or an empty str."""
         return str(self.manifest.get("version", ""))
 
     @property
     def main(self) -> str:
-        """The file that `main` names, for Bun `module` too, or nothing."""
+        """The file that `main` names, for Bun also `module`; else empty."""
         module = self.manifest.get("module") if self.runner == "bun" else ""
         return str(self.manifest.get("main", "")) or (module if isinstance(module, str) else "")
 
     @property
     def runner(self) -> str:
-        """What runs its files: `node`, or `bun` where it asks for that."""
+        """The program that runs its files: `node`, or `bun` if it asks for Bun."""
         return "bun" if self.bun_reason else "node"
 
     @property
     def bun_reason(self) -> str:
-        """Where it asks for Bun and not for Node.js, in words; empty where it does not."""
+        """Where it asks for Bun and not for Node.js; empty if it does not."""
         runtimes = self.runtimes
         if self.node_range or "node" in runtimes:
             return ""
@@ -148,11 +145,11 @@ class Project:
 
     @property
     def node_range(self) -> str:
-        """`engines.node`, or nothing."""
+        """`engines.node`, or an empty str."""
         return self.engine("node")
 
     def engine(self, name: str) -> str:
-        """What `engines` says of a program, or nothing."""
+        """The version range in `engines` for a program, or an empty str."""
         return self._table("engines").get(name, "").strip()
 
     def dependency_names(self, parts: Iterable[str]) -> Iterator[str]:
@@ -161,23 +158,23 @@ class Project:
             yield from self._table(part)
 
     def dependencies(self, parts: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """The names in some tables of dependencies, each with what is said of it."""
+        """The names and ranges in some tables of dependencies."""
         for part in parts:
             yield from self._table(part).items()
 
     @property
     def has_dependencies(self) -> bool:
-        """Whether anything is needed at launch."""
+        """Whether there is a dependency for launch."""
         return any(self._table(name) for name in DEPENDENCIES)
 
     @property
     def has_dev_dependencies(self) -> bool:
-        """Whether anything is needed for development only."""
+        """Whether there are devDependencies."""
         return bool(self._table("devDependencies"))
 
     @property
     def inside_reason(self) -> str:
-        """Why node_modules must be a directory in the application; empty when a link to a layer will do."""
+        """Why node_modules must be a directory in the application; empty if a link to a layer works."""
         specs = {
             name: spec
             for part in (*DEPENDENCIES, "devDependencies")
@@ -198,27 +195,22 @@ class Project:
 
     @property
     def dependencies_digest(self) -> str:
-        """The SHA-256 of all that package.json says about dependencies, as `sha256:<hex>`."""
+        """The SHA-256 of everything in package.json about dependencies, as `sha256:<hex>`."""
         said = {name: self.manifest[name] for name in _DEPENDENCY_FIELDS if name in self.manifest}
         return digest(json.dumps(said, sort_keys=True).encode())
 
     def digest(self, name: str) -> str:
-        """The SHA-256 of a file of the project, as `sha256:<hex>`; empty where there is none."""
+        """The SHA-256 of a file of the project, as `sha256:<hex>`; empty without the file."""
         path = self.directory / name
         return digest(path.read_bytes()) if name and path.is_file() else ""
-
-    @property
-    def npmrc_digest(self) -> str:
-        """The SHA-256 of the project's .npmrc without its credentials; empty without one."""
-        return secret.digest(self.directory / ".npmrc")
 
     def _table(self, name: str) -> Mapping[str, str]:
         table: Mapping[str, str] = self.manifest.get(name, {})
         return table
 
 
-def document(path: Path, name: str) -> object:
-    """The content of a JSON file; None without one. Raises InputError, in which it is called `name`."""
+def read_json(path: Path, name: str) -> object:
+    """Reads a JSON file; None without one. Raises InputError, which uses `name` for the file."""
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{name} is not a file", fix="put a file there, or nothing")
@@ -240,7 +232,7 @@ def document(path: Path, name: str) -> object:
         raise InputError(
             f"{name} is not valid JSON",
             why="\n".join((f"line {error.lineno}, column {error.colno}: {error.msg}", *line)),
-            fix="mend it there",
+            fix="correct it there",
         ) from error
     except ValueError as error:
         raise InputError(f"{name} has a number that is too long", why=str(error)) from error
@@ -263,24 +255,24 @@ def _too_deep(name: str) -> InputError:
     return InputError(f"{name} has tables within tables, more than {_DEPTH} deep")
 
 
-def _manifest(path: Path, name: str) -> dict[str, Any]:
-    """What package.json says; as npm does it takes null, and `engines` that is no table, for nothing."""
-    manifest = document(path, name)
+def _read_manifest(path: Path, name: str) -> dict[str, Any]:
+    """Reads package.json. Like npm, it ignores null, and `engines` that is not a table."""
+    manifest = read_json(path, name)
     if manifest is None and not path.exists():
         return {}
     if isinstance(manifest, dict):
         manifest = {key: value for key, value in manifest.items() if value is not None}
         if not isinstance(manifest.get("engines"), dict):
             manifest.pop("engines", None)
-    issues = _issues(manifest)
+    issues = _find_issues(manifest)
     if issues:
         raise InputError(f"{name} cannot be used", issues=issues, fix=_example(issues))
     assert isinstance(manifest, dict)
     return manifest
 
 
-def _issues(manifest: object) -> list[str]:
-    """Everything in package.json that has another type than npm gives it."""
+def _find_issues(manifest: object) -> list[str]:
+    """Every value in package.json with another type than npm expects."""
     if not isinstance(manifest, dict):
         return ["it must be an object"]
     issues = [
@@ -300,7 +292,7 @@ def _issues(manifest: object) -> list[str]:
 
 
 def _example(issues: Iterable[str]) -> str:
-    """How the fields that the issues name are written."""
+    """Examples of the fields that the issues name."""
     fields = dict.fromkeys(issue.partition(" ")[0].partition(".")[0] for issue in issues)
     return f"write {', '.join(_EXAMPLES[field] for field in fields)}"
 

@@ -1,30 +1,26 @@
-"""The npm client as the way to the package registry, and what its failures mean.
+"""Fetches packages from the package registry through the npm client of the build image.
 
-Called by `nodejs.runtime` and `nodejs.managers`. The client of the build image is asked for Node.js itself,
-so that the mirror, proxy and credentials of the project's and the user's .npmrc hold for it as they do for
-the dependencies; npm checks each archive against the registry's SHA-512 (`dist.integrity`).
+Called by `runtime` and the managers. The client also fetches Node.js itself, so one setting of a mirror,
+proxy or credential in .npmrc serves both Node.js and the dependencies. npm checks each archive against the
+registry's SHA-512 (`dist.integrity`). But whoever controls the registry or a mirror controls both. So
+archives of Node.js and npm are also checked against `digests.toml`, which comes with the buildpack (`make
+digests`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 from packhorse import sdk
-from packhorse.errors import (
-    BuildpackFailed,
-    FormatError,
-    InputError,
-    NetworkError,
-    PackhorseError,
-)
+from packhorse.errors import FormatError, NetworkError
 from packhorse.sdk.dataclass import dataclass
 
-from .project import document
-
-# npm's switches as variables: they keep the commands that are shown short.
+# npm's switches as variables, so that the commands in the output stay short.
 QUIET = {
     "npm_config_audit": "false",
     "npm_config_fund": "false",
@@ -32,61 +28,20 @@ QUIET = {
     "npm_config_progress": "false",
 }
 
-# By package.json devEngines an application may be another manager's. npm then refuses to do anything for it.
-FOR_ANY = {"npm_config_force": "true"}
+# package.json devEngines may name another manager; npm then refuses every command without this.
+ALLOW_OTHER_MANAGERS = {"npm_config_force": "true"}
 
-# npm's own 10 and 60 seconds between its three tries would keep who has no network waiting for over a minute.
-IMPATIENT = {
+# npm waits 10 and 60 seconds between its three tries: without a network, that is over a minute.
+SHORT_RETRIES = {
     "npm_config_fetch_retry_mintimeout": "1000",
     "npm_config_fetch_retry_maxtimeout": "5000",
 }
 
-# What Node.js, or an older manager itself, keeps of compiled modules in a folder that the next build has not:
-# to write it takes npm a tenth of a second each time. Install scripts have it too, build scripts have not.
-UNKEPT = {"NODE_DISABLE_COMPILE_CACHE": "1", "DISABLE_V8_COMPILE_CACHE": "1"}
+# Node.js and older managers cache compiled modules in a folder that the next build does not have. Writing it
+# takes npm a tenth of a second each time. Install scripts get these variables too, build scripts do not.
+NO_COMPILE_CACHE = {"NODE_DISABLE_COMPILE_CACHE": "1", "DISABLE_V8_COMPILE_CACHE": "1"}
 
-_UNREACHABLE = {
-    "EAI_AGAIN",
-    "ECONNREFUSED",
-    "ECONNRESET",
-    "EHOSTUNREACH",
-    "ENETUNREACH",
-    "ENOTFOUND",
-    "ERR_SOCKET_TIMEOUT",
-    "ETIMEDOUT",
-    "FETCH_ERROR",
-    "UND_ERR_CONNECT_TIMEOUT",
-}
-_UNTRUSTED = {
-    "CERT_HAS_EXPIRED",
-    "DEPTH_ZERO_SELF_SIGNED_CERT",
-    "ERR_TLS_CERT_ALTNAME_INVALID",
-    "SELF_SIGNED_CERT_IN_CHAIN",
-    "UNABLE_TO_GET_ISSUER_CERT",
-    "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
-    "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
-}
-CODES = frozenset({*_UNREACHABLE, *_UNTRUSTED, "ENEEDAUTH", "EINTEGRITY", "ETARGET"})
-"""The words of npm and Node.js, without digits, that `explained_code` knows."""
-
-_BUSY = re.compile(r"E(?:5\d\d|429)")
-_LOCKS = ("npm-shrinkwrap.json", "package-lock.json")
-_LINE = re.compile(r"^[ \t]*npm (?:ERR!|error) ?(.*)$", re.MULTILINE)
 _SETTING = re.compile(r"([a-z-]+) = (.+)")
-# What it advises, mostly to who installs one package by name.
-_ADVICE = (
-    "404 Note that you can",
-    "404 tarball, folder",
-    "notarget In most cases",
-    "notarget a package version",
-)
-# What npm puts before each line of some errors.
-_PREFIX = re.compile(r"^(?:notarget|network|engine|40[134])(?: |$)")
-# What it says of its logs, which no build has.
-_LOGS = ("A complete log", "Log files were not written")
-_BANNER = re.compile(r"^[ \t]*> .*$", re.MULTILINE)
-_OUT_OF_SYNC = re.compile(r"^(?:Missing|Invalid): .*$", re.MULTILINE)
-_SHOWN = 5
 _QUOTED = 200
 
 
@@ -94,17 +49,17 @@ _QUOTED = 200
 class Registry:
     """The package registry, through the npm client on the build image's PATH.
 
-    What the buildpack was staged with, and what a mirror on this machine has, is not asked for there.
+    Files that the buildpack was staged with, or that a mirror on this machine has, are not downloaded.
     """
 
     context: sdk.BuildContext
 
-    def brought(self, package: str) -> list[str]:
-        """The versions of `package` that are to be had without the registry."""
+    def offline_versions(self, package: str) -> list[str]:
+        """The versions of `package` that are available without the registry."""
         return list(self.context.dependencies.versions(package))
 
     def versions(self, package: str) -> list[str]:
-        """All versions of `package`; raises NetworkError, or NotFoundError when there is no such package."""
+        """All versions of `package`; raises NetworkError, or NotFoundError if there is no such package."""
         printed = self._npm("view", package, "versions", "--json")
         try:
             said = json.loads(printed)
@@ -126,8 +81,8 @@ class Registry:
     def fetch(self, specs: Sequence[str], *, into: Path) -> list[Path]:
         """Downloads one archive for each `name@version` and returns their paths in order.
 
-        npm verifies them by what the registry says, and we by the digests that we know. Raises NetworkError,
-        NotFoundError, or FormatError when an archive is not the one that was published.
+        npm checks them against the registry, and this buildpack against its own digests. Raises NetworkError,
+        NotFoundError, or FormatError if an archive is not the published one.
         """
         found: dict[str, Path] = {}
         for spec in specs:
@@ -138,36 +93,35 @@ class Registry:
                 found[spec] = path
         missing = [spec for spec in specs if spec not in found]
         if missing:
-            # Whatever .npmrc says: one name a line.
+            # One name on each line, whatever .npmrc says.
             options = ("--pack-destination", str(into), "--loglevel=error", "--no-json", "--no-dry-run")
             printed = self._npm("pack", *missing, *options)
             paths = [into / Path(name).name for name in printed.split()]
             if len(paths) != len(missing):
                 raise FormatError(f"npm pack did not name the archives of {', '.join(missing)}", why=printed)
             found |= dict(zip(missing, paths, strict=True))
-        from . import digests
 
         for spec, path in found.items():
-            digests.check(self.context.log, spec, path)
+            check_digest(self.context.log, spec, path)
         return [found[spec] for spec in specs]
 
     def global_config(self) -> str:
-        """The path of the settings that hold for all users of this client; another npm has its own place."""
+        """The path of this client's global settings; another npm has another path."""
         return self.config("globalconfig")["globalconfig"]
 
     def config(self, *names: str) -> dict[str, str]:
-        """Some of this client's settings as they are for the application."""
+        """Some of this client's settings in the application's directory."""
         said = self._npm("config", "get", *names)
         if len(names) == 1:
             return {names[0]: said.strip()}
         found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         for name in names:
-            if name not in found:  # npm 6 tells one at a time
+            if name not in found:  # npm 6 prints one at a time
                 found |= self.config(name)
         return found
 
     def settings(self) -> dict[str, str]:
-        """What any file or variable sets for this client, credentials left out."""
+        """The settings from files and variables, without credentials."""
         said = self._npm("config", "ls").splitlines()
         found = (_SETTING.fullmatch(line) for line in said)
         pairs = {match[1]: match[2].strip('"') for match in found if match}
@@ -175,133 +129,40 @@ class Registry:
 
     def _npm(self, *args: str) -> str:
         try:
-            # NODE_OPTIONS is meant for the application's Node.js; the client's may not know the option.
-            env = {**QUIET, **IMPATIENT, **UNKEPT, **FOR_ANY, "NODE_OPTIONS": ""}
+            # NODE_OPTIONS is for the application's Node.js; the client's may not know the option.
+            env = {**QUIET, **SHORT_RETRIES, **NO_COMPILE_CACHE, **ALLOW_OTHER_MANAGERS, "NODE_OPTIONS": ""}
             return self.context.capture(["npm", *args], env=env)
         except sdk.CommandFailed as failure:
-            raise explained(failure) from failure
+            from . import failures
+
+            raise failures.npm_error(failure) from failure
 
 
-def explained(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
-    """The error that a failed npm command means, by the code npm prints; `root` has the manifests."""
-    lines = _LINE.findall(failure.output)
-    code = next((line.removeprefix("code ").strip() for line in lines if line.startswith("code ")), "")
-    said = [
-        _PREFIX.sub("", line)
-        for line in lines
-        if not line.lstrip().startswith(("at ", "code ", "errno ", "syscall ", *_LOGS, *_ADVICE))
-    ]
-    why = "\n".join([line.strip() for line in said if line.strip()][:_SHOWN])
-    if meaning := _of_command(lines, failure.output):
-        return meaning
-    if meaning := explained_code(code, why, client="npm", lock="package-lock.json", root=root):
-        return meaning
-    if code == "EUSAGE" and "in sync" in failure.output:
-        return out_of_sync(
-            _OUT_OF_SYNC.findall("\n".join(lines)), lock="package-lock.json", command="npm install"
-        )
-    if code == "EUSAGE" and "existing package-lock.json" in failure.output and root is not None:
-        return _unread(root)
-    return BuildpackFailed(failure.what, why=why or failure.why or "its output is above")
+def check_digest(log: sdk.Log, spec: str, archive: Path) -> None:
+    """Raises FormatError for an archive of `name@version` that is not the published one.
 
-
-def _of_command(lines: Sequence[str], output: str) -> PackhorseError | None:
-    """The error for an install script, or a git, that npm ran and that failed; None where it ran none.
-
-    npm prints what these printed in its own error lines, behind their command; only the application's own
-    scripts print at once.
+    Logs if the table has the package but not this version. Packages that are not in the table are not
+    checked.
     """
-    is_command = [line.startswith("command ") and line != "command failed" for line in lines]
-    if True not in is_command:
-        return None
-    at = is_command.index(True)
-    from .managers import scriptfault
-
-    command, printed = lines[at].removeprefix("command "), lines[at + 1 :]
-    printed = [line for line in printed if not line.startswith(_LOGS)]
-    if "git dep preparation failed" in lines[:at]:
-        return scriptfault.FailedScript("a git dependency", command, printed).error()
-    if command.startswith("git "):
-        return scriptfault.git_failed(scriptfault.address(command), printed)
-    before = lines[:at]
-    if before[-1:] != ["command failed"]:
-        return None
-    path = next((line.removeprefix("path ") for line in reversed(before) if line.startswith("path ")), "")
-    package = path.rpartition("node_modules/")[2] if "node_modules/" in path else ""
-    command = command.removeprefix("sh -c ").removeprefix("-- ")
-    if not package and not printed:
-        # Behind the last banner (`> app@1.0.0 install`, `> node-gyp rebuild`).
-        said = output[: first.start()] if (first := _LINE.search(output)) else ""
-        printed = _BANNER.split(said)[-1].splitlines()
-    return scriptfault.FailedScript(package, command, printed).error()
-
-
-def _unread(root: Path) -> InputError:
-    """The error for a lock that npm takes for none."""
-    name = next((name for name in _LOCKS if (root / name).is_file()), _LOCKS[-1])
-    try:
-        document(root / name, name)
-    except InputError as error:
-        return error
-    return InputError(f"{name} is not a lock that npm can read", fix=f"run `npm install` and commit {name}")
-
-
-def explained_code(
-    code: str, why: str, *, client: str, lock: str, settings: str = ".npmrc", root: Path | None = None
-) -> PackhorseError | None:
-    """The error that a code of npm or Node.js means, which any `client` may print; None for other codes.
-
-    `lock` is the name of the client's lock, `settings` that of the file with its registry and credentials;
-    `root` is the directory of the manifests, where that is known.
-    """
-    if code in _UNREACHABLE:
-        from . import elsewhere
-
-        if root is not None and (named := elsewhere.error(code, why, client=client, root=root)):
-            return named
-        return NetworkError(
-            f"{client} cannot reach the package registry ({code})",
-            why=why,
-            fix=f"check the network, the proxy (HTTPS_PROXY) and the registry set in {settings}, "
-            "then build again",
+    name, _, version = spec.rpartition("@")
+    table: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("digests.toml").read_text())
+    if name not in table:
+        return
+    expected = table[name].get(version)
+    if expected is None:
+        log.detail(
+            f"{spec} is not among the digests that packhorse knows; it was checked against the registry's own"
         )
-    if code in _UNTRUSTED:
-        return NetworkError(
-            f"{client} does not trust the certificate of the package registry ({code})",
-            why=why,
-            fix="name the certificate authority: `cafile` in .npmrc, or NODE_EXTRA_CA_CERTS for the build",
-        )
-    if code in ("E401", "E403", "ENEEDAUTH"):
-        return NetworkError(
-            f"the package registry refused access ({code})",
-            why=why,
-            fix=f"check the credentials in {settings} and that the variables it names are set for the build",
-        )
-    if code == "EINTEGRITY":
-        return FormatError(
-            "a downloaded package is not the one that was asked for (EINTEGRITY)",
-            why=why,
-            fix=f"the registry or a proxy altered it, or {lock} is wrong: "
-            "compare with another registry before you make the lock anew",
-        )
-    if _BUSY.fullmatch(code):
-        return NetworkError(
-            f"the package registry did not answer as one ({code})",
-            why=why,
-            fix=f"build again in a while; if that does not help, check the registry set in {settings}",
-        )
-    if code in ("E404", "ETARGET"):
-        from . import absent
+        return
+    import base64
 
-        return absent.error(code, why, client=client, lock=lock, settings=settings, root=root)
-    return None
-
-
-def out_of_sync(differences: Sequence[str], *, lock: str, command: str) -> InputError:
-    """The error for a lock that does not have what the manifests ask for."""
-    shown = list(differences[:_SHOWN])
-    if len(differences) > _SHOWN:
-        shown.append(f"and {len(differences) - _SHOWN} more")
-    return InputError(
-        f"{lock} does not match package.json", issues=shown, fix=f"run `{command}` and commit {lock}"
-    )
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha512").digest()
+    integrity = f"sha512-{base64.b64encode(found).decode()}"
+    if integrity != expected:
+        raise FormatError(
+            f"{spec} is not the published package",
+            why=f"its digest is {integrity}\npackhorse knows {expected}",
+            fix="the package registry, a mirror or a proxy serves another package under this version: find "
+            "out which, and use another",
+        )

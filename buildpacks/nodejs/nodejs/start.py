@@ -1,8 +1,8 @@
-"""The command that starts an application, run so that signals reach Node.js itself.
+"""Finds the command that starts an application, so that signals reach Node.js itself.
 
-On the arrow plan → layers; pure but for looking which files there are. Called by `nodejs.buildpack`. The
-image has no package manager: the `start` script is run without it (`nodejs.script`). What only the build
-makes is found by `nodejs.outputs` afterwards.
+On the arrow plan → layers. Only looks which files exist. Called by `buildpack`. The image has no package
+manager, so `script` turns the `start` script into a command without one. `outputs` finds what only the build
+makes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from packhorse.sdk.dataclass import dataclass, field
 from . import script
 from .detection import BUN_ENTRIES, ENTRIES, LAUNCHPOINT, STEMS
 from .project import Project
+from .workspace import Workspace
 
 START_SCRIPT = "BP_NPM_START_SCRIPT"
 TYPESCRIPT = (".ts", ".mts", ".cts")
@@ -23,13 +24,10 @@ _RUNNERS = ("node", "bun")
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """A command and its source in words; `gets_signals` is false when a shell stays between.
+class StartCommand:
+    """A command and its source; `gets_signals` is false if a shell stays between.
 
-    `env` is set before, `programs` are the names that a script calls, `last` is its last command, `after` the
-    name of a script that is not run, `folders` are those of other projects that it goes to. `chosen` says
-    that the user named it for this build. `left_out` is what of the script the build has run already.
-    `managers` are the package managers that it calls.
+    `chosen` says that the user named it for this build. The other fields are those of `script.Command`.
     """
 
     command: tuple[str, ...]
@@ -46,61 +44,61 @@ class Start:
 
     @property
     def runner(self) -> str:
-        """`node` or `bun`, where the command is nothing but one of these with a file; else empty."""
+        """`node` or `bun`, if the command is only one of these with a file; else empty."""
         runs = self.command[0] in _RUNNERS and self.programs in ((), self.command[:1])
         return self.command[0] if runs else ""
 
     @property
     def file(self) -> str:
-        """The file that `runner` runs; empty where options come first."""
+        """The file that `runner` runs; empty if options come first."""
         words = self.command[2:] if self.command[:2] == ("bun", "run") else self.command[1:]
         return words[0] if self.runner and words and not words[0].startswith("-") else ""
 
 
 def is_chosen(env: Mapping[str, str]) -> bool:
-    """Whether the user names what to start for this build."""
+    """Whether the user chose the start command for this build."""
     return any(env.get(name, "").strip() for name in (LAUNCHPOINT, START_SCRIPT))
 
 
-def find(
+def find_start(
     project: Project,
     env: Mapping[str, str],
     *,
     generated: bool,
     required: bool = True,
     built: Collection[str] = (),
-) -> Start | None:
-    """The command for `project`: what the user names, its `start` script, its `main`, the first entry file.
+) -> StartCommand | None:
+    """Finds the command for `project`: the user's choice, its `start` script, its `main`, or an entry file.
 
-    `generated` says that build scripts will run, so files may be still to come; `built` are these and the
-    scripts that they run. None when there is nothing yet, or nothing that is `required`. Raises
-    InputError without any of these, and for a script that needs a package manager.
+    `generated` says that build scripts will run, so files may be missing now. `built` has these scripts and
+    those that they run. Returns None if there is no command yet, or none is `required`. Raises InputError if
+    there is none, and for a script that needs a package manager.
     """
     file, name = env.get(LAUNCHPOINT, "").strip(), env.get(START_SCRIPT, "").strip()
     if file:
-        if not generated and not resolves(project, file, project.runner):
+        if not generated and not file_resolves(project, file, project.runner):
             raise InputError(f"{LAUNCHPOINT} names a file that is not there: {file}")
-        return Start((project.runner, file), f"{LAUNCHPOINT}: {file}", chosen=True)
+        return StartCommand((project.runner, file), f"{LAUNCHPOINT}: {file}", chosen=True)
     if name and name not in project.scripts:
         raise InputError(
             f"{START_SCRIPT} names a script that package.json does not have: {name}",
             why=f"it has {', '.join(project.scripts) or 'none'}",
         )
     if name or "start" in project.scripts:
-        return script_of(project, name, built=built)
-    if project.main and (generated or resolves(project, project.main, project.runner)):
+        return start_of_script(project, name, built=built)
+    if project.main and (generated or file_resolves(project, project.main, project.runner)):
         named = "main" if project.manifest.get("main") else "module"
-        return Start((project.runner, project.main), f"package.json {named}")
+        return StartCommand((project.runner, project.main), f"package.json {named}")
     for entry in ENTRIES if project.runner == "node" else (*ENTRIES, *BUN_ENTRIES):
         if (project.directory / entry).is_file():
-            return Start((project.runner, entry), f"there is {entry}")
+            return StartCommand((project.runner, entry), f"there is {entry}")
     if generated or not required:
         return None
-    raise nothing(project)
+    raise no_start_error(project)
 
 
-def nothing(project: Project) -> InputError:
-    """The error for an application that nothing starts."""
+def no_start_error(project: Project) -> InputError:
+    """The error for an application without a start command."""
     missing = f"package.json main names {project.main}, which is not there; " if project.main else ""
     ending = "ts" if project.runner == "bun" else "js"
     return InputError(
@@ -112,7 +110,7 @@ def nothing(project: Project) -> InputError:
     )
 
 
-def resolves(project: Project, file: str, runner: str) -> bool:
+def file_resolves(project: Project, file: str, runner: str) -> bool:
     """Whether `runner` would find `file`, which may leave out `.js` or name a folder with an index.js.
 
     Bun finds TypeScript and JSX as well, even where `.js` is written.
@@ -124,15 +122,15 @@ def resolves(project: Project, file: str, runner: str) -> bool:
     return any((project.directory / candidate).is_file() for candidate in candidates)
 
 
-def script_of(project: Project, name: str, *, built: Collection[str] = ()) -> Start:
-    """The command of the script that the user named, as it stands there, or of `start` without a `name`."""
-    read = script.read(project, name or "start", built=() if name else built)
-    return of_command(read, f"package.json scripts.{name or 'start'}", chosen=bool(name))
+def start_of_script(project: Project, name: str, *, built: Collection[str] = ()) -> StartCommand:
+    """The command of the script that the user named, unchanged, or of `start` without a `name`."""
+    read = script.read_script(project, name or "start", built=() if name else built)
+    return start_of_command(read, f"package.json scripts.{name or 'start'}", chosen=bool(name))
 
 
-def of_command(read: script.Command, source: str, *, chosen: bool) -> Start:
-    """The start of a command that was read from `source`."""
-    return Start(
+def start_of_command(read: script.Command, source: str, *, chosen: bool) -> StartCommand:
+    """The start command for a command that was read from `source`."""
+    return StartCommand(
         read.argv,
         source,
         gets_signals=read.gets_signals,
@@ -145,3 +143,9 @@ def of_command(read: script.Command, source: str, *, chosen: bool) -> Start:
         left_out=read.left_out,
         managers=read.managers,
     )
+
+
+def module_folders(workspace: Workspace, *starts: StartCommand) -> tuple[Path, ...]:
+    """The folders whose modules the application finds: folders that it enters, its own, and the root."""
+    folders = [folder for found in starts for folder in found.folders[::-1]]
+    return tuple(dict.fromkeys((*folders, workspace.app.directory, workspace.root.directory)))

@@ -42,7 +42,7 @@ def stage(source: str, target: Path, files: Files) -> None:
             else:
                 shutil.copytree(directory, made, symlinks=True)
             if files:
-                dependencies.write(made / FOLDER, files)
+                dependencies.write_dependencies(made / FOLDER, files)
             made.rename(target)
     except (OSError, shutil.Error) as error:
         raise InputError(f"{source} cannot be staged", why=str(error)[:500]) from error

@@ -9,8 +9,8 @@
 
     sdk.main(detect=detect, build=build)
 
-Called by the buildpacks in `buildpacks/` and by anybody's. Imports the standard library, errors and a few
-files of base only, since a staged buildpack carries all of it under its `lib/`. docs/sdk.md has an example.
+Called by the buildpacks in `buildpacks/` and by others. It imports only the standard library, errors and a
+few files of base, because a staged buildpack has all of it under `lib/`. docs/sdk.md has an example.
 """
 
 from packhorse.base.log import Log
@@ -22,30 +22,28 @@ from packhorse.sdk.program import main
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from packhorse.sdk.bindings import Binding, Bindings
-    from packhorse.sdk.checksum import Checksum
     from packhorse.sdk.command import CommandFailed
-    from packhorse.sdk.dependencies import Dependencies, Dependency
+    from packhorse.sdk.dependencies import Checksum, Dependencies, Dependency
     from packhorse.sdk.download import Source
     from packhorse.sdk.launch import BuildResult, Launch, Process
     from packhorse.sdk.layer import Kept, Layer, Outdated, Replaced
     from packhorse.sdk.procfile import Procfile
     from packhorse.sdk.sbom import Bill, Component, purl
-    from packhorse.sdk.versions import Wanted
+    from packhorse.sdk.versions import RequestedVersion
 else:
-    # Imported when they are asked for: detection, which runs most, does without.
+    # Imported at first use: every build runs detection, which does not need them.
     _LATER = {
         name: module
         for module, names in {
             "bindings": ("Binding", "Bindings"),
-            "checksum": ("Checksum",),
             "command": ("CommandFailed",),
-            "dependencies": ("Dependencies", "Dependency"),
+            "dependencies": ("Checksum", "Dependencies", "Dependency"),
             "download": ("Source",),
             "launch": ("BuildResult", "Launch", "Process"),
             "layer": ("Kept", "Layer", "Outdated", "Replaced"),
             "procfile": ("Procfile",),
             "sbom": ("Bill", "Component", "purl"),
-            "versions": ("Wanted",),
+            "versions": ("RequestedVersion",),
         }.items()
         for name in names
     }
@@ -88,10 +86,10 @@ __all__ = [
     "Process",
     "Procfile",
     "Replaced",
+    "RequestedVersion",
     "Require",
     "Source",
     "Target",
-    "Wanted",
     "main",
     "purl",
 ]

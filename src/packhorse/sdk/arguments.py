@@ -1,7 +1,7 @@
-"""Checks what a buildpack's author hands to the SDK, where it is handed over: a wrong value is named at once.
+"""Checks the values that a buildpack passes to the SDK, so that an error names a wrong value at once.
 
-Called by the rest of `sdk`. A type checker says most of this earlier; not everybody uses one, and what is
-wrong would otherwise show in the image only (a str is a sequence of letters).
+Called by the rest of `sdk`. A type checker finds most of these errors earlier, but not everybody uses one.
+Without these checks some would show only in the image, because a str is a sequence of letters.
 """
 
 from __future__ import annotations
@@ -14,42 +14,44 @@ from packhorse.errors import BuildError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f/]")
 _TYPE = re.compile(r"[A-Za-z0-9._-]+")
-_LONGEST = 200
+_MAX_LENGTH = 200
 
 
-def text(what: str, value: object, *, empty: bool = True) -> None:
-    """Refuses what is no str, and where `empty` is not allowed, an empty one. `what` begins a sentence."""
+def check_text(what: str, value: object, *, empty: bool = True) -> None:
+    """Raises BuildError for a value that is no str, or empty unless `empty`. `what` begins a sentence."""
     if not isinstance(value, str):
-        raise BuildError(f"{what} is {shown(value)}, not a str", fix=_as_text(value))
+        raise BuildError(f"{what} is {describe(value)}, not a str", fix=_text_fix(value))
     if not value and not empty:
         raise BuildError(f"{what} is empty", fix="give it a value")
 
 
-def texts(what: str, value: object, *, at_least: int = 0) -> None:
-    """Refuses what is no tuple of str; a str alone above all, which would be taken letter by letter."""
+def check_texts(what: str, value: object, *, at_least: int = 0) -> None:
+    """Raises BuildError for a value that is no tuple of str, such as a str, a sequence of letters."""
     example: tuple[str, ...] = ("a", "b")
     if isinstance(value, str):
-        example = tuple(_words(value)) or example
+        example = tuple(_split_words(value)) or example
         raise BuildError(
-            f"{what} is the str {shown(value)}, not a tuple",
+            f"{what} is the str {describe(value)}, not a tuple",
             why="a str is a sequence of letters, each of which would count as one entry",
             fix=f"write {example!r}",
         )
     if isinstance(value, bytes) or not isinstance(value, Sequence):
-        raise BuildError(f"{what} is {shown(value)}, not a tuple", fix=f"write a tuple of str: {example!r}")
+        raise BuildError(
+            f"{what} is {describe(value)}, not a tuple", fix=f"write a tuple of str: {example!r}"
+        )
     for entry in value:
-        text(f"an entry of {what}", entry)
+        check_text(f"an entry of {what}", entry)
     if len(value) < at_least:
         raise BuildError(f"{what} is empty", fix=f"write a tuple of str: {example!r}")
 
 
-def table(what: str, value: object, *, at_least: int = 0) -> None:
-    """Refuses what is no mapping of str to str."""
+def check_table(what: str, value: object, *, at_least: int = 0) -> None:
+    """Raises BuildError for a value that is no mapping of str to str."""
     if not isinstance(value, Mapping):
-        raise BuildError(f"{what} is {shown(value)}, not a mapping", fix='write {"name": "value"}')
+        raise BuildError(f"{what} is {describe(value)}, not a mapping", fix='write {"name": "value"}')
     for name, entry in value.items():
-        text(f"a name in {what}", name)
-        text(f"{name!r} in {what}", entry)
+        check_text(f"a name in {what}", name)
+        check_text(f"{name!r} in {what}", entry)
     if len(value) < at_least:
         raise BuildError(
             f"{what} is empty",
@@ -58,102 +60,107 @@ def table(what: str, value: object, *, at_least: int = 0) -> None:
         )
 
 
-def toml(what: str, value: object) -> None:
-    """Refuses what TOML cannot say. None is said by leaving a key out, so only a mapping may have it."""
+def check_toml(what: str, value: object) -> None:
+    """Raises BuildError for a value that TOML cannot express. A mapping leaves out a key with None."""
     if isinstance(value, Mapping):
         for name, entry in value.items():
-            text(f"a name in {what}", name)
+            check_text(f"a name in {what}", name)
             if entry is not None:
-                toml(f"{name!r} in {what}", entry)
+                check_toml(f"{name!r} in {what}", entry)
     elif isinstance(value, list | tuple):
         for entry in value:
-            toml(f"an entry of {what}", entry)
+            check_toml(f"an entry of {what}", entry)
     elif not isinstance(value, str | bool | int | float) and not _is_time(value):
         raise BuildError(
-            f"{what} is {shown(value)}, which cannot be written as TOML",
+            f"{what} is {describe(value)}, which cannot be written as TOML",
             fix="write str(…) around it" if value is not None else "leave it out",
         )
 
 
 def _is_time(value: object) -> bool:
-    from datetime import date, time  # which a detection does without
+    from datetime import date, time  # detection does not need it
 
     return isinstance(value, date | time)
 
 
-def flag(what: str, value: object) -> None:
-    """Refuses what is neither True nor False."""
+def check_bool(what: str, value: object) -> None:
+    """Raises BuildError for a value that is neither True nor False."""
     if not isinstance(value, bool):
-        raise BuildError(f"{what} is {shown(value)}, not True or False", fix="write True or False")
+        raise BuildError(f"{what} is {describe(value)}, not True or False", fix="write True or False")
 
 
-def all_of(what: str, value: object, kind: type) -> None:
-    """Refuses what is no tuple of `kind`; one of the kind alone above all."""
+def check_all(what: str, value: object, kind: type) -> None:
+    """Raises BuildError for a value that is no tuple of `kind`, such as a single one."""
     name = kind.__name__
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         raise BuildError(
-            f"{what} is {shown(value)}, not a tuple", fix=f"write a tuple of {name}, with its comma: (one,)"
+            f"{what} is {describe(value)}, not a tuple",
+            fix=f"write a tuple of {name}, with its comma: (one,)",
         )
     for entry in value:
-        one_of_kind(f"an entry of {what}", entry, kind)
+        check_type(f"an entry of {what}", entry, kind)
 
 
-def one_of_kind(what: str, value: object, *kinds: type) -> None:
-    """Refuses what is of another type."""
+def check_type(what: str, value: object, *kinds: type) -> None:
+    """Raises BuildError for a value of another type."""
     if not isinstance(value, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
         around = kinds == (Path,) and isinstance(value, str)
         fix = f"write Path({value!r})" if around else f"give it as {names}"
-        raise BuildError(f"{what} is {shown(value)}, not {names}", fix=fix)
+        raise BuildError(f"{what} is {describe(value)}, not {names}", fix=fix)
 
 
-def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
-    """Refuses a word that is not among those there are."""
+def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:
+    """Raises BuildError for a value that is not among `allowed`."""
     words = tuple(allowed)
     if value not in words:
-        raise BuildError(f"{what} cannot be {shown(value)}", fix=f"it is one of {', '.join(words)}")
+        raise BuildError(f"{what} cannot be {describe(value)}", fix=f"it is one of {', '.join(words)}")
 
 
-def variable(what: str, value: object) -> None:
-    """Refuses what cannot be the name of a variable."""
-    file_name(what, value)
+def check_variable(what: str, value: object) -> None:
+    """Raises BuildError for a value that cannot be the name of a variable."""
+    check_file_name(what, value)
     assert isinstance(value, str)
     if "=" in value:
-        raise BuildError(f"{what} cannot be {shown(value)}", fix='give name and value apart: "NAME", "value"')
-
-
-def file_name(what: str, value: object) -> None:
-    """Refuses what cannot be the name of a file in the directory where it is to be: `..`, `a/b`, nothing."""
-    text(what, value, empty=False)
-    assert isinstance(value, str)
-    if value in (".", "..") or _CONTROL.search(value) or len(value) > _LONGEST:
         raise BuildError(
-            f"{what} cannot be {shown(value)}",
-            why="it becomes the name of a file or directory",
-            fix=f"use a name without / and control characters, of at most {_LONGEST} characters",
+            f"{what} cannot be {describe(value)}", fix='give name and value apart: "NAME", "value"'
         )
 
 
-def process_type(what: str, value: object) -> None:
-    """Refuses what cannot be the type of a process (B-135)."""
-    file_name(what, value)
+def check_file_name(what: str, value: object) -> None:
+    """Raises BuildError for a value that cannot be a file name: `..`, `a/b`, an empty str."""
+    check_text(what, value, empty=False)
+    assert isinstance(value, str)
+    if value in (".", "..") or _CONTROL.search(value) or len(value) > _MAX_LENGTH:
+        raise BuildError(
+            f"{what} cannot be {describe(value)}",
+            why="it becomes the name of a file or directory",
+            fix=f"use a name without / and control characters, of at most {_MAX_LENGTH} characters",
+        )
+
+
+def check_process_type(what: str, value: object) -> None:
+    """Raises BuildError for a value that cannot be the type of a process (B-135)."""
+    check_file_name(what, value)
     assert isinstance(value, str)
     if not _TYPE.fullmatch(value):
-        raise BuildError(f"{what} cannot be {shown(value)}", fix="use letters, digits, '.', '_' and '-' only")
+        raise BuildError(
+            f"{what} cannot be {describe(value)}", fix="use letters, digits, '.', '_' and '-' only"
+        )
 
 
-def shown(value: object) -> str:
-    """A value as a message has it: as Python writes it, not all of a long one."""
+def describe(value: object) -> str:
+    """The value for a message: its repr, shortened if it is long."""
     written = repr(value)
-    return written if len(written) <= _LONGEST else f"{written[:_LONGEST]}…"
+    return written if len(written) <= _MAX_LENGTH else f"{written[:_MAX_LENGTH]}…"
 
 
-def _as_text(value: object) -> str:
+def _text_fix(value: object) -> str:
     return "leave it out, or give a str" if value is None else "write str(…) around it"
 
 
-def _words(value: str) -> list[str]:
-    import shlex  # for an error alone
+def _split_words(value: str) -> list[str]:
+    import shlex  # only an error needs it
 
     try:
         return shlex.split(value)

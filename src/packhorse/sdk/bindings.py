@@ -1,8 +1,8 @@
-"""Service bindings: what a platform hands to a build in secret, one directory each.
+"""Service bindings: secrets that a platform gives to a build, one directory each.
 
 On the arrows source → plan and plan → layers (servicebinding.io "Workload Projection", and the older layout
 of the buildpacks specification's bindings extension, with `metadata` and `secret`). Called by `sdk.context`
-and `sdk.mirrors`. A value holds paths, never a secret, so that it may be printed.
+and `sdk.download`. A value holds paths, never a secret, so it can be printed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Binding:
     entries: Mapping[str, Path]
 
     def file(self, *names: str) -> Path | None:
-        """The path of the first entry of these names that is there."""
+        """The path of the first of these entries that exists, else None."""
         return next((self.entries[name] for name in names if name in self.entries), None)
 
     def secret(self, name: str) -> str | None:
-        """The content of an entry without the white space around it; None when there is none. InputError."""
+        """The content of an entry, stripped, or None. Raises InputError if it cannot be read."""
         path = self.entries.get(name)
         return _text(path) if path is not None else None
 
@@ -44,7 +44,7 @@ class Bindings:
 
     @classmethod
     def read(cls, directory: Path) -> Bindings:
-        """Reads the directory; one that does not exist has none. InputError for a binding without a type."""
+        """Reads the directory, which may be missing. Raises InputError for a binding without a type."""
         try:
             folders = sorted(path for path in directory.iterdir() if path.is_dir())
         except (FileNotFoundError, NotADirectoryError):
@@ -53,17 +53,17 @@ class Bindings:
             raise InputError(
                 f"the bindings in {directory} cannot be read", why=error.strerror or ""
             ) from error
-        # Kubernetes keeps its own things below names that begin with two dots.
+        # Kubernetes keeps its own files below names that begin with two dots.
         return cls(directory, tuple(_binding(path) for path in folders if not path.name.startswith("..")))
 
     @classmethod
     def find(cls, env: Mapping[str, str], platform: Path) -> Bindings:
-        """Those where SERVICE_BINDING_ROOT says, else in the platform directory."""
+        """Reads the directory in SERVICE_BINDING_ROOT, else the one of the platform directory."""
         named = next((env[name] for name in _ROOTS if env.get(name)), "")
         return cls.read(Path(named) if named else platform / "bindings")
 
     def of_type(self, type: str, *, provider: str = "") -> tuple[Binding, ...]:
-        """Every binding of a type, and of a provider if one is given; upper and lower case are the same."""
+        """Every binding of a type, and of a provider if one is given; case does not matter."""
         return tuple(
             binding
             for binding in self.all
@@ -72,7 +72,7 @@ class Bindings:
         )
 
     def one_of_type(self, type: str, *, provider: str = "") -> Binding | None:
-        """The only binding of a type, None without one; InputError when there are several."""
+        """The only binding of a type, or None. Raises InputError if there are several."""
         found = self.of_type(type, provider=provider)
         if len(found) > 1:
             raise InputError(
@@ -112,4 +112,4 @@ def _text(path: Path) -> str:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror or "" if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError(f"{path} cannot be read", why=why, fix="see that the build may read it") from error
+        raise InputError(f"{path} cannot be read", why=why, fix="make it readable for the build") from error

@@ -1,6 +1,6 @@
-"""Runs a command for a buildpack: its output is shown as it comes, its end is a value or an error.
+"""Runs a command for a buildpack, shows its output at once, and returns it or raises an error.
 
-Called by `sdk.context`. Choosing the environment is the caller's; retries and time limits are not here.
+Called by `sdk.context`. The caller chooses the environment. There are no retries and no time limits here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _POLL_MILLISECONDS = 100
 
 
 class CommandFailed(BuildpackFailed):
-    """A command ended with a non-zero status; `output` is the end of what it printed (256 KiB at most)."""
+    """A command ended with a non-zero status. `output` is the end of what it printed (at most 256 KiB)."""
 
     def __init__(
         self, argv: Sequence[str], *, status: int, output: str, why: str = "", fix: str = ""
@@ -35,14 +35,14 @@ class CommandFailed(BuildpackFailed):
 
 
 def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Log) -> str:
-    """Runs `argv`, showing standard output and standard error together; returns the end of both.
+    """Runs `argv`, shows standard output and standard error together, and returns the end of both.
 
-    Raises CommandFailed for a non-zero status and HostError when there is no such command.
+    Raises CommandFailed for a non-zero status, and HostError if there is no such command.
     """
     log.detail(f"$ {shlex.join(argv)}")
     with _start(argv, cwd=cwd, env=env, stderr=subprocess.STDOUT) as process:
         output = log.output()
-        tail = _follow(process, output)
+        tail = _forward_output(process, output)
         output.close()
         status = process.wait()
     text = tail.decode("utf-8", "replace")
@@ -54,7 +54,7 @@ def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Log) -> 
 def capture(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> str:
     """Runs `argv` silently and returns its standard output.
 
-    Raises CommandFailed with both outputs for a non-zero status, HostError when there is no such command.
+    Raises CommandFailed with both outputs for a non-zero status, and HostError if there is no such command.
     """
     with _start(argv, cwd=cwd, env=env, stderr=subprocess.PIPE) as process:
         out, err = process.communicate()
@@ -73,11 +73,11 @@ def _start(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stderr: in
         raise HostError(
             f"cannot run `{argv[0]}`",
             why=error.strerror or str(error),
-            fix=_remedy(argv[0], cwd / argv[0], error),
+            fix=_fix_for(argv[0], cwd / argv[0], error),
         ) from error
 
 
-def _remedy(program: str, path: Path, error: OSError) -> str:
+def _fix_for(program: str, path: Path, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f'make it executable (chmod +x), or give its interpreter: ("sh", "{program}")'
     if error.errno == errno.ENOEXEC:
@@ -85,14 +85,14 @@ def _remedy(program: str, path: Path, error: OSError) -> str:
     if "/" in program and path.exists():
         return "the build image must have the interpreter or loader that it names"
     if "/" in program:
-        return f"look whether {path} should be there"
+        return f"check that {path} exists"
     return f"the build image must have `{program}` on PATH: use a builder that does"
 
 
-def _follow(process: subprocess.Popen[bytes], output: Output) -> bytes:
-    """Shows the output until the process has ended and nothing more waits; returns the end of it.
+def _forward_output(process: subprocess.Popen[bytes], output: Output) -> bytes:
+    """Shows the output until the process has ended and the pipe is empty; returns the end of the output.
 
-    Waiting for the end of the pipe instead would hang on a daemon that the command left behind.
+    It does not wait for the end of the pipe, because a daemon that the command started may keep it open.
     """
     assert process.stdout is not None
     pipe = process.stdout.fileno()

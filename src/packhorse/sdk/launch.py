@@ -1,7 +1,7 @@
-"""What a buildpack hands back from its build: processes, labels, slices, unmet entries and its store.
+"""The result of a build: processes, labels, slices, unmet entries and the store.
 
-On the arrow plan → layers (buildpack.md "launch.toml", "build.toml", "store.toml"). Made by a buildpack's
-build function, written by `sdk.program`. Layers are not here: `sdk.layer` writes them as they are made.
+On the arrow plan → layers (buildpack.md "launch.toml", "build.toml", "store.toml"). A buildpack's build
+function returns it, and `sdk.program` writes it. `sdk.layer` writes layers when they are taken.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from packhorse.sdk import arguments
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A command the image can start; `command` is always passed, `args` only until the user gives others.
+    """A command that the image can start. The user can replace `args`, but not `command`.
 
-    The command is executed as it is, without a shell. An empty `working_dir` is the application's directory.
+    No shell runs the command. An empty `working_dir` is the application's directory.
     """
 
     type: str
@@ -28,15 +28,15 @@ class Process:
     exec_env: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        arguments.process_type("the type of a process", self.type)
-        arguments.texts(f"the command of process {self.type}", self.command, at_least=1)
-        arguments.texts(f"args of process {self.type}", self.args)
-        arguments.flag(f"default of process {self.type}", self.default)
-        arguments.text(f"working_dir of process {self.type}", self.working_dir)
-        arguments.texts(f"exec_env of process {self.type}", self.exec_env)
+        arguments.check_process_type("the type of a process", self.type)
+        arguments.check_texts(f"the command of process {self.type}", self.command, at_least=1)
+        arguments.check_texts(f"args of process {self.type}", self.args)
+        arguments.check_bool(f"default of process {self.type}", self.default)
+        arguments.check_text(f"working_dir of process {self.type}", self.working_dir)
+        arguments.check_texts(f"exec_env of process {self.type}", self.exec_env)
 
     def table(self) -> dict[str, object]:
-        """The process as an entry of `[[processes]]`; what is empty is left out."""
+        """The process as an entry of `[[processes]]`, without empty values."""
         entries: dict[str, object] = {
             "type": self.type,
             "command": list(self.command),
@@ -48,8 +48,8 @@ class Process:
         return {key: value for key, value in entries.items() if value}
 
 
-def _check_together(processes: tuple[Process, ...]) -> None:
-    """Refuses a second process of one type, and a second default (B-134, B-138)."""
+def _check_processes(processes: tuple[Process, ...]) -> None:
+    """Raises BuildError for two processes of one type, and for two defaults (B-134, B-138)."""
     types = [process.type for process in processes]
     twice = next((type for type in types if types.count(type) > 1), None)
     if twice is not None:
@@ -63,20 +63,20 @@ def _check_together(processes: tuple[Process, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What the image is told: processes, labels, and the globs of each application slice."""
+    """The image's processes, its labels, and the globs of each application slice."""
 
     processes: tuple[Process, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     slices: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        arguments.all_of("processes", self.processes, Process)
-        _check_together(self.processes)
-        arguments.table("labels", self.labels)
+        arguments.check_all("processes", self.processes, Process)
+        _check_processes(self.processes)
+        arguments.check_table("labels", self.labels)
         if isinstance(self.slices, str):
-            arguments.texts("slices", self.slices)
+            arguments.check_texts("slices", self.slices)
         for globs in self.slices:
-            arguments.texts("a slice", globs)
+            arguments.check_texts("a slice", globs)
 
     def table(self) -> dict[str, object]:
         """The content of `launch.toml`."""
@@ -90,9 +90,9 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """The end of a build; `unmet` names plan entries left to the next buildpack that provides them.
+    """The result of a build. `unmet` names plan entries that the next buildpack has to provide.
 
-    `store` replaces the buildpack's persistent metadata; None leaves what the last build stored.
+    `store` replaces the buildpack's persistent metadata; None keeps the metadata of the last build.
     """
 
     launch: Launch = Launch()
@@ -100,8 +100,8 @@ class BuildResult:
     store: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
-        arguments.one_of_kind("the first argument of BuildResult", self.launch, Launch)
-        arguments.texts("unmet", self.unmet)
+        arguments.check_type("the first argument of BuildResult", self.launch, Launch)
+        arguments.check_texts("unmet", self.unmet)
         if self.store is not None:
-            arguments.one_of_kind("store", self.store, Mapping)
-            arguments.toml("store", self.store)
+            arguments.check_type("store", self.store, Mapping)
+            arguments.check_toml("store", self.store)

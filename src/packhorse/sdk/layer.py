@@ -1,11 +1,11 @@
-"""A layer is kept, outdated or replaced, and says why: the inputs it was made from are compared with today's.
+"""Decides whether a layer is kept, outdated or replaced, by comparing its key with the last build's key.
 
 On the arrow plan → layers (buildpack.md "Layer Types", "Layer Content Metadata (TOML)", "Environment
-Variable Modification Rules"). Called by `sdk.context`. A kept layer is not touched at all: the layers may be
-an overlay over trees of the last build, where a chmod or an open for writing makes a layer count as changed.
+Variable Modification Rules"). Called by `sdk.context`. Nothing may touch a kept layer: the layers may be an
+overlay over trees of the last build, and a chmod or an open for writing makes a layer count as changed.
 
-`<layer>.toml` holds `[types]`, which the lifecycle never restores (B-079), and in `[metadata]` the two tables
-`key` (the inputs) and `facts` (what the buildpack wants to know next time).
+`<layer>.toml` has `[types]`, which the lifecycle does not restore (B-079), and in `[metadata]` the tables
+`key` (the inputs) and `facts` (values for the next build).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Action = Literal["append", "default", "override", "prepend"]
 Phase = Literal["all", "build", "launch"]
 
 _RESERVED = {"build", "launch", "store"}
-_LONGEST_START = 256
+_START_LENGTH = 256
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The layer of the last build serves; `same` names the inputs that did not change."""
+    """The layer of the last build is used again; `same` names the inputs."""
 
     same: tuple[str, ...]
 
@@ -41,7 +41,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Outdated:
-    """The directory is as the last build made it from the key `before`, and is to be brought up to date."""
+    """The directory is as the last build made it from the key `before`; the buildpack has to update it."""
 
     causes: tuple[str, ...]
     before: Mapping[str, str]
@@ -52,7 +52,7 @@ class Outdated:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """The layer is to be made anew in an empty directory; without `causes` there was none to keep."""
+    """The directory is empty; without `causes` the last build had no such layer."""
 
     causes: tuple[str, ...] = ()
 
@@ -70,10 +70,10 @@ class Types:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a build asks of a layer; a non-empty `renew` is the cause for replacing it in any case.
+class LayerRequest:
+    """What a buildpack requests of a layer. A non-empty `renew` is a reason to replace it in any case.
 
-    `follows` has the names in the key whose other values only make the layer outdated.
+    `follows` has the names in the key whose changes only make the layer outdated.
     """
 
     types: Types
@@ -85,7 +85,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What the lifecycle brought back of a layer: the key and facts of the last build, and its directory."""
+    """What the lifecycle restored of a layer: the key and facts of the last build, and its directory."""
 
     key: Mapping[str, str]
     facts: Mapping[str, str]
@@ -93,7 +93,7 @@ class Restored:
 
     @classmethod
     def read(cls, layers: Path, name: str) -> Restored | None:
-        """Reads `<layers>/<name>.toml`; None when there is none, or not one of this SDK's."""
+        """Reads `<layers>/<name>.toml`; None if it is missing or this SDK did not write it."""
         try:
             table = tomllib.loads((layers / f"{name}.toml").read_text())
         except (FileNotFoundError, tomllib.TOMLDecodeError, UnicodeDecodeError):
@@ -103,17 +103,17 @@ class Restored:
             return None
         facts = metadata.get("facts", {})
         return cls(
-            key=_texts(metadata["key"]),
-            facts=_texts(facts) if isinstance(facts, dict) else {},
+            key=_only_texts(metadata["key"]),
+            facts=_only_texts(facts) if isinstance(facts, dict) else {},
             has_directory=(layers / name).is_dir(),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer's directory, and whether it holds what the last build made or is to be filled now.
+    """One layer's directory, and the decision about it.
 
-    Each writing method raises BuildError on a kept layer: what it says belongs to the layer's key.
+    Every method that writes raises BuildError on a kept layer: what it would write belongs into the key.
     """
 
     name: str
@@ -123,11 +123,11 @@ class Layer:
 
     @property
     def kept(self) -> bool:
-        """Whether there is nothing to do; the directory of a kept launch-only layer is not here."""
+        """Whether the layer is finished. The directory of a kept layer for launch only is not restored."""
         return isinstance(self.decision, Kept)
 
     def empty(self) -> None:
-        """Empties the directory, for who cannot bring it up to date; BuildError on a kept layer."""
+        """Empties the directory, if it cannot be updated; raises BuildError on a kept layer."""
         self._refuse_kept()
         _empty(self.path)
 
@@ -143,18 +143,18 @@ class Layer:
     ) -> None:
         """Sets a variable for later buildpacks, for launch, or both (B-116 to B-126).
 
-        `process` narrows `phase="launch"` to one process type; `delimiter` stands between the values that
-        append and prepend put together. Raises BuildError for what would have no effect, or a bad one.
+        `process` limits `phase="launch"` to one process type. `delimiter` separates the values that append
+        and prepend join. Raises BuildError for a setting without effect, or with a bad one.
         """
         self._refuse_kept()
-        arguments.variable("the name of a variable", name)
-        arguments.text(f"the value of {name}", value)
+        arguments.check_variable("the name of a variable", name)
+        arguments.check_text(f"the value of {name}", value)
         if delimiter is not None:
-            arguments.text(f"the delimiter of {name}", delimiter)
-        arguments.one_of(f"the action for {name}", action, get_args(Action))
-        arguments.one_of(f"the phase of {name}", phase, get_args(Phase))
+            arguments.check_text(f"the delimiter of {name}", delimiter)
+        arguments.check_choice(f"the action for {name}", action, get_args(Action))
+        arguments.check_choice(f"the phase of {name}", phase, get_args(Phase))
         _check_action(name, action, delimiter)
-        self._check_reach(name, phase)
+        self._check_phase(name, phase)
         _check_process(process)
         if process and phase != "launch":
             raise BuildError(
@@ -170,43 +170,43 @@ class Layer:
     def add_exec_d(self, source: Path, *, name: str, process: str = "") -> None:
         """Copies a program that runs before each launch, or before that of one process type (B-100).
 
-        Raises BuildError for what is neither a native program nor a script that names its interpreter.
+        Raises BuildError if it is neither a native program nor a script that names its interpreter.
         """
         self._refuse_kept()
         _check_exec_d(name, process)
-        arguments.one_of_kind(f"the exec.d program {name}", source, Path)
-        self._check_reach(f"the exec.d program {name}", "launch")
+        arguments.check_type(f"the exec.d program {name}", source, Path)
+        self._check_phase(f"the exec.d program {name}", "launch")
         try:
             with source.open("rb") as file:
-                start = file.read(_LONGEST_START)
+                start = file.read(_START_LENGTH)
         except OSError as error:
             raise BuildError(
                 f"the exec.d program {name} cannot be read",
                 why=f"{source}: {error.strerror or error}",
-                fix="its path is that of a file that the buildpack has, or makes before",
+                fix="give the path of a file that the buildpack has, or makes first",
             ) from error
-        _check_start(name, start)
+        _check_executable(name, start)
         target = self.path / "exec.d" / process / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _copy(source, target)
         target.chmod(0o755)
 
     def write_exec_d(self, name: str, script: str, *, process: str = "") -> None:
-        """Writes a script that runs before each launch; TOML that it prints to descriptor 3 sets variables.
+        """Writes a script that runs before each launch. TOML that it writes to descriptor 3 sets variables.
 
-        Its first line names an interpreter that the run image has: `#!/bin/sh`. Raises BuildError without.
+        Its first line must name an interpreter of the run image, such as `#!/bin/sh`; else raises BuildError.
         """
         self._refuse_kept()
         _check_exec_d(name, process)
-        arguments.text(f"the exec.d script {name}", script)
-        self._check_reach(f"the exec.d script {name}", "launch")
-        _check_start(name, script.encode(errors="surrogateescape"))
+        arguments.check_text(f"the exec.d script {name}", script)
+        self._check_phase(f"the exec.d script {name}", "launch")
+        _check_executable(name, script.encode(errors="surrogateescape"))
         path = self.path / "exec.d" / process / name
         self._write(path, script)
         path.chmod(0o755)
 
-    def _check_reach(self, what: str, phase: str) -> None:
-        """Refuses what nobody would ever see, since the layer is not there in that phase."""
+    def _check_phase(self, what: str, phase: str) -> None:
+        """Raises BuildError if the layer does not exist in that phase: the setting would have no effect."""
         wanted = ("launch", "build") if phase == "all" else (phase,)
         if not any(getattr(self.types, kind) for kind in wanted):
             raise BuildError(
@@ -225,48 +225,48 @@ class Layer:
         if self.kept:
             raise BuildError(
                 f"the buildpack writes into layer {self.name}, which it keeps from the last build",
-                fix="write only if the layer is not kept, and put what is written into its key",
+                fix="write only if the layer is not kept, and put what you write into its key",
             )
 
 
-def take(layers: Path, name: str, asked: Asked) -> Layer:
-    """Keeps layer `name` if its key is today's, else empties it; either way writes `<name>.toml`.
+def take_layer(layers: Path, name: str, asked: LayerRequest) -> Layer:
+    """Keeps layer `name` if its key has not changed, else empties it; writes `<name>.toml` in both cases.
 
-    One that differs in what it follows alone stays as it is. A non-empty `renew` is the cause for replacing
-    it all the same. Raises BuildError for a name that is reserved (B-065) or none of a directory, and for
-    inputs and facts that are not text.
+    A layer that differs only in what it follows stays as it is. A non-empty `renew` replaces it in any case.
+    Raises BuildError for a name that is reserved (B-065) or cannot be a directory, and for keys and facts
+    that are not str.
     """
     types, key, facts, renew = asked.types, asked.key, asked.facts, asked.renew
     check_name(name)
     _check_types(name, types)
-    arguments.table(f"the key of layer {name}", key, at_least=1)
-    arguments.table(f"the facts of layer {name}", facts)
-    arguments.text(f"renew of layer {name}", renew)
+    arguments.check_table(f"the key of layer {name}", key, at_least=1)
+    arguments.check_table(f"the facts of layer {name}", facts)
+    arguments.check_text(f"renew of layer {name}", renew)
     _check_follows(name, asked)
     decision = _decide(Restored.read(layers, name), asked)
-    path = layers / name
+    directory = layers / name
     if isinstance(decision, Replaced):
-        _empty(path)
+        _empty(directory)
     if not isinstance(decision, Kept):
-        for bill in bills(layers, name):
-            bill.unlink()
+        for path in sbom_files(layers, name):
+            path.unlink()
     metadata: dict[str, object] = {"key": dict(key), "facts": dict(facts)}
     table = {
         "types": {"launch": types.launch, "build": types.build, "cache": types.cache},
         "metadata": {part: value for part, value in metadata.items() if value},
     }
     (layers / f"{name}.toml").write_bytes(gotoml.dumps(table))
-    return Layer(name, path, decision, types)
+    return Layer(name, directory, decision, types)
 
 
-def bills(layers: Path, name: str) -> Iterable[Path]:
-    """The bills of materials of layer `name`, or of `launch` and `build`, that are there."""
+def sbom_files(layers: Path, name: str) -> Iterable[Path]:
+    """The SBOM files of layer `name`, or of `launch` or `build`."""
     return [path for path in layers.iterdir() if path.name.startswith(f"{name}.sbom.")]
 
 
 def check_name(name: str) -> None:
-    """Raises BuildError for what cannot be the name of a layer: it is a directory among the layers."""
-    arguments.file_name("the name of a layer", name)
+    """Raises BuildError for a name that no layer can have: it becomes a directory."""
+    arguments.check_file_name("the name of a layer", name)
     if name in _RESERVED:
         raise BuildError(
             f"the name of a layer cannot be {name!r}", fix=f"{', '.join(sorted(_RESERVED))} are reserved"
@@ -275,18 +275,18 @@ def check_name(name: str) -> None:
 
 def _check_types(name: str, types: Types) -> None:
     for kind in ("launch", "build", "cache"):
-        arguments.flag(f"{kind} of layer {name}", getattr(types, kind))
+        arguments.check_bool(f"{kind} of layer {name}", getattr(types, kind))
     if types == Types():
         raise BuildError(
             f"layer {name} is for nothing",
-            why="it would be thrown away after this build",
+            why="it would be discarded after this build",
             fix="say what it is for: launch=True (the image), build=True (later buildpacks), cache=True "
-            "(the next build); for a while, there is tempfile",
+            "(the next build); for temporary files, use tempfile",
         )
 
 
-def _check_follows(name: str, asked: Asked) -> None:
-    arguments.texts(f"what layer {name} follows", asked.follows)
+def _check_follows(name: str, asked: LayerRequest) -> None:
+    arguments.check_texts(f"what layer {name} follows", asked.follows)
     unknown = [word for word in asked.follows if word not in asked.key]
     if unknown:
         raise BuildError(
@@ -296,20 +296,20 @@ def _check_follows(name: str, asked: Asked) -> None:
 
 
 def _check_exec_d(name: str, process: str) -> None:
-    arguments.file_name("the name of an exec.d program", name)
+    arguments.check_file_name("the name of an exec.d program", name)
     _check_process(process)
 
 
 def _check_process(process: str) -> None:
     if process != "":
-        arguments.process_type("the process", process)
+        arguments.check_process_type("the process", process)
 
 
 def _check_action(name: str, action: str, delimiter: str | None) -> None:
     if action in ("append", "prepend") and delimiter is None:
         raise BuildError(
             f"{action} for {name} has no delimiter",
-            why="the value and the one that is there would stand together as one word",
+            why="the value would be joined to the existing one as one word",
             fix='write delimiter=":" or delimiter=" ", or delimiter="" if that is what you want',
         )
     if name == "PATH" and action == "override":
@@ -320,7 +320,7 @@ def _check_action(name: str, action: str, delimiter: str | None) -> None:
         )
 
 
-def _check_start(name: str, start: bytes) -> None:
+def _check_executable(name: str, start: bytes) -> None:
     line = start.partition(b"\n")[0]
     if line.startswith(b"#!") and line.endswith(b"\r"):
         raise BuildError(
@@ -336,11 +336,11 @@ def _check_start(name: str, start: bytes) -> None:
         )
 
 
-def _decide(restored: Restored | None, asked: Asked) -> Kept | Outdated | Replaced:
+def _decide(restored: Restored | None, asked: LayerRequest) -> Kept | Outdated | Replaced:
     types, key, renew = asked.types, asked.key, asked.renew
     if restored is None:
         return Replaced()
-    differing = dict(_changes(restored.key, key))
+    differing = dict(_list_changes(restored.key, key))
     changes = tuple(differing.values())
     if renew:
         return Replaced((renew, *changes))
@@ -356,18 +356,18 @@ def _decide(restored: Restored | None, asked: Asked) -> Kept | Outdated | Replac
     return Kept(tuple(key))
 
 
-def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Each name that differs, with the difference in words; in today's order, what is gone last."""
+def _list_changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Each name that differs, with the difference in words; in the order of `now`, missing names last."""
     for name, value in now.items():
         if name not in before:
             yield name, f"{name} is new"
         elif before[name] != value:
-            yield name, f"{name} changed ({_short(before[name])} → {_short(value)})"
+            yield name, f"{name} changed ({_shorten(before[name])} → {_shorten(value)})"
     yield from ((name, f"{name} is gone") for name in before if name not in now)
 
 
-def _short(value: str) -> str:
-    """A value as people read it: the first digits of a digest."""
+def _shorten(value: str) -> str:
+    """The value for a message; of a digest, its first digits."""
     digest = _DIGEST.fullmatch(value)
     return f"sha256 {digest[1][:8]}…" if digest else value or "none"
 
@@ -376,7 +376,7 @@ def _empty(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
-        import shutil  # which a build that keeps its layers does without
+        import shutil  # not needed if all layers are kept
 
         shutil.rmtree(path)
     path.mkdir()
@@ -388,5 +388,5 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _texts(table: Mapping[str, object]) -> dict[str, str]:
+def _only_texts(table: Mapping[str, object]) -> dict[str, str]:
     return {name: value for name, value in table.items() if isinstance(value, str)}

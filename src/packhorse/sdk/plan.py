@@ -1,7 +1,7 @@
-"""What a buildpack answers to detection: pass with a build plan, or fail with a reason.
+"""The result of detection: pass with a build plan, or fail with a reason.
 
-On the arrow source → plan (buildpack.md "Phase #1: Detection"). Made by a buildpack's detect function,
-written by `sdk.program`. Matching provides with requires is the lifecycle's.
+On the arrow source → plan (buildpack.md "Phase #1: Detection"). A buildpack's detect function returns it, and
+`sdk.program` writes it. The lifecycle matches provides with requires.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from packhorse.sdk import arguments
 
 @dataclass(frozen=True, slots=True)
 class Require:
-    """One thing wanted by name, with whatever metadata its provider understands."""
+    """One required name, with metadata for the buildpack that provides it."""
 
     name: str
     metadata: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        arguments.text("the name that is required", self.name, empty=False)
-        arguments.one_of_kind(f"the metadata of {self.name}", self.metadata, Mapping)
-        arguments.toml(f"the metadata of {self.name}", self.metadata)
+        arguments.check_text("the name that is required", self.name, empty=False)
+        arguments.check_type(f"the metadata of {self.name}", self.metadata, Mapping)
+        arguments.check_toml(f"the metadata of {self.name}", self.metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """The names a buildpack offers and the things it wants; `alternatives` are tried in order after it."""
+    """What a buildpack provides and requires; the lifecycle tries `alternatives` in order after it."""
 
     provides: tuple[str, ...] = ()
     requires: tuple[Require, ...] = ()
     alternatives: tuple[BuildPlan, ...] = ()
 
     def __post_init__(self) -> None:
-        arguments.texts("provides", self.provides)
-        arguments.all_of("requires", self.requires, Require)
-        arguments.all_of("alternatives", self.alternatives, BuildPlan)
+        arguments.check_texts("provides", self.provides)
+        arguments.check_all("requires", self.requires, Require)
+        arguments.check_all("alternatives", self.alternatives, BuildPlan)
 
     def table(self) -> dict[str, object]:
         """The plan as the TOML table of buildpack.md "Build Plan (TOML)"; empty lists are left out."""
         tables: dict[str, object] = {
             "provides": [{"name": name} for name in self.provides],
-            "requires": [_require(require) for require in self.requires],
+            "requires": [_require_table(require) for require in self.requires],
             "or": [alternative.table() for alternative in self.alternatives],
         }
         return {key: value for key, value in tables.items() if value}
@@ -50,25 +50,25 @@ class BuildPlan:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """This buildpack takes the source (exit status 0)."""
+    """This buildpack accepts the source (exit status 0)."""
 
     plan: BuildPlan = BuildPlan()
 
     def __post_init__(self) -> None:
-        arguments.one_of_kind("the argument of Pass", self.plan, BuildPlan)
+        arguments.check_type("the argument of Pass", self.plan, BuildPlan)
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """This buildpack leaves the source alone (exit status 100); `reason` is one line for the user."""
+    """This buildpack rejects the source (exit status 100); `reason` is one line for the user."""
 
     reason: str
 
     def __post_init__(self) -> None:
-        arguments.text("the reason of Fail", self.reason)
+        arguments.check_text("the reason of Fail", self.reason)
 
 
-def _require(require: Require) -> dict[str, object]:
+def _require_table(require: Require) -> dict[str, object]:
     table: dict[str, object] = {"name": require.name}
     if require.metadata:
         table["metadata"] = dict(require.metadata)

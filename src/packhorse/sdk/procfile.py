@@ -1,8 +1,8 @@
 """Reads a Procfile: the processes of an application, one `type: command` a line.
 
-Called by buildpacks. The rules are those of Heroku's specification of the format for Cloud Native Buildpacks:
-a type has letters, digits and hyphens, capital letters and underscores are corrected with a warning, and the
-last of several lines for one type counts. Which program runs a command is the buildpack's to decide.
+Called by buildpacks. Follows Heroku's specification of the format for Cloud Native Buildpacks. A type has
+letters, digits and hyphens; capital letters and underscores are corrected with a warning. Of several lines
+for one type the last counts. The buildpack decides which program runs a command.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ _TYPE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Procfile:
-    """The commands by process type, in the order of the file; `warnings` say what was corrected."""
+    """The commands by process type, in the order of the file; `warnings` name corrections."""
 
     commands: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """Reads a file, with or without a byte order mark; None when there is none.
+        """Reads a file, with or without a byte order mark; None if it is missing.
 
-        Raises InputError for a file that is no text, and as `parse`.
+        Raises InputError for a file that is not text, and as `parse`.
         """
         try:
             with path.open("rb") as file:
                 data = file.read(_LIMIT + 1)
         except FileNotFoundError:
             if path.is_symlink():
-                raise _unreadable(path, f"it is a link that leads nowhere: {path.readlink()}") from None
+                raise _unreadable_error(path, f"it is a link that leads nowhere: {path.readlink()}") from None
             return None
         except OSError as error:
-            raise _unreadable(path, error.strerror or "") from error
+            raise _unreadable_error(path, error.strerror or "") from error
         if len(data) > _LIMIT:
-            raise _unreadable(path, f"it is longer than {_LIMIT:,} bytes")
+            raise _unreadable_error(path, f"it is longer than {_LIMIT:,} bytes")
         # PowerShell's `>` writes UTF-16.
         is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         try:
             text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
         except UnicodeDecodeError as error:
-            raise _unreadable(path, f"it is not UTF-8 (byte {error.start})") from error
+            raise _unreadable_error(path, f"it is not UTF-8 (byte {error.start})") from error
         return cls.parse(text)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads the text of a Procfile; raises InputError with every line that is not understood."""
+        """Reads the text of a Procfile; raises InputError that lists every wrong line."""
         commands: dict[str, str] = {}
         warnings: list[str] = []
         issues: list[str] = []
@@ -92,7 +92,7 @@ class Procfile:
         return cls(commands, tuple(warnings))
 
 
-def _unreadable(path: Path, why: str) -> InputError:
+def _unreadable_error(path: Path, why: str) -> InputError:
     return InputError(
         f"the {NAME} cannot be read", why=f"{path}: {why}", fix="save it as a text file in UTF-8"
     )

@@ -1,6 +1,6 @@
 """The program behind `bin/detect` and `bin/build`: environment → context → the author's function → files.
 
-Called by a buildpack's executables (buildpack.md "Buildpack Interface"). The only place of the SDK that reads
+Called by a buildpack's executables (buildpack.md "Buildpack Interface"). Only this module of the SDK reads
 `os.environ` and ends the process.
 """
 
@@ -19,7 +19,7 @@ from packhorse.sdk import arguments
 from packhorse.sdk.context import BuildContext, Descriptor, DetectContext, Platform
 from packhorse.sdk.plan import Fail, Pass, Require
 
-# What only a build needs is imported where that is; so is what only an error needs.
+# Modules that only a build or an error needs are imported where they are used.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
@@ -38,11 +38,11 @@ _PATHS = {
 
 
 def main(*, detect: Detect, build: Build) -> NoReturn:
-    """Runs the function that the program's name asks for and ends the process with its status.
+    """Runs `detect` or `build` by the program's name, and ends the process with its status.
 
-    Detect: 0 passed, 100 failed, anything else an error (B-016). Build: 0, or the exit code of the error.
+    Detect: 0 for pass, 100 for fail, else an error (B-016). Build: 0, or the exit code of the error.
     """
-    os.umask(0o022)  # modes reach the layer's digest, the caller's umask must not
+    os.umask(0o022)  # modes are part of a layer's digest, so the caller's umask must not decide them
     log = Log(sys.stdout, sys.stderr, colour=_wants_colour(os.environ))
     try:
         invocation = Invocation.read(sys.argv, os.environ)
@@ -51,24 +51,24 @@ def main(*, detect: Detect, build: Build) -> NoReturn:
         else:
             status = run_build(invocation, build, log=log)
     except PackhorseError as error:
-        log.error(_placed(error, Path(sys.argv[0])))
+        log.error(_add_location(error, Path(sys.argv[0])))
         status = error.exit_code
     except KeyboardInterrupt:
         status = _INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - of a stranger's function, and told whole
+    except Exception as error:  # noqa: BLE001 - the author's function may raise anything
         import traceback
 
         traceback.print_exc()
-        log.error(_defect(error, Path(sys.argv[0])))
+        log.error(_defect_error(error, Path(sys.argv[0])))
         status = PackhorseError.exit_code
     sys.exit(status)
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """Which executable was called, on which application, with what environment and paths.
+    """Which executable was called, on which application, with which environment and paths.
 
-    `paths` has those of the phase by the names of their variables.
+    `paths` has the paths of the phase by the names of their variables.
     """
 
     phase: str
@@ -79,9 +79,9 @@ class Invocation:
 
     @classmethod
     def read(cls, argv: Sequence[str], env: Mapping[str, str]) -> Invocation:
-        """Takes the phase from `argv[0]`, each path from its variable or its position (B-012, B-057).
+        """Takes the phase from `argv[0]`, and each path from its variable or its position (B-012, B-057).
 
-        Raises UsageError when the program has another name than detect and build, or a path is missing.
+        Raises UsageError if the program is not called detect or build, or a path is missing.
         """
         executable = Path(argv[0])
         phase = executable.name
@@ -107,19 +107,19 @@ class Invocation:
         )
 
     def detect_context(self, log: Log) -> DetectContext:
-        """Reads the platform directory, and leaves the descriptor until something of it is asked for."""
+        """Reads the platform directory. The descriptor is read at its first use."""
         return DetectContext(
             app=self.app,
-            buildpack=Descriptor.at(self.buildpack),
+            buildpack=Descriptor.read_later(self.buildpack),
             platform=Platform.read(self.paths["CNB_PLATFORM_DIR"]),
-            target=_target(self.env),
+            target=_read_target(self.env),
             exec_env=self.env.get("CNB_EXEC_ENV") or "production",
             env=self.env,
             log=log,
         )
 
     def build_context(self, log: Log) -> BuildContext:
-        """As `detect_context`, and reads the buildpack plan and what the last build stored."""
+        """As `detect_context`; also reads the buildpack plan and the store of the last build."""
         base = self.detect_context(log)
         layers = self.paths["CNB_LAYERS_DIR"]
         stored = layers / "store.toml"
@@ -132,8 +132,8 @@ class Invocation:
             env=base.env,
             log=log,
             layers=layers,
-            plan=_plan(self.paths["CNB_BP_PLAN_PATH"]),
-            store=_table(stored).get("metadata", {}) if stored.exists() else {},
+            plan=_read_plan(self.paths["CNB_BP_PLAN_PATH"]),
+            store=_read_toml(stored).get("metadata", {}) if stored.exists() else {},
         )
 
 
@@ -168,25 +168,25 @@ def _check_result(function: str, result: object, *kinds: type) -> None:
     if not isinstance(result, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
         raise BuildError(
-            f"{function} returned {arguments.shown(result)}, not {names}",
+            f"{function} returned {arguments.describe(result)}, not {names}",
             why="this is a defect of the buildpack" + (": is a `return` missing?" if result is None else ""),
             fix=f"its function {function} ends with: return sdk.{kinds[0].__name__}(…)",
         )
 
 
 def _check_layers(layers: Path) -> None:
-    """Refuses a directory among the layers that is none: the lifecycle would lose it without a word."""
+    """Raises BuildError for a directory that is no layer, because the lifecycle would discard it silently."""
     for path in sorted(layers.iterdir()):
         if path.is_dir() and not path.with_name(f"{path.name}.toml").exists():
             raise BuildError(
-                f"{path} is no layer",
-                why="the buildpack made the directory itself, and nothing of it would be kept",
-                fix=f'take it before: context.layer("{path.name}", key=…, launch=True)',
+                f"{path} is not a layer",
+                why="the buildpack made the directory itself, so it would be discarded",
+                fix=f'take the layer first: context.layer("{path.name}", key=…, launch=True)',
             )
 
 
-def _placed(error: PackhorseError, executable: Path) -> PackhorseError:
-    """What the SDK refused to take, with the line of the buildpack that handed it over."""
+def _add_location(error: PackhorseError, executable: Path) -> PackhorseError:
+    """Adds the buildpack's line that called the SDK to an error that the SDK raised."""
     import traceback
 
     root = executable.absolute().parents[1]
@@ -198,8 +198,8 @@ def _placed(error: PackhorseError, executable: Path) -> PackhorseError:
     return BuildError(error.what, why=error.why, fix=f"{error.fix} ({where})" if error.fix else where)
 
 
-def _defect(error: Exception, executable: Path) -> PackhorseError:
-    """An exception that nobody caught, as a message; its line is the last of the buildpack's own code."""
+def _defect_error(error: Exception, executable: Path) -> PackhorseError:
+    """The error for an uncaught exception, with the last line of the buildpack's own code."""
     import traceback
 
     root = executable.absolute().parents[1]
@@ -211,7 +211,7 @@ def _defect(error: Exception, executable: Path) -> PackhorseError:
     return PackhorseError(
         "the buildpack has a defect",
         why=f"bin/{executable.name} ended at {where} line {at.lineno}: {said}",
-        fix="tell its author; the traceback is above",
+        fix="report it to its author with the traceback above",
     )
 
 
@@ -220,16 +220,16 @@ def _is_own(file: Path, root: Path) -> bool:
     return path.is_relative_to(root) and not path.is_relative_to(root / "lib")
 
 
-def _plan(path: Path) -> tuple[Require, ...]:
+def _read_plan(path: Path) -> tuple[Require, ...]:
     try:
         return tuple(
-            Require(entry["name"], entry.get("metadata", {})) for entry in _table(path).get("entries", [])
+            Require(entry["name"], entry.get("metadata", {})) for entry in _read_toml(path).get("entries", [])
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"cannot use the buildpack plan {path}", why="an entry has no name") from error
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
@@ -239,15 +239,15 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, table: Mapping[str, object], *, empty: bool = False) -> None:
-    """Writes a file of the buildpack interface; one without content is left out, unless it may be `empty`."""
-    from packhorse.base import gotoml  # a detection that fails writes nothing
+    """Writes a file of the buildpack interface; writes no file without content, unless it may be `empty`."""
+    from packhorse.base import gotoml  # not needed if detection fails
 
     if empty or any(table.values()):
         path.write_bytes(gotoml.dumps(table))
 
 
-def _target(env: Mapping[str, str]) -> Target:
-    """The target as the lifecycle states it (B-103); before Buildpack API 0.10 it is this machine's."""
+def _read_target(env: Mapping[str, str]) -> Target:
+    """The target that the lifecycle names (B-103); before Buildpack API 0.10, this machine's."""
     host = Target.host()
     distro = env.get("CNB_TARGET_DISTRO_NAME", "")
     return Target(
@@ -259,5 +259,5 @@ def _target(env: Mapping[str, str]) -> Target:
 
 
 def _wants_colour(env: Mapping[str, str]) -> bool:
-    """Colour on a terminal, unless NO_COLOR is set; a lifecycle reads a pipe and gets none."""
+    """Whether standard output is a terminal and NO_COLOR is not set. A lifecycle reads a pipe."""
     return not env.get("NO_COLOR") and sys.stdout.isatty()

@@ -49,25 +49,25 @@ class Component:
     cpe: str = ""
 
     def __post_init__(self) -> None:
-        arguments.text("the name of a component", self.name, empty=False)
+        arguments.check_text("the name of a component", self.name, empty=False)
         for part in ("version", "purl", "licence", "cpe"):
-            arguments.text(f"the {part} of {self.name}", getattr(self, part))
-        arguments.table(f"the hashes of {self.name}", self.hashes)
+            arguments.check_text(f"the {part} of {self.name}", getattr(self, part))
+        arguments.check_table(f"the hashes of {self.name}", self.hashes)
         for algorithm, digits in self.hashes.items():
-            arguments.one_of(f"an algorithm in the hashes of {self.name}", algorithm, _DIGITS)
+            arguments.check_choice(f"an algorithm in the hashes of {self.name}", algorithm, _DIGITS)
             if not is_hash(algorithm, digits):
                 raise BuildError(
-                    f"the {algorithm} of {self.name} cannot be {arguments.shown(digits)}",
+                    f"the {algorithm} of {self.name} cannot be {arguments.describe(digits)}",
                     fix=f"it has {_DIGITS[algorithm]} hexadecimal digits",
                 )
         if self.cpe and not is_cpe(self.cpe):
             raise BuildError(
-                f"the cpe of {self.name} cannot be {arguments.shown(self.cpe)}",
+                f"the cpe of {self.name} cannot be {arguments.describe(self.cpe)}",
                 fix="write cpe:2.3:a:VENDOR:PRODUCT:VERSION:*:*:*:*:*:*:*",
             )
-        arguments.one_of(f"the kind of {self.name}", self.kind, get_args(Kind))
-        arguments.one_of(f"the scope of {self.name}", self.scope, get_args(Scope))
-        arguments.texts(f"depends_on of {self.name}", self.depends_on)
+        arguments.check_choice(f"the kind of {self.name}", self.kind, get_args(Kind))
+        arguments.check_choice(f"the scope of {self.name}", self.scope, get_args(Scope))
+        arguments.check_texts(f"depends_on of {self.name}", self.depends_on)
 
     @property
     def ref(self) -> str:
@@ -83,9 +83,9 @@ class Bill:
     subject: Component | None = None
 
     def __post_init__(self) -> None:
-        arguments.all_of("the components of a bill", self.components, Component)
+        arguments.check_all("the components of a bill", self.components, Component)
         if self.subject is not None:
-            arguments.one_of_kind("the subject of a bill", self.subject, Component)
+            arguments.check_type("the subject of a bill", self.subject, Component)
 
     def cyclonedx(self) -> bytes:
         """The bill as CycloneDX 1.5 in JSON."""

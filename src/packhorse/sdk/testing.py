@@ -1,8 +1,8 @@
-"""A workbench for buildpack authors: runs `bin/detect` and `bin/build` as a lifecycle would, repeatedly.
+"""A workbench for tests of buildpacks: runs `bin/detect` and `bin/build` as a lifecycle would, repeatedly.
 
-Called by tests of buildpacks. Between two builds it brings back of each layer what a lifecycle restores
-(B-042 to B-051), as if the image and the cache of the last build were there. It is no sandbox: the buildpack
-runs as the test's own user, with the host's tools. `build_image` has packhorse build a whole image instead.
+Called by tests of buildpacks. Between two builds it restores of each layer what a lifecycle restores (B-042
+to B-051), as if the image and the cache of the last build existed. It is not a sandbox: the buildpack runs as
+the test's own user, with the host's tools. `build_image` lets packhorse build a whole image instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from packhorse.base.dataclass import dataclass, field
 from packhorse.base.target import Target
 from packhorse.errors import BuildpackFailed, HostError, InputError
 
-# What a lifecycle lets through from its own environment; and, for the host's tools, the host's authorities.
+# What a lifecycle passes on from its own environment, and the certificates for the host's tools.
 _INHERITED = (
     "CURL_CA_BUNDLE",
     "GIT_SSL_CAINFO",
@@ -44,21 +44,21 @@ _INHERITED = (
     "no_proxy",
 )
 _IMPORTS_SDK = re.compile(rb"^\s*(?:from|import)\s+packhorse\b", re.MULTILINE)
-_NO_LAYERS = {"build.toml", "launch.toml", "store.toml"}
+_OTHER_FILES = {"build.toml", "launch.toml", "store.toml"}
 _FORMATS = {"cyclonedx": "cdx.json", "spdx": "spdx.json"}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an executable ended: its status, and standard output and standard error together."""
+    """The result of an executable: its status, and standard output and standard error together."""
 
     status: int
     output: str
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A layer as the last build left it; `types` are those that are true."""
+class BuiltLayer:
+    """A layer as the last build left it; `types` has the names of the types that are true."""
 
     path: Path
     types: frozenset[str]
@@ -66,7 +66,7 @@ class Made:
     facts: Mapping[str, str]
 
     def env(self, phase: str = "") -> Mapping[str, str]:
-        """The files of `env`, or of `env.build` or `env.launch`: `PATH.prepend` to what is in it."""
+        """The contents of the files of `env`, `env.build` or `env.launch`, by names like `PATH.prepend`."""
         folder = self.path / (f"env.{phase}" if phase else "env")
         files = (path for path in sorted(folder.rglob("*")) if path.is_file())
         return {str(path.relative_to(folder)): path.read_text() for path in files}
@@ -82,9 +82,9 @@ class Made:
 class Workbench:
     """A buildpack directory, an application's source, and a scratch directory where both meet.
 
-    `env` has the user's variables, as `<platform>/env` would; `exec_env` is CNB_EXEC_ENV. `bindings` has the
-    files of each service binding by its name. `undo` is whether a build that failed leaves what the last good
-    one made, for which all layers are copied before each build.
+    `env` has the user's variables, like `<platform>/env`; `exec_env` is CNB_EXEC_ENV. `bindings` has the
+    files of each service binding by its name. With `undo`, a failed build restores what the last good one
+    made; this copies all layers before each build.
     """
 
     buildpack: Path
@@ -119,13 +119,13 @@ class Workbench:
 
     def detect(self) -> Outcome:
         """Runs `bin/detect` on a fresh copy of the source."""
-        self._lay_out()
+        self._prepare()
         self._plan.unlink(missing_ok=True)
         return self._run("detect", {"CNB_BUILD_PLAN_PATH": self._plan})
 
     def build(self) -> Outcome:
-        """Runs `bin/build` on a fresh copy of the source, with what is kept of the last build."""
-        self._lay_out()
+        """Runs `bin/build` on a fresh copy of the source, with the restored layers of the last build."""
+        self._prepare()
         previous = self.scratch / "previous"
         shutil.rmtree(previous, ignore_errors=True)
         if self.undo:
@@ -141,20 +141,20 @@ class Workbench:
         return outcome
 
     def launch(self) -> Mapping[str, Any]:
-        """The content of `launch.toml`; empty when the buildpack wrote none."""
+        """The content of `launch.toml`; empty if the buildpack wrote none."""
         return self._read(self.layers / "launch.toml")
 
     def processes(self) -> Mapping[str, Mapping[str, Any]]:
         """The processes of `launch.toml` by their types."""
         return {process["type"]: process for process in self.launch().get("processes", [])}
 
-    def layer(self, name: str) -> Made:
-        """What the last build made of a layer; KeyError when there is none."""
+    def layer(self, name: str) -> BuiltLayer:
+        """The layer of the last build; raises KeyError without one."""
         table = self._read(self.layers / f"{name}.toml")
         if not table:
             raise KeyError(name)
         metadata = table.get("metadata", {})
-        return Made(
+        return BuiltLayer(
             self.layers / name,
             frozenset(kind for kind, wanted in table.get("types", {}).items() if wanted),
             metadata.get("key", {}),
@@ -162,19 +162,19 @@ class Workbench:
         )
 
     def sbom(self, part: str, *, format: str = "cyclonedx") -> Mapping[str, Any]:
-        """The bill of materials of a layer, of `launch` or of `build`; empty when there is none."""
+        """The SBOM of a layer, of `launch` or of `build`; empty without one."""
         path = self.layers / f"{part}.sbom.{_FORMATS[format]}"
         return json.loads(path.read_text()) if path.exists() else {}
 
     def plan(self) -> Mapping[str, Any]:
-        """The build plan of the last detection; empty when there was none."""
+        """The build plan of the last detection; empty without one."""
         return self._read(self._plan)
 
     @property
     def _plan(self) -> Path:
         return self.scratch / "plan.toml"
 
-    def _lay_out(self) -> None:
+    def _prepare(self) -> None:
         shutil.rmtree(self.app, ignore_errors=True)
         shutil.copytree(self.source, self.app, symlinks=True)
         platform = self.scratch / "platform"
@@ -187,9 +187,9 @@ class Workbench:
         self.layers.mkdir(exist_ok=True)
 
     def _restore(self) -> None:
-        """Keeps directories of cached layers and metadata without types; all else goes (B-046 to B-051)."""
+        """Keeps cached directories, and metadata without types; removes the rest (B-046 to B-051)."""
         for path in sorted(self.layers.glob("*.toml")):
-            if path.name in _NO_LAYERS:
+            if path.name in _OTHER_FILES:
                 if path.name != "store.toml":
                     path.unlink()
                 continue
@@ -267,9 +267,9 @@ def build_image(
     env: Mapping[str, str] | None = None,
     options: Sequence[str] = (),
 ) -> Image:
-    """Builds `source` with a buildpack in packhorse's sandbox; `options` are further ones of its command.
+    """Builds `source` with a buildpack in packhorse's sandbox; `options` are added to its command.
 
-    Raises BuildpackFailed, with what was printed, when there is no image, HostError without packhorse.
+    Raises BuildpackFailed with the output if the build fails, and HostError without packhorse.
     """
     variables = [word for key, value in (env or {}).items() for word in ("--env", f"{key}={value}")]
     given = ["--path", str(source), "--buildpack", str(buildpack), *variables, *options]

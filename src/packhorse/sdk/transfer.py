@@ -1,7 +1,7 @@
-"""One file over HTTP, in as many requests as it takes: each goes on where the last one broke off.
+"""Transfers one file over HTTP. After an interruption, the next request continues where the last one ended.
 
-Called by `sdk.download`. Redirects are followed, but never from https to anything less; a user and password
-of the URL are shown to its own host alone.
+Called by `sdk.download`. Follows redirects, but not from https to http. Sends the user and password in a URL
+only to its own host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from packhorse.errors import FormatError, HostError, InputError, NetworkError, NotFoundError
 from packhorse.sdk.bindings import Bindings
-from packhorse.sdk.mirrors import Address, without_secrets
+from packhorse.sdk.download import Address, redact_url
 
 _CHUNK = 1 << 18
 _TIMEOUT = 30.0
@@ -27,8 +27,8 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _PROXIES = ("http", "https", "no")
 
 
-class Broken(Exception):
-    """A request failed in a way that may pass; `wait` has the seconds that the server asked for, or 0."""
+class InterruptedTransfer(Exception):
+    """A request failed, and another may succeed. `wait`: the seconds that the server asked for, or 0."""
 
     def __init__(self, reason: str, *, wait: float = 0) -> None:
         super().__init__(reason)
@@ -36,7 +36,7 @@ class Broken(Exception):
 
 
 class Transfer:
-    """Bytes received so far lie in `part`; more than `limit` of them are refused."""
+    """Writes received bytes to `part`; raises FormatError for more than `limit`."""
 
     def __init__(
         self,
@@ -58,19 +58,22 @@ class Transfer:
         self._opener = _opener(env, bindings)
         part.unlink(missing_ok=True)
 
-    def start_anew(self) -> None:
-        """Forgets what has come."""
+    def restart(self) -> None:
+        """Discards the bytes received so far."""
         self.received, self._tag, self._total = 0, "", -1
         self._part.unlink(missing_ok=True)
 
-    def go_on(self) -> None:
-        """Fetches what is missing. Raises Broken, or NetworkError, NotFoundError or FormatError at once."""
+    def resume(self) -> None:
+        """Fetches what is missing.
+
+        Raises InterruptedTransfer, or NetworkError, NotFoundError or FormatError at once.
+        """
         try:
             with self._opener.open(self._request(), timeout=_TIMEOUT) as response:
-                self._take(response)
+                self._receive(response)
         except urllib.error.HTTPError as error:
             with error:
-                self._refused(error)
+                self._raise_refused(error)
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
                 raise NetworkError(
@@ -78,15 +81,15 @@ class Transfer:
                     why=error.reason.verify_message,
                     fix="name the authority with SSL_CERT_FILE, or by a binding of type ca-certificates",
                 ) from error
-            raise Broken(_words(error.reason)) from error
+            raise InterruptedTransfer(_describe(error.reason)) from error
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            raise Broken(_words(error)) from error
+            raise InterruptedTransfer(_describe(error)) from error
 
     def _request(self) -> urllib.request.Request:
         parts = urlsplit(self._address.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(
-                f"{self._address.shown} is no address to fetch from",
+                f"{self._address.display} is not a URL that can be fetched",
                 why=self._address.setting,
                 fix="write https://HOST/PATH",
             )
@@ -101,33 +104,33 @@ class Transfer:
             request.add_header("If-Range", self._tag)
         return request
 
-    def _take(self, response: Any) -> None:
+    def _receive(self, response: Any) -> None:
         headers = response.headers
-        if response.status == 206 and not _begins_at(headers, self.received):
-            self.start_anew()
-            raise Broken("the server sent another part than was asked for")
+        if response.status == 206 and not _starts_at(headers, self.received):
+            self.restart()
+            raise InterruptedTransfer("the server sent another part than the requested one")
         if response.status != 206 and self.received:
-            self.start_anew()
+            self.restart()
         if not self.received:
             self._total = _length(headers)
             etag = headers.get("ETag", "")
             self._tag = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
             if self._size and self._total not in (-1, self._size):
                 raise FormatError(
-                    f"{self._address.shown} is not the file that was asked for",
-                    why=f"it has {self._total} bytes, and not {self._size}",
+                    f"{self._address.display} is not the requested file",
+                    why=f"it has {self._total} bytes, not {self._size}",
                 )
         with self._part.open("ab") as file:
             while chunk := self._read(response):
                 if self.received + len(chunk) > self._limit:
                     raise FormatError(
-                        f"{self._address.shown} is larger than it may be",
+                        f"{self._address.display} is too large",
                         why=f"it has over {self._limit} bytes",
                     )
                 file.write(chunk)
                 self.received += len(chunk)
         if self.received < self._total:
-            self._broke_off()
+            self._raise_interrupted()
 
     def _read(self, response: Any) -> bytes:
         try:
@@ -135,51 +138,51 @@ class Transfer:
         except http.client.IncompleteRead as error:
             data = error.partial
         except (OSError, http.client.HTTPException) as error:
-            self._broke_off(_words(error), error)
+            self._raise_interrupted(_describe(error), error)
         return data
 
-    def _broke_off(self, why: str = "", error: Exception | None = None) -> None:
-        if not self._tag:  # without it, the rest could be that of another file
+    def _raise_interrupted(self, why: str = "", error: Exception | None = None) -> None:
+        if not self._tag:  # without a tag, the rest may be of another file
             received, self.received = self.received, 0
             self._part.unlink(missing_ok=True)
         else:
             received = self.received
         of = f" of {self._total}" if self._total >= 0 else ""
-        raise Broken(
+        raise InterruptedTransfer(
             f"the connection broke off after {received}{of} bytes{f': {why}' if why else ''}"
         ) from error
 
-    def _refused(self, error: urllib.error.HTTPError) -> None:
+    def _raise_refused(self, error: urllib.error.HTTPError) -> None:
         said = f"HTTP status {error.code} {error.reason or ''}".rstrip()
         if error.code == 416 and self.received:
-            self.start_anew()
-            raise Broken(said) from error
+            self.restart()
+            raise InterruptedTransfer(said) from error
         if error.code in _TRANSIENT:
-            raise Broken(said, wait=_seconds(error.headers.get("Retry-After", ""))) from error
-        where = without_secrets(error.url or self._address.url)
-        if where != self._address.shown:
+            raise InterruptedTransfer(said, wait=_seconds(error.headers.get("Retry-After", ""))) from error
+        where = redact_url(error.url or self._address.url)
+        if where != self._address.display:
             said += f" from {where}, to which it was redirected"
-        setting = f" ({self._address.setting} leads there)" if self._address.setting else ""
+        setting = f" ({self._address.setting} names it)" if self._address.setting else ""
         if error.code in (401, 403, 407):
             whose = "proxy" if error.code == 407 else "server"
             raise NetworkError(
-                f"{self._address.shown} is not to be had without credentials, or not with these",
+                f"{self._address.display} needs credentials, or other ones",
                 why=f"{said}{setting}",
                 fix=f"the {whose} wants a user and password: put them into its URL",
             ) from error
         if error.code in (404, 410):
             raise NotFoundError(
-                f"there is no {self._address.shown}",
+                f"there is no {self._address.display}",
                 why=f"{said}{setting}",
                 fix=f"put the file there, or change {self._address.setting}"
                 if self._address.setting
                 else "the buildpack's address is wrong or old; BP_DEPENDENCY_MIRROR can name a mirror",
             ) from error
-        raise NetworkError(f"{self._address.shown} cannot be fetched", why=f"{said}{setting}") from error
+        raise NetworkError(f"{self._address.display} cannot be fetched", why=f"{said}{setting}") from error
 
 
 class _Proxies(urllib.request.ProxyHandler):
-    """The build's proxies; urllib's own handler asks this process's environment for the exceptions."""
+    """The build's proxies. urllib's own handler reads NO_PROXY from this process's environment."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         self._settings = dict(settings)
@@ -205,8 +208,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if after not in ("http", "https") or (before == "https" and after == "http"):
             raise NetworkError(
-                f"{without_secrets(req.full_url)} cannot be fetched",
-                why=f"it redirects to {without_secrets(newurl)}, which is not as safe",
+                f"{redact_url(req.full_url)} cannot be fetched",
+                why=f"it redirects to {redact_url(newurl)}, which is less secure",
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -218,7 +221,7 @@ def _opener(env: Mapping[str, str], bindings: Bindings) -> urllib.request.Opener
         _Proxies({name: url for name, url in proxies.items() if url}),
         _Redirects(),
         urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(context=_trust(env, bindings)),
+        urllib.request.HTTPSHandler(context=_tls_context(env, bindings)),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.UnknownHandler(),
@@ -227,8 +230,8 @@ def _opener(env: Mapping[str, str], bindings: Bindings) -> urllib.request.Opener
     return opener
 
 
-def _trust(env: Mapping[str, str], bindings: Bindings) -> ssl.SSLContext:
-    """The authorities of SSL_CERT_FILE and SSL_CERT_DIR, else the image's, and those of the bindings."""
+def _tls_context(env: Mapping[str, str], bindings: Bindings) -> ssl.SSLContext:
+    """Trusts the certificates in SSL_CERT_FILE and SSL_CERT_DIR, else the image's, and those in bindings."""
     file, directory = env.get("SSL_CERT_FILE") or None, env.get("SSL_CERT_DIR") or None
     try:
         context = ssl.create_default_context(cafile=file, capath=directory)
@@ -244,7 +247,7 @@ def _trust(env: Mapping[str, str], bindings: Bindings) -> ssl.SSLContext:
     return context
 
 
-def _begins_at(headers: Message, position: int) -> bool:
+def _starts_at(headers: Message, position: int) -> bool:
     return headers.get("Content-Range", "").startswith(f"bytes {position}-")
 
 
@@ -257,7 +260,7 @@ def _seconds(text: str) -> float:
     return float(text) if text.isascii() and text.isdecimal() and len(text) <= 6 else 0
 
 
-def _words(reason: object) -> str:
+def _describe(reason: object) -> str:
     if isinstance(reason, TimeoutError):
         return f"no answer for {_TIMEOUT:g} seconds"
     if isinstance(reason, OSError) and reason.strerror:

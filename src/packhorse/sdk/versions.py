@@ -1,7 +1,6 @@
-"""Version files: what a source asks for, and where it says so; and the list of what there is, for a message.
+"""Reads version files: which version a source asks for, and where. Lists the newest versions for messages.
 
-Called by buildpacks. What a version means (a range, a name of a release line) is the buildpack's: here a
-version is text.
+Called by buildpacks. Here a version is text. The buildpack decides what it means (a range, a release line).
 """
 
 from __future__ import annotations
@@ -18,54 +17,54 @@ _LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A version as its source spells it, and the source in words: `.tool-versions line 3`."""
+class RequestedVersion:
+    """A version as the source writes it, and the place: `.tool-versions line 3`."""
 
     version: str
     source: str
 
 
-def variable(env: Mapping[str, str], name: str) -> Wanted | None:
-    """The version that a variable has, without the space and newline around it; None when there is none."""
+def read_variable(env: Mapping[str, str], name: str) -> RequestedVersion | None:
+    """The version in a variable, stripped; None without one."""
     version = env.get(name, "").strip()
-    return Wanted(version, name) if version else None
+    return RequestedVersion(version, name) if version else None
 
 
-def plain(path: Path) -> Wanted | None:
-    """The first version of a file like `.node-version`; None when there is no file or nothing in it."""
-    return next(iter(all_plain(path)), None)
+def read_file(path: Path) -> RequestedVersion | None:
+    """The first version in a file like `.node-version`; None without one."""
+    return next(iter(read_lines(path)), None)
 
 
-def all_plain(path: Path) -> tuple[Wanted, ...]:
-    """Every version of a file with one a line, as `.python-version` may have; `#` begins a comment."""
-    return tuple(Wanted(text, f"{path.name} line {number}") for number, text in _lines(path))
+def read_lines(path: Path) -> tuple[RequestedVersion, ...]:
+    """Every version in a file with one on each line, like `.python-version`; `#` begins a comment."""
+    return tuple(RequestedVersion(text, f"{path.name} line {number}") for number, text in _lines(path))
 
 
-def tool(path: Path, *names: str) -> Wanted | None:
-    """The version that `.tool-versions` has for a tool, by any of its names; the first of several.
+def read_tool_versions(path: Path, *names: str) -> RequestedVersion | None:
+    """The version in `.tool-versions` for a tool, by any of its names; of several, the first.
 
-    None when there is no such file, or the tool is not in it.
+    None if there is no such file, or the tool is not in it.
     """
     for number, text in _lines(path):
         name, *versions = text.split()
         if name in names and versions:
-            return Wanted(versions[0], f"{path.name} line {number}")
+            return RequestedVersion(versions[0], f"{path.name} line {number}")
     return None
 
 
-def newest(versions: Iterable[str], *, parts: int = 1) -> tuple[str, ...]:
-    """The newest version of each line, newest line first: `parts` 1 takes 22.3.1 and 22.1 for one line.
+def newest_per_line(versions: Iterable[str], *, parts: int = 1) -> tuple[str, ...]:
+    """The newest version of each line, newest line first. With `parts` 1, 22.3.1 and 22.1 are one line.
 
-    Versions with letters (release candidates, for instance) are left out.
+    Versions with letters, such as release candidates, are left out.
     """
     lines: dict[tuple[int, ...], str] = {}
-    for version in sorted({text for text in versions if _is_plain(text)}, key=_numbers):
+    for version in sorted({text for text in versions if _is_numeric(text)}, key=_numbers):
         lines[_numbers(version)[:parts]] = version
     return tuple(lines[line] for line in sorted(lines, reverse=True))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that say something, with their numbers; InputError for a file that is no text."""
+    """The lines that are not empty, with their numbers. Raises InputError for a file that is not text."""
     try:
         with path.open("rb") as file:
             text = file.read(_LIMIT).decode("utf-8-sig")
@@ -80,7 +79,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, said
 
 
-def _is_plain(text: str) -> bool:
+def _is_numeric(text: str) -> bool:
     return re.fullmatch(r"[0-9]+(\.[0-9]+)*", text) is not None
 
 

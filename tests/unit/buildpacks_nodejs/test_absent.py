@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nodejs.managers import bun, pnpmfault, yarnfailure
-from nodejs.registry import explained
+from nodejs.failures import npm_error
+from nodejs.managers import bun, pnpm_failures, yarn_failures
 
 from packhorse import sdk
 from packhorse.errors import NotFoundError, PackhorseError
@@ -15,42 +15,42 @@ Explain = Callable[[sdk.CommandFailed, Path | None], PackhorseError]
 VERSION, PACKAGE = "no version of ms that matches ^99", "does not have the package ms"
 CASES: list[tuple[Explain, str, str]] = [
     (
-        explained,
+        npm_error,
         "npm error code ETARGET\nnpm error notarget No matching version found for ms@^99.\n"
         "npm error notarget In most cases you or one of your dependencies are requesting\n",
         VERSION,
     ),
     (
-        explained,
+        npm_error,
         "npm error code E404\nnpm error 404 Not Found - GET http://x/ms - Not found\nnpm error 404\n"
         "npm error 404  The requested resource 'ms@^99' could not be found or you do not have permission\n",
         PACKAGE,
     ),
     (
-        pnpmfault.explained,
+        pnpm_failures.pnpm_error,
         " ERR_PNPM_NO_MATCHING_VERSION  No matching version found for ms@^99 while fetching it from x\n",
         VERSION,
     ),
     (
-        pnpmfault.explained,
+        pnpm_failures.pnpm_error,
         " ERR_PNPM_FETCH_404  GET http://x/ms: Not Found - 404\n\nms is not in the npm registry, or you have "
         "no permission to fetch it.\n",
         PACKAGE,
     ),
     (
-        yarnfailure.of_classic,
+        yarn_failures.classic_error,
         'error Couldn\'t find any versions for "ms" that matches "^99"\n',
         VERSION,
     ),
-    (yarnfailure.of_classic, 'error Couldn\'t find package "ms" on the "npm" registry.\n', PACKAGE),
-    (yarnfailure.of_berry, "➤ YN0082: │ ms@npm:^99: No candidates found\n", VERSION),
-    (yarnfailure.of_berry, "➤ YN0035: │ ms@npm:^99: Package not found\n", PACKAGE),
+    (yarn_failures.classic_error, 'error Couldn\'t find package "ms" on the "npm" registry.\n', PACKAGE),
+    (yarn_failures.berry_error, "➤ YN0082: │ ms@npm:^99: No candidates found\n", VERSION),
+    (yarn_failures.berry_error, "➤ YN0035: │ ms@npm:^99: Package not found\n", PACKAGE),
     (
-        bun.explained,
+        bun.bun_error,
         'error: No version matching "^99" found for specifier "ms" (but package exists)\n',
         VERSION,
     ),
-    (bun.explained, "error: GET http://x/ms - 404\n", PACKAGE),
+    (bun.bun_error, "error: GET http://x/ms - 404\n", PACKAGE),
 ]
 
 
@@ -72,7 +72,7 @@ def test_a_package_of_the_lock_alone_is_said_to_be_there(tmp_path: Path) -> None
     for name in ("package.json", "package-lock.json"):
         (tmp_path / name).write_text("{}")
     output = "npm error code ETARGET\nnpm error notarget No matching version found for @a/b@1.0.0.\n"
-    error = explained(sdk.CommandFailed(["npm"], status=1, output=output), tmp_path)
+    error = npm_error(sdk.CommandFailed(["npm"], status=1, output=output), tmp_path)
     assert "no version of @a/b that matches 1.0.0" in error.what
     assert error.why.startswith("asked for by: package-lock.json, or a package in it")
 
@@ -82,5 +82,5 @@ def test_a_member_that_asks_is_named(tmp_path: Path) -> None:
     (tmp_path / "libs/a").mkdir(parents=True)
     (tmp_path / "libs/a/package.json").write_text('{"devDependencies": {"@a/b": "2"}}')
     output = "error: GET http://x/@a%2fb - 404\n"
-    error = bun.explained(sdk.CommandFailed(["bun"], status=1, output=output), tmp_path)
+    error = bun.bun_error(sdk.CommandFailed(["bun"], status=1, output=output), tmp_path)
     assert error.why.startswith("asked for by: libs/a/package.json devDependencies (2)")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nodejs import inventory, locks
+from nodejs import inventory
 from nodejs.workspace import Workspace
 
 from packhorse import sdk
@@ -30,7 +30,7 @@ def package(directory: Path, name: str, version: str, **fields: Any) -> Path:
 
 def read(app: Path, *, path: str = "") -> dict[str, sdk.Component]:
     layer = app.parent / "layer"
-    found = inventory.of_tree(
+    found = inventory.list_modules(
         Workspace.read(app, path), within=(app.parent,), plugged=layer, lock="package-lock.json"
     )
     assert found.subject is not None
@@ -157,7 +157,7 @@ _SHA512 = "sha512-" + base64.b64encode(b"x" * 64).decode()
 )
 def test_locks_give_checksums(tmp_path: Path, lock: str, text: str) -> None:
     (tmp_path / lock).write_text(text, newline="")
-    found = locks.hashes(tmp_path, lock)
+    found = inventory.read_hashes(tmp_path, lock)
     assert found["@s/b", "1.0.0"]["sha512"] == found["a", "2.0.0"]["sha512"] == (b"x" * 64).hex()
 
 
@@ -166,7 +166,7 @@ def test_locks_give_checksums(tmp_path: Path, lock: str, text: str) -> None:
 def test_any_lock_is_read(tmp_path_factory: pytest.TempPathFactory, lock: str, text: str | bytes) -> None:
     folder = tmp_path_factory.mktemp("lock")
     (folder / lock).write_bytes(text.encode(errors="replace") if isinstance(text, str) else text)
-    locks.hashes(folder, lock)
+    inventory.read_hashes(folder, lock)
 
 
 def test_only_the_lock_that_was_installed_from_gives_checksums(tmp_path: Path) -> None:
@@ -174,6 +174,6 @@ def test_only_the_lock_that_was_installed_from_gives_checksums(tmp_path: Path) -
         json.dumps({"packages": {"node_modules/a": {"version": "2.0.0", "integrity": _SHA512}}})
     )
     (tmp_path / "pnpm-lock.yaml").write_text("lockfileVersion: '9.0'\n")
-    assert locks.hashes(tmp_path, "package-lock.json")
-    assert locks.hashes(tmp_path, "pnpm-lock.yaml") == {}
-    assert locks.hashes(tmp_path, "") == {}
+    assert inventory.read_hashes(tmp_path, "package-lock.json")
+    assert inventory.read_hashes(tmp_path, "pnpm-lock.yaml") == {}
+    assert inventory.read_hashes(tmp_path, "") == {}

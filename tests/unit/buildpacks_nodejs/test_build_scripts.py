@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nodejs import caches, tasks, traces
+from nodejs import build_scripts
 from nodejs.project import Project
 from nodejs.workspace import Workspace
 
@@ -19,7 +19,7 @@ def chosen(setting: str | None = None, **scripts: str) -> tuple[str, ...]:
     project = Project(
         Path("/nowhere"), {"scripts": {name.replace("_", "-"): text for name, text in scripts.items()}}
     )
-    return tasks.scripts(Workspace(project, project), setting)
+    return build_scripts.choose_scripts(Workspace(project, project), setting)
 
 
 def test_the_build_script_runs_by_itself_and_heroku_scripts_around_it() -> None:
@@ -33,9 +33,9 @@ def test_the_build_script_runs_by_itself_and_heroku_scripts_around_it() -> None:
 def test_a_script_that_builds_covers_the_build_script() -> None:
     project = Project(Path("/nowhere"), {"scripts": {"heroku-postbuild": "yarn build && x", "a": "y"}})
     workspace = Workspace(project, project)
-    assert tasks.covered(workspace, ("heroku-postbuild",)) == ("heroku-postbuild", "build")
-    assert tasks.covered(workspace, ("a",)) == ("a",)
-    assert tasks.covered(workspace, ("gcp-build",)) == ("gcp-build", "build")
+    assert build_scripts.completed_scripts(workspace, ("heroku-postbuild",)) == ("heroku-postbuild", "build")
+    assert build_scripts.completed_scripts(workspace, ("a",)) == ("a",)
+    assert build_scripts.completed_scripts(workspace, ("gcp-build",)) == ("gcp-build", "build")
 
 
 def test_googles_script_takes_the_place_of_the_build_script_and_an_empty_one_has_none_run() -> None:
@@ -47,7 +47,7 @@ def test_googles_script_takes_the_place_of_the_build_script_and_an_empty_one_has
     assert chosen(gcp_build="y", heroku_postbuild="npm run gcp-build && z") == ("heroku-postbuild",)
     said = io.StringIO()
     project = Project(Path("/nowhere"), {"scripts": {"build": "x", "gcp-build": ""}})
-    tasks.announce(Log(said, said), Workspace(project, project), (), None)
+    build_scripts.log_scripts(Log(said, said), Workspace(project, project), (), None)
     assert "`build` does not run: gcp-build of package.json is empty" in said.getvalue()
 
 
@@ -87,22 +87,22 @@ def files(folder: Path) -> set[str]:
 def test_folders_of_frameworks_come_back_in_the_next_build_and_are_never_left(tmp_path: Path) -> None:
     here = context(tmp_path)
     app, layer = here.app, here.layers / "build-cache"
-    first = caches.of(here, app, ["web"], "22.3.0")
-    first.bring()
+    first = build_scripts.framework_caches(here, app, ["web"], "22.3.0")
+    first.restore()
     write(app / ".next/cache/webpack/a", app / ".next/BUILD_ID", app / "web/.turbo/b", app / "web/index.js")
     write(app / "node_modules/.cache/c", app / "node_modules/ms/index.js")
-    first.keep()
+    first.save()
     left = {".next/BUILD_ID", "web/index.js", "node_modules/ms/index.js"}
     assert files(app) == left
     assert files(layer) == {".next/cache/webpack/a", "web/.turbo/b", "node_modules/.cache/c"}
 
     (app / ".next/BUILD_ID").unlink()
     (app / ".next").rmdir()
-    again = caches.of(here, app, ["web"], "22.9.0")
-    again.bring()
+    again = build_scripts.framework_caches(here, app, ["web"], "22.9.0")
+    again.restore()
     assert (app / ".next/cache/webpack/a").read_text() == "a"
     write(app / ".next/cache/webpack/more")
-    again.keep()
+    again.save()
     assert files(app) == left - {".next/BUILD_ID"}
     assert not (app / ".next").exists()
     assert ".next/cache/webpack/more" in files(layer)
@@ -110,20 +110,20 @@ def test_folders_of_frameworks_come_back_in_the_next_build_and_are_never_left(tm
 
 def test_another_line_of_node_begins_anew(tmp_path: Path) -> None:
     here = context(tmp_path)
-    first = caches.of(here, here.app, [], "22.3.0")
+    first = build_scripts.framework_caches(here, here.app, [], "22.3.0")
     write(here.app / ".angular/cache/a")
-    first.keep()
-    second = caches.of(replace(here), here.app, [], "24.0.0")
-    second.bring()
+    first.save()
+    second = build_scripts.framework_caches(replace(here), here.app, [], "24.0.0")
+    second.restore()
     assert not (here.app / ".angular").exists()
 
 
 def test_an_application_without_such_folders_has_no_layer(tmp_path: Path) -> None:
     here = context(tmp_path)
     write(here.app / "dist/index.js")
-    only = caches.of(here, here.app, [], "22.3.0")
-    only.bring()
-    only.keep()
+    only = build_scripts.framework_caches(here, here.app, [], "22.3.0")
+    only.restore()
+    only.save()
     assert files(here.layers) == set()
     assert files(here.app) == {"dist/index.js"}
 
@@ -133,14 +133,14 @@ def test_modules_in_a_layer_keep_the_link_so_that_the_layer_stays_as_it_is(tmp_p
     modules = here.layers / "modules-build/node_modules"
     write(modules / "ms/index.js", modules / ".cache/babel/a")
     (here.app / "node_modules").symlink_to(modules)
-    caches.of(here, here.app, [], "22.3.0").keep()
+    build_scripts.framework_caches(here, here.app, [], "22.3.0").save()
     assert (modules / ".cache").is_symlink()
     before = modules.stat().st_mtime_ns
-    again = caches.of(here, here.app, [], "22.3.0")
-    again.bring()
+    again = build_scripts.framework_caches(here, here.app, [], "22.3.0")
+    again.restore()
     assert (here.app / "node_modules/.cache/babel/a").read_text() == "a"
     write(here.app / "node_modules/.cache/babel/b")
-    again.keep()
+    again.save()
     assert modules.stat().st_mtime_ns == before
     assert files(here.layers / "build-cache") == {
         "node_modules/.cache/babel/a",
@@ -152,7 +152,7 @@ def test_records_of_what_was_emitted_are_not_brought_back(tmp_path: Path) -> Non
     here = context(tmp_path)
     for folder in (".cache", ".tmp"):
         write(here.app / f"node_modules/{folder}/ts/app.tsbuildinfo", here.app / f"node_modules/{folder}/a")
-    caches.of(here, here.app, [], "22.3.0").keep()
+    build_scripts.framework_caches(here, here.app, [], "22.3.0").save()
     kept = here.layers / "build-cache"
     assert files(kept) == {"node_modules/.cache/a", "node_modules/.tmp/a"}
 
@@ -161,18 +161,18 @@ def test_what_scripts_write_among_modules_is_found_but_not_caches_and_records(tm
     modules = tmp_path / "node_modules"
     write(modules / "ms/index.js", modules / "ms/gone.js", modules / "ms/same.js")
     write(modules / "ms/shipped.tsbuildinfo", tmp_path / "web/node_modules/x.js")
-    before = traces.index(tmp_path, ["web"])
-    assert traces.written(tmp_path, before, traces.index(tmp_path, ["web"])) == ()
+    before = build_scripts.index_files(tmp_path, ["web"])
+    assert build_scripts.find_changes(tmp_path, before, build_scripts.index_files(tmp_path, ["web"])) == ()
     write(modules / ".cache/a", modules / ".pnpm-workspace-state-v1.json", modules / ".x/a.tsbuildinfo")
     write(tmp_path / "web/node_modules/.vite-temp/a")
-    assert traces.written(tmp_path, before, traces.index(tmp_path, ["web"])) == ()
+    assert build_scripts.find_changes(tmp_path, before, build_scripts.index_files(tmp_path, ["web"])) == ()
     assert not (modules / ".x/a.tsbuildinfo").exists()
 
     (modules / "ms/index.js").write_text("another")
     (modules / "ms/gone.js").unlink()
     (modules / "ms/shipped.tsbuildinfo").write_text("another")
     write(modules / ".prisma/client.js", tmp_path / "web/node_modules/y.js")
-    assert traces.written(tmp_path, before, traces.index(tmp_path, ["web"])) == (
+    assert build_scripts.find_changes(tmp_path, before, build_scripts.index_files(tmp_path, ["web"])) == (
         "node_modules/.prisma/client.js",
         "node_modules/ms/gone.js",
         "node_modules/ms/index.js",

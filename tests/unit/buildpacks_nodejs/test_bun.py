@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nodejs.managers import bun, bunlock
+from nodejs.managers import bun
 
 from packhorse import sdk
 from packhorse.errors import InputError
@@ -33,23 +33,23 @@ LOCK = """\
 
 
 def test_a_lock_names_its_projects() -> None:
-    assert list(bunlock.projects(LOCK)) == ["", "packages/a", "packages/b"]
+    assert list(bun.lock_projects(LOCK)) == ["", "packages/a", "packages/b"]
 
 
 def test_conflicts_of_a_merge_are_named() -> None:
     with pytest.raises(InputError, match="the first on line 3"):
-        bunlock.check(LOCK.replace('  "workspaces"', '<<<<<<< HEAD\n  "workspaces"'))
-    bunlock.check(LOCK)
+        bun.check_lock(LOCK.replace('  "workspaces"', '<<<<<<< HEAD\n  "workspaces"'))
+    bun.check_lock(LOCK)
 
 
 @given(st.text())
 def test_any_text_can_be_read_and_any_output_has_a_meaning(text: str) -> None:
-    assert all(isinstance(path, str) for path in bunlock.projects(text))
+    assert all(isinstance(path, str) for path in bun.lock_projects(text))
     assert str(meaning(text))
 
 
 def meaning(output: str) -> Exception:
-    return bun.explained(sdk.CommandFailed(["bun", "install"], status=1, output=output))
+    return bun.bun_error(sdk.CommandFailed(["bun", "install"], status=1, output=output))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def meaning(output: str) -> Exception:
         ),
         ("error: GET http://x/ms/-/ms-2.1.3.tgz - 401\n", "refused access (E401)"),
         ("error: GET http://x/ms/-/ms-2.1.3.tgz - 404\n", "does not have the package ms (E404)"),
-        ("error: GET http://x/ms/-/ms-2.1.3.tgz - 503\n", "did not answer as one (E503)"),
+        ("error: GET http://x/ms/-/ms-2.1.3.tgz - 503\n", "answered with an error (E503)"),
         ("error: ConnectionRefused downloading tarball ms@2.1.3\n", "cannot reach"),
         ("error: Integrity check failed for tarball: ms\n", "(EINTEGRITY)"),
         ('error: No version matching "99" found for specifier "ms"\n', "(ETARGET)"),

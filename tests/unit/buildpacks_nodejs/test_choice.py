@@ -21,7 +21,7 @@ def said(manifest: dict[str, object]) -> Choice:
 
 def test_without_a_lock_it_is_npm(tmp_path: Path) -> None:
     found = choice(tmp_path)
-    assert (found.manager, found.lock, found.unread) == ("npm", "", ())
+    assert (found.manager, found.lock, found.unread_locks) == ("npm", "", ())
 
 
 def test_a_shrinkwrap_wins_over_a_lock_as_in_npm(tmp_path: Path) -> None:
@@ -33,14 +33,14 @@ def test_a_shrinkwrap_wins_over_a_lock_as_in_npm(tmp_path: Path) -> None:
 )
 def test_a_lock_names_its_manager_and_the_others_are_told(tmp_path: Path, lock: str, manager: str) -> None:
     found = choice(tmp_path, lock, "package-lock.json")
-    assert (found.manager, found.lock, found.unread) == (manager, lock, ("package-lock.json",))
+    assert (found.manager, found.lock, found.unread_locks) == (manager, lock, ("package-lock.json",))
 
 
 def test_the_field_names_manager_version_and_hash(tmp_path: Path) -> None:
     (tmp_path / "package-lock.json").touch()
     found = Choice.of(Project(tmp_path, {"packageManager": "pnpm@9.15.9+sha512.00ff"}))
     assert (found.manager, found.range, found.digest) == ("pnpm", "9.15.9", "sha512.00ff")
-    assert (found.lock, found.unread) == ("", ("package-lock.json",))
+    assert (found.lock, found.unread_locks) == ("", ("package-lock.json",))
 
 
 @pytest.mark.parametrize("field", ["pnpm", "pnpm@", "pnpm@latest", "cnpm@1.0.0", "", 7, "pnpm@9.0.0+x"])

@@ -4,8 +4,14 @@ import io
 from pathlib import Path
 
 import pytest
-from nodejs import secret
-from nodejs.credentials import has_credentials, hidden, leave_out, named, quiet
+from nodejs import credentials
+from nodejs.credentials import (
+    file_has_credential,
+    find_settings_and_locks,
+    mask_errors,
+    mask_log,
+    remove_credentials,
+)
 
 from fakes.build_context import build_context
 from packhorse.errors import InputError
@@ -66,10 +72,10 @@ from packhorse.errors import InputError
 )
 def test_a_credential_is_told_from_a_variable(tmp_path: Path, name: str, text: str, has: bool) -> None:
     (tmp_path / name).write_text(text)
-    assert has_credentials(tmp_path / name) is has
+    assert file_has_credential(tmp_path / name) is has
 
 
-@pytest.mark.parametrize("name", secret.NAMES)
+@pytest.mark.parametrize("name", credentials.SETTINGS_FILES)
 @pytest.mark.parametrize(
     "part",
     [
@@ -90,7 +96,7 @@ def test_a_credential_is_told_from_a_variable(tmp_path: Path, name: str, text: s
     ],
 )
 def test_no_text_takes_more_than_its_length(name: str, part: str) -> None:
-    secret.is_in(name, part * 50_000)
+    credentials.has_credential(name, part * 50_000)
 
 
 def test_all_of_the_application_is_looked_through_but_modules_and_links(tmp_path: Path) -> None:
@@ -101,8 +107,8 @@ def test_all_of_the_application_is_looked_through_but_modules_and_links(tmp_path
     (tmp_path / "other").mkdir()
     (tmp_path / "other/.npmrc").write_text("_auth=abc\n")
     (tmp_path / "app/linked").symlink_to("../other")
-    settings, _ = named(tmp_path / "app")
-    found = [path.relative_to(tmp_path / "app").as_posix() for path in settings if has_credentials(path)]
+    settings, _ = find_settings_and_locks(tmp_path / "app")
+    found = [path.relative_to(tmp_path / "app").as_posix() for path in settings if file_has_credential(path)]
     assert found == [".npmrc", "frontend/.npmrc"]
 
 
@@ -126,9 +132,9 @@ def test_another_credential_is_no_other_setting(
     digests = []
     for text in (with_one, with_another, with_more):
         (tmp_path / name).write_text(text)
-        digests.append(secret.digest(tmp_path / name))
+        digests.append(credentials.settings_digest(tmp_path / name))
     assert digests[0] == digests[1] != digests[2]
-    assert secret.digest(tmp_path / "none" / name) == ""
+    assert credentials.settings_digest(tmp_path / "none" / name) == ""
 
 
 def test_a_link_to_settings_goes_with_what_it_leads_to(tmp_path: Path) -> None:
@@ -140,10 +146,10 @@ def test_a_link_to_settings_goes_with_what_it_leads_to(tmp_path: Path) -> None:
     (app / "config/.npmrc").symlink_to(other)
     said = io.StringIO()
     context = build_context(app, said=said)
-    leave_out(context)
+    remove_credentials(context)
     assert [path.name for path in app.rglob("*")] == ["config"]
     assert other.read_text() == "_auth=abc\n"
-    assert "config/.npmrc has a credential in it, so it is not in the image" in said.getvalue()
+    assert "config/.npmrc has a credential, so it is not in the image" in said.getvalue()
 
 
 def test_manifests_and_locks_are_in_the_image_without_the_credentials_in_their_urls(tmp_path: Path) -> None:
@@ -157,13 +163,13 @@ def test_manifests_and_locks_are_in_the_image_without_the_credentials_in_their_u
     (tmp_path / "outside").write_text(said)
     (app / "yarn.lock").symlink_to(tmp_path / "outside")
     log = io.StringIO()
-    leave_out(build_context(app, said=log))
+    remove_credentials(build_context(app, said=log))
     without = said.replace("abc123@", "")
     assert (app / "package.json").read_text() == (app / "web/package-lock.json").read_text() == without
     assert (app / "yarn.lock").read_text() == without
     assert (app / "web/other.json").read_text() == (tmp_path / "outside").read_text() == said
     assert not (app / "bun.lockb").exists()
-    assert log.getvalue().count("has a credential in a URL, which is taken out of it in the image") == 4
+    assert log.getvalue().count("has a credential in a URL, which is removed in the image") == 4
     assert "abc123" not in log.getvalue()
 
 
@@ -172,18 +178,18 @@ def test_a_folder_that_is_called_by_a_credential_is_refused(tmp_path: Path, stor
     (tmp_path / "package.json").write_text('{"a": "https://abc123@x.example/a.tgz"}')
     (tmp_path / "modules/node_modules" / store / "a@https+++abc123@x.example+a.tgz").mkdir(parents=True)
     with pytest.raises(InputError, match="a credential in the name of a folder") as caught:
-        leave_out(build_context(tmp_path))
+        remove_credentials(build_context(tmp_path))
     assert "abc123" not in str(caught.value)
 
 
 @pytest.mark.system
 def test_no_log_and_no_error_shows_a_url_as_far_as_it_gives_access(tmp_path: Path) -> None:
     said = io.StringIO()
-    context = quiet(build_context(tmp_path, said=said))
+    context = mask_log(build_context(tmp_path, said=said))
     context.log.detail("https://abc123@x.example/ and https://${TOKEN}@x.example/")
     context.run(["echo", "https://me:abc123@x.example/"], env={"PATH": "/usr/bin:/bin"})
     assert "https://***@x.example/ and https://${TOKEN}@x.example/" in said.getvalue()
     assert said.getvalue().count("https://***@x.example/") == 3
-    with pytest.raises(InputError) as caught, hidden():
+    with pytest.raises(InputError) as caught, mask_errors():
         raise InputError("https://abc123@x/", why="http://abc123@x/", fix="https://a:abc123@x/")
     assert "abc123" not in str(caught.value)

@@ -7,26 +7,26 @@ from typing import Any
 
 import pytest
 from nodejs import outputs
-from nodejs.engines import Engines
 from nodejs.managers.choice import Choice
+from nodejs.programs import Engines
 from nodejs.project import Project
-from nodejs.sources import Said
-from nodejs.start import Start, find, script_of
+from nodejs.start import StartCommand, find_start, start_of_script
+from nodejs.versions import RequestedVersion
 
 from fakes.build_context import build_context
 from packhorse.errors import InputError
 
 
-def started(app: Path, manifest: dict[str, Any]) -> Start:
-    found = find(Project(app, manifest), {}, generated=False)
+def started(app: Path, manifest: dict[str, Any]) -> StartCommand:
+    found = find_start(Project(app, manifest), {}, generated=False)
     assert found is not None
     return found
 
 
-def engines(app: Path, manifest: dict[str, Any], *said: Said) -> tuple[bool, bool]:
+def engines(app: Path, manifest: dict[str, Any], *said: RequestedVersion) -> tuple[bool, bool]:
     """Whether Bun is in the image, and whether Node.js is."""
     project = Project(app, manifest)
-    image = Engines.of(build_context(app), project, find(project, {}, generated=False), said)
+    image = Engines.of(build_context(app), project, find_start(project, {}, generated=False), said)
     return bool(image.bun), image.node
 
 
@@ -82,7 +82,7 @@ def test_a_file_without_its_ending_is_no_program(tmp_path: Path) -> None:
     "script", ["bun", "bun install && node a.js", "bun add x", "bun pm ls", "bunx", "bun x"]
 )
 def test_what_bun_cannot_do_in_an_image_is_told(tmp_path: Path, script: str) -> None:
-    with pytest.raises(InputError, match=r"calls bunx? for what cannot be done in an image") as caught:
+    with pytest.raises(InputError, match=r"calls bunx? for something that an image cannot do") as caught:
         started(tmp_path, {"scripts": {"start": script}})
     assert "bun server.ts" in caught.value.fix
 
@@ -114,19 +114,22 @@ def test_bun_finds_what_its_templates_have(tmp_path: Path) -> None:
     assert started(tmp_path, {"module": "src/index.js", **types}).command == ("bun", "src/index.js")
     assert engines(tmp_path, {"module": "src/index.js", **types}) == (True, False)
     project = Project(tmp_path, {"scripts": {"start": "bun src/index.js"}, "engines": {"node": "22"}})
-    found = find(project, {}, generated=False)
-    assert outputs.settle(build_context(tmp_path), project, found, dev=False) == found
+    found = find_start(project, {}, generated=False)
+    assert outputs.choose_start(build_context(tmp_path), project, found, dev=False) == found
 
 
 def test_node_js_is_there_for_who_says_a_version(tmp_path: Path) -> None:
-    assert engines(tmp_path, {"scripts": {"start": "bun index.ts"}}, Said(".nvmrc", "22")) == (True, True)
+    assert engines(tmp_path, {"scripts": {"start": "bun index.ts"}}, RequestedVersion(".nvmrc", "22")) == (
+        True,
+        True,
+    )
 
 
 def test_processes_beside_web_decide_too_what_is_in_the_image(tmp_path: Path) -> None:
     def there(web: str, worker: str) -> tuple[bool, bool]:
         project = Project(tmp_path, {"scripts": {"start": web, "worker": worker}})
-        found = find(project, {}, generated=False)
-        image = Engines.of(build_context(tmp_path), project, found, (), (script_of(project, "worker"),))
+        found = find_start(project, {}, generated=False)
+        image = Engines.of(build_context(tmp_path), project, found, (), (start_of_script(project, "worker"),))
         return bool(image.bun), image.node
 
     assert there("bun index.ts", "bun worker.ts") == (True, False)

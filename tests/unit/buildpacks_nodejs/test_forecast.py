@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nodejs import forecast, outputs, tasks
+from nodejs import build_scripts, outputs
 from nodejs.project import Project
-from nodejs.start import find
+from nodejs.start import find_start
 from nodejs.workspace import Workspace
 
 from packhorse.errors import InputError
@@ -29,11 +29,11 @@ def foreseen(
     scripts = {**({"build": build} if build else {}), **({"start": start} if start else {})}
     manifest: dict[str, Any] = {"scripts": scripts, "devDependencies": dict.fromkeys((package, *others), "1")}
     project = Project(app, {**manifest, **({"main": main} if main else {})})
-    chosen = tasks.scripts(Workspace(project, project), None)
-    found = find(project, env, generated=bool(chosen))
-    if outputs.may_give_way(project, found, dev=False):
+    chosen = build_scripts.choose_scripts(Workspace(project, project), None)
+    found = find_start(project, env, generated=bool(chosen))
+    if outputs.depends_on_build(project, found, dev=False):
         try:
-            forecast.refuse(project, found, chosen, env)
+            outputs.refuse_unstartable(project, found, chosen, env)
         except InputError as error:
             return error
     return None

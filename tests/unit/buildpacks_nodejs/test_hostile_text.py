@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nodejs import locks, surroundings
-from nodejs.managers import bun, bunlock, pnpm, pnpmfault, pnpmlock, yarnfailure, yarnrc
-from nodejs.managers.yarnlock import Lock
-from nodejs.registry import explained
+from nodejs import credentials, inventory
+from nodejs.failures import npm_error
+from nodejs.managers import bun, pnpm, pnpm_failures, pnpm_release, yarn_failures, yarn_settings
+from nodejs.managers.yarn_release import YarnLock
 
 from packhorse import sdk
 from packhorse.errors import InputError
@@ -26,17 +26,17 @@ def failure(output: str) -> sdk.CommandFailed:
 
 
 READERS: dict[str, Callable[[str], object]] = {
-    "yarn.lock": Lock.parse,
-    "pnpm-lock.yaml": pnpmlock.Lock.parse,
-    "bun.lock": lambda text: [bunlock.check(text), *bunlock.projects(text)],
-    "npm": lambda text: explained(failure(text)),
-    "pnpm": lambda text: pnpmfault.explained(failure(text)),
-    "pnpm's scripts": pnpmfault.ignored,
-    "pnpm's patches": lambda text: list(pnpm.patches(text)),
+    "yarn.lock": YarnLock.parse,
+    "pnpm-lock.yaml": pnpm_release.PnpmLock.parse,
+    "bun.lock": lambda text: [bun.check_lock(text), *bun.lock_projects(text)],
+    "npm": lambda text: npm_error(failure(text)),
+    "pnpm": lambda text: pnpm_failures.pnpm_error(failure(text)),
+    "pnpm's scripts": pnpm_failures.ignored_scripts,
+    "pnpm's patches": lambda text: list(pnpm.find_patches(text)),
     "pnpm's recursion": pnpm.is_recursive,
-    "Yarn 1": lambda text: yarnfailure.of_classic(failure(text)),
-    "Yarn": lambda text: yarnfailure.of_berry(failure(text)),
-    "Bun": lambda text: bun.explained(failure(text)),
+    "Yarn 1": lambda text: yarn_failures.classic_error(failure(text)),
+    "Yarn": lambda text: yarn_failures.berry_error(failure(text)),
+    "Bun": lambda text: bun.bun_error(failure(text)),
 }
 TEXTS = {
     "spaces": "  version" + " " * _LENGTH + '"x"y',
@@ -82,10 +82,10 @@ FILES = {
 def test_a_reader_of_a_file_ends_soon(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(FILES[name])
     began = time.monotonic()
-    assert locks.hashes(tmp_path, name) == {}
-    yarnrc.Settings.read(tmp_path)
+    assert inventory.read_hashes(tmp_path, name) == {}
+    yarn_settings.YarnSettings.read(tmp_path)
     if name.startswith("."):
-        list(surroundings.lines(name, tmp_path / name))
+        list(credentials.relevant_lines(name, tmp_path / name))
     assert time.monotonic() - began < _BOUND
 
 
@@ -94,7 +94,7 @@ def test_settings_are_read_as_before(tmp_path: Path) -> None:
         "nodeLinker: pnp # the default\nyarnPath: \".yarn/releases/yarn-4.cjs\"\ncacheFolder: './a#b' # c\n"
         "enableScripts:\n  inner: x\nempty: ''\n# comment: x\n"
     )
-    assert yarnrc.Settings.read(tmp_path).berry == {
+    assert yarn_settings.YarnSettings.read(tmp_path).berry == {
         "nodeLinker": "pnp",
         "yarnPath": ".yarn/releases/yarn-4.cjs",
         "cacheFolder": "./a#b",
@@ -104,6 +104,6 @@ def test_settings_are_read_as_before(tmp_path: Path) -> None:
 
 def test_what_pnpm_is_asked_for_is_read_as_before() -> None:
     said = '{"a": "patches/a@1.patch", "b": "./b.diff", "c": ".patchwork", "d": "x.patches"}'
-    assert list(pnpm.patches(said)) == ["patches/a@1.patch", "./b.diff"]
+    assert list(pnpm.find_patches(said)) == ["patches/a@1.patch", "./b.diff"]
     assert pnpm.is_recursive("echo && pnpm --silent -r build")
     assert not pnpm.is_recursive("pnpm build && tool -r x")

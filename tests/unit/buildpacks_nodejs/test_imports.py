@@ -130,14 +130,7 @@ def test_a_build_in_which_nothing_changed_imports_nothing_that_changed_layers_ne
     )
     assert "nodesemver" not in loaded
     assert not loaded & {
-        *(f"nodejs.{name}" for name in ("absent", "archive", "caches", "inventory", "locks", "plugnplay")),
-        *(
-            "nodejs.traces",
-            "nodejs.managers.npmamend",
-            "nodejs.managers.tool",
-            "nodejs.managers.unlocked",
-            "nodejs.managers.yarn",
-        ),
-        *(f"packhorse.sdk.{name}" for name in ("checksum", "command", "dependencies", "download")),
-        *("packhorse.sdk.mirrors", "packhorse.sdk.transfer"),
+        *(f"nodejs.{name}" for name in ("archive", "failures", "inventory", "plugnplay")),
+        *(f"nodejs.managers.{name}" for name in ("manifests", "npm_incremental", "tool", "yarn")),
+        *(f"packhorse.sdk.{name}" for name in ("command", "dependencies", "download", "transfer")),
     }

@@ -3,16 +3,18 @@
 from pathlib import Path
 
 import pytest
-from nodejs import launch
+from nodejs import processes
 from nodejs.project import Project
-from nodejs.start import Start
+from nodejs.start import StartCommand
 from nodejs.workspace import Workspace
 
 from fakes.build_context import build_context
 from packhorse.errors import BuildError, InputError
 
 
-def made(tmp_path: Path, found: Start | None = None, *, staged: bool = True, **env: str) -> dict[str, str]:
+def made(
+    tmp_path: Path, found: StartCommand | None = None, *, staged: bool = True, **env: str
+) -> dict[str, str]:
     """The files of the layer below its directory, with what is in them."""
     app, layers, buildpack = (tmp_path / name for name in ("app", "layers", "buildpack"))
     program = buildpack / "lib/programs/node-options-linux-amd64"
@@ -22,7 +24,7 @@ def made(tmp_path: Path, found: Start | None = None, *, staged: bool = True, **e
         program.write_text("#!program")
     context = build_context(app, layers, buildpack=buildpack, env=env)
     project = Project(app, {"name": "shop", "version": "1.2.3"})
-    launch.set_up(context, Workspace(project, project), {"web": found} if found else {})
+    processes.provide_start_layer(context, Workspace(project, project), {"web": found} if found else {})
     layer = layers / "start"
     return {str(path.relative_to(layer)): path.read_text() for path in layer.rglob("*") if path.is_file()}
 
@@ -54,19 +56,19 @@ def test_what_the_user_sets_for_the_build_is_the_default_at_launch(tmp_path: Pat
 
 
 def test_variables_of_the_start_script_are_those_of_its_process_alone(tmp_path: Path) -> None:
-    files = made(tmp_path, Start(("node", "a.js"), "x", env={"A": "1", "B": ""}))
+    files = made(tmp_path, StartCommand(("node", "a.js"), "x", env={"A": "1", "B": ""}))
     assert (files["env.launch/web/A.override"], files["env.launch/web/B.override"]) == ("1", "")
 
 
 def test_programs_of_the_folder_that_the_script_goes_to_are_found_first(tmp_path: Path) -> None:
     web = tmp_path / "app/web"
-    files = made(tmp_path, Start(("sh", "-c", "cd web && exec next start"), "x", folders=(web,)))
+    files = made(tmp_path, StartCommand(("sh", "-c", "cd web && exec next start"), "x", folders=(web,)))
     own = tmp_path / "app/node_modules/.bin"
     assert files["env.launch/PATH.prepend"] == f"{web}/node_modules/.bin:{own}"
 
 
 def test_options_of_node_in_the_start_script_are_added_to_those_of_other_layers(tmp_path: Path) -> None:
-    files = made(tmp_path, Start(("node", "a.js"), "x", env={"NODE_OPTIONS": "--enable-source-maps"}))
+    files = made(tmp_path, StartCommand(("node", "a.js"), "x", env={"NODE_OPTIONS": "--enable-source-maps"}))
     assert files["env.launch/web/NODE_OPTIONS.append"] == "--enable-source-maps"
     assert files["env.launch/web/NODE_OPTIONS.delim"] == " "
     assert "env.launch/web/NODE_OPTIONS.override" not in files
@@ -93,7 +95,7 @@ def test_the_config_of_package_json_is_there_at_launch_as_under_npm() -> None:
         "z": "\0",
         "half": "\ud800",
     }
-    assert dict(launch._config("c", said)) == {
+    assert dict(processes._npm_config_variables("c", said)) == {
         "c_port": "8123",
         "c_n": "1",
         "c_on": "true",

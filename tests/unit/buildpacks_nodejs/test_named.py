@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nodejs import site
-from nodejs.managers import named
+from nodejs import node_modules
+from nodejs.managers import port
 from nodejs.project import Project
 from nodejs.workspace import Workspace
 
@@ -24,10 +24,10 @@ def test_files_that_are_there_are_found_in_every_form_of_settings(tmp_path: Path
     )
     (tmp_path / "package.json").write_text("{}")
     project = Project.read(tmp_path)
-    assert named.files(project, ".npmrc") == ("certs/ca.pem", "tools/hook.cjs")
-    assert named.files(project, ".yarnrc", ".bunfig") == ("certs/ca.pem",)
-    assert named.files(project, ".yarnrc.yml") == ("ca.crt", "tools/plugin.js")
-    assert list(named.code(project, ".npmrc", ".yarnrc.yml")) == ["tools/hook.cjs", "tools/plugin.js"]
+    assert port.named_files(project, ".npmrc") == ("certs/ca.pem", "tools/hook.cjs")
+    assert port.named_files(project, ".yarnrc", ".bunfig") == ("certs/ca.pem",)
+    assert port.named_files(project, ".yarnrc.yml") == ("ca.crt", "tools/plugin.js")
+    assert list(port.named_code(project, ".npmrc", ".yarnrc.yml")) == ["tools/hook.cjs", "tools/plugin.js"]
 
 
 def test_they_are_beside_the_manifest_while_something_is_installed(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_they_are_beside_the_manifest_while_something_is_installed(tmp_path: Pat
     (source / "package.json").write_text("{}")
     (source / "certs/ca.pem").write_text("x")
     files = ("certs", "certs/ca.pem")
-    site.prepare(Workspace.read(source, ""), layer, files)
+    node_modules.prepare_layer(Workspace.read(source, ""), layer, files)
     assert (layer / "certs/ca.pem").read_text() == "x"
-    site.settle(Workspace.read(source, ""), layer, files, launch=True)
+    node_modules.finish_layer(Workspace.read(source, ""), layer, files, launch=True)
     assert (source / "certs/ca.pem").exists() and not (layer / "certs").exists()

@@ -7,13 +7,13 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nodejs.managers.npmaccess import Access
+from nodejs.managers.yarn_settings import NpmAccess
 
 
 def test_scopes_and_tokens_are_written_as_yarn_has_them() -> None:
     user = "//npm.example/:_authToken=old\n@acme:registry=http://10.0.0.1:4873/\n"
     project = "; a comment\n//npm.example/:_authToken=${NPM_TOKEN}\n//other.example/npm/:_auth = dTpw\n"
-    access = Access.of([user, project])
+    access = NpmAccess.of([user, project])
     assert access.yaml() == (
         "npmScopes:\n"
         '  "acme":\n'
@@ -31,7 +31,7 @@ def test_scopes_and_tokens_are_written_as_yarn_has_them() -> None:
 
 def test_a_name_and_a_password_become_one() -> None:
     password = base64.b64encode(b"secret").decode()
-    said = Access.of([f"//npm.example/:username=bob\n//npm.example/:_password={password}\n"]).yaml()
+    said = NpmAccess.of([f"//npm.example/:username=bob\n//npm.example/:_password={password}\n"]).yaml()
     assert base64.b64encode(b"bob:secret").decode() in said
 
 
@@ -45,10 +45,10 @@ def test_a_name_and_a_password_become_one() -> None:
     ],
 )
 def test_what_gives_no_access_is_not_written(text: str) -> None:
-    assert Access.of([text]).yaml() == ""
+    assert NpmAccess.of([text]).yaml() == ""
 
 
 @pytest.mark.system
 @given(st.lists(st.text()))
 def test_any_settings_can_be_read(texts: list[str]) -> None:
-    assert isinstance(Access.of(texts).yaml(), str)
+    assert isinstance(NpmAccess.of(texts).yaml(), str)

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nodejs.managers.npmamend import amend, common, packages, present
+from nodejs.managers.npm_incremental import (
+    install_changes,
+    packages_for_this_system,
+    read_packages,
+    reusable_packages,
+)
 
 from packhorse.sdk.command import CommandFailed
 
@@ -32,7 +37,7 @@ def tried(
     """What `amend` answers; npm writes what it makes of package.json into the file `lock` there."""
     path = modules.parent / "lock"
     path.write_bytes(now)
-    return amend(modules, path, before, omit=omit, install=install)
+    return install_changes(modules, path, before, omit=omit, install=install)
 
 
 def lay(modules: Path, entries: dict[str, dict[str, Any]]) -> None:
@@ -44,13 +49,13 @@ def lay(modules: Path, entries: dict[str, dict[str, Any]]) -> None:
 def test_what_both_have_stays_described_as_it_is_now() -> None:
     before = {A: entry(), B: entry(), C: entry()}
     now = {A: entry(resolved="elsewhere"), B: entry("sha512-BBBB"), C: entry()}
-    assert common(before, now) == {A: entry(resolved="elsewhere"), C: entry()}
-    assert common({A: entry()}, {A: entry() | {"version": "1.0.1"}}) == {}
+    assert reusable_packages(before, now) == {A: entry(resolved="elsewhere"), C: entry()}
+    assert reusable_packages({A: entry()}, {A: entry() | {"version": "1.0.1"}}) == {}
 
 
 def test_what_lies_in_another_package_goes_with_it() -> None:
     before = {A: entry(), B: entry(), C: entry()}
-    assert set(common(before, {A: entry("sha512-BBBB"), B: entry(), C: entry()})) == {B}
+    assert set(reusable_packages(before, {A: entry("sha512-BBBB"), B: entry(), C: entry()})) == {B}
 
 
 @pytest.mark.parametrize(
@@ -64,26 +69,28 @@ def test_what_lies_in_another_package_goes_with_it() -> None:
 )
 def test_a_package_that_is_more_than_its_archive_has_all_installed_again(more: dict[str, Any]) -> None:
     plain = {A: entry(), B: entry()}
-    assert common(plain, plain) == plain
-    assert common(plain | {C: entry() | more}, plain) == {}
-    assert common(plain, plain | {C: entry() | more}) == {}
+    assert reusable_packages(plain, plain) == plain
+    assert reusable_packages(plain | {C: entry() | more}, plain) == {}
+    assert reusable_packages(plain, plain | {C: entry() | more}) == {}
 
 
 def test_one_for_other_systems_may_be_more_as_it_is_not_installed() -> None:
     foreign = entry(hasShrinkwrap=True, optional=True, os=["darwin"])
     within = {"node_modules/fsevents/node_modules/napi": entry(inBundle=True)}
-    assert set(present({A: entry(), "node_modules/fsevents": foreign, **within})) == {A}
+    assert set(packages_for_this_system({A: entry(), "node_modules/fsevents": foreign, **within})) == {A}
     for here in ({"os": ["linux"]}, {"os": ["!win32"]}, {"optional": False}, {"os": []}):
-        assert common({A: entry()}, present({A: entry(), B: foreign | here})) == {}
+        assert (
+            reusable_packages({A: entry()}, packages_for_this_system({A: entry(), B: foreign | here})) == {}
+        )
 
 
 def test_what_only_one_for_other_systems_needs_is_not_installed_either() -> None:
     foreign = entry(optional=True, cpu=["wasm32"], dependencies={"d": "*"})
     lone = {"node_modules/d": entry(optional=True, dependencies={"e": "*"})}
     lock = {A: entry(), "node_modules/wasm": foreign, **lone, "node_modules/e": entry(optional=True)}
-    assert set(present(lock)) == {A}
-    assert set(present(lock, roots=["node_modules/e"])) == {A, "node_modules/e"}
-    assert set(present(lock | {A: entry(dependencies={"e": "*"})})) == {A, "node_modules/e"}
+    assert set(packages_for_this_system(lock)) == {A}
+    assert set(packages_for_this_system(lock, roots=["node_modules/e"])) == {A, "node_modules/e"}
+    assert set(packages_for_this_system(lock | {A: entry(dependencies={"e": "*"})})) == {A, "node_modules/e"}
 
 
 def test_packages_in_the_archive_of_another_stay_with_it_or_all_is_installed_again() -> None:
@@ -93,19 +100,19 @@ def test_packages_in_the_archive_of_another_stay_with_it_or_all_is_installed_aga
         inner: entry(inBundle=True) | {"integrity": None},
         B: entry(),
     }
-    assert set(common(before, before | {C: entry()})) == {A, inner, B}
-    assert set(common(before, before | {B: entry("sha512-BBBB")})) == {A, inner}
-    assert common(before, before | {A: entry("sha512-BBBB", bundleDependencies=["d"])}) == {}
-    assert common(before, {B: entry()}) == {}
-    assert common({B: entry()}, before) == {}
+    assert set(reusable_packages(before, before | {C: entry()})) == {A, inner, B}
+    assert set(reusable_packages(before, before | {B: entry("sha512-BBBB")})) == {A, inner}
+    assert reusable_packages(before, before | {A: entry("sha512-BBBB", bundleDependencies=["d"])}) == {}
+    assert reusable_packages(before, {B: entry()}) == {}
+    assert reusable_packages({B: entry()}, before) == {}
 
 
 def test_two_packages_with_a_program_of_one_name_stay_or_all_is_installed_again() -> None:
     one, other = entry(bin={"run": "a.js"}), entry(bin={"run": "b.js"})
-    assert set(common({A: one, B: other}, {A: one, B: other, D: entry()})) == {A, B}
-    assert common({A: one}, {A: one, B: other}) == {}
-    assert common({A: one, B: other}, {A: one}) == {}
-    assert set(common({A: one}, {A: one, C: other})) == {A}
+    assert set(reusable_packages({A: one, B: other}, {A: one, B: other, D: entry()})) == {A, B}
+    assert reusable_packages({A: one}, {A: one, B: other}) == {}
+    assert reusable_packages({A: one, B: other}, {A: one}) == {}
+    assert set(reusable_packages({A: one}, {A: one, C: other})) == {A}
 
 
 @pytest.mark.parametrize(
@@ -124,8 +131,8 @@ def test_two_packages_with_a_program_of_one_name_stay_or_all_is_installed_again(
     ],
 )
 def test_a_path_that_is_none_of_a_package_has_all_installed_again(path: str) -> None:
-    assert common({A: entry(), path: entry()}, {A: entry()}) == {}
-    assert common({A: entry()}, {A: entry(), path: entry()}) == {}
+    assert reusable_packages({A: entry(), path: entry()}, {A: entry()}) == {}
+    assert reusable_packages({A: entry()}, {A: entry(), path: entry()}) == {}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +148,7 @@ def test_a_path_that_is_none_of_a_package_has_all_installed_again(path: str) -> 
     ],
 )
 def test_what_is_no_lock_of_a_known_form_is_none(text: bytes, tmp_path: Path) -> None:
-    assert packages(text) is None
+    assert read_packages(text) is None
     assert not tried(tmp_path / "node_modules", text, lock({A: entry()}))
     assert not tried(tmp_path / "node_modules", lock({A: entry()}), text)
 
@@ -217,15 +224,15 @@ def test_what_install_scripts_made_stays_with_all_that_its_package_depends_on(
     change: dict[str, dict[str, Any] | None], kept: set[str]
 ) -> None:
     now = {path: one for path, one in {**BEFORE, **change}.items() if one is not None}
-    assert set(common(BEFORE, now)) == kept
+    assert set(reusable_packages(BEFORE, now)) == kept
 
 
 def test_a_package_that_npm_compiles_counts_as_one_with_scripts(tmp_path: Path) -> None:
     before = {A: entry(dependencies={"d": "*"}), D: entry()}
     lay(tmp_path / "node_modules", before)
     now = before | {D: entry("sha512-BBBB")}
-    assert set(common(before, now)) == {A}
-    assert common(before, now, compiled=[A]) == {}
+    assert set(reusable_packages(before, now)) == {A}
+    assert reusable_packages(before, now, compiled=[A]) == {}
     (tmp_path / A / "binding.gyp").touch()
     assert not tried(tmp_path / "node_modules", lock(now), lock(before))
     assert tried(tmp_path / "node_modules", lock(before), lock(before))
@@ -330,8 +337,8 @@ def test_an_empty_scope_goes_that_npm_left_where_it_left_a_package_out(tmp_path:
 
 
 def test_a_package_whose_links_are_others_is_installed_again(tmp_path: Path) -> None:
-    assert common({A: entry(bin={"a": "x.js"})}, {A: entry()}) == {}
-    assert common({A: entry(bin={"a": "x.js"})}, {A: entry(bin={"a": "y.js"})}) == {}
+    assert reusable_packages({A: entry(bin={"a": "x.js"})}, {A: entry()}) == {}
+    assert reusable_packages({A: entry(bin={"a": "x.js"})}, {A: entry(bin={"a": "y.js"})}) == {}
 
 
 def test_a_package_may_be_called_like_the_directory(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from nodejs import outputs, programs
-from nodejs.engines import Engines
+from nodejs.programs import Engines
 from nodejs.project import Project
-from nodejs.start import Start, find
+from nodejs.start import StartCommand, find_start
 from nodejs.workspace import Workspace
 
 from fakes.build_context import build_context
@@ -28,10 +28,10 @@ def lay(app: Path, *files: str) -> None:
         (app / name).write_text("{}")
 
 
-def settled(app: Path, manifest: dict[str, Any], *, dev: bool = False, **env: str) -> Start | None:
+def settled(app: Path, manifest: dict[str, Any], *, dev: bool = False, **env: str) -> StartCommand | None:
     """The start command after a build that is over."""
     project = Project(app, manifest)
-    return outputs.settle(context(app), project, find(project, env, generated=True), dev=dev)
+    return outputs.choose_start(context(app), project, find_start(project, env, generated=True), dev=dev)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_static_site_has_no_web_process_where_other_processes_are_enough(tmp_p
     said = io.StringIO()
     project = Project(tmp_path, {"devDependencies": {"vite": "1"}})
     here = build_context(tmp_path, said=said)
-    assert outputs.settle(here, project, None, dev=False, required=False) is None
+    assert outputs.choose_start(here, project, None, dev=False, required=False) is None
     assert "warning: the image has no process web: this is a static site: Vite made files" in said.getvalue()
 
 
@@ -169,12 +169,12 @@ def test_the_entry_is_looked_for_again_when_it_is_built(
         '{\n  // "outDir": "no",\n  "outDir": "./compiled/code/", // x\n}'
     )
     project = Project(tmp_path, {})
-    before = find(project, {}, generated=True)
+    before = find_start(project, {}, generated=True)
     lay(tmp_path, made)
-    found = outputs.settle(context(tmp_path), project, before, dev=False)
+    found = outputs.choose_start(context(tmp_path), project, before, dev=False)
     assert found is not None
     assert found.command == ("node", command)
-    untouched = outputs.settle(context(tmp_path), project, before, dev=False, built=False)
+    untouched = outputs.choose_start(context(tmp_path), project, before, dev=False, built=False)
     assert untouched == before
 
 
@@ -227,11 +227,11 @@ def checked(
 ) -> str:
     """What is warned of."""
     project = Project(app, manifest)
-    found = find(project, {}, generated=False)
+    found = find_start(project, {}, generated=False)
     assert found is not None
     here = context(app, **env)
     image = Engines.of(here, project, found, ())
-    programs.check(here, Workspace(project, project), found, image, version=version, built=built)
+    programs.check_start(here, Workspace(project, project), found, image, version=version, built=built)
     assert isinstance(here.log.err, io.StringIO)
     return here.log.err.getvalue()
 

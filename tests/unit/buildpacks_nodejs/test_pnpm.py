@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nodejs.managers import pnpmfault
+from nodejs.managers import pnpm_failures
 from nodejs.managers.choice import Choice
 from nodejs.managers.pnpm import Pnpm
-from nodejs.managers.pnpmlock import Lock
-from nodejs.managers.pnpmrelease import check, choose, majors
+from nodejs.managers.pnpm_release import PnpmLock, check_node, choose_release, read_majors
 from nodejs.managers.tool import Tool
 from nodejs.project import Project
 from nodejs.runtime import Runtime
@@ -52,25 +51,25 @@ INJECTED = '{"dependenciesMeta": {"ui": {"injected": true}}}'
 
 
 def chosen(lock: str, range_: str, node: str) -> tuple[str, int]:
-    wanted = choose(Lock(lock) if lock else None, Choice("pnpm", "said", range=range_), node)
+    wanted = choose_release(PnpmLock(lock) if lock else None, Choice("pnpm", "said", range=range_), node)
     return wanted.range, wanted.major
 
 
 def test_a_lock_names_its_version_and_its_projects() -> None:
-    assert Lock.parse(LOCK) == Lock("9.0", (".", "packages/a b", "packages/ui"))
-    assert Lock.parse("lockfileVersion: 5.4\nspecifiers:\n  ms: 2.1.3\n") == Lock("5.4")
+    assert PnpmLock.parse(LOCK) == PnpmLock("9.0", (".", "packages/a b", "packages/ui"))
+    assert PnpmLock.parse("lockfileVersion: 5.4\nspecifiers:\n  ms: 2.1.3\n") == PnpmLock("5.4")
 
 
 @pytest.mark.parametrize("text", ["", "ms: 2.1.3\n", LOCK.replace("packages:", "=======\npackages:")])
 def test_what_is_no_lock_is_refused(text: str) -> None:
     with pytest.raises(InputError):
-        Lock.parse(text)
+        PnpmLock.parse(text)
 
 
 @given(st.text(alphabet=st.sampled_from("lockfileVersion:'\"9.0 \nimporters<>={}#-\t\0é")))
 def test_any_text_is_a_lock_or_refused(text: str) -> None:
     try:
-        assert Lock.parse(text).version
+        assert PnpmLock.parse(text).version
     except InputError as error:
         assert "pnpm-lock.yaml" in str(error)
 
@@ -114,9 +113,9 @@ def test_where_nothing_fits_the_reason_is_said(lock: str, node: str) -> None:
 
 def test_a_pnpm_that_does_not_run_on_the_node_js_is_refused() -> None:
     with pytest.raises(InputError, match=r"pnpm 11 does not run on Node.js 20.20.2"):
-        check(11, "20.20.2")
-    check(99, "20.20.2")
-    assert {line.major for line in majors()} >= {8, 9, 10, 11, 12}
+        check_node(11, "20.20.2")
+    check_node(99, "20.20.2")
+    assert {line.major for line in read_majors()} >= {8, 9, 10, 11, 12}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +142,7 @@ def test_members_that_are_copied_need_real_directories(
 
 
 def meaning(output: str) -> PackhorseError:
-    return pnpmfault.explained(sdk.CommandFailed(["pnpm", "install"], status=1, output=output))
+    return pnpm_failures.pnpm_error(sdk.CommandFailed(["pnpm", "install"], status=1, output=output))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +151,7 @@ def meaning(output: str) -> PackhorseError:
         (" ERR_PNPM_FETCH_401  GET http://x/a: Unauthorized - 401\n", "refused access (E401)"),
         ("[ERR_PNPM_FETCH_403] GET http://x/a: Forbidden - 403\n", "refused access (E403)"),
         (" ERR_PNPM_FETCH_404  GET http://x/a: Not Found - 404\n", "does not have a package (E404)"),
-        ("[ERR_PNPM_FETCH_500] GET http://x/a: Internal Server Error - 500\n", "did not answer as one"),
+        ("[ERR_PNPM_FETCH_500] GET http://x/a: Internal Server Error - 500\n", "answered with an error"),
         ("[ERR_PNPM_META_FETCH_FAIL] GET http://x/debug: fetch failed\n", "cannot reach"),
         (" ECONNREFUSED  request to http://x/a.tgz failed, reason: connect ECONNREFUSED\n", "cannot reach"),
         (" ERR_PNPM_TARBALL_INTEGRITY  Got unexpected checksum for\n", "(EINTEGRITY)"),
@@ -192,7 +191,7 @@ def test_scripts_that_did_not_run_are_named() -> None:
         "\u2502   Ignored build scripts: esbuild@0.25.0,     \u2502\n\u2502   sharp@0.34.1.     \u2502\n"
         '\u2502   Run "pnpm approve-builds" to pick which      \u2502\n\u2570\u2500\u256f\n'
     )
-    assert pnpmfault.ignored(frame) == "esbuild@0.25.0, sharp@0.34.1"
-    assert pnpmfault.ignored("Done in 1s\n") == ""
+    assert pnpm_failures.ignored_scripts(frame) == "esbuild@0.25.0, sharp@0.34.1"
+    assert pnpm_failures.ignored_scripts("Done in 1s\n") == ""
     failed = '[ERR_PNPM_IGNORED_BUILDS] Ignored build scripts: sharp@0.34.1\n\nRun "pnpm approve-builds"'
     assert "whether to run install scripts: sharp@0.34.1" in str(meaning(failed))

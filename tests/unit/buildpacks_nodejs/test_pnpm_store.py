@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nodejs.managers.pnpmstore import sweep
+from nodejs.managers.pnpm import remove_unneeded_packages
 from nodejs.project import Project
 
 
@@ -38,7 +38,9 @@ def test_only_what_the_projects_lead_to_stays(tmp_path: Path) -> None:
     link(tmp_path / "node_modules/lib", tmp_path / "lib")
     (store / "lock.yaml").touch()
     root = Project(tmp_path, {"dependencies": {"top": "1.0.0", "lib": "link:lib", "never-there": "1"}})
-    sweep(tmp_path, {"": root, "web": Project(tmp_path / "web", {"dependencies": {"kept": "1.0.0"}})})
+    remove_unneeded_packages(
+        tmp_path, {"": root, "web": Project(tmp_path / "web", {"dependencies": {"kept": "1.0.0"}})}
+    )
     left = {path.name for path in store.iterdir()}
     assert left == {
         *("kept@1.0.0", "@s+inner@1.0.0(peer@2.0.0)", "peer@2.0.0", "top@1.0.0"),
@@ -49,5 +51,5 @@ def test_only_what_the_projects_lead_to_stays(tmp_path: Path) -> None:
 
 def test_a_layout_without_a_store_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "node_modules/ms").mkdir(parents=True)
-    sweep(tmp_path, {"": Project(tmp_path, {})})
+    remove_unneeded_packages(tmp_path, {"": Project(tmp_path, {})})
     assert (tmp_path / "node_modules/ms").is_dir()

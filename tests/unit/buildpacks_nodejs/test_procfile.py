@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nodejs.engines import Engines
-from nodejs.procfile import Processes
-from nodejs.start import Start
+from nodejs.processes import Processes
+from nodejs.programs import Engines
+from nodejs.start import StartCommand
 from nodejs.workspace import Workspace
 
 from fakes.build_context import build_context
@@ -36,7 +36,7 @@ class Source:
     def read(self) -> Processes:
         return Processes.read(self.context, self.workspace)
 
-    def checked(self) -> Mapping[str, Start]:
+    def checked(self) -> Mapping[str, StartCommand]:
         """Its processes but `web` when the build is over."""
         found = self.read()
         return found.check_others(self.context, self.workspace, Engines("", node=True), "24.0.0")

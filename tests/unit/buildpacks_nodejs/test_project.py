@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nodejs import nx
+from nodejs import build_scripts
+from nodejs.credentials import settings_digest
 from nodejs.project import Project
 
 from packhorse.errors import InputError
@@ -110,9 +111,9 @@ def test_whose_install_scripts_may_run_is_in_the_digest_of_dependencies(tmp_path
 def test_credentials_in_npmrc_are_not_in_its_digest(tmp_path: Path) -> None:
     registry = "registry=https://registry.example/\n"
     token = "//registry.example/:_authToken=${NPM_TOKEN}\n"
-    digest = project(tmp_path, {}, **{".npmrc": registry}).npmrc_digest
-    assert project(tmp_path, {}, **{".npmrc": registry + token}).npmrc_digest == digest
-    assert project(tmp_path, {}, **{".npmrc": registry + "omit=optional\n"}).npmrc_digest != digest
+    digest = _npmrc_digest(tmp_path, registry)
+    assert _npmrc_digest(tmp_path, registry + token) == digest
+    assert _npmrc_digest(tmp_path, registry + "omit=optional\n") != digest
 
 
 def test_a_field_of_a_wrong_type_is_shown_as_it_is_written(tmp_path: Path) -> None:
@@ -142,10 +143,10 @@ def test_a_field_of_a_wrong_type_is_shown_as_it_is_written(tmp_path: Path) -> No
 def test_what_no_program_can_read_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
     if name == "project.json" and text == "null":
-        assert nx.targets(tmp_path) == {}
+        assert build_scripts.nx_targets(tmp_path) == {}
         return
     with pytest.raises(InputError, match=said):
-        Project.read(tmp_path) if name == "package.json" else nx.targets(tmp_path)
+        Project.read(tmp_path) if name == "package.json" else build_scripts.nx_targets(tmp_path)
 
 
 def test_a_manifest_that_is_no_file_is_not_taken_for_none(tmp_path: Path) -> None:
@@ -166,3 +167,8 @@ def test_a_manifest_that_is_no_file_is_not_taken_for_none(tmp_path: Path) -> Non
 def test_null_and_old_lists_of_engines_say_nothing_as_for_npm(tmp_path: Path) -> None:
     read = project(tmp_path, {"name": None, "scripts": None, "engines": ["node >= 4"], "dependencies": None})
     assert (read.name, read.scripts, read.node_range, read.has_dependencies) == ("", {}, "", False)
+
+
+def _npmrc_digest(directory: Path, text: str) -> str:
+    (directory / ".npmrc").write_text(text)
+    return settings_digest(directory / ".npmrc")

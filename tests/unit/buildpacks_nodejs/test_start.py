@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodejs import script
 from nodejs.project import Project
-from nodejs.start import Start, find
+from nodejs.start import StartCommand, find_start
 
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import replace
 
 
-def start(directory: Path, generated: bool = False, **scripts: str) -> Start:
-    found = find(Project(directory, {"scripts": scripts}), {}, generated=generated)
+def start(directory: Path, generated: bool = False, **scripts: str) -> StartCommand:
+    found = find_start(Project(directory, {"scripts": scripts}), {}, generated=generated)
     assert found is not None
     return found
 
@@ -283,7 +283,7 @@ def test_a_script_of_a_member_or_a_folder_runs_there(tmp_path: Path, script: str
     web.mkdir(parents=True)
     (web / "package.json").write_text('{"name": "@acme/web", "scripts": {"start": "next start"}}')
     project = Project(tmp_path, {"workspaces": ["apps/*"], "scripts": {"start": script}})
-    found = find(project, {}, generated=False)
+    found = find_start(project, {}, generated=False)
     assert found is not None
     assert (found.command, found.folders) == (("sh", "-c", "cd apps/web && exec next start"), (web,))
     assert found.programs == ("cd", "next") and found.gets_signals
@@ -308,9 +308,9 @@ def test_several_members_need_a_manager_and_a_missing_one_is_an_error(tmp_path: 
     project = Project(tmp_path, {"workspaces": ["web", "api"], "scripts": {"start": script}})
     if "gone" in script:
         with pytest.raises(InputError, match="runs in a project that is not there: gone"):
-            find(project, {}, generated=False)
+            find_start(project, {}, generated=False)
         return
-    found = find(project, {}, generated=False)
+    found = find_start(project, {}, generated=False)
     assert found is not None and found.managers == (shlex.split(script)[0],)
 
 
@@ -354,25 +354,25 @@ def test_what_the_build_has_run_is_not_run_again_at_the_start(
         "other": "webpack",
     }
     project = Project(tmp_path, {"scripts": scripts})
-    found = find(project, {}, generated=True, built=("build",))
+    found = find_start(project, {}, generated=True, built=("build",))
     assert found is not None
     assert (found.command, found.left_out) == (command, left_out)
-    chosen = find(project, {"BP_NPM_START_SCRIPT": "start"}, generated=True, built=("build",))
+    chosen = find_start(project, {"BP_NPM_START_SCRIPT": "start"}, generated=True, built=("build",))
     assert chosen is not None
     assert chosen.left_out == ()
-    assert find(project, {}, generated=False) == replace(chosen, chosen=False)
+    assert find_start(project, {}, generated=False) == replace(chosen, chosen=False)
 
 
 def test_prestart_that_builds_is_not_run_again_and_a_start_that_only_builds_is_told(
     tmp_path: Path,
 ) -> None:
     scripts = {"prestart": "npm run build", "build": "tsc", "start": "node a.js"}
-    found = find(Project(tmp_path, {"scripts": scripts}), {}, generated=True, built=("build",))
+    found = find_start(Project(tmp_path, {"scripts": scripts}), {}, generated=True, built=("build",))
     assert found is not None
     assert (found.command, found.left_out) == (("node", "a.js"), ("build",))
     scripts["start"] = "npm run build"
     with pytest.raises(InputError, match="the start script runs nothing that the build has not run: npm run"):
-        find(Project(tmp_path, {"scripts": scripts}), {}, generated=True, built=("build",))
+        find_start(Project(tmp_path, {"scripts": scripts}), {}, generated=True, built=("build",))
 
 
 def test_scripts_before_and_after_are_run_and_told(tmp_path: Path) -> None:
@@ -384,16 +384,16 @@ def test_scripts_before_and_after_are_run_and_told(tmp_path: Path) -> None:
 
 def test_the_user_chooses_a_file_or_a_script(tmp_path: Path) -> None:
     project = Project(tmp_path, {"scripts": {"start": "node a.js", "start:prod": "node dist/main"}})
-    chosen = find(project, {"BP_NPM_START_SCRIPT": "start:prod"}, generated=False)
+    chosen = find_start(project, {"BP_NPM_START_SCRIPT": "start:prod"}, generated=False)
     assert chosen is not None
     assert (chosen.command, chosen.source) == (("node", "dist/main"), "package.json scripts.start:prod")
     with pytest.raises(InputError, match=r"a script that package\.json does not have"):
-        find(project, {"BP_NPM_START_SCRIPT": "gone"}, generated=False)
+        find_start(project, {"BP_NPM_START_SCRIPT": "gone"}, generated=False)
     with pytest.raises(InputError, match="a file that is not there"):
-        find(project, {"BP_LAUNCHPOINT": "b.js"}, generated=False)
+        find_start(project, {"BP_LAUNCHPOINT": "b.js"}, generated=False)
     (tmp_path / "b.js").touch()
-    chosen = find(project, {"BP_LAUNCHPOINT": "b.js"}, generated=False)
-    assert chosen == Start(("node", "b.js"), "BP_LAUNCHPOINT: b.js", chosen=True)
+    chosen = find_start(project, {"BP_LAUNCHPOINT": "b.js"}, generated=False)
+    assert chosen == StartCommand(("node", "b.js"), "BP_LAUNCHPOINT: b.js", chosen=True)
 
 
 SHELL_TEXTS = st.lists(
@@ -482,14 +482,14 @@ def test_main_is_found_as_node_finds_it(tmp_path: Path, main: str) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/server.js").touch()
     (tmp_path / "lib/index.js").touch()
-    assert find(Project(tmp_path, {"main": main}), {}, generated=False) == Start(
+    assert find_start(Project(tmp_path, {"main": main}), {}, generated=False) == StartCommand(
         ("node", main), "package.json main"
     )
 
 
 def test_main_may_be_made_by_the_build(tmp_path: Path) -> None:
     manifest: dict[str, Any] = {"main": "dist/a.js"}
-    found = find(Project(tmp_path, manifest), {}, generated=True)
+    found = find_start(Project(tmp_path, manifest), {}, generated=True)
     assert found is not None
     assert found.command == ("node", "dist/a.js")
 
@@ -497,13 +497,13 @@ def test_main_may_be_made_by_the_build(tmp_path: Path) -> None:
 def test_a_missing_main_gives_way_to_an_entry_file(tmp_path: Path) -> None:
     (tmp_path / "index.js").touch()
     (tmp_path / "app.js").touch()
-    assert find(Project(tmp_path, {"main": "gone.js"}), {}, generated=False) == Start(
+    assert find_start(Project(tmp_path, {"main": "gone.js"}), {}, generated=False) == StartCommand(
         ("node", "app.js"), "there is app.js"
     )
 
 
 def test_nothing_is_found_where_nothing_is_required(tmp_path: Path) -> None:
-    assert find(Project(tmp_path), {}, generated=False, required=False) is None
+    assert find_start(Project(tmp_path), {}, generated=False, required=False) is None
 
 
 def test_npm_start_without_a_script_is_the_file_that_npm_starts(tmp_path: Path) -> None:
@@ -512,12 +512,12 @@ def test_npm_start_without_a_script_is_the_file_that_npm_starts(tmp_path: Path) 
         (tmp_path / name).write_text("{}")
     found = start(tmp_path, start="npm --prefix web start")
     assert found.command == ("sh", "-c", "cd web && exec node server.js")
-    read = script.read_text(Project(tmp_path), "A=1 npm start -- --port 1", "web", shell="bash")
+    read = script.read_script_text(Project(tmp_path), "A=1 npm start -- --port 1", "web", shell="bash")
     assert (read.argv, read.env) == (("node", "server.js", "--port", "1"), {"A": "1"})
 
 
 def test_nothing_to_start_says_what_to_add(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to start") as caught:
-        find(Project(tmp_path, {"main": "gone.js"}), {}, generated=False)
+        find_start(Project(tmp_path, {"main": "gone.js"}), {}, generated=False)
     assert "main names gone.js" in caught.value.why
     assert '"start": "node' in caught.value.fix

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nodejs import surroundings
+from nodejs import credentials
 
 from fakes.build_context import build_context
 
@@ -15,7 +15,7 @@ from fakes.build_context import build_context
 def key(tmp_path: Path, env: Mapping[str, str], **image: str) -> dict[str, str]:
     """The key where the user set `env`, and the build image has `image` in its environment."""
     context = build_context(tmp_path, env={**image, **env}, user=env)
-    return surroundings.key(context)
+    return credentials.settings_key(context)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from nodejs import schedule
+from nodejs import runtime
 from nodejs.managers import tool
 from nodejs.managers.choice import Choice
 from nodejs.managers.tool import Package
 from nodejs.project import Project
 from nodejs.registry import Registry
-from nodejs.releases import Releases
+from nodejs.versions import Releases
 
 from fakes.build_context import build_context
 from packhorse import sdk
@@ -49,14 +49,14 @@ def asked(range_: str) -> Choice:
 
 def test_commands_that_a_package_does_not_have_are_left_out(tmp_path: Path) -> None:
     build = context(tmp_path, packed(tmp_path, "bin/npm-cli.js"))
-    found = tool.provide(build, NPM, asked("8.0.0"), range="8.0.0")
+    found = tool.provide_tool(build, NPM, asked("8.0.0"), range="8.0.0")
     assert [path.name for path in (found.path / "bin").iterdir()] == ["npm"]
 
 
 def test_a_manager_without_its_own_command_is_refused(tmp_path: Path) -> None:
     build = context(tmp_path, packed(tmp_path, "bin/other.js"))
     with pytest.raises(InputError) as raised:
-        tool.provide(build, NPM, asked("1.0.0"), range="1.0.0")
+        tool.provide_tool(build, NPM, asked("1.0.0"), range="1.0.0")
     assert raised.value.what == "npm 1.0.0 is too old for this buildpack (package.json engines.npm: 1.0.0)"
     assert raised.value.fix == "ask for a newer one: package.json engines.npm"
 
@@ -64,7 +64,7 @@ def test_a_manager_without_its_own_command_is_refused(tmp_path: Path) -> None:
 def test_who_asks_for_a_version_that_is_not_there_is_named(tmp_path: Path) -> None:
     build = context(tmp_path, """echo '["9.0.0", "10.0.0"]'""")
     with pytest.raises(NotFoundError) as raised:
-        tool.provide(build, NPM, asked("99"), range="99")
+        tool.provide_tool(build, NPM, asked("99"), range="99")
     assert raised.value.what == "no version of npm matches 99 (package.json engines.npm: 99)"
     assert raised.value.fix == "ask for another: package.json engines.npm"
 
@@ -73,7 +73,7 @@ def test_an_exact_version_that_is_not_there_is_told_likewise(tmp_path: Path) -> 
     said = "npm error code ETARGET\\nnpm error notarget No matching version found for npm@10.999.0.\\n"
     build = context(tmp_path, f"printf '{said}' >&2; exit 1")
     with pytest.raises(NotFoundError) as raised:
-        tool.provide(build, NPM, asked("10.999.0"), range="10.999.0")
+        tool.provide_tool(build, NPM, asked("10.999.0"), range="10.999.0")
     assert raised.value.what == "no version of npm matches 10.999.0 (package.json engines.npm: 10.999.0)"
     assert raised.value.why == "No matching version found for npm@10.999.0."
 
@@ -88,4 +88,4 @@ def test_a_registry_that_answers_something_else_is_an_error(tmp_path: Path, answ
 def test_a_schedule_without_a_release_is_an_error(tmp_path: Path) -> None:
     build = context(tmp_path, """echo '["1.0.0-rc.1"]'""", BP_NODE_UPDATE="1")
     with pytest.raises(NotFoundError, match="no release of node-releases"):
-        schedule.provide(build, Releases.load(), ())
+        runtime.provide_releases(build, Releases.load(), ())

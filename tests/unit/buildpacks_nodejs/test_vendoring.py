@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
-from nodejs import vendoring
+from nodejs import modules
 from nodejs.workspace import Workspace
 
 from fakes.build_context import build_context
@@ -18,7 +18,7 @@ def settled(app: Path, lock: str = "", **env: str) -> tuple[bool, bool, str]:
     for path in ("node_modules/ms", "web/node_modules/ms"):
         (app / path).mkdir(parents=True, exist_ok=True)
     (app / "web/package.json").write_text("{}")
-    used = vendoring.settle(build_context(app, env=env, said=said), Workspace.read(app, ""), lock)
+    used = modules.settle_vendored(build_context(app, env=env, said=said), Workspace.read(app, ""), lock)
     there = [(app / path).exists() for path in ("node_modules", "web/node_modules")]
     assert there[0] == there[1]
     return used, there[0], said.getvalue()
@@ -55,6 +55,6 @@ def test_the_setting_can_be_off_and_has_to_be_possible(tmp_path: Path) -> None:
     assert (used, there, "left out: BP_NODE_VENDORED is off\n" in said) == (False, False, True)
     context = build_context(tmp_path, env={"BP_NODE_VENDORED": "1"})
     with pytest.raises(InputError, match="the source has no node_modules"):
-        vendoring.settle(context, Workspace.read(tmp_path, ""), "")
+        modules.settle_vendored(context, Workspace.read(tmp_path, ""), "")
     with pytest.raises(InputError, match="BP_NODE_VENDORED is neither yes nor no: always"):
         settled(tmp_path, BP_NODE_VENDORED="always")

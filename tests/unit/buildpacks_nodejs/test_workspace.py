@@ -55,7 +55,7 @@ def test_members_are_those_that_the_patterns_name(source: Path) -> None:
 )
 def test_a_member_needs_what_it_depends_on_in_turn(source: Path, dev: bool, needed: tuple[str, ...]) -> None:
     workspace = Workspace.read(source, "./apps/web/")
-    assert workspace.needed(dev=dev) == needed
+    assert workspace.needed_members(dev=dev) == needed
     assert workspace.names(needed)[-1] == "web"
     assert (workspace.is_member, workspace.root.directory) == (True, source)
 
@@ -214,8 +214,8 @@ def test_a_member_is_needed_under_any_name(tmp_path: Path, dependency: dict[str,
         packages__lib={"name": "lib"},
     )
     workspace = Workspace.read(tmp_path, "apps/web")
-    assert ("packages/lib" in workspace.needed(dev=False)) is needed
-    assert ("packages/lib" in workspace.unneeded) is not needed
+    assert ("packages/lib" in workspace.needed_members(dev=False)) is needed
+    assert ("packages/lib" in workspace.unneeded_members) is not needed
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_member_is_needed_where_the_root_puts_it_in_place_of_others(
         apps__web={"dependencies": {"shared": "1"}},
         packages__lib={"name": "lib"},
     )
-    assert "packages/lib" in Workspace.read(tmp_path, "apps/web").needed(dev=False)
+    assert "packages/lib" in Workspace.read(tmp_path, "apps/web").needed_members(dev=False)
 
 
 def test_members_in_others_are_left_out_with_these(tmp_path: Path) -> None:
@@ -250,8 +250,8 @@ def test_members_in_others_are_left_out_with_these(tmp_path: Path) -> None:
         packages__b__plugins__q={"name": "q"},
     )
     workspace = Workspace.read(tmp_path, "packages/web")
-    assert workspace.needed(dev=False) == ("packages/b/plugins/p", "packages/web")
-    assert workspace.unneeded == ("packages/a", "packages/b/plugins/q")
+    assert workspace.needed_members(dev=False) == ("packages/b/plugins/p", "packages/web")
+    assert workspace.unneeded_members == ("packages/a", "packages/b/plugins/q")
 
 
 def test_a_member_may_be_a_link_inside_the_source(tmp_path: Path) -> None:
@@ -267,8 +267,8 @@ def test_a_member_may_be_a_link_inside_the_source(tmp_path: Path) -> None:
     (tmp_path / "packages/root").symlink_to("..")
     workspace = Workspace.read(tmp_path, "packages/web")
     assert list(workspace.members) == ["libs/web", "packages/lib", "packages/old"]
-    assert (workspace.path, workspace.unneeded) == ("libs/web", ("packages/old",))
-    assert workspace.needed(dev=False) == ("packages/lib", "libs/web")
+    assert (workspace.path, workspace.unneeded_members) == ("libs/web", ("packages/old",))
+    assert workspace.needed_members(dev=False) == ("packages/lib", "libs/web")
 
 
 def test_a_link_out_of_the_source_is_refused(tmp_path: Path) -> None:
@@ -325,7 +325,10 @@ def test_no_manifest_ends_in_anything_but_words(
                 workspace = Workspace.read(source, chosen)
             except InputError:
                 continue
-            assert {*workspace.needed(dev=True), *workspace.unneeded} <= {"packages/a", "packages/b"}
+            assert {*workspace.needed_members(dev=True), *workspace.unneeded_members} <= {
+                "packages/a",
+                "packages/b",
+            }
             assert workspace.dependencies_digest and workspace.has_dependencies(dev=True) in (True, False)
             assert isinstance(workspace.inside_reason, str)
 

@@ -5,17 +5,15 @@ import os
 from pathlib import Path
 
 import pytest
-from nodejs import plugnplay, secret
-from nodejs.managers import yarnfailure, yarnrc
-from nodejs.managers.berry import Berry
+from nodejs import credentials, plugnplay
+from nodejs.managers import yarn_failures, yarn_settings
 from nodejs.managers.choice import Choice
+from nodejs.managers.manifests import without_dev
 from nodejs.managers.port import Order
 from nodejs.managers.tool import Tool
-from nodejs.managers.trim import without_dev
-from nodejs.managers.yarn import Yarn, _settled_elsewhere
-from nodejs.managers.yarnlock import Lock
-from nodejs.managers.yarnregistry import _is_spared
-from nodejs.managers.yarnrelease import _range
+from nodejs.managers.yarn import Berry, Yarn, _settled_elsewhere
+from nodejs.managers.yarn_release import YarnLock, _choose_range
+from nodejs.managers.yarn_settings import _bypasses_proxy
 from nodejs.project import Project
 from nodejs.runtime import Runtime
 from nodejs.workspace import Workspace
@@ -32,11 +30,11 @@ from packhorse.errors import (
 )
 from packhorse.sdk.layer import Types
 
-CLASSIC = Lock("classic", settled={"ms@2.1.3": ""})
+CLASSIC = YarnLock("classic", resolutions={"ms@2.1.3": ""})
 
 
-def berry(version: int, cache_key: str = "10") -> Lock:
-    return Lock("berry", version, cache_key)
+def berry(version: int, cache_key: str = "10") -> YarnLock:
+    return YarnLock("berry", version, cache_key)
 
 
 @pytest.mark.parametrize(
@@ -54,17 +52,17 @@ def berry(version: int, cache_key: str = "10") -> Lock:
         (berry(8), ">=1.22", "22.1.0", ">=1.22 >=2.0.0 >=4.0.0 <4.14.0"),
         (berry(8), "^4 || ^5", "22.1.0", "^4 >=2.0.0 >=4.0.0 <4.14.0 || ^5 >=2.0.0 >=4.0.0 <4.14.0"),
         (berry(8), "4.9.1", "22.1.0", "4.9.1"),
-        (Lock(), "", "22.1.0", "4"),
-        (Lock(), "", "16.1.0", "3"),
-        (Lock(), "^1.22", "22.1.0", "^1.22"),
-        (Lock(), ">=1", "22.1.0", "1.22.22"),
-        (Lock(), "^4", "22.1.0", "^4 >=2.0.0"),
+        (YarnLock(), "", "22.1.0", "4"),
+        (YarnLock(), "", "16.1.0", "3"),
+        (YarnLock(), "^1.22", "22.1.0", "^1.22"),
+        (YarnLock(), ">=1", "22.1.0", "1.22.22"),
+        (YarnLock(), "^4", "22.1.0", "^4 >=2.0.0"),
     ],
 )
 def test_the_yarn_that_is_asked_for_leaves_the_lock_as_it_is(
-    lock: Lock, asked: str, node: str, range_: str
+    lock: YarnLock, asked: str, node: str, range_: str
 ) -> None:
-    assert _range(lock, Choice("yarn", "engines", range=asked), node)[0] == range_
+    assert _choose_range(lock, Choice("yarn", "engines", range=asked), node)[0] == range_
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,7 @@ def test_the_yarn_that_is_asked_for_leaves_the_lock_as_it_is(
 def test_failures_of_newer_yarns_have_the_words_of_npms(
     output: str, kind: type[PackhorseError], what: str
 ) -> None:
-    error = yarnfailure.of_berry(sdk.CommandFailed(["yarn", "install"], status=1, output=output))
+    error = yarn_failures.berry_error(sdk.CommandFailed(["yarn", "install"], status=1, output=output))
     assert type(error) is kind
     assert what in error.what
 
@@ -121,7 +119,7 @@ def test_failures_of_newer_yarns_have_the_words_of_npms(
 def test_failures_of_yarn_1_have_the_words_of_npms(
     output: str, kind: type[PackhorseError], what: str
 ) -> None:
-    error = yarnfailure.of_classic(sdk.CommandFailed(["yarn", "install"], status=1, output=output))
+    error = yarn_failures.classic_error(sdk.CommandFailed(["yarn", "install"], status=1, output=output))
     assert type(error) is kind
     assert what in error.what
 
@@ -131,7 +129,7 @@ def test_a_lock_out_of_sync_shows_what_would_change_and_not_checksums() -> None:
         "➤ YN0028: │ -    ms: 2.1.3\n➤ YN0028: │ +    ms: 2.0.0\n➤ YN0028: │ -  checksum: abc\n"
         "➤ YN0028: │ The lockfile would have been modified by this install, which is explicitly forbidden."
     )
-    error = yarnfailure.of_berry(sdk.CommandFailed(["yarn"], status=1, output=output))
+    error = yarn_failures.berry_error(sdk.CommandFailed(["yarn"], status=1, output=output))
     assert error.why == "-    ms: 2.1.3\n+    ms: 2.0.0"
     assert error.fix == "run `yarn install` and commit yarn.lock"
 
@@ -142,23 +140,23 @@ def test_settings_are_read_without_their_lists_and_comments(tmp_path: Path) -> N
         "npmScopes:\n  a:\n    npmAuthToken: x\n"
     )
     (tmp_path / ".yarnrc").write_text('# a\nyarn-offline-mirror "./packages"\nlastUpdateCheck 1\n')
-    settings = yarnrc.Settings.read(tmp_path)
+    settings = yarn_settings.YarnSettings.read(tmp_path)
     assert settings.linker == "node-modules"
     assert settings.release == ".yarn/releases/yarn-4.0.0.cjs"
     assert "npmAuthToken" not in settings.berry
     assert settings.classic["yarn-offline-mirror"] == "./packages"
-    assert yarnrc.Settings.read(tmp_path / "nowhere") == yarnrc.Settings()
-    assert yarnrc.Settings().linker == "pnp"
+    assert yarn_settings.YarnSettings.read(tmp_path / "nowhere") == yarn_settings.YarnSettings()
+    assert yarn_settings.YarnSettings().linker == "pnp"
 
 
 def test_a_settings_digest_is_the_same_with_another_credential(tmp_path: Path) -> None:
     path = tmp_path / ".yarnrc.yml"
     path.write_text("nodeLinker: pnp\nnpmAuthToken: one\n")
-    first = secret.digest(path)
+    first = credentials.settings_digest(path)
     path.write_text("nodeLinker: pnp\nnpmAuthToken: two\n")
-    assert secret.digest(path) == first
+    assert credentials.settings_digest(path) == first
     path.write_text("nodeLinker: pnpm\nnpmAuthToken: two\n")
-    assert secret.digest(path) != first
+    assert credentials.settings_digest(path) != first
 
 
 @pytest.mark.parametrize(
@@ -173,7 +171,7 @@ def test_a_settings_digest_is_the_same_with_another_credential(tmp_path: Path) -
     ],
 )
 def test_no_proxy_spares_a_host_and_its_domain(exceptions: str, is_spared: bool) -> None:
-    assert _is_spared("https://a.example/npm/", exceptions) == is_spared
+    assert _bypasses_proxy("https://a.example/npm/", exceptions) == is_spared
 
 
 def test_manifests_are_without_what_is_not_needed_for_a_while(tmp_path: Path) -> None:
@@ -220,14 +218,14 @@ def test_a_layer_of_plug_n_play_has_what_the_map_names(tmp_path: Path) -> None:
     for name in ("ms-1.zip", "dev-1.zip", ".gitignore"):
         (path / "cache" / name).touch()
     layer = sdk.Layer("modules", path, sdk.Replaced(), Types(launch=True))
-    plugnplay.keep(application, layer)
+    plugnplay.save_map(application, layer)
     plugnplay.write_commands(path, {"cmd": "/x y/it's.js"})
     assert [found.name for found in (path / "cache").iterdir()] == ["ms-1.zip"]
     assert not (path / ".pnp.cjs").exists(), "the packages would have a second map above them"
     assert (path / "env.launch/NODE_OPTIONS.prepend").read_text() == f"--require {application}/.pnp.cjs"
     assert (path / "bin/cmd").read_text() == "#!/bin/sh\nexec node '/x y/it'\"'\"'s.js' \"$@\"\n"
-    plugnplay.unplug(application)
-    plugnplay.plug(application, path)
+    plugnplay.remove_map(application)
+    plugnplay.install_map(application, path)
     assert (application / ".pnp.cjs").is_file()
 
 
@@ -372,7 +370,7 @@ def test_the_linker_pnpm_makes_its_hard_links_on_the_file_system_of_the_applicat
 def test_a_lock_that_yarn_makes_is_there_for_scripts(tmp_path: Path) -> None:
     yarn = yarn_that_says_where(tmp_path, "nodeLinker: node-modules\n", "")
     yarn.install(Order(yarn.context.app, dev=True, cache=tmp_path / "cache"))
-    assert (yarn.context.app / "yarn.lock").read_text() == "x\n" and yarn.made == ("yarn.lock",)
+    assert (yarn.context.app / "yarn.lock").read_text() == "x\n" and yarn.generated == ("yarn.lock",)
 
 
 @pytest.mark.parametrize(("env", "linker"), [({}, "pnp"), ({"YARN_NODE_LINKER": "pnpm"}, "pnpm")])
@@ -385,4 +383,4 @@ def test_a_yarn_that_made_no_map_is_told(tmp_path: Path) -> None:
     (tmp_path / "modules").mkdir()
     layer = sdk.Layer("modules", tmp_path / "modules", sdk.Replaced(), Types(launch=True))
     with pytest.raises(InputError, match=r"made no map of the packages \(\.pnp\.cjs\)"):
-        plugnplay.keep(tmp_path, layer)
+        plugnplay.save_map(tmp_path, layer)

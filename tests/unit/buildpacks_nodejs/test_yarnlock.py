@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nodejs.managers import Choice, yarnrelease
-from nodejs.managers.yarnlock import Lock
+from nodejs.managers import Choice, yarn_release
+from nodejs.managers.yarn_release import YarnLock
 
 from packhorse.errors import InputError
 
@@ -43,15 +43,15 @@ __metadata:
 
 
 def test_a_lock_of_yarn_1_has_descriptors() -> None:
-    lock = Lock.parse(CLASSIC)
+    lock = YarnLock.parse(CLASSIC)
     assert lock.form == "classic"
-    assert list(lock.settled) == ["@scope/a@^1.0.0", "@scope/a@^1.2.0", "ms@2.1.3", "ms@^2.0.0"]
+    assert list(lock.resolutions) == ["@scope/a@^1.0.0", "@scope/a@^1.2.0", "ms@2.1.3", "ms@^2.0.0"]
 
 
 def test_a_newer_lock_has_versions_and_resolutions() -> None:
-    lock = Lock.parse(BERRY)
+    lock = YarnLock.parse(BERRY)
     assert (lock.form, lock.version, lock.cache_key) == ("berry", 8, "10")
-    assert lock.settled == {
+    assert lock.resolutions == {
         "app@workspace:.": "app@workspace:.",
         "ms@npm:2.1.3": "ms@npm:2.1.3",
         "ms@npm:^2.0.0": "ms@npm:2.1.3",
@@ -59,22 +59,22 @@ def test_a_newer_lock_has_versions_and_resolutions() -> None:
 
 
 def test_a_lock_without_entries_has_a_form_if_it_says_one() -> None:
-    assert Lock.parse("").form == ""
-    assert Lock.parse("# yarn lockfile v1\n").form == "classic"
-    assert Lock.parse("__metadata:\n  version: 6\n").form == "berry"
+    assert YarnLock.parse("").form == ""
+    assert YarnLock.parse("# yarn lockfile v1\n").form == "classic"
+    assert YarnLock.parse("__metadata:\n  version: 6\n").form == "berry"
 
 
 def test_what_a_newer_lock_settles_otherwise_is_named() -> None:
-    lock = Lock.parse(BERRY)
-    assert lock.lacks(Lock.parse(BERRY.partition('"ms@')[0])) == []
-    assert lock.lacks(Lock.parse(BERRY.replace("npm:^2.0.0", "npm:^2.1.0"))) == ["ms@npm:^2.1.0"]
+    lock = YarnLock.parse(BERRY)
+    assert lock.find_changes(YarnLock.parse(BERRY.partition('"ms@')[0])) == []
+    assert lock.find_changes(YarnLock.parse(BERRY.replace("npm:^2.0.0", "npm:^2.1.0"))) == ["ms@npm:^2.1.0"]
     moved = BERRY.replace('resolution: "ms@npm:2.1.3"', 'resolution: "ms@npm:2.1.4"')
-    assert lock.lacks(Lock.parse(moved)) == ["ms@npm:2.1.3", "ms@npm:^2.0.0"]
+    assert lock.find_changes(YarnLock.parse(moved)) == ["ms@npm:2.1.3", "ms@npm:^2.0.0"]
 
 
 def test_conflicts_of_a_merge_are_found_by_their_line() -> None:
     with pytest.raises(InputError, match="on line 5"):
-        Lock.parse(CLASSIC.replace('"@scope/a@^1.0.0"', '<<<<<<< HEAD\n"@scope/a@^1.0.0"'))
+        YarnLock.parse(CLASSIC.replace('"@scope/a@^1.0.0"', '<<<<<<< HEAD\n"@scope/a@^1.0.0"'))
 
 
 names = st.from_regex(r"(?:@[a-z]{1,4}/)?[a-z][a-z0-9.-]{0,6}", fullmatch=True)
@@ -88,7 +88,7 @@ def test_every_descriptor_that_is_written_is_read(said: dict[tuple[str, str], st
     for (name, range_), other in said.items():
         text += f'"{name}@{form}{range_}":\n  version: 1.0.0\n'
         text += f'  resolution: "{other}@npm:1"\n\n' if is_berry else "\n"
-    assert Lock.parse(text).settled == {
+    assert YarnLock.parse(text).resolutions == {
         f"{name}@{form}{range_}": f"{other}@npm:1" if is_berry else ""
         for (name, range_), other in said.items()
     }
@@ -97,17 +97,19 @@ def test_every_descriptor_that_is_written_is_read(said: dict[tuple[str, str], st
 @given(st.text(alphabet=st.sampled_from('a@:,"\\ \n?^_metd#1<>')))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        Lock.parse(text)
+        YarnLock.parse(text)
     except InputError as error:
         assert "conflicts" in error.what
 
 
 def test_a_lock_newer_than_any_known_yarn_is_refused_unless_one_is_named() -> None:
-    lock = Lock("berry", version=99, cache_key="10")
+    lock = YarnLock("berry", version=99, cache_key="10")
     with pytest.raises(InputError) as raised:
-        yarnrelease.refuse_newer(lock, Choice("yarn", "there is yarn.lock", lock="yarn.lock"))
+        yarn_release.refuse_newer_lock(lock, Choice("yarn", "there is yarn.lock", lock="yarn.lock"))
     assert raised.value.what == "yarn.lock has version 99, which no Yarn that this buildpack knows writes"
     assert "packageManager" in raised.value.fix
-    yarnrelease.refuse_newer(lock, Choice("yarn", "package.json packageManager: yarn@9.1.0", range="9.1.0"))
-    yarnrelease.refuse_newer(Lock("berry", version=8), Choice("yarn", "there is yarn.lock"))
-    yarnrelease.refuse_newer(Lock("classic"), Choice("yarn", "there is yarn.lock"))
+    yarn_release.refuse_newer_lock(
+        lock, Choice("yarn", "package.json packageManager: yarn@9.1.0", range="9.1.0")
+    )
+    yarn_release.refuse_newer_lock(YarnLock("berry", version=8), Choice("yarn", "there is yarn.lock"))
+    yarn_release.refuse_newer_lock(YarnLock("classic"), Choice("yarn", "there is yarn.lock"))

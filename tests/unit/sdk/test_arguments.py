@@ -197,14 +197,14 @@ def test_a_command_in_one_string_is_refused(context: Any, call: str) -> None:
     assert "an entry of the command is PosixPath('x')" in said(lambda: run(["ls", Path("x")]))
     assert "'A' in env of the command is 1" in said(lambda: run(["ls"], env={"A": 1}))
     assert "env of the command cannot be 'A=B'" in said(lambda: run(["ls"], env={"A=B": "1"}))
-    assert "which is no directory" in said(lambda: run(["ls"], cwd=context.app / "none"))
+    assert "which is not a directory" in said(lambda: run(["ls"], cwd=context.app / "none"))
     assert "cwd of the command is 'web', not Path" in said(lambda: run(["ls"], cwd="web"))
 
 
 @given(st.text())
 def test_a_name_that_is_accepted_is_that_of_an_entry_of_its_directory(name: str) -> None:
     try:
-        arguments.file_name("it", name)
+        arguments.check_file_name("it", name)
     except BuildError as error:
         assert error.what and error.fix
     else:

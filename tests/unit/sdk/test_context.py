@@ -102,7 +102,7 @@ def test_a_bill_that_was_brought_back_goes_where_none_or_another_format_is_wante
 def test_files_of_the_buildpack_go_before_those_of_a_mirror(tmp_path: Path) -> None:
     for place, version in (("buildpack/dependencies", "1"), ("mirror", "2")):
         (tmp_path / "file").write_text(version)
-        dependencies.write(tmp_path / place, [("tool", version, tmp_path / "file")])
+        dependencies.write_dependencies(tmp_path / place, [("tool", version, tmp_path / "file")])
     given = context(tmp_path, {"BP_DEPENDENCY_MIRROR": (tmp_path / "mirror").as_uri()})
     assert given.dependencies.versions("tool") == ("1", "2")
     digest = str(sdk.Checksum.of(tmp_path / "file"))

@@ -147,7 +147,7 @@ def test_a_directory_among_the_layers_that_is_none_is_refused(workbench: Workben
     workbench.detect()
     outcome = again(workbench, ASTRAY="1").build()
     assert outcome.status == 52
-    assert f"error: {workbench.layers / 'astray'} is no layer\n" in outcome.output
+    assert f"error: {workbench.layers / 'astray'} is not a layer\n" in outcome.output
     assert 'context.layer("astray", key=…' in outcome.output
 
 

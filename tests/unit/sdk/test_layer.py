@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import BuildError
-from packhorse.sdk.layer import Asked, Kept, Layer, Outdated, Replaced, Types, take
+from packhorse.sdk.layer import Kept, Layer, LayerRequest, Outdated, Replaced, Types, take_layer
 
 OLD, NEW = f"sha256:{'ab12cd34' * 8}", f"sha256:{'00112233' * 8}"
 CACHED = Types(launch=True, cache=True)
@@ -20,7 +20,7 @@ def made(
     renew: str = "",
     follows: tuple[str, ...] = (),
 ) -> Layer:
-    return take(layers, "modules", Asked(types, key, facts or {}, renew, follows))
+    return take_layer(layers, "modules", LayerRequest(types, key, facts or {}, renew, follows))
 
 
 def restored(layers: Path) -> None:
@@ -175,13 +175,13 @@ def test_a_name_that_no_layer_can_have_is_refused_and_nothing_is_removed(tmp_pat
     (tmp_path / "precious").touch()
     (tmp_path / "layers").mkdir()
     with pytest.raises(BuildError, match="the name of a layer"):
-        take(tmp_path / "layers", name, Asked(CACHED, {"a": "1"}))
+        take_layer(tmp_path / "layers", name, LayerRequest(CACHED, {"a": "1"}))
     assert (tmp_path / "precious").exists() and list((tmp_path / "layers").iterdir()) == []
 
 
 def test_a_layer_whose_name_looks_like_a_pattern_leaves_the_bills_of_others(tmp_path: Path) -> None:
     (tmp_path / "modules.sbom.cdx.json").touch()
-    take(tmp_path, "*", Asked(CACHED, {"a": "1"}))
+    take_layer(tmp_path, "*", LayerRequest(CACHED, {"a": "1"}))
     assert (tmp_path / "modules.sbom.cdx.json").exists()
 
 

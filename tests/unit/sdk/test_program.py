@@ -155,9 +155,9 @@ def test_a_build_without_a_result_writes_nothing_and_leaves_the_store(place: Pla
 
 def test_facts_of_the_last_build_are_remembered(place: Place) -> None:
     context = place.invocation("build").build_context(place.log)
-    assert context.remembered("node") == {}
+    assert context.recall("node") == {}
     context.layer("node", key={"v": "16.20.2"}, cache=True, facts={"request": "16"})
-    assert context.remembered("node") == {"request": "16"}
+    assert context.recall("node") == {"request": "16"}
     assert "layer node new\n" in place.out.getvalue()
 
 
@@ -177,7 +177,7 @@ def test_a_broken_descriptor_is_a_format_error(place: Place, defect: str) -> Non
 
 def test_a_descriptor_is_read_when_it_is_asked_for_and_is_then_as_any_other(place: Place) -> None:
     directory = place.root / "bp"
-    read, unread = sdk.Descriptor.read(directory), sdk.Descriptor.at
+    read, unread = sdk.Descriptor.read(directory), sdk.Descriptor.read_later
     assert unread(directory) == read == unread(directory)
     assert repr(unread(directory)) == repr(read)
     assert unread(directory).title == "One 1.2.3"

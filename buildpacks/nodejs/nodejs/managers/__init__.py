@@ -1,6 +1,6 @@
-"""The package managers: one file each, all of them behind `port.Manager`; `choice` finds an application's.
+"""The package managers, one adapter each behind `port.Manager`; `choice` finds the application's.
 
-Called by `nodejs.buildpack`.
+Called by `buildpack`.
 """
 
 from __future__ import annotations
@@ -12,56 +12,55 @@ from ..runtime import Runtime
 from .choice import LOCKS, Choice
 from .port import Manager
 
-__all__ = ["LOCKS", "Choice", "Manager", "provide"]
+__all__ = ["LOCKS", "Choice", "Manager", "provide_manager"]
 
 
-def provide(
+def provide_manager(
     context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice, *, runs_bun: Choice | None
 ) -> Manager:
-    """The manager that was chosen, in a layer of its own unless it comes with Node.js; says which and why.
+    """Provides the chosen manager, in a layer of its own unless it comes with Node.js; logs which and why.
 
-    `runs_bun` is the Bun that the image is to have. It is on PATH of scripts for another manager as well.
+    `runs_bun` is the Bun that the image needs. It is also on PATH of scripts that another manager runs.
     """
     if runs_bun and choice.manager != "bun":
         from . import bun
 
-        tool = bun.provide(context, runs_bun, launch=True)
-        runtime = tool.beside(runtime)
+        tool = bun.provide_bun(context, runs_bun, launch=True)
+        runtime = tool.append_to(runtime)
         context.log.detail(f"Bun {tool.version} ({runs_bun.source})")
-    manager, source = _chosen(context, project, runtime, choice, launches_bun=runs_bun is not None)
+    manager, source = _create_manager(context, project, runtime, choice, launches_bun=runs_bun is not None)
     context.log.detail(f"{manager.name} {manager.version} ({source})")
-    for lock in choice.unread:
-        context.log.warning(f"{lock} is not read, since {choice.source}; remove one of the two")
+    for lock in choice.unread_locks:
+        context.log.warning(f"{lock} is not read, because {choice.source}; remove one of the two")
     return manager
 
 
-def _chosen(
+def _create_manager(
     context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice, *, launches_bun: bool
 ) -> tuple[Manager, str]:
-    """The manager, and why it is this one; imports no other's adapter."""
+    """The manager, and the reason for it; imports only its adapter."""
     match choice.manager:
         case "npm":
             from .npm import Npm
 
             return Npm.of(context, project, runtime, choice), choice.source
         case "yarn":
-            from . import yarnrelease
-            from .berry import Berry
-            from .yarn import Yarn
+            from . import yarn_release
+            from .yarn import Berry, Yarn
 
-            release = yarnrelease.provide(context, project, runtime, choice)
+            release = yarn_release.provide_yarn(context, project, runtime, choice)
             kind = Yarn if release.is_classic else Berry
             return kind(context, project, runtime, release.tool, choice.lock), release.source
         case "pnpm":
-            from . import pnpmrelease
+            from . import pnpm_release
             from .pnpm import Pnpm
 
-            tool, source = pnpmrelease.provide(context, project, runtime, choice)
+            tool, source = pnpm_release.provide_pnpm(context, project, runtime, choice)
             return Pnpm(context, project, runtime, tool, choice.lock), source
         case "bun":
             from . import bun
 
-            tool = bun.provide(context, choice, launch=launches_bun)
+            tool = bun.provide_bun(context, choice, launch=launches_bun)
             return bun.Bun(context, project, runtime, tool, choice.lock), choice.source
         case other:
             raise AssertionError(f"{other} is not in choice.MANAGERS")

@@ -1,6 +1,7 @@
-"""Bun: an adapter of `port.Manager`; as a runtime, too, it is the layer that is made here.
+"""Bun: an adapter of `port.Manager`, and the layer `bun`, also for launch.
 
-What it installs are copies. With a `focus` it installs for the members that are named and for the root.
+It installs copies. With a `focus` it installs for the named members and for the root. Of bun.lock only the
+paths of the projects are read. The binary lockfile (bun.lockb) is not read.
 """
 
 from __future__ import annotations
@@ -15,15 +16,34 @@ from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
 from packhorse.sdk.dataclass import dataclass
 
-from ..registry import explained_code
-from ..removal import delete
+from .. import credentials
+from ..failures import FailedScript, error_for_code, git_error
+from ..node_modules import delete
 from ..workspace import Workspace
-from . import bunlock, npmrc, tool, unlocked
+from . import npm, port, tool
 from .choice import Choice
-from .fetched import Fetched
 from .port import Order
-from .scriptfault import FailedScript, git_failed
-from .tool import Package, Tool
+from .tool import DownloadedManager, Package, Tool
+
+NAME = "bun.lock"
+_TABLE = re.compile(r'  "(\w+)": \{')
+_PROJECT = re.compile(r'    "((?:[^"\\]|\\.)*)": \{.*')
+
+
+def check_lock(text: str) -> None:
+    """Raises InputError for a lock with conflicts of a merge, which Bun passes over."""
+    port.refuse_merge_conflicts(text, name=NAME, fix=f"resolve them, run `bun install`, and commit {NAME}")
+
+
+def lock_projects(text: str) -> Iterator[str]:
+    """The paths of all projects of the workspace, the root's empty."""
+    table = ""
+    for line in text.splitlines():
+        if match := _TABLE.match(line):
+            table = match[1]
+        elif table == "workspaces" and (match := _PROJECT.fullmatch(line)):
+            yield match[1]
+
 
 _STORE = ".bun"
 _SETTINGS = "bunfig.toml"
@@ -52,7 +72,7 @@ _WORDS = {
 }
 
 
-def provide(context: sdk.BuildContext, choice: Choice, *, launch: bool) -> Tool:
+def provide_bun(context: sdk.BuildContext, choice: Choice, *, launch: bool) -> Tool:
     """Makes or keeps the layer `bun`: what package.json asks for, else the newest, which reads all locks.
 
     It is in the image for `launch`, where Bun runs the application.
@@ -60,18 +80,18 @@ def provide(context: sdk.BuildContext, choice: Choice, *, launch: bool) -> Tool:
     arch = _ARCHITECTURES.get(context.target.arch, context.target.arch)
     commands = {"bun": "bin/bun", "bunx": "bin/bun"}
     package = Package("bun", commands, parts=(f"@oven/bun-linux-{arch}",))
-    return tool.provide(context, package, choice, range=choice.range or _NEWEST, launch=launch)
+    return tool.provide_tool(context, package, choice, range=choice.range or _NEWEST, launch=launch)
 
 
 @dataclass(frozen=True, slots=True)
-class Bun(Fetched):
+class Bun(DownloadedManager):
     """The Bun of `tool` for `project`, the root of a workspace if there is one."""
 
     name = "Bun"
     command = "bun"
-    fresh = "bun install"
+    install_command = "bun install"
     linker = "node-modules"
-    amender = None
+    incremental = None
     inside_reason = ""
 
     @property
@@ -85,7 +105,7 @@ class Bun(Fetched):
         names = (self.lock, _SETTINGS, *self._patches)
         return {
             **{name: self.project.digest(name) for name in names if name},
-            ".npmrc": self.project.npmrc_digest,
+            ".npmrc": credentials.settings_digest(self.project.directory / ".npmrc"),
         }
 
     @property
@@ -96,16 +116,16 @@ class Bun(Fetched):
     @property
     def slice(self) -> tuple[str, ...]:
         """node_modules of each project in bun.lock; without one, of the first levels of folders."""
-        found = tuple(bunlock.projects(self._text))
+        found = tuple(lock_projects(self._text))
         if not found:
-            return unlocked.LEVELS
+            return port.MODULES_GLOBS
         return tuple(str(PurePosixPath(path, "node_modules")) for path in found)
 
     def install(self, order: Order) -> None:
         """`bun install --frozen-lockfile`; see `port.Manager`. Says which install scripts did not run."""
-        bunlock.check(self._text)
+        check_lock(self._text)
         if not self.lock:
-            unlocked.warn(self.context.log, bunlock.NAME, self.command)
+            port.warn_of_missing_lock(self.context.log, NAME, self.command)
         output = self._install(order)
         if _BLOCKED.search(output):
             self._warn_of_blocked(order.directory)
@@ -126,8 +146,8 @@ class Bun(Fetched):
 
     @property
     def _text(self) -> str:
-        path = self.project.directory / bunlock.NAME
-        return path.read_text(errors="replace") if self.lock == bunlock.NAME and path.is_file() else ""
+        path = self.project.directory / NAME
+        return path.read_text(errors="replace") if self.lock == NAME and path.is_file() else ""
 
     @property
     def _patches(self) -> tuple[str, ...]:
@@ -141,11 +161,11 @@ class Bun(Fetched):
         chosen = (f"--filter={name}" for name in (("./", *order.focus) if order.focus else ()))
         argv = ["bun", "install", lock, *kind, *chosen, *options]
         argv += ["--backend=copyfile", f"--cache-dir={home}"]
-        with npmrc.merged(self.context, self.project) as access:
+        with npm.merge_npmrcs(self.context, self.project) as access:
             try:
                 return self.context.run(argv, cwd=order.directory, env={**self.env, **access})
             except sdk.CommandFailed as failure:
-                raise explained(failure, self.project.directory) from failure
+                raise bun_error(failure, self.project.directory) from failure
 
     def _warn_of_blocked(self, directory: Path) -> None:
         said = self.context.capture(["bun", "pm", "untrusted"], cwd=directory, env=self.env)
@@ -156,7 +176,7 @@ class Bun(Fetched):
         )
 
 
-def explained(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
+def bun_error(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
     """The error that a failed Bun command means."""
     text = failure.output
     lines = [line for line in text.splitlines() if line.startswith(("error: ", "note: "))]
@@ -165,15 +185,15 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
         printed = text[: script.start()].splitlines()[_before_scripts(text) :]
         return FailedScript(script[1] or "", "", printed).error()
     if git := _GIT.search(text):
-        return git_failed(_address(text, git[1]), why.splitlines())
+        return git_error(_address(text, git[1]), why.splitlines())
     if "lockfile is frozen" in text:
         return InputError(
             "bun.lock does not match package.json", why=why, fix="run `bun install` and commit bun.lock"
         )
-    if known := explained_code(_npm_code(text), why, client="Bun", lock=bunlock.NAME, root=root):
+    if known := error_for_code(_npm_code(text), why, client="Bun", lock=NAME, root=root):
         return known
     if status := _STATUS.search(text):
-        return NetworkError(f"the package registry did not answer as one ({status[1]})", why=why)
+        return NetworkError(f"the package registry answered with an error ({status[1]})", why=why)
     return BuildpackFailed(failure.what, why=why or "its output is above")
 
 

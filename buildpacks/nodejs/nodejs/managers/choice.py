@@ -1,7 +1,7 @@
-"""Which package manager an application uses, in which version, and where it says so.
+"""Finds which package manager an application uses, in which version, and where it says so.
 
-On the arrow source → plan; pure but for looking which locks there are. Called by `nodejs.buildpack`. With
-several locks the manager's that package.json names wins, else the first of `LOCKS`; the others are told.
+On the arrow source → plan. Only looks which lockfiles exist. Called by `buildpack`. If there are several
+lockfiles, the manager in package.json wins, else the first in `LOCKS`. A warning names the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Self
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
 
-from .. import ranges, sources
+from .. import versions
 from ..project import Project
 
 LOCKS = {
@@ -46,7 +46,7 @@ class Choice:
     range: str = ""
     digest: str = ""
     lock: str = ""
-    unread: tuple[str, ...] = ()
+    unread_locks: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -63,7 +63,7 @@ class Choice:
         for a field that names no manager or no version.
         """
         there = [name for name in LOCKS if (project.directory / name).is_file()]
-        manager, range_, digest, source = _named(project)
+        manager, range_, digest, source = _named_in_manifest(project)
         if not manager and there:
             manager, source = LOCKS[there[0]], f"there is {there[0]}"
         if not manager:
@@ -71,7 +71,7 @@ class Choice:
         if not manager:
             manager, source = "npm", "package.json has no packageManager, and there is no lock"
         if not range_:
-            range_, said = _engine(project, manager)
+            range_, said = _range_in_engines(project, manager)
             source = said or source
         own = [name for name in there if LOCKS[name] == manager]
         return cls(
@@ -80,29 +80,29 @@ class Choice:
             range=range_,
             digest=digest,
             lock=own[0] if own else "",
-            unread=tuple(name for name in there if name not in own),
+            unread_locks=tuple(name for name in there if name not in own),
         )
 
     @classmethod
     def of_bun(cls, project: Project, above: Project | None = None) -> Self:
         """The Bun that runs an application which another manager installs; `above` is its workspace."""
-        range_, said = _engine(project, "bun")
+        range_, said = _range_in_engines(project, "bun")
         if not said and above is not None:
-            range_, said = _engine(above, "bun")
+            range_, said = _range_in_engines(above, "bun")
         return cls("bun", said or "the newest", range=range_)
 
 
-def _engine(project: Project, manager: str) -> tuple[str, str]:
+def _range_in_engines(project: Project, manager: str) -> tuple[str, str]:
     """The range that `engines` has, for Bun `devEngines.runtime` or a file too, and where; or nothing."""
     said = {f"engines.{manager}": project.engine(manager)}
     if manager == "bun":
         said["devEngines.runtime"] = project.runtimes.get("bun", "")
     for place, text in said.items():
         if text:
-            return _range(text, f"package.json {place}"), f"package.json {place}: {text}"
-    if manager == "bun" and (file := sources.read_bun(project)):
+            return _check_range(text, f"package.json {place}"), f"package.json {place}: {text}"
+    if manager == "bun" and (file := versions.read_bun_version(project)):
         newest = file.text in ("latest", "stable")
-        return "" if newest else _range(file.text, file.source), str(file)
+        return "" if newest else _check_range(file.text, file.source), str(file)
     return "", ""
 
 
@@ -112,19 +112,19 @@ def _without_lock(project: Project) -> tuple[str, str]:
         if (project.directory / name).is_file():
             return manager, f"there is {name}"
     said = {name: project.engine(name) for name in MANAGERS}
-    asked = [name for name, text in said.items() if text and ranges.is_range(text)]
+    asked = [name for name, text in said.items() if text and versions.is_range(text)]
     # Bun is a runtime, too: a package for both names it beside Node.js.
     if len(asked) == 1 and (asked != ["bun"] or project.runner == "bun"):
         return asked[0], f"package.json engines.{asked[0]}: {said[asked[0]]}"
     return "", ""
 
 
-def _named(project: Project) -> tuple[str, str, str, str]:
+def _named_in_manifest(project: Project) -> tuple[str, str, str, str]:
     """Manager, range, digest and source as package.json names them; empty where it does not."""
     field = project.manifest.get("packageManager")
     if field is not None:
         match = _FIELD.fullmatch(field) if isinstance(field, str) else None
-        if not match or match["name"] not in MANAGERS or not ranges.is_version(match["version"]):
+        if not match or match["name"] not in MANAGERS or not versions.is_version(match["version"]):
             raise InputError(
                 f"package.json packageManager names no package manager and version: {field}",
                 why=f"this buildpack knows {', '.join(MANAGERS)}",
@@ -140,15 +140,15 @@ def _named(project: Project) -> tuple[str, str, str, str]:
         source = f"package.json devEngines.packageManager: {wanted['name']} {version}".rstrip()
         return (
             wanted["name"],
-            _range(version, "package.json devEngines.packageManager") if version else "",
+            _check_range(version, "package.json devEngines.packageManager") if version else "",
             "",
             source,
         )
     return "", "", "", ""
 
 
-def _range(text: str, source: str) -> str:
-    if not ranges.is_range(text):
+def _check_range(text: str, source: str) -> str:
+    if not versions.is_range(text):
         raise InputError(
             f"{source} is not a range of versions: {text}",
             fix='write it as npm knows it: "9", "^9.12.0", ">=9 <11"',

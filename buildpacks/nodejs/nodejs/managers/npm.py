@@ -1,9 +1,15 @@
-"""npm: the manager that comes with Node.js. An adapter of `port.Manager`."""
+"""npm, the manager that comes with Node.js: an adapter of `port.Manager`.
+
+It also merges npm's settings files into one for managers that do not look where npm does (`merge_npmrcs`).
+pnpm 10 and newer fill variables (`${NPM_TOKEN}`) only into a user's settings and not into a project's. Here
+the project is the user's.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -11,16 +17,45 @@ from packhorse import sdk
 from packhorse.errors import BuildpackFailed
 from packhorse.sdk.dataclass import dataclass
 
-from .. import ranges
+from .. import credentials, versions
+from ..node_modules import delete
 from ..project import Project
-from ..registry import FOR_ANY, IMPATIENT, UNKEPT, Registry, explained
-from ..releases import major
-from ..removal import delete
-from ..runtime import Runtime, nodedir
+from ..registry import ALLOW_OTHER_MANAGERS, NO_COMPILE_CACHE, SHORT_RETRIES, Registry
+from ..runtime import Runtime, nodedir_variable
+from ..versions import major
 from ..workspace import Workspace
-from . import named
+from . import port
 from .choice import Choice
 from .port import Order
+
+
+@contextmanager
+def merge_npmrcs(context: sdk.BuildContext, project: Project) -> Iterator[dict[str, str]]:
+    """The variables that name the file, which may have credentials, and the registry."""
+    import tempfile
+
+    said = Registry(context).config("globalconfig", "userconfig", "registry")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "npmrc")
+        file.touch(mode=0o600)
+        file.write_text("\n".join(_read_files(said, project)))
+        yield {
+            "npm_config_userconfig": str(file),
+            "pnpm_config_npmrc_auth_file": str(file),
+            "pnpm_config_registry": said["registry"],
+        }
+
+
+def read_npmrcs(context: sdk.BuildContext, project: Project) -> list[str]:
+    """What the files say, the one that counts most last."""
+    return _read_files(Registry(context).config("globalconfig", "userconfig"), project)
+
+
+def _read_files(said: Mapping[str, str], project: Project) -> list[str]:
+    places = [Path(said.get(name, "")) for name in ("globalconfig", "userconfig")]
+    places.append(project.directory / ".npmrc")
+    return [path.read_text(errors="replace") for path in places if path.is_file()]
+
 
 if TYPE_CHECKING:
     from .tool import Tool
@@ -47,21 +82,21 @@ class Npm:
     @classmethod
     def of(cls, context: sdk.BuildContext, project: Project, runtime: Runtime, choice: Choice) -> Self:
         """Takes the npm that goes with Node.js if it is in the range of `choice`, else another one."""
-        if not choice.range or ranges.allows(choice.range, runtime.npm, loose=True):
+        if not choice.range or versions.allows(choice.range, runtime.npm, loose=True):
             return cls(context, project, runtime, choice.lock)
-        from .tool import Package, provide, too_old
+        from .tool import Package, provide_tool, too_old_error
 
         package = Package("npm", {"npm": "bin/npm-cli.js", "npx": "bin/npx-cli.js"})
-        tool = provide(context, package, choice, range=choice.range)
+        tool = provide_tool(context, package, choice, range=choice.range)
         if major(tool.version) < _OLDEST:
-            raise too_old(choice, tool.version, f"the oldest that it works with is npm {_OLDEST}")
+            raise too_old_error(choice, tool.version, f"the oldest that it works with is npm {_OLDEST}")
         return cls(context, project, runtime, choice.lock, tool)
 
     name = "npm"
     command = "npm"
-    fresh = "npm ci"
+    install_command = "npm ci"
     inside_reason = ""
-    made = ()
+    generated = ()
     linker = "node-modules"
     slice = ("node_modules",)
 
@@ -71,7 +106,7 @@ class Npm:
         return self.tool.version if self.tool else self.runtime.npm
 
     @property
-    def locked(self) -> bool:
+    def has_lock(self) -> bool:
         """Whether there is package-lock.json or npm-shrinkwrap.json."""
         return bool(self.lock)
 
@@ -81,34 +116,37 @@ class Npm:
         if self.tool is None:
             return self.runtime.env
         env = self.tool.env(self.runtime)
-        headers = env.pop(nodedir(self.runtime.npm))
-        return {**env, nodedir(self.tool.version): headers}
+        headers = env.pop(nodedir_variable(self.runtime.npm))
+        return {**env, nodedir_variable(self.tool.version): headers}
 
     @property
     def key(self) -> Mapping[str, str]:
         """The lock and the settings."""
-        return {self.lock: self.project.digest(self.lock), ".npmrc": self.project.npmrc_digest}
+        return {
+            self.lock: self.project.digest(self.lock),
+            ".npmrc": credentials.settings_digest(self.project.directory / ".npmrc"),
+        }
 
     @property
     def files(self) -> tuple[str, ...]:
         """The lock, the settings, and what these name."""
-        return tuple(name for name in (self.lock, ".npmrc") if name) + named.files(self.project, ".npmrc")
+        return tuple(name for name in (self.lock, ".npmrc") if name) + port.named_files(
+            self.project, ".npmrc"
+        )
 
     def install(self, order: Order) -> None:
         """`npm ci`, or `npm install` without a lock; see `port.Manager`."""
         self._warn_of_newer_lock()
         said = self._settings()
-        kind = [*_kinds(order, said), *self._chosen(order)]
+        kind = [*_kind_options(order, said), *self._workspace_options(order)]
         if self.lock:
             self._npm(order, said, "ci", *kind, *(["--prefer-offline"] if order.cache else []))
             return
-        from . import unlocked
-
-        unlocked.warn(self.context.log, "package-lock.json", self.command)
+        port.warn_of_missing_lock(self.context.log, "package-lock.json", self.command)
         self._npm(order, said, "install", "--no-package-lock", *kind)
 
     @property
-    def amender(self) -> Self | None:
+    def incremental(self) -> Self | None:
         """npm itself, where a lock says what is to be there."""
         return self if self.lock else None
 
@@ -119,13 +157,13 @@ class Npm:
 
     record = ".package-lock.json"
 
-    def amend(self, order: Order, record: bytes) -> bool:
+    def install_changes(self, order: Order, record: bytes) -> bool:
         """`npm install` of what is new, and a look at the lock as `npm ci` has one; see `port.Amender`."""
-        from .npmamend import amend
-        from .trim import own_copy
+        from .manifests import private_copy
+        from .npm_incremental import install_changes
 
         said = self._settings()
-        kind = _kinds(order, said)
+        kind = _kind_options(order, said)
 
         def install() -> None:
             argv = ["npm", "install", "--save", "--package-lock", *kind]
@@ -134,8 +172,8 @@ class Npm:
         omit = [word.partition("=")[2] for word in kind if word.startswith("--omit=")]
         manifest, lock = order.directory / "package.json", order.directory / self.lock
         # Which npm writes anew; the application's own are not to change.
-        with own_copy(manifest), own_copy(lock):
-            return amend(order.directory / "node_modules", lock, record, omit=omit, install=install)
+        with private_copy(manifest), private_copy(lock):
+            return install_changes(order.directory / "node_modules", lock, record, omit=omit, install=install)
 
     def prune(self, order: Order) -> None:
         """`npm prune` with what it otherwise takes from NODE_ENV.
@@ -145,36 +183,36 @@ class Npm:
         """
         if not order.focus:
             said = self._settings()
-            self._npm(order, said, "prune", *_kinds(order, said))
+            self._npm(order, said, "prune", *_kind_options(order, said))
             return
-        needed = self._needed(order)
+        needed = self._needed_packages(order)
         for path in ("", *Workspace.read(order.directory, "").members):
-            _keep(order.directory / path / "node_modules", needed)
+            _keep_only(order.directory / path / "node_modules", needed)
 
     def rebuild(self, directory: Path) -> None:
         """`npm rebuild`."""
-        npm_rebuild(self.context, directory, self.env)
+        rebuild_with_npm(self.context, directory, self.env)
 
     def _settings(self) -> dict[str, str]:
         """What an installation has to know of the build image's npm, which takes a while to tell it."""
         return Registry(self.context).config("globalconfig", "omit")
 
-    def _chosen(self, order: Order) -> list[str]:
+    def _workspace_options(self, order: Order) -> list[str]:
         """The members of the focus, and the root's own: members may lean on what npm puts above them."""
         members = [f"--workspace={member}" for member in order.focus]
         return [*members, "--include-workspace-root"] if members else []
 
-    def _needed(self, order: Order) -> frozenset[str]:
+    def _needed_packages(self, order: Order) -> frozenset[str]:
         """The paths of all packages that the image needs."""
         argv = ["npm", "ls", "--all", "--parseable", "--no-long", "--no-json"]
-        argv += [*_kinds(order, self._settings()), *self._chosen(order)]
+        argv += [*_kind_options(order, self._settings()), *self._workspace_options(order)]
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
             said = Path(folder, "paths")
             # npm fails where a package is not the one that another asks for, which settings may allow.
             script = ["sh", "-c", '"$@" > "$0" || :', str(said)]
-            self.context.capture([*script, *argv], cwd=order.directory, env={**UNKEPT, **self.env})
+            self.context.capture([*script, *argv], cwd=order.directory, env={**NO_COMPILE_CACHE, **self.env})
             found = frozenset(said.read_text(errors="surrogateescape").splitlines())
         if str(order.directory.resolve()) not in found:
             raise BuildpackFailed(f"`{' '.join(argv)}` did not name what the image needs")
@@ -199,17 +237,24 @@ class Npm:
         try:
             self.context.run(["npm", *args], cwd=order.directory, env=self._env(order, said))
         except sdk.CommandFailed as failure:
-            raise explained(failure, self.project.directory) from failure
+            from .. import failures
+
+            raise failures.npm_error(failure, self.project.directory) from failure
 
     def _env(self, order: Order, said: Mapping[str, str]) -> dict[str, str]:
         # The build image's npm knows the machine's registry, proxy and certificates; ours has another prefix.
-        env = {**IMPATIENT, **UNKEPT, **self.env, "npm_config_globalconfig": said["globalconfig"]}
+        env = {
+            **SHORT_RETRIES,
+            **NO_COMPILE_CACHE,
+            **self.env,
+            "npm_config_globalconfig": said["globalconfig"],
+        }
         if order.cache is not None:
             env |= {"npm_config_cache": str(order.cache), "npm_config_logs_max": "0"}
         return env
 
 
-def _kinds(order: Order, said: Mapping[str, str]) -> list[str]:
+def _kind_options(order: Order, said: Mapping[str, str]) -> list[str]:
     """The options for the kinds of dependencies: production has no devDependencies.
 
     Nor what the user's settings leave out anyway. An option replaces all that variables and .npmrc say;
@@ -221,12 +266,12 @@ def _kinds(order: Order, said: Mapping[str, str]) -> list[str]:
     return ["--omit=dev", *(f"--omit={kind}" for kind in _KINDS if kind in left_out), "--include=prod"]
 
 
-def _keep(modules: Path, needed: frozenset[str]) -> None:
+def _keep_only(modules: Path, needed: frozenset[str]) -> None:
     """Removes the packages of a node_modules directory, and of those in it, that are not `needed`."""
     for path in [*modules.glob("[!.@]*"), *modules.glob("@*/*")]:
         if str(path.parent.resolve() / path.name) in needed:
             if not path.is_symlink():
-                _keep(path / "node_modules", needed)
+                _keep_only(path / "node_modules", needed)
         elif path.is_dir() or path.is_symlink():
             delete(path)
     for scope in modules.glob("@*"):
@@ -234,11 +279,13 @@ def _keep(modules: Path, needed: frozenset[str]) -> None:
             scope.rmdir()
 
 
-def npm_rebuild(context: sdk.BuildContext, directory: Path, env: Mapping[str, str]) -> None:
+def rebuild_with_npm(context: sdk.BuildContext, directory: Path, env: Mapping[str, str]) -> None:
     """Runs the install scripts of modules that any manager installed; raises as `port.Manager.install`."""
     config = {"npm_config_globalconfig": Registry(context).global_config()}
     try:
-        whole = {**IMPATIENT, **UNKEPT, **FOR_ANY, **env, **config}
+        whole = {**SHORT_RETRIES, **NO_COMPILE_CACHE, **ALLOW_OTHER_MANAGERS, **env, **config}
         context.run(["npm", "rebuild"], cwd=directory, env=whole)
     except sdk.CommandFailed as failure:
-        raise explained(failure) from failure
+        from .. import failures
+
+        raise failures.npm_error(failure) from failure

@@ -1,14 +1,16 @@
 """pnpm: an adapter of `port.Manager`.
 
-Its store of packages is the build's alone, and what it installs are copies: nothing in a layer is linked to a
-file outside of it. Without a `focus` it installs for all projects of a workspace, with one for those that are
-named and for the root, links to members (`workspace:`) among what they need.
+Its store of packages belongs to the build, and it installs copies: nothing in a layer is a link to a file
+outside of it. Without a `focus` it installs for all projects of a workspace. With one it installs for the
+named projects and for the root; links to members (`workspace:`) count as dependencies. pnpm keeps in
+node_modules/.pnpm what it installed for other projects, so that is removed here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -18,13 +20,65 @@ from packhorse import sdk
 from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
 
-from ..project import digest
-from ..releases import major
-from ..workspace import SETTING, Workspace
-from . import named, npmrc, pnpmfault, pnpmlock, pnpmstore, unlocked
-from .fetched import Fetched
-from .npm import npm_rebuild
+from .. import credentials
+from ..node_modules import delete
+from ..project import DEPENDENCIES, Project, digest
+from ..versions import major
+from ..workspace import PROJECT_SETTING, Workspace
+from . import npm, pnpm_failures, pnpm_release, port
+from .npm import rebuild_with_npm
 from .port import Order
+from .tool import DownloadedManager
+
+_STORE = "node_modules/.pnpm"
+_HOISTED = "node_modules"
+
+
+def remove_unneeded_packages(root: Path, projects: Mapping[str, Project]) -> None:
+    """Removes all packages below `root` that none of `projects`, by their paths, leads to, and links to them.
+
+    A link of the root that its manifest does not name is a hoisted one, and holds nothing.
+    """
+    store = root / _STORE
+    if not store.is_dir():
+        return
+    needed = _needed_folders(root, store, projects)
+    for path in list(store.iterdir()):
+        is_package = path.is_dir() and not path.is_symlink() and path.name != _HOISTED
+        if is_package and path.name not in needed:
+            delete(path)
+    for link in _find_links(root / "node_modules"):
+        if not link.exists() and _store_folder(store, link):
+            link.unlink()
+
+
+def _needed_folders(root: Path, store: Path, projects: Mapping[str, Project]) -> set[str]:
+    """The names of folders in the store that projects, and what these lead to, have links to."""
+    waiting = [
+        root / path / "node_modules" / name
+        for path, project in projects.items()
+        for name in project.dependency_names(DEPENDENCIES)
+    ]
+    found: set[str] = set()
+    while waiting:
+        name = _store_folder(store, waiting.pop())
+        if name and name not in found and name != _HOISTED:
+            found.add(name)
+            waiting += _find_links(store / name / "node_modules")
+    return found
+
+
+def _store_folder(store: Path, link: Path) -> str:
+    """The folder of the store that a link leads to; empty for anything else."""
+    target = Path(os.path.realpath(link))
+    real = Path(os.path.realpath(store))
+    return target.relative_to(real).parts[0] if target != real and target.is_relative_to(real) else ""
+
+
+def _find_links(modules: Path) -> Iterator[Path]:
+    for pattern in ("[!.]*", "@*/*"):
+        yield from (path for path in modules.glob(pattern) if path.is_symlink())
+
 
 WORKSPACE = "pnpm-workspace.yaml"
 _HOOKS = (".pnpmfile.cjs", ".pnpmfile.mjs")
@@ -42,14 +96,14 @@ _RECURSIVE = re.compile(r"\s(?:-r|--recursive|recursive|multi|m|-F|--filter)\b")
 
 
 @dataclass(frozen=True)
-class Pnpm(Fetched):
+class Pnpm(DownloadedManager):
     """The pnpm of `tool` for `project`, the root of a workspace if there is one."""
 
     name = "pnpm"
     command = "pnpm"
-    fresh = "pnpm install"
+    install_command = "pnpm install"
     linker = "node-modules"
-    amender = None
+    incremental = None
 
     @cached_property
     def env(self) -> Mapping[str, str]:
@@ -69,52 +123,52 @@ class Pnpm(Fetched):
     def key(self) -> Mapping[str, str]:
         """The lock, the settings, hooks and patches."""
         said = self.project.manifest.get("pnpm")
-        names = (pnpmlock.NAME, WORKSPACE, *_HOOKS, *self._patches)
+        names = (pnpm_release.NAME, WORKSPACE, *_HOOKS, *self._patches)
         return {
             **{name: self.project.digest(name) for name in names},
-            **named.code(self.project, ".npmrc", WORKSPACE),
-            ".npmrc": self.project.npmrc_digest,
+            **port.named_code(self.project, ".npmrc", WORKSPACE),
+            ".npmrc": credentials.settings_digest(self.project.directory / ".npmrc"),
             "package.json pnpm": digest(json.dumps(said, sort_keys=True).encode()) if said else "",
         }
 
     @property
     def files(self) -> tuple[str, ...]:
         """The lock, the settings, hooks and patches."""
-        own = (pnpmlock.NAME, WORKSPACE, ".npmrc", *_HOOKS, *self._patches)
-        return own + named.files(self.project, ".npmrc", WORKSPACE)
+        own = (pnpm_release.NAME, WORKSPACE, ".npmrc", *_HOOKS, *self._patches)
+        return own + port.named_files(self.project, ".npmrc", WORKSPACE)
 
     @property
     def inside_reason(self) -> str:
         """Settings that make a path of the application a dependency, and scripts that need a directory."""
         if _DEV_HOOK in self.project.scripts:
             return f"package.json has a script {_DEV_HOOK}, which may use any file of the application"
-        runs_scripts = not self.context.env.get(SETTING)
+        runs_scripts = not self.context.env.get(PROJECT_SETTING)
         for name, script in self.project.scripts.items() if runs_scripts else ():
             if major(self.version) >= _KEEPS_RECORDS and is_recursive(script):
                 return f"the script {name} runs others by pnpm {self.version}, which keeps records in it"
         for name, text in self._texts:
             if found := _LOCAL.search(text):
                 return f"{name} has a dependency in the application's own files ({found[0].strip(' ')})"
-        if injected := self._injected:
+        if injected := self._injected_member:
             return f"a copy of {injected} is among the modules (injected)"
         return ""
 
     @property
     def slice(self) -> tuple[str, ...]:
         """node_modules of each project in the lock; without one, of the first levels of folders."""
-        lock = pnpmlock.Lock.read(self.project.directory)
+        lock = pnpm_release.PnpmLock.read(self.project.directory)
         if not lock:
-            return unlocked.LEVELS
+            return port.MODULES_GLOBS
         return tuple(str(PurePosixPath(path, "node_modules")) for path in lock.importers or (".",))
 
     def install(self, order: Order) -> None:
         """`pnpm install --frozen-lockfile`; see `port.Manager`. Says which install scripts did not run."""
         self._refuse_plug_and_play()
         if not self.lock:
-            unlocked.warn(self.context.log, pnpmlock.NAME, self.command)
+            port.warn_of_missing_lock(self.context.log, pnpm_release.NAME, self.command)
         output = self._install(order, "--prefer-offline" if order.cache else "")
-        if packages := pnpmfault.ignored(output):
-            self.context.log.warning(pnpmfault.not_run(packages))
+        if packages := pnpm_failures.ignored_scripts(output):
+            self.context.log.warning(pnpm_failures.ignored_scripts_warning(packages))
 
     def prune(self, order: Order) -> None:
         """`pnpm install --prod`, which unlike `pnpm prune` takes care of all projects of a workspace.
@@ -129,7 +183,7 @@ class Pnpm(Fetched):
                 for path, member in workspace.members.items()
                 if workspace.names((path,))[0] in order.focus
             }
-            pnpmstore.sweep(order.directory, {"": workspace.root, **kept})
+            remove_unneeded_packages(order.directory, {"": workspace.root, **kept})
 
     def rebuild(self, directory: Path) -> None:
         """`pnpm rebuild`, which keeps to the modules that may run scripts.
@@ -140,7 +194,7 @@ class Pnpm(Fetched):
         if is_own and major(self.version) >= _ASKS:
             self._pnpm(Order(directory, dev=True), "rebuild")
         else:
-            npm_rebuild(self.context, directory, self.env)
+            rebuild_with_npm(self.context, directory, self.env)
 
     def _install(self, order: Order, *options: str) -> str:
         lock = ("--frozen-lockfile",) if self.lock else ("--no-lockfile", "--no-frozen-lockfile")
@@ -165,19 +219,19 @@ class Pnpm(Fetched):
             "CI": "true",
             "npm_config_nodedir": self.runtime.headers,
             "XDG_STATE_HOME": str(home / "state"),
-            **self._one_by_one,
+            **self._ordered_reads,
             **_variables(
                 cache_dir=str(home / "cache"), fetch_retry_mintimeout="1000", fetch_retry_maxtimeout="5000"
             ),
         }
-        with npmrc.merged(self.context, self.project) as access:
+        with npm.merge_npmrcs(self.context, self.project) as access:
             try:
                 return self.context.run(argv, cwd=order.directory, env={**env, **access})
             except sdk.CommandFailed as failure:
-                raise pnpmfault.explained(failure, self.project.directory) from failure
+                raise pnpm_failures.pnpm_error(failure, self.project.directory) from failure
 
     @property
-    def _one_by_one(self) -> Mapping[str, str]:
+    def _ordered_reads(self) -> Mapping[str, str]:
         """Has the projects of a workspace come in order of their paths.
 
         pnpm 10 and older take them as the reads of their settings end: of two versions of a package either
@@ -187,9 +241,9 @@ class Pnpm(Fetched):
         return {"UV_THREADPOOL_SIZE": "1"} if is_several and major(self.version) < _ORDERS else {}
 
     @property
-    def _injected(self) -> str:
+    def _injected_member(self) -> str:
         """A member that is no link but copied, by the lock; without one by what asks for copies."""
-        lock = self.project.directory / pnpmlock.NAME
+        lock = self.project.directory / pnpm_release.NAME
         if self.lock and lock.is_file():
             found = _COPIED.search(lock.read_text(errors="replace"))
             return found[1] if found else ""
@@ -213,7 +267,7 @@ class Pnpm(Fetched):
     @cached_property
     def _patches(self) -> tuple[str, ...]:
         """The patches that settings name, by their paths."""
-        named = {path.removeprefix("./") for _, text in self._texts for path in patches(text)}
+        named = {path.removeprefix("./") for _, text in self._texts for path in find_patches(text)}
         return tuple(sorted(path for path in named if self._is_inside(path)))
 
     def _is_inside(self, path: str) -> bool:
@@ -231,7 +285,7 @@ class Pnpm(Fetched):
                 )
 
 
-def patches(text: str) -> Iterator[str]:
+def find_patches(text: str) -> Iterator[str]:
     """The paths of patches that a text names."""
     for word in _WORD.findall(text):
         ends = [found.end() for found in _PATCH.finditer(word)]

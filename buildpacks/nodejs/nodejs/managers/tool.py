@@ -1,8 +1,8 @@
-"""A package manager that does not come with Node.js, as a layer of its own for the build.
+"""Provides a package manager that does not come with Node.js, as a layer for the build.
 
-On the arrow plan → layers. Called by the managers. It is a package of the registry like any other, got
-through the npm client, and its archive is held against the hash in package.json, if that has one. A version
-found by the last build for the same request is used again without asking the registry.
+On the arrow plan → layers. Called by the managers. It is a package of the registry, fetched through the npm
+client. If package.json has a hash, the archive is checked against it. If the request is the same as in the
+last build, its version is used again without asking the registry.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from packhorse import sdk
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.sdk.dataclass import dataclass, replace
 
-from .. import ranges, update
+from .. import versions
+from ..project import Project
 from ..registry import Registry
 from ..runtime import Runtime
 from .choice import Choice
+from .npm import rebuild_with_npm
 
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A package manager of one version: its layer has the package below `package/` and commands in `bin/`."""
+    """A package manager of one version. Its layer has the package in `package/` and commands in `bin/`."""
 
     version: str
     path: Path
@@ -33,19 +35,18 @@ class Tool:
         """The variables of `runtime`, with this tool's commands first on PATH."""
         return {**runtime.env, "PATH": f"{self.path / 'bin'}:{runtime.env['PATH']}"}
 
-    def beside(self, runtime: Runtime) -> Runtime:
-        """`runtime` with this tool's commands on PATH behind its own."""
+    def append_to(self, runtime: Runtime) -> Runtime:
+        """`runtime` with this tool's commands last on PATH."""
         env = {**runtime.env, "PATH": f"{runtime.env['PATH']}:{self.path / 'bin'}"}
         return replace(runtime, env=env)
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """Where a manager is in the registry: `name`, and its `commands`, each with the file that it runs.
+    """A manager's package in the registry: `name`, and its `commands`, each with the file that it runs.
 
-    `hashed` is the file of the package that the hash in package.json is of; empty for the whole archive.
-    `parts` are packages of the same version whose files are laid over its own: a native program has one for
-    each architecture.
+    The hash in package.json is of the file `hashed`; empty for the whole archive. `parts` are packages of the
+    same version whose files are added: a native program has one for each architecture.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Package:
     parts: tuple[str, ...] = ()
 
 
-def provide(
+def provide_tool(
     context: sdk.BuildContext, package: Package, choice: Choice, *, range: str, launch: bool = False
 ) -> Tool:
     """Makes or keeps the layer named by `choice.manager`, with the newest version in `range`.
@@ -66,7 +67,7 @@ def provide(
     """
     registry = Registry(context)
     name = choice.manager
-    version = _resolve(context, registry, package, choice, range)
+    version = _resolve_version(context, registry, package, choice, range)
     key = {package.name: version, **({"hash": choice.digest} if choice.digest else {})}
     if package.parts:
         key["architecture"] = context.target.arch
@@ -89,16 +90,16 @@ def provide(
         try:
             found, *parts = registry.fetch(specs, into=Path(folder))
         except NotFoundError as error:
-            raise _none(choice, version, why=error.why) from error
+            raise _no_version_error(choice, version, why=error.why) from error
         archive.unpack(found, lambda path: layer.path / "package" / path)
         for part in parts:
             archive.unpack(part, lambda path: layer.path / "package" / path)
         if choice.digest:
             hashed = layer.path / "package" / package.hashed if package.hashed else found
-            _verify(hashed, choice.digest, f"{package.name} {version}")
+            _verify_hash(hashed, choice.digest, f"{package.name} {version}")
     there = [name for name, script in package.commands.items() if (layer.path / "package" / script).is_file()]
     if name not in there:
-        raise too_old(choice, version, f"its package has no {package.commands[name]}")
+        raise too_old_error(choice, version, f"its package has no {package.commands[name]}")
     (layer.path / "bin").mkdir()
     for command in there:
         script = package.commands[command]
@@ -107,8 +108,8 @@ def provide(
     return Tool(version, layer.path)
 
 
-def too_old(choice: Choice, version: str, why: str) -> InputError:
-    """The error for a manager that cannot do what this buildpack needs."""
+def too_old_error(choice: Choice, version: str, why: str) -> InputError:
+    """The error for a manager that is too old for this buildpack."""
     return InputError(
         f"{choice.manager} {version} is too old for this buildpack ({choice.source})",
         why=why,
@@ -116,26 +117,26 @@ def too_old(choice: Choice, version: str, why: str) -> InputError:
     )
 
 
-def _resolve(
+def _resolve_version(
     context: sdk.BuildContext, registry: Registry, package: Package, choice: Choice, range_: str
 ) -> str:
-    """The version to use: an exact one as it is, the last build's for the same request, else the newest."""
-    if ranges.is_version(range_):
+    """The version to use: an exact one, the last build's for the same request, else the newest."""
+    if versions.is_version(range_):
         return range_.strip().lstrip("v=")
-    if last := update.last(context, choice.manager, range_):
+    if last := versions.last_version(context, choice.manager, range_):
         return last
     import nodesemver
 
-    for versions in (registry.brought, registry.versions):
-        published = versions(package.name)
+    for list_versions in (registry.offline_versions, registry.versions):
+        published = list_versions(package.name)
         version: str | None = nodesemver.max_satisfying(published, range_, loose=True)
         if version:
             return version
     newest = nodesemver.max_satisfying(published, "*", loose=True)
-    raise _none(choice, range_, why=f"the newest is {newest}")
+    raise _no_version_error(choice, range_, why=f"the newest is {newest}")
 
 
-def _none(choice: Choice, range_: str, *, why: str) -> NotFoundError:
+def _no_version_error(choice: Choice, range_: str, *, why: str) -> NotFoundError:
     return NotFoundError(
         f"no version of {choice.manager} matches {range_} ({choice.source})",
         why=why,
@@ -143,7 +144,7 @@ def _none(choice: Choice, range_: str, *, why: str) -> NotFoundError:
     )
 
 
-def _verify(path: Path, digest: str, what: str) -> None:
+def _verify_hash(path: Path, digest: str, what: str) -> None:
     import hashlib
 
     algorithm, _, wanted = digest.partition(".")
@@ -160,5 +161,43 @@ def _verify(path: Path, digest: str, what: str) -> None:
         raise FormatError(
             f"{what} is not the one that package.json packageManager names",
             why=f"its {algorithm} is {found.hexdigest()}, not {wanted}",
-            fix="the registry or a proxy altered it, or package.json is wrong: see which",
+            fix="the registry or a proxy altered it, or package.json is wrong: find out which",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadedManager:
+    """What the managers share that do not come with Node.js: `tool` for `project`, the root of a workspace.
+
+    `lock` is the name of its lockfile, empty without one.
+    """
+
+    context: sdk.BuildContext
+    project: Project
+    runtime: Runtime
+    tool: Tool
+    lock: str
+
+    @property
+    def generated(self) -> tuple[str, ...]:
+        """Nothing but node_modules."""
+        return ()
+
+    @property
+    def version(self) -> str:
+        """The version that runs."""
+        return self.tool.version
+
+    @property
+    def has_lock(self) -> bool:
+        """Whether there is a lock of this manager's."""
+        return bool(self.lock)
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Node.js and this manager on PATH."""
+        return self.tool.env(self.runtime)
+
+    def rebuild(self, directory: Path) -> None:
+        """`npm rebuild`, for managers without such a command."""
+        rebuild_with_npm(self.context, directory, self.env)

@@ -1,42 +1,51 @@
-"""Yarn 1. An adapter of `port.Manager`."""
+"""Yarn 1, and Yarn 2 and newer (Berry): two adapters of `port.Manager`.
+
+With the linkers `node-modules` and `pnpm`, Berry installs like other managers. With Plug'n'Play it installs
+in the application, where `.pnp.cjs` has to be, and puts the packages where the order says.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from packhorse import sdk
+from packhorse.errors import InputError
 from packhorse.sdk.dataclass import dataclass
 
-from .. import secret
+from .. import credentials, plugnplay
 from ..project import digest
-from ..registry import UNKEPT
+from ..registry import NO_COMPILE_CACHE
+from ..versions import major
 from ..workspace import Workspace
-from . import named, unlocked, yarnfailure, yarnrc, yarnregistry
-from .fetched import Fetched
+from . import port, yarn_failures, yarn_release, yarn_settings
+from .manifests import private_copy, without_dev
 from .port import Order
-from .trim import own_copy, without_dev
-from .yarnlock import NAME, Lock
+from .tool import DownloadedManager
+from .yarn_release import NAME, YarnLock
 
 _MIRROR = "yarn-offline-mirror"
 _RANGE = re.compile(r"[\s\d.x*^~<>=|v-]+(?:-[\w.]+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Yarn(Fetched):
+class Yarn(DownloadedManager):
     """The Yarn of `tool`, 1, for `project`; `lock` is the name of its lock file, empty without one."""
 
     name = "Yarn"
     command = "yarn"
-    fresh = "yarn install --frozen-lockfile"
+    install_command = "yarn install --frozen-lockfile"
     inside_reason = ""
     linker = "node-modules"
-    amender = None
-    slice = unlocked.LEVELS
+    incremental = None
+    slice = port.MODULES_GLOBS
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -57,16 +66,18 @@ class Yarn(Fetched):
         """The lock, the settings, and the packages that come with the source."""
         return {
             self.lock: self.project.digest(self.lock),
-            ".npmrc": self.project.npmrc_digest,
-            yarnrc.CLASSIC: secret.digest(self.project.directory / yarnrc.CLASSIC),
+            ".npmrc": credentials.settings_digest(self.project.directory / ".npmrc"),
+            yarn_settings.CLASSIC: credentials.settings_digest(
+                self.project.directory / yarn_settings.CLASSIC
+            ),
             "offline mirror": self._mirror_digest,
         }
 
     @property
     def files(self) -> tuple[str, ...]:
         """The lock, the settings, what these name, and the packages that come with the source."""
-        own = tuple(name for name in (self.lock, ".npmrc", yarnrc.CLASSIC, self._mirror) if name)
-        return own + named.files(self.project, ".npmrc", yarnrc.CLASSIC)
+        own = tuple(name for name in (self.lock, ".npmrc", yarn_settings.CLASSIC, self._mirror) if name)
+        return own + port.named_files(self.project, ".npmrc", yarn_settings.CLASSIC)
 
     def install(self, order: Order) -> None:
         """`yarn install --frozen-lockfile`, or without a lock `--no-lockfile`.
@@ -74,10 +85,10 @@ class Yarn(Fetched):
         Yarn 1 itself knows no choice of members: what the others need is not asked for, see `trim`.
         """
         if not self.lock:
-            unlocked.warn(self.context.log, NAME, self.command)
+            port.warn_of_missing_lock(self.context.log, NAME, self.command)
         missing = sorted(self._missing(order.directory)) if self.lock else []
         if missing:
-            raise yarnfailure.out_of_sync([f"Missing: {name}" for name in missing])
+            raise yarn_failures.out_of_sync([f"Missing: {name}" for name in missing])
         with ExitStack() as stack:
             if order.focus and not order.dev:
                 stack.enter_context(without_dev(order.directory, order.focus))
@@ -101,13 +112,17 @@ class Yarn(Fetched):
         return digest(said.encode()) if said else ""
 
     @property
-    def _settings(self) -> yarnrc.Settings:
-        return yarnrc.Settings.read(self.project.directory)
+    def _settings(self) -> yarn_settings.YarnSettings:
+        return yarn_settings.YarnSettings.read(self.project.directory)
 
     def _install(self, order: Order, *more: str) -> None:
         frozen = "--frozen-lockfile" if self.lock else "--no-lockfile"
         argv = ["yarn", "install", frozen, "--non-interactive", f"--production={str(not order.dev).lower()}"]
-        env = {**UNKEPT, **self.env, **yarnregistry.for_classic(self.context, self._settings)}
+        env = {
+            **NO_COMPILE_CACHE,
+            **self.env,
+            **yarn_settings.classic_variables(self.context, self._settings),
+        }
         # By itself root's Yarn 1 has a place for the whole machine.
         env["YARN_CACHE_FOLDER"] = str(order.cache or Path(self.context.env.get("HOME", "/")) / ".cache/yarn")
         with ExitStack() as stack:
@@ -116,7 +131,7 @@ class Yarn(Fetched):
             try:
                 self.context.run([*argv, *more], cwd=order.directory, env=env)
             except sdk.CommandFailed as failure:
-                raise yarnfailure.of_classic(failure, self.project.directory) from failure
+                raise yarn_failures.classic_error(failure, self.project.directory) from failure
 
     def _redirect(self, lock: Path, registry: str, stack: ExitStack) -> None:
         """Has the lock, for a while, name `registry` where it names the public ones, as npm does itself.
@@ -128,14 +143,14 @@ class Yarn(Fetched):
         for public in self._public_registries():
             changed = changed.replace(f'resolved "{public}/', f'resolved "{registry.rstrip("/")}/')
         if changed != text:
-            stack.enter_context(own_copy(lock))
+            stack.enter_context(private_copy(lock))
             lock.write_text(changed, encoding="utf-8", errors="surrogateescape")
 
     def _public_registries(self) -> Iterator[str]:
         """Where Yarn 1 and npm look when nobody tells them."""
         unset = {name: "" for name in self.context.env if name.lower() == "npm_config_registry"}
         nowhere = {"HOME": "/nonexistent", "npm_config_globalconfig": "/nonexistent/npmrc"}
-        env = {**UNKEPT, **self.env, **unset, **nowhere}
+        env = {**NO_COMPILE_CACHE, **self.env, **unset, **nowhere}
         for client in ("yarn", "npm"):
             said = self.context.capture([client, "config", "get", "registry"], cwd=Path("/"), env=env)
             if urlsplit(said.strip()).hostname:
@@ -143,7 +158,7 @@ class Yarn(Fetched):
 
     def _missing(self, directory: Path) -> Iterator[str]:
         """What manifests ask for and the lock has not; of a workspace's members Yarn 1 does not see that."""
-        settled = Lock.read(directory).settled
+        settled = YarnLock.read(directory).resolutions
         workspace = Workspace.read(directory, "")
         spared = _settled_elsewhere(workspace)
         for project in (workspace.root, *workspace.members.values()):
@@ -163,3 +178,189 @@ def _settled_elsewhere(workspace: Workspace) -> set[str]:
         scope, name = before.rpartition("/")[2], last.partition("@")[0]
         found.add(f"{scope}/{name}" if scope.startswith("@") else name)
     return found
+
+
+_RECORDS = (".yarn/install-state.gz", ".yarn/build-state.yml")
+_FOLDERS = (".yarn/patches", ".yarn/plugins", ".yarn/releases", ".yarn/constraints.pro", "yarn.config.cjs")
+_PATCHED = ("dependencies", "devDependencies", "optionalDependencies", "resolutions")
+_QUIET = {
+    "YARN_ENABLE_TELEMETRY": "0",
+    "YARN_ENABLE_PROGRESS_BARS": "0",
+    "YARN_ENABLE_INLINE_BUILDS": "1",
+    # Whether the lock may change is said with each command.
+    "YARN_ENABLE_IMMUTABLE_INSTALLS": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Berry(DownloadedManager):
+    """The Yarn of `tool`, 2 or newer, for `project`; `lock` is its lock file's name, empty without one."""
+
+    name = "Yarn"
+    command = "yarn"
+    install_command = "yarn install --immutable"
+    slice = port.MODULES_GLOBS
+    incremental = None
+
+    @property
+    def linker(self) -> str:
+        """`pnp` where neither the user nor the project says otherwise."""
+        return self.context.env.get("YARN_NODE_LINKER") or self._settings.linker
+
+    @property
+    def inside_reason(self) -> str:
+        """The linker `pnpm` has records in the project, without which it finds nothing again."""
+        return "Yarn's nodeLinker is pnpm" if self.linker == "pnpm" else ""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Node.js and Yarn on PATH, Yarn as quiet as it can be."""
+        # yarnPath is this very Yarn; it would start a second one.
+        return {**self.tool.env(self.runtime), **_QUIET, "YARN_IGNORE_PATH": "1"}
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        """The lock, the settings, the patches and plugins."""
+        directory = self.project.directory
+        key = {
+            self.lock: self.project.digest(self.lock),
+            yarn_settings.BERRY: credentials.settings_digest(directory / yarn_settings.BERRY),
+        }
+        names = set(self._patches())
+        for folder in (".yarn/patches", ".yarn/plugins"):
+            names |= {path.relative_to(directory).as_posix() for path in (directory / folder).rglob("*")}
+        key |= port.named_code(self.project, yarn_settings.BERRY)
+        return {**key, **{name: self.project.digest(name) for name in sorted(names)}}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The lock, the settings, and what these and package.json name."""
+        own = tuple(name for name in (self.lock, yarn_settings.BERRY, *_FOLDERS, *self._patches()) if name)
+        return own + port.named_files(self.project, yarn_settings.BERRY)
+
+    @property
+    def generated(self) -> tuple[str, ...]:
+        """A lock where there is none: Yarn runs no script without."""
+        return () if self.lock else (NAME,)
+
+    def install(self, order: Order) -> None:
+        """`yarn install --immutable`; what production does not need is not asked for, see `trim`."""
+        workspace = Workspace.read(order.directory, "")
+        if not self.lock:
+            port.warn_of_missing_lock(self.context.log, NAME, self.command)
+        with ExitStack() as stack:
+            if not order.dev and (workspace.has_dev_dependencies or order.focus):
+                stack.enter_context(without_dev(order.directory, order.focus))
+                self._install(order, immutable=False)
+            elif self.lock:
+                self._install(order, immutable=True)
+            else:
+                for project in (workspace.root, *workspace.members.values()):
+                    # Yarn writes them in its own way.
+                    stack.enter_context(private_copy(project.directory / "package.json"))
+                # An empty lock says that this directory is a project of its own.
+                (order.directory / NAME).touch()
+                self._install(order, immutable=False)
+            if order.into:
+                self._write_commands(order.directory, order.into)
+        if order.directory != self.project.directory:
+            for name in _RECORDS:
+                (order.directory / name).unlink(missing_ok=True)
+
+    def prune(self, order: Order) -> None:
+        """Installs once more, without devDependencies; what is built already stays as it is."""
+        with without_dev(order.directory, order.focus):
+            self._install(order, immutable=False, build=False)
+
+    @property
+    def _settings(self) -> yarn_settings.YarnSettings:
+        return yarn_settings.YarnSettings.read(self.project.directory)
+
+    def _install(self, order: Order, *, immutable: bool, build: bool = True) -> None:
+        before = YarnLock.read(order.directory)
+        argv = ["yarn", "install"]
+        if immutable:
+            argv.append("--immutable")
+        if not build:
+            argv.append("--skip-builds" if major(self.version) < 3 else "--mode=skip-build")
+        try:
+            with (
+                yarn_settings.lend_npm_access(self.context, self.project) as hosts,
+                self._linked_from(order) as linked,
+            ):
+                env = {**self.env, **self._places(order, hosts), **linked}
+                self.context.run(argv, cwd=order.directory, env=env)
+        except sdk.CommandFailed as failure:
+            if yarn_release.is_newer_lock(before) and "YN0028" in failure.output:
+                raise yarn_release.newer_lock_error(before) from failure
+            raise yarn_failures.berry_error(failure, self.project.directory) from failure
+        missing = before.find_changes(YarnLock.read(order.directory)) if self.lock and not immutable else []
+        if missing:
+            raise yarn_failures.out_of_sync([f"Missing: {name}" for name in sorted(missing)])
+
+    @property
+    def _own_cache(self) -> Path:
+        return self.project.directory / self._settings.cache
+
+    def _places(self, order: Order, hosts: tuple[str, ...]) -> dict[str, str]:
+        """Variables for where packages come from, `hosts` without TLS among them, and go to."""
+        places = yarn_settings.berry_variables(self.context, self._settings, hosts)
+        if order.cache:
+            places["YARN_GLOBAL_FOLDER"] = str(order.cache)
+        own = self._own_cache
+        if order.into:
+            cache = order.into / plugnplay.CACHE
+            if any(own.glob("*.zip")):
+                shutil.copytree(own, cache)
+            places["YARN_PNP_UNPLUGGED_FOLDER"] = str(order.into / plugnplay.UNPLUGGED)
+        elif any(own.glob("*.zip")):
+            cache = own
+        else:
+            return {**places, "YARN_ENABLE_GLOBAL_CACHE": "1"}
+        return {**places, "YARN_ENABLE_GLOBAL_CACHE": "0", "YARN_CACHE_FOLDER": str(cache)}
+
+    @contextmanager
+    def _linked_from(self, order: Order) -> Iterator[dict[str, str]]:
+        """Variables for a global folder that the linker `pnpm` can make hard links from, while it lasts.
+
+        It knows no other way, and a layer is on another file system than the application. What is downloaded
+        stays in the order's cache.
+        """
+        if self.linker != "pnpm":
+            yield {}
+            return
+        with tempfile.TemporaryDirectory(dir=order.directory, prefix=".yarn-global-") as folder:
+            more = {"YARN_GLOBAL_FOLDER": folder}
+            if order.cache and not any(self._own_cache.glob("*.zip")):
+                more |= {"YARN_ENABLE_GLOBAL_CACHE": "0", "YARN_CACHE_FOLDER": str(order.cache / "cache")}
+            yield more
+
+    def _write_commands(self, directory: Path, layer: Path) -> None:
+        """Programs in `layer`/bin for the commands of direct dependencies: there is no node_modules/.bin."""
+        said = self.context.capture(["yarn", "bin", "--json"], cwd=directory, env=self.env)
+        commands = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        plugnplay.write_commands(layer, {command["name"]: command["path"] for command in commands})
+
+    def _patches(self) -> Iterator[str]:
+        """Files outside .yarn that `patch:` dependencies of the root and its members name, below the root."""
+        workspace = Workspace.read(self.project.directory, "")
+        for folder, project in {"": workspace.root, **workspace.members}.items():
+            for table in _PATCHED:
+                said = project.manifest.get(table, {})
+                for spec in said.values() if isinstance(said, dict) else ():
+                    if str(spec).startswith("patch:"):
+                        yield from _patch_files(str(spec), folder)
+
+
+def _patch_files(spec: str, folder: str) -> Iterator[str]:
+    """The files that a `patch:` dependency of a manifest in `folder` names, of which Yarn itself has some."""
+    for said in spec.partition("#")[2].partition("::")[0].split("&"):
+        path = said.removeprefix("optional!")
+        if not path or path.startswith(("~builtin<", "builtin<")):
+            continue
+        below = path.removeprefix("~/")
+        inside = os.path.normpath(below if below != path else PurePosixPath(folder, path))
+        if PurePosixPath(inside).is_absolute() or inside.startswith(".."):
+            raise InputError(f"a patch is outside of the source: {spec}")
+        if not inside.startswith(".yarn/"):
+            yield inside

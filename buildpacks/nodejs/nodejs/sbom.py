@@ -1,21 +1,21 @@
-"""The bill of materials: the modules that are in the image, the application itself, Node.js and its npm.
+"""Writes the SBOMs: of the modules in the image, the application itself, Node.js and its npm.
 
-On the arrow plan → layers. Called by `nodejs.buildpack` when all is installed and what launch does not need
-is gone. `nodejs.inventory` finds the modules, unless these were kept and with them the bill.
+On the arrow plan → layers. Called by `buildpack` when everything is installed and what launch does not need
+is removed. `inventory` lists the modules. If the modules were kept, their last SBOM is used again.
 """
 
 from __future__ import annotations
 
 from packhorse import sdk
 
-from .removal import delete
+from .node_modules import delete
 from .runtime import Runtime
 from .workspace import Workspace
 
-_KEPT = "bill"
+_LAYER = "bill"
 
 
-def write(
+def write_sboms(
     context: sdk.BuildContext,
     workspace: Workspace,
     runtime: Runtime,
@@ -24,40 +24,40 @@ def write(
     modules: sdk.Layer | None,
     bun: bool,
 ) -> None:
-    """Writes the bills of the image, of the layers `node` and `bun`, and of what only the build had.
+    """Writes the SBOMs of the image, of the layers `node` and `bun`, and of what only the build had.
 
-    `lock` is the name of the lock that was installed from; `modules` the layer with all of the image's
-    modules, if that is where they are; `bun` says that Bun is in the image.
+    `lock` is the name of the lockfile. `modules` is the layer with all modules of the image, if there is one.
+    `bun` says that Bun is in the image.
     """
-    node = _tool("node", runtime.version, sdk.purl("generic", "node", runtime.version))
-    npm = _tool("npm", runtime.npm, sdk.purl("npm", "npm", runtime.npm))
-    _write_launch(context, workspace, lock, _known(context, workspace, lock, modules))
+    node = _tool_component("node", runtime.version, sdk.purl("generic", "node", runtime.version))
+    npm = _tool_component("npm", runtime.npm, sdk.purl("npm", "npm", runtime.npm))
+    _write_launch(context, workspace, lock, _provide_layer(context, workspace, lock, modules))
     context.write_sbom("build", sdk.Bill((npm,)))
     engines = {"node": node}
     if bun:
-        version = context.remembered("bun")["version"]
-        engines["bun"] = _tool("bun", version, sdk.purl("npm", "bun", version))
-    # Written for kept layers, too: their last bills may be of another form, and unwanted today.
+        version = context.recall("bun")["version"]
+        engines["bun"] = _tool_component("bun", version, sdk.purl("npm", "bun", version))
+    # Also for kept layers: their last SBOMs may have another format, or be unwanted now.
     for layer, component in engines.items():
         context.write_sbom(layer, sdk.Bill((component,)))
 
 
-def _known(
+def _provide_layer(
     context: sdk.BuildContext, workspace: Workspace, lock: str, modules: sdk.Layer | None
 ) -> sdk.Layer | None:
-    """The layer that has the image's last bill, for modules that were kept; None where it would not do.
+    """The layer with the image's last SBOM, for modules that were kept; None without a layer of modules.
 
-    To read the manifests of hundreds of packages takes longer than all else when nothing has changed.
+    Reading the manifests of hundreds of packages would take longer than the rest of an unchanged build.
     """
     if modules is None:
-        delete(context.layers / _KEPT)
-        delete(context.layers / f"{_KEPT}.toml")
+        delete(context.layers / _LAYER)
+        delete(context.layers / f"{_LAYER}.toml")
         return None
     wanted = {name: value for name, value in context.env.items() if name == "BP_DISABLE_SBOM"}
     key = {"package.json": workspace.app.digest("package.json"), **wanted}
     if lock:
         key[lock] = workspace.app.digest(lock)
-    return context.layer(_KEPT, key=key, cache=True, renew="" if modules.kept else "the modules are new")
+    return context.layer(_LAYER, key=key, cache=True, renew="" if modules.kept else "the modules are new")
 
 
 def _write_launch(
@@ -69,7 +69,7 @@ def _write_launch(
         return
     from . import inventory
 
-    bill = inventory.of_tree(
+    bill = inventory.list_modules(
         workspace, within=(context.app, context.layers), plugged=context.layers / "modules", lock=lock
     )
     context.write_sbom("launch", bill)
@@ -78,6 +78,6 @@ def _write_launch(
             (known.path / path.name).write_bytes(path.read_bytes())
 
 
-def _tool(name: str, version: str, purl: str) -> sdk.Component:
+def _tool_component(name: str, version: str, purl: str) -> sdk.Component:
     licence = {"node": "MIT", "npm": "Artistic-2.0", "bun": "MIT"}[name]
     return sdk.Component(name, version, purl, licence=licence, kind="application")

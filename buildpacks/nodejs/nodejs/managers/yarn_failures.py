@@ -1,6 +1,6 @@
-"""What the failures of Yarn mean, in the words that npm's have. Called by `yarn` and `berry`.
+"""Explains failures of Yarn, in the words that npm's failures have. Called by `yarn`.
 
-Yarn 1 has no codes but sentences; its successors have both, and leave many failures to Node.js's own codes.
+Yarn 1 prints sentences and no codes. Its successors print both, and leave many failures to Node.js's codes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from pathlib import Path
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, PackhorseError
 
-from .. import registry
-from ..registry import explained_code
-from .scriptfault import FailedScript, address, git_failed
-from .yarnlock import NAME
+from .. import failures
+from ..failures import FailedScript, error_for_code, git_address, git_error
+from .yarn_release import NAME
 
 _SHOWN = 5
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -63,18 +62,18 @@ _UNREADABLE_LINE = ("Invalid value", "Unknown token", "Parse error")
 _CHANGE = re.compile(r"^➤ YN0028: │ ([-+]\s*\S.*)$", re.MULTILINE)
 
 
-def of_classic(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
+def classic_error(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
     """The error that a failed command of Yarn 1 means."""
     output = _COLOR.sub("", failure.output)
     if "Your lockfile needs to be updated" in output:
         return out_of_sync([])
     said = [line.removeprefix("error ").strip() for line in output.splitlines() if line.startswith("error ")]
     if "is incompatible with this module" in output:
-        return _engine(said)
-    return _of_command(output) or _explained(failure, output, said, settings=".npmrc", root=root)
+        return _engine_error(said)
+    return _command_error(output) or _explain(failure, output, said, settings=".npmrc", root=root)
 
 
-def of_berry(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
+def berry_error(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
     """The error that a failed command of Yarn 2 or newer means."""
     output = _COLOR.sub("", failure.output)
     coded = [text for code, text in _CODED.findall(output) if code not in ("YN0000", "YN0013")]
@@ -82,7 +81,7 @@ def of_berry(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseE
     if "YN0028" in output:
         return out_of_sync([line for line in _CHANGE.findall(output) if "checksum:" not in line])
     if "requires a Node version compatible with" in output:
-        return _engine(said)
+        return _engine_error(said)
     variable = re.search(r"Environment variable not found \((\w+)\)", output)
     if variable:
         return InputError(
@@ -96,16 +95,16 @@ def of_berry(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseE
         printed = [text.partition(said_by)[2][4:] for _, text in _CODED.findall(output) if said_by in text]
         return FailedScript(_name(script[1]), "", printed).error()
     if git := _GIT.search(output):
-        return git_failed(git[1], said)
-    return _explained(failure, output, said, settings=".yarnrc.yml or .npmrc", root=root)
+        return git_error(git[1], said)
+    return _explain(failure, output, said, settings=".yarnrc.yml or .npmrc", root=root)
 
 
 def out_of_sync(differences: Sequence[str]) -> InputError:
     """The error for a lock that does not have what the manifests ask for."""
-    return registry.out_of_sync(differences, lock=NAME, command="yarn install")
+    return failures.out_of_sync_error(differences, lock=NAME, command="yarn install")
 
 
-def _explained(
+def _explain(
     failure: sdk.CommandFailed, output: str, said: Sequence[str], *, settings: str, root: Path | None
 ) -> PackhorseError:
     why = "\n".join(said[:_SHOWN])
@@ -114,7 +113,7 @@ def _explained(
             f"{NAME} cannot be read", why=why, fix="restore it, or remove it and run `yarn install`"
         )
     code = _code("\n".join(said))
-    meaning = explained_code(code, why, client="Yarn", settings=settings, lock=NAME, root=root)
+    meaning = error_for_code(code, why, client="Yarn", settings=settings, lock=NAME, root=root)
     return meaning or BuildpackFailed(failure.what, why=why or failure.why or "its output is above")
 
 
@@ -140,14 +139,14 @@ def _code(output: str) -> str:
     return next((code for sentence, code in _SENTENCES_OF_NODE if sentence in output), "")
 
 
-def _of_command(output: str) -> PackhorseError | None:
+def _command_error(output: str) -> PackhorseError | None:
     """The error for an install script, or a git, that Yarn 1 ran and that failed; None where it ran none."""
     failed = _COMMAND.search(output)
     if failed is None:
         return None
     printed, command = failed["output"].splitlines(), failed["command"] or ""
     if command == "git":
-        return git_failed(address(failed["arguments"]), printed)
+        return git_error(git_address(failed["arguments"]), printed)
     if failed["path"]:
         package = failed["path"].rpartition("node_modules/")[2]
         return FailedScript(package, f"{command} {failed['arguments'] or ''}".strip(), printed).error()
@@ -161,7 +160,7 @@ def _name(locator: str) -> str:
     return locator[:1] + (f"{name}@{version}" if version else name)
 
 
-def _engine(said: Sequence[str]) -> InputError:
+def _engine_error(said: Sequence[str]) -> InputError:
     return InputError(
         "a package does not support this Node.js",
         why="\n".join(said[:_SHOWN]),

@@ -1,7 +1,7 @@
-"""A source's manifests, for a while, without what an image does not need.
+"""Replaces manifests for a while by ones that ask for less.
 
-On the arrow plan → layers. Called by `berry` and `yarn`. Not every Yarn has a command that installs for
-production alone, or for some members of a workspace: all of them do so when the manifests ask for no more.
+On the arrow plan → layers. Called by `yarn` and `npm`. Not every Yarn has a command that installs for
+production alone, or for some members of a workspace. Every Yarn does so if the manifests ask for no more.
 """
 
 from __future__ import annotations
@@ -20,30 +20,34 @@ from ..workspace import Workspace
 
 @contextmanager
 def without_dev(directory: Path, focus: Sequence[str]) -> Iterator[None]:
-    """Within, no manifest below `directory` has devDependencies, nor install scripts that may need these.
+    """In the block, manifests below `directory` have no devDependencies and no install scripts.
 
-    Members of the workspace that `focus` does not name have no dependencies at all; none are left out if it
-    is empty. Files that are links are links again afterwards.
+    Members of the workspace that `focus` does not name have no dependencies either, unless `focus` is empty.
+    Afterwards the files are what they were, also links.
     """
     workspace = Workspace.read(directory, "")
     with ExitStack() as stack:
-        stack.enter_context(_own(directory / "package.json", _Trimmed(workspace.root, needed=True)))
+        stack.enter_context(
+            _replace_file(directory / "package.json", _TrimmedManifest(workspace.root, needed=True))
+        )
         for path, member in workspace.members.items():
             needed = not focus or (member.name or f"./{path}") in focus
-            stack.enter_context(_own(member.directory / "package.json", _Trimmed(member, needed=needed)))
-        stack.enter_context(own_copy(directory / "yarn.lock"))
+            stack.enter_context(
+                _replace_file(member.directory / "package.json", _TrimmedManifest(member, needed=needed))
+            )
+        stack.enter_context(private_copy(directory / "yarn.lock"))
         yield
 
 
 @contextmanager
-def own_copy(path: Path) -> Iterator[None]:
-    """Within, `path` may be written to; afterwards it is what it was, or not there."""
-    with _own(path, lambda: path.read_bytes() if path.is_file() else b""):
+def private_copy(path: Path) -> Iterator[None]:
+    """In the block, `path` may be written; afterwards it is what it was, or missing."""
+    with _replace_file(path, lambda: path.read_bytes() if path.is_file() else b""):
         yield
 
 
-class _Trimmed:
-    """The text of a manifest without what is not needed."""
+class _TrimmedManifest:
+    """The text of a manifest without dependencies that are not needed."""
 
     def __init__(self, project: Project, *, needed: bool) -> None:
         self._manifest: Mapping[str, Any] = project.manifest
@@ -57,8 +61,8 @@ class _Trimmed:
 
 
 @contextmanager
-def _own(path: Path, text: Callable[[], bytes]) -> Iterator[None]:
-    """Puts a file of its own at `path` for a while; what is there, which may be a link, is put aside."""
+def _replace_file(path: Path, text: Callable[[], bytes]) -> Iterator[None]:
+    """Replaces `path`, which may be a link, for the block."""
     content = text()
     aside = path.with_name(f".{path.name}.aside")
     is_there = path.is_file()

@@ -1,6 +1,6 @@
-"""What the failures of pnpm mean, by the codes that it prints; one table for all of its versions.
+"""Explains failures of pnpm by the codes that it prints; one table for all its versions.
 
-Called by `pnpm`. The words are those of `registry` where npm fails in the same way.
+Called by `pnpm`. The words are those of `failures` if npm fails in the same way.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from pathlib import Path
 from packhorse import sdk
 from packhorse.errors import BuildpackFailed, InputError, NetworkError, PackhorseError
 
-from ..registry import CODES, explained_code
-from .pnpmlock import NAME
-from .scriptfault import FailedScript, address, git_failed
+from ..failures import CODES, FailedScript, error_for_code, git_address, git_error
+from .pnpm_release import NAME
 
 # As pnpm 6 to 10, 11 and 12 print it; warnings have a word before the code.
 _CODE = re.compile(r"^[^\w\n]*(?:Error: )?\[?ERR_PNPM_([A-Z0-9_]+)\b\]?:?[ ]*", re.MULTILINE)
@@ -43,10 +42,10 @@ _ALLOW = "run `pnpm approve-builds`, which asks for each, and commit what it cha
 _SHOWN = 6
 
 
-def explained(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
+def pnpm_error(failure: sdk.CommandFailed, root: Path | None = None) -> PackhorseError:
     """The error that a failed pnpm command means."""
     text = _FRAME.sub(" ", failure.output)
-    if script := _of_script(text):
+    if script := _script_error(text):
         return script
     text = _PRINTED.sub("", text)
     found = list(_CODE.finditer(text))
@@ -56,14 +55,14 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
     if code == "GIT_RESOLVE_FAILED" or (not code and "git ls-remote" in text):
         said = list(dict.fromkeys(line.strip() for line in text.splitlines() if _OF_GIT.search(line)))
         said = [line for line in said if not line.startswith("pnpm: ")]
-        return git_failed(address(" ".join(said).replace('"', " ")), said)
+        return git_error(git_address(" ".join(said).replace('"', " ")), said)
     if not why and text.startswith("Error: "):
         why = _why(text.removeprefix("Error: "))
-    known = explained_code(_npm_code(code, text), why, client="pnpm", lock=NAME, root=root)
+    known = error_for_code(_npm_code(code, text), why, client="pnpm", lock=NAME, root=root)
     if known:
         return known
     if code.startswith("FETCH_5") or code == "META_FETCH_FAIL":
-        return NetworkError(f"the package registry did not answer as one ({code})", why=why)
+        return NetworkError(f"the package registry answered with an error ({code})", why=why)
     if code in _STALE:
         return InputError(f"{NAME} does not match package.json", why=_difference(why), fix=_ANEW)
     if code in _BROKEN:
@@ -73,17 +72,19 @@ def explained(failure: sdk.CommandFailed, root: Path | None = None) -> Packhorse
             fix=f"{_ANEW}; a lock of another pnpm needs that one named in package.json packageManager",
         )
     if code == "IGNORED_BUILDS":
-        return InputError(f"pnpm was not told whether to run install scripts: {ignored(text)}", fix=_ALLOW)
+        return InputError(
+            f"pnpm was not told whether to run install scripts: {ignored_scripts(text)}", fix=_ALLOW
+        )
     return BuildpackFailed(failure.what, why=why or "its output is above")
 
 
-def ignored(output: str) -> str:
+def ignored_scripts(output: str) -> str:
     """The packages whose install scripts pnpm did not run, as it lists them; empty when there are none."""
     found = _IGNORED.search(" ".join(_FRAME.sub(" ", output).split()))
     return found[1] if found else ""
 
 
-def not_run(packages: str) -> str:
+def ignored_scripts_warning(packages: str) -> str:
     """The warning that some install scripts did not run."""
     return f"pnpm did not run the install scripts of {packages}, since nothing allows it; {_ALLOW}"
 
@@ -101,7 +102,7 @@ def _npm_code(code: str, text: str) -> str:
     return next((word for word in _WORD.findall(text) if word in CODES), "")
 
 
-def _of_script(text: str) -> PackhorseError | None:
+def _script_error(text: str) -> PackhorseError | None:
     """The error for an install script that failed; None where none did."""
     if not _SCRIPT_FAILED.search(text):
         return None

@@ -1,11 +1,12 @@
-"""node_modules of the last build, brought up to what the lock says now: npm adds to what is there.
+"""Updates node_modules of the last build to what the lockfile says now.
 
-On the arrow plan → layers. Called by `npm`. `npm ci` begins with removing all, and takes 14 seconds for 650
-packages of which one is new; adding that one takes one. The outcome has to be the same to the bit. So what
-the lock no longer has in this form is removed here, npm is left with nothing but to add, and what it says
-that it has made, and would make of package.json, is held against the lock. A package with install scripts
-stays as they made it, which only holds where all that it depends on stays too: else, and with links and
-packages within packages, all is installed again.
+On the arrow plan → layers. Called by `npm`. `npm ci` begins by removing everything. For 650 packages of which
+one is new that takes 14 seconds, and adding that one takes one second. The result must have the same bytes.
+So packages that the lockfile no longer has in this form are removed here, npm only adds, and npm's record of
+what it installed, and what it would make of package.json, are compared with the lockfile.
+
+A package with install scripts stays as its scripts made it. That is right only if everything that it depends
+on stays too. Otherwise, and with links and packages within packages, everything is installed again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from packhorse.sdk.command import CommandFailed
 
-from ..removal import delete
+from ..node_modules import delete
 
 Packages = Mapping[str, Mapping[str, Any]]
 """What a lock says of each package, by its path: `node_modules/a/node_modules/@b/c`."""
@@ -34,7 +35,7 @@ _PATH = re.compile(
     r"node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*(?:/node_modules/(?:@[^/.@][^/]*/)?[^/.@][^/]*)*"
 )
 # What makes a package more than its archive, and than what its install scripts make of that.
-_MORE = ("link", "extraneous", "hasShrinkwrap")
+_SPECIAL = ("link", "extraneous", "hasShrinkwrap")
 _GYP = "binding.gyp"
 _NEEDS = ("dependencies", "optionalDependencies", "peerDependencies")
 # What npm itself has in node_modules; scripts may have put more there, of which nobody knows whose it is.
@@ -42,7 +43,7 @@ _OWN = (".bin", _RECORD)
 _CPUS = {"x86_64": "x64", "aarch64": "arm64"}
 
 
-def amend(
+def install_changes(
     modules: Path, lock: Path, record: bytes, *, omit: Collection[str], install: Callable[[], None]
 ) -> bool:
     """Makes of the directory `modules`, of which `record` speaks, what `npm ci` makes of nothing.
@@ -52,38 +53,38 @@ def amend(
     was not; the directory is then of no use any more.
     """
     try:
-        return _amend(modules.parent, lock, record, omit, install)
+        return _install_changes(modules.parent, lock, record, omit, install)
     except (CommandFailed, OSError, RecursionError):
         return False
 
 
-def _amend(
+def _install_changes(
     directory: Path, lock: Path, record: bytes, omit: Collection[str], install: Callable[[], None]
 ) -> bool:
-    whole, before = packages(lock.read_bytes()), packages(record)
+    whole, before = read_packages(lock.read_bytes()), read_packages(record)
     if whole is None or before is None:
         return False
     wanted = {path: entry for path, entry in whole.items() if not _is_left_out(entry, omit)}
-    there = present(wanted, _roots(lock.read_bytes()))
+    there = packages_for_this_system(wanted, _roots(lock.read_bytes()))
     compiled = [path for path in before if (directory / path / _GYP).exists()]
-    shared = common(before, there, compiled)
+    shared = reusable_packages(before, there, compiled)
     if not shared or not _is_as_recorded(directory, before) or _has_more(directory / _MODULES):
         return False
-    _remove(directory, {path: entry for path, entry in before.items() if path not in shared})
+    _remove_packages(directory, {path: entry for path, entry in before.items() if path not in shared})
     _remove_empty(directory, shared)
     content = {"lockfileVersion": _VERSIONS[-1], "requires": True, "packages": shared}
     # Newer than all directories: npm looks whether somebody has been there since.
     told = directory / _MODULES / _RECORD
     told.write_text(json.dumps(content))
     install()
-    made, ideal = packages(told.read_bytes()), packages(lock.read_bytes())
+    made, ideal = read_packages(told.read_bytes()), read_packages(lock.read_bytes())
     if made is None or ideal is None:
         return False
-    is_all = _are_of(made, wanted) and there.keys() <= made.keys()
-    return _fits(ideal, whole) and is_all and _is_as_recorded(directory, made)
+    is_all = _are_all_locked(made, wanted) and there.keys() <= made.keys()
+    return _lock_has_all(ideal, whole) and is_all and _is_as_recorded(directory, made)
 
 
-def packages(text: bytes) -> Packages | None:
+def read_packages(text: bytes) -> Packages | None:
     """The packages of a lock or a record, without the project itself; None for another form or version."""
     try:
         said = json.loads(text)
@@ -95,7 +96,7 @@ def packages(text: bytes) -> Packages | None:
     return found
 
 
-def common(before: Packages, there: Packages, compiled: Collection[str] = ()) -> Packages:
+def reusable_packages(before: Packages, there: Packages, compiled: Collection[str] = ()) -> Packages:
     """The packages of `before` that are to be `there` in the same place; none where that is not certain.
 
     They are described as they are to be. What lies in a package that is not the same is not the same either.
@@ -108,7 +109,7 @@ def common(before: Packages, there: Packages, compiled: Collection[str] = ()) ->
     same = {
         path for path, entry in before.items() if path in there and _is_linked_the_same(entry, there[path])
     }
-    kept = {path: there[path] for path in before if same.issuperset(_with_those_around(path))}
+    kept = {path: there[path] for path in before if same.issuperset(_with_parents(path))}
     bundled = {path for part in (before, there) for path, entry in part.items() if _is_bundled(entry)}
     if not kept.keys() >= bundled | _rivals(before) | _rivals(there):
         return {}
@@ -119,7 +120,7 @@ def common(before: Packages, there: Packages, compiled: Collection[str] = ()) ->
     return kept
 
 
-def present(wanted: Packages, roots: Collection[str] = ()) -> Packages:
+def packages_for_this_system(wanted: Packages, roots: Collection[str] = ()) -> Packages:
     """The packages of a lock that npm installs on this system.
 
     Those for other systems it leaves out, with what lies in them and what nobody else needs; `roots` are the
@@ -131,10 +132,10 @@ def present(wanted: Packages, roots: Collection[str] = ()) -> Packages:
             dependents.setdefault(needed, set()).add(path)
     optional = {path for path, entry in wanted.items() if _is_optional(entry)}
     absent: set[str] = set()
-    new = {path for path in optional if _is_passed_over(wanted[path])}
+    new = {path for path in optional if _is_for_other_systems(wanted[path])}
     while new:
         absent |= new
-        absent |= {path for path in wanted if not absent.isdisjoint(_with_those_around(path))}
+        absent |= {path for path in wanted if not absent.isdisjoint(_with_parents(path))}
         left = optional - absent - set(roots)
         new = {path for path in left if path in dependents and dependents[path] <= absent}
     return {path: entry for path, entry in wanted.items() if path not in absent}
@@ -151,7 +152,7 @@ def _needs(path: str, entries: Packages) -> Iterator[str]:
     for table in _NEEDS:
         needs = entries[path].get(table)
         for name in needs if isinstance(needs, dict) else ():
-            places = [f"{around}/{_MODULES}/{name}" for around in _with_those_around(path)]
+            places = [f"{around}/{_MODULES}/{name}" for around in _with_parents(path)]
             found = next((place for place in (*places, f"{_MODULES}/{name}") if place in entries), "")
             if found:
                 yield found
@@ -176,12 +177,12 @@ def _is_left_out(entry: Mapping[str, Any], omit: Collection[str]) -> bool:
     return any(entry.get(kind) and kind in omit for kind in ("dev", "optional", "peer"))
 
 
-def _is_passed_over(entry: Mapping[str, Any]) -> bool:
+def _is_for_other_systems(entry: Mapping[str, Any]) -> bool:
     """Whether npm leaves an optional package out without an error, as it is for other systems.
 
     Which ones these are the lock says; records do not always.
     """
-    return any(_excludes(entry.get(name), value) for name, value in _here().items() if value)
+    return any(_excludes(entry.get(name), value) for name, value in _this_system().items() if value)
 
 
 def _is_optional(entry: Mapping[str, Any]) -> bool:
@@ -194,7 +195,7 @@ def _is_bundled(entry: Mapping[str, Any]) -> bool:
 
 
 @cache
-def _here() -> Mapping[str, str]:
+def _this_system() -> Mapping[str, str]:
     """This system in the words of package.json; empty where it has none."""
     return {"os": "linux", "cpu": _CPUS.get(platform.machine(), ""), "libc": platform.libc_ver()[0] or "musl"}
 
@@ -212,7 +213,7 @@ def _is_plain(path: str, entry: Mapping[str, Any]) -> bool:
     # What comes in another's archive is under that one's integrity.
     needed = ("version",) if entry.get("inBundle") else ("version", "integrity")
     named = all(isinstance(entry.get(name), str) for name in needed)
-    return bool(_PATH.fullmatch(path)) and named and not any(entry.get(mark) for mark in _MORE)
+    return bool(_PATH.fullmatch(path)) and named and not any(entry.get(mark) for mark in _SPECIAL)
 
 
 def _rivals(entries: Packages) -> set[str]:
@@ -235,14 +236,14 @@ def _is_linked_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> boo
     return _is_same(one, other) and one.get("bin") == other.get("bin")
 
 
-def _fits(ideal: Packages, lock: Packages) -> bool:
+def _lock_has_all(ideal: Packages, lock: Packages) -> bool:
     """Whether the lock has all that package.json asks for, as `npm ci` sees to it: what is left out, too."""
     return all(
         path in lock and lock[path].get("version") == one.get("version") for path, one in ideal.items()
     )
 
 
-def _with_those_around(path: str) -> Iterator[str]:
+def _with_parents(path: str) -> Iterator[str]:
     """A package's path, and those of the packages that it lies in."""
     while path:
         yield path
@@ -253,7 +254,7 @@ def _is_as_recorded(directory: Path, entries: Packages) -> bool:
     """Whether all packages that are named are there and no others."""
     seen = set()
     for path in ("", *entries):
-        for found in _inside(directory, f"{path}/{_MODULES}" if path else _MODULES):
+        for found in _list_packages(directory, f"{path}/{_MODULES}" if path else _MODULES):
             if found not in entries:
                 return False
             seen.add(found)
@@ -265,7 +266,7 @@ def _has_more(modules: Path) -> bool:
     return any(path.name.startswith(".") and path.name not in _OWN for path in modules.iterdir())
 
 
-def _inside(directory: Path, modules: str) -> Iterator[str]:
+def _list_packages(directory: Path, modules: str) -> Iterator[str]:
     """The paths of what is in one node_modules, but what npm itself puts there."""
     try:
         with os.scandir(directory / modules) as entries:
@@ -280,7 +281,7 @@ def _inside(directory: Path, modules: str) -> Iterator[str]:
             yield f"{modules}/{name}"
 
 
-def _remove(directory: Path, gone: Packages) -> None:
+def _remove_packages(directory: Path, gone: Packages) -> None:
     """Removes packages, the links to their programs, and a `.bin` that is empty then."""
     for path in sorted(gone):
         delete(directory / path)
@@ -310,6 +311,6 @@ def _remove_empty(directory: Path, kept: Packages) -> None:
             modules.rmdir()
 
 
-def _are_of(made: Packages, wanted: Packages) -> bool:
+def _are_all_locked(made: Packages, wanted: Packages) -> bool:
     """Whether all that npm has made is what the lock says."""
     return all(path in wanted and _is_same(entry, wanted[path]) for path, entry in made.items())
