@@ -162,7 +162,8 @@ def test_the_first_process_cannot_be_looked_at_or_changed(here: Place, sandbox: 
     for name in mem maps environ cwd root exe fd auxv ns; do [ -e /proc/1/$name ] && echo $name; done
     for name in mem maps environ exe; do cat /proc/1/$name >/dev/null 2>&1 && echo read $name; done
     ls /proc/1/fd /proc/1/root 2>/dev/null
-    chmod 777 /proc/1/program/init 2>/dev/null && echo chmod; echo x 2>/dev/null >> /proc/1/program/init && echo wrote
+    chmod 777 /proc/1/program/init 2>/dev/null && echo chmod
+    echo x 2>/dev/null >> /proc/1/program/init && echo wrote
     rm -f /proc/1/program/init 2>/dev/null; echo over
     """
     status, output = run(sandbox, script)

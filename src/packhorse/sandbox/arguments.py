@@ -15,7 +15,7 @@ from packhorse.sandbox.layout import Layout
 INIT = "/proc/1/program/init"
 """A copy of `launcher/init`. Where /proc/1 is covered, process 1 has no descriptors with names.
 
-It has a directory of its own: a layer's env may be a link to /proc/1, and every file there would be a variable.
+It has its own directory: a layer's env may be a link to /proc/1, and every file there would be a variable.
 """
 
 
