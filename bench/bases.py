@@ -18,9 +18,9 @@ from bench.measure import packhorse
 from fakes.small_image import tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.edit import add_layers, edit, set_variables
+from packhorse.image.edit import add_layers, edit_config, set_variables
 from packhorse.image.file import OpenFile
 from packhorse.image.model import History
 from packhorse.image.reference import Reference
@@ -54,7 +54,7 @@ def bases(folder: Path, registry: str, environ: Mapping[str, str]) -> Bases:
     patch.write_bytes(tar_of({"usr/share/patch": b"new\n" * 50_000}))
     base = DockerArchive(run).read()
     newer = _on(base, patch)
-    put(newer, DockerArchive(patched, Reference.parse(PATCHED)))
+    push_image(newer, DockerArchive(patched, Reference.parse(PATCHED)))
     node = {version: _node(folder, version, registry) for version in (OLD, NEW)}
     made = []
     for title, image, version in (("node", base, OLD), ("node", base, NEW), ("node-patched", newer, OLD)):
@@ -64,7 +64,7 @@ def bases(folder: Path, registry: str, environ: Mapping[str, str]) -> Bases:
         subprocess.run([*words, "--directory", node[version], "./bin", "./lib"], check=True)
         path = folder / f"{title}-{version}.tar"
         reference = Reference.parse(f"bench/{title}:{version}")
-        put(_for_dockerfiles(_on(image, layer)), DockerArchive(path, reference))
+        push_image(_for_dockerfiles(_on(image, layer)), DockerArchive(path, reference))
         made.append(path)
     return Bases(run, patched, tuple(made), node)
 
@@ -76,7 +76,7 @@ def node_package() -> str:
 
 
 def _on(base: Image, tar: Path) -> Image:
-    file = OpenFile.read(tar)
+    file = OpenFile.open(tar)
     digest = Digest.of(tar.read_bytes())
     layer = Layer(file.chunks, digest, file.size)
     history = [(digest, History(created_by=tar.stem))]
@@ -86,7 +86,7 @@ def _on(base: Image, tar: Path) -> Image:
 
 def _for_dockerfiles(image: Image) -> Image:
     env = set_variables(image.config.env, {"PATH": "/usr/local/bin:/usr/bin:/bin"})
-    return Image(edit(image.config, env=env, user="root"), image.layers)
+    return Image(edit_config(image.config, env=env, user="root"), image.layers)
 
 
 def _node(folder: Path, version: str, registry: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.measure import packhorse
 from fakes import foreign_builder, tiny_root
 from fakes.foreign_builder import Tar
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.docker_archive import DockerArchive
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
@@ -51,7 +51,7 @@ class Builders:
 
     def _bring(self, image: Image, name: str) -> None:
         archive = self._folder / f"{name.rpartition('/')[2].replace(':', '-')}.tar"
-        put(image, DockerArchive(archive, Reference.parse(name)))
+        push_image(image, DockerArchive(archive, Reference.parse(name)))
         command = [*packhorse(), "copy", f"docker-archive:{archive}", name]
         subprocess.run(command, env=self._environ, check=True, capture_output=True)
 

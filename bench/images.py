@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from fakes.app_image import App
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
-from packhorse.base.http.pool import connect
+from packhorse.base.http.pool import make_client
 from packhorse.base.target import Target
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.place import RegistryPlace
@@ -40,7 +40,7 @@ class Images:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._registry = Registry(host, connect())
+        self._registry = Registry(host, make_client())
         self._app = app_on(f"{host}/acme/run", _OWN)
         self._put("acme/run", patched())
 
@@ -57,4 +57,4 @@ class Images:
 
     def _put(self, repository: str, image: Image) -> None:
         reference = Reference.parse(f"{self._host}/{repository}")
-        put(image, RegistryPlace(reference, self._registry, target=Target.host()))
+        push_image(image, RegistryPlace(reference, self._registry, target=Target.host()))

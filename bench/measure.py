@@ -165,7 +165,7 @@ def _watched(process: int) -> Iterator[list[int]]:
     def watch() -> None:
         while not over.wait(_GLANCE):
             try:
-                status = proc.told("status", process)
+                status = proc.read_proc("status", process)
             except OSError:
                 return
             peak.extend(int(size) * 1024 for size in re.findall(r"VmHWM:\s*(\d+)", status))

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.edit import add_layers, scratch
+from packhorse.image.edit import add_layers, empty_config
 from packhorse.image.file import OpenFile
 from packhorse.image.model import History
 from packhorse.image.reference import Reference
@@ -56,17 +56,17 @@ def _make(folder: Path) -> None:
         top = folder / f"{name}-top.tar"
         top.write_bytes(small)
         archive = DockerArchive(folder / f"{name}.tar", Reference.parse(f"bench/{name}:1"))
-        put(_image(base, modules, top), archive)
+        push_image(_image(base, modules, top), archive)
 
 
 def _image(*tars: Path) -> Image:
     layers = []
     for path in tars:
-        file = OpenFile.read(path)
+        file = OpenFile.open(path)
         layers.append(Layer(file.chunks, Digest.of(path.read_bytes()), file.size))
     named = [(layer.diff_id, History(created_by=path.name)) for layer, path in zip(layers, tars, strict=True)]
     config = add_layers(
-        scratch(Target("linux", "amd64")),
+        empty_config(Target("linux", "amd64")),
         [(diff_id, entry) for diff_id, entry in named if diff_id],
         created=_EPOCH,
         keep_history=True,

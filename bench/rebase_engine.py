@@ -16,7 +16,7 @@ from bench.images import app_on, patched
 from bench.measure import Finding, Run, environment, packhorse, peer, timed
 from fakes.engine import Engine, dockerd
 from fakes.small_image import tar_of
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.docker_archive import DockerArchive
 
 _MEGABYTES = 250
@@ -30,8 +30,8 @@ def run(folder: Path, *, rounds: int) -> Iterator[Finding]:
         return
     pack = peer("pack")
     # Plain tars, as layers are when they are built: the store knows how long each is.
-    put(app_on("acme/run", {"acme/modules:modules": _modules()}), DockerArchive(folder / "app"))
-    put(patched(), DockerArchive(folder / "run"))
+    push_image(app_on("acme/run", {"acme/modules:modules": _modules()}), DockerArchive(folder / "app"))
+    push_image(patched(), DockerArchive(folder / "run"))
     (folder / "engine").mkdir()
     with dockerd(folder / "engine") as engine:
         for title, bar in _BARS.items():

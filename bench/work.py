@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.image.file import OpenFile
 from packhorse.image.layout import Layout
 from packhorse.layers.tar import digest, stream
-from packhorse.layers.tree import directory
+from packhorse.layers.tree import directory_entries
 from packhorse.layers.unpack import unpack
 
 
@@ -22,11 +22,11 @@ def main(act: str, source: Path, target: str) -> None:
             place.mkdir()
             unpack(layer.tar(), place, owner=True)
     elif act == "export":
-        with Rooted.local(source.parent) as view:
-            print(digest(stream(directory(view, source.name, uid=0, gid=0)))[0])
+        with RootedTree.open_local(source.parent) as view:
+            print(digest(stream(directory_entries(view, source.name, uid=0, gid=0)))[0])
     else:
         Path(target).mkdir()
-        unpack(OpenFile.read(source).chunks(), Path(target), owner=True)
+        unpack(OpenFile.open(source).chunks(), Path(target), owner=True)
 
 
 if __name__ == "__main__":

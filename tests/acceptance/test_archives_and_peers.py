@@ -14,7 +14,7 @@ import pytest
 from fakes.engine import Engine
 from fakes.image_problems import problems_of_image, problems_of_layout
 from fakes.small_image import fresh_image, stored_image, tar_of
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.docker_archive import DockerArchive
 from packhorse.image.layout import Layout
 from packhorse.image.model import MediaType
@@ -65,9 +65,9 @@ def image(program: bytes) -> Image:
 
 
 def test_skopeo_reads_every_form_that_packhorse_writes(image: Image, tmp_path: Path) -> None:
-    receipt = put(image, Layout(tmp_path / "layout", "v1"))
-    put(image, OciArchive(tmp_path / "oci.tar", "v1"))
-    put(image, DockerArchive(tmp_path / "docker.tar", APP))
+    receipt = push_image(image, Layout(tmp_path / "layout", "v1"))
+    push_image(image, OciArchive(tmp_path / "oci.tar", "v1"))
+    push_image(image, DockerArchive(tmp_path / "docker.tar", APP))
     for location in (f"oci:{tmp_path}/layout:v1", f"oci-archive:{tmp_path}/oci.tar:v1"):
         assert inspect(location)["Digest"] == str(receipt.manifest_digest)
     found = inspect(f"docker-archive:{tmp_path}/docker.tar:me/app:1")
@@ -84,7 +84,7 @@ def test_skopeo_reads_every_form_that_packhorse_writes(image: Image, tmp_path: P
 
 
 def test_packhorse_reads_every_form_that_skopeo_writes(image: Image, tmp_path: Path) -> None:
-    put(image, Layout(tmp_path / "ours", "v1"))
+    push_image(image, Layout(tmp_path / "ours", "v1"))
     source = f"oci:{tmp_path}/ours:v1"
     run("skopeo", "copy", "-q", source, f"oci:{tmp_path}/layout:v2")
     run("skopeo", "copy", "-q", source, f"oci-archive:{tmp_path}/oci.tar:v2")
@@ -100,7 +100,7 @@ def test_packhorse_reads_every_form_that_skopeo_writes(image: Image, tmp_path: P
 
 
 def test_a_copy_through_packhorse_keeps_the_manifest_that_skopeo_wrote(image: Image, tmp_path: Path) -> None:
-    put(image, DockerArchive(tmp_path / "docker.tar", APP))
+    push_image(image, DockerArchive(tmp_path / "docker.tar", APP))
     run("skopeo", "copy", "-q", f"docker-archive:{tmp_path}/docker.tar", f"oci:{tmp_path}/theirs:v1")
     copy(Layout(tmp_path / "theirs", "v1"), OciArchive(tmp_path / "oci.tar", "v1"))
     digest = inspect(f"oci:{tmp_path}/theirs:v1")["Digest"]
@@ -108,7 +108,7 @@ def test_a_copy_through_packhorse_keeps_the_manifest_that_skopeo_wrote(image: Im
 
 
 def test_skopeo_and_umoci_find_an_image_that_came_with_dockers_media_types(tmp_path: Path) -> None:
-    put(
+    push_image(
         stored_image(tar_of({"a": b"a"}), media_type=MediaType.DOCKER_MANIFEST),
         Layout(tmp_path / "layout", "v1"),
     )
@@ -118,7 +118,7 @@ def test_skopeo_and_umoci_find_an_image_that_came_with_dockers_media_types(tmp_p
 
 def test_umoci_unpacks_and_edits_a_layout_that_packhorse_then_reads(image: Image, tmp_path: Path) -> None:
     layout = tmp_path / "layout"
-    put(image, Layout(layout, "v1"))
+    push_image(image, Layout(layout, "v1"))
     run("umoci", "unpack", "--rootless", "--image", f"{layout}:v1", tmp_path / "bundle")
     assert sorted(path.name for path in (tmp_path / "bundle/rootfs").iterdir()) == ["data", "hello"]
     run("umoci", "config", "--image", f"{layout}:v1", "--tag", "v2", "--config.label", "x=y")
@@ -133,7 +133,7 @@ def test_umoci_unpacks_and_edits_a_layout_that_packhorse_then_reads(image: Image
 def test_docker_loads_and_runs_an_archive_under_the_same_image_id(
     image: Image, engine: Engine, tmp_path: Path
 ) -> None:
-    put(image, DockerArchive(tmp_path / "docker.tar", APP))
+    push_image(image, DockerArchive(tmp_path / "docker.tar", APP))
     assert engine.docker("load", "--input", f"{tmp_path}/docker.tar") == "Loaded image: me/app:1"
     assert engine.docker("image", "inspect", "--format", "{{.Id}}", "me/app:1") == str(image.id)
     assert engine.docker("run", "--rm", "--network", "host", "me/app:1") == "hello world you"
@@ -143,12 +143,12 @@ def test_docker_loads_and_runs_an_archive_under_the_same_image_id(
 
 
 def test_docker_loads_an_archive_without_a_name(image: Image, engine: Engine, tmp_path: Path) -> None:
-    put(image, DockerArchive(tmp_path / "docker.tar"))
+    push_image(image, DockerArchive(tmp_path / "docker.tar"))
     assert engine.docker("load", "--input", f"{tmp_path}/docker.tar") == f"Loaded image ID: {image.id}"
 
 
 def test_packhorse_reads_what_docker_saves(image: Image, engine: Engine, tmp_path: Path) -> None:
-    put(image, DockerArchive(tmp_path / "docker.tar", Reference.parse("me/saved")))
+    push_image(image, DockerArchive(tmp_path / "docker.tar", Reference.parse("me/saved")))
     engine.docker("load", "--input", f"{tmp_path}/docker.tar")
     engine.docker("tag", "me/saved", "me/again:2")
     engine.docker("save", "--output", f"{tmp_path}/saved.tar", "me/saved", "me/again:2")
@@ -157,5 +157,5 @@ def test_packhorse_reads_what_docker_saves(image: Image, engine: Engine, tmp_pat
         assert found.id == image.id
         assert problems_of_image(found) == []
     copy(DockerArchive(tmp_path / "saved.tar"), Layout(tmp_path / "layout"))
-    put(image, Layout(tmp_path / "direct"))
+    push_image(image, Layout(tmp_path / "direct"))
     assert Layout(tmp_path / "layout").read().manifest == Layout(tmp_path / "direct").read().manifest

@@ -158,7 +158,7 @@ def test_nothing_outside_has_changed(attacked: Done, ground: Ground, app: Path) 
 
 def _comm(pid: int) -> str:
     with suppress(OSError):
-        return proc.told("comm", pid).strip()
+        return proc.read_proc("comm", pid).strip()
     return ""
 
 
@@ -328,5 +328,5 @@ def test_nothing_survives_the_death_of_packhorse(ground: Ground) -> None:
 
 def _has(pid: int, word: str) -> bool:
     with suppress(OSError):  # it has ended, as others of this machine do
-        return word in proc.told("cmdline", pid)
+        return word in proc.read_proc("cmdline", pid)
     return False

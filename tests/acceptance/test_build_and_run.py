@@ -59,7 +59,7 @@ def test_the_image_answers_and_ends_in_peace(home: Home, sample_id: str) -> None
 
 def test_the_default_builder_claims_no_lifecycle_which_it_has_not(home: Home, sample_id: str) -> None:
     with Store.open(home.path / "store") as store:
-        builder = store.place(DefaultBuilder.here().name("builder")).read()
+        builder = store.place(DefaultBuilder.for_host().name("builder")).read()
         launcher = json.loads(store.config(Digest.parse(sample_id)) or b"")["config"]["Labels"]
     metadata = json.loads(builder.config.labels["io.buildpacks.builder.metadata"])
     own = json.loads(builder.config.labels["io.packhorse.launcher"])

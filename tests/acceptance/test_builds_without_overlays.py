@@ -62,7 +62,7 @@ def test_a_buildpack_that_moves_what_was_kept_is_run_again_on_copies_and_remembe
     tiny.build(app, newer, name=f"{APP}-2")
     assert said(tiny, "copies") == 0
     tiny.store.remove(APP, force=True)
-    assert tiny.store.copied(["test/moves@1.0.0"]) == ()
+    assert tiny.store.copied_writers(["test/moves@1.0.0"]) == ()
 
 
 def test_a_buildpack_that_moves_a_directory_of_the_source_is_run_again_on_copies(
@@ -90,7 +90,7 @@ def test_any_other_failure_stands(
     with pytest.raises(BuildpackFailed):
         tiny.build(app, buildpack)
     assert said(tiny, "here I am") == runs
-    assert tiny.store.copied(["test/fails@1.0.0"]) == (), "copies did not help"
+    assert tiny.store.copied_writers(["test/fails@1.0.0"]) == (), "copies did not help"
     with pytest.raises(BuildpackFailed):
         tiny.build(app, buildpack, overlay=False)
     assert said(tiny, "here I am") == 1

@@ -16,7 +16,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.build.outcome import BuildOutcome
 from packhorse.errors import InputError, NetworkError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.model import MediaType
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
@@ -134,7 +134,7 @@ def test_the_image_is_as_the_lifecycle_reads_and_writes_them(
         labels={LABEL: image.config.labels[LABEL]},
     )
     other = Reference.parse(f"{registry.host}/acme/theirs:1")
-    put(theirs, Wiring(here.store).registry(other, image.config.target))
+    push_image(theirs, Wiring(here.store).registry(other, image.config.target))
     there.build(app, buildpack, name=f"{APP}-theirs", cache_image=other)
     assert made(there) == []
 
@@ -152,7 +152,7 @@ def test_what_is_not_what_it_says_is_left_behind(
     for number, tar in enumerate(bad):
         shown = label.replace(str(image.layers[0].diff_id), str(stored_image(tar).layers[0].diff_id))
         broken = Reference.parse(f"{registry.host}/acme/broken:{number}")
-        put(
+        push_image(
             stored_image(tar, good[1], labels={LABEL: shown}),
             Wiring(here.store).registry(broken, image.config.target),
         )
@@ -192,7 +192,7 @@ def test_no_image_is_replaced_by_a_cache(
 ) -> None:
     here, _ = machines
     theirs = Reference.parse(f"{registry.host}/acme/app:1")
-    put(stored_image(bytes(1024)), Wiring(here.store).registry(theirs, Target.host()))
+    push_image(stored_image(bytes(1024)), Wiring(here.store).registry(theirs, Target.host()))
     with pytest.raises(InputError, match="is an image, and no cache"):
         here.build(app, buildpack, cache_image=theirs)
     own = Reference.parse(f"{registry.host}/acme/app")

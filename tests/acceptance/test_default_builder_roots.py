@@ -37,19 +37,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from packhorse.base.target import Target
 from packhorse.platform.distro.roots import make_root
-from packhorse.platform.distro.scratch import own_directory
-from packhorse.platform.distro.sources import Source, host_sources, host_suite
+from packhorse.platform.distro.scratch import private_directory
+from packhorse.platform.distro.sources import AptSource, host_sources, host_suite
 
 def respelled(source):
     parts = urlsplit(source.uri)
     uri = parts._replace(netloc=parts.netloc.upper(), path=parts.path.rstrip("/") + "/").geturl()
-    return Source(uri, source.suite, source.components)
+    return AptSource(uri, source.suite, source.components)
 
 suite = host_suite(Path("/etc/os-release").read_text())
 sources = host_sources(suite)
 if len(sys.argv) > 2:
     sources = tuple(map(respelled, sources))
-with own_directory(shutil.rmtree) as own:
+with private_directory(shutil.rmtree) as own:
     record = make_root("run", suite=suite, arch=Target.host().arch, target=Path(sys.argv[1]), own=own,
                        sources=sources, env=os.environ, progress=lambda line: print(line, file=sys.stderr))
 print(record.digest, record.packages["libc6"], *(urlsplit(source.uri).netloc for source in sources))

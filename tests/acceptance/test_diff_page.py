@@ -12,7 +12,7 @@ from fakes import browser
 from fakes.app_image import BASE, App
 from fakes.small_image import tar_of
 from packhorse.cli.diff_page import page
-from packhorse.platform.diff.comparison import diff, side
+from packhorse.platform.diff.comparison import compared_image, diff
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 NAMES = (f"layers/x/{HOSTILE}"[:99], "layers/x/" + "long" * 20, "layers/x/\x1b[31m\"'&\u202e")
@@ -56,7 +56,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, bool], Any
     """What a browser says of the page on a dark phone and on a light desk."""
     path = tmp_path_factory.mktemp("page") / "page.html"
     names = ("registry.example/team/a-rather-long-name:1.4.0", f"{HOSTILE}:1")
-    path.write_text(page(diff(*map(side, names, (SAMPLE.image(), NEWER.image())))))
+    path.write_text(page(diff(*map(compared_image, names, (SAMPLE.image(), NEWER.image())))))
     return {
         (width, dark): browser.ask(path, QUESTION, width=width, dark=dark) for width, dark in (PHONE, DESK)
     }

@@ -20,7 +20,7 @@ from fakes.registry_faults import ALWAYS
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from fakes.small_image import stored_image, tar_of
 from fakes.tiny_builder import BUILDER, tiny_builder
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.reference import Location
 from packhorse.platform.wiring import Wiring
 
@@ -102,7 +102,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         wiring, site = Wiring(tiny.store), Site(server, base / "home", base)
         run = stored_image(tar_of({"etc/os-release": b"ID=patched\n"}))
         for name, image in {"run": run, "other": App().image(), "gone": App(sbom=b"").image()}.items():
-            put(image, wiring.place(Location.parse(f"docker://{server.host}/team/{name}:1")))
+            push_image(image, wiring.place(Location.parse(f"docker://{server.host}/team/{name}:1")))
         words = site.words()["build"]
         status, said = site.run([f"{server.host}/team/built:1" if "/new:1" in str(x) else x for x in words])
         assert status == 0, said

@@ -26,14 +26,14 @@ from fakes.web import answer, free_port
 from lanes import first_in_test
 from packhorse.base.target import Target
 from packhorse.errors import NotFoundError
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.model import Config
 from packhorse.image.oci_archive import OciArchive
 from packhorse.image.place import Place
 from packhorse.image.reference import Location
 from packhorse.platform import locate
-from packhorse.platform.diff.comparison import diff, side
-from packhorse.platform.locate import fetched
+from packhorse.platform.diff.comparison import compared_image, diff
+from packhorse.platform.locate import fetch_image
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.sbom import contents
 from packhorse.platform.wiring import Wiring
@@ -83,7 +83,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     path = tmp_path_factory.mktemp("small") / "image.tar"
     layers = [tar_of({name: random.Random(name).randbytes(1_000_000)}) for name in ("below", "above")]
     image = fresh_image(*layers, env=("A=b",), labels={"x": "<&>"}, entrypoint=("/below",))
-    return Small(path, str(put(image, OciArchive(path, "")).image_id))
+    return Small(path, str(push_image(image, OciArchive(path, "")).image_id))
 
 
 def image_id(engine: Engine, name: str) -> str:
@@ -158,7 +158,7 @@ def test_an_image_whose_history_has_no_times_comes_back(home: Home, either: Engi
     config = json.loads(image.config.raw)
     config["history"] = [{"created_by": "somebody"}]
     timeless = replace(image, config=Config.parse(json.dumps(config).encode()))
-    put(timeless, OciArchive(tmp_path / "image.tar", ""))
+    push_image(timeless, OciArchive(tmp_path / "image.tar", ""))
     home.ok("copy", f"oci-archive:{tmp_path}/image.tar", "docker-daemon:x", "--docker-host", either.address)
     fields = json.loads(
         home.ok("inspect", "docker-daemon:x", "--output", "json", "--docker-host", either.address)
@@ -249,7 +249,7 @@ def test_docker_pulls_and_runs_what_we_push_and_what_docker_pushes_is_read_by_us
 ) -> None:
     busybox = tar_of({"busybox": Path("/bin/busybox").read_bytes()})
     image = fresh_image(busybox, entrypoint=("/busybox", "echo", "it runs"))
-    ours = put(image, OciArchive(tmp_path / "image.tar", "")).image_id
+    ours = push_image(image, OciArchive(tmp_path / "image.tar", "")).image_id
     with serve(tmp_path) as host:
         home.ok("copy", f"oci-archive:{tmp_path}/image.tar", f"docker://{host}/ours:1")
         assert dockerd.docker("run", "--rm", "--network", "none", f"{host}/ours:1") == "it runs"
@@ -296,7 +296,7 @@ def test_a_builder_comes_from_an_engine_by_pull_policy(small: Small, dockerd: En
     with FakeRegistry() as registry, Store.open(tmp_path / "store") as store:
         wiring = Wiring(store, docker_host=dockerd.address)
         name = f"{registry.host}/only/here:1"
-        ask = partial(fetched, wiring, name, target=Target.host(), say=said.append)
+        ask = partial(fetch_image, wiring, name, target=Target.host(), say=said.append)
         with pytest.raises(NotFoundError, match="neither in the store nor in a container engine"):
             ask(pull=PullPolicy.NEVER)
         copy(small.archive, wiring.daemon(name))
@@ -325,15 +325,16 @@ def test_what_an_engine_has_is_compared_and_listed_as_anywhere(either: Engine, t
     with Store.open(tmp_path / "store") as store:
         wiring = Wiring(store, environ={"DOCKER_HOST": either.address})
         for name, app in (("seen:1", before), ("seen:2", after)):
-            put(app.image(), wiring.place(Location.parse(f"docker-daemon:{name}")))
+            push_image(app.image(), wiring.place(Location.parse(f"docker-daemon:{name}")))
         one, other = (
-            side(name, locate.read(wiring, f"docker-daemon:{name}")[0]) for name in ("seen:1", "seen:2")
+            compared_image(name, locate.read(wiring, f"docker-daemon:{name}")[0])
+            for name in ("seen:1", "seen:2")
         )
-        assert diff(one, side("elsewhere", before.image())).same
+        assert diff(one, compared_image("elsewhere", before.image())).is_same
         found = diff(one, other)
         assert found.headline == "only acme/node changed: 4 of 5 layers are the same"
-        assert [(file.path, file.what) for group in found.changed for file in group.files or ()] == [
-            ("layers/node/x", ("content",))
-        ]
+        assert [
+            (file.path, file.differences) for group in found.changed_groups for file in group.files or ()
+        ] == [("layers/node/x", ("content",))]
         listed = contents.merge(one.image, name="seen").cyclonedx()
         assert listed == contents.merge(before.image(), name="seen").cyclonedx() and b"libc6" in listed

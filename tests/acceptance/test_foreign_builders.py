@@ -15,7 +15,7 @@ from fakes import foreign_builder, tiny_root
 from fakes.docker_registry import serve
 from fakes.foreign_builder import LAUNCHER_VERSION, UID
 from fakes.installation import Home
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.layout import Layout
 from packhorse.image.view import Image
 from packhorse.platform import bundle
@@ -33,7 +33,7 @@ class Registry:
     def push(self, image: Image, name: str) -> str:
         """Pushes as docker does; returns the full name."""
         layout = self.folder / "layout"
-        put(image, Layout(layout, "pushed"))
+        push_image(image, Layout(layout, "pushed"))
         target = f"{self.host}/{name}"
         words = ["skopeo", "copy", "--format", "v2s2", "--dest-tls-verify=false"]
         words += [f"oci:{layout}:pushed", f"docker://{target}"]

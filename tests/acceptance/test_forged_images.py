@@ -14,7 +14,7 @@ from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.place import Place
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
@@ -66,7 +66,7 @@ def test_no_application_is_built_on_a_run_image_with_a_forged_layer(
     before = tiny.build(app, buildpack).exported.image.id
     claimed, evil = tar_of({"etc/motd": b"good" * 5000}), tar_of({"etc/motd": b"evil" * 5000})
     name = Reference.parse(f"{registry.host}/acme/run:1")
-    put(forged_image(claimed, evil, target=Target.host()), remote(tiny, name))
+    push_image(forged_image(claimed, evil, target=Target.host()), remote(tiny, name))
     with pytest.raises(FormatError, match=rf"(?s){name}.*{Digest.of(claimed)}.*{Digest.of(evil)}"):
         tiny.build(app, buildpack, run_image=str(name))
     assert tiny.store.place(APP).read().id == before
@@ -82,7 +82,7 @@ def test_a_cache_image_with_a_forged_layer_is_not_used_and_mended(
     [good] = [b"".join(layer.tar()) for layer in cache.layers]
     evil = good.replace(b"content", b"CONTENT")
     # The config is what a build gives it, so nothing but the bytes tells that it is to be written anew.
-    put(Image(cache.config, forged_image(good, evil).layers), remote(tiny, name))
+    push_image(Image(cache.config, forged_image(good, evil).layers), remote(tiny, name))
     (tmp_path / "other").mkdir()
     with tiny_builder(tmp_path / "other") as other:
         built = other.build(app, buildpack, cache_image=name)

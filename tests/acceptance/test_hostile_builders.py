@@ -21,7 +21,7 @@ from fakes.foreign_builder import Tar
 from fakes.installation import Home
 from fakes.users import RANGE
 from lanes import torture
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.layout import Layout
 from packhorse.platform import bundle
 from packhorse.platform.builder import METADATA, ORDER
@@ -151,7 +151,7 @@ def grounds(seed: Home, common: Path, base: bytes) -> Iterator[Callable[[str], G
     own = f"{os.getpid()}-{next(NUMBERS)}"
     layout = common / f"hostile-images-{own}"
     builder(Case(), base, layout, "")
-    put(foreign_builder.run_image(base), Layout(layout, "run"))
+    push_image(foreign_builder.run_image(base), Layout(layout, "run"))
     with ExitStack() as stack:
 
         @cache
@@ -183,7 +183,7 @@ def builder(case: Case, base: bytes, layout: Path, outside: str) -> None:
         env=case.env,
         more=case.labels,
     )
-    put(image, Layout(layout, "builder"))
+    push_image(image, Layout(layout, "builder"))
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from fakes.place import Place, place
 from lanes import first_in_test
 from packhorse.base.step import Bind, Limits, Result
 from packhorse.errors import SandboxError
-from packhorse.platform.wiring import sandbox
+from packhorse.platform.wiring import make_runner
 from packhorse.sandbox import cgroup
-from packhorse.sandbox.limits import Bounds
+from packhorse.sandbox.limits import LimitEnforcer
 from packhorse.sandbox.watch import Watch
 
 BOMB = "b() { b | b & }; b; while :; do sleep 1; done"
@@ -44,7 +44,7 @@ def either(request: pytest.FixtureRequest, here: Place, tmp_path: Path) -> Place
     if request.param == "with a group":
         return here
     runtime = "runc" if request.param == "in runc" else ""
-    return replace(here, sandbox=sandbox(here.namespace, tmp_path, runtime=runtime))
+    return replace(here, sandbox=make_runner(here.namespace, tmp_path, runtime=runtime))
 
 
 def ended(here: Place, script: str, **limits: int) -> Result:
@@ -85,7 +85,7 @@ def quiet_disk(here: Place) -> Iterator[Path]:
     try:
         fcntl.flock(shared, fcntl.LOCK_EX)
         with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-            os.chown(name, *here.namespace.idmap.outside(1000, 1000))
+            os.chown(name, *here.namespace.idmap.to_outside(1000, 1000))
             yield Path(name)
     finally:
         os.close(shared)
@@ -185,9 +185,9 @@ def test_a_group_that_a_step_cannot_join_is_not_counted_on(here: Place, tmp_path
     child = subprocess.Popen(["true"])
     child.wait()
     step = replace(here.step("true"), limits=Limits(processes=100))
-    bounds = Bounds(step, records=tmp_path)
-    bounds.hold(child.pid, here.namespace.idmap.outside(1000, 1000))  # nobody has this number any more
-    with bounds.watched(lambda: None):
+    bounds = LimitEnforcer(step, records=tmp_path)
+    bounds.apply(child.pid, here.namespace.idmap.to_outside(1000, 1000))  # nobody has this number any more
+    with bounds.watch(lambda: None):
         assert list(tmp_path.iterdir()) == []
     bounds.close()
 
@@ -204,10 +204,12 @@ def test_limits_that_were_interrupted_while_their_thread_began_leave_nothing(
         raise KeyboardInterrupt
 
     child = subprocess.Popen(["sleep", "1000"])
-    bounds = Bounds(replace(here.step("true"), limits=Limits(processes=100)), records=tmp_path / "groups")
+    bounds = LimitEnforcer(
+        replace(here.step("true"), limits=Limits(processes=100)), records=tmp_path / "groups"
+    )
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        bounds.hold(child.pid, here.namespace.idmap.outside(1000, 1000))
+        bounds.apply(child.pid, here.namespace.idmap.to_outside(1000, 1000))
     child.kill()
     child.wait()
     bounds.close()
@@ -228,8 +230,8 @@ def test_a_number_of_processes_that_this_machine_cannot_hold_is_refused(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("packhorse.sandbox.limits._COUNTED_BY_NAMESPACE", (99, 0))
-    bounds = Bounds(replace(here.step("true"), limits=Limits(processes=100)), records=None)
-    with pytest.raises(SandboxError, match="cannot hold a sandbox to 100 processes"), bounds.watched(print):
+    bounds = LimitEnforcer(replace(here.step("true"), limits=Limits(processes=100)), records=None)
+    with pytest.raises(SandboxError, match="cannot hold a sandbox to 100 processes"), bounds.watch(print):
         pass
 
 
@@ -261,7 +263,7 @@ def test_the_group_of_one_that_was_killed_is_swept_away(tmp_path: Path) -> None:
     )
     assert child.stdout is not None and child.stdout.readline() == b"ready\n"
     records = [path.read_text().splitlines() for path in (base / "groups").glob("*")]
-    assert bool(records) == bool(cgroup.find())
+    assert bool(records) == bool(cgroup.find_parent())
     groups = [Path(line) for record in records for line in record]
     cgroup.sweep(base / "groups")  # not while it runs
     assert all(path.is_dir() for path in groups)

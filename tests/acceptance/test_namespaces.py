@@ -44,7 +44,7 @@ def gone(pid: str) -> bool:
 
 
 def test_a_namespace_has_the_ids_it_was_given() -> None:
-    with userns.make(userns.choose()) as namespace:
+    with userns.make_namespace(userns.choose_map()) as namespace:
         words = ["/bin/cat", "/proc/self/uid_map"]
         with userns.spawn(words, namespace=namespace, stdout=subprocess.PIPE) as child:
             assert child.stdout
@@ -55,7 +55,7 @@ def test_a_namespace_has_the_ids_it_was_given() -> None:
 def test_who_is_killed_while_he_makes_a_namespace_leaves_no_process() -> None:
     code = (
         "import os, signal\nfrom packhorse.base import bubblewrap\n"
-        "with bubblewrap.unmapped() as pid:\n"
+        "with bubblewrap.unmapped_process() as pid:\n"
         "    print(pid, flush=True); signal.pause()"
     )
     with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as process:
@@ -75,7 +75,7 @@ def test_who_is_called_off_while_he_makes_a_namespace_leaves_no_process() -> Non
         "for moment in range(1, 41):\n"
         "    signal.setitimer(signal.ITIMER_REAL, moment / 4000)\n"
         "    try:\n"
-        "        with bubblewrap.unmapped() as pid: time.sleep(0.1)\n"
+        "        with bubblewrap.unmapped_process() as pid: time.sleep(0.1)\n"
         "    except KeyboardInterrupt: pass"
     )
     before = makers()
@@ -84,7 +84,7 @@ def test_who_is_called_off_while_he_makes_a_namespace_leaves_no_process() -> Non
 
 
 def test_a_namespace_that_is_made_leaves_no_process() -> None:
-    with bubblewrap.unmapped() as pid:
+    with bubblewrap.unmapped_process() as pid:
         assert str(pid) in makers()
     assert gone(str(pid))
 
@@ -92,7 +92,7 @@ def test_a_namespace_that_is_made_leaves_no_process() -> None:
 def test_where_no_namespace_may_be_made_the_error_names_the_doctors_line() -> None:
     code = (
         "from packhorse.base import userns\nfrom packhorse.errors import HostError\n"
-        "try: userns.make(userns.choose(mode=userns.Mode.SINGLE))\n"
+        "try: userns.make_namespace(userns.choose_map(mode=userns.MapMode.SINGLE))\n"
         "except HostError as error: print(error.check, error.why)"
     )
     forbidding = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'

@@ -87,7 +87,7 @@ def test_a_build_that_ends_early_leaves_no_container(
     # Not with pathlib: other tests' groups come and go meanwhile.
     assert "step" not in {name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names}
     if number == signal.SIGKILL:
-        assert str(own_home.path) not in proc.told("mountinfo")
+        assert str(own_home.path) not in proc.read_proc("mountinfo")
     else:
         assert process.returncode == 128 + number
         assert_nothing_is_left(own_home, process)

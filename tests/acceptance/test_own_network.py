@@ -17,7 +17,7 @@ import pytest
 from attacker import build, victim
 from fakes.attack import Done
 from fakes.place import ENV, RUNTIMES, Place, place
-from packhorse.base.step import Bind, Network, Step
+from packhorse.base.step import Bind, Network, SandboxSpec
 from packhorse.platform import wiring
 from packhorse.sandbox import network
 
@@ -65,7 +65,7 @@ def attacker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=[(runtime, uid) for runtime in RUNTIMES for uid in (0, 1000)], ids=str)
 def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    best, reason = network.available()
+    best, reason = network.find_network()
     assert best is Network.OWN, reason
     runtime, uid = request.param
     tmp_path.chmod(0o755)
@@ -73,13 +73,13 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield made
 
 
-def attack(here: Place, services: Services, attacker: Path, *names: str) -> Step:
-    step = here.step("", Bind(attacker, "/attacker"))
-    return Step(
+def attack(here: Place, services: Services, attacker: Path, *names: str) -> SandboxSpec:
+    spec = here.step("", Bind(attacker, "/attacker"))
+    return SandboxSpec(
         argv=("/attacker", *names),
         env={**ENV, **services.given},
-        root=step.root,
-        mounts=step.mounts,
+        root=spec.root,
+        mounts=spec.mounts,
         uid=here.user,
         gid=here.user,
         network=Network.OWN,
@@ -99,7 +99,7 @@ def test_no_packet_of_a_step_reaches_a_service_of_this_machine(
 
 def test_a_chosen_port_is_reached_and_counted(here: Place, services: Services, attacker: Path) -> None:
     before = services.visits.read_text()
-    sandbox = wiring.sandbox(
+    sandbox = wiring.make_runner(
         here.namespace,
         here.base / "scratch",
         runtime=here.runtime,
@@ -119,8 +119,8 @@ for address in 127.0.0.1 127.8.8.8; do
     (exec 3<>/dev/tcp/$address/9) 2>&1 | grep -m 1 -o 'Connection refused'
 done
 """
-    step = here.step(script)
+    spec = here.step(script)
     result, output = here.run(
-        step, argv=("bash", "-c", script), network=Network.OWN, uid=here.user, gid=here.user
+        spec, argv=("bash", "-c", script), network=Network.OWN, uid=here.user, gid=here.user
     )
     assert output.split("\n") == ["Connection refused", "Connection refused", ""], result

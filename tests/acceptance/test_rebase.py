@@ -21,7 +21,7 @@ from fakes.command import START, Command
 from fakes.engine import shared
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.model import Index
 from packhorse.image.reference import Location
 from packhorse.image.view import Image
@@ -59,10 +59,10 @@ def app(
 
 def prepared(wiring: Wiring, host: str, name: str, count: int = 1) -> list[str]:
     """A run image, and images on an older one."""
-    put(NEW, wiring.place(Location.parse(f"docker://{host}/acme/run")))
+    push_image(NEW, wiring.place(Location.parse(f"docker://{host}/acme/run")))
     names = [f"{host}/{name}{number}" for number in range(count)]
     for number, each in enumerate(names):
-        put(app(host, text=str(number)), wiring.place(Location.parse(f"docker://{each}")))
+        push_image(app(host, text=str(number)), wiring.place(Location.parse(f"docker://{each}")))
     return names
 
 
@@ -102,10 +102,10 @@ def several(wiring: Wiring, name: str, images: Mapping[Target, Image]) -> None:
     """Puts images for several targets under one name."""
     entries = []
     for target, image in images.items():
-        put(image, wiring.place(Location.parse(f"docker://{name}:{target.arch}")))
+        push_image(image, wiring.place(Location.parse(f"docker://{name}:{target.arch}")))
         assert image.manifest
         entries.append(replace(image.manifest.descriptor, target=target))
-    wiring.several(Location.parse(f"docker://{name}"), writes=True).name(Index.of(entries))
+    wiring.index_place(Location.parse(f"docker://{name}"), writes=True).set_name(Index.of(entries))
 
 
 def test_the_images_of_a_name_are_rebased_together(
@@ -158,7 +158,7 @@ def test_of_what_is_listed_only_what_has_the_labels_is_taken(
     prepared(wiring, host, "labelled/none")
     for name, labels in {"one": {"team": "a"}, "two": {"team": "a", "stage": "live"}}.items():
         image = app(host, text=name, labels=labels)
-        put(image, wiring.place(Location.parse(f"docker://{host}/labelled/{name}")))
+        push_image(image, wiring.place(Location.parse(f"docker://{host}/labelled/{name}")))
     words = ("--quiet", "rebase", "--all", f"{host}/labelled/")
     one, two = (f"docker://{host}/labelled/{name}:latest" for name in ("one", "two"))
     assert command.ok(*words, "--label", "team=a", "--check").split() == [one, two]
@@ -172,7 +172,7 @@ def test_only_images_on_one_run_image_are_put_on_another(
     command: Command, wiring: Wiring, host: str, tmp_path: Path
 ) -> None:
     names = prepared(wiring, host, "some/app", 2)
-    put(NEW, wiring.place(Location.parse(f"docker://{host}/acme/other")))
+    push_image(NEW, wiring.place(Location.parse(f"docker://{host}/acme/other")))
     lines = tmp_path / "list"
     lines.write_text("\n".join(names))
     words = ("rebase", "--publish", "--file", lines, "--to", f"{host}/acme/other", "--force")
@@ -240,8 +240,8 @@ def test_an_image_in_an_engine_is_rebased_there(command: Command, wiring: Wiring
     engine = shared("docker")
     run = App()._lifecycle()["runImage"] | {"image": "acme/run-here", "mirrors": []}
     place = Location.parse(f"docker-archive:{tmp_path / 'image'}:acme/rebased-here")
-    put(App(lifecycle={"runImage": run}).image(), wiring.place(place))
-    put(NEW, wiring.place(Location.parse(f"docker-archive:{tmp_path / 'run'}:acme/run-here")))
+    push_image(App(lifecycle={"runImage": run}).image(), wiring.place(place))
+    push_image(NEW, wiring.place(Location.parse(f"docker-archive:{tmp_path / 'run'}:acme/run-here")))
     for name in ("image", "run"):
         engine.docker("load", "--input", str(tmp_path / name))
     words = ("rebase", "docker-daemon:acme/rebased-here", "--docker-host", engine.address)

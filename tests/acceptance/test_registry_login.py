@@ -20,7 +20,7 @@ from fakes.credential_helper import FakeHelper
 from fakes.docker_registry import serve
 from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.layout import Layout
 
 HTPASSWD = "me:$2b$05$bZFwjuul5no64QZhXNwauO2sNZSxSDFY/vne/.rCTkYyavDA5yhT.\n"  # the password is "pw"
@@ -44,7 +44,7 @@ def log_in(packhorse: Command, host: str, password: str = PASSWORD, **environ: s
 
 
 def layout(folder: Path) -> str:
-    put(stored_image(tar_of({"a": b"a" * 5000})), Layout(folder / "layout", "a"))
+    push_image(stored_image(tar_of({"a": b"a" * 5000})), Layout(folder / "layout", "a"))
     return f"oci:{folder / 'layout'}:a"
 
 

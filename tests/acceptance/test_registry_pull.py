@@ -21,7 +21,7 @@ from lanes import first_in_test
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
 from packhorse.base.http.message import BrokenConnection, Request, Response, Transport
-from packhorse.base.http.pool import Pool
+from packhorse.base.http.pool import PooledTransport
 from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import NetworkError, NotFoundError, RegistryError
@@ -29,7 +29,7 @@ from packhorse.image.compress import Compression, decompress
 from packhorse.image.model import Config, Descriptor, Index, Manifest, MediaType
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
-from packhorse.image.registry.credentials import ANONYMOUS, Credentials, always
+from packhorse.image.registry.credentials import ANONYMOUS, Credentials, constant_lookup
 from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.registry.stream import PART
 from packhorse.image.view import Image, Layer
@@ -94,7 +94,9 @@ def seeded(host: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Man
 def place(
     host: str, name: str, *, arch: str = "amd64", credentials: Credentials | None = None
 ) -> RegistryPlace:
-    registry = Registry(host, Client(Pool(Settings())), credentials=always(credentials or ANONYMOUS))
+    registry = Registry(
+        host, Client(PooledTransport(Settings())), credentials=constant_lookup(credentials or ANONYMOUS)
+    )
     return RegistryPlace(Reference.parse(f"{host}/{name}"), registry, target=Target("linux", arch))
 
 
@@ -116,11 +118,11 @@ def test_a_registry_of_this_machine_that_speaks_tls_is_spoken_to_by_tls(tmp_path
         settings = Settings(ca_bundle=str(own.certificate), ca_variable="SSL_CERT_FILE")
         target = RegistryPlace(
             Reference.parse(f"{host}/app"),
-            Registry(host, Client(Pool(settings))),
+            Registry(host, Client(PooledTransport(settings))),
             target=Target("linux", "amd64"),
         )
-        layers = tuple(target.begin(Layer(lambda tar=tar: iter([tar]))) for tar in TARS)
-        assert target.commit(Image(config_of("amd64"), layers)).image_id == target.read().id
+        layers = tuple(target.write_layer(Layer(lambda tar=tar: iter([tar]))) for tar in TARS)
+        assert target.write_image(Image(config_of("amd64"), layers)).image_id == target.read().id
         with pytest.raises(NetworkError, match="not trusted"):
             place(host, "app").read()
 
@@ -145,8 +147,8 @@ def test_what_is_not_there_is_not_found(host):
 
 def test_an_image_that_we_push_is_read_by_skopeo(host, tmp_path):
     target = place(host, "team/pushed:v1")
-    layers = tuple(target.begin(Layer(lambda tar=tar: iter([tar]))) for tar in TARS)
-    receipt = target.commit(Image(config_of("amd64"), layers))
+    layers = tuple(target.write_layer(Layer(lambda tar=tar: iter([tar]))) for tar in TARS)
+    receipt = target.write_image(Image(config_of("amd64"), layers))
     skopeo("copy", "--src-tls-verify=false", f"docker://{host}/team/pushed:v1", f"dir:{tmp_path}")
     assert Digest.of((tmp_path / "manifest.json").read_bytes()) == receipt.manifest_digest
     manifest = Manifest.parse((tmp_path / "manifest.json").read_bytes())
@@ -158,16 +160,18 @@ def test_an_image_that_we_push_is_read_by_skopeo(host, tmp_path):
 @pytest.mark.parametrize("cut", first_in_test([True, False]))
 def test_a_large_layer_goes_out_in_parts_and_is_read_by_skopeo(host, tmp_path, compression, cut):
     tar = random.Random(1).randbytes(2 * PART + 1_000_000)
-    transport = CuttingUploads(Pool(Settings()), 1 if cut else 0)
+    transport = CuttingUploads(PooledTransport(Settings()), 1 if cut else 0)
     registry = Registry(host, Client(transport, sleep=lambda _: None))
     name = f"{host}/team/large-{compression}-{cut}".lower()
     target = RegistryPlace(
         Reference.parse(name), registry, target=Target("linux", "amd64"), compression=compression
     )
-    layer = target.begin(Layer(lambda: (tar[start : start + 65536] for start in range(0, len(tar), 65536))))
+    layer = target.write_layer(
+        Layer(lambda: (tar[start : start + 65536] for start in range(0, len(tar), 65536)))
+    )
     fields = {"os": "linux", "architecture": "amd64"}
     rootfs = {"type": "layers", "diff_ids": [str(layer.diff_id)]}
-    target.commit(Image(Config.parse(json.dumps({**fields, "rootfs": rootfs}).encode()), (layer,)))
+    target.write_image(Image(Config.parse(json.dumps({**fields, "rootfs": rootfs}).encode()), (layer,)))
     skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"dir:{tmp_path}")
     assert layer.descriptor is not None
     stored = (tmp_path / layer.descriptor.digest.hex).read_bytes()
@@ -201,14 +205,16 @@ class CuttingUploads:
 
 
 def test_a_copy_within_a_registry_mounts_its_layers(host, seeded, tmp_path):
-    registry = Registry(host, Client(Pool(Settings())))
+    registry = Registry(host, Client(PooledTransport(Settings())))
     source, target = (
         RegistryPlace(Reference.parse(f"{host}/{name}"), registry, target=Target("linux", "amd64"))
         for name in ("team/app:v1", "copy/app")
     )
     image = source.read()
     unreadable = tuple(replace(layer, blob=lambda: iter([b""])) for layer in image.layers)
-    receipt = target.commit(replace(image, layers=tuple(target.begin(layer) for layer in unreadable)))
+    receipt = target.write_image(
+        replace(image, layers=tuple(target.write_layer(layer) for layer in unreadable))
+    )
     assert receipt.manifest_digest == seeded["amd64"].digest
     skopeo("copy", "--src-tls-verify=false", f"docker://{host}/copy/app", f"dir:{tmp_path}")
 
@@ -233,7 +239,7 @@ class Cutting:
 
 
 def test_a_download_that_is_cut_goes_on_by_a_range(host, seeded):
-    transport = Cutting(Pool(Settings()))
+    transport = Cutting(PooledTransport(Settings()))
     blob = seeded["amd64"].layers[0]
     whole = b"".join(Registry(host, Client(transport)).blob("team/app", blob))
     assert gzip.decompress(whole) == TARS[0]
@@ -245,8 +251,10 @@ def test_a_registry_with_passwords_lets_in_who_knows_one(tmp_path):
     auth = {"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}}
     with serve(tmp_path, auth=auth) as host:
         target = place(host, "app", credentials=Credentials("me", "pw"))
-        image = Image(config_of("amd64"), tuple(target.begin(Layer(lambda t=t: iter([t]))) for t in TARS))
-        target.commit(image)
+        image = Image(
+            config_of("amd64"), tuple(target.write_layer(Layer(lambda t=t: iter([t]))) for t in TARS)
+        )
+        target.write_image(image)
         assert place(host, "app", credentials=Credentials("me", "pw")).read().id == image.id
         for credentials in (None, Credentials("me", "wrong")):
             with pytest.raises(RegistryError) as caught:
@@ -260,12 +268,12 @@ def test_a_certificate_is_trusted_only_if_its_authority_is(tmp_path):
     with serve(tmp_path, http={"tls": tls}) as host:
         trusting = Settings.from_environment({"SSL_CERT_FILE": str(pair.certificate)})
         url = f"https://{host}/v2/"
-        assert Client(Pool(trusting)).send(Request("GET", url)).read(100) == b"{}"
+        assert Client(PooledTransport(trusting)).send(Request("GET", url)).read(100) == b"{}"
         with pytest.raises(NetworkError) as caught:
-            Client(Pool(Settings())).send(Request("GET", url))
+            Client(PooledTransport(Settings())).send(Request("GET", url))
         assert caught.value.what == f"the certificate of {host} is not trusted"
         assert caught.value.why == "self-signed certificate; trusted are the certificates of this system"
         assert "SSL_CERT_FILE" in caught.value.fix
         with pytest.raises(NetworkError) as caught:
-            Client(Pool(trusting)).send(Request("GET", url.replace("127.0.0.1", "localhost")))
+            Client(PooledTransport(trusting)).send(Request("GET", url.replace("127.0.0.1", "localhost")))
         assert "name" in caught.value.fix

@@ -13,7 +13,7 @@ import pytest
 from fakes.installation import Home
 from fakes.small_image import fresh_image, tar_of
 from fakes.web import answer, free_port
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.layout import Layout
 from packhorse.sandbox import cgroup
 
@@ -112,7 +112,7 @@ def test_words_of_an_image_that_no_program_can_be_given_are_refused(home: Home, 
         ("user", {"entrypoint": ["/bin/sh"], "user": "١٠٠٠"}, "the image has no user '١٠٠٠'"),
     ]
     for name, fields, says in cases:
-        put(fresh_image(tar_of({"bin/sh": b"x"}), **fields), Layout(tmp_path / name, "x"))
+        push_image(fresh_image(tar_of({"bin/sh": b"x"}), **fields), Layout(tmp_path / name, "x"))
         home.ok("copy", f"oci:{tmp_path / name}:x", f"nul-{name}")
         for runtime in ("bubblewrap", "runc"):
             done = home.run("run", "--sandbox", runtime, "--network", "none", f"nul-{name}")

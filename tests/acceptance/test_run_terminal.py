@@ -26,7 +26,7 @@ from fakes.place import RUNTIMES
 from fakes.small_image import fresh_image
 from lanes import first_in_test
 from packhorse.base.target import Target
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.platform.folders import Folders
 from packhorse.store.store import Store
 
@@ -64,7 +64,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     image = fresh_image(packed.getvalue(), target=Target.host(), env=env, user="1000:1000")
     environ = {**os.environ, "PACKHORSE_HOME": str(home), "TERM": "xterm"}
     with Store.open(Folders.find(environ).store) as store:
-        put(image, store.place("tiny"))
+        push_image(image, store.place("tiny"))
     return environ
 
 

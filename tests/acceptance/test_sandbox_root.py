@@ -50,7 +50,7 @@ def test_the_machines_root_is_nobody_inside(here: Place, tmp_path: Path) -> None
 
 
 def test_no_process_of_a_step_has_an_id_of_the_machine(here: Place) -> None:
-    shifted, _ = here.namespace.idmap.outside(1000, 1000)
+    shifted, _ = here.namespace.idmap.to_outside(1000, 1000)
     seen: list[set[int]] = []
     others = linux.descendants(os.getpid())  # such as an engine that other tests share
 
@@ -60,7 +60,7 @@ def test_no_process_of_a_step_has_an_id_of_the_machine(here: Place) -> None:
         for directory in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
             try:
                 fields = dict(
-                    line.split(":\t", 1) for line in proc.told("status", directory.name).splitlines()
+                    line.split(":\t", 1) for line in proc.read_proc("status", directory.name).splitlines()
                 )
             except OSError:
                 continue
@@ -74,7 +74,7 @@ def test_no_process_of_a_step_has_an_id_of_the_machine(here: Place) -> None:
     with here.sandbox.open(here.step("echo ready; exec sleep 300")) as room:
         room.run(take)
     # An OCI runtime's processes are the namespace's root, which is as little on this machine.
-    root, _ = here.namespace.idmap.outside(0, 0)
+    root, _ = here.namespace.idmap.to_outside(0, 0)
     assert seen == [{shifted} if here.runtime == "bubblewrap" else {shifted, root}]
 
 
@@ -107,7 +107,7 @@ def test_a_program_is_started_inside_from_a_shut_home(tmp_path: Path) -> None:
     program.write_text('#!/bin/sh\nid -u; cat "$1"\n')
     program.chmod(0o755)
     (tmp_path / "data").write_text("read")
-    with userns.make(userns.choose()) as namespace:
+    with userns.make_namespace(userns.choose_map()) as namespace:
         child = userns.spawn(
             [str(program), str(tmp_path / "data")],
             namespace=namespace,
@@ -120,7 +120,7 @@ def test_a_program_is_started_inside_from_a_shut_home(tmp_path: Path) -> None:
 
 def test_this_interpreter_runs_inside() -> None:
     code = "import json, os; print(json.dumps([os.getresuid(), os.getgroups(), dict(os.environ)]))"
-    with userns.make(userns.choose()) as namespace:
+    with userns.make_namespace(userns.choose_map()) as namespace:
         child = userns.spawn([sys.executable, "-I", "-c", code], namespace=namespace, stdout=subprocess.PIPE)
         output, _ = child.communicate()
     assert output.startswith(b"[[0, 0, 0], [], {")
@@ -159,10 +159,10 @@ cat <&3
 
 
 def test_an_own_network_reaches_only_the_chosen_ports_of_the_host(here: Place, tmp_path: Path) -> None:
-    best, reason = network.available()
+    best, reason = network.find_network()
     assert best is Network.OWN, reason
     with listening() as chosen, listening() as other:
-        sandbox = wiring.sandbox(here.namespace, tmp_path, runtime=here.runtime, loopback=[chosen])
+        sandbox = wiring.make_runner(here.namespace, tmp_path, runtime=here.runtime, loopback=[chosen])
         answers = []
         for port in (chosen, other):
             step = replace(here.step(""), argv=("bash", "-c", FETCH.format(port=port)), network=Network.OWN)
@@ -251,7 +251,7 @@ def test_pasta_is_nobody_to_this_machine_where_everybody_may_use_tun(tmp_path: P
     place.mkdir()
     mount = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/net/tun && exec "$@"', str(tun))
     with held_with_pasta(place, *mount) as (_, below):
-        names = {pid: proc.told("comm", pid) for pid in below}
+        names = {pid: proc.read_proc("comm", pid) for pid in below}
         owners = {os.stat(f"/proc/{pid}").st_uid for pid, name in names.items() if name.startswith("pas")}
     assert len(owners) == 1 and owners.pop() >= SHIFTED_BASE
 

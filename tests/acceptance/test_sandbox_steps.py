@@ -22,9 +22,9 @@ from fakes import linux
 from fakes.place import ENV, RUNTIMES, Place, place
 from lanes import first_in_test
 from packhorse.base import proc
-from packhorse.base.step import Bind, Network, Overlay, Root, Step
-from packhorse.base.tree import Kind
-from packhorse.base.userns import Mode
+from packhorse.base.step import Bind, Network, Overlay, Root, SandboxSpec
+from packhorse.base.tree import NodeKind
+from packhorse.base.userns import MapMode
 from packhorse.errors import CommandNotFound, HostError, NotExecutable, SandboxError
 from packhorse.platform import bundle
 from packhorse.sandbox import oci
@@ -72,7 +72,7 @@ def test_the_program_of_the_sandbox_is_out_of_a_steps_reach(here: Place) -> None
     program.chmod(0o755)
     runtime: Runtime = Bubblewrap(here.namespace, init=bundle.init(), program=program)
     if here.runtime != "bubblewrap":
-        runtime = OciRuntime(here.namespace, runtime=oci.find(here.runtime), init=program)
+        runtime = OciRuntime(here.namespace, runtime=oci.find_runtime(here.runtime), init=program)
     script = (
         "chmod 4777 /proc/1/exe && echo changed; readlink /proc/1/exe && echo changed; echo x > /proc/1/mem"
     )
@@ -86,7 +86,7 @@ def test_the_program_of_the_sandbox_is_out_of_a_steps_reach(here: Place) -> None
 def own_init(here: Place) -> Path:
     """The first process's program in a runtime's container, as the step's user's own."""
     program = Path(shutil.copy(bundle.init(), here.directory()))
-    os.chown(program, *here.namespace.idmap.outside(1000, 1000))
+    os.chown(program, *here.namespace.idmap.to_outside(1000, 1000))
     return program
 
 
@@ -99,7 +99,7 @@ def own_bubblewrap(here: Place) -> Path:
     if libraries.is_dir():
         shutil.copytree(libraries, own.with_name(libraries.name))
     for path in (own, *own.rglob("*")):
-        os.chown(path, *here.namespace.idmap.outside(1000, 1000))
+        os.chown(path, *here.namespace.idmap.to_outside(1000, 1000))
     return own / "_bin" / "bwrap"
 
 
@@ -166,15 +166,15 @@ def test_a_command_that_is_not_there_or_not_executable_is_an_error(here: Place, 
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(mode)
     tmp_path.chmod(0o755)
-    step = replace(here.step(""), mounts=(Bind(tmp_path, "/given"),))
+    spec = replace(here.step(""), mounts=(Bind(tmp_path, "/given"),))
     with pytest.raises(CommandNotFound, match="none does not exist"):
-        here.run(step, argv=("none",))
+        here.run(spec, argv=("none",))
     with pytest.raises(NotExecutable, match="/given/plain"):
-        here.run(step, argv=("/given/plain",))
+        here.run(spec, argv=("/given/plain",))
     with pytest.raises(CommandNotFound, match="interpreter"):
-        here.run(step, argv=("/given/lost",))
+        here.run(spec, argv=("/given/lost",))
     with pytest.raises(SandboxError, match="/nowhere"):
-        here.run(step, argv=("true",), cwd="/nowhere")
+        here.run(spec, argv=("true",), cwd="/nowhere")
 
 
 def test_a_command_can_have_another_name_than_its_file(here: Place) -> None:
@@ -186,13 +186,13 @@ def test_the_tree_is_edited_before_a_step_and_read_after_it(here: Place) -> None
     lower = here.directory()
     for name in ("kept", "removed"):
         (lower / name).write_text(name)
-        os.chown(lower / name, *here.namespace.idmap.outside(1000, 1000))
-    step = here.step(
+        os.chown(lower / name, *here.namespace.idmap.to_outside(1000, 1000))
+    spec = here.step(
         "cat /layers/before; rm /layers/removed; ln -s /etc/passwd /layers/link; echo new > /layers/new",
         here.overlay("/layers", lower),
     )
     output: list[bytes] = []
-    with here.sandbox.open(step) as room:
+    with here.sandbox.open(spec) as room:
         room.tree.write("/layers/before", b"written outside\n")
         room.run(output.append)
         assert b"".join(output) == b"written outside\n"
@@ -212,7 +212,7 @@ def test_a_directory_of_a_lower_is_moved_though_the_kernel_refuses(here: Place) 
     (lower / "layer" / "below").mkdir(parents=True)
     (lower / "layer" / "below" / "file").write_text("x")
     for path in (lower / "layer", lower / "layer" / "below", lower / "layer" / "below" / "file"):
-        os.chown(path, *here.namespace.idmap.outside(1000, 1000))
+        os.chown(path, *here.namespace.idmap.to_outside(1000, 1000))
     (lower / "layer").chmod(0o750)
     with here.sandbox.open(replace(here.step("", here.overlay("/layers", lower)), argv=())) as room:
         room.tree.rename("/layers/layer", "/layers/layer.ignore")
@@ -228,7 +228,7 @@ def first_process(below: set[int]) -> int:
     """The first process of the innermost namespace."""
     found = {}
     for pid in below:
-        status = proc.told("status", pid)
+        status = proc.read_proc("status", pid)
         (numbers,) = (line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
         if numbers[-1] == "1":
             found[len(numbers)] = pid
@@ -254,7 +254,7 @@ def test_a_step_whose_first_process_is_killed_has_ended(here: Place, when: str) 
 def test_a_step_without_a_command_shows_its_tree_and_runs_nothing(here: Place) -> None:
     with here.sandbox.open(replace(here.step(""), argv=())) as room:
         node = room.tree.stat("/etc/passwd")
-        assert node is not None and node.kind is Kind.FILE
+        assert node is not None and node.kind is NodeKind.FILE
         with pytest.raises(SandboxError):
             room.run(None)
 
@@ -278,10 +278,10 @@ def test_a_read_only_directory_that_is_shut_to_others_can_be_read(here: Place, t
     private.mkdir(mode=0o700)
     (private / "bin").write_text("#!/bin/sh\necho ran\n")
     (private / "bin").chmod(0o700)
-    step = here.step(
+    spec = here.step(
         "/cnb/buildpacks/x/1/bin; touch /cnb/buildpacks/x/1/new", Bind(private, "/cnb/buildpacks/x/1")
     )
-    result, output = here.run(step)
+    result, output = here.run(spec)
     assert output.startswith("ran\n")
     assert result.status != 0
     assert not (private / "new").exists()
@@ -303,7 +303,7 @@ def test_paths_of_any_characters_can_be_mounted(here: Place) -> None:
     lower, overlay = odd / "lower:", here.overlay("/seen")
     for path in (lower, odd / "up,per", odd / "work"):
         path.mkdir()
-        os.chown(path, *here.namespace.idmap.outside(1000, 1000))
+        os.chown(path, *here.namespace.idmap.to_outside(1000, 1000))
     (lower / "file").write_text("lower")
     mount = replace(overlay, lowers=(lower,), upper=odd / "up,per", work=odd / "work")
     _, output = here.run(
@@ -337,8 +337,8 @@ def test_a_mount_goes_to_where_a_link_of_the_root_leads(here: Place, tmp_path: P
         (root / name).symlink_to(f"/given/{name}")
     (root / "etc").mkdir()
     (root / "etc" / "resolv.conf").symlink_to("../run/resolved/stub")
-    step = here.step("cat /etc/resolv.conf", Bind(here.root, "/given"), Bind(hosts, "/etc/resolv.conf"))
-    result, output = here.run(step, root=Root(root))
+    spec = here.step("cat /etc/resolv.conf", Bind(here.root, "/given"), Bind(hosts, "/etc/resolv.conf"))
+    result, output = here.run(spec, root=Root(root))
     assert (result.status, output) == (0, "nameserver 192.0.2.1\n")
 
 
@@ -356,7 +356,7 @@ def test_a_user_that_the_namespace_has_not_is_an_error(here: Place) -> None:
 
 
 def test_root_inside_writes_the_root_and_nothing_outside(here: Place) -> None:
-    if here.namespace.idmap.mode is Mode.SINGLE:
+    if here.namespace.idmap.mode is MapMode.SINGLE:
         with pytest.raises(HostError):
             here.run(here.step("true"), uid=0, gid=0)
         return
@@ -389,13 +389,13 @@ def test_root_inside_writes_the_root_and_nothing_outside(here: Place) -> None:
 
 def test_a_failed_step_is_repeated_by_the_line_it_gives(here: Place) -> None:
     script = 'echo "again $GREETING"; read line; cat secret; grep Seccomp: /proc/self/status; exit 7'
-    step = here.step(script, *here.mounts())
+    spec = here.step(script, *here.mounts())
     app = here.base / "repeated"
     app.mkdir()
     (app / "secret").write_text("app\n")
     (app / "secret").chmod(0o600)
-    step = replace(step, mounts=(*step.mounts[2:], here.overlay("/workspace", app)))
-    result, output = here.run(step, env={**ENV, "GREETING": "it's"}, cwd="/workspace")
+    spec = replace(spec, mounts=(*spec.mounts[2:], here.overlay("/workspace", app)))
+    result, output = here.run(spec, env={**ENV, "GREETING": "it's"}, cwd="/workspace")
     words = ["sh", "-c", f"{result.command}; exit $?"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as again:
         assert again.stdout is not None
@@ -409,17 +409,17 @@ def test_a_failed_step_is_repeated_by_the_line_it_gives(here: Place) -> None:
 def test_a_mount_that_the_kernel_refuses_is_told_whenever_the_network_is_made(here: Place) -> None:
     """That is made beside the mounts, and finds nobody any more when one fails meanwhile."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as work:  # on another file system than its upper
-        step = here.step("true", replace(here.overlay("/layers"), work=Path(work)))
+        spec = here.step("true", replace(here.overlay("/layers"), work=Path(work)))
         for _ in range(40):
             with pytest.raises(SandboxError, match="cannot be made") as raised:
-                here.run(step, network=Network.OWN)
+                here.run(spec, network=Network.OWN)
             assert "overlay" in str(raised.value), raised.value
 
 
 def test_a_signal_reaches_the_command(here: Place) -> None:
-    step = here.step("trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done")
+    spec = here.step("trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done")
     output: list[bytes] = []
-    with here.sandbox.open(step) as room:
+    with here.sandbox.open(spec) as room:
 
         def take(chunk: bytes) -> None:
             output.append(chunk)
@@ -535,7 +535,7 @@ def test_files_that_a_step_reads_from_or_prints_to_are_not_its_own(tmp_path: Pat
     given.write_bytes(b"typed\n")
     taken.write_bytes(b"before\n")
     for path in (given, taken):
-        os.chown(path, *here.namespace.idmap.outside(1000, 1000))
+        os.chown(path, *here.namespace.idmap.to_outside(1000, 1000))
     script = "cat; (: > /proc/self/fd/0; : > /proc/self/fd/1; chmod 666 /proc/self/fd/1) 2>/dev/null; exit 3"
     with given.open("rb") as stdin, taken.open("ab") as stdout:
         done = attached(here, tmp_path, script, stdin=stdin, stdout=stdout)
@@ -581,13 +581,13 @@ def test_no_descriptor_is_left_open(here: Place) -> None:
 
 
 def test_the_name_of_the_machine_is_the_steps(here: Place) -> None:
-    _, output = here.run(Step(argv=("uname", "-n"), env=ENV, root=Root(here.root), hostname="builder"))
+    _, output = here.run(SandboxSpec(argv=("uname", "-n"), env=ENV, root=Root(here.root), hostname="builder"))
     assert output == "builder\n"
 
 
 def test_a_network_is_made_over_a_loopback_that_is_up(here: Place) -> None:
     """Bubblewrap fails if somebody else has brought it up, as what makes the network does."""
-    step = replace(here.step("true"), network=Network.OWN)
+    spec = replace(here.step("true"), network=Network.OWN)
     runtime: Runtime = Bubblewrap(here.namespace, init=bundle.init())
     seen: list[bool] = []
 
@@ -596,14 +596,14 @@ def test_a_network_is_made_over_a_loopback_that_is_up(here: Place) -> None:
 
     for number in range(20):
         (directory := here.directory() / str(number)).mkdir()
-        runtime.hold(step, Layouts(directory, here.namespace.idmap).of(step), begun).close()
+        runtime.start(spec, Layouts(directory, here.namespace.idmap).layout_for(spec), begun).close()
     assert seen == [True] * 20
 
 
 def test_a_script_that_names_no_interpreter_is_the_shells(here: Place) -> None:
-    step = replace(here.step("true", here.overlay("/layers")), argv=("/layers/script", "a b"), cwd="/tmp")
+    spec = replace(here.step("true", here.overlay("/layers")), argv=("/layers/script", "a b"), cwd="/tmp")
     output: list[bytes] = []
-    with here.sandbox.open(step) as room:
+    with here.sandbox.open(spec) as room:
         room.tree.write("/layers/script", b'echo "$0 $1 $PWD"', mode=0o755)
         assert room.run(output.append).status == 0
     assert b"".join(output) == b"/layers/script a b /tmp\n"

@@ -19,7 +19,7 @@ from fakes.shell_buildpack import shell_buildpack
 from fakes.tiny_builder import APP, TinyBuilder, tiny_builder
 from packhorse.base import shut
 from packhorse.base.digest import Digest
-from packhorse.base.userns import choose
+from packhorse.base.userns import choose_map
 from packhorse.image.view import Image
 from packhorse.store.store import Store
 
@@ -105,7 +105,7 @@ def test_a_store_with_entries_that_shut_their_owner_out_is_checked_run_and_empti
     buildpack = shell_buildpack(tmp_path / "bp", "test/shut", build=FIRST)
     with tiny_builder(tmp_path / "tiny") as tiny:
         image = tiny.build(app, buildpack).exported.image
-        root = tiny.store.root(image, choose(1000, 1000))
+        root = tiny.store.root(image, choose_map(1000, 1000))
         assert (root / "layers/test_shut/inner/none").stat().st_mode & 0o7777 == 0
         path = tiny.store.path
     with Store.open(path) as store:

@@ -18,13 +18,13 @@ from fakes import tiny_root
 from fakes.small_image import EPOCH, fresh_image, stored_image, tar_of
 from packhorse.base import userns
 from packhorse.base.digest import Digest
-from packhorse.base.step import Mount, Network, Root, Step
+from packhorse.base.step import Mount, Network, Root, SandboxSpec
 from packhorse.base.target import Target
-from packhorse.base.tree import Kind
+from packhorse.base.tree import NodeKind
 from packhorse.base.userns import IdMap
 from packhorse.errors import StoreError
-from packhorse.image.copy import put
-from packhorse.image.edit import add_layers, scratch
+from packhorse.image.copy import push_image
+from packhorse.image.edit import add_layers, empty_config
 from packhorse.image.layout import Layout
 from packhorse.image.model import History, MediaType
 from packhorse.image.view import Image, Layer
@@ -48,8 +48,8 @@ def skopeo(*words: str) -> str:
 
 def test_skopeo_reads_the_whole_images_of_a_store(store: Store, tmp_path: Path) -> None:
     image = stored_image(A, B)
-    put(image, store.place("registry.example/team/app:1.0"))
-    put(fresh_image(A, B), store.place("tars-only"))
+    push_image(image, store.place("registry.example/team/app:1.0"))
+    push_image(fresh_image(A, B), store.place("tars-only"))
     location = f"oci:{store.path}:registry.example/team/app:1.0"
     assert image.manifest
     found = json.loads(skopeo("inspect", location))
@@ -64,7 +64,7 @@ def test_skopeo_reads_the_whole_images_of_a_store(store: Store, tmp_path: Path) 
 def test_skopeo_reads_images_that_came_with_a_manifest_of_dockers(tmp_path: Path) -> None:
     image = stored_image(A, media_type=MediaType.DOCKER_MANIFEST)
     with Store.open(tmp_path / "store") as store:
-        put(image, store.place("app"))
+        push_image(image, store.place("app"))
     with Store.open(tmp_path / "store") as store:
         assert store.gc().blobs == 0
         assert store.place("app").read().manifest == image.manifest
@@ -79,9 +79,9 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)], check=True)
     try:
         with Store.open(tmp_path / "store") as store:
-            put(fresh_image(A), store.place("small"))
+            push_image(fresh_image(A), store.place("small"))
             with pytest.raises(StoreError) as caught:
-                store.place("big").begin(Layer(lambda: iter([bytes(1 << 20)] * 4)))
+                store.place("big").write_layer(Layer(lambda: iter([bytes(1 << 20)] * 4)))
             assert str(store.path) in caught.value.what
             assert "No space left" in caught.value.why
             assert "packhorse gc" in caught.value.fix
@@ -96,27 +96,27 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount something read-only")
 def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store") as store:
-        put(fresh_image(A), store.place("app"))
-        put(stored_image(B), store.place("other"))
+        push_image(fresh_image(A), store.place("app"))
+        push_image(stored_image(B), store.place("other"))
     for options in (["--bind", str(tmp_path), str(tmp_path)], ["-o", "remount,bind,ro", str(tmp_path)]):
         subprocess.run(["mount", *options], check=True)
     try:
         with Store.open(tmp_path / "store") as store:
             assert [image.name.familiar for image in store.images()] == ["app:latest", "other:latest"]
-            put(store.place("app").read(), Layout(tmp_path.parent / "layout", "app"))
+            push_image(store.place("app").read(), Layout(tmp_path.parent / "layout", "app"))
             assert b"".join(store.place("other").read().layers[0].tar()) == B
             for write in (
-                lambda: store.place("app").begin(Layer(lambda: iter([b"new"]))),
+                lambda: store.place("app").write_layer(Layer(lambda: iter([b"new"]))),
                 lambda: store.remove("app"),
                 lambda: store.forget("app") or store.gc(),
                 lambda: store.scratch().__enter__(),
-                lambda: store.root(store.place("app").read(), userns.choose()),
+                lambda: store.root(store.place("app").read(), userns.choose_map()),
             ):
                 with pytest.raises(StoreError, match=r"can only be read|cannot be written") as caught:
                     write()
                 assert "Read-only file system" in caught.value.why
                 assert "make it writable" in caught.value.fix
-            store.tidy()
+            store.remove_leftovers()
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_removed_is_told_hinders_nobody_and_goes_when_it_can(tmp_
     path, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
     elsewhere.mkdir()
     with Store.open(path) as store:
-        put(fresh_image(A), store.place("app"))
+        push_image(fresh_image(A), store.place("app"))
     stuck = path / "trees/map/tree/stuck"
     stuck.mkdir(parents=True)
     subprocess.run(["mount", "--bind", elsewhere, stuck], check=True)
@@ -134,13 +134,13 @@ def test_what_cannot_be_removed_is_told_hinders_nobody_and_goes_when_it_can(tmp_
         with Store.open(path) as store, pytest.raises(StoreError, match="trees"):
             store.gc()
         with Store.open(path) as store:
-            store.tidy()
+            store.remove_leftovers()
             assert store.place("app").read()
     finally:
         [mounted] = path.glob("trees/map/.*/stuck")
         subprocess.run(["umount", mounted], check=True)
     with Store.open(path) as store:
-        store.tidy()
+        store.remove_leftovers()
     assert list(path.glob("trees/map/.*")) == []
     assert list(path.glob("leases/*")) == []
 
@@ -171,10 +171,10 @@ class App:
     def build(self, script: str) -> dict[str, bool]:
         """Runs the script as a buildpack; answers which layers there are then, and which are untouched."""
         found: dict[str, tuple[Layer, bool]] = {}
-        with userns.make(self.idmap) as namespace, self.store.scratch() as directory:
+        with userns.make_namespace(self.idmap) as namespace, self.store.scratch() as directory:
             (directory / "sandbox").mkdir()
-            sandbox = wiring.sandbox(namespace, directory / "sandbox")
-            overlay = self.store.layers("app", self.idmap, uid=1000, gid=1000, scratch=directory)
+            sandbox = wiring.make_runner(namespace, directory / "sandbox")
+            overlay = self.store.open_layers("app", self.idmap, uid=1000, gid=1000, scratch=directory)
             for path, diff_id in self.kept.items():
                 assert overlay.restore(path, diff_id)
             with sandbox.open(self.step("", *overlay.mounts())) as room:
@@ -185,11 +185,13 @@ class App:
                 output: list[bytes] = []
                 assert room.run(output.append).status == 0, b"".join(output).decode()
                 for node in room.tree.list("/layers/bp"):
-                    if node.kind is Kind.DIRECTORY:
+                    if node.kind is NodeKind.DIRECTORY:
                         path = f"/layers/bp/{node.name}"
                         found[path] = overlay.capture(room.tree, path)
             with sandbox.open(self.step("", *overlay.mounts())) as room:
-                listed = [node.name for node in room.tree.list("/layers/bp") if node.kind is Kind.DIRECTORY]
+                listed = [
+                    node.name for node in room.tree.list("/layers/bp") if node.kind is NodeKind.DIRECTORY
+                ]
             assert [f"/layers/bp/{name}" for name in listed] == list(found), "a later step sees the same"
             self.kept = {path: layer.diff_id for path, (layer, _) in found.items() if layer.diff_id}
             overlay.commit(b"", self.kept)
@@ -198,22 +200,22 @@ class App:
     def image(self) -> Image:
         """The kept layers as an image."""
         known = [(diff_id, History()) for diff_id in self.kept.values()]
-        config = add_layers(scratch(Target()), known, created=EPOCH, keep_history=True)
+        config = add_layers(empty_config(Target()), known, created=EPOCH, keep_history=True)
         layers = tuple(Layer(lambda: iter(()), diff_id) for diff_id, _ in known)
-        put(Image(config, layers), self.store.place("app"))
+        push_image(Image(config, layers), self.store.place("app"))
         return self.store.place("app").read()
 
-    def step(self, script: str, *mounts: Mount) -> Step:
+    def spec(self, script: str, *mounts: Mount) -> SandboxSpec:
         env = {"PATH": "/bin", "HOME": "/home/cnb"}
         argv = ("sh", "-ec", script) if script else ()
-        return Step(argv, env, "/layers/bp", Root(self.root), mounts, network=Network.NONE)
+        return SandboxSpec(argv, env, "/layers/bp", Root(self.root), mounts, network=Network.NONE)
 
 
 def test_builds_in_the_sandbox_run_from_the_stores_root_and_keep_their_layers(
     store: Store, tmp_path: Path
 ) -> None:
-    idmap = userns.choose(1000, 1000)
-    put(fresh_image(rootfs(tmp_path), B), store.place("builder"))
+    idmap = userns.choose_map(1000, 1000)
+    push_image(fresh_image(rootfs(tmp_path), B), store.place("builder"))
     app = App(store, store.root(store.place("builder").read(), idmap), idmap, {})
     one, two = "/layers/bp/one", "/layers/bp/two"
     assert app.build("mkdir one two; echo 1 >one/f; echo 2 >two/f; chmod 555 two") == {one: False, two: False}

@@ -23,15 +23,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.base.step import Overlay
-from packhorse.base.userns import IdMap, Mode, choose
+from packhorse.base.userns import IdMap, MapMode, choose_map
 from packhorse.errors import TreeError
 from packhorse.layers import tar
-from packhorse.layers.tree import TarEntry, directory
-from packhorse.store.copies import LayersCopies
-from packhorse.store.harvest import Counters
-from packhorse.store.overlay import LayersOverlay
+from packhorse.layers.tree import TarEntry, directory_entries
+from packhorse.store.copies import CopyLayerCache
+from packhorse.store.harvest import LayerCounters
+from packhorse.store.overlay import OverlayLayerCache
 from packhorse.store.store import Store
 
 LAYERS = ("/layers/bp/one", "/layers/bp/two", "/layers/other/one")
@@ -114,11 +114,11 @@ def run(edits: list[Edit], root: Path, overlay: Overlay | None) -> None:
 
 Kind = Literal["overlay", "copies"]
 KINDS: tuple[Kind, ...] = ("overlay", "copies")
-Cache = LayersOverlay | LayersCopies
+Cache = OverlayLayerCache | CopyLayerCache
 
 
 def layers(kind: Kind, store: Store, idmap: IdMap, scratch: Path) -> Cache:
-    make = store.layers if kind == "overlay" else store.layer_copies
+    make = store.open_layers if kind == "overlay" else store.open_layer_copies
     return make("app", idmap, uid=1000, gid=1000, scratch=scratch)
 
 
@@ -135,14 +135,16 @@ def plain(root: Path, path: str) -> Digest | None:
     """The diff ID of the layer that a plain directory makes; None when it is no directory."""
     top, parent = "/layers", path.rpartition("/")[0]
     parents = [TarEntry.directory(name, uid=1000, gid=1000) for name in (top, parent)]
-    with Rooted.local(root) as view:
+    with RootedTree.open_local(root) as view:
         try:
-            return tar.digest(tar.stream(directory(view, path, uid=1000, gid=1000, parents=parents)))[0]
+            return tar.digest(tar.stream(directory_entries(view, path, uid=1000, gid=1000, parents=parents)))[
+                0
+            ]
         except TreeError:
             return None
 
 
-def captured(overlay: Cache, view: Rooted, path: str) -> tuple[Digest | None, bool]:
+def captured(overlay: Cache, view: RootedTree, path: str) -> tuple[Digest | None, bool]:
     try:
         layer, untouched = overlay.capture(view, path)
     except TreeError:
@@ -153,7 +155,7 @@ def captured(overlay: Cache, view: Rooted, path: str) -> tuple[Digest | None, bo
 
 @pytest.fixture(scope="module")
 def idmap() -> IdMap:
-    return choose(1000, 1000, mode=Mode.SINGLE)
+    return choose_map(1000, 1000, mode=MapMode.SINGLE)
 
 
 @contextmanager
@@ -173,7 +175,7 @@ def workplace() -> Iterator[tuple[Store, Path, Path]]:
 def test_layers_of_several_builds_are_what_plain_directories_become(
     idmap: IdMap, kind: Kind, builds: list[list[list[Edit]]]
 ) -> None:
-    with workplace() as (store, root, mount), Rooted.local(mount) as view:
+    with workplace() as (store, root, mount), RootedTree.open_local(mount) as view:
         recorded: dict[str, Digest] = {}
         for steps in [[FIRST], *builds]:
             with store.scratch() as scratch:
@@ -204,7 +206,7 @@ def test_layers_of_several_builds_are_what_plain_directories_become(
                     entry.rmdir()
 
 
-CHANGED, SAME, UNTOUCHED = Counters(changed=1), Counters(same=1), Counters(untouched=1)
+CHANGED, SAME, UNTOUCHED = LayerCounters(changed=1), LayerCounters(same=1), LayerCounters(untouched=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -234,10 +236,10 @@ CHANGED, SAME, UNTOUCHED = Counters(changed=1), Counters(same=1), Counters(untou
     ],
 )
 def test_a_layer_has_changed_only_if_its_tar_has(
-    idmap: IdMap, kind: Kind, edits: list[Edit], outcome: Counters
+    idmap: IdMap, kind: Kind, edits: list[Edit], outcome: LayerCounters
 ) -> None:
     kept = Digest.of(b"")
-    with workplace() as (store, root, mount), Rooted.local(mount) as view:
+    with workplace() as (store, root, mount), RootedTree.open_local(mount) as view:
         for number, step in enumerate((FIRST, edits, [])):
             with store.scratch() as scratch:
                 cache = layers(kind, store, idmap, scratch)
@@ -255,7 +257,11 @@ def test_a_layer_has_changed_only_if_its_tar_has(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_captured_layers_are_there_in_the_next_step_and_can_change_again(idmap: IdMap, kind: Kind) -> None:
-    with workplace() as (store, root, mount), Rooted.local(mount) as view, store.scratch() as scratch:
+    with (
+        workplace() as (store, root, mount),
+        RootedTree.open_local(mount) as view,
+        store.scratch() as scratch,
+    ):
         cache = layers(kind, store, idmap, scratch)
         more: list[Edit] = [
             ("remove", "bp/one/b/c", ""),
@@ -275,7 +281,7 @@ def test_captured_layers_are_there_in_the_next_step_and_can_change_again(idmap: 
 def test_more_layers_than_a_mount_has_lowers_are_all_there(idmap: IdMap, kind: Kind) -> None:
     paths = [f"/layers/bp{number}/{'n' * 60}{number}" for number in range(70)]
     writes: list[Edit] = [("write", f"{path.removeprefix('/layers/')}/file", path) for path in paths]
-    with workplace() as (store, root, mount), Rooted.local(mount) as view:
+    with workplace() as (store, root, mount), RootedTree.open_local(mount) as view:
         with store.scratch() as scratch:
             cache = layers(kind, store, idmap, scratch)
             build(writes, cache, mount)
@@ -299,7 +305,7 @@ def test_more_layers_than_a_mount_has_lowers_are_all_there(idmap: IdMap, kind: K
 def test_a_scratch_directory_goes_with_the_work_directories_in_it(idmap: IdMap) -> None:
     with workplace() as (store, _, mount):
         with store.scratch() as scratch:
-            overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+            overlay = store.open_layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
             run(FIRST, mount, overlay.mounts()[0])
             work = overlay.mounts()[0].work
             assert work and os.listdir(work)

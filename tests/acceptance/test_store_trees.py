@@ -19,10 +19,10 @@ import pytest
 
 from fakes.small_image import fresh_image
 from packhorse.base import userns
-from packhorse.base.rooted import Rooted
-from packhorse.base.userns import IdMap, Mode, choose
+from packhorse.base.rooted import RootedTree
+from packhorse.base.userns import IdMap, MapMode, choose_map
 from packhorse.errors import FormatError, StoreError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.model import Config
 from packhorse.image.view import Image
 from packhorse.store import errand
@@ -32,14 +32,14 @@ SOURCE = Path(sys.modules["packhorse"].__path__[0]).parent
 TIME = 1_500_000_000
 
 
-def modes() -> list[Mode]:
-    best = choose(1000, 1000).mode
-    return [best] if best is not Mode.RANGE else [Mode.RANGE, Mode.SINGLE]
+def modes() -> list[MapMode]:
+    best = choose_map(1000, 1000).mode
+    return [best] if best is not MapMode.RANGE else [MapMode.RANGE, MapMode.SINGLE]
 
 
 @pytest.fixture(params=modes(), ids=lambda mode: mode.value)
 def idmap(request: pytest.FixtureRequest) -> IdMap:
-    return choose(1000, 1000, mode=request.param)
+    return choose_map(1000, 1000, mode=request.param)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def layer(*entries: tuple[str, str | bytes | int | None], uid: int = 0, mode: in
 
 
 def stored(store: Store, *layers: bytes) -> Image:
-    put(fresh_image(*layers), store.place("image"))
+    push_image(fresh_image(*layers), store.place("image"))
     return store.place("image").read()
 
 
@@ -88,7 +88,7 @@ def names(root: Path) -> set[str]:
 
 def owner(path: Path, idmap: IdMap) -> tuple[int, int]:
     status = path.lstat()
-    return idmap.inside(status.st_uid, status.st_gid)
+    return idmap.to_inside(status.st_uid, status.st_gid)
 
 
 def trees(store: Store) -> list[Path]:
@@ -125,7 +125,7 @@ def test_modes_owners_times_and_hard_links_are_the_layers(store: Store, idmap: I
     assert os.readlink(root / "home/link") == "/etc/shadow"
     for name in ("a", "tmp", "home/link", "home/cnb"):
         assert (root / name).lstat().st_mtime == TIME
-    if idmap.mode is not Mode.SINGLE:
+    if idmap.mode is not MapMode.SINGLE:
         assert owner(root, idmap) == owner(root / "a", idmap) == (0, 0)
         assert owner(root / "home/cnb", idmap) == owner(root / "home/link", idmap) == (1000, 1000)
     assert stat.S_IMODE(root.stat().st_mode) == 0o755
@@ -291,22 +291,22 @@ store.root(store.place("image").read(), choose(1000, 1000, mode=Mode({idmap.mode
 
 def test_a_file_that_is_called_like_a_whiteout_is_one_in_the_root(store: Store, idmap: IdMap) -> None:
     """Its layer was kept by a build as it is; in the layer's tar, of which the root is made, it hides."""
-    with store.scratch() as scratch, Rooted.local(scratch) as view:
-        overlay = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+    with store.scratch() as scratch, RootedTree.open_local(scratch) as view:
+        overlay = store.open_layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
         upper = overlay.mounts()[0].upper
         assert upper
         (upper / "bp/one").mkdir(parents=True)
         (upper / "bp/one/.wh.gone").touch()
         for path in (upper / "bp", upper / "bp/one", upper / "bp/one/.wh.gone"):
-            os.chown(path, *idmap.outside(1000, 1000))
+            os.chown(path, *idmap.to_outside(1000, 1000))
         kept, _ = overlay.capture(view, "/layers/bp/one")
     below = stored(store, layer(("layers/bp/one/gone", b""), ("layers/bp/one/stays", b"")))
     config = json.loads(below.config.raw)
     config["rootfs"]["diff_ids"].append(str(kept.diff_id))
     image = Image(Config.parse(json.dumps(config).encode()), (*below.layers, kept))
     place = store.place("image")
-    place.begin(kept)
-    place.commit(image)
+    place.write_layer(kept)
+    place.write_image(image)
     root = store.root(store.place("image").read(), idmap)
     assert names(root / "layers/bp") == {"one", "one/stays"}
 
@@ -351,11 +351,11 @@ def test_a_killed_command_has_the_layers_that_it_had_unpacked(store: Store, idma
     home = store.path / "trees" / idmap.key
     script = (
         "import sys; sys.path[:0] = sys.argv[1:2]\n"
-        "from pathlib import Path; from packhorse.base.userns import Mode, choose\n"
+        "from pathlib import Path; from packhorse.base.userns import MapMode, choose_map\\n"
         "from packhorse.store.store import Store\n"
         "store = Store.open(Path(sys.argv[2]))\n"
         "image = store.place('image').read()\n"
-        "store.root(image, choose(1000, 1000, mode=Mode(sys.argv[3])))\n"
+        "store.root(image, choose_map(1000, 1000, mode=MapMode(sys.argv[3])))\n"
     )
     words = [sys.executable, "-c", script, str(SOURCE), str(store.path), idmap.mode.value]
     with subprocess.Popen(words) as process:
@@ -381,7 +381,10 @@ def test_an_image_without_layers_or_without_its_layer_has_no_root(store: Store, 
 def test_what_the_system_refuses_a_child_is_told_as_its_parent_would(store: Store, idmap: IdMap) -> None:
     directory = os.open(store.path / "trees", os.O_RDONLY)
     try:
-        with userns.make(idmap) as namespace, pytest.raises(StoreError, match="cannot be used") as told:
+        with (
+            userns.make_namespace(idmap) as namespace,
+            pytest.raises(StoreError, match="cannot be used") as told,
+        ):
             errand.run(
                 ["remove", str(directory), "x" * 300],
                 where=store.path / "trees",

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fakes.place import Place, place
-from packhorse.base.tree import Kind, TreeView
+from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import TreeError
 from packhorse.layers import slices, tar, tree
-from packhorse.store.laid import Laid
+from packhorse.store.laid import OverlayView
 
 SCRIPTS = {
     "nothing": "true",
@@ -52,7 +52,7 @@ def source(here: Place) -> Path:
     os.mkfifo(top / "src/pipe")
     (top / "src/to").symlink_to("../other/a")
     for path in (top, *top.rglob("*")):
-        os.chown(path, *here.namespace.idmap.outside(1000, 1000), follow_symlinks=False)
+        os.chown(path, *here.namespace.idmap.to_outside(1000, 1000), follow_symlinks=False)
     return top
 
 
@@ -61,19 +61,22 @@ def told(view: TreeView, path: str) -> Iterator[object]:
     node = view.stat(path)
     assert node is not None
     yield path, node.kind, node.mode, node.size
-    if node.kind is Kind.DIRECTORY:
+    if node.kind is NodeKind.DIRECTORY:
         for child in view.list(path):
             yield from told(view, f"{path}/{child.name}")
-    elif node.kind is Kind.LINK:
+    elif node.kind is NodeKind.LINK:
         yield view.readlink(path)
-    elif node.kind is Kind.FILE:
-        with view.open(path) as file, view.reading() as first:
+    elif node.kind is NodeKind.FILE:
+        with view.open(path) as file, view.head_reader() as first:
             yield file.read(), first(path, 6)
 
 
 def packed(view: TreeView, globs: list[list[str]]) -> list[bytes]:
     divided = slices.divide(view, "/seen", globs)
-    return [b"".join(tar.stream(tree.selection(view, "/seen", one.entries, uid=1, gid=2))) for one in divided]
+    return [
+        b"".join(tar.stream(tree.selected_entries(view, "/seen", one.entries, uid=1, gid=2)))
+        for one in divided
+    ]
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
@@ -89,7 +92,7 @@ def test_what_a_step_leaves_is_the_same(here: Place, script: str, lowers: int) -
         left: list[bytes] = []
         assert room.run(left.append).status == 0, left
         assert overlay.upper is not None
-        with Laid((*overlay.lowers, overlay.upper), "/seen") as laid:
+        with OverlayView((*overlay.lowers, overlay.upper), "/seen") as laid:
             assert list(told(laid, "/seen")) == list(told(room.tree, "/seen"))
             for globs in ([], [["src/*"], ["new"]]):
                 assert packed(laid, globs) == packed(room.tree, globs)
@@ -100,7 +103,7 @@ def test_what_a_step_leaves_is_the_same(here: Place, script: str, lowers: int) -
 def test_what_is_not_there_is_none_or_an_error(here: Place, tmp_path: Path) -> None:
     upper = here.directory()
     os.mknod(upper / "other", 0o020000, os.makedev(0, 0))
-    with Laid((source(here), upper), "/seen") as laid:
+    with OverlayView((source(here), upper), "/seen") as laid:
         for path in ("/seen/none", "/seen/other", "/seen/other/a", "/seen/src/none", "/seen/none/none"):
             assert laid.stat(path) is None
             for call in (laid.open, laid.list, laid.readlink):
@@ -114,7 +117,7 @@ def test_what_is_not_there_is_none_or_an_error(here: Place, tmp_path: Path) -> N
         with pytest.raises(TreeError, match="link"):
             laid.stat("/seen/src/to", follow=True)
     with pytest.raises(TreeError):
-        Laid((upper, tmp_path / "none"), "/seen")
+        OverlayView((upper, tmp_path / "none"), "/seen")
 
 
 def test_no_link_leads_out_of_its_layer(here: Place, tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ def test_no_link_leads_out_of_its_layer(here: Place, tmp_path: Path) -> None:
     lower, upper = source(here), here.directory()
     (upper / "out").symlink_to(tmp_path)
     (upper / "file").symlink_to(tmp_path / "secret")
-    with Laid((lower, upper), "/seen") as laid, laid.reading() as first:
+    with OverlayView((lower, upper), "/seen") as laid, laid.head_reader() as first:
         for path in ("/seen/file", "/seen/out/secret"):
             with pytest.raises(TreeError):
                 laid.open(path)
@@ -132,7 +135,7 @@ def test_no_link_leads_out_of_its_layer(here: Place, tmp_path: Path) -> None:
 
 def test_descriptors_are_closed(here: Place) -> None:
     before = set(os.listdir("/proc/self/fd"))
-    with Laid((source(here), here.directory()), "/seen") as laid:
+    with OverlayView((source(here), here.directory()), "/seen") as laid:
         list(told(laid, "/seen"))
         assert set(os.listdir("/proc/self/fd")) - before
     assert set(os.listdir("/proc/self/fd")) <= before

@@ -16,10 +16,10 @@ import pytest
 from fakes.cache import FakeCache
 from fakes.place import place
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import Rooted
-from packhorse.base.tree import Kind, TreeEdit, read
+from packhorse.base.rooted import RootedTree
+from packhorse.base.tree import NodeKind, TreeEdit, read
 from packhorse.errors import TreeError
-from packhorse.layers.tree import directory
+from packhorse.layers.tree import directory_entries
 from packhorse.lifecycle.ports import LayerCache
 from packhorse.store.store import Store
 
@@ -45,7 +45,7 @@ def stored(base: Path, *, copied: bool = False) -> Iterator[Builds]:
         @contextmanager
         def build() -> Iterator[Build]:
             with store.scratch() as scratch:
-                idmap, how = here.namespace.idmap, store.layer_copies if copied else store.layers
+                idmap, how = here.namespace.idmap, store.open_layer_copies if copied else store.open_layers
                 cache = how("app", idmap, uid=1000, gid=1000, scratch=scratch)
 
                 @contextmanager
@@ -76,7 +76,7 @@ def faked(base: Path) -> Iterator[Builds]:
         root = base / f"root-{next(numbers)}"
         (root / "layers").mkdir(parents=True)
         cache = replace(cache, root=root, restored={})
-        yield Build(cache, lambda: Rooted.local(root))
+        yield Build(cache, lambda: RootedTree.open_local(root))
 
     yield build
 
@@ -136,7 +136,7 @@ def test_a_restored_layer_is_there_as_it_was(build: Builds) -> None:
             assert read(tree, f"{ONE}/bin/tool") == ONE.encode()
             assert read(tree, f"{TWO}/data") == b"data"
             node = tree.stat(f"{TWO}/bin/tool")
-            assert node and (node.kind, node.mode) == (Kind.FILE, 0o755)
+            assert node and (node.kind, node.mode) == (NodeKind.FILE, 0o755)
 
 
 def test_a_layer_that_is_not_restored_is_not_there(build: Builds) -> None:
@@ -191,7 +191,7 @@ def test_a_changed_layer_is_captured_as_it_is_and_restored_so(build: Builds, cha
     with build() as now:
         assert now.cache.restore(ONE, after)
         with now.room() as tree:
-            names = [entry.name for entry in directory(tree, ONE, uid=1000, gid=1000)]
+            names = [entry.name for entry in directory_entries(tree, ONE, uid=1000, gid=1000)]
         found = [name.removeprefix(f"{ONE}/") for name in names if name != ONE]
         assert found == expected[change]
         assert capture(now, ONE) == (after, True)

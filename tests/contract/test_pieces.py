@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 from fakes.effort import examples
 from packhorse.base import userns
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.base.step import Overlay
 from packhorse.base.tree import Node, TreeView
 from packhorse.errors import StoreError
 from packhorse.image.view import Layer
 from packhorse.layers import slices, tar, tree
-from packhorse.layers.pieces import Former, Piece, Pieces
-from packhorse.platform.application import Application
-from packhorse.source.survey import Survey, survey
+from packhorse.layers.pieces import FormerSlice, Piece, Pieces
+from packhorse.platform.application import HostAppLayerCache
+from packhorse.source.survey import SourceScan, scan_source
 from packhorse.store import merge
-from packhorse.store.laid import Laid
+from packhorse.store.laid import OverlayView
 from packhorse.store.store import Store
 
 TERMS = "how it is packed"
@@ -38,16 +38,16 @@ EVERYTHING = {"/app", *(f"/app/{path}" for path in DIRECTORIES)}
 FIRST = ("a/1", "a/b/2", "a/b/c/3", "a-b/4", "a.d", "d/5", "d/e/6", "top", "é/\udcff/7")
 
 
-def settled(path: Path) -> Survey:
+def settled(path: Path) -> SourceScan:
     """A survey once the files are old enough for it to be relied on."""
-    while not (found := survey(path)).stamp:
+    while not (found := scan_source(path)).stamp:
         time.sleep(0.01)
     return found
 
 
 def packed(view: TreeView, pieces: Pieces | None = None) -> Layer:
     (whole,) = slices.divide(view, "/app", [], pieces)
-    entries = partial(tree.selection, view, "/app", whole.entries, uid=1000, gid=1000)
+    entries = partial(tree.selected_entries, view, "/app", whole.entries, uid=1000, gid=1000)
     return Layer(lambda: tar.stream(entries(), whole.position))
 
 
@@ -67,7 +67,7 @@ class Workshop:
         self,
         terms: str = TERMS,
         *,
-        look: Callable[[Path], Survey] = settled,
+        look: Callable[[Path], SourceScan] = settled,
         during: Callable[[], object] | None = None,
     ) -> set[str]:
         """Packs it with pieces of the last time, as it is packed without; answers which directories were
@@ -78,24 +78,24 @@ class Workshop:
         with (
             Store.open(self.store) as store,
             store.scratch() as scratch,
-            Laid(self.layers, "/app") as plain,
-            Rooted.local("/") as anywhere,
+            OverlayView(self.layers, "/app") as plain,
+            RootedTree.open_local("/") as anywhere,
         ):
-            idmap = userns.choose(0, 0, mode=userns.Mode.SINGLE)
-            kept = store.layers("app", idmap, uid=0, gid=0, scratch=scratch)
+            idmap = userns.choose_map(0, 0, mode=userns.MapMode.SINGLE)
+            kept = store.open_layers("app", idmap, uid=0, gid=0, scratch=scratch)
             found = look(self.source)
             if during is not None:
                 during()
-            memory = Application(lambda: found, lambda: overlay, lambda: kept.harvest)
-            with memory.shown(anywhere, terms) as (view, pieces):
+            memory = HostAppLayerCache(lambda: found, lambda: overlay, lambda: kept.writer)
+            with memory.open(anywhere, terms) as (view, pieces):
                 assert pieces is not None
                 made = packed(Watched(view, listed := set()), pieces)
-                layer = store.place("app").begin(made)
+                layer = store.place("app").write_layer(made)
                 assert b"".join(layer.tar()) == b"".join(made.tar())
             if during is None:
                 assert b"".join(layer.tar()) == b"".join(packed(plain).tar())
             assert layer.diff_id is not None
-            memory.note(terms, [layer.diff_id])
+            memory.put(terms, [layer.diff_id])
             kept.commit(b"", {})
             self.blob = store.path / "blobs" / "sha256" / layer.diff_id.hex
             self.pieces = store.path / "layers" / f"{layer.diff_id.hex}.pieces"
@@ -107,7 +107,12 @@ class Watched:
 
     def __init__(self, view: TreeView, listed: set[str]) -> None:
         self._listed = listed
-        self.stat, self.open, self.readlink, self.reading = view.stat, view.open, view.readlink, view.reading
+        self.stat, self.open, self.readlink, self.reading = (
+            view.stat,
+            view.open,
+            view.readlink,
+            view.head_reader,
+        )
         self._list = view.list
 
     def list(self, path: str) -> Sequence[Node]:
@@ -233,16 +238,16 @@ def test_files_of_several_owners_are_packed_whole(workshop: Workshop) -> None:
 
 
 def test_what_globs_divide_is_looked_at(workshop: Workshop) -> None:
-    view = Laid(workshop.layers, "/app")
+    view = OverlayView(workshop.layers, "/app")
     read: list[object] = []
 
     def note(start: int, end: int) -> Iterator[bytes]:
         read.append((start, end))
         yield bytes(end - start)
 
-    former = Former({path: Piece("x", 0, 512) for path in DIRECTORIES}, 512, note)
+    former = FormerSlice({path: Piece("x", 0, 512) for path in DIRECTORIES}, 512, note)
     pieces = Pieces(dict.fromkeys(["", *DIRECTORIES], "x"), lambda path: True, former)
-    assert pieces.unchanged("a")
+    assert pieces.find_unchanged("a")
     with view:
         divided = slices.divide(view, "/app", [["a"]], pieces)
         paths = {path for one in divided for path, _ in one.entries}
@@ -250,14 +255,14 @@ def test_what_globs_divide_is_looked_at(workshop: Workshop) -> None:
 
 
 def test_only_a_directory_with_a_file_that_is_too_young_is_looked_at_again(workshop: Workshop) -> None:
-    def look(path: Path) -> Survey:
-        while not found or found[-1].directories["d/e"]:
+    def look(path: Path) -> SourceScan:
+        while not found or found[-1].directory_stamps["d/e"]:
             write(path / "d/e/6", "young")
-            found.append(survey(path))
+            found.append(scan_source(path))
         assert not found[-1].stamp
         return found[-1]
 
-    found: list[Survey] = []
+    found: list[SourceScan] = []
 
     young = {"/app", "/app/d", "/app/d/e"}
     assert [workshop.pack(look=look), workshop.pack(), workshop.pack()] == [young, young, {"/app"}]

@@ -21,11 +21,11 @@ from packhorse.base.digest import Digest
 from packhorse.base.engine import Engine
 from packhorse.base.engine_address import Address
 from packhorse.base.http.client import Client
-from packhorse.base.http.pool import Pool
+from packhorse.base.http.pool import PooledTransport
 from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.daemon import Daemon
 from packhorse.image.docker_archive import DockerArchive
 from packhorse.image.layout import Layout
@@ -48,7 +48,7 @@ def _engine(kind: str, directory: Path) -> Storage:
 
 
 def registry_at(host: str) -> Storage:
-    registry = Registry(host, Client(Pool(Settings())))
+    registry = Registry(host, Client(PooledTransport(Settings())))
     target = Target("linux", "amd64")
     return lambda name: RegistryPlace(Reference.parse(f"{host}/{name}"), registry, target=target)
 
@@ -100,7 +100,7 @@ def tars(image: Image) -> list[bytes]:
 @every_place
 def test_what_was_written_is_read_back(storage: Storage) -> None:
     image = fresh_image(A, B, env=("A=b",), labels={"x": "<&>"})
-    receipt = put(image, storage("app:1"))
+    receipt = push_image(image, storage("app:1"))
     found = storage("app:1").read()
     assert receipt.image_id == found.id == image.id
     assert found.config.raw == image.config.raw
@@ -113,7 +113,7 @@ def test_what_was_written_is_read_back(storage: Storage) -> None:
 def test_a_name_that_was_never_written_is_not_found(storage: Storage) -> None:
     with pytest.raises(NotFoundError):
         storage("app:1").read()
-    put(fresh_image(A), storage("app:1"))
+    push_image(fresh_image(A), storage("app:1"))
     with pytest.raises(NotFoundError):
         storage("other:1").read()
 
@@ -121,12 +121,12 @@ def test_a_name_that_was_never_written_is_not_found(storage: Storage) -> None:
 @every_place
 def test_nothing_is_visible_before_the_commit(storage: Storage) -> None:
     place, image = storage("app:1"), fresh_image(A)
-    layer = place.begin(image.layers[0])
+    layer = place.write_layer(image.layers[0])
     assert layer.diff_id == Digest.of(A)
     assert layer.size == len(A)
     with pytest.raises(NotFoundError):
         storage("app:1").read()
-    place.commit(replace(image, layers=(layer,)))
+    place.write_image(replace(image, layers=(layer,)))
     assert storage("app:1").read().id == image.id
 
 
@@ -134,48 +134,48 @@ def test_nothing_is_visible_before_the_commit(storage: Storage) -> None:
 def test_a_layer_of_unknown_digest_is_read_once(storage: Storage) -> None:
     tape = Tape(A)
     image = fresh_image(A)
-    put(replace(image, layers=(replace(image.layers[0], tar=tape),)), storage("app:1"))
+    push_image(replace(image, layers=(replace(image.layers[0], tar=tape),)), storage("app:1"))
     assert tape.passes == 1
 
 
 @every_place
 def test_an_image_may_have_one_layer_twice_or_none(storage: Storage) -> None:
-    put(fresh_image(A, B, A), storage("app:1"))
+    push_image(fresh_image(A, B, A), storage("app:1"))
     assert tars(storage("app:1").read()) == [A, B, A]
-    put(fresh_image(), storage("app:1"))
+    push_image(fresh_image(), storage("app:1"))
     assert storage("app:1").read().layers == ()
 
 
 @every_place
 def test_many_layers_come_back_in_their_order(storage: Storage) -> None:
     many = [tar_of({f"{number}": bytes([number]) * 70_000}) for number in range(12)]
-    put(fresh_image(*many), storage("app:1"))
+    push_image(fresh_image(*many), storage("app:1"))
     assert tars(storage("app:1").read()) == many
 
 
 @every_place
 def test_writing_a_name_again_replaces_what_it_named(storage: Storage) -> None:
-    put(fresh_image(A), storage("app:1"))
-    put(fresh_image(B), storage("app:1"))
+    push_image(fresh_image(A), storage("app:1"))
+    push_image(fresh_image(B), storage("app:1"))
     assert tars(storage("app:1").read()) == [B]
 
 
 @every_place
 def test_a_layer_that_is_not_what_it_was_said_to_be_changes_nothing(storage: Storage) -> None:
-    put(fresh_image(A), storage("app:1"))
+    push_image(fresh_image(A), storage("app:1"))
     image = fresh_image(B)
     lying = replace(image, layers=(replace(image.layers[0], tar=Tape(C), diff_id=Digest.of(B)),))
     with pytest.raises(FormatError):
-        put(lying, storage("app:1"))
+        push_image(lying, storage("app:1"))
     assert tars(storage("app:1").read()) == [A]
 
 
 @every_place
 def test_a_config_that_names_other_layers_is_refused(storage: Storage) -> None:
     place, image = storage("app:1"), fresh_image(A)
-    layers = tuple(map(place.begin, fresh_image(B).layers))
+    layers = tuple(map(place.write_layer, fresh_image(B).layers))
     with pytest.raises(FormatError):
-        place.commit(replace(image, layers=layers))
+        place.write_image(replace(image, layers=layers))
     with pytest.raises(NotFoundError):
         storage("app:1").read()
 
@@ -186,11 +186,11 @@ def test_a_layer_that_breaks_off_while_it_is_read_changes_nothing(storage: Stora
         yield A[:999]
         raise FormatError("the source broke off")
 
-    put(fresh_image(A), storage("app:1"))
+    push_image(fresh_image(A), storage("app:1"))
     for known in (None, Digest.of(A + B)):
         image = fresh_image(A + B)
         with pytest.raises(FormatError, match="broke off"):
-            put(
+            push_image(
                 replace(image, layers=(replace(image.layers[0], tar=broken, diff_id=known),)),
                 storage("app:1"),
             )
@@ -200,7 +200,7 @@ def test_a_layer_that_breaks_off_while_it_is_read_changes_nothing(storage: Stora
 @every_place
 def test_an_image_can_be_copied_onto_itself(storage: Storage) -> None:
     image = fresh_image(A, B)
-    put(image, storage("app:1"))
+    push_image(image, storage("app:1"))
     assert copy(storage("app:1"), storage("app:1")).image_id == image.id
     assert tars(storage("app:1").read()) == [A, B]
 
@@ -208,7 +208,7 @@ def test_an_image_can_be_copied_onto_itself(storage: Storage) -> None:
 @every_place
 def test_an_image_in_stored_form_keeps_its_id_and_layers(storage: Storage) -> None:
     image = stored_image(A, B)
-    put(image, storage("app:1"))
+    push_image(image, storage("app:1"))
     found = storage("app:1").read()
     assert found.id == image.id
     assert tars(found) == [A, B]
@@ -218,7 +218,7 @@ def test_an_image_in_stored_form_keeps_its_id_and_layers(storage: Storage) -> No
 @places_keeping_manifests
 def test_manifest_config_and_blobs_are_kept_byte_for_byte(storage: Storage) -> None:
     image = stored_image(A, B)
-    receipt = put(image, storage("app:1"))
+    receipt = push_image(image, storage("app:1"))
     found = storage("app:1").read()
     assert image.manifest is not None
     assert found.manifest is not None
@@ -235,7 +235,7 @@ def test_manifest_config_and_blobs_are_kept_byte_for_byte(storage: Storage) -> N
 @places_keeping_manifests
 def test_config_and_blobs_are_kept_even_if_the_manifest_has_to_change(storage: Storage) -> None:
     image = stored_image(A, media_type=MediaType.DOCKER_MANIFEST)
-    put(image, storage("app:1"))
+    push_image(image, storage("app:1"))
     found = storage("app:1").read()
     assert found.config.raw == image.config.raw
     assert [layer.descriptor.digest for layer in found.layers if layer.descriptor] == [
@@ -248,7 +248,7 @@ def test_config_and_blobs_are_kept_even_if_the_manifest_has_to_change(storage: S
 def test_a_manifest_that_no_longer_fits_is_made_anew(storage: Storage) -> None:
     image = stored_image(A, B)
     edited = replace(image, config=fresh_image(A, B, user="1000").config)
-    receipt = put(edited, storage("app:1"))
+    receipt = push_image(edited, storage("app:1"))
     found = storage("app:1").read()
     assert found.config.user == "1000"
     assert found.manifest is not None
@@ -258,7 +258,7 @@ def test_a_manifest_that_no_longer_fits_is_made_anew(storage: Storage) -> None:
 
 @places_with_manifests
 def test_annotations_of_a_new_manifest_are_written(storage: Storage) -> None:
-    put(replace(fresh_image(A), annotations=(("b", "2"), ("a", "1"))), storage("app:1"))
+    push_image(replace(fresh_image(A), annotations=(("b", "2"), ("a", "1"))), storage("app:1"))
     found = storage("app:1").read()
     assert found.manifest is not None
     assert dict(found.manifest.annotations) == {"a": "1", "b": "2"}
@@ -267,7 +267,7 @@ def test_annotations_of_a_new_manifest_are_written(storage: Storage) -> None:
 @places_keeping_manifests
 def test_annotations_reach_the_manifest_from_wherever_the_image_is(storage: Storage, tmp_path: Path) -> None:
     annotations = (("a", "1"), ("b", "2"))
-    put(replace(fresh_image(A), annotations=annotations), storage("app:1"))
+    push_image(replace(fresh_image(A), annotations=annotations), storage("app:1"))
     assert storage("app:1").read().annotations == annotations
     layout = Layout(tmp_path / "another", "x")
     copy(storage("app:1"), layout)
@@ -278,27 +278,29 @@ def test_annotations_reach_the_manifest_from_wherever_the_image_is(storage: Stor
 
 @places_keeping_blobs
 def test_names_in_one_storage_do_not_disturb_each_other(storage: Storage) -> None:
-    put(fresh_image(A), storage("app:1"))
-    put(fresh_image(A, B), storage("app:2"))
+    push_image(fresh_image(A), storage("app:1"))
+    push_image(fresh_image(A, B), storage("app:2"))
     assert tars(storage("app:1").read()) == [A]
     assert tars(storage("app:2").read()) == [A, B]
 
 
 @keeping_places
 def test_a_layer_that_is_there_is_not_read_again(storage: Storage) -> None:
-    put(fresh_image(A), storage("app:1"))
+    push_image(fresh_image(A), storage("app:1"))
     tape = Tape(A)
     image = fresh_image(A, user="2")
-    put(replace(image, layers=(replace(image.layers[0], tar=tape, diff_id=Digest.of(A)),)), storage("app:2"))
+    push_image(
+        replace(image, layers=(replace(image.layers[0], tar=tape, diff_id=Digest.of(A)),)), storage("app:2")
+    )
     assert tape.passes == 0
     assert tars(storage("app:2").read()) == [A]
 
 
 @places_keeping_blobs
 def test_a_blob_that_is_there_is_not_read_again(storage: Storage) -> None:
-    put(stored_image(A), storage("app:1"))
+    push_image(stored_image(A), storage("app:1"))
     image = stored_image(A, user="2")
     tape = Tape(b"")
-    put(replace(image, layers=(replace(image.layers[0], blob=tape),)), storage("app:2"))
+    push_image(replace(image, layers=(replace(image.layers[0], blob=tape),)), storage("app:2"))
     assert tape.passes == 0
     assert tars(storage("app:2").read()) == [A]

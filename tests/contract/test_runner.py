@@ -15,14 +15,14 @@ import pytest
 from fakes.place import ENV, RUNTIMES, place
 from fakes.runner import FakeRunner, shell
 from lanes import torture
-from packhorse.base.step import Sandbox, Step
+from packhorse.base.step import Sandbox, SandboxSpec
 from packhorse.errors import CommandNotFound
 
 
 class Opens(Protocol):
     """Of a Runner what sandboxes do; what a build shows beside is tested where builds are."""
 
-    def open(self, step: Step) -> AbstractContextManager[Sandbox]: ...
+    def open(self, spec: SandboxSpec) -> AbstractContextManager[Sandbox]: ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Case:
     """What opens steps, and a function that makes one of a shell script that can write to /layers."""
 
     runner: Opens
-    step: Callable[[str], Step]
+    spec: Callable[[str], SandboxSpec]
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def sandbox(runtime: str, base: Path) -> Iterator[Case]:
 def fake(base: Path) -> Iterator[Case]:
     (base / "root" / "layers").mkdir(parents=True)
     runner = FakeRunner(base / "root", base, {"sh": shell, "/bin/sh": shell})
-    yield Case(runner, lambda script: Step(argv=("sh", "-c", script), env=ENV))
+    yield Case(runner, lambda script: SandboxSpec(argv=("sh", "-c", script), env=ENV))
 
 
 RUNNERS: dict[str, Callable[[Path], AbstractContextManager[Case]]] = {

@@ -16,11 +16,11 @@ from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
-from packhorse.base.http.pool import Pool
+from packhorse.base.http.pool import PooledTransport
 from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.attached import Holder, Referrer, attached, copy_attached
+from packhorse.image.attached import Referrer, ReferrerSource, copy_attachments, list_attachments
 from packhorse.image.layout import Directory, Layout, read_image
 from packhorse.image.layout_several import LayoutName
 from packhorse.image.model import Descriptor, Document, Index, Manifest, MediaType
@@ -83,7 +83,7 @@ class Made:
 
 
 def _registry(host: str) -> Storage:
-    registry = Registry(host, Client(Pool(Settings())))
+    registry = Registry(host, Client(PooledTransport(Settings())))
     return lambda name: RegistryName(Reference.parse(f"{host}/{name}"), registry)
 
 
@@ -177,17 +177,17 @@ def test_what_is_attached_comes_along_and_is_found_there(storage: Storage, tmp_p
     again = attach(first, sbom.descriptor, SIGNATURE, number=1)
     tagged = attach_by_tag(first, one, "sig")
     subjects = [whole.digest, *(entry.digest for entry in made.index.manifests)]
-    source: Holder = first
+    source: ReferrerSource = first
     for place in (_layout(tmp_path / "another", ""), storage("copy:1"), storage("copy:1")):
         copy_all(source, place)
-        assert copy_attached(source, place, subjects) == 4
+        assert copy_attachments(source, place, subjects) == 4
         for subject, found in ((one, sbom), (whole, signature), (sbom.descriptor, again)):
             (listed,) = place.referrers(subject.digest)
             assert listed.descriptor.digest == found.digest
             assert listed.kind == (SBOM if found is sbom else SIGNATURE)
             assert place.member(listed.descriptor).raw == found.raw
             assert b"".join(place.blob(EMPTY)) == b"{}"
-        lying = place.tagged(f"sha256-{one.digest.hex}.sig")
+        lying = place.read_tag(f"sha256-{one.digest.hex}.sig")
         assert lying and lying.raw == tagged.raw
         source = place
     assert read_image(Directory(tmp_path / "another"), "", target=ARM, where="").id == IMAGES[ARM].id
@@ -198,8 +198,8 @@ def test_what_oras_leaves_in_the_index_of_a_layout_is_found(tmp_path: Path) -> N
     copy_all(Made(), layout)
     subject = Made().index.manifests[0]
     sbom = artifact(subject, SBOM)
-    layout.bring(EMPTY, lambda: iter([b"{}"]))
-    layout.put(sbom)
+    layout.write_blob(EMPTY, lambda: iter([b"{}"]))
+    layout.write_document(sbom)
     path = tmp_path / "layout" / "index.json"
     index = json.loads(path.read_text())
     index["manifests"].append(sbom.descriptor.fields())
@@ -216,7 +216,7 @@ def test_what_refers_to_itself_in_a_circle_has_an_end() -> None:
         def tagged(self, tag: str) -> Document | None:
             return None
 
-    found = attached(Circle(), [Circle().index.digest])
+    found = list_attachments(Circle(), [Circle().index.digest])
     assert {each.referrer.descriptor.digest for each in found} == {
         entry.digest for entry in Circle().index.manifests[:2]
     }
@@ -231,14 +231,14 @@ def test_more_than_anybody_attaches_is_refused() -> None:
             return None
 
     with pytest.raises(FormatError, match="too much attached"):
-        attached(Endless(), [Endless().index.digest])
+        list_attachments(Endless(), [Endless().index.digest])
 
 
 def test_the_image_for_a_target_is_read_from_a_registry() -> None:
     with FakeRegistry() as registry:
         copy_all(Made(), _registry(registry.host)("app:1"))
         reference = Reference.parse(f"{registry.host}/app:1")
-        client = Registry(registry.host, Client(Pool(Settings())))
+        client = Registry(registry.host, Client(PooledTransport(Settings())))
         for target, image in IMAGES.items():
             assert RegistryPlace(reference, client, target=target).read().id == image.id
 

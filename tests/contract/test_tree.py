@@ -12,10 +12,10 @@ import pytest
 
 from fakes.place import Place, place
 from fakes.plain_tree import PlainTree
-from packhorse.base.mounted import Mounted
-from packhorse.base.rooted import Rooted
+from packhorse.base.mounted import BindView
+from packhorse.base.rooted import RootedTree
 from packhorse.base.step import Bind, Overlay
-from packhorse.base.tree import Kind, Node, TreeEdit, TreeView
+from packhorse.base.tree import Node, NodeKind, TreeEdit, TreeView
 from packhorse.errors import TreeError
 
 
@@ -37,7 +37,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def case(request: pytest.FixtureRequest, tmp_path: Path, here: Place) -> Iterator[Case]:
     with ExitStack() as stack:
         if request.param == "directory":
-            yield Case(stack.enter_context(Rooted.local(tmp_path)), "")
+            yield Case(stack.enter_context(RootedTree.open_local(tmp_path)), "")
             return
         overlay = here.overlay("/layers")
         script = "true"
@@ -62,7 +62,7 @@ def kept(here: Place) -> Path:
         (lower / name).mkdir()
         (lower / name / "old").write_text("old")
         for path in (lower / name, lower / name / "old"):
-            os.chown(path, *here.namespace.idmap.outside(1000, 1000))
+            os.chown(path, *here.namespace.idmap.to_outside(1000, 1000))
     return lower
 
 
@@ -76,19 +76,19 @@ def read(tree: TreeView, path: str) -> bytes:
 
 
 def first_bytes(tree: TreeView, path: str) -> bytes:
-    with tree.reading() as first:
+    with tree.head_reader() as first:
         return first(path, 5)
 
 
 def test_what_is_written_is_read(case: Case) -> None:
     case.tree.write(f"{case.top}/a/b/file", b"content", mode=0o640)
     assert read(case.tree, f"{case.top}/a/b/file") == b"content"
-    with case.tree.reading() as first:
+    with case.tree.head_reader() as first:
         assert first(f"{case.top}/a/b/file", 100) == b"content"
         assert first(f"{case.top}/a/b/file", 3) == b"con"
     node = case.tree.stat(f"{case.top}/a/b/file")
     assert node is not None
-    assert (node.name, node.kind, node.mode, node.size) == ("file", Kind.FILE, 0o640, 7)
+    assert (node.name, node.kind, node.mode, node.size) == ("file", NodeKind.FILE, 0o640, 7)
     assert names(case.tree, case.top or "/") == ["a"]
     assert names(case.tree, f"{case.top}/a") == ["b"]
 
@@ -123,7 +123,7 @@ def test_what_its_mode_shuts_even_its_owner_out_of_is_read(here: Place) -> None:
             ("read/file", b"read\n"),
         ):
             assert read(tree, f"/layers/{path}") == content
-            with tree.reading() as first:
+            with tree.head_reader() as first:
                 assert first(f"/layers/{path}", 3) == content[:3]
         assert names(tree, "/layers/none") == ["deep", "link"]
         assert [node.size for node in tree.list("/layers/read")] == [5]
@@ -151,7 +151,7 @@ def test_a_copy_has_the_content_and_the_usual_mode(case: Case) -> None:
         case.tree.copy(f"{case.top}/a/file", f"{case.top}/b/file", limit=7)
         node = case.tree.stat(f"{case.top}/b/file")
         assert node is not None
-        assert (node.kind, node.mode, node.size) == (Kind.FILE, 0o644, 7)
+        assert (node.kind, node.mode, node.size) == (NodeKind.FILE, 0o644, 7)
         assert read(case.tree, f"{case.top}/b/file") == read(case.tree, f"{case.top}/a/file") == b"content"
         with pytest.raises(TreeError, match="too large"):
             case.tree.copy(f"{case.top}/a/file", f"{case.top}/b/file", limit=6)
@@ -174,7 +174,7 @@ def test_new_entries_belong_to_one_user(case: Case) -> None:
 def test_what_is_missing_is_none_or_an_error(case: Case) -> None:
     assert case.tree.stat(f"{case.top}/a") is None
     assert case.tree.stat(f"{case.top}/a/b/c", follow=True) is None
-    with case.tree.reading() as first:
+    with case.tree.head_reader() as first:
         for call in (case.tree.open, case.tree.list, case.tree.readlink, lambda path: first(path, 1)):
             with pytest.raises(TreeError, match="/a"):
                 call(f"{case.top}/a")
@@ -248,7 +248,7 @@ def test_links_made_by_a_step_stay_inside(here: Place) -> None:
             with pytest.raises(TreeError):
                 tree.open(f"/layers/{name}")
             node = tree.stat(f"/layers/{name}")
-            assert node is not None and node.kind is Kind.LINK
+            assert node is not None and node.kind is NodeKind.LINK
         tree.write("/layers/absolute", b"mine")
         assert read(tree, "/layers/absolute") == b"mine"
         assert read(tree, "/etc/passwd") == passwd
@@ -280,7 +280,7 @@ def test_the_fake_view_agrees_with_the_real_one(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("directory/file")
     os.mkfifo(tmp_path / "fifo")
     fake = PlainTree(tmp_path)
-    with Rooted.local(tmp_path) as real:
+    with RootedTree.open_local(tmp_path) as real:
         for path in ("/", "/directory"):
             assert fake.list(path) == real.list(path)
         for path in ("/directory", "/link", "/fifo", "/none"):
@@ -301,7 +301,7 @@ def seen(tree: TreeView, path: str) -> object:
             return "refused"
 
     def plain(node: Node | None) -> object:
-        return node and (node.name, node.kind, node.mode if node.kind is Kind.FILE else 0, node.size)
+        return node and (node.name, node.kind, node.mode if node.kind is NodeKind.FILE else 0, node.size)
 
     found = told(lambda: list(tree.list(path)))
     names = [node.name for node in found] if isinstance(found, list) else []
@@ -331,7 +331,7 @@ def test_a_view_of_mounts_shows_what_a_room_with_them_does(here: Place) -> None:
     )
     (platform / "bindings").mkdir()
     step = replace(here.step("true"), argv=(), mounts=binds)
-    with here.sandbox.open(step) as room, Mounted(here.root, binds, idmap=here.namespace.idmap) as view:
+    with here.sandbox.open(step) as room, BindView(here.root, binds, idmap=here.namespace.idmap) as view:
         for path in ("/cnb", "/platform", "/platform/env/A", "/bin", "/none", "/cnb/buildpacks/a_b/2.0"):
             assert seen(view, path) == seen(room.tree, path), path
         assert seen(view, "/cnb//buildpacks/./a_b/1.0/") == seen(view, "/cnb/buildpacks/a_b/1.0")

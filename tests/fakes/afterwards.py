@@ -37,7 +37,7 @@ def remover(store: Path, *, beside: Collection[int] = ()) -> int:
 
 def wait(store: Path) -> None:
     """Returns when all is removed that commands which have ended had put aside."""
-    remainder.wait(store)
+    remainder.wait_for_removal(store)
 
 
 def settled(store: Path) -> None:

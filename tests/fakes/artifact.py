@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from packhorse.base.digest import Digest
-from packhorse.image.attached import Keeper
+from packhorse.image.attached import ReferrerSink
 from packhorse.image.model import Descriptor, Manifest, MediaType
 
 SBOM, SIGNATURE = "application/spdx+json", "application/vnd.example.signature"
@@ -26,17 +26,17 @@ def artifact(subject: Descriptor | None, kind: str, *, number: int = 0) -> Manif
     return Manifest.parse(json.dumps(document).encode())
 
 
-def attach(place: Keeper, subject: Descriptor, kind: str, *, number: int = 0) -> Manifest:
+def attach(place: ReferrerSink, subject: Descriptor, kind: str, *, number: int = 0) -> Manifest:
     """Attaches one to what is in a place."""
     manifest = artifact(subject, kind, number=number)
-    place.bring(EMPTY, lambda: iter([b"{}"]))
-    place.refer(manifest, subject.digest)
+    place.write_blob(EMPTY, lambda: iter([b"{}"]))
+    place.write_referrer(manifest, subject.digest)
     return manifest
 
 
-def attach_by_tag(place: Keeper, subject: Descriptor, ending: str) -> Manifest:
+def attach_by_tag(place: ReferrerSink, subject: Descriptor, ending: str) -> Manifest:
     """Attaches one as cosign does, by a tag."""
     manifest = artifact(None, SIGNATURE)
-    place.bring(EMPTY, lambda: iter([b"{}"]))
-    place.tag(f"sha256-{subject.digest.hex}.{ending}", manifest)
+    place.write_blob(EMPTY, lambda: iter([b"{}"]))
+    place.write_tag(f"sha256-{subject.digest.hex}.{ending}", manifest)
     return manifest

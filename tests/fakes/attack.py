@@ -17,7 +17,7 @@ from pathlib import Path
 from fakes import foreign_builder, tiny_root
 from fakes.installation import Home
 from fakes.shell_buildpack import shell_buildpack
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.layout import Layout
 from packhorse.platform import bundle
 
@@ -185,6 +185,6 @@ def images(layout: Path, scratch: Path, attacker: Path) -> Path:
     layer = foreign_builder.base(tree)
     arch = "amd64" if os.uname().machine == "x86_64" else "arm64"
     builder = foreign_builder.builder_image(layer, run=RUN, launcher=bundle.launcher(arch))
-    put(builder, Layout(layout, "builder"))
-    put(foreign_builder.run_image(layer), Layout(layout, "run"))
+    push_image(builder, Layout(layout, "builder"))
+    push_image(foreign_builder.run_image(layer), Layout(layout, "run"))
     return layout

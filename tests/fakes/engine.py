@@ -119,4 +119,4 @@ def _running(engine: Engine, arguments: Sequence[str], directory: Path) -> Itera
     finally:
         process.terminate()
         process.wait(_PATIENCE)
-        assert str(directory) not in proc.told("mountinfo")
+        assert str(directory) not in proc.read_proc("mountinfo")

@@ -6,9 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from packhorse.base.step import Limits, Step
+from packhorse.base.step import Limits, SandboxSpec
 from packhorse.sandbox import cgroup
-from packhorse.sandbox.limits import Bounds
+from packhorse.sandbox.limits import LimitEnforcer
 
 TOP, RECORDS = Path("/sys/fs/cgroup"), Path("/run/groups")
 BOMB = "b() { b | b & }; b; while :; do sleep 1; done"
@@ -23,23 +23,23 @@ def left() -> list[Path]:
 
 def ended(script: str, limits: Limits, *, shell: str = "bash") -> tuple[str, str]:
     """What a step prints that is held to some limits, and which of them ended it."""
-    step = Step(argv=(shell,), env={}, cwd="/", uid=0, gid=0, limits=limits)
+    spec = SandboxSpec(argv=(shell,), env={}, cwd="/", uid=0, gid=0, limits=limits)
     # Held until its limits are set, as a step's first process is.
     held = 'read x; exec unshare --pid --fork --kill-child "$0" -c "$1"'
     words = ["sh", "-c", held, shell, script]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as child:
-        bounds = Bounds(step, records=RECORDS)
-        bounds.hold(child.pid, (0, 0))
-        with bounds.watched(child.kill):
+        bounds = LimitEnforcer(spec, records=RECORDS)
+        bounds.apply(child.pid, (0, 0))
+        with bounds.watch(child.kill):
             output, _ = child.communicate("\n")
         bounds.close()
     assert not left(), left()
-    return output, bounds.exceeded(1)
+    return output, bounds.find_exceeded(1)
 
 
-def session() -> cgroup.Parent:
+def session() -> cgroup.ParentGroup:
     """Moves this process to a group like a user's scope under systemd, whose parent hands controllers on."""
     user = TOP / "user"
     (user / "scope").mkdir(parents=True)
@@ -47,12 +47,12 @@ def session() -> cgroup.Parent:
         (directory / "cgroup.subtree_control").write_text("+memory +pids")
     (user / "scope" / "memory.max").write_text("400M")
     (user / "scope" / "cgroup.procs").write_text(str(os.getpid()))
-    return cgroup.Parent(user, {"memory": 400 << 20, "pids": 0})
+    return cgroup.ParentGroup(user, {"memory": 400 << 20, "pids": 0})
 
 
 def main() -> None:
     expected = session()
-    parent = cgroup.find()
+    parent = cgroup.find_parent()
     assert parent == expected, parent
     assert cgroup.memory_allowed() == 400 << 20
 

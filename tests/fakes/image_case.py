@@ -94,7 +94,7 @@ class ImageCase:
         for source in sorted((self.path / "buildpacks").iterdir()):
             file = source / "buildpack.toml"
             descriptor = Descriptor.parse(file.read_bytes(), str(file))
-            here = target / descriptor.ref.directory / descriptor.version
+            here = target / descriptor.ref.directory_name / descriptor.version
             shutil.copytree(source, here)
             if not descriptor.order and not (here / "bin" / "detect").exists():
                 (here / "bin" / "detect").write_text(_DETECT)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from packhorse.base.digest import Digest
 from packhorse.errors import PackhorseError
-from packhorse.image.compress import verified
-from packhorse.image.edit import edit
+from packhorse.image.compress import verify
+from packhorse.image.edit import edit_config
 from packhorse.image.layout import Directory, blob_name, read_blob, read_entry, read_index
 from packhorse.image.model import CONFIGS, INDEXES, OCI_LAYERS, Config, Descriptor, Index, Manifest, MediaType
 from packhorse.image.view import Image, Layer
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 
 _TAR_BLOCK = 512
 
@@ -47,7 +47,7 @@ def _of_config(config: Config) -> Iterator[str]:
         yield "the config is not what its bytes say"
     if not config.os or not config.architecture:
         yield "the config names no os or no architecture"
-    rootfs = Node.parse(config.raw, "config").node("rootfs")
+    rootfs = JsonNode.parse(config.raw, "config").node("rootfs")
     if rootfs is None or rootfs.text("type") != "layers":
         yield "the config's rootfs is not of type layers"
     if any(not entry.partition("=")[0] or "=" not in entry for entry in config.env):
@@ -59,7 +59,7 @@ def _of_config(config: Config) -> Iterator[str]:
 
 
 def _of_fields(config: Config) -> list[str]:
-    edit(config)  # which refuses what Go could not read
+    edit_config(config)  # which refuses what Go could not read
     return []
 
 
@@ -82,10 +82,10 @@ def _of_layer(layer: Layer, name: str) -> list[str]:
     problems = []
     if layer.blob and layer.descriptor:
         blob, descriptor = layer.blob, layer.descriptor
-        problems += _attempt(lambda: _drain(verified(blob(), descriptor.digest, descriptor.size)), name)
+        problems += _attempt(lambda: _drain(verify(blob(), descriptor.digest, descriptor.size)), name)
     if layer.diff_id:
         diff_id = layer.diff_id
-        problems += _attempt(lambda: _of_tar(verified(layer.tar(), diff_id, layer.size)), name)
+        problems += _attempt(lambda: _of_tar(verify(layer.tar(), diff_id, layer.size)), name)
     return problems
 
 
@@ -113,7 +113,7 @@ def _of_entry(files: Directory, entry: Descriptor) -> list[str]:
 
 def _of_blob(files: Directory, name: str) -> list[str]:
     digest = Digest.parse(f"sha256:{name}")
-    return _drain(verified(files.chunks(blob_name(digest)), digest))
+    return _drain(verify(files.chunks(blob_name(digest)), digest))
 
 
 def _drain(chunks: Iterator[bytes]) -> list[str]:

@@ -14,7 +14,7 @@ def processes() -> dict[int, int]:
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit():
             try:
-                fields = proc.told("stat", directory.name).rpartition(")")[2].split()
+                fields = proc.read_proc("stat", directory.name).rpartition(")")[2].split()
             except OSError:
                 continue
             if fields[0] != "Z":

@@ -18,7 +18,7 @@ from typing import Any
 from fakes.image_case import GID, UID, ImageCase
 from fakes.small_image import Tape
 from packhorse.base.digest import Digest
-from packhorse.image.edit import edit
+from packhorse.image.edit import edit_config
 from packhorse.image.model import Config
 from packhorse.image.view import Image, Layer
 from packhorse.platform import compose
@@ -92,7 +92,7 @@ class PackCase(ImageCase):
         config = Config.parse((self.path / "builder.json").read_bytes())
         tars = [root_layer(root), b"".join(compose.directory_layer(scratch, "/cnb").tar())]
         layers = tuple(Layer(Tape(data), Digest.of(data), len(data)) for data in tars)
-        return Image(edit(config, diff_ids=[Digest.of(data) for data in tars], history=()), layers)
+        return Image(edit_config(config, diff_ids=[Digest.of(data) for data in tars], history=()), layers)
 
 
 def root_layer(root: Path) -> bytes:

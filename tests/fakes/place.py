@@ -11,9 +11,9 @@ from pathlib import Path
 
 from fakes import tiny_root
 from packhorse.base import userns
-from packhorse.base.step import Bind, Mount, Network, Overlay, Result, Root, Step
+from packhorse.base.step import Bind, Mount, Network, Overlay, Result, Root, SandboxSpec
 from packhorse.base.userns import Namespace
-from packhorse.platform.wiring import sandbox
+from packhorse.platform.wiring import make_runner
 from packhorse.sandbox.runner import SandboxRunner
 
 ENV = {"PATH": "/bin", "HOME": "/home/cnb"}
@@ -40,7 +40,7 @@ class Place:
         path = self.base / f"directory-{next(self.numbers)}"
         path.mkdir()
         path.chmod(mode)
-        os.chown(path, *self.namespace.idmap.outside(1000, 1000))
+        os.chown(path, *self.namespace.idmap.to_outside(1000, 1000))
         return path
 
     def overlay(self, target: str, *lowers: Path) -> Overlay:
@@ -49,7 +49,7 @@ class Place:
         for name in ("upper", "work"):
             (parent / name).mkdir()
             (parent / name).chmod(0o755)
-            os.chown(parent / name, *self.namespace.idmap.outside(1000, 1000))
+            os.chown(parent / name, *self.namespace.idmap.to_outside(1000, 1000))
         return Overlay(lowers or (self.directory(),), target, parent / "upper", parent / "work")
 
     def mounts(self) -> tuple[Mount, ...]:
@@ -61,16 +61,16 @@ class Place:
             Bind(self.directory(mode=0o1777), "/tmp", writable=True),
         )
 
-    def step(self, script: str, *mounts: Mount) -> Step:
+    def spec(self, script: str, *mounts: Mount) -> SandboxSpec:
         """A shell script as a step, without a network."""
-        return Step(
+        return SandboxSpec(
             argv=("sh", "-c", script), env=ENV, root=Root(self.root), mounts=mounts, network=Network.NONE
         )
 
-    def run(self, step: Step, **changes: object) -> tuple[Result, str]:
+    def run(self, spec: SandboxSpec, **changes: object) -> tuple[Result, str]:
         """Runs a step; returns how it ended, and its output."""
         output: list[bytes] = []
-        with self.sandbox.open(replace(step, **changes)) as room:  # type: ignore[arg-type]
+        with self.sandbox.open(replace(spec, **changes)) as room:  # type: ignore[arg-type]
             result = room.run(output.append)
         return result, b"".join(output).decode()
 
@@ -81,12 +81,12 @@ def place(base: Path, runtime: str = "bubblewrap", *, user: int = 1000) -> Itera
 
     `user` is the id inside that an invoking user has there who has only one.
     """
-    with userns.make(userns.choose(user, user)) as namespace:
+    with userns.make_namespace(userns.choose_map(user, user)) as namespace:
         root = tiny_root.own(tiny_root.make(base / "root"), namespace)
         scratch = base / "scratch"
         scratch.mkdir()
         try:
-            steps = sandbox(namespace, scratch, runtime=runtime, groups=base / "groups")
+            steps = make_runner(namespace, scratch, runtime=runtime, groups=base / "groups")
             yield Place(runtime, base, namespace, root, steps, count(1), user)
         finally:
             tiny_root.remove(root, namespace)

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from packhorse.base.tree import Kind, Node, ReadFirst, read_first
+from packhorse.base.tree import Node, NodeKind, ReadHead, read_head
 from packhorse.errors import TreeError
 
 _KINDS = {
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFLNK: Kind.LINK,
-    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFDIR: NodeKind.DIRECTORY,
+    stat.S_IFREG: NodeKind.FILE,
+    stat.S_IFLNK: NodeKind.LINK,
+    stat.S_IFIFO: NodeKind.FIFO,
 }
 
 
@@ -45,8 +45,8 @@ class PlainTree:
             raise TreeError(f"{path} cannot be read", why=str(error)) from error
 
     @contextmanager
-    def reading(self) -> Iterator[ReadFirst]:
-        yield partial(read_first, self)
+    def head_reader(self) -> Iterator[ReadHead]:
+        yield partial(read_head, self)
 
     def readlink(self, path: str) -> str:
         return os.readlink(self._root + path)
@@ -55,7 +55,7 @@ class PlainTree:
 def _node(name: str, found: os.stat_result) -> Node:
     return Node(
         name,
-        _KINDS.get(stat.S_IFMT(found.st_mode), Kind.OTHER),
+        _KINDS.get(stat.S_IFMT(found.st_mode), NodeKind.OTHER),
         stat.S_IMODE(found.st_mode),
         found.st_size if stat.S_ISREG(found.st_mode) else 0,
         found.st_uid,

@@ -16,11 +16,11 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from packhorse.base.rooted import Rooted
-from packhorse.base.step import Command, Output, Result, Sandbox, Step
+from packhorse.base.rooted import RootedTree
+from packhorse.base.step import Command, Output, Result, Sandbox, SandboxSpec
 from packhorse.base.tree import TreeEdit, TreeView, read
 from packhorse.errors import CommandNotFound, PackhorseError, SandboxError
-from packhorse.lifecycle.ports import Scene
+from packhorse.lifecycle.ports import SandboxPurpose
 
 
 @dataclass
@@ -88,32 +88,32 @@ class FakeRunner:
     _numbers: Iterator[int] = field(default_factory=count)
 
     @contextmanager
-    def look(self) -> Iterator[TreeView]:
+    def builder_files(self) -> Iterator[TreeView]:
         """The directory as it is: what no step has made is not told apart here."""
-        with Rooted.local(self.root) as tree:
+        with RootedTree.open_local(self.root) as tree:
             yield tree
 
     @contextmanager
-    def open(self, step: Step | Scene) -> Iterator[Sandbox]:
+    def open(self, spec: SandboxSpec | SandboxPurpose) -> Iterator[Sandbox]:
         """A sandbox over the directory; a detection has a copy of it, which goes with it."""
         root = self.root
-        if step is Scene.DETECTION:
+        if spec is SandboxPurpose.DETECTION:
             root = self.scratch / str(next(self._numbers))
             shutil.copytree(self.root, root, symlinks=True)
         try:
-            with Rooted.local(root) as tree:
+            with RootedTree.open_local(root) as tree:
                 self._tree = tree
-                yield _Sandbox(self, step if isinstance(step, Step) else Step(()), root, tree)
+                yield _Sandbox(self, spec if isinstance(spec, SandboxSpec) else SandboxSpec(()), root, tree)
         finally:
-            if step is Scene.DETECTION:
+            if spec is SandboxPurpose.DETECTION:
                 shutil.rmtree(root)
 
-    def result(self) -> TreeEdit:
+    def result_tree(self) -> TreeEdit:
         """The tree that is open."""
         assert self._tree is not None
         return self._tree
 
-    def confirm(self) -> bool:
+    def confirm_source(self) -> bool:
         """Whether detection saw the source as it is."""
         return self.confirmations.pop() if self.confirmations else True
 
@@ -121,7 +121,7 @@ class FakeRunner:
 @dataclass
 class _Sandbox:
     runner: FakeRunner
-    step: Step
+    spec: SandboxSpec
     root: Path
     tree: TreeEdit
     call: Call | None = None

@@ -35,7 +35,7 @@ class OnShelf:
             raise NotFoundError(f"there is no image {self.name}")
         return self.shelf.images[self.name]
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         if layer.diff_id in self.shelf.layers:
             return self.shelf.layers[layer.diff_id]
         data = b"".join(layer.tar())
@@ -45,7 +45,7 @@ class OnShelf:
         self.shelf.brought.append(diff_id)
         return self.shelf.layers.setdefault(diff_id, Layer(lambda: iter((data,)), diff_id, len(data)))
 
-    def commit(self, image: Image) -> Receipt:
+    def write_image(self, image: Image) -> Receipt:
         layer_ids(image)
         self.shelf.images[self.name] = replace(image, manifest=None)
         return Receipt(image.id)

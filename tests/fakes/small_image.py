@@ -13,7 +13,7 @@ from typing import Any
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.image.compress import stored_layer
-from packhorse.image.edit import add_layers, edit, scratch
+from packhorse.image.edit import add_layers, edit_config, empty_config
 from packhorse.image.model import Config, Descriptor, History, Manifest, MediaType
 from packhorse.image.view import Image, Layer
 
@@ -44,10 +44,10 @@ def tar_of(files: Mapping[str, bytes], *, mode: int = 0o755) -> bytes:
 
 
 def config_of(*tars: bytes, target: Target | None = None, **fields: Any) -> Config:
-    """A config for layers with these bytes; `fields` as for `image.edit.edit`."""
+    """A config for layers with these bytes; `fields` as for `image.edit.edit_config`."""
     layers = [(Digest.of(tar), History(created_by=f"layer {number}")) for number, tar in enumerate(tars)]
-    base = add_layers(scratch(target or Target()), layers, created=EPOCH, keep_history=True)
-    return edit(base, **fields)
+    base = add_layers(empty_config(target or Target()), layers, created=EPOCH, keep_history=True)
+    return edit_config(base, **fields)
 
 
 def fresh_image(*tars: bytes, **fields: Any) -> Image:

@@ -21,7 +21,7 @@ from packhorse.build.host import Host
 from packhorse.build.outcome import BuildOutcome
 from packhorse.build.plan import BuildPlan, Fetch, resolve
 from packhorse.build.request import BuildRequest
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.reference import Reference
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
@@ -81,6 +81,6 @@ def tiny_builder(base: Path, *, programs: tuple[str, ...] = ()) -> Iterator[Tiny
     layer = foreign_builder.base(tiny_root.make(base / "root", programs=programs))
     with Store.open(base / "store") as store:
         image = foreign_builder.builder_image(layer, run=RUN, launcher=b"#!/bin/sh\n")
-        put(image, store.place(BUILDER))
-        put(foreign_builder.run_image(layer), store.place(RUN))
+        push_image(image, store.place(BUILDER))
+        push_image(foreign_builder.run_image(layer), store.place(RUN))
         yield TinyBuilder(store)

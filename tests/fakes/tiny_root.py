@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from packhorse.base import userns
-from packhorse.base.userns import Mode, Namespace
+from packhorse.base.userns import MapMode, Namespace
 
 PROGRAMS = (
     *("sh", "bash", "cat", "chmod", "cp", "echo", "env", "grep", "head", "id", "kill", "ln", "ls", "mkdir"),
@@ -41,10 +41,10 @@ def own(tree: Path, namespace: Namespace) -> Path:
     With a single id there is no such root, and the tree stays its maker's.
     """
     idmap = namespace.idmap
-    if idmap.mode is Mode.SINGLE:
+    if idmap.mode is MapMode.SINGLE:
         return tree
-    if idmap.mode is Mode.ROOT:
-        root, user = ("{}:{}".format(*idmap.outside(number, number)) for number in (0, 1000))
+    if idmap.mode is MapMode.ROOT:
+        root, user = ("{}:{}".format(*idmap.to_outside(number, number)) for number in (0, 1000))
         subprocess.run(["chown", "-R", root, str(tree)], check=True)
         subprocess.run(["chown", user, str(tree / "home/cnb")], check=True)
         return tree
@@ -56,7 +56,7 @@ def own(tree: Path, namespace: Namespace) -> Path:
 
 def remove(tree: Path, namespace: Namespace) -> None:
     """Removes a tree whose entries belong to ids of the namespace."""
-    if namespace.idmap.mode is not Mode.RANGE:
+    if namespace.idmap.mode is not MapMode.RANGE:
         shutil.rmtree(tree)
         return
     program = shutil.which("rm") or "/bin/rm"

@@ -20,10 +20,10 @@ from fakes.cache import FakeCache
 from fakes.runner import Call, FakeRunner, Program
 from fakes.shelf import Shelf
 from fakes.small_image import fresh_image, tar_of
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.base.target import Distro, Target
 from packhorse.buildpack.descriptor import Order, Ref
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.view import Image
 from packhorse.lifecycle.analyze import analyze
 from packhorse.lifecycle.api import PlatformApi
@@ -33,8 +33,8 @@ from packhorse.lifecycle.detect import detect
 from packhorse.lifecycle.export import export
 from packhorse.lifecycle.inputs import Inputs, LauncherInfo, RunImageName
 from packhorse.lifecycle.labels import LIFECYCLE
-from packhorse.lifecycle.ports import Scene
-from packhorse.lifecycle.restore import choose, restore
+from packhorse.lifecycle.ports import SandboxPurpose
+from packhorse.lifecycle.restore import choose_layers, restore
 from packhorse.lifecycle.stages import Analyzed, Built, Detected, Exported, Restored
 
 APP = "registry.test/app"
@@ -99,7 +99,7 @@ class Workshop:
         self.run_image: Image = _stored(self.shelf)
         self.runner = FakeRunner(self._root, _made(base / "scratch"))
         self.cache = FakeCache(self._root, _made(base / "kept"))
-        self.tree = Rooted.local(_made(self._root))
+        self.tree = RootedTree.open_local(_made(self._root))
         self.inputs = Inputs(
             platform_api=PlatformApi(0, 15),
             order=(),
@@ -159,13 +159,13 @@ class Workshop:
 
     def restore(self) -> Restored:
         analyzed, detected = self.analyze(), self.detect()
-        chosen = choose(self.inputs, analyzed, detected, cache=self.cache, observer=self.notes)
-        with self.runner.open(Scene.BUILD) as sandbox:
+        chosen = choose_layers(self.inputs, analyzed, detected, cache=self.cache, observer=self.notes)
+        with self.runner.open(SandboxPurpose.BUILD) as sandbox:
             return restore(self.inputs, analyzed, chosen, tree=sandbox.tree, observer=self.notes)
 
     def build(self) -> Built:
         detected = self.detect()
-        with self.runner.open(Scene.BUILD) as sandbox:
+        with self.runner.open(SandboxPurpose.BUILD) as sandbox:
             return build(
                 self.inputs,
                 self.analyze(),
@@ -250,5 +250,5 @@ def _made(path: Path) -> Path:
 
 
 def _stored(shelf: Shelf) -> Image:
-    put(RUN_IMAGE, shelf.place("run"))
+    push_image(RUN_IMAGE, shelf.place("run"))
     return shelf.place("run").read()

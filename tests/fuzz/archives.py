@@ -14,7 +14,7 @@ import zstandard
 
 from fuzz.target import Target, directory, documents, joined, refusing
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.base.target import Target as Machine
 from packhorse.errors import FormatError, HostError, NotFoundError
 from packhorse.image.compress import decompress
@@ -23,10 +23,10 @@ from packhorse.image.layout import read_image
 from packhorse.image.ustar import TarIndex, TarWriter
 from packhorse.image.view import Image
 from packhorse.layers import tar, tree
-from packhorse.layers.directories import Limits
+from packhorse.layers.directories import UnpackLimits
 from packhorse.layers.unpack import unpack
 
-LIMITS = Limits(entries=200, bytes=1 << 20, name=255, depth=20)
+LIMITS = UnpackLimits(entries=200, bytes=1 << 20, name=255, depth=20)
 _BLOCK = 512
 
 
@@ -65,8 +65,8 @@ def _state(place: Path) -> list[tuple[str, int, int, int]]:
 
 
 def _packed(root: Path) -> bytes:
-    with Rooted.local(root) as view:
-        return b"".join(tar.stream(tree.directory(view, "/", uid=0, gid=0)))
+    with RootedTree.open_local(root) as view:
+        return b"".join(tar.stream(tree.directory_entries(view, "/", uid=0, gid=0)))
 
 
 def _layer(data: bytes) -> None:

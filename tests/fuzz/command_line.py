@@ -28,9 +28,9 @@ from hypothesis import strategies as st
 from fakes import foreign_builder, tiny_root
 from fakes.shell_buildpack import SERVER, shell_buildpack
 from packhorse.cli import main as cli
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.edit import edit
+from packhorse.image.edit import edit_config
 from packhorse.image.layout import Layout
 from packhorse.image.oci_archive import OciArchive
 from packhorse.image.reference import Reference
@@ -100,7 +100,7 @@ def prepare(place: Path) -> None:
     }
     with Store.open(place / "home" / "store") as store:
         for name, image in images.items():
-            put(image, store.place(str(Reference.parse(name))))
+            push_image(image, store.place(str(Reference.parse(name))))
         copy(store.place("img"), Layout(work / "layout", "a"))
         copy(store.place("img"), OciArchive(work / "oci.tar", "a"))
         copy(store.place("img"), DockerArchive(work / "docker.tar", Reference.parse("a")))
@@ -112,7 +112,7 @@ def prepare(place: Path) -> None:
 
 def _broken(builder: Image, *, labels: Mapping[str, str] = {}, env: Sequence[str] | None = None) -> Image:
     config = builder.config
-    changed = edit(config, labels={**config.labels, **labels}, env=config.env if env is None else env)
+    changed = edit_config(config, labels={**config.labels, **labels}, env=config.env if env is None else env)
     return Image(changed, builder.layers)
 
 

@@ -11,12 +11,12 @@ from packhorse.base.http.message import Request, Response
 from packhorse.base.target import Target as Machine
 from packhorse.buildpack.layer import LayerToml
 from packhorse.errors import FormatError, NetworkError, NotFoundError
-from packhorse.image.edit import add_layers, edit, engine_view
+from packhorse.image.edit import add_layers, edit_config, engine_view
 from packhorse.image.model import Config, Index, Manifest
 from packhorse.image.reference import Reference
 from packhorse.image.registry.auth import Challenge
 from packhorse.image.registry.client import Registry
-from packhorse.image.registry.credentials import Credentials, always
+from packhorse.image.registry.credentials import Credentials, constant_lookup
 from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.view import Image
 from packhorse.lifecycle.labels import BUILD, LIFECYCLE, LayersMetadata
@@ -48,9 +48,9 @@ def _config(data: bytes) -> None:
     with refusing(FormatError):
         config = Config.parse(data)
         problems_of_image(Image(config, ()))
-        once = edit(config)
-        assert edit(once) == once
-        assert edit(config, anew=True).diff_ids == ()
+        once = edit_config(config)
+        assert edit_config(once) == once
+        assert edit_config(config, anew=True).diff_ids == ()
         assert (
             add_layers(engine_view(config), [], created=_WHEN, keep_history=True).diff_ids == config.diff_ids
         )
@@ -59,14 +59,14 @@ def _config(data: bytes) -> None:
 def _app_label(data: bytes) -> None:
     read = LayersMetadata.parse(data)
     with refusing(FormatError):
-        again = LayersMetadata.parse(read.label())
-        assert again.label() == read.label()
-        read.cache()
+        again = LayersMetadata.parse(read.encode_label())
+        assert again.encode_label() == read.encode_label()
+        read.encode_cache()
         for buildpack in read.buildpacks:
             for record in buildpack.layers.values():
-                LayerToml.parse(LayerToml(metadata=record.data).restored(), "restored")
+                LayerToml.parse(LayerToml(metadata=record.data).dump_metadata(), "restored")
             if buildpack.store is not None:
-                buildpack.store.restored()
+                buildpack.store.dump()
 
 
 def _labelled(labels: dict[str, str], *env: str) -> Image:
@@ -121,7 +121,7 @@ def _answers(data: bytes) -> None:
     registry = Registry(
         "registry.example",
         Client(_Script(documents(data)), sleep=lambda _: None),
-        credentials=always(Credentials("a", "b")),
+        credentials=constant_lookup(Credentials("a", "b")),
     )
     place = RegistryPlace(Reference.parse("registry.example/a:b"), registry, target=Machine())
     with refusing(FormatError, NetworkError, NotFoundError):

@@ -14,9 +14,9 @@ from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.compress import decompress, gzip
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.edit import add_layers, edit
+from packhorse.image.edit import add_layers, edit_config
 from packhorse.image.model import Config, Index, Manifest, MediaType
 from packhorse.image.oci_archive import OciArchive
 from packhorse.image.ustar import TarIndex
@@ -83,10 +83,10 @@ def test_an_index_gives_an_entry_of_its_own_or_none(raw: bytes) -> None:
 def test_a_config_is_read_and_written_or_refused(raw: bytes) -> None:
     try:
         config = Config.parse(raw)
-        once = edit(config)
+        once = edit_config(config)
     except FormatError:
         return
-    assert edit(once) == once
+    assert edit_config(once) == once
     assert add_layers(once, [], created="1980-01-01T00:00:01Z", keep_history=True).diff_ids == config.diff_ids
 
 
@@ -125,7 +125,7 @@ def test_a_spoiled_archive_is_refused_or_gives_layers_with_their_own_digests(
 ) -> None:
     tar = tar_of({"a": b"a" * 3000})
     path = tmp_path / "a.tar"
-    put(stored_image(tar) if kind is OciArchive else fresh_image(tar), kind(path))
+    push_image(stored_image(tar) if kind is OciArchive else fresh_image(tar), kind(path))
     spoil(path, edits, cut)
     with contextlib.suppress(FormatError, NotFoundError):
         assert drained(kind(path).read()) == [tar]

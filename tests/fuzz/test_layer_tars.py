@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from fakes.plain_tree import PlainTree
-from packhorse.base.tree import Kind
+from packhorse.base.tree import NodeKind
 from packhorse.errors import FormatError
 from packhorse.layers import tar, tree
 from packhorse.layers.tree import TarEntry
@@ -24,7 +24,7 @@ from packhorse.layers.unpack import unpack
 
 pytestmark = pytest.mark.system
 
-TYPES = {Kind.FILE: tarfile.REGTYPE, Kind.DIRECTORY: tarfile.DIRTYPE, Kind.LINK: tarfile.SYMTYPE}
+TYPES = {NodeKind.FILE: tarfile.REGTYPE, NodeKind.DIRECTORY: tarfile.DIRTYPE, NodeKind.LINK: tarfile.SYMTYPE}
 
 NAMES = some.text(
     some.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=60
@@ -38,12 +38,14 @@ IDS = some.integers(0, (1 << 32) - 2)
 def entries(draw: some.DrawFn) -> TarEntry:
     name, mode, uid, gid = draw(PATHS), draw(MODES), draw(IDS), draw(IDS)
     match draw(some.sampled_from(sorted(TYPES, key=str))):
-        case Kind.FILE:
+        case NodeKind.FILE:
             content = draw(some.binary(max_size=2000))
-            return TarEntry(name, Kind.FILE, mode, uid, gid, len(content), open=lambda: io.BytesIO(content))
-        case Kind.LINK:
-            return TarEntry(name, Kind.LINK, mode, uid, gid, link=draw(NAMES | PATHS))
-    return TarEntry(name, Kind.DIRECTORY, mode, uid, gid)
+            return TarEntry(
+                name, NodeKind.FILE, mode, uid, gid, len(content), open=lambda: io.BytesIO(content)
+            )
+        case NodeKind.LINK:
+            return TarEntry(name, NodeKind.LINK, mode, uid, gid, link=draw(NAMES | PATHS))
+    return TarEntry(name, NodeKind.DIRECTORY, mode, uid, gid)
 
 
 @settings(deadline=None)
@@ -103,7 +105,9 @@ def test_unpacking_what_was_written_gives_the_same_tree(shape: dict[str, Shape])
         source.mkdir()
         target.mkdir()
         _build(source / "top", shape)
-        unpack(tar.stream(tree.directory(PlainTree(source), "/top", uid=0, gid=0)), target, owner=False)
+        unpack(
+            tar.stream(tree.directory_entries(PlainTree(source), "/top", uid=0, gid=0)), target, owner=False
+        )
         assert _seen(target) == _seen(source)
 
 

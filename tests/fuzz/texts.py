@@ -11,14 +11,14 @@ from packhorse.buildpack.api import SUPPORTED
 from packhorse.buildpack.descriptor import Descriptor, parse_order
 from packhorse.buildpack.launch import BuildToml, LaunchToml, StoreToml
 from packhorse.buildpack.layer import LayerToml
-from packhorse.buildpack.planfile import BuildpackPlan, BuildPlan
+from packhorse.buildpack.planfile import BuildpackPlan, PlanToml
 from packhorse.errors import BuildpackApiError, FormatError, HostError, InputError, RunError
 from packhorse.image.reference import Location, Reference
 from packhorse.layers import slices
 from packhorse.lifecycle.labels import LayerRecord
-from packhorse.platform.accounts import account
+from packhorse.platform.accounts import find_account
 from packhorse.platform.distro.sources import host_sources, host_suite
-from packhorse.sandbox.network import name_service
+from packhorse.sandbox.network import make_resolv_conf
 
 _SOURCE = "the-file.toml"
 
@@ -41,11 +41,11 @@ def _toml(data: bytes) -> None:
         lines = data.count(b"\n") + 1
         assert all(0 < line <= lines for keys in table.lines.values() for line in keys.values())
         for key in table.values:
-            table.issue("something", key)
+            table.add_issue("something", key)
         with refusing(FormatError):
-            gojson.dumps(gojson.untyped(table.values))
+            gojson.dumps(gojson.sort_maps(table.values))
         with refusing(FormatError):
-            again = gotoml.dumps(gojson.untyped(table.values))  # type: ignore[arg-type]
+            again = gotoml.dumps(gojson.sort_maps(table.values))  # type: ignore[arg-type]
             Table.read(again, "written")
         table.finish()
 
@@ -53,7 +53,11 @@ def _toml(data: bytes) -> None:
 def _buildpack(data: bytes) -> None:
     with refusing(InputError, BuildpackApiError):
         descriptor = Descriptor.parse(data, _SOURCE)
-        assert "/" not in descriptor.ref.directory and descriptor.ref.directory not in ("", ".", "..")
+        assert "/" not in descriptor.ref.directory_name and descriptor.ref.directory_name not in (
+            "",
+            ".",
+            "..",
+        )
     with refusing(InputError):
         parse_order(data, _SOURCE)
 
@@ -63,12 +67,12 @@ def _launch(data: bytes) -> None:
         launch = LaunchToml.parse(data, _SOURCE, api=SUPPORTED[-1], owner="a/b")
         with refusing(FormatError):
             for globs in launch.slices:
-                slices.check(globs or ())
+                slices.check_globs(globs or ())
 
 
 def _plan(data: bytes) -> None:
     with refusing(InputError):
-        for section in BuildPlan.parse(data, _SOURCE).options:
+        for section in PlanToml.parse(data, _SOURCE).alternatives:
             with refusing(FormatError):
                 Table.read(BuildpackPlan(section.requires).dump(), "written")
 
@@ -83,14 +87,14 @@ def _layer(data: bytes) -> None:
         layer = LayerToml.parse(data, _SOURCE)
         with refusing(FormatError):
             gojson.dumps(LayerRecord("sha", layer.metadata).encode())
-            LayerToml.parse(layer.restored(), "written")
+            LayerToml.parse(layer.dump_metadata(), "written")
 
 
 def _store(data: bytes) -> None:
     with refusing(InputError):
         store = StoreToml.parse(data, _SOURCE)
         with refusing(FormatError):
-            StoreToml.parse(store.restored(), "written")
+            StoreToml.parse(store.dump(), "written")
 
 
 def _accounts(data: bytes) -> None:
@@ -99,12 +103,12 @@ def _accounts(data: bytes) -> None:
         (place / "etc").mkdir()
         (place / "etc" / "passwd").write_bytes(passwd)
         (place / "etc" / "group").write_bytes(group)
-        found = account(place, user.decode("utf-8", "surrogateescape"))
+        found = find_account(place, user.decode("utf-8", "surrogateescape"))
         assert 0 <= found.uid < 1 << 32 and 0 <= found.gid < 1 << 32 and found.home.startswith("/")
 
 
 def _name_service(data: bytes) -> None:
-    written = name_service(data.decode("utf-8", "replace"))
+    written = make_resolv_conf(data.decode("utf-8", "replace"))
     assert sum(line.startswith("nameserver") for line in written.splitlines()) == 1
 
 

@@ -28,7 +28,7 @@ from packhorse.lifecycle.create import create
 from packhorse.lifecycle.inputs import EPOCH, Inputs, LauncherInfo, RunImageName
 from packhorse.platform import wiring
 from packhorse.platform.runner import BuildMounts, BuildRunner
-from packhorse.platform.shown_source import opened
+from packhorse.platform.shown_source import open_source
 from packhorse.store.store import Store
 
 pytestmark = pytest.mark.system
@@ -46,12 +46,12 @@ class Machine:
 
     @property
     def owner(self) -> tuple[int, int]:
-        return self.namespace.idmap.outside(UID, GID)
+        return self.namespace.idmap.to_outside(UID, GID)
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with userns.make(userns.choose(UID, GID)) as namespace:
+    with userns.make_namespace(userns.choose_map(UID, GID)) as namespace:
         root = tiny_root.make(tmp_path_factory.mktemp("machine") / "root", programs=["mkfifo"])
         try:
             yield Machine(namespace, tiny_root.own(root, namespace))
@@ -84,12 +84,12 @@ def _build(case: ImageCase, machine: Machine, store: Store, scratch: Path) -> Im
     case.place_lifecycle(scratch / "lifecycle")
     case.place_build_config(scratch / "build-config")
     case.place_user_variables(scratch / "platform")
-    layers = store.layers(
+    layers = store.open_layers(
         "app", machine.namespace.idmap, uid=UID, gid=GID, scratch=_directory(scratch / "layers")
     )
-    sandbox = wiring.sandbox(machine.namespace, _directory(scratch / "sandbox"))
+    sandbox = wiring.make_runner(machine.namespace, _directory(scratch / "sandbox"))
     target = store.place("app")
-    with opened(scratch / "app", machine.owner, (), scratch, machine.namespace, looked_at=False) as source:
+    with open_source(scratch / "app", machine.owner, (), scratch, machine.namespace, scan=False) as source:
         mounts = BuildMounts(
             root=machine.root,
             home="/home/cnb",

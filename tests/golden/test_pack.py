@@ -20,7 +20,7 @@ from packhorse.build.execute import execute
 from packhorse.build.host import Host
 from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.reference import Reference
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
@@ -41,9 +41,9 @@ def test_an_image_is_the_one_that_pack_makes(name: str, root: Path, tmp_path: Pa
     (tmp_path / "cnb").mkdir()
     case.place_extra(tmp_path / "extra")
     with Store.open(tmp_path / "store") as store:
-        put(case.builder(root, tmp_path / "cnb"), store.place(BUILDER))
+        push_image(case.builder(root, tmp_path / "cnb"), store.place(BUILDER))
         for run_image in {case.text("run-image"), case.text("other-run-image", case.text("run-image"))}:
-            put(case.on(run_image).run_image(), store.place(case.on(run_image).run_name))
+            push_image(case.on(run_image).run_image(), store.place(case.on(run_image).run_name))
         for number in range(1, case.builds + 1):
             _compare(case, number, store, tmp_path)
 

@@ -15,15 +15,15 @@ from fakes.registry import FakeRegistry, Fault
 from fakes.registry_faults import ALWAYS
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
-from packhorse.base.http.pool import Pool
+from packhorse.base.http.pool import PooledTransport
 from packhorse.base.http.settings import Settings
 from packhorse.errors import NetworkError, NotFoundError
 from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Manifest, MediaType
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.listing import tags
-from packhorse.image.registry.referrers import put_referrer, referrers
+from packhorse.image.registry.referrers import list_referrers, put_referrer
 from packhorse.image.registry.removal import remove
-from packhorse.image.registry.upload import begin, bring_blob, put_manifest
+from packhorse.image.registry.upload import push_blob, put_manifest, start_upload
 
 DATA = hashlib.shake_256(b"blob").digest(2_500_000)
 BLOB = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(DATA), len(DATA))
@@ -44,7 +44,7 @@ def warned() -> list[str]:
 
 @pytest.fixture
 def registry(server: FakeRegistry, warned: list[str]) -> Registry:
-    http = Client(Pool(Settings()), sleep=lambda _: None)
+    http = Client(PooledTransport(Settings()), sleep=lambda _: None)
     return Registry(server.host, http, tell=warned.append)
 
 
@@ -58,7 +58,7 @@ def in_chunks(server: FakeRegistry, registry: Registry) -> None:
     """Uploads the blob to where more than a mebibyte at once is too much."""
     server.faults.append(Fault("PUT", UPLOADS, ALWAYS, 413, least=(1 << 20) + 1))
     server.faults.append(Fault("PATCH", UPLOADS, ALWAYS, 413, least=(1 << 20) + 1))
-    bring_blob(registry, "app", BLOB, lambda: iter([DATA]))
+    push_blob(registry, "app", BLOB, lambda: iter([DATA]))
     assert server.blobs["app"][str(BLOB.digest)] == DATA
 
 
@@ -93,7 +93,7 @@ def test_d_009_what_is_somewhere_else_is_read_there(
 def test_d_012_and_d_013_a_blob_is_one_post_without_a_body_and_one_put(
     server: FakeRegistry, registry: Registry
 ) -> None:
-    bring_blob(registry, "app", BLOB, lambda: iter([DATA]))
+    push_blob(registry, "app", BLOB, lambda: iter([DATA]))
     (post,), (put,) = server.seen("POST"), server.seen("PUT")
     assert (post.path, post.headers["content-length"]) == (UPLOADS, "0")
     assert parse_qs(urlsplit(put.path).query) == {"state": ["1"], "digest": [str(BLOB.digest)]}
@@ -135,7 +135,7 @@ def test_d_018_what_is_out_of_order_goes_on_where_the_registry_is(
 
 def test_d_019_a_registry_that_cancels_nothing_is_no_error(server: FakeRegistry, registry: Registry) -> None:
     server.faults.append(Fault("DELETE", UPLOADS, ALWAYS, 405))
-    begin(registry, "app").abandon()
+    start_upload(registry, "app").abandon()
     assert server.seen("DELETE", UPLOADS)
 
 
@@ -178,7 +178,7 @@ def test_d_031_a_registry_without_referrers_is_asked_for_the_tag(
     server: FakeRegistry, registry: Registry
 ) -> None:
     server.has_referrers = False
-    assert referrers(registry, "app", BLOB.digest) == ()
+    assert list_referrers(registry, "app", BLOB.digest) == ()
     assert [seen.path.partition("/v2/app/")[2] for seen in server.seen("GET")] == [
         f"referrers/{BLOB.digest}",
         f"manifests/sha256-{BLOB.digest.hex}",

@@ -19,8 +19,8 @@ from fakes.tiny_builder import BUILDER, RUN, TinyBuilder, tiny_builder
 from fakes.workshop import Workshop, metadata
 from packhorse.base.dataclass import replace
 from packhorse.errors import InputError, PackhorseError
-from packhorse.image.copy import put
-from packhorse.image.edit import edit
+from packhorse.image.copy import push_image
+from packhorse.image.edit import edit_config
 from packhorse.image.model import Config
 from packhorse.image.reference import Location, Reference
 from packhorse.image.view import Image
@@ -106,7 +106,7 @@ def test_P_148_P_149_the_run_image_is_the_one_in_the_images_registry_or_the_firs
         first, mirror = f"{far.host}/acme/run", f"{server.host}/acme/run"
         run = tiny.store.place(RUN).read()
         for name in (first, mirror) if readable else (first,):
-            put(run, wiring.place(Location.parse(f"docker://{name}")))
+            push_image(run, wiring.place(Location.parse(f"docker://{name}")))
         named = {"image": first, "mirrors": [mirror, "gone.test/run"]}
         _put_builder(tiny, images=[named, {"image": "second.test/run"}])
         outcome = tiny.build(app, buildpack, name=f"{server.host}/team/app", publish=True)
@@ -119,7 +119,7 @@ def test_P_150_P_153_the_headers_of_a_platform_are_used_and_a_registry_without_o
     server: FakeRegistry, tmp_path: Path
 ) -> None:
     name = f"docker://{server.host}/acme/private"
-    put(stored_image(tar_of({"x": b""})), Wiring(None).place(Location.parse(name)))
+    push_image(stored_image(tar_of({"x": b""})), Wiring(None).place(Location.parse(name)))
     server.users = {"me": "secret", None: ""}  # anybody may read
     header = "Basic " + base64.b64encode(b"me:secret").decode()
     command = Command(tmp_path / "home", CNB_REGISTRY_AUTH=json.dumps({"other.test": header}))
@@ -181,4 +181,4 @@ def _put_builder(tiny: TinyBuilder, **changes: Any) -> None:
     builder = place.read()
     label = json.loads(builder.config.labels[METADATA]) | changes
     labels = dict(builder.config.labels) | {METADATA: json.dumps(label)}
-    put(replace(builder, config=edit(builder.config, labels=labels), manifest=None), place)
+    push_image(replace(builder, config=edit_config(builder.config, labels=labels), manifest=None), place)

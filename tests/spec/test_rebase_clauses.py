@@ -20,8 +20,8 @@ from fakes.small_image import EPOCH, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import InputError, RebaseError, UnknownRunImage
-from packhorse.image.copy import put
-from packhorse.image.reference import Kind, Location
+from packhorse.image.copy import push_image
+from packhorse.image.reference import Location, LocationKind
 from packhorse.image.view import Image
 from packhorse.lifecycle.rebase import RunImage, rebase
 from packhorse.platform.rebase.one import rebase as rebase_one
@@ -57,7 +57,7 @@ def wiring(tmp_path: Path) -> Iterator[Wiring]:
 
 
 def local(name: str) -> Location:
-    return Location(Kind.STORE, "", name)
+    return Location(LocationKind.STORE, "", name)
 
 
 def ask(wiring: Wiring, request: RebaseRequest) -> Image:
@@ -81,8 +81,8 @@ def test_P_119_an_image_that_is_not_rebasable_is_rebased_by_force_alone() -> Non
 
 def test_P_120_another_image_is_rebased_and_stays_what_it_was(wiring: Wiring) -> None:
     with FakeRegistry() as registry:
-        put(base(), wiring.place(Location.parse(f"docker://{registry.host}/run")))
-        put(app(), wiring.store.place("acme/old"))
+        push_image(base(), wiring.place(Location.parse(f"docker://{registry.host}/run")))
+        push_image(app(), wiring.store.place("acme/old"))
         asked = RebaseRequest(local("acme/new"), local("acme/old"), f"{registry.host}/run", force=True)
         image = ask(wiring, asked)
     assert wiring.store.place("acme/old").read().id == app().id
@@ -92,7 +92,7 @@ def test_P_120_another_image_is_rebased_and_stays_what_it_was(wiring: Wiring) ->
 @pytest.mark.parametrize("where", ["runImage", "stack"])
 def test_P_121_the_run_image_is_the_one_that_the_label_names(wiring: Wiring, where: str) -> None:
     with FakeRegistry() as registry:
-        put(base(), wiring.place(Location.parse(f"docker://{registry.host}/mirror/run")))
+        push_image(base(), wiring.place(Location.parse(f"docker://{registry.host}/mirror/run")))
         named = {"image": f"{registry.host}/gone/run", "mirrors": [f"{registry.host}/mirror/run"]}
         run = {"topLayer": label(app())["runImage"]["topLayer"], "reference": "abc"}
         changes = (
@@ -100,7 +100,7 @@ def test_P_121_the_run_image_is_the_one_that_the_label_names(wiring: Wiring, whe
             if where == "runImage"
             else {"runImage": run, "stack": {"runImage": named}}
         )
-        put(app(lifecycle=changes), wiring.store.place("acme/app"))
+        push_image(app(lifecycle=changes), wiring.store.place("acme/app"))
         image = ask(wiring, RebaseRequest(local("acme/app"), local("acme/app")))
     assert image.config.diff_ids[:3] == tuple(map(Digest.of, NEW))
 
@@ -108,11 +108,11 @@ def test_P_121_the_run_image_is_the_one_that_the_label_names(wiring: Wiring, whe
 def test_P_121_of_several_the_one_in_the_images_own_registry_is_taken(wiring: Wiring) -> None:
     with FakeRegistry() as far, FakeRegistry() as near:
         for registry, image in ((far, stored_image(NEW[0], labels=TARGET)), (near, base())):
-            put(image, wiring.place(Location.parse(f"docker://{registry.host}/run")))
+            push_image(image, wiring.place(Location.parse(f"docker://{registry.host}/run")))
         top = label(app())["runImage"]["topLayer"]
         run = {"topLayer": top, "image": f"{far.host}/run", "mirrors": [f"{near.host}/run"]}
         location = Location.parse(f"docker://{near.host}/app")
-        put(app(lifecycle={"runImage": run}), wiring.place(location))
+        push_image(app(lifecycle={"runImage": run}), wiring.place(location))
         image = ask(wiring, RebaseRequest(location, location))
     assert image.config.diff_ids[:3] == tuple(map(Digest.of, NEW))
 
@@ -192,8 +192,8 @@ def test_P_131_a_report_tells_what_was_written(tmp_path: Path) -> None:
         app_name = f"{registry.host}/app"
         with Store.open(tmp_path / "store") as store:
             wiring = Wiring(store)
-            put(base(), wiring.place(Location.parse(f"docker://{registry.host}/run")))
-            put(app(), wiring.place(Location.parse(f"docker://{app_name}")))
+            push_image(base(), wiring.place(Location.parse(f"docker://{registry.host}/run")))
+            push_image(app(), wiring.place(Location.parse(f"docker://{app_name}")))
         command.ok(
             "rebase",
             app_name,

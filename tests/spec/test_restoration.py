@@ -10,8 +10,8 @@ import pytest
 from fakes.runner import Call
 from fakes.workshop import APP, Workshop
 from packhorse.buildpack.descriptor import Ref
-from packhorse.image.copy import put
-from packhorse.image.edit import edit
+from packhorse.image.copy import push_image
+from packhorse.image.edit import edit_config
 from packhorse.image.view import Image
 
 SPDX = 'sbom-formats = ["application/spdx+json"]'
@@ -44,7 +44,7 @@ def relabel(workshop: Workshop, text: str) -> None:
     """Gives the app's image another lifecycle label."""
     image = workshop.shelf.place(APP).read()
     labels = {**image.config.labels, "io.buildpacks.lifecycle.metadata": text}
-    put(Image(edit(image.config, labels=labels), image.layers), workshop.shelf.place(APP))
+    push_image(Image(edit_config(image.config, labels=labels), image.layers), workshop.shelf.place(APP))
 
 
 def test_B_041_without_a_previous_image_the_build_goes_on(workshop: Workshop) -> None:

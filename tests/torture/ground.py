@@ -20,7 +20,7 @@ from pathlib import Path
 from fakes import foreign_builder, tiny_root, users
 from fakes.installation import Home, install
 from fakes.shell_buildpack import shell_buildpack
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.layout import Layout
 from packhorse.platform import bundle
 
@@ -210,8 +210,8 @@ def prepare(
     folder.mkdir()
     layer = foreign_builder.base(tiny_root.make(folder / "tiny"))
     launcher = bundle.launcher("amd64" if os.uname().machine == "x86_64" else "arm64")
-    put(foreign_builder.run_image(layer), Layout(folder / "builder", RUN))
-    put(
+    push_image(foreign_builder.run_image(layer), Layout(folder / "builder", RUN))
+    push_image(
         foreign_builder.builder_image(layer, run=RUN, launcher=launcher),
         Layout(folder / "builder", BUILDER),
     )

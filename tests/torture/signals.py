@@ -184,9 +184,9 @@ class Interrupter:
         home, found = str(self.ground.home.path), []
         for directory in Path("/proc").glob("[0-9]*"):
             try:
-                _, _, rest = proc.told("stat", directory.name).rpartition(")")
-                mounts = proc.told("mountinfo", directory.name)
-                words = proc.told("cmdline", directory.name).replace("\0", " ")
+                _, _, rest = proc.read_proc("stat", directory.name).rpartition(")")
+                mounts = proc.read_proc("mountinfo", directory.name)
+                words = proc.read_proc("cmdline", directory.name).replace("\0", " ")
             except OSError:
                 continue
             state, parent, _, of = rest.split()[:4]

@@ -9,12 +9,12 @@ from queue import Full, Queue
 _GLANCE = 0.1  # seconds between two looks whether anybody still wants what is read ahead
 
 
-def ahead(chunks: Iterable[bytes], *, name: str, most: int = 8) -> Generator[bytes]:
-    """The same chunks, read by a thread of its own that is up to `most` of them ahead.
+def prefetch(chunks: Iterable[bytes], *, name: str, limit: int = 8) -> Generator[bytes]:
+    """The same chunks, read by a thread of its own that is up to `limit` of them ahead.
 
     What reading them raises is raised in their place. Who takes no more of them ends the thread.
     """
-    waiting: Queue[bytes | BaseException | None] = Queue(most)
+    waiting: Queue[bytes | BaseException | None] = Queue(limit)
     over = threading.Event()
 
     def give(item: bytes | BaseException | None) -> bool:

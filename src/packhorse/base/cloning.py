@@ -12,18 +12,18 @@ import os
 
 _FICLONE = 0x40049409
 _UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.EPERM, errno.EBADF}
-_AT_ONCE = 1 << 30  # bytes
+_CHUNK = 1 << 30  # bytes
 
 
-def pour(original: int, made: int) -> None:
+def copy_content(original: int, copy: int) -> None:
     """Copies what a file has, a descriptor, into another, which is new and empty; holes stay holes.
 
     Raises OSError.
     """
-    if _share(original, made):
+    if _reflink(original, copy):
         return
     size = os.fstat(original).st_size
-    os.truncate(made, size)
+    os.truncate(copy, size)
     end = 0
     while end < size:
         try:
@@ -33,25 +33,25 @@ def pour(original: int, made: int) -> None:
                 return  # nothing but a hole follows
             raise
         end = os.lseek(original, start, os.SEEK_HOLE)
-        for descriptor in (original, made):
+        for descriptor in (original, copy):
             os.lseek(descriptor, start, os.SEEK_SET)
-        while start < end and (count := _move(original, made, min(end - start, _AT_ONCE))):
+        while start < end and (count := _copy_range(original, copy, min(end - start, _CHUNK))):
             start += count
 
 
-def _move(original: int, made: int, most: int) -> int:
+def _copy_range(original: int, copy: int, limit: int) -> int:
     """Copies at most so many bytes from where one file stands to where the other does; how many."""
     try:
-        return os.copy_file_range(original, made, most)
+        return os.copy_file_range(original, copy, limit)
     except OSError as error:
         if error.errno not in _UNABLE:
             raise
-        return os.sendfile(made, original, None, most)
+        return os.sendfile(copy, original, None, limit)
 
 
-def _share(original: int, made: int) -> bool:
+def _reflink(original: int, copy: int) -> bool:
     try:
-        fcntl.ioctl(made, _FICLONE, original)
+        fcntl.ioctl(copy, _FICLONE, original)
     except OSError as error:
         if error.errno not in _UNABLE:
             raise

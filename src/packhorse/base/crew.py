@@ -16,22 +16,22 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Generic, Self, TypeVar
 
-_AHEAD = 4
+_PENDING_LIMIT = 4
 """Items that may wait for a follower."""
 
-_PATIENCE = 5.0
+_TIMEOUT = 5.0
 """Seconds that a follower's work is waited for when nobody wants it any more."""
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
 
-class Stopped(Exception):
+class ReadingStopped(Exception):
     """The caller does not want the answer any more; seen by nobody but the thread."""
 
 
-class Crew:
-    """At most `size` threads, started when they are needed; made by `crew`."""
+class ThreadPool:
+    """At most `size` threads, started when they are needed; made by `thread_pool`."""
 
     def __init__(self, size: int, name: str) -> None:
         self._size = size
@@ -56,7 +56,7 @@ class Crew:
 
         self._tasks.put(task)
         if len(self._threads) < self._size:
-            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            thread = threading.Thread(target=self._run_tasks, name=self._name, daemon=True)
             self._threads.append(thread)
             thread.start()
         return future
@@ -65,23 +65,23 @@ class Crew:
         """The answers in the order of the items; raises the first error in that order."""
         return [future.result() for future in [self.submit(work, item) for item in items]]
 
-    def heeded(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def cancellable(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The same chunks, for a thread of the crew to read: raises Stopped when it is to stop."""
         for chunk in chunks:
             if self._stopped.is_set():
-                raise Stopped
+                raise ReadingStopped
             yield chunk
 
-    def _work(self) -> None:
+    def _run_tasks(self) -> None:
         while (task := self._tasks.get()) is not None:
             task()
 
-    def dismiss(self, *, patience: float | None = None) -> None:
-        """Lets the threads go when all is done; with `patience` tells them to stop, and drops what waits."""
+    def shut_down(self, *, timeout: float | None = None) -> None:
+        """Lets the threads go when all is done; with `timeout` tells them to stop, and drops what waits."""
         end = None
-        if patience is not None:
+        if timeout is not None:
             self._stopped.set()
-            end = time.monotonic() + patience
+            end = time.monotonic() + timeout
             with suppress(Empty):
                 while True:
                     self._tasks.get_nowait()
@@ -92,7 +92,7 @@ class Crew:
                 thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
 
-class Follower(Generic[_Item]):
+class Pipeline(Generic[_Item]):
     """One thread that does some work with each item that it is handed, in their order, a few behind.
 
     A context, which lets the thread go: what it has not begun then nobody wants any more.
@@ -100,42 +100,42 @@ class Follower(Generic[_Item]):
 
     def __init__(self, work: Callable[[_Item], None], name: str) -> None:
         self._work = work
-        self._crew = Crew(1, name)
-        self._behind: deque[Future[None]] = deque()
+        self._pool = ThreadPool(1, name)
+        self._pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.dismiss()
+        self.shut_down()
 
-    def hand(self, item: _Item) -> None:
+    def submit(self, item: _Item) -> None:
         """Hands an item on, when few enough wait; raises what the work with an earlier one has raised."""
-        if len(self._behind) == _AHEAD:
-            self._behind.popleft().result()
-        self._behind.append(self._crew.submit(self._work, item))
+        if len(self._pending) == _PENDING_LIMIT:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._work, item))
 
     def wait(self) -> None:
-        """Returns when all is done; raises as `hand` does."""
-        while self._behind:
-            self._behind.popleft().result()
+        """Returns when all is done; raises as `submit` does."""
+        while self._pending:
+            self._pending.popleft().result()
 
-    def dismiss(self) -> None:
+    def shut_down(self) -> None:
         """Lets the thread go; what it is at is waited for, but not for long."""
-        self._crew.dismiss(patience=_PATIENCE)
+        self._pool.shut_down(timeout=_TIMEOUT)
 
 
 @contextmanager
-def crew(size: int, name: str, *, patience: float) -> Iterator[Crew]:
+def thread_pool(size: int, name: str, *, timeout: float) -> Iterator[ThreadPool]:
     """A crew for a block; when that ends early, nothing more is begun, and what runs is told to stop.
 
-    It is waited for `patience` seconds then: one thread may have something to clean up, and another wait for
+    It is waited for `timeout` seconds then: one thread may have something to clean up, and another wait for
     what never comes.
     """
-    workers = Crew(size, name)
+    workers = ThreadPool(size, name)
     try:
         yield workers
     except BaseException:
-        workers.dismiss(patience=patience)
+        workers.shut_down(timeout=timeout)
         raise
-    workers.dismiss()
+    workers.shut_down()

@@ -31,7 +31,7 @@ class _Field:
         self.options = {"init": True, "repr": True, "compare": True, **options}
         self.options.setdefault("hash", self.options["compare"])
 
-    def initial(self) -> Any:
+    def make_default(self) -> Any:
         """The default, made anew where there is a factory; _MISSING without one."""
         return self.factory() if self.factory else self.default
 
@@ -74,8 +74,8 @@ def _make(
     body |= {"__qualname__": cls.__qualname__, _FIELDS: fields, "__dataclass_fields__": _StandardFields()}
     given = sorted((one for one in fields if one.options["init"]), key=lambda one: one.options["kw_only"])
     body["__match_args__"] = tuple(one.name for one in given if not one.options["kw_only"])
-    methods = _methods(fields, frozen=frozen, order=order)
-    methods["__init__"] = _initializer(cls, given, [one for one in fields if not one.options["init"]])
+    methods = _make_methods(fields, frozen=frozen, order=order)
+    methods["__init__"] = _make_initializer(cls, given, [one for one in fields if not one.options["init"]])
     return type(cls)(cls.__name__, cls.__bases__, methods | body)
 
 
@@ -94,7 +94,7 @@ def _own_fields(cls: type, kw_only: bool) -> dict[str, _Field]:
     return fields
 
 
-def _initializer(cls: type, given: Sequence[_Field], others: Sequence[_Field]) -> Callable[..., None]:
+def _make_initializer(cls: type, given: Sequence[_Field], others: Sequence[_Field]) -> Callable[..., None]:
     names = [one.name for one in given]
     positional = sum(not one.options["kw_only"] for one in given)
     count = positional if positional == len(given) else -1
@@ -106,20 +106,20 @@ def _initializer(cls: type, given: Sequence[_Field], others: Sequence[_Field]) -
                 raise TypeError(
                     f"{cls.__qualname__} takes {positional} values by position, not {len(values)}"
                 )
-            values = (*values, *_rest(cls, given[len(values) :], named))
+            values = (*values, *_bind_keywords(cls, given[len(values) :], named))
         for name, value in zip(names, values, strict=True):
             _put(self, name, value)
         for one in others:
-            _put(self, one.name, one.initial())
+            _put(self, one.name, one.make_default())
         if has_check:
             self.__post_init__()
 
     return __init__
 
 
-def _rest(cls: type, fields: Sequence[_Field], named: dict[str, Any]) -> list[Any]:
+def _bind_keywords(cls: type, fields: Sequence[_Field], named: dict[str, Any]) -> list[Any]:
     """The values of fields that are not given by position; TypeError for one too few or too many."""
-    values = [named.pop(one.name) if one.name in named else one.initial() for one in fields]
+    values = [named.pop(one.name) if one.name in named else one.make_default() for one in fields]
     if named:
         raise TypeError(f"{cls.__qualname__} has no field {next(iter(named))}, or has its value already")
     if missing := [one.name for one, value in zip(fields, values, strict=True) if value is _MISSING]:
@@ -127,7 +127,7 @@ def _rest(cls: type, fields: Sequence[_Field], named: dict[str, Any]) -> list[An
     return values
 
 
-def _methods(fields: Sequence[_Field], *, frozen: bool, order: bool) -> dict[str, Any]:
+def _make_methods(fields: Sequence[_Field], *, frozen: bool, order: bool) -> dict[str, Any]:
     """The methods that a class has where its body has none."""
     printed, compared, hashed = (
         [one.name for one in fields if one.options[option]] for option in ("repr", "compare", "hash")
@@ -153,12 +153,12 @@ def _methods(fields: Sequence[_Field], *, frozen: bool, order: bool) -> dict[str
 
     methods: dict[str, Any] = {"__repr__": __repr__, "__hash__": __hash__ if frozen else None}
     for name in ("eq", "lt", "le", "gt", "ge") if order else ("eq",):
-        methods[f"__{name}__"] = _comparison(getattr(operator, name), compared)
+        methods[f"__{name}__"] = _make_comparison(getattr(operator, name), compared)
     changes = {"__setstate__": __setstate__, "__setattr__": __setattr__, "__delattr__": __setattr__}
     return methods | (changes if frozen else {})
 
 
-def _comparison(compare: Callable[[Any, Any], Any], names: Sequence[str]) -> Callable[[Any, Any], Any]:
+def _make_comparison(compare: Callable[[Any, Any], Any], names: Sequence[str]) -> Callable[[Any, Any], Any]:
     get = operator.attrgetter(*names) if names else lambda instance: ()
 
     def compare_to(self: Any, other: object) -> Any:

@@ -17,16 +17,16 @@ from urllib.parse import urlsplit
 from packhorse.base.engine_address import Address
 from packhorse.errors import EngineError, InputError
 
-_PATIENCE = 30
+_CONNECT_TIMEOUT = 30
 """Seconds in which the other machine has to answer ssh."""
 _PORTS = {"http": 80, "https": 443}
 
 
 class Connection(HTTPConnection):
-    """`complaints` takes what ssh, or docker over there, writes to its standard error."""
+    """`stderr` takes what ssh, or docker over there, writes to its standard error."""
 
-    def __init__(self, address: Address, *, timeout: float, complaints: IO[bytes] | None = None) -> None:
-        self._address, self._complaints = address, complaints
+    def __init__(self, address: Address, *, timeout: float, stderr: IO[bytes] | None = None) -> None:
+        self._address, self._stderr = address, stderr
         self._url = url = urlsplit(address.host)
         self._is_tcp = url.scheme not in ("unix", "ssh")
         self._is_encrypted = self._is_tcp and (address.tls is not None or url.scheme == "https")
@@ -57,7 +57,7 @@ class Connection(HTTPConnection):
         self.sock, end = socket.socketpair()
         self.sock.settimeout(self.timeout)
         with end:
-            subprocess.Popen(command, stdin=end.fileno(), stdout=end.fileno(), stderr=self._complaints)
+            subprocess.Popen(command, stdin=end.fileno(), stdout=end.fileno(), stderr=self._stderr)
 
 
 def _ssh_command(host: str) -> list[str]:
@@ -69,7 +69,7 @@ def _ssh_command(host: str) -> list[str]:
             why="it has no host, or a password: those are for ssh to ask, and to know",
             fix="write ssh://USER@HOST:PORT",
         )
-    options = ["-o", f"ConnectTimeout={_PATIENCE}", "-T"]
+    options = ["-o", f"ConnectTimeout={_CONNECT_TIMEOUT}", "-T"]
     options += ["-l", url.username] if url.username else []
     options += ["-p", str(url.port)] if url.port else []
     there = ["--host", f"unix://{url.path}"] if url.path.strip("/") else []

@@ -16,7 +16,7 @@ _FILES, _BYTES = 16, 128 << 10
 """What has to fit. More than what failed may have needed, because some of that is free again by now."""
 
 
-def shortage(directory: Path) -> str:
+def find_shortage(directory: Path) -> str:
     """Tries to make some files in `directory`; the system's words if they do not fit, else "".
 
     A trial also meets quotas, which statvfs(2) does not show.

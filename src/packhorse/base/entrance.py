@@ -30,7 +30,7 @@ Ids = tuple[tuple[int, int, int], ...]
 """The extents of a map: (first id inside, first id outside, count)."""
 
 
-class EntranceError(Exception):
+class UsernsExecError(Exception):
     """Something that a user has to read; printed, and the child ends with status 125."""
 
 
@@ -61,12 +61,12 @@ def format_ids(ids: Ids) -> str:
     return ",".join(f"{inside}:{outside}:{count}" for inside, outside, count in ids)
 
 
-def has_outside(ids: Ids, number: int) -> bool:
+def has_outside_id(ids: Ids, number: int) -> bool:
     """Whether the map has the outer id `number`."""
     return any(outside <= number < outside + count for _, outside, count in ids)
 
 
-def blocked(path: str, uids: Ids, gids: Ids) -> list[str]:
+def find_closed_directories(path: str, uids: Ids, gids: Ids) -> list[str]:
     """The directories above `path` that the namespace's uid 0 may not search, outermost first.
 
     Its capabilities reach only files whose user and group are both mapped; for all others it is one of "the
@@ -77,7 +77,7 @@ def blocked(path: str, uids: Ids, gids: Ids) -> list[str]:
     for index in range(len(parts)):
         directory = "/" + "/".join(parts[:index])
         entry = os.stat(directory)
-        mapped = has_outside(uids, entry.st_uid) and has_outside(gids, entry.st_gid)
+        mapped = has_outside_id(uids, entry.st_uid) and has_outside_id(gids, entry.st_gid)
         if not mapped and not entry.st_mode & stat.S_IXOTH:
             found.append(directory)
     return found
@@ -85,7 +85,7 @@ def blocked(path: str, uids: Ids, gids: Ids) -> list[str]:
 
 def new_namespace(options: Options) -> int:
     """A descriptor of a new user namespace with the maps, and owned by the user, of `options`."""
-    pid, release = _unshared_child(options.become)
+    pid, release = _start_unshared_child(options.become)
     try:
         write_maps(pid, options.uids, options.gids)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -94,7 +94,7 @@ def new_namespace(options: Options) -> int:
         os.waitpid(pid, 0)
 
 
-def _unshared_child(owner: tuple[int, int] | None = None) -> tuple[int, int]:
+def _start_unshared_child(owner: tuple[int, int] | None = None) -> tuple[int, int]:
     """The pid of a child in a new, unmapped user namespace, and the descriptor whose closing ends it."""
     told_read, told = os.pipe()
     held, release = os.pipe()
@@ -104,7 +104,7 @@ def _unshared_child(owner: tuple[int, int] | None = None) -> tuple[int, int]:
         number = 0
         try:
             if owner is not None:
-                _become(*owner)
+                _set_ids(*owner)
             syscalls.unshare(syscalls.CLONE_NEWUSER)
         except OSError as error:
             number = error.errno or 1
@@ -119,7 +119,7 @@ def _unshared_child(owner: tuple[int, int] | None = None) -> tuple[int, int]:
         os.close(release)
         os.waitpid(pid, 0)
         reason = os.strerror(answer[0]) if answer else "its process ended"
-        raise EntranceError(f"a user namespace cannot be made: {reason}")
+        raise UsernsExecError(f"a user namespace cannot be made: {reason}")
     return pid, release
 
 
@@ -127,17 +127,17 @@ def write_maps(pid: int, uids: Ids, gids: Ids) -> None:
     """Gives the namespace of process `pid` its ids, which have to be the writer's own, or the writer root."""
     if os.geteuid() != 0:
         # A group may be mapped without privilege only after setgroups(2) is given up (user_namespaces(7)).
-        _write(f"/proc/{pid}/setgroups", "deny")
+        _write_map(f"/proc/{pid}/setgroups", "deny")
     for name, ids in (("gid_map", gids), ("uid_map", uids)):
-        _write(f"/proc/{pid}/{name}", "".join(f"{a} {b} {c}\n" for a, b, c in ids))
+        _write_map(f"/proc/{pid}/{name}", "".join(f"{a} {b} {c}\n" for a, b, c in ids))
 
 
-def _write(path: str, text: str) -> None:
+def _write_map(path: str, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode())
     except OSError as error:
-        raise EntranceError(f"{path} does not take {text.strip()!r}: {error.strerror}") from error
+        raise UsernsExecError(f"{path} does not take {text.strip()!r}: {error.strerror}") from error
     finally:
         os.close(descriptor)
 
@@ -150,7 +150,7 @@ def arrange_mounts(options: Options) -> None:
     """
     covers: dict[str, set[str]] = {}
     for path in options.reach:
-        for directory in blocked(path, options.uids, options.gids):
+        for directory in find_closed_directories(path, options.uids, options.gids):
             below = path[len(directory.rstrip("/")) + 1 :]
             covers.setdefault(directory, set()).add(below.split("/")[0])
     if not covers and not options.present:
@@ -164,7 +164,7 @@ def arrange_mounts(options: Options) -> None:
         ]
         for directory, names in covers.items()
     }
-    shown = [(path, _presented(path, uids, gids)) for path, uids, gids in options.present]
+    shown = [(path, _open_idmapped_mount(path, uids, gids)) for path, uids, gids in options.present]
     for directory in sorted(held):
         syscalls.mount("tmpfs", directory, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0755")
         for name, descriptor in held[directory]:
@@ -180,7 +180,7 @@ def arrange_mounts(options: Options) -> None:
         os.close(descriptor)
 
 
-def _presented(path: str, uids: Ids, gids: Ids) -> int:
+def _open_idmapped_mount(path: str, uids: Ids, gids: Ids) -> int:
     options = Options()
     options.uids, options.gids = uids, gids
     namespace = new_namespace(options)
@@ -192,19 +192,19 @@ def _presented(path: str, uids: Ids, gids: Ids) -> int:
     return descriptor
 
 
-def _become(uid: int, gid: int) -> None:
+def _set_ids(uid: int, gid: int) -> None:
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    syscalls.be_dumpable()
+    syscalls.make_dumpable()
 
 
-def _hand(options: Options, argv: list[str]) -> None:
+def _exec_outside(options: Options, argv: list[str]) -> None:
     if options.become is None:
-        raise EntranceError("hand needs become")
+        raise UsernsExecError("hand needs become")
     namespace = new_namespace(options)
     arrange_mounts(options)
-    _become(*options.become)
+    _set_ids(*options.become)
     os.set_inheritable(namespace, True)
     own = argv.index("--")
     argv = [str(namespace) if word == "@" else word for word in argv[:own]] + argv[own:]
@@ -212,7 +212,7 @@ def _hand(options: Options, argv: list[str]) -> None:
     os.execve(argv[0], argv, {})  # python has put a locale into the empty environment
 
 
-def _enter(options: Options, argv: list[str]) -> None:
+def _exec_inside(options: Options, argv: list[str]) -> None:
     namespace = options.userns if options.userns >= 0 else new_namespace(options)
     arrange_mounts(options)
     syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
@@ -245,7 +245,7 @@ def parse_options(words: list[str]) -> tuple[Options, list[str]]:
             uid, gid = value.split(":")
             options.become = (int(uid), int(gid))
         else:
-            raise EntranceError(f"unknown option {name}")
+            raise UsernsExecError(f"unknown option {name}")
     return options, rest[1:]
 
 
@@ -254,10 +254,10 @@ def main(words: list[str]) -> int:
     try:
         options, argv = parse_options(words[1:])
         if words[0] == "enter":
-            _enter(options, argv)
+            _exec_inside(options, argv)
         if words[0] == "hand":
-            _hand(options, argv)
-        raise EntranceError(f"unknown word {words[0]}")
-    except (EntranceError, OSError) as error:
+            _exec_outside(options, argv)
+        raise UsernsExecError(f"unknown word {words[0]}")
+    except (UsernsExecError, OSError) as error:
         print(f"packhorse: {error}", file=sys.stderr)
         return 125

@@ -106,7 +106,7 @@ class Walk(Chain):
         self._is_skipped = True
 
     def __iter__(self) -> Iterator[Visit]:
-        status_of = _status if self._edit else shut.status
+        status_of = _status if self._edit else shut.lstat
         entered: list[tuple[str, os.stat_result]] = []
         pending = [iter(os.listdir(self.here) if self._names is None else self._names)]
         while pending:
@@ -185,7 +185,7 @@ def _rename(old_parent: int, old: str, new_parent: int, new: str) -> bool:
     from packhorse.base import syscalls  # the short-lived children that remove trees do without
 
     try:
-        syscalls.rename_new(old_parent, old, new_parent, new)
+        syscalls.rename_noreplace(old_parent, old, new_parent, new)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -231,7 +231,7 @@ def remove(parent: int, name: str, *, patience: Patience | None = None) -> int:
 
     Answers how many bytes of disk that freed: those of files that had no other name left. Directories without
     the permission to empty them are given it (Go's module cache, an overlay's work directory). Raises
-    Unfinished when `patience` ends before all is gone.
+    Unfinished when `budget` ends before all is gone.
     """
     pending = [name]
     freed = 0

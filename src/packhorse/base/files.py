@@ -14,7 +14,7 @@ from packhorse.errors import InputError
 _LIMIT = 1 << 20
 
 
-def find(path: Path) -> Path | None:
+def resolve(path: Path) -> Path | None:
     """What `path` leads to, absolute and without links; None when nothing is there.
 
     InputError when that cannot be told: links in a circle, a directory that may not be searched, a name that
@@ -25,9 +25,11 @@ def find(path: Path) -> Path | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise InputError(f"{_shown(path)} cannot be looked up", why=error.strerror or str(error)) from error
+        raise InputError(
+            f"{_display_path(path)} cannot be looked up", why=error.strerror or str(error)
+        ) from error
     except ValueError as error:
-        raise InputError(f"{_shown(path)} is no path", why=str(error)) from error
+        raise InputError(f"{_display_path(path)} is no path", why=str(error)) from error
 
 
 def is_file(path: str | Path) -> bool:
@@ -51,11 +53,13 @@ def read(path: Path, *, limit: int = _LIMIT) -> bytes:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        raise InputError(f"{_shown(path)} cannot be read", why=error.strerror or str(error)) from error
+        raise InputError(f"{_display_path(path)} cannot be read", why=error.strerror or str(error)) from error
     except ValueError as error:
-        raise InputError(f"{_shown(path)} is no path", why=str(error)) from error
+        raise InputError(f"{_display_path(path)} is no path", why=str(error)) from error
     if len(data) > limit:
-        raise InputError(f"{_shown(path)} is too large", why=f"at most {limit} bytes are read of such a file")
+        raise InputError(
+            f"{_display_path(path)} is too large", why=f"at most {limit} bytes are read of such a file"
+        )
     return data
 
 
@@ -83,14 +87,16 @@ def write(path: Path, data: bytes) -> None:
         partial = None
     except FileNotFoundError as error:
         raise InputError(
-            f"{_shown(path)} cannot be written",
-            why=f"there is no directory {_shown(path.parent)}",
+            f"{_display_path(path)} cannot be written",
+            why=f"there is no directory {_display_path(path.parent)}",
             fix="make it, or name another place",
         ) from error
     except OSError as error:
-        raise InputError(f"{_shown(path)} cannot be written", why=error.strerror or str(error)) from error
+        raise InputError(
+            f"{_display_path(path)} cannot be written", why=error.strerror or str(error)
+        ) from error
     except ValueError as error:
-        raise InputError(f"{_shown(path)} is no path", why=str(error)) from error
+        raise InputError(f"{_display_path(path)} is no path", why=str(error)) from error
     finally:
         if partial is not None:
             Path(partial).unlink(missing_ok=True)
@@ -102,6 +108,6 @@ def _umask() -> int:
     return mask
 
 
-def _shown(path: Path) -> str:
+def _display_path(path: Path) -> str:
     text = str(path)
     return text if len(text) <= 200 else f"{text[:200]}…"

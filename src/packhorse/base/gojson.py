@@ -1,8 +1,8 @@
 """JSON byte for byte as Go's encoding/json Marshal writes it, so that equal configs have equal image IDs.
 
 Called by image (configs, manifests) and lifecycle (labels). A dict is a Go struct and keeps its order; a Go
-map is a `Sorted`. Leaving out what `omitempty` leaves out is the caller's. Reading is the standard library's,
-but for what Go reads otherwise (`loads`).
+map is a `SortedMap`. Leaving out what `omitempty` leaves out is the caller's. Reading is the standard
+library's, but for what Go reads otherwise (`loads`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datetime import date, datetime, time
 from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
-from packhorse.base.gomap import Sorted as Sorted
-from packhorse.base.gomap import integer, members, moment, raw
+from packhorse.base.gomap import SortedMap as SortedMap
+from packhorse.base.gomap import encode_text, format_integer, format_time, members
 from packhorse.errors import FormatError
 
 _UNSAFE = re.compile("[<>&\u2028\u2029\udc80-\udcff]")
@@ -25,12 +25,14 @@ _ESCAPE = re.compile(
 )
 
 
-def untyped(value: object) -> object:
-    """`value` with every dict at any depth as a `Sorted`: a Go value of no declared type, as metadata is."""
+def sort_maps(value: object) -> object:
+    """`value` with every dict at any depth as a `SortedMap`: a Go value of no declared type, as
+    metadata is.
+    """
     if isinstance(value, Mapping):
-        return Sorted((key, untyped(item)) for key, item in value.items())
+        return SortedMap((key, sort_maps(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return [untyped(item) for item in value]
+        return [sort_maps(item) for item in value]
     return value
 
 
@@ -50,21 +52,25 @@ def loads(
     if "\\ud" in text or "\\uD" in text:
         text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
     return json.loads(
-        text, parse_float=number, parse_int=parse_int, parse_constant=_no_constant, object_pairs_hook=pairs
+        text,
+        parse_float=parse_number,
+        parse_int=parse_int,
+        parse_constant=_refuse_constant,
+        object_pairs_hook=pairs,
     )
 
 
 def dumps(value: object) -> bytes:
     """`value` as compact JSON with `<`, `>`, `&`, U+2028 and U+2029 escaped.
 
-    Takes None, bool, int, float, str, list, tuple, dict, `Sorted` and the date and time types of tomllib. A
-    byte that surrogateescape carried in a string becomes `\\ufffd`. Raises FormatError for an integer
+    Takes None, bool, int, float, str, list, tuple, dict, `SortedMap` and the date and time types of tomllib.
+    A byte that surrogateescape carried in a string becomes `\\ufffd`. Raises FormatError for an integer
     that does not fit 64 bits and for a float that is not finite; TypeError for any other type.
     """
-    return _text(value).encode()
+    return _format(value).encode()
 
 
-def number(text: str) -> float:
+def parse_number(text: str) -> float:
     """The double that a number is for Go where it declares no other type; ValueError when it is too large."""
     value = float(text)
     if math.isinf(value):
@@ -72,38 +78,40 @@ def number(text: str) -> float:
     return value
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _text(value: object) -> str:
+def _format(value: object) -> str:
     match value:
         case None:
             return "null"
         case bool():
             return "true" if value else "false"
         case str():
-            return _string(value)
+            return _format_string(value)
         case int():
-            return integer(value)
+            return format_integer(value)
         case float():
-            return _float(value)
+            return _format_float(value)
         case Mapping():
-            return "{" + ",".join(f"{_string(key)}:{_text(item)}" for key, item in members(value)) + "}"
+            return (
+                "{" + ",".join(f"{_format_string(key)}:{_format(item)}" for key, item in members(value)) + "}"
+            )
         case list() | tuple():
-            return "[" + ",".join(map(_text, value)) + "]"
+            return "[" + ",".join(map(_format, value)) + "]"
         case datetime():
-            return f'"{moment(value)}{"" if value.tzinfo else "Z"}"'
+            return f'"{format_time(value)}{"" if value.tzinfo else "Z"}"'
         case date():
             return f'"{value.isoformat()}T00:00:00Z"'
         case time():
-            return f'"0000-01-01T{moment(value)}Z"'
+            return f'"0000-01-01T{format_time(value)}Z"'
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
-def _string(text: str) -> str:
+def _format_string(text: str) -> str:
     if not text.isascii():
-        text = raw(text).decode("utf-8", "surrogateescape")
+        text = encode_text(text).decode("utf-8", "surrogateescape")
     # What every JSON encoder escapes, as Go does, then what it escapes besides.
     return _UNSAFE.sub(_escape, encode_basestring(text))
 
@@ -115,7 +123,7 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(character):04x}"
 
 
-def _float(value: float) -> str:
+def _format_float(value: float) -> str:
     if not math.isfinite(value):
         raise FormatError(f"the number {value} cannot be written", why="JSON has no infinity and no NaN")
     from decimal import Decimal  # slow to import, and few documents have fractions

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from packhorse.base.gomap import integer, members, moment
+from packhorse.base.gomap import format_integer, format_time, members
 from packhorse.errors import FormatError
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r":
 _Path = tuple[str, ...]
 
 
-class Verbatim(str):
+class RawToml(str):
     """A value that is TOML already, written as it is: what a Go type with its own encoder writes."""
 
     __slots__ = ()
@@ -34,35 +34,35 @@ class Verbatim(str):
 def dumps(table: Mapping[str, object]) -> bytes:
     """`table` as a TOML document; keys whose value is None are left out.
 
-    Takes bool, int, float, str, `Verbatim`, list, tuple, dict, `Sorted` and the date and time types of
+    Takes bool, int, float, str, `RawToml`, list, tuple, dict, `SortedMap` and the date and time types of
     tomllib. Text that surrogateescape decoded gets its bytes back. Raises FormatError for an array with None
     in it and an integer that does not fit 64 bits; TypeError for any other type.
     """
     out: list[str] = []
-    _body(out, (), table)
+    _write_table(out, (), table)
     return "".join(out).encode("utf-8", "surrogateescape")
 
 
-def _body(out: list[str], path: _Path, table: Mapping[str, object]) -> None:
+def _write_table(out: list[str], path: _Path, table: Mapping[str, object]) -> None:
     """Writes the members of the table at `path`, simple keys first: after a header a key is that table's."""
     indent = "  " * len(path)
-    simple, nested = _parted(table)
-    out += (f"{indent}{_key(key)} = {_inline(value)}\n" for key, value in simple)
+    simple, nested = _split_members(table)
+    out += (f"{indent}{_format_key(key)} = {_format_value(value)}\n" for key, value in simple)
     for key, value in nested:
         below = (*path, key)
-        name = ".".join(map(_key, below))
+        name = ".".join(map(_format_key, below))
         if isinstance(value, Mapping):
             if out and not path:
                 out.append("\n")
             out.append(f"{indent}[{name}]\n")
-            _body(out, below, value)
+            _write_table(out, below, value)
         elif isinstance(value, list | tuple):
             for item in value:
                 out.append(f"\n{indent}[[{name}]]\n" if out else f"{indent}[[{name}]]\n")
-                _body(out, below, item)
+                _write_table(out, below, item)
 
 
-def _parted(table: Mapping[str, object]) -> tuple[list[tuple[str, object]], list[tuple[str, object]]]:
+def _split_members(table: Mapping[str, object]) -> tuple[list[tuple[str, object]], list[tuple[str, object]]]:
     """The members of `table` that have a value: first the simple ones, then tables and arrays of tables."""
     simple: list[tuple[str, object]] = []
     nested: list[tuple[str, object]] = []
@@ -78,40 +78,44 @@ def _is_nested(value: object) -> bool:
     return isinstance(value, Mapping)
 
 
-def _inline(value: object) -> str:
+def _format_value(value: object) -> str:
     match value:
         case bool():
             return "true" if value else "false"
-        case Verbatim():
+        case RawToml():
             return value
         case str():
-            return _quoted(value)
+            return _quote(value)
         case int():
-            return integer(value)
+            return format_integer(value)
         case float():
-            return _float(value)
+            return _format_float(value)
         case list() | tuple():
-            return "[" + ", ".join(map(_inline, value)) + "]"
+            return "[" + ", ".join(map(_format_value, value)) + "]"
         case Mapping():
-            simple, nested = _parted(value)
-            return "{" + ", ".join(f"{_key(key)} = {_inline(item)}" for key, item in simple + nested) + "}"
+            simple, nested = _split_members(value)
+            return (
+                "{"
+                + ", ".join(f"{_format_key(key)} = {_format_value(item)}" for key, item in simple + nested)
+                + "}"
+            )
         case None:
             raise FormatError("an array with an empty element cannot be written", why="TOML has no null")
-    return _time(value)
+    return _format_time(value)
 
 
-def _time(value: object) -> str:
+def _format_time(value: object) -> str:
     from datetime import date, datetime, time  # which a detection does without
 
     match value:
         case datetime() | time():
-            return moment(value)
+            return format_time(value)
         case date():
             return value.isoformat()
     raise TypeError(f"no TOML for {type(value).__name__}")
 
 
-def _float(value: float) -> str:
+def _format_float(value: float) -> str:
     import math
     from decimal import Decimal  # slow to import, and few documents have fractions
 
@@ -123,11 +127,11 @@ def _float(value: float) -> str:
     return digits if "." in digits else digits + ".0"
 
 
-def _key(text: str) -> str:
-    return text if _BARE.fullmatch(text) else _quoted(text)
+def _format_key(text: str) -> str:
+    return text if _BARE.fullmatch(text) else _quote(text)
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return f'"{_UNSAFE.sub(_escape, text)}"'
 
 

@@ -32,18 +32,18 @@ class Log:
 
     def detail(self, text: str) -> None:
         """Writes one or more lines below the last heading."""
-        self._write(self.out, _indented(text, "  "), "")
+        self._write(self.out, _indent(text, "  "), "")
 
     def warning(self, text: str) -> None:
         """Writes what the user should change, though the work goes on."""
-        self._write(self.err, _indented(f"warning: {text}", "  "), _YELLOW)
+        self._write(self.err, _indent(f"warning: {text}", "  "), _YELLOW)
 
     def error(self, error: PackhorseError) -> None:
         """Writes what happened, why, and what to do."""
         self._write(self.err, f"error: {error.what}", _RED)
         for part in (error.why, error.fix):
             if part:
-                self._write(self.err, _indented(part, "  "), "")
+                self._write(self.err, _indent(part, "  "), "")
 
     def output(self) -> Output:
         """A sink for the raw output of a command, indented below the last detail."""
@@ -79,5 +79,5 @@ class Output:
             self._stream.flush()
 
 
-def _indented(text: str, margin: str) -> str:
+def _indent(text: str, margin: str) -> str:
     return "\n".join(margin + line for line in text.splitlines())

@@ -29,7 +29,7 @@ class Task:
         """Notes that so much more is done. Several threads may; what is lost between them is not missed."""
         self.done += count
 
-    def counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def count_bytes(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The same chunks, whose bytes are counted as they pass."""
         for chunk in chunks:
             self.done += len(chunk)

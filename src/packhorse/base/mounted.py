@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.base.step import Bind
-from packhorse.base.tree import Kind, Node, ReadFirst, TreeView, read_first
+from packhorse.base.tree import Node, NodeKind, ReadHead, TreeView, read_head
 from packhorse.base.userns import IdMap
 
 
-class Mounted:
+class BindView:
     """The tree `root`, with what `binds` show at their targets (a `TreeView`). A context, which closes them.
 
     The last of those with the same target counts, and the deepest of those around a path. What leads from one
@@ -35,7 +35,7 @@ class Mounted:
             source = bind.source.resolve()
             whole = source.is_dir()
             tree = self._open(source if whole else source.parent)
-            self._seen[_plain(bind.target)] = tree, "" if whole else f"/{source.name}"
+            self._seen[_normalise(bind.target)] = tree, "" if whole else f"/{source.name}"
         self._targets = sorted(self._seen, key=len, reverse=True)
 
     def __enter__(self) -> Self:
@@ -47,16 +47,16 @@ class Mounted:
     def stat(self, path: str, *, follow: bool = False) -> Node | None:
         """The entry at `path`, or None when there is none."""
         tree, there = self._find(path)
-        name = _plain(path).rpartition("/")[2]
+        name = _normalise(path).rpartition("/")[2]
         node = tree.stat(there, follow=follow)
-        if node is None and self._below(path):
-            return Node(name, Kind.DIRECTORY, 0o755)
+        if node is None and self._target_names(path):
+            return Node(name, NodeKind.DIRECTORY, 0o755)
         return node and node._replace(name=name)
 
     def list(self, path: str) -> list[Node]:
         """The entries of the directory at `path`, in byte order of their names."""
         tree, there = self._find(path)
-        below = self._below(path)
+        below = self._target_names(path)
         is_there = not below or tree.stat(there, follow=True) is not None
         nodes = {node.name: node for node in (tree.list(there) if is_there else ())}
         for name in below:
@@ -71,33 +71,33 @@ class Mounted:
         return tree.open(there)
 
     @contextmanager
-    def reading(self) -> Iterator[ReadFirst]:
+    def head_reader(self) -> Iterator[ReadHead]:
         """What reads the beginnings of files, each on its own."""
-        yield partial(read_first, self)
+        yield partial(read_head, self)
 
     def readlink(self, path: str) -> str:
         """The target text of the link at `path`."""
         tree, there = self._find(path)
         return tree.readlink(there)
 
-    def _open(self, directory: Path) -> Rooted:
-        return self._own.enter_context(Rooted.local(directory, idmap=self._idmap, whiteouts=False))
+    def _open(self, directory: Path) -> RootedTree:
+        return self._own.enter_context(RootedTree.open_local(directory, idmap=self._idmap, whiteouts=False))
 
     def _find(self, path: str) -> tuple[TreeView, str]:
         """The tree in which a path is, and where there."""
-        plain = _plain(path)
+        plain = _normalise(path)
         for target in self._targets:
             if f"{plain}/".startswith(f"{target}/"):
                 tree, start = self._seen[target]
                 return tree, f"{start}{plain[len(target) :]}" or "/"
         return self._root, path
 
-    def _below(self, path: str) -> set[str]:
+    def _target_names(self, path: str) -> set[str]:
         """The names directly below `path` that lead to a target."""
-        start = f"{_plain(path).rstrip('/')}/"
+        start = f"{_normalise(path).rstrip('/')}/"
         return {target[len(start) :].split("/")[0] for target in self._targets if target.startswith(start)}
 
 
-def _plain(path: str) -> str:
+def _normalise(path: str) -> str:
     """A path without what does not change it."""
     return "/" + "/".join(name for name in path.split("/") if name not in ("", "."))

@@ -17,15 +17,15 @@ HELPERS = ("terminal", "init", "leash", "network")
 """The programs that run beside or within a sandbox on this machine, and are in no builder."""
 
 
-def program(name: str) -> Path:
+def find_program(name: str) -> Path:
     """The program `name`, for this machine; HostError when it is not there."""
     path = BUNDLED / name / f"{name}-linux-{Target.host().arch}"
     if not path.is_file():
-        raise not_whole()
+        raise incomplete_install_error()
     return path
 
 
-def not_whole() -> HostError:
+def incomplete_install_error() -> HostError:
     """The error for an install in which something is missing."""
     return HostError(
         "this packhorse is not installed whole",

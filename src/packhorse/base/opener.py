@@ -39,11 +39,11 @@ class _Child:
         # Only a command that meets such an entry pays for these.
         from packhorse.base import proc, userns
 
-        own = userns.as_root(userns.choose(mode=userns.Mode.SINGLE))
+        own = userns.map_as_root(userns.choose_map(mode=userns.MapMode.SINGLE))
         self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with far, userns.make(own) as namespace:
+        with far, userns.make_namespace(own) as namespace:
             self._process = userns.spawn(
-                [*proc.python("packhorse.base.opener"), str(far.fileno())],
+                [*proc.python_command("packhorse.base.opener"), str(far.fileno())],
                 namespace=namespace,
                 pass_fds=[far.fileno()],
                 stdout=subprocess.DEVNULL,
@@ -149,13 +149,13 @@ def _answer(directory: int, request: bytes) -> tuple[bytes, list[int]]:
             return os.getxattr(f"/proc/self/fd/{held}", name), []
         if flags & os.O_PATH:
             return b"", [os.dup(held)]
-        return b"", [_readable(held, flags)]
+        return b"", [_reopen(held, flags)]
     finally:
         if held != directory:
             os.close(held)
 
 
-def _readable(held: int, flags: int) -> int:
+def _reopen(held: int, flags: int) -> int:
     """A descriptor for reading what is held; OSError if that is no regular file or directory."""
     mode = os.fstat(held).st_mode
     if stat.S_ISLNK(mode):

@@ -10,7 +10,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
-_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+_END_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 def start(
@@ -18,12 +18,12 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Starts it, with these descriptors; raises OSError.
 
-    It is deaf to what asks a process to end until it says `begin`: for a moment it is of its parent's process
-    group, and what is for that would end it.
+    It is deaf to what asks a process to end until it says `accept_signals`: for a moment it is of its
+    parent's process group, and what is for that would end it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # a handler that raises may run in here
+        signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)  # a handler that raises may run in here
         return subprocess.Popen(
             words,
             pass_fds=pass_fds,
@@ -38,16 +38,16 @@ def start(
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def begin() -> None:
+def accept_signals() -> None:
     """What it does first, if it is to heed signals: it forgets those that were for its parent's group."""
-    while signal.sigtimedwait(_ENDING, 0):
+    while signal.sigtimedwait(_END_SIGNALS, 0):
         pass
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
 
 
-def leave(process: subprocess.Popen[bytes], *, after: float = 0.0) -> None:
+def detach(process: subprocess.Popen[bytes], *, timeout: float = 0.0) -> None:
     """Waits so many seconds for its end, and then lets it be: whoever takes orphans takes note of its end."""
     try:
-        process.wait(after)
+        process.wait(timeout)
     except subprocess.TimeoutExpired:
         process.returncode = 0  # or python would say that it still runs

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def python(module: str, *, packages: bool = False) -> list[str]:
+def python_command(module: str, *, packages: bool = False) -> list[str]:
     """The command line that runs `main` of one of our modules in a fresh interpreter, with `sys.argv[1:]`.
 
     Without `packages` nothing but the standard library and packhorse can be imported there, so that it starts
@@ -25,7 +25,7 @@ def python(module: str, *, packages: bool = False) -> list[str]:
     return [sys.executable, "-X", "utf8", "-I", *([] if packages else ["-S"]), "-c", code]
 
 
-def told(name: str, pid: int | str = "self") -> str:
+def read_proc(name: str, pid: int | str = "self") -> str:
     """What the kernel tells of a process in `/proc/PID/name` (proc(5)).
 
     Processes, mounts and groups may be called anything: what is no UTF-8 comes as it does in file names.
@@ -34,16 +34,16 @@ def told(name: str, pid: int | str = "self") -> str:
     return os.fsdecode(Path(f"/proc/{pid}/{name}").read_bytes())
 
 
-def identity(pid: str = "self") -> str:
+def process_start_id(pid: str = "self") -> str:
     """A process as no other is called until the next start of the machine; empty when it is gone."""
     try:
-        fields = told("stat", pid)
+        fields = read_proc("stat", pid)
     except OSError:
         return ""
     return f"{fields.split()[0]}-{fields.rpartition(')')[2].split()[19]}"
 
 
-def status_of(returncode: int) -> int:
+def shell_status(returncode: int) -> int:
     """The exit status of a child as shells count it, from Popen's: 128 + n when signal n ended it."""
     return 128 - returncode if returncode < 0 else returncode
 

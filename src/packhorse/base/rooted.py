@@ -23,16 +23,16 @@ from typing import BinaryIO
 from packhorse.base import entries, shut, syscalls
 from packhorse.base.diskspace import FULL
 from packhorse.base.entries import closing
-from packhorse.base.tree import FORMATS, Kind, Node, ReadFirst, read, read_first
+from packhorse.base.tree import FORMATS, Node, NodeKind, ReadHead, read, read_head
 from packhorse.base.userns import IdMap
 from packhorse.errors import DiskFull, HostError, TreeError
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 _FORMAT = 0o170000  # the bits of a mode that say what an entry is
-_AT_ONCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KINDS = {format: kind for kind, format in FORMATS.items()}
-_MADE_UP = {
+_KERNEL_FILESYSTEMS = {
     0x9FA0: "proc",
     0x62656572: "sysfs",
     0x27E0EB: "cgroup",
@@ -42,7 +42,7 @@ _MADE_UP = {
 """File systems whose files are not data (statfs(2)): reading one can block, or tell about the host."""
 
 
-class Rooted:
+class RootedTree:
     """The tree below a directory descriptor, read and edited without ever leaving it (a `TreeEdit`).
 
     `idmap` translates the owners of entries to ids of the inside. `owner` (ids of this machine) makes edits
@@ -66,14 +66,14 @@ class Rooted:
         self._inside: dict[tuple[int, int], tuple[int, int]] = {}  # what `idmap` has told
 
     @classmethod
-    def local(
+    def open_local(
         cls,
         path: str | Path,
         *,
         idmap: IdMap | None = None,
         owner: tuple[int, int] | None = None,
         whiteouts: bool = True,
-    ) -> Rooted:
+    ) -> RootedTree:
         """The tree below a directory of this machine, which is trusted to be the right one."""
         try:
             descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -87,7 +87,7 @@ class Rooted:
             os.close(self._root)
             self._root = -1
 
-    def __enter__(self) -> Rooted:
+    def __enter__(self) -> RootedTree:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,31 +98,31 @@ class Rooted:
     def stat(self, path: str, *, follow: bool = False) -> Node | None:
         """The entry at `path`, or None when there is none."""
         try:
-            with self._entry(path, follow=follow) as descriptor:
+            with self._open_entry(path, follow=follow) as descriptor:
                 entry = os.fstat(descriptor)
         except OSError as error:
             if error.errno in _MISSING:
                 return None
-            raise _refused("looked at", path, error) from error
-        return None if self._hidden(entry) else self._node(path.rstrip("/").rpartition("/")[2], entry)
+            raise _edit_error("looked at", path, error) from error
+        return None if self._is_hidden(entry) else self._make_node(path.rstrip("/").rpartition("/")[2], entry)
 
     def list(self, path: str) -> Sequence[Node]:
         """The entries of the directory at `path`, in byte order of their names."""
         try:
-            with self._directory(path, listed=True) as descriptor:
+            with self._open_directory(path, listed=True) as descriptor:
                 names = os.listdir(descriptor)  # noqa: PTH208 -- a descriptor
                 # Text sorts as its bytes do, but for bytes that are no text.
                 names.sort(key=None if all(map(str.isascii, names)) else os.fsencode)
                 try:
                     entries = [os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in names]
                 except (FileNotFoundError, PermissionError):
-                    names, entries = _remaining(names, descriptor)
+                    names, entries = _stat_entries(names, descriptor)
         except OSError as error:
-            raise _refused("listed", path, error) from error
-        nodes = map(self._node, names, entries)
+            raise _edit_error("listed", path, error) from error
+        nodes = map(self._make_node, names, entries)
         if self._whiteouts:
             return list(nodes)
-        return [node for node, entry in zip(nodes, entries, strict=True) if not self._hidden(entry)]
+        return [node for node, entry in zip(nodes, entries, strict=True) if not self._is_hidden(entry)]
 
     def open(self, path: str) -> BinaryIO:
         """The regular file at `path`, to be read; a FIFO, device, socket or kernel file raises TreeError."""
@@ -131,8 +131,8 @@ class Rooted:
             try:
                 entry = os.fstat(descriptor)
                 if not stat.S_ISREG(entry.st_mode):
-                    raise TreeError(f"{path} is not a regular file", why=_what(descriptor))
-                self._refuse_made_up(path, descriptor, entry)
+                    raise TreeError(f"{path} is not a regular file", why=_describe(descriptor))
+                self._refuse_kernel_file(path, descriptor, entry)
                 try:
                     return FileIO(f"/proc/self/fd/{descriptor}")
                 except PermissionError:
@@ -140,10 +140,10 @@ class Rooted:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise _refused("read", path, error) from error
+            raise _edit_error("read", path, error) from error
 
     @contextmanager
-    def reading(self) -> Iterator[ReadFirst]:
+    def head_reader(self) -> Iterator[ReadHead]:
         """What reads the beginnings of files; the directory of the last one stays open for the next."""
         above, directory = "", -1
 
@@ -156,18 +156,18 @@ class Rooted:
                         former, directory = directory, -1
                         os.close(former)
                     directory, above = self._resolve(parent, os.O_PATH | os.O_DIRECTORY), parent
-                descriptor = os.open(name, _AT_ONCE, dir_fd=directory)
+                descriptor = os.open(name, _OPEN_FLAGS, dir_fd=directory)
             except (OSError, ValueError):
-                return read_first(self, path, most)  # which says what is wrong, if it still is
+                return read_head(self, path, most)  # which says what is wrong, if it still is
             try:
                 entry = os.fstat(descriptor)
                 if entry.st_mode & _FORMAT == stat.S_IFREG and entry.st_dev in self._ordinary:
                     return os.read(descriptor, most)
             except OSError as error:
-                raise _refused("read", path, error) from error
+                raise _edit_error("read", path, error) from error
             finally:
                 os.close(descriptor)
-            return read_first(self, path, most)
+            return read_head(self, path, most)
 
         try:
             yield first
@@ -178,19 +178,19 @@ class Rooted:
     def readlink(self, path: str) -> str:
         """The target text of the link at `path`."""
         try:
-            with self._entry(path, follow=False) as descriptor:
+            with self._open_entry(path, follow=False) as descriptor:
                 entry = os.fstat(descriptor)
                 if not stat.S_ISLNK(entry.st_mode):
-                    raise TreeError(f"{path} is not a symbolic link", why=_what(descriptor))
-                self._refuse_made_up(path, descriptor, entry)
+                    raise TreeError(f"{path} is not a symbolic link", why=_describe(descriptor))
+                self._refuse_kernel_file(path, descriptor, entry)
                 return os.readlink("", dir_fd=descriptor)
         except OSError as error:
-            raise _refused("read as a link", path, error) from error
+            raise _edit_error("read as a link", path, error) from error
 
     def attribute(self, path: str, name: str) -> bytes:
         """An extended attribute of the directory at `path`, b"" where it has none of that name."""
         try:
-            with self._directory(path) as descriptor:
+            with self._open_directory(path) as descriptor:
                 try:
                     return os.getxattr(f"/proc/self/fd/{descriptor}", name)
                 except PermissionError:
@@ -198,7 +198,7 @@ class Rooted:
         except OSError as error:
             if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
                 return b""
-            raise _refused("looked at", path, error) from error
+            raise _edit_error("looked at", path, error) from error
 
     # editing
 
@@ -206,7 +206,7 @@ class Rooted:
         """Puts a regular file at `path`, in place of a file or link there; parents are made."""
         directory, name = _split(path)
         self.mkdir(directory)
-        with self._edit("written", path), self._directory(directory) as parent:
+        with self._edit("written", path), self._open_directory(directory) as parent:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=parent)
             descriptor = os.open(
@@ -222,8 +222,8 @@ class Rooted:
         self.mkdir(directory)
         with (
             self._edit("written", destination),
-            self._directory(_split(source)[0]) as above,
-            self._directory(directory) as parent,
+            self._open_directory(_split(source)[0]) as above,
+            self._open_directory(directory) as parent,
         ):
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=parent)
@@ -247,8 +247,8 @@ class Rooted:
         """Makes the directory `path` and its missing parents (0755)."""
         names = [name for name in path.split("/") if name]
         with self._edit("made", path):
-            for index in range(self._existing(names), len(names)):
-                with self._directory("/" + "/".join(names[:index])) as parent:
+            for index in range(self._count_existing(names), len(names)):
+                with self._open_directory("/" + "/".join(names[:index])) as parent:
                     os.mkdir(names[index], 0o700, dir_fd=parent)
                     made = os.open(
                         names[index],
@@ -267,8 +267,8 @@ class Rooted:
         new_directory, new = _split(destination)
         with (
             self._edit("moved", f"{source} to {destination}"),
-            self._directory(old_directory) as old_parent,
-            self._directory(new_directory) as new_parent,
+            self._open_directory(old_directory) as old_parent,
+            self._open_directory(new_directory) as new_parent,
         ):
             entries.move(old_parent, old, new_parent, new)
 
@@ -277,7 +277,7 @@ class Rooted:
         directory, name = _split(path)
         with self._edit("removed", path):
             try:
-                with self._directory(directory) as parent:
+                with self._open_directory(directory) as parent:
                     entries.remove(parent, name)
             except OSError as error:
                 if error.errno not in _MISSING:
@@ -286,18 +286,18 @@ class Rooted:
     # how
 
     @contextmanager
-    def _entry(self, path: str, *, follow: bool) -> Iterator[int]:
+    def _open_entry(self, path: str, *, follow: bool) -> Iterator[int]:
         """An O_PATH descriptor of what is at `path`."""
         descriptor = self._resolve(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
         with closing(descriptor):
             yield descriptor
 
     @contextmanager
-    def _directory(self, path: str, *, listed: bool = False) -> Iterator[int]:
+    def _open_directory(self, path: str, *, listed: bool = False) -> Iterator[int]:
         """A descriptor of the directory at `path`; to be `listed` it must be readable."""
         descriptor = self._resolve(path, os.O_DIRECTORY | (os.O_RDONLY if listed else os.O_PATH))
         with closing(descriptor):
-            self._refuse_made_up(path, descriptor, os.fstat(descriptor))
+            self._refuse_kernel_file(path, descriptor, os.fstat(descriptor))
             yield descriptor
 
     def _resolve(self, path: str, flags: int) -> int:
@@ -321,19 +321,19 @@ class Rooted:
                     raise
         raise TreeError(f"{path} cannot be opened", why="its directories are being renamed all the time")
 
-    def _refuse_made_up(self, path: str, descriptor: int, entry: os.stat_result) -> None:
+    def _refuse_kernel_file(self, path: str, descriptor: int, entry: os.stat_result) -> None:
         if entry.st_dev in self._ordinary:
             return
-        kind = _MADE_UP.get(syscalls.filesystem_type(descriptor))
+        kind = _KERNEL_FILESYSTEMS.get(syscalls.filesystem_type(descriptor))
         if kind is not None:
             raise TreeError(f"{path} is not a file of the tree", why=f"it is one of the kernel's ({kind})")
         self._ordinary.add(entry.st_dev)
 
-    def _existing(self, names: Sequence[str]) -> int:
+    def _count_existing(self, names: Sequence[str]) -> int:
         """How many leading elements of a path are directories already."""
         for count in range(len(names), 0, -1):
             try:
-                with self._entry("/" + "/".join(names[:count]), follow=True) as descriptor:
+                with self._open_entry("/" + "/".join(names[:count]), follow=True) as descriptor:
                     if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
                         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
                     return count
@@ -354,42 +354,42 @@ class Rooted:
             finally:
                 syscalls.restore_fs_ids(*former)
         except OSError as error:
-            raise _refused(verb, path, error) from error
+            raise _edit_error(verb, path, error) from error
 
-    def _node(self, name: str, entry: os.stat_result) -> Node:
+    def _make_node(self, name: str, entry: os.stat_result) -> Node:
         mode, owner = entry.st_mode, (entry.st_uid, entry.st_gid)
         if self._idmap is not None:
             inside = self._inside.get(owner)
             if inside is None:
-                inside = self._inside[owner] = self._idmap.inside(*owner)
+                inside = self._inside[owner] = self._idmap.to_inside(*owner)
             owner = inside
-        kind = _kind(mode)
+        kind = _node_kind(mode)
         rdev = (0, 0)
-        if kind is Kind.OTHER and not stat.S_ISSOCK(mode):
+        if kind is NodeKind.OTHER and not stat.S_ISSOCK(mode):
             rdev = (os.major(entry.st_rdev), os.minor(entry.st_rdev))
-        size = entry.st_size if kind is Kind.FILE else 0
+        size = entry.st_size if kind is NodeKind.FILE else 0
         times = entry.st_mtime_ns, entry.st_ctime_ns
         return Node(name, kind, mode & 0o7777, size, *owner, *times, entry.st_ino, rdev)
 
-    def _hidden(self, entry: os.stat_result) -> bool:
+    def _is_hidden(self, entry: os.stat_result) -> bool:
         return not self._whiteouts and stat.S_ISCHR(entry.st_mode) and entry.st_rdev == 0
 
 
-def _remaining(names: Sequence[str], directory: int) -> tuple[list[str], list[os.stat_result]]:
+def _stat_entries(names: Sequence[str], directory: int) -> tuple[list[str], list[os.stat_result]]:
     """Those of the entries of a directory that have not gone since it was listed, and what lstat(2) says."""
     found = {}
     for name in names:
         with suppress(FileNotFoundError):
-            found[name] = shut.status(directory, name)
+            found[name] = shut.lstat(directory, name)
     return list(found), list(found.values())
 
 
-def _kind(mode: int) -> Kind:
-    return _KINDS.get(mode & _FORMAT, Kind.OTHER)
+def _node_kind(mode: int) -> NodeKind:
+    return _KINDS.get(mode & _FORMAT, NodeKind.OTHER)
 
 
-def _what(descriptor: int) -> str:
-    kind = _kind(os.fstat(descriptor).st_mode).value
+def _describe(descriptor: int) -> str:
+    kind = _node_kind(os.fstat(descriptor).st_mode).value
     return f"it is a {kind}" if kind != "other" else "it is a device or socket"
 
 
@@ -401,15 +401,15 @@ def _split(path: str) -> tuple[str, str]:
     return directory or "/", name
 
 
-def _refused(verb: str, path: str, error: OSError) -> TreeError | DiskFull:
+def _edit_error(verb: str, path: str, error: OSError) -> TreeError | DiskFull:
     why = error.strerror or ""
     if error.errno in FULL:
-        return DiskFull(_shown(path), why=why)
+        return DiskFull(_display_path(path), why=why)
     if error.errno == errno.ELOOP:
         why = "a link on the way leads in a circle or through /proc"
-    return TreeError(f"{_shown(path)} cannot be {verb}", why=why)
+    return TreeError(f"{_display_path(path)} cannot be {verb}", why=why)
 
 
-def _shown(path: str) -> str:
+def _display_path(path: str) -> str:
     """A path as a person may want to read it: one of thousands of characters would hide what is wrong."""
     return path if len(path) <= 300 else f"{path[:200]}…{path[-80:]}"

@@ -40,12 +40,12 @@ def attribute_at(directory: int, path: str, name: str) -> bytes:
 # followed. Nothing is asked of the child unless the ordinary call is refused.
 
 
-def status(directory: int, name: str) -> os.stat_result:
+def lstat(directory: int, name: str) -> os.stat_result:
     """What lstat(2) says of an entry."""
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except PermissionError:
-        with _held(directory, name) as held:
+        with _open_path(directory, name) as held:
             return os.fstat(held)
 
 
@@ -63,7 +63,7 @@ def read_link(directory: int, name: str) -> str:
     try:
         return os.readlink(name, dir_fd=directory)
     except PermissionError:
-        with _held(directory, name) as held:
+        with _open_path(directory, name) as held:
             return os.readlink("", dir_fd=held)
 
 
@@ -73,7 +73,7 @@ def link(directory: int, name: str, target: int) -> None:
         os.link(name, name, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
     except PermissionError:
         # The name in /proc is followed to the entry, and no further where that is a link itself.
-        with _held(directory, name) as held:
+        with _open_path(directory, name) as held:
             os.link(f"/proc/self/fd/{held}", name, dst_dir_fd=target, follow_symlinks=True)
 
 
@@ -86,7 +86,7 @@ def attribute(directory: int, name: str, attribute: str) -> bytes:
 
 
 @contextmanager
-def _held(directory: int, name: str) -> Iterator[int]:
+def _open_path(directory: int, name: str) -> Iterator[int]:
     held = open_at(directory, name, os.O_PATH | os.O_NOFOLLOW)
     try:
         yield held

@@ -1,7 +1,7 @@
 """A sandbox and its commands, as data: what a command sees, what runs, and what came of it.
 
-A phase makes `Command`s; `platform` says with a `Step` where they run; `sandbox` makes that place and starts
-them. The same values serve `packhorse run`.
+A phase makes `Command`s; `platform` says with a `SandboxSpec` where they run; `sandbox` makes that place and
+starts them. The same values serve `packhorse run`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Network(Enum):
 class Bind:
     """A host file or directory seen at `target`.
 
-    One that is `owned`, and not writable, is seen as if all of it belonged to the step's user.
+    One that is `is_users_own`, and not writable, is seen as if all of it belonged to the step's user.
     """
 
     source: Path
     target: str
     writable: bool = False
-    owned: bool = False
+    is_users_own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SandboxSpec:
     """A sandbox, and the command that runs in it unless another is given; without `argv` it has none.
 
     `uid` and `gid` are ids inside the sandbox. With an `attached` step this process's stdin, stdout and

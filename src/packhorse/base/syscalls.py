@@ -75,7 +75,7 @@ class _Ruleset(ctypes.Structure):
     _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
 
 
-def _checked(answer: int, name: str | bytes = "") -> int:
+def _check(answer: int, name: str | bytes = "") -> int:
     if answer < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), os.fsdecode(name))
@@ -85,10 +85,10 @@ def _checked(answer: int, name: str | bytes = "") -> int:
 def openat2(directory: int, path: str, flags: int, *, resolve: int) -> int:
     """A descriptor for `path` below `directory`, resolved as `resolve` allows (openat2(2), Linux 5.6)."""
     name = os.fsencode(path)
-    return _checked(_libc.syscall(_OPENAT2, directory, name, *_how(flags, resolve)), name)
+    return _check(_libc.syscall(_OPENAT2, directory, name, *_make_how(flags, resolve)), name)
 
 
-def _how(flags: int, resolve: int) -> tuple[object, ctypes.c_size_t]:
+def _make_how(flags: int, resolve: int) -> tuple[object, ctypes.c_size_t]:
     """The last two arguments of openat2(2), which only reads them; made once for each pair."""
     if (flags, resolve) not in _hows:
         how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
@@ -99,27 +99,27 @@ def _how(flags: int, resolve: int) -> tuple[object, ctypes.c_size_t]:
 _hows: dict[tuple[int, int], tuple[object, ctypes.c_size_t]] = {}
 
 
-def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> None:
+def rename_noreplace(source_dir: int, source: str, target_dir: int, target: str) -> None:
     """Renames an entry to a name that must be free (renameat2(2) with RENAME_NOREPLACE)."""
     number = _RENAMEAT2[os.uname().machine]
     old, new = os.fsencode(source), os.fsencode(target)
-    _checked(_libc.syscall(number, source_dir, old, target_dir, new, _RENAME_NOREPLACE), old)
+    _check(_libc.syscall(number, source_dir, old, target_dir, new, _RENAME_NOREPLACE), old)
 
 
 def filesystem_type(descriptor: int) -> int:
     """The magic number of the file system that `descriptor` is on (fstatfs(2), its first word)."""
     answer = (ctypes.c_ulong * 32)()
-    _checked(_libc.fstatfs(descriptor, ctypes.byref(answer)))
+    _check(_libc.fstatfs(descriptor, ctypes.byref(answer)))
     return int(answer[0]) & 0xFFFFFFFF
 
 
-def begin_writing(descriptor: int, start: int, length: int) -> None:
+def start_writeback(descriptor: int, start: int, length: int) -> None:
     """Has the disk begin with what was written there, and does not wait (sync_file_range(2)).
 
     Nothing is certain by it: fsync(2) has less to do then.
     """
     where = ctypes.c_int64(start), ctypes.c_int64(length)
-    _checked(_libc.sync_file_range(descriptor, *where, ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)))
+    _check(_libc.sync_file_range(descriptor, *where, ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)))
 
 
 def set_fs_ids(uid: int, gid: int) -> tuple[int, int]:
@@ -141,18 +141,18 @@ def restore_fs_ids(uid: int, gid: int) -> None:
 
 def unshare(flags: int) -> None:
     """Leaves the namespaces in `flags` for new ones; user namespaces need a process of one thread."""
-    _checked(_libc.unshare(flags))
+    _check(_libc.unshare(flags))
 
 
 def setns(descriptor: int, flags: int) -> None:
     """Enters the namespace behind `descriptor`."""
-    _checked(_libc.setns(descriptor, flags))
+    _check(_libc.setns(descriptor, flags))
 
 
-def be_dumpable() -> None:
+def make_dumpable() -> None:
     """Gives this process's files in /proc back to its user, from whom a change of ids has taken them."""
     arguments = [ctypes.c_ulong(number) for number in (1, 0, 0, 0)]
-    _checked(_libc.prctl(_PR_SET_DUMPABLE, *arguments))
+    _check(_libc.prctl(_PR_SET_DUMPABLE, *arguments))
 
 
 def landlock_version() -> int:
@@ -161,7 +161,7 @@ def landlock_version() -> int:
     return max(0, int(_libc.syscall(_LANDLOCK_CREATE_RULESET, none, ctypes.c_size_t(0), version)))
 
 
-def leave_abstract_sockets() -> bool:
+def restrict_abstract_sockets() -> bool:
     """Keeps this thread, and what it starts, from abstract sockets that others have made.
 
     They gain no privileges any more either, without which it is not granted. False where the kernel cannot do
@@ -171,10 +171,10 @@ def leave_abstract_sockets() -> bool:
         return False
     rules = _Ruleset(0, 0, _SCOPE_ABSTRACT_SOCKETS)
     size = ctypes.c_size_t(ctypes.sizeof(rules))
-    ruleset = _checked(_libc.syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(rules), size, ctypes.c_uint(0)))
+    ruleset = _check(_libc.syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(rules), size, ctypes.c_uint(0)))
     try:
-        _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(number) for number in (1, 0, 0, 0))))
-        _checked(_libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, ctypes.c_uint(0)))
+        _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(number) for number in (1, 0, 0, 0))))
+        _check(_libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, ctypes.c_uint(0)))
     finally:
         os.close(ruleset)
     return True
@@ -183,7 +183,7 @@ def leave_abstract_sockets() -> bool:
 def die_with_parent() -> None:
     """Has this process killed when the thread ends that started it; a change of ids would undo that."""
     arguments = [ctypes.c_ulong(number) for number in (9, 0, 0, 0)]
-    _checked(_libc.prctl(_PR_SET_PDEATHSIG, *arguments))
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, *arguments))
 
 
 def restore_signals() -> None:
@@ -194,7 +194,7 @@ def restore_signals() -> None:
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
     """Mounts, or changes a mount, as mount(2) does."""
-    _checked(
+    _check(
         _libc.mount(
             os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode()
         ),
@@ -206,13 +206,13 @@ def clone_mount(path: str, *, recursive: bool) -> int:
     """A detached copy of the mount seen at `path` (open_tree(2), Linux 5.2; needs CAP_SYS_ADMIN)."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     name = os.fsencode(path)
-    return _checked(_libc.syscall(_OPEN_TREE, AT_FDCWD, name, ctypes.c_uint(flags)), name)
+    return _check(_libc.syscall(_OPEN_TREE, AT_FDCWD, name, ctypes.c_uint(flags)), name)
 
 
 def attach_mount(descriptor: int, path: str) -> None:
     """Puts the detached mount `descriptor` on `path` (move_mount(2), Linux 5.2)."""
     name = os.fsencode(path)
-    _checked(
+    _check(
         _libc.syscall(_MOVE_MOUNT, descriptor, b"", AT_FDCWD, name, ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)),
         name,
     )
@@ -221,7 +221,7 @@ def attach_mount(descriptor: int, path: str) -> None:
 def attach_mount_at(descriptor: int, target: int) -> None:
     """Puts the detached mount `descriptor` on the file or directory behind `target`."""
     flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
-    _checked(_libc.syscall(_MOVE_MOUNT, descriptor, b"", target, b"", flags))
+    _check(_libc.syscall(_MOVE_MOUNT, descriptor, b"", target, b"", flags))
 
 
 def map_mount(descriptor: int, namespace: int) -> None:
@@ -237,7 +237,7 @@ def restrict_mount(descriptor: int, attributes: int, path: str = "") -> None:
 
 def _set_attributes(descriptor: int, path: str, flags: int, attributes: _MountAttr) -> None:
     name, size = os.fsencode(path), ctypes.c_size_t(ctypes.sizeof(attributes))
-    _checked(
+    _check(
         _libc.syscall(_MOUNT_SETATTR, descriptor, name, ctypes.c_uint(flags), ctypes.byref(attributes), size),
         name,
     )

@@ -78,16 +78,16 @@ class Table:
         try:
             text = data.removeprefix(_BOM).decode()
             # The parser's time grows with the square of a key's depth, so that is looked at before.
-            lines = _positions(text)
+            lines = _find_lines(text)
             values = tomllib.loads(text)
         except UnicodeDecodeError as error:
             raise InputError(f"{source} is not UTF-8 text", why=str(error)) from error
         except RecursionError as error:
-            raise _too_deep(source) from error
+            raise _depth_error(source) from error
         except ValueError as error:  # TOMLDecodeError, and what int() says of thousands of digits
             raise InputError(f"{source} is not valid TOML", why=str(error)) from error
-        if _is_deep(values):
-            raise _too_deep(source)
+        if _is_too_deep(values):
+            raise _depth_error(source)
         top = cls(values, source, lines=lines, warn=warn)
         top.tables_read.append(top)
         return top
@@ -106,7 +106,7 @@ class Table:
         if len(warnings) > _ISSUES:
             self.warn(f"{self.source}: there are more")
 
-    def issue(self, text: str, key: str = "", *below: str | int) -> None:
+    def add_issue(self, text: str, key: str = "", *below: str | int) -> None:
         """Notes that something is wrong, at `key` where it is given, or at the path `below` that."""
         if len(self.issues) >= _ISSUES:
             self.issues[_ISSUES:] = [f"{self.source}: there are more"]
@@ -115,28 +115,28 @@ class Table:
 
     def locate(self, text: str, key: str = "", *below: str | int) -> str:
         """`text` after the file and the line of `key`, or of what is `below` it, or of this table."""
-        path = (*self.path, self._spelled(key) or key, *below) if key else self.path
+        path = (*self.path, self._find_spelling(key) or key, *below) if key else self.path
         # What stands inside a value has no line of its own: that of the value is the nearest.
         line = None
         while path and line is None:
-            line, path = self._line(path), path[:-1]
+            line, path = self._find_line(path), path[:-1]
         text = text if len(text) <= _ISSUE_LENGTH else f"{text[:_ISSUE_LENGTH]}…"
         return f"{self.source}:{line}: {text}" if line else f"{self.source}: {text}"
 
     def has(self, key: str) -> bool:
         """Whether `key` is there at all."""
-        return self._name(key) is not None
+        return self._find_key(key) is not None
 
-    def accept(self, *keys: str) -> None:
+    def allow_keys(self, *keys: str) -> None:
         """Says that the format has these keys too, and that their values do not matter here."""
         for key in keys:
-            self._name(key)
+            self._find_key(key)
 
     def text(self, key: str, *, required: bool = False) -> str:
         """A string, "" when absent; a `required` one must not be empty."""
         value = self._get(key, str, "a string", required=required)
         if required and value == "":
-            self.issue(f"{self.spell(key)} is empty", key)
+            self.add_issue(f"{self.full_key(key)} is empty", key)
         return value if isinstance(value, str) else ""
 
     def flag(self, key: str) -> bool:
@@ -147,22 +147,22 @@ class Table:
         """An array of strings, empty when absent."""
         value = self._get(key, list, "a list of strings") or []
         if not all(isinstance(item, str) for item in value):
-            self.issue(f"{self.spell(key)} must be a list of strings", key)
+            self.add_issue(f"{self.full_key(key)} must be a list of strings", key)
             return ()
         return tuple(value)
 
     def table(self, key: str) -> Table:
         """A sub-table, empty when absent."""
         value = self._get(key, dict, "a table")
-        return self._sub(value if isinstance(value, dict) else {}, key)
+        return self._subtable(value if isinstance(value, dict) else {}, key)
 
     def tables(self, key: str) -> tuple[Table, ...]:
         """An array of tables, empty when absent."""
         value = self._get(key, list, f"an array of tables ([[{key}]])") or []
         if not all(isinstance(item, dict) for item in value):
-            self.issue(f"{self.spell(key)} must be an array of tables ([[{key}]])", key)
+            self.add_issue(f"{self.full_key(key)} must be an array of tables ([[{key}]])", key)
             return ()
-        return tuple(self._sub(item, key, index) for index, item in enumerate(value))
+        return tuple(self._subtable(item, key, index) for index, item in enumerate(value))
 
     def mapping(self, key: str, *, finite: bool = False) -> Mapping[str, Any]:
         """A table of whatever its writer liked, empty when absent. No integer in it has more than 64 bits, as
@@ -171,17 +171,17 @@ class Table:
         value = self._get(key, dict, "a table")
         if not isinstance(value, dict):
             return {}
-        for path, number in _numbers(value):
-            words = ".".join(map(str, (self.spell(key), *path)))
+        for path, number in _walk_numbers(value):
+            words = ".".join(map(str, (self.full_key(key), *path)))
             if isinstance(number, int) and not -(1 << 63) <= number < 1 << 63:
-                self.issue(f"{words} is {_shortened(number)}, which does not fit 64 bits", key, *path)
+                self.add_issue(f"{words} is {_shorten(number)}, which does not fit 64 bits", key, *path)
             elif finite and not math.isfinite(number):
-                self.issue(
+                self.add_issue(
                     f"{words} is {number}, and a label of an image can hold no such number", key, *path
                 )
         return value
 
-    def _line(self, path: Path) -> int | None:
+    def _find_line(self, path: Path) -> int | None:
         found = (self.lines.get(path[:at], {}).get(path[at:]) for at in range(len(path) + 1))
         line = next((line for line in found if line is not None), None)
         # A table that has no header of its own, or is one of several, stands where the first below it does.
@@ -189,11 +189,11 @@ class Table:
         below = (self.lines[header].get(()) for header in headers)
         return line or min((each for each in below if each), default=None)
 
-    def _sub(self, values: Mapping[str, Any], key: str, *index: int) -> Table:
+    def _subtable(self, values: Mapping[str, Any], key: str, *index: int) -> Table:
         table = Table(
             values,
             self.source,
-            (*self.path, self._spelled(key) or key, *index),
+            (*self.path, self._find_spelling(key) or key, *index),
             self.lines,
             self.issues,
             self.warn,
@@ -203,20 +203,20 @@ class Table:
             self.tables_read.append(table)
         return table
 
-    def spell(self, key: str) -> str:
+    def full_key(self, key: str) -> str:
         """`key` with the names of the tables that it is in."""
         return ".".join(part for part in (*self.path, key) if isinstance(part, str))
 
-    def _name(self, key: str) -> str | None:
+    def _find_key(self, key: str) -> str | None:
         """How `key` is spelled here, None when it is absent. As in the reference, whose TOML decoder ignores
         case where there is no exact match, `Launch` is read as `launch`.
         """
-        found = self._spelled(key)
+        found = self._find_spelling(key)
         if found is not None:
             self.known[found] = key
         return found
 
-    def _spelled(self, key: str) -> str | None:
+    def _find_spelling(self, key: str) -> str | None:
         if key in self.values or not self.values:
             return key if self.values else None
         return next((name for name in self.values if name.lower() == key), None)
@@ -226,22 +226,22 @@ class Table:
         for name in self.values:
             key = self.known.get(name)
             if key is None:
-                text = f"{self.spell(name)} is not a key of this file and is ignored"
+                text = f"{self.full_key(name)} is not a key of this file and is ignored"
                 found.append(self.locate(text, name))
             elif name != key:
-                text = f"{self.spell(name)} is read as {key}, which is how this key is spelled"
+                text = f"{self.full_key(name)} is read as {key}, which is how this key is spelled"
                 found.append(self.locate(text, name))
         return found
 
     def _get(self, key: str, kind: type, words: str, *, required: bool = False) -> Any:
-        name = self._name(key)
+        name = self._find_key(key)
         value = None if name is None else self.values[name]
         if value is None:
             if required:
-                self.issue(f"{self.spell(key)} is missing")
+                self.add_issue(f"{self.full_key(key)} is missing")
             return None
         if not isinstance(value, kind):
-            self.issue(f"{self.spell(key)} must be {words}", key)
+            self.add_issue(f"{self.full_key(key)} must be {words}", key)
             return None
         return value
 
@@ -256,7 +256,7 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
         raise FormatError(error.what, why=error.why) from error
 
 
-def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[Path, int | float]]:
+def _walk_numbers(values: Mapping[str, Any]) -> Iterator[tuple[Path, int | float]]:
     """Every number at any depth, with its path."""
     waiting: list[tuple[Path, Any]] = [((), values)]
     while waiting:
@@ -269,7 +269,7 @@ def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[Path, int | float]]:
             yield path, value
 
 
-def _shortened(number: int) -> str:
+def _shorten(number: int) -> str:
     try:
         text = str(number)
     except ValueError:  # thousands of digits
@@ -277,7 +277,7 @@ def _shortened(number: int) -> str:
     return text if len(text) <= _DIGITS else f"{text[:_DIGITS]}…"
 
 
-def _is_deep(values: Mapping[str, Any]) -> bool:
+def _is_too_deep(values: Mapping[str, Any]) -> bool:
     """Whether `values` has more than DEPTH levels; dotted keys reach any depth without the parser's help."""
     level: list[Any] = [values]
     for _ in range(DEPTH + 1):
@@ -290,11 +290,11 @@ def _is_deep(values: Mapping[str, Any]) -> bool:
     return bool(level)
 
 
-def _too_deep(source: str) -> InputError:
+def _depth_error(source: str) -> InputError:
     return InputError(f"{source} is nested too deeply", why=f"{DEPTH} levels are read")
 
 
-def _positions(text: str) -> Lines:
+def _find_lines(text: str) -> Lines:
     """The line of each table header and key, as far as the text is TOML: for messages.
 
     Raises RecursionError for keys and values that are nested too deeply.
@@ -307,19 +307,19 @@ def _positions(text: str) -> Lines:
         number += gap[0].count("\n")
         at = gap.end()
         if match := _HEADER.match(text, at):
-            here = _enter(_parts(match[2]), counts, array=match[1] == "[[")
+            here = _enter(_split_key(match[2]), counts, array=match[1] == "[[")
             lines.setdefault(here, {}).setdefault((), number)
             at = match.end()
         elif match := _KEY.match(text, at):
-            lines.setdefault(here, {}).setdefault(_parts(match[1]), number)
-            at, passed = _pass_value(text, match.end())
+            lines.setdefault(here, {}).setdefault(_split_key(match[1]), number)
+            at, passed = _skip_value(text, match.end())
             number += passed
         else:
             break
     return lines
 
 
-def _pass_value(text: str, at: int) -> tuple[int, int]:
+def _skip_value(text: str, at: int) -> tuple[int, int]:
     """Where the value that begins at `at` ends, and how many lines later that is."""
     depth = passed = 0
     while match := _VALUE.match(text, at):
@@ -333,7 +333,7 @@ def _pass_value(text: str, at: int) -> tuple[int, int]:
             case "close":
                 depth -= 1
             case "keys":
-                _parts(match[0])
+                _split_key(match[0])
         if depth > DEPTH:
             raise RecursionError
         at = match.end()
@@ -352,7 +352,7 @@ def _enter(parts: tuple[str, ...], counts: dict[Path, int], *, array: bool) -> P
     return path
 
 
-def _parts(name: str) -> tuple[str, ...]:
+def _split_key(name: str) -> tuple[str, ...]:
     parts = _PARTS.findall(name)
     if len(parts) > DEPTH + 1:
         raise RecursionError

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from packhorse.errors import TreeError
 
 
-class Kind(Enum):
+class NodeKind(Enum):
     """What an entry is. A FIFO and `OTHER`, a socket or device, are listed and never opened."""
 
     DIRECTORY = "directory"
@@ -28,10 +28,10 @@ class Kind(Enum):
 
 
 FORMATS = {
-    Kind.FILE: stat.S_IFREG,
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.LINK: stat.S_IFLNK,
-    Kind.FIFO: stat.S_IFIFO,
+    NodeKind.FILE: stat.S_IFREG,
+    NodeKind.DIRECTORY: stat.S_IFDIR,
+    NodeKind.LINK: stat.S_IFLNK,
+    NodeKind.FIFO: stat.S_IFIFO,
 }
 """What the mode of lstat(2) has for each kind but `OTHER`, beside the permission bits."""
 
@@ -45,7 +45,7 @@ class Node(NamedTuple):
     """
 
     name: str
-    kind: Kind
+    kind: NodeKind
     mode: int
     size: int = 0
     uid: int = 0
@@ -56,7 +56,7 @@ class Node(NamedTuple):
     rdev: tuple[int, int] = (0, 0)
 
 
-ReadFirst = Callable[[str, int], bytes]
+ReadHead = Callable[[str, int], bytes]
 """Answers so many bytes of the beginning of the regular file at a path, fewer if it has no more."""
 
 
@@ -77,7 +77,7 @@ class TreeView(Protocol):
         """The regular file at `path`, links resolved inside the tree; anything else raises TreeError."""
         ...
 
-    def reading(self) -> AbstractContextManager[ReadFirst]:
+    def head_reader(self) -> AbstractContextManager[ReadHead]:
         """For many files that `list` has just shown: reads as `open` does, in less time where those of a
         directory follow each other. Directories must stay where they are meanwhile.
         """
@@ -116,10 +116,10 @@ class TreeEdit(TreeView, Protocol):
         ...
 
 
-def read_first(view: TreeView, path: str, most: int) -> bytes:
-    """The beginning of the regular file at `path`, up to `most` bytes; a `ReadFirst` for any view."""
+def read_head(view: TreeView, path: str, limit: int) -> bytes:
+    """The beginning of the regular file at `path`, up to `limit` bytes; a `ReadHead` for any view."""
     with view.open(path) as file:
-        return file.read(most)
+        return file.read(limit)
 
 
 def read(view: TreeView, path: str, *, limit: int = 1 << 20) -> bytes | None:
@@ -139,4 +139,4 @@ def read(view: TreeView, path: str, *, limit: int = 1 << 20) -> bytes | None:
 def is_directory(view: TreeView, path: str) -> bool:
     """Whether a directory, or a link that leads to one, is at `path`."""
     node = view.stat(path, follow=True)
-    return node is not None and node.kind is Kind.DIRECTORY
+    return node is not None and node.kind is NodeKind.DIRECTORY

@@ -1,6 +1,6 @@
 """User namespaces: which ids a sandbox has and what they are on this machine; under every arrow.
 
-`choose` decides the map, `make` makes a namespace with it, `spawn` starts a program inside one. Called by
+`choose_map` decides the map, `make` makes a namespace with it, `spawn` starts a program inside one. Called by
 `store` (trees are unpacked and removed inside), `sandbox` (every step runs inside) and `platform.wiring`.
 This process itself never enters one: `base.bubblewrap` makes it in a child, `base.entrance` enters it in
 another. Mounts of a step are `sandbox`'s.
@@ -34,11 +34,11 @@ SIZE = 65536
 """How many ids a namespace has at most: 0 to 65535, as in a container."""
 
 
-_PRESENTABLE: dict[str, bool] = {}
+_IDMAPPING_SUPPORT: dict[str, bool] = {}
 """Which mounts, by their numbers, root can show with other owners."""
 
 
-class Mode(Enum):
+class MapMode(Enum):
     """How ids are mapped: by root to unused ids, by a user to subordinate ids, or the user's own id alone."""
 
     ROOT = "root"
@@ -48,7 +48,7 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """`count` ids in a row: from `inside` in the namespace, from `outside` on this machine."""
+    """`count` ids in a row: from `to_inside` in the namespace, from `to_outside` on this machine."""
 
     inside: int
     outside: int
@@ -59,7 +59,7 @@ class Extent:
 class IdMap:
     """The ids of a namespace. Those it has not appear inside as 65534, and nobody inside can act as them."""
 
-    mode: Mode
+    mode: MapMode
     uids: tuple[Extent, ...]
     gids: tuple[Extent, ...]
 
@@ -71,49 +71,49 @@ class IdMap:
 
     def has(self, uid: int, gid: int) -> bool:
         """Whether these ids exist inside."""
-        return _look_up(self.uids, uid) is not None and _look_up(self.gids, gid) is not None
+        return _find_outside(self.uids, uid) is not None and _find_outside(self.gids, gid) is not None
 
-    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+    def to_outside(self, uid: int, gid: int) -> tuple[int, int]:
         """What two ids of the inside are on this machine; HostError when the namespace has them not."""
-        found = _look_up(self.uids, uid), _look_up(self.gids, gid)
+        found = _find_outside(self.uids, uid), _find_outside(self.gids, gid)
         if found[0] is None or found[1] is None:
             raise HostError(
                 f"user {uid}:{gid} does not exist in this sandbox",
-                why=f"its ids are mapped {self.mode.value}: {_words(self.uids)}; groups {_words(self.gids)}",
-                fix="" if self.mode is Mode.ROOT else "give the invoking user subordinate ids",
+                why=f"its ids are mapped {self.mode.value}: {_join(self.uids)}; groups {_join(self.gids)}",
+                fix="" if self.mode is MapMode.ROOT else "give the invoking user subordinate ids",
                 check="subordinate-ids",
             )
         return found[0], found[1]
 
-    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+    def to_inside(self, uid: int, gid: int) -> tuple[int, int]:
         """What two ids of this machine are inside, 65534 for those that are not mapped."""
-        return _look_back(self.uids, uid), _look_back(self.gids, gid)
+        return _find_inside(self.uids, uid), _find_inside(self.gids, gid)
 
 
-def _look_up(extents: Sequence[Extent], number: int) -> int | None:
+def _find_outside(extents: Sequence[Extent], number: int) -> int | None:
     for extent in extents:
         if extent.inside <= number < extent.inside + extent.count:
             return extent.outside + number - extent.inside
     return None
 
 
-def _look_back(extents: Sequence[Extent], number: int) -> int:
+def _find_inside(extents: Sequence[Extent], number: int) -> int:
     for extent in extents:
         if extent.outside <= number < extent.outside + extent.count:
             return extent.inside + number - extent.outside
     return entrance.OVERFLOW
 
 
-def ids(extents: Sequence[Extent]) -> entrance.Ids:
+def as_tuples(extents: Sequence[Extent]) -> entrance.Ids:
     """The extents as `base.entrance` has them."""
     return tuple((extent.inside, extent.outside, extent.count) for extent in extents)
 
 
-def _words(extents: Sequence[Extent]) -> str:
-    return entrance.format_ids(ids(extents))
+def _join(extents: Sequence[Extent]) -> str:
+    return entrance.format_ids(as_tuples(extents))
 
 
-def choose(uid: int = 1000, gid: int = 1000, *, mode: Mode | None = None) -> IdMap:
+def choose_map(uid: int = 1000, gid: int = 1000, *, mode: MapMode | None = None) -> IdMap:
     """The best map for the invoking user, who is `uid`:`gid` inside (root is nobody there).
 
     Root's ids are shifted to an unused range, and id 0 of the machine is mapped to nothing: a process without
@@ -121,34 +121,40 @@ def choose(uid: int = 1000, gid: int = 1000, *, mode: Mode | None = None) -> IdM
     and raises HostError when this machine does not have it.
     """
     if mode is None:
-        mode = Mode.ROOT if os.geteuid() == 0 else Mode.RANGE if range_obstacle() == "" else Mode.SINGLE
-    if mode is Mode.ROOT:
-        return IdMap(mode, _shifted("/proc/self/uid_map"), _shifted("/proc/self/gid_map"))
-    if mode is Mode.SINGLE:
+        mode = (
+            MapMode.ROOT
+            if os.geteuid() == 0
+            else MapMode.RANGE
+            if find_range_obstacle() == ""
+            else MapMode.SINGLE
+        )
+    if mode is MapMode.ROOT:
+        return IdMap(mode, _shifted_extents("/proc/self/uid_map"), _shifted_extents("/proc/self/gid_map"))
+    if mode is MapMode.SINGLE:
         return IdMap(mode, (Extent(uid, os.geteuid(), 1),), (Extent(gid, os.getegid(), 1),))
-    obstacle = range_obstacle()
+    obstacle = find_range_obstacle()
     if obstacle:
         raise HostError("no range of ids can be mapped", why=obstacle, check="subordinate-ids")
     return IdMap(
         mode,
-        surround(uid, os.geteuid(), _subordinate(Path("/etc/subuid"))),
-        surround(gid, os.getegid(), _subordinate(Path("/etc/subgid"))),
+        make_extents(uid, os.geteuid(), _read_subordinate(Path("/etc/subuid"))),
+        make_extents(gid, os.getegid(), _read_subordinate(Path("/etc/subgid"))),
     )
 
 
-def as_root(idmap: IdMap) -> IdMap:
+def map_as_root(idmap: IdMap) -> IdMap:
     """The same ids of this machine, but a single one as root inside.
 
     Another user loses its capabilities with the first program that it executes (capabilities(7)).
     """
-    if idmap.mode is not Mode.SINGLE:
+    if idmap.mode is not MapMode.SINGLE:
         return idmap
     (uid,), (gid,) = idmap.uids, idmap.gids
-    return IdMap(Mode.SINGLE, (Extent(0, uid.outside, 1),), (Extent(0, gid.outside, 1),))
+    return IdMap(MapMode.SINGLE, (Extent(0, uid.outside, 1),), (Extent(0, gid.outside, 1),))
 
 
-def surround(inside: int, own: int, spare: Sequence[tuple[int, int]]) -> tuple[Extent, ...]:
-    """The map in which `own` is `inside` and the other ids, from 0 on, come from `spare` in its order.
+def make_extents(inside: int, own: int, spare: Sequence[tuple[int, int]]) -> tuple[Extent, ...]:
+    """The map in which `own` is `to_inside` and the other ids, from 0 on, come from `spare` in its order.
 
     `spare` has (first id, count) pairs; at most SIZE ids are mapped in all.
     """
@@ -169,7 +175,7 @@ def surround(inside: int, own: int, spare: Sequence[tuple[int, int]]) -> tuple[E
     return tuple(sorted(extents, key=lambda extent: extent.inside))
 
 
-def _shifted(current: str) -> tuple[Extent, ...]:
+def _shifted_extents(current: str) -> tuple[Extent, ...]:
     """The range at SHIFTED_BASE, or in a container's own namespace the last ids that it has."""
     available = [tuple(map(int, line.split())) for line in Path(current).read_text().splitlines()]
     if any(first <= SHIFTED_BASE and first + count >= SHIFTED_BASE + SIZE for first, _, count in available):
@@ -188,7 +194,7 @@ def _shifted(current: str) -> tuple[Extent, ...]:
     return (Extent(0, first + count - size, size),)
 
 
-def _subordinate(table: Path) -> list[tuple[int, int]]:
+def _read_subordinate(table: Path) -> list[tuple[int, int]]:
     """What subuid(5) or subgid(5) gives to the invoking user, by name or number, in the file's order."""
     own = {str(os.geteuid())}
     with suppress(KeyError):  # a user without an entry in passwd may still be listed by number
@@ -209,10 +215,10 @@ def _subordinate(table: Path) -> list[tuple[int, int]]:
     return found
 
 
-def range_obstacle() -> str:
+def find_range_obstacle() -> str:
     """Why the invoking user cannot map subordinate ids; empty when nothing speaks against it."""
     for table in (Path("/etc/subuid"), Path("/etc/subgid")):
-        if not _subordinate(table):
+        if not _read_subordinate(table):
             return f"{table} has no line for user {os.geteuid()}"
     for program in ("newuidmap", "newgidmap"):
         path = shutil.which(program)
@@ -221,7 +227,7 @@ def range_obstacle() -> str:
         if not _raises_privilege(Path(path)):
             return f"{path} has neither the setuid bit nor file capabilities"
     # newuidmap gains nothing under no_new_privs, as in a hardened container.
-    status = proc.told("status")
+    status = proc.read_proc("status")
     if re.search(r"^NoNewPrivs:\s*1", status, re.MULTILINE):
         return "this process may not gain privileges (no_new_privs)"
     return ""
@@ -258,36 +264,36 @@ class Namespace:
 def command(verb: str, options: Sequence[tuple[str, str]]) -> list[str]:
     """The command line that starts `base.entrance`, up to its `--`."""
     words = [word for option in options for word in option]
-    return [*proc.python("packhorse.base.entrance"), verb, *words]
+    return [*proc.python_command("packhorse.base.entrance"), verb, *words]
 
 
 def map_options(idmap: IdMap) -> list[tuple[str, str]]:
     """The options of `base.entrance` that name this map."""
-    return [("uids", _words(idmap.uids)), ("gids", _words(idmap.gids))]
+    return [("uids", _join(idmap.uids)), ("gids", _join(idmap.gids))]
 
 
-def make(idmap: IdMap) -> Namespace:
+def make_namespace(idmap: IdMap) -> Namespace:
     """A new user namespace with these ids; HostError says why there is none."""
-    with bubblewrap.unmapped() as pid:
-        if idmap.mode is Mode.RANGE:
-            _ask("newuidmap", pid, idmap.uids)
-            _ask("newgidmap", pid, idmap.gids)
+    with bubblewrap.unmapped_process() as pid:
+        if idmap.mode is MapMode.RANGE:
+            _run_map_program("newuidmap", pid, idmap.uids)
+            _run_map_program("newgidmap", pid, idmap.gids)
         else:
             try:
-                entrance.write_maps(pid, ids(idmap.uids), ids(idmap.gids))
-            except (entrance.EntranceError, OSError) as error:
-                raise bubblewrap.refused(str(error)) from error
+                entrance.write_maps(pid, as_tuples(idmap.uids), as_tuples(idmap.gids))
+            except (entrance.UsernsExecError, OSError) as error:
+                raise bubblewrap.namespace_error(str(error)) from error
         return Namespace(idmap, os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))
 
 
-def _ask(program: str, pid: int, extents: Sequence[Extent]) -> None:
+def _run_map_program(program: str, pid: int, extents: Sequence[Extent]) -> None:
     """Lets newuidmap(1) or newgidmap(1) write a map with ids that the user has been given."""
-    numbers = [str(number) for extent in ids(extents) for number in extent]
+    numbers = [str(number) for extent in as_tuples(extents) for number in extent]
     done = subprocess.run([program, str(pid), *numbers], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise HostError(
             "this user's subordinate ids cannot be mapped",
-            why=done.stderr.strip() or f"{program} refused {_words(extents)} (status {done.returncode})",
+            why=done.stderr.strip() or f"{program} refused {_join(extents)} (status {done.returncode})",
             fix="check that /etc/subuid and /etc/subgid give this user ids that nobody else has",
             check="subordinate-ids",
         )
@@ -313,7 +319,7 @@ def spawn(
     default empty.
     """
     options = [*map_options(namespace.idmap), ("userns", str(namespace.fd))]
-    if namespace.idmap.mode is Mode.ROOT:
+    if namespace.idmap.mode is MapMode.ROOT:
         needed = [Path(argv[0]), Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2], *paths]
         options += [("reach", str(path)) for path in reachable_names(needed)]
     return subprocess.Popen(
@@ -341,17 +347,17 @@ def reachable_names(paths: Sequence[Path]) -> list[Path]:
     return list(names)
 
 
-def idmapped(source: Path, idmap: IdMap) -> int:
+def open_idmapped_mount(source: Path, idmap: IdMap) -> int:
     """A detached mount of `source` that shows ids as `idmap` says (root only); the caller closes it.
 
-    `outside` of an extent is the id as seen, `inside` the id on disk. OSError when the file system cannot do
-    it.
+    `to_outside` of an extent is the id as seen, `to_inside` the id on disk. OSError when the file system
+    cannot do it.
     """
-    with make(idmap) as namespace:
-        return _mapped_mount(source, namespace)
+    with make_namespace(idmap) as namespace:
+        return _map_mount(source, namespace)
 
 
-def _mapped_mount(source: Path, namespace: Namespace) -> int:
+def _map_mount(source: Path, namespace: Namespace) -> int:
     descriptor = syscalls.clone_mount(str(source), recursive=False)
     try:
         syscalls.map_mount(descriptor, namespace.fd)
@@ -361,7 +367,7 @@ def _mapped_mount(source: Path, namespace: Namespace) -> int:
     return descriptor
 
 
-def presentable(source: Path, namespace: Namespace | None = None) -> bool:
+def supports_idmapping(source: Path, namespace: Namespace | None = None) -> bool:
     """Whether root can show `source` with other owners, also below an overlay; otherwise it has to be copied.
 
     Overlays take such lowers from Linux 5.19 on; which file systems can do it is asked of the mount itself,
@@ -370,22 +376,22 @@ def presentable(source: Path, namespace: Namespace | None = None) -> bool:
     release = re.match(r"(\d+)\.(\d+)", os.uname().release)
     if os.geteuid() != 0 or release is None or (int(release[1]), int(release[2])) < (5, 19):
         return False
-    mount = _mount_of(source)
-    if mount not in _PRESENTABLE:
+    mount = _mount_id(source)
+    if mount not in _IDMAPPING_SUPPORT:
         one = (Extent(0, SHIFTED_BASE, 1),)
         try:
             if namespace is None:
-                os.close(idmapped(source, IdMap(Mode.ROOT, one, one)))
+                os.close(open_idmapped_mount(source, IdMap(MapMode.ROOT, one, one)))
             else:
-                os.close(_mapped_mount(source, namespace))
+                os.close(_map_mount(source, namespace))
         except (OSError, HostError):
-            _PRESENTABLE[mount] = False
+            _IDMAPPING_SUPPORT[mount] = False
         else:
-            _PRESENTABLE[mount] = True
-    return _PRESENTABLE[mount]
+            _IDMAPPING_SUPPORT[mount] = True
+    return _IDMAPPING_SUPPORT[mount]
 
 
-def _mount_of(path: Path) -> str:
+def _mount_id(path: Path) -> str:
     """The number of the mount that a path is on (proc(5), fdinfo)."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:

@@ -9,18 +9,18 @@ from packhorse.build.host import Host
 from packhorse.build.outcome import BuildOutcome
 from packhorse.build.publish import publish
 from packhorse.build.request import BuildRequest
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.place import Place, Receipt
-from packhorse.image.reference import Kind, Location
+from packhorse.image.reference import Location, LocationKind
 from packhorse.lifecycle.ports import Observer
 from packhorse.lifecycle.stages import Exported
 from packhorse.platform import kept_storage, report
-from packhorse.platform.copies import of_run_image
-from packhorse.store.harvest import Counters
+from packhorse.platform.copies import run_image_layers
+from packhorse.store.harvest import LayerCounters
 
 
 def deliver(
-    request: BuildRequest, host: Host, exported: Exported, counters: Counters, observer: Observer
+    request: BuildRequest, host: Host, exported: Exported, counters: LayerCounters, observer: Observer
 ) -> BuildOutcome:
     """Writes the image to its other names and places, and keeps what builds store within its limit."""
     if counters.changed:
@@ -46,7 +46,7 @@ def _write(
 ) -> Receipt:
     with observer.phase(f"write {location}"):
         image = source.read()
-        sparse = request.sparse and location.kind is Kind.OCI
-        without = of_run_image(image, location) if sparse else frozenset()
+        sparse = request.sparse and location.kind is LocationKind.OCI
+        without = run_image_layers(image, location) if sparse else frozenset()
         place = host.images.place(location, compression=request.compression, without=without)
-        return put(image, place, meter=host.images.meter, name=f"writing {location}")
+        return push_image(image, place, meter=host.images.meter, name=f"writing {location}")

@@ -33,7 +33,7 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "cache_image": str(request.cache_image) if request.cache_image else None,
         "source": {
             "path": str(plan.path),
-            "left_out": list(plan.left_out),
+            "left_out": list(plan.excluded),
             "project": {
                 "exclude": list(plan.project.exclude),
                 "include": list(plan.project.include),
@@ -46,16 +46,16 @@ def describe(plan: BuildPlan, host: Host) -> dict[str, Any]:
         "order": _order(images.order) if images else None,
         "buildpacks": [
             {"id": each.ref.id, "version": each.ref.version, "directory": _text(each.directory)}
-            for each in (images.named if images else ())
+            for each in (images.named_buildpacks if images else ())
         ],
         "previous": {
             "image": str(plan.previous.image),
             "id": _text(plan.previous.image_id),
-            "layers_of": None if request.clear_cache else plan.previous.layers_of,
+            "layers_of": None if request.clear_cache else plan.previous.layers_name,
         },
         "layers": {
             "kind": "overlay" if plan.overlays else "copy",
-            "copied_for": list(images.copied_for) if images else [],
+            "copied_for": list(images.copied_buildpacks) if images else [],
         },
         "mounts": list(_mounts(plan)),
         "env": sorted(plan.env),
@@ -79,7 +79,7 @@ def _mounts(plan: BuildPlan) -> Iterator[dict[str, Any]]:
     for target in TEMPORARY:
         yield _mount(target, "new", None, writable=True)
     yield _mount("/platform", "new", None, writable=False)
-    named = plan.images.named if plan.images else ()
+    named = plan.images.named_buildpacks if plan.images else ()
     directories = [Bind(each.directory, each.target) for each in named if each.directory is not None]
     for bind in (*plan.host_network.mounts, *directories, *plan.volumes):
         yield _mount(bind.target, "bind", bind.source, writable=bind.writable)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from packhorse.build import publish
 from packhorse.errors import InputError, StoreError
-from packhorse.image.file import behind, require_directory
-from packhorse.image.reference import Kind, Location
+from packhorse.image.file import require_directory, resolve_target
+from packhorse.image.reference import Location, LocationKind
 from packhorse.platform.wiring import Wiring
 
 
@@ -21,29 +21,29 @@ def check(wiring: Wiring, outputs: Iterable[Location], report: Path | None) -> N
     """Raises what writing to the first of them that cannot be written would raise."""
     for location in outputs:
         path = Path(location.path)
-        if location.kind is Kind.REGISTRY:
+        if location.kind is LocationKind.REGISTRY:
             publish.check(wiring, [location.reference])
-        elif location.kind is Kind.DAEMON:
+        elif location.kind is LocationKind.DAEMON:
             wiring.check_engine()
-        elif location.kind is Kind.OCI:
-            _check_writable(_nearest(path))  # directories above a layout are made
+        elif location.kind is LocationKind.OCI:
+            _check_directory(_nearest_existing(path))  # directories above a layout are made
         else:
-            parent = behind(path).parent
+            parent = resolve_target(path).parent
             require_directory(parent)
-            _check_writable(parent)
+            _check_directory(parent)
     if report is not None:
-        problem = _problem(_nearest(report))
+        problem = _problem(_nearest_existing(report))
         if problem:
             raise InputError(f"no report can be written to {report}", why=problem)
 
 
-def _check_writable(directory: Path) -> None:
+def _check_directory(directory: Path) -> None:
     problem = _problem(directory)
     if problem:
         raise StoreError(f"nothing can be written to {directory}", why=problem, fix="name another place")
 
 
-def _nearest(path: Path) -> Path:
+def _nearest_existing(path: Path) -> Path:
     """The path, or the nearest above it that exists."""
     return next((each for each in (path, *path.absolute().parents) if os.path.lexists(each)), Path("/"))
 

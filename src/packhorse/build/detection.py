@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from packhorse.build.execute import BuildObserver, opened_runner, prepare
+from packhorse.build.execute import BuildObserver, open_attempt, prepare
 from packhorse.build.host import Host
 from packhorse.build.plan import BuildPlan
 from packhorse.lifecycle.analyze import analyze
-from packhorse.lifecycle.detect import examine
+from packhorse.lifecycle.detect import try_detect
 from packhorse.lifecycle.stages import Detection
 
 
@@ -15,11 +15,11 @@ def detect(plan: BuildPlan, host: Host, observer: BuildObserver) -> Detection:
 
     Raises the errors of a build that cannot begin. That no group takes the source is an outcome.
     """
-    work = prepare(plan, host, observer)
-    run_image = work.images.run_image
+    prepared = prepare(plan, host, observer)
+    run_image = prepared.images.run_image
     with (
         observer.phase("detect"),
-        opened_runner(work, observer, copied=not work.plan.overlays) as ready,
+        open_attempt(prepared, observer, copied=not prepared.plan.overlays) as attempt,
     ):
         analyzed = analyze(run_image.image, run_image.reference, None)
-        return examine(ready.inputs, analyzed, runner=ready.runner, observer=observer)
+        return try_detect(attempt.inputs, analyzed, runner=attempt.runner, observer=observer)

@@ -6,7 +6,7 @@ from packhorse.base.dataclass import dataclass
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Location
 from packhorse.lifecycle.stages import Exported
-from packhorse.store.harvest import Counters
+from packhorse.store.harvest import LayerCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,6 @@ class BuildOutcome:
     """
 
     exported: Exported
-    counters: Counters
+    counters: LayerCounters
     copies: tuple[tuple[Location, Receipt], ...]
     published: Receipt | None = None

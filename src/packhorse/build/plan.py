@@ -21,7 +21,7 @@ from packhorse.build.request import BuildRequest
 from packhorse.buildpack.descriptor import Group, Order
 from packhorse.errors import InputError
 from packhorse.image.edit import engine_view
-from packhorse.image.reference import Reference, is_id
+from packhorse.image.reference import Reference, is_image_id
 from packhorse.image.view import Image
 from packhorse.lifecycle.api import EXEC_ENV, PlatformApi
 from packhorse.lifecycle.inputs import RunImageName
@@ -29,13 +29,13 @@ from packhorse.lifecycle.ports import Observer
 from packhorse.platform import buildpacks, default_builder, volumes
 from packhorse.platform.builder import Builder
 from packhorse.platform.buildpacks import NamedBuildpack
-from packhorse.platform.crossing import takes_overlays
+from packhorse.platform.crossing import supports_overlays
 from packhorse.platform.host import HostNetwork, choose_network, loopback_ports, network
 from packhorse.platform.limits import build_limits
-from packhorse.platform.locate import exact, fetched, first_fetched
+from packhorse.platform.locate import fetch_exact, fetch_first, fetch_image
 from packhorse.platform.provenance import BuildProvenance
 from packhorse.platform.run_images import RunImages
-from packhorse.platform.wiring import check_runtime, tidy
+from packhorse.platform.wiring import check_runtime, remove_leftovers
 from packhorse.source import app
 from packhorse.source.project import Project
 from packhorse.version import __version__
@@ -69,7 +69,7 @@ class RunImagePlan:
     """
 
     name: RunImageName
-    used: str
+    used_name: str
     reference: str
     image_id: Digest
     image: Image = field(compare=False, repr=False)
@@ -79,16 +79,17 @@ class RunImagePlan:
 class ImagesPlan:
     """Everything that depends on the builder.
 
-    `named` are the buildpacks of `--buildpack`, which replace the builder's order. `copied_for` are the
-    buildpacks, as `<id>@<version>`, for which the whole build gets copies because they failed on an overlay.
+    `named_buildpacks` are those of `--buildpack`, which replace the builder's order. `copied_buildpacks` are
+    the buildpacks, as `<id>@<version>`, for which the whole build gets copies because they failed on an
+    overlay.
     `env` is the builder's own environment, as far as buildpacks get it, without HOME.
     """
 
     builder: Builder
     platform_api: PlatformApi
     run_image: RunImagePlan
-    named: tuple[NamedBuildpack, ...]
-    copied_for: tuple[str, ...]
+    named_buildpacks: tuple[NamedBuildpack, ...]
+    copied_buildpacks: tuple[str, ...]
     env: Mapping[str, str]
     exec_env: str
     provenance: BuildProvenance
@@ -96,12 +97,12 @@ class ImagesPlan:
     @property
     def order(self) -> Order:
         """The groups of buildpacks that detection tries, in this order."""
-        return (self.group,) if self.named else self.builder.order
+        return (self.group,) if self.named_buildpacks else self.builder.order
 
     @property
     def group(self) -> Group:
         """The buildpacks of `--buildpack` as one group, empty without them."""
-        return tuple(each.ref for each in self.named)
+        return tuple(each.ref for each in self.named_buildpacks)
 
     @property
     def target(self) -> Target:
@@ -113,7 +114,7 @@ class ImagesPlan:
 class BuildPlan:
     """A build, decided as far as that is possible before it runs.
 
-    The source is at `path`, without the paths `left_out`. With `overlays` the kept layers and the source lie
+    The source is at `path`, without the paths `excluded`. With `overlays` the kept layers and the source lie
     below overlays, else buildpacks get copies. `host_network` has this machine's proxies, certificates and
     name service. `images` is None while the default builder is not made.
     """
@@ -121,7 +122,7 @@ class BuildPlan:
     request: BuildRequest
     path: Path
     project: Project
-    left_out: tuple[str, ...]
+    excluded: tuple[str, ...]
     volumes: tuple[Bind, ...]
     overlays: bool
     network: Network
@@ -153,17 +154,17 @@ def resolve(request: BuildRequest, host: Host, observer: Observer, *, fetch: Fet
     buildpacks.require_supported(request.buildpacks)
     project = _read_project(request, path, observer)
     check_runtime(request.sandbox)
-    shown = volumes.checked(request.volumes, observer.say, store=host.store.path.resolve())
+    shown = volumes.check_volumes(request.volumes, observer.say, store=host.store.path.resolve())
     if fetch is not Fetch.NOTHING:
-        tidy(host.store)
+        remove_leftovers(host.store)
     _check_destinations(request, host)
     plan = BuildPlan(
         request=request,
         path=path,
         project=project,
-        left_out=project.left_out(path),
+        excluded=project.excluded_paths(path),
         volumes=shown,
-        overlays=request.overlay and takes_overlays(host.store.path, observer.say),
+        overlays=request.overlay and supports_overlays(host.store.path, observer.say),
         network=_choose_network(request, observer),
         host_network=network(host.environ),
         limits=build_limits(host.store.path, request.limits),
@@ -188,8 +189,8 @@ def with_images(
         builder=builder,
         platform_api=api,
         run_image=run_image,
-        named=named,
-        copied_for=host.store.copied(known) if plan.overlays else (),
+        named_buildpacks=named,
+        copied_buildpacks=host.store.copied_writers(known) if plan.overlays else (),
         env={key: value for key, value in builder.env.items() if key in _INHERITED},
         # Before Platform API 0.15 production is the only execution environment.
         exec_env=request.exec_env if api.has(EXEC_ENV) else "production",
@@ -241,19 +242,21 @@ def _find_builder(request: BuildRequest, host: Host, observer: Observer, fetch: 
     """The builder; None for the default one when it has to be made first."""
     name, target, brings = request.builder, Target.host(), fetch is not Fetch.NOTHING
     if request.builder_id:
-        image = exact(
+        image = fetch_exact(
             host.images,
             name,
             request.builder_id,
             target=target,
             say=observer.say,
             option="--builder",
-            brings=brings,
+            save=brings,
         )
     elif name:
-        image = fetched(host.images, name, target=target, say=observer.say, pull=request.pull, brings=brings)
+        image = fetch_image(
+            host.images, name, target=target, say=observer.say, pull=request.pull, save=brings
+        )
     else:
-        name = default_builder.current(host.store)
+        name = default_builder.current_name(host.store)
         if not name:
             return None
         image = host.store.place(name).read()
@@ -284,15 +287,15 @@ def _find_run_image(
     """
     names, target = (name.image, *name.mirrors), builder.image.config.target
     brings = fetch is Fetch.ALL
-    if is_id(request.run_reference):
-        image = exact(
+    if is_image_id(request.run_reference):
+        image = fetch_exact(
             host.images,
             name.image,
             request.run_reference,
             target=target,
             say=observer.say,
             option="--run-image",
-            brings=brings,
+            save=brings,
         )
     elif request.run_reference:
         image = host.images.registry(Reference.parse(request.run_reference), target).read()
@@ -303,14 +306,14 @@ def _find_run_image(
         return RunImagePlan(name, found.name, found.reference, found.image.id, found.image)
     else:
         near = Reference.parse(builder.name).registry
-        image = first_fetched(
+        image = fetch_first(
             host.images,
             names,
-            near=near,
+            registry=near,
             target=target,
             say=observer.say,
             pull=request.pull,
-            brings=brings,
+            save=brings,
         )
     shown = replace(image, config=engine_view(image.config))
     return RunImagePlan(name, name.image, image.id.hex, image.id, shown)

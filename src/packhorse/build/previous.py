@@ -15,7 +15,7 @@ from packhorse.build.host import Host
 from packhorse.build.publish import check, location_of
 from packhorse.build.request import BuildRequest
 from packhorse.errors import FormatError, InputError, NotFoundError
-from packhorse.image.reference import Kind, Location, Reference
+from packhorse.image.reference import Location, LocationKind, Reference
 from packhorse.lifecycle.ports import Observer
 from packhorse.platform.cache_image import CacheImage
 
@@ -24,20 +24,20 @@ from packhorse.platform.cache_image import CacheImage
 class PreviousBuild:
     """`image` is where the previous image is, and `image_id` its ID, None when there is none.
 
-    `layers_of` is the name whose kept layers the build begins with.
+    `layers_name` is the name whose kept layers the build begins with.
     """
 
     image: Location
     image_id: Digest | None
-    layers_of: str
+    layers_name: str
 
 
 def find_previous(request: BuildRequest, host: Host, observer: Observer) -> PreviousBuild:
     """Finds the previous build; raises NetworkError when its registry does not answer."""
-    layers_of = _layers_of(request, host, observer)
-    stored, published = Location(Kind.STORE, "", layers_of), location_of(request.name)
+    layers_of = _find_layers_name(request, host, observer)
+    stored, published = Location(LocationKind.STORE, "", layers_of), location_of(request.name)
     if request.publish and request.cache_image:  # the layers in a registry belong to the image there
-        return PreviousBuild(published, _image_id(host, published), layers_of)
+        return PreviousBuild(published, _find_image_id(host, published), layers_of)
     try:
         image_id = host.store.place(layers_of).read().id
     except FormatError:
@@ -45,22 +45,22 @@ def find_previous(request: BuildRequest, host: Host, observer: Observer) -> Prev
     except NotFoundError:
         image_id = None
         if request.publish and layers_of == str(request.name):
-            return PreviousBuild(published, _image_id(host, published), layers_of)
+            return PreviousBuild(published, _find_image_id(host, published), layers_of)
     return PreviousBuild(stored, image_id, layers_of)
 
 
-def _layers_of(request: BuildRequest, host: Host, observer: Observer) -> str:
+def _find_layers_name(request: BuildRequest, host: Host, observer: Observer) -> str:
     """The name whose layers the build begins with: its own, or the last built tag of its repository."""
     own = str(request.name)
     if request.clear_cache:
         return own
-    found = host.store.nearest(own, request.name.name)
+    found = host.store.nearest_app(own, request.name.name)
     if found != own:
         observer.say(f"nothing is kept for {own}: beginning with what {found} has kept")
     return found
 
 
-def _image_id(host: Host, location: Location) -> Digest | None:
+def _find_image_id(host: Host, location: Location) -> Digest | None:
     """The ID of the image at a location; None when there is none, or none that can be read (P-027)."""
     try:
         return host.images.place(location).read().id
@@ -77,7 +77,7 @@ def check_cache_image(request: BuildRequest, host: Host) -> None:
     name = request.cache_image
     if name is None:
         return
-    written = [location.reference for location in request.outputs if location.kind is Kind.REGISTRY]
+    written = [location.reference for location in request.outputs if location.kind is LocationKind.REGISTRY]
     if request.publish:
         written += request.names
     if any((each.name, each.identifier) == (name.name, name.identifier) for each in written):
@@ -87,7 +87,7 @@ def check_cache_image(request: BuildRequest, host: Host) -> None:
             fix=f"name another for --cache-image, for instance {name.name}-cache",
         )
     check(host.images, [name])
-    open_cache_image(name, host, lambda text: None).require_own()
+    open_cache_image(name, host, lambda text: None).require_cache()
 
 
 def open_cache_image(name: Reference, host: Host, say: Callable[[str], None]) -> CacheImage:

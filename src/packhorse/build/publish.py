@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from packhorse.base.dataclass import replace
 from packhorse.errors import NetworkError
-from packhorse.image.copy import brought, counted
+from packhorse.image.copy import count_bytes, write_layers
 from packhorse.image.place import Place, Receipt
-from packhorse.image.reference import Kind, Location, Reference
+from packhorse.image.reference import Location, LocationKind, Reference
 from packhorse.image.view import Image
 from packhorse.lifecycle.ports import Observer
 from packhorse.platform.wiring import Wiring
@@ -20,7 +20,7 @@ from packhorse.platform.wiring import Wiring
 
 def location_of(name: Reference) -> Location:
     """Where an image of this name is published."""
-    return Location(Kind.REGISTRY, "", str(name))
+    return Location(LocationKind.REGISTRY, "", str(name))
 
 
 def check(wiring: Wiring, names: Sequence[Reference]) -> None:
@@ -29,11 +29,11 @@ def check(wiring: Wiring, names: Sequence[Reference]) -> None:
 
     Raises NetworkError, NotFoundError.
     """
-    from packhorse.image.registry.upload import begin
+    from packhorse.image.registry.upload import start_upload
 
     for name in {replace(name, tag=None, digest=None): name for name in names}.values():
-        there = wiring.written(name)
-        session = begin(wiring.host(there.registry), there.repository)
+        there = wiring.push_reference(name)
+        session = start_upload(wiring.host(there.registry), there.repository)
         if session is not None:
             session.abandon()
 
@@ -49,15 +49,15 @@ def publish(
     uploaded: dict[str, Image] = {}
     for name, location in zip(names, map(location_of, names), strict=True):
         place = wiring.place(location, compression=compression)
-        repository = wiring.written(name).name
+        repository = wiring.push_reference(name).name
         with (
             observer.phase(f"publish {location.name}"),
-            counted(image, wiring.meter, f"publishing {location.name}") as read,
+            count_bytes(image, wiring.meter, f"publishing {location.name}") as read,
         ):
             try:
                 if repository not in uploaded:
-                    uploaded[repository] = brought(read, place)
-                receipt = place.commit(uploaded[repository])
+                    uploaded[repository] = write_layers(read, place)
+                receipt = place.write_image(uploaded[repository])
             except NetworkError:
                 again = f"packhorse copy {names[0].familiar} {location}"
                 observer.say(f"the image is in the store: `{again}` goes on with its upload")

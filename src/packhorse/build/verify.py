@@ -16,10 +16,10 @@ from packhorse.build.host import Host
 from packhorse.build.plan import resolve
 from packhorse.build.request import BuildRequest
 from packhorse.errors import InputError, NotFoundError
-from packhorse.image.reference import Reference, is_id
+from packhorse.image.reference import Reference, is_image_id
 from packhorse.image.view import Image
 from packhorse.lifecycle import labels
-from packhorse.platform.diff.comparison import Difference, diff, side
+from packhorse.platform.diff.comparison import Difference, compared_image, diff
 from packhorse.platform.locate import LOCAL_REGISTRY
 from packhorse.platform.provenance import BuildProvenance
 from packhorse.store.store import Store
@@ -28,7 +28,7 @@ _BASE = re.compile(r"labels\[io\.buildpacks\.lifecycle\.metadata\]\.(?:runImage|
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verification:
     """How the image and the one that was built now differ. Their configs may tell of the base in other words:
     by its ID or its place in a registry, or by the history that a rebase has left.
     """
@@ -36,19 +36,19 @@ class Verdict:
     difference: Difference
 
     @property
-    def reproduced(self) -> bool:
+    def is_reproduced(self) -> bool:
         """Whether all is the same that a build makes."""
         values = self.difference.values
-        told = all(value.restated or _BASE.fullmatch(value.path) for value in values)
-        return self.difference.same or (told and not self.difference.changed)
+        told = all(value.is_derived or _BASE.fullmatch(value.path) for value in values)
+        return self.difference.is_same or (told and not self.difference.changed_groups)
 
     @property
     def headline(self) -> str:
         """The verdict in one line."""
         image = self.difference.before.image
-        if self.difference.same:
+        if self.difference.is_same:
             return f"reproducible: the source gives the same image, {image.id}"
-        if self.reproduced:
+        if self.is_reproduced:
             return "reproducible: every layer and setting is the same, and the base is told of in other words"
         return f"not reproducible: {self.difference.headline}"
 
@@ -68,7 +68,7 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
         )
     metadata = labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, ""))
     reference = metadata.run_image.reference
-    is_exact = not asked.run_image and (is_id(reference) or "@" in reference)
+    is_exact = not asked.run_image and (is_image_id(reference) or "@" in reference)
     request = replace(asked, run_reference=reference if is_exact else "")
     if known is None:
         return request
@@ -89,20 +89,20 @@ def request_for(image: Image, name: str, asked: BuildRequest) -> BuildRequest:
 
 def verify(
     image: Image, request: BuildRequest, host: Host, observer: BuildObserver, *, title: str
-) -> Verdict:
+) -> Verification:
     """Builds `request`, compares the result with `image`, called `title`, and forgets the result.
 
     Raises what a build raises.
     """
-    with _own_name(image, host.store) as name:
+    with _temporary_name(image, host.store) as name:
         again = replace(request, name=name, clear_cache=True)
         execute(resolve(again, host, observer), host, observer)
         rebuilt = host.store.place(str(name)).read()
-        return Verdict(diff(side(title, image), side("rebuilt", rebuilt)))
+        return Verification(diff(compared_image(title, image), compared_image("rebuilt", rebuilt)))
 
 
 @contextmanager
-def _own_name(image: Image, store: Store) -> Iterator[Reference]:
+def _temporary_name(image: Image, store: Store) -> Iterator[Reference]:
     """A name for the build, which stands for nothing before and after; what a killed command left is gone."""
     name = Reference.parse(f"{LOCAL_REGISTRY}/verify:{image.id.short}")
     _forget(name, store)

@@ -24,7 +24,7 @@ class Ref:
         return f"{self.id}@{self.version}"
 
     @property
-    def directory(self) -> str:
+    def directory_name(self) -> str:
         """The id as a directory is named after it: `/` becomes `_` (P-158)."""
         return escape_id(self.id)
 
@@ -79,26 +79,26 @@ class Descriptor:
         Raises InputError with every issue in it, and BuildpackApiError for an API that is not supported.
         """
         top = Table.read(data, source, warn)
-        top.accept("metadata", "stacks")
+        top.allow_keys("metadata", "stacks")
         own = top.table("buildpack")
-        own.accept("description", "keywords", "licenses")
+        own.allow_keys("description", "keywords", "licenses")
         declared = top.text("api", required=True)
         # An API that is not supported comes first: in another version other things may be right.
         api = BuildpackApi.parse(declared, owner=own.text("id") or source) if declared else SUPPORTED[-1]
         value = cls(
             api=api,
-            id=_identifier(own),
-            version=_version(own),
+            id=_read_id(own),
+            version=_read_version(own),
             name=own.text("name"),
             homepage=own.text("homepage"),
             clear_env=own.flag("clear-env"),
             sbom_formats=own.texts("sbom-formats"),
-            exec_env=_exec_env(own) if api.has(EXEC_ENV) else (),
-            targets=tuple(map(_target, top.tables("targets"))) or _stack_targets(top),
+            exec_env=_read_exec_env(own) if api.has(EXEC_ENV) else (),
+            targets=tuple(map(_read_target, top.tables("targets"))) or _stack_targets(top),
             order=tuple(read_order(top)),
         )
         if value.order and (value.targets or top.has("stacks")):
-            top.issue("a composite buildpack (with [[order]]) has neither [[targets]] nor [[stacks]]")
+            top.add_issue("a composite buildpack (with [[order]]) has neither [[targets]] nor [[stacks]]")
         top.finish()
         return value
 
@@ -122,7 +122,7 @@ def read_order(top: Table, key: str = "order") -> list[Group]:
             for entry in group.tables("group")
         )
         if not refs:
-            group.issue("an order's group names no buildpack")
+            group.add_issue("an order's group names no buildpack")
         order.append(refs)
     return order
 
@@ -164,9 +164,11 @@ class SystemBuildpacks:
         top.finish()
         return value
 
-    def around(self, order: Order) -> Order:
+    def add_to(self, order: Order) -> Order:
         """The order with them, but for those whose id a group has already (P-034 to P-036)."""
-        return tuple((*_absent(self.pre, group), *group, *_absent(self.post, group)) for group in order)
+        return tuple(
+            (*_missing_from(self.pre, group), *group, *_missing_from(self.post, group)) for group in order
+        )
 
 
 def _system_group(table: Table) -> Group:
@@ -176,28 +178,28 @@ def _system_group(table: Table) -> Group:
     )
 
 
-def _absent(refs: Group, group: Group) -> Group:
+def _missing_from(refs: Group, group: Group) -> Group:
     there = {ref.id for ref in group}
     return tuple(ref for ref in refs if ref.id not in there)
 
 
-def _identifier(own: Table) -> str:
+def _read_id(own: Table) -> str:
     """The buildpack's id; directories are named after it, and some beside them have other uses (B-143)."""
     text = own.text("id", required=True)
     if text and (not _ID.fullmatch(text) or text in _RESERVED):
-        own.issue(f"{text!r} cannot be the id of a buildpack", "id")
+        own.add_issue(f"{text!r} cannot be the id of a buildpack", "id")
     return text
 
 
-def _version(own: Table) -> str:
+def _read_version(own: Table) -> str:
     """The buildpack's version, any that a directory can be named after (B-144 wants X.Y.Z)."""
     text = own.text("version", required=True)
     if text and (not _VERSION.fullmatch(text) or text in (".", "..")):
-        own.issue(f"{text!r} cannot be the version of a buildpack", "version")
+        own.add_issue(f"{text!r} cannot be the version of a buildpack", "version")
     return text
 
 
-def _target(table: Table) -> BuildpackTarget:
+def _read_target(table: Table) -> BuildpackTarget:
     distros = tuple(Distro(entry.text("name"), entry.text("version")) for entry in table.tables("distros"))
     # The specification says `variant`, the reference reads `arch-variant`: either is taken.
     variant = table.text("variant") or table.text("arch-variant")
@@ -210,7 +212,7 @@ def _stack_targets(top: Table) -> tuple[BuildpackTarget, ...]:
     return tuple(_STACK_TARGETS[identifier] for identifier in identifiers if identifier in _STACK_TARGETS)
 
 
-def _exec_env(own: Table) -> tuple[str, ...]:
+def _read_exec_env(own: Table) -> tuple[str, ...]:
     # The specification has [[buildpack.exec-env]] tables with a name, the reference a plain list: either is
     # taken (B-147).
     value = own.values.get("exec-env")

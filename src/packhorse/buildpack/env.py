@@ -41,7 +41,7 @@ def with_roots(env: Env, layer: str, present: Collection[str]) -> dict[str, str]
     result = dict(env)
     for directory, variable in BUILD_ROOTS:
         if directory in present:
-            result[variable] = _joined(f"{layer}/{directory}", result.get(variable, ""), ":")
+            result[variable] = _join(f"{layer}/{directory}", result.get(variable, ""), ":")
     return result
 
 
@@ -68,7 +68,7 @@ def with_user(env: Env, user: Env) -> dict[str, str]:
     """Applies what a user set: path lists are put in front (B-113), anything else is replaced (B-114)."""
     result = dict(env)
     for name, value in user.items():
-        result[name] = _joined(value, result.get(name, ""), ":") if name in PATH_LISTS else value
+        result[name] = _join(value, result.get(name, ""), ":") if name in PATH_LISTS else value
     return result
 
 
@@ -77,13 +77,13 @@ def _split(file_name: str) -> tuple[str, str]:
     return name, action
 
 
-def _joined(front: str, back: str, delim: str) -> str:
+def _join(front: str, back: str, delim: str) -> str:
     return f"{front}{delim}{back}" if back else front
 
 
 _ACTIONS: Mapping[str, Callable[[str, str, str], str]] = {
     "override": lambda old, new, delim: new,
     "default": lambda old, new, delim: old or new,
-    "prepend": lambda old, new, delim: _joined(new, old, delim),
+    "prepend": lambda old, new, delim: _join(new, old, delim),
     "append": lambda old, new, delim: f"{old}{delim}{new}" if old else new,
 }

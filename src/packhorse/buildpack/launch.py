@@ -61,10 +61,10 @@ class LaunchToml:
         slices = tuple(entry.texts("paths") if entry.has("paths") else None for entry in top.tables("slices"))
         bom = read_requires(top, "bom")
         if sum(process.default for process in processes) > 1:
-            top.issue("more than one process has default = true", "processes")  # B-138
+            top.add_issue("more than one process has default = true", "processes")  # B-138
         types = [process.type for process in processes]
         for repeated in sorted({kind for kind in types if types.count(kind) > 1}):
-            top.issue(f"process type {repeated!r} is there twice", "processes")  # B-134
+            top.add_issue(f"process type {repeated!r} is there twice", "processes")  # B-134
         top.finish()
         return cls(labels, processes, slices, bom)
 
@@ -103,29 +103,31 @@ class StoreToml:
         top.finish()
         return cls(metadata)
 
-    def restored(self) -> bytes:
+    def dump(self) -> bytes:
         """The file as a buildpack finds it next time."""
-        return gotoml.dumps({"metadata": gojson.untyped(self.metadata)})
+        return gotoml.dumps({"metadata": gojson.sort_maps(self.metadata)})
 
 
 def _process(entry: Table, *, api: BuildpackApi, owner: str) -> Process:
     kind = entry.text("type", required=True)
     if kind and not _PROCESS_TYPE.fullmatch(kind):
-        entry.issue(f"process type {kind!r} may have letters, digits, '.', '_' and '-' only", "type")  # B-135
+        entry.add_issue(
+            f"process type {kind!r} may have letters, digits, '.', '_' and '-' only", "type"
+        )  # B-135
     if kind in (".", ".."):
         # The clause allows them; a process type is the name of a link in the image.
-        entry.issue(f"process type {kind!r} cannot be the name of a file", "type")
+        entry.add_issue(f"process type {kind!r} cannot be the name of a file", "type")
     if entry.has("direct"):
-        entry.issue(
+        entry.add_issue(
             "direct is no key of a process from Buildpack API 0.9 on: every process is direct", "direct"
         )
     command = entry.texts("command")
     if not command or not command[0]:
-        entry.issue(f"process {kind!r} has no command")
+        entry.add_issue(f"process {kind!r} has no command")
     words = {"command": command, "args": entry.texts("args"), "working-dir": (entry.text("working-dir"),)}
     for key, values in words.items():
         if any("\0" in value for value in values):
-            entry.issue(f"{key} of process {kind!r} has a NUL byte: it could not be started", key)
+            entry.add_issue(f"{key} of process {kind!r} has a NUL byte: it could not be started", key)
     return Process(
         type=kind,
         command=command,

@@ -17,7 +17,7 @@ RESERVED = frozenset({"build", "launch", "store"})
 
 
 @dataclass(frozen=True, slots=True)
-class Types:
+class LayerTypes:
     """The three layer types; a layer with none of them is ignored (B-045, B-067)."""
 
     build: bool = False
@@ -34,7 +34,7 @@ class LayerToml:
     one.
     """
 
-    types: Types = field(default_factory=Types)
+    types: LayerTypes = field(default_factory=LayerTypes)
     metadata: Mapping[str, Any] | None = None
 
     @classmethod
@@ -45,15 +45,15 @@ class LayerToml:
         top = Table.read(data, source, warn)
         for key in ("build", "launch", "cache"):
             if key in top.values:
-                top.issue(f"{key} belongs in the [types] table", key)
+                top.add_issue(f"{key} belongs in the [types] table", key)
         table = top.table("types")
-        types = Types(table.flag("build"), table.flag("launch"), table.flag("cache"))
+        types = LayerTypes(table.flag("build"), table.flag("launch"), table.flag("cache"))
         # The metadata of a layer that is kept becomes a label.
         is_label = types.launch or types.cache
         metadata = top.mapping("metadata", finite=is_label) if top.has("metadata") else None
         top.finish()
         return cls(types, metadata)
 
-    def restored(self) -> bytes:
+    def dump_metadata(self) -> bytes:
         """The file as a buildpack finds it next time: the metadata alone, never the types (B-079)."""
-        return gotoml.dumps({"metadata": gojson.untyped(self.metadata)})
+        return gotoml.dumps({"metadata": gojson.sort_maps(self.metadata)})

@@ -22,7 +22,7 @@ class Require:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PlanAlternative:
     """One alternative of a build plan: names provided and dependencies required."""
 
     provides: tuple[str, ...] = ()
@@ -30,16 +30,16 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class BuildPlan:
+class PlanToml:
     """What one bin/detect wrote: alternatives, the top-level one first, then each `[[or]]` (B-026, B-027)."""
 
-    options: tuple[Section, ...] = (Section(),)
+    alternatives: tuple[PlanAlternative, ...] = (PlanAlternative(),)
 
     @classmethod
     def parse(cls, data: bytes, source: str, *, warn: Warn | None = None) -> Self:
         """Reads a build plan; an empty file is one empty alternative. Raises InputError."""
         top = Table.read(data, source, warn)
-        options = (_section(top), *(_section(table) for table in top.tables("or")))
+        options = (_read_alternative(top), *(_read_alternative(table) for table in top.tables("or")))
         top.finish()
         return cls(options)
 
@@ -52,13 +52,15 @@ class BuildpackPlan:
 
     def dump(self) -> bytes:
         """The file at CNB_BP_PLAN_PATH."""
-        entries = [{"name": entry.name, "metadata": gojson.untyped(entry.metadata)} for entry in self.entries]
+        entries = [
+            {"name": entry.name, "metadata": gojson.sort_maps(entry.metadata)} for entry in self.entries
+        ]
         return gotoml.dumps({"entries": entries}) if entries else b""
 
 
-def _section(table: Table) -> Section:
+def _read_alternative(table: Table) -> PlanAlternative:
     provides = tuple(entry.text("name", required=True) for entry in table.tables("provides"))
-    return Section(provides, read_requires(table, "requires"))
+    return PlanAlternative(provides, read_requires(table, "requires"))
 
 
 def read_requires(table: Table, key: str) -> tuple[Require, ...]:
@@ -67,7 +69,9 @@ def read_requires(table: Table, key: str) -> tuple[Require, ...]:
     for entry in table.tables(key):
         if entry.has("version"):
             # Removed from the format; the reference refuses it in every API (B-158).
-            entry.issue(f"{key}.version is no key of its own any more; put it into {key}.metadata", "version")
+            entry.add_issue(
+                f"{key}.version is no key of its own any more; put it into {key}.metadata", "version"
+            )
         metadata = entry.mapping("metadata", finite=key == "bom") if entry.has("metadata") else None
         requires.append(Require(entry.text("name", required=True), metadata))
     return tuple(requires)

@@ -24,20 +24,20 @@ from packhorse.cli.build_options import (
 )
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
+    add_registry_options,
     compression,
     docker_host,
     keep_storage,
-    opened_host,
+    open_host,
+    parse_seconds,
     pull_policy,
-    reaching,
-    seconds_of,
     verbosity,
 )
-from packhorse.cli.output import Console, Level, columns, size
+from packhorse.cli.output import Console, Level, format_size, format_table
 from packhorse.errors import UsageError
-from packhorse.image.reference import Kind, Location, Reference
+from packhorse.image.reference import Location, LocationKind, Reference
 from packhorse.lifecycle.inputs import EPOCH
-from packhorse.platform.network import Reach
+from packhorse.platform.network import RegistryOptions
 from packhorse.platform.pull import PullPolicy
 
 
@@ -64,7 +64,7 @@ from packhorse.platform.pull import PullPolicy
     multiple=True,
     metavar="NAME",
     read=lambda texts: tuple(
-        dict.fromkeys(_new_name(one, "--tag") for text in texts for one in text.split(","))
+        dict.fromkeys(_parse_new_name(one, "--tag") for text in texts for one in text.split(","))
     ),
     help="An additional name of the image. Repeatable.",
 )
@@ -81,7 +81,7 @@ from packhorse.platform.pull import PullPolicy
     "created",
     default="",
     metavar="SECONDS",
-    read=lambda text: _moment(text),
+    read=lambda text: _parse_created(text),
     help="The image's time: seconds since 1970, or now.  [in 1980]",
 )
 @click.option("--clear-cache", is_flag=True, help="Use no layers of earlier builds.")
@@ -89,7 +89,7 @@ from packhorse.platform.pull import PullPolicy
     "--cache-image",
     default="",
     metavar="NAME",
-    read=lambda text: _new_name(text, "--cache-image") if text else None,
+    read=lambda text: _parse_new_name(text, "--cache-image") if text else None,
     help="Also keep layers in a registry, as this image.",
 )
 @field_option(
@@ -115,7 +115,7 @@ from packhorse.platform.pull import PullPolicy
     help="With --dry-run: the form of the plan.  [human]",
 )
 @verbosity("Print only the image ID; with --publish the manifest digest.")
-@reaching
+@add_registry_options
 @click.pass_obj
 def build(
     context: Context,
@@ -129,27 +129,27 @@ def build(
     dry_run: bool,
     form: str | None,
     docker_host: str,
-    reach: Reach,
+    registry_options: RegistryOptions,
     **fields: Any,
 ) -> None:
     """Turn source code into an image called NAME."""
     if form and not dry_run:
         raise UsageError("--format is for --dry-run", fix="add --dry-run, or leave --format out")
     request = BuildRequest(
-        name=_new_name(name),
-        outputs=_outputs(outputs, name, daemon=daemon, sparse=sparse),
+        name=_parse_new_name(name),
+        outputs=_parse_outputs(outputs, name, daemon=daemon, sparse=sparse),
         sparse=sparse,
         pull=PullPolicy(pull),
         keep_storage=keep_storage(context.environ),
         **fields,
     )
     if timeout:
-        allowed = seconds_of(timeout, option="--timeout")
+        allowed = parse_seconds(timeout, option="--timeout")
         context.signals.limit_time(allowed, f"the build took longer than {timeout}")
     console, started = context.console, time.monotonic()
     with (
         console.activity(f"building {name}"),
-        opened_host(context, docker_host=docker_host, reach=reach) as host,
+        open_host(context, docker_host=docker_host, registry_options=registry_options) as host,
     ):
         plan = resolve(request, host, console, fetch=Fetch.NOTHING if dry_run else Fetch.ALL)
         if dry_run:
@@ -158,34 +158,34 @@ def build(
             print_plan(console, plan, host, form or "human")
             return
         outcome = execute(plan, host, console)
-    _tell(console, request, outcome, time.monotonic() - started)
+    _print_outcome(console, request, outcome, time.monotonic() - started)
 
 
-def _new_name(text: str, option: str = "") -> Reference:
+def _parse_new_name(text: str, option: str = "") -> Reference:
     """The name of an image that is to be made; UsageError for a place, which would be taken for a name."""
     location = Location.parse(text)
-    if location.kind is Kind.STORE:
+    if location.kind is LocationKind.STORE:
         return Reference.parse_new(location.name)
     option = f"{option}: " if option else ""
     raise UsageError(
         f"{option}{text[:300]!r} is a location, not the name of an image",
         why="a build makes an image under a name in the store, and copies it to other locations",
-        fix=_meant(location, option),
+        fix=_suggest_spelling(location, option),
     )
 
 
-def _meant(location: Location, option: str) -> str:
+def _suggest_spelling(location: Location, option: str) -> str:
     """How to spell what was meant by a place in the place of a name."""
-    if location.kind is Kind.REGISTRY:
+    if location.kind is LocationKind.REGISTRY:
         return f"write {location.name}" + ("" if option.startswith("--cache") else " and --publish")
     if option.startswith("--cache"):
         return "name an image of a registry"
-    if location.kind is Kind.DAEMON:
+    if location.kind is LocationKind.DAEMON:
         return f"write {location.name} and --daemon" if not option else f"write --output {location}"
     return f"write a name, and --output {location}"
 
 
-def _moment(text: str) -> int:
+def _parse_created(text: str) -> int:
     """Seconds since 1970; the reference's constant when nothing is asked for (P-106)."""
     if text == "now":
         return int(time.time())
@@ -196,33 +196,33 @@ def _moment(text: str) -> int:
     return int(text)
 
 
-def _output(text: str, name: str) -> Location:
+def _parse_output(text: str, name: str) -> Location:
     """Where to write; in a docker archive the image has the name it was built as, unless another is given."""
     location = Location.parse(text)
-    if location.kind is Kind.STORE:
+    if location.kind is LocationKind.STORE:
         raise UsageError(
             f"--output cannot write to {text!r}",
             why="every build is in the store; --output also writes it to another location",
             fix="write oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:NAME], docker-daemon:NAME "
             "or docker://NAME",
         )
-    if location.kind is Kind.DOCKER_ARCHIVE and not location.name:
+    if location.kind is LocationKind.DOCKER_ARCHIVE and not location.name:
         return replace(location, name=name)
-    if location.kind in (Kind.REGISTRY, Kind.DAEMON, Kind.DOCKER_ARCHIVE):
+    if location.kind in (LocationKind.REGISTRY, LocationKind.DAEMON, LocationKind.DOCKER_ARCHIVE):
         Reference.parse_new(location.name)
     return location
 
 
-def _outputs(texts: tuple[str, ...], name: str, *, daemon: bool, sparse: bool) -> tuple[Location, ...]:
-    found = [_output(text, name) for text in texts]
+def _parse_outputs(texts: tuple[str, ...], name: str, *, daemon: bool, sparse: bool) -> tuple[Location, ...]:
+    found = [_parse_output(text, name) for text in texts]
     if daemon:
-        found.append(Location(Kind.DAEMON, "", name))
-    if sparse and all(location.kind is not Kind.OCI for location in found):
+        found.append(Location(LocationKind.DAEMON, "", name))
+    if sparse and all(location.kind is not LocationKind.OCI for location in found):
         raise UsageError("--sparse is for --output oci:DIR", fix="name a layout, or leave out --sparse")
     return tuple(found)
 
 
-def _tell(console: Console, request: BuildRequest, outcome: BuildOutcome, seconds: float) -> None:
+def _print_outcome(console: Console, request: BuildRequest, outcome: BuildOutcome, seconds: float) -> None:
     exported = outcome.exported
     if console.level is Level.QUIET:
         published = outcome.published and outcome.published.manifest_digest
@@ -232,19 +232,19 @@ def _tell(console: Console, request: BuildRequest, outcome: BuildOutcome, second
         [
             row.name,
             row.owner,
-            "reused" if row.size is None else size(row.size),
-            "kept" if row.kept else "new",
+            "reused" if row.size is None else format_size(row.size),
+            "kept" if row.is_in_previous else "new",
             row.why,
         ]
         for row in exported.layers
     ]
-    lines = columns(["layer", "from", "size", "", ""], rows, right=frozenset({2}))
+    lines = format_table(["layer", "from", "size", "", ""], rows, right=frozenset({2}))
     console.notes(["", *(f"  {line}" for line in lines), ""])
     counters = outcome.counters
     console.detail(
         f"buildpack layers: {counters.untouched} untouched, "
         + (f"{counters.same} written to and the same, " if counters.same else "")
-        + f"{counters.changed} changed; {size(counters.hashed)} read and hashed, "
+        + f"{counters.changed} changed; {format_size(counters.hashed)} read and hashed, "
         + f"{counters.linked} entries linked"
         + (f", {counters.copied} copied" if counters.copied else "")
     )

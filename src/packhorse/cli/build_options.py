@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from packhorse.base.step import Network
-from packhorse.cli.options import asked_limits, environment, image_name, keep_value, volume
+from packhorse.cli.options import environment, image_name, keep_value, parse_limits, parse_volume
 from packhorse.errors import UsageError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -37,7 +37,7 @@ def _read_env(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
     return environment(value, ctx.meta["packhorse.env_files"], ctx.obj)
 
 
-def _exec_env(text: str) -> str:
+def _parse_exec_env(text: str) -> str:
     """An execution environment's name; directories of layers are named after it (B-009)."""
     if not _EXEC_ENV.fullmatch(text):
         raise UsageError(
@@ -58,7 +58,7 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
         "volume": "Show a directory or file to buildpacks, read-only unless :rw. Repeatable.",
     } | help_texts
 
-    return _together(
+    return _combine(
         field_option(
             "-B",
             "--builder",
@@ -95,7 +95,7 @@ def source_options(**help_texts: str) -> Callable[[_Command], _Command]:
             "volumes",
             multiple=True,
             metavar="SOURCE:TARGET[:rw]",
-            read=lambda texts: tuple(volume(text, writable=False) for text in texts),
+            read=lambda texts: tuple(parse_volume(text, writable=False) for text in texts),
             help=words["volume"],
         ),
     )
@@ -109,7 +109,7 @@ exec_env_option = field_option(
     "--exec-env",
     default="production",
     metavar="NAME",
-    read=_exec_env,
+    read=_parse_exec_env,
     help="The execution environment of the image.  [production]",
 )
 
@@ -148,14 +148,14 @@ def sandbox_options(*, limits: bool) -> Callable[[_Command], _Command]:
                 "limits",
                 multiple=True,
                 metavar="NAME=NUMBER",
-                read=asked_limits,
+                read=parse_limits,
                 help="A limit for buildpacks: memory=4g, processes=8192, … or NAME=none. Repeatable.",
             )
         )
-    return _together(*options)
+    return _combine(*options)
 
 
-def _together(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+def _combine(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
     """Several options as one decorator; help lists them in this order."""
 
     def decorate(command: _Command) -> _Command:

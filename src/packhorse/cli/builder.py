@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from packhorse.cli.main import Context, Group
-from packhorse.cli.options import opened_store
+from packhorse.cli.main import CommandGroup, Context
+from packhorse.cli.options import open_store
 from packhorse.platform.default_builder import ensure
-from packhorse.platform.wiring import tidy
+from packhorse.platform.wiring import remove_leftovers
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def builder() -> None:
     """Manage builders."""
 
@@ -21,8 +21,8 @@ def builder() -> None:
 def default(context: Context, update: bool) -> None:
     """Make the default builder from the distribution's packages, unless it exists."""
     console = context.console
-    with console.activity("making the default builder"), opened_store(context) as store:
-        tidy(store)
+    with console.activity("making the default builder"), open_store(context) as store:
+        remove_leftovers(store)
         made = ensure(store, environ=context.environ, progress=console.progress, update=update)
     for change in made.changes:
         console.say(str(change))

@@ -7,21 +7,21 @@ from datetime import UTC, datetime
 
 import click
 
-from packhorse.cli.document import FORMATS, written
-from packhorse.cli.images import age
-from packhorse.cli.main import Context, Group
-from packhorse.cli.options import KEEP_STORAGE, opened_store, size_of
+from packhorse.cli.document import FORMATS, serialize
+from packhorse.cli.images import format_age
+from packhorse.cli.main import CommandGroup, Context
+from packhorse.cli.options import KEEP_STORAGE, open_store, parse_size
 from packhorse.cli.options import keep_storage as bound
-from packhorse.cli.output import size
+from packhorse.cli.output import format_size
 from packhorse.errors import UsageError
 from packhorse.image.reference import Reference
 from packhorse.platform import kept_storage
-from packhorse.platform.kept_storage import Pruned
+from packhorse.platform.kept_storage import PruneResult
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def cache() -> None:
     """Manage the layers that builds keep for the next builds."""
 
@@ -31,7 +31,7 @@ def cache() -> None:
 @click.pass_obj
 def ls(context: Context, output: str | None) -> None:
     """List what builds keep, and how much disk space it uses."""
-    with context.console.activity("measuring what is kept"), opened_store(context) as store:
+    with context.console.activity("measuring what is kept"), open_store(context) as store:
         survey = store.caches()
     console = context.console
     if output:
@@ -41,24 +41,24 @@ def ls(context: Context, output: str | None) -> None:
                 "layers": each.layers,
                 "size": each.size,
                 "alone": each.alone,
-                "built": _moment(each.used),
+                "built": _format_time(each.used),
             }
             for each in survey.caches
         ]
-        console.result(written({"caches": rows, "total": survey.total}, output))
+        console.result(serialize({"caches": rows, "total": survey.total}, output))
         return
     table = [
         [
-            _shown(each.app),
+            _display_name(each.app),
             str(each.layers),
-            _age(each.used),
-            size(each.size),
-            size(each.alone),
+            _format_age(each.used),
+            format_size(each.size),
+            format_size(each.alone),
         ]
         for each in survey.caches
     ]
     console.table(["NAME", "LAYERS", "BUILT", "SIZE", "ALONE"], table, right=frozenset({1, 3, 4}))
-    console.notes([f"{size(survey.total)} in all; ALONE is what is free when that one is removed"])
+    console.notes([f"{format_size(survey.total)} in all; ALONE is what is free when that one is removed"])
 
 
 @cache.command()
@@ -66,8 +66,8 @@ def ls(context: Context, output: str | None) -> None:
 @click.pass_obj
 def rm(context: Context, names: tuple[str, ...]) -> None:
     """Remove the kept layers of images. The images stay; their next builds begin without kept layers."""
-    with context.console.activity("freeing space"), opened_store(context, frees=True) as store:
-        _tell(context, kept_storage.remove(store, names))
+    with context.console.activity("freeing space"), open_store(context, frees=True) as store:
+        _print_pruned(context, kept_storage.remove(store, names))
 
 
 @cache.command()
@@ -85,29 +85,29 @@ def prune(context: Context, keep_storage: str, older_than: str, every: bool) -> 
     """
     if every and (keep_storage or older_than):
         raise UsageError("--all excludes --keep-storage and --older-than", fix="leave out one or the other")
-    limit = size_of(keep_storage, option="--keep-storage") if keep_storage else None
-    older = _seconds(older_than) if older_than else None
+    limit = parse_size(keep_storage, option="--keep-storage") if keep_storage else None
+    older = _parse_age(older_than) if older_than else None
     if limit is None and older is None:
         limit = bound(context.environ)
-    with context.console.activity("freeing space"), opened_store(context, frees=True) as store:
+    with context.console.activity("freeing space"), open_store(context, frees=True) as store:
         unbound = limit == 0 and not keep_storage
         if unbound and not every:
             context.console.notes([f"nothing goes: {KEEP_STORAGE} is none"])
             return
-        _tell(context, kept_storage.prune(store, limit=limit, older=older, every=every))
+        _print_pruned(context, kept_storage.prune(store, limit=limit, older=older, every=every))
 
 
-def _tell(context: Context, pruned: Pruned) -> None:
+def _print_pruned(context: Context, pruned: PruneResult) -> None:
     for app in pruned.apps:
-        context.console.result(f"Removed: {_shown(app)}")
-    context.console.notes([f"freed {size(pruned.freed.bytes)}"])
+        context.console.result(f"Removed: {_display_name(app)}")
+    context.console.notes([f"freed {format_size(pruned.freed.bytes)}"])
 
 
-def _shown(app: str) -> str:
+def _display_name(app: str) -> str:
     return Reference.parse(app).familiar if app else "(damaged)"
 
 
-def _seconds(text: str) -> float:
+def _parse_age(text: str) -> float:
     found = re.fullmatch("([0-9]{1,9})([mhdw])", text.strip().lower())
     if found is None:
         raise UsageError(
@@ -117,9 +117,9 @@ def _seconds(text: str) -> float:
     return int(found[1]) * _UNITS[found[2]]
 
 
-def _moment(used: float) -> str:
+def _format_time(used: float) -> str:
     return datetime.fromtimestamp(int(used), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _age(used: float) -> str:
-    return age(_moment(used))
+def _format_age(used: float) -> str:
+    return format_age(_format_time(used))

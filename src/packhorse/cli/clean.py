@@ -25,7 +25,7 @@ _WORD, _LINE = 200, 1000  # characters of an error that are printed
 _LONG_WORD = re.compile(rf"\S{{{_WORD + 1},}}")
 
 
-def clean(text: str, *, colours: bool = False) -> str:
+def sanitize(text: str, *, colours: bool = False) -> str:
     """The text without control characters but line ends and tabs; with `colours` those stay, and end with it.
 
     What is no character (half of a surrogate pair, a byte of a name that is not UTF-8) becomes `?`.
@@ -44,25 +44,27 @@ def clean(text: str, *, colours: bool = False) -> str:
     return f"{cleaned}\x1b[0m" if len(pieces) > 1 else cleaned
 
 
-def escaped(text: str) -> str:
-    """The text with the characters that `clean` would take out as escapes; for strings in double quotes."""
+def escape(text: str) -> str:
+    """The text with the characters that `sanitize` would take out as escapes; for strings in double
+    quotes.
+    """
     return _SUSPECT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def one_line(text: str) -> str:
-    """As `clean`, in one line: a name with line ends in it would look like lines of ours."""
-    return clean(" ".join(text.splitlines()) if "\n" in text or "\r" in text else text)
+def sanitize_line(text: str) -> str:
+    """As `sanitize`, in one line: a name with line ends in it would look like lines of ours."""
+    return sanitize(" ".join(text.splitlines()) if "\n" in text or "\r" in text else text)
 
 
-def shortened(line: str) -> str:
+def shorten(line: str) -> str:
     """A line of an error without the middle of a path, or of anything else, that nobody would read whole.
 
     Both ends stay: where it is, and what it is.
     """
-    return _middle_out(_LONG_WORD.sub(lambda match: _middle_out(match[0], _WORD), line), _LINE)
+    return _cut_middle(_LONG_WORD.sub(lambda match: _cut_middle(match[0], _WORD), line), _LINE)
 
 
-def _middle_out(text: str, most: int) -> str:
+def _cut_middle(text: str, most: int) -> str:
     if len(text) <= most:
         return text
     half = (most - 1) // 2

@@ -12,15 +12,22 @@ from packhorse.build.plan import Fetch, resolve
 from packhorse.build.request import BuildRequest
 from packhorse.buildpack.descriptor import Ref
 from packhorse.cli.build_options import exec_env_option, run_image_option, sandbox_options, source_options
-from packhorse.cli.document import written
+from packhorse.cli.document import serialize
 from packhorse.cli.main import Context
-from packhorse.cli.options import docker_host, opened_host, pull_policy, reaching, seconds_of, verbosity
+from packhorse.cli.options import (
+    add_registry_options,
+    docker_host,
+    open_host,
+    parse_seconds,
+    pull_policy,
+    verbosity,
+)
 from packhorse.cli.output import Console
 from packhorse.errors import DetectFailed
 from packhorse.image.reference import Reference
 from packhorse.lifecycle.stages import Detected, Detection
 from packhorse.platform.locate import LOCAL_REGISTRY
-from packhorse.platform.network import Reach
+from packhorse.platform.network import RegistryOptions
 from packhorse.platform.pull import PullPolicy
 
 _NAME = Reference.parse(f"{LOCAL_REGISTRY}/detect")
@@ -44,7 +51,7 @@ _NAME = Reference.parse(f"{LOCAL_REGISTRY}/detect")
     help="The output format.  [human]",
 )
 @verbosity("Print only the result.")
-@reaching
+@add_registry_options
 @click.pass_obj
 def detect(
     context: Context,
@@ -54,7 +61,7 @@ def detect(
     timeout: str,
     output: str,
     docker_host: str,
-    reach: Reach,
+    registry_options: RegistryOptions,
     **fields: Any,
 ) -> None:
     """Say which buildpacks would build the source in PATH, and why the others would not.
@@ -63,18 +70,18 @@ def detect(
     takes the source, 20 when none does, 21 when moreover a bin/detect went wrong.
     """
     if timeout:
-        allowed = seconds_of(timeout, option="--timeout")
+        allowed = parse_seconds(timeout, option="--timeout")
         context.signals.limit_time(allowed, f"detection took longer than {timeout}")
     console = context.console
     request = BuildRequest(name=_NAME, path=path, pull=PullPolicy(pull), **fields)
     with (
         console.activity(f"detecting {path}"),
-        opened_host(context, docker_host=docker_host, reach=reach) as host,
+        open_host(context, docker_host=docker_host, registry_options=registry_options) as host,
     ):
         plan = resolve(request, host, console, fetch=Fetch.BUILDER)
         detection = run_detection(plan, host, console)
     if output == "json":
-        console.document(written(_fields(detection), "json"))
+        console.document(serialize(_fields(detection), "json"))
     else:
         _print(console, detection)
     if isinstance(detection.outcome, DetectFailed):
@@ -105,7 +112,7 @@ def _fields(detection: Detection) -> dict[str, object]:
             for tried in detection.tried
         ],
         "buildpacks": [
-            {**_ref(answer.ref), "result": answer.word, "status": answer.status, "why": answer.line}
+            {**_ref(answer.ref), "result": answer.verdict, "status": answer.status, "why": answer.reason}
             for answer in detection.answers
         ],
     }

@@ -13,15 +13,22 @@ from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
 
-from packhorse.cli.clean import one_line
+from packhorse.cli.clean import sanitize_line
 from packhorse.cli.diff_text import MARKS, measure, package_mark, package_versions, path_text
 from packhorse.cli.markup import Markup, tag
-from packhorse.cli.output import size
-from packhorse.platform.diff.comparison import Change, Difference, File, Group, Side, counts
+from packhorse.cli.output import format_size
+from packhorse.platform.diff.comparison import (
+    Change,
+    ComparedImage,
+    Difference,
+    FileChange,
+    LayerGroup,
+    counts,
+)
 from packhorse.platform.diff.packages import Package
 from packhorse.platform.diff.report import Sizes, details
-from packhorse.platform.diff.values import Value, shown, sorted_out
-from packhorse.platform.owners import Owned, Part
+from packhorse.platform.diff.values import ValueChange, format_value, partition
+from packhorse.platform.owners import LayerPart, OwnedLayer
 
 _FILES = 1000
 """Entries of one layer that are listed: more is for programs."""
@@ -35,34 +42,34 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _HUES = (150, 300, 205, 95, 350, 265, 120, 325)
 """Of buildpacks, in their order: far from each other, and from the base's and the application's."""
 
-_COLOURS = {Part.BASE: (255, 0.055), Part.APP: (52, 0.13), Part.OTHER: (0, 0.05)}
+_COLOURS = {LayerPart.BASE: (255, 0.055), LayerPart.APP: (52, 0.13), LayerPart.OTHER: (0, 0.05)}
 _PLAIN = (80, 0.018)  # what the lifecycle adds
 _CLASSES = {Change.ADDED: "add", Change.REMOVED: "drop", Change.CHANGED: "turn"}
 _NAMES = {
-    Part.BASE: "base image",
-    Part.APP: "application",
-    Part.OTHER: "layers of no known owner",
+    LayerPart.BASE: "base image",
+    LayerPart.APP: "application",
+    LayerPart.OTHER: "layers of no known owner",
 }
 _REST = "launcher and bills of materials"
 
 
 def page(difference: Difference) -> str:
     """The whole document."""
-    drawing = _Drawing(difference)
+    drawing = _Page(difference)
     title = f"{difference.before.name} and {difference.after.name}"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{one_line(title)}: packhorse diff"),
+        tag("title", f"{sanitize_line(title)}: packhorse diff"),
         tag("link", rel="icon", href="data:,"),
         tag("style", Markup(Path(__file__).with_name("diff.css").read_text("utf-8"))),
     )
     return f"<!doctype html>\n{tag('html', head, tag('body', *drawing.body()), lang='en')}\n"
 
 
-class _Drawing:
+class _Page:
     """One comparison as elements."""
 
     def __init__(self, difference: Difference) -> None:
@@ -73,20 +80,24 @@ class _Drawing:
         headline, _, count = self._difference.headline.partition(": ")
         yield tag(
             "header",
-            tag("h1", one_line(_sentence(headline))),
-            tag("p", one_line(self._lead(count)), class_="lead"),
+            tag("h1", sanitize_line(_sentence(headline))),
+            tag("p", sanitize_line(self._lead(count)), class_="lead"),
         )
         yield tag("main", *self._main())
         yield tag("footer", "Made by packhorse diff.")
 
     def _lead(self, count: str) -> str:
-        if self._difference.same:
+        if self._difference.is_same:
             return f"Both names mean one image. {count}"
-        shared = self._difference.shared
+        shared = self._difference.shared_layers
         layers = self._difference.after.layers
         same = self._sizes.total(owned for owned in layers if shared[owned.layer.diff_id])
         total = self._sizes.total(layers)
-        told = "" if same is None or total is None else f": {size(same)} of {size(total)}{self._kind}"
+        told = (
+            ""
+            if same is None or total is None
+            else f": {format_size(same)} of {format_size(total)}{self._kind}"
+        )
         return f"{count[:1].upper()}{count[1:]}{told}."
 
     @property
@@ -110,17 +121,15 @@ class _Drawing:
             "layer’s size; the line at its foot is to scale.",
             class_="note",
         )
-        changed = self._difference.changed
+        changed = self._difference.changed_groups
         if any(group.files is not None for group in changed):
             yield tag("h2", "What changed in the layers")
             yield from (self._files(group) for group in reversed(changed) if group.files is not None)
         yield from self._values()
 
-    def _head(self, side: Side, place: str) -> Markup:
-        total = (
-            f"{measure(self._sizes.total(side.layers))}{self._kind}, {_counted(len(side.layers), 'layer')}"
-        )
-        above, slash, name = one_line(side.name).rpartition("/")
+    def _head(self, side: ComparedImage, place: str) -> Markup:
+        total = f"{measure(self._sizes.total(side.layers))}{self._kind}, {_plural(len(side.layers), 'layer')}"
+        above, slash, name = sanitize_line(side.name).rpartition("/")
         return tag(
             "div",
             *([tag("span", f"{above}{slash}")] if above else []),
@@ -132,13 +141,13 @@ class _Drawing:
 
     def _rows(self) -> Iterator[Markup]:
         groups = self._difference.groups
-        if self._difference.same:
+        if self._difference.is_same:
             sides = self._difference.before.layers
             yield from (self._block(owned, "same") for owned in reversed(sides))
             return
         for group in reversed(groups):
             counted = False
-            for one, other in reversed(list(_aligned(group.before, group.after))):
+            for one, other in reversed(list(_align_layers(group.before, group.after))):
                 if one and other and one.layer.diff_id == other.layer.diff_id:
                     yield self._block(other, "same")
                 else:
@@ -147,7 +156,7 @@ class _Drawing:
                     yield self._block(other, "set b") if other else _absent("b")
                     counted = True
 
-    def _block(self, owned: Owned, place: str) -> Markup:
+    def _block(self, owned: OwnedLayer, place: str) -> Markup:
         bytes_ = self._sizes.of_layer(owned.layer)
         share = (bytes_ or 0) / self._largest
         height = _LOWEST + _RANGE * math.sqrt(share)
@@ -155,11 +164,13 @@ class _Drawing:
         title, owner = self._title(owned)
         return tag(
             "div",
-            tag("b", one_line(title)),
+            tag("b", sanitize_line(title)),
             tag(
                 "span",
-                one_line(
-                    " · ".join(part for part in (owner, "" if bytes_ is None else size(bytes_)) if part)
+                sanitize_line(
+                    " · ".join(
+                        part for part in (owner, "" if bytes_ is None else format_size(bytes_)) if part
+                    )
                 ),
             ),
             class_=f"block {place}",
@@ -167,22 +178,22 @@ class _Drawing:
             title=str(owned.layer.diff_id),
         )
 
-    def _title(self, owned: Owned) -> tuple[str, str]:
+    def _title(self, owned: OwnedLayer) -> tuple[str, str]:
         """What a block is called, and by whom it is."""
         version = f"@{owned.version}" if owned.version else ""
-        if owned.part is Part.BUILDPACK:
+        if owned.part is LayerPart.BUILDPACK:
             return owned.name, f"{owned.owner}{version}"
-        if owned.part is Part.BASE:
-            return "base", f"layer {owned.name}" if self._tall else ""
-        if owned.part is Part.OTHER:
+        if owned.part is LayerPart.BASE:
+            return "base", f"layer {owned.name}" if self._has_tall_base else ""
+        if owned.part is LayerPart.OTHER:
             return owned.name[:_TITLE] or "layer", ""
         return owned.title, ""
 
     @cached_property
-    def _tall(self) -> bool:
+    def _has_tall_base(self) -> bool:
         """Whether one of the bases has more than one layer."""
         sides = (self._difference.before, self._difference.after)
-        return any(sum(owned.part is Part.BASE for owned in side.layers) > 1 for side in sides)
+        return any(sum(owned.part is LayerPart.BASE for owned in side.layers) > 1 for side in sides)
 
     @cached_property
     def _largest(self) -> int:
@@ -194,33 +205,33 @@ class _Drawing:
         sides = (*self._difference.before.layers, *self._difference.after.layers)
         return list(dict.fromkeys(owned.owner for owned in sides if owned.owner))
 
-    def _colour(self, owned: Owned) -> str:
+    def _colour(self, owned: OwnedLayer) -> str:
         hue, chroma = _COLOURS.get(owned.part, _PLAIN)
         if owned.owner:
             hue, chroma = _HUES[self._buildpacks.index(owned.owner) % len(_HUES)], 0.11
         return f"--hue:{hue};--chroma:{chroma}"
 
-    def _between(self, group: Group | None, one: Owned | None, other: Owned | None) -> Markup:
+    def _between(self, group: LayerGroup | None, one: OwnedLayer | None, other: OwnedLayer | None) -> Markup:
         arrow = "→" if one and other else "+" if other else "−"
         found = counts(group.files or ()) if group else {}
         return tag("div", tag("i", arrow), *_tally(found), class_="between")
 
     def _legend(self) -> Markup:
-        found: dict[str, list[Owned]] = {}
+        found: dict[str, list[OwnedLayer]] = {}
         for owned in self._difference.after.layers or self._difference.before.layers:
             found.setdefault(owned.owner or _NAMES.get(owned.part, _REST), []).append(owned)
         entries = [
             tag(
                 "li",
                 tag("span", class_="chip", style=self._colour(owned[0])),
-                tag("span", one_line(name)),
+                tag("span", sanitize_line(name)),
                 tag("small", measure(self._sizes.total(owned))),
             )
             for name, owned in found.items()
         ]
         return tag("ul", *entries, class_="legend", aria_label="Whose layers they are")
 
-    def _files(self, group: Group) -> Markup:
+    def _files(self, group: LayerGroup) -> Markup:
         files = group.files or ()
         owned = (*group.after, *group.before)[0]
         before, after = (measure(self._sizes.total(layers)) for layers in (group.before, group.after))
@@ -232,7 +243,7 @@ class _Drawing:
         summary = tag(
             "summary",
             tag("span", class_="chip", style=self._colour(owned)),
-            tag("b", one_line(group.title)),
+            tag("b", sanitize_line(group.title)),
             tag("span", *_tally(counts(files)), class_="counts"),
             tag("small", sizes),
         )
@@ -240,7 +251,7 @@ class _Drawing:
         return tag("details", summary, *_packages(group.packages), _list(files), open=is_open)
 
     def _values(self) -> Iterator[Markup]:
-        told, noted, restated = sorted_out(self._difference.values)
+        told, noted, restated = partition(self._difference.values)
         if not self._difference.values:
             return
         yield tag("h2", "What changed in the config")
@@ -250,13 +261,15 @@ class _Drawing:
             (restated, "what follows from the layers"),
         ):
             if values:
-                summary = tag("summary", tag("b", title), tag("small", _counted(len(values), "value")))
+                summary = tag("summary", tag("b", title), tag("small", _plural(len(values), "value")))
                 items = [_value(value) for value in values[:_FILES]]
                 is_open = values is told and len(values) <= _OPEN
                 yield tag("details", summary, tag("ul", *items, class_="values"), open=is_open)
 
 
-def _aligned(before: Sequence[Owned], after: Sequence[Owned]) -> Iterator[tuple[Owned | None, Owned | None]]:
+def _align_layers(
+    before: Sequence[OwnedLayer], after: Sequence[OwnedLayer]
+) -> Iterator[tuple[OwnedLayer | None, OwnedLayer | None]]:
     """The layers of a group side by side, equal ones in one row, lowest first."""
     one_ids, other_ids = ([str(owned.layer.diff_id) for owned in layers] for layers in (before, after))
     matcher = SequenceMatcher(None, one_ids, other_ids, autojunk=False)
@@ -266,7 +279,7 @@ def _aligned(before: Sequence[Owned], after: Sequence[Owned]) -> Iterator[tuple[
             yield before[one] if one < end else None, after[other] if other < other_end else None
 
 
-def _counted(number: int, what: str) -> str:
+def _plural(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
@@ -299,14 +312,14 @@ def _packages(packages: Sequence[Package]) -> Iterator[Markup]:
             tag(
                 "li",
                 tag("span", mark, class_=f"mark {classes[mark]}"),
-                tag("span", f"package {one_line(package.name)}", class_="path"),
-                tag("span", one_line(package_versions(package)), class_="what"),
+                tag("span", f"package {sanitize_line(package.name)}", class_="path"),
+                tag("span", sanitize_line(package_versions(package)), class_="what"),
             )
         )
     yield tag("ul", *items, class_="files")
 
 
-def _list(files: Sequence[File]) -> Markup:
+def _list(files: Sequence[FileChange]) -> Markup:
     if not files:
         return tag("p", "Every file is the same; the tars differ in order, or in what is not compared.")
     items = [
@@ -314,7 +327,7 @@ def _list(files: Sequence[File]) -> Markup:
             "li",
             tag("span", MARKS[file.change], class_=f"mark {_CLASSES[file.change]}", title=str(file.change)),
             tag("span", path_text(file.path), class_="path"),
-            tag("span", one_line(", ".join(details(file))), class_="what"),
+            tag("span", sanitize_line(", ".join(details(file))), class_="what"),
         )
         for file in files[:_FILES]
     ]
@@ -326,14 +339,14 @@ def _list(files: Sequence[File]) -> Markup:
     return tag("ul", *items, class_="files")
 
 
-def _value(value: Value) -> Markup:
+def _value(value: ValueChange) -> Markup:
     change = (
         Change.ADDED if value.before is None else Change.REMOVED if value.after is None else Change.CHANGED
     )
     texts = [
-        tag(name, one_line(shown(one))[:_VALUE])
+        tag(name, sanitize_line(format_value(one))[:_VALUE])
         for name, one in (("del", value.before), ("ins", value.after))
         if one is not None
     ]
     mark = tag("span", MARKS[change], class_=f"mark {_CLASSES[change]}")
-    return tag("li", mark, tag("span", one_line(value.title), class_="path"), *texts)
+    return tag("li", mark, tag("span", sanitize_line(value.title), class_="path"), *texts)

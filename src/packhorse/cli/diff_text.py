@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from packhorse.cli.clean import one_line
-from packhorse.cli.output import Console, columns, size
-from packhorse.platform.diff.comparison import Change, Difference, File, Group, counts
+from packhorse.cli.clean import sanitize_line
+from packhorse.cli.output import Console, format_size, format_table
+from packhorse.platform.diff.comparison import Change, Difference, FileChange, LayerGroup, counts
 from packhorse.platform.diff.packages import Package
 from packhorse.platform.diff.report import Sizes, details
-from packhorse.platform.diff.values import Value, shown, sorted_out
+from packhorse.platform.diff.values import ValueChange, format_value, partition
 
 DIFFERENT = 1
 """The exit code for images that differ, as diff(1) has it."""
@@ -23,9 +23,11 @@ _LONGEST = 100
 """Characters of a value that are shown."""
 
 
-def tell(console: Console, found: Difference, *, every: bool = False, headline: bool = True) -> None:
+def print_difference(
+    console: Console, found: Difference, *, every: bool = False, headline: bool = True
+) -> None:
     """For people: one line that says it all unless that was said, then layer by layer."""
-    if found.same:
+    if found.is_same:
         console.result(found.headline)
         return
     sizes = Sizes.of(found)
@@ -34,11 +36,11 @@ def tell(console: Console, found: Difference, *, every: bool = False, headline: 
     if headline:
         console.result("")
         console.result(found.headline)
-    for group in found.changed:
+    for group in found.changed_groups:
         console.result("")
         for line in _group(group, sizes, most=None if every else _MOST):
             console.result(line)
-    told, noted, restated = sorted_out(found.values)
+    told, noted, restated = partition(found.values)
     for title, values in (
         ("config", told),
         ("noted by the build", noted),
@@ -61,11 +63,11 @@ def _sides(found: Difference, sizes: Sizes) -> list[str]:
         [mark, one.name, one.image.id.short, f"{measure(sizes.total(one.layers))}{kind}"]
         for mark, one in (("a", found.before), ("b", found.after))
     ]
-    return columns(["", "image", "id", "size"], rows, right=frozenset({3}))
+    return format_table(["", "image", "id", "size"], rows, right=frozenset({3}))
 
 
-def _group(group: Group, sizes: Sizes, *, most: int | None) -> Iterator[str]:
-    yield f"{one_line(group.title)}  {becoming(group, sizes)}"
+def _group(group: LayerGroup, sizes: Sizes, *, most: int | None) -> Iterator[str]:
+    yield f"{sanitize_line(group.title)}  {describe_change(group, sizes)}"
     if group.files is None:
         return
     yield from _packages(group.packages[:most])
@@ -82,7 +84,7 @@ def _group(group: Group, sizes: Sizes, *, most: int | None) -> Iterator[str]:
         yield f"  … and {left} more: {tally(rest)} (--all)"
 
 
-def becoming(group: Group, sizes: Sizes) -> str:
+def describe_change(group: LayerGroup, sizes: Sizes) -> str:
     """What became of a group of layers, with its sizes."""
     before, after = measure(sizes.total(group.before)), measure(sizes.total(group.after))
     if group.change is Change.CHANGED:
@@ -93,7 +95,7 @@ def becoming(group: Group, sizes: Sizes) -> str:
 
 def measure(bytes_: int | None) -> str:
     """A size, where one is known: an engine does not say how large a layer is."""
-    return "?" if bytes_ is None else size(bytes_)
+    return "?" if bytes_ is None else format_size(bytes_)
 
 
 def tally(found: dict[Change, int]) -> str:
@@ -104,17 +106,17 @@ def tally(found: dict[Change, int]) -> str:
 
 def path_text(path: str) -> str:
     """A path as it may be printed; bytes that are no text are shown as such."""
-    return one_line("/" + os.fsencode(path).decode("utf-8", "backslashreplace"))
+    return sanitize_line("/" + os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
-def _files(files: Sequence[File]) -> Iterator[str]:
+def _files(files: Sequence[FileChange]) -> Iterator[str]:
     for file in files:
-        yield f"  {MARKS[file.change]} {path_text(file.path)}  {one_line(', '.join(details(file)))}"
+        yield f"  {MARKS[file.change]} {path_text(file.path)}  {sanitize_line(', '.join(details(file)))}"
 
 
 def _packages(packages: Sequence[Package]) -> Iterator[str]:
     for package in packages:
-        name, versions = one_line(package.name), one_line(package_versions(package))
+        name, versions = sanitize_line(package.name), sanitize_line(package_versions(package))
         yield f"  {package_mark(package)} package {name}  {versions}"
 
 
@@ -129,13 +131,13 @@ def package_versions(package: Package) -> str:
     return " → ".join(version for version in (package.before, package.after) if version is not None)
 
 
-def _values(values: Sequence[Value], *, every: bool) -> Iterator[str]:
+def _values(values: Sequence[ValueChange], *, every: bool) -> Iterator[str]:
     for value in values:
         mark = "+" if value.before is None else "-" if value.after is None else "~"
-        texts = [_cut(shown(one), every) for one in (value.before, value.after) if one is not None]
-        yield f"  {mark} {one_line(value.title)}  {' → '.join(texts)}"
+        texts = [_cut(format_value(one), every) for one in (value.before, value.after) if one is not None]
+        yield f"  {mark} {sanitize_line(value.title)}  {' → '.join(texts)}"
 
 
 def _cut(text: str, every: bool) -> str:
-    text = one_line(text)
+    text = sanitize_line(text)
     return text if every or len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -8,13 +8,13 @@ import sys
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import opened_store
+from packhorse.cli.options import open_store
 from packhorse.cli.output import Console
 from packhorse.errors import HostError, StoreError, UsageError
 from packhorse.image.reference import Reference
 from packhorse.platform.doctor import mending
-from packhorse.platform.doctor.checkup import CHECKS, examine, usable
-from packhorse.platform.doctor.diagnosis import Line, Mend
+from packhorse.platform.doctor.checkup import CHECKS, is_usable, run_checks
+from packhorse.platform.doctor.diagnosis import CheckResult, Fix
 from packhorse.platform.locate import LOCAL_REGISTRY
 
 
@@ -39,20 +39,20 @@ def doctor(context: Context, names: tuple[str, ...], output: str, fix: bool, yes
         return _check_store(context, output)
     if fix and output == "json":
         raise UsageError("--fix is for people, --output json for programs", fix="leave out one")
-    lines = examine(context.environ, names=names)
+    lines = run_checks(context.environ, names=names)
     if fix:
-        lines = _mended(context, lines, names, asks=not yes)
+        lines = _apply_fixes(context, lines, names, asks=not yes)
     if output == "json":
-        fields = {"usable": usable(lines), "lines": [_fields(line) for line in lines]}
+        fields = {"usable": is_usable(lines), "lines": [_fields(line) for line in lines]}
         console.document(json.dumps(fields, indent=2))
     else:
         _show(console, lines)
-    return 0 if usable(lines) else HostError.exit_code
+    return 0 if is_usable(lines) else HostError.exit_code
 
 
 def _check_store(context: Context, output: str) -> int:
     console = context.console
-    with opened_store(context) as store:
+    with open_store(context) as store:
         found = store.find_damage(console.say)
     if output == "json":
         fields = {
@@ -63,7 +63,7 @@ def _check_store(context: Context, output: str) -> int:
                 {
                     "name": each.name.familiar,
                     "missing": [str(digest) for digest in each.missing],
-                    "remedy": _remedy(each.name),
+                    "remedy": _find_remedy(each.name),
                 }
                 for each in found.images
             ],
@@ -75,7 +75,7 @@ def _check_store(context: Context, output: str) -> int:
             console.result(f"damaged, and removed now: {path}")
         for each in found.images:
             console.result(f"{each.name.familiar} is not whole: {', '.join(map(str, each.missing))}")
-            console.result(f"  to mend it: {_remedy(each.name)}")
+            console.result(f"  to mend it: {_find_remedy(each.name)}")
         for app in found.apps:
             console.result(f"the next build of {app} makes a kept layer again")
         if not found.damaged and not found.images:
@@ -83,54 +83,56 @@ def _check_store(context: Context, output: str) -> int:
     return StoreError.exit_code if found.damaged or found.images else 0
 
 
-def _remedy(name: Reference) -> str:
+def _find_remedy(name: Reference) -> str:
     if name.registry == LOCAL_REGISTRY:
         return "packhorse builder default"
     return f"build it again, or packhorse copy it from where it came: packhorse copy FROM {name.familiar}"
 
 
-def _fields(line: Line) -> dict[str, object]:
+def _fields(line: CheckResult) -> dict[str, object]:
     return {
         "name": line.name,
         "state": line.state.value,
-        "found": line.found,
-        "without": line.without,
+        "found": line.finding,
+        "without": line.consequence,
         "remedy": line.remedy,
-        "fixable": line.mend is not None,
+        "fixable": line.fix is not None,
     }
 
 
-def _show(console: Console, lines: list[Line]) -> None:
+def _show(console: Console, lines: list[CheckResult]) -> None:
     width = max(len(line.name) for line in lines)
     margin = " " * (width + 11)
     for line in lines:
-        first, *more = line.found.splitlines() or [""]
+        first, *more = line.finding.splitlines() or [""]
         console.result(f"{line.state.value:<8} {line.name:<{width}}  {first}")
         for text in more:
             console.result(f"{margin}{text}")
-        for title, text in (("without it", line.without), ("to mend it", line.remedy)):
+        for title, text in (("without it", line.consequence), ("to mend it", line.remedy)):
             for number, part in enumerate(text.splitlines()):
                 console.result(f"{margin}{title}: {part}" if number == 0 else f"{margin}  {part}")
 
 
-def _mended(context: Context, lines: list[Line], names: tuple[str, ...], *, asks: bool) -> list[Line]:
+def _apply_fixes(
+    context: Context, lines: list[CheckResult], names: tuple[str, ...], *, asks: bool
+) -> list[CheckResult]:
     """The lines after what could be mended has been."""
-    mends: dict[Mend, None] = {line.mend: None for line in lines if line.mend is not None}
+    mends: dict[Fix, None] = {line.fix: None for line in lines if line.fix is not None}
     if not mends:
         context.console.notes(["nothing that --fix can mend"])
         return lines
     for mend in mends:
-        told = [f"to {mend.title}:", *(f"    {line}" for line in mending.commands(mend))]
+        told = [f"to {mend.title}:", *(f"    {line}" for line in mending.shell_lines(mend))]
         told += [f"    with FILE: {part}" for _, text in mend.files for part in text.splitlines()]
         context.console.notes(told)
-        if asks and not _agreed():
+        if asks and not _ask_consent():
             context.console.notes(["left as it is"])
             continue
-        mending.carry_out(mend)
-    return examine(context.environ, names=names)
+        mending.apply(mend)
+    return run_checks(context.environ, names=names)
 
 
-def _agreed() -> bool:
+def _ask_consent() -> bool:
     if not sys.stdin.isatty():
         raise UsageError(
             "standard input is not a terminal", why="--fix asks before it does anything", fix="add --yes"

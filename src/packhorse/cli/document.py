@@ -9,67 +9,67 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from packhorse.cli.clean import escaped
+from packhorse.cli.clean import escape
 from packhorse.errors import FormatError
 
 FORMATS = ("json", "yaml", "toml")
 
 
-def written(fields: Mapping[str, object], form: str) -> str:
+def serialize(fields: Mapping[str, object], form: str) -> str:
     """The fields, in their order, in one of `FORMATS`; TOML has no null, so what is null is left out.
 
     Raises FormatError for what is nested deeper than can be written.
     """
     try:
-        return _written(fields, form)
+        return _serialize(fields, form)
     except RecursionError as error:
         raise FormatError(f"the image cannot be shown as {form}", why="a label is nested too deep") from error
 
 
-def _written(fields: Mapping[str, object], form: str) -> str:
+def _serialize(fields: Mapping[str, object], form: str) -> str:
     if form == "yaml":
         import yaml
 
-        text: str = yaml.safe_dump(_characters(fields), sort_keys=False, width=1 << 30)
+        text: str = yaml.safe_dump(_replace_surrogates(fields), sort_keys=False, width=1 << 30)
         return text.rstrip("\n")
     if form == "toml":
         import tomli_w
 
-        table = _without_nulls(_characters(fields))
+        table = _without_nulls(_replace_surrogates(fields))
         assert isinstance(table, dict)  # as `fields` is
-        return escaped(tomli_w.dumps(table).rstrip("\n"))
-    return "".join(pieces(fields))
+        return escape(tomli_w.dumps(table).rstrip("\n"))
+    return "".join(json_pieces(fields))
 
 
-def pieces(fields: object, indent: str = "") -> Iterator[str]:
+def json_pieces(fields: object, indent: str = "") -> Iterator[str]:
     """JSON in pieces, indented by two; what can be gone through is a list, however it is made."""
     inner = f"{indent}  "
     if isinstance(fields, Mapping):
         first = "{"
         for key, value in fields.items():
             yield f"{first}\n{inner}{json.dumps(key)}: "
-            yield from pieces(value, inner)
+            yield from json_pieces(value, inner)
             first = ","
         yield "{}" if first == "{" else f"\n{indent}}}"
     elif isinstance(fields, Iterable) and not isinstance(fields, str):
         first = "["
         for value in fields:
             yield f"{first}\n{inner}"
-            yield from pieces(value, inner)
+            yield from json_pieces(value, inner)
             first = ","
         yield "[]" if first == "[" else f"\n{indent}]"
     else:
         yield json.dumps(fields)
 
 
-def _characters(value: object) -> object:
+def _replace_surrogates(value: object) -> object:
     """The same with half surrogate pairs, which JSON can have and others cannot, as U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, Mapping):
-        return {_characters(key): _characters(item) for key, item in value.items()}
+        return {_replace_surrogates(key): _replace_surrogates(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_characters(item) for item in value]
+        return [_replace_surrogates(item) for item in value]
     return value
 
 

@@ -9,17 +9,17 @@ import click
 from packhorse.base.target import Target
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
+    add_registry_options,
     compression,
     docker_host,
-    opened_store,
-    reaching,
+    open_store,
 )
-from packhorse.cli.output import size
+from packhorse.cli.output import format_size
 from packhorse.errors import NetworkError, PackhorseError, UsageError
-from packhorse.image.reference import Kind, Location
-from packhorse.platform.copies import Wanted
+from packhorse.image.reference import Location, LocationKind
+from packhorse.platform.copies import CopyOptions
 from packhorse.platform.copies import copy as copy_one
-from packhorse.platform.network import Reach
+from packhorse.platform.network import RegistryOptions
 from packhorse.platform.wiring import Wiring
 
 
@@ -29,15 +29,15 @@ from packhorse.platform.wiring import Wiring
 @click.pass_obj
 def images(context: Context, quiet: bool, no_trunc: bool) -> None:
     """List the images in the store."""
-    with opened_store(context) as store:
+    with open_store(context) as store:
         records = store.images()
         rows = [
             [
                 record.name.familiar_name,
                 record.name.tag or "latest",
                 str(record.id) if no_trunc else record.id.short,
-                age(record.created),
-                size(store.size(record)),
+                format_age(record.created),
+                format_size(store.size(record)),
             ]
             for record in records
         ]
@@ -51,17 +51,19 @@ def images(context: Context, quiet: bool, no_trunc: bool) -> None:
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="Remove all names of an image given by its ID.")
-@reaching
+@add_registry_options
 @click.pass_obj
-def rmi(context: Context, names: tuple[str, ...], force: bool, reach: Reach) -> None:
+def rmi(context: Context, names: tuple[str, ...], force: bool, registry_options: RegistryOptions) -> None:
     """Remove images from the store by name or ID; `packhorse gc` then frees the space.
 
     docker://NAME:TAG removes a tag from its registry, docker://NAME@DIGEST an image with all its tags.
     """
-    with context.console.activity("removing"), opened_store(context, frees=True) as store:
+    with context.console.activity("removing"), open_store(context, frees=True) as store:
         for name in names:
-            if name.startswith(f"{Kind.REGISTRY}://"):
-                removed_name = Wiring(store, reach=reach).remove(Location.parse(name).reference)
+            if name.startswith(f"{LocationKind.REGISTRY}://"):
+                removed_name = Wiring(store, registry_options=registry_options).remove(
+                    Location.parse(name).reference
+                )
                 context.console.result(f"Removed: {removed_name}")
                 continue
             removed = store.remove(name, force=force)
@@ -75,9 +77,9 @@ def rmi(context: Context, names: tuple[str, ...], force: bool, reach: Reach) -> 
 @click.pass_obj
 def gc(context: Context) -> None:
     """Remove data that no image, cache or running command needs."""
-    with context.console.activity("freeing space"), opened_store(context, frees=True) as store:
+    with context.console.activity("freeing space"), open_store(context, frees=True) as store:
         freed = store.gc()
-    context.console.result(f"freed {size(freed.bytes)}")
+    context.console.result(f"freed {format_size(freed.bytes)}")
 
 
 @click.command()
@@ -95,7 +97,7 @@ def gc(context: Context) -> None:
 @click.option("--sparse", is_flag=True, help="For oci:DIR: leave out the layers of the image's run image.")
 @compression
 @docker_host
-@reaching
+@add_registry_options
 @click.pass_obj
 def copy(
     context: Context,
@@ -108,7 +110,7 @@ def copy(
     sparse: bool,
     compression: str,
     docker_host: str,
-    reach: Reach,
+    registry_options: RegistryOptions,
 ) -> None:
     """Copy an image from one location to another, of any kind. Sends only what is missing there.
 
@@ -121,16 +123,18 @@ def copy(
         option = "--all" if every else "--referrers"
         raise UsageError(f"{option} copies images as they are", fix="leave out --compression")
     start, end = Location.parse(source), Location.parse(destination)
-    if sparse and (every or referrers or end.kind is not Kind.OCI):
+    if sparse and (every or referrers or end.kind is not LocationKind.OCI):
         why = (
             f"{destination} takes whole images"
-            if end.kind is not Kind.OCI
+            if end.kind is not LocationKind.OCI
             else "--all copies images as they are"
         )
         raise UsageError("--sparse is for one image and oci:DIR", why=why, fix="leave out --sparse")
-    with opened_store(context) as store:
-        wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
-        wanted = Wanted(Target.parse(target) if target else None, every, compression, referrers, sparse)
+    with open_store(context) as store:
+        wiring = Wiring(
+            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
+        )
+        wanted = CopyOptions(Target.parse(target) if target else None, every, compression, referrers, sparse)
         if all_tags:
             _copy_tags(context, wiring, start, end, wanted)
         else:
@@ -138,7 +142,7 @@ def copy(
 
 
 def _copy_tags(
-    context: Context, wiring: Wiring, source: Location, destination: Location, wanted: Wanted
+    context: Context, wiring: Wiring, source: Location, destination: Location, wanted: CopyOptions
 ) -> None:
     from packhorse.platform.tags import copy_tags
 
@@ -161,7 +165,7 @@ def _copy_tags(
         ) from failed[0]
 
 
-def age(created: str) -> str:
+def format_age(created: str) -> str:
     """How long ago, as docker puts it."""
     seconds = int((datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds())
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):

@@ -5,21 +5,21 @@ from __future__ import annotations
 import click
 
 from packhorse.base.dataclass import replace
-from packhorse.cli.document import FORMATS, written
+from packhorse.cli.document import FORMATS, serialize
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
+    add_registry_options,
     docker_host,
-    opened_store,
-    reaching,
+    open_store,
 )
-from packhorse.cli.output import Console, columns, size
+from packhorse.cli.output import Console, format_size, format_table
 from packhorse.errors import UsageError
-from packhorse.image.reference import Kind, Location
+from packhorse.image.reference import Location, LocationKind
 from packhorse.platform import locate
-from packhorse.platform.inspect import Report, attachments, base_of
+from packhorse.platform.inspect import ImageReport, attachments, base_of
 from packhorse.platform.inspect import inspect as report_on
-from packhorse.platform.network import Reach
-from packhorse.platform.owners import Owned
+from packhorse.platform.network import RegistryOptions
+from packhorse.platform.owners import OwnedLayer
 from packhorse.platform.wiring import Wiring
 
 _HUMAN = ("human", "human-readable")
@@ -43,7 +43,7 @@ _MARKED = 19  # characters of a digest that tell layers apart
 )
 @click.option("--bom", is_flag=True, help="Print only the bill of materials of old buildpacks.")
 @docker_host
-@reaching
+@add_registry_options
 @click.pass_obj
 def inspect(
     context: Context,
@@ -55,7 +55,7 @@ def inspect(
     referrers: bool,
     bom: bool,
     docker_host: str,
-    reach: Reach,
+    registry_options: RegistryOptions,
 ) -> None:
     """Show what is in the image NAME: in the store, a container engine, its registry, or elsewhere.
 
@@ -63,40 +63,42 @@ def inspect(
     """
     if local and remote:
         raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
-    with context.console.activity(f"reading {name}"), opened_store(context) as store:
-        wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
+    with context.console.activity(f"reading {name}"), open_store(context) as store:
+        wiring = Wiring(
+            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
+        )
         image, is_remote = locate.read(wiring, name, local=local, remote=remote)
         report = report_on(image, name=name, remote=is_remote)
         if not bom:
-            report = report.based(base_of(report, wiring, ask=age))
+            report = report.with_base(base_of(report, wiring, ask=age))
         if referrers and not bom:
             location = Location.parse(name)
-            if is_remote and location.kind is Kind.STORE:
-                location = replace(location, kind=Kind.REGISTRY)
+            if is_remote and location.kind is LocationKind.STORE:
+                location = replace(location, kind=LocationKind.REGISTRY)
             report = replace(report, attachments=attachments(location, image, wiring))
     console = context.console
     if bom:
-        console.document(written(report.bom(), "json" if output in _HUMAN else output))
+        console.document(serialize(report.bom(), "json" if output in _HUMAN else output))
     elif output in _HUMAN:
-        _tell(console, report)
+        _print_report(console, report)
     else:
-        console.document(written(report.fields(form=output), output))
+        console.document(serialize(report.fields(form=output), output))
 
 
-def _tell(console: Console, report: Report) -> None:
+def _print_report(console: Console, report: ImageReport) -> None:
     for line in report.lines():
         console.result(line)
     console.result("")
     rows = [_row(owned) for owned in report.layers]
-    for line in columns(["layer", "from", "size", "digest"], rows, right=frozenset({2})):
+    for line in format_table(["layer", "from", "size", "digest"], rows, right=frozenset({2})):
         console.result(line)
 
 
-def _row(owned: Owned) -> list[str]:
+def _row(owned: OwnedLayer) -> list[str]:
     layer = owned.layer
     version = f"@{owned.version}" if owned.version else ""
-    known = "" if layer.size is None else size(layer.size)
+    known = "" if layer.size is None else format_size(layer.size)
     if layer.size is None and layer.descriptor:
-        known = f"{size(layer.descriptor.size)} compressed"
+        known = f"{format_size(layer.descriptor.size)} compressed"
     source = f"{owned.owner}{version}" if owned.owner else str(owned.part)
     return [owned.name or str(owned.part), source, known, str(layer.diff_id)[:_MARKED]]

@@ -7,11 +7,11 @@ import sys
 import click
 
 from packhorse.cli.main import Context
-from packhorse.cli.options import reaching
+from packhorse.cli.options import add_registry_options
 from packhorse.errors import UsageError
 from packhorse.image.registry.credentials import Credentials
 from packhorse.platform import login as sessions
-from packhorse.platform.network import Network, Reach
+from packhorse.platform.network import RegistryConnections, RegistryOptions
 
 _LIMIT = 64 * 1024
 
@@ -20,18 +20,20 @@ _LIMIT = 64 * 1024
 @click.argument("registry", default="")
 @click.option("-u", "--username", default="", metavar="NAME", help="The user name.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@reaching
+@add_registry_options
 @click.pass_obj
-def login(context: Context, registry: str, username: str, password_stdin: bool, reach: Reach) -> None:
+def login(
+    context: Context, registry: str, username: str, password_stdin: bool, registry_options: RegistryOptions
+) -> None:
     """Store the credentials for REGISTRY (docker.io), for packhorse, docker and podman."""
     console = context.console
-    scope = sessions.Scope.parse(registry)
-    username, password = _asked(username, password_stdin=password_stdin)
-    console.secrets.keep([password])
+    scope = sessions.LoginScope.parse(registry)
+    username, password = _ask_credentials(username, password_stdin=password_stdin)
+    console.secrets.add([password])
     # What is asked with is the user's word, not what an earlier login has left.
     credentials = Credentials(username, password, origin="the credentials are those that were given")
-    kept = sessions.login(scope, credentials, context.environ, Network(reach))
-    if not kept.asked:
+    kept = sessions.login(scope, credentials, context.environ, RegistryConnections(registry_options))
+    if not kept.was_tried:
         console.say(f"{scope} needs no login: it did not check the password")
     where = kept.program or f"{kept.path}, which only you can read,"
     console.notes([f"logged in to {scope}; {where} stores the password"])
@@ -42,14 +44,14 @@ def login(context: Context, registry: str, username: str, password_stdin: bool, 
 @click.pass_obj
 def logout(context: Context, registry: str) -> None:
     """Remove the credentials for REGISTRY (docker.io)."""
-    scope = sessions.Scope.parse(registry)
+    scope = sessions.LoginScope.parse(registry)
     known, left = sessions.logout(scope, context.environ)
     context.console.notes([f"logged out of {scope}" if known else f"not logged in to {scope}"])
     if left:
         context.console.notes([f"there still are some: {left}"])
 
 
-def _asked(username: str, *, password_stdin: bool) -> tuple[str, str]:
+def _ask_credentials(username: str, *, password_stdin: bool) -> tuple[str, str]:
     """User name and password, asked for where they were not given; UsageError."""
     if password_stdin:
         if not username:

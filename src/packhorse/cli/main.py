@@ -20,7 +20,7 @@ import click
 
 from packhorse.base.dataclass import dataclass
 from packhorse.cli import report
-from packhorse.cli.output import Console, Level, lost, unwritten
+from packhorse.cli.output import Console, Level, find_write_error, lost_output_error
 from packhorse.cli.signals import Cancelled, Signals
 from packhorse.cli.waiting import watch
 from packhorse.errors import PackhorseError, UsageError
@@ -61,7 +61,7 @@ class Context:
     signals: Signals
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """A group that lists its commands with the first sentence of each, however long: click's own cuts it."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -78,17 +78,17 @@ def _first_paragraph(text: str) -> str:
     return " ".join(text.strip().partition("\n\n")[0].split())
 
 
-class _Commands(Group):
+class _Commands(CommandGroup):
     """A group whose commands are imported when they are called; help is written from the table."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        with _pipes():
+        with _guard_pipes():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _pipes():
+        with _guard_pipes():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -137,7 +137,7 @@ def program() -> NoReturn:
     """
     status = _execute()
     for stream in (sys.stdout, sys.stderr):
-        failed = unwritten(stream)
+        failed = find_write_error(stream)
         status = status or (failed.exit_code if failed else 0)
     # What is registered to end with the process, such as the child of `base.opener`.
     atexit._run_exitfuncs()
@@ -157,10 +157,10 @@ def _execute() -> int:
     try:
         signals = Signals()
     except RuntimeError as error:  # this user may have no more threads
-        known = report.exhausted(error)
+        known = report.exhaustion_error(error)
         if known is None:
             raise
-        return _failed(Console(dict(os.environ)), known)
+        return _print_error(Console(dict(os.environ)), known)
     try:
         status = _run(sys.argv[1:], signals)
         signals.finish(status)
@@ -174,7 +174,7 @@ def _run(arguments: list[str], signals: Signals) -> int:
     environ = dict(os.environ)
     console = Console(environ)
     watch(console)
-    console.secrets.keep_words(arguments)
+    console.secrets.add_words(arguments)
     context = Context(console, environ, signals)
     try:
         status = packhorse.main(args=arguments, prog_name="packhorse", standalone_mode=False, obj=context)
@@ -187,12 +187,12 @@ def _run(arguments: list[str], signals: Signals) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the one place where a defect of ours ends
-        explained = _explained(error, console, signals)
+        explained = _explain(error, console, signals)
         signals.finish(explained.exit_code)
-        return _failed(console, explained)
+        return _print_error(console, explained)
 
 
-def _explained(error: BaseException, console: Console, signals: Signals) -> PackhorseError:
+def _explain(error: BaseException, console: Console, signals: Signals) -> PackhorseError:
     """What a user reads of an error, whatever it is."""
     if signals.cancelled:
         # Whatever else went wrong did so because of that: Python, for one, wraps what is raised in some
@@ -204,32 +204,34 @@ def _explained(error: BaseException, console: Console, signals: Signals) -> Pack
         return usage_error(error)
     if isinstance(error, PackhorseError):
         return error
-    known = _unprinted(error) or unwritten(sys.stdout) or report.exhausted(error)
+    known = _help_write_error(error) or find_write_error(sys.stdout) or report.exhaustion_error(error)
     return known or report.defect(error, console.secrets, verbose=console.level is Level.VERBOSE)
 
 
-def _unprinted(error: BaseException) -> PackhorseError | None:
+def _help_write_error(error: BaseException) -> PackhorseError | None:
     """The error for a text of click's own, such as help, that nobody could take."""
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None:
         frames = frames.tb_next
     if isinstance(error, OSError) and frames is not None and frames.tb_frame.f_code is click.echo.__code__:
-        return lost(sys.stdout, error)
+        return lost_output_error(sys.stdout, error)
     return None
 
 
 @contextmanager
-def _pipes() -> Iterator[None]:
+def _guard_pipes() -> Iterator[None]:
     """Keeps a broken pipe from click, which would end the process without a word and with a code that is not
     ours, whatever pipe it was.
     """
     try:
         yield
     except BrokenPipeError as error:
-        raise (_unprinted(error) or RuntimeError("a pipe is broken that nobody has looked after")) from error
+        raise (
+            _help_write_error(error) or RuntimeError("a pipe is broken that nobody has looked after")
+        ) from error
 
 
-def _failed(console: Console, error: PackhorseError) -> int:
+def _print_error(console: Console, error: PackhorseError) -> int:
     """Says why, unless there is nobody to say it to; the exit code."""
     with suppress(PackhorseError):
         console.error(error)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from packhorse.base.files import find, read
+from packhorse.base.files import read, resolve
 from packhorse.cli.main import Context
 from packhorse.errors import InputError, UsageError
-from packhorse.image.reference import Kind, Location
+from packhorse.image.reference import Location, LocationKind
 from packhorse.platform.folders import Folders
-from packhorse.platform.network import Reach
+from packhorse.platform.network import RegistryOptions
 from packhorse.platform.pull import PullPolicy
 
 if TYPE_CHECKING:
@@ -69,17 +69,17 @@ def pull_policy(default: PullPolicy) -> Callable[[_Command], _Command]:
     )
 
 
-def reaching(command: _Command) -> _Command:
-    """Gives a command the options for how registries are reached, as its `reach`."""
+def add_registry_options(command: _Command) -> _Command:
+    """Gives a command the options for how registries are reached, as its `registry_options`."""
     command = click.option(
         "--insecure-registry",
-        "reach",
+        "registry_options",
         multiple=True,
         metavar="HOST",
-        callback=_reach,
+        callback=_read_registry_options,
         help="A registry (HOST or HOST:PORT) that needs no trusted certificate and no TLS. Repeatable.",
     )(command)
-    # Eager options are read first, so `_reach` finds the directory.
+    # Eager options are read first, so `_read_registry_options` finds the directory.
     return click.option(
         "--cert-dir",
         type=click.Path(path_type=Path),
@@ -96,10 +96,12 @@ def keep_value(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     ctx.meta[f"packhorse.{param.name}"] = value
 
 
-def _reach(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Reach:
+def _read_registry_options(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> RegistryOptions:
     hosts = tuple(_host(text) for text in value)
     tell = ctx.obj.console.say if ctx.obj else None  # without one, words are only parsed
-    return Reach(hosts, ctx.meta["packhorse.cert_dir"], tell)
+    return RegistryOptions(hosts, ctx.meta["packhorse.cert_dir"], tell)
 
 
 def verbosity(quiet: str) -> Callable[[_Command], _Command]:
@@ -132,7 +134,7 @@ def _host(text: str) -> str:
 
 
 @contextmanager
-def opened_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
+def open_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
     """The user's store, made when there is none; `frees` for commands that make room, also on a full disk."""
     from packhorse.store.store import Store
 
@@ -142,24 +144,26 @@ def opened_store(context: Context, *, frees: bool = False) -> Iterator[Store]:
 
 
 @contextmanager
-def opened_host(context: Context, *, docker_host: str, reach: Reach) -> Iterator[Host]:
+def open_host(context: Context, *, docker_host: str, registry_options: RegistryOptions) -> Iterator[Host]:
     """The services of this machine for one build; `docker_host` names the container engine."""
     from packhorse.build.host import Host
     from packhorse.platform.wiring import Wiring
 
-    with opened_store(context) as store:
-        images = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
+    with open_store(context) as store:
+        images = Wiring(
+            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
+        )
         yield Host(store, images, context.environ)
 
 
 @contextmanager
-def store_when_needed(context: Context) -> Iterator[Callable[[], Store]]:
+def open_store_lazily(context: Context) -> Iterator[Callable[[], Store]]:
     """What opens the user's store, for commands that may do without."""
     with ExitStack() as opened:
-        yield lambda: opened.enter_context(opened_store(context))
+        yield lambda: opened.enter_context(open_store(context))
 
 
-def environment(given: Iterable[str], files: Iterable[Path], context: Context) -> dict[str, str]:
+def environment(arguments: Iterable[str], files: Iterable[Path], context: Context) -> dict[str, str]:
     """`--env NAME=value`, or `NAME` for the caller's own value, over the lines of each `--env-file`.
 
     Files have one `NAME=value` (or `NAME`) a line; empty lines and those that begin with `#` are passed over,
@@ -173,16 +177,16 @@ def environment(given: Iterable[str], files: Iterable[Path], context: Context) -
             text = read(file, limit=_LIMIT).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"the env file {file} is not UTF-8", why=f"at byte {error.start}") from error
-        secrets.keep_words(text.split("\n"))
+        secrets.add_words(text.split("\n"))
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip() and not line.lstrip().startswith("#"):
-                _set(values, line.lstrip().removesuffix("\r"), environ, where=f"{file}:{number}")
-    for text in given:
-        _set(values, text, environ, where="--env")
+                _set_variable(values, line.lstrip().removesuffix("\r"), environ, where=f"{file}:{number}")
+    for text in arguments:
+        _set_variable(values, text, environ, where="--env")
     return values
 
 
-def _set(values: dict[str, str], text: str, environ: Mapping[str, str], *, where: str) -> None:
+def _set_variable(values: dict[str, str], text: str, environ: Mapping[str, str], *, where: str) -> None:
     """The text is in no message: it may be a value, or a line of one, that was to be kept secret."""
     name, equals, value = text.partition("=")
     if name in ("", ".", "..") or len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
@@ -216,7 +220,7 @@ _LONGEST = 365 * 86400.0
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
-def size_of(text: str, *, option: str) -> int:
+def parse_size(text: str, *, option: str) -> int:
     """A number of bytes as docker takes it: `512m`, `4g`, `1073741824`; UsageError."""
     found = re.fullmatch(rf"({_NUMBER})([bkmgt]?)(?:i?b)?", text.strip().lower())
     if found is None:
@@ -226,7 +230,7 @@ def size_of(text: str, *, option: str) -> int:
     return int(float(found[1]) * _UNITS[found[2] or "b"])
 
 
-def seconds_of(text: str, *, option: str) -> float:
+def parse_seconds(text: str, *, option: str) -> float:
     """A time as timeout(1) takes it: `90`, `90s`, `10m`, `1h`, `1.5h`; UsageError."""
     found = re.fullmatch(rf"({_NUMBER})([smh]?)", text.strip().lower())
     seconds = float(found[1]) * _SECONDS[found[2] or "s"] if found else 0
@@ -243,10 +247,10 @@ def keep_storage(environ: Mapping[str, str]) -> int | None:
     text = environ.get(KEEP_STORAGE, "")
     if not text:
         return None
-    return 0 if text == "none" else size_of(text, option=KEEP_STORAGE)
+    return 0 if text == "none" else parse_size(text, option=KEEP_STORAGE)
 
 
-def asked_limits(texts: Iterable[str]) -> dict[str, int]:
+def parse_limits(texts: Iterable[str]) -> dict[str, int]:
     """The numbers of `--limit NAME=NUMBER`, 0 for `none`; UsageError."""
     from packhorse.platform import limits
 
@@ -261,7 +265,7 @@ def asked_limits(texts: Iterable[str]) -> dict[str, int]:
         if value == "none":
             asked[name] = 0
         elif name in limits.SIZES:
-            asked[name] = size_of(value, option=f"--limit {name}")
+            asked[name] = parse_size(value, option=f"--limit {name}")
         elif value.isascii() and value.isdecimal() and len(value) <= _DIGITS:
             asked[name] = int(value)
         else:
@@ -271,7 +275,7 @@ def asked_limits(texts: Iterable[str]) -> dict[str, int]:
     return asked
 
 
-def volume(text: str, *, writable: bool) -> Bind:
+def parse_volume(text: str, *, writable: bool) -> Bind:
     """`SOURCE:TARGET`, or with `:ro` or `:rw` behind it; `writable` is what holds without. UsageError."""
     from packhorse.base.step import Bind
 
@@ -283,13 +287,13 @@ def volume(text: str, *, writable: bool) -> Bind:
             f"not a volume: {text!r}",
             why="write SOURCE:TARGET, then :ro or :rw if needed; SOURCE begins with / or ., TARGET with /",
         )
-    path = find(_expanded(source))
+    path = resolve(_expand_home(source))
     if path is None:
         raise UsageError(f"there is no {source}", why=f"--volume {text} names it")
     return Bind(path, target, writable=mode == "rw" if mode else writable)
 
 
-def _expanded(source: str) -> Path:
+def _expand_home(source: str) -> Path:
     """A path that may begin with ~ or ~USER."""
     try:
         return Path(source).expanduser()
@@ -306,10 +310,10 @@ def image_name(text: str, option: str) -> str:
     if not text:
         return text
     location = Location.parse(text)
-    if location.kind is Kind.STORE:
+    if location.kind is LocationKind.STORE:
         return location.name
     fix = f"write {location.name}"
-    if location.kind is not Kind.REGISTRY:
+    if location.kind is not LocationKind.REGISTRY:
         fix = f"copy it to the store, and name it there: packhorse copy {location} NAME"
     raise UsageError(
         f"{option}: {text[:300]!r} is a location, not the name of an image",

@@ -24,7 +24,7 @@ from typing import TextIO
 from packhorse.base import proc
 from packhorse.base.meter import UNWATCHED
 from packhorse.cli import report
-from packhorse.cli.clean import clean, one_line, shortened
+from packhorse.cli.clean import sanitize, sanitize_line, shorten
 from packhorse.cli.report import Secrets
 from packhorse.errors import PackhorseError, check_of
 
@@ -77,7 +77,7 @@ class Console:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """A heading, and the time the phase took when it is over."""
-        self._line(self._styled("1;36", f"===> {one_line(name)}"))
+        self._line(self._style("1;36", f"===> {sanitize_line(name)}"))
         started = time.monotonic()
         with self.meter.task(name):
             yield
@@ -96,14 +96,14 @@ class Console:
     def say(self, text: str) -> None:
         """One line, at normal level."""
         self._flush()
-        self._line(f"{_INDENT}{one_line(text)}")
+        self._line(f"{_INDENT}{sanitize_line(text)}")
 
-    def aside(self, text: str) -> None:
+    def say_raw(self, text: str) -> None:
         """One line at normal level, on a terminal that an image has and that does not end lines by itself."""
         if not self._terminal:
             self.say(text)
         elif self.level is not Level.QUIET:
-            _put(self._err, f"\r{_INDENT}{one_line(text)}\r\n")
+            _put(self._err, f"\r{_INDENT}{sanitize_line(text)}\r\n")
 
     def progress(self, text: str) -> None:
         """What goes on now: on a terminal a line that the next one replaces, elsewhere lines of their own."""
@@ -121,7 +121,7 @@ class Console:
                 self._step.enter_context(self.meter.task(name))
 
     @property
-    def draws(self) -> bool:
+    def is_live(self) -> bool:
         """Whether progress is one line that is drawn again and again."""
         return self._terminal and self.level is Level.NORMAL
 
@@ -136,10 +136,10 @@ class Console:
             if not self._drawn and time.monotonic() - self._spoke < silence:
                 return False
             try:
-                if self.draws:
+                if self.is_live:
                     self._draw(text)
                 else:
-                    self._line(f"{_INDENT}{one_line(text)}")
+                    self._line(f"{_INDENT}{sanitize_line(text)}")
             except (PackhorseError, SystemExit) as error:
                 self._unread = error  # for the main thread, which it ends with the next line
                 return False
@@ -148,7 +148,7 @@ class Console:
     def _draw(self, text: str) -> None:
         with self._lock:
             width = shutil.get_terminal_size().columns
-            _put(self._err, f"{_ERASE}{_INDENT}{one_line(text)}"[: width + len(_ERASE) - 1])
+            _put(self._err, f"{_ERASE}{_INDENT}{sanitize_line(text)}"[: width + len(_ERASE) - 1])
             self._drawn = True
 
     def detail(self, text: str) -> None:
@@ -156,7 +156,7 @@ class Console:
         if self.level is Level.VERBOSE:
             self._flush()
             for line in text.splitlines():
-                self._line(self._styled("2", f"{_INDENT}{clean(line)}"))
+                self._line(self._style("2", f"{_INDENT}{sanitize(line)}"))
 
     def output(self, source: str, data: bytes) -> None:
         """What a buildpack wrote: complete lines at once, the rest when its line ends."""
@@ -173,13 +173,13 @@ class Console:
 
     def result(self, text: str) -> None:
         """What was asked for, one line on stdout, at every level."""
-        self.document(one_line(text))
+        self.document(sanitize_line(text))
 
     def document(self, text: str) -> None:
         """What was asked for in lines that are not ours to divide, such as JSON."""
         self._flush()
         self._erase()
-        _write(self._out, clean(text))
+        _write(self._out, sanitize(text))
 
     def stream(self, pieces: Iterable[str]) -> None:
         """A document that is not all in memory, in pieces that none of ours would divide."""
@@ -190,27 +190,27 @@ class Console:
             waiting.append(piece)
             length += len(piece)
             if length >= _BLOCK:
-                _put(self._out, clean("".join(waiting)))
+                _put(self._out, sanitize("".join(waiting)))
                 waiting, length = [], 0
-        _write(self._out, clean("".join(waiting)))
+        _write(self._out, sanitize("".join(waiting)))
 
     def table(
         self, heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
     ) -> None:
         """Columns on stdout; the numbers in `right` (column indexes) are set to the right."""
-        for line in columns(heading, rows, right=right):
+        for line in format_table(heading, rows, right=right):
             self.result(line)
 
     def notes(self, lines: Sequence[str]) -> None:
         """Lines without indentation, at normal level."""
         self._flush()
         for line in lines:
-            self._line(one_line(line))
+            self._line(sanitize_line(line))
 
     def help(self, text: str) -> None:
         """How a command is used, for who has named none: on stderr, at every level."""
         self._erase()
-        _write(self._err, clean(text))
+        _write(self._err, sanitize(text))
 
     def error(self, error: PackhorseError) -> None:
         """What happened, why, and what to do; with --verbose also the errors behind it, and whole paths.
@@ -218,18 +218,18 @@ class Console:
         A failure is not quiet: with --quiet the last of the buildpacks' output comes before it.
         """
         self._flush()
-        what, *more = [one_line(error.what), *map(clean, error.why.splitlines())]
+        what, *more = [sanitize_line(error.what), *map(sanitize, error.why.splitlines())]
         if self.level is not Level.VERBOSE:
-            what, *more = map(shortened, (what, *more))
-        lines = [*self._unsaid, f"{self._styled('1;31', 'error:')} {what}"]
+            what, *more = map(shorten, (what, *more))
+        lines = [*self._unsaid, f"{self._style('1;31', 'error:')} {what}"]
         # What to do may be a command, which nobody can do without a part of it.
-        lines += [f"  {line}" for line in (*more, *map(clean, error.fix.splitlines()))]
+        lines += [f"  {line}" for line in (*more, *map(sanitize, error.fix.splitlines()))]
         check = check_of(error)
         if check:
             lines.append(f"  see packhorse doctor {check}")
         if self.level is Level.VERBOSE:
-            for text in report.behind(error, self.secrets):
-                lines += [f"  {clean(line)}" for line in text.splitlines()]
+            for text in report.causes(error, self.secrets):
+                lines += [f"  {sanitize(line)}" for line in text.splitlines()]
         self._erase()
         _write(self._err, "\n".join(lines))
 
@@ -238,9 +238,9 @@ class Console:
             return
         if self.level is Level.QUIET:
             lines = [line[:_UNSAID_LENGTH] for line in lines[-_UNSAID_LIMIT:]]
-        prefix = self._styled("2", f"{_INDENT}[{one_line(source).rpartition('/')[2]}]")
+        prefix = self._style("2", f"{_INDENT}[{sanitize_line(source).rpartition('/')[2]}]")
         shown = [
-            f"{prefix} {clean(line.rstrip(_RETURN).rpartition(_RETURN)[2], colours=self._colour)}".rstrip()
+            f"{prefix} {sanitize(line.rstrip(_RETURN).rpartition(_RETURN)[2], colours=self._colour)}".rstrip()
             for line in lines
         ]
         if self.level is Level.QUIET:
@@ -269,7 +269,7 @@ class Console:
                 self._drawn = False
                 self._spoke = time.monotonic()
 
-    def _styled(self, code: str, text: str) -> str:
+    def _style(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
 
 
@@ -284,22 +284,22 @@ def _put(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        explained = lost(stream, error)
+        explained = lost_output_error(stream, error)
         if error.errno == errno.EIO and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             return  # a terminal that is gone, of which this process was not to take notice
         raise explained from error
 
 
-def unwritten(stream: TextIO) -> PackhorseError | None:
+def find_write_error(stream: TextIO) -> PackhorseError | None:
     """The error for what somebody else has written to a stream, and what could not be; None if all was."""
     try:
         stream.flush()
     except OSError as error:
-        return lost(stream, error)
+        return lost_output_error(stream, error)
     return None
 
 
-def lost(stream: TextIO, error: OSError) -> PackhorseError:
+def lost_output_error(stream: TextIO, error: OSError) -> PackhorseError:
     """The error for what a stream did not take, and takes no more of."""
     # What the stream has not taken would be tried again at exit.
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -310,11 +310,11 @@ def lost(stream: TextIO, error: OSError) -> PackhorseError:
     return PackhorseError("the output cannot be written", why=error.strerror or "")
 
 
-def columns(
+def format_table(
     heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
 ) -> list[str]:
     """A table as lines, each column as wide as its widest cell."""
-    lines = [list(heading), *([one_line(cell) for cell in row] for row in rows)]
+    lines = [list(heading), *([sanitize_line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(heading))]
     return [
         "  ".join(
@@ -325,7 +325,7 @@ def columns(
     ]
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """Bytes as people read them, in powers of ten as docker prints them."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):

@@ -8,8 +8,8 @@ from typing import Any
 from packhorse.build.description import describe
 from packhorse.build.host import Host
 from packhorse.build.plan import BuildPlan
-from packhorse.cli.document import written
-from packhorse.cli.output import Console, size
+from packhorse.cli.document import serialize
+from packhorse.cli.output import Console, format_size
 from packhorse.platform.limits import SIZES
 
 _LISTED = 10
@@ -20,7 +20,7 @@ def print_plan(console: Console, plan: BuildPlan, host: Host, form: str) -> None
     """Prints the plan on stdout; `form` is `human` or `json`."""
     fields = describe(plan, host)
     if form == "json":
-        console.document(written(fields, "json"))
+        console.document(serialize(fields, "json"))
         return
     rows = [(title, line) for title, lines in _sections(fields) for line in lines if line]
     before = ""
@@ -36,7 +36,7 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     yield "written to", ["the store", published, *plan["outputs"]]
     yield "report", [f"{plan['report']}/report.toml" if plan["report"] else ""]
     yield "source", [plan["source"]["path"]]
-    yield "left out", _shortened(plan["source"]["left_out"])
+    yield "left out", _shorten(plan["source"]["left_out"])
     yield "builder", _image(plan["builder"])
     yield "run image", _image(plan["run_image"])
     yield "target", [plan["target"] or ""]
@@ -57,7 +57,7 @@ def _sections(plan: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
     yield "not known yet", plan["unknown"]
 
 
-def _shortened(paths: Sequence[str]) -> list[str]:
+def _shorten(paths: Sequence[str]) -> list[str]:
     more = len(paths) - _LISTED
     return [*paths[:_LISTED], f"and {more} more (--format json lists all)" if more > 0 else ""]
 
@@ -107,4 +107,4 @@ def _mount(mount: Mapping[str, Any]) -> str:
 def _limit(name: str, value: int | None) -> str:
     if value is None:
         return "none"
-    return size(value) if name in SIZES else str(value)
+    return format_size(value) if name in SIZES else str(value)

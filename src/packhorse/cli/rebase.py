@@ -14,43 +14,43 @@ from packhorse.base.dataclass import dataclass
 from packhorse.cli.main import Context
 from packhorse.cli.options import (
     Count,
+    add_registry_options,
     docker_host,
     image_name,
+    open_store_lazily,
     pull_policy,
-    reaching,
-    store_when_needed,
 )
 from packhorse.cli.output import Console, Level
 from packhorse.errors import InputError, SomeNotRebased, UsageError
-from packhorse.image.reference import Kind, Location
-from packhorse.platform.network import Reach
+from packhorse.image.reference import Location, LocationKind
+from packhorse.platform.network import RegistryOptions
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.rebase.one import rebase as rebase_one
-from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State, WantedLabel
+from packhorse.platform.rebase.outcome import RebaseRequest, RebaseResult, RebaseState, WantedLabel
 from packhorse.platform.run_images import RunImages
-from packhorse.platform.selection import listed, located, parsed
+from packhorse.platform.selection import list_images, parse_list, parse_location
 from packhorse.platform.wiring import Wiring
 
 _STDIN = "-"
 _LIST_LIMIT = 64 << 20  # bytes of a list of images
 _FAILED = "failed"
-_WIDTH = max(map(len, (*State, _FAILED)))
+_WIDTH = max(map(len, (*RebaseState, _FAILED)))
 _MARKED = 12  # hexadecimal digits that tell run images apart
 _SHOWN = 3  # labels that a check names, unless everything is to be said
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _RebaseOptions:
     """The options that hold for every image. `check` says what would change, `dry_run` what would be done."""
 
     run_image: str
-    old: str
+    old_run_image: str
     labels: tuple[WantedLabel, ...]
     force: bool
     dry_run: bool
     check: bool
 
-    def of(
+    def request_for(
         self, location: Location, *, source: Location | None = None, is_listed: bool = False
     ) -> RebaseRequest:
         """What is asked of one image."""
@@ -58,10 +58,10 @@ class _Asked:
             location,
             source or location,
             self.run_image,
-            self.old,
+            self.old_run_image,
             force=self.force,
             dry_run=self.dry_run or self.check,
-            listed=is_listed,
+            is_listed=is_listed,
             labels=self.labels,
         )
 
@@ -111,7 +111,7 @@ class _Asked:
 )
 @docker_host
 @pull_policy(PullPolicy.ALWAYS)
-@reaching
+@add_registry_options
 @click.pass_obj
 def rebase(
     context: Context,
@@ -130,7 +130,7 @@ def rebase(
     report_output_dir: Path | None,
     docker_host: str,
     pull: str,
-    reach: Reach,
+    registry_options: RegistryOptions,
 ) -> None:
     """Put images on the newest version of their run image, without a build.
 
@@ -138,7 +138,7 @@ def rebase(
     - is a list on standard input. In a registry packhorse reads only manifests and configs.
     """
     run_image, old = image_name(run_image, "--run-image"), image_name(old, "--from")
-    asked = _Asked(run_image, old, WantedLabel.parse_all(labels), force, dry_run, check)
+    asked = _RebaseOptions(run_image, old, WantedLabel.parse_all(labels), force, dry_run, check)
     single = len(images) == 1 and images[0] != _STDIN and not files and not scopes
     if not (images or files or scopes):
         raise UsageError(
@@ -147,29 +147,31 @@ def rebase(
     if not single and (previous_image or report_output_dir):
         raise UsageError("--previous-image and --report-output-dir are for one image", fix="name one image")
     console = context.console
-    with store_when_needed(context) as store:
-        wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
+    with open_store_lazily(context) as store:
+        wiring = Wiring(
+            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
+        )
         run_images = RunImages(wiring, say=console.say, policy=PullPolicy(pull))
         if single:
-            location = located(images[0], publish=publish)
-            source = located(previous_image, publish=publish) if previous_image else None
-            outcome = rebase_one(asked.of(location, source=source), wiring, run_images)
-            _tell(console, asked, location, outcome)
+            location = parse_location(images[0], publish=publish)
+            source = parse_location(previous_image, publish=publish) if previous_image else None
+            outcome = rebase_one(asked.request_for(location, source=source), wiring, run_images)
+            _print_result(console, asked, location, outcome)
             _report(report_output_dir, location, outcome)
         else:
-            given = _given(images, files, publish=publish)
-            requests = chain(map(asked.of, given), _listed(asked, wiring, scopes))
+            given = _read_images(images, files, publish=publish)
+            requests = chain(map(asked.request_for, given), _list_requests(asked, wiring, scopes))
             _rebase_many(console, asked, requests, wiring, run_images, jobs)
 
 
-def _given(images: Iterable[str], files: Iterable[Path], *, publish: bool) -> list[Location]:
+def _read_images(images: Iterable[str], files: Iterable[Path], *, publish: bool) -> list[Location]:
     """The images of arguments and lists, each once. Everything is read before anything is done."""
     found: dict[Location, None] = {}
     for text in images:
         if text == _STDIN:
             found |= dict.fromkeys(_read(Path(_STDIN), publish=publish))
         else:
-            found[located(text, publish=publish)] = None
+            found[parse_location(text, publish=publish)] = None
     for file in files:
         found |= dict.fromkeys(_read(file, publish=publish))
     return list(found)
@@ -184,7 +186,7 @@ def _read(file: Path, *, publish: bool) -> list[Location]:
                 data, where = opened.read(_LIST_LIMIT + 1), str(file)
         if len(data) > _LIST_LIMIT:
             raise InputError(f"{where} is too long", why=f"a list of images has at most {_LIST_LIMIT} bytes")
-        return parsed(data.decode().splitlines(), where=where, publish=publish)
+        return parse_list(data.decode().splitlines(), where=where, publish=publish)
     except OSError as error:
         raise InputError(f"{file} cannot be read", why=error.strerror or "") from error
     except UnicodeDecodeError as error:
@@ -193,15 +195,15 @@ def _read(file: Path, *, publish: bool) -> list[Location]:
         ) from error
 
 
-def _listed(asked: _Asked, wiring: Wiring, scopes: Iterable[str]) -> Iterator[RebaseRequest]:
+def _list_requests(asked: _RebaseOptions, wiring: Wiring, scopes: Iterable[str]) -> Iterator[RebaseRequest]:
     for scope in scopes:
-        for location in listed(wiring, scope):
-            yield asked.of(location, is_listed=True)
+        for location in list_images(wiring, scope):
+            yield asked.request_for(location, is_listed=True)
 
 
 def _rebase_many(
     console: Console,
-    asked: _Asked,
+    asked: _RebaseOptions,
     requests: Iterable[RebaseRequest],
     wiring: Wiring,
     run_images: RunImages,
@@ -219,7 +221,7 @@ def _rebase_many(
             why = f": {'; '.join(row.error.why.splitlines())}" if row.error.why else ""
             console.result(f"{_FAILED:{_WIDTH}}  {name}  {row.error.what}{why}")
         elif row.outcome:
-            _row(console, asked, name, row.outcome)
+            _print_row(console, asked, name, row.outcome)
     told = ", ".join(f"{count} {state}" for state, count in states.items()) or "there was no image"
     console.notes([told])
     if states[_FAILED]:
@@ -230,55 +232,57 @@ def _rebase_many(
         )
 
 
-def _row(console: Console, asked: _Asked, name: str, outcome: Rebased) -> None:
-    if asked.check and outcome.state is not State.BEHIND:
+def _print_row(console: Console, asked: _RebaseOptions, name: str, outcome: RebaseResult) -> None:
+    if asked.check and outcome.state is not RebaseState.BEHIND:
         return
     if console.level is Level.QUIET:
         # What can be handed to the next command.
-        if outcome.state in (State.REBASED, State.BEHIND):
+        if outcome.state in (RebaseState.REBASED, RebaseState.BEHIND):
             console.result(name)
         return
-    if outcome.state is State.SKIPPED:
+    if outcome.state is RebaseState.SKIPPED:
         console.result(f"{outcome.state:{_WIDTH}}  {name}  {'; '.join(outcome.notes)}")
         return
-    told = ", ".join(f"{target}: {_change(one)}" for target, one in outcome.members) or _change(outcome)
+    told = ", ".join(
+        f"{target}: {_describe_change(one)}" for target, one in outcome.members
+    ) or _describe_change(outcome)
     notes = "".join(f"; {note}" for note in outcome.notes)
     console.result(f"{outcome.state:{_WIDTH}}  {name}  {told}{notes}")
 
 
-def _change(outcome: Rebased) -> str:
+def _describe_change(outcome: RebaseResult) -> str:
     """From which run image to which, in a few words."""
-    if outcome.state is State.SKIPPED:
+    if outcome.state is RebaseState.SKIPPED:
         return "left as it is"
-    if outcome.state is State.CURRENT:
-        return f"{outcome.run_image} {_short(outcome.after)}"
-    return f"{outcome.run_image} {_short(outcome.before)} -> {_short(outcome.after)}"
+    if outcome.state is RebaseState.CURRENT:
+        return f"{outcome.run_image} {_short_digest(outcome.after)}"
+    return f"{outcome.run_image} {_short_digest(outcome.before)} -> {_short_digest(outcome.after)}"
 
 
-def _tell(console: Console, asked: _Asked, location: Location, outcome: Rebased) -> None:
+def _print_result(console: Console, asked: _RebaseOptions, location: Location, outcome: RebaseResult) -> None:
     """What became of the one image that was asked for, or of each that its name stands for."""
     for note in outcome.notes:
         console.say(note)
     name = _name(location)
     for target, one in outcome.members:
-        _tell_one(console, f"{name} ({target})", one)
+        _print_one_result(console, f"{name} ({target})", one)
     if not outcome.members:
-        _tell_one(console, name, outcome)
+        _print_one_result(console, name, outcome)
     if outcome.receipt:
         console.result(str(outcome.receipt.manifest_digest or outcome.receipt.image_id))
     elif outcome.image and not asked.check:
         console.result(str(outcome.image))
-    elif outcome.state is State.BEHIND:
+    elif outcome.state is RebaseState.BEHIND:
         console.result(name)
 
 
-def _tell_one(console: Console, name: str, outcome: Rebased) -> None:
-    if outcome.state is State.CURRENT:
+def _print_one_result(console: Console, name: str, outcome: RebaseResult) -> None:
+    if outcome.state is RebaseState.CURRENT:
         console.say(f"{name} is on {outcome.run_image} already: {outcome.after}")
-    if outcome.state is State.SKIPPED:
+    if outcome.state is RebaseState.SKIPPED:
         console.say(f"{name} stays as it is")
-    if outcome.state in (State.BEHIND, State.REBASED):
-        verb = "would be put" if outcome.state is State.BEHIND else "is"
+    if outcome.state in (RebaseState.BEHIND, RebaseState.REBASED):
+        verb = "would be put" if outcome.state is RebaseState.BEHIND else "is"
         console.say(f"{name} {verb} on {outcome.run_image}")
         console.say(f"run image   {outcome.before or '(unknown)'}")
         console.say(f"         -> {outcome.after}")
@@ -291,7 +295,7 @@ def _tell_one(console: Console, name: str, outcome: Rebased) -> None:
             console.say(f"label       and {len(outcome.labels) - len(shown)} more")
 
 
-def _report(directory: Path | None, location: Location, outcome: Rebased) -> None:
+def _report(directory: Path | None, location: Location, outcome: RebaseResult) -> None:
     if directory and outcome.receipt:
         from packhorse.platform import report
 
@@ -300,10 +304,10 @@ def _report(directory: Path | None, location: Location, outcome: Rebased) -> Non
 
 def _name(location: Location) -> str:
     """An image as it may be given to this command again."""
-    return location.name if location.kind is Kind.STORE else str(location)
+    return location.name if location.kind is LocationKind.STORE else str(location)
 
 
-def _short(reference: str) -> str:
+def _short_digest(reference: str) -> str:
     """What tells a run image apart: the first digits of its digest."""
     marked = reference.rpartition("sha256:")[2]
     return marked[:_MARKED] or "(unknown)"

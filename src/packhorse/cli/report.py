@@ -37,17 +37,17 @@ class Secrets:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._values = {value for value in environ.values() if len(value) >= _SHORTEST}
 
-    def keep(self, values: Iterable[str]) -> None:
+    def add(self, values: Iterable[str]) -> None:
         """Adds values."""
         self._values |= {value for value in values if len(value) >= _SHORTEST}
 
-    def keep_words(self, words: Sequence[str]) -> None:
+    def add_words(self, words: Sequence[str]) -> None:
         """Adds what a command line's words may give to variables: all that is behind a `=`."""
         for word in words:
             name, _, value = word.partition("=")
-            self.keep([value, value.partition("=")[2]] if name.startswith("-") else [value])
+            self.add([value, value.partition("=")[2]] if name.startswith("-") else [value])
 
-    def hidden(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """The text without these values, and without what URLs, headers and files have of passwords."""
         for value in sorted(self._values, key=len, reverse=True):
             text = text.replace(value, "…")
@@ -55,7 +55,7 @@ class Secrets:
         return _QUERY.sub(r"\1…", _USERINFO.sub(r"\1…@", text))
 
 
-def exhausted(error: BaseException) -> HostError | None:
+def exhaustion_error(error: BaseException) -> HostError | None:
     """The error for a process that was not given enough of something; None for any other exception."""
     if isinstance(error, MemoryError):
         what = "memory"
@@ -70,12 +70,12 @@ def exhausted(error: BaseException) -> HostError | None:
     return found
 
 
-def behind(error: BaseException, secrets: Secrets) -> list[str]:
+def causes(error: BaseException, secrets: Secrets) -> list[str]:
     """The errors behind an error, a line each; ours in their words, others' without secrets."""
     lines = []
     cause = error.__cause__
     while cause is not None:
-        text = str(cause) if isinstance(cause, PackhorseError) else secrets.hidden(str(cause))[:_LONGEST]
+        text = str(cause) if isinstance(cause, PackhorseError) else secrets.redact(str(cause))[:_LONGEST]
         lines.append(f"caused by {type(cause).__name__}: {text}")
         cause = cause.__cause__
     return lines
@@ -95,7 +95,7 @@ def defect(error: BaseException, secrets: Secrets, *, verbose: bool) -> Packhors
         if verbose or "/packhorse/" in frame.filename
     ]
     versions = f"packhorse {__version__}, Python {machine.python_version()}, Linux {machine.release()}"
-    said = [secrets.hidden(str(error))[:_LONGEST], *behind(error, secrets)] if verbose else []
+    said = [secrets.redact(str(error))[:_LONGEST], *causes(error, secrets)] if verbose else []
     return PackhorseError(
         f"packhorse itself went wrong: {type(error).__name__}",
         why="\n".join((*(line for line in said if line), *where, versions)),

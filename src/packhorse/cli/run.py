@@ -13,17 +13,17 @@ from packhorse.base.step import Limits, Network, Port
 from packhorse.cli.main import Context, usage_error
 from packhorse.cli.options import (
     Count,
+    add_registry_options,
     docker_host,
     environment,
     image_name,
-    opened_store,
-    reaching,
-    size_of,
-    volume,
+    open_store,
+    parse_size,
+    parse_volume,
 )
-from packhorse.cli.report import exhausted
+from packhorse.cli.report import exhaustion_error
 from packhorse.errors import PackhorseError, RunError, UsageError
-from packhorse.platform.network import Reach
+from packhorse.platform.network import RegistryOptions
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.run import RunRequest, free_port
 from packhorse.platform.run import run as run_image
@@ -54,7 +54,7 @@ class _RunCommand(click.Command):
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
-            raise _not_run(usage_error(error)) from error
+            raise _run_error(usage_error(error)) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Whatever keeps the image from being started is a RunError, as under docker."""
@@ -63,12 +63,12 @@ class _RunCommand(click.Command):
         except RunError:
             raise
         except PackhorseError as error:
-            raise _not_run(error) from error
+            raise _run_error(error) from error
         except (OSError, MemoryError, RuntimeError) as error:
-            known = exhausted(error)
+            known = exhaustion_error(error)
             if known is None:
                 raise
-            raise _not_run(known) from known
+            raise _run_error(known) from known
 
     def _options(self, ctx: click.Context, words: list[str]) -> int:
         """How many words at the beginning are options and their values."""
@@ -84,7 +84,7 @@ class _RunCommand(click.Command):
         return count
 
 
-def _not_run(error: PackhorseError) -> RunError:
+def _run_error(error: PackhorseError) -> RunError:
     return RunError(error.what, why=error.why, fix=error.fix)
 
 
@@ -146,7 +146,7 @@ def _is_parsed(options: click.Command, ctx: click.Context, words: list[str]) -> 
     help="When to fetch the image from its registry.  [missing]",
 )
 @click.option("--rm", is_flag=True, help="No effect, as packhorse keeps nothing; for users of docker.")
-@reaching
+@add_registry_options
 @click.pass_obj
 def run(
     context: Context,
@@ -169,7 +169,7 @@ def run(
     docker_host: str,
     pull: str | None,
     rm: bool,
-    reach: Reach,
+    registry_options: RegistryOptions,
 ) -> int:
     """Start the image NAME, with ARGUMENTS for its process."""
     console = context.console
@@ -178,36 +178,38 @@ def run(
         arguments=arguments,
         entrypoint=entrypoint,
         env=environment(env, env_files, context),
-        volumes=tuple(volume(text, writable=True) for text in volumes),
-        ports=tuple(_port(text) for text in ports),
+        volumes=tuple(parse_volume(text, writable=True) for text in volumes),
+        ports=tuple(_parse_port(text) for text in ports),
         user=user,
         working_dir=workdir,
         interactive=interactive,
         terminal=tty,
         network=Network(network) if network else None,
         sandbox=sandbox,
-        limits=_limits(memory, pids_limit, shm_size),
+        limits=_make_limits(memory, pids_limit, shm_size),
         pull=_PULLS[pull or "missing"],
         docker_host=docker_host,
-        reach=reach,
+        registry_options=registry_options,
         environ=context.environ,
     )
     for port, text in zip(request.ports, ports, strict=True):
         if ":" not in text:
             console.notes([f"port {port.port} is at {port.host_port} of this machine"])
-    with opened_store(context) as store:
-        return run_image(request, store, console.say, console.aside if tty else console.say)
+    with open_store(context) as store:
+        return run_image(request, store, console.say, console.say_raw if tty else console.say)
 
 
-def _limits(memory: str, processes: int, shared_memory: str) -> Limits:
+def _make_limits(memory: str, processes: int, shared_memory: str) -> Limits:
     """As docker takes them: no number, 0 or -1 is no limit."""
-    limits = Limits(memory=size_of(memory, option="--memory") if memory else 0, processes=max(processes, 0))
+    limits = Limits(
+        memory=parse_size(memory, option="--memory") if memory else 0, processes=max(processes, 0)
+    )
     if shared_memory:
-        limits = replace(limits, shared_memory=size_of(shared_memory, option="--shm-size"))
+        limits = replace(limits, shared_memory=parse_size(shared_memory, option="--shm-size"))
     return limits
 
 
-def _port(text: str) -> Port:
+def _parse_port(text: str) -> Port:
     address, _, rest = text.rpartition(":")
     port, _, protocol = rest.partition("/")
     ip, _, host = address.rpartition(":")

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import click
 
-from packhorse.cli.main import Context, Group
-from packhorse.cli.options import docker_host, opened_store, reaching
+from packhorse.cli.main import CommandGroup, Context
+from packhorse.cli.options import add_registry_options, docker_host, open_store
 from packhorse.errors import UsageError
 from packhorse.image.view import Image
 from packhorse.platform import locate
-from packhorse.platform.network import Reach
+from packhorse.platform.network import RegistryOptions
 from packhorse.platform.wiring import Wiring
 
 _SHOW = "show"
 
 
-class _Sbom(Group):
+class _SbomGroup(CommandGroup):
     """A group whose first word may be an image: `sbom IMAGE` is `sbom show IMAGE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -28,7 +28,7 @@ class _Sbom(Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_Sbom, subcommand_metavar="[show] IMAGE | download IMAGE")
+@click.group(cls=_SbomGroup, subcommand_metavar="[show] IMAGE | download IMAGE")
 def sbom() -> None:
     """List the components of an image: from its buildpacks' SBOMs, the launcher, the base's packages.
 
@@ -37,16 +37,16 @@ def sbom() -> None:
     """
 
 
-def _placed(command: Callable[..., None]) -> Callable[..., None]:
+def _add_image_options(command: Callable[..., None]) -> Callable[..., None]:
     """The argument and options by which both find their image."""
-    command = reaching(docker_host(command))
+    command = add_registry_options(docker_host(command))
     command = click.option("--remote", is_flag=True, help="Look only in the registry.")(command)
     command = click.option("--local", is_flag=True, help="Look only in the store.")(command)
     return click.argument("name", metavar="IMAGE")(command)
 
 
 @sbom.command(_SHOW, short_help="Make one SBOM of everything in an image.")
-@_placed
+@_add_image_options
 @click.option(
     "--format",
     "form",
@@ -62,7 +62,7 @@ def show(
     local: bool,
     remote: bool,
     docker_host: str,
-    reach: Reach,
+    registry_options: RegistryOptions,
     form: str,
     output: Path | None,
 ) -> None:
@@ -70,7 +70,9 @@ def show(
     from packhorse.base import files
     from packhorse.platform.sbom import contents
 
-    with _located(context, name, local=local, remote=remote, docker_host=docker_host, reach=reach) as image:
+    with _open_image(
+        context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
+    ) as image:
         found = contents.merge(image, name=locate.title(name))
     data = found.cyclonedx() if form == "cyclonedx" else found.spdx()
     if output is None:
@@ -81,7 +83,7 @@ def show(
 
 
 @sbom.command(short_help="Download the SBOMs that the buildpacks wrote.")
-@_placed
+@_add_image_options
 @click.option(
     "-o",
     "--output-dir",
@@ -96,13 +98,15 @@ def download(
     local: bool,
     remote: bool,
     docker_host: str,
-    reach: Reach,
+    registry_options: RegistryOptions,
     output_dir: Path,
 ) -> None:
     """Save the SBOMs that the image's buildpacks wrote as files: layers/sbom/launch/…"""
     from packhorse.platform.sbom import contents
 
-    with _located(context, name, local=local, remote=remote, docker_host=docker_host, reach=reach) as image:
+    with _open_image(
+        context, name, local=local, remote=remote, docker_host=docker_host, registry_options=registry_options
+    ) as image:
         found = contents.read_files(image)
     contents.save(found, output_dir)
     for path in sorted(found):
@@ -110,12 +114,20 @@ def download(
 
 
 @contextmanager
-def _located(
-    context: Context, name: str, *, local: bool, remote: bool, docker_host: str, reach: Reach
+def _open_image(
+    context: Context,
+    name: str,
+    *,
+    local: bool,
+    remote: bool,
+    docker_host: str,
+    registry_options: RegistryOptions,
 ) -> Iterator[Image]:
     """The named image, as long as its layers may be read; raises UsageError and what `locate.read` does."""
     if local and remote:
         raise UsageError("--local and --remote exclude each other", fix="leave out both to look in both")
-    with context.console.activity(f"reading {name}"), opened_store(context) as store:
-        wiring = Wiring(store, reach=reach, environ=context.environ, docker_host=docker_host)
+    with context.console.activity(f"reading {name}"), open_store(context) as store:
+        wiring = Wiring(
+            store, registry_options=registry_options, environ=context.environ, docker_host=docker_host
+        )
         yield locate.read(wiring, name, local=local, remote=remote)[0]

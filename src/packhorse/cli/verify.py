@@ -11,14 +11,14 @@ from packhorse.build.request import BuildRequest
 from packhorse.build.verify import request_for
 from packhorse.build.verify import verify as run_verify
 from packhorse.cli.build_options import path_option, run_image_option, sandbox_options, source_options
-from packhorse.cli.diff_text import DIFFERENT, tell
-from packhorse.cli.document import pieces
+from packhorse.cli.diff_text import DIFFERENT, print_difference
+from packhorse.cli.document import json_pieces
 from packhorse.cli.main import Context
-from packhorse.cli.options import docker_host, opened_host, reaching, verbosity
+from packhorse.cli.options import add_registry_options, docker_host, open_host, verbosity
 from packhorse.image.reference import Reference
 from packhorse.platform import locate
 from packhorse.platform.diff.report import fields
-from packhorse.platform.network import Reach
+from packhorse.platform.network import RegistryOptions
 from packhorse.platform.provenance import BuildProvenance
 
 _ANY = Reference.parse(f"{locate.LOCAL_REGISTRY}/image")
@@ -48,7 +48,7 @@ _ANY = Reference.parse(f"{locate.LOCAL_REGISTRY}/image")
 )
 @click.option("--all", "every", is_flag=True, help="List every file.")
 @docker_host
-@reaching
+@add_registry_options
 @verbosity("Print only the result.")
 @click.pass_obj
 def verify(
@@ -59,7 +59,7 @@ def verify(
     html: Path | None,
     every: bool,
     docker_host: str,
-    reach: Reach,
+    registry_options: RegistryOptions,
     **asked_fields: Any,
 ) -> int:
     """Build IMAGE once more from its source, without kept layers, and say what differs.
@@ -71,7 +71,7 @@ def verify(
     asked = BuildRequest(name=_ANY, **asked_fields)
     with (
         console.activity(f"building {name} again"),
-        opened_host(context, docker_host=docker_host, reach=reach) as host,
+        open_host(context, docker_host=docker_host, registry_options=registry_options) as host,
     ):
         image, _ = locate.read(host.images, name)
         known = BuildProvenance.parse(image)
@@ -81,17 +81,17 @@ def verify(
             console.say(f"the first build did not have {', '.join(unknown)}")
         verdict = run_verify(image, request, host, console, title=name)
     if output == "json":
-        told = {"reproducible": verdict.reproduced, "summary": verdict.headline}
-        console.stream(pieces({**told, "difference": fields(verdict.difference)}))
+        told = {"reproducible": verdict.is_reproduced, "summary": verdict.headline}
+        console.stream(json_pieces({**told, "difference": fields(verdict.difference)}))
     else:
         console.result(verdict.headline)
-        if not verdict.reproduced:
+        if not verdict.is_reproduced:
             console.result("")
-            tell(console, verdict.difference, every=every, headline=False)
+            print_difference(console, verdict.difference, every=every, headline=False)
     if html is not None:
         from packhorse.base import files
         from packhorse.cli.diff_page import page
 
         files.write(html, page(verdict.difference).encode())
         console.say(f"the page is in {html}")
-    return 0 if verdict.reproduced else DIFFERENT
+    return 0 if verdict.is_reproduced else DIFFERENT

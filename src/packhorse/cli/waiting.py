@@ -12,7 +12,7 @@ from _thread import (
 )  # all that is needed of threading, whose import takes time
 
 from packhorse.base.meter import Meter, Task
-from packhorse.cli.output import Console, size
+from packhorse.cli.output import Console, format_size
 
 _SILENCE = 2.0
 """Seconds without a line after which one is due."""
@@ -60,18 +60,23 @@ class _Watch:
                 return
             # The innermost one says most. It may have ended just now.
             task = next(reversed(self.meter.tasks[:]), None)
-            text = line(task) if task else last
+            text = describe_task(task) if task else last
             if text != last and self._console.wait(text, silence=pause):
                 last = text
-                if not self._console.draws:
+                if not self._console.is_live:
                     pause = min(pause * _GROWTH, _LONGEST)
 
 
-def line(task: Task) -> str:
+def describe_task(task: Task) -> str:
     """What is told of a task: its name, how far it is, and for how long it has been going on."""
     parts = [f"{time.monotonic() - task.began:.0f} s"]
     if task.unit == "B":
-        parts.insert(0, f"{size(task.done)} of {size(task.total)}" if task.total else size(task.done))
+        parts.insert(
+            0,
+            f"{format_size(task.done)} of {format_size(task.total)}"
+            if task.total
+            else format_size(task.done),
+        )
     elif task.unit:
         parts.insert(0, f"{task.done} of {task.total} {task.unit}")
     return f"{task.name}: {', '.join(parts)}"

@@ -16,8 +16,8 @@ from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
 from packhorse.image.model import DEPTH, Descriptor, Document, Index, Manifest, MediaType
-from packhorse.image.several import MOST, Sink, Source, bring, members
-from packhorse.image.wire import Node
+from packhorse.image.several import DOCUMENT_LIMIT, DocumentSink, DocumentSource, copy_documents, members
+from packhorse.image.wire import JsonNode
 
 _ABOUT, _ABOUT_KIND = "vnd.docker.reference.digest", "vnd.docker.reference.type"
 _ENDINGS = ("sig", "att", "sbom")
@@ -32,14 +32,14 @@ class Referrer:
     kind: str = ""
 
     @classmethod
-    def parse(cls, node: Node) -> Referrer:
+    def parse(cls, node: JsonNode) -> Referrer:
         """Reads an entry of a list of referrers; raises FormatError."""
         return cls(Descriptor.parse(node), node.text("artifactType"))
 
     @classmethod
     def of(cls, document: Document) -> Referrer:
         """What a list of referrers says of a document."""
-        kind = Node.parse(document.raw, "manifest").text("artifactType")
+        kind = JsonNode.parse(document.raw, "manifest").text("artifactType")
         if not kind and isinstance(document, Manifest):
             kind = document.config.media_type
         return cls(replace(document.descriptor, annotations=document.annotations), kind)
@@ -52,7 +52,7 @@ class Referrer:
 
 def parse_referrers(raw: bytes) -> Iterator[Referrer]:
     """Reads an index that lists referrers; raises FormatError."""
-    return map(Referrer.parse, Node.parse(raw, "list of referrers").nodes("manifests"))
+    return map(Referrer.parse, JsonNode.parse(raw, "list of referrers").nodes("manifests"))
 
 
 def index_of_referrers(referrers: Iterable[Referrer]) -> Index:
@@ -62,36 +62,36 @@ def index_of_referrers(referrers: Iterable[Referrer]) -> Index:
     return Index.parse(gojson.dumps(fields), MediaType.OCI_INDEX)
 
 
-class Holder(Source, Protocol):
+class ReferrerSource(DocumentSource, Protocol):
     """A place that can say what is attached to something in it."""
 
     def referrers(self, subject: Digest) -> Sequence[Referrer]:
         """What names a document as its subject."""
         ...
 
-    def tagged(self, tag: str) -> Document | None:
+    def read_tag(self, tag: str) -> Document | None:
         """What lies under a tag beside the name, None where there is nothing."""
         ...
 
 
-class Keeper(Sink, Protocol):
+class ReferrerSink(DocumentSink, Protocol):
     """A place where things can be attached."""
 
-    def refer(self, document: Document, subject: Digest) -> None:
+    def write_referrer(self, document: Document, subject: Digest) -> None:
         """Keeps a document, all that it names being here, and sees that it is found by its subject."""
         ...
 
-    def tag(self, tag: str, document: Document) -> None:
+    def write_tag(self, tag: str, document: Document) -> None:
         """Keeps a document under a tag beside the name."""
         ...
 
 
-def list_tag(subject: Digest) -> str:
+def referrers_tag(subject: Digest) -> str:
     """The tag under which a list of referrers lies in places that keep none of their own."""
     return f"sha256-{subject.hex}"
 
 
-def beside(root: Document, subject: Digest) -> list[Referrer]:
+def index_referrers(root: Document, subject: Digest) -> list[Referrer]:
     """What an index has about one of its manifests, as BuildKit puts it there."""
     entries = () if isinstance(root, Manifest) else root.manifests
     about = [each for each in entries if each.annotations.get(_ABOUT) == str(subject)]
@@ -100,17 +100,17 @@ def beside(root: Document, subject: Digest) -> list[Referrer]:
 
 def cosign_tags(subject: Digest) -> list[str]:
     """The tags under which cosign keeps what it attaches to a document."""
-    return [f"{list_tag(subject)}.{ending}" for ending in _ENDINGS]
+    return [f"{referrers_tag(subject)}.{ending}" for ending in _ENDINGS]
 
 
 def subject_of(document: Document) -> Digest | None:
     """What a document refers to."""
-    subject = Node.parse(document.raw, "manifest").node("subject")
+    subject = JsonNode.parse(document.raw, "manifest").node("subject")
     return subject.digest("digest") if subject else None
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class Attachment:
     """One thing that is attached, and to what; `document` and the `tag` that it lies under where nothing else
     tells what it belongs to.
     """
@@ -121,39 +121,41 @@ class Attached:
     tag: str = ""
 
 
-def attached(holder: Holder, subjects: Iterable[Digest]) -> list[Attached]:
+def list_attachments(source: ReferrerSource, subjects: Iterable[Digest]) -> list[Attachment]:
     """All that is attached to documents, and to what is attached to these; of each no more than lists tell.
 
     Raises FormatError for more of it than anybody makes.
     """
-    found: list[Attached] = []
+    found: list[Attachment] = []
     waiting = deque((subject, DEPTH) for subject in subjects)
     tagged = [(tag, subject) for subject, _ in waiting for tag in cosign_tags(subject)]
     seen = {subject for subject, _ in waiting}
     while waiting:
         subject, depth = waiting.popleft()
-        for each in holder.referrers(subject):
-            found.append(Attached(each, subject))
-            if len(found) > MOST or not depth:
-                raise FormatError("an image has too much attached to it", why=f"at most {MOST} are looked at")
+        for each in source.referrers(subject):
+            found.append(Attachment(each, subject))
+            if len(found) > DOCUMENT_LIMIT or not depth:
+                raise FormatError(
+                    "an image has too much attached to it", why=f"at most {DOCUMENT_LIMIT} are looked at"
+                )
             if each.descriptor.digest not in seen:
                 seen.add(each.descriptor.digest)
                 waiting.append((each.descriptor.digest, depth - 1))
     for tag, subject in tagged:
-        document = holder.tagged(tag)
+        document = source.read_tag(tag)
         if document is not None:
-            found.append(Attached(Referrer.of(document), subject, document, tag))
+            found.append(Attachment(Referrer.of(document), subject, document, tag))
     return found
 
 
-def copy_attached(holder: Holder, keeper: Keeper, subjects: Iterable[Digest]) -> int:
+def copy_attachments(source: ReferrerSource, sink: ReferrerSink, subjects: Iterable[Digest]) -> int:
     """Copies all that is attached to documents; how many things that were."""
-    found = attached(holder, subjects)
+    found = list_attachments(source, subjects)
     for each in found:
-        document = each.document or holder.member(each.referrer.descriptor)
-        bring(holder, keeper, list(members(holder, document)), document)
+        document = each.document or source.member(each.referrer.descriptor)
+        copy_documents(source, sink, list(members(source, document)), document)
         if each.tag:
-            keeper.tag(each.tag, document)
+            sink.write_tag(each.tag, document)
         else:
-            keeper.refer(document, each.subject)
+            sink.write_referrer(document, each.subject)
     return len(found)

@@ -20,7 +20,7 @@ from packhorse.base.files import read
 from packhorse.errors import FormatError, InputError, StoreError
 from packhorse.image.reference import DEFAULT_REGISTRY
 from packhorse.image.registry.credentials import Credentials
-from packhorse.image.wire import MANIFEST_LIMIT, Node
+from packhorse.image.wire import MANIFEST_LIMIT, JsonNode
 
 _DOCKER_HUB = {f"index.{DEFAULT_REGISTRY}", f"registry-1.{DEFAULT_REGISTRY}"}
 _VERSIONS = {"v1", "v2"}  # what old keys have behind the host
@@ -35,7 +35,7 @@ class AuthFile:
 
     where: str
     document: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    auths: Mapping[str, Node] = field(default_factory=dict, repr=False)
+    auths: Mapping[str, JsonNode] = field(default_factory=dict, repr=False)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     store: str = ""
     helpers: Mapping[str, str] = field(default_factory=dict)
@@ -55,18 +55,20 @@ class AuthFile:
         """Reads the content of such a file; raises FormatError."""
         if not raw.strip():
             return cls(where)
-        document = Node.parse(raw, where)
-        auths: dict[str, Node] = {}
+        document = JsonNode.parse(raw, where)
+        auths: dict[str, JsonNode] = {}
         keys: dict[str, tuple[str, ...]] = {}
         found = document.node("auths")
         for key in found.fields if found else ():
             entry = found.node(key) if found else None
-            name = spelled(key)
+            name = normalise_key(key)
             keys[name] = (*keys.get(name, ()), key)
             # Of several keys for one thing that counts which is spelled as it is asked for; then the first.
             if entry is not None and entry.fields and (name not in auths or key == name):
                 auths[name] = entry
-        helpers = {spelled(key): value for key, value in document.mapping("credHelpers").items() if value}
+        helpers = {
+            normalise_key(key): value for key, value in document.mapping("credHelpers").items() if value
+        }
         return cls(where, document.fields, auths, keys, document.text("credsStore"), helpers)
 
     def helper(self, registry: str) -> str:
@@ -103,7 +105,7 @@ class AuthFile:
         return Credentials(user, password, identity, token, origin)
 
 
-def spelled(key: str) -> str:
+def normalise_key(key: str) -> str:
     """One spelling for the many that keys have: no scheme, no version of an API, Docker Hub by one name."""
     _, separator, rest = key.partition("://")
     host, _, path = (rest if separator else key).partition("/")
@@ -113,27 +115,27 @@ def spelled(key: str) -> str:
     return f"{host}/{path}".rstrip("/")
 
 
-def key_of(registry: str) -> str:
+def registry_key(registry: str) -> str:
     """How docker and podman both write a registry into such a file, and docker's helpers are asked for it."""
     return f"https://index.{DEFAULT_REGISTRY}/v1/" if registry == DEFAULT_REGISTRY else registry
 
 
-def put(path: Path, name: str, credentials: Credentials | None) -> None:
+def write_entry(path: Path, name: str, credentials: Credentials | None) -> None:
     """Writes an entry, an empty one without `credentials`; raises InputError, FormatError, StoreError."""
     encoded = credentials.basic.removeprefix("Basic ") if credentials else ""
-    with _locked(path):
+    with _lock(path):
         old = AuthFile.read(path)
         keys = old.keys.get(name, ())
-        key = key_of(name) if key_of(name) in keys or not keys else keys[0]
+        key = registry_key(name) if registry_key(name) in keys or not keys else keys[0]
         entries = {**(old.document.get("auths") or {}), key: {"auth": encoded} if credentials else {}}
         _write(path, {**old.document, "auths": entries})
 
 
-def drop(path: Path, name: str) -> bool:
+def remove_entries(path: Path, name: str) -> bool:
     """Takes all entries for a registry, or a part of it, out of a file; whether there were any."""
     if not AuthFile.read(path).keys.get(name):
         return False
-    with _locked(path):
+    with _lock(path):
         old = AuthFile.read(path)
         keys = old.keys.get(name, ())
         if keys:
@@ -143,7 +145,7 @@ def drop(path: Path, name: str) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> Iterator[None]:
     """Keeps other commands of packhorse from writing to the same directory, which is made if need be."""
     import fcntl
 

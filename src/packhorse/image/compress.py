@@ -62,15 +62,17 @@ def gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
     About two members a core are in memory. The bytes depend on the input, not on how it is cut into chunks.
     """
-    return _in_parallel(_blocks(chunks, CHUNK), lambda block: bytes(deflate.gzip_compress(block, _LEVEL)))
+    return _compress_parallel(
+        _split_blocks(chunks, CHUNK), lambda block: bytes(deflate.gzip_compress(block, _LEVEL))
+    )
 
 
 def zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The zstd form of some bytes: one frame for 4 MiB of input; all else as with `gzip`."""
     import zstandard  # few layers are zstd
 
-    return _in_parallel(
-        _blocks(chunks, _ZSTD_FRAME),
+    return _compress_parallel(
+        _split_blocks(chunks, _ZSTD_FRAME),
         lambda block: zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(block),
     )
 
@@ -82,13 +84,13 @@ def tee(layer: Layer, sink: Sink, compression: Compression = Compression.GZIP) -
     last chunk, when the tar is not what the layer's diff ID says.
     """
     stored, stored_size = hashlib.sha256(), 0
-    tar = _Meter(layer.tar())
+    tar = _HashingReader(layer.tar())
     for member in compression.chunks(tar):
         stored.update(member)
         stored_size += len(member)
         sink(member)
     descriptor = Descriptor(compression.media_type, Digest(stored.hexdigest()), stored_size)
-    return replace(tar.measured(layer), descriptor=descriptor)
+    return replace(tar.measure_layer(layer), descriptor=descriptor)
 
 
 def drain(layer: Layer, sink: Sink) -> Layer:
@@ -96,13 +98,13 @@ def drain(layer: Layer, sink: Sink) -> Layer:
 
     Raises as `tee` does.
     """
-    tar = _Meter(layer.tar())
+    tar = _HashingReader(layer.tar())
     for chunk in tar:
         sink(chunk)
-    return replace(tar.measured(layer), descriptor=None, blob=None)
+    return replace(tar.measure_layer(layer), descriptor=None, blob=None)
 
 
-def verified(
+def verify(
     chunks: Iterable[bytes], digest: Digest, size: int | None = None, *, where: str = ""
 ) -> Iterator[bytes]:
     """The same chunks, checked as they pass; errors say `where` they are stored.
@@ -121,7 +123,7 @@ def verified(
     if size is not None and length < size:
         raise FormatError(f"{digest}{place} broke off", why=f"{length} of {size} bytes came")
     if total.hexdigest() != digest.hex:
-        raise _unlike(digest, Digest(total.hexdigest()), place)
+        raise _mismatch_error(digest, Digest(total.hexdigest()), place)
 
 
 def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator[bytes]:
@@ -145,7 +147,7 @@ def decompress(chunks: Iterable[bytes], *, limit: int = LAYER_LIMIT) -> Iterator
 
 
 @dataclass(frozen=True, slots=True)
-class Unpacked:
+class MeasuredLayer:
     """What a stored layer was found to be: its diff ID, the length of its tar, its OCI media type."""
 
     diff_id: Digest
@@ -153,10 +155,10 @@ class Unpacked:
     media_type: MediaType
 
 
-def measure(blob: Iterable[bytes]) -> Unpacked:
+def measure(blob: Iterable[bytes]) -> MeasuredLayer:
     """Unpacks a stored layer to its end and keeps nothing of it; raises as `decompress` does."""
     head, chunks = _peek(blob)
-    meter = _Meter(decompress(chunks))
+    meter = _HashingReader(decompress(chunks))
     for _ in meter:
         pass
     kind = MediaType.OCI_LAYER
@@ -164,7 +166,7 @@ def measure(blob: Iterable[bytes]) -> Unpacked:
         kind = MediaType.OCI_LAYER_GZIP
     elif head.startswith(_ZSTD):
         kind = MediaType.OCI_LAYER_ZSTD
-    return Unpacked(meter.digest, meter.size, kind)
+    return MeasuredLayer(meter.digest, meter.size, kind)
 
 
 def is_compressed(head: bytes) -> bool:
@@ -185,16 +187,18 @@ def stored_layer(blob: Chunks, descriptor: Descriptor, diff_id: Digest, *, where
         )
 
     def checked() -> Iterator[bytes]:
-        return verified(blob(), descriptor.digest, descriptor.size)
+        return verify(blob(), descriptor.digest, descriptor.size)
 
     def tar() -> Iterator[bytes]:
-        return placed(verified(decompress(checked()), diff_id), layer)
+        return with_layer_context(verify(decompress(checked()), diff_id), layer)
 
     layer = f"{descriptor.digest}{place}"
-    return Layer(tar, diff_id, descriptor=descriptor, blob=lambda: placed(checked(), layer), origin=where)
+    return Layer(
+        tar, diff_id, descriptor=descriptor, blob=lambda: with_layer_context(checked(), layer), origin=where
+    )
 
 
-def placed(chunks: Iterator[bytes], layer: str) -> Iterator[bytes]:
+def with_layer_context(chunks: Iterator[bytes], layer: str) -> Iterator[bytes]:
     """The same chunks; a FormatError of theirs says which `layer` it is about, and where that is."""
     try:
         yield from chunks
@@ -206,7 +210,7 @@ def placed(chunks: Iterator[bytes], layer: str) -> Iterator[bytes]:
         ) from error
 
 
-class _Meter:
+class _HashingReader:
     """Chunks that are hashed and counted as they pass."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -224,21 +228,21 @@ class _Meter:
     def digest(self) -> Digest:
         return Digest(self._hash.hexdigest())
 
-    def measured(self, layer: Layer) -> Layer:
+    def measure_layer(self, layer: Layer) -> Layer:
         """`layer` with what passed; raises FormatError when it was said to be something else."""
         diff_id = self.digest
         if layer.diff_id is not None and layer.diff_id != diff_id:
-            raise _unlike(layer.diff_id, diff_id)
+            raise _mismatch_error(layer.diff_id, diff_id)
         return replace(layer, diff_id=diff_id, size=self.size)
 
 
-def _unlike(expected: Digest, found: Digest, place: str = "") -> FormatError:
+def _mismatch_error(expected: Digest, found: Digest, place: str = "") -> FormatError:
     return FormatError(
         f"the bytes of {expected}{place} are not what they should be", why=f"they have the digest {found}"
     )
 
 
-def _in_parallel(blocks: Iterable[bytes], compress: Callable[[bytes], bytes]) -> Iterator[bytes]:
+def _compress_parallel(blocks: Iterable[bytes], compress: Callable[[bytes], bytes]) -> Iterator[bytes]:
     """What each block is compressed to, in their order."""
     cores = os.cpu_count() or 1
     waiting: deque[Future[bytes]] = deque()
@@ -251,7 +255,7 @@ def _in_parallel(blocks: Iterable[bytes], compress: Callable[[bytes], bytes]) ->
             yield waiting.popleft().result()
 
 
-def _blocks(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
+def _split_blocks(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
     """The same bytes cut to blocks of one length; one empty block when there are none."""
     buffer = bytearray()
     first = True
@@ -282,7 +286,7 @@ def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     member = zlib.decompressobj(wbits=31)
-    for data in _slices(chunks):
+    for data in _split_slices(chunks):
         while data:
             if member.eof:
                 member = zlib.decompressobj(wbits=31)
@@ -297,7 +301,7 @@ def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise FormatError("a gzip layer is broken", why="it ends too early")
 
 
-def _slices(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _split_slices(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Cuts finer: zlib copies what is left of a slice at the end of each member, and members may be tiny."""
     for chunk in chunks:
         for start in range(0, len(chunk), _SLICE):
@@ -308,7 +312,7 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
     import zstandard  # slow to import, and few layers need it
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    source = cast(IO[bytes], _Source(chunks))
+    source = cast(IO[bytes], _ChunkReader(chunks))
     with decompressor.stream_reader(source, read_across_frames=True) as reader:
         try:
             while out := reader.read(CHUNK):
@@ -317,7 +321,7 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
             raise FormatError("a zstd layer is broken", why=str(error)) from error
 
 
-class _Source:
+class _ChunkReader:
     """Chunks as the file that zstandard reads from; it needs `read` alone."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from packhorse.base import gojson
 from packhorse.base.dataclass import dataclass
-from packhorse.base.http.message import printable
+from packhorse.base.http.message import sanitize
 from packhorse.errors import FormatError, HostError, NotFoundError
 from packhorse.image.registry.credentials import Credentials
 
@@ -119,15 +119,17 @@ class CredentialHelper:
         finally:
             _end(process)
         if process.returncode:
-            raise self._refused(verb, said, complained, process.returncode)
+            raise self._refusal_error(verb, said, complained, process.returncode)
         return said[:_LIMIT]
 
-    def _refused(self, verb: str, said: bytes, complained: bytes, status: int) -> HostError | NotFoundError:
+    def _refusal_error(
+        self, verb: str, said: bytes, complained: bytes, status: int
+    ) -> HostError | NotFoundError:
         heard = (said + b"\n" + complained).decode(errors="replace").lower()
         nothing = next((words for words in _NOTHING if words in heard), "")
         if nothing:
             return NotFoundError(f"{self.program} has no such credentials", why=f"it said: {nothing}")
-        text = printable(complained.decode(errors="replace"))
+        text = sanitize(complained.decode(errors="replace"))
         if "{" in text or not text:
             text = "what it printed is not shown, it may be a secret" if text or said else "it said nothing"
         how = f"ended with status {status}" if status > 0 else f"was killed by signal {-status}"

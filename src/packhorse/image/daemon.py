@@ -16,29 +16,29 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from packhorse.base import rfc3339
-from packhorse.base.body import ahead
-from packhorse.base.crew import crew
+from packhorse.base.body import prefetch
+from packhorse.base.crew import thread_pool
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.base.engine import Engine
 from packhorse.errors import EngineError, FormatError, InputError, NotFoundError
 from packhorse.image.compress import drain
-from packhorse.image.copy import JOBS, heeding
-from packhorse.image.docker_archive import loadable, saved_image
-from packhorse.image.edit import edit
+from packhorse.image.copy import JOBS, make_cancellable
+from packhorse.image.docker_archive import archive_members, saved_image
+from packhorse.image.edit import edit_config
 from packhorse.image.file import OpenFile
 from packhorse.image.model import Config
 from packhorse.image.place import Receipt
-from packhorse.image.reference import Reference, is_id
-from packhorse.image.ustar import TarIndex, length, stream
+from packhorse.image.reference import Reference, is_image_id
+from packhorse.image.ustar import TarIndex, stream_tar, tar_length
 from packhorse.image.view import Image, Layer, layer_ids
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 
 _ASKED = 200
 """How many images are asked which layers they have, the newest first."""
 
 
-class Known(Protocol):
+class KnownContent(Protocol):
     """What is here already of the images that an engine has."""
 
     def config(self, digest: Digest) -> bytes | None:
@@ -56,7 +56,7 @@ class Daemon:
     `spool` is a directory for what has to lie somewhere on its way; what is `known` is not asked for.
     """
 
-    def __init__(self, name: str, engine: Engine, *, spool: Path, known: Known) -> None:
+    def __init__(self, name: str, engine: Engine, *, spool: Path, known: KnownContent) -> None:
         self._name = name
         self._engine = engine
         self._spool = spool
@@ -72,34 +72,34 @@ class Daemon:
             raise NotFoundError(
                 f"{self._engine} has no image {self._name}", fix="`docker images` lists what it has"
             )
-        saved = _Saved(self._engine, str(told["Id"]), self._spool)
-        config = self._config(told)
+        saved = _SavedImage(self._engine, str(told["Id"]), self._spool)
+        config = self._find_config(told)
         if config is None:
             try:
-                return replace(saved.image(), known_by=_repository_digests(told))
+                return replace(saved.image(), known_digests=_repository_digests(told))
             except EngineError as error:
                 if _diff_ids(told):
                     raise
                 what = f"{self._engine} does not hand out {self._name}"
                 raise EngineError(what, why=f"the image has no layers: {error.why}") from error
         layers = (self._known.layer(diff_id) or saved.layer(diff_id) for diff_id in config.diff_ids)
-        return Image(config, tuple(layers), known_by=_repository_digests(told))
+        return Image(config, tuple(layers), known_digests=_repository_digests(told))
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         """Keeps a layer in a file without a name if nobody knows its diff ID; others wait for the commit."""
         if layer.diff_id:
             return replace(layer, descriptor=None, blob=None)
-        return self._measured(layer)
+        return self._spool_layer(layer)
 
-    def commit(self, image: Image) -> Receipt:
+    def write_image(self, image: Image) -> Receipt:
         """Has the engine load the image under this name; raises EngineError, FormatError, InputError."""
-        name = _written(self._name)
-        if not image.layers and Node.parse(image.config.raw, "config").node("rootfs") is None:
+        name = _parse_new_name(self._name)
+        if not image.layers and JsonNode.parse(image.config.raw, "config").node("rootfs") is None:
             raise FormatError(
                 f"{self._engine} cannot take {name.familiar}",
                 why="the image has no layers, and its config has no rootfs that says so",
             )
-        present = self._present(layer_ids(image))
+        present = self._count_present(layer_ids(image))
         try:
             self._load(image, name, present)
         except EngineError:
@@ -112,29 +112,31 @@ class Daemon:
     def _load(self, image: Image, name: Reference, present: int) -> None:
         """Sends the image without its lowest `present` layers."""
         unknown = [layer for layer in image.layers[present:] if layer.size is None]
-        with crew(JOBS, "layer", patience=3) as workers:
-            measured = iter(workers.map(lambda layer: self._measured(heeding(workers, layer)), unknown))
+        with thread_pool(JOBS, "layer", timeout=3) as workers:
+            measured = iter(
+                workers.map(lambda layer: self._spool_layer(make_cancellable(workers, layer)), unknown)
+            )
         layers = [
             next(measured) if layer.size is None and place >= present else layer
             for place, layer in enumerate(image.layers)
         ]
         sent = replace(image, layers=tuple(layers))
-        entries = list(loadable(sent, [name], without=present))
-        self._engine.load(ahead(stream(entries), name="archive"), length(entries))
+        entries = list(archive_members(sent, [name], without=present))
+        self._engine.load(prefetch(stream_tar(entries), name="archive"), tar_length(entries))
 
-    def _measured(self, layer: Layer) -> Layer:
+    def _spool_layer(self, layer: Layer) -> Layer:
         """The layer, whose bytes are in a file now: an archive says how long they are before they come."""
         spool = OpenFile.spool(self._spool)
         return replace(drain(layer, spool.append), tar=spool.chunks)
 
-    def _present(self, diff_ids: Sequence[Digest]) -> int:
+    def _count_present(self, diff_ids: Sequence[Digest]) -> int:
         """How many of the lowest layers some image in the engine stands on as well."""
         if not diff_ids or not self._engine.shares_layers():
             return 0
         best = 0
         for name in (self._name, *self._engine.images()[:_ASKED]):
             there = _diff_ids(self._engine.image(name) or {})
-            best = max(best, _common(there, [str(diff_id) for diff_id in diff_ids]))
+            best = max(best, _count_common(there, [str(diff_id) for diff_id in diff_ids]))
             if best == len(diff_ids):
                 break
         return best
@@ -142,16 +144,16 @@ class Daemon:
     def _check(self, image: Image) -> None:
         """An engine that took an image must show it: podman and containerd tell of little that goes wrong."""
         told = self._engine.image(self._name) or {}
-        same = _digest(told) == image.id or _diff_ids(told) == [str(item) for item in image.config.diff_ids]
+        same = _image_id(told) == image.id or _diff_ids(told) == [str(item) for item in image.config.diff_ids]
         if not same:
             raise EngineError(
                 f"{self._engine} took {self._name} and does not have it",
                 why=f"it shows {told['Id'] if told else 'no image'} under that name, not {image.id}",
             )
 
-    def _config(self, told: Mapping[str, Any]) -> Config | None:
+    def _find_config(self, told: Mapping[str, Any]) -> Config | None:
         """The config as it is stored, if it is known here or can be written again."""
-        digest = _digest(told)
+        digest = _image_id(told)
         raw = self._known.config(digest) if digest else None
         if raw is not None:
             return Config.parse(raw)
@@ -159,13 +161,13 @@ class Daemon:
             history = self._engine.history(str(told["Id"]))
         except EngineError:
             return None  # podman breaks down over an entry without a time, and saves the image all the same
-        for config in _rewritten(told, history):
+        for config in _candidate_configs(told, history):
             if config.digest == digest:
                 return config
         return None
 
 
-class _Saved:
+class _SavedImage:
     """An image as the engine saves it, into a file without a name, once, when somebody first needs it."""
 
     def __init__(self, engine: Engine, name: str, spool: Path) -> None:
@@ -199,12 +201,12 @@ class _Saved:
         return Layer(tar, diff_id)
 
 
-def _rewritten(told: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Iterator[Config]:
+def _candidate_configs(told: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Iterator[Config]:
     """What the config may be, by what the engine tells; only its digest says whether it is.
 
     The engine does not say which entries of the history are of empty layers: none, or those without bytes.
     """
-    entries = [_entry(item) for item in reversed(history)]
+    entries = [_history_entry(item) for item in reversed(history)]
     diff_ids = _diff_ids(told)
     for empty in (False, True):
         fields = {
@@ -223,12 +225,12 @@ def _rewritten(told: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) ->
             ],
         }
         try:
-            yield edit(Config.parse(json.dumps(fields).encode()))
+            yield edit_config(Config.parse(json.dumps(fields).encode()))
         except (FormatError, RecursionError, ValueError):
             return  # it is of no form that an image has
 
 
-def _entry(item: Mapping[str, Any]) -> dict[str, object]:
+def _history_entry(item: Mapping[str, Any]) -> dict[str, object]:
     seconds, created = item.get("Created"), ""
     if isinstance(seconds, int) and 0 < seconds < rfc3339.END:
         created = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -239,8 +241,8 @@ def _entry(item: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def _written(name: str) -> Reference:
-    if is_id(name):
+def _parse_new_name(name: str) -> Reference:
+    if is_image_id(name):
         raise InputError(f"an image cannot be called {name}", why="that is an image ID", fix="give it a name")
     reference = Reference.parse(name)
     if reference.digest:
@@ -252,17 +254,17 @@ def _written(name: str) -> Reference:
     return reference
 
 
-def _digest(told: Mapping[str, Any]) -> Digest | None:
+def _image_id(told: Mapping[str, Any]) -> Digest | None:
     """The image ID, which podman writes without `sha256:`; with containerd's store it is a manifest's."""
     text = str(told.get("Id", "")).removeprefix("sha256:")
-    return Digest(text) if is_id(text) else None
+    return Digest(text) if is_image_id(text) else None
 
 
 def _repository_digests(told: Mapping[str, Any]) -> tuple[Digest, ...]:
     """The digests by which an engine has pulled an image, which it has checked then."""
     names = told.get("RepoDigests")
     texts = [str(name).rpartition("@")[2] for name in names] if isinstance(names, list) else []
-    return tuple(Digest(text[7:]) for text in texts if text.startswith("sha256:") and is_id(text))
+    return tuple(Digest(text[7:]) for text in texts if text.startswith("sha256:") and is_image_id(text))
 
 
 def _diff_ids(told: Mapping[str, Any]) -> list[str]:
@@ -272,7 +274,7 @@ def _diff_ids(told: Mapping[str, Any]) -> list[str]:
     return [str(layer) for layer in layers] if isinstance(layers, list) else []
 
 
-def _common(some: Sequence[str], others: Sequence[str]) -> int:
+def _count_common(some: Sequence[str], others: Sequence[str]) -> int:
     count = 0
     for one, other in zip(some, others, strict=False):
         if one != other:

@@ -15,14 +15,14 @@ from packhorse.base import gojson
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NotFoundError
-from packhorse.image.compress import decompress, drain, is_compressed, placed, verified
-from packhorse.image.file import OpenFile, behind, draft
+from packhorse.image.compress import decompress, drain, is_compressed, verify, with_layer_context
+from packhorse.image.file import OpenFile, open_draft, resolve_target
 from packhorse.image.model import Config
 from packhorse.image.place import Receipt
 from packhorse.image.reference import DEFAULT_TAG, Reference
 from packhorse.image.ustar import Entry, TarIndex, TarWriter
 from packhorse.image.view import Image, Layer, layer_ids
-from packhorse.image.wire import MANIFEST_LIMIT, Node
+from packhorse.image.wire import MANIFEST_LIMIT, JsonNode
 
 _MANIFEST = "manifest.json"
 
@@ -43,18 +43,18 @@ class DockerArchive:
 
         A name that `read` cannot be asked for is none.
         """
-        entries = _entries(TarIndex.read(self._path))
-        named = (dict.fromkeys(map(_askable, entry.texts("RepoTags"))) or ("",) for entry in entries)
+        entries = _read_entries(TarIndex.read(self._path))
+        named = (dict.fromkeys(map(_readable_name, entry.texts("RepoTags"))) or ("",) for entry in entries)
         return tuple(name for names in named for name in names)
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         """Keeps a layer that nobody has read yet in a file without a name; others are read at the commit."""
         if layer.diff_id:
             return replace(layer, descriptor=None, blob=None)
         spool = OpenFile.spool(self._path.parent)
         return replace(drain(layer, spool.append), tar=spool.chunks)
 
-    def commit(self, image: Image) -> Receipt:
+    def write_image(self, image: Image) -> Receipt:
         """Writes the archive; the image has no name in it if this place has none.
 
         InputError for a name with a digest, which an archive has no room for.
@@ -65,16 +65,16 @@ class DockerArchive:
                 why="archives name images by tags",
                 fix=f"give it a tag: {self._name.familiar_name}:{self._name.tag or DEFAULT_TAG}",
             )
-        path = behind(self._path)
-        with draft(path.parent) as new:
+        path = resolve_target(self._path)
+        with open_draft(path.parent) as new:
             write_docker_archive(image, new.file, [self._name] if self._name else [])
-            new.place(path)
+            new.publish(path)
         return Receipt(image.id)
 
 
 def saved_image(tar: TarIndex, name: Reference | None = None) -> Image:
     """The image called `name` in what `docker save` wrote, or the only one; NotFoundError, FormatError."""
-    entry = _named(tar, name)
+    entry = _find_entry(tar, name)
     if not entry.text("Config"):
         raise FormatError(f"{tar.path} is not whole", why=f"{_MANIFEST} names no config for its image")
     config = Config.parse(tar.content(entry.text("Config"), limit=MANIFEST_LIMIT))
@@ -93,19 +93,19 @@ def write_docker_archive(image: Image, file: BinaryIO, names: list[Reference]) -
     bytes are not what its diff ID says, and the OSErrors of `file`.
     """
     tar = TarWriter(file)
-    for name, chunks, size in loadable(image, names):
+    for name, chunks, size in archive_members(image, names):
         tar.add(name, chunks, size)
     tar.close()
 
 
-def loadable(image: Image, names: list[Reference], *, without: int = 0) -> Iterator[Entry]:
+def archive_members(image: Image, names: list[Reference], *, without: int = 0) -> Iterator[Entry]:
     """The members of an archive of an image, whose layers all have diff IDs, in the form of `docker save`.
 
     The lowest `without` layers are empty files: dockerd does not look at those that it has (moby,
     image/tarexport/load.go).
     """
     config = f"{image.id.hex}.json"
-    tags = [_tagged(name) for name in names if name.tag or not name.digest]
+    tags = [_with_tag(name) for name in names if name.tag or not name.digest]
     diff_ids = layer_ids(image)
     files = [
         f"{diff_id.hex}.tar" if at >= without else f"had-{at}.tar" for at, diff_id in enumerate(diff_ids)
@@ -116,21 +116,21 @@ def loadable(image: Image, names: list[Reference], *, without: int = 0) -> Itera
     for name in files[:without]:
         yield name, [], 0
     for diff_id, layer in dict(zip(diff_ids[without:], image.layers[without:], strict=True)).items():
-        yield f"{diff_id.hex}.tar", verified(layer.tar(), diff_id, layer.size), layer.size
+        yield f"{diff_id.hex}.tar", verify(layer.tar(), diff_id, layer.size), layer.size
 
 
-def _entries(tar: TarIndex) -> tuple[Node, ...]:
-    return Node.parse_list(tar.content(_MANIFEST, limit=MANIFEST_LIMIT), _MANIFEST)
+def _read_entries(tar: TarIndex) -> tuple[JsonNode, ...]:
+    return JsonNode.parse_list(tar.content(_MANIFEST, limit=MANIFEST_LIMIT), _MANIFEST)
 
 
-def _named(tar: TarIndex, name: Reference | None) -> Node:
-    entries = _entries(tar)
+def _find_entry(tar: TarIndex, name: Reference | None) -> JsonNode:
+    entries = _read_entries(tar)
     if name is None:
         if len(entries) == 1:
             return entries[0]
     else:
         for entry in entries:
-            if _tagged(name) in map(_familiar, entry.texts("RepoTags")):
+            if _with_tag(name) in map(_familiar_name, entry.texts("RepoTags")):
                 return entry
     there = ", ".join(tag for entry in entries for tag in entry.texts("RepoTags")) or "no name"
     what = f"{tar.path} has no image named {name.familiar}" if name else ""
@@ -149,26 +149,26 @@ def _layer(tar: TarIndex, name: str, diff_id: Digest) -> Layer:
             f"{tar.path} is not whole", why=f"{_MANIFEST} names {name!r:.100}, which is missing"
         )
     stored = partial(tar.file.chunks, member.offset, member.size)
-    plain = not is_compressed(tar.file.at(member.offset, min(member.size, 4)))
+    plain = not is_compressed(tar.file.read_at(member.offset, min(member.size, 4)))
 
     def bytes_of_tar() -> Iterator[bytes]:
-        return placed(verified(decompress(stored()), diff_id), f"{diff_id} of {tar.path}")
+        return with_layer_context(verify(decompress(stored()), diff_id), f"{diff_id} of {tar.path}")
 
     return Layer(bytes_of_tar, diff_id, member.size if plain else None)
 
 
-def _askable(tag: str) -> str:
+def _readable_name(tag: str) -> str:
     try:
         return "" if Reference.parse(tag).digest else tag
     except InputError:
         return ""
 
 
-def _tagged(name: Reference) -> str:
+def _with_tag(name: Reference) -> str:
     return name.with_tag(name.tag or DEFAULT_TAG).familiar
 
 
-def _familiar(tag: str) -> str:
+def _familiar_name(tag: str) -> str:
     try:
         return Reference.parse(tag).familiar
     except InputError:

@@ -17,7 +17,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError
 from packhorse.image.model import Config, History
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -25,7 +25,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\
 Fields = dict[str, object]
 
 
-def edit(
+def edit_config(
     config: Config,
     *,
     target: Target | None = None,
@@ -46,27 +46,29 @@ def edit(
     `created` is RFC 3339. With `anew` nothing is kept that is outside the `config` section, as by the
     reference's rebase. Raises FormatError when `config` has a field that Go could not read.
     """
-    node = Node.parse(config.raw, "config")
-    run = _read(node.node("config") or Node({}, "config.config"), _RUN)
-    run.update(_given(Env=env, Entrypoint=entrypoint, Cmd=cmd, WorkingDir=working_dir, User=user))
+    node = JsonNode.parse(config.raw, "config")
+    run = _read_struct(node.node("config") or JsonNode({}, "config.config"), _RUN)
+    run.update(_drop_absent(Env=env, Entrypoint=entrypoint, Cmd=cmd, WorkingDir=working_dir, User=user))
     if labels is not None:
-        run["Labels"] = gojson.Sorted(labels)
+        run["Labels"] = gojson.SortedMap(labels)
     if anew:
-        node, history = Node({"rootfs": {"type": "layers", "diff_ids": []}}, "config"), history or ()
-    file = _read(node, _FILE)
-    file.update(_given(created=created, **{"os.version": os_version}), container="", config=_struct(run))
+        node, history = JsonNode({"rootfs": {"type": "layers", "diff_ids": []}}, "config"), history or ()
+    file = _read_struct(node, _FILE)
+    file.update(
+        _drop_absent(created=created, **{"os.version": os_version}), container="", config=_drop_zeros(run)
+    )
     if target is not None:
         file.update(os=target.os, architecture=target.arch, variant=target.variant)
     if diff_ids is not None:
         file["rootfs"] = {**_rootfs(node, "rootfs"), "diff_ids": [str(digest) for digest in diff_ids]}
     file["created"] = _go_time(file["created"])
     file["history"] = [_history(entry) for entry in (config.history if history is None else history)]
-    return Config.parse(gojson.dumps(_struct(file)))
+    return Config.parse(gojson.dumps(_drop_zeros(file)))
 
 
-def scratch(target: Target) -> Config:
+def empty_config(target: Target) -> Config:
     """The config of an image without layers, as the reference starts one from nothing."""
-    return edit(Config.parse(b'{"rootfs":{"type":"layers","diff_ids":[]}}'), target=target)
+    return edit_config(Config.parse(b'{"rootfs":{"type":"layers","diff_ids":[]}}'), target=target)
 
 
 def engine_view(config: Config) -> Config:
@@ -74,16 +76,16 @@ def engine_view(config: Config) -> Config:
 
     For an image that is to go to an engine the reference builds on `docker inspect` and `docker history`.
     These do not say which history entries are of empty layers, so a base with such entries loses its history
-    (`even_history`). Raises FormatError as `edit` does.
+    (`align_history`). Raises FormatError as `edit_config` does.
     """
-    node = Node.parse(config.raw, "config")
-    run = _read(node.node("config") or Node({}, "config.config"), _RUN)
-    file = _read(node, _FILE)
+    node = JsonNode.parse(config.raw, "config")
+    run = _read_struct(node.node("config") or JsonNode({}, "config.config"), _RUN)
+    file = _read_struct(node, _FILE)
     shown = {key: value for key, value in file.items() if key in _SHOWN}
     shown["created"] = _go_time(file["created"])
     shown["history"] = [_history(replace(entry, author="", empty_layer=False)) for entry in config.history]
-    shown["config"] = _struct({key: value for key, value in run.items() if key in _SHOWN_RUN})
-    return Config.parse(gojson.dumps(_struct(shown)))
+    shown["config"] = _drop_zeros({key: value for key, value in run.items() if key in _SHOWN_RUN})
+    return Config.parse(gojson.dumps(_drop_zeros(shown)))
 
 
 def add_layers(
@@ -94,15 +96,15 @@ def add_layers(
     The history is evened out first; without `keep_history` (Platform API before 0.12) it says only the time.
     """
     layers = tuple(layers)
-    entries = [*even_history(config), *(entry for _, entry in layers)]
+    entries = [*align_history(config), *(entry for _, entry in layers)]
     kept = [
         replace(entry, created=created) if keep_history else History(created=created) for entry in entries
     ]
     diff_ids = (*config.diff_ids, *(diff_id for diff_id, _ in layers)) if layers else None
-    return edit(config, created=created, diff_ids=diff_ids, history=kept)
+    return edit_config(config, created=created, diff_ids=diff_ids, history=kept)
 
 
-def even_history(config: Config) -> tuple[History, ...]:
+def align_history(config: Config) -> tuple[History, ...]:
     """One history entry a layer: those of empty layers dropped, all blank if the count is still another."""
     full = tuple(entry for entry in config.history if not entry.empty_layer)
     return full if len(full) == len(config.diff_ids) else (History(),) * len(config.diff_ids)
@@ -118,36 +120,36 @@ def set_variables(env: Sequence[str], values: Mapping[str, str]) -> tuple[str, .
     return tuple(entries)
 
 
-def _read(node: Node, table: Mapping[str, Callable[[Node, str], object]]) -> Fields:
+def _read_struct(node: JsonNode, table: Mapping[str, Callable[[JsonNode, str], object]]) -> Fields:
     """Every field of a Go struct, in its order, zero values included."""
     return {key: read(node, key) for key, read in table.items()}
 
 
-def _struct(fields: Fields) -> Fields:
+def _drop_zeros(fields: Fields) -> Fields:
     """The fields that Go writes: structs and what `_ALWAYS` names always, others unless they are zero."""
     return {key: value for key, value in fields.items() if value or key in _ALWAYS or type(value) is dict}
 
 
-def _given(**fields: object) -> Fields:
+def _drop_absent(**fields: object) -> Fields:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _set(node: Node, key: str) -> gojson.Sorted:
+def _set(node: JsonNode, key: str) -> gojson.SortedMap:
     members = node.node(key)
-    return gojson.Sorted({name: {} for name in members.fields} if members else {})
+    return gojson.SortedMap({name: {} for name in members.fields} if members else {})
 
 
-def _labels(node: Node, key: str) -> gojson.Sorted:
-    return gojson.Sorted(node.mapping(key))
+def _labels(node: JsonNode, key: str) -> gojson.SortedMap:
+    return gojson.SortedMap(node.mapping(key))
 
 
-def _health(node: Node, key: str) -> Fields | None:
+def _health(node: JsonNode, key: str) -> Fields | None:
     health = node.node(key)
-    return None if health is None else _struct(_read(health, _HEALTH))
+    return None if health is None else _drop_zeros(_read_struct(health, _HEALTH))
 
 
-def _rootfs(node: Node, key: str) -> Fields:
-    rootfs = node.node(key) or Node({}, f"config.{key}")
+def _rootfs(node: JsonNode, key: str) -> Fields:
+    rootfs = node.node(key) or JsonNode({}, f"config.{key}")
     there = rootfs.fields.get("diff_ids") is not None
     diff_ids = [str(digest) for digest in rootfs.digests("diff_ids")] if there else None
     return {"type": rootfs.text("type"), "diff_ids": diff_ids}
@@ -156,7 +158,7 @@ def _rootfs(node: Node, key: str) -> Fields:
 def _history(entry: History) -> Fields:
     fields: Fields = {"author": entry.author, "created": _go_time(entry.created)}
     fields.update(created_by=entry.created_by, comment=entry.comment, empty_layer=entry.empty_layer)
-    return _struct(fields)
+    return _drop_zeros(fields)
 
 
 def _go_time(text: object) -> str:
@@ -184,50 +186,50 @@ _SHOWN_RUN = {
     *("ExposedPorts", "StopSignal", "Shell"),
 }
 _ALWAYS = {"architecture", "os", "created"}
-_HEALTH: Mapping[str, Callable[[Node, str], object]] = {
-    "Test": Node.texts,
-    "Interval": Node.number,
-    "Timeout": Node.number,
-    "StartPeriod": Node.number,
-    "Retries": Node.number,
+_HEALTH: Mapping[str, Callable[[JsonNode, str], object]] = {
+    "Test": JsonNode.texts,
+    "Interval": JsonNode.number,
+    "Timeout": JsonNode.number,
+    "StartPeriod": JsonNode.number,
+    "Retries": JsonNode.number,
 }
-_RUN: Mapping[str, Callable[[Node, str], object]] = {
-    "AttachStderr": Node.flag,
-    "AttachStdin": Node.flag,
-    "AttachStdout": Node.flag,
-    "Cmd": Node.texts,
+_RUN: Mapping[str, Callable[[JsonNode, str], object]] = {
+    "AttachStderr": JsonNode.flag,
+    "AttachStdin": JsonNode.flag,
+    "AttachStdout": JsonNode.flag,
+    "Cmd": JsonNode.texts,
     "Healthcheck": _health,
-    "Domainname": Node.text,
-    "Entrypoint": Node.texts,
-    "Env": Node.texts,
-    "Hostname": Node.text,
-    "Image": Node.text,
+    "Domainname": JsonNode.text,
+    "Entrypoint": JsonNode.texts,
+    "Env": JsonNode.texts,
+    "Hostname": JsonNode.text,
+    "Image": JsonNode.text,
     "Labels": _labels,
-    "OnBuild": Node.texts,
-    "OpenStdin": Node.flag,
-    "StdinOnce": Node.flag,
-    "Tty": Node.flag,
-    "User": Node.text,
+    "OnBuild": JsonNode.texts,
+    "OpenStdin": JsonNode.flag,
+    "StdinOnce": JsonNode.flag,
+    "Tty": JsonNode.flag,
+    "User": JsonNode.text,
     "Volumes": _set,
-    "WorkingDir": Node.text,
+    "WorkingDir": JsonNode.text,
     "ExposedPorts": _set,
-    "ArgsEscaped": Node.flag,
-    "NetworkDisabled": Node.flag,
-    "MacAddress": Node.text,
-    "StopSignal": Node.text,
-    "Shell": Node.texts,
+    "ArgsEscaped": JsonNode.flag,
+    "NetworkDisabled": JsonNode.flag,
+    "MacAddress": JsonNode.text,
+    "StopSignal": JsonNode.text,
+    "Shell": JsonNode.texts,
 }
-_FILE: Mapping[str, Callable[[Node, str], object]] = {
-    "architecture": Node.text,
-    "author": Node.text,
-    "container": Node.text,
-    "created": Node.text,
-    "docker_version": Node.text,
-    "history": Node.nodes,
-    "os": Node.text,
+_FILE: Mapping[str, Callable[[JsonNode, str], object]] = {
+    "architecture": JsonNode.text,
+    "author": JsonNode.text,
+    "container": JsonNode.text,
+    "created": JsonNode.text,
+    "docker_version": JsonNode.text,
+    "history": JsonNode.nodes,
+    "os": JsonNode.text,
     "rootfs": _rootfs,
-    "config": Node.node,
-    "os.version": Node.text,
-    "variant": Node.text,
-    "os.features": Node.texts,
+    "config": JsonNode.node,
+    "os.version": JsonNode.text,
+    "variant": JsonNode.text,
+    "os.features": JsonNode.texts,
 }

@@ -23,7 +23,7 @@ HIDDEN = ".packhorse-"
 
 
 @contextmanager
-def faults(path: Path) -> Iterator[None]:
+def map_errors(path: Path) -> Iterator[None]:
     """Turns an OSError of the block into a StoreError that names `path`."""
     try:
         yield
@@ -40,7 +40,7 @@ class Draft:
         self.file = file
         self._hidden = hidden
 
-    def place(self, path: Path) -> None:
+    def publish(self, path: Path) -> None:
         """Makes the file durable and gives it its name, replacing what has that name; raises OSError."""
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -49,7 +49,7 @@ class Draft:
 
 
 @contextmanager
-def draft(directory: Path) -> Iterator[Draft]:
+def open_draft(directory: Path) -> Iterator[Draft]:
     """A new file in `directory`, of which nothing is left unless it was placed; for names on the same
     file system.
 
@@ -57,7 +57,7 @@ def draft(directory: Path) -> Iterator[Draft]:
     the block.
     """
     hidden = directory / f"{HIDDEN}{secrets.token_hex(8)}"
-    with faults(directory):
+    with map_errors(directory):
         require_directory(directory)
         try:
             with hidden.open("x+b") as file:
@@ -66,12 +66,12 @@ def draft(directory: Path) -> Iterator[Draft]:
             hidden.unlink(missing_ok=True)
 
 
-def behind(path: Path) -> Path:
+def resolve_target(path: Path) -> Path:
     """Where a file is that is replaced, or made, under a name: behind links. StoreError if that is no file.
 
     Not even root is to lose a device to an archive of its name.
     """
-    with faults(path):
+    with map_errors(path):
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
             kind = "a directory" if target.is_dir() else "a device or a pipe"
@@ -110,9 +110,9 @@ class OpenFile:
         self._descriptor = descriptor
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def open(cls, path: Path) -> Self:
         """Opens a regular file; raises NotFoundError, StoreError, and FormatError for other kinds of file."""
-        with faults(path):
+        with map_errors(path):
             try:
                 file = cls(path, os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
             except FileNotFoundError as error:
@@ -124,7 +124,7 @@ class OpenFile:
     @classmethod
     def spool(cls, directory: Path) -> Self:
         """Opens a file without a name, for bytes on their way to `directory`; raises StoreError."""
-        with faults(directory):
+        with map_errors(directory):
             require_directory(directory)
             with tempfile.TemporaryFile(dir=directory) as file:
                 return cls(directory, os.dup(file.fileno()))
@@ -135,20 +135,20 @@ class OpenFile:
     @property
     def size(self) -> int:
         """The length in bytes."""
-        with faults(self._path):
+        with map_errors(self._path):
             return os.fstat(self._descriptor).st_size
 
     def append(self, data: bytes) -> None:
         """Adds bytes at the end of a spool; raises StoreError."""
-        with faults(self._path):
+        with map_errors(self._path):
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
 
-    def at(self, offset: int, size: int) -> bytes:
+    def read_at(self, offset: int, size: int) -> bytes:
         """At most `size` bytes from `offset` on, fewer only at the end; raises StoreError."""
         parts = []
-        with faults(self._path):
+        with map_errors(self._path):
             while size and (part := os.pread(self._descriptor, size, offset)):
                 parts.append(part)
                 offset, size = offset + len(part), size - len(part)
@@ -157,6 +157,6 @@ class OpenFile:
     def chunks(self, offset: int = 0, size: int | None = None) -> Iterator[bytes]:
         """The bytes from `offset` on, to the end or at most `size` of them; raises StoreError."""
         end = self.size if size is None else offset + size
-        while offset < end and (chunk := self.at(offset, min(CHUNK, end - offset))):
+        while offset < end and (chunk := self.read_at(offset, min(CHUNK, end - offset))):
             offset += len(chunk)
             yield chunk

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from packhorse.base import gojson
 from packhorse.errors import InputError, NotFoundError, PackhorseError
-from packhorse.image.authfile import AuthFile, key_of, spelled
+from packhorse.image.authfile import AuthFile, normalise_key, registry_key
 from packhorse.image.credential_helper import TIMEOUT, CredentialHelper
 from packhorse.image.registry.credentials import Credentials, Lookup
 
@@ -50,7 +50,7 @@ class Keychain:
         Raises InputError for a CNB_REGISTRY_AUTH that cannot be read: it was made for this very command.
         """
         with self._lock:
-            given = _headers(self._environ.get(REGISTRY_AUTH, "")).get(registry)
+            given = _parse_headers(self._environ.get(REGISTRY_AUTH, "")).get(registry)
             if given is not None:
                 return given
             problems: list[str] = []
@@ -85,7 +85,7 @@ class Keychain:
         text = self._environ.get(_AUTH_CONFIG, "")
         if text:
             yield partial(AuthFile.parse, text.encode(errors="surrogateescape"), _AUTH_CONFIG)
-        for path in files(self._environ):
+        for path in auth_files(self._environ):
             yield partial(AuthFile.read, path)
 
     def _ask(self, file: AuthFile, registry: str, problems: list[str]) -> Credentials | None:
@@ -96,7 +96,7 @@ class Keychain:
         key = helper.name, registry
         if key not in self._answers:
             try:
-                self._answers[key] = helper.get(key_of(registry))
+                self._answers[key] = helper.get(registry_key(registry))
             except NotFoundError:
                 self._answers[key] = ""
             except PackhorseError as error:
@@ -109,12 +109,12 @@ class Keychain:
         return None
 
 
-def of_user() -> Keychain:
+def user_keychain() -> Keychain:
     """The keychain of who runs this process."""
     return Keychain(os.environ)
 
 
-def files(environ: Mapping[str, str]) -> tuple[Path, ...]:
+def auth_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Where credentials are looked for, in this order; none need be there.
 
     REGISTRY_AUTH_FILE, docker's config.json, podman's auth.json of this session and of the user.
@@ -139,7 +139,7 @@ def _home(environ: Mapping[str, str]) -> Path:
         return Path("/nonexistent")
 
 
-def _headers(text: str) -> dict[str, Credentials]:
+def _parse_headers(text: str) -> dict[str, Credentials]:
     """CNB_REGISTRY_AUTH: `{"HOST": "Basic …"}`, or Bearer, or X-Identity; "" has none. Raises InputError."""
     if not text:
         return {}
@@ -153,7 +153,7 @@ def _headers(text: str) -> dict[str, Credentials]:
             why="it is not a JSON object",
             fix="""write {"HOST": "Basic BASE64-OF-USER:PASSWORD"}""",
         ) from None
-    return {spelled(host): _credentials(host, header) for host, header in items}
+    return {normalise_key(host): _credentials(host, header) for host, header in items}
 
 
 def _credentials(host: str, header: str) -> Credentials:

@@ -21,8 +21,8 @@ from packhorse.base import gojson
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
-from packhorse.image.compress import Compression, stored_layer, tee, verified
-from packhorse.image.file import HIDDEN, OpenFile, draft, faults
+from packhorse.image.compress import Compression, stored_layer, tee, verify
+from packhorse.image.file import HIDDEN, OpenFile, map_errors, open_draft
 from packhorse.image.model import (
     OCI_LAYERS,
     REF_NAME,
@@ -36,9 +36,9 @@ from packhorse.image.model import (
     parse_document,
 )
 from packhorse.image.place import Receipt
-from packhorse.image.reference import is_attached
-from packhorse.image.view import Chunks, Image, Layer, manifest_of
-from packhorse.image.wire import MANIFEST_LIMIT, Node
+from packhorse.image.reference import is_attachment_tag
+from packhorse.image.view import Chunks, Image, Layer, make_manifest
+from packhorse.image.wire import MANIFEST_LIMIT, JsonNode
 
 LAYOUT_FILE, INDEX_FILE = "oci-layout", "index.json"
 LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
@@ -46,7 +46,7 @@ OCI_ONLY = (MediaType.OCI_MANIFEST,)
 """What is written into layouts; skopeo and umoci do not find an image under docker's media types there."""
 
 
-class Files(Protocol):
+class LayoutFiles(Protocol):
     """Files by their names in a layout: a directory, or an archive."""
 
     def content(self, name: str, *, limit: int) -> bytes:
@@ -63,33 +63,33 @@ def blob_name(digest: Digest) -> str:
     return f"blobs/sha256/{digest.hex}"
 
 
-def read_image(files: Files, ref: str, *, target: Target | None, where: str) -> Image:
+def read_image(files: LayoutFiles, ref: str, *, target: Target | None, where: str) -> Image:
     """The image named `ref` in a layout, or the only one there is if `ref` is "".
 
     `target` decides where a name stands for several images, the host's by default. `where` is the
     layout's name in errors. Raises NotFoundError, and FormatError for a layout that contradicts itself.
     """
     index, read = read_index(files, where), partial(read_document, files, where=where)
-    entries = named(index, ref, where)
+    entries = find_entries(index, ref, where)
     root = read(entries[0]) if len(entries) == 1 else replace(index, manifests=tuple(entries))
     name = f"{where}:{ref}" if ref else where
     manifest, indexes = find_manifest(root, target or Target.host(), read, where=name)
     among = indexes[0].targets if indexes else None
     known_by = tuple(each.digest for each in indexes)
-    return replace(_read_image(files, manifest, name), among=among, known_by=known_by)
+    return replace(_read_image(files, manifest, name), all_targets=among, known_digests=known_by)
 
 
-def read_entry(files: Files, entry: Descriptor, where: str) -> Image:
+def read_entry(files: LayoutFiles, entry: Descriptor, where: str) -> Image:
     """The image whose manifest `entry` describes; raises NotFoundError, FormatError."""
     return _read_image(files, Manifest.parse(read_blob(files, entry, where), entry.media_type), where)
 
 
-def read_document(files: Files, entry: Descriptor, where: str) -> Document:
+def read_document(files: LayoutFiles, entry: Descriptor, where: str) -> Document:
     """The manifest or index that `entry` describes; raises NotFoundError, FormatError."""
     return parse_document(read_blob(files, entry, where), entry.media_type)
 
 
-def _read_image(files: Files, manifest: Manifest, where: str) -> Image:
+def _read_image(files: LayoutFiles, manifest: Manifest, where: str) -> Image:
     config = Config.parse(read_blob(files, manifest.config, where))
     if len(config.diff_ids) != len(manifest.layers):
         raise FormatError(
@@ -107,15 +107,15 @@ def _read_image(files: Files, manifest: Manifest, where: str) -> Image:
     return Image(config, tuple(layers), manifest, tuple(sorted(manifest.annotations.items())))
 
 
-def read_blob(files: Files, descriptor: Descriptor, where: str = "") -> bytes:
+def read_blob(files: LayoutFiles, descriptor: Descriptor, where: str = "") -> bytes:
     """A small blob whole, held against its descriptor."""
     content = files.content(blob_name(descriptor.digest), limit=min(descriptor.size, MANIFEST_LIMIT))
-    return b"".join(verified([content], descriptor.digest, descriptor.size, where=where))
+    return b"".join(verify([content], descriptor.digest, descriptor.size, where=where))
 
 
-def read_index(files: Files, where: str) -> Index:
+def read_index(files: LayoutFiles, where: str) -> Index:
     """The index of a layout; raises NotFoundError when `files` are none, FormatError when it is broken."""
-    layout = Node.parse(files.content(LAYOUT_FILE, limit=MANIFEST_LIMIT), f"{where}: {LAYOUT_FILE}")
+    layout = JsonNode.parse(files.content(LAYOUT_FILE, limit=MANIFEST_LIMIT), f"{where}: {LAYOUT_FILE}")
     version = layout.text("imageLayoutVersion")
     if not version.startswith("1."):
         layout.fail("imageLayoutVersion", f"it is {version!r:.40}; only version 1 can be read")
@@ -139,7 +139,7 @@ def index_entry(image: Image, manifest: Manifest, ref: str) -> Descriptor:
 
 
 @dataclass(eq=False)
-class Named(ABC):
+class NamedLayout(ABC):
     """An image in a layout, which is at `path` as a directory or in an archive: the one named `ref`, or
     without a name the only one, or the one that has none.
 
@@ -157,19 +157,19 @@ class Named(ABC):
         """The names of all images that are there, "" for those without one; NotFoundError, FormatError."""
         entries = read_index(self.files(), str(self.path)).manifests
         found = (entry.annotations.get(REF_NAME, "") for entry in entries)
-        return tuple(dict.fromkeys(name for name in found if not is_attached(name)))
+        return tuple(dict.fromkeys(name for name in found if not is_attachment_tag(name)))
 
     def read(self) -> Image:
         """The image under this name; raises NotFoundError, FormatError, StoreError."""
         return read_image(self.files(), self.ref, target=self.target, where=str(self.path))
 
     @abstractmethod
-    def files(self) -> Files:
+    def files(self) -> LayoutFiles:
         """The files of the layout; raises NotFoundError, FormatError."""
 
 
 @dataclass(eq=False)
-class Layout(Named):
+class Layout(NamedLayout):
     """An image in a layout directory.
 
     Blobs that are there and have their digest are not written again, and blobs are never removed: other names
@@ -183,71 +183,71 @@ class Layout(Named):
         self._known: dict[Digest, Descriptor] | None = None
         self._lock = threading.Lock()
 
-    def files(self) -> Files:
+    def files(self) -> LayoutFiles:
         """The files below the directory."""
         return Directory(self.path)
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         """Brings one layer, compressed or as the blob it is; InputError if the directory is no layout."""
-        self._make_ready()
+        self._ensure_layout()
         if layer.diff_id in self.without:
             return layer if layer.descriptor else tee(layer, lambda _: None, self.compression)
         if layer.descriptor and layer.blob:
             self._write_blob(layer.descriptor, layer.blob)
-            return replace(layer, blob=self._reader(layer.descriptor))
+            return replace(layer, blob=self._blob_reader(layer.descriptor))
         with self._lock:
             if self._known is None:  # only who needs it pays for looking at every image
                 self._known = _stored_layers(Directory(self.path))
         stored = self._known.get(layer.diff_id) if layer.diff_id else None
-        if layer.diff_id and stored and self._fits(stored) and self._has(stored):
-            found = stored_layer(self._reader(stored), stored, layer.diff_id, where=str(self.path))
-            if _is_sound(found):
+        if layer.diff_id and stored and self._has_wanted_form(stored) and self._has_blob(stored):
+            found = stored_layer(self._blob_reader(stored), stored, layer.diff_id, where=str(self.path))
+            if _unpacks_to_diff_id(found):
                 return replace(found, size=layer.size)
         return self._compress(layer)
 
-    def commit(self, image: Image) -> Receipt:
+    def write_image(self, image: Image) -> Receipt:
         """Writes config and manifest and puts the name into the index, where it replaces what it named."""
-        self._make_ready()
-        manifest = manifest_of(image, accepts=OCI_ONLY)
+        self._ensure_layout()
+        manifest = make_manifest(image, accepts=OCI_ONLY)
         self._write_blob(manifest.config, lambda: iter([image.config.raw]))
         self._write_blob(manifest.descriptor, lambda: iter([manifest.raw]))
-        with self.locked():
+        with self.lock():
             index = self._index_with({self.ref: index_entry(image, manifest, self.ref)})
             self._write(self.path / INDEX_FILE, index)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
-    def keep(self, blob: Descriptor, chunks: Chunks) -> None:
-        """Writes any blob unless it is there; as `begin`."""
-        self._make_ready()
+    def add_blob(self, blob: Descriptor, chunks: Chunks) -> None:
+        """Writes any blob unless it is there; as `write_layer`."""
+        self._ensure_layout()
         self._write_blob(blob, chunks)
 
-    def enter(self, entry: Descriptor, ref: str | None = None) -> None:
+    def add_entry(self, entry: Descriptor, ref: str | None = None) -> None:
         """Puts what was kept under the name, or under `ref`, where it replaces what that named."""
-        with self.locked():
-            self.enter_locked({self.ref if ref is None else ref: entry})
+        with self.lock():
+            self.add_entries_locked({self.ref if ref is None else ref: entry})
 
-    def enter_locked(self, entries: Mapping[str, Descriptor]) -> None:
-        """As `enter`, of several names, for who has locked the layout."""
+    def add_entries_locked(self, entries: Mapping[str, Descriptor]) -> None:
+        """As `add_entry`, of several names, for who has locked the layout."""
         named = {
             ref: replace(entry, annotations={REF_NAME: ref} if ref else {}) for ref, entry in entries.items()
         }
         self._write(self.path / INDEX_FILE, self._index_with(named))
 
-    def _make_ready(self) -> None:
+    def _ensure_layout(self) -> None:
         with self._lock:
             if not self._ready:
-                self._prepare()
+                self._create_if_missing()
                 self._ready = True
 
-    def _prepare(self) -> None:
+    def _create_if_missing(self) -> None:
         """Makes the directory a layout, without an image at first, unless it is one."""
         blobs = self.path / "blobs/sha256"
-        with faults(self.path):
+        with map_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                with self.locked():
+                with self.lock():
                     if not (self.path / LAYOUT_FILE).exists():
-                        self._make()
+                        self._create()
                 blobs.mkdir(parents=True, exist_ok=True)
             except (OSError, StoreError):
                 for made in (blobs, blobs.parent, self.path):
@@ -255,7 +255,7 @@ class Layout(Named):
                         made.rmdir()  # where there is nothing in it
                 raise
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         index = self.path / INDEX_FILE
         if not all(found.name.startswith(HIDDEN) for found in self.path.iterdir()):
             raise InputError(f"{self.path} is not an OCI layout", why=f"it has files, but no {LAYOUT_FILE}")
@@ -266,62 +266,62 @@ class Layout(Named):
             index.unlink(missing_ok=True)
             raise
 
-    def _fits(self, stored: Descriptor) -> bool:
+    def _has_wanted_form(self, stored: Descriptor) -> bool:
         """Whether a layer that is there is what a new one would be: not gzip where zstd is asked for."""
         return (stored.media_type == MediaType.OCI_LAYER_ZSTD) == (self.compression is Compression.ZSTD)
 
-    def _has(self, descriptor: Descriptor) -> bool:
+    def _has_blob(self, descriptor: Descriptor) -> bool:
         path = self.path / blob_name(descriptor.digest)
-        with faults(path):
+        with map_errors(path):
             return path.is_file() and path.stat().st_size == descriptor.size
 
     def _is_intact(self, descriptor: Descriptor) -> bool:
         """Whether a blob that is there has its digest: a damaged one is written again."""
         try:
-            for _ in verified(self._reader(descriptor)(), descriptor.digest, descriptor.size):
+            for _ in verify(self._blob_reader(descriptor)(), descriptor.digest, descriptor.size):
                 pass
         except FormatError:
             return False
         return True
 
-    def _reader(self, descriptor: Descriptor) -> partial[Iterator[bytes]]:
+    def _blob_reader(self, descriptor: Descriptor) -> partial[Iterator[bytes]]:
         return partial(Directory(self.path).chunks, blob_name(descriptor.digest))
 
     def _write_blob(self, descriptor: Descriptor, chunks: Chunks) -> None:
-        if self._has(descriptor) and self._is_intact(descriptor):
+        if self._has_blob(descriptor) and self._is_intact(descriptor):
             return
-        with draft(self.path) as new:
-            for chunk in verified(chunks(), descriptor.digest, descriptor.size):
+        with open_draft(self.path) as new:
+            for chunk in verify(chunks(), descriptor.digest, descriptor.size):
                 new.file.write(chunk)
-            new.place(self.path / blob_name(descriptor.digest))
+            new.publish(self.path / blob_name(descriptor.digest))
 
     def _compress(self, layer: Layer) -> Layer:
-        with draft(self.path) as new:
+        with open_draft(self.path) as new:
             stored = tee(layer, new.file.write, self.compression)
             assert stored.descriptor is not None  # tee always gives one
-            new.place(self.path / blob_name(stored.descriptor.digest))
-        return replace(stored, blob=self._reader(stored.descriptor))
+            new.publish(self.path / blob_name(stored.descriptor.digest))
+        return replace(stored, blob=self._blob_reader(stored.descriptor))
 
     def _write(self, path: Path, data: bytes) -> None:
-        with draft(self.path) as new:
+        with open_draft(self.path) as new:
             new.file.write(data)
-            new.place(path)
+            new.publish(path)
 
     def _index_with(self, entries: Mapping[str, Descriptor]) -> bytes:
         """The index with entries for those of their names; what this program does not know stays as it is."""
         if not (self.path / INDEX_FILE).exists():
             return Index.of(entries.values()).raw
         index = read_index(Directory(self.path), str(self.path))
-        fields = dict(Node.parse(index.raw, INDEX_FILE).fields)
+        fields = dict(JsonNode.parse(index.raw, INDEX_FILE).fields)
         pairs = zip(fields.get("manifests") or [], index.manifests, strict=True)
         others = [raw for raw, known in pairs if known.annotations.get(REF_NAME, "") not in entries]
         new = [entry.fields() for entry in entries.values()]
         return gojson.dumps({**fields, "manifests": [*others, *new]})
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Holds the layout against other processes that use packhorse."""
-        with faults(self.path):
+        with map_errors(self.path):
             directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(directory, fcntl.LOCK_EX)
         try:
@@ -338,7 +338,7 @@ class Directory:
 
     def content(self, name: str, *, limit: int) -> bytes:
         try:
-            file = OpenFile.read(self._path / name)
+            file = OpenFile.open(self._path / name)
         except NotFoundError as error:
             if not name.startswith("blobs/"):
                 raise
@@ -351,11 +351,11 @@ class Directory:
             raise FormatError(
                 f"{self._path / name} is too large", why=f"{file.size} bytes of at most {limit}"
             )
-        return file.at(0, limit)
+        return file.read_at(0, limit)
 
     def chunks(self, name: str) -> Iterator[bytes]:
         try:
-            file = OpenFile.read(self._path / name)
+            file = OpenFile.open(self._path / name)
         except NotFoundError as error:
             raise FormatError(
                 f"{self._path} has no {name}",
@@ -365,10 +365,10 @@ class Directory:
         yield from file.chunks()
 
 
-def named(index: Index, ref: str, where: str) -> list[Descriptor]:
+def find_entries(index: Index, ref: str, where: str) -> list[Descriptor]:
     """The entries of a layout's index with this name, at least one; raises NotFoundError."""
     names = [item.annotations.get(REF_NAME, "") for item in index.manifests]
-    images = {name for name in names if not is_attached(name)}
+    images = {name for name in names if not is_attachment_tag(name)}
     if not ref and "" not in images and len(images) == 1:
         (ref,) = images
     found = [item for item, name in zip(index.manifests, names, strict=True) if name == ref]
@@ -381,7 +381,7 @@ def named(index: Index, ref: str, where: str) -> list[Descriptor]:
     )
 
 
-def _is_sound(layer: Layer) -> bool:
+def _unpacks_to_diff_id(layer: Layer) -> bool:
     """Whether a stored layer unpacks to its diff ID: another image here may only claim that it does."""
     try:
         for _ in layer.tar():
@@ -391,7 +391,7 @@ def _is_sound(layer: Layer) -> bool:
     return True
 
 
-def _stored_layers(files: Files) -> dict[Digest, Descriptor]:
+def _stored_layers(files: LayoutFiles) -> dict[Digest, Descriptor]:
     """The stored form of every layer that some image of a layout has, by diff ID, as the images claim it."""
     found: dict[Digest, Descriptor] = {}
     with suppress(NotFoundError):

@@ -12,8 +12,16 @@ from contextlib import suppress
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.attached import Referrer, index_of_referrers, list_tag, parse_referrers, subject_of
-from packhorse.image.layout import Files, Layout, blob_name, named, read_document, read_entry, read_index
+from packhorse.image.attached import Referrer, index_of_referrers, parse_referrers, referrers_tag, subject_of
+from packhorse.image.layout import (
+    Layout,
+    LayoutFiles,
+    blob_name,
+    find_entries,
+    read_document,
+    read_entry,
+    read_index,
+)
 from packhorse.image.model import Descriptor, Document, Index
 from packhorse.image.view import Chunks, Image
 
@@ -21,7 +29,7 @@ from packhorse.image.view import Chunks, Image
 class LayoutName:
     """One name in the files of a layout, and if it is a directory's, the layout to write to."""
 
-    def __init__(self, files: Files, ref: str, where: str, *, layout: Layout | None = None) -> None:
+    def __init__(self, files: LayoutFiles, ref: str, where: str, *, layout: Layout | None = None) -> None:
         self._files = files
         self._ref = ref
         self._where = where
@@ -30,7 +38,7 @@ class LayoutName:
 
     def root(self) -> Document:
         """What the name stands for; of a name that stands beside several entries, an index of these."""
-        entries = named(read_index(self._files, self._where), self._ref, self._where)
+        entries = find_entries(read_index(self._files, self._where), self._ref, self._where)
         if len(entries) == 1:
             return self.member(entries[0])
         return Index.of(replace(entry, annotations={}) for entry in entries)
@@ -47,63 +55,63 @@ class LayoutName:
         """The bytes of a blob."""
         return self._files.chunks(blob_name(blob.digest))
 
-    def bring(self, blob: Descriptor, chunks: Chunks) -> None:
+    def write_blob(self, blob: Descriptor, chunks: Chunks) -> None:
         """Writes a blob unless it is there."""
-        self._writable.keep(blob, chunks)
+        self._require_layout.add_blob(blob, chunks)
 
-    def put(self, document: Document) -> None:
+    def write_document(self, document: Document) -> None:
         """Writes a manifest or index as a blob."""
-        self._writable.keep(document.descriptor, lambda: iter([document.raw]))
+        self._require_layout.add_blob(document.descriptor, lambda: iter([document.raw]))
 
-    def name(self, document: Document) -> None:
+    def set_name(self, document: Document) -> None:
         """Puts it into the layout's index under the name."""
-        self.put(document)
-        self._writable.enter(document.descriptor)
+        self.write_document(document)
+        self._require_layout.add_entry(document.descriptor)
 
     def referrers(self, subject: Digest) -> Sequence[Referrer]:
         """What names a document as its subject: by the list under the tag for it, or in the index itself."""
         if self._subjects is None:
-            self._subjects = self._found_subjects()
-        listed = self._list(list_tag(subject))
+            self._subjects = self._find_subjects()
+        listed = self._read_list(referrers_tag(subject))
         known = {each.descriptor.digest for each in listed}
         own = self._subjects.get(subject, ())
         return [*listed, *(each for each in own if each.descriptor.digest not in known)]
 
-    def tagged(self, tag: str) -> Document | None:
+    def read_tag(self, tag: str) -> Document | None:
         """What the index has under another name."""
         try:
-            entries = named(read_index(self._files, self._where), tag, self._where)
+            entries = find_entries(read_index(self._files, self._where), tag, self._where)
         except NotFoundError:
             return None
         return self.member(entries[0])
 
-    def refer(self, document: Document, subject: Digest) -> None:
+    def write_referrer(self, document: Document, subject: Digest) -> None:
         """Keeps a document, and puts it on the list under the tag for its subject."""
-        self.put(document)
-        tag, own = list_tag(subject), Referrer.of(document)
-        with self._writable.locked():
-            there = self._list(tag)
+        self.write_document(document)
+        tag, own = referrers_tag(subject), Referrer.of(document)
+        with self._require_layout.lock():
+            there = self._read_list(tag)
             if all(each.descriptor.digest != own.descriptor.digest for each in there):
                 index = index_of_referrers([*there, own])
-                self.put(index)
-                self._writable.enter_locked({tag: index.descriptor})
+                self.write_document(index)
+                self._require_layout.add_entries_locked({tag: index.descriptor})
 
-    def tag(self, tag: str, document: Document) -> None:
+    def write_tag(self, tag: str, document: Document) -> None:
         """Puts a document into the index under another name."""
-        self.put(document)
-        self._writable.enter(document.descriptor, tag)
+        self.write_document(document)
+        self._require_layout.add_entry(document.descriptor, tag)
 
-    def enter(self, entries: Mapping[str, Descriptor]) -> None:
+    def add_entries(self, entries: Mapping[str, Descriptor]) -> None:
         """Puts what was kept into the index under several names at once, or no name at all."""
         if entries:
-            with self._writable.locked():
-                self._writable.enter_locked(entries)
+            with self._require_layout.lock():
+                self._require_layout.add_entries_locked(entries)
 
-    def _list(self, tag: str) -> list[Referrer]:
-        found = self.tagged(tag) if self._is_there() else None
+    def _read_list(self, tag: str) -> list[Referrer]:
+        found = self.read_tag(tag) if self._exists() else None
         return list(parse_referrers(found.raw)) if isinstance(found, Index) else []
 
-    def _is_there(self) -> bool:
+    def _exists(self) -> bool:
         """Whether there is a layout yet."""
         try:
             read_index(self._files, self._where)
@@ -111,7 +119,7 @@ class LayoutName:
             return False
         return True
 
-    def _found_subjects(self) -> dict[Digest, list[Referrer]]:
+    def _find_subjects(self) -> dict[Digest, list[Referrer]]:
         """What in the index has a subject, as ORAS leaves it there."""
         found: dict[Digest, list[Referrer]] = {}
         for entry in read_index(self._files, self._where).manifests:
@@ -123,6 +131,6 @@ class LayoutName:
         return found
 
     @property
-    def _writable(self) -> Layout:
+    def _require_layout(self) -> Layout:
         assert self._layout is not None  # nobody writes to an archive so
         return self._layout

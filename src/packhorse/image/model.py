@@ -17,7 +17,7 @@ from packhorse.base.dataclass import dataclass, field
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """The annotation that names an image in a layout's index (image-spec, annotations.md)."""
@@ -32,7 +32,7 @@ DEPTH = 4
 """The most indexes within each other; nobody makes more than two."""
 
 
-def _nothing() -> Mapping[str, str]:
+def _empty_mapping() -> Mapping[str, str]:
     return _EMPTY
 
 
@@ -77,10 +77,10 @@ class Descriptor:
     digest: Digest
     size: int
     target: Target | None = None
-    annotations: Mapping[str, str] = field(default_factory=_nothing, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=_empty_mapping, hash=False)
 
     @classmethod
-    def parse(cls, node: Node) -> Self:
+    def parse(cls, node: JsonNode) -> Self:
         """Reads one descriptor; raises FormatError."""
         platform = node.node("platform")
         return cls(
@@ -99,7 +99,7 @@ class Descriptor:
             "digest": str(self.digest),
         }
         if self.annotations:
-            fields["annotations"] = gojson.Sorted(self.annotations)
+            fields["annotations"] = gojson.SortedMap(self.annotations)
         if self.target:
             fields["platform"] = {"architecture": self.target.arch, "os": self.target.os}
             if self.target.variant:
@@ -115,7 +115,7 @@ class Manifest:
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default_factory=_nothing, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=_empty_mapping, hash=False)
 
     @classmethod
     def parse(cls, raw: bytes, media_type: str = "") -> Self:
@@ -123,9 +123,9 @@ class Manifest:
 
         Raises FormatError, for docker's schema 1 and for artifacts that are no images too.
         """
-        node = Node.parse(raw, "manifest")
+        node = JsonNode.parse(raw, "manifest")
         media_type = _document_type(node, media_type, MANIFESTS, MediaType.OCI_MANIFEST)
-        _refuse(node, "manifests")
+        _refuse_ambiguous(node, "manifests")
         config = node.node("config")
         if config is None:
             node.fail("config", "it is missing")
@@ -153,7 +153,7 @@ class Manifest:
             "layers": [layer.fields() for layer in layers],
         }
         if annotations:
-            fields["annotations"] = gojson.Sorted(annotations)
+            fields["annotations"] = gojson.SortedMap(annotations)
         return cls(
             gojson.dumps(fields), MediaType.OCI_MANIFEST, config, layers, MappingProxyType(dict(annotations))
         )
@@ -181,14 +181,14 @@ class Index:
     raw: bytes
     media_type: str
     manifests: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default_factory=_nothing, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=_empty_mapping, hash=False)
 
     @classmethod
     def parse(cls, raw: bytes, media_type: str = "") -> Self:
         """Reads an index; `media_type` is what its descriptor or the registry said. Raises FormatError."""
-        node = Node.parse(raw, "index")
+        node = JsonNode.parse(raw, "index")
         media_type = _document_type(node, media_type, INDEXES, MediaType.OCI_INDEX)
-        _refuse(node, "config", "layers")
+        _refuse_ambiguous(node, "config", "layers")
         manifests = node.nodes("manifests")
         if len(manifests) > _INDEX_LIMIT:
             node.fail("manifests", f"there are {len(manifests)}, at most {_INDEX_LIMIT} are read")
@@ -209,7 +209,7 @@ class Index:
             "manifests": [item.fields() for item in manifests],
         }
         if annotations:
-            fields["annotations"] = gojson.Sorted(annotations)
+            fields["annotations"] = gojson.SortedMap(annotations)
         return cls(gojson.dumps(fields), MediaType.OCI_INDEX, manifests, MappingProxyType(dict(annotations)))
 
     @property
@@ -253,7 +253,7 @@ def parse_document(raw: bytes, media_type: str = "") -> Document:
 
     Raises FormatError.
     """
-    kind = media_type or Node.parse(raw, "manifest").media_type("mediaType")
+    kind = media_type or JsonNode.parse(raw, "manifest").media_type("mediaType")
     return (Index if kind in INDEXES else Manifest).parse(raw, media_type)
 
 
@@ -308,7 +308,7 @@ class Config:
     cmd: tuple[str, ...] = ()
     working_dir: str = ""
     stop_signal: str = ""
-    labels: Mapping[str, str] = field(default_factory=_nothing, hash=False)
+    labels: Mapping[str, str] = field(default_factory=_empty_mapping, hash=False)
     exposed_ports: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     diff_ids: tuple[Digest, ...] = ()
@@ -317,9 +317,9 @@ class Config:
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """Reads an image config; raises FormatError. Every field may be absent, as in old images."""
-        node = Node.parse(raw, "config")
-        run = node.node("config") or Node({}, "config.config")
-        rootfs = node.node("rootfs") or Node({}, "config.rootfs")
+        node = JsonNode.parse(raw, "config")
+        run = node.node("config") or JsonNode({}, "config.config")
+        rootfs = node.node("rootfs") or JsonNode({}, "config.rootfs")
         ports, volumes = run.node("ExposedPorts"), run.node("Volumes")
         return cls(
             raw=raw,
@@ -360,7 +360,7 @@ class Config:
         return None
 
 
-def _document_type(node: Node, told: str, allowed: frozenset[MediaType], default: MediaType) -> str:
+def _document_type(node: JsonNode, told: str, allowed: frozenset[MediaType], default: MediaType) -> str:
     """The media type a document states, which must agree with the one told (image-spec, manifest.md)."""
     if node.fields.get("schemaVersion") != 2:
         node.fail("schemaVersion", f"it is {node.fields.get('schemaVersion')!r:.100}, only 2 can be read")
@@ -373,18 +373,18 @@ def _document_type(node: Node, told: str, allowed: frozenset[MediaType], default
     return media_type
 
 
-def _refuse(node: Node, *keys: str) -> None:
+def _refuse_ambiguous(node: JsonNode, *keys: str) -> None:
     """A manifest that is an index as well is another image to every reader (CVE-2021-41190)."""
     for key in (*keys, "fsLayers"):
         if node.fields.get(key) is not None:
             node.fail(key, f"it does not belong into {node.where}, which is not to be two things at once")
 
 
-def _target(platform: Node) -> Target:
+def _target(platform: JsonNode) -> Target:
     return Target(platform.text("os"), platform.text("architecture"), platform.text("variant"))
 
 
-def _history(entry: Node) -> History:
+def _history(entry: JsonNode) -> History:
     return History(
         created=entry.text("created"),
         created_by=entry.text("created_by"),

@@ -23,13 +23,13 @@ class Receipt:
 
 
 class Place(Protocol):
-    """One name in one storage. Nothing is visible under the name before `commit` returns."""
+    """One name in one storage. Nothing is visible under the name before `write_image` returns."""
 
     def read(self) -> Image:
         """The image under this name; raises NotFoundError if there is none, FormatError if it is broken."""
         ...
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         """Brings one layer's bytes here unless they are here already; may be called from several threads.
 
         A layer of unknown digest is read once. The answer has `diff_id` and, where this place stores blobs,
@@ -38,6 +38,8 @@ class Place(Protocol):
         """
         ...
 
-    def commit(self, image: Image) -> Receipt:
-        """Makes `image`, whose layers all came back from `begin`, appear under this name, or fails wholly."""
+    def write_image(self, image: Image) -> Receipt:
+        """Makes `image`, whose layers all came back from `write_layer`, appear under this name, or
+        fails wholly.
+        """
         ...

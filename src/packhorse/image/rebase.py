@@ -11,17 +11,17 @@ from collections.abc import Collection, Mapping
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError
-from packhorse.image.edit import edit
+from packhorse.image.edit import edit_config
 from packhorse.image.model import Config, History
 from packhorse.image.view import Image, layer_ids
 
 EPOCH = "1980-01-01T00:00:01Z"
 
-OF_THE_BASE = ("org.opencontainers.image.base.name", "org.opencontainers.image.base.digest")
+BASE_ANNOTATIONS = ("org.opencontainers.image.base.name", "org.opencontainers.image.base.digest")
 """Annotations that are no longer true on another base."""
 
 
-def rebased(app: Image, above: int, base: Image, *, labels: Mapping[str, str]) -> Image:
+def rebase_image(app: Image, above: int, base: Image, *, labels: Mapping[str, str]) -> Image:
     """`app` with the layers of `base` in place of its lowest ones, `above` many, and other labels.
 
     Of what is outside the config's `config` section all but the operating system and the architecture, which
@@ -29,10 +29,12 @@ def rebased(app: Image, above: int, base: Image, *, labels: Mapping[str, str]) -
     """
     layers = (*base.layers, *app.layers[above:])
     diff_ids = (*layer_ids(base), *layer_ids(app)[above:])
-    return Image(_config(app.config, base.config, diff_ids, labels), layers, annotations=_annotations(app))
+    return Image(
+        _rebase_config(app.config, base.config, diff_ids, labels), layers, annotations=_kept_annotations(app)
+    )
 
 
-def height(app: Image, top: Digest, own: Collection[str] = ()) -> int:
+def count_base_layers(app: Image, top: Digest, own: Collection[str] = ()) -> int:
     """How many layers the base of an image has, which ends with `top`; raises FormatError.
 
     Layers of a base may be equal, as empty ones are: its top is then the last that none of the image's `own`
@@ -47,8 +49,10 @@ def height(app: Image, top: Digest, own: Collection[str] = ()) -> int:
     return max((place for place in range(first, base) if diff_ids[place] == top), default=first) + 1
 
 
-def _config(app: Config, base: Config, diff_ids: tuple[Digest, ...], labels: Mapping[str, str]) -> Config:
-    return edit(
+def _rebase_config(
+    app: Config, base: Config, diff_ids: tuple[Digest, ...], labels: Mapping[str, str]
+) -> Config:
+    return edit_config(
         app,
         anew=True,
         target=Target(base.os, base.architecture),
@@ -60,5 +64,5 @@ def _config(app: Config, base: Config, diff_ids: tuple[Digest, ...], labels: Map
     )
 
 
-def _annotations(app: Image) -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in app.annotations if name not in OF_THE_BASE)
+def _kept_annotations(app: Image) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in app.annotations if name not in BASE_ANNOTATIONS)

@@ -43,7 +43,7 @@ class Reference:
         rest, at, digest_text = text.partition("@")
         if "/" in digest_text:  # a URL's habit, which may be with a password: that is not quoted
             _fail(f"…@{digest_text}", "there is no user in a name; `packhorse login` keeps credentials")
-        digest = _digest(text, digest_text) if at else None
+        digest = _parse_digest(text, digest_text) if at else None
         head, slash, last = rest.rpartition("/")
         last, colon, tag = last.partition(":")
         if colon and not _TAG.fullmatch(tag):
@@ -124,7 +124,7 @@ class Reference:
         return tag + digest or f":{DEFAULT_TAG}"
 
 
-class Kind(StrEnum):
+class LocationKind(StrEnum):
     """The kinds of place, by the prefix each is spelled with."""
 
     STORE = "store"
@@ -136,13 +136,13 @@ class Kind(StrEnum):
 
 
 _ATTACHED = re.compile(r"sha256-[0-9a-f]{64}(?:\..*)?")
-_PREFIXES = {str(kind) for kind in Kind}
+_PREFIXES = {str(kind) for kind in LocationKind}
 _OF_OTHERS = frozenset({"containers-storage", "docker-tarball", "ostree", "sif"})  # other programs' places
 _PLACES = (
     "there are NAME and store:NAME (packhorse's own store), docker://NAME (a registry), docker-daemon:NAME\n"
     "(docker or podman), oci:DIR[:REF], oci-archive:FILE[:REF] and docker-archive:FILE[:NAME]"
 )
-_WITH_PATH = {Kind.OCI, Kind.OCI_ARCHIVE, Kind.DOCKER_ARCHIVE}
+_WITH_PATH = {LocationKind.OCI, LocationKind.OCI_ARCHIVE, LocationKind.DOCKER_ARCHIVE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Location:
     ID too), and free text for `oci:` and `oci-archive:`.
     """
 
-    kind: Kind
+    kind: LocationKind
     path: str
     name: str
 
@@ -166,23 +166,27 @@ class Location:
         """
         prefix, colon, rest = text.partition(":")
         plain = (
-            not colon or prefix not in _PREFIXES or (prefix == Kind.REGISTRY and not rest.startswith("//"))
+            not colon
+            or prefix not in _PREFIXES
+            or (prefix == LocationKind.REGISTRY and not rest.startswith("//"))
         )
         if prefix in _OF_OTHERS or (plain and prefix and rest.startswith("/") and "@" not in rest):
             what = f"{prefix[:300]}: is no place for images here"
             raise InputError(what, why=_PLACES, fix="write one of these")
         if plain:
-            return cls(Kind.STORE, "", _name(text))
-        kind = Kind(prefix)
+            return cls(LocationKind.STORE, "", _check_name(text))
+        kind = LocationKind(prefix)
         if kind not in _WITH_PATH:
-            return cls(kind, "", _name(rest.removeprefix("//") if kind is Kind.REGISTRY else rest))
+            return cls(
+                kind, "", _check_name(rest.removeprefix("//") if kind is LocationKind.REGISTRY else rest)
+            )
         path, _, name = rest.partition(":")
         if not path or "\0" in path:
             raise InputError(f"not an image location: {text[:300]!r}", why=f"after {kind}: comes a path")
-        return cls(kind, path, _name(name) if name and kind is Kind.DOCKER_ARCHIVE else name)
+        return cls(kind, path, _check_name(name) if name and kind is LocationKind.DOCKER_ARCHIVE else name)
 
     def __str__(self) -> str:
-        if self.kind is Kind.REGISTRY:
+        if self.kind is LocationKind.REGISTRY:
             return f"{self.kind}://{self.name}"
         return ":".join(part for part in (self.kind, self.path, self.name) if part)
 
@@ -192,19 +196,19 @@ class Location:
         return Reference.parse(self.name)
 
 
-def is_attached(tag: str) -> bool:
+def is_attachment_tag(tag: str) -> bool:
     """Whether a tag is for what is attached to an image (`image.attached`): a list, or cosign's."""
     return _ATTACHED.fullmatch(tag) is not None
 
 
-def is_id(text: str) -> bool:
+def is_image_id(text: str) -> bool:
     """Whether a name is a whole image ID, which only a store and an engine know."""
     return _HEX.fullmatch(text.removeprefix("sha256:")) is not None
 
 
-def _name(text: str) -> str:
+def _check_name(text: str) -> str:
     """Checks a name that is a reference or an image ID."""
-    if not is_id(text):
+    if not is_image_id(text):
         Reference.parse(text)
     return text
 
@@ -222,18 +226,18 @@ def _split(name: str) -> tuple[str, str]:
     return first, rest
 
 
-def _digest(text: str, digest: str) -> Digest:
+def _parse_digest(text: str, digest: str) -> Digest:
     try:
         return Digest.parse(digest)
     except FormatError as error:
-        raise _error(text, f"{error.what}; {error.why}") from error
+        raise _reference_error(text, f"{error.what}; {error.why}") from error
 
 
 def _fail(text: str, why: str) -> NoReturn:
-    raise _error(text, why)
+    raise _reference_error(text, why)
 
 
-def _error(text: str, why: str) -> InputError:
+def _reference_error(text: str, why: str) -> InputError:
     return InputError(
         f"not an image name: {text[:300]!r}", why=why, fix="write it as [REGISTRY/]NAME[:TAG][@DIGEST]"
     )

@@ -24,7 +24,7 @@ _SYSTEM = Path("/etc/containers/registries.conf")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RegistrySource:
     """A registry, with part of a repository or none, that has images; `insecure` waives encryption.
 
     `pulls` says of a mirror which names it is asked for: `all`, `digest-only` or `tag-only`.
@@ -45,8 +45,8 @@ class Rule:
     """What holds for all names below a prefix: a registry, part of a repository, or `*.DOMAIN`."""
 
     prefix: str
-    source: Source
-    mirrors: tuple[Source, ...] = ()
+    source: RegistrySource
+    mirrors: tuple[RegistrySource, ...] = ()
     blocked: bool = False
     where: str = ""
 
@@ -57,7 +57,7 @@ class Rule:
             return host.endswith(self.prefix[1:])
         return f"{reference.name}/".startswith(f"{self.prefix}/")
 
-    def at(self, source: Source, reference: Reference) -> Reference:
+    def rewrite(self, source: RegistrySource, reference: Reference) -> Reference:
         """A name as a source has it; raises InputError where that is no name."""
         if not source.location:
             return reference
@@ -74,14 +74,14 @@ class Registries:
     rules: tuple[Rule, ...] = ()
 
     @classmethod
-    def of(cls, files: Sequence[Path]) -> Self:
+    def read(cls, files: Sequence[Path]) -> Self:
         """Reads files that are there; of two rules for one prefix that of the later file holds.
 
         Raises InputError, with all that is wrong in a file.
         """
         rules: dict[str, Rule] = {}
         for path in files:
-            for rule in _rules(read(path, limit=_LIMIT), str(path)):
+            for rule in _read_rules(read(path, limit=_LIMIT), str(path)):
                 rules[rule.prefix] = rule
         ordered = sorted(rules.values(), key=lambda rule: (rule.prefix.startswith("*."), -len(rule.prefix)))
         return cls(tuple(ordered))
@@ -90,7 +90,7 @@ class Registries:
         """The rule for a name."""
         return next((rule for rule in self.rules if rule.covers(reference)), None)
 
-    def insecure(self, host: str) -> bool:
+    def is_insecure(self, host: str) -> bool:
         """Whether encryption is waived for a registry by any rule about it."""
         return any(
             source.insecure and source.host == host
@@ -99,12 +99,12 @@ class Registries:
         )
 
 
-def of_user() -> Registries:
+def user_registries() -> Registries:
     """What holds for who runs this process."""
-    return Registries.of(files(os.environ))
+    return Registries.read(config_files(os.environ))
 
 
-def certificates() -> tuple[Path, ...]:
+def certificate_directories() -> tuple[Path, ...]:
     """The certs.d directories of who runs this process; none need be there."""
     environ = os.environ
     settings = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
@@ -112,7 +112,7 @@ def certificates() -> tuple[Path, ...]:
     return tuple(Path(name) / "certs.d" for name in names)
 
 
-def files(environ: Mapping[str, str]) -> list[Path]:
+def config_files(environ: Mapping[str, str]) -> list[Path]:
     """The files that are there, the one that matters most last, as containers' own programs find them."""
     home = environ.get("HOME", "")
     settings = environ.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
@@ -131,7 +131,7 @@ def files(environ: Mapping[str, str]) -> list[Path]:
     return found
 
 
-def _rules(raw: bytes, where: str) -> list[Rule]:
+def _read_rules(raw: bytes, where: str) -> list[Rule]:
     if not _RULE.search(raw):
         return []  # what distributions bring has none, and need not be understood by every command
     import tomllib
@@ -153,10 +153,12 @@ def _rules(raw: bytes, where: str) -> list[Rule]:
             continue
         digests = "digest-only" if reader.flag("mirror-by-digest-only") else "all"
         mirrors = [
-            Source(each.text("location"), each.flag("insecure"), each.choice("pull-from-mirror", digests))
+            RegistrySource(
+                each.text("location"), each.flag("insecure"), each.choice("pull-from-mirror", digests)
+            )
             for each in reader.tables("mirror")
         ]
-        source = Source(location, reader.flag("insecure"))
+        source = RegistrySource(location, reader.flag("insecure"))
         rules.append(Rule(prefix.rstrip("/"), source, tuple(mirrors), reader.flag("blocked"), where))
     if issues:
         raise InputError(f"{where} cannot be used", issues=issues)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from packhorse.base.crew import Crew, crew
+from packhorse.base.crew import ThreadPool, thread_pool
 from packhorse.base.digest import Digest
 from packhorse.base.meter import UNWATCHED, Meter, Task
 from packhorse.errors import FormatError
@@ -17,11 +17,11 @@ from packhorse.image.copy import JOBS
 from packhorse.image.model import DEPTH, Descriptor, Document, Manifest
 from packhorse.image.view import Chunks
 
-MOST = 1000
+DOCUMENT_LIMIT = 1000
 """The most documents under one name."""
 
 
-class Source(Protocol):
+class DocumentSource(Protocol):
     """A name under which several images may stand."""
 
     def root(self) -> Document:
@@ -37,50 +37,52 @@ class Source(Protocol):
         ...
 
 
-class Sink(Protocol):
+class DocumentSink(Protocol):
     """A name that several images can be given. Nothing is visible under it before `name` returns."""
 
-    def bring(self, blob: Descriptor, chunks: Chunks) -> None:
+    def write_blob(self, blob: Descriptor, chunks: Chunks) -> None:
         """Sees to it that a blob is here; reads it only if it is not."""
         ...
 
-    def put(self, document: Document) -> None:
+    def write_document(self, document: Document) -> None:
         """Keeps a document by its digest; all that it names is here."""
         ...
 
-    def name(self, document: Document) -> None:
+    def set_name(self, document: Document) -> None:
         """Gives a document, all of whose members were put, the name."""
         ...
 
 
-def copy_all(source: Source, sink: Sink, *, meter: Meter = UNWATCHED, name: str = "copying") -> Document:
+def copy_all(
+    source: DocumentSource, sink: DocumentSink, *, meter: Meter = UNWATCHED, name: str = "copying"
+) -> Document:
     """Copies a name with every image under it, and answers what the name stands for.
 
     Raises what the two raise, and FormatError for indexes that are nested deeper, or have more in them, than
     anybody makes.
     """
     root = source.root()
-    bring(source, sink, list(members(source, root)), root, meter=meter, name=name)
-    sink.name(root)
+    copy_documents(source, sink, list(members(source, root)), root, meter=meter, name=name)
+    sink.set_name(root)
     return root
 
 
-def copy_members(source: Source, sink: Sink, entries: Iterable[Descriptor]) -> None:
+def copy_members(source: DocumentSource, sink: DocumentSink, entries: Iterable[Descriptor]) -> None:
     """Copies what entries of an index describe, and gives it no name. Raises as `copy_all` does."""
-    bring(source, sink, list(_described(source, entries, DEPTH - 1, set())))
+    copy_documents(source, sink, list(_entry_documents(source, entries, DEPTH - 1, set())))
 
 
-def members(source: Source, document: Document) -> Iterator[Document]:
+def members(source: DocumentSource, document: Document) -> Iterator[Document]:
     """All the documents that a document names, each once and behind those that it names itself.
 
-    Raises FormatError for more than `MOST`, and for indexes that are nested deeper than `DEPTH`.
+    Raises FormatError for more than `DOCUMENT_LIMIT`, and for indexes that are nested deeper than `DEPTH`.
     """
-    return _below(source, document, DEPTH, set())
+    return _nested_documents(source, document, DEPTH, set())
 
 
-def bring(
-    source: Source,
-    sink: Sink,
+def copy_documents(
+    source: DocumentSource,
+    sink: DocumentSink,
     documents: list[Document],
     *others: Document,
     meter: Meter = UNWATCHED,
@@ -99,35 +101,41 @@ def bring(
     total = sum(blob.size for blob in blobs.values())
     with (
         meter.task(name, unit="B", total=total) as task,
-        crew(JOBS, "blob", patience=3) as workers,
+        thread_pool(JOBS, "blob", timeout=3) as workers,
     ):
-        workers.map(lambda blob: _bring(workers, source, sink, blob, task), blobs.values())
+        workers.map(lambda blob: _copy_blob(workers, source, sink, blob, task), blobs.values())
     for document in documents:
-        sink.put(document)
+        sink.write_document(document)
 
 
-def _bring(workers: Crew, source: Source, sink: Sink, blob: Descriptor, task: Task) -> None:
-    sink.bring(blob, lambda: task.counted(workers.heeded(source.blob(blob))))
+def _copy_blob(
+    workers: ThreadPool, source: DocumentSource, sink: DocumentSink, blob: Descriptor, task: Task
+) -> None:
+    sink.write_blob(blob, lambda: task.count_bytes(workers.cancellable(source.blob(blob))))
 
 
-def _below(source: Source, document: Document, depth: int, taken: set[Digest]) -> Iterator[Document]:
+def _nested_documents(
+    source: DocumentSource, document: Document, depth: int, taken: set[Digest]
+) -> Iterator[Document]:
     """The members of a document, each behind its own, without what was `taken` before."""
     if isinstance(document, Manifest):
         return
     if not depth:
         raise FormatError("an index cannot be read", why=f"it is nested more than {DEPTH} deep")
-    yield from _described(source, document.manifests, depth - 1, taken)
+    yield from _entry_documents(source, document.manifests, depth - 1, taken)
 
 
-def _described(
-    source: Source, entries: Iterable[Descriptor], depth: int, taken: set[Digest]
+def _entry_documents(
+    source: DocumentSource, entries: Iterable[Descriptor], depth: int, taken: set[Digest]
 ) -> Iterator[Document]:
     for entry in entries:
         if entry.digest in taken:
             continue
-        if len(taken) == MOST:
-            raise FormatError("an index has too much in it", why=f"at most {MOST} manifests are copied")
+        if len(taken) == DOCUMENT_LIMIT:
+            raise FormatError(
+                "an index has too much in it", why=f"at most {DOCUMENT_LIMIT} manifests are copied"
+            )
         taken.add(entry.digest)
         member = source.member(entry)
-        yield from _below(source, member, depth, taken)
+        yield from _nested_documents(source, member, depth, taken)
         yield member

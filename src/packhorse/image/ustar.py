@@ -61,14 +61,14 @@ class TarWriter:
             self._file.write(_header(name, length))
             self._file.seek(end)
         else:
-            _require(name, length, size)
+            _require_size(name, length, size)
 
     def close(self) -> None:
         """Writes the two empty blocks at the end; the file stays open."""
         self._file.write(bytes(2 * _BLOCK))
 
 
-def stream(entries: Iterable[Entry]) -> Iterator[bytes]:
+def stream_tar(entries: Iterable[Entry]) -> Iterator[bytes]:
     """A tar of files of known sizes, as `TarWriter` writes it, while it is read.
 
     Raises FormatError when the bytes of one are not as many as was said, or nobody has said how many.
@@ -81,18 +81,18 @@ def stream(entries: Iterable[Entry]) -> Iterator[bytes]:
         for chunk in chunks:
             length += len(chunk)
             yield chunk
-        _require(name, length, size)
+        _require_size(name, length, size)
         yield bytes(-length % _BLOCK)
     yield bytes(2 * _BLOCK)
 
 
-def length(entries: Iterable[Entry]) -> int:
-    """How many bytes `stream` makes of files of known sizes."""
+def tar_length(entries: Iterable[Entry]) -> int:
+    """How many bytes `stream_tar` makes of files of known sizes."""
     sizes = [size or 0 for _, _, size in entries]
     return sum(_BLOCK + size + -size % _BLOCK for size in sizes) + 2 * _BLOCK
 
 
-def _require(name: str, length: int, size: int) -> None:
+def _require_size(name: str, length: int, size: int) -> None:
     if length != size:
         raise FormatError(f"{name} cannot be archived", why=f"{length} bytes came instead of {size}")
 
@@ -117,12 +117,12 @@ class TarIndex:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Reads all headers; raises NotFoundError, StoreError and FormatError."""
-        return cls.of(path, OpenFile.read(path))
+        return cls.of(path, OpenFile.open(path))
 
     @classmethod
     def of(cls, path: Path, file: OpenFile) -> Self:
         """Reads all headers of an open file, which errors call `path`; raises StoreError and FormatError."""
-        return cls(path, file, _members(file, path))
+        return cls(path, file, _read_members(file, path))
 
     def find(self, name: str) -> Member | None:
         """The file called `name`, through links inside the archive; None when there is none."""
@@ -145,50 +145,53 @@ class TarIndex:
             raise FormatError(
                 f"{name} in {self.path} is too large", why=f"{member.size} bytes of at most {limit}"
             )
-        return self.file.at(member.offset, member.size)
+        return self.file.read_at(member.offset, member.size)
 
 
-def _members(file: OpenFile, path: Path) -> dict[str, Member]:
+def _read_members(file: OpenFile, path: Path) -> dict[str, Member]:
     found: dict[str, Member] = {}
     extended: dict[str, str] = {}
     offset, end = 0, file.size
     headers = 0
     while offset < end:
-        block = file.at(offset, _BLOCK)
+        block = file.read_at(offset, _BLOCK)
         if not block.strip(b"\0"):
             break
         headers += 1
         if headers > _MEMBERS:
-            raise _broken(path, f"it has more than {_MEMBERS} entries")
-        if len(block) < _BLOCK or _checksum(block) != _number(block[148:156]):
+            raise _tar_error(path, f"it has more than {_MEMBERS} entries")
+        if len(block) < _BLOCK or _checksum(block) != _parse_number(block[148:156]):
             compressed = "; it may be compressed: decompress it first" if headers == 1 else ""
-            raise _broken(path, f"there is no tar header at byte {offset}{compressed}")
+            raise _tar_error(path, f"there is no tar header at byte {offset}{compressed}")
         kind = block[156:157]
         offset += _BLOCK
-        size = 0 if kind in _EMPTY_KINDS else _size(extended.get("size"), block, path)
+        size = 0 if kind in _EMPTY_KINDS else _read_size(extended.get("size"), block, path)
         if offset + size > end:
-            raise _broken(path, f"it ends within the file at byte {offset}")
+            raise _tar_error(path, f"it ends within the file at byte {offset}")
         if kind in b"xLK":
             if size > _EXTENSION:
-                raise _broken(path, f"the extended header at byte {offset} has {size} bytes")
-            extended |= _extension(kind, file.at(offset, size), path)
+                raise _tar_error(path, f"the extended header at byte {offset} has {size} bytes")
+            extended |= _read_extension(kind, file.read_at(offset, size), path)
         elif kind != b"g":
-            _keep(found, block, extended, Member(offset, size), path)
+            _add_member(found, block, extended, Member(offset, size), path)
             extended = {}
         offset += size + -size % _BLOCK
     return found
 
 
-def _keep(
+def _add_member(
     found: dict[str, Member], block: bytes, extended: dict[str, str], member: Member, path: Path
 ) -> None:
     kind = block[156:157]
-    name, target = extended.get("path") or _name(block), extended.get("linkpath") or _text(block[157:257])
+    name, target = (
+        extended.get("path") or _read_name(block),
+        extended.get("linkpath") or _text(block[157:257]),
+    )
     if len(name) > _NAME or len(target) > _NAME:
-        raise _broken(path, f"the name at byte {member.offset - _BLOCK} is longer than {_NAME} bytes")
+        raise _tar_error(path, f"the name at byte {member.offset - _BLOCK} is longer than {_NAME} bytes")
     name = posixpath.normpath(name).lstrip("/")
     if any(key.startswith(_SPARSE.decode()) for key in extended) or kind not in _FILE + _EMPTY_KINDS:
-        raise _broken(path, f"{name!r:.100} is of a kind that images do not have in archives")
+        raise _tar_error(path, f"{name!r:.100} is of a kind that images do not have in archives")
     if kind in _FILE:
         found[name] = member
     elif kind in _SYMLINK + _HARD_LINK:
@@ -197,7 +200,7 @@ def _keep(
         found[name] = Member(0, 0, posixpath.normpath(target).lstrip("/"))
 
 
-def _extension(kind: bytes, data: bytes, path: Path) -> dict[str, str]:
+def _read_extension(kind: bytes, data: bytes, path: Path) -> dict[str, str]:
     """What a GNU long name or a PAX header (POSIX.1-2001 pax, "Extended Header") says of the next entry."""
     if kind in b"LK":
         return {"path" if kind == b"L" else "linkpath": _text(data)}
@@ -208,7 +211,7 @@ def _extension(kind: bytes, data: bytes, path: Path) -> dict[str, str]:
         digits = data[at : max(at, space)]
         end = at + int(digits) if digits.isdigit() else 0
         if not at < space < end <= len(data):
-            raise _broken(path, "an extended header is not made of records")
+            raise _tar_error(path, "an extended header is not made of records")
         key, _, value = data[space + 1 : end - 1].partition(b"=")
         if key in _RECORDS or key.startswith(_SPARSE):
             records[key.decode(errors="replace")] = value.decode(errors="surrogateescape")
@@ -216,16 +219,16 @@ def _extension(kind: bytes, data: bytes, path: Path) -> dict[str, str]:
     return records
 
 
-def _size(extended: str | None, block: bytes, path: Path) -> int:
-    size = _number(block[124:136])
+def _read_size(extended: str | None, block: bytes, path: Path) -> int:
+    size = _parse_number(block[124:136])
     if extended is not None and extended.isascii() and extended.isdigit() and len(extended) < 20:
         size = int(extended)
     if size < 0:
-        raise _broken(path, "a size is not a number")
+        raise _tar_error(path, "a size is not a number")
     return size
 
 
-def _number(field: bytes) -> int:
+def _parse_number(field: bytes) -> int:
     """An octal field, or GNU's base 256; -1 when it is neither."""
     if field[0] & 0x80:
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:])
@@ -235,7 +238,7 @@ def _number(field: bytes) -> int:
         return -1
 
 
-def _name(block: bytes) -> str:
+def _read_name(block: bytes) -> str:
     prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
     return posixpath.join(prefix, _text(block[:100]))
 
@@ -268,5 +271,5 @@ def _header(name: str, size: int, *, kind: bytes = b"0", mode: int = 0o644) -> b
     return block[:148] + b"%06o\0 " % _checksum(block) + block[156:]
 
 
-def _broken(path: Path, why: str) -> FormatError:
+def _tar_error(path: Path, why: str) -> FormatError:
     return FormatError(f"{path} cannot be read as a tar", why=why)

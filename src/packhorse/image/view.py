@@ -41,9 +41,9 @@ class Layer:
 class Image:
     """A single-target image. `manifest` is there when it was read from a place that has manifests.
 
-    `id` is the digest of the config's raw bytes: what docker calls the image ID. `known_by` are digests other
-    than its manifest's by which it was read: of the indexes it was chosen from, or what an engine or a store
-    has checked before. `among` are the targets of
+    `id` is the digest of the config's raw bytes: what docker calls the image ID. `known_digests` are digests
+    other than its manifest's by which it was read: of the indexes it was chosen from, or what an engine or a
+    store has checked before. `all_targets` are the targets of
     all images that its name stands for where it was read, as far as an index says them; None where the name
     stands for this image alone.
     """
@@ -52,8 +52,8 @@ class Image:
     layers: tuple[Layer, ...]
     manifest: Manifest | None = None
     annotations: tuple[tuple[str, str], ...] = field(default=())
-    among: tuple[Target, ...] | None = None
-    known_by: tuple[Digest, ...] = ()
+    all_targets: tuple[Target, ...] | None = None
+    known_digests: tuple[Digest, ...] = ()
 
     @property
     def id(self) -> Digest:
@@ -62,7 +62,7 @@ class Image:
 
     def has_digest(self, digest: Digest) -> bool:
         """Whether a digest stands for this image: its ID, its manifest's, or one that it is known by."""
-        return digest in (self.id, self.manifest and self.manifest.digest, *self.known_by)
+        return digest in (self.id, self.manifest and self.manifest.digest, *self.known_digests)
 
 
 def layer_ids(image: Image) -> tuple[Digest, ...]:
@@ -72,7 +72,7 @@ def layer_ids(image: Image) -> tuple[Digest, ...]:
     return image.config.diff_ids
 
 
-def manifest_of(image: Image, *, accepts: Collection[str] = MANIFESTS) -> Manifest:
+def make_manifest(image: Image, *, accepts: Collection[str] = MANIFESTS) -> Manifest:
     """The image's own manifest, byte for byte, where it still says what the image is; else a new OCI one.
 
     `accepts` are the media types of manifests that the destination takes; a manifest of another is made

@@ -21,7 +21,7 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class JsonNode:
     """One JSON object and where it stands: `manifest.layers[3]`. A null field counts as absent, as in Go.
 
     Go also takes a field for another that differs in case; where that leaves two for one it is refused, since
@@ -36,11 +36,11 @@ class Node:
         """Reads a JSON object of at most MANIFEST_LIMIT bytes; raises FormatError for anything else."""
         value = _load(raw, where)
         if not isinstance(value, dict):
-            raise FormatError(f"{where} is not a JSON object", why=f"it is {_kind(value)}")
+            raise FormatError(f"{where} is not a JSON object", why=f"it is {_json_kind(value)}")
         return cls(value, where)
 
     @classmethod
-    def parse_list(cls, raw: bytes, where: str) -> tuple[Node, ...]:
+    def parse_list(cls, raw: bytes, where: str) -> tuple[JsonNode, ...]:
         """Reads a JSON list of objects, otherwise as `parse` does."""
         return cls({where: _load(raw, where)}, "file").nodes(where)
 
@@ -61,7 +61,7 @@ class Node:
         """The boolean at `key`, False when absent."""
         value = self._field(key)
         if value is not None and not isinstance(value, bool):
-            self.fail(key, f"it is {_kind(value)}, not a boolean")
+            self.fail(key, f"it is {_json_kind(value)}, not a boolean")
         return bool(value)
 
     def number(self, key: str) -> int:
@@ -70,7 +70,7 @@ class Node:
         if value is None:
             return 0
         if not isinstance(value, int) or isinstance(value, bool) or not -1 << 63 <= value < 1 << 63:
-            self.fail(key, f"it is {_kind(value)}, not a 64-bit integer")
+            self.fail(key, f"it is {_json_kind(value)}, not a 64-bit integer")
         return value
 
     def size(self, key: str) -> int:
@@ -104,17 +104,17 @@ class Node:
             name: "" if value is None else node._string(value, name) for name, value in node.fields.items()
         }
 
-    def node(self, key: str) -> Node | None:
+    def node(self, key: str) -> JsonNode | None:
         """The object at `key`, None when absent."""
         value = self._field(key)
         return None if value is None else self._node(value, key)
 
-    def nodes(self, key: str) -> tuple[Node, ...]:
+    def nodes(self, key: str) -> tuple[JsonNode, ...]:
         """The objects of the list at `key`."""
         return tuple(self._node(item, f"{key}[{index}]") for index, item in enumerate(self._list(key)))
 
     def _field(self, key: str) -> Any:
-        if isinstance(self.fields, _Alike):
+        if isinstance(self.fields, _CaseCollision):
             folded = key.casefold()
             if other := next((name for name in self.fields if name != key and name.casefold() == folded), ""):
                 self.fail(key, f"it is there as {other[:100]!r} as well")
@@ -125,17 +125,17 @@ class Node:
         if value is None:
             return []
         if not isinstance(value, list):
-            self.fail(key, f"it is {_kind(value)}, not a list")
+            self.fail(key, f"it is {_json_kind(value)}, not a list")
         return value
 
-    def _node(self, value: Any, key: str) -> Node:
+    def _node(self, value: Any, key: str) -> JsonNode:
         if not isinstance(value, dict):
-            self.fail(key, f"it is {_kind(value)}, not an object")
-        return Node(value, f"{self.where}.{key}")
+            self.fail(key, f"it is {_json_kind(value)}, not an object")
+        return JsonNode(value, f"{self.where}.{key}")
 
     def _string(self, value: Any, key: str) -> str:
         if not isinstance(value, str):
-            self.fail(key, f"it is {_kind(value)}, not a string")
+            self.fail(key, f"it is {_json_kind(value)}, not a string")
         return value
 
     def _digest(self, text: str, key: str) -> Digest:
@@ -147,7 +147,7 @@ class Node:
             ) from error
 
 
-class _Alike(dict[str, Any]):
+class _CaseCollision(dict[str, Any]):
     """An object that has names which differ in nothing but case."""
 
 
@@ -167,10 +167,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"{twice[:100]!r} is there twice in one object")
-    return fields if len({name.casefold() for name in fields}) == len(fields) else _Alike(fields)
+    return fields if len({name.casefold() for name in fields}) == len(fields) else _CaseCollision(fields)
 
 
-def _kind(value: Any) -> str:
+def _json_kind(value: Any) -> str:
     kinds = {
         bool: "a boolean",
         int: "a number",

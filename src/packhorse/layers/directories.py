@@ -17,13 +17,13 @@ from typing import Self
 
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, HostError
-from packhorse.layers.untar import Header
+from packhorse.layers.untar import TarHeader
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TARGET = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN = 64  # descriptors kept; a process has 1024 by default
 _STEPS = 1024  # names looked up on one way through links; more is a loop, or meant to cost time
-_IMPLIED = Header(b"", b"5", 0o755, 0, 0, 0, 0, b"")
+_IMPLIED = TarHeader(b"", b"5", 0o755, 0, 0, 0, 0, b"")
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -32,7 +32,7 @@ AUFS = b".wh..wh."
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class UnpackLimits:
     """The most that a layer may hold: entries, bytes of content, bytes of one name, names in one path.
 
     `paths` bounds the bytes that are remembered of names, `lookups` the names looked up on the way to
@@ -50,11 +50,11 @@ class Limits:
 class Directories:
     """The tree below `target`, of which this object must be the only writer; a context manager."""
 
-    def __init__(self, target: int | Path, *, limits: Limits, owner: bool) -> None:
+    def __init__(self, target: int | Path, *, limits: UnpackLimits, owner: bool) -> None:
         self._root = os.dup(target) if isinstance(target, int) else os.open(target, _TARGET)
         self._limits = limits
         self._owner = owner
-        self._headers: dict[bytes, Header | None] = {}  # of every directory there is; None when implied
+        self._headers: dict[bytes, TarHeader | None] = {}  # of every directory there is; None when implied
         self._open: OrderedDict[bytes, int] = OrderedDict()
         self._resolved: dict[bytes, bytes] = {b"": b""}
         self._aufs: set[bytes] = set()
@@ -82,10 +82,10 @@ class Directories:
         """
         parts = [part for part in name.split(b"/") if part and part != b"."]
         if b".." in parts:
-            raise FormatError(f"{shown(name)} leads out of its layer", why="a name must not have .. in it")
+            raise FormatError(f"{shorten(name)} leads out of its layer", why="a name must not have .. in it")
         if len(parts) > self._limits.depth or any(len(part) > self._limits.name for part in parts):
             raise FormatError(
-                f"{shown(name)} is too long",
+                f"{shorten(name)} is too long",
                 why=f"names have at most {self._limits.name} bytes, paths {self._limits.depth} names",
             )
         return parts
@@ -96,7 +96,7 @@ class Directories:
         if known is None:
             above, _, name = path.rpartition(b"/")
             known = self._walk(self.resolve(above), name)
-            self.remember(path)
+            self.count_path(path)
             self._resolved[path] = known
         return known
 
@@ -107,7 +107,7 @@ class Directories:
             here = self._walk(here, name, make=False)
         return here
 
-    def remember(self, path: bytes) -> None:
+    def count_path(self, path: bytes) -> None:
         """Counts the bytes of a path that is kept until the end."""
         self._remembered += len(path)
         if self._remembered > self._limits.paths:
@@ -123,12 +123,12 @@ class Directories:
         found = self._open.get(path)
         if found is None:
             above, _, name = path.rpartition(b"/")
-            found = self._keep(path, os.open(name, _DIRECTORY, dir_fd=self.descriptor(above)))
+            found = self._cache_descriptor(path, os.open(name, _DIRECTORY, dir_fd=self.descriptor(above)))
         else:
             self._open.move_to_end(path)
         return found
 
-    def make(self, here: bytes, name: bytes, header: Header) -> bool:
+    def make(self, here: bytes, name: bytes, header: TarHeader) -> bool:
         """Makes the directory `name` in `here`, or takes the one there, to get the attributes of `header`.
 
         Says whether it took the place of something else, so that it is empty whatever lies below the layer.
@@ -145,7 +145,7 @@ class Directories:
         self._headers[path] = header
         return replaced
 
-    def adorn(self, header: Header) -> None:
+    def set_top_metadata(self, header: TarHeader) -> None:
         """Notes that the top of the tree is to get the attributes of `header`."""
         self._headers[b""] = header
 
@@ -160,19 +160,19 @@ class Directories:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=parent)
 
-    def settle(self, descriptor: int, header: Header) -> None:
+    def set_metadata(self, descriptor: int, header: TarHeader) -> None:
         """Gives an open file or directory the attributes of `header`: mode last, chown clears setuid."""
         if self._owner:
-            with _refusing(header):
+            with _explain_refused_ids(header):
                 os.fchown(descriptor, header.uid, header.gid)
         os.fchmod(descriptor, header.mode)
         os.utime(descriptor, ns=(header.mtime, header.mtime))
 
-    def settle_unopened(self, here: bytes, name: bytes, header: Header) -> None:
+    def set_link_metadata(self, here: bytes, name: bytes, header: TarHeader) -> None:
         """Gives a link or FIFO, `name` in `here`, the attributes of `header`; links have no mode."""
         parent = self.descriptor(here)
         if self._owner:
-            with _refusing(header):
+            with _explain_refused_ids(header):
                 os.chown(name, header.uid, header.gid, dir_fd=parent, follow_symlinks=False)
         if header.type == b"6":
             os.chmod(name, header.mode, dir_fd=parent)
@@ -185,7 +185,7 @@ class Directories:
             if path in self._headers:
                 self.clear(here, name)
         for path in sorted(self._headers, reverse=True):
-            self.settle(self.descriptor(path), self._headers[path] or _IMPLIED)
+            self.set_metadata(self.descriptor(path), self._headers[path] or _IMPLIED)
 
     def _walk(self, here: bytes, name: bytes, *, make: bool = True) -> bytes:
         pending = [name]
@@ -205,7 +205,7 @@ class Directories:
                     pending += reversed(link.split(b"/"))
             if self._looked_up > self._limits.lookups:
                 raise FormatError(f"the layer has more than {self._limits.lookups} names to look up")
-        raise FormatError(f"{shown(join(here, name))} is reached through too many links")
+        raise FormatError(f"{shorten(join(here, name))} is reached through too many links")
 
     def _enter(self, here: bytes, name: bytes, *, make: bool) -> bytes | None:
         """The target of the link `name` in `here`; None when it is a directory, which it is to become."""
@@ -224,7 +224,7 @@ class Directories:
                 if error.errno != errno.EINVAL:
                     raise
                 raise FormatError(
-                    f"{shown(path)} is not a directory", why="a later entry of the layer lies below it"
+                    f"{shorten(path)} is not a directory", why="a later entry of the layer lies below it"
                 ) from error
         return None
 
@@ -232,16 +232,16 @@ class Directories:
     def _check(path: bytes, name: bytes) -> None:
         if name.startswith(WHITEOUT) and (name == OPAQUE or not name.startswith(AUFS)):
             raise FormatError(
-                f"{shown(path)} is a directory", why="names that begin with .wh. are those of whiteouts"
+                f"{shorten(path)} is a directory", why="names that begin with .wh. are those of whiteouts"
             )
 
     def _mkdir(self, here: bytes, name: bytes) -> None:
         path = join(here, name)
         if name.startswith(AUFS):
             self._aufs.add(path)
-        self.remember(path)
+        self.count_path(path)
         if here.count(b"/") + 2 > self._limits.depth:
-            raise FormatError(f"{shown(path)} lies deeper than {self._limits.depth} directories")
+            raise FormatError(f"{shorten(path)} lies deeper than {self._limits.depth} directories")
         if len(self._headers) >= self._limits.entries:
             raise FormatError(f"the layer has more than {self._limits.entries} directories")
         os.mkdir(name, 0o700, dir_fd=self.descriptor(here))
@@ -264,7 +264,7 @@ class Directories:
         if path in self._open:
             os.close(self._open.pop(path))
 
-    def _keep(self, path: bytes, descriptor: int) -> int:
+    def _cache_descriptor(self, path: bytes, descriptor: int) -> int:
         self._open[path] = descriptor
         if len(self._open) > _OPEN:
             os.close(self._open.popitem(last=False)[1])
@@ -272,13 +272,13 @@ class Directories:
 
 
 @contextmanager
-def _refusing(header: Header) -> Iterator[None]:
+def _explain_refused_ids(header: TarHeader) -> Iterator[None]:
     """Says it when the ids of `header` are not ours to give."""
     try:
         yield
     except OSError as error:
         raise HostError(
-            f"{shown(header.name)} belongs to {header.uid}:{header.gid}, which this user cannot give it",
+            f"{shorten(header.name)} belongs to {header.uid}:{header.gid}, which this user cannot give it",
             why=f"{error.strerror}: the ids of the user namespace do not reach so far",
             fix="give the user more subordinate ids in /etc/subuid and /etc/subgid",
             check="subordinate-ids",
@@ -290,6 +290,6 @@ def join(here: bytes, name: bytes) -> bytes:
     return here + b"/" + name if here else name
 
 
-def shown(name: bytes) -> str:
+def shorten(name: bytes) -> str:
     """A name from an archive as it may be printed: at most 200 bytes."""
     return name[:200].decode("utf-8", "backslashreplace")

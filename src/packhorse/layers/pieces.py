@@ -14,8 +14,8 @@ from functools import partial
 from typing import NamedTuple
 
 from packhorse.base.stamp import Entry, stamp
-from packhorse.base.tree import FORMATS, Kind, Node
-from packhorse.layers.tree import Packed, Position
+from packhorse.base.tree import FORMATS, Node, NodeKind
+from packhorse.layers.tree import PackedTree, Position
 
 _WORTH = 4
 """A tar is read and hashed whole, even for one piece: with less than a quarter to copy it is left alone."""
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
     end: int
 
 
-class Former(NamedTuple):
+class FormerSlice(NamedTuple):
     """A layer as it was packed before: its pieces by the paths of directories ("" for the layer's own, else
     below it), the length of its tar, and what reads that from one offset to before another, in chunks.
     """
@@ -50,7 +50,7 @@ class Pieces:
     """
 
     def __init__(
-        self, stamps: Mapping[str, str], is_plain: Callable[[str], bool], former: Former | None
+        self, stamps: Mapping[str, str], is_plain: Callable[[str], bool], former: FormerSlice | None
     ) -> None:
         self._stamps = stamps
         self._is_plain = is_plain
@@ -58,13 +58,13 @@ class Pieces:
         for path in stamps:
             if path:
                 self._below.setdefault(posixpath.dirname(path), []).append(path)
-        self._changed = _changed(stamps, former.pieces if former else {})
-        self._former = former if former and self._is_worth(former) else None
+        self._changed = _changed_directories(stamps, former.pieces if former else {})
+        self._former = former if former and self._is_worthwhile(former) else None
         self._as_stamped: set[str] = set()
         self.position = Position()
         self.made: dict[str, Piece] = {}
 
-    def unchanged(self, path: str) -> Packed | None:
+    def find_unchanged(self, path: str) -> PackedTree | None:
         """What now comes of everything below a directory, where it is what came of it before; else None."""
         former = self._former
         if former is None or path in self._changed or path not in self._stamps or not self._is_plain(path):
@@ -77,20 +77,20 @@ class Pieces:
             piece = former.pieces[here]
             self.made[here] = Piece(piece.stamp, piece.start + moved, piece.end + moved)
             waiting += self._below.get(here, ())
-        return Packed(f"{path}/", partial(former.read, start, end))
+        return PackedTree(f"{path}/", partial(former.read, start, end))
 
-    def listed(self, path: str, nodes: Sequence[Node]) -> None:
+    def note_listed(self, path: str, nodes: Sequence[Node]) -> None:
         """Says which entries of a directory are packed; if its stamp was made of others, it is no piece."""
         known = self._stamps.get(path)
-        if known and stamp([_entry(node) for node in nodes]) == known:
+        if known and stamp([_stamp_entry(node) for node in nodes]) == known:
             self._as_stamped.add(path)
 
-    def packed(self, path: str, start: int) -> None:
+    def note_packed(self, path: str, start: int) -> None:
         """Says that everything below a directory was packed, from `start` up to here."""
         if path in self._as_stamped:
             self.made[path] = Piece(self._stamps[path], start, self.position.bytes)
 
-    def _is_worth(self, former: Former) -> bool:
+    def _is_worthwhile(self, former: FormerSlice) -> bool:
         reused, waiting = 0, [""]
         while waiting:
             for path in self._below.get(waiting.pop(), ()):
@@ -101,14 +101,14 @@ class Pieces:
         return reused * _WORTH >= former.size
 
 
-def _entry(node: Node) -> Entry:
+def _stamp_entry(node: Node) -> Entry:
     mode = FORMATS.get(node.kind, 0) | node.mode  # 0: no stamp has that
-    if node.kind is Kind.DIRECTORY:
+    if node.kind is NodeKind.DIRECTORY:
         return node.name, mode, 0, 0, 0, 0
     return node.name, mode, node.size, node.mtime_ns, node.ctime_ns, node.inode
 
 
-def _changed(stamps: Mapping[str, str], former: Mapping[str, Piece]) -> set[str]:
+def _changed_directories(stamps: Mapping[str, str], former: Mapping[str, Piece]) -> set[str]:
     """The directories below which something, at any depth, is not as it was. One that is no more is seen by
     the stamp of that above it.
     """

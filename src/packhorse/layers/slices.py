@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.tree import Kind, Node, TreeView
+from packhorse.base.tree import Node, NodeKind, TreeView
 from packhorse.errors import FormatError
 from packhorse.layers.pieces import Pieces
-from packhorse.layers.tree import Found, Packed, Position
+from packhorse.layers.tree import Found, PackedTree, Position
 
 Glob = str
 
@@ -27,7 +27,7 @@ class Slice:
     They may be gone through several times, by who tells `position` how long the tar of them is.
     """
 
-    entries: Iterable[Found | Packed]
+    entries: Iterable[Found | PackedTree]
     position: Position | None = None
 
 
@@ -42,9 +42,9 @@ def divide(
     """
     if not any(slices):
         pieces = pieces or _no_pieces()
-        whole = Slice(_Everything(view, directory, pieces), pieces.position)
+        whole = Slice(_TreeEntries(view, directory, pieces), pieces.position)
         return [*(Slice(()) for _ in slices), whole]
-    tree = _Directory(_looked_at(_Everything(view, directory, _no_pieces())))
+    tree = _Directory(_list_found(_TreeEntries(view, directory, _no_pieces())))
     divided = [tree.take([_compile(glob) for glob in globs]) for globs in slices]
     return [*divided, tree.rest()]
 
@@ -53,14 +53,14 @@ def _no_pieces() -> Pieces:
     return Pieces({}, lambda path: False, None)
 
 
-def _looked_at(everything: Iterable[Found | Packed]) -> Iterator[Found]:
+def _list_found(everything: Iterable[Found | PackedTree]) -> Iterator[Found]:
     for found in everything:
-        if isinstance(found, Packed):
+        if isinstance(found, PackedTree):
             raise FormatError(f"{found.path} is known as a whole only", why="this is a defect of packhorse")
         yield found
 
 
-def check(globs: Sequence[Glob]) -> None:
+def check_globs(globs: Sequence[Glob]) -> None:
     """Raises FormatError when one of `globs` is malformed."""
     for glob in globs:
         _compile(glob)
@@ -70,7 +70,7 @@ class _Directory:
     def __init__(self, found: Iterable[Found]) -> None:
         self._nodes = dict(found)
         self._children: dict[str, list[str]] = {
-            path: [] for path, node in self._nodes.items() if node.kind is Kind.DIRECTORY
+            path: [] for path, node in self._nodes.items() if node.kind is NodeKind.DIRECTORY
         }
         self._taken: set[str] = set()
         for path in self._nodes:
@@ -107,7 +107,7 @@ class _Directory:
         return Slice(tuple(found for found in self._nodes.items() if found[0] in paths))
 
 
-class _Everything:
+class _TreeEntries:
     """A directory and everything below it, at any depth, in byte order of paths.
 
     It is looked at while it is gone through, a directory at a time, so there may be any number of files. What
@@ -116,7 +116,7 @@ class _Everything:
 
     def __init__(self, view: TreeView, directory: str, pieces: Pieces) -> None:
         root = view.stat(directory, follow=True)
-        if root is None or root.kind is not Kind.DIRECTORY:
+        if root is None or root.kind is not NodeKind.DIRECTORY:
             raise FormatError(
                 f"{directory} is not a directory", why="so there is not an application to export"
             )
@@ -125,7 +125,7 @@ class _Everything:
         self._root = root
         self._pieces = pieces
 
-    def __iter__(self) -> Iterator[Found | Packed]:
+    def __iter__(self) -> Iterator[Found | PackedTree]:
         pieces = self._pieces
         yield "", self._root
         waiting = [("", 0, iter(self._below("")))]
@@ -134,23 +134,23 @@ class _Everything:
             for path, node in rest:
                 if node is not None:
                     yield path, node
-                elif unchanged := pieces.unchanged(path[:-1]):
+                elif unchanged := pieces.find_unchanged(path[:-1]):
                     yield unchanged
                 else:
                     waiting.append((path, pieces.position.bytes, iter(self._below(path))))
                     break
             else:
                 waiting.pop()
-                pieces.packed(above[:-1], start)
+                pieces.note_packed(above[:-1], start)
 
     def _below(self, start: str) -> Sequence[tuple[str, Node | None]]:
         """What is in one directory, and for each directory there once more where what is in that belongs: not
         behind its name, but where a slash at its end puts it (`a`, `a-b`, `a/b`).
         """
         nodes = self._view.list(f"{self._directory}/{start}".rstrip("/"))
-        self._pieces.listed(start[:-1], nodes)
+        self._pieces.note_listed(start[:-1], nodes)
         found: list[tuple[str, Node | None]] = [(start + node.name, node) for node in nodes]
-        directories = [(f"{path}/", None) for path, node in found if node and node.kind is Kind.DIRECTORY]
+        directories = [(f"{path}/", None) for path, node in found if node and node.kind is NodeKind.DIRECTORY]
         if directories:
             found += directories
             # Text sorts as its bytes do, but for bytes that are no text.
@@ -180,11 +180,11 @@ def _compile(glob: Glob) -> re.Pattern[str]:
         elif char == "?":
             pieces[-1] += "[^/]"
         elif char == "[":
-            piece, index = _class(cleaned, index, glob)
+            piece, index = _compile_class(cleaned, index, glob)
             pieces[-1] += piece
         elif char == "\\":
             if index == end:
-                raise _malformed(glob)
+                raise _glob_error(glob)
             pieces[-1] += re.escape(cleaned[index])
             index += 1
         else:
@@ -196,16 +196,16 @@ def _compile(glob: Glob) -> re.Pattern[str]:
     return re.compile(first, re.DOTALL)
 
 
-def _class(text: str, index: int, glob: Glob) -> tuple[str, int]:
+def _compile_class(text: str, index: int, glob: Glob) -> tuple[str, int]:
     """A bracket expression that begins before `index`: its regular expression, and where it ends."""
     negated = text.startswith("^", index)
     index += negated
     ranges: list[str] = []
     while not (ranges and text.startswith("]", index)):
-        low, index = _member(text, index, glob)
+        low, index = _compile_member(text, index, glob)
         high = low
         if text.startswith("-", index):
-            high, index = _member(text, index + 1, glob)
+            high, index = _compile_member(text, index + 1, glob)
         if low <= high:
             ranges.append(f"{re.escape(low)}-{re.escape(high)}")
         else:
@@ -216,15 +216,15 @@ def _class(text: str, index: int, glob: Glob) -> tuple[str, int]:
     return f"[{'^' if negated else ''}{body}]", index + 1
 
 
-def _member(text: str, index: int, glob: Glob) -> tuple[str, int]:
+def _compile_member(text: str, index: int, glob: Glob) -> tuple[str, int]:
     if index < len(text) and text[index] not in "-]":
         index += text[index] == "\\"
         if index < len(text):
             return text[index], index + 1
-    raise _malformed(glob)
+    raise _glob_error(glob)
 
 
-def _malformed(glob: Glob) -> FormatError:
+def _glob_error(glob: Glob) -> FormatError:
     return FormatError(
         f"{glob!r} is not a path pattern",
         why="a slice's paths follow Go's filepath.Match: * ? [class] and \\",

@@ -30,7 +30,7 @@ Block = Callable[[], bytes]
 """Takes the next 512 bytes of the archive."""
 
 
-def of_header(block: bytes, more: Block, number: Callable[[bytes], int]) -> tuple[int, list[Extent]]:
+def read_header_map(block: bytes, more: Block, number: Callable[[bytes], int]) -> tuple[int, list[Extent]]:
     """The size and extents of an entry of type S: in its header and, where it says so, in `more` blocks."""
     size = number(block[_REAL_SIZE])
     extents: list[Extent] = []
@@ -45,12 +45,12 @@ def of_header(block: bytes, more: Block, number: Callable[[bytes], int]) -> tupl
             return size, extents
         taken += _BLOCK
         if taken > _LIMIT:
-            raise _bad(f"it is longer than {_LIMIT} bytes")
+            raise _map_error(f"it is longer than {_LIMIT} bytes")
         block = more()
         start, count = _IN_BLOCK
 
 
-def of_records(records: Mapping[bytes, bytes], more: Block) -> tuple[int, list[Extent], int] | None:
+def read_records_map(records: Mapping[bytes, bytes], more: Block) -> tuple[int, list[Extent], int] | None:
     """The size and extents that PAX records tell of, and how many bytes of `more` blocks that took.
 
     None when they tell of no sparse file, or of one in a version that nobody has written.
@@ -58,53 +58,53 @@ def of_records(records: Mapping[bytes, bytes], more: Block) -> tuple[int, list[E
     version = records.get(PREFIX + b"major", b""), records.get(PREFIX + b"minor", b"")
     taken = 0
     if version == (b"1", b"0"):
-        numbers, taken = _leading(more)
+        numbers, taken = _read_leading_map(more)
     elif version in ((b"0", b"0"), (b"0", b"1")) or (version == (b"", b"") and MAP in records):
-        numbers = [_number(digits) for digits in records.get(MAP, b"").split(b",") if digits]
-        if len(numbers) != 2 * _number(records.get(PREFIX + b"numblocks", b"")):
-            raise _bad("it has another length than it says")
+        numbers = [_parse_number(digits) for digits in records.get(MAP, b"").split(b",") if digits]
+        if len(numbers) != 2 * _parse_number(records.get(PREFIX + b"numblocks", b"")):
+            raise _map_error("it has another length than it says")
     else:
         return None
-    size = _number(records.get(PREFIX + b"size") or records.get(PREFIX + b"realsize") or b"")
+    size = _parse_number(records.get(PREFIX + b"size") or records.get(PREFIX + b"realsize") or b"")
     return size, list(zip(numbers[::2], numbers[1::2], strict=True)), taken
 
 
-def validated(extents: Sequence[Extent], size: int, stored: int) -> list[Extent]:
+def validate(extents: Sequence[Extent], size: int, stored: int) -> list[Extent]:
     """The extents that have data; raises FormatError for a map that cannot be of such a file."""
     end = total = 0
     for offset, length in extents:
         if offset < end:
-            raise _bad("it goes backwards")
+            raise _map_error("it goes backwards")
         end = offset + length
         total += length
     if end > size:
-        raise _bad("it leads beyond the end of the file")
+        raise _map_error("it leads beyond the end of the file")
     if total != stored:
-        raise _bad("it speaks of another number of bytes than there are")
+        raise _map_error("it speaks of another number of bytes than there are")
     return [extent for extent in extents if extent[1]]
 
 
-def _leading(more: Block) -> tuple[list[int], int]:
+def _read_leading_map(more: Block) -> tuple[list[int], int]:
     """The numbers of version 1.0, each on a line, in front of the data: how many extents, then those."""
     text = b""
     wanted = 1
     while (lines := text.count(b"\n")) < wanted:
         if len(text) >= _LIMIT:
-            raise _bad(f"it is longer than {_LIMIT} bytes")
+            raise _map_error(f"it is longer than {_LIMIT} bytes")
         # A block can hold 256 numbers at most, so the text grows by all that are surely needed.
         text += b"".join(more() for _ in range(max(1, (wanted - lines) // 256)))
         if wanted == 1 and b"\n" in text:
-            wanted += 2 * _number(text.partition(b"\n")[0])
+            wanted += 2 * _parse_number(text.partition(b"\n")[0])
             if 2 * wanted > _LIMIT:
-                raise _bad(f"it is longer than {_LIMIT} bytes")
-    return [_number(line) for line in text.split(b"\n", wanted)[1:wanted]], len(text)
+                raise _map_error(f"it is longer than {_LIMIT} bytes")
+    return [_parse_number(line) for line in text.split(b"\n", wanted)[1:wanted]], len(text)
 
 
-def _number(digits: bytes) -> int:
+def _parse_number(digits: bytes) -> int:
     if not _NUMBER.fullmatch(digits):
-        raise _bad("there is something else than a number in it")
+        raise _map_error("there is something else than a number in it")
     return int(digits)
 
 
-def _bad(why: str) -> FormatError:
+def _map_error(why: str) -> FormatError:
     return FormatError("the map of a sparse file cannot be used", why=why)

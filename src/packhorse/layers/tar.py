@@ -14,11 +14,11 @@ from functools import lru_cache, partial
 from itertools import chain
 from typing import BinaryIO
 
-from packhorse.base.crew import Follower
+from packhorse.base.crew import Pipeline
 from packhorse.base.digest import Digest
-from packhorse.base.tree import Kind, TreeView
+from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import FormatError, TreeError
-from packhorse.layers.tree import Packed, Position, TarEntry
+from packhorse.layers.tree import PackedTree, Position, TarEntry
 
 CHUNK = 1 << 20
 """The most bytes in one piece of a stream."""
@@ -31,8 +31,8 @@ _FIELD = 100  # bytes for a name or link target in a USTAR header
 _PREFIX = 155  # bytes for the leading directories of a longer name
 _ID_LIMIT = 1 << 21  # seven octal digits
 _SIZE_LIMIT = 1 << 33  # eleven octal digits
-_TYPES = {Kind.FILE: b"0", Kind.LINK: b"2", Kind.DIRECTORY: b"5", Kind.FIFO: b"6"}
-_DATED = b"\x00%011o\x00" % 315532801  # 1980-01-01T00:00:01Z, behind the size
+_TYPES = {NodeKind.FILE: b"0", NodeKind.LINK: b"2", NodeKind.DIRECTORY: b"5", NodeKind.FIFO: b"6"}
+_MTIME_FIELD = b"\x00%011o\x00" % 315532801  # 1980-01-01T00:00:01Z, behind the size
 _USTAR = b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2  # no user and group name, device 0/0 in digits
 _PAX = b"ustar\x0000" + bytes(80)  # Go leaves the device of an extended header empty
 _ZEROS = bytes(_BLOCK)
@@ -40,7 +40,7 @@ _BEFORE = 154  # bytes of a block before the end of the checksum's digits
 _UNSUMMED = 7 * 0x20  # POSIX sums a header with its checksum taken as eight spaces, of which one is there
 
 
-def stream(entries: Iterable[TarEntry | Packed], position: Position | None = None) -> Iterator[bytes]:
+def stream(entries: Iterable[TarEntry | PackedTree], position: Position | None = None) -> Iterator[bytes]:
     """The tar of `entries`, in chunks of at most 1 MiB.
 
     `position` is told how long it is, before each of `entries` is asked for. Raises TreeError for a file that
@@ -67,31 +67,31 @@ def digest(chunks: Iterable[bytes]) -> tuple[Digest, int]:
     A thread hashes each, but for the last, while the next is made: to read many files takes as long.
     """
     total, size, last = hashlib.sha256(), 0, b""
-    with Follower(total.update, "digest") as beside:
+    with Pipeline(total.update, "digest") as beside:
         for chunk in chunks:
             if size:
-                beside.hand(last)
+                beside.submit(last)
             size, last = size + len(chunk), chunk
         beside.wait()
     total.update(last)
     return Digest(total.hexdigest()), size
 
 
-def _blocks(entries: Iterable[TarEntry | Packed]) -> Iterator[bytes]:
+def _blocks(entries: Iterable[TarEntry | PackedTree]) -> Iterator[bytes]:
     """For each entry its header, and of a file its content and what fills its last block: a small one's as
     one piece.
     """
     with ExitStack() as reading:
         last: TreeView | None = None
         for entry in entries:
-            if isinstance(entry, Packed):
+            if isinstance(entry, PackedTree):
                 yield from entry.chunks()
                 continue
             if entry.at is not None and entry.size <= _SMALL:
                 view, path = entry.at
                 if view is not last:
                     reading.close()
-                    first, last = reading.enter_context(view.reading()), view
+                    first, last = reading.enter_context(view.head_reader()), view
                 # One byte more is asked for, so growth is seen; what has changed is told by who reads again.
                 data = first(path, entry.size + 1)
                 if len(data) == entry.size:
@@ -113,15 +113,15 @@ def _content(entry: TarEntry, start: Callable[[], BinaryIO]) -> Iterator[bytes]:
             data = file.read(asked)
             left -= len(data)
             if left < 0:
-                raise _changed(entry, "grew")
+                raise _changed_error(entry, "grew")
             yield data
             if not data or (not left and len(data) < asked):
                 break
     if left:
-        raise _changed(entry, "shrank")
+        raise _changed_error(entry, "shrank")
 
 
-def _changed(entry: TarEntry, verb: str) -> TreeError:
+def _changed_error(entry: TarEntry, verb: str) -> TreeError:
     return TreeError(
         f"{entry.name} {verb} while it was read",
         why=f"it had {entry.size} bytes when the layer was listed",
@@ -139,47 +139,49 @@ def header(entry: TarEntry) -> bytes:
     link = target.encode("utf-8", "surrogateescape") if target else b""
     if b"\x00" in name or b"\x00" in link:
         raise FormatError(f"{path!r} cannot be put into a layer", why="its name or target has a NUL")
-    same = _same(kind, mode, uid, gid)
+    same = _common_fields(kind, mode, uid, gid)
     fits = len(link) <= _FIELD and uid < _ID_LIMIT and gid < _ID_LIMIT and size < _SIZE_LIMIT
     if fits and name.isascii() and link.isascii():
         if len(name) <= _FIELD:
-            return _main(same, name, size, kind, link)
+            return _main_header(same, name, size, kind, link)
         split = _split(name)
         if split is not None:
-            return _main(same, split[1], size, kind, link, split[0])
+            return _main_header(same, split[1], size, kind, link, split[0])
     rest = size if size < _SIZE_LIMIT else 0
-    return _extended(entry, name, link) + _main(same, _cut(name), rest, kind, _cut(link))
+    return _extended_header(entry, name, link) + _main_header(
+        same, _shorten_name(name), rest, kind, _shorten_name(link)
+    )
 
 
-def _main(
-    same: tuple[bytes, bytes, int], name: bytes, size: int, kind: Kind, link: bytes, prefix: bytes = b""
+def _main_header(
+    same: tuple[bytes, bytes, int], name: bytes, size: int, kind: NodeKind, link: bytes, prefix: bytes = b""
 ) -> bytes:
     numbers, end, total = same
     digits = b"%011o" % size
     total += sum(name) + sum(digits)
     if link or prefix:
         total += sum(link) + sum(prefix)
-        end = _end(_TYPES[kind], link, _USTAR, prefix)
-    return b"%b%b%b%b%06o%b" % (name.ljust(_FIELD, b"\x00"), numbers, digits, _DATED, total, end)
+        end = _header_end(_TYPES[kind], link, _USTAR, prefix)
+    return b"%b%b%b%b%06o%b" % (name.ljust(_FIELD, b"\x00"), numbers, digits, _MTIME_FIELD, total, end)
 
 
 @lru_cache(maxsize=1000)
-def _same(kind: Kind, mode: int, uid: int, gid: int) -> tuple[bytes, bytes, int]:
+def _common_fields(kind: NodeKind, mode: int, uid: int, gid: int) -> tuple[bytes, bytes, int]:
     """What most headers have in common: mode and owner, what follows the checksum, and the sum of both."""
     owner = uid if uid < _ID_LIMIT else 0, gid if gid < _ID_LIMIT else 0
     numbers = b"%07o\x00%07o\x00%07o\x00" % (mode & 0o7777, *owner)
-    end = _end(_TYPES[kind], b"", _USTAR, b"")
-    return numbers, end, sum(numbers) + sum(_DATED) + sum(end) + _UNSUMMED
+    end = _header_end(_TYPES[kind], b"", _USTAR, b"")
+    return numbers, end, sum(numbers) + sum(_MTIME_FIELD) + sum(end) + _UNSUMMED
 
 
-def _end(flag: bytes, link: bytes, fixed: bytes, prefix: bytes) -> bytes:
+def _header_end(flag: bytes, link: bytes, fixed: bytes, prefix: bytes) -> bytes:
     """What follows the checksum."""
     head = b"\x00 %b%b%b%b" % (flag, link.ljust(_FIELD, b"\x00"), fixed, prefix)
     return head.ljust(_BLOCK - _BEFORE, b"\x00")
 
 
 def _block(name: bytes, numbers: bytes, flag: bytes, fixed: bytes) -> bytes:
-    end = _end(flag, b"", fixed, b"")
+    end = _header_end(flag, b"", fixed, b"")
     total = sum(name) + sum(numbers) + sum(end) + _UNSUMMED
     return b"%b%b%06o%b" % (name.ljust(_FIELD, b"\x00"), numbers, total, end)
 
@@ -193,7 +195,7 @@ def _split(name: bytes) -> tuple[bytes, bytes] | None:
     return prefix, rest
 
 
-def _extended(entry: TarEntry, name: bytes, link: bytes) -> bytes:
+def _extended_header(entry: TarEntry, name: bytes, link: bytes) -> bytes:
     """The PAX header with what USTAR cannot say; its own name only helps readers that do not know it."""
     records = []
     if entry.gid >= _ID_LIMIT:
@@ -227,7 +229,7 @@ def _ascii(text: bytes) -> bytes:
     return text if text.isascii() else bytes(byte for byte in text if byte < 0x80)
 
 
-def _cut(text: bytes) -> bytes:
+def _shorten_name(text: bytes) -> bytes:
     """What the main header keeps of a name that a PAX record has whole.
 
     Where the cut falls on a slash, Go ends the name before it: old readers would take it for a directory's.

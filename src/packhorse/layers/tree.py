@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple, Self
 
-from packhorse.base.tree import Kind, Node, TreeView
+from packhorse.base.tree import Node, NodeKind, TreeView
 from packhorse.errors import TreeError
 
 Found = tuple[str, Node]
@@ -27,7 +27,7 @@ class TarEntry(NamedTuple):
     """
 
     name: str
-    kind: Kind
+    kind: NodeKind
     mode: int
     uid: int
     gid: int
@@ -39,20 +39,20 @@ class TarEntry(NamedTuple):
     @classmethod
     def directory(cls, name: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Self:
         """A directory that no tree has, such as a parent of a layer."""
-        return cls(name, Kind.DIRECTORY, mode, uid, gid)
+        return cls(name, NodeKind.DIRECTORY, mode, uid, gid)
 
     @classmethod
     def symlink(cls, name: str, target: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Self:
         """A link that no tree has."""
-        return cls(name, Kind.LINK, mode, uid, gid, link=target)
+        return cls(name, NodeKind.LINK, mode, uid, gid, link=target)
 
     @classmethod
     def file(cls, name: str, size: int, open: Callable[[], BinaryIO], *, mode: int = 0o755) -> Self:
         """A file of root's that comes from elsewhere, such as the launcher."""
-        return cls(name, Kind.FILE, mode, 0, 0, size=size, open=open)
+        return cls(name, NodeKind.FILE, mode, 0, 0, size=size, open=open)
 
 
-class Packed(NamedTuple):
+class PackedTree(NamedTuple):
     """In the place of all entries below a directory, the bytes that they were in a tar before.
 
     `path` is the directory's, with a slash at its end: behind it they stand, as a `Found` behind its own.
@@ -71,7 +71,7 @@ class Position:
         self.bytes = 0
 
 
-def directory(
+def directory_entries(
     view: TreeView, path: str, *, uid: int, gid: int, parents: Sequence[TarEntry] = ()
 ) -> Iterator[TarEntry]:
     """The layer made of the directory `path`: `parents`, then the directory and all below it, of one owner.
@@ -80,33 +80,34 @@ def directory(
     Raises TreeError when `path` is not a directory.
     """
     yield from parents
-    make = _maker(view, path, uid, gid, parents)
+    make = _entry_maker(view, path, uid, gid, parents)
     for found in _walk(view, path):
         entry = make(*found)
         if entry is not None:
             yield entry
 
 
-def selection(
+def selected_entries(
     view: TreeView,
     path: str,
-    found: Iterable[Found | Packed],
+    found: Iterable[Found | PackedTree],
     *,
     uid: int,
     gid: int,
     parents: Sequence[TarEntry] = (),
-) -> Iterator[TarEntry | Packed]:
+) -> Iterator[TarEntry | PackedTree]:
     """The layer made of what was `found` below `path`, and no more: `parents`, then the rest in its order.
 
-    It is empty, without even `parents`, when nothing was found (B-085). Owners and doubles as in `directory`.
+    It is empty, without even `parents`, when nothing was found (B-085). Owners and doubles as in
+    `directory_entries`.
     """
-    make = _maker(view, path, uid, gid, parents)
+    make = _entry_maker(view, path, uid, gid, parents)
     is_first = True
     for one in found:
         if is_first:
             yield from parents
             is_first = False
-        entry = one if isinstance(one, Packed) else make(*one)
+        entry = one if isinstance(one, PackedTree) else make(*one)
         if entry is not None:
             yield entry
 
@@ -114,13 +115,13 @@ def selection(
 def _walk(view: TreeView, path: str) -> Iterator[Found]:
     """Everything from `path` down: a directory before its entries, those in byte order, no link followed."""
     top = view.stat(path)
-    if top is None or top.kind is not Kind.DIRECTORY:
+    if top is None or top.kind is not NodeKind.DIRECTORY:
         raise TreeError(f"{path} is not a directory", why="a layer is made of a directory")
     stack = [("", top)]
     while stack:
         here, node = stack.pop()
         yield here, node
-        if node.kind is Kind.DIRECTORY:
+        if node.kind is NodeKind.DIRECTORY:
             prefix = f"{here}/" if here else ""
             stack += ((prefix + child.name, child) for child in reversed(view.list(_join(path, here))))
 
@@ -129,7 +130,7 @@ def _join(path: str, below: str) -> str:
     return f"{path}/{below}" if below else path
 
 
-def _maker(
+def _entry_maker(
     view: TreeView, path: str, uid: int, gid: int, parents: Sequence[TarEntry]
 ) -> Callable[[str, Node], TarEntry | None]:
     """Makes the entry of what is below `path`; None of what is among `parents`, and of what no layer has."""
@@ -140,11 +141,11 @@ def _maker(
         if name in written:
             return None
         match node.kind:
-            case Kind.FILE:
-                return TarEntry(name, Kind.FILE, node.mode, uid, gid, node.size, "", None, (view, name))
-            case Kind.LINK:
-                return TarEntry(name, Kind.LINK, node.mode, uid, gid, link=view.readlink(name))
-            case Kind.DIRECTORY | Kind.FIFO:
+            case NodeKind.FILE:
+                return TarEntry(name, NodeKind.FILE, node.mode, uid, gid, node.size, "", None, (view, name))
+            case NodeKind.LINK:
+                return TarEntry(name, NodeKind.LINK, node.mode, uid, gid, link=view.readlink(name))
+            case NodeKind.DIRECTORY | NodeKind.FIFO:
                 return TarEntry(name, node.kind, node.mode, uid, gid)
         return None
 

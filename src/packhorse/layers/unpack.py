@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError, HostError, PackhorseError
-from packhorse.layers.directories import AUFS, OPAQUE, WHITEOUT, Directories, Limits, join, shown
-from packhorse.layers.untar import Archive, Header
+from packhorse.layers.directories import AUFS, OPAQUE, WHITEOUT, Directories, UnpackLimits, join, shorten
+from packhorse.layers.untar import TarHeader, TarReader
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOST = {
@@ -31,12 +31,12 @@ _HOST = {
     errno.EROFS,
 }
 
-_DEFAULT = Limits()
+_DEFAULT = UnpackLimits()
 _Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
-class Unpacked:
+class UnpackResult:
     """What a layer held. `files` counts entries written, `bytes` their content, `skipped` devices.
 
     Paths are relative, decoded with surrogateescape and in the order of the archive. `whiteouts` hide an
@@ -54,8 +54,8 @@ class Unpacked:
 
 
 def unpack(
-    chunks: Iterable[bytes], target: int | Path, *, owner: bool, limits: Limits = _DEFAULT
-) -> Unpacked:
+    chunks: Iterable[bytes], target: int | Path, *, owner: bool, limits: UnpackLimits = _DEFAULT
+) -> UnpackResult:
     """Unpacks the tar in `chunks`, all of them, into the empty directory `target`, a path or a descriptor.
 
     `owner` gives entries the ids of their headers, which takes root of a namespace that has them. Modes,
@@ -63,21 +63,21 @@ def unpack(
     earlier one. Raises FormatError for bytes that are no tar, an entry that would leave the target, and a
     limit passed; HostError when this machine cannot hold the tree.
     """
-    archive = Archive(chunks)
-    header: Header | None = None
+    archive = TarReader(chunks)
+    header: TarHeader | None = None
     try:
         with Directories(target, limits=limits, owner=owner) as directories:
-            unpacking = _Unpacking(archive, directories, limits=limits)
+            unpacking = _Unpacker(archive, directories, limits=limits)
             for header in archive:
-                unpacking.place(header)
+                unpacking.unpack_entry(header)
             directories.finish()
             return unpacking.result()
     except OSError as error:
-        raise _failed(header, error) from error
+        raise _unpack_error(header, error) from error
 
 
-class _Unpacking:
-    def __init__(self, archive: Archive, directories: Directories, *, limits: Limits) -> None:
+class _Unpacker:
+    def __init__(self, archive: TarReader, directories: Directories, *, limits: UnpackLimits) -> None:
         self._archive = archive
         self._directories = directories
         self._limits = limits
@@ -85,18 +85,18 @@ class _Unpacking:
         self._whiteouts: list[bytes] = []
         self._opaque: list[bytes] = []
 
-    def place(self, header: Header) -> None:
+    def unpack_entry(self, header: TarHeader) -> None:
         """Puts one entry where it belongs, or notes it."""
         self._count(header)
         parts = self._directories.parts(header.name)
         if not parts:
             if header.type != b"5":
                 raise FormatError("the top of the layer is not a directory")
-            self._directories.adorn(header)
+            self._directories.set_top_metadata(header)
             return
         name = parts.pop()
         if name.startswith(WHITEOUT):
-            self._note(self._directories.find(b"/".join(parts)), name)
+            self._note_whiteout(self._directories.find(b"/".join(parts)), name)
             return
         here = self._directories.resolve(b"/".join(parts))
         match header.type:
@@ -104,27 +104,27 @@ class _Unpacking:
                 self._file(here, name, header)
             case b"5":
                 if self._directories.make(here, name, header):
-                    self._tell(self._opaque, join(here, name))
+                    self._add_path(self._opaque, join(here, name))
             case b"2":
                 self._symlink(here, name, header)
             case b"1":
                 self._hard_link(here, name, header)
             case b"6":
                 self._replace(here, name, lambda parent: os.mkfifo(name, 0o600, dir_fd=parent))
-                self._directories.settle_unopened(here, name, header)
+                self._directories.set_link_metadata(here, name, header)
             case b"3" | b"4":
                 # A namespace makes no devices. What the device would have replaced is not there either.
                 self._directories.clear(here, name)
-                self._tell(self._whiteouts, join(here, name))
+                self._add_path(self._whiteouts, join(here, name))
                 self._skipped += 1
                 return
             case other:
-                raise FormatError(f"{shown(header.name)} has the unknown tar type {other!r}")
+                raise FormatError(f"{shorten(header.name)} has the unknown tar type {other!r}")
         self._files += 1
 
-    def result(self) -> Unpacked:
+    def result(self) -> UnpackResult:
         """The account of what was placed."""
-        return Unpacked(
+        return UnpackResult(
             self._files,
             self._bytes,
             self._skipped,
@@ -133,7 +133,7 @@ class _Unpacking:
             tuple(map(os.fsdecode, self._directories.implied)),
         )
 
-    def _count(self, header: Header) -> None:
+    def _count(self, header: TarHeader) -> None:
         self._entries += 1
         self._bytes += header.size
         if self._entries > self._limits.entries:
@@ -141,21 +141,21 @@ class _Unpacking:
         if self._bytes > self._limits.bytes:
             raise FormatError(f"the layer unpacks to more than {self._limits.bytes} bytes")
 
-    def _note(self, here: bytes, name: bytes) -> None:
+    def _note_whiteout(self, here: bytes, name: bytes) -> None:
         """Notes what a whiteout hides (image-spec layer.md, "Whiteouts")."""
         hidden = name.removeprefix(WHITEOUT)
         if name == OPAQUE:
-            self._tell(self._opaque, here)
+            self._add_path(self._opaque, here)
         elif hidden in (b"", b".", b".."):
-            raise FormatError(f"{shown(join(here, name))} is a whiteout of nothing")
+            raise FormatError(f"{shorten(join(here, name))} is a whiteout of nothing")
         elif not name.startswith(AUFS):
-            self._tell(self._whiteouts, join(here, hidden))
+            self._add_path(self._whiteouts, join(here, hidden))
 
-    def _tell(self, told: list[bytes], path: bytes) -> None:
-        self._directories.remember(path)
-        told.append(path)
+    def _add_path(self, paths: list[bytes], path: bytes) -> None:
+        self._directories.count_path(path)
+        paths.append(path)
 
-    def _file(self, here: bytes, name: bytes, header: Header) -> None:
+    def _file(self, here: bytes, name: bytes, header: TarHeader) -> None:
         file = self._replace(here, name, lambda parent: os.open(name, _NEW, 0o600, dir_fd=parent))
         try:
             end = 0
@@ -166,20 +166,20 @@ class _Unpacking:
                 end = offset
             if end < header.size:
                 os.ftruncate(file, header.size)  # a sparse file that ends in a hole
-            self._directories.settle(file, header)
+            self._directories.set_metadata(file, header)
         finally:
             os.close(file)
 
-    def _symlink(self, here: bytes, name: bytes, header: Header) -> None:
+    def _symlink(self, here: bytes, name: bytes, header: TarHeader) -> None:
         if not header.link:
-            raise FormatError(f"{shown(header.name)} is a link without a target")
+            raise FormatError(f"{shorten(header.name)} is a link without a target")
         self._replace(here, name, lambda parent: os.symlink(header.link, name, dir_fd=parent))
-        self._directories.settle_unopened(here, name, header)
+        self._directories.set_link_metadata(here, name, header)
 
-    def _hard_link(self, here: bytes, name: bytes, header: Header) -> None:
+    def _hard_link(self, here: bytes, name: bytes, header: TarHeader) -> None:
         parts = self._directories.parts(header.link)
         if not parts:
-            raise FormatError(f"{shown(header.name)} is a hard link to the top of the layer")
+            raise FormatError(f"{shorten(header.name)} is a hard link to the top of the layer")
         first = parts.pop()
         source = self._directories.resolve(b"/".join(parts))
         if (source, first) == (here, name):
@@ -195,7 +195,7 @@ class _Unpacking:
             )
         except FileNotFoundError as error:
             raise FormatError(
-                f"{shown(header.name)} is a hard link to {shown(header.link)}",
+                f"{shorten(header.name)} is a hard link to {shorten(header.link)}",
                 why="the layer has no such entry before it",
             ) from error
         finally:
@@ -210,8 +210,8 @@ class _Unpacking:
             return make(self._directories.descriptor(here))
 
 
-def _failed(header: Header | None, error: OSError) -> PackhorseError:
-    what = f"{shown(header.name)} cannot be unpacked" if header else "the layer cannot be unpacked"
+def _unpack_error(header: TarHeader | None, error: OSError) -> PackhorseError:
+    what = f"{shorten(header.name)} cannot be unpacked" if header else "the layer cannot be unpacked"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return HostError(what, why=os.strerror(error.errno), fix="allow more: ulimit -n 1024", check="limits")
     if error.errno in _HOST:

@@ -26,13 +26,13 @@ _NAMES = frozenset((b"path", b"linkpath", sparse.PREFIX + b"name"))
 _SPARSE = frozenset(
     sparse.PREFIX + key for key in (b"major", b"minor", b"map", b"numblocks", b"size", b"realsize", b"name")
 )
-_KNOWN = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")) | _SPARSE
+_KNOWN_RECORDS = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")) | _SPARSE
 _ATTRIBUTE = b"SCHILY.xattr."
 _WITHOUT_CONTENT = frozenset(b"123456")
 
 
 @dataclass(slots=True)
-class Header:
+class TarHeader:
     """One entry as the archive has it: `name` and `link` are unchecked bytes, `type` is the tar type.
 
     `mode` has the twelve permission bits; `size` is in bytes, holes included, and 0 for what has no content;
@@ -50,7 +50,7 @@ class Header:
     attributes: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class Archive:
+class TarReader:
     """An iterator over the headers of a tar; `content` gives the bytes of the entry last returned.
 
     Content that was not read is skipped. All methods raise FormatError for bytes that are not a tar.
@@ -65,10 +65,10 @@ class Archive:
         self._extended = 0  # bytes of extended headers so far
         self._extents: Sequence[Extent] = ()
 
-    def __iter__(self) -> Iterator[Header]:
+    def __iter__(self) -> Iterator[TarHeader]:
         return self
 
-    def __next__(self) -> Header:
+    def __next__(self) -> TarHeader:
         records: dict[bytes, bytes] = {}
         long: dict[bytes, bytes] = {}  # GNU's long names, which count more than PAX's
         while True:
@@ -77,16 +77,16 @@ class Archive:
                 raise StopIteration
             kind = block[156:157]
             if kind in b"xgLK":
-                data = self._extension(kind, _number(block[124:136], "size"))
+                data = self._extension(kind, _parse_number(block[124:136], "size"))
                 if kind == b"g":
                     records, long = {}, {}
                 elif kind == b"x":
-                    records = _understood(data)
+                    records = _parse_records(data)
                 else:
                     long[b"path" if kind == b"L" else b"linkpath"] = data.partition(b"\x00")[0]
                 continue
             records |= {key: value for key, value in long.items() if value}
-            return self._entry(block, records)
+            return self._make_header(block, records)
 
     def content(self) -> Iterator[tuple[int, memoryview]]:
         """The bytes of the current entry in pieces, each with its offset in the file; holes are left out."""
@@ -98,24 +98,26 @@ class Archive:
                 yield offset, piece
                 offset += len(piece)
 
-    def _entry(self, block: bytes, records: dict[bytes, bytes]) -> Header:
-        header = _header(block, records)
+    def _make_header(self, block: bytes, records: dict[bytes, bytes]) -> TarHeader:
+        header = _read_header(block, records)
         self._begin(header.size)
         old = block[156:157] == b"S"
         if not old and not (records.keys() & _SPARSE):
             return header
         if old:
-            header.size, extents = sparse.of_header(block, self._more, lambda field: _number(field, "size"))
+            header.size, extents = sparse.read_header_map(
+                block, self._more, lambda field: _parse_number(field, "size")
+            )
         else:
-            found = sparse.of_records(records, self._block_of_content)
+            found = sparse.read_records_map(records, self._block_of_content)
             if found is None:
                 return header
             if header.type != b"0":
-                raise _bad("a sparse entry is not a file")
+                raise _tar_error("a sparse entry is not a file")
             header.size, extents, taken = found
             header.name = records.get(sparse.PREFIX + b"name") or header.name
             self._count(taken)
-        self._extents = sparse.validated(extents, header.size, self._left)
+        self._extents = sparse.validate(extents, header.size, self._left)
         return header
 
     def _more(self) -> bytes:
@@ -124,7 +126,7 @@ class Archive:
 
     def _block_of_content(self) -> bytes:
         if self._left < _BLOCK:
-            raise _bad("the map of a sparse file does not end")
+            raise _tar_error("the map of a sparse file does not end")
         self._left -= _BLOCK
         return self._take(_BLOCK)
 
@@ -145,7 +147,7 @@ class Archive:
     def _count(self, size: int) -> None:
         self._extended += size
         if self._extended > _EXTENDED_TOTAL:
-            raise _bad(f"it has more than {_EXTENDED_TOTAL} bytes of extended headers")
+            raise _tar_error(f"it has more than {_EXTENDED_TOTAL} bytes of extended headers")
 
     def _next_block(self) -> bytes | None:
         """The next header block, its checksum right; None at the end of the archive."""
@@ -155,7 +157,7 @@ class Archive:
             return None
         if block == _ZERO:
             if self._take(_BLOCK, end_allowed=True) not in (b"", _ZERO):
-                raise _bad("a zero block stands between entries")
+                raise _tar_error("a zero block stands between entries")
             # What follows the end is not ours, but whoever verifies the stream needs it read.
             for _ in self._chunks:
                 pass
@@ -163,8 +165,8 @@ class Archive:
         total = sum(block) - sum(block[148:156]) + 8 * 0x20
         # Some old tars have summed signed bytes: each from 0x80 on counts 256 less.
         high = sum(byte > 0x7F for byte in block) - sum(byte > 0x7F for byte in block[148:156])
-        if _number(block[148:156], "checksum") not in (total, total - 256 * high):
-            raise _bad("the checksum of a header is wrong")
+        if _parse_number(block[148:156], "checksum") not in (total, total - 256 * high):
+            raise _tar_error("the checksum of a header is wrong")
         return block
 
     def _extension(self, kind: bytes, size: int) -> bytes:
@@ -173,7 +175,7 @@ class Archive:
         if kind == b"g":
             return b""
         if size > _EXTENDED_LIMIT:
-            raise _bad(f"an extended header has {size} bytes, at most {_EXTENDED_LIMIT} are read")
+            raise _tar_error(f"an extended header has {size} bytes, at most {_EXTENDED_LIMIT} are read")
         self._count(size)
         return b"".join(piece for _, piece in self.content())
 
@@ -194,7 +196,7 @@ class Archive:
     def _piece(self, most: int) -> memoryview:
         """Some of the next `most` bytes: what is left of the current chunk, or else of the next one."""
         if not self._fill():
-            raise _bad("it ends in the middle of an entry")
+            raise _tar_error("it ends in the middle of an entry")
         piece = memoryview(self._chunk)[self._at : self._at + most]
         self._at += len(piece)
         return piece
@@ -209,7 +211,7 @@ class Archive:
         return True
 
 
-def _header(block: bytes, records: dict[bytes, bytes]) -> Header:
+def _read_header(block: bytes, records: dict[bytes, bytes]) -> TarHeader:
     name = block[:100].partition(b"\x00")[0]
     prefix = _prefix(block)
     if prefix:
@@ -218,17 +220,17 @@ def _header(block: bytes, records: dict[bytes, bytes]) -> Header:
     kind = block[156:157]
     if kind in b"\x007S":
         kind = b"5" if kind == b"\x00" and name.endswith(b"/") else b"0"
-    size = _decimal(records, b"size", block[124:136])
-    return Header(
+    size = _parse_decimal(records, b"size", block[124:136])
+    return TarHeader(
         name,
         kind,
-        _number(block[100:108], "mode", signed=True) & 0o7777,
-        _id(_decimal(records, b"uid", block[108:116]), name),
-        _id(_decimal(records, b"gid", block[116:124]), name),
+        _parse_number(block[100:108], "mode", signed=True) & 0o7777,
+        _check_id(_parse_decimal(records, b"uid", block[108:116]), name),
+        _check_id(_parse_decimal(records, b"gid", block[116:124]), name),
         0 if kind[0] in _WITHOUT_CONTENT else size,
-        _time(records[b"mtime"])
+        _parse_time(records[b"mtime"])
         if records.get(b"mtime")
-        else _number(block[136:148], "mtime", signed=True) * 10**9,
+        else _parse_number(block[136:148], "mtime", signed=True) * 10**9,
         records.get(b"linkpath") or block[157:257].partition(b"\x00")[0],
         tuple((key[len(_ATTRIBUTE) :], value) for key, value in records.items() if _is_attribute(key)),
     )
@@ -251,16 +253,16 @@ def _prefix(block: bytes) -> bytes:
     return b"" if all(map(_is_number, times)) or not prefix.isascii() else prefix
 
 
-def _understood(data: bytes) -> dict[bytes, bytes]:
+def _parse_records(data: bytes) -> dict[bytes, bytes]:
     """The records that matter; an empty value undoes an earlier one."""
     records: dict[bytes, bytes] = {}
     parts: list[bytes] = []
     for key, value in _records(data):
         if key in sparse.REPEATED:
             if key != sparse.REPEATED[len(parts) % 2] or b"," in value:
-                raise _bad("the records of a sparse file are in disorder")
+                raise _tar_error("the records of a sparse file are in disorder")
             parts.append(value)
-        elif key in _KNOWN or _is_attribute(key):
+        elif key in _KNOWN_RECORDS or _is_attribute(key):
             records[key] = value
     if parts:
         records[sparse.MAP] = b",".join(parts)
@@ -269,7 +271,7 @@ def _understood(data: bytes) -> dict[bytes, bytes]:
 
 def _is_number(field: bytes) -> bool:
     try:
-        return _number(field, "", signed=True) is not None if field[0] else True
+        return _parse_number(field, "", signed=True) is not None if field[0] else True
     except FormatError:
         return False
 
@@ -281,42 +283,42 @@ def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         space = data.find(b" ", at, at + 20)
         digits = data[at:space]
         if space < 0 or not _DECIMAL.fullmatch(digits):
-            raise _bad("a PAX record has no length")
+            raise _tar_error("a PAX record has no length")
         end = at + int(digits)
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if end <= space + 1 or data[end - 1 : end] != b"\n" or not equals or not key:
-            raise _bad("a PAX record is malformed")
+            raise _tar_error("a PAX record is malformed")
         if b"\x00" in value and key in _NAMES:
-            raise _bad("a PAX name has a NUL")
+            raise _tar_error("a PAX name has a NUL")
         yield key, value
         at = end
 
 
-def _decimal(records: dict[bytes, bytes], key: bytes, field: bytes) -> int:
+def _parse_decimal(records: dict[bytes, bytes], key: bytes, field: bytes) -> int:
     value = records.get(key)
     if not value:
-        return _number(field, key.decode())
+        return _parse_number(field, key.decode())
     if not _DECIMAL.fullmatch(value):
-        raise _bad(f"the PAX {key.decode()} is not a number")
+        raise _tar_error(f"the PAX {key.decode()} is not a number")
     return int(value)
 
 
-def _time(value: bytes) -> int:
+def _parse_time(value: bytes) -> int:
     match = _SECONDS.fullmatch(value)
     if match is None:
-        raise _bad("the PAX mtime is not a number of seconds")
+        raise _tar_error("the PAX mtime is not a number of seconds")
     nanoseconds = int(match[2]) * 10**9 + int((match[3] or b"")[:9].ljust(9, b"0"))
     return -nanoseconds if match[1] else nanoseconds
 
 
-def _number(field: bytes, what: str, *, signed: bool = False) -> int:
+def _parse_number(field: bytes, what: str, *, signed: bool = False) -> int:
     """A number in octal digits or, with the top bit of its first byte set, in GNU's base 256."""
     if field[0] & 0x80:
         bits = 8 * len(field) - 1
         value = int.from_bytes(field, "big") & ((1 << bits) - 1)
         value -= (field[0] & 0x40 != 0) << bits
         if not (-(1 << 60) if signed else 0) <= value < 1 << 60:
-            raise _bad(f"the {what} of an entry is out of range")
+            raise _tar_error(f"the {what} of an entry is out of range")
         return value
     digits = field.strip(b" \x00").partition(b"\x00")[0]
     try:
@@ -324,18 +326,18 @@ def _number(field: bytes, what: str, *, signed: bool = False) -> int:
             raise ValueError
         return int(digits or b"0", 8)
     except ValueError:
-        raise _bad(f"the {what} of an entry is not a number") from None
+        raise _tar_error(f"the {what} of an entry is not a number") from None
 
 
-def _id(value: int, name: bytes) -> int:
+def _check_id(value: int, name: bytes) -> int:
     if value >= (1 << 32) - 1:
-        raise _bad(f"{_shown(name)} belongs to the id {value}, and ids end at {(1 << 32) - 2}")
+        raise _tar_error(f"{_display_name(name)} belongs to the id {value}, and ids end at {(1 << 32) - 2}")
     return value
 
 
-def _shown(name: bytes) -> str:
+def _display_name(name: bytes) -> str:
     return name[:200].decode("utf-8", "backslashreplace")
 
 
-def _bad(why: str) -> FormatError:
+def _tar_error(why: str) -> FormatError:
     return FormatError("the layer is not a valid tar", why=why)

@@ -35,7 +35,7 @@ class PlatformApi:
         return api
 
     @classmethod
-    def said(cls, text: str) -> Self:
+    def parse_any(cls, text: str) -> Self:
         """Reads a version that an image has, supported here or not; PlatformApiError if it is none."""
         match = _SAID.fullmatch(text)
         if match is None:

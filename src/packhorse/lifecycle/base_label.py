@@ -13,10 +13,10 @@ from packhorse.base import gojson
 from packhorse.base.dataclass import dataclass, replace
 from packhorse.errors import FormatError, InputError
 from packhorse.image.reference import Reference
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 from packhorse.lifecycle.labels import LIFECYCLE, RunImageRecord
 
-_NONE = Node({}, LIFECYCLE)
+_NONE = JsonNode({}, LIFECYCLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class BaseLabel:
     the same for platforms of before Platform API 0.12. `rest` is the label as it was.
     """
 
-    rest: Node
+    rest: JsonNode
     run: RunImageRecord
     stack: RunImageRecord | None = None
 
@@ -33,14 +33,14 @@ class BaseLabel:
     def parse(cls, text: str) -> Self:
         """Reads the label; raises FormatError for one that Go could not read."""
         try:
-            value = gojson.loads(text or "{}", parse_int=gojson.number)
+            value = gojson.loads(text or "{}", parse_int=gojson.parse_number)
         except (ValueError, RecursionError) as error:
             raise FormatError(
                 f"the label {LIFECYCLE} is not JSON", why=str(error) or "nested too deep"
             ) from error
         if not isinstance(value, dict):
             raise FormatError(f"the label {LIFECYCLE} cannot be used", why="it is not a JSON object")
-        node = Node(value, LIFECYCLE)
+        node = JsonNode(value, LIFECYCLE)
         run, stack = node.node("runImage") or _NONE, node.node("stack")
         return cls(node, _record(run), _record(stack.node("runImage") or _NONE) if stack else None)
 
@@ -53,7 +53,7 @@ class BaseLabel:
         return ()
 
     @property
-    def own(self) -> frozenset[str]:
+    def own_layers(self) -> frozenset[str]:
         """The diff IDs of the layers that the image does not have from its base, as far as they are said."""
         found: set[str] = set()
         left = [value for key, value in self.rest.fields.items() if key not in ("runImage", "stack")]
@@ -71,13 +71,13 @@ class BaseLabel:
         known = [
             each for record in (self.run, self.stack) if record for each in (record.image, *record.mirrors)
         ]
-        return tag_of(name) in map(tag_of, known)
+        return without_digest(name) in map(without_digest, known)
 
-    def on(self, top: str, reference: str) -> Self:
+    def with_base(self, top: str, reference: str) -> Self:
         """The label of the same image on another base."""
         return replace(self, run=replace(self.run, top_layer=top, reference=reference))
 
-    def named(self, image: str) -> Self:
+    def with_name(self, image: str) -> Self:
         """The label with another name for the base, without mirrors."""
         run = replace(self.run, image=image, mirrors=())
         return replace(self, run=run, stack=RunImageRecord(image=image))
@@ -91,7 +91,7 @@ class BaseLabel:
 
     def _value(self) -> dict[str, object]:
         node = self.rest
-        value: dict[str, object] = {"app": gojson.untyped(node.fields.get("app"))}
+        value: dict[str, object] = {"app": gojson.sort_maps(node.fields.get("app"))}
         sbom = node.node("sbom")
         if sbom is not None:
             value["sbom"] = {"sha": sbom.text("sha")}
@@ -107,7 +107,7 @@ class BaseLabel:
         return value
 
 
-def tag_of(name: str) -> str:
+def without_digest(name: str) -> str:
     """A name in full, with its tag and without its digest; what is no name is left as it is."""
     try:
         reference = Reference.parse(name)
@@ -116,7 +116,7 @@ def tag_of(name: str) -> str:
     return str(Reference(reference.registry, reference.repository, reference.tag))
 
 
-def _record(run: Node) -> RunImageRecord:
+def _record(run: JsonNode) -> RunImageRecord:
     return RunImageRecord(
         run.text("topLayer"), run.text("reference"), run.text("image"), run.texts("mirrors")
     )
@@ -127,24 +127,24 @@ def _names(run: RunImageRecord) -> dict[str, object]:
     return image | ({"mirrors": list(run.mirrors)} if run.mirrors else {})
 
 
-def _buildpack(node: Node) -> dict[str, object]:
+def _buildpack(node: JsonNode) -> dict[str, object]:
     layers, store = node.node("layers"), node.node("store")
     value: dict[str, object] = {"key": node.text("key"), "version": node.text("version")}
-    value["layers"] = None if layers is None else gojson.Sorted(_layers(layers))
+    value["layers"] = None if layers is None else gojson.SortedMap(_layers(layers))
     if store is not None:
         metadata = store.node("metadata")
-        value["store"] = {"metadata": None if metadata is None else gojson.untyped(metadata.fields)}
+        value["store"] = {"metadata": None if metadata is None else gojson.sort_maps(metadata.fields)}
     return value
 
 
-def _layers(layers: Node) -> Iterator[tuple[str, object]]:
+def _layers(layers: JsonNode) -> Iterator[tuple[str, object]]:
     for name in layers.fields:
-        layer = Node({"layer": layers.fields[name]}, f"{layers.where}.{name}").node("layer") or _NONE
+        layer = JsonNode({"layer": layers.fields[name]}, f"{layers.where}.{name}").node("layer") or _NONE
         yield (
             name,
             {
                 "sha": layer.text("sha"),
-                "data": gojson.untyped(layer.fields.get("data")),
+                "data": gojson.sort_maps(layer.fields.get("data")),
                 "build": layer.flag("build"),
                 "launch": layer.flag("launch"),
                 "cache": layer.flag("cache"),

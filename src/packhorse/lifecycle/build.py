@@ -14,7 +14,7 @@ from packhorse.buildpack.planfile import BuildpackPlan, Require
 from packhorse.errors import BuildError, BuildpackFailed, FormatError, InputError, RunError
 from packhorse.layers import slices
 from packhorse.lifecycle import sbom
-from packhorse.lifecycle.cross_device import CrossDeviceWords
+from packhorse.lifecycle.cross_device import CrossDeviceDetector
 from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack, with_layer
 from packhorse.lifecycle.files import metadata_toml
@@ -57,14 +57,14 @@ def build(
     Raises BuildpackFailed when a bin/build ends with a non-zero status, BuildError for what cannot be used.
     """
     progress = _Progress(inputs.env, detected.plan)
-    with runner.look() as base:
+    with runner.builder_files() as base:
         for member in detected.group:
             observer.detail(
                 f"{member.ref} finds {_count(restored, inputs.layers_directory(member.ref))} kept layers"
             )
-            turn = _Turn(inputs, analyzed.target, member, restored, base, sandbox, observer)
-            progress = turn.take(progress)
-    processes, default = _merge(progress.launches, observer)
+            turn = _BuildpackRun(inputs, analyzed.target, member, restored, base, sandbox, observer)
+            progress = turn.run(progress)
+    processes, default = _merge_processes(progress.launches, observer)
     built = Built(
         group=detected.group,
         processes=processes,
@@ -72,7 +72,7 @@ def build(
         labels=tuple(label for launch in progress.launches for label in launch.labels),
         slices=tuple(paths for launch in progress.launches for paths in launch.slices),
     )
-    tree = runner.result()
+    tree = runner.result_tree()
     try:
         boms = {"launch": progress.launch_bom, "build": progress.build_bom}
         sbom.collect(inputs, detected.group, tree, **boms)
@@ -85,7 +85,7 @@ def build(
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _BuildpackRun:
     """One buildpack's bin/build: before, during and after."""
 
     inputs: Inputs
@@ -96,7 +96,7 @@ class _Turn:
     sandbox: Sandbox
     observer: Observer
 
-    def take(self, progress: _Progress) -> _Progress:
+    def run(self, progress: _Progress) -> _Progress:
         """Runs it and adds what it made."""
         ref, inputs = self.member.ref, self.inputs
         layers = inputs.layers_directory(ref)
@@ -104,13 +104,13 @@ class _Turn:
         phase = {"CNB_BP_PLAN_PATH": _PLAN, "CNB_LAYERS_DIR": layers}
         env = for_buildpack(inputs, self.base, descriptor, env=progress.env, target=self.target, phase=phase)
         argv = (f"{inputs.buildpack_directory(ref)}/bin/build", layers, inputs.platform, _PLAN)
-        asked = tuple(require for entry in self._entries(progress.plan) for require in entry.requires)
+        asked = tuple(require for entry in self._own_entries(progress.plan) for require in entry.requires)
         tree = self.sandbox.tree
-        self._make_ready(tree, layers, asked)
-        crossing = CrossDeviceWords()
+        self._prepare(tree, layers, asked)
+        crossing = CrossDeviceDetector()
 
         def take(data: bytes) -> None:
-            crossing.take(data)
+            crossing.feed(data)
             self.observer.output(ref.id, data)
 
         try:
@@ -119,13 +119,13 @@ class _Turn:
         except RunError as error:
             raise BuildpackFailed(f"{ref} cannot be run", why=f"{error.what}: {error.why}") from error
         if result.status != 0:
-            raise self._failed(result, crossed_device=crossing.found)
+            raise self._failure(result, crossed_device=crossing.found)
         try:
             return self._collect(tree, descriptor, layers, progress)
         except (InputError, FormatError) as error:
             raise BuildError(f"{ref} made something that cannot be used", why=str(error)) from error
 
-    def _make_ready(self, tree: TreeEdit, layers: str, asked: tuple[Require, ...]) -> None:
+    def _prepare(self, tree: TreeEdit, layers: str, asked: tuple[Require, ...]) -> None:
         """Makes the layers directory and the plan, whatever a buildpack before left in their places."""
         try:
             tree.mkdir(layers)
@@ -134,7 +134,7 @@ class _Turn:
         except FormatError as error:
             raise BuildError(f"nothing can be made ready for {self.member.ref}", why=str(error)) from error
 
-    def _entries(self, plan: Sequence[PlanEntry]) -> list[PlanEntry]:
+    def _own_entries(self, plan: Sequence[PlanEntry]) -> list[PlanEntry]:
         """The entries this buildpack provides (B-062)."""
         return [
             entry for entry in plan if any(provider.id == self.member.ref.id for provider in entry.providers)
@@ -163,21 +163,21 @@ class _Turn:
             warn=warn,
         )
         for globs in launch.slices:
-            slices.check(globs or ())  # as above
+            slices.check_globs(globs or ())  # as above
         path = f"{layers}/build.toml"
         build = BuildToml.parse(read(tree, path) or b"", path, warn=warn)
         ref = self.member.ref
         return _Progress(
             env=env,
-            plan=self._remaining(progress.plan, set(build.unmet)),
+            plan=self._remaining_plan(progress.plan, set(build.unmet)),
             launches=(*progress.launches, launch),
             launch_bom=(*progress.launch_bom, *((ref, entry) for entry in launch.bom)),
             build_bom=(*progress.build_bom, *((ref, entry) for entry in build.bom)),
         )
 
-    def _remaining(self, plan: tuple[PlanEntry, ...], unmet: set[str]) -> tuple[PlanEntry, ...]:
+    def _remaining_plan(self, plan: tuple[PlanEntry, ...], unmet: set[str]) -> tuple[PlanEntry, ...]:
         """What later buildpacks still have to meet (B-070, B-072, B-073)."""
-        mine = {entry.name for entry in self._entries(plan)}
+        mine = {entry.name for entry in self._own_entries(plan)}
         if stray := sorted(unmet - mine):
             raise BuildError(
                 f"{self.member.ref} calls unmet what it was not asked for: {', '.join(stray)}",
@@ -197,7 +197,7 @@ class _Turn:
             tree.remove(f"{path}.ignore")
             tree.rename(path, f"{path}.ignore")
 
-    def _failed(self, result: Result, *, crossed_device: bool) -> BuildpackFailed:
+    def _failure(self, result: Result, *, crossed_device: bool) -> BuildpackFailed:
         how = f"exit status {result.status}"
         if 128 < result.status <= 128 + _SIGNALS:
             how = f"ended by signal {result.status - 128}"
@@ -217,7 +217,7 @@ def _count(restored: Restored, layers: str) -> int:
     return sum(path.startswith(f"{layers}/") for path in restored.layers)
 
 
-def _merge(launches: Sequence[LaunchToml], observer: Observer) -> tuple[tuple[Process, ...], str]:
+def _merge_processes(launches: Sequence[LaunchToml], observer: Observer) -> tuple[tuple[Process, ...], str]:
     """Processes by type, later buildpacks winning, and the default type (B-094, B-139)."""
     processes: dict[str, Process] = {}
     default = ""

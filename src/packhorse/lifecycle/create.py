@@ -15,8 +15,8 @@ from packhorse.lifecycle.build import build
 from packhorse.lifecycle.detect import detect
 from packhorse.lifecycle.export import export
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.lifecycle.ports import AppMemory, LayerCache, Observer, Runner, Scene
-from packhorse.lifecycle.restore import choose, restore
+from packhorse.lifecycle.ports import AppLayerCache, LayerCache, Observer, Runner, SandboxPurpose
+from packhorse.lifecycle.restore import choose_layers, restore
 from packhorse.lifecycle.stages import Exported
 
 
@@ -30,7 +30,7 @@ def create(
     runner: Runner,
     cache: LayerCache,
     observer: Observer,
-    memory: AppMemory | None = None,
+    app_cache: AppLayerCache | None = None,
 ) -> Exported:
     """Builds one image and writes it to `target` (platform.md "creator", P-114).
 
@@ -43,8 +43,8 @@ def create(
         detected = detect(inputs, analyzed, runner=runner, observer=observer)
     with ExitStack() as stack:
         with observer.phase("restore"):
-            chosen = choose(inputs, analyzed, detected, cache=cache, observer=observer)
-            sandbox = stack.enter_context(runner.open(Scene.BUILD))
+            chosen = choose_layers(inputs, analyzed, detected, cache=cache, observer=observer)
+            sandbox = stack.enter_context(runner.open(SandboxPurpose.BUILD))
             restored = restore(inputs, analyzed, chosen, tree=sandbox.tree, observer=observer)
         with observer.phase("build"):
             built = build(
@@ -55,9 +55,9 @@ def create(
                 inputs,
                 analyzed,
                 built,
-                tree=runner.result(),
+                tree=runner.result_tree(),
                 cache=cache,
                 target=target,
                 observer=observer,
-                memory=memory,
+                app_cache=app_cache,
             )

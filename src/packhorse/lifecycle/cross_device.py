@@ -17,14 +17,14 @@ _WORDS = re.compile(
 _LONGEST = 32
 
 
-class CrossDeviceWords:
+class CrossDeviceDetector:
     """Looks for the words in what a program prints, which comes in pieces of any length."""
 
     def __init__(self) -> None:
         self.found = False
         self._tail = b""
 
-    def take(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Looks at the next piece."""
         heard = self._tail + data
         self.found = self.found or _WORDS.search(heard) is not None

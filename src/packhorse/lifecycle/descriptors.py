@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from packhorse.base.toml import Warn
-from packhorse.base.tree import Kind, TreeView, read
+from packhorse.base.tree import NodeKind, TreeView, read
 from packhorse.buildpack.descriptor import Descriptor, Ref, escape_id
 from packhorse.errors import BuildError, NotFoundError
 from packhorse.lifecycle.inputs import Inputs
@@ -61,4 +61,4 @@ class Descriptors:
         directory = f"{self._inputs.buildpacks}/{escape_id(identifier)}"
         if self._tree.stat(directory) is None:
             return []
-        return [node.name for node in self._tree.list(directory) if node.kind is Kind.DIRECTORY]
+        return [node.name for node in self._tree.list(directory) if node.kind is NodeKind.DIRECTORY]

@@ -21,22 +21,22 @@ from packhorse.buildpack.descriptor import (
     SystemBuildpacks,
     parse_extensions,
 )
-from packhorse.buildpack.planfile import BuildPlan
+from packhorse.buildpack.planfile import PlanToml
 from packhorse.errors import DetectErrored, DetectFailed, PackhorseError
 from packhorse.lifecycle.api import EXEC_ENV, SYSTEM
 from packhorse.lifecycle.descriptors import Descriptors
 from packhorse.lifecycle.environment import for_buildpack
 from packhorse.lifecycle.inputs import Inputs
-from packhorse.lifecycle.ports import ALLOW, Observer, Runner, Scene
+from packhorse.lifecycle.ports import ALLOW, Observer, Runner, SandboxPurpose
 from packhorse.lifecycle.stages import Analyzed, Answer, Detected, Detection, Member, TriedGroup
 from packhorse.plan.match import explain, matches
 from packhorse.plan.order import groups
-from packhorse.plan.resolve import Passed, Resolution, resolve
+from packhorse.plan.resolve import PassedBuildpack, Resolution, resolve
 
 FAILED = 100
 """The exit status by which bin/detect says no (B-016)."""
 
-_SAID_LIMIT = 1 << 18
+_OUTPUT_LIMIT = 1 << 18
 """How many bytes of what a bin/detect says are kept: the last."""
 
 _REASON_LIMIT = 500
@@ -44,7 +44,7 @@ _REASON_LIMIT = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class DetectResult:
     """What one bin/detect said: its status (-1 when it never ran or could not be understood), output and
     plan. When it `exceeded` a limit, `why` says which.
     """
@@ -52,13 +52,13 @@ class Verdict:
     descriptor: Descriptor
     status: int
     output: bytes = b""
-    plan: BuildPlan = field(default_factory=BuildPlan)
+    plan: PlanToml = field(default_factory=PlanToml)
     why: str = ""
     exceeded: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
-    def word(self) -> str:
+    def verdict(self) -> str:
         """The verdict in one word: it takes the source, it does not, or it could not say."""
         return {0: "pass", FAILED: "fail"}.get(self.status, "error")
 
@@ -69,22 +69,22 @@ class Verdict:
         if self.status != FAILED:  # what went wrong, why and what to do stand on lines of their own
             last = said[max((at for at, line in enumerate(said) if line.startswith("error: ")), default=-1) :]
         reason = self.why or "; ".join(line for line in last if line).removeprefix("error: ")[:_REASON_LIMIT]
-        status = f" (exit status {self.status})" if self.word == "error" and self.status >= 0 else ""
-        return f"{self.word}: {self.descriptor.ref}{status}{f': {reason}' if reason else ''}"
+        status = f" (exit status {self.status})" if self.verdict == "error" and self.status >= 0 else ""
+        return f"{self.verdict}: {self.descriptor.ref}{status}{f': {reason}' if reason else ''}"
 
 
-class _Said:
+class _OutputTail:
     """The end of what a bin/detect has said, however much that was."""
 
     def __init__(self) -> None:
         self._kept = bytearray()
         self._lost = 0
 
-    def take(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes) -> None:
         self._kept += chunk
-        if len(self._kept) > 2 * _SAID_LIMIT:
-            self._lost += len(self._kept) - _SAID_LIMIT
-            del self._kept[:-_SAID_LIMIT]
+        if len(self._kept) > 2 * _OUTPUT_LIMIT:
+            self._lost += len(self._kept) - _OUTPUT_LIMIT
+            del self._kept[:-_OUTPUT_LIMIT]
 
     def text(self) -> bytes:
         if not self._lost:
@@ -98,34 +98,34 @@ def detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Obse
     Raises DetectFailed when none does, DetectErrored when moreover a bin/detect went wrong; both say why, for
     each buildpack.
     """
-    outcome = examine(inputs, analyzed, runner=runner, observer=observer).outcome
+    outcome = try_detect(inputs, analyzed, runner=runner, observer=observer).outcome
     if isinstance(outcome, DetectFailed):
         raise outcome
     return outcome
 
 
-def examine(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detection:
+def try_detect(inputs: Inputs, analyzed: Analyzed, *, runner: Runner, observer: Observer) -> Detection:
     """As `detect`; the failure is a value, and answers and groups are told either way."""
-    with runner.look() as tree:
-        detection = _Detection(inputs, analyzed.target, tree, runner, observer)
+    with runner.builder_files() as tree:
+        detection = _Detector(inputs, analyzed.target, tree, runner, observer)
         outcome = detection.run()
-        if not runner.confirm():
-            detection = _Detection(inputs, analyzed.target, tree, runner, observer)
+        if not runner.confirm_source():
+            detection = _Detector(inputs, analyzed.target, tree, runner, observer)
             outcome = detection.run()
         return Detection(outcome, detection.answers(), tuple(detection.tried))
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """A bin/detect that is to run: its `command`, the file of its `plan`, and what it has `said`."""
+class _DetectCall:
+    """A bin/detect that is to run: its `command`, the file of its `plan`, and its `output`."""
 
     descriptor: Descriptor
     plan: str
     command: Command
-    said: _Said
+    output: _OutputTail
 
 
-class _Detection:
+class _Detector:
     def __init__(
         self, inputs: Inputs, target: Target, tree: TreeView, runner: Runner, observer: Observer
     ) -> None:
@@ -135,7 +135,7 @@ class _Detection:
         self._runner = runner
         self._observer = observer
         self._descriptors = Descriptors(inputs, tree, observer.say)
-        self._verdicts: dict[Ref, Verdict] = {}
+        self._results: dict[Ref, DetectResult] = {}
         self._reasons: list[str] = []
         self.tried: list[TriedGroup] = []
         self._extensions: list[str] = []
@@ -145,8 +145,8 @@ class _Detection:
     def answers(self) -> tuple[Answer, ...]:
         """What each bin/detect answered."""
         return tuple(
-            Answer(ref, verdict.word, verdict.status, verdict.explain())
-            for ref, verdict in self._verdicts.items()
+            Answer(ref, verdict.verdict, verdict.status, verdict.explain())
+            for ref, verdict in self._results.items()
         )
 
     def run(self) -> Detected | DetectFailed:
@@ -158,7 +158,7 @@ class _Detection:
             for group in groups(self._order(), self._descriptors.find):
                 resolution = self._try(group)
                 if resolution:
-                    return self._detected(resolution)
+                    return self._accept(resolution)
         return self._failure()
 
     def _find_extensions(self) -> list[str]:
@@ -175,17 +175,19 @@ class _Detection:
         data = read(self._tree, inputs.system) if inputs.platform_api.has(SYSTEM) else None
         if data is None:
             return inputs.order
-        return SystemBuildpacks.parse(data, inputs.system, warn=self._observer.say).around(inputs.order)
+        return SystemBuildpacks.parse(data, inputs.system, warn=self._observer.say).add_to(inputs.order)
 
     def _try(self, group: Group) -> Resolution:
-        members = [ref for ref in group if not self._other_exec_env(ref)]
-        self._ask(members)
-        verdicts = {ref: self._verdicts[_plain(ref)] for ref in members}
+        members = [ref for ref in group if not self._is_for_other_exec_env(ref)]
+        self._run_missing(members)
+        verdicts = {ref: self._results[_without_optional(ref)] for ref in members}
         refused = [one.explain() for ref, one in verdicts.items() if one.status != 0 and not ref.optional]
         if refused:
             self.tried.append(TriedGroup(group, tuple(refused)))
             return Resolution()
-        passed = [Passed(ref, verdict.plan) for ref, verdict in verdicts.items() if verdict.status == 0]
+        passed = [
+            PassedBuildpack(ref, verdict.plan) for ref, verdict in verdicts.items() if verdict.status == 0
+        ]
         resolution = resolve(passed)
         for reason in resolution.reasons:
             self._observer.detail(f"plan: {reason}")
@@ -200,28 +202,28 @@ class _Detection:
         self.tried.append(TriedGroup(group, () if resolution else tuple(reasons)))
         return resolution
 
-    def _ask(self, group: Sequence[Ref]) -> None:
+    def _run_missing(self, group: Sequence[Ref]) -> None:
         """Runs the bin/detect of those that were not asked before (the reference too asks each once per
         run).
         """
-        waiting = [ref for ref in map(_plain, group) if ref not in self._verdicts]
-        verdicts: dict[Ref, Verdict] = {}
-        questions: dict[Ref, _Question] = {}
-        for number, ref in enumerate(waiting, len(self._verdicts)):
+        waiting = [ref for ref in map(_without_optional, group) if ref not in self._results]
+        verdicts: dict[Ref, DetectResult] = {}
+        questions: dict[Ref, _DetectCall] = {}
+        for number, ref in enumerate(waiting, len(self._results)):
             descriptor = self._descriptors.find(ref)
             # B-034 says what a required buildpack is to do whose target does not match; the reference runs an
             # optional one all the same. Here neither runs where it was not made for.
             if matches(descriptor, self._target):
-                questions[ref] = self._question(number, descriptor)
+                questions[ref] = self._prepare_call(number, descriptor)
             else:
-                verdicts[ref] = Verdict(descriptor, -1, why=explain(descriptor, self._target))
+                verdicts[ref] = DetectResult(descriptor, -1, why=explain(descriptor, self._target))
         if questions:
-            verdicts.update(zip(questions, self._answers([*questions.values()]), strict=True))
+            verdicts.update(zip(questions, self._run_calls([*questions.values()]), strict=True))
         for ref in waiting:
-            self._take(verdicts[ref])
+            self._record(verdicts[ref])
 
-    def _take(self, verdict: Verdict) -> None:
-        self._verdicts[verdict.descriptor.ref] = verdict
+    def _record(self, verdict: DetectResult) -> None:
+        self._results[verdict.descriptor.ref] = verdict
         if verdict.output.strip():
             self._observer.detail(
                 f"{verdict.descriptor.ref}: {verdict.output.decode(errors='replace').strip()}"
@@ -230,7 +232,7 @@ class _Detection:
         for warning in verdict.warnings:
             self._observer.say(f"build plan of {verdict.descriptor.ref}: {warning}")
 
-    def _question(self, number: int, descriptor: Descriptor) -> _Question:
+    def _prepare_call(self, number: int, descriptor: Descriptor) -> _DetectCall:
         # All run in one sandbox, so each plan has a name of its own.
         plan = f"/tmp/cnb-build-plan-{number}.toml"
         directory = self._inputs.buildpack_directory(descriptor.ref)
@@ -244,53 +246,55 @@ class _Detection:
         )
         # Positional arguments are deprecated and still passed (B-012).
         argv = (f"{directory}/bin/detect", self._inputs.platform, plan)
-        return _Question(descriptor, plan, Command(argv, env, self._inputs.app), _Said())
+        return _DetectCall(descriptor, plan, Command(argv, env, self._inputs.app), _OutputTail())
 
-    def _answers(self, questions: Sequence[_Question]) -> Sequence[Verdict]:
+    def _run_calls(self, questions: Sequence[_DetectCall]) -> Sequence[DetectResult]:
         """The verdicts of several, asked side by side. Who has met a limit, or was there when somebody did,
         is asked once more alone, so that nobody's verdict depends on who else is asked.
         """
-        verdicts = self._run(questions)
+        verdicts = self._run_side_by_side(questions)
         if not any(verdict.exceeded for verdict in verdicts):
             return verdicts
-        again: list[Verdict] = []
+        again: list[DetectResult] = []
         for question, verdict in zip(questions, verdicts, strict=True):
             self._close_sandbox()  # which a limit may have ended
             if verdict.exceeded and len(questions) > 1:
-                (verdict,) = self._run([replace(question, said=_Said())])
+                (verdict,) = self._run_side_by_side([replace(question, output=_OutputTail())])
             again.append(verdict)
         self._close_sandbox()
         return again
 
-    def _run(self, questions: Sequence[_Question]) -> Sequence[Verdict]:
+    def _run_side_by_side(self, questions: Sequence[_DetectCall]) -> Sequence[DetectResult]:
         if self._sandbox is None:
-            self._sandbox = self._sandboxes.enter_context(self._runner.open(Scene.DETECTION))
+            self._sandbox = self._sandboxes.enter_context(self._runner.open(SandboxPurpose.DETECTION))
         tree = self._sandbox.tree
         for question in questions:
             tree.remove(question.plan)  # whatever another has put there
             tree.write(question.plan, b"")
         outcomes = self._sandbox.run_all(
             [question.command for question in questions],
-            lambda number, chunk: questions[number].said.take(chunk),
+            lambda number, chunk: questions[number].output.add(chunk),
             at_once=max(1, self._inputs.parallel),
         )
-        return [self._verdict(*pair, tree) for pair in zip(questions, outcomes, strict=True)]
+        return [self._read_result(*pair, tree) for pair in zip(questions, outcomes, strict=True)]
 
     def _close_sandbox(self) -> None:
         self._sandboxes.close()
         self._sandbox = None
 
-    def _verdict(self, question: _Question, outcome: Result | PackhorseError, tree: TreeView) -> Verdict:
-        descriptor, said = question.descriptor, question.said.text()
+    def _read_result(
+        self, question: _DetectCall, outcome: Result | PackhorseError, tree: TreeView
+    ) -> DetectResult:
+        descriptor, said = question.descriptor, question.output.text()
         if isinstance(outcome, PackhorseError):
-            return Verdict(descriptor, -1, said, why=str(outcome))
+            return DetectResult(descriptor, -1, said, why=str(outcome))
         warnings: list[str] = []
         try:
             written = read(tree, question.plan) if outcome.status == 0 else None
-            plan = BuildPlan.parse(written or b"", question.plan, warn=warnings.append)
+            plan = PlanToml.parse(written or b"", question.plan, warn=warnings.append)
         except PackhorseError as error:
-            return Verdict(descriptor, -1, said, why=str(error))
-        return Verdict(
+            return DetectResult(descriptor, -1, said, why=str(error))
+        return DetectResult(
             descriptor,
             outcome.status,
             said,
@@ -300,14 +304,14 @@ class _Detection:
             warnings=tuple(warnings),
         )
 
-    def _other_exec_env(self, ref: Ref) -> bool:
+    def _is_for_other_exec_env(self, ref: Ref) -> bool:
         """Whether the buildpack is for other execution environments: passed over, and no failure (P-040)."""
         descriptor = self._descriptors.find(ref)
         wanted = descriptor.exec_env
         applies = self._inputs.platform_api.has(EXEC_ENV) and descriptor.api.has(BUILDPACK_EXEC_ENV)
         return applies and bool(wanted) and "*" not in wanted and self._inputs.exec_env not in wanted
 
-    def _detected(self, resolution: Resolution) -> Detected:
+    def _accept(self, resolution: Resolution) -> Detected:
         members = []
         for ref in resolution.group:
             descriptor = self._descriptors.find(ref)
@@ -316,10 +320,10 @@ class _Detection:
         return Detected(tuple(members), resolution.entries)
 
     def _failure(self) -> DetectFailed:
-        errored = any(verdict.status not in (0, FAILED) for verdict in self._verdicts.values())
-        lines = [verdict.explain() for verdict in self._verdicts.values()]
+        errored = any(verdict.status not in (0, FAILED) for verdict in self._results.values())
+        lines = [verdict.explain() for verdict in self._results.values()]
         lines += [f"plan: {reason}" for reason in dict.fromkeys(self._reasons)]
-        for verdict in self._verdicts.values():
+        for verdict in self._results.values():
             if verdict.exceeded:
                 return DetectErrored(
                     f"{verdict.descriptor.ref} could not look at the source: {verdict.why}",
@@ -340,5 +344,5 @@ class _Detection:
         )
 
 
-def _plain(ref: Ref) -> Ref:
+def _without_optional(ref: Ref) -> Ref:
     return Ref(ref.id, ref.version)

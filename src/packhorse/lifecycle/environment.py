@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from packhorse.base.target import Target
-from packhorse.base.tree import Kind, TreeView, is_directory, read
+from packhorse.base.tree import NodeKind, TreeView, is_directory, read
 from packhorse.buildpack.api import EXEC_ENV, TARGETS
 from packhorse.buildpack.descriptor import Descriptor
 from packhorse.buildpack.env import BUILD_ROOTS, EnvFile, with_files, with_roots, with_user
@@ -66,8 +66,8 @@ def env_files(tree: TreeView, directory: str) -> list[EnvFile]:
     files = []
     for node in tree.list(directory):
         path = f"{directory}/{node.name}"
-        target = tree.stat(path, follow=True) if node.kind is Kind.LINK else node
-        if target is not None and target.kind is Kind.FILE:
+        target = tree.stat(path, follow=True) if node.kind is NodeKind.LINK else node
+        if target is not None and target.kind is NodeKind.FILE:
             content = read(tree, path) or b""
             if b"\0" in content or "=" in node.name:
                 raise BuildError(

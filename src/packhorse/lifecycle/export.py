@@ -14,7 +14,7 @@ from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.base.tree import TreeEdit, TreeView, is_directory, read
 from packhorse.errors import ExportError, FormatError, InputError
-from packhorse.image.edit import add_layers, edit, set_variables
+from packhorse.image.edit import add_layers, edit_config, set_variables
 from packhorse.image.model import Config, History
 from packhorse.image.place import Place
 from packhorse.image.view import Image, Layer
@@ -24,7 +24,7 @@ from packhorse.lifecycle.api import EXEC_ENV
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.launchable import check_layer
 from packhorse.lifecycle.layer_files import FoundLayer, find_layers, read_store
-from packhorse.lifecycle.ports import AppMemory, LayerCache, Observer
+from packhorse.lifecycle.ports import AppLayerCache, LayerCache, Observer
 from packhorse.lifecycle.stages import Analyzed, Built, Exported, ExportedLayer, Member
 
 LAUNCHER_LIMIT = 64 << 20
@@ -34,7 +34,7 @@ LIFECYCLE = "buildpacksio/lifecycle"
 
 
 @dataclass(frozen=True, slots=True)
-class _Added:
+class _AddedLayer:
     """A layer that the target has, how the image's history names it, and its row in the closing table."""
 
     layer: Layer
@@ -56,16 +56,16 @@ def export(
     cache: LayerCache,
     target: Place,
     observer: Observer,
-    memory: AppMemory | None = None,
+    app_cache: AppLayerCache | None = None,
 ) -> Exported:
     """Writes the image to `target`, then tells `cache` what the next build may restore.
 
     Raises ExportError where the build left something that cannot be an image; `target` has nothing new then.
     """
-    exporter = _Exporter(inputs, analyzed, built, tree, cache, target, observer, memory)
-    image, added = exporter.image()
-    target.commit(image)
-    exporter.remember()
+    exporter = _Exporter(inputs, analyzed, built, tree, cache, target, observer, app_cache)
+    image, added = exporter.make_image()
+    target.write_image(image)
+    exporter.commit_cache()
     rows = tuple(one.row for one in added)
     return Exported(image, rows, built.processes, inputs.default_process or built.default_process)
 
@@ -80,7 +80,7 @@ class _Exporter:
         cache: LayerCache,
         target: Place,
         observer: Observer,
-        memory: AppMemory | None,
+        app_cache: AppLayerCache | None,
     ) -> None:
         self._inputs = inputs
         self._analyzed = analyzed
@@ -89,37 +89,41 @@ class _Exporter:
         self._cache = cache
         self._target = target
         self._observer = observer
-        self._memory = memory
-        self._before = {layer.diff_id for layer in analyzed.previous.layers} if analyzed.previous else set()
+        self._app_cache = app_cache
+        self._previous_diff_ids = (
+            {layer.diff_id for layer in analyzed.previous.layers} if analyzed.previous else set()
+        )
         self._found: dict[Member, list[FoundLayer]] = {}
         for member in built.group:
-            with _blaming(member):
+            with _error_context(member):
                 self._found[member] = find_layers(tree, inputs.layers_directory(member.ref))
         self._captured: dict[str, tuple[Layer, bool]] = {}
 
-    def image(self) -> tuple[Image, list[_Added]]:
+    def make_image(self) -> tuple[Image, list[_AddedLayer]]:
         """The image above its base, every layer of which the target has, and the layers it adds."""
         entrypoint = self._entrypoint()
         records: list[labels.BuildpackRecord] = []
-        launch: list[_Added] = []
+        launch: list[_AddedLayer] = []
         for member in self._built.group:
             found = [layer for layer in self._found[member] if layer.toml.types.launch]
-            with _blaming(member):
-                added = {layer.name: self._launch_layer(member, layer) for layer in found}
+            with _error_context(member):
+                added = {layer.name: self._add_launch_layer(member, layer) for layer in found}
                 launch += added.values()
-                records.append(self._record(member, found, {name: one.sha for name, one in added.items()}))
-        with _blaming("the bill of materials"):
-            bom = self._sbom()
-        with _blaming("the application"):
-            app = self._app()
-        launcher = self._fixed(
-            "launcher", "Buildpacks Application Launcher", fixed_layers.launcher(self._launcher())
+                records.append(
+                    self._make_record(member, found, {name: one.sha for name, one in added.items()})
+                )
+        with _error_context("the bill of materials"):
+            bom = self._add_sbom()
+        with _error_context("the application"):
+            app = self._add_app()
+        launcher = self._add_fixed(
+            "launcher", "Buildpacks Application Launcher", fixed_layers.launcher(self._read_launcher())
         )
-        with _blaming("what the launcher is to know"):
-            config = self._fixed(
+        with _error_context("what the launcher is to know"):
+            config = self._add_fixed(
                 "config", "Buildpacks Launcher Config", fixed_layers.config(self._inputs, self._tree)
             )
-        processes = self._process_types()
+        processes = self._add_process_types()
         metadata = labels.LayersMetadata(
             app=tuple(one.sha for one in app),
             sbom=bom.sha,
@@ -127,32 +131,36 @@ class _Exporter:
             config=config.sha,
             launcher=launcher.sha,
             process_types=processes[0].sha if processes else "",
-            run_image=self._run_image(),
+            run_image=self._run_image_record(),
         )
         added_layers = [*launch, bom, *app, launcher, config, *processes]
-        base = [self._target.begin(layer) for layer in self._analyzed.run_image.layers]
+        base = [self._target.write_layer(layer) for layer in self._analyzed.run_image.layers]
         layers = (*base, *(one.layer for one in added_layers))
         annotations = tuple(sorted(self._inputs.annotations.items()))
-        made = self._config(added_layers, metadata, entrypoint)
+        made = self._make_config(added_layers, metadata, entrypoint)
         return Image(made, layers, annotations=annotations), added_layers
 
-    def remember(self) -> None:
+    def commit_cache(self) -> None:
         """Hands every layer with `cache = true` to the cache (P-109, P-110)."""
         kept: dict[str, Digest] = {}
         records = []
         for member, layers in self._found.items():
-            with _blaming(member):
-                shas = {layer.name: str(sha) for layer in layers if (sha := self._cached(member, layer))}
-                records.append(self._record(member, (layer for layer in layers if layer.name in shas), shas))
+            with _error_context(member):
+                shas = {
+                    layer.name: str(sha) for layer in layers if (sha := self._cached_diff_id(member, layer))
+                }
+                records.append(
+                    self._make_record(member, (layer for layer in layers if layer.name in shas), shas)
+                )
             kept |= {layer.path: Digest.parse(shas[layer.name]) for layer in layers if layer.name in shas}
         path = f"{self._inputs.layers}/sbom/cache"
-        with _blaming("the bill of materials"):
+        with _error_context("the bill of materials"):
             if is_directory(self._tree, path):
                 kept[path] = _diff_id(self._capture(path)[0])
         bom = str(kept[path]) if path in kept else ""
-        self._cache.commit(labels.LayersMetadata(sbom=bom, buildpacks=tuple(records)).cache(), kept)
+        self._cache.commit(labels.LayersMetadata(sbom=bom, buildpacks=tuple(records)).encode_cache(), kept)
 
-    def _cached(self, member: Member, layer: FoundLayer) -> Digest | None:
+    def _cached_diff_id(self, member: Member, layer: FoundLayer) -> Digest | None:
         """The diff ID of a layer that is to be kept; None for any other."""
         if not layer.toml.types.cache:
             return None
@@ -161,7 +169,7 @@ class _Exporter:
             return None
         return _diff_id(self._capture(layer.path)[0])
 
-    def _launch_layer(self, member: Member, found: FoundLayer) -> _Added:
+    def _add_launch_layer(self, member: Member, found: FoundLayer) -> _AddedLayer:
         """One layer of a buildpack: from its directory, or from the previous image when there is none (B-088,
         B-089).
         """
@@ -198,32 +206,32 @@ class _Exporter:
                 raise ExportError(f"{path} cannot be a layer", why=str(error)) from error
         return self._captured[path]
 
-    def _sbom(self) -> _Added:
-        sbom.add_launchers_own(self._inputs, self._tree)
-        return self._fixed(
+    def _add_sbom(self) -> _AddedLayer:
+        sbom.add_launcher_sboms(self._inputs, self._tree)
+        return self._add_fixed(
             "launch.sbom", "Software Bill-of-Materials", fixed_layers.sbom(self._inputs, self._tree)
         )
 
-    def _app(self) -> list[_Added]:
+    def _add_app(self) -> list[_AddedLayer]:
         inputs = self._inputs
         globs = [paths or () for paths in self._built.slices]
         terms = repr((inputs.app, inputs.uid, inputs.gid, globs))
-        recalled = self._recalled(terms)
+        recalled = self._unchanged_slices(terms)
         if recalled:
-            added = self._slices(recalled, "unchanged since it was exported")
+            added = self._add_slices(recalled, "unchanged since it was exported")
         else:
-            with self._shown(terms) as (view, pieces):
-                added = self._slices(fixed_layers.slices(inputs, view, globs, pieces))
-        if self._memory is not None:
-            self._memory.note(terms, [one.row.diff_id for one in added])
+            with self._open_app(terms) as (view, pieces):
+                added = self._add_slices(fixed_layers.slices(inputs, view, globs, pieces))
+        if self._app_cache is not None:
+            self._app_cache.put(terms, [one.row.diff_id for one in added])
         return added
 
-    def _shown(self, terms: str) -> AbstractContextManager[tuple[TreeView, Pieces | None]]:
-        if self._memory is None:
+    def _open_app(self, terms: str) -> AbstractContextManager[tuple[TreeView, Pieces | None]]:
+        if self._app_cache is None:
             return nullcontext((self._tree, None))
-        return self._memory.shown(self._tree, None if self._inputs.skip_restore else terms)
+        return self._app_cache.open(self._tree, None if self._inputs.skip_restore else terms)
 
-    def _slices(self, layers: Sequence[Layer], why: str = "") -> list[_Added]:
+    def _add_slices(self, layers: Sequence[Layer], why: str = "") -> list[_AddedLayer]:
         if len(layers) == 1:
             return [self._add(layers[0], "Application Layer", "app", "app", why)]
         return [
@@ -231,33 +239,33 @@ class _Exporter:
             for number, layer in enumerate(layers, 1)
         ]
 
-    def _recalled(self, terms: str) -> list[Layer]:
+    def _unchanged_slices(self, terms: str) -> list[Layer]:
         """The last image's slices, where the application is still what they were made of."""
-        if self._memory is None or self._inputs.skip_restore or self._analyzed.previous is None:
+        if self._app_cache is None or self._inputs.skip_restore or self._analyzed.previous is None:
             return []
         previous = {layer.diff_id: layer for layer in self._analyzed.previous.layers}
-        diff_ids = self._memory.recall(terms)
+        diff_ids = self._app_cache.get(terms)
         if not previous.keys() >= set(diff_ids):
             return []
         return [previous[diff_id] for diff_id in diff_ids]
 
-    def _process_types(self) -> list[_Added]:
+    def _add_process_types(self) -> list[_AddedLayer]:
         if not self._built.processes:
             return []
         layer = fixed_layers.process_types(self._built.processes)
-        return [self._fixed("process-types", "Buildpacks Process Types", layer)]
+        return [self._add_fixed("process-types", "Buildpacks Process Types", layer)]
 
-    def _fixed(self, name: str, created_by: str, layer: Layer) -> _Added:
+    def _add_fixed(self, name: str, created_by: str, layer: Layer) -> _AddedLayer:
         return self._add(layer, created_by, name, LIFECYCLE)
 
-    def _add(self, layer: Layer, created_by: str, name: str, owner: str, why: str = "") -> _Added:
-        stored = self._target.begin(layer)
+    def _add(self, layer: Layer, created_by: str, name: str, owner: str, why: str = "") -> _AddedLayer:
+        stored = self._target.write_layer(layer)
         diff_id = _diff_id(stored)
-        kept = diff_id in self._before
+        kept = diff_id in self._previous_diff_ids
         row = ExportedLayer(name, owner, diff_id, stored.size, kept, why or ("same content" if kept else ""))
-        return _Added(stored, created_by, row)
+        return _AddedLayer(stored, created_by, row)
 
-    def _launcher(self) -> bytes:
+    def _read_launcher(self) -> bytes:
         content = read(self._tree, self._inputs.launcher_path, limit=LAUNCHER_LIMIT)
         if content is None:
             raise ExportError(
@@ -265,7 +273,7 @@ class _Exporter:
             )
         return content
 
-    def _record(
+    def _make_record(
         self, member: Member, layers: Iterable[FoundLayer], shas: Mapping[str, str]
     ) -> labels.BuildpackRecord:
         records = {
@@ -281,7 +289,7 @@ class _Exporter:
         store = read_store(self._tree, self._inputs.layers_directory(member.ref))
         return labels.BuildpackRecord(member.ref.id, member.ref.version, records, store)
 
-    def _run_image(self) -> labels.RunImageRecord:
+    def _run_image_record(self) -> labels.RunImageRecord:
         diff_ids = self._analyzed.run_image.config.diff_ids
         name = self._inputs.run_image
         return labels.RunImageRecord(
@@ -300,7 +308,9 @@ class _Exporter:
         chosen = wanted or self._built.default_process
         return f"{fixed_layers.PROCESSES}/{chosen}" if chosen else fixed_layers.LAUNCHER
 
-    def _config(self, added: list[_Added], metadata: labels.LayersMetadata, entrypoint: str) -> Config:
+    def _make_config(
+        self, added: list[_AddedLayer], metadata: labels.LayersMetadata, entrypoint: str
+    ) -> Config:
         inputs, base = self._inputs, self._analyzed.run_image.config
         created = datetime.fromtimestamp(inputs.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         history = [(one.row.diff_id, History(created_by=one.created_by)) for one in added]
@@ -315,16 +325,16 @@ class _Exporter:
             "CNB_DEPRECATION_MODE": "quiet",
             "PATH": path,
         }
-        return edit(
+        return edit_config(
             config,
             env=set_variables(base.env, variables),
-            labels=dict(base.labels) | self._labels(metadata),
+            labels=dict(base.labels) | self._make_labels(metadata),
             entrypoint=[entrypoint],
             cmd=(),
             working_dir=inputs.app,
         )
 
-    def _labels(self, metadata: labels.LayersMetadata) -> dict[str, str]:
+    def _make_labels(self, metadata: labels.LayersMetadata) -> dict[str, str]:
         """The specification's labels, then the buildpacks' own: of two with one key the last wins (B-132,
         B-133).
         """
@@ -332,10 +342,10 @@ class _Exporter:
             {"id": member.ref.id, "version": member.ref.version, "homepage": member.homepage}
             for member in self._built.group
         ]
-        info = provenance.completed(self._inputs.launcher, self._launcher())
+        info = provenance.complete(self._inputs.launcher, self._read_launcher())
         launcher = {"version": info.version, "repository": info.repository, "commit": info.commit}
         values = {
-            labels.LIFECYCLE: metadata.label(),
+            labels.LIFECYCLE: metadata.encode_label(),
             labels.BUILD: labels.build_label(
                 group, launcher, self._built.processes, self._built.default_process
             ),
@@ -348,7 +358,7 @@ class _Exporter:
 
 
 @contextmanager
-def _blaming(what: Member | str) -> Iterator[None]:
+def _error_context(what: Member | str) -> Iterator[None]:
     """Says of an error about something in the tree what it belongs to: the tree has seen every buildpack."""
     try:
         yield

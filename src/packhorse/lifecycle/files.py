@@ -55,10 +55,10 @@ def _process(process: Process) -> dict[str, object]:
     return value
 
 
-def _command(words: Sequence[str]) -> gotoml.Verbatim:
+def _command(words: Sequence[str]) -> gotoml.RawToml:
     """A command as the reference writes it: a TOML array of JSON strings, with `<`, `>` and `&` escaped.
 
     JSON leaves U+007F as it is and TOML forbids that. The reference cannot read such a file again.
     """
     strings = (gojson.dumps(word).decode().replace("\x7f", "\\u007f") for word in words)
-    return gotoml.Verbatim(f"[{', '.join(strings)}]")
+    return gotoml.RawToml(f"[{', '.join(strings)}]")

@@ -17,7 +17,7 @@ from packhorse.image.view import Layer
 from packhorse.layers import tar, tree
 from packhorse.layers.pieces import Pieces
 from packhorse.layers.slices import divide
-from packhorse.layers.tree import Packed, Position, TarEntry
+from packhorse.layers.tree import PackedTree, Position, TarEntry
 from packhorse.lifecycle.inputs import Inputs
 
 LAUNCHER = "/cnb/lifecycle/launcher"
@@ -51,10 +51,10 @@ def slices(
 ) -> list[Layer]:
     """The app, one layer a slice and one for the rest (P-092, B-086), made with the `pieces` there are."""
 
-    def entries(found: Iterable[tree.Found | Packed]) -> Iterator[TarEntry | Packed]:
+    def entries(found: Iterable[tree.Found | PackedTree]) -> Iterator[TarEntry | PackedTree]:
         top = TarEntry.directory(inputs.app, mode=0o777, uid=inputs.uid, gid=inputs.gid)
         parents = [top] if any(path == "" for path, _ in found) else []
-        return tree.selection(view, inputs.app, found, uid=inputs.uid, gid=inputs.gid, parents=parents)
+        return tree.selected_entries(view, inputs.app, found, uid=inputs.uid, gid=inputs.gid, parents=parents)
 
     divided = divide(view, inputs.app, globs, pieces)
     return [_layer(partial(entries, part.entries), part.position) for part in divided]
@@ -62,7 +62,9 @@ def slices(
 
 def _directory(inputs: Inputs, view: TreeView, path: str) -> Layer:
     parents = [TarEntry.directory(parent, uid=inputs.uid, gid=inputs.gid) for parent in _parents(path)]
-    return _layer(partial(tree.directory, view, path, uid=inputs.uid, gid=inputs.gid, parents=parents))
+    return _layer(
+        partial(tree.directory_entries, view, path, uid=inputs.uid, gid=inputs.gid, parents=parents)
+    )
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -71,5 +73,5 @@ def _parents(path: str) -> Iterator[str]:
         yield "/" + "/".join(parts[:count])
 
 
-def _layer(entries: Callable[[], Iterable[TarEntry | Packed]], position: Position | None = None) -> Layer:
+def _layer(entries: Callable[[], Iterable[TarEntry | PackedTree]], position: Position | None = None) -> Layer:
     return Layer(tar=lambda: tar.stream(entries(), position))

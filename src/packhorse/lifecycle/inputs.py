@@ -73,8 +73,8 @@ class Inputs:
 
     def buildpack_directory(self, ref: Ref) -> str:
         """Where a buildpack is: `/cnb/buildpacks/<escaped id>/<version>` (P-158)."""
-        return f"{self.buildpacks}/{ref.directory}/{ref.version}"
+        return f"{self.buildpacks}/{ref.directory_name}/{ref.version}"
 
     def layers_directory(self, ref: Ref) -> str:
         """Where a buildpack's layers are: `/layers/<escaped id>`."""
-        return f"{self.layers}/{ref.directory}"
+        return f"{self.layers}/{ref.directory_name}"

@@ -43,7 +43,7 @@ class LayerRecord:
         """The JSON object, fields in Go's order."""
         return {
             "sha": self.sha,
-            "data": gojson.untyped(self.data),
+            "data": gojson.sort_maps(self.data),
             "build": self.build,
             "launch": self.launch,
             "cache": self.cache,
@@ -61,10 +61,10 @@ class BuildpackRecord:
 
     def encode(self) -> dict[str, object]:
         """The JSON object, fields in Go's order."""
-        layers = gojson.Sorted({name: record.encode() for name, record in self.layers.items()})
+        layers = gojson.SortedMap({name: record.encode() for name, record in self.layers.items()})
         value: dict[str, object] = {"key": self.id, "version": self.version, "layers": layers}
         if self.store is not None:
-            value["store"] = {"metadata": gojson.untyped(self.store.metadata)}
+            value["store"] = {"metadata": gojson.sort_maps(self.store.metadata)}
         return value
 
 
@@ -98,7 +98,7 @@ class LayersMetadata:
         Every number in it is a float, since Go reads it so (docs/decisions/0006).
         """
         try:
-            value = gojson.loads(data, parse_int=gojson.number)
+            value = gojson.loads(data, parse_int=gojson.parse_number)
         except (ValueError, RecursionError):
             return cls()
         if not isinstance(value, dict):
@@ -118,7 +118,7 @@ class LayersMetadata:
         """The record of a buildpack by id: versions are not compared, as in the reference."""
         return next((record for record in self.buildpacks if record.id == identifier), None)
 
-    def label(self) -> str:
+    def encode_label(self) -> str:
         """The label's text."""
         run = self.run_image
         names: dict[str, object] = {}
@@ -140,7 +140,7 @@ class LayersMetadata:
             value["stack"] = {"runImage": {"image": run.image} | names}
         return gojson.dumps(value).decode()
 
-    def cache(self) -> bytes:
+    def encode_cache(self) -> bytes:
         """The metadata of a cache, as the reference's (P-110)."""
         value = {
             "sbom": {"sha": self.sbom},
@@ -177,7 +177,9 @@ def project_label(project: Mapping[str, Any]) -> str:
     source = project.get("source")
     if source is None:
         return "{}"
-    fields = {key: gojson.untyped(source[key]) for key in ("type", "version", "metadata") if source.get(key)}
+    fields = {
+        key: gojson.sort_maps(source[key]) for key in ("type", "version", "metadata") if source.get(key)
+    }
     return gojson.dumps({"source": fields}).decode()
 
 

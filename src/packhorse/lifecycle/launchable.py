@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Sequence
 
-from packhorse.base.tree import Kind, Node, TreeView, read
+from packhorse.base.tree import Node, NodeKind, TreeView, read
 from packhorse.errors import InputError, TreeError
 from packhorse.lifecycle.inputs import Inputs
 
@@ -38,7 +38,7 @@ def check_layer(inputs: Inputs, tree: TreeView, layer: str, types: Sequence[str]
     return [
         f"{path} is not a directory, so the launcher cannot start the image"
         for path in paths
-        if (node := _followed(tree, path)) is not None and node.kind is not Kind.DIRECTORY
+        if (node := _follow(tree, path)) is not None and node.kind is not NodeKind.DIRECTORY
     ]
 
 
@@ -46,15 +46,15 @@ def _issues(
     inputs: Inputs, tree: TreeView, directory: str, types: Sequence[str], *, programs: bool = False
 ) -> Iterator[str]:
     """What is wrong in a directory, and in those for the process `types` below it, which may be absent."""
-    top = _followed(tree, directory)
+    top = _follow(tree, directory)
     if top is None:
         return
-    if top.kind is not Kind.DIRECTORY:
+    if top.kind is not NodeKind.DIRECTORY:
         return
     for node in tree.list(directory):
         path = f"{directory}/{node.name}"
-        is_link = node.kind is Kind.LINK
-        found = _followed(tree, path) if is_link else node
+        is_link = node.kind is NodeKind.LINK
+        found = _follow(tree, path) if is_link else node
         if found is None:
             if is_link and _is_ours(inputs, tree, path):
                 yield f"{path} is a link that leads nowhere"
@@ -64,17 +64,17 @@ def _issues(
             yield from _variable_issues(tree, path, found)
     for kind in types:
         path = f"{directory}/{kind}"
-        found = _followed(tree, path)
-        if found is not None and found.kind is not Kind.DIRECTORY:
+        found = _follow(tree, path)
+        if found is not None and found.kind is not NodeKind.DIRECTORY:
             yield f"{path} is not a directory, as that of a process is"
         yield from _issues(inputs, tree, path, (), programs=programs)
 
 
 def _variable_issues(tree: TreeView, path: str, node: Node) -> Iterator[str]:
     suffix = posixpath.basename(path).partition(".")[2]
-    if node.kind is Kind.DIRECTORY:
+    if node.kind is NodeKind.DIRECTORY:
         return
-    if node.kind is not Kind.FILE:
+    if node.kind is not NodeKind.FILE:
         yield f"{path} is not a file"
     elif node.size > _LIMIT:
         yield f"{path} is larger than {_LIMIT} bytes"
@@ -83,13 +83,13 @@ def _variable_issues(tree: TreeView, path: str, node: Node) -> Iterator[str]:
 
 
 def _program_issues(path: str, node: Node, *, is_link: bool) -> Iterator[str]:
-    if node.kind is Kind.DIRECTORY and not is_link:
+    if node.kind is NodeKind.DIRECTORY and not is_link:
         return
-    if node.kind is not Kind.FILE or not node.mode & 0o111:
+    if node.kind is not NodeKind.FILE or not node.mode & 0o111:
         yield f"{path} is not an executable file"
 
 
-def _followed(tree: TreeView, path: str) -> Node | None:
+def _follow(tree: TreeView, path: str) -> Node | None:
     """What is at the end of a path; None also where that cannot be told here."""
     try:
         return tree.stat(path, follow=True)

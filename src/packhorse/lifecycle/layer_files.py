@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.toml import Warn
-from packhorse.base.tree import Kind, TreeView, read
+from packhorse.base.tree import NodeKind, TreeView, read
 from packhorse.buildpack.launch import StoreToml
 from packhorse.buildpack.layer import RESERVED, LayerToml
 from packhorse.errors import BuildError
@@ -32,14 +32,14 @@ def find_layers(tree: TreeView, layers: str, *, warn: Warn | None = None) -> lis
     nodes = {node.name: node for node in tree.list(layers)}
     for file_name, node in nodes.items():
         name = file_name.removesuffix(".toml")
-        if name in ("", file_name) or name in RESERVED or node.kind is Kind.DIRECTORY:
+        if name in ("", file_name) or name in RESERVED or node.kind is NodeKind.DIRECTORY:
             continue
         path = f"{layers}/{name}"
         data = read(tree, f"{path}.toml")
         if data is not None:
             found.append(FoundLayer(name, path, LayerToml.parse(data, f"{path}.toml", warn=warn)))
     for name in sorted(RESERVED):
-        if name in nodes and nodes[name].kind is Kind.DIRECTORY and f"{name}.toml" in nodes:
+        if name in nodes and nodes[name].kind is NodeKind.DIRECTORY and f"{name}.toml" in nodes:
             raise BuildError(
                 f"{layers} has a layer named {name!r}",
                 why=f"{name}.toml is not a layer's file, so no layer can have that name",

@@ -21,7 +21,7 @@ ALLOW = "docs/limits.md says what is allowed and why; --limit NAME=NUMBER allows
 """What to do about a limit of a Runner's that a step has met."""
 
 
-class Scene(Enum):
+class SandboxPurpose(Enum):
     """What a sandbox is for: asking buildpacks, whose writes nobody sees afterwards; restore to export."""
 
     DETECTION = "detection"
@@ -31,25 +31,25 @@ class Scene(Enum):
 class Runner(Protocol):
     """Runs buildpack executables where buildpacks run, and shows the file tree there."""
 
-    def open(self, scene: Scene) -> AbstractContextManager[Sandbox]:
+    def open(self, purpose: SandboxPurpose) -> AbstractContextManager[Sandbox]:
         """Makes a sandbox; leaving the context ends whatever still runs there.
 
         That of the build has the layers that the cache was asked to restore before. It is opened once.
         """
         ...
 
-    def look(self) -> AbstractContextManager[TreeView]:
+    def builder_files(self) -> AbstractContextManager[TreeView]:
         """What every command finds that no buildpack has made: builder files, platform directory."""
         ...
 
-    def result(self) -> TreeEdit:
+    def result_tree(self) -> TreeEdit:
         """The tree of the build, without what is no part of its result (the user's volumes).
 
         No command runs after this; the tree lasts as long as the sandbox of the build.
         """
         ...
 
-    def confirm(self) -> bool:
+    def confirm_source(self) -> bool:
         """Waits until it is known how buildpacks have to be shown the source.
 
         False if it has turned out that they have to be asked again, since they were shown it another way.
@@ -89,21 +89,21 @@ class LayerCache(Protocol):
         ...
 
 
-class AppMemory(Protocol):
+class AppLayerCache(Protocol):
     """Knows an application directory again that has not changed since it was last divided into slices."""
 
-    def recall(self, terms: str) -> tuple[Digest, ...]:
+    def get(self, terms: str) -> tuple[Digest, ...]:
         """The diff IDs of the slices that it became then; none if it, or `terms`, were others.
 
         `terms` is all else that they depend on.
         """
         ...
 
-    def note(self, terms: str, slices: Sequence[Digest]) -> None:
+    def put(self, terms: str, slices: Sequence[Digest]) -> None:
         """Says what it has become."""
         ...
 
-    def shown(
+    def open(
         self, tree: TreeView, terms: str | None
     ) -> AbstractContextManager[tuple[TreeView, Pieces | None]]:
         """What is read of it quicker than `tree`, which shows the same, or that itself; and what is told the

@@ -19,7 +19,7 @@ _FLAG = re.compile(
 _FIELDS = {b"Version": "version", b"SCMRepository": "repository", b"SCMCommit": "commit"}
 
 
-def completed(known: LauncherInfo, launcher: bytes) -> LauncherInfo:
+def complete(known: LauncherInfo, launcher: bytes) -> LauncherInfo:
     """`known`, with what is empty in it filled in from the Go program `launcher`, where that says it."""
     said = {_FIELDS[match[1]]: match[2].decode("ascii") for match in _FLAG.finditer(launcher)}
     missing = {field: value for field, value in said.items() if not getattr(known, field)}

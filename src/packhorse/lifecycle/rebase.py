@@ -13,7 +13,7 @@ from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, PlatformApiError, RebaseError, UnknownRunImage
 from packhorse.image.model import Config
-from packhorse.image.rebase import height, rebased
+from packhorse.image.rebase import count_base_layers, rebase_image
 from packhorse.image.view import Image
 from packhorse.lifecycle import labels
 from packhorse.lifecycle.api import TARGETS, PlatformApi
@@ -44,7 +44,7 @@ def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str
     name, and FormatError for an image whose labels cannot be read or contradict its layers. With `force` it
     is done all the same, and what stood in the way is said; stacks and mixins must fit even so.
     """
-    label = label_of(app.config)
+    label = read_base_label(app.config)
     if _has_stack(app.config):
         _require_stack(app.config, new.image.config)
     else:
@@ -52,8 +52,8 @@ def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str
     if not new.image.layers:
         raise FormatError(f"{new.name} cannot be a run image", why="it has no layers")
     # Where the image has no such base, that comes before the run image's name.
-    above = base_height(app, label)
-    label = label.on(str(new.image.config.diff_ids[-1]), new.reference)
+    above = count_labelled_base_layers(app, label)
+    label = label.with_base(str(new.image.config.diff_ids[-1]), new.reference)
     if not label.knows(new.name):
         known = ", ".join(label.sources) or "no run image at all"
         if not force:
@@ -61,20 +61,22 @@ def rebase(app: Image, new: RunImage, *, force: bool = False, say: Callable[[str
                 f"{new.name} is another run image", why=f"the image names {known}", fix=_FORCE
             )
         say(f"{new.name} is another run image: the image named {known}")
-        label = label.named(new.name)
-    return rebased(app, above, new.image, labels=_labels(app.config.labels, new.image.config.labels, label))
+        label = label.with_name(new.name)
+    return rebase_image(
+        app, above, new.image, labels=_labels(app.config.labels, new.image.config.labels, label)
+    )
 
 
-def label_of(config: Config) -> BaseLabel:
+def read_base_label(config: Config) -> BaseLabel:
     """What an app image says of its base; FormatError for an image that no buildpacks built."""
     if not is_app(config):
         raise FormatError("the image was not built by buildpacks", why=f"it has no label {labels.LIFECYCLE}")
     return BaseLabel.parse(config.labels[labels.LIFECYCLE])
 
 
-def base_height(app: Image, label: BaseLabel) -> int:
+def count_labelled_base_layers(app: Image, label: BaseLabel) -> int:
     """How many layers of an image are its base's, by its label; raises FormatError if nobody knows."""
-    return height(app, _top(label), label.own)
+    return count_base_layers(app, _top(label), label.own_layers)
 
 
 def is_app(config: Config) -> bool:
@@ -82,7 +84,7 @@ def is_app(config: Config) -> bool:
     return bool(config.labels.get(labels.LIFECYCLE))
 
 
-def rebasable(config: Config) -> bool:
+def is_rebasable(config: Config) -> bool:
     """Whether an image may be rebased without being forced to."""
     return config.labels.get(labels.REBASABLE, "") != "false"
 
@@ -107,7 +109,7 @@ def _has_stack(app: Config) -> bool:
         name, _, value = entry.partition("=")
         if name == _PLATFORM_API and "=" not in value:
             try:
-                return not (value and PlatformApi.said(value).has(TARGETS))
+                return not (value and PlatformApi.parse_any(value).has(TARGETS))
             except PlatformApiError as error:
                 raise RebaseError(f"{_PLATFORM_API} of the image cannot be read", why=str(error)) from error
     return True
@@ -148,7 +150,7 @@ def _mixins(config: Config, what: str) -> set[str]:
 
 def _require_target(app: Config, base: Config, *, force: bool, say: Callable[[str], None]) -> None:
     problems = []
-    if not rebasable(app):
+    if not is_rebasable(app):
         problems.append(("the image is not to be rebased", f"its label {labels.REBASABLE} is false"))
     differences = _differences(app, base)
     if differences:

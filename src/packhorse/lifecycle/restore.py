@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
-from packhorse.base.tree import Kind, TreeEdit, is_directory, read
+from packhorse.base.tree import NodeKind, TreeEdit, is_directory, read
 from packhorse.buildpack.layer import LayerToml
 from packhorse.errors import FormatError, PackhorseError
 from packhorse.image.view import Image, Layer
-from packhorse.layers.untar import Archive
+from packhorse.layers.untar import TarReader
 from packhorse.lifecycle.api import CACHED_METADATA
 from packhorse.lifecycle.inputs import Inputs
 from packhorse.lifecycle.labels import BuildpackRecord, LayerRecord, LayersMetadata
@@ -40,7 +40,7 @@ class Restoration:
     has_sboms: bool
 
 
-def choose(
+def choose_layers(
     inputs: Inputs, analyzed: Analyzed, detected: Detected, *, cache: LayerCache, observer: Observer
 ) -> Restoration:
     """Decides what comes back, and has `cache` bring the directories.
@@ -52,24 +52,24 @@ def choose(
     cached = LayersMetadata() if inputs.skip_restore else LayersMetadata.parse(metadata)
     records: dict[str, tuple[Member, LayerRecord]] = {}
     directories: dict[str, Digest] = {}
-    files = _Files(observer)
+    files = _RestoredFiles(observer)
     for member in detected.group:
         before = analyzed.metadata.buildpack(member.ref.id)
         if before is not None and before.store is not None:
             path = f"{inputs.layers_directory(member.ref)}/store.toml"
-            files.add(path, f"{member.ref.id}: store.toml", before.store.restored)
+            files.add(path, f"{member.ref.id}: store.toml", before.store.dump)
     for member in () if inputs.skip_restore else detected.group:
         before, kept = analyzed.metadata.buildpack(member.ref.id), cached.buildpack(member.ref.id)
-        for name, record in _wanted(inputs, before, kept):
+        for name, record in _choose_records(inputs, before, kept):
             path = f"{inputs.layers_directory(member.ref)}/{name}"
             toml = LayerToml(metadata=record.data)
-            if not files.add(f"{path}.toml", f"{member.ref.id}:{name}", toml.restored):
+            if not files.add(f"{path}.toml", f"{member.ref.id}:{name}", toml.dump_metadata):
                 continue
             if record.cache:
-                diff_id = _same(record, kept, name)
+                diff_id = _cached_diff_id(record, kept, name)
                 if diff_id is None or not cache.restore(path, diff_id):
                     observer.say(f"{member.ref.id}:{name} is left behind: its contents are not kept here")
-                    files.drop(f"{path}.toml")
+                    files.remove(f"{path}.toml")
                     continue
                 directories[path] = diff_id
             records[path] = (member, record)
@@ -95,7 +95,7 @@ def restore(
     return Restored(chosen.directories)
 
 
-def _wanted(
+def _choose_records(
     inputs: Inputs, before: BuildpackRecord | None, kept: BuildpackRecord | None
 ) -> Iterator[tuple[str, LayerRecord]]:
     """Which layers come back with which metadata, by their types then (B-046 to B-051)."""
@@ -113,7 +113,7 @@ def _wanted(
             yield name, record
 
 
-def _same(record: LayerRecord, kept: BuildpackRecord | None, name: str) -> Digest | None:
+def _cached_diff_id(record: LayerRecord, kept: BuildpackRecord | None, name: str) -> Digest | None:
     """The layer's diff ID, if the cache has the very layer the metadata speaks of (B-051)."""
     cached = kept.layers.get(name) if kept else None
     return _digest(record.sha) if cached is not None and cached.sha == record.sha else None
@@ -127,7 +127,7 @@ def _digest(text: str) -> Digest | None:
         return None
 
 
-class _Files:
+class _RestoredFiles:
     """The TOML files that come back; an image may come from anybody, and what it says be no TOML."""
 
     def __init__(self, observer: Observer) -> None:
@@ -143,7 +143,7 @@ class _Files:
             return False
         return True
 
-    def drop(self, path: str) -> None:
+    def remove(self, path: str) -> None:
         """Takes a file back."""
         del self.all[path]
 
@@ -155,7 +155,7 @@ def _launch_sboms(
     layer = _layer(analyzed.previous, analyzed.metadata.sbom)
     if layer is None or not records:
         return
-    archive = Archive(layer.tar())
+    archive = TarReader(layer.tar())
     try:
         for header in archive:
             match = _SBOM.fullmatch(os.fsdecode(header.name))
@@ -183,7 +183,7 @@ def _cached_sboms(inputs: Inputs, records: Mapping[str, tuple[Member, LayerRecor
             continue
         for node in tree.list(source):
             target = f"{path}.{node.name}"
-            if node.kind is Kind.FILE and node.name.startswith("sbom.") and tree.stat(target) is None:
+            if node.kind is NodeKind.FILE and node.name.startswith("sbom.") and tree.stat(target) is None:
                 try:
                     tree.write(target, read(tree, f"{source}/{node.name}", limit=SBOM_LIMIT) or b"")
                 except PackhorseError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from packhorse.base import gojson
 from packhorse.base.tree import TreeEdit, TreeView, read
 from packhorse.buildpack.descriptor import Descriptor, Ref
-from packhorse.buildpack.layer import Types
+from packhorse.buildpack.layer import LayerTypes
 from packhorse.buildpack.planfile import Require
 from packhorse.errors import BuildError
 from packhorse.lifecycle.inputs import Inputs
@@ -56,16 +56,16 @@ def collect(
             source = f"{layers}/{name}.sbom.{ending}"
             is_there = tree.stat(source, follow=True) is not None
             for target in _targets(name, types):
-                place = f"{root}/{target.format(buildpack=member.ref.directory)}/sbom.{ending}"
+                place = f"{root}/{target.format(buildpack=member.ref.directory_name)}/sbom.{ending}"
                 if is_there:
                     tree.copy(source, place, limit=LIMIT)
                 else:  # a link that leads nowhere
                     tree.write(place, b"")
     for kind, bom in (("launch", launch), ("build", build)):
-        tree.write(f"{root}/{kind}/sbom.legacy.json", _legacy(bom))
+        tree.write(f"{root}/{kind}/sbom.legacy.json", _legacy_bom(bom))
 
 
-def add_launchers_own(inputs: Inputs, tree: TreeEdit) -> None:
+def add_launcher_sboms(inputs: Inputs, tree: TreeEdit) -> None:
     """Copies the SBOM files beside the builder's launcher to where the image has them (P-091)."""
     directory = posixpath.dirname(inputs.launcher_path)
     for ending in MEDIA_TYPES:
@@ -74,11 +74,11 @@ def add_launchers_own(inputs: Inputs, tree: TreeEdit) -> None:
             tree.write(f"{inputs.layers}/sbom/launch/buildpacksio_lifecycle/launcher/sbom.{ending}", data)
 
 
-def _legacy(bom: Bom) -> bytes:
+def _legacy_bom(bom: Bom) -> bytes:
     entries = [
         {
             "name": entry.name,
-            "metadata": gojson.untyped(entry.metadata),
+            "metadata": gojson.sort_maps(entry.metadata),
             "buildpack": {"id": owner.id, "version": owner.version},
         }
         for owner, entry in bom
@@ -86,7 +86,7 @@ def _legacy(bom: Bom) -> bytes:
     return gojson.dumps(entries or None) + b"\n"
 
 
-def _targets(name: str, types: Mapping[str, Types]) -> Iterator[str]:
+def _targets(name: str, types: Mapping[str, LayerTypes]) -> Iterator[str]:
     """The directories below `<layers>/sbom` that one file belongs in, `{buildpack}` left open."""
     if name in ("launch", "build"):
         yield f"{name}/{{buildpack}}"

@@ -65,9 +65,9 @@ class Answer:
     """
 
     ref: Ref
-    word: str
+    verdict: str
     status: int
-    line: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class ExportedLayer:
     owner: str
     diff_id: Digest
     size: int | None
-    kept: bool
+    is_in_previous: bool
     why: str = ""
 
 

@@ -12,17 +12,17 @@ from collections.abc import Iterator, Sequence
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.buildpack.descriptor import Ref
-from packhorse.buildpack.planfile import BuildPlan, Require, Section
+from packhorse.buildpack.planfile import PlanAlternative, PlanToml, Require
 
 _REQUIRES = "requires"
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class PassedBuildpack:
     """A buildpack whose bin/detect passed, with the plan it wrote."""
 
     ref: Ref
-    plan: BuildPlan
+    plan: PlanToml
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Resolution:
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     ref: Ref
-    section: Section
+    section: PlanAlternative
     optional: bool
 
 
@@ -68,7 +68,7 @@ class _Dependency:
     unmet: list[_Candidate] = field(default_factory=list)
 
 
-def resolve(passed: Sequence[Passed]) -> Resolution:
+def resolve(passed: Sequence[PassedBuildpack]) -> Resolution:
     """Tries every combination of plan alternatives, left to right, depth first (B-027); the first that holds
     wins.
     """
@@ -80,13 +80,13 @@ def resolve(passed: Sequence[Passed]) -> Resolution:
     return Resolution(reasons=tuple(dict.fromkeys(reasons)))
 
 
-def _trials(passed: Sequence[Passed]) -> Iterator[list[_Candidate]]:
+def _trials(passed: Sequence[PassedBuildpack]) -> Iterator[list[_Candidate]]:
     # As the reference does: an optional buildpack may be dropped only with its last alternative, so that the
     # others are tried first.
     choices = [
         [
-            _Candidate(one.ref, section, one.ref.optional and index == len(one.plan.options) - 1)
-            for index, section in enumerate(one.plan.options)
+            _Candidate(one.ref, section, one.ref.optional and index == len(one.plan.alternatives) - 1)
+            for index, section in enumerate(one.plan.alternatives)
         ]
         for one in passed
     ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.base.tree import TreeView, read
 from packhorse.errors import RunError
 
@@ -24,24 +24,24 @@ class Account:
     home: str = "/"
 
 
-def account(root: Path, user: str) -> Account:
+def find_account(root: Path, user: str) -> Account:
     """The account that a config's User names: `""`, `name`, `uid`, each with `:group` or `:gid` (image-spec,
     config.md).
 
     Raises RunError for a name that the image does not have.
     """
     name, _, group = user.partition(":")
-    with Rooted.local(root) as tree:
+    with RootedTree.open_local(root) as tree:
         users = list(_fields(tree, "/etc/passwd", 7))
         groups = list(_fields(tree, "/etc/group", 3))
     entry = next((fields for fields in users if name in (fields[0], fields[2])), None)
     if not name:
         entry = next((fields for fields in users if fields[2] == "0"), None)
-    uid = _number(entry[2] if entry else name or "0")
-    gid = _number(entry[3] if entry else "0")
+    uid = _parse_id(entry[2] if entry else name or "0")
+    gid = _parse_id(entry[3] if entry else "0")
     if group:
         found = next((fields for fields in groups if group in (fields[0], fields[2])), None)
-        gid = _number(found[2] if found else group)
+        gid = _parse_id(found[2] if found else group)
     if uid is None or gid is None:
         raise RunError(
             f"the image has no user {user!r}",
@@ -52,7 +52,7 @@ def account(root: Path, user: str) -> Account:
     return Account(uid, gid, home)
 
 
-def _number(text: str) -> int | None:
+def _parse_id(text: str) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 

@@ -15,7 +15,7 @@ from packhorse.base.digest import Digest
 from packhorse.buildpack.descriptor import Order, Ref
 from packhorse.errors import FormatError
 from packhorse.image.view import Image
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 from packhorse.lifecycle.inputs import LauncherInfo, RunImageName
 
 METADATA = "io.buildpacks.builder.metadata"
@@ -53,14 +53,14 @@ class Builder:
             raise FormatError(
                 f"{name} is not a builder", why=f"it has no label {METADATA}", fix="name a builder image"
             )
-        metadata = Node.parse(label.encode(), f"{METADATA} of {name}")
+        metadata = JsonNode.parse(label.encode(), f"{METADATA} of {name}")
         lifecycle = metadata.node("lifecycle") or _launcher(config.labels.get(LAUNCHER), name)
         return cls(
             name=name,
             image=image,
             image_id=image.id,
-            uid=_user(config.variable("CNB_USER_ID"), name),
-            gid=_number(config.variable("CNB_GROUP_ID"), "CNB_GROUP_ID", name),
+            uid=_parse_user(config.variable("CNB_USER_ID"), name),
+            gid=_parse_number(config.variable("CNB_GROUP_ID"), "CNB_GROUP_ID", name),
             order=_order(config.labels, ORDER, name),
             extensions=_order(config.labels, EXTENSIONS, name),
             run_images=_run_images(metadata),
@@ -75,11 +75,11 @@ class Builder:
         return dict(entry.partition("=")[::2] for entry in self.image.config.env)
 
 
-def _launcher(label: str | None, name: str) -> Node:
-    return Node.parse((label or "{}").encode(), f"{LAUNCHER} of {name}")
+def _launcher(label: str | None, name: str) -> JsonNode:
+    return JsonNode.parse((label or "{}").encode(), f"{LAUNCHER} of {name}")
 
 
-def _number(text: str | None, variable: str, name: str) -> int:
+def _parse_number(text: str | None, variable: str, name: str) -> int:
     if text is None or not re.fullmatch("[0-9]{1,9}", text):
         raise FormatError(
             f"{name} is not a usable builder",
@@ -88,9 +88,9 @@ def _number(text: str | None, variable: str, name: str) -> int:
     return int(text)
 
 
-def _user(text: str | None, name: str) -> int:
+def _parse_user(text: str | None, name: str) -> int:
     """The builder's user, who is not root: the reference refuses that as well."""
-    uid = _number(text, "CNB_USER_ID", name)
+    uid = _parse_number(text, "CNB_USER_ID", name)
     if uid == 0:
         raise FormatError(
             f"{name} is not a usable builder",
@@ -101,7 +101,7 @@ def _user(text: str | None, name: str) -> int:
 
 def _order(labels: Mapping[str, str], key: str, name: str) -> Order:
     groups = []
-    for group in Node.parse_list((labels.get(key) or "null").encode(), f"{key} of {name}"):
+    for group in JsonNode.parse_list((labels.get(key) or "null").encode(), f"{key} of {name}"):
         refs = (
             Ref(entry.text("id"), entry.text("version"), optional=entry.flag("optional"))
             for entry in group.nodes("group")
@@ -111,14 +111,14 @@ def _order(labels: Mapping[str, str], key: str, name: str) -> Order:
 
 
 def _buildpacks(label: str, name: str) -> dict[str, tuple[str, ...]]:
-    node = Node.parse(label.encode(), f"{LAYERS} of {name}")
+    node = JsonNode.parse(label.encode(), f"{LAYERS} of {name}")
     return {
         identifier: tuple(versions) if isinstance(versions, dict) else ()
         for identifier, versions in node.fields.items()
     }
 
 
-def _run_images(metadata: Node) -> tuple[RunImageName, ...]:
+def _run_images(metadata: JsonNode) -> tuple[RunImageName, ...]:
     """`images`, or what builders had before there were several (`stack.runImage`)."""
     images = metadata.nodes("images")
     if not images:
@@ -129,7 +129,7 @@ def _run_images(metadata: Node) -> tuple[RunImageName, ...]:
     return tuple(image for image in named if image.image)
 
 
-def _platform_apis(lifecycle: Node) -> frozenset[str]:
+def _platform_apis(lifecycle: JsonNode) -> frozenset[str]:
     """Every Platform API of the builder's lifecycle; old ones name a single one."""
     apis = lifecycle.node("apis")
     platform = apis.node("platform") if apis else None

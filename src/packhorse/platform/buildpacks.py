@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.files import find, is_file, read
+from packhorse.base.files import is_file, read, resolve
 from packhorse.base.step import Bind
 from packhorse.buildpack.descriptor import Descriptor, Ref
 from packhorse.errors import InputError, NotFoundError
@@ -40,7 +40,7 @@ class NamedBuildpack:
     @property
     def target(self) -> str:
         """Where buildpacks are in the sandbox: where a builder has this one."""
-        return f"/cnb/buildpacks/{self.ref.directory}/{self.ref.version}"
+        return f"/cnb/buildpacks/{self.ref.directory_name}/{self.ref.version}"
 
 
 def require_supported(names: Sequence[str]) -> None:
@@ -78,9 +78,9 @@ def find_named(names: Sequence[str], builder: Builder) -> tuple[NamedBuildpack, 
     named = []
     for name in names:
         identifier = next((name.removeprefix(each) for each in _OF_BUILDER if name.startswith(each)), "")
-        path = find(Path(name)) if name and not identifier else None
+        path = resolve(Path(name)) if name and not identifier else None
         if path is None:
-            named.append(NamedBuildpack(_of_builder(identifier or name, builder)))
+            named.append(NamedBuildpack(_find_in_builder(identifier or name, builder)))
         else:
             named.append(NamedBuildpack(_descriptor(path, name).ref, path))
     return tuple(named)
@@ -92,18 +92,20 @@ def mount(named: Sequence[NamedBuildpack], scratch: Path) -> tuple[Bind, ...]:
     Raises InputError for a directory that cannot be read.
     """
     return tuple(
-        Bind(_presentable(each.directory, scratch / f"buildpack-{number}"), each.target)
+        Bind(_with_builder_modes(each.directory, scratch / f"buildpack-{number}"), each.target)
         for number, each in enumerate(named)
         if each.directory is not None
     )
 
 
-def changed(names: Sequence[str], since: float) -> tuple[str, ...]:
+def find_changed(names: Sequence[str], since: float) -> tuple[str, ...]:
     """The directories among the names that have a file from after `since`, a time in seconds since 1970."""
-    return tuple(name for name in names if any(written > since for written in _written(Path(name))))
+    return tuple(
+        name for name in names if any(written > since for written in _modification_times(Path(name)))
+    )
 
 
-def _of_builder(name: str, builder: Builder) -> Ref:
+def _find_in_builder(name: str, builder: Builder) -> Ref:
     identifier, _, version = name.partition("@")
     versions = builder.buildpacks.get(identifier, ())
     if version in versions or (versions and not version):
@@ -124,12 +126,12 @@ def _of_builder(name: str, builder: Builder) -> Ref:
 
 def _descriptor(path: Path, name: str) -> Descriptor:
     file = path / "buildpack.toml"
-    if find(file) is None:
+    if resolve(file) is None:
         raise InputError(f"{name} is not a buildpack", why=f"there is no {file}", fix="check --buildpack")
     descriptor = Descriptor.parse(read(file), str(file))
     if descriptor.order:
         return descriptor
-    programs = [find(path / program) for program in _PROGRAMS]
+    programs = [resolve(path / program) for program in _PROGRAMS]
     issues = [
         f"there is no {path / name}"
         for name, program in zip(_PROGRAMS, programs, strict=True)
@@ -140,7 +142,7 @@ def _descriptor(path: Path, name: str) -> Descriptor:
     return descriptor
 
 
-def _presentable(path: Path, copy: Path) -> Path:
+def _with_builder_modes(path: Path, copy: Path) -> Path:
     """The directory itself if its modes are those that a builder image gives, else its `copy` with these.
 
     So a file that a buildpack copies into a layer has one mode everywhere, whatever umask the author had.
@@ -161,7 +163,7 @@ def _presentable(path: Path, copy: Path) -> Path:
     return copy
 
 
-def _written(top: Path) -> Iterator[float]:
+def _modification_times(top: Path) -> Iterator[float]:
     """When each file of a directory was written, but for what tools leave there by the way."""
     for here, directories, files in os.walk(top):
         directories[:] = [each for each in directories if each != "__pycache__" and not each.startswith(".")]

@@ -36,12 +36,12 @@ def launcher(arch: str) -> bytes:
 
 def terminal() -> Path:
     """The program that gives a step a terminal (`sandbox.terminal`), for this machine."""
-    return native.program("terminal")
+    return native.find_program("terminal")
 
 
 def init() -> Path:
     """The program that steps begin as whose command is said later (`sandbox.commands`), for this machine."""
-    return native.program("init")
+    return native.find_program("init")
 
 
 def buildpacks() -> list[Path]:
@@ -53,5 +53,5 @@ def _manifest() -> dict[str, object]:
     try:
         value = json.loads((native.BUNDLED / "bundle.json").read_text())
     except OSError as error:
-        raise native.not_whole() from error
+        raise native.incomplete_install_error() from error
     return dict(value)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from packhorse.base import userns
-from packhorse.base.step import Bind, Network, Root, Step
+from packhorse.base.step import Bind, Network, Root, SandboxSpec
 from packhorse.base.tree import TreeView
 from packhorse.errors import HostError
 from packhorse.image.view import Image
@@ -29,7 +29,7 @@ _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin
 
 
 @contextmanager
-def compiled(store: Store, base: Image, source: Path, place: str) -> Iterator[TreeView]:
+def open_compiled(store: Store, base: Image, source: Path, place: str) -> Iterator[TreeView]:
     """A tree that has the buildpack `source` at `place`, beside each module what the python3 of `base` makes
     of it.
 
@@ -37,21 +37,21 @@ def compiled(store: Store, base: Image, source: Path, place: str) -> Iterator[Tr
     made.
     """
     said: list[bytes] = []
-    with store.scratch() as scratch, userns.make(userns.choose()) as namespace:
+    with store.scratch() as scratch, userns.make_namespace(userns.choose_map()) as namespace:
         copied = scratch / "buildpack"
-        step = Step(
+        spec = SandboxSpec(
             (*_COMPILE, place),
             _ENVIRONMENT,
             root=Root(store.root(base, namespace.idmap)),
             mounts=(Bind(copied, place, writable=True),),
             network=Network.NONE,
         )
-        app.copy(source, copied, namespace.idmap.outside(step.uid, step.gid))
+        app.copy(source, copied, namespace.idmap.to_outside(spec.uid, spec.gid))
         # What an installer has made for its own Python is none of the builder's, or is taken for current.
         for cache in list(copied.rglob("__pycache__")):
             shutil.rmtree(cache)
         (scratch / "sandbox").mkdir()
-        with wiring.sandbox(namespace, scratch / "sandbox").open(step) as room:
+        with wiring.make_runner(namespace, scratch / "sandbox").open(spec) as room:
             if room.run(said.append).status != 0:
                 raise HostError(
                     "the buildpacks cannot be compiled",

@@ -13,7 +13,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, PackhorseError
 from packhorse.image import edit
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.model import Config, History
 from packhorse.image.place import Place
 from packhorse.image.view import Image, Layer
@@ -39,12 +39,12 @@ class CacheImage:
     @property
     def metadata(self) -> bytes:
         """The metadata of what is kept, b"" where there is none."""
-        image = self._found()
+        image = self._read_image()
         return b"" if image is None else image.config.labels.get(LABEL, "").encode("utf-8", "surrogateescape")
 
-    def require_own(self) -> None:
+    def require_cache(self) -> None:
         """Raises InputError where what has the name is somebody's image, and no cache."""
-        image = self._found()
+        image = self._read_image()
         if image is not None and LABEL not in image.config.labels:
             raise InputError(
                 f"{self._name} is an image, and no cache",
@@ -54,13 +54,13 @@ class CacheImage:
 
     def layer(self, diff_id: Digest) -> Layer | None:
         """A layer that it has."""
-        image = self._found()
+        image = self._read_image()
         layers = image.layers if image is not None else ()
         return next((layer for layer in layers if layer.diff_id == diff_id), None)
 
-    def note_fetched(self, diff_id: Digest, *, sound: bool) -> None:
+    def note_fetched(self, diff_id: Digest, *, is_intact: bool) -> None:
         """Remembers of a layer that was fetched whether it was what the image says."""
-        self._fetched[diff_id] = sound
+        self._fetched[diff_id] = is_intact
 
     def write(self, metadata: bytes, layers: tuple[Layer, ...], target: Target) -> bool:
         """Makes it what a build has left, unless it is; that it cannot be written is said. False if so.
@@ -72,11 +72,11 @@ class CacheImage:
         broken = any(layer.diff_id and self._fetched.get(layer.diff_id) is False for layer in known)
         try:
             image = Image(_config(metadata, known, target), tuple(known))
-            before = self._found()
+            before = self._read_image()
             if before is None or broken or before.config.raw != image.config.raw:
-                put(image, self._place)
+                push_image(image, self._place)
         except PackhorseError as error:
-            self._say(f"the cache image {self._name} is not written: {error.what}{_because(error)}")
+            self._say(f"the cache image {self._name} is not written: {error.what}{_reason(error)}")
             return False
         return True
 
@@ -84,7 +84,7 @@ class CacheImage:
         """The layer as the image has it, if it was fetched and is that layer."""
         return self.layer(layer.diff_id) if layer.diff_id and self._fetched.get(layer.diff_id) else None
 
-    def _found(self) -> Image | None:
+    def _read_image(self) -> Image | None:
         if not self._read:
             self._read = True
             try:
@@ -92,15 +92,15 @@ class CacheImage:
             except NotFoundError:
                 pass
             except (NetworkError, FormatError) as error:
-                self._say(f"the cache image {self._name} cannot be read: {error.what}{_because(error)}")
+                self._say(f"the cache image {self._name} cannot be read: {error.what}{_reason(error)}")
         return self._image
 
 
 def _config(metadata: bytes, layers: list[Layer], target: Target) -> Config:
     added = [(layer.diff_id, History()) for layer in layers if layer.diff_id]
-    config = edit.add_layers(edit.scratch(target), added, created=CREATED, keep_history=True)
-    return edit.edit(config, labels={LABEL: metadata.decode("utf-8", "surrogateescape")})
+    config = edit.add_layers(edit.empty_config(target), added, created=CREATED, keep_history=True)
+    return edit.edit_config(config, labels={LABEL: metadata.decode("utf-8", "surrogateescape")})
 
 
-def _because(error: PackhorseError) -> str:
+def _reason(error: PackhorseError) -> str:
     return f" ({error.why.splitlines()[0]})" if error.why else ""

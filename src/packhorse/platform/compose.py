@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from packhorse.base.rooted import Rooted
-from packhorse.base.tree import Kind, TreeView
+from packhorse.base.rooted import RootedTree
+from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import FormatError
-from packhorse.image.edit import add_layers, edit
+from packhorse.image.edit import add_layers, edit_config
 from packhorse.image.model import Config, History
 from packhorse.image.place import Place
 from packhorse.image.view import Image, Layer
@@ -48,7 +48,7 @@ def directory_layer(source: Path, target: str) -> Layer:
     """The directory `source` of this machine as `target` in an image, with the directories above it."""
 
     def chunks() -> Iterator[bytes]:
-        with Rooted.local(source) as view:
+        with RootedTree.open_local(source) as view:
             yield from _directory(view, "/", target)
 
     return Layer(tar=chunks)
@@ -60,43 +60,43 @@ def tree_layer(view: TreeView, path: str) -> Layer:
 
 
 def _directory(view: TreeView, path: str, target: str) -> Iterator[bytes]:
-    found = tree.directory(view, path, uid=0, gid=0)
-    return tar.stream((*parents(target), *(_moved(entry, path, target) for entry in found)))
+    found = tree.directory_entries(view, path, uid=0, gid=0)
+    return tar.stream((*parent_entries(target), *(_move(entry, path, target) for entry in found)))
 
 
-def file(name: str, content: bytes, *, mode: int = 0o644) -> TarEntry:
+def file_entry(name: str, content: bytes, *, mode: int = 0o644) -> TarEntry:
     """A small file of root's."""
     start: Callable[[], BinaryIO] = partial(io.BytesIO, content)
     return TarEntry.file(name, len(content), start, mode=mode)
 
 
-def parents(path: str) -> list[TarEntry]:
+def parent_entries(path: str) -> list[TarEntry]:
     """The directories above `path`, highest first."""
     parts = path.split("/")[1:-1]
     return [TarEntry.directory("/" + "/".join(parts[: count + 1])) for count in range(len(parts))]
 
 
-def put(
+def write_image(
     place: Place, base: Config, layers: Iterable[tuple[Layer, str]], *, below: Sequence[Layer] = ()
 ) -> Image:
     """Writes an image to `place`: the layers `below` are those of `base`, `layers` come with what made
     them.
     """
-    stored = [(place.begin(layer), created_by) for layer, created_by in layers]
+    stored = [(place.write_layer(layer), created_by) for layer, created_by in layers]
     history = []
     for layer, created_by in stored:
         if layer.diff_id is None:
             raise FormatError("a layer came back without its digest", why="this is a defect of packhorse")
         history.append((layer.diff_id, History(created_by=created_by)))
-    config = edit(add_layers(base, history, created=CREATED, keep_history=True), created=CREATED)
-    image = Image(config, (*(place.begin(layer) for layer in below), *(layer for layer, _ in stored)))
-    place.commit(image)
+    config = edit_config(add_layers(base, history, created=CREATED, keep_history=True), created=CREATED)
+    image = Image(config, (*(place.write_layer(layer) for layer in below), *(layer for layer, _ in stored)))
+    place.write_image(image)
     return image
 
 
-def _moved(entry: TarEntry, path: str, target: str) -> TarEntry:
+def _move(entry: TarEntry, path: str, target: str) -> TarEntry:
     name = target + (entry.name if path == "/" else entry.name.removeprefix(path)).rstrip("/")
-    if entry.kind is Kind.LINK:
+    if entry.kind is NodeKind.LINK:
         return entry._replace(name=name)
-    executable = entry.kind is Kind.DIRECTORY or entry.mode & 0o111 or name.endswith(_EXECUTABLES)
+    executable = entry.kind is NodeKind.DIRECTORY or entry.mode & 0o111 or name.endswith(_EXECUTABLES)
     return entry._replace(name=name, mode=0o755 if executable else 0o644)

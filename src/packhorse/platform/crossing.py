@@ -17,9 +17,9 @@ from packhorse.errors import NetworkError
 from packhorse.image.view import Layer
 from packhorse.platform.cache_image import CacheImage
 from packhorse.store import merge
-from packhorse.store.copies import LayersCopies
-from packhorse.store.harvest import Counters, Harvest
-from packhorse.store.overlay import LayersOverlay
+from packhorse.store.copies import CopyLayerCache
+from packhorse.store.harvest import LayerCacheWriter, LayerCounters
+from packhorse.store.overlay import OverlayLayerCache
 
 _UNABLE = {
     0x794C7630: "an overlay itself, as a container's is",
@@ -36,11 +36,11 @@ _UNABLE = {
 
 def overlay_obstacle(directory: Path) -> str:
     """Which file system keeps what is written over an overlay from being in a directory; empty for none."""
-    with merge.directory(directory) as descriptor:
+    with merge.open_directory(directory) as descriptor:
         return _UNABLE.get(filesystem_type(descriptor), "")
 
 
-def takes_overlays(store: Path, say: Callable[[str], None]) -> bool:
+def supports_overlays(store: Path, say: Callable[[str], None]) -> bool:
     """Whether what is written over an overlay can be on the store's file system; says that it cannot."""
     kind = overlay_obstacle(store)
     if not kind:
@@ -49,10 +49,10 @@ def takes_overlays(store: Path, say: Callable[[str], None]) -> bool:
     return False
 
 
-class Make(Protocol):
+class LayersFactory(Protocol):
     """Makes the layers of a build, as an overlay or as copies."""
 
-    def __call__(self, *, copied: bool) -> LayersOverlay | LayersCopies:
+    def __call__(self, *, copied: bool) -> OverlayLayerCache | CopyLayerCache:
         """Either of them."""
         ...
 
@@ -60,26 +60,27 @@ class Make(Protocol):
 class BuildLayers:
     """The LayerCache of a build: an overlay, unless all is to be `copied` or its buildpacks are to have that.
 
-    `make` makes either; `among` names those of some buildpacks that are to have copies; `say` tells the user.
-    What is kept in an image `elsewhere` goes before what is kept here; `take` keeps a layer of it here too.
+    `open_layers` makes either; `choose_copied` names those of some buildpacks that are to have copies; `say`
+    tells the user. What `cache_image` has goes before what is kept here; `fetch_layer` keeps a layer of it
+    here too.
     """
 
     def __init__(
         self,
-        make: Make,
+        open_layers: LayersFactory,
         *,
-        among: Callable[[Sequence[str]], Sequence[str]],
+        choose_copied: Callable[[Sequence[str]], Sequence[str]],
         say: Callable[[str], None],
         copied: bool,
-        elsewhere: CacheImage | None = None,
-        take: Callable[[Layer, str], bool] = lambda layer, path: False,
+        cache_image: CacheImage | None = None,
+        fetch_layer: Callable[[Layer, str], bool] = lambda layer, path: False,
     ) -> None:
-        self._elsewhere = elsewhere
-        self._take = take
-        self._make = make
-        self._among = among
+        self._cache_image = cache_image
+        self._fetch_layer = fetch_layer
+        self._open_layers = open_layers
+        self._choose_copied = choose_copied
         self._say = say
-        self._cache = make(copied=copied)
+        self._cache = open_layers(copied=copied)
 
     @property
     def copied(self) -> bool:
@@ -87,19 +88,19 @@ class BuildLayers:
         return self._cache.copied
 
     @property
-    def harvest(self) -> Harvest:
+    def writer(self) -> LayerCacheWriter:
         """Where the layers go; settled once `read` was called."""
-        return self._cache.harvest
+        return self._cache.writer
 
     @property
-    def counters(self) -> Counters:
+    def counters(self) -> LayerCounters:
         """What was done so far, for people to read."""
         return self._cache.counters
 
     @property
-    def recorded(self) -> float:
+    def last_build_time(self) -> float:
         """When the app's last build was recorded, in seconds since 1970; 0 when there was none."""
-        return self._cache.recorded
+        return self._cache.last_build_time
 
     def mounts(self) -> Sequence[Mount]:
         """The mount of `/layers` for the next step."""
@@ -107,28 +108,28 @@ class BuildLayers:
 
     def read(self, writers: Sequence[str]) -> bytes:
         """The metadata of the last `commit`; `writers` decide how layers are shown."""
-        if not self.copied and (known := self._among(writers)):
+        if not self.copied and (known := self._choose_copied(writers)):
             self._say(f"{', '.join(known)} cannot live on an overlay: this build is one on plain copies")
-            self._cache = self._make(copied=True)
-        metadata = self._elsewhere.metadata if self._elsewhere else b""
+            self._cache = self._open_layers(copied=True)
+        metadata = self._cache_image.metadata if self._cache_image else b""
         return metadata or self._cache.read(writers)
 
     def restore(self, path: str, diff_id: Digest) -> bool:
         """Makes the kept layer appear at `path`."""
         return self._cache.restore(path, diff_id) or (
-            self._is_fetched(path, diff_id) and self._cache.restore(path, diff_id)
+            self._fetch(path, diff_id) and self._cache.restore(path, diff_id)
         )
 
-    def _is_fetched(self, path: str, diff_id: Digest) -> bool:
-        layer = self._elsewhere.layer(diff_id) if self._elsewhere else None
-        if self._elsewhere is None or layer is None:
+    def _fetch(self, path: str, diff_id: Digest) -> bool:
+        layer = self._cache_image.layer(diff_id) if self._cache_image else None
+        if self._cache_image is None or layer is None:
             return False
         try:
-            sound = self._take(layer, path)
+            sound = self._fetch_layer(layer, path)
         except NetworkError as error:
             self._say(f"{path} is not fetched: {error.what}")
             return False
-        self._elsewhere.note_fetched(diff_id, sound=sound)
+        self._cache_image.note_fetched(diff_id, is_intact=sound)
         if not sound:
             self._say(f"{path} is not taken from the cache image: its bytes there are not {diff_id}")
         return sound

@@ -20,7 +20,7 @@ from packhorse.base.dataclass import dataclass
 from packhorse.base.target import Target
 from packhorse.buildpack.descriptor import Descriptor
 from packhorse.errors import FormatError, HostError, NotFoundError, PackhorseError
-from packhorse.image.edit import edit, scratch, set_variables
+from packhorse.image.edit import edit_config, empty_config, set_variables
 from packhorse.image.model import Config
 from packhorse.image.view import Image, Layer
 from packhorse.layers.tree import TarEntry
@@ -28,7 +28,7 @@ from packhorse.lifecycle.api import SUPPORTED as PLATFORM_APIS
 from packhorse.platform import builder as labels
 from packhorse.platform import bundle, bytecode, compose, space
 from packhorse.platform.distro.packages import PackageChange, RootKind, changed_packages
-from packhorse.platform.distro.scratch import SCRATCH, own_directory
+from packhorse.platform.distro.scratch import SCRATCH, private_directory
 from packhorse.platform.distro.sources import Suite, host_sources, host_suite
 from packhorse.store.store import Store
 from packhorse.version import __version__
@@ -59,7 +59,7 @@ class DefaultBuilder:
     suite: Suite
 
     @classmethod
-    def here(cls) -> Self:
+    def for_host(cls) -> Self:
         """The one this machine makes; raises HostError for a distribution it cannot be made of."""
         return cls(_suite())
 
@@ -69,27 +69,29 @@ class DefaultBuilder:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class BuilderUpdate:
     """What came of making it: which packages of the base images are other than before (name, old, new)."""
 
     name: str
     changes: tuple[PackageChange, ...] = ()
 
 
-def ensure(store: Store, *, environ: Mapping[str, str], progress: Progress, update: bool = False) -> Made:
+def ensure(
+    store: Store, *, environ: Mapping[str, str], progress: Progress, update: bool = False
+) -> BuilderUpdate:
     """Makes the default builder unless it is there and current; `update` takes today's packages.
 
     `environ` is the user's environment. Raises HostError, NetworkError and StoreError. What was there before
     stays until the new one is complete. Several processes may call this at once: one makes it, the others
     wait.
     """
-    names = DefaultBuilder.here()
+    names = DefaultBuilder.for_host()
     name = names.name("builder")
-    if not update and _current(store, names):
-        return Made(name)
-    with store.alone("default-builder"):
-        if not update and _current(store, names):
-            return Made(name)
+    if not update and _is_current(store, names):
+        return BuilderUpdate(name)
+    with store.lock_task("default-builder"):
+        if not update and _is_current(store, names):
+            return BuilderUpdate(name)
         old = _packages(store, name)
         if update or _find(store, names.name("build")) is None or _find(store, names.name("run")) is None:
             new = _make_bases(store, names, environ, progress)
@@ -97,13 +99,13 @@ def ensure(store: Store, *, environ: Mapping[str, str], progress: Progress, upda
             new = old or _packages_of_bases(store, names)
         progress("putting the builder together")
         _compose(store, names, new)
-    return Made(name, changed_packages(old.get("build", {}), new.get("build", {})) if old else ())
+    return BuilderUpdate(name, changed_packages(old.get("build", {}), new.get("build", {})) if old else ())
 
 
-def current(store: Store) -> str:
+def current_name(store: Store) -> str:
     """The name of this machine's default builder when the store has it and it is current, else ""."""
-    names = DefaultBuilder.here()
-    return names.name("builder") if _current(store, names) else ""
+    names = DefaultBuilder.for_host()
+    return names.name("builder") if _is_current(store, names) else ""
 
 
 def _suite() -> Suite:
@@ -114,10 +116,10 @@ def _suite() -> Suite:
     return host_suite(text)
 
 
-def present(store: Store) -> str:
+def stored_name(store: Store) -> str:
     """The name of this machine's default builder where the store has it, else nothing."""
     try:
-        name = DefaultBuilder.here().name("builder")
+        name = DefaultBuilder.for_host().name("builder")
     except HostError:
         return ""
     return name if _find(store, name) is not None else ""
@@ -148,7 +150,7 @@ def obstacles(environ: Mapping[str, str]) -> list[HostError]:
     return found
 
 
-def _current(store: Store, names: DefaultBuilder) -> bool:
+def _is_current(store: Store, names: DefaultBuilder) -> bool:
     image = _find(store, names.name("builder"))
     if image is None or image.config.labels.get(BUNDLE) != _bundle():
         return False
@@ -204,7 +206,7 @@ def _make_bases(
 
         def make(kind: RootKind) -> tuple[RootRecord, Image]:
             tar = scratch / f"{kind}.tar"
-            with own_directory(store.discard) as own:
+            with private_directory(store.remove_tree) as own:
                 record = make_root(
                     kind,
                     suite=names.suite,
@@ -217,7 +219,7 @@ def _make_bases(
                     cancelled=cancelled,
                 )
             layer = (compose.file_layer(tar), f"packages of {names.suite.id} {names.suite.version}")
-            image = compose.put(store.place(names.name(kind)), _base_config(kind, record), [layer])
+            image = compose.write_image(store.place(names.name(kind)), _base_config(kind, record), [layer])
             tar.unlink()
             return record, image
 
@@ -239,8 +241,8 @@ def _base_config(kind: RootKind, record: RootRecord) -> Config:
     if kind == "build":
         variables |= {"CNB_USER_ID": str(UID), "CNB_GROUP_ID": str(GID)}
     title = {"build": "builds", "run": "runs"}[kind]
-    config = scratch(Target(arch=record.arch))
-    return edit(
+    config = empty_config(Target(arch=record.arch))
+    return edit_config(
         config,
         env=set_variables(config.env, variables),
         user=f"{UID}:{GID}",
@@ -270,18 +272,18 @@ def _compose(store: Store, names: DefaultBuilder, packages: Packages) -> None:
     ]
     modules: dict[str, dict[str, object]] = {}
     for path, one in buildpacks:
-        place = f"/cnb/buildpacks/{one.ref.directory}/{one.version}"
-        with bytecode.compiled(store, base, path, place) as tree:
-            layer = store.place(names.name("builder")).begin(compose.tree_layer(tree, place))
+        place = f"/cnb/buildpacks/{one.ref.directory_name}/{one.version}"
+        with bytecode.open_compiled(store, base, path, place) as tree:
+            layer = store.place(names.name("builder")).write_layer(compose.tree_layer(tree, place))
         layers.append((layer, f"buildpack {one.ref}"))
         modules.setdefault(one.id, {})[one.version] = _module(one, layer)
     images: list[dict[str, object]] = [{"image": names.name("run"), "mirrors": []}]
     files = [
-        compose.file("/cnb/order.toml", gotoml.dumps({"order": order})),
-        compose.file("/cnb/run.toml", gotoml.dumps({"images": images})),
+        compose.file_entry("/cnb/order.toml", gotoml.dumps({"order": order})),
+        compose.file_entry("/cnb/run.toml", gotoml.dumps({"images": images})),
     ]
     layers.append((compose.entries_layer([TarEntry.directory("/cnb"), *files]), "order and run image"))
-    config = edit(
+    config = edit_config(
         base.config,
         working_dir="/layers",
         labels=dict(base.config.labels)
@@ -289,14 +291,14 @@ def _compose(store: Store, names: DefaultBuilder, packages: Packages) -> None:
             labels.METADATA: _dumps(_metadata([one for _, one in buildpacks], images)),
             labels.LAUNCHER: _dumps(_launcher_metadata()),
             labels.LAYERS: _dumps(
-                gojson.Sorted({key: gojson.Sorted(value) for key, value in modules.items()})
+                gojson.SortedMap({key: gojson.SortedMap(value) for key, value in modules.items()})
             ),
             labels.ORDER: _dumps(order),
             BUNDLE: _bundle(),
-            PACKAGES: _dumps(gojson.untyped(packages)),
+            PACKAGES: _dumps(gojson.sort_maps(packages)),
         },
     )
-    compose.put(store.place(names.name("builder")), config, layers, below=base.layers)
+    compose.write_image(store.place(names.name("builder")), config, layers, below=base.layers)
 
 
 def _directories() -> list[TarEntry]:
@@ -314,7 +316,7 @@ def _directories() -> list[TarEntry]:
 
 def _launcher(arch: str) -> list[TarEntry]:
     path = "/cnb/lifecycle/launcher"
-    return [*compose.parents(path), compose.file(path, bundle.launcher(arch), mode=0o755)]
+    return [*compose.parent_entries(path), compose.file_entry(path, bundle.launcher(arch), mode=0o755)]
 
 
 def _module(descriptor: Descriptor, layer: Layer) -> dict[str, object]:

@@ -22,7 +22,9 @@ exec {sandbox} -- "$@"
 _OFFLINE = "the build had no network (--network none)"
 
 
-def repeatable(error: BuildpackFailed, scratch: Path, *, offline: bool = False) -> BuildpackFailed | None:
+def with_repeat_command(
+    error: BuildpackFailed, scratch: Path, *, offline: bool = False
+) -> BuildpackFailed | None:
     """The same failure, which says how to look around; the script is in `scratch`, which has to stay.
 
     None when the step cannot be repeated, or the script not be written.

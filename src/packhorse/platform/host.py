@@ -67,7 +67,7 @@ def choose_network(asked: Network | None) -> tuple[Network, str]:
         return asked, ""
     if not _has_route():
         return Network.HOST, "it has no route to anywhere"
-    return sandbox_network.available()
+    return sandbox_network.find_network()
 
 
 def _has_route() -> bool:

@@ -14,10 +14,10 @@ from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, NetworkError, NotFoundError
 from packhorse.image.reference import Location, Reference
 from packhorse.image.view import Image
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 from packhorse.lifecycle import labels
 from packhorse.platform import pack_report
-from packhorse.platform.owners import Owned, Part, owners
+from packhorse.platform.owners import LayerPart, OwnedLayer, owned_layers
 from packhorse.platform.provenance import BuildProvenance
 from packhorse.platform.wiring import Wiring
 
@@ -28,7 +28,7 @@ _REAL = 2000  # the year before which a time was set so that builds are reproduc
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseAge:
     """When an image's base was made (RFC 3339, "" if nobody knows), and when the run image that now has its
     name was: "" if that is the same (`current`), or was not asked for.
     """
@@ -62,7 +62,7 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ImageReport:
     """What an image says of itself; `build` is io.buildpacks.build.metadata, empty for an image of another
     origin, `lifecycle` io.buildpacks.lifecycle.metadata as it is and `metadata` the same understood.
 
@@ -72,15 +72,15 @@ class Report:
 
     image: Image
     metadata: labels.LayersMetadata
-    build: Node
-    lifecycle: Node
-    layers: tuple[Owned, ...]
+    build: JsonNode
+    lifecycle: JsonNode
+    layers: tuple[OwnedLayer, ...]
     name: str = ""
     remote: bool = False
-    base: Base = Base()
+    base: BaseAge = BaseAge()
     attachments: tuple[Attachment, ...] | None = None
 
-    def based(self, base: Base) -> Report:
+    def with_base(self, base: BaseAge) -> ImageReport:
         """The report with what is known of the base's age."""
         return replace(self, base=base)
 
@@ -112,7 +112,7 @@ class Report:
                 "created": self.base.created,
                 "newer": self.base.newer,
             },
-            "rebasable": pack_report.rebasable(config),
+            "rebasable": pack_report.is_rebasable(config),
             "built_with": self.provenance.fields() if self.provenance else None,
             "layers": [_layer(owned) for owned in self.layers],
             "sbom": self.has_sbom,
@@ -133,7 +133,7 @@ class Report:
     @property
     def has_sbom(self) -> bool:
         """Whether the image has a layer with bills of materials."""
-        return any(owned.part is Part.SBOM for owned in self.layers)
+        return any(owned.part is LayerPart.SBOM for owned in self.layers)
 
     def lines(self) -> Iterator[str]:
         """For people; the layers are a table of their own."""
@@ -161,12 +161,12 @@ class Report:
         default = self.build.text(_DEFAULT) or pack_report.default_process(config)
         for process in self.build.nodes("processes"):
             mark = "  (default)" if process.text("type") == default else ""
-            command = " ".join((*pack_report.words(process), *process.texts("args")))
+            command = " ".join((*pack_report.command_words(process), *process.texts("args")))
             yield f"process     {process.text('type')}{mark}: {command}"
         yield f"entrypoint  {' '.join((*config.entrypoint, *config.cmd)) or '(none)'}"
         yield f"user        {config.user or 'root'}"
         if self.build.fields:
-            yield f"rebasable   {'yes' if pack_report.rebasable(config) else 'no'}"
+            yield f"rebasable   {'yes' if pack_report.is_rebasable(config) else 'no'}"
         yield f"sbom        {'yes' if self.has_sbom else 'none'}"
         for one in self.attachments or ():
             yield f"attached    {one.kind or '(of no kind)'}  {one.tag or one.digest}"
@@ -175,21 +175,21 @@ class Report:
 
     def _age(self) -> Iterator[str]:
         if self.base.created:
-            yield f"base        made {_ago(self.base.created)}"
+            yield f"base        made {_format_age(self.base.created)}"
         if self.base.newer:
-            yield f"newer base  made {_ago(self.base.newer)}: packhorse rebase puts the image on it"
+            yield f"newer base  made {_format_age(self.base.newer)}: packhorse rebase puts the image on it"
         if self.base.current:
             yield "newer base  none: the run image is still the same"
 
 
-def inspect(image: Image, *, name: str = "", remote: bool = False) -> Report:
+def inspect(image: Image, *, name: str = "", remote: bool = False) -> ImageReport:
     """Reads the labels; raises FormatError for one that is not what it should be."""
     values = image.config.labels
     build, lifecycle = (
-        Node.parse((values.get(key) or "{}").encode(), key) for key in (labels.BUILD, labels.LIFECYCLE)
+        JsonNode.parse((values.get(key) or "{}").encode(), key) for key in (labels.BUILD, labels.LIFECYCLE)
     )
     metadata = labels.LayersMetadata.parse(values.get(labels.LIFECYCLE, ""))
-    report = Report(image, metadata, build, lifecycle, owners(image, metadata), name, remote)
+    report = ImageReport(image, metadata, build, lifecycle, owned_layers(image, metadata), name, remote)
     report.fields(), report.bom()  # what is wrong is told before anything is printed
     for _ in report.lines():
         pass
@@ -198,57 +198,57 @@ def inspect(image: Image, *, name: str = "", remote: bool = False) -> Report:
 
 def attachments(location: Location, image: Image, wiring: Wiring) -> tuple[Attachment, ...]:
     """What is attached to an image where it is, and to its index; InputError where nothing can be."""
-    from packhorse.image.attached import Referrer, attached, beside
+    from packhorse.image.attached import Referrer, index_referrers, list_attachments
 
     def told(referrer: Referrer, subject: Digest, tag: str = "") -> Attachment:
         return Attachment(referrer.kind, referrer.descriptor.digest, referrer.descriptor.size, subject, tag)
 
-    holder = wiring.several(location)
+    holder = wiring.index_place(location)
     subjects = [image.manifest.digest] if image.manifest else []
     found = []
-    if image.among is not None:
+    if image.all_targets is not None:
         root = holder.root()
-        found = [told(each, subject) for subject in subjects for each in beside(root, subject)]
+        found = [told(each, subject) for subject in subjects for each in index_referrers(root, subject)]
         subjects.append(root.digest)
-    others = attached(holder, subjects)
+    others = list_attachments(holder, subjects)
     return (*found, *(told(each.referrer, each.subject, each.tag) for each in others))
 
 
-def base_of(report: Report, wiring: Wiring, *, ask: bool) -> Base:
+def base_of(report: ImageReport, wiring: Wiring, *, ask: bool) -> BaseAge:
     """When the image's base was made: by its label, or by the run image, if that is in the store or, with
     `ask`, in its registry.
 
     Raises NetworkError, NotFoundError and FormatError about that registry.
     """
     config = report.image.config
-    base = tuple(owned.layer.diff_id for owned in report.layers if owned.part is Part.BASE)
-    created = _real(config.labels.get(RELEASED, ""))
+    base = tuple(owned.layer.diff_id for owned in report.layers if owned.part is LayerPart.BASE)
+    created = _real_time(config.labels.get(RELEASED, ""))
     if base and not created:
         same = (record.name for record in wiring.store.images() if record.layers == base)
         created = next((_store_time(wiring, name) for name in same), "")
     run = report.metadata.run_image
     if not ask or not run.image:
-        return Base(created)
+        return BaseAge(created)
     now = wiring.registry(Reference.parse(run.image), config.target).read()
     if now.config.diff_ids == base:
-        return Base(created or _real(now.config.created), current=True)
+        return BaseAge(created or _real_time(now.config.created), current=True)
     if not created and "@" in run.reference:
         try:
             then = wiring.registry(Reference.parse(run.reference), config.target).read()
-            created = _real(then.config.created)
+            created = _real_time(then.config.created)
         except (NetworkError, NotFoundError, FormatError):
             pass  # registries forget what has no tag
-    return Base(created, now.config.labels.get(RELEASED, "") or now.config.created)
+    return BaseAge(created, now.config.labels.get(RELEASED, "") or now.config.created)
 
 
 def _store_time(wiring: Wiring, name: Reference) -> str:
     try:
-        return _real(wiring.store.place(str(name)).read().config.created)
+        return _real_time(wiring.store.place(str(name)).read().config.created)
     except (FormatError, NotFoundError):
         return ""
 
 
-def _layer(owned: Owned) -> dict[str, object]:
+def _layer(owned: OwnedLayer) -> dict[str, object]:
     layer = owned.layer
     return {
         "diff_id": str(layer.diff_id),
@@ -261,7 +261,7 @@ def _layer(owned: Owned) -> dict[str, object]:
     }
 
 
-def _moment(text: str) -> datetime | None:
+def _parse_time(text: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -269,15 +269,15 @@ def _moment(text: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _real(text: str) -> str:
+def _real_time(text: str) -> str:
     """A time, "" for one that was made up or is none."""
-    moment = _moment(text)
+    moment = _parse_time(text)
     return text if moment and moment.year >= _REAL else ""
 
 
-def _ago(text: str) -> str:
+def _format_age(text: str) -> str:
     """How long ago in days, and the day itself."""
-    moment = _moment(text)
+    moment = _parse_time(text)
     if moment is None or moment.year < _REAL:
         return "at a time that is not known"
     days = (datetime.now(UTC) - moment).days

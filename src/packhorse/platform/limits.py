@@ -57,12 +57,12 @@ def _memory() -> int:
 
 def _processes() -> int:
     """Enough for every tool that starts some on each CPU, and at most half of what the kernel has."""
-    most = (_number(f"/proc/sys/kernel/{name}") for name in ("pid_max", "threads-max"))
+    most = (_read_number(f"/proc/sys/kernel/{name}") for name in ("pid_max", "threads-max"))
     wanted = max(_PROCESSES, _PROCESSES_OF_A_CPU * (os.cpu_count() or 1))
     return min(wanted, *(number // 2 for number in most if number))
 
 
-def _number(path: str) -> int:
+def _read_number(path: str) -> int:
     try:
         return int(Path(path).read_text())
     except (OSError, ValueError):

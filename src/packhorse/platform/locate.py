@@ -9,7 +9,7 @@ from packhorse.base.target import Target
 from packhorse.errors import EngineError, FormatError, HostError, NetworkError, NotFoundError
 from packhorse.image.copy import copy
 from packhorse.image.place import Place
-from packhorse.image.reference import Kind, Location, Reference, is_id
+from packhorse.image.reference import Location, LocationKind, Reference, is_image_id
 from packhorse.image.view import Image
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring
@@ -18,24 +18,24 @@ LOCAL_REGISTRY = "packhorse.local"
 """The registry part of names that only ever live in a store, as the default builder's do."""
 
 
-def first_fetched(
+def fetch_first(
     wiring: Wiring,
     names: Sequence[str],
     *,
-    near: str,
+    registry: str,
     target: Target,
     say: Callable[[str], None],
     pull: PullPolicy = PullPolicy.ALWAYS,
-    brings: bool = True,
+    save: bool = True,
 ) -> Image:
-    """An image that has several names, by the first that can be had; those in the registry `near` come first.
+    """An image that has several names, by the first that can be had; those in `registry` come first.
 
-    `brings` is as for `fetched`. Raises what `fetched` says of the first, if there is none.
+    `save` is as for `fetch_image`. Raises what `fetch_image` says of the first, if there is none.
     """
     failures: list[NetworkError | NotFoundError | FormatError] = []
-    for name in sorted(names, key=lambda name: Reference.parse(name).registry != near):
+    for name in sorted(names, key=lambda name: Reference.parse(name).registry != registry):
         try:
-            return fetched(wiring, name, target=target, say=say, pull=pull, brings=brings)
+            return fetch_image(wiring, name, target=target, say=say, pull=pull, save=save)
         except (NetworkError, NotFoundError) as error:
             failures.append(error)
         except FormatError as error:
@@ -44,18 +44,18 @@ def first_fetched(
     raise failures[0]
 
 
-def fetched(
+def fetch_image(
     wiring: Wiring,
     name: str,
     *,
     target: Target,
     say: Callable[[str], None],
     pull: PullPolicy = PullPolicy.ALWAYS,
-    brings: bool = True,
+    save: bool = True,
 ) -> Image:
     """The image `name` from the store, brought up to date from its registry, or fetched from there.
 
-    Without `brings` the store stays as it is: what it lacks is the image as its registry or an engine has it.
+    Without `save` the store stays as it is: what it lacks is the image as its registry or an engine has it.
 
     Unless `pull` is ALWAYS, what the store has, or else a container engine, is good enough (and `name` may be
     an image ID). With ALWAYS, when the registry does not answer or does not have the image, the store's is
@@ -69,9 +69,9 @@ def fetched(
     except NotFoundError:
         pass
     except FormatError as error:
-        return _replaced(wiring, name, local, error, target=target, say=say, pull=pull, brings=brings)
+        return _replace_damaged(wiring, name, local, error, target=target, say=say, pull=pull, save=save)
     if pull is not PullPolicy.ALWAYS:
-        present = present or _from_engine(wiring, name, say, brings=brings)
+        present = present or _fetch_from_engine(wiring, name, say, save=save)
         if present is not None:
             return present
     reference = Reference.parse(name)
@@ -88,10 +88,10 @@ def fetched(
             fix="leave out --pull-policy, or bring it: "
             f"packhorse copy docker://{reference.familiar} {reference.familiar}",
         )
-    return _pulled(wiring, reference, local, present, target=target, say=say, brings=brings)
+    return _pull(wiring, reference, local, present, target=target, say=say, save=save)
 
 
-def _replaced(
+def _replace_damaged(
     wiring: Wiring,
     name: str,
     local: Place,
@@ -100,32 +100,32 @@ def _replaced(
     target: Target,
     say: Callable[[str], None],
     pull: PullPolicy,
-    brings: bool,
+    save: bool,
 ) -> Image:
     """An image that is not whole in the store, as an engine or its registry has it; raises `damage` if none
     does.
     """
     if pull is not PullPolicy.ALWAYS:
-        found = _from_engine(wiring, name, say, brings=brings)
+        found = _fetch_from_engine(wiring, name, say, save=save)
         if found is not None:
-            say(f"{damage.what}: {damage.why}; it {'was' if brings else 'has to be'} taken from the engine")
+            say(f"{damage.what}: {damage.why}; it {'was' if save else 'has to be'} taken from the engine")
             return found
-    if pull is PullPolicy.NEVER or is_id(name):
+    if pull is PullPolicy.NEVER or is_image_id(name):
         raise damage
     reference = Reference.parse(name)
     if reference.registry == LOCAL_REGISTRY:
         raise damage
     try:
-        found = _pulled(wiring, reference, local, None, target=target, say=say, brings=brings)
+        found = _pull(wiring, reference, local, None, target=target, say=say, save=save)
     except (NetworkError, NotFoundError) as error:
         reason = (error.why or error.what).splitlines()[0]
         why = f"{damage.why}\nits registry does not give it: {reason}"
         raise FormatError(damage.what, why=why, fix=damage.fix) from error
-    say(f"{damage.what}: {damage.why}; it {'was' if brings else 'has to be'} fetched again")
+    say(f"{damage.what}: {damage.why}; it {'was' if save else 'has to be'} fetched again")
     return found
 
 
-def _pulled(
+def _pull(
     wiring: Wiring,
     reference: Reference,
     local: Place,
@@ -133,7 +133,7 @@ def _pulled(
     *,
     target: Target,
     say: Callable[[str], None],
-    brings: bool,
+    save: bool,
 ) -> Image:
     """The image as its registry has it; what is `present`, or in the engine, when that cannot be had."""
     remote = wiring.registry(reference, target)
@@ -141,7 +141,7 @@ def _pulled(
         image = remote.read()
         if present is not None and present.id == image.id:
             return present
-        if not brings:
+        if not save:
             return image
         say(f"fetching {reference.familiar}")
         copy(remote, local, meter=wiring.meter, name=f"fetching {reference.familiar}")
@@ -153,7 +153,7 @@ def _pulled(
         if present is not None:
             say(f"{reference.familiar}: using the copy in the store, as its registry {how}")
             return present
-        found = _from_engine(wiring, str(reference), say, brings=brings)
+        found = _fetch_from_engine(wiring, str(reference), say, save=save)
         if found is not None:
             return found
         if missing:
@@ -170,7 +170,7 @@ def _is_for(image: Image, target: Target) -> bool:
     return image.config.os in ("", target.os) and image.config.architecture in ("", target.arch)
 
 
-def exact(
+def fetch_exact(
     wiring: Wiring,
     name: str,
     image_id: str,
@@ -178,12 +178,12 @@ def exact(
     target: Target,
     say: Callable[[str], None],
     option: str,
-    brings: bool = True,
+    save: bool = True,
 ) -> Image:
     """The image with an ID, from the store, whatever its name is there now, or from the registry of `name`.
 
-    `brings` is as for `fetched`. Raises NotFoundError where that has another image by now, which `option`
-    would take, and what `fetched` raises.
+    `save` is as for `fetch_image`. Raises NotFoundError where that has another image by now, which `option`
+    would take, and what `fetch_image` raises.
     """
     try:
         return wiring.store.place(image_id).read()
@@ -194,7 +194,7 @@ def exact(
         remote = wiring.registry(reference, target)
         image = remote.read()
         found = str(image.id)
-        if found == image_id and not brings:
+        if found == image_id and not save:
             return image
         if found == image_id:
             say(f"fetching {reference.familiar}")
@@ -214,14 +214,14 @@ def exact(
 def title(text: str) -> str:
     """What a person calls the image at a place: its name without tag or digest, or else its file's."""
     location = Location.parse(text)
-    if location.kind in (Kind.OCI, Kind.OCI_ARCHIVE) or not location.name:
+    if location.kind in (LocationKind.OCI, LocationKind.OCI_ARCHIVE) or not location.name:
         return PurePath(location.path).name or str(location.kind)
-    return location.name if is_id(location.name) else location.reference.familiar_name
+    return location.name if is_image_id(location.name) else location.reference.familiar_name
 
 
-def _from_engine(wiring: Wiring, name: str, say: Callable[[str], None], *, brings: bool) -> Image | None:
+def _fetch_from_engine(wiring: Wiring, name: str, say: Callable[[str], None], *, save: bool) -> Image | None:
     """The image as a container engine has it, brought into the store; None where there is none."""
-    if is_id(name):
+    if is_image_id(name):
         return None
     try:
         engine = wiring.engine()
@@ -230,7 +230,7 @@ def _from_engine(wiring: Wiring, name: str, say: Callable[[str], None], *, bring
     except EngineError as error:
         say(f"{error.what}: {error.why}")
         return None
-    if not brings:
+    if not save:
         return wiring.daemon(name).read()
     say(f"taking {name} from {engine}")
     local = wiring.store.place(name, check=True)
@@ -238,7 +238,7 @@ def _from_engine(wiring: Wiring, name: str, say: Callable[[str], None], *, bring
     return local.read()
 
 
-def _in_engine(wiring: Wiring, name: str) -> Image | None:
+def _read_from_engine(wiring: Wiring, name: str) -> Image | None:
     """The image as a container engine has it, if one answers and has it."""
     try:
         return wiring.daemon(name).read()
@@ -256,15 +256,15 @@ def read(
     InputError.
     """
     location = Location.parse(text)
-    bare = location.kind is Kind.STORE and not text.startswith(f"{Kind.STORE}:")
+    bare = location.kind is LocationKind.STORE and not text.startswith(f"{LocationKind.STORE}:")
     if not (bare and remote):
         try:
-            return wiring.place(location, target=target).read(), location.kind is Kind.REGISTRY
+            return wiring.place(location, target=target).read(), location.kind is LocationKind.REGISTRY
         except NotFoundError:
-            found = _in_engine(wiring, location.name) if bare else None
+            found = _read_from_engine(wiring, location.name) if bare else None
             if found is not None:
                 return found, False
-            if not bare or local or is_id(location.name):
+            if not bare or local or is_image_id(location.name):
                 raise
     reference = location.reference
     if reference.registry == LOCAL_REGISTRY:

@@ -11,24 +11,24 @@ from pathlib import Path
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import InputError, NotFoundError, RegistryError
 from packhorse.image import authfile
-from packhorse.image.authfile import AuthFile, key_of
+from packhorse.image.authfile import AuthFile, registry_key
 from packhorse.image.credential_helper import CredentialHelper
-from packhorse.image.keychain import Keychain, files
+from packhorse.image.keychain import Keychain, auth_files
 from packhorse.image.reference import DEFAULT_REGISTRY, Reference
 from packhorse.image.registry.client import Registry
-from packhorse.image.registry.credentials import Credentials, always
-from packhorse.platform.network import Network
+from packhorse.image.registry.credentials import Credentials, constant_lookup
+from packhorse.platform.network import RegistryConnections
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class LoginScope:
     """What a login is for: a registry, or those repositories of it that begin with `repository`."""
 
     registry: str
     repository: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Scope:
+    def parse(cls, text: str) -> LoginScope:
         """Reads HOST, HOST/PART, or the URL that docker wants for some; "" is docker's own registry.
 
         Raises InputError.
@@ -37,7 +37,7 @@ class Scope:
             raise InputError(
                 "that is not a registry", why="it has a user name in it", fix="hand that over by --username"
             )
-        host, _, path = authfile.spelled(text.strip()).partition("/")
+        host, _, path = authfile.normalise_key(text.strip()).partition("/")
         try:
             if not host:
                 return cls(DEFAULT_REGISTRY)
@@ -56,42 +56,44 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class LoginResult:
     """Where credentials are kept: a file, or the program that it names as the registry's helper.
 
-    `asked` is False where the registry let everybody in, so that they were not tried.
+    `was_tried` is False where the registry let everybody in, so that they were not tried.
     """
 
     path: Path
     program: str
-    asked: bool
+    was_tried: bool
 
 
-def login(scope: Scope, credentials: Credentials, environ: Mapping[str, str], network: Network) -> Kept:
+def login(
+    scope: LoginScope, credentials: Credentials, environ: Mapping[str, str], network: RegistryConnections
+) -> LoginResult:
     """Tries credentials, and keeps them where they are let in.
 
     Raises RegistryError for those that are refused, NetworkError, and what helpers and files raise.
     """
-    asked = _try(network.registry(scope.registry, lambda host: always(credentials)), scope)
-    path = file_of(environ)
+    asked = _try_login(network.registry(scope.registry, lambda host: constant_lookup(credentials)), scope)
+    path = login_file(environ)
     helper = _helper(path, scope, environ)
     if helper is None:
-        authfile.put(path, str(scope), credentials)
-        return Kept(path, "", asked)
-    helper.store(key_of(scope.registry), credentials.username, credentials.password)
-    authfile.put(path, str(scope), None)  # as docker does, so that it knows of the login
-    return Kept(path, helper.program, asked)
+        authfile.write_entry(path, str(scope), credentials)
+        return LoginResult(path, "", asked)
+    helper.store(registry_key(scope.registry), credentials.username, credentials.password)
+    authfile.write_entry(path, str(scope), None)  # as docker does, so that it knows of the login
+    return LoginResult(path, helper.program, asked)
 
 
-def logout(scope: Scope, environ: Mapping[str, str]) -> tuple[bool, str]:
+def logout(scope: LoginScope, environ: Mapping[str, str]) -> tuple[bool, str]:
     """Forgets credentials: whether there were any, and where some still are, "" when nowhere."""
-    path = file_of(environ)
+    path = login_file(environ)
     helper = _helper(path, scope, environ)
-    known = authfile.drop(path, str(scope))
+    known = authfile.remove_entries(path, str(scope))
     if helper is not None:
         try:
-            helper.get(key_of(scope.registry))
-            helper.erase(key_of(scope.registry))
+            helper.get(registry_key(scope.registry))
+            helper.erase(registry_key(scope.registry))
             known = True
         except NotFoundError:
             pass
@@ -99,19 +101,19 @@ def logout(scope: Scope, environ: Mapping[str, str]) -> tuple[bool, str]:
     return known, "" if left.anonymous else left.origin
 
 
-def file_of(environ: Mapping[str, str]) -> Path:
+def login_file(environ: Mapping[str, str]) -> Path:
     """Where logins are kept: in docker's file, which podman reads too, unless REGISTRY_AUTH_FILE is set."""
-    return files(environ)[0]
+    return auth_files(environ)[0]
 
 
-def _helper(path: Path, scope: Scope, environ: Mapping[str, str]) -> CredentialHelper | None:
+def _helper(path: Path, scope: LoginScope, environ: Mapping[str, str]) -> CredentialHelper | None:
     """The helper that keeps a registry's passwords; it knows no parts of one."""
     return None if scope.repository else Keychain(environ).helper(AuthFile.read(path), scope.registry)
 
 
-def _try(registry: Registry, scope: Scope) -> bool:
+def _try_login(registry: Registry, scope: LoginScope) -> bool:
     try:
-        return registry.greet(scope.repository)
+        return registry.check_login(scope.repository)
     except RegistryError as error:
         if error.status not in (401, 403):
             raise

@@ -48,13 +48,13 @@ class MirroredPlace:
         """The image under this name; raises what the registry itself raises if no mirror has it."""
         return first_answer(self._mirrors, lambda mirror: mirror.read()) or self._place.read()
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         """Brings one layer to the registry itself."""
-        return self._place.begin(layer)
+        return self._place.write_layer(layer)
 
-    def commit(self, image: Image) -> Receipt:
+    def write_image(self, image: Image) -> Receipt:
         """Makes the image appear in the registry itself."""
-        return self._place.commit(image)
+        return self._place.write_image(image)
 
 
 class MirroredName(RegistryName):
@@ -95,14 +95,14 @@ class MirroredName(RegistryName):
     def referrers(self, subject: Digest) -> Sequence[Referrer]:
         """What names a document as its subject; a mirror that knows of nothing may know nothing of such."""
         found = first_answer(self._mirrors, lambda mirror: mirror.referrers(subject))
-        return found or self._unless_away(lambda: super(MirroredName, self).referrers(subject)) or ()
+        return found or self._ask_registry(lambda: super(MirroredName, self).referrers(subject)) or ()
 
-    def tagged(self, tag: str) -> Document | None:
+    def read_tag(self, tag: str) -> Document | None:
         """What lies under a tag of the repository."""
-        found: Document | None = first_answer(self._mirrors, lambda mirror: mirror.tagged(tag))
-        return found or self._unless_away(lambda: super(MirroredName, self).tagged(tag))
+        found: Document | None = first_answer(self._mirrors, lambda mirror: mirror.read_tag(tag))
+        return found or self._ask_registry(lambda: super(MirroredName, self).read_tag(tag))
 
-    def _unless_away(self, ask: Callable[[], _Found]) -> _Found | None:
+    def _ask_registry(self, ask: Callable[[], _Found]) -> _Found | None:
         """What the registry itself says of what is attached; None if only the mirror that has the image can
         be reached, and knows of nothing.
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.http.peer import Peer, find
+from packhorse.base.http.peer import HostConfig, find_certificates
 from packhorse.errors import RegistryError
 from packhorse.image import registries
 from packhorse.image.reference import Reference
@@ -26,52 +26,55 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class RegistryOptions:
     """What a user asks for: registries on whose encryption is not insisted, and a directory of certificates
-    to use for every registry. `tell` is handed what registries warn of.
+    to use for every registry. `warn` is handed what registries warn of.
     """
 
     insecure: tuple[str, ...] = ()
     certificates: Path | None = None
-    tell: Callable[[str], None] | None = None
+    warn: Callable[[str], None] | None = None
 
 
-class Network:
+class RegistryConnections:
     """The connections of one command, made when they are needed; usable from several threads."""
 
-    def __init__(self, reach: Reach | None = None) -> None:
-        self._reach = reach or Reach()
+    def __init__(self, options: RegistryOptions | None = None) -> None:
+        self._options = options or RegistryOptions()
         self._registries: dict[str, Registry] = {}
-        self._peers: dict[str, Peer] = {}
+        self._peers: dict[str, HostConfig] = {}
         self._lock = threading.RLock()
 
     @cached_property
     def client(self) -> Client:
         """What exchanges requests."""
-        from packhorse.base.http.pool import connect
+        from packhorse.base.http.pool import make_client
 
-        return connect(self.peer)
+        return make_client(self.peer)
 
     @cached_property
-    def configured(self) -> Registries:
+    def registries_conf(self) -> Registries:
         """What containers' registries.conf says; raises InputError."""
-        return registries.of_user()
+        return registries.user_registries()
 
     def registry(self, host: str, credentials: Callable[[str], Lookup]) -> Registry:
         """A registry, the same for every call; `credentials` says who we are to a host."""
         from packhorse.image.registry.client import Registry
-        from packhorse.image.registry.warning import silent
+        from packhorse.image.registry.warning import ignore_warning
 
         with self._lock:
             if host not in self._registries:
                 self._registries[host] = Registry(
-                    host, self.client, credentials=credentials(host), tell=self._reach.tell or silent
+                    host,
+                    self.client,
+                    credentials=credentials(host),
+                    tell=self._options.warn or ignore_warning,
                 )
             return self._registries[host]
 
     def rule(self, reference: Reference) -> Rule | None:
         """What is configured for a name; raises RegistryError for one that is blocked."""
-        rule = self.configured.find(reference)
+        rule = self.registries_conf.find(reference)
         if rule is not None and rule.blocked:
             raise RegistryError(
                 f"{reference.familiar} is not to be used",
@@ -80,14 +83,16 @@ class Network:
             )
         return rule
 
-    def peer(self, host: str) -> Peer:
+    def peer(self, host: str) -> HostConfig:
         """What is special about a server."""
         with self._lock:
             if host not in self._peers:
-                self._peers[host] = self._peer(host)
+                self._peers[host] = self._read_peer(host)
             return self._peers[host]
 
-    def _peer(self, host: str) -> Peer:
-        insecure = host in self._reach.insecure or self.configured.insecure(host)
-        directory = self._reach.certificates or find(host, registries.certificates())
-        return Peer.read(directory, insecure=insecure) if directory else Peer(insecure=insecure)
+    def _read_peer(self, host: str) -> HostConfig:
+        insecure = host in self._options.insecure or self.registries_conf.is_insecure(host)
+        directory = self._options.certificates or find_certificates(
+            host, registries.certificate_directories()
+        )
+        return HostConfig.read(directory, insecure=insecure) if directory else HostConfig(insecure=insecure)

@@ -15,7 +15,7 @@ from packhorse.image.view import Image, Layer
 from packhorse.lifecycle.labels import LayersMetadata
 
 
-class Part(StrEnum):
+class LayerPart(StrEnum):
     """The parts of an app image, from the bottom up."""
 
     BASE = "base"
@@ -29,7 +29,7 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Owned:
+class OwnedLayer:
     """One layer and whose it is. `owner` is a buildpack's id, or "" where the part alone says it; `name` is
     the layer's own, and `version` the buildpack's.
 
@@ -37,7 +37,7 @@ class Owned:
     """
 
     layer: Layer
-    part: Part
+    part: LayerPart
     owner: str = ""
     name: str = ""
     version: str = ""
@@ -50,12 +50,12 @@ class Owned:
     @property
     def title(self) -> str:
         """What a person calls it."""
-        if self.part is Part.BUILDPACK:
+        if self.part is LayerPart.BUILDPACK:
             return f"{self.owner}:{self.name}"
         return f"{self.part} {self.name}".rstrip()
 
 
-def owners(image: Image, metadata: LayersMetadata) -> tuple[Owned, ...]:
+def owned_layers(image: Image, metadata: LayersMetadata) -> tuple[OwnedLayer, ...]:
     """Every layer of an image with its owner, lowest first.
 
     The base ends with the layer that the label calls its top; where the image has no such layer, nobody
@@ -65,32 +65,32 @@ def owners(image: Image, metadata: LayersMetadata) -> tuple[Owned, ...]:
     top = metadata.run_image.top_layer
     # Two layers may be equal, so the base's top is the first of its name.
     base = diff_ids.index(top) + 1 if top in diff_ids else 0
-    claims: defaultdict[str, deque[tuple[Part, str, str, str]]] = defaultdict(deque)
+    claims: defaultdict[str, deque[tuple[LayerPart, str, str, str]]] = defaultdict(deque)
     for sha, part, owner, name, version in _claims(metadata):
         claims[sha].append((part, owner, name, version))
     told = _history(image)
     found = []
     for number, (layer, sha) in enumerate(zip(image.layers, diff_ids, strict=True)):
         if number < base:
-            found.append(Owned(layer, Part.BASE, name=str(number + 1)))
+            found.append(OwnedLayer(layer, LayerPart.BASE, name=str(number + 1)))
         elif claims[sha]:
-            found.append(Owned(layer, *claims[sha].popleft()))
+            found.append(OwnedLayer(layer, *claims[sha].popleft()))
         else:
-            found.append(Owned(layer, Part.OTHER, name=told[number]))
+            found.append(OwnedLayer(layer, LayerPart.OTHER, name=told[number]))
     return tuple(found)
 
 
-def _claims(metadata: LayersMetadata) -> Iterator[tuple[str, Part, str, str, str]]:
+def _claims(metadata: LayersMetadata) -> Iterator[tuple[str, LayerPart, str, str, str]]:
     """What the label says of which layer, in the order in which the lifecycle adds them."""
     for record in metadata.buildpacks:
         for name in sorted(record.layers):
-            yield record.layers[name].sha, Part.BUILDPACK, record.id, name, record.version
-    yield metadata.sbom, Part.SBOM, "", "", ""
+            yield record.layers[name].sha, LayerPart.BUILDPACK, record.id, name, record.version
+    yield metadata.sbom, LayerPart.SBOM, "", "", ""
     for number, sha in enumerate(metadata.app, 1):
-        yield sha, Part.APP, "", f"slice {number}" if len(metadata.app) > 1 else "", ""
-    yield metadata.launcher, Part.LAUNCHER, "", "", ""
-    yield metadata.config, Part.CONFIG, "", "", ""
-    yield metadata.process_types, Part.PROCESSES, "", "", ""
+        yield sha, LayerPart.APP, "", f"slice {number}" if len(metadata.app) > 1 else "", ""
+    yield metadata.launcher, LayerPart.LAUNCHER, "", "", ""
+    yield metadata.config, LayerPart.CONFIG, "", "", ""
+    yield metadata.process_types, LayerPart.PROCESSES, "", "", ""
 
 
 def _history(image: Image) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from packhorse.image.model import Config
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 from packhorse.lifecycle import labels
 
 STACK = "io.buildpacks.stack.id"
@@ -22,7 +22,12 @@ Fields = dict[str, Any]
 
 
 def report(
-    config: Config, build: Node, metadata: labels.LayersMetadata, lifecycle: Node, *, form: str = "json"
+    config: Config,
+    build: JsonNode,
+    metadata: labels.LayersMetadata,
+    lifecycle: JsonNode,
+    *,
+    form: str = "json",
 ) -> Fields:
     """pack's `remote_info` or `local_info`. `build` and `lifecycle` are the two labels as JSON.
 
@@ -40,15 +45,15 @@ def report(
         "buildpacks": _modules(build, "buildpacks") or nothing,
         "extensions": _modules(build, "extensions") or nothing,
         "processes": _processes(config, build, none=None if form == "json" else []) or nothing,
-        "rebasable": rebasable(config),
+        "rebasable": is_rebasable(config),
     }
 
 
-def bom(build: Node) -> list[Fields] | None:
+def bom(build: JsonNode) -> list[Fields] | None:
     """The bill of materials of old buildpacks, which the label itself has; None without one."""
     entries = []
     for entry in build.nodes("bom"):
-        owner = entry.node("buildpack") or Node({}, entry.where)
+        owner = entry.node("buildpack") or JsonNode({}, entry.where)
         fields: Fields = {"name": entry.text("name")}
         if entry.text("version"):
             fields["version"] = entry.text("version")
@@ -59,7 +64,7 @@ def bom(build: Node) -> list[Fields] | None:
     return entries or None
 
 
-def rebasable(config: Config) -> bool:
+def is_rebasable(config: Config) -> bool:
     """Whether the base may be replaced: unless the label says no."""
     return config.labels.get(REBASABLE, "true") != "false"
 
@@ -74,14 +79,14 @@ def default_process(config: Config) -> str:
     return "" if first == _LAUNCHER else first.removeprefix(_PROCESS)
 
 
-def _base_reference(metadata: labels.LayersMetadata, build: Node) -> str:
+def _base_reference(metadata: labels.LayersMetadata, build: JsonNode) -> str:
     """What the label says, but of lifecycles before 0.5, which wrote something else there."""
     launcher = build.node("launcher")
     version = _version(launcher.text("version")) if launcher else ()
     return "" if version and version < (0, 5) else metadata.run_image.reference
 
 
-def _run_images(metadata: labels.LayersMetadata, lifecycle: Node) -> list[Fields]:
+def _run_images(metadata: labels.LayersMetadata, lifecycle: JsonNode) -> list[Fields]:
     """The run image's names, from the label's older place where the newer is empty."""
     names = [metadata.run_image.image, *metadata.run_image.mirrors]
     if not names[0]:
@@ -91,21 +96,21 @@ def _run_images(metadata: labels.LayersMetadata, lifecycle: Node) -> list[Fields
     return [{"name": name} for name in names if name]
 
 
-def _modules(build: Node, key: str) -> list[Fields]:
+def _modules(build: JsonNode, key: str) -> list[Fields]:
     return [_module(node) for node in build.nodes(key)]
 
 
-def _module(node: Node) -> Fields:
+def _module(node: JsonNode) -> Fields:
     found = {key: node.text(key) for key in ("id", "version", "homepage")}
     return {key: value for key, value in found.items() if value}
 
 
-def _processes(config: Config, build: Node, *, none: list[str] | None) -> list[Fields]:
+def _processes(config: Config, build: JsonNode, *, none: list[str] | None) -> list[Fields]:
     """The default process first, as pack has it."""
     default = default_process(config)
     found = []
     for process in build.nodes("processes"):
-        command, *arguments = (*words(process), *process.texts("args")) or ("",)
+        command, *arguments = (*command_words(process), *process.texts("args")) or ("",)
         found.append(
             {
                 "type": process.text("type"),
@@ -119,7 +124,7 @@ def _processes(config: Config, build: Node, *, none: list[str] | None) -> list[F
     return sorted(found, key=lambda fields: not fields["default"])
 
 
-def words(process: Node) -> tuple[str, ...]:
+def command_words(process: JsonNode) -> tuple[str, ...]:
     """A command: one text in images of before Platform API 0.10, a list since."""
     if isinstance(process.fields.get("command"), str):
         return (process.text("command"),)

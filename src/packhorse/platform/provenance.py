@@ -13,7 +13,7 @@ from packhorse.base import rfc3339
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import FormatError
 from packhorse.image.view import Image
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 from packhorse.lifecycle.inputs import EPOCH
 
 KEY = "io.packhorse.build"
@@ -49,7 +49,7 @@ class BuildProvenance:
         text = dict(image.annotations).get(KEY)
         if text is None:
             return None
-        node = Node.parse(text.encode(), f"the annotation {KEY}")
+        node = JsonNode.parse(text.encode(), f"the annotation {KEY}")
         builder = node.node("builder")
         if builder is None or not builder.text("image"):
             raise FormatError(f"the annotation {KEY} cannot be used", why="it names no builder")

@@ -16,12 +16,12 @@ from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.registry.upload import present
+from packhorse.image.registry.upload import is_blob_present
 from packhorse.image.view import Image, Layer
 from packhorse.store.store import Store
 
 
-class Remembering:
+class DedupingRegistryTarget:
     """The image with one name in a registry, with the memory of a store.
 
     Layers that have no stored form are compressed to `media_type` there.
@@ -40,26 +40,26 @@ class Remembering:
         """The image under this name, as the registry has it."""
         return self._place.read()
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         """Brings one layer; one that was pushed before costs one question."""
         made_here = layer.blob is None and layer.descriptor is None
         if layer.diff_id:
-            layer = self._recalled(layer, layer.diff_id)
+            layer = self._with_known_blob(layer, layer.diff_id)
         if reused := self._reuse_claimed(layer):
             return reused
-        brought = self._place.begin(layer)
+        brought = self._place.write_layer(layer)
         diff_id, stored = brought.diff_id, brought.descriptor
         # What others have compressed may be another layer than their image says, and is nothing that could
         # be made again of a tar.
-        if diff_id and stored and (made_here or self._store.compressed(diff_id) == stored):
+        if diff_id and stored and (made_here or self._store.compressed_form(diff_id) == stored):
             # A store that can only be read forgets; nothing but time is lost.
             with suppress(StoreError):
-                self._store.remember(diff_id, stored, repository=self._reference.name)
+                self._store.remember_compressed(diff_id, stored, repository=self._reference.name)
         return brought
 
-    def commit(self, image: Image) -> Receipt:
+    def write_image(self, image: Image) -> Receipt:
         """Makes the image appear under this name."""
-        return self._place.commit(image)
+        return self._place.write_image(image)
 
     def _reuse_claimed(self, layer: Layer) -> Layer | None:
         """A layer in the form that the image under this name has it in, such as one that pack pushed.
@@ -69,19 +69,19 @@ class Remembering:
         """
         if layer.diff_id is None or layer.descriptor is not None:
             return None
-        claimed = self._place.claimed(layer.diff_id)
-        if claimed is None or not present(self._registry, self._reference.repository, claimed):
+        claimed = self._place.find_claim(layer.diff_id)
+        if claimed is None or not is_blob_present(self._registry, self._reference.repository, claimed):
             return None
-        stored = self._place.proven(layer.diff_id, claimed)
+        stored = self._place.verify_claim(layer.diff_id, claimed)
         if stored is None:
             return None
         with suppress(StoreError):
-            self._store.remember(layer.diff_id, stored, repository=self._reference.name)
-        return self._place.begin(replace(layer, descriptor=stored))
+            self._store.remember_compressed(layer.diff_id, stored, repository=self._reference.name)
+        return self._place.write_layer(replace(layer, descriptor=stored))
 
-    def _recalled(self, layer: Layer, diff_id: Digest) -> Layer:
+    def _with_known_blob(self, layer: Layer, diff_id: Digest) -> Layer:
         """The layer with the descriptor that it had before; the registry is told who there has it."""
-        known = self._store.compressed(diff_id)
+        known = self._store.compressed_form(diff_id)
         if known is None or layer.descriptor not in (None, known):
             return layer
         if layer.descriptor is None and known.media_type != self._media_type:
@@ -89,6 +89,6 @@ class Remembering:
         for name in self._store.repositories(diff_id):
             host, _, repository = name.partition("/")
             if host == self._reference.registry and repository != self._reference.repository:
-                self._registry.suggest(repository, known.digest)
+                self._registry.remember_candidate(repository, known.digest)
                 break
         return replace(layer, descriptor=known)

@@ -27,7 +27,7 @@ _LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedDistribution:
     """One requirement, and who has it: `requirements.txt line 3`, or a distribution that was found there."""
 
     requirement: Requirement
@@ -40,9 +40,9 @@ class Wanted:
         return marker is None or marker.evaluate({"extra": ""})
 
 
-def read(directory: Path) -> tuple[Wanted, ...]:
+def read(directory: Path) -> tuple[WantedDistribution, ...]:
     """What the file in `directory` names; nothing without one. InputError has every line that is not read."""
-    text = _text(directory)
+    text = _read_text(directory)
     issues, wanted = [], []
     for number, line in enumerate(text.splitlines(), 1):
         said = (
@@ -62,7 +62,7 @@ def read(directory: Path) -> tuple[Wanted, ...]:
         if requirement.url:
             issues.append(f"{where}: a URL is not read here: {said[:100]}")
         elif canonicalize_name(requirement.name) != _OWN:  # the SDK is there in any case
-            wanted.append(Wanted(requirement, where))
+            wanted.append(WantedDistribution(requirement, where))
     if issues:
         raise InputError(
             f"{directory / FILE} cannot be used",
@@ -72,7 +72,7 @@ def read(directory: Path) -> tuple[Wanted, ...]:
     return tuple(wanted)
 
 
-def distributions(wanted: tuple[Wanted, ...]) -> tuple[metadata.Distribution, ...]:
+def distributions(wanted: tuple[WantedDistribution, ...]) -> tuple[metadata.Distribution, ...]:
     """What is named and all that this needs, each once.
 
     Raises InputError for what is not installed here, is of another version, or is not pure Python.
@@ -82,13 +82,13 @@ def distributions(wanted: tuple[Wanted, ...]) -> tuple[metadata.Distribution, ..
         each = waiting.pop(0)
         if not each.applies:
             continue
-        distribution = _installed(each)
+        distribution = _find_installed(each)
         name = canonicalize_name(each.requirement.name)
         found.setdefault(name, distribution)
         for extra in ("", *sorted(each.requirement.extras)):
             if (name, extra) not in asked:
                 asked.add((name, extra))
-                waiting += _needs(distribution, extra, f"{each.requirement.name} ({each.source})")
+                waiting += _dependencies(distribution, extra, f"{each.requirement.name} ({each.source})")
     return tuple(found[name] for name in sorted(found))
 
 
@@ -104,9 +104,9 @@ def files(distribution: metadata.Distribution) -> Iterator[tuple[Path, PurePosix
         yield Path(str(distribution.locate_file(file))), path
 
 
-def _installed(wanted: Wanted) -> metadata.Distribution:
+def _find_installed(wanted: WantedDistribution) -> metadata.Distribution:
     requirement = wanted.requirement
-    pip = f"install it beside packhorse: {shlex.join(_pip(requirement))}"
+    pip = f"install it beside packhorse: {shlex.join(_pip_command(requirement))}"
     try:
         distribution = metadata.distribution(requirement.name)
     except metadata.PackageNotFoundError as error:
@@ -137,7 +137,7 @@ def _installed(wanted: Wanted) -> metadata.Distribution:
     return distribution
 
 
-def _needs(distribution: metadata.Distribution, extra: str, source: str) -> list[Wanted]:
+def _dependencies(distribution: metadata.Distribution, extra: str, source: str) -> list[WantedDistribution]:
     needs = []
     for text in distribution.requires or ():
         try:
@@ -145,20 +145,20 @@ def _needs(distribution: metadata.Distribution, extra: str, source: str) -> list
         except InvalidRequirement as error:
             raise InputError(f"{source} needs what cannot be read: {text[:100]}", why=str(error)) from error
         if requirement.marker is None and not extra:
-            needs.append(Wanted(requirement, source))
+            needs.append(WantedDistribution(requirement, source))
         elif requirement.marker is not None and requirement.marker.evaluate({"extra": extra}):
             if extra and requirement.marker.evaluate({"extra": ""}):
                 continue  # it is needed without the extra, too, and has been taken
             requirement.marker = None
-            needs.append(Wanted(requirement, source))
+            needs.append(WantedDistribution(requirement, source))
     return needs
 
 
-def _pip(requirement: Requirement) -> list[str]:
+def _pip_command(requirement: Requirement) -> list[str]:
     return [sys.executable, "-m", "pip", "install", f"{requirement.name}{requirement.specifier}"]
 
 
-def _text(directory: Path) -> str:
+def _read_text(directory: Path) -> str:
     path = directory / FILE
     if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
         raise InputError(f"{path} leads out of the buildpack", fix="put the file itself there")

@@ -14,19 +14,19 @@ from types import FrameType
 
 from packhorse.base import userns
 from packhorse.base.dataclass import dataclass, field, replace
-from packhorse.base.step import Bind, Limits, Network, Port, Root, Sandbox, Step
+from packhorse.base.step import Bind, Limits, Network, Port, Root, Sandbox, SandboxSpec
 from packhorse.base.target import Target
-from packhorse.base.userns import Mode
+from packhorse.base.userns import MapMode
 from packhorse.errors import RunError
 from packhorse.image.model import Config
 from packhorse.platform import bundle, host, listening
-from packhorse.platform.accounts import Account, account
-from packhorse.platform.locate import fetched
-from packhorse.platform.network import Reach
+from packhorse.platform.accounts import Account, find_account
+from packhorse.platform.locate import fetch_image
+from packhorse.platform.network import RegistryOptions
 from packhorse.platform.pull import PullPolicy
-from packhorse.platform.wiring import Wiring, check_runtime, groups, sandbox
+from packhorse.platform.wiring import Wiring, cgroups_directory, check_runtime, make_runner
 from packhorse.sandbox import cgroup
-from packhorse.sandbox.parting import Parting
+from packhorse.sandbox.parting import TeardownQueue
 from packhorse.store.store import Store
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -60,7 +60,7 @@ class RunRequest:
     pull: PullPolicy = PullPolicy.IF_NOT_PRESENT
     docker_host: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
-    reach: Reach = field(default_factory=Reach)
+    registry_options: RegistryOptions = field(default_factory=RegistryOptions)
 
 
 def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Callable[[str], None]) -> int:
@@ -77,41 +77,46 @@ def run(request: RunRequest, store: Store, say: Callable[[str], None], tell: Cal
     for port in request.ports:
         check_port(port)
     check_runtime(request.sandbox)
-    wiring = Wiring(store, reach=request.reach, environ=request.environ, docker_host=request.docker_host)
-    image = fetched(wiring, request.name, target=Target.host(), say=say, pull=request.pull)
+    wiring = Wiring(
+        store,
+        registry_options=request.registry_options,
+        environ=request.environ,
+        docker_host=request.docker_host,
+    )
+    image = fetch_image(wiring, request.name, target=Target.host(), say=say, pull=request.pull)
     config = image.config
-    store.tidy()
-    with Parting() as parting, store.scratch() as scratch:
+    store.remove_leftovers()
+    with TeardownQueue() as parting, store.scratch() as scratch:
         # Reading /etc/passwd needs the tree, and the tree a map; the ids in the map do not change what is
         # read.
-        with userns.make(userns.choose()) as namespace:
-            who = account(store.root(image, namespace.idmap), request.user or config.user)
-        idmap = userns.choose(who.uid, who.gid)
-        if idmap.mode is Mode.SINGLE and who.uid == 0:
+        with userns.make_namespace(userns.choose_map()) as namespace:
+            who = find_account(store.root(image, namespace.idmap), request.user or config.user)
+        idmap = userns.choose_map(who.uid, who.gid)
+        if idmap.mode is MapMode.SINGLE and who.uid == 0:
             say("the image has root alone, no other id: this user has no subordinate ids (/etc/subuid)")
-        with userns.make(idmap) as namespace:
-            step = _step(request, config, who, store.root(image, namespace.idmap), scratch)
-            step = _networked(step, request, say)
+        with userns.make_namespace(idmap) as namespace:
+            spec = _step(request, config, who, store.root(image, namespace.idmap), scratch)
+            spec = _add_network(spec, request, say)
             terminal = bundle.terminal() if request.terminal else None
             own = _directory(scratch / "sandbox")
-            runner = sandbox(
+            runner = make_runner(
                 namespace,
                 own,
                 runtime=request.sandbox,
                 terminal=terminal,
-                groups=groups(store),
+                groups=cgroups_directory(store),
                 parting=None if request.volumes else parting,
             )
-            with _input(request), runner.open(step) as room, _signals(room):
-                if room.tree.stat(step.cwd) is None:
+            with _input(request), runner.open(spec) as room, _signals(room):
+                if room.tree.stat(spec.cwd) is None:
                     raise RunError(
-                        f"there is no {step.cwd} in the image to start in", fix="name another with --workdir"
+                        f"there is no {spec.cwd} in the image to start in", fix="name another with --workdir"
                     )
-                with listening.announced(_publication(request, step), room.listeners, tell):
+                with listening.announce_ports(_publication(request, spec), room.find_listeners, tell):
                     return room.run(None).status
 
 
-def _publication(request: RunRequest, step: Step) -> listening.Publication:
+def _publication(request: RunRequest, spec: SandboxSpec) -> listening.Publication:
     plain = RunRequest(name=request.name, ports=request.ports[:1])
     others = replace(
         request,
@@ -119,14 +124,14 @@ def _publication(request: RunRequest, step: Step) -> listening.Publication:
         pull=plain.pull,
         docker_host="",
         environ=plain.environ,
-        reach=plain.reach,
+        registry_options=plain.registry_options,
     )
     return listening.Publication(
-        request.name, request.ports, step.network, listening.is_web(step.argv), options=others != plain
+        request.name, request.ports, spec.network, listening.is_web(spec.argv), options=others != plain
     )
 
 
-def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch: Path) -> Step:
+def _step(request: RunRequest, config: Config, account: Account, tree: Path, scratch: Path) -> SandboxSpec:
     argv = _argv(request, config)
     outside = host.network(request.environ)
     upper, work = _directory(scratch / "upper"), _directory(scratch / "work")
@@ -135,9 +140,9 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
         top = tree.stat()
         for path in (upper, work):
             os.chown(path, top.st_uid, top.st_gid)
-    return Step(
+    return SandboxSpec(
         argv=argv,
-        env=_environment(request, config, who, argv),
+        env=_environment(request, config, account, argv),
         cwd=request.working_dir or config.working_dir or "/",
         root=Root(tree, upper, work),
         mounts=(
@@ -145,8 +150,8 @@ def _step(request: RunRequest, config: Config, who: Account, tree: Path, scratch
             _control_groups(request.limits, scratch),
             *request.volumes,
         ),
-        uid=who.uid,
-        gid=who.gid,
+        uid=account.uid,
+        gid=account.gid,
         ports=request.ports,
         attached=not request.terminal,
         terminal=request.terminal,
@@ -199,13 +204,15 @@ def _argv(request: RunRequest, config: Config) -> tuple[str, ...]:
     return argv
 
 
-def _environment(request: RunRequest, config: Config, who: Account, argv: tuple[str, ...]) -> dict[str, str]:
+def _environment(
+    request: RunRequest, config: Config, account: Account, argv: tuple[str, ...]
+) -> dict[str, str]:
     """The image's variables and the user's.
 
     A web process listens on the port in PORT, by convention: the published one, unless the image or the user
     sets another.
     """
-    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": who.home}
+    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": account.home}
     if request.terminal:
         env["TERM"] = request.environ.get("TERM", "xterm")
     published = [port.port for port in request.ports if port.protocol == "tcp"]
@@ -215,11 +222,11 @@ def _environment(request: RunRequest, config: Config, who: Account, argv: tuple[
     return env | of_image | dict(request.env)
 
 
-def _networked(step: Step, request: RunRequest, say: Callable[[str], None]) -> Step:
+def _add_network(spec: SandboxSpec, request: RunRequest, say: Callable[[str], None]) -> SandboxSpec:
     network, reason = host.choose_network(request.network)
     if reason:
         say(f"the image uses this machine's network, and reaches what listens on its loopback: {reason}")
-    return replace(step, network=network)
+    return replace(spec, network=network)
 
 
 @contextmanager

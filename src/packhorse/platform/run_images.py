@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NetworkError, NotFoundError, PackhorseError
-from packhorse.image.reference import Kind, Location, Reference
+from packhorse.image.reference import Location, LocationKind, Reference
 from packhorse.lifecycle.rebase import RunImage
-from packhorse.platform.locate import LOCAL_REGISTRY, fetched
+from packhorse.platform.locate import LOCAL_REGISTRY, fetch_image
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring
 
@@ -36,7 +36,7 @@ class RunImages:
 
         Raises what was wrong with the first of them where none can.
         """
-        registry = location.reference.registry if location.kind is Kind.REGISTRY else ""
+        registry = location.reference.registry if location.kind is LocationKind.REGISTRY else ""
         near = sorted(names, key=lambda name: Reference.parse(name).registry != registry)
         key = (*near, bool(registry), target)
         with self._lock:
@@ -71,5 +71,5 @@ class RunImages:
         return RunImage(image, name, reference.pinned(image.manifest.digest))
 
     def _local(self, name: str, target: Target) -> RunImage:
-        image = fetched(self._wiring, name, target=target, say=self._say, pull=self._policy)
+        image = fetch_image(self._wiring, name, target=target, say=self._say, pull=self._policy)
         return RunImage(image, name, image.id.hex)

@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import Protocol
 
 from packhorse.base.dataclass import dataclass, field, replace
-from packhorse.base.mounted import Mounted
-from packhorse.base.rooted import Rooted
-from packhorse.base.step import Bind, Limits, Mount, Network, Overlay, Root, Sandbox, Step
-from packhorse.base.tree import Kind, TreeEdit, TreeView
+from packhorse.base.mounted import BindView
+from packhorse.base.rooted import RootedTree
+from packhorse.base.step import Bind, Limits, Mount, Network, Overlay, Root, Sandbox, SandboxSpec
+from packhorse.base.tree import NodeKind, TreeEdit, TreeView
 from packhorse.base.userns import IdMap
 from packhorse.errors import TreeError
-from packhorse.lifecycle.ports import Scene
+from packhorse.lifecycle.ports import SandboxPurpose
 
 APP = "/workspace"
 LAYERS = "/layers"
 TEMPORARY = ("/tmp", "/var/tmp")
 
 
-Open = Callable[[Step], AbstractContextManager[Sandbox]]
+SandboxOpener = Callable[[SandboxSpec], AbstractContextManager[Sandbox]]
 
 
-class Source(Protocol):
-    """The application; see `platform.shown_source.ShownSource`."""
+class AppSource(Protocol):
+    """The application; see `platform.shown_source.SourceMount`."""
 
     def lowers(self) -> tuple[Path, ...]: ...
 
@@ -41,7 +41,7 @@ class Source(Protocol):
     def confirm(self) -> bool: ...
 
 
-class Layers(Protocol):
+class LayerMounts(Protocol):
     """The layers of a build; see `platform.crossing.BuildLayers`."""
 
     @property
@@ -58,8 +58,8 @@ class BuildMounts:
     buildpacks: what makes the image does not see them.
 
     Where the `layers` are copies, buildpacks have one of the directory `path`, the application, too. Without
-    `overlays` both sandboxes have, and one of the home as well. `confirmed` is called when the source is
-    known.
+    `overlays` both sandboxes have, and one of the home as well. `on_source_confirmed` is called when the
+    source is known.
     """
 
     root: Path
@@ -67,14 +67,14 @@ class BuildMounts:
     uid: int
     gid: int
     path: Path
-    source: Source
-    layers: Layers
+    source: AppSource
+    layers: LayerMounts
     mounts: tuple[Mount, ...]
     network: Network
     limits: Limits = field(default_factory=Limits)
     volumes: tuple[Mount, ...] = ()
     overlays: bool = True
-    confirmed: Callable[[], None] = lambda: None
+    on_source_confirmed: Callable[[], None] = lambda: None
 
 
 class BuildRunner:
@@ -82,11 +82,11 @@ class BuildRunner:
     lasts as long as the build; in it `build-…` and `detection-…` are the runner's.
     """
 
-    def __init__(self, open_step: Open, mounts: BuildMounts, idmap: IdMap, scratch: Path) -> None:
+    def __init__(self, open_step: SandboxOpener, mounts: BuildMounts, idmap: IdMap, scratch: Path) -> None:
         self._open_step = open_step
         self._build = mounts
         self._idmap = idmap
-        self._owner = idmap.outside(mounts.uid, mounts.gid)
+        self._owner = idmap.to_outside(mounts.uid, mounts.gid)
         self._scratch = scratch
         self._numbers = count(1)
         # On a file system that executes nothing an overlay does, and a bind of its directory does not.
@@ -98,29 +98,29 @@ class BuildRunner:
         self._tree: TreeEdit | None = None
         self._sandboxes = ExitStack()
 
-    def open(self, scene: Scene) -> AbstractContextManager[Sandbox]:
+    def open(self, purpose: SandboxPurpose) -> AbstractContextManager[Sandbox]:
         """A sandbox; see `lifecycle.ports.Runner`."""
-        return self._open_detection() if scene is Scene.DETECTION else self._open_build()
+        return self._open_detection() if purpose is SandboxPurpose.DETECTION else self._open_build()
 
-    def look(self) -> AbstractContextManager[TreeView]:
+    def builder_files(self) -> AbstractContextManager[TreeView]:
         """What the builder and the user bring. Nothing runs there, so no sandbox is made for it."""
         mounts = self._build
         binds = [mount for mount in (*mounts.mounts, *mounts.volumes) if isinstance(mount, Bind)]
-        return Mounted(mounts.root, binds, idmap=self._idmap)
+        return BindView(mounts.root, binds, idmap=self._idmap)
 
-    def confirm(self) -> bool:
+    def confirm_source(self) -> bool:
         """Waits until the source is known; see `lifecycle.ports.Runner`."""
         is_right = self._build.source.confirm()
-        self._build.confirmed()
+        self._build.on_source_confirmed()
         return is_right
 
-    def result(self) -> TreeEdit:
+    def result_tree(self) -> TreeEdit:
         """The build's tree, without the user's volumes; see `lifecycle.ports.Runner`."""
         if self._build.volumes and self._tree is None:
             # The same directories are not to be mounted twice.
             self._sandboxes.close()
-            step = replace(self._step((*self._shared, *self._build.mounts)), network=Network.NONE)
-            self._tree = self._sandboxes.enter_context(self._open_step(step)).tree
+            spec = replace(self._step((*self._shared, *self._build.mounts)), network=Network.NONE)
+            self._tree = self._sandboxes.enter_context(self._open_step(spec)).tree
         assert self._tree is not None
         return self._tree
 
@@ -129,8 +129,8 @@ class BuildRunner:
         build = self._build
         self._shared = (*build.layers.mounts(), *self._writable("build", copied=build.layers.copied))
         with self._sandboxes:
-            step = self._step((*self._shared, *self._build.mounts, *build.volumes))
-            sandbox = self._sandboxes.enter_context(self._open_step(step))
+            spec = self._step((*self._shared, *self._build.mounts, *build.volumes))
+            sandbox = self._sandboxes.enter_context(self._open_step(spec))
             self._tree = None if build.volumes else sandbox.tree
             yield sandbox
 
@@ -144,9 +144,9 @@ class BuildRunner:
         ) as sandbox:
             yield sandbox
 
-    def _step(self, mounts: tuple[Mount, ...]) -> Step:
+    def _step(self, mounts: tuple[Mount, ...]) -> SandboxSpec:
         build = self._build
-        return Step(
+        return SandboxSpec(
             (),
             root=Root(build.root),
             mounts=mounts,
@@ -213,15 +213,17 @@ class BuildRunner:
 
 def _is_plain_directory(root: Path, path: str) -> bool:
     """Whether `path` is in the image and no part of it is a link, so that it may be named from outside."""
-    with Rooted.local(root) as tree:
+    with RootedTree.open_local(root) as tree:
         parts = path.strip("/").split("/")
         nodes = (tree.stat("/" + "/".join(parts[: number + 1])) for number in range(len(parts)))
-        return ".." not in parts and all(node is not None and node.kind is Kind.DIRECTORY for node in nodes)
+        return ".." not in parts and all(
+            node is not None and node.kind is NodeKind.DIRECTORY for node in nodes
+        )
 
 
 def _may_have_entries(root: Path, path: str) -> bool:
     """Whether a directory of the image has entries, or is not this user's to list."""
-    with Rooted.local(root) as tree:
+    with RootedTree.open_local(root) as tree:
         try:
             return bool(tree.list(f"/{path.strip('/')}"))
         except TreeError:

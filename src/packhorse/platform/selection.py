@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from packhorse.errors import InputError, NotFoundError
-from packhorse.image.reference import Kind, Location, Reference, is_attached
+from packhorse.image.reference import Location, LocationKind, Reference, is_attachment_tag
 from packhorse.platform.wiring import Wiring
 
 
-def parsed(lines: Iterable[str], *, where: str, publish: bool) -> list[Location]:
+def parse_list(lines: Iterable[str], *, where: str, publish: bool) -> list[Location]:
     """The images that a list names, one a line; empty lines and those that begin with `#` are passed over.
 
     Raises InputError with every line that names none.
@@ -24,7 +24,7 @@ def parsed(lines: Iterable[str], *, where: str, publish: bool) -> list[Location]
         if not text or text.startswith("#"):
             continue
         try:
-            locations.append(located(text, publish=publish))
+            locations.append(parse_location(text, publish=publish))
         except InputError as error:
             issues.append(f"{where}:{number}: {error.what}")
     if issues:
@@ -32,38 +32,38 @@ def parsed(lines: Iterable[str], *, where: str, publish: bool) -> list[Location]
     return locations
 
 
-def located(text: str, *, publish: bool) -> Location:
+def parse_location(text: str, *, publish: bool) -> Location:
     """Where an image is; a bare name is in the store, or with `publish` in its registry; InputError."""
     location = Location.parse(text)
-    if not publish or location.kind is Kind.REGISTRY:
+    if not publish or location.kind is LocationKind.REGISTRY:
         return location
-    if location.kind is not Kind.STORE or text.startswith(f"{Kind.STORE}:"):
+    if location.kind is not LocationKind.STORE or text.startswith(f"{LocationKind.STORE}:"):
         raise InputError(f"{text} is not in a registry", why="--publish is for images that are")
-    return Location(Kind.REGISTRY, "", location.name)
+    return Location(LocationKind.REGISTRY, "", location.name)
 
 
-def listed(wiring: Wiring, scope: str) -> Iterator[Location]:
+def list_images(wiring: Wiring, scope: str) -> Iterator[Location]:
     """Every image of a repository, or of all whose names begin with `scope` if that ends in a slash.
 
     Raises InputError for what is neither, NotFoundError where a registry has no list, NetworkError.
     """
     from packhorse.image.registry.listing import repositories, tags
 
-    host, path = _scope(scope)
+    host, path = _parse_scope(scope)
     if path and not path.endswith("/"):
-        there = wiring.written(Reference.parse(f"{host}/{path}"))
+        there = wiring.push_reference(Reference.parse(f"{host}/{path}"))
         for tag in tags(wiring.host(there.registry), there.repository):
             name = f"{host}/{path}:{tag}"
-            if not is_attached(tag) and _is_name(name):
-                yield Location(Kind.REGISTRY, "", name)
+            if not is_attachment_tag(tag) and _is_name(name):
+                yield Location(LocationKind.REGISTRY, "", name)
         return
-    there = wiring.written(Reference.parse(f"{host}/{path}any"))
+    there = wiring.push_reference(Reference.parse(f"{host}/{path}any"))
     below = there.repository.removesuffix("any")
     for repository in repositories(wiring.host(there.registry)):
         name = f"{host}/{path}{repository[len(below) :]}"
         if repository.startswith(below) and _is_name(name):
             with suppress(NotFoundError):  # a list may still have what was removed
-                yield from listed(wiring, name)
+                yield from list_images(wiring, name)
 
 
 def _is_name(text: str) -> bool:
@@ -86,9 +86,9 @@ def _is_host(text: str) -> bool:
     )
 
 
-def _scope(text: str) -> tuple[str, str]:
+def _parse_scope(text: str) -> tuple[str, str]:
     """The registry, and the beginning of its repositories' names."""
-    bare = text.removeprefix(f"{Kind.REGISTRY}://")
+    bare = text.removeprefix(f"{LocationKind.REGISTRY}://")
     if _is_host(bare):
         raise InputError(
             f"{bare} is a registry, or an image of Docker Hub",

@@ -13,34 +13,34 @@ from pathlib import Path
 
 from packhorse.base import userns
 from packhorse.source import app
-from packhorse.source.survey import Survey
-from packhorse.source.surveying import FEW, Surveying, surveying
+from packhorse.source.survey import SourceScan
+from packhorse.source.surveying import INLINE_LIMIT, SourceScanner, open_scanner
 from packhorse.store.lease import make_directory
 
 
-class ShownSource:
-    """The source at `path`, without the paths `left_out`; its user is to be `owner`, as ids of this machine.
+class SourceMount:
+    """The source at `path`, without the paths `excluded`; its user is to be `owner`, as ids of this machine.
 
     It is shown as it lies as long as no file of another user is known, and from then on as a copy; the copy,
-    or what hides the excluded, is in `scratch`. Made by `opened`.
+    or what hides the excluded, is in `scratch`. Made by `open_source`.
     """
 
     def __init__(
         self,
         path: Path,
         owner: tuple[int, int],
-        left_out: Sequence[str],
+        excluded: Sequence[str],
         scratch: Path,
         namespace: userns.Namespace,
-        scanner: Surveying | None,
+        scanner: SourceScanner | None,
     ) -> None:
         self._path = path
         self._owner = owner
-        self._left_out = left_out
+        self._excluded = excluded
         self._scratch = scratch
         self._namespace = namespace
         self._scanner = scanner
-        self._is_shown = False
+        self._is_direct = False
         self._lowers: tuple[Path, ...] = ()
         self._copied: tuple[Path, ...] = ()
 
@@ -48,54 +48,54 @@ class ShownSource:
         """The source, and above it what hides the excluded; or a copy of it."""
         known = self._scanner.known if self._scanner is not None else None
         is_mixed = known is not None and not known.has_one_owner
-        if is_mixed or (os.geteuid() == 0 and not userns.presentable(self._path, self._namespace)):
+        if is_mixed or (os.geteuid() == 0 and not userns.supports_idmapping(self._path, self._namespace)):
             if not self._copied:
                 self._copied = (self._scratch / "source",)
                 self.copy(self._path, *self._copied)
             return self._copied
-        self._is_shown = True
-        self._lowers = self._lowers or self._uncopied()
+        self._is_direct = True
+        self._lowers = self._lowers or self._direct_lowers()
         return self._lowers
 
-    def _uncopied(self) -> tuple[Path, ...]:
-        if not self._left_out:
+    def _direct_lowers(self) -> tuple[Path, ...]:
+        if not self._excluded:
             return (self._path,)
         hidden = self._scratch / "hidden"
         make_directory(hidden)
-        app.whiteouts(self._path, self._left_out, hidden)
+        app.make_whiteouts(self._path, self._excluded, hidden)
         return (self._path, hidden)
 
     def copy(self, source: Path, target: Path) -> None:
         """Copies a directory as the source's user's; of the source itself not what is left out."""
-        app.copy(source, target, self._owner, self._left_out if source == self._path else ())
+        app.copy(source, target, self._owner, self._excluded if source == self._path else ())
 
     def confirm(self) -> bool:
         """Waits until all was looked at; False where it was shown as it lies and should have been a copy."""
         if self._scanner is None or self._scanner.wait().has_one_owner:
             return True
-        was_shown, self._is_shown = self._is_shown, False
+        was_shown, self._is_direct = self._is_direct, False
         return not was_shown
 
-    def survey(self) -> Survey:
+    def scan(self) -> SourceScan:
         """What was found; nothing where it is not looked at."""
-        return self._scanner.wait() if self._scanner is not None else Survey(has_one_owner=True)
+        return self._scanner.wait() if self._scanner is not None else SourceScan(has_one_owner=True)
 
 
 @contextmanager
-def opened(
+def open_source(
     path: Path,
     owner: tuple[int, int],
-    left_out: Sequence[str],
+    excluded: Sequence[str],
     scratch: Path,
     namespace: userns.Namespace,
     *,
-    looked_at: bool = True,
-    few: int = FEW,
-) -> Iterator[ShownSource]:
-    """The source for one build; what is not to be `looked_at`, is not."""
-    if not looked_at:
-        yield ShownSource(path, owner, left_out, scratch, namespace, None)
+    scan: bool = True,
+    inline_limit: int = INLINE_LIMIT,
+) -> Iterator[SourceMount]:
+    """The source for one build; without `scan` nobody looks at its files."""
+    if not scan:
+        yield SourceMount(path, owner, excluded, scratch, namespace, None)
         return
     asked = None if os.geteuid() == 0 else owner
-    with surveying(path, asked, left_out, few=few) as scanner:
-        yield ShownSource(path, owner, left_out, scratch, namespace, scanner)
+    with open_scanner(path, asked, excluded, inline_limit=inline_limit) as scanner:
+        yield SourceMount(path, owner, excluded, scratch, namespace, scanner)

@@ -23,12 +23,12 @@ def require(place: Path, needed: int, *, what: str) -> None:
     if there < needed:
         raise StoreError(
             f"there is too little room for {what}",
-            why=f"{in_words(there)} are free at {place}, and it needs {in_words(needed)}",
+            why=f"{format_bytes(there)} are free at {place}, and it needs {format_bytes(needed)}",
             fix="free some, for instance with packhorse gc, or put the store elsewhere (PACKHORSE_HOME)",
             check="disk",
         )
 
 
-def in_words(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes as people read them."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from packhorse.base.files import find, read
+from packhorse.base.files import read, resolve
 from packhorse.buildpack.descriptor import Descriptor
 from packhorse.errors import InputError, NotFoundError
 from packhorse.platform import bundle, package
@@ -49,10 +49,10 @@ def stage(source: str, target: Path, files: Files) -> None:
 
 
 def _directory(source: str) -> Path:
-    directory = find(Path(source)) if source else None
+    directory = resolve(Path(source)) if source else None
     if directory is not None:
         file = directory / "buildpack.toml"
-        if find(file) is None:
+        if resolve(file) is None:
             raise InputError(f"{source} is not a buildpack", why=f"there is no {file}")
         return directory
     bundled = {}

@@ -15,20 +15,20 @@ from pathlib import Path, PurePosixPath
 
 from packhorse.base import userns
 from packhorse.base.dataclass import replace
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.base.step import Bind
-from packhorse.base.tree import Kind, TreeView
+from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import InputError
 from packhorse.source import app
-from packhorse.source.survey import survey
+from packhorse.source.survey import scan_source
 
-_TAKEN = ("/", "/layers", "/platform", "/platform/env", "/tmp", "/var/tmp", "/workspace")
+_RESERVED = ("/", "/layers", "/platform", "/platform/env", "/tmp", "/var/tmp", "/workspace")
 _KERNEL = ("/proc", "/sys", "/dev")
 _SENSITIVE = ("/cnb", "/workspace")
 """Where pack warns, too."""
 
 
-def checked(volumes: Sequence[Bind], say: Callable[[str], None], *, store: Path) -> tuple[Bind, ...]:
+def check_volumes(volumes: Sequence[Bind], say: Callable[[str], None], *, store: Path) -> tuple[Bind, ...]:
     """The volumes with plain targets, in the order in which they are mounted.
 
     Raises InputError with everything that is wrong: a target that is packhorse's own, or there twice; a
@@ -37,11 +37,11 @@ def checked(volumes: Sequence[Bind], say: Callable[[str], None], *, store: Path)
     plain = [replace(volume, target=_normal(volume.target)) for volume in volumes]
     issues = []
     for number, volume in enumerate(plain):
-        issues += [f"{volume.target} {why}" for why in _reasons(volume.target)]
+        issues += [f"{volume.target} {why}" for why in _forbidden_reasons(volume.target)]
         if store.is_relative_to(volume.source) or volume.source.is_relative_to(store):
             issues.append(f"{volume.source} would show packhorse's own store to buildpacks")
         for other in plain[:number]:
-            issues += _clash(volume.target, other.target)
+            issues += _overlap_issues(volume.target, other.target)
     if issues:
         raise InputError("--volume: nothing can be mounted there", issues=dict.fromkeys(issues))
     for volume in plain:
@@ -50,7 +50,7 @@ def checked(volumes: Sequence[Bind], say: Callable[[str], None], *, store: Path)
     return tuple(sorted(plain, key=lambda volume: volume.target))
 
 
-def shown(
+def make_readable(
     volumes: Sequence[Bind], scratch: Path, owner: tuple[int, int], say: Callable[[str], None]
 ) -> tuple[Bind, ...]:
     """The volumes as `owner` (ids of this machine) can read them; those of root may be copies in `scratch`.
@@ -61,25 +61,26 @@ def shown(
     if os.geteuid() != 0:
         return tuple(volumes)
     return tuple(
-        _of_root(volume, scratch / f"volume-{number}", owner, say) for number, volume in enumerate(volumes)
+        _make_root_volume_readable(volume, scratch / f"volume-{number}", owner, say)
+        for number, volume in enumerate(volumes)
     )
 
 
-def check_places(volumes: Sequence[Bind], root: Path, source: Path, areas: Sequence[str]) -> None:
+def check_targets(volumes: Sequence[Bind], root: Path, source: Path, areas: Sequence[str]) -> None:
     """Compares targets with the builder's `root` and the application's `source`; InputError.
 
     `areas` are the directories that buildpacks write to. Directly in one of them a mounted target stays where
     it is; the directories above a deeper one could be replaced by links before the next buildpack's turn.
     """
     issues: list[str] = []
-    with Rooted.local(root) as image:
+    with RootedTree.open_local(root) as image:
         for volume in volumes:
-            issues += _misplaced(volume, image, source, areas)
+            issues += _target_issues(volume, image, source, areas)
     if issues:
         raise InputError("--volume: nothing can be mounted there", issues=issues)
 
 
-def _misplaced(volume: Bind, image: TreeView, source: Path, areas: Sequence[str]) -> Iterator[str]:
+def _target_issues(volume: Bind, image: TreeView, source: Path, areas: Sequence[str]) -> Iterator[str]:
     target = volume.target
     area = next((each for each in areas if _is_within(target, each)), None)
     if area is not None and target != area:
@@ -96,10 +97,12 @@ def _misplaced(volume: Bind, image: TreeView, source: Path, areas: Sequence[str]
         image.stat(str(path), follow=True) for path in (PurePosixPath(target), *PurePosixPath(target).parents)
     ]
     node, *above = nodes
-    if any(each is not None and each.kind is not Kind.DIRECTORY for each in above):
+    if any(each is not None and each.kind is not NodeKind.DIRECTORY for each in above):
         yield f"{target} is below a file of the builder"
-    elif node is not None and (node.kind is Kind.DIRECTORY) != volume.source.is_dir():
-        there, given = ("a directory", "a file") if node.kind is Kind.DIRECTORY else ("a file", "a directory")
+    elif node is not None and (node.kind is NodeKind.DIRECTORY) != volume.source.is_dir():
+        there, given = (
+            ("a directory", "a file") if node.kind is NodeKind.DIRECTORY else ("a file", "a directory")
+        )
         yield f"{target} is {there} in the builder, and {volume.source} is {given}"
 
 
@@ -121,15 +124,17 @@ def make_mount_points(directory: Path, target: str, volumes: Sequence[Bind]) -> 
             point.touch()
 
 
-def _of_root(volume: Bind, copied: Path, owner: tuple[int, int], say: Callable[[str], None]) -> Bind:
+def _make_root_volume_readable(
+    volume: Bind, copied: Path, owner: tuple[int, int], say: Callable[[str], None]
+) -> Bind:
     if volume.writable:
         if not volume.source.stat().st_mode & 0o002:
             say(f"buildpacks, which are not root, cannot write to {volume.source}: only its owner can")
         return volume
     if all(_is_open(path) for path in _entries(volume.source)):
         return volume
-    if userns.presentable(volume.source) and survey(volume.source).has_one_owner:
-        return replace(volume, owned=True)
+    if userns.supports_idmapping(volume.source) and scan_source(volume.source).has_one_owner:
+        return replace(volume, is_users_own=True)
     app.copy(volume.source, copied, owner)
     return replace(volume, source=copied)
 
@@ -152,8 +157,8 @@ def _normal(target: str) -> str:
     return "/" + posixpath.normpath(target).lstrip("/")
 
 
-def _reasons(target: str) -> Iterator[str]:
-    if target in _TAKEN:
+def _forbidden_reasons(target: str) -> Iterator[str]:
+    if target in _RESERVED:
         yield "is where packhorse mounts something itself"
     elif _is_within(target, "/layers"):
         yield "is in the buildpacks' layers, which become the image"
@@ -161,7 +166,7 @@ def _reasons(target: str) -> Iterator[str]:
         yield "is the kernel's"
 
 
-def _clash(target: str, other: str) -> Iterator[str]:
+def _overlap_issues(target: str, other: str) -> Iterator[str]:
     if target == other:
         yield f"{target} is the target of two volumes"
     elif _is_within(target, other) or _is_within(other, target):

@@ -17,8 +17,8 @@ from packhorse.base.meter import UNWATCHED, Meter
 from packhorse.base.target import Target
 from packhorse.errors import EngineError, InputError
 from packhorse.image.place import Place
-from packhorse.image.reference import Kind, Location, Reference
-from packhorse.platform.network import Network, Reach
+from packhorse.image.reference import Location, LocationKind, Reference
+from packhorse.platform.network import RegistryConnections, RegistryOptions
 
 if TYPE_CHECKING:
     from packhorse.base.digest import Digest
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from packhorse.image.registry.client import Registry
     from packhorse.image.registry.credentials import Credentials, Lookup
     from packhorse.image.registry.several import RegistryName
-    from packhorse.sandbox.parting import Parting
+    from packhorse.sandbox.parting import TeardownQueue
     from packhorse.sandbox.runner import Runtime, SandboxRunner
     from packhorse.store.store import Store
 
@@ -46,14 +46,14 @@ class Wiring:
         *,
         environ: Mapping[str, str] = MappingProxyType({}),
         docker_host: str = "",
-        reach: Reach | None = None,
+        registry_options: RegistryOptions | None = None,
     ) -> None:
         """`environ` (the user's) and `docker_host` name the container engine, for which see `base.engine`."""
         self._store = store
         self._environ = environ
         self._docker_host = docker_host
         self._engine: Engine | None = None
-        self._network = Network(reach)
+        self._network = RegistryConnections(registry_options)
         self._keychain: Keychain | None = None
         self._lock = threading.RLock()
 
@@ -88,13 +88,15 @@ class Wiring:
         what is damaged. Without `mirrors` a registry is
         asked itself: what is to be replaced there is not what a mirror had of it some time ago.
         """
-        if location.kind is Kind.STORE:
+        if location.kind is LocationKind.STORE:
             return self.store.place(location.name, check=check)
-        if location.kind is Kind.REGISTRY and not mirrors:
-            return self._in_registry(self.written(location.reference), target or Target.host(), compression)
-        if location.kind is Kind.REGISTRY:
+        if location.kind is LocationKind.REGISTRY and not mirrors:
+            return self._registry_target(
+                self.push_reference(location.reference), target or Target.host(), compression
+            )
+        if location.kind is LocationKind.REGISTRY:
             return self.registry(location.reference, target or Target.host(), compression=compression)
-        if location.kind is Kind.DAEMON:
+        if location.kind is LocationKind.DAEMON:
             return self.daemon(location.name)
         from packhorse.image.compress import Compression
         from packhorse.image.docker_archive import DockerArchive
@@ -102,10 +104,10 @@ class Wiring:
         from packhorse.image.oci_archive import OciArchive
 
         path = Path(location.path)
-        if location.kind is Kind.OCI:
+        if location.kind is LocationKind.OCI:
             how = Compression(compression)
             return Layout(path, location.name, target=target, compression=how, without=without)
-        if location.kind is Kind.OCI_ARCHIVE:
+        if location.kind is LocationKind.OCI_ARCHIVE:
             return OciArchive(path, location.name, target=target, compression=Compression(compression))
         return DockerArchive(path, location.reference if location.name else None)
 
@@ -115,33 +117,33 @@ class Wiring:
         Raises NotFoundError, FormatError.
         """
         from packhorse.image.docker_archive import DockerArchive
-        from packhorse.image.layout import Named
+        from packhorse.image.layout import NamedLayout
 
         place = self.place(location)
-        assert isinstance(place, Named | DockerArchive)  # others are one name each
+        assert isinstance(place, NamedLayout | DockerArchive)  # others are one name each
         return place.names()
 
-    def several(
+    def index_place(
         self, location: Location, *, writes: bool = False, mirrors: bool = True
     ) -> RegistryName | LayoutName:
         """A place for all the images under one name; raises InputError for a kind that has one a name.
 
         `mirrors` is as for `place`.
         """
-        if location.kind is Kind.REGISTRY:
+        if location.kind is LocationKind.REGISTRY:
             return self._name(location.reference, mirrors=mirrors and not writes)
         path = Path(location.path)
-        if location.kind is Kind.OCI:
+        if location.kind is LocationKind.OCI:
             from packhorse.image.layout import Directory, Layout
             from packhorse.image.layout_several import LayoutName
 
             layout = Layout(path, location.name)
             return LayoutName(Directory(path), location.name, str(path), layout=layout)
-        if location.kind is Kind.OCI_ARCHIVE and not writes:
+        if location.kind is LocationKind.OCI_ARCHIVE and not writes:
             from packhorse.image.layout_several import LayoutName
-            from packhorse.image.oci_archive import members
+            from packhorse.image.oci_archive import archive_files
 
-            return LayoutName(members(path), location.name, str(path))
+            return LayoutName(archive_files(path), location.name, str(path))
         raise InputError(
             f"{location} {'takes' if writes else 'has'} one image a name",
             why="images for several targets, and what refers to them, are in registries and OCI layouts",
@@ -150,8 +152,8 @@ class Wiring:
 
     def registry(self, reference: Reference, target: Target, *, compression: str = "gzip") -> Place:
         """A name in a registry, and what is configured for it; an open store remembers what is pushed."""
-        place = self._in_registry(self.written(reference), target, compression)
-        mirrors = [self._in_registry(each, target, compression) for each in self._mirrors(reference)]
+        place = self._registry_target(self.push_reference(reference), target, compression)
+        mirrors = [self._registry_target(each, target, compression) for each in self._mirrors(reference)]
         if not mirrors:
             return place
         from packhorse.platform.mirrors import MirroredPlace
@@ -161,7 +163,7 @@ class Wiring:
     def _name(self, reference: Reference, *, mirrors: bool) -> RegistryName:
         from packhorse.image.registry.several import RegistryName
 
-        there = self.written(reference)
+        there = self.push_reference(reference)
         others = [
             RegistryName(each, self.host(each.registry))
             for each in (self._mirrors(reference) if mirrors else ())
@@ -178,12 +180,12 @@ class Wiring:
         if rule is None:
             return []
         return [
-            rule.at(mirror, reference)
+            rule.rewrite(mirror, reference)
             for mirror in rule.mirrors
             if mirror.pulls in ("all", "digest-only" if reference.digest else "tag-only")
         ]
 
-    def _in_registry(self, reference: Reference, target: Target, compression: str) -> Place:
+    def _registry_target(self, reference: Reference, target: Target, compression: str) -> Place:
         from packhorse.image.compress import Compression
         from packhorse.image.registry.place import RegistryPlace
 
@@ -194,18 +196,18 @@ class Wiring:
         place = RegistryPlace(reference, registry, target=target, compression=how)
         if store is None:
             return place
-        from packhorse.platform.remembering import Remembering
+        from packhorse.platform.remembering import DedupingRegistryTarget
 
-        return Remembering(place, reference, registry, store, media_type=how.media_type)
+        return DedupingRegistryTarget(place, reference, registry, store, media_type=how.media_type)
 
-    def written(self, reference: Reference) -> Reference:
+    def push_reference(self, reference: Reference) -> Reference:
         """The name under which an image is written: another, where registries.conf says so."""
         rule = self._network.rule(reference)
-        return reference if rule is None else rule.at(rule.source, reference)
+        return reference if rule is None else rule.rewrite(rule.source, reference)
 
     def digest_of(self, reference: Reference) -> Digest | None:
         """What a name in a registry stands for now, mirrors left aside; None if it is not there."""
-        where = self.written(reference)
+        where = self.push_reference(reference)
         found = self.host(where.registry).resolve(where.repository, where.identifier)
         return found.digest if found else None
 
@@ -216,7 +218,7 @@ class Wiring:
         """
         from packhorse.image.registry.removal import remove
 
-        there = self.written(reference)
+        there = self.push_reference(reference)
         registry = self.host(there.registry)
         remove(registry, there.repository, there.identifier)
         return registry.name(there.repository, there.identifier)
@@ -234,21 +236,21 @@ class Wiring:
             if self._keychain is None:
                 from packhorse.image import keychain
 
-                self._keychain = keychain.of_user()
+                self._keychain = keychain.user_keychain()
         return self._keychain.find(host, repository)
 
     def daemon(self, name: str) -> Place:
         """A name in the container engine; raises HostError when there is no engine."""
         from packhorse.image.daemon import Daemon
 
-        engine = self._present_engine()
+        engine = self._require_engine()
         return Daemon(name, engine, spool=self.store.path, known=self.store)
 
     def check_engine(self) -> None:
         """Raises EngineError where there is no engine, or none that answers."""
-        self._present_engine().check()
+        self._require_engine().check()
 
-    def _present_engine(self) -> Engine:
+    def _require_engine(self) -> Engine:
         engine = self.engine()
         if engine is None:
             raise EngineError(
@@ -268,29 +270,29 @@ class Wiring:
         return self._engine
 
 
-def groups(store: Store) -> Path:
+def cgroups_directory(store: Store) -> Path:
     """Where the control groups of this user's steps are noted."""
     return store.path.parent / "groups"
 
 
-def points(store: Store) -> Path:
+def mount_points_directory(store: Store) -> Path:
     """Where the mount points of this user's steps are kept."""
     return store.path.parent / "mount-points"
 
 
-def tidy(store: Store) -> None:
+def remove_leftovers(store: Store) -> None:
     """What a build begins with: removes what killed commands have left, and what was not used for long."""
     from packhorse.platform.distro import scratch
     from packhorse.sandbox import cgroup, layout
 
-    store.tidy()
-    cgroup.sweep(groups(store))
-    layout.sweep(points(store))
+    store.remove_leftovers()
+    cgroup.sweep(cgroups_directory(store))
+    layout.remove_unused(mount_points_directory(store))
     with store.meter.task("removing what earlier commands have left"):
-        scratch.sweep(store.discard)
+        scratch.sweep(store.remove_tree)
 
 
-def sandbox(
+def make_runner(
     namespace: Namespace,
     scratch: Path,
     *,
@@ -299,7 +301,7 @@ def sandbox(
     terminal: Path | None = None,
     groups: Path | None = None,
     points: Path | None = None,
-    parting: Parting | None = None,
+    parting: TeardownQueue | None = None,
 ) -> SandboxRunner:
     """Where steps run: in bubblewrap's sandboxes, or those of the OCI runtime `runtime`.
 
@@ -313,18 +315,18 @@ def sandbox(
         scratch=scratch,
         loopback=loopback,
         terminal=terminal,
-        groups=groups,
-        points=points,
-        parting=parting,
+        cgroups=groups,
+        mount_points=points,
+        teardown=parting,
     )
 
 
 def check_runtime(name: str) -> None:
     """Raises SandboxError for a runtime that cannot serve, before anything is made for it."""
     if name not in ("", BUBBLEWRAP):
-        from packhorse.sandbox.oci import find
+        from packhorse.sandbox.oci import find_runtime
 
-        find(name)
+        find_runtime(name)
 
 
 def _runtime(namespace: Namespace, name: str) -> Runtime:
@@ -334,6 +336,6 @@ def _runtime(namespace: Namespace, name: str) -> Runtime:
         from packhorse.sandbox.bubblewrap import Bubblewrap
 
         return Bubblewrap(namespace, init=bundle.init())
-    from packhorse.sandbox.oci import OciRuntime, find
+    from packhorse.sandbox.oci import OciRuntime, find_runtime
 
-    return OciRuntime(namespace, runtime=find(name), init=bundle.init())
+    return OciRuntime(namespace, runtime=find_runtime(name), init=bundle.init())

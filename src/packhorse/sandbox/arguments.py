@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from packhorse.base.step import Bind, Command, Mount, Network, Step
+from packhorse.base.step import Bind, Command, Mount, Network, SandboxSpec
 from packhorse.errors import SandboxError
 from packhorse.sandbox.confinement import CAPABILITIES, MASKED_FILES, READ_ONLY
 from packhorse.sandbox.layout import Layout
@@ -19,22 +19,22 @@ It has its own directory: a layer's env may be a link to /proc/1, and every file
 """
 
 
-def options(step: Step, layout: Layout, *, init: int = -1) -> list[str]:
+def options(spec: SandboxSpec, layout: Layout, *, init: int = -1) -> list[str]:
     """The options of a sandbox; without namespace, filter and command.
 
     `init` is a descriptor of the program that its first process becomes, found at INIT.
     """
     return [
-        *("--uid", str(step.uid), "--gid", str(step.gid)),
+        *("--uid", str(spec.uid), "--gid", str(spec.gid)),
         # Root inside (an image extension's RUN) has what docker gives it; anybody else has nothing.
         *("--cap-drop", "ALL"),
-        *(word for name in CAPABILITIES if step.uid == 0 for word in ("--cap-add", name)),
-        *_root(step, layout),
-        *_kernel(layout, step.limits.shared_memory_size, init),
-        *(word for mount in step.mounts for word in _mounted(mount, layout.place)),
+        *(word for name in CAPABILITIES if spec.uid == 0 for word in ("--cap-add", name)),
+        *_root_options(spec, layout),
+        *_kernel_options(layout, spec.limits.shared_memory_size, init),
+        *(word for mount in spec.mounts for word in _mount_options(mount, layout.place)),
         *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
-        *(("--unshare-net",) if step.network is not Network.HOST else ()),
-        *("--hostname", step.hostname),
+        *(("--unshare-net",) if spec.network is not Network.HOST else ()),
+        *("--hostname", spec.hostname),
         # With --unshare-pid, nothing survives the death of bubblewrap or of this process; neither does it
         # alone.
         "--die-with-parent",
@@ -42,7 +42,7 @@ def options(step: Step, layout: Layout, *, init: int = -1) -> list[str]:
     ]
 
 
-def of_command(command: Command) -> list[str]:
+def command_options(command: Command) -> list[str]:
     """The options for a command that bubblewrap itself is to execute."""
     return [
         *(word for name, value in sorted(command.env.items()) for word in ("--setenv", name, value)),
@@ -51,16 +51,16 @@ def of_command(command: Command) -> list[str]:
     ]
 
 
-def _root(step: Step, layout: Layout) -> list[str]:
-    if step.root is None:
+def _root_options(spec: SandboxSpec, layout: Layout) -> list[str]:
+    if spec.root is None:
         raise SandboxError("a step in a sandbox needs a root file system")
-    below = ["--overlay-src", str(layout.skeleton), "--overlay-src", str(step.root.tree)]
-    if step.root.upper is None or step.root.work is None:
+    below = ["--overlay-src", str(layout.skeleton), "--overlay-src", str(spec.root.tree)]
+    if spec.root.upper is None or spec.root.work is None:
         return [*below, "--ro-overlay", "/"]
-    return [*below, "--overlay", str(step.root.upper), str(step.root.work), "/"]
+    return [*below, "--overlay", str(spec.root.upper), str(spec.root.work), "/"]
 
 
-def _kernel(layout: Layout, shared_memory: int, init: int) -> Iterator[str]:
+def _kernel_options(layout: Layout, shared_memory: int, init: int) -> Iterator[str]:
     yield from ("--proc", "/proc")
     yield from (word for path in READ_ONLY for word in ("--ro-bind-try", path, path))
     for path in layout.masked:
@@ -78,7 +78,7 @@ def _kernel(layout: Layout, shared_memory: int, init: int) -> Iterator[str]:
     yield from ("--dev", "/dev", "--perms", "1777", *size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev")
 
 
-def _mounted(mount: Mount, place: Callable[[str], str]) -> Iterator[str]:
+def _mount_options(mount: Mount, place: Callable[[str], str]) -> Iterator[str]:
     target = place(mount.target)
     if isinstance(mount, Bind):
         yield from ("--bind" if mount.writable else "--ro-bind", str(mount.source), target)

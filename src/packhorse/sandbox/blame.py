@@ -11,7 +11,7 @@ _WORDS = (
 )
 
 
-def check(words: str, otherwise: str) -> str:
+def find_check(words: str, otherwise: str) -> str:
     """The name of the line; `otherwise` where none is plain."""
     for name, pattern in _WORDS:
         if re.search(pattern, words, re.IGNORECASE | re.MULTILINE):

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from packhorse.base.bubblewrap import find
-from packhorse.base.step import Step
+from packhorse.base.step import SandboxSpec
 from packhorse.base.userns import Namespace
 from packhorse.sandbox import arguments, seccomp
 from packhorse.sandbox.bubblewrap_process import BubblewrapProcess
 from packhorse.sandbox.commands import words_of
-from packhorse.sandbox.entry import USERNS, Entry
+from packhorse.sandbox.entry import USERNS, UsernsExec
 from packhorse.sandbox.layout import Layout
 
 
@@ -29,30 +29,34 @@ class Bubblewrap:
         self._namespace = namespace
         self._init = init
         self._program = program or find()
-        self._entry = Entry(namespace.idmap, self._program)
+        self._entry = UsernsExec(namespace.idmap, self._program)
 
-    def hold(self, step: Step, layout: Layout, begun: Callable[[int], None]) -> BubblewrapProcess:
+    def start(
+        self, spec: SandboxSpec, layout: Layout, on_started: Callable[[int], None]
+    ) -> BubblewrapProcess:
         """Starts bubblewrap with the step's options; see `runner.Runtime`."""
-        words = self._entry.words(step, layout)
+        words = self._entry.words(spec, layout)
         return BubblewrapProcess(
             words or [str(self._program)],
             userns=USERNS if words else self._namespace.fd,
-            options=lambda init: arguments.options(step, layout, init=init),
+            options=lambda init: arguments.options(spec, layout, init=init),
             init=self._init,
-            begun=begun,
+            on_started=on_started,
         )
 
-    def line(self, step: Step, layout: Layout) -> str:
+    def shell_line(self, spec: SandboxSpec, layout: Layout) -> str:
         """See `runner.Runtime`. The line makes its own namespace.
 
         What it cannot carry: pasta (the step then has loopback only), and for a user with subordinate ids
         those (files of other ids appear as nobody's).
         """
-        words = self._entry.words(step, layout)
+        words = self._entry.words(spec, layout)
         start = [*words, "--userns", USERNS] if words else [str(self._program), "--unshare-user"]
         document = b"".join(
             os.fsencode(word) + b"\0"
-            for word in (*arguments.options(step, layout), *arguments.of_command(step.command))
+            for word in (*arguments.options(spec, layout), *arguments.command_options(spec.command))
         )
-        documents = {9: document, 8: seccomp.program()}
-        return layout.repeated([*start, "--args", "9", "--seccomp", "8"], documents, words_of(step.command))
+        documents = {9: document, 8: seccomp.make_filter()}
+        return layout.repeat_line(
+            [*start, "--args", "9", "--seccomp", "8"], documents, words_of(spec.command)
+        )

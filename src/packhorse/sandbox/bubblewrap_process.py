@@ -29,9 +29,9 @@ _OFTEN = 1
 class BubblewrapProcess(Process):
     """A started bubblewrap.
 
-    `words` start it; `userns` is the descriptor of its namespace, or what stands for that in `words`. `init`
-    is the program that its child becomes; `options` are made with a descriptor of that. `begun` is told of
-    the child, which has its namespaces then and not yet all of its mounts.
+    `read_error` start it; `userns` is the descriptor of its namespace, or what stands for that in
+    `read_error`. `init` is the program that its child becomes; `options` are made with a descriptor of that.
+    `on_started` is told of the child, which has its namespaces then and not yet all of its mounts.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class BubblewrapProcess(Process):
         userns: int | str,
         options: Callable[[int], Sequence[str]],
         init: Path,
-        begun: Callable[[int], None] = lambda pid: None,
+        on_started: Callable[[int], None] = lambda pid: None,
     ) -> None:
         super().__init__()
         try:
             self._start(words, userns, options, init)
-            self._wait_for_mounts(begun)
+            self._wait_for_mounts(on_started)
         except BaseException:
             self.close()
             raise
@@ -55,9 +55,9 @@ class BubblewrapProcess(Process):
         self, words: Sequence[str], userns: int | str, options: Callable[[int], Sequence[str]], init: Path
     ) -> None:
         with ExitStack() as theirs:
-            channel = self.init.passed(theirs)
+            channel = self.init.take_descriptor(theirs)
             program = theirs.enter_context(init.open("rb")).fileno()
-            given = theirs.enter_context(_memory(options(program)))
+            given = theirs.enter_context(_memory_file(options(program)))
             self._status, self._said = (
                 self._own.enter_context(FileIO(os.memfd_create(name, os.MFD_CLOEXEC), "r+"))
                 for name in ("status", "said")
@@ -85,55 +85,55 @@ class BubblewrapProcess(Process):
                 extra_groups=[] if os.geteuid() == 0 and isinstance(userns, int) else None,
             )
 
-    def _wait_for_mounts(self, begun: Callable[[int], None]) -> None:
+    def _wait_for_mounts(self, on_started: Callable[[int], None]) -> None:
         ready = select.poll()
         ready.register(self.init.fileno(), select.POLLIN)
         early, gone = None, None
         while early is None and not ready.poll(_OFTEN):
-            early = self._child()
+            early = self._find_child()
         if early is not None:
             try:
-                begun(early)
+                on_started(early)
             except (FileNotFoundError, ProcessLookupError) as error:
                 gone = error
         is_ready = self._wait_until_ready()
-        told = self._told("child-pid")
+        told = self._read_info("child-pid")
         if told is None or not is_ready:
-            words = self.words()
+            words = self.read_error()
             if words.startswith("bwrap: execvp "):
                 why = words.rpartition(": ")[2]
                 raise SandboxError(
                     "what a sandbox begins as cannot be started", why=why, check="installation"
                 )
             raise SandboxError(
-                "the sandbox cannot be made", why=words, check=blame.check(words, "bubblewrap")
+                "the sandbox cannot be made", why=words, check=blame.find_check(words, "bubblewrap")
             )
         if gone is not None:  # something else than a child that fails, which has said why
             raise gone
         if early is None:
-            begun(told)
+            on_started(told)
         self._hold(told)
 
-    def words(self) -> str:
+    def read_error(self) -> str:
         """See `Process`."""
         assert self._process is not None
         self._process.wait()
         return os.pread(self._said.fileno(), 65536, 0).decode(errors="replace").strip()
 
-    def _child(self) -> int | None:
+    def _find_child(self) -> int | None:
         """Bubblewrap's child, once it has a root of its own.
 
         Before that it brings up the loopback of a new network, which fails if somebody else has (*tried*:
         pasta does).
         """
-        pid = self._told("child-pid")
+        pid = self._read_info("child-pid")
         if pid is not None:
             with suppress(OSError):
                 if not os.path.samestat(os.stat(f"/proc/{pid}/root/"), os.stat("/")):  # noqa: PTH116
                     return pid
         return None
 
-    def _told(self, name: str) -> int | None:
+    def _read_info(self, name: str) -> int | None:
         """What bubblewrap has reported under `name`, so far."""
         for line in os.pread(self._status.fileno(), 65536, 0).splitlines():
             with suppress(ValueError):
@@ -144,8 +144,10 @@ class BubblewrapProcess(Process):
 
 
 @contextmanager
-def _memory(words: Sequence[str]) -> Iterator[int]:
-    """A descriptor from which bubblewrap reads `words`: its own command line could be read by every user."""
+def _memory_file(words: Sequence[str]) -> Iterator[int]:
+    """A descriptor from which bubblewrap reads `read_error`: its own command line could be read by
+    every user.
+    """
     if any("\0" in word for word in words):
         raise SandboxError("a step's environment or paths have a NUL character")
     descriptor = os.memfd_create("options", os.MFD_CLOEXEC)

@@ -23,12 +23,12 @@ from packhorse.base.dataclass import dataclass
 
 CONTROLLERS = ("memory", "pids")
 
-_PATIENCE = 2.0
+_TIMEOUT = 2.0
 """Seconds in which the last process of a group that was killed is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parent:
+class ParentGroup:
     """A directory in which a group can be made.
 
     `ceilings` has, for each controller, the least limit (bytes or tasks) of the groups between this process
@@ -58,8 +58,10 @@ class Group:
     to kill one.
     """
 
-    def __init__(self, parent: Parent, limits: Mapping[str, int], *, records: Path, together: bool) -> None:
-        name = f"packhorse-{proc.identity()}-{os.urandom(4).hex()}"
+    def __init__(
+        self, parent: ParentGroup, limits: Mapping[str, int], *, records: Path, together: bool
+    ) -> None:
+        name = f"packhorse-{proc.process_start_id()}-{os.urandom(4).hex()}"
         self._path = parent.directory / name
         records.mkdir(exist_ok=True)
         self._record = records / name
@@ -90,39 +92,39 @@ class Group:
 
     def events(self) -> Events:
         """What has happened so far."""
-        pids, memory = (_numbers(self._path / f"{name}.events") for name in ("pids", "memory"))
+        pids, memory = (_read_numbers(self._path / f"{name}.events") for name in ("pids", "memory"))
         return Events(pids.get("max", 0), memory.get("oom_kill", 0), bool(memory.get("oom", 0)))
 
     def memory(self) -> int:
         """The bytes of memory and swap space that its processes have of their own; 0 if it does not count."""
-        numbers = _numbers(self._path / "memory.stat")
-        swapped = _number(self._path / "memory.swap.current")
+        numbers = _read_numbers(self._path / "memory.stat")
+        swapped = _read_number(self._path / "memory.swap.current")
         return numbers.get("anon", 0) + numbers.get("shmem", 0) + swapped
 
     def close(self) -> None:
         """Removes the group, whose processes are gone or about to be; one that stays is left to `sweep`."""
-        end = time.monotonic() + _PATIENCE
-        while not _removed([self._path]):
+        end = time.monotonic() + _TIMEOUT
+        while not _remove_groups([self._path]):
             if time.monotonic() > end:
                 return
             time.sleep(0.005)
         self._record.unlink(missing_ok=True)
 
 
-def find() -> Parent | None:
+def find_parent() -> ParentGroup | None:
     """Where this process can make a group; None when it can make none. Raises OSError."""
-    place = own_group(proc.told("cgroup"), proc.told("mountinfo"))
-    return parent(*place) if place else None
+    place = own_group(proc.read_proc("cgroup"), proc.read_proc("mountinfo"))
+    return nearest_parent(*place) if place else None
 
 
 def memory_allowed() -> int:
     """The least number of bytes that this process's own groups allow it, 0 for no limit."""
     try:
-        place = own_group(proc.told("cgroup"), proc.told("mountinfo"))
+        place = own_group(proc.read_proc("cgroup"), proc.read_proc("mountinfo"))
     except OSError:
         return 0
     # In a container the directory that is mounted is a group with a limit, too.
-    return _least("memory", place[0], place[1].parent) if place else 0
+    return _least_limit("memory", place[0], place[1].parent) if place else 0
 
 
 def sweep(records: Path) -> None:
@@ -130,11 +132,11 @@ def sweep(records: Path) -> None:
     with suppress(OSError):
         for record in list(records.iterdir()):
             maker = record.name.removeprefix("packhorse-").rpartition("-")[0]
-            if maker == proc.identity(maker.partition("-")[0]):
+            if maker == proc.process_start_id(maker.partition("-")[0]):
                 continue
             # Groups are called like their record, so that nothing else goes, whoever may write records.
             paths = [Path(os.fsdecode(line)) for line in record.read_bytes().splitlines()]
-            if _removed(path for path in paths if path.name == record.name):
+            if _remove_groups(path for path in paths if path.name == record.name):
                 record.unlink(missing_ok=True)
 
 
@@ -155,7 +157,7 @@ def own_group(memberships: str, mounts: str) -> tuple[Path, Path] | None:
     return None
 
 
-def parent(own: Path, mounted: Path) -> Parent | None:
+def nearest_parent(own: Path, mounted: Path) -> ParentGroup | None:
     """The nearest directory from `own` up to `mounted` in which this user can make a group."""
     for directory in (own, *own.parents):
         if not directory.is_relative_to(mounted):
@@ -167,7 +169,7 @@ def parent(own: Path, mounted: Path) -> Parent | None:
         # Who moves a process has to be able to write to the group above both places (cgroups(7)).
         writable = os.access(directory, os.W_OK | os.X_OK) and os.access(directory / "cgroup.procs", os.W_OK)
         if writable and set(CONTROLLERS) <= set(offered):
-            return Parent(directory, {name: _least(name, own, directory) for name in CONTROLLERS})
+            return ParentGroup(directory, {name: _least_limit(name, own, directory) for name in CONTROLLERS})
     return None
 
 
@@ -176,19 +178,19 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def _least(controller: str, own: Path, end: Path) -> int:
+def _least_limit(controller: str, own: Path, end: Path) -> int:
     """The least of the limits of `own` and those above it, up to `end` and without that."""
     least = 0
     for directory in (own, *own.parents):
         if directory == end or not directory.is_relative_to(end):
             break
-        number = _number(directory / f"{controller}.max")
+        number = _read_number(directory / f"{controller}.max")
         if number and (not least or number < least):
             least = number
     return least
 
 
-def _number(path: Path) -> int:
+def _read_number(path: Path) -> int:
     """What a file has; 0 for `max`, or when it cannot be read."""
     try:
         text = path.read_text().strip()
@@ -197,7 +199,7 @@ def _number(path: Path) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _numbers(path: Path) -> dict[str, int]:
+def _read_numbers(path: Path) -> dict[str, int]:
     """The lines `name number` of a file."""
     try:
         lines = path.read_text().splitlines()
@@ -207,7 +209,7 @@ def _numbers(path: Path) -> dict[str, int]:
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
 
-def _removed(paths: Iterable[Path]) -> bool:
+def _remove_groups(paths: Iterable[Path]) -> bool:
     """Whether no group is there any more; the kernel removes only those that have no process."""
     gone = True
     for path in paths:

@@ -9,28 +9,28 @@ import os
 import resource
 from collections.abc import Iterable, Sequence
 
-from packhorse.base.step import Command, Step
+from packhorse.base.step import Command, SandboxSpec
 from packhorse.errors import PackhorseError, SandboxError
 from packhorse.sandbox import executable
 from packhorse.sandbox.order import DIRECTORY, EXECUTION, Answer, Order
 
 
-def check(step: Step) -> None:
+def check(spec: SandboxSpec) -> None:
     """Raises SandboxError for what no program can be given: a NUL character, or what is no text of files.
 
     Commands, directories and variables come from images, whose JSON may have both.
     """
-    _check("place of a mount", (mount.target for mount in step.mounts))
-    _check_words(step.command)
+    _check_text("place of a mount", (mount.target for mount in spec.mounts))
+    _check_words(spec.command)
 
 
 def _check_words(command: Command) -> None:
-    _check("command", (*command.argv, command.executable))
-    _check("directory to start in", (command.cwd,))
-    _check("environment", (word for variable in command.env.items() for word in variable))
+    _check_text("command", (*command.argv, command.executable))
+    _check_text("directory to start in", (command.cwd,))
+    _check_text("environment", (word for variable in command.env.items() for word in variable))
 
 
-def _check(what: str, words: Iterable[str]) -> None:
+def _check_text(what: str, words: Iterable[str]) -> None:
     for word in words:
         if "\0" in word:
             raise SandboxError(f"the {what} has a NUL character, with which nothing can be started")
@@ -40,7 +40,7 @@ def _check(what: str, words: Iterable[str]) -> None:
             raise SandboxError(f"the {what} has a character that is half of one", why=error.reason) from error
 
 
-def order(command: Command, words: Sequence[str] = ()) -> Order:
+def make_order(command: Command, words: Sequence[str] = ()) -> Order:
     """What is to be executed: `command`, or other `words` around it. SandboxError for what cannot be told.
 
     PWD says where it begins, as bubblewrap does.
@@ -68,11 +68,11 @@ def soft_file_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def refusal(name: str, directory: str, answer: Answer) -> PackhorseError:
+def start_error(name: str, directory: str, answer: Answer) -> PackhorseError:
     """The error for the command `name`, which could not be started in `directory`."""
     words = os.strerror(answer["reason"])
     task = chr(answer["value"])
     if task == EXECUTION:
-        return executable.refusal(name, words)
+        return executable.refusal_error(name, words)
     where = f"{directory}: " if task == DIRECTORY else ""
     return SandboxError(f"{name} could not be started", why=f"{where}{words}")

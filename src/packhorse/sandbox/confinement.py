@@ -23,6 +23,6 @@ this machine's loopback included. Anybody else has nothing.
 """
 
 
-def masked() -> list[str]:
+def masked_paths() -> list[str]:
     """Those of the masked paths that exist on this machine."""
     return [path for path in MASKED_FILES + MASKED_DIRECTORIES if Path(path).exists()]

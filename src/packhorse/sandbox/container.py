@@ -20,7 +20,7 @@ from packhorse.errors import SandboxError
 from packhorse.sandbox import blame
 from packhorse.sandbox.process import Process
 
-MONITOR = proc.python("packhorse.sandbox.monitor")
+MONITOR = proc.python_command("packhorse.sandbox.monitor")
 
 _MOMENTARY = re.compile(r"cloned binary: Device or resource busy")
 """What runc says when it could not seal the copy of itself that it runs from, a page of which was in use for
@@ -55,7 +55,7 @@ class Container(Process):
             self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._own.enter_context(self._control)
             theirs.enter_context(control)
-            channel = self.init.passed(theirs)
+            channel = self.init.take_descriptor(theirs)
             program = os.open(init, os.O_PATH | os.O_CLOEXEC)
             theirs.callback(os.close, program)
             descriptors = {"control": control.fileno(), "channel": channel, "init": program}
@@ -82,13 +82,13 @@ class Container(Process):
         """Waits until the first process is ready."""
         data, descriptors, _, _ = socket.recv_fds(self._control, 1, 3, socket.MSG_CMSG_CLOEXEC)
         if not data:
-            words = self.words()
+            words = self.read_error()
             kind = RuntimeBusy if _MOMENTARY.search(words) else SandboxError
             raise kind(
                 "the sandbox cannot be made",
                 why=words,
                 fix="leave out --sandbox, for bubblewrap to make it",
-                check=blame.check(words, ""),
+                check=blame.find_check(words, ""),
             )
         # The second, the mount namespace, keeps what is mounted below the root when all processes are gone.
         self._root, mounts, self._pidfd = descriptors
@@ -105,12 +105,12 @@ class Container(Process):
                 check="user-namespaces",
             )
 
-    def words(self) -> str:
+    def read_error(self) -> str:
         """What the monitor and the runtime say, on their end: the runtime's log lines without their marks."""
         assert self._process is not None
         self._process.wait()
         said = os.pread(self._said, 65536, 0).decode(errors="replace").strip()
-        lines = [_plain(line) for line in said.splitlines()]
+        lines = [_plain_line(line) for line in said.splitlines()]
         return "\n".join(dict.fromkeys(lines)) or f"it ended with status {self._process.returncode}"
 
     def open_root(self, close: Callable[[int], None] = os.close) -> int:
@@ -119,6 +119,6 @@ class Container(Process):
         return os.dup(self._root)
 
 
-def _plain(line: str) -> str:
+def _plain_line(line: str) -> str:
     message = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
     return re.sub(r"\\(.)", r"\1", message[1]) if message else line

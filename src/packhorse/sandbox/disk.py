@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from packhorse.base import syscalls
-from packhorse.base.diskspace import shortage
+from packhorse.base.diskspace import find_shortage
 from packhorse.base.entries import closing
-from packhorse.base.step import Overlay, Step
+from packhorse.base.step import Overlay, SandboxSpec
 from packhorse.errors import DiskFull, SandboxError
 from packhorse.sandbox.layout import Layout
 
@@ -22,28 +22,28 @@ _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 @contextmanager
-def named(scratch: Path) -> Iterator[None]:
+def explain_full_disk(scratch: Path) -> Iterator[None]:
     """Raises DiskFull in place of a SandboxError of the block, if there is no room in `scratch`."""
     try:
         yield
     except SandboxError as error:
-        if why := shortage(scratch):
+        if why := find_shortage(scratch):
             raise DiskFull(f"a sandbox at {scratch}", why=why) from error
         raise
 
 
-def check(root: int, step: Step, layout: Layout, scratch: Path) -> None:
+def check(root: int, spec: SandboxSpec, layout: Layout, scratch: Path) -> None:
     """Raises DiskFull, or SandboxError, when an overlay of a step can only be read and is to be written.
 
     `root` is a descriptor of the step's tree; `scratch` is on the file system that the step writes to.
     """
-    uppers = {"/": step.root.upper} if step.root and step.root.upper else {}
-    for mount in step.mounts:
+    uppers = {"/": spec.root.upper} if spec.root and spec.root.upper else {}
+    for mount in spec.mounts:
         if isinstance(mount, Overlay) and mount.upper is not None:
             uppers[layout.place(mount.target)] = mount.upper
     for path, upper in uppers.items():
         if _is_read_only(root, path):
-            if why := shortage(scratch):
+            if why := find_shortage(scratch):
                 raise DiskFull(f"a sandbox at {scratch}", why=why)
             raise SandboxError(
                 f"the overlay at {path} can only be read",

@@ -13,43 +13,43 @@ import os
 from pathlib import Path
 
 from packhorse.base import userns
-from packhorse.base.step import Step
-from packhorse.base.userns import IdMap, Mode
+from packhorse.base.step import SandboxSpec
+from packhorse.base.userns import IdMap, MapMode
 from packhorse.errors import SandboxError
 from packhorse.sandbox.layout import Layout
-from packhorse.sandbox.reach import Reach
+from packhorse.sandbox.reach import PathAccess
 
 USERNS = "@"
 """Stands for the namespace's descriptor in a command line that goes through `base.entrance`."""
 
 
-class Entry:
+class UsernsExec:
     """Decides for each step of one namespace."""
 
     def __init__(self, idmap: IdMap, program: Path) -> None:
         self._idmap = idmap
         self._program = program
-        self._reach = Reach(idmap)
+        self._reach = PathAccess(idmap)
 
-    def words(self, step: Step, layout: Layout) -> list[str] | None:
+    def words(self, spec: SandboxSpec, layout: Layout) -> list[str] | None:
         """The command line before bubblewrap's own options; None when bubblewrap is to enter by itself."""
-        owner = self._idmap.outside(step.uid, step.gid)
-        if self._idmap.mode is not Mode.ROOT:
-            if _mistaken(step, owner):
+        owner = self._idmap.to_outside(spec.uid, spec.gid)
+        if self._idmap.mode is not MapMode.ROOT:
+            if _is_ambiguous(spec, owner):
                 raise SandboxError(
-                    f"user {step.uid}:{step.gid} cannot exist in this sandbox",
+                    f"user {spec.uid}:{spec.gid} cannot exist in this sandbox",
                     why="bubblewrap confuses it with the invoking user, who has another id inside",
                 )
             return None
         options = [
             *userns.map_options(self._idmap),
             ("become", f"{owner[0]}:{owner[1]}"),
-            *self._reach.options(step, [layout.skeleton, self._program]),
+            *self._reach.options(spec, [layout.skeleton, self._program]),
         ]
         return [*userns.command("hand", options), "--", str(self._program)]
 
 
-def _mistaken(step: Step, owner: tuple[int, int]) -> bool:
+def _is_ambiguous(spec: SandboxSpec, owner: tuple[int, int]) -> bool:
     """Whether an id inside is written like the invoking user's own outside, and is not his.
 
     Bubblewrap compares the numbers, and then does not change its id (0.11, switch_to_user_with_privs).
@@ -57,5 +57,5 @@ def _mistaken(step: Step, owner: tuple[int, int]) -> bool:
     own = os.getuid(), os.getgid()
     return any(
         inside == mine != outside
-        for inside, mine, outside in zip((step.uid, step.gid), own, owner, strict=True)
+        for inside, mine, outside in zip((spec.uid, spec.gid), own, owner, strict=True)
     )

@@ -11,14 +11,14 @@ import os
 import posixpath
 from collections.abc import Mapping
 
-from packhorse.base.tree import Kind, TreeView
+from packhorse.base.tree import NodeKind, TreeView
 from packhorse.errors import CommandNotFound, NotExecutable, TreeError
 
 _DEFAULT_PATH = "/bin:/usr/bin"
 """What execvp(3) searches when there is no PATH."""
 
 
-def check(tree: TreeView, name: str, *, cwd: str, env: Mapping[str, str]) -> None:
+def check_executable(tree: TreeView, name: str, *, cwd: str, env: Mapping[str, str]) -> None:
     """Returns when `name` can be executed, or when only trying will tell.
 
     Raises CommandNotFound and NotExecutable, with docker's meaning of 127 and 126.
@@ -33,7 +33,7 @@ def check(tree: TreeView, name: str, *, cwd: str, env: Mapping[str, str]) -> Non
             return  # a directory that only the step's user may search
         if node is None:
             continue
-        if node.kind is Kind.FILE and node.mode & 0o111:
+        if node.kind is NodeKind.FILE and node.mode & 0o111:
             return
         found = path
     if found:
@@ -49,7 +49,7 @@ def check(tree: TreeView, name: str, *, cwd: str, env: Mapping[str, str]) -> Non
     )
 
 
-def refusal(name: str, reason: str) -> CommandNotFound | NotExecutable:
+def refusal_error(name: str, reason: str) -> CommandNotFound | NotExecutable:
     """The error for a command that is there, and that the kernel refused to execute, in its words."""
     if reason == os.strerror(errno.ENOENT):
         return CommandNotFound(

@@ -20,7 +20,7 @@ class Init:
     def __init__(self) -> None:
         self._channel, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
-    def passed(self, theirs: ExitStack) -> int:
+    def take_descriptor(self, theirs: ExitStack) -> int:
         """The descriptor with which it is to be started, closed with `theirs`."""
         theirs.enter_context(self._theirs)
         return self._theirs.fileno()
@@ -39,13 +39,13 @@ class Init:
         with open(os.memfd_create("order", os.MFD_CLOEXEC), "wb", buffering=0) as file:  # noqa: PTH123
             file.write(data)
             with suppress(ConnectionError):  # `receive` tells that nobody is there
-                message = order.request(order.START, number)
+                message = order.encode_request(order.START, number)
                 socket.send_fds(self._channel, [message], [file.fileno(), *descriptors])
 
     def signal(self, number: int, signal: int) -> None:
         """Sends a signal to a command that runs. Safe from a signal handler."""
         with suppress(OSError):
-            self._channel.send(order.request(order.SIGNAL, number, signal), socket.MSG_DONTWAIT)
+            self._channel.send(order.encode_request(order.SIGNAL, number, signal), socket.MSG_DONTWAIT)
 
     def receive(self) -> Answer | None:
         """The next answer; None when the process is gone."""

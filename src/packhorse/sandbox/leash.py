@@ -1,7 +1,7 @@
 """The child that ends a process group when its own stdin ends, so that it dies with who held the other end.
 
-Started by `process.Leash`, for mmdebstrap, which takes its chroot away if it is asked to end. What has only
-to be killed is on a leash of `launcher/leash`. Imports are few, as in `base.entrance`.
+Started by `process.ParentDeathGuard`, for mmdebstrap, which takes its chroot away if it is asked to end. What
+has only to be killed is on a leash of `launcher/leash`. Imports are few, as in `base.entrance`.
 """
 
 # Importing pathlib would take longer than everything done here.
@@ -36,7 +36,7 @@ def end_group(group: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, number)
         end = time.monotonic() + patience
-        while _lives(group):
+        while _is_alive(group):
             if time.monotonic() > end:
                 break
             time.sleep(0.05)
@@ -44,7 +44,7 @@ def end_group(group: int) -> None:
             return
 
 
-def _lives(group: int) -> bool:
+def _is_alive(group: int) -> bool:
     """Whether a process of a group has not ended yet; that it was reaped is not waited for."""
     for name in os.listdir("/proc"):
         if not name.isdigit():

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from packhorse.base.step import Bind, Limits, Step
+from packhorse.base.step import Bind, Limits, SandboxSpec
 from packhorse.errors import SandboxError
 from packhorse.sandbox import cgroup
 from packhorse.sandbox.cgroup import Group
-from packhorse.sandbox.watch import Watch, size
+from packhorse.sandbox.watch import Watch, format_size
 
 _OWN_PROCESSES = 2
 """What the sandbox itself has beside the step's command: its first process, which waits for orphans."""
@@ -35,16 +35,16 @@ _COUNTED_BY_NAMESPACE = (5, 14)
 """Since this version of Linux RLIMIT_NPROC counts processes by user namespace, before it by user alone."""
 
 
-class Bounds:
+class LimitEnforcer:
     """The limits of one step; `close` comes after the end of its processes.
 
     `records` is the directory where groups are noted for `cgroup.sweep`; without it there are none. With
     `own_shared_memory` nothing else than the sandbox's own file system is mounted at /dev/shm.
     """
 
-    def __init__(self, step: Step, *, records: Path | None, own_shared_memory: bool = True) -> None:
-        self._limits = step.limits
-        self._writes = written(step)
+    def __init__(self, spec: SandboxSpec, *, records: Path | None, own_shared_memory: bool = True) -> None:
+        self._limits = spec.limits
+        self._writes = written_directories(spec)
         self._records = records
         self._own_shared_memory = own_shared_memory
         self._pid = -1
@@ -55,7 +55,7 @@ class Bounds:
         self._closed = False
         self._watch: Watch | None = None
 
-    def hold(self, pid: int, owner: tuple[int, int]) -> None:
+    def apply(self, pid: int, owner: tuple[int, int]) -> None:
         """Puts the limits on the step's first process, which is held and has the ids `owner`.
 
         What takes its time goes on after this has returned.
@@ -81,16 +81,18 @@ class Bounds:
         }
         if self._records is not None and any(counts.values()):
             with suppress(OSError):
-                if found := cgroup.find():
+                if found := cgroup.find_parent():
                     group = Group(found, counts, records=self._records, together=limits.expendable)
-                    self._group = _joined(group, self._pid)
+                    self._group = _join_group(group, self._pid)
         wanted = {"fsize": limits.file_size}
-        if self._group is None and _linux() >= _COUNTED_BY_NAMESPACE:
+        if self._group is None and _linux_version() >= _COUNTED_BY_NAMESPACE:
             wanted["nproc"] = counts["pids"]
-        _limit(self._pid, {name: number for name, number in wanted.items() if number}, self._owner)
+        _set_resource_limits(
+            self._pid, {name: number for name, number in wanted.items() if number}, self._owner
+        )
 
     @contextmanager
-    def watched(self, kill: Callable[[], None]) -> Iterator[None]:
+    def watch(self, kill: Callable[[], None]) -> Iterator[None]:
         """While the block lets the step go and waits for it, `kill` is called when a limit is met."""
         if self._preparing is not None:
             self._preparing.join()
@@ -100,7 +102,7 @@ class Bounds:
             limits.processes
             and not limits.expendable
             and self._group is None
-            and _linux() < _COUNTED_BY_NAMESPACE
+            and _linux_version() < _COUNTED_BY_NAMESPACE
         ):
             raise SandboxError(
                 f"this machine cannot hold a sandbox to {limits.processes} processes",
@@ -119,18 +121,18 @@ class Bounds:
         finally:
             self._watch.stop()
 
-    def exceeded(self, status: int) -> str:
+    def find_exceeded(self, status: int) -> str:
         """Which limit ended a step that has ended with `status`, in words; empty when none did."""
         if status == 0:
             return ""
         if status == 128 + signal.SIGXFSZ and self._limits.file_size:
-            return f"it wrote a file larger than {size(self._limits.file_size)} (the limit file-size)"
+            return f"it wrote a file larger than {format_size(self._limits.file_size)} (the limit file-size)"
         return self._watch.verdict() if self._watch else ""
 
     def close(self) -> None:
         """Removes the group.
 
-        `hold` may have been broken off at any point: nobody can tell then whether its thread runs, or will.
+        `apply` may have been broken off at any point: nobody can tell then whether its thread runs, or will.
         """
         with self._turn:
             self._closed = True
@@ -138,7 +140,7 @@ class Bounds:
             self._group.close()
 
 
-def _joined(group: Group, pid: int) -> Group:
+def _join_group(group: Group, pid: int) -> Group:
     """The group with a process in it; removed when that cannot be, and OSError: it would hold nothing."""
     try:
         group.add(pid)
@@ -148,10 +150,10 @@ def _joined(group: Group, pid: int) -> Group:
     return group
 
 
-def written(step: Step) -> tuple[Path, ...]:
+def written_directories(spec: SandboxSpec) -> tuple[Path, ...]:
     """The directories of this machine that a step writes to."""
-    found = [step.root.upper] if step.root else []
-    for mount in step.mounts:
+    found = [spec.root.upper] if spec.root else []
+    for mount in spec.mounts:
         if isinstance(mount, Bind):
             found.append(mount.source if mount.writable else None)
         else:
@@ -159,7 +161,7 @@ def written(step: Step) -> tuple[Path, ...]:
     return tuple(path for path in found if path is not None)
 
 
-def _limit(pid: int, wanted: Mapping[str, int], owner: tuple[int, int]) -> None:
+def _set_resource_limits(pid: int, wanted: Mapping[str, int], owner: tuple[int, int]) -> None:
     """Sets resource limits of a process; a stricter one that it has already stays.
 
     Root in a container may lack the right to do this to another user's process (CAP_SYS_RESOURCE), and then
@@ -184,6 +186,6 @@ def _limit(pid: int, wanted: Mapping[str, int], owner: tuple[int, int]) -> None:
         subprocess.run(line, user=uid, group=gid, extra_groups=[], env={}, check=False, capture_output=True)
 
 
-def _linux() -> tuple[int, int]:
+def _linux_version() -> tuple[int, int]:
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)
     return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -28,24 +28,24 @@ class Listener:
     loopback: bool
 
 
-def listeners(pid: int, *, own_network: bool) -> frozenset[Listener]:
+def find_listeners(pid: int, *, own_network: bool) -> frozenset[Listener]:
     """The ports on which the step with the first process `pid` listens; none when it is gone.
 
     A port on which it listens on loopback and elsewhere is not `loopback`.
     """
     found: dict[int, bool] = {}
-    inodes = None if own_network else frozenset(_sockets(pid))
-    for port, loopback, inode in _table(pid):
+    inodes = None if own_network else frozenset(_open_sockets(pid))
+    for port, loopback, inode in _listening_sockets(pid):
         if inodes is None or inode in inodes:
             found[port] = loopback and found.get(port, True)
     return frozenset(Listener(port, loopback) for port, loopback in found.items())
 
 
-def _table(pid: int) -> Iterator[tuple[int, bool, str]]:
+def _listening_sockets(pid: int) -> Iterator[tuple[int, bool, str]]:
     """Port, whether it is on loopback alone, and inode of each listening socket of a network namespace."""
     for name in ("net/tcp", "net/tcp6"):
         with suppress(OSError):  # the process is gone, or the kernel has no IPv6
-            for line in proc.told(name, pid).splitlines()[1:]:
+            for line in proc.read_proc(name, pid).splitlines()[1:]:
                 fields = line.split()
                 if fields[3] == _LISTEN:
                     address, _, port = fields[1].partition(":")
@@ -59,9 +59,9 @@ def _is_loopback(address: str) -> bool:
     )
 
 
-def _sockets(pid: int) -> Iterator[str]:
+def _open_sockets(pid: int) -> Iterator[str]:
     """The inodes of all sockets that a process and those below it have open."""
-    for process in _family(pid):
+    for process in _process_tree(pid):
         with suppress(OSError):  # it is gone meanwhile
             for descriptor in Path(f"/proc/{process}/fd").iterdir():
                 with suppress(OSError):
@@ -70,7 +70,7 @@ def _sockets(pid: int) -> Iterator[str]:
                         yield found[1]
 
 
-def _family(pid: int) -> Iterator[int]:
+def _process_tree(pid: int) -> Iterator[int]:
     """A process and all below it. Orphans of a PID namespace become children of its first process."""
     waiting = [pid]
     while waiting:
@@ -79,4 +79,4 @@ def _family(pid: int) -> Iterator[int]:
         with suppress(OSError):
             for thread in os.listdir(f"/proc/{process}/task"):  # noqa: PTH208
                 with suppress(OSError):
-                    waiting += map(int, proc.told(f"task/{thread}/children", process).split())
+                    waiting += map(int, proc.read_proc(f"task/{thread}/children", process).split())

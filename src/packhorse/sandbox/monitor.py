@@ -1,6 +1,6 @@
 """The child that makes a step's sandbox with an OCI runtime and ends with it; called by `container`.
 
-Started as `python … PLAN OPTIONS -- [COMMAND…]`: PLAN is a descriptor from which a `Plan` is read;
+Started as `python … PLAN OPTIONS -- [COMMAND…]`: PLAN is a descriptor from which a `MonitorPlan` is read;
 `base.entrance` has the options; COMMAND, where a user repeats a step, replaces that of the plan.
 
 It enters the step's user namespace, and forks a process there that is the first of a PID namespace and has a
@@ -28,9 +28,9 @@ from contextlib import suppress
 from typing import Any, TypedDict
 
 from packhorse.base import entrance, syscalls
-from packhorse.base.entrance import EntranceError
+from packhorse.base.entrance import UsernsExecError
 from packhorse.sandbox import order, seccomp
-from packhorse.sandbox.mounting import Mounting, Prepared
+from packhorse.sandbox.mounting import MountSpec, PreparedMounts
 from packhorse.sandbox.order import Order
 
 _COVERED = "/run"
@@ -42,7 +42,7 @@ _CGROUPS = "/sys/fs/cgroup"
 _FAILED = 125
 
 
-class Plan(TypedDict):
+class MonitorPlan(TypedDict):
     """What to make. Descriptors are numbers of this process.
 
     `user` has the ids inside as which mounts are made, if not as whoever starts this. `runtime` is the
@@ -53,7 +53,7 @@ class Plan(TypedDict):
     """
 
     user: list[int]
-    mounts: list[Mounting]
+    mounts: list[MountSpec]
     config: dict[str, Any]
     runtime: list[str]
     init: int | str
@@ -67,7 +67,7 @@ def main(words: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         given, *rest = words
-        plan = _read(int(given))
+        plan = _read_plan(int(given))
         options, command = entrance.parse_options(rest)
         if command:
             asked = plan["order"]
@@ -78,68 +78,68 @@ def main(words: list[str]) -> int:
             os.open(plan["runtime"][0], os.O_PATH),
             init if isinstance(init, int) else os.open(init, os.O_PATH),
         ]
-        _enter(options, plan["user"])
+        _enter_namespace(options, plan["user"])
         child = os.fork()
         if child == 0:
-            _become_first(plan, *programs)
+            _run_as_first(plan, *programs)
         _close_all()
         _, status = os.waitpid(child, 0)
-    except (EntranceError, OSError) as error:
-        return _say(error)
+    except (UsernsExecError, OSError) as error:
+        return _print_error(error)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def _read(descriptor: int) -> Plan:
+def _read_plan(descriptor: int) -> MonitorPlan:
     with open(descriptor, "rb") as file:
-        plan: Plan = json.load(file)
+        plan: MonitorPlan = json.load(file)
     return plan
 
 
-def _say(error: Exception) -> int:
+def _print_error(error: Exception) -> int:
     told = f"{error.filename or 'this machine'}: {error.strerror}" if isinstance(error, OSError) else error
     print(told, file=sys.stderr, flush=True)
     return _FAILED
 
 
-def _enter(options: entrance.Options, user: list[int]) -> None:
+def _enter_namespace(options: entrance.Options, user: list[int]) -> None:
     namespace = options.userns if options.userns >= 0 else entrance.new_namespace(options)
     entrance.arrange_mounts(options)
     syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
     os.close(namespace)
     if user:
-        _become(*user)
+        _set_ids(*user)
     syscalls.unshare(syscalls.CLONE_NEWPID)
 
 
-def _become(uid: int, gid: int) -> None:
+def _set_ids(uid: int, gid: int) -> None:
     """Becomes an id of the namespace, keeping all capabilities over it."""
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
 
 
-def _become_first(plan: Plan, runtime: int, init: int) -> None:
+def _run_as_first(plan: MonitorPlan, runtime: int, init: int) -> None:
     """What the first process of the PID namespace does; never returns."""
     status = _FAILED
     try:
         status = _run(plan, runtime, init)
-    except (EntranceError, OSError) as error:
-        _say(error)
+    except (UsernsExecError, OSError) as error:
+        _print_error(error)
     finally:
         os._exit(status)
 
 
-def _run(plan: Plan, runtime: int, init: int) -> int:
+def _run(plan: MonitorPlan, runtime: int, init: int) -> int:
     root = _make_tree(plan["mounts"])
     if os.geteuid() != 0:  # with a single id there is nobody else to become, and setgroups(2) is denied
-        _become(0, 0)
+        _set_ids(0, 0)
     syscalls.die_with_parent()
-    syscalls.leave_abstract_sockets()  # see `starter`
+    syscalls.restrict_abstract_sockets()  # see `starter`
     os.mkdir(_BUNDLE)
     with open(f"{_BUNDLE}/config.json", "w") as file:
         json.dump(plan["config"], file)
-    ours, theirs = (None, plan["channel"]) if plan["channel"] >= 0 else _pair()
+    ours, theirs = (None, plan["channel"]) if plan["channel"] >= 0 else _socket_pair()
     given = [theirs, init]
     _start(plan["runtime"], runtime, given, plan["control"])
     for descriptor in {runtime, *given} - {0, 1, 2}:
@@ -157,8 +157,8 @@ def _run(plan: Plan, runtime: int, init: int) -> int:
 def _run_order(channel: socket.socket, asked: Order) -> int:
     """Has the first process run a command with this one's stdin, stdout and stderr; its status."""
     file = os.memfd_create("order")
-    os.write(file, order.encode(asked, seccomp.program()))
-    socket.send_fds(channel, [order.request(order.START, 0)], [file, 0, 1, 2])
+    os.write(file, order.encode(asked, seccomp.make_filter()))
+    socket.send_fds(channel, [order.encode_request(order.START, 0)], [file, 0, 1, 2])
     while data := channel.recv(order.SIZE):
         answer = order.decode(data)
         if answer["kind"] == order.REFUSED:
@@ -168,11 +168,11 @@ def _run_order(channel: socket.socket, asked: Order) -> int:
     return _FAILED
 
 
-def _make_tree(mounts: list[Mounting]) -> int:
+def _make_tree(mounts: list[MountSpec]) -> int:
     """Makes the mounts; returns a descriptor of the step's root."""
     syscalls.unshare(syscalls.CLONE_NEWNS)  # of this process alone: no other is in its /proc
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
-    prepared = Prepared(mounts)
+    prepared = PreparedMounts(mounts)
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
     syscalls.mount("tmpfs", _COVERED, "tmpfs", flags, "mode=0755")
     os.mkdir(ROOT)
@@ -191,7 +191,7 @@ def _hide_control_groups() -> None:
         syscalls.mount("tmpfs", f"{_CGROUPS}/unified", "tmpfs", syscalls.MS_RDONLY)
 
 
-def _pair() -> tuple[socket.socket, int]:
+def _socket_pair() -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return ours, theirs.detach()
 
@@ -206,7 +206,7 @@ def _start(words: list[str], program: int, given: list[int], control: int) -> No
         try:
             _execute(line, program, given)
         except OSError as error:
-            os._exit(_say(error))
+            os._exit(_print_error(error))
     child = os.pidfd_open(pid)
     _watch(child, control)
     os.close(child)

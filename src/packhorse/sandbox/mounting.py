@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from packhorse.base import syscalls
-from packhorse.base.entrance import EntranceError
+from packhorse.base.entrance import UsernsExecError
 
 _PAGE = 4096
 """What mount(2) takes of options, its NUL included."""
@@ -25,7 +25,7 @@ _PAGE = 4096
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_SYMLINKS
 
 
-class Mounting(TypedDict):
+class MountSpec(TypedDict):
     """A bind mount of `source`, or an overlay of `lowers`, bottom first, with `upper` and `work` or two "".
 
     `source` is "" for an overlay. `target` is absolute, with all links of the image resolved.
@@ -39,11 +39,11 @@ class Mounting(TypedDict):
     writable: bool
 
 
-class Prepared:
+class PreparedMounts:
     """Mounts whose sources are held, to be made in their order; the first one is the root."""
 
-    def __init__(self, mounts: Sequence[Mounting]) -> None:
-        self._mounts = [(mount, _take(mount)) for mount in mounts]
+    def __init__(self, mounts: Sequence[MountSpec]) -> None:
+        self._mounts = [(mount, _open_sources(mount)) for mount in mounts]
 
     def make(self, directory: str) -> int:
         """Makes the tree at the empty `directory`; returns a descriptor of its root."""
@@ -52,14 +52,14 @@ class Prepared:
         _mount(first, held, target)
         root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for mount, held in others:
-            target = _target(
+            target = _open_target(
                 root, mount["target"], as_directory=bool(not mount["source"]) or _is_directory(held)
             )
             _mount(mount, held, target)
         return root
 
 
-def _take(mount: Mounting) -> list[int]:
+def _open_sources(mount: MountSpec) -> list[int]:
     """Descriptors of what the mount is made of: a detached mount, or lowers and, if any, upper and work."""
     if mount["source"]:
         descriptor = syscalls.clone_mount(mount["source"], recursive=True)
@@ -72,7 +72,7 @@ def _take(mount: Mounting) -> list[int]:
     return [os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for name in names]
 
 
-def _mount(mount: Mounting, held: Sequence[int], target: int) -> None:
+def _mount(mount: MountSpec, held: Sequence[int], target: int) -> None:
     if mount["source"]:
         syscalls.attach_mount_at(held[0], target)
     else:
@@ -81,41 +81,43 @@ def _mount(mount: Mounting, held: Sequence[int], target: int) -> None:
         os.close(descriptor)
 
 
-def _mount_overlay(mount: Mounting, held: Sequence[int], target: int) -> None:
+def _mount_overlay(mount: MountSpec, held: Sequence[int], target: int) -> None:
     count = len(mount["lowers"])
     layers = ":".join(str(descriptor) for descriptor in reversed(held[:count]))
     options = f"userxattr,lowerdir={layers}"
     if mount["upper"]:
         options += f",upperdir={held[count]},workdir={held[count + 1]}"
     if len(options) >= _PAGE:
-        raise EntranceError(f"{count} directories are too many to be seen as one at {mount['target']}")
+        raise UsernsExecError(f"{count} directories are too many to be seen as one at {mount['target']}")
     os.chdir("/proc/self/fd")
     try:
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
         syscalls.mount("overlay", f"/proc/self/fd/{target}", "overlay", flags, options)
     except OSError as error:
-        raise EntranceError(f"an overlay cannot be mounted at {mount['target']}: {error.strerror}") from error
+        raise UsernsExecError(
+            f"an overlay cannot be mounted at {mount['target']}: {error.strerror}"
+        ) from error
     finally:
         os.chdir("/")
 
 
-def _target(root: int, path: str, *, as_directory: bool) -> int:
+def _open_target(root: int, path: str, *, as_directory: bool) -> int:
     """A descriptor of the mount point `path`, which is made if it is missing."""
     try:
         return _open(root, path)
     except OSError as error:
         if error.errno != errno.ENOENT:
-            raise EntranceError(f"nothing can be mounted at {path}: {error.strerror}") from error
+            raise UsernsExecError(f"nothing can be mounted at {path}: {error.strerror}") from error
     try:
         above, _, name = path.rpartition("/")
-        parent = _target(root, above or "/", as_directory=True)
+        parent = _open_target(root, above or "/", as_directory=True)
         try:
             _make(parent, name, as_directory=as_directory)
         finally:
             os.close(parent)
         return _open(root, path)
     except OSError as error:
-        raise EntranceError(f"the mount point {path} cannot be made: {error.strerror}") from error
+        raise UsernsExecError(f"the mount point {path} cannot be made: {error.strerror}") from error
 
 
 def _open(root: int, path: str) -> int:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from packhorse.base import native
 from packhorse.base.dataclass import dataclass, replace
-from packhorse.base.step import Bind, Network, Port, Step
+from packhorse.base.step import Bind, Network, Port, SandboxSpec
 from packhorse.errors import InputError, SandboxError
-from packhorse.sandbox.process import Leash
+from packhorse.sandbox.process import ParentDeathGuard
 
 NAME_SERVER = "169.254.1.1"
 """Where name service is in a network of its own: pasta hands what is sent there to the host's resolver."""
@@ -34,7 +34,7 @@ _OWNER = 0xB704  # NS_GET_OWNER_UID (ioctl_nsfs(2))
 _RESOLV_CONF = "/etc/resolv.conf"
 
 
-def available() -> tuple[Network, str]:
+def find_network() -> tuple[Network, str]:
     """The best network on this machine, and why it is not an own one (empty when it is)."""
     if shutil.which("pasta") is None:
         return Network.HOST, "pasta is not installed (package passt)"
@@ -45,15 +45,15 @@ def available() -> tuple[Network, str]:
     return Network.OWN, ""
 
 
-def check_ports(step: Step) -> None:
+def check_ports(spec: SandboxSpec) -> None:
     """Raises InputError when the step's ports cannot be published on its network."""
-    if not step.ports or step.network is Network.OWN:
+    if not spec.ports or spec.network is Network.OWN:
         return
-    if step.network is Network.NONE:
+    if spec.network is Network.NONE:
         raise InputError("a step without a network publishes no ports", fix="Leave out -p or --network none.")
-    _, reason = available()
+    _, reason = find_network()
     lowest = _lowest_port()
-    low = [port.port for port in step.ports if port.port < lowest]
+    low = [port.port for port in spec.ports if port.port < lowest]
     if low:
         raise InputError(
             f"the image cannot listen on port {low[0]} of the host's network",
@@ -66,7 +66,7 @@ def check_ports(step: Step) -> None:
             )
             + ("" if reason else ", or leave out --network: in its own network the image can."),
         )
-    moved = [port for port in step.ports if port.host_port != port.port or port.address]
+    moved = [port for port in spec.ports if port.host_port != port.port or port.address]
     if moved:
         raise InputError(
             "ports cannot be moved on the host's network",
@@ -85,7 +85,7 @@ def _lowest_port() -> int:
         return _LOWEST_PORT
 
 
-def name_service(resolv_conf: str) -> str:
+def make_resolv_conf(resolv_conf: str) -> str:
     """The resolv.conf for a network of its own: the host's search list and options, and pasta's server."""
     kept = [
         line for line in resolv_conf.splitlines() if line.split()[:1] in (["search"], ["options"], ["domain"])
@@ -93,22 +93,22 @@ def name_service(resolv_conf: str) -> str:
     return "\n".join([f"nameserver {NAME_SERVER}", *kept]) + "\n"
 
 
-def with_name_service(step: Step, path: Path) -> Step:
+def with_name_service(spec: SandboxSpec, path: Path) -> SandboxSpec:
     """The step, with a resolv.conf, the new file `path`, that serves in a network of its own."""
-    if step.network is not Network.OWN:
-        return step
-    given = [mount for mount in step.mounts if isinstance(mount, Bind) and mount.target == _RESOLV_CONF]
+    if spec.network is not Network.OWN:
+        return spec
+    given = [mount for mount in spec.mounts if isinstance(mount, Bind) and mount.target == _RESOLV_CONF]
     text = ""
     with suppress(OSError):  # a machine without any, or a link to a resolver's that does not run
         text = (given[0].source if given else Path(_RESOLV_CONF)).read_text(errors="replace")
-    path.write_text(name_service(text))
+    path.write_text(make_resolv_conf(text))
     path.chmod(0o644)
-    others = [mount for mount in step.mounts if mount not in given]
-    return replace(step, mounts=(*others, Bind(path, _RESOLV_CONF)))
+    others = [mount for mount in spec.mounts if mount not in given]
+    return replace(spec, mounts=(*others, Bind(path, _RESOLV_CONF)))
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class PastaDescriptors:
     """The descriptors that pasta is given: the step's namespaces, and one to write to when it is ready.
 
     The namespaces are given as descriptors since pasta has too few privileges left to open those of a
@@ -120,13 +120,15 @@ class Ends:
     ready: int
 
 
-def arguments(ends: Ends, *, ports: Sequence[Port], loopback: Sequence[int], user: str = "") -> list[str]:
+def pasta_options(
+    ends: PastaDescriptors, *, ports: Sequence[Port], loopback: Sequence[int], user: str = ""
+) -> list[str]:
     """The options of pasta; `loopback` are ports of the host's loopback that the step finds at its own.
 
     `user` is whom root's pasta becomes.
     """
-    tcp = [_forward(port) for port in ports if port.protocol == "tcp"]
-    udp = [_forward(port) for port in ports if port.protocol == "udp"]
+    tcp = [_forward_option(port) for port in ports if port.protocol == "tcp"]
+    udp = [_forward_option(port) for port in ports if port.protocol == "udp"]
     line = ["--foreground", "--quiet", "--config-net", "--no-map-gw", "--dns-forward", NAME_SERVER]
     if user:
         line += ["--runas", user]
@@ -138,7 +140,7 @@ def arguments(ends: Ends, *, ports: Sequence[Port], loopback: Sequence[int], use
     return [*line, "--no-netns-quit"]
 
 
-def _forward(port: Port) -> str:
+def _forward_option(port: Port) -> str:
     address = f"{port.address}/" if port.address else ""
     return f"{address}{port.host_port}:{port.port}"
 
@@ -155,7 +157,7 @@ class Pasta:
         program = shutil.which("pasta")
         if program is None:
             raise SandboxError(
-                "the step's own network cannot be made", why=available()[1], fix=_WITHOUT, check="network"
+                "the step's own network cannot be made", why=find_network()[1], fix=_WITHOUT, check="network"
             )
         with ExitStack() as theirs, ExitStack() as own:
             namespaces = [theirs.enter_context(FileIO(f"/proc/{pid}/ns/{kind}")) for kind in ("user", "net")]
@@ -164,10 +166,14 @@ class Pasta:
             told, done = os.pipe()
             self._told = own.enter_context(open(told, "rb"))  # noqa: PTH123 -- a descriptor
             theirs.callback(os.close, done)
-            become = _owner(user, ready, ports) if os.geteuid() == 0 else ""
-            words = arguments(Ends(user, net, ready), ports=ports, loopback=loopback, user=become)
+            become = _choose_owner(user, ready, ports) if os.geteuid() == 0 else ""
+            words = pasta_options(
+                PastaDescriptors(user, net, ready), ports=ports, loopback=loopback, user=become
+            )
             self._said = own.enter_context(FileIO(os.memfd_create("said", os.MFD_CLOEXEC), "r+"))
-            self._leash = Leash(["run", program, *words], pass_fds=(user, net, ready), stderr=self._said)
+            self._leash = ParentDeathGuard(
+                ["run", program, *words], pass_fds=(user, net, ready), stderr=self._said
+            )
             own.callback(self._leash.close)
             self._guard = _start_guard(user, net, configured, done, stderr=self._said)
             self._own = own.pop_all()
@@ -183,19 +189,19 @@ class Pasta:
             self._leash.close()
             self._guard.wait()
             raise SandboxError(
-                "the step's own network cannot be made", why=self._words(), fix=_WITHOUT, check="network"
+                "the step's own network cannot be made", why=self._read_error(), fix=_WITHOUT, check="network"
             )
 
-    def let_go(self) -> None:
+    def terminate(self) -> None:
         """Has pasta end, which takes the kernel a while; `close` waits for it. A second time does nothing."""
-        self._leash.let_go()
+        self._leash.terminate()
 
     def close(self) -> None:
         """Ends pasta."""
         self._own.close()
         self._guard.wait()
 
-    def _words(self) -> str:
+    def _read_error(self) -> str:
         self._said.seek(0)
         return self._said.read().decode(errors="replace").strip()
 
@@ -219,7 +225,7 @@ def _start_guard(
     """
     try:
         return subprocess.Popen(
-            [str(native.program("network")), *map(str, (user, net, configured, done))],
+            [str(native.find_program("network")), *map(str, (user, net, configured, done))],
             pass_fds=(user, net, configured, done),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -241,7 +247,7 @@ def _is_open_to_all(path: Path) -> bool:
         return False
 
 
-def _owner(namespace: int, ready: int, ports: Sequence[Port]) -> str:
+def _choose_owner(namespace: int, ready: int, ports: Sequence[Port]) -> str:
     """Whom root's pasta is to be, which handles all that a step sends: nobody to this machine, if it can.
 
     That is the owner of the step's namespace, whom alone beside root it lets in. It has to be root where the

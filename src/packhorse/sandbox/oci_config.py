@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from packhorse.base.step import Bind, Mount, Network, Step
+from packhorse.base.step import Bind, Mount, Network, SandboxSpec
 from packhorse.errors import SandboxError
 from packhorse.sandbox.confinement import CAPABILITIES, READ_ONLY
 from packhorse.sandbox.layout import Layout
-from packhorse.sandbox.mounting import Mounting
+from packhorse.sandbox.mounting import MountSpec
 
 CHANNEL, INIT = 3, 4
 """The first process's descriptors: its socket, and itself."""
@@ -29,24 +29,24 @@ _MOUNTS = (
 _NAMESPACES = ("mount", "pid", "ipc", "uts", "cgroup")
 
 
-def config(
-    step: Step, layout: Layout, *, root: str, user: tuple[int, int], maps: tuple[str, ...] = ()
+def make_config(
+    spec: SandboxSpec, layout: Layout, *, root: str, user: tuple[int, int], maps: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """The config.json of a step whose tree is at `root`; the first process has the ids `user` inside.
 
     `maps` are those of the user namespace that it enters to have others.
     """
-    size = step.limits.shared_memory_size
+    size = spec.limits.shared_memory_size
     shared = [f"size={size}"] if size else []
-    namespaces = [*_NAMESPACES, *(["network"] if step.network is not Network.HOST else [])]
+    namespaces = [*_NAMESPACES, *(["network"] if spec.network is not Network.HOST else [])]
     # Root inside (an image extension's RUN) has what docker gives it; anybody else has nothing.
-    capabilities = list(CAPABILITIES) if step.uid == 0 else []
-    if user != (step.uid, step.gid):
+    capabilities = list(CAPABILITIES) if spec.uid == 0 else []
+    if user != (spec.uid, spec.gid):
         # A first process that is to change its ids can map that of root with this alone (user_namespaces(7)).
         capabilities = ["CAP_SETFCAP"]
     return {
         "ociVersion": "1.0.2",
-        "hostname": step.hostname,
+        "hostname": spec.hostname,
         "root": {"path": root},
         "mounts": [
             {
@@ -73,36 +73,36 @@ def config(
     }
 
 
-def mounts(step: Step, layout: Layout) -> list[Mounting]:
+def make_mounts(spec: SandboxSpec, layout: Layout) -> list[MountSpec]:
     """The mounts of the step's tree, the root first."""
-    if step.root is None:
+    if spec.root is None:
         raise SandboxError("a step in a sandbox needs a root file system")
-    lowers = [str(layout.skeleton), str(step.root.tree)]
-    root = _overlay("/", lowers, str(step.root.upper or ""), str(step.root.work or ""))
-    return [root, *(_mounting(mount, layout) for mount in step.mounts)]
+    lowers = [str(layout.skeleton), str(spec.root.tree)]
+    root = _make_overlay("/", lowers, str(spec.root.upper or ""), str(spec.root.work or ""))
+    return [root, *(_make_mount(mount, layout) for mount in spec.mounts)]
 
 
-def _mounting(mount: Mount, layout: Layout) -> Mounting:
+def _make_mount(mount: Mount, layout: Layout) -> MountSpec:
     target = layout.place(mount.target)
     if isinstance(mount, Bind):
-        return _bind(target, str(mount.source), writable=mount.writable)
+        return _make_bind(target, str(mount.source), writable=mount.writable)
     upper, work = str(mount.upper or ""), str(mount.work or "")
     writable = bool(upper and work)
     if not mount.lowers and not writable:
         raise SandboxError(f"nothing is to be mounted at {mount.target}")
     if len(mount.lowers) + writable < 2:
         # An overlay has at least two layers; of one alone it is the same as a bind.
-        return _bind(target, upper if writable else str(mount.lowers[0]), writable=writable)
-    return _overlay(target, [str(path) for path in mount.lowers], upper, work)
+        return _make_bind(target, upper if writable else str(mount.lowers[0]), writable=writable)
+    return _make_overlay(target, [str(path) for path in mount.lowers], upper, work)
 
 
-def _bind(target: str, source: str, *, writable: bool) -> Mounting:
-    return Mounting(target=target, source=source, lowers=[], upper="", work="", writable=writable)
+def _make_bind(target: str, source: str, *, writable: bool) -> MountSpec:
+    return MountSpec(target=target, source=source, lowers=[], upper="", work="", writable=writable)
 
 
-def _overlay(target: str, lowers: Sequence[str], upper: str, work: str) -> Mounting:
+def _make_overlay(target: str, lowers: Sequence[str], upper: str, work: str) -> MountSpec:
     writable = bool(upper and work)
-    return Mounting(
+    return MountSpec(
         target=target,
         source="",
         lowers=list(lowers),

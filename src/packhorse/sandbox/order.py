@@ -48,7 +48,7 @@ def encode(order: Order, program: bytes) -> bytes:
     return head + program + text
 
 
-def request(kind: str, command: int, value: int = 0) -> bytes:
+def encode_request(kind: str, command: int, value: int = 0) -> bytes:
     """A request that is about the command of a number."""
     return struct.pack("=3i", ord(kind), command, value)
 

@@ -16,45 +16,45 @@ from packhorse.base import native, orphan
 from packhorse.errors import HostError
 from packhorse.sandbox.network import Pasta
 
-_PATIENCE = 0.01
+_TIMEOUT = 0.01
 """Seconds in which the mounts of a small build are gone."""
 
 
-class Parting:
+class TeardownQueue:
     """A context, which ends when all is taken down but perhaps mounts."""
 
     def __init__(self) -> None:
         self._networks: list[Pasta] = []
-        self._heirs: list[subprocess.Popen[bytes]] = []
+        self._holders: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        while self._heirs:
-            orphan.leave(self._heirs.pop(), after=_PATIENCE)
+        while self._holders:
+            orphan.detach(self._holders.pop(), timeout=_TIMEOUT)
         for pasta in self._networks:
             pasta.close()
 
-    def network(self, pasta: Pasta) -> None:
+    def add_network(self, pasta: Pasta) -> None:
         """Takes down a network that no step uses any more."""
-        pasta.let_go()
+        pasta.terminate()
         self._networks.append(pasta)
 
-    def mounts(self, descriptor: int) -> None:
+    def add_mounts(self, descriptor: int) -> None:
         """Closes a descriptor, with which mounts go."""
-        if not self._leave(descriptor):
+        if not self._hand_over(descriptor):
             os.close(descriptor)
 
-    def _leave(self, descriptor: int) -> bool:
+    def _hand_over(self, descriptor: int) -> bool:
         """Has another process be the last to have a descriptor, so that the kernel works in the end of that.
 
         False when there is none.
         """
         held, hold = os.pipe()
         try:
-            words = [str(native.program("leash")), "last", str(descriptor)]
-            self._heirs.append(orphan.start(words, pass_fds=[descriptor], stdin=held))
+            words = [str(native.find_program("leash")), "last", str(descriptor)]
+            self._holders.append(orphan.start(words, pass_fds=[descriptor], stdin=held))
             os.close(descriptor)
         except (OSError, HostError):
             return False

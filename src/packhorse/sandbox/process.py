@@ -18,7 +18,7 @@ from packhorse.errors import SandboxError
 from packhorse.sandbox import order
 from packhorse.sandbox.init import Init
 
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 """Seconds within which a runtime that is not wanted any more ends by itself: a disk may be slow."""
 
 
@@ -32,7 +32,7 @@ class Process(ABC):
         self.init = Init()
 
     @abstractmethod
-    def words(self) -> str:
+    def read_error(self) -> str:
         """What the runtime says of its failure, on which it ends."""
 
     def open_root(self, close: Callable[[int], None] = os.close) -> int:
@@ -51,7 +51,7 @@ class Process(ABC):
         A process's end is told when its namespace is empty (pid_namespaces(7)).
         """
         if self.pid >= 0:
-            _end(self._pidfd)
+            _kill_and_wait(self._pidfd)
 
     def close(self) -> None:
         """Ends whatever still runs and closes everything."""
@@ -66,7 +66,7 @@ class Process(ABC):
     def _wait_for_failure(self, process: subprocess.Popen[bytes]) -> None:
         """Waits for a runtime whose sandbox is not wanted, and so will end; kills one that is stuck."""
         try:
-            process.wait(timeout=_PATIENCE)
+            process.wait(timeout=_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -111,10 +111,10 @@ class Pipes:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.hand_over()
+        self.close_theirs()
         self._own.close()
 
-    def hand_over(self) -> None:
+    def close_theirs(self) -> None:
         """Closes the ends that the command has."""
         self._theirs.close()
 
@@ -125,7 +125,7 @@ class Pipes:
         return self._own.enter_context(FileIO(mine, "r" if read_by_us else "w")), other
 
 
-class Leash:
+class ParentDeathGuard:
     """A running `launcher/leash`, or for groups `leash`; `close` ends what is on it.
 
     So does the end of this process. Only `platform.distro` has groups, which are asked to end first.
@@ -141,7 +141,9 @@ class Leash:
     ) -> None:
         self._end, theirs = socket.socketpair()
         try:
-            self._start([*(program or (str(native.program("leash")),)), *words], theirs, pass_fds, stderr)
+            self._start(
+                [*(program or (str(native.find_program("leash")),)), *words], theirs, pass_fds, stderr
+            )
         except OSError as error:
             self._end.close()
             raise SandboxError(
@@ -164,16 +166,16 @@ class Leash:
             )
 
     @classmethod
-    def of_group(cls, leader: int) -> Leash:
+    def for_group(cls, leader: int) -> ParentDeathGuard:
         """With a process group on it, whose leader is this process's child and was not waited for yet."""
         descriptor = os.pidfd_open(leader)
         try:
-            python = proc.python("packhorse.sandbox.leash")
+            python = proc.python_command("packhorse.sandbox.leash")
             return cls([str(descriptor), str(leader)], pass_fds=(descriptor,), program=python)
         finally:
             os.close(descriptor)
 
-    def let_go(self) -> None:
+    def terminate(self) -> None:
         """Has the process on the leash ended, without waiting for it; `close` does."""
         with suppress(OSError):  # it is over already
             self._end.shutdown(socket.SHUT_WR)
@@ -183,18 +185,18 @@ class Leash:
         if self._end.fileno() < 0:
             return
         with self._end:
-            self.let_go()
+            self.terminate()
             self._process.wait()
             try:
                 _, descriptors, _, _ = socket.recv_fds(self._end, 1, 1, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             for descriptor in descriptors:
-                _end(descriptor)  # which the leash has done, unless it was killed itself
+                _kill_and_wait(descriptor)  # which the leash has done, unless it was killed itself
                 os.close(descriptor)
 
 
-def _end(process: int) -> None:
+def _kill_and_wait(process: int) -> None:
     """Kills a process; returns when it has ended, and with a first process all of its namespace."""
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(process, signal.SIGKILL)

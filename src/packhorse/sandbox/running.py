@@ -15,11 +15,11 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from packhorse.base.dataclass import replace
-from packhorse.base.step import Command, Network, Output, Result, Step
+from packhorse.base.step import Command, Network, Output, Result, SandboxSpec
 from packhorse.base.tree import TreeEdit
 from packhorse.errors import PackhorseError, SandboxError
 from packhorse.sandbox import commands, executable, order, relay, seccomp, streams
-from packhorse.sandbox.limits import Bounds
+from packhorse.sandbox.limits import LimitEnforcer
 from packhorse.sandbox.order import Order
 from packhorse.sandbox.process import Pipes, Process
 from packhorse.sandbox.terminal import Terminal
@@ -27,14 +27,14 @@ from packhorse.sandbox.terminal import Terminal
 if TYPE_CHECKING:
     from packhorse.sandbox.listeners import Listener
 
-_MOST = 128
+_AT_ONCE_LIMIT = 128
 """How many commands run at once at most."""
 
 _KILLED = 128 + signal.SIGKILL
 """The status of a command that has ended with its sandbox."""
 
 
-class _Started:
+class _RunningCommand:
     """A command that runs, or has run: `ended` has its status and how long it took, `refusal` why it did not
     run.
     """
@@ -57,32 +57,32 @@ class _Started:
 
 
 class RunningSandbox:
-    """A Sandbox. `line` makes the line that repeats a step from a shell, which only a failure needs.
+    """A Sandbox. `shell_line` makes the line that repeats a step from a shell, which only a failure needs.
 
     `owner` is the user of its commands by the ids of this machine, who can open /dev/stdout anew.
     """
 
     def __init__(
         self,
-        step: Step,
-        held: Process,
+        spec: SandboxSpec,
+        process: Process,
         tree: TreeEdit,
-        bounds: Bounds,
-        line: Callable[[Step], str],
+        limits: LimitEnforcer,
+        shell_line: Callable[[SandboxSpec], str],
         *,
         owner: tuple[int, int] | None = None,
         terminal: Terminal | None = None,
     ) -> None:
-        self._step = step
-        self._held = held
+        self._step = spec
+        self._process = process
         self._tree = tree
-        self._bounds = bounds
-        self._line = line
+        self._limits = limits
+        self._shell_line = shell_line
         self._owner = owner
         self._terminal = terminal
-        self._started: dict[int, _Started] = {}
+        self._started: dict[int, _RunningCommand] = {}
         self._is_alone = False
-        self._program = seccomp.program()
+        self._program = seccomp.make_filter()
 
     @property
     def tree(self) -> TreeEdit:
@@ -99,7 +99,7 @@ class RunningSandbox:
         if self._terminal is not None or self._step.attached:
             outcome = self._run_attached(command)
         else:
-            given = output or _to_stdout
+            given = output or _write_stdout
             (outcome,) = self.run_all([command], lambda _, chunk: given(chunk), at_once=1)
         if isinstance(outcome, PackhorseError):
             raise outcome
@@ -107,7 +107,7 @@ class RunningSandbox:
             return outcome
         line = ""
         with suppress(OSError):  # a disk that is full
-            line = self._line(_with(self._step, command))
+            line = self._shell_line(_with_command(self._step, command))
         return replace(outcome, command=line)
 
     def run_all(
@@ -116,10 +116,10 @@ class RunningSandbox:
         """Runs commands side by side; their output is handed on from this thread."""
         waiting = list(enumerate(commands))[::-1]
         outcomes: dict[int, Result | PackhorseError] = {}
-        with self._bounds.watched(self._held.kill), ExitStack() as stack:
+        with self._limits.watch(self._process.kill), ExitStack() as stack:
             self._started = {}
             while waiting or not self._is_over():
-                while waiting and self._count() < min(at_once, _MOST):
+                while waiting and self._count() < min(at_once, _AT_ONCE_LIMIT):
                     number, command = waiting.pop()
                     try:
                         pipes = Pipes(owner=self._owner)
@@ -134,7 +134,7 @@ class RunningSandbox:
                 ):
                     output(number, chunk)
         for number, started in self._started.items():
-            outcomes[number] = started.outcome(self._bounds.exceeded)
+            outcomes[number] = started.outcome(self._limits.find_exceeded)
         return [outcomes[number] for number in range(len(commands))]
 
     def _wait(self, output: Callable[[int, bytes], None]) -> None:
@@ -144,7 +144,7 @@ class RunningSandbox:
             for number, one in self._started.items()
             if not one.pipes.is_empty
         }
-        channel = self._held.init.fileno()
+        channel = self._process.init.fileno()
         ready = relay.poll(dict.fromkeys((*pipes, channel), select.POLLIN))
         for each in ready.keys() - {channel}:
             number, one = pipes[each]
@@ -157,11 +157,11 @@ class RunningSandbox:
             self._take_answer()
 
     def _run_attached(self, command: Command) -> Result | PackhorseError:
-        with self._bounds.watched(self._held.kill), ExitStack() as stack:
+        with self._limits.watch(self._process.kill), ExitStack() as stack:
             self._started = {}
             attached = self._terminal is None
             pipes = stack.enter_context(Pipes(attached=attached, owner=self._owner))
-            channel = self._held.init.fileno()
+            channel = self._process.init.fileno()
             if self._terminal is not None:
                 words = self._terminal.words(commands.words_of(command), command.argv[0])
                 given = (*pipes.theirs, *self._terminal.passed)
@@ -171,7 +171,7 @@ class RunningSandbox:
                 self._start(0, command, pipes, pipes.theirs)
                 streams.exchange(pipes, channel, self._finish)
             self._finish()
-        return self._started[0].outcome(self._bounds.exceeded)
+        return self._started[0].outcome(self._limits.find_exceeded)
 
     def _start(
         self,
@@ -184,18 +184,18 @@ class RunningSandbox:
         """Starts a command; raises PackhorseError for one that cannot be."""
         if not command.argv:
             raise SandboxError("a sandbox that has no command cannot run any")
-        told: Order = commands.order(command, words)
+        told: Order = commands.make_order(command, words)
         name = command.executable or command.argv[0]
-        executable.check(self._tree, name, cwd=command.cwd, env=command.env)
+        executable.check_executable(self._tree, name, cwd=command.cwd, env=command.env)
         self._is_alone = False
-        self._started[number] = _Started(command, pipes)
-        self._held.init.start(number, told, self._program, given)
-        pipes.hand_over()
+        self._started[number] = _RunningCommand(command, pipes)
+        self._process.init.start(number, told, self._program, given)
+        pipes.close_theirs()
 
     def _take_answer(self) -> None:
-        answer = self._held.init.receive()
+        answer = self._process.init.receive()
         if answer is None:  # a limit has ended the sandbox, or somebody outside
-            self._held.kill()
+            self._process.kill()
             for started in self._started.values():
                 started.end(_KILLED)
             self._is_alone = True
@@ -206,7 +206,7 @@ class RunningSandbox:
             about.end(answer["value"])
         elif about is not None and answer["kind"] == order.REFUSED:
             name = about.command.executable or about.command.argv[0]
-            about.refusal = commands.refusal(name, about.command.cwd, answer)
+            about.refusal = commands.start_error(name, about.command.cwd, answer)
 
     def _count(self) -> int:
         return sum(started.ended is None for started in self._started.values())
@@ -220,22 +220,22 @@ class RunningSandbox:
         while not self._is_over():
             self._take_answer()
 
-    def listeners(self) -> frozenset[Listener]:
+    def find_listeners(self) -> frozenset[Listener]:
         """The TCP ports on which the command listens now. Safe from another thread."""
-        from packhorse.sandbox.listeners import listeners  # for images that run, not for builds
+        from packhorse.sandbox.listeners import find_listeners  # for images that run, not for builds
 
-        return listeners(self._held.pid, own_network=self._step.network is not Network.HOST)
+        return find_listeners(self._process.pid, own_network=self._step.network is not Network.HOST)
 
     def signal(self, number: int) -> None:
         """Sends a signal to all commands that run; see `Sandbox`."""
         for command in tuple(self._started):
-            self._held.init.signal(command, number)
+            self._process.init.signal(command, number)
 
 
-def _with(step: Step, command: Command) -> Step:
-    return replace(step, argv=command.argv, env=command.env, cwd=command.cwd, executable=command.executable)
+def _with_command(spec: SandboxSpec, command: Command) -> SandboxSpec:
+    return replace(spec, argv=command.argv, env=command.env, cwd=command.cwd, executable=command.executable)
 
 
-def _to_stdout(chunk: bytes) -> None:
+def _write_stdout(chunk: bytes) -> None:
     while chunk:
         chunk = chunk[os.write(1, chunk) :]

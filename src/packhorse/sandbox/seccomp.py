@@ -112,7 +112,7 @@ _PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Architecture:
     """What the filter has to know of an architecture: its audit number and its system calls' numbers.
 
     `end` is the first number that is free before the unified ones begin; `memory` are the calls that reach
@@ -136,7 +136,7 @@ def _numbers(column: int) -> tuple[int, ...]:
 
 
 MACHINES = {
-    "x86_64": Machine(
+    "x86_64": Architecture(
         audit=0xC000003E,
         refused=_numbers(0),
         end=336,
@@ -148,7 +148,7 @@ MACHINES = {
         ptrace=101,
         memory=(310, 311),
     ),
-    "aarch64": Machine(
+    "aarch64": Architecture(
         audit=0xC00000B7,
         refused=_numbers(1),
         end=295,
@@ -175,7 +175,7 @@ success.
 """
 
 
-def program(machine: str | None = None) -> bytes:
+def make_filter(machine: str | None = None) -> bytes:
     """The filter for `machine` (as uname has it; by default this one), as an array of struct sock_filter."""
     name = machine or os.uname().machine
     if name not in MACHINES:
@@ -190,7 +190,7 @@ def program(machine: str | None = None) -> bytes:
     )
 
 
-def _by_number(machine: Machine) -> Iterator[_Instruction]:
+def _by_number(machine: Architecture) -> Iterator[_Instruction]:
     yield from (
         (_LOAD, _AUDIT, ""),
         (_EQUAL, machine.audit, "known"),

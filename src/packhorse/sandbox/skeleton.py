@@ -12,8 +12,8 @@ import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
-from packhorse.base.rooted import Rooted
-from packhorse.base.tree import Kind
+from packhorse.base.rooted import RootedTree
+from packhorse.base.tree import NodeKind
 from packhorse.errors import SandboxError, TreeError
 
 FIXED = ("/proc", "/dev")
@@ -23,14 +23,14 @@ _SHARED_MEMORY = "/dev/shm"
 _MOST_LINKS = 40
 
 
-def place(root: Rooted, target: str) -> str:
+def resolve_target(root: RootedTree, target: str) -> str:
     """Where `target` is in the tree `root` with all links resolved; what is missing is taken as written.
 
     A mount on a link (`/etc/resolv.conf` often is one) would go to where the link leads outside. Nothing is
     mounted below the kernel's own directories: while bubblewrap makes mount points, `/proc/1/root` is the
     machine's root (*tried*), so that an image could have files and directories made there. SandboxError.
     """
-    found = _resolved(root, target)
+    found = _resolve(root, target)
     if target in FIXED:
         if found != target:
             raise SandboxError(f"the image cannot be run: its {target} is a link", why=f"it leads to {found}")
@@ -41,7 +41,7 @@ def place(root: Rooted, target: str) -> str:
     return found
 
 
-def _resolved(root: Rooted, target: str) -> str:
+def _resolve(root: RootedTree, target: str) -> str:
     done, rest, links = "/", target.split("/"), 0
     while rest:
         name = rest.pop(0)
@@ -50,7 +50,7 @@ def _resolved(root: Rooted, target: str) -> str:
         here = posixpath.normpath(posixpath.join(done, name))
         try:
             node = root.stat(here)
-            link = root.readlink(here) if node is not None and node.kind is Kind.LINK else None
+            link = root.readlink(here) if node is not None and node.kind is NodeKind.LINK else None
         except TreeError:
             link = None  # not to be looked at by the invoking user; the runtime will say so if it matters
         if link is None:
@@ -64,7 +64,7 @@ def _resolved(root: Rooted, target: str) -> str:
     return done
 
 
-def build(
+def make_mount_points(
     directory: Path, *, directories: Iterable[str], files: Iterable[str], owner: tuple[int, int]
 ) -> None:
     """Makes an empty entry in `directory` for every mount point; `owner` has ids of this machine.

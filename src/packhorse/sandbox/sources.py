@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from packhorse.base.step import Bind, Overlay, Step
+from packhorse.base.step import Bind, Overlay, SandboxSpec
 
 
-def sources(step: Step) -> Iterator[Path]:
+def sources(spec: SandboxSpec) -> Iterator[Path]:
     """Every path of this machine that the step names."""
-    if step.root is not None:
-        yield step.root.tree
-        yield from (path for path in (step.root.upper, step.root.work) if path is not None)
-    for mount in step.mounts:
+    if spec.root is not None:
+        yield spec.root.tree
+        yield from (path for path in (spec.root.upper, spec.root.work) if path is not None)
+    for mount in spec.mounts:
         if isinstance(mount, Bind):
             yield mount.source
         else:
@@ -21,12 +21,12 @@ def sources(step: Step) -> Iterator[Path]:
             yield from (path for path in (mount.upper, mount.work) if path is not None)
 
 
-def private_sources(step: Step) -> Iterator[Path]:
+def private_sources(spec: SandboxSpec) -> Iterator[Path]:
     """Sources that a step only reads, and that are to be the step's user's own, or are shut to others."""
-    for mount in step.mounts:
+    for mount in spec.mounts:
         if isinstance(mount, Overlay):
             yield from mount.lowers
         elif not mount.writable:
             needed = 0o5 if mount.source.is_dir() else 0o4
-            if mount.owned or mount.source.stat().st_mode & needed != needed:
+            if mount.is_users_own or mount.source.stat().st_mode & needed != needed:
                 yield mount.source

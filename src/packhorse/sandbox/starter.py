@@ -27,4 +27,6 @@ def start(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 
 @cache
 def _thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="sandboxes", initializer=syscalls.leave_abstract_sockets)
+    return ThreadPoolExecutor(
+        1, thread_name_prefix="sandboxes", initializer=syscalls.restrict_abstract_sockets
+    )

@@ -36,7 +36,7 @@ class _Input:
             return {self._pipe.fileno(): select.POLLOUT}
         return {self._pipe.fileno(): 0, _STDIN: select.POLLIN}
 
-    def hand_on(self, ready: dict[int, int]) -> None:
+    def relay(self, ready: dict[int, int]) -> None:
         """Reads or writes what is ready."""
         if self._pipe.closed:
             return
@@ -69,19 +69,19 @@ def exchange(pipes: Pipes, ended: int, finish: Callable[[], None]) -> None:
             | dict.fromkeys(printed, select.POLLIN)
         )
         if running:
-            given.hand_on(ready)
+            given.relay(ready)
         if ended in ready:
             finish()
             running = False
         for number in printed.keys() & ready.keys():
             pipe, target = printed[number]
             chunk = os.read(number, relay.CHUNK)
-            if not chunk or not _written(target, chunk):
+            if not chunk or not _write_all(target, chunk):
                 pipe.close()
                 del printed[number]
 
 
-def _written(target: int, chunk: bytes) -> bool:
+def _write_all(target: int, chunk: bytes) -> bool:
     """Writes it all; False when nobody reads any more."""
     try:
         relay.write(target, chunk)

@@ -67,11 +67,11 @@ class Terminal:
         # Somebody has to have the slave open as long as the command may: a master alone answers EIO.
         with FileIO(ends[0], "r+") as master, FileIO(ends[1], "r+") as slave:
             os.set_blocking(master.fileno(), False)
-            with _same_size(master.fileno()), _raw(_STDIN):
+            with _follow_size(master.fileno()), _raw_mode(_STDIN):
                 self._channel.send(b"\0")
                 refused = self._channel.recv(1)
                 if refused:
-                    raise executable.refusal(name, os.strerror(refused[0]))
+                    raise executable.refusal_error(name, os.strerror(refused[0]))
                 _relay(master.fileno(), ended)
                 finish()
                 slave.close()
@@ -104,7 +104,7 @@ def _relay(master: int, ended: int) -> None:
             chunk = b""
             with suppress(BlockingIOError):  # the step may have flushed what was there
                 chunk = relay.read(master)
-            _show(chunk)
+            _print(chunk)
         if ended in ready:
             return
 
@@ -113,10 +113,10 @@ def _drain(master: int) -> None:
     """Hands on what is printed until the last process that has the terminal open is gone."""
     os.set_blocking(master, True)
     while chunk := relay.read(master):
-        _show(chunk)
+        _print(chunk)
 
 
-def _show(chunk: bytes) -> None:
+def _print(chunk: bytes) -> None:
     """Writes what the step prints. SystemExit as SIGPIPE's when nobody reads it any more; SandboxError."""
     try:
         relay.write(_STDOUT, chunk)
@@ -127,7 +127,7 @@ def _show(chunk: bytes) -> None:
 
 
 @contextmanager
-def _raw(descriptor: int) -> Iterator[None]:
+def _raw_mode(descriptor: int) -> Iterator[None]:
     """Has a terminal hand on every byte as it is typed, and puts it back; leaves anything else as it is."""
     if not os.isatty(descriptor):
         yield
@@ -142,7 +142,7 @@ def _raw(descriptor: int) -> Iterator[None]:
 
 
 @contextmanager
-def _same_size(master: int) -> Iterator[None]:
+def _follow_size(master: int) -> Iterator[None]:
     """Gives a terminal the size of this process's, now and whenever that changes."""
 
     def copy(number: int = 0, frame: FrameType | None = None) -> None:

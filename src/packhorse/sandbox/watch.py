@@ -58,14 +58,14 @@ class Watch:
         self._before = Events()
         with suppress(OSError, ValueError):  # which the first look tells of
             self._before = group.events() if group else Events()
-        self._disks = list(_disks(writes)) if limits.disk or limits.inodes else []
+        self._disks = list(_open_disks(writes)) if limits.disk or limits.inodes else []
         seen = limits.memory or limits.processes or limits.expendable
         counted = seen and group is None
         self._proc = _open_directory(pid, "proc") if counted else -1
         self._shared = _open_directory(pid, "dev/shm") if counted and shared_memory else -1
         self._ended = threading.Event()
         # Among thousands of busy processes a look at each takes seconds, in which a disk is full.
-        looks = [self._look_at_machine, *([self._look_at_processes] if self._proc >= 0 else [])]
+        looks = [self._check_machine, *([self._check_processes] if self._proc >= 0 else [])]
         self._threads = [threading.Thread(target=self._run, args=(look,), name="limits") for look in looks]
 
     def start(self) -> None:
@@ -90,21 +90,21 @@ class Watch:
             return self._met
         limits, events = self._limits, self._events
         if events.killed and events.own:
-            return _memory(limits)
+            return _describe_memory(limits)
         if events.killed:
             return "this machine had no memory left, so that the kernel ended processes of it"
         if self._group is None and limits.expendable and _machine_kills() > self._killed_before:
             return "this machine had no memory left, so that the kernel ended processes, perhaps some of it"
         if events.refused and limits.processes:
-            return _processes(limits)
+            return _describe_processes(limits)
         return ""
 
-    def _run(self, look: Callable[[], str]) -> None:
+    def _run(self, check: Callable[[], str]) -> None:
         pause = _SHORTEST
         while not self._ended.wait(pause):
             began = time.thread_time()
             try:
-                met = look()
+                met = check()
             except (OSError, LookupError, ValueError):
                 met = "what it uses of this machine could not be seen any more"
             if met:
@@ -113,17 +113,17 @@ class Watch:
                 return
             pause = max(self._until_full(), (time.thread_time() - began) * _SHARE)
 
-    def _look_at_machine(self) -> str:
-        met = self._look_at_disks() or self._look_at_events()
+    def _check_machine(self) -> str:
+        met = self._check_disks() or self._check_events()
         if not met and self._group is not None:
-            met = self._look_at_memory(self._group.memory)
+            met = self._check_memory(self._group.memory)
         return met
 
-    def _look_at_disks(self) -> str:
+    def _check_disks(self) -> str:
         for disk in self._disks:
             state = os.fstatvfs(disk)
             if self._limits.disk and state.f_bavail * state.f_frsize < self._limits.disk:
-                return f"it left less than {size(self._limits.disk)} free on the disk (the limit disk)"
+                return f"it left less than {format_size(self._limits.disk)} free on the disk (the limit disk)"
             if self._limits.inodes and state.f_files and state.f_favail < self._limits.inodes:
                 return f"it left fewer than {self._limits.inodes} inodes free on the disk (the limit inodes)"
         return ""
@@ -136,13 +136,13 @@ class Watch:
             seconds = min(seconds, (state.f_bavail * state.f_frsize - self._limits.disk) / _FASTEST)
         return max(seconds, _SHORTEST)
 
-    def _look_at_events(self) -> str:
+    def _check_events(self) -> str:
         if self._group is None or not self._limits.expendable:
             return ""
         events = self._new_events()
         if events.refused and self._limits.processes:
-            return _processes(self._limits)
-        return _memory(self._limits) if events.killed and events.own else ""
+            return _describe_processes(self._limits)
+        return _describe_memory(self._limits) if events.killed and events.own else ""
 
     def _new_events(self) -> Events:
         """What has happened to the group since this began."""
@@ -151,33 +151,33 @@ class Watch:
         now, before = self._group.events(), self._before
         return Events(now.refused - before.refused, now.killed - before.killed, now.own)
 
-    def _look_at_memory(self, used: Callable[[], int]) -> str:
+    def _check_memory(self, used: Callable[[], int]) -> str:
         """Whether others of this machine want for memory, and the step, which has `used`, is to blame."""
         if not self._limits.expendable:
             return ""
         left, whole = _machine_memory()
-        return starved(left, whole, used)
+        return describe_shortage(left, whole, used)
 
-    def _look_at_processes(self) -> str:
+    def _check_processes(self) -> str:
         """What a group would have told, of a step that has none."""
         limits = self._limits
         if limits.expendable and limits.processes:
             # Some of those that were refused a fork end, so that the limit itself may never be seen.
             most = limits.processes - limits.processes // 16
-            if most <= _machine_tasks() and most <= tasks(self._proc):
-                return _processes(limits)
+            if most <= _machine_tasks() and most <= count_tasks(self._proc):
+                return _describe_processes(limits)
 
         def exactly() -> int:
-            return memory(self._proc, files=files, shares=True)
+            return measure_memory(self._proc, files=files, shares=True)
 
-        files = used(self._shared) if self._shared >= 0 else 0
+        files = used_bytes(self._shared) if self._shared >= 0 else 0
         # At first what several processes share is counted for each; to be exact is dear.
-        if 0 < limits.memory < memory(self._proc, files=files) and limits.memory < exactly():
-            return _memory(limits)
-        return self._look_at_memory(exactly)
+        if 0 < limits.memory < measure_memory(self._proc, files=files) and limits.memory < exactly():
+            return _describe_memory(limits)
+        return self._check_memory(exactly)
 
 
-def tasks(proc: int) -> int:
+def count_tasks(proc: int) -> int:
     """How many processes and threads there are in a /proc, open at `proc`; of a bomb too in little time."""
     found = 0
     for name in _processes_in(proc):
@@ -186,7 +186,7 @@ def tasks(proc: int) -> int:
     return found
 
 
-def memory(proc: int, *, files: int = 0, shares: bool = False) -> int:
+def measure_memory(proc: int, *, files: int = 0, shares: bool = False) -> int:
     """The bytes of memory and swap that processes have of their own; with `shares` their parts of what they
     share, else all of it for each.
 
@@ -201,20 +201,20 @@ def memory(proc: int, *, files: int = 0, shares: bool = False) -> int:
     own = shared = 0
     for name in _processes_in(proc):
         with suppress(OSError, ValueError):
-            fields = _fields(proc, f"{name}/{file}")
+            fields = _read_fields(proc, f"{name}/{file}")
             anonymous, mapped, swapped = (int(fields.get(part, "0 kB").split()[0]) << 10 for part in names)
             own += anonymous + swapped
             shared += mapped
     return own + max(shared, files)
 
 
-def used(directory: int) -> int:
+def used_bytes(directory: int) -> int:
     """The bytes that files take of the file system of an open directory."""
     state = os.fstatvfs(directory)
     return (state.f_blocks - state.f_bfree) * state.f_frsize
 
 
-def starved(left: int, whole: int, used: Callable[[], int]) -> str:
+def describe_shortage(left: int, whole: int, used: Callable[[], int]) -> str:
     """What a step has met that has `used` bytes of `whole`, of which `left` are left; empty when nothing.
 
     One that has little is not to blame for what others use. The kernel, which takes an expendable step first,
@@ -225,7 +225,8 @@ def starved(left: int, whole: int, used: Callable[[], int]) -> str:
     own = used()
     if own * _OWN_PART < whole:
         return ""
-    return f"it left hardly any of this machine's memory to others: it had {size(own)} of {size(whole)}"
+    had = f"it had {format_size(own)} of {format_size(whole)}"
+    return f"it left hardly any of this machine's memory to others: {had}"
 
 
 def _processes_in(proc: int) -> list[str]:
@@ -234,7 +235,7 @@ def _processes_in(proc: int) -> list[str]:
     return []
 
 
-def size(number: int) -> str:
+def format_size(number: int) -> str:
     """Bytes in the unit in which they were given: powers of 1024, as limits are."""
     for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if number >= 1 << power:
@@ -242,15 +243,15 @@ def size(number: int) -> str:
     return f"{number} bytes"
 
 
-def _processes(limits: Limits) -> str:
+def _describe_processes(limits: Limits) -> str:
     return f"it met the limit of {limits.processes} processes and threads (the limit processes)"
 
 
-def _memory(limits: Limits) -> str:
-    return f"it met the limit of {size(limits.memory)} of memory (the limit memory)"
+def _describe_memory(limits: Limits) -> str:
+    return f"it met the limit of {format_size(limits.memory)} of memory (the limit memory)"
 
 
-def _disks(paths: Iterable[Path]) -> Iterator[int]:
+def _open_disks(paths: Iterable[Path]) -> Iterator[int]:
     """A descriptor for each file system that has one of the paths."""
     seen = set()
     for path in paths:
@@ -272,7 +273,7 @@ def _open_directory(pid: int, name: str) -> int:
         return -1
 
 
-def _fields(directory: int, name: str) -> dict[str, str]:
+def _read_fields(directory: int, name: str) -> dict[str, str]:
     """The lines `Name: value` of a small file of the kernel's."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from packhorse.base import cloning, files
-from packhorse.base.diskspace import FULL, shortage
+from packhorse.base.diskspace import FULL, find_shortage
 from packhorse.errors import DiskFull, HostError, InputError
 
 _SHOWN = 3
@@ -25,7 +25,7 @@ _SAID_OF_GONE = tuple(f"[Errno {number}]" for number in (errno.ENOENT, errno.ENO
 
 def check(path: Path) -> Path:
     """The application directory, absolute; raises InputError when there is none to build from."""
-    resolved = files.find(path)
+    resolved = files.resolve(path)
     if resolved is None:
         raise InputError(
             f"there is no {path}", why="--path names the directory with the source", fix="check --path"
@@ -41,24 +41,24 @@ def check(path: Path) -> Path:
     return resolved
 
 
-def copy(app: Path, target: Path, owner: tuple[int, int], left_out: Sequence[str] = ()) -> None:
+def copy(app: Path, target: Path, owner: tuple[int, int], excluded: Sequence[str] = ()) -> None:
     """Copies the source to the new directory `target` as `owner`'s, where it cannot be shown as if it were.
 
-    Links stay links, pipes pipes, and modes stay; the paths `left_out` are not copied, nor are sockets and
+    Links stay links, pipes pipes, and modes stay; the paths `excluded` are not copied, nor are sockets and
     devices, which no layer has, nor what goes from it meanwhile. Raises DiskFull; HostError when it cannot be
     copied.
     """
-    hidden = {str(app / path) for path in left_out}
+    hidden = {str(app / path) for path in excluded}
 
     def ignore(directory: str, names: list[str]) -> list[str]:
         paths = {name: Path(directory, name) for name in names}
-        return [name for name, path in paths.items() if str(path) in hidden or not _is_kept(path)]
+        return [name for name, path in paths.items() if str(path) in hidden or not _is_supported(path)]
 
     try:
         _copy_tree(app, target, ignore)
         for directory, directories, files in os.walk(target):
             for name in (".", *directories, *files):
-                _give(Path(directory, name), owner)
+                _set_owner(Path(directory, name), owner)
     except shutil.Error as error:
         _raise_if_full(target, error)
         raise HostError(
@@ -72,7 +72,7 @@ def copy(app: Path, target: Path, owner: tuple[int, int], left_out: Sequence[str
 
 
 def _raise_if_full(target: Path, error: OSError) -> None:
-    if why := shortage(target.parent):
+    if why := find_shortage(target.parent):
         raise DiskFull(f"a copy of the source at {target}", why=why) from error
 
 
@@ -86,7 +86,7 @@ def _copy_tree(app: Path, target: Path, ignore: Callable[[str, list[str]], list[
             raise shutil.Error(failed) from error
 
 
-def _is_kept(path: Path) -> bool:
+def _is_supported(path: Path) -> bool:
     """Whether it is of a kind that layers have; a device that is read may have no end."""
     try:
         mode = path.lstat().st_mode
@@ -101,11 +101,11 @@ def _copy(source: str, target: str) -> None:
         shutil.copymode(source, target)
         return
     with Path(source).open("rb") as original, Path(target).open("xb") as made:
-        cloning.pour(original.fileno(), made.fileno())
+        cloning.copy_content(original.fileno(), made.fileno())
     shutil.copystat(source, target)
 
 
-def _give(path: Path, owner: tuple[int, int]) -> None:
+def _set_owner(path: Path, owner: tuple[int, int]) -> None:
     """Changes the owner and keeps the mode, of which chown(2) takes the setuid and setgid bits away."""
     mode = path.lstat().st_mode
     os.chown(path, *owner, follow_symlinks=False)
@@ -113,7 +113,7 @@ def _give(path: Path, owner: tuple[int, int]) -> None:
         path.chmod(stat.S_IMODE(mode))
 
 
-def whiteouts(app: Path, paths: Sequence[str], target: Path) -> None:
+def make_whiteouts(app: Path, paths: Sequence[str], target: Path) -> None:
     """Makes in `target` the overlay layer that hides `paths` of `app`; needs no privilege (Linux 5.8).
 
     A directory above one has the mode that it has in `app`. Raises HostError where the file system cannot

@@ -19,7 +19,7 @@ from packhorse.errors import InputError
 NAME = "project.toml"
 """The file's name, in the top directory of the source."""
 
-ALWAYS_LEFT_OUT = (".git",)
+ALWAYS_EXCLUDED = (".git",)
 """What is never part of the source: history changes without the source changing, and can hold secrets."""
 
 _SCHEMAS = ("0.1", "0.2", "0.3")
@@ -66,55 +66,57 @@ class Project:
         schema = top.table("_")
         version = schema.text("schema-version") or "0.1"
         if version not in _SCHEMAS:
-            schema.issue(f"schema version {version!r} is not one of {', '.join(_SCHEMAS)}", "schema-version")
-        top.accept(*(key for key in top.values if key not in ("_", "project", "build", "io")))
+            schema.add_issue(
+                f"schema version {version!r} is not one of {', '.join(_SCHEMAS)}", "schema-version"
+            )
+        top.allow_keys(*(key for key in top.values if key not in ("_", "project", "build", "io")))
         if version == "0.1":
-            schema.accept(*schema.values)
-            top.table("project").accept(*_PROJECT)
+            schema.allow_keys(*schema.values)
+            top.table("project").allow_keys(*_PROJECT)
             own = top.table("build")
             io = top.table("io")
-            io.accept(*io.values)
+            io.allow_keys(*io.values)
             if io.has("buildpacks"):
                 _warn_of_schema(io, "buildpacks", "0.2", warn)
             env = own.tables("env")
             refused = {"buildpacks": "group"}
         else:
-            schema.accept(*_PROJECT)
-            top.accept("project", "build")
+            schema.allow_keys(*_PROJECT)
+            top.allow_keys("project", "build")
             if any(
                 key in top.mapping("build") for key in ("exclude", "include", "env", "buildpacks", "builder")
             ):
                 _warn_of_schema(top, "build", "0.1", warn)
             io = top.table("io")
-            io.accept(*io.values)
+            io.allow_keys(*io.values)
             own = io.table("buildpacks")
             # The second spelling is of before `build.env`, and in use.
             env = own.table("build").tables("env") or own.table("env").tables("build")
             refused = {"group": "group", "pre": "group", "post": "group"}
         for key, setting in {**refused, "builder": "builder"}.items():
             if own.has(key) and setting not in overridden:
-                own.issue(_REFUSED[setting].format(own.spell(key)), key)
+                own.add_issue(_REFUSED[setting].format(own.full_key(key)), key)
         if own.has("include") and own.has("exclude"):
-            own.issue("include and exclude cannot both be there", "include")
+            own.add_issue("include and exclude cannot both be there", "include")
         value = cls(own.texts("exclude"), own.texts("include"), _env(env))
         _check(own, value)
         top.finish()
         return value
 
-    def left_out(self, app: Path) -> tuple[str, ...]:
+    def excluded_paths(self, app: Path) -> tuple[str, ...]:
         """The paths below `app` that are not part of the source: what never is, and what the patterns say.
 
         What is below a directory that is left out is not listed. The last pattern that matches a path
         decides, also for a path below a directory that an earlier pattern matches (as in pack, other than in
         Git). A directory with something in it that is part of the source is itself part of it.
         """
-        top = [name for name in ALWAYS_LEFT_OUT if os.path.lexists(app / name)]
+        top = [name for name in ALWAYS_EXCLUDED if os.path.lexists(app / name)]
         patterns = self.exclude or self.include
         if not patterns:
             return tuple(top)
         return (
             *top,
-            *_unselected(str(app), _Patterns.compile(patterns), is_include=bool(self.include), top=top),
+            *_find_excluded(str(app), _Patterns.compile(patterns), is_include=bool(self.include), top=top),
         )
 
 
@@ -128,7 +130,7 @@ def _warn_of_schema(table: Table, key: str, version: str, warn: Warn | None) -> 
     """Says that a table is not read, because schema `version` has it and the file is of another."""
     if warn is not None:
         fix = f'it belongs to another schema version: write schema-version = "{version}" in [_]'
-        warn(table.locate(f"{table.spell(key)} is ignored: {fix}", key))
+        warn(table.locate(f"{table.full_key(key)} is ignored: {fix}", key))
 
 
 def _env(entries: Sequence[Table]) -> dict[str, str]:
@@ -136,7 +138,7 @@ def _env(entries: Sequence[Table]) -> dict[str, str]:
     for entry in entries:
         name = entry.text("name", required=True)
         if "=" in name or "\0" in name or "/" in name or name in (".", ".."):
-            entry.issue(f"{name!r} cannot be the name of a variable", "name")
+            entry.add_issue(f"{name!r} cannot be the name of a variable", "name")
         found[name] = entry.text("value")
     return found
 
@@ -147,7 +149,7 @@ def _check(own: Table, project: Project) -> None:
             try:
                 _Patterns.compile([pattern])
             except ValueError as error:
-                own.issue(f"{pattern!r} is not a pattern of a .gitignore: {error}", key)
+                own.add_issue(f"{pattern!r} is not a pattern of a .gitignore: {error}", key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,19 +168,19 @@ class _Patterns:
         found = reversed(GitIgnoreSpec.from_lines(patterns).patterns)
         return cls(tuple((each.regex.match, bool(each.include)) for each in found if each.regex is not None))
 
-    def mean(self, path: str) -> bool:
+    def matches(self, path: str) -> bool:
         """Whether the last pattern that matches a path means it; the path of a directory ends with `/`."""
         return next((means for match, means in self.rules if match(path)), False)
 
-    def spare(self) -> bool:
+    def has_exceptions(self) -> bool:
         """Whether something below a directory that is meant may not be meant itself."""
         return not all(means for _, means in self.rules)
 
 
-def _unselected(app: str, patterns: _Patterns, *, is_include: bool, top: Sequence[str]) -> Sequence[str]:
+def _find_excluded(app: str, patterns: _Patterns, *, is_include: bool, top: Sequence[str]) -> Sequence[str]:
     """The paths that are left out, without those below another one; `top` are not looked at."""
     found: list[tuple[str, str, bool]] = []  # every path, the directory it is in, and whether it is left out
-    waiting, spare = [""], patterns.spare()
+    waiting, spare = [""], patterns.has_exceptions()
     while waiting:
         above = waiting.pop()
         try:
@@ -191,7 +193,7 @@ def _unselected(app: str, patterns: _Patterns, *, is_include: bool, top: Sequenc
                 if path in top:
                     continue
                 is_directory = entry.is_dir(follow_symlinks=False)
-                meant = patterns.mean(f"{path}/" if is_directory else path)
+                meant = patterns.matches(f"{path}/" if is_directory else path)
                 found.append((path, above, meant is not is_include))
                 if is_directory and (spare or not meant):
                     waiting.append(path)

@@ -25,29 +25,29 @@ _END = "/"  # no path below a directory begins with it
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class SourceScan:
     """What one look at every entry of the source tells, without reading any.
 
     `stamp` is the same as long as nothing of it has changed (paths, kinds, modes, sizes, times, inodes); it
-    is empty where that could not be told by it, see `survey`. `directories` has that of what is directly in
-    each directory ("" for the top, else a path below it), without its own times.
+    is empty where that could not be told by it, see `scan_source`. `directory_stamps` has that of what is
+    directly in each directory ("" for the top, else a path below it), without its own times.
     """
 
     has_one_owner: bool
     stamp: str = ""
-    directories: Mapping[str, str] = field(default_factory=dict)
+    directory_stamps: Mapping[str, str] = field(default_factory=dict)
     size: int = 0  # bytes of all its files on the disk
 
-    def encoded(self) -> bytes:
-        """The survey as bytes, for `decoded`."""
+    def encode(self) -> bytes:
+        """The scan as bytes, for `decode`."""
         words = ["one" if self.has_one_owner else "several", str(self.size), self.stamp]
-        for path, stamp in self.directories.items():
+        for path, stamp in self.directory_stamps.items():
             words += (path, stamp)
         return "\0".join([*words, _END]).encode("utf-8", "surrogateescape")
 
     @classmethod
-    def decoded(cls, data: bytes) -> Survey | None:
-        """What `encoded` has made; None where its end is missing."""
+    def decode(cls, data: bytes) -> SourceScan | None:
+        """What `encode` has made; None where its end is missing."""
         owners, *words = data.decode("utf-8", "surrogateescape").split("\0")
         if len(words) < 3 or words[-1] != _END:
             return None
@@ -60,25 +60,25 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 """What is said of an entry of a directory that has gone, or is another thing now."""
 
 
-class TooMany(Exception):
+class TooManyEntries(Exception):
     """There are more entries than were to be looked at."""
 
 
-def survey(
+def scan_source(
     app: str | os.PathLike[str],
     owner: tuple[int, int] | None = None,
-    left_out: Sequence[str] = (),
+    excluded: Sequence[str] = (),
     *,
-    most: int = sys.maxsize,
-) -> Survey:
+    limit: int = sys.maxsize,
+) -> SourceScan:
     """Looks at all of the source, and whether it has one user and group: those of `app` itself or `owner`.
-    The paths `left_out` are no part of it.
+    The paths `excluded` are no part of it.
 
     A mount can show no more as one; without one, what has another group cannot be written to in an overlay.
     A directory has no stamp when a file in it was written within the last moment: it could be written again
     before the clock of its file system ticks; nor has one in which something goes meanwhile. Then all of it
-    has none either, and there is none at all where something cannot be looked at. Raises TooMany where there
-    are more than `most` entries.
+    has none either, and there is none at all where something cannot be looked at. Raises TooManyEntries where
+    there are more than `limit` entries.
     """
     now = time.time_ns()
     top = os.fspath(app)
@@ -86,18 +86,18 @@ def survey(
     try:
         status = os.lstat(top)
     except OSError:  # it has gone: who copies it is told so
-        return Survey(has_one_owner=False)
+        return SourceScan(has_one_owner=False)
     found = owner_of(status)
     owner = owner or found
     hidden: dict[str, set[str]] = {}
-    for path in left_out:
+    for path in excluded:
         above, _, name = path.rpartition("/")
         hidden.setdefault(above, set()).add(name)
     one = found == owner
     coarse, count, whole = True, 0, 0
     directories: dict[str, str] = {}
     newest: dict[str, int] = {}
-    total = hashlib.sha256("\0".join(sorted(left_out)).encode("utf-8", "surrogateescape"))
+    total = hashlib.sha256("\0".join(sorted(excluded)).encode("utf-8", "surrogateescape"))
     waiting = [(top, status)]
     try:
         while waiting:
@@ -121,8 +121,8 @@ def survey(
                         latest = now
                         continue
                     count += 1
-                    if count > most:
-                        raise TooMany
+                    if count > limit:
+                        raise TooManyEntries
                     if (status.st_uid, status.st_gid) != owner:
                         one = False
                     mode = status.st_mode
@@ -143,12 +143,12 @@ def survey(
             words = path, directories[path], itself.st_dev, itself.st_ino, itself.st_ctime_ns
             total.update(repr(words).encode())
     except OSError:  # shut, or deeper than a path can say
-        return Survey(has_one_owner=False)
+        return SourceScan(has_one_owner=False)
     old = now - (2 * _SECOND if coarse else _TICK)
     young = [path for path, latest in newest.items() if latest > old]
     for path in young:
         directories[path] = ""
-    return Survey(one, "" if young else total.hexdigest(), directories, whole)
+    return SourceScan(one, "" if young else total.hexdigest(), directories, whole)
 
 
 def owner_of(status: os.stat_result) -> tuple[int, int]:
@@ -164,6 +164,6 @@ def main(words: list[str]) -> int:
     app, uid, gid = words
     left_out = os.fsdecode(sys.stdin.buffer.read())
     paths = left_out.split("\0") if left_out else ()
-    sys.stdout.buffer.write(survey(app, (int(uid), int(gid)), paths).encoded())
+    sys.stdout.buffer.write(scan_source(app, (int(uid), int(gid)), paths).encode())
     sys.stdout.buffer.flush()
     return 0

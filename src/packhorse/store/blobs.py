@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from packhorse.base.crew import Follower, crew
+from packhorse.base.crew import Pipeline, thread_pool
 from packhorse.base.digest import Digest
-from packhorse.base.syscalls import begin_writing
+from packhorse.base.syscalls import start_writeback
 from packhorse.errors import FormatError, StoreError
-from packhorse.store.fault import faults
+from packhorse.store.fault import map_errors
 from packhorse.store.lease import Lease
 from packhorse.store.record import sync_directory
 
@@ -28,7 +28,7 @@ CHUNK = 1 << 20
 _SMALL = 1 << 20
 """Up to how many bytes a blob is in memory before it is written."""
 
-_PATIENCE = 5.0
+_CHECK_TIMEOUT = 5.0
 """Seconds that who checks a blob is waited for when nobody wants to know any more."""
 
 _BATCH = 8 << 20
@@ -51,7 +51,7 @@ class BlobWriter:
         self._file: FileIO | None = None
         self._written = 0
         self._begun = 0  # up to where the disk has been told to begin
-        self._beside = Follower(self._take, "blob")
+        self._beside = Pipeline(self._take, "blob")
 
     def write(self, chunk: bytes) -> None:
         """Adds bytes; raises StoreError when they, or others before, cannot be stored."""
@@ -60,18 +60,18 @@ class BlobWriter:
             self._hash.update(chunk)
             self._start += chunk
             return
-        self._beside.hand(chunk)
+        self._beside.submit(chunk)
 
     def _take(self, chunk: bytes) -> None:
         self._hash.update(chunk)
         file = self._store(chunk)
         if self._written - self._begun >= _BATCH:
             with suppress(OSError):  # a file system that does not know how is waited for at the end
-                begin_writing(file.fileno(), self._begun, self._written - self._begun)
+                start_writeback(file.fileno(), self._begun, self._written - self._begun)
             self._begun = self._written
 
     def _store(self, chunk: bytes) -> FileIO:
-        with faults(self._path):
+        with map_errors(self._path):
             if self._file is None:
                 # Without a buffer, whose rest would be written once more, and fail once more, when it is
                 # closed.
@@ -105,8 +105,8 @@ class BlobWriter:
         digest = Digest(self._hash.hexdigest())
         target = self._blobs.path(digest)
         # The one that is here may be damaged, and whoever makes it again may do so to mend it.
-        here = self._blobs.size(digest) == self.size and self._blobs.is_sound(digest)
-        with faults(target):
+        here = self._blobs.size(digest) == self.size and self._blobs.is_intact(digest)
+        with map_errors(target):
             if not here:
                 os.fsync(self._store(b"").fileno())
                 self._path.replace(target)
@@ -115,7 +115,7 @@ class BlobWriter:
 
     def discard(self) -> None:
         """Lets go of the file; what was not finished is forgotten."""
-        self._beside.dismiss()
+        self._beside.shut_down()
         if self._file is None:
             return
         with suppress(OSError):
@@ -132,19 +132,19 @@ class Blobs:
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be."""
-        return self.lease.store / _object(digest)
+        return self.lease.store / _object_path(digest)
 
     def size(self, digest: Digest) -> int | None:
         """The length of the blob in bytes, None when it is not here."""
-        self.lease.pin(_object(digest))
+        self.lease.pin(_object_path(digest))
         path = self.path(digest)
-        with faults(path):
+        with map_errors(path):
             try:
                 return path.stat().st_size
             except FileNotFoundError:
                 return None
 
-    def is_sound(self, digest: Digest) -> bool:
+    def is_intact(self, digest: Digest) -> bool:
         """Whether the blob is here and has its digest; one that is damaged is removed. Raises StoreError."""
         if self.size(digest) is None:
             return False
@@ -164,28 +164,28 @@ class Blobs:
         the next command brings it anew.
         """
         with self._open(digest) as file:
-            yield from self._checked(digest, file)
+            yield from self._verify_chunks(digest, file)
 
     def _open(self, digest: Digest) -> FileIO:
         path = self.path(digest)
-        self.lease.pin(_object(digest))
-        with faults(path):
+        self.lease.pin(_object_path(digest))
+        with map_errors(path):
             return FileIO(path)
 
-    def _checked(self, digest: Digest, file: FileIO) -> Iterator[bytes]:
+    def _verify_chunks(self, digest: Digest, file: FileIO) -> Iterator[bytes]:
         total, start = hashlib.sha256(), 0
         while chunk := self._read(digest, file, start, CHUNK):
             total.update(chunk)
             start += len(chunk)
             yield chunk
         if total.hexdigest() != digest.hex:
-            raise self._damaged(digest)
+            raise self._remove_damaged(digest)
 
     def _read(self, digest: Digest, file: FileIO, start: int, most: int) -> bytes:
-        with faults(self.path(digest)):
+        with map_errors(self.path(digest)):
             return os.pread(file.fileno(), most, start)
 
-    def _damaged(self, digest: Digest) -> StoreError:
+    def _remove_damaged(self, digest: Digest) -> StoreError:
         """Removes a blob that is not what it should be."""
         path = self.path(digest)
         with suppress(OSError):
@@ -198,18 +198,18 @@ class Blobs:
         )
 
     @contextmanager
-    def parts(self, digest: Digest) -> Iterator[Callable[[int, int], Iterator[bytes]]]:
+    def part_reader(self, digest: Digest) -> Iterator[Callable[[int, int], Iterator[bytes]]]:
         """What reads parts of a blob, each from one offset to before another, in chunks.
 
         With the first that is read a thread begins to read all of it, and the block ends as `chunks` does.
         Raises StoreError.
         """
-        with self._open(digest) as file, crew(1, "check", patience=_PATIENCE) as checking:
+        with self._open(digest) as file, thread_pool(1, "check", timeout=_CHECK_TIMEOUT) as checking:
             checks: list[Future[None]] = []
 
             def check(descriptor: int) -> None:
                 with FileIO(descriptor) as same:  # its own: who is called off does not wait for ever
-                    for _ in checking.heeded(self._checked(digest, same)):
+                    for _ in checking.cancellable(self._verify_chunks(digest, same)):
                         pass
 
             def read(start: int, end: int) -> Iterator[bytes]:
@@ -218,7 +218,7 @@ class Blobs:
                 while start < end:
                     chunk = self._read(digest, file, start, min(CHUNK, end - start))
                     if not chunk:
-                        raise self._damaged(digest)
+                        raise self._remove_damaged(digest)
                     start += len(chunk)
                     yield chunk
 
@@ -253,5 +253,5 @@ class Blobs:
             return writer.finish(expected), writer.size
 
 
-def _object(digest: Digest) -> str:
+def _object_path(digest: Digest) -> str:
     return f"blobs/sha256/{digest.hex}"

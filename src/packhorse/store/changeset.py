@@ -25,13 +25,13 @@ _DEPTH = 300  # two descriptors a level, and 1024 of them are usual
 _STEPS = 1024  # names looked up on one way through links
 _WHITEOUT = ".wh."
 
-Place = list[str]
+TreePath = list[str]
 """The names from the top of a tree to a directory, none of them a link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changeset:
-    """What unpacking a layer has told of it (`layers.unpack.Unpacked`); paths are relative to its top."""
+    """What unpacking a layer has told of it (`layers.unpack.UnpackResult`); paths are relative to its top."""
 
     whiteouts: Sequence[str]
     opaque: Sequence[str]
@@ -43,7 +43,7 @@ class Changeset:
         Files are shared between the two afterwards. Raises OSError; TreeError for links that lead nowhere,
         for a name that only a whiteout may have, and for directories nested too deep.
         """
-        applied = _Applied(source, target, self.implied)
+        applied = _LayerApplier(source, target, self.implied)
         top = os.fstat(target if "" in self.implied else source)
         for path in self.opaque:
             applied.hide(path)
@@ -51,48 +51,51 @@ class Changeset:
             above, _, name = path.rpartition("/")
             applied.hide(above, name)
         try:
-            count = applied.lay()
+            count = applied.apply()
         except (FileNotFoundError, NotADirectoryError) as error:
             why = "it is reached through a link, and removed by an entry that lies in it"
             raise TreeError("a directory of the layer is gone", why=why) from error
-        merge.adorn(target, top)
+        merge.copy_metadata(target, top)
         return count
 
 
-class _Applied:
+class _LayerApplier:
     def __init__(self, layer: int, root: int, implied: frozenset[str]) -> None:
         self._layer = layer
         self._root = root
         self._implied = implied
-        self._deferred: deque[tuple[str, Place]] = deque()
+        self._deferred: deque[tuple[str, TreePath]] = deque()
 
     def hide(self, path: str, name: str = "") -> None:
         """Removes `name`, or everything, from what the layer's directory `path` is in the layers below."""
-        where = self._below(path)
+        where = self._find_below(path)
         if where is not None:
-            with _opened(self._root, where) as directory:
+            with _open_directory(self._root, where) as directory:
                 before = os.fstat(directory)
                 os.fchmod(directory, 0o700)  # as in _fill
                 for hidden in [name] if name else os.listdir(directory):  # noqa: PTH208 -- a descriptor
                     entries.remove(directory, hidden)
-                merge.adorn(directory, before)
+                merge.copy_metadata(directory, before)
 
-    def lay(self) -> int:
+    def apply(self) -> int:
         """Lays all that the layer has over the tree; counts it.
 
         What lies behind links comes last: the layer may have what they lead to.
         """
-        count = self._lay(self._layer, self._root, "", [])
+        count = self._apply_entries(self._layer, self._root, "", [])
         while self._deferred:
             path, where = self._deferred.popleft()
-            with _opened(self._root, where[:-1]) as parent:
+            with _open_directory(self._root, where[:-1]) as parent:
                 link = os.readlink(where[-1], dir_fd=parent)
-            place = self._followed(where[:-1], link)
-            with _opened(self._layer, path.split("/")) as source, _opened(self._root, place) as directory:
+            place = self._follow_or_make(where[:-1], link)
+            with (
+                _open_directory(self._layer, path.split("/")) as source,
+                _open_directory(self._root, place) as directory,
+            ):
                 count += self._fill(source, directory, path, place, like=directory)
         return count
 
-    def _lay(self, source: int, target: int, path: str, where: Place) -> int:
+    def _apply_entries(self, source: int, target: int, path: str, where: TreePath) -> int:
         """Lays what is in `source`, the layer's directory `path`, over `target`, which is at `where`."""
         if path.count("/") >= _DEPTH:
             raise TreeError(f"{path[:100]}… is nested more than {_DEPTH} deep", why="it cannot be applied")
@@ -103,8 +106,8 @@ class _Applied:
                 raise TreeError(f"{below[:200]} is a whiteout", why="no layer has a file of such a name")
             status = os.stat(name, dir_fd=source, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                with merge.opened(source, name) as inner:
-                    count += self._lay_directory(inner, target, below, [*where, name])
+                with merge.open_subdirectory(source, name) as inner:
+                    count += self._apply_directory(inner, target, below, [*where, name])
             else:
                 if _mode(target, name) is not None:
                     entries.remove(target, name)
@@ -112,7 +115,7 @@ class _Applied:
             count += 1
         return count
 
-    def _lay_directory(self, source: int, parent: int, path: str, where: Place) -> int:
+    def _apply_directory(self, source: int, parent: int, path: str, where: TreePath) -> int:
         """Lays the layer's directory `path` over the last name of `where`, whose directory `parent` is."""
         name, passed = where[-1], path in self._implied
         mode = _mode(parent, name)
@@ -126,42 +129,42 @@ class _Applied:
             if mode is not None:
                 entries.remove(parent, name)
             os.mkdir(name, 0o700, dir_fd=parent)
-        with merge.opened(parent, name) as directory:
+        with merge.open_subdirectory(parent, name) as directory:
             return self._fill(source, directory, path, where, like=directory if passed and there else source)
 
-    def _fill(self, source: int, target: int, path: str, where: Place, *, like: int) -> int:
+    def _fill(self, source: int, target: int, path: str, where: TreePath, *, like: int) -> int:
         status = os.fstat(like)
         os.fchmod(target, 0o700)  # an owner without privilege cannot fill a directory of mode 0555
-        count = self._lay(source, target, path, where)
-        merge.adorn(target, status)
+        count = self._apply_entries(source, target, path, where)
+        merge.copy_metadata(target, status)
         return count
 
-    def _below(self, path: str) -> Place | None:
+    def _find_below(self, path: str) -> TreePath | None:
         """Where the layer's directory `path` is in the layers below; None when there is none."""
-        where: Place = []
+        where: TreePath = []
         parts = path.split("/") if path else []
         for number, name in enumerate(parts, 1):
-            kind, link = self._look(where, name)
-            if kind is _Kind.LINK and not self._replaces(parts[:number]):
+            kind, link = self._inspect(where, name)
+            if kind is _EntryKind.LINK and not self._replaces(parts[:number]):
                 found = self._follow(where, link, make=False)
                 if found is None:
                     return None
                 where = found
-            elif kind is _Kind.DIRECTORY:
+            elif kind is _EntryKind.DIRECTORY:
                 where = [*where, name]
             else:
                 return None
         return where
 
-    def _replaces(self, path: Place) -> bool:
+    def _replaces(self, path: TreePath) -> bool:
         """Whether the layer has an entry for the directory `path`, which so is not what is below it."""
         if "/".join(path) in self._implied:
             return False
-        with suppress(FileNotFoundError, NotADirectoryError), _opened(self._layer, path):
+        with suppress(FileNotFoundError, NotADirectoryError), _open_directory(self._layer, path):
             return True
         return False
 
-    def _followed(self, where: Place, link: str) -> Place:
+    def _follow_or_make(self, where: TreePath, link: str) -> TreePath:
         """The directory that a link in `where` leads to, made if it is missing."""
         found = self._follow(where, link, make=True)
         if found is None:
@@ -170,7 +173,7 @@ class _Applied:
             )
         return found
 
-    def _follow(self, where: Place, link: str, *, make: bool) -> Place | None:
+    def _follow(self, where: TreePath, link: str, *, make: bool) -> TreePath | None:
         pending = [link]
         for _ in range(_STEPS):
             if not pending:
@@ -184,38 +187,38 @@ class _Applied:
             if name == "..":
                 where = where[:-1]
             elif name and name != ".":
-                kind, inner = self._look(where, name)
-                if kind is _Kind.LINK:
+                kind, inner = self._inspect(where, name)
+                if kind is _EntryKind.LINK:
                     pending.append(inner)
                     continue
-                if kind is _Kind.NOTHING and make:
+                if kind is _EntryKind.NOTHING and make:
                     self._make(where, name)
-                elif kind is not _Kind.DIRECTORY:
+                elif kind is not _EntryKind.DIRECTORY:
                     return None
                 where = [*where, name]
         raise TreeError(f"a link to {link[:200]} leads through too many links")
 
-    def _look(self, where: Place, name: str) -> tuple[_Kind, str]:
+    def _inspect(self, where: TreePath, name: str) -> tuple[_EntryKind, str]:
         """What `name` in `where` is, and where it leads to if it is a link."""
-        with _opened(self._root, where) as directory:
+        with _open_directory(self._root, where) as directory:
             mode = _mode(directory, name)
             if mode is not None and stat.S_ISLNK(mode):
-                return _Kind.LINK, os.readlink(name, dir_fd=directory)
+                return _EntryKind.LINK, os.readlink(name, dir_fd=directory)
         if mode is None:
-            return _Kind.NOTHING, ""
-        return (_Kind.DIRECTORY if stat.S_ISDIR(mode) else _Kind.OTHER), ""
+            return _EntryKind.NOTHING, ""
+        return (_EntryKind.DIRECTORY if stat.S_ISDIR(mode) else _EntryKind.OTHER), ""
 
-    def _make(self, where: Place, name: str) -> None:
-        with _opened(self._root, where) as directory:
+    def _make(self, where: TreePath, name: str) -> None:
+        with _open_directory(self._root, where) as directory:
             before = os.fstat(directory)
             os.fchmod(directory, 0o700)
             os.mkdir(name, 0o700, dir_fd=directory)
-            with merge.opened(directory, name) as made:
+            with merge.open_subdirectory(directory, name) as made:
                 os.fchmod(made, 0o755)
-            merge.adorn(directory, before)
+            merge.copy_metadata(directory, before)
 
 
-class _Kind(Enum):
+class _EntryKind(Enum):
     """What a name stands for in the layers below."""
 
     NOTHING = "nothing"
@@ -231,12 +234,12 @@ def _mode(directory: int, name: str) -> int | None:
 
 
 @contextmanager
-def _opened(root: int, where: Place) -> Iterator[int]:
+def _open_directory(root: int, where: TreePath) -> Iterator[int]:
     """A descriptor of the directory at `where` below `root`, by real directories only."""
     descriptor = os.dup(root)
     try:
         for name in where:
-            with merge.opened(descriptor, name) as below:
+            with merge.open_subdirectory(descriptor, name) as below:
                 os.dup2(below, descriptor, inheritable=False)
         yield descriptor
     finally:

@@ -54,7 +54,7 @@ def _trees_equal(upper: int, lower: int, name: str, *, whole: bool, read: bool) 
                 below.leave()
                 continue
             try:
-                other = shut.status(below.here, child)
+                other = shut.lstat(below.here, child)
             except FileNotFoundError:
                 if merge.is_whiteout(status) and not hides[-1]:
                     continue
@@ -113,7 +113,7 @@ def upperdir_digest(upper: Path) -> str:
     digest = hashlib.sha256()
     left = _MOST
     try:
-        with merge.directory(upper) as top:
+        with merge.open_directory(upper) as top:
             for part in _parts(top):
                 left -= len(part)
                 if left < 0:

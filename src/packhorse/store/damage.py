@@ -17,14 +17,14 @@ from packhorse.image.model import Descriptor, Manifest
 from packhorse.image.reference import Reference
 from packhorse.store import pieces, record
 from packhorse.store.blobs import Blobs
-from packhorse.store.fault import faults
-from packhorse.store.images import Images, Record
-from packhorse.store.kept import NAME_LENGTH, Kept
-from packhorse.store.shelf import Shelf
+from packhorse.store.fault import map_errors
+from packhorse.store.images import ImageRecord, Images
+from packhorse.store.kept import NAME_LENGTH, LayerSnapshots
+from packhorse.store.shelf import LayerStore
 
 
 @dataclass(frozen=True, slots=True)
-class Incomplete:
+class IncompleteImage:
     """An image, and the digests of what the store has no more of it: its config, manifest or layers."""
 
     name: Reference
@@ -32,44 +32,46 @@ class Incomplete:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class DamageReport:
     """What was read, in bytes of blobs; the paths in the store of what was damaged; the images that lack
     something; the apps whose next build makes a kept layer again.
     """
 
     bytes: int
     damaged: tuple[str, ...]
-    images: tuple[Incomplete, ...]
+    images: tuple[IncompleteImage, ...]
     apps: tuple[str, ...]
 
 
-def find(
+def find_damage(
     store: Path,
     images: Images,
     blobs: Blobs,
-    kept: Kept,
-    shelf: Shelf,
+    snapshots: LayerSnapshots,
+    layers: LayerStore,
     *,
     say: Callable[[str], None],
-) -> Findings:
+) -> DamageReport:
     """Reads blobs, records and kept trees, and removes the damaged; raises StoreError."""
     records = images.all()
-    with faults(store):
+    with map_errors(store):
         sizes = {digest: size for digest in _blobs(store) if (size := blobs.size(digest)) is not None}
         total = sum(sizes.values())
         trees = sorted(
             path for path in store.glob("kept/*/*") if path.is_dir() and not path.name.startswith(".")
         )
         say(f"reading {total / 1e6:,.0f} MB in {len(sizes)} files, and {len(trees)} kept layers")
-        bad = [blobs.path(digest) for digest in sizes if not blobs.is_sound(digest)]
-        bad += [tree for tree in trees if not kept.is_sound(tree)]
-        bad += list(_bad_records(store))
-    found = [Incomplete(each.name, _missing(each, blobs, shelf)) for each in records]
-    return Findings(
+        bad = [blobs.path(digest) for digest in sizes if not blobs.is_intact(digest)]
+        bad += [tree for tree in trees if not snapshots.is_intact(tree)]
+        bad += list(_remove_bad_records(store))
+    found = [IncompleteImage(each.name, _find_missing(each, blobs, layers)) for each in records]
+    return DamageReport(
         total,
         tuple(str(path.relative_to(store)) for path in bad),
         tuple(each for each in found if each.missing),
-        tuple(_apps(store, {path.name for path in bad if path.is_relative_to(store / "kept")})),
+        tuple(
+            _apps_with_snapshots(store, {path.name for path in bad if path.is_relative_to(store / "kept")})
+        ),
     )
 
 
@@ -79,7 +81,7 @@ def _blobs(store: Path) -> Iterator[Digest]:
             yield Digest.parse(f"sha256:{path.name}")
 
 
-def _bad_records(store: Path) -> Iterator[Path]:
+def _remove_bad_records(store: Path) -> Iterator[Path]:
     """Removes the records that cannot be read: what they say is learned or made again."""
     for pattern in ("layers/*.json", "caches/*.json", "kept/*/*.json", "trees/*/*.json", "roots/*/*.json"):
         for path in sorted(store.glob(pattern)):
@@ -87,12 +89,12 @@ def _bad_records(store: Path) -> Iterator[Path]:
                 path.unlink(missing_ok=True)
                 yield path
     for path in sorted(store.glob("layers/*.pieces")):
-        if not pieces.is_sound(path):
+        if not pieces.is_intact(path):
             path.unlink(missing_ok=True)
             yield path
 
 
-def _missing(image: Record, blobs: Blobs, shelf: Shelf) -> tuple[Digest, ...]:
+def _find_missing(image: ImageRecord, blobs: Blobs, layers: LayerStore) -> tuple[Digest, ...]:
     """What the store has no more of an image."""
     documents = [image.id, *(each.digest for each in (image.manifest, image.listed) if each)]
     missing = [digest for digest in dict.fromkeys(documents) if blobs.size(digest) is None]
@@ -102,14 +104,14 @@ def _missing(image: Record, blobs: Blobs, shelf: Shelf) -> tuple[Digest, ...]:
             descriptors = Manifest.parse(blobs.read(image.manifest.digest), image.manifest.media_type).layers
     for at, diff_id in enumerate(image.layers):
         asked = descriptors[at] if len(descriptors) == len(image.layers) else None
-        if shelf.find(diff_id, asked) is None and shelf.find(diff_id) is None:
+        if layers.find(diff_id, asked) is None and layers.find(diff_id) is None:
             missing.append(diff_id)
     return tuple(dict.fromkeys(missing))
 
 
-def _apps(store: Path, trees: set[str]) -> Iterator[str]:
+def _apps_with_snapshots(store: Path, trees: set[str]) -> Iterator[str]:
     """The apps whose records name one of these kept trees."""
-    for _, path in record.dated(store / "caches"):
+    for _, path in record.list_by_time(store / "caches"):
         fields = record.read(path) or {}
         layers = fields.get("layers")
         shas = map(str, layers.values()) if isinstance(layers, dict) else ()

@@ -18,7 +18,7 @@ from typing import Any, Self
 from packhorse.base import orphan, proc
 from packhorse.base.dataclass import dataclass
 from packhorse.store import record
-from packhorse.store.fault import faults
+from packhorse.store.fault import map_errors
 from packhorse.store.lease import Lease
 
 _BOOTS = 100  # what is remembered; trees from before are looked at anew
@@ -26,7 +26,7 @@ _WRITEBACK = 35.0  # seconds after which the kernel has written by itself nearly
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class TreeStamp:
     """What tells a tree from every other: inode and change time (ns) of its directory, which no copy has.
 
     `boot` is the run of the machine in which it was made, `made` when that was, in ns since its start.
@@ -58,15 +58,15 @@ class Disk:
         self._marker = lease.store / "unsettled"
         self._notes = lease.store / "settled.json"
 
-    def stamp(self, directory: Path) -> Stamp:
+    def stamp(self, directory: Path) -> TreeStamp:
         """The stamp of a tree that is complete and has its name; raises OSError."""
         status = directory.lstat()
-        stamp = Stamp(status.st_ino, status.st_ctime_ns, _boot(), _now())
+        stamp = TreeStamp(status.st_ino, status.st_ctime_ns, _boot(), _now())
         # Last, so that a syncfs that takes the mark away has begun after everything of the tree was written.
         os.close(os.open(self._marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         return stamp
 
-    def holds(self, directory: Path, stamp: Stamp) -> bool:
+    def matches(self, directory: Path, stamp: TreeStamp) -> bool:
         """Whether `directory` is the tree that the stamp was made of, with all that was written to it."""
         try:
             status = directory.lstat()
@@ -74,18 +74,18 @@ class Disk:
             return False
         if (status.st_ino, status.st_ctime_ns) != (stamp.inode, stamp.changed):
             return False
-        return stamp.boot == _boot() or stamp.made <= self._settled().get(stamp.boot, -1)
+        return stamp.boot == _boot() or stamp.made <= self._read_synced().get(stamp.boot, -1)
 
-    def settle(self) -> None:
+    def sync(self) -> None:
         """Waits until all trees are on the disk (seconds after a large build), and notes it; StoreError."""
-        with faults(self._marker):
+        with map_errors(self._marker):
             self._marker.unlink(missing_ok=True)
         now = _now()
-        flush(self._lease.store)
-        before = [(boot, made) for boot, made in self._settled().items() if boot != _boot()]
+        sync_filesystem(self._lease.store)
+        before = [(boot, made) for boot, made in self._read_synced().items() if boot != _boot()]
         record.write(self._lease, self._notes, dict([*before[-_BOOTS + 1 :], (_boot(), now)]))
 
-    def settle_aside(self) -> None:
+    def sync_in_background(self) -> None:
         """Starts a process that settles, for which nobody waits, once the kernel has written most itself."""
         try:
             age = time.time() - self._marker.stat().st_mtime
@@ -93,17 +93,19 @@ class Disk:
             return
         if 0 <= age < _WRITEBACK or self._lease.descriptor is None:
             return
-        with faults(self._marker):
-            orphan.leave(orphan.start([*proc.python("packhorse.store.disk"), str(self._lease.store)]))
+        with map_errors(self._marker):
+            orphan.detach(
+                orphan.start([*proc.python_command("packhorse.store.disk"), str(self._lease.store)])
+            )
 
-    def _settled(self) -> dict[str, int]:
+    def _read_synced(self) -> dict[str, int]:
         notes = record.read(self._notes) or {}
         return {boot: made for boot, made in notes.items() if isinstance(made, int)}
 
 
-def flush(directory: Path) -> None:
+def sync_filesystem(directory: Path) -> None:
     """Puts what was written to the file system of `directory` on the disk (syncfs(2)); raises StoreError."""
-    with faults(directory):
+    with map_errors(directory):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
@@ -113,11 +115,13 @@ def flush(directory: Path) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Settles the store at the path given; started by `settle_aside`, whose command may be over by now."""
-    orphan.begin()
-    lease = Lease.take(Path(words[0]))
+    """Settles the store at the path given; started by `sync_in_background`, whose command may be
+    over by now.
+    """
+    orphan.accept_signals()
+    lease = Lease.acquire(Path(words[0]))
     try:
-        Disk(lease).settle()
+        Disk(lease).sync()
     finally:
         lease.close()
     return 0

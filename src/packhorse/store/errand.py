@@ -17,7 +17,7 @@ from typing import Any
 from packhorse.base import proc, userns
 from packhorse.base.userns import Namespace
 from packhorse.errors import FormatError, StoreError
-from packhorse.store.fault import faults
+from packhorse.store.fault import map_errors
 from packhorse.store.lease import Lease
 
 
@@ -38,7 +38,7 @@ def run(
     """
     assert lease.descriptor is not None  # who made a name for what is written has asked for it
     with userns.spawn(
-        [*proc.python("packhorse.store.inside"), *words],
+        [*proc.python_command("packhorse.store.inside"), *words],
         namespace=namespace,
         pass_fds=(*directories, lease.descriptor),
         stdin=subprocess.PIPE,
@@ -59,10 +59,10 @@ def run(
                 child.stdin.close()
             raise
     if child.returncode == 0:
-        return _object(answer)
+        return _parse_answer(answer)
     if child.returncode == 1 and answer:
-        raise _failure(_object(answer), where)
-    raise _ended(child, where, said)
+        raise _child_error(_parse_answer(answer), where)
+    raise _ended_error(child, where, said)
 
 
 class Unpacker:
@@ -74,12 +74,12 @@ class Unpacker:
     def __init__(self, where: Path, *, namespace: Namespace, lease: Lease, owners: bool) -> None:
         assert lease.descriptor is not None  # as above
         self._where = where
-        with faults(where):
+        with map_errors(where):
             parent = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._child = userns.spawn(
                 [
-                    *proc.python("packhorse.store.inside"),
+                    *proc.python_command("packhorse.store.inside"),
                     "unpack-all",
                     str(parent),
                     "yes" if owners else "no",
@@ -105,14 +105,14 @@ class Unpacker:
                 stdin.write(chunk)
             stdin.write(bytes(4))
             stdin.flush()
-        answer = _object(stdout.readline() or b"{}")
+        answer = _parse_answer(stdout.readline() or b"{}")
         if "files" in answer:
             return answer
         if answer:
-            raise _failure(answer, self._where)
-        raise _ended(self._child, self._where, self._said())
+            raise _child_error(answer, self._where)
+        raise _ended_error(self._child, self._where, self._read_answer())
 
-    def _said(self) -> bytes:
+    def _read_answer(self) -> bytes:
         self.close()
         assert self._child.stderr is not None
         return self._child.stderr.read() or b""
@@ -126,23 +126,23 @@ class Unpacker:
         self._child.wait()
 
 
-def _ended(child: subprocess.Popen[bytes], where: Path, said: bytes) -> StoreError:
+def _ended_error(child: subprocess.Popen[bytes], where: Path, said: bytes) -> StoreError:
     """The error for a child that has ended and not said why."""
     why = said.decode(errors="replace").strip() or f"its process ended with status {child.returncode}"
     return StoreError(f"the store cannot be used at {where}", why=why, check="store")
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _parse_answer(text: bytes) -> dict[str, Any]:
     value = json.loads(text)
     assert isinstance(value, dict)
     return value
 
 
-def _failure(answer: dict[str, Any], where: Path) -> Exception:
+def _child_error(answer: dict[str, Any], where: Path) -> Exception:
     """The child's error, raised here."""
     if answer["kind"] == "OSError":
         try:
-            with faults(where):
+            with map_errors(where):
                 raise OSError(answer["errno"], os.strerror(answer["errno"]))
         except StoreError as error:
             return error

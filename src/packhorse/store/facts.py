@@ -13,7 +13,7 @@ from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
 from packhorse.image.model import Descriptor
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 from packhorse.store import record
 from packhorse.store.lease import Lease
 
@@ -22,7 +22,7 @@ _COMPUTED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class LayerRecord:
     """The length of a layer's tar in bytes, the descriptor of its compressed form; None if unknown.
 
     `computed` are the digests of blobs that were unpacked here to this layer, or compressed here from it.
@@ -36,23 +36,23 @@ class Fact:
     computed: tuple[Digest, ...] = ()
 
     @property
-    def proven(self) -> Descriptor | None:
+    def proven_blob(self) -> Descriptor | None:
         """The blob, if it is known to be this layer."""
         return self.blob if self.blob and self.blob.digest in self.computed else None
 
 
-class Facts:
+class LayerIndex:
     """The facts of a store, one file a layer: `layers/<hex of the diff ID>.json`."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
 
-    def of(self, diff_id: Digest) -> Fact:
+    def get(self, diff_id: Digest) -> LayerRecord:
         """What is known of a layer; an empty Fact when nothing is."""
-        self._lease.pin(_object(diff_id))
-        return known(self._lease.store, diff_id)
+        self._lease.pin(_object_path(diff_id))
+        return read_record(self._lease.store, diff_id)
 
-    def learn(
+    def update(
         self,
         diff_id: Digest,
         *,
@@ -65,7 +65,7 @@ class Facts:
         The caller has unpacked `blob`, or compressed it from the layer. What is known of repositories is
         about the blob that is known.
         """
-        old = self.of(diff_id)
+        old = self.get(diff_id)
         # A descriptor's annotations belong to the manifest it stands in, not to the bytes.
         plain = None if blob is None else Descriptor(blob.media_type, blob.digest, blob.size)
         new = replace(old, size=old.size if size is None else size, blob=plain or old.blob)
@@ -80,11 +80,11 @@ class Facts:
 
     def forget(self, diff_id: Digest, blob: Digest) -> None:
         """Forgets a blob that turned out to be another layer; raises StoreError."""
-        old = self.of(diff_id)
+        old = self.get(diff_id)
         if old.blob is not None and old.blob.digest == blob:
             self._write(diff_id, replace(old, blob=None, repositories=()))
 
-    def _write(self, diff_id: Digest, new: Fact) -> None:
+    def _write(self, diff_id: Digest, new: LayerRecord) -> None:
         fields: dict[str, object] = {}
         if new.size is not None:
             fields["size"] = new.size
@@ -97,23 +97,23 @@ class Facts:
         record.write(self._lease, self._path(diff_id), fields)
 
     def _path(self, diff_id: Digest) -> Path:
-        return self._lease.store / _object(diff_id)
+        return self._lease.store / _object_path(diff_id)
 
 
-def known(store: Path, diff_id: Digest) -> Fact:
+def read_record(store: Path, diff_id: Digest) -> LayerRecord:
     """What the store at `store` knows of a layer, without keeping it from `gc`."""
-    fields = record.read(store / _object(diff_id))
+    fields = record.read(store / _object_path(diff_id))
     if fields is None:
-        return Fact()
-    node = Node(fields, f"layer {diff_id}")
+        return LayerRecord()
+    node = JsonNode(fields, f"layer {diff_id}")
     try:
         blob = node.node("blob")
         size = node.size("size") if "size" in fields else None
         descriptor = None if blob is None else Descriptor.parse(blob)
-        return Fact(size, descriptor, node.texts("repositories"), node.digests("computed"))
+        return LayerRecord(size, descriptor, node.texts("repositories"), node.digests("computed"))
     except FormatError:
-        return Fact()  # damage: what it said is learned again
+        return LayerRecord()  # damage: what it said is learned again
 
 
-def _object(diff_id: Digest) -> str:
+def _object_path(diff_id: Digest) -> str:
     return f"layers/{diff_id.hex}.json"

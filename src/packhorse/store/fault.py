@@ -17,12 +17,12 @@ _BROKEN = {errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODEV, errno.ENXIO, e
 
 
 @contextmanager
-def faults(path: Path) -> Iterator[None]:
+def map_errors(path: Path) -> Iterator[None]:
     """Turns an OSError of the block into a StoreError that names `path` and says what to do."""
     try:
         yield
     except OSError as error:
-        raise fault(error, path) from error
+        raise make_error(error, path) from error
 
 
 def is_about(error: OSError, path: Path) -> bool:
@@ -31,7 +31,7 @@ def is_about(error: OSError, path: Path) -> bool:
     return any(Path(name).is_relative_to(path) for name in names) or error.errno in FULL | _BROKEN
 
 
-def fault(error: OSError, path: Path) -> StoreError:
+def make_error(error: OSError, path: Path) -> StoreError:
     """The StoreError for an OSError about something at `path`."""
     why = error.strerror or str(error)
     if error.errno in FULL:

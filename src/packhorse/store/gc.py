@@ -19,15 +19,24 @@ from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, PackhorseError
 from packhorse.image.model import Manifest
 from packhorse.store import facts, pieces, record, removal
-from packhorse.store.fault import faults
-from packhorse.store.images import Images, Record
+from packhorse.store.fault import map_errors
+from packhorse.store.images import ImageRecord, Images
 from packhorse.store.kept import NAME_LENGTH
-from packhorse.store.lease import TREES, Lease, gate, held, is_held, locked, owner_of, unfinished
+from packhorse.store.lease import (
+    TREES,
+    Lease,
+    find_unfinished,
+    gate_path,
+    is_held,
+    lock_file,
+    owner_of,
+    read_leases,
+)
 from packhorse.store.trees import chain_ids
 
 
 @dataclass(frozen=True, slots=True)
-class Freed:
+class FreedSpace:
     """What was removed: how many things of each kind, and the bytes of disk that this freed."""
 
     bytes: int = 0
@@ -37,18 +46,18 @@ class Freed:
     unfinished: int = 0
 
 
-def needed_for(store: Path, image: Record) -> set[str]:
+def needed_for(store: Path, image: ImageRecord) -> set[str]:
     """What an image needs, as paths inside the store; those of trees without their map or owner."""
-    found = {_blob(image.id)}
+    found = {_blob_path(image.id)}
     for diff_id in image.layers:
-        found |= {_blob(diff_id), *_kept(diff_id), f"trees/{diff_id.hex}"}
-        compressed = facts.known(store, diff_id).blob
+        found |= {_blob_path(diff_id), *_snapshot_paths(diff_id), f"trees/{diff_id.hex}"}
+        compressed = facts.read_record(store, diff_id).blob
         if compressed:
-            found.add(_blob(compressed.digest))
+            found.add(_blob_path(compressed.digest))
     found |= {f"roots/{chain_id.hex}" for chain_id in chain_ids(image.layers)}
     for descriptor in (image.manifest, image.listed):
         if descriptor:
-            found |= {_blob(descriptor.digest), *_named_by(store / _blob(descriptor.digest))}
+            found |= {_blob_path(descriptor.digest), *_manifest_blobs(store / _blob_path(descriptor.digest))}
     return found
 
 
@@ -58,7 +67,7 @@ def needed_for_next(fields: Mapping[str, Any] | None) -> set[str]:
     found = set[str]()
     for text in layers.values() if isinstance(layers, dict) else ():
         try:
-            found |= _kept(Digest.parse(str(text)))
+            found |= _snapshot_paths(Digest.parse(str(text)))
         except FormatError:
             continue
     return found
@@ -66,26 +75,26 @@ def needed_for_next(fields: Mapping[str, Any] | None) -> set[str]:
 
 def collect(
     own: Lease, *, only: set[str] | None = None, remove: Callable[[Path, Lease], int] = removal.remove
-) -> Freed:
+) -> FreedSpace:
     """Removes what is not needed from the store of the lease `own`: everything, or what of it is in `only`.
 
     What commands that are over have left goes too. `remove` is one of `removal`. Raises StoreError.
     """
     store = own.store
-    with locked(gate(store)), faults(store):
+    with lock_file(gate_path(store)), map_errors(store):
         # Leases before names: what a command has made that ends in between has its name by then.
-        leases, dead = held(store)
-        needed = _needed(own).union(*leases.values())
+        leases, dead = read_leases(store)
+        needed = _find_needed(own).union(*leases.values())
         unneeded = []
-        for path in _things(store):
-            names = _names(path.relative_to(store))
+        for path in _list_objects(store):
+            names = _object_names(path.relative_to(store))
             if not names & needed and (only is None or names & only):
                 unneeded.append(path)
-        left = list(_left(store, leases))
-        aside = _put_aside([*left, *unneeded], dead, own)
-    Images(own).mend()
+        left = list(_find_leftovers(store, leases))
+        aside = _move_to_trash([*left, *unneeded], dead, own)
+    Images(own).repair_index()
     counts = Counter(path.relative_to(store).parts[0] for path in unneeded if path.suffix != ".json")
-    return Freed(
+    return FreedSpace(
         bytes=_remove(aside, own, remove),
         blobs=counts["blobs"],
         trees=counts["trees"] + counts["roots"],
@@ -94,18 +103,18 @@ def collect(
     )
 
 
-def something_left(own: Lease) -> bool:
+def has_leftovers(own: Lease) -> bool:
     """Whether there seems to be something for `sweep` to remove; raises StoreError."""
-    with faults(own.store):
-        return _seems_left(own.store, own)
+    with map_errors(own.store):
+        return _seems_to_have_leftovers(own.store, own)
 
 
 def sweep(own: Lease, *, remove: Callable[[Path, Lease], int] = removal.remove) -> None:
     """Removes, by `remove`, what commands that are over have left unfinished or on purpose; StoreError."""
     store = own.store
-    with faults(store), locked(gate(store)):
-        leases, dead = held(store)
-        aside = _put_aside(_left(store, leases), dead, own)
+    with map_errors(store), lock_file(gate_path(store)):
+        leases, dead = read_leases(store)
+        aside = _move_to_trash(_find_leftovers(store, leases), dead, own)
     _remove(aside, own, remove)
 
 
@@ -122,7 +131,7 @@ def _remove(paths: Iterable[Path], own: Lease, remove: Callable[[Path, Lease], i
     return freed
 
 
-def _needed(own: Lease) -> set[str]:
+def _find_needed(own: Lease) -> set[str]:
     """What images and caches need."""
     found = set[str]()
     for image in Images(own).all():
@@ -132,34 +141,34 @@ def _needed(own: Lease) -> set[str]:
     return found
 
 
-def _named_by(path: Path) -> set[str]:
+def _manifest_blobs(path: Path) -> set[str]:
     """The blobs that the manifest in a file names."""
     try:
         manifest = Manifest.parse(path.read_bytes())
     except (OSError, FormatError):
         return set()  # gone or damaged: reading the image will say so
-    return {_blob(item.digest) for item in (manifest.config, *manifest.layers)}
+    return {_blob_path(item.digest) for item in (manifest.config, *manifest.layers)}
 
 
-def _kept(diff_id: Digest) -> set[str]:
+def _snapshot_paths(diff_id: Digest) -> set[str]:
     return {
         f"kept/{diff_id.hex[:NAME_LENGTH]}",
         f"layers/{diff_id.hex}.json",
-        pieces.name_of(diff_id),
+        pieces.file_name(diff_id),
     }
 
 
-def _blob(digest: Digest) -> str:
+def _blob_path(digest: Digest) -> str:
     return f"blobs/sha256/{digest.hex}"
 
 
-def _things(store: Path) -> Iterator[Path]:
+def _list_objects(store: Path) -> Iterator[Path]:
     """Everything that is whole and can go one day."""
     for pattern in ("blobs/sha256/*", "layers/*", *(f"{kind}/*/*" for kind in TREES)):
         yield from (path for path in store.glob(pattern) if not path.name.startswith("."))
 
 
-def _names(path: Path) -> set[str]:
+def _object_names(path: Path) -> set[str]:
     """The names under which a thing may be needed: its path, and that without the map or owner of a tree."""
     kind, *_, name = path.parts
     if kind not in TREES:
@@ -168,7 +177,7 @@ def _names(path: Path) -> set[str]:
     return {str(path.with_name(name)), f"{kind}/{name}"}
 
 
-def _seems_left(store: Path, own: Lease) -> bool:
+def _seems_to_have_leftovers(store: Path, own: Lease) -> bool:
     """Whether there is something to sweep; looked at without the gate, so it may be wrong in rare cases."""
     leases = {path.name: path for path in (store / "leases").iterdir() if path.name != own.name}
     names = (path.name for path in (store / "scratch").iterdir())
@@ -176,12 +185,12 @@ def _seems_left(store: Path, own: Lease) -> bool:
     return not owners <= {own.name, *leases} or not all(map(is_held, leases.values()))
 
 
-def _left(store: Path, leases: Mapping[str, object]) -> Iterator[Path]:
+def _find_leftovers(store: Path, leases: Mapping[str, object]) -> Iterator[Path]:
     """What is not finished, and does not belong to a lease that is held."""
-    yield from (path for path, owner in unfinished(store) if owner not in leases)
+    yield from (path for path, owner in find_unfinished(store) if owner not in leases)
 
 
-def _put_aside(paths: Iterable[Path], dead: Iterable[Path], own: Lease) -> list[Path]:
+def _move_to_trash(paths: Iterable[Path], dead: Iterable[Path], own: Lease) -> list[Path]:
     """Renames what is to be removed, so that nobody finds it, and so that the next sweep will if this one is
     killed; then takes away the leases that it belonged to.
 

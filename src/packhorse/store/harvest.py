@@ -16,17 +16,17 @@ from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, HostError, StoreError, TreeError
 from packhorse.image.view import Layer
-from packhorse.layers.pieces import Former, Piece
+from packhorse.layers.pieces import FormerSlice, Piece
 from packhorse.store import gc, pieces, record, removal
-from packhorse.store.fault import faults
-from packhorse.store.kept import Inside, Kept, KeptTree, Owner
+from packhorse.store.fault import map_errors
+from packhorse.store.kept import LayerLocation, LayerSnapshots, Owner, Snapshot
 from packhorse.store.lease import Lease, make_directory
 
 TARGET = "/layers"
 
 
 @dataclass(frozen=True, slots=True)
-class App:
+class CachedApp:
     """Whose layers they are: `name` is any text that is the same at the next build.
 
     `family` is what apps have in common that may begin with each other's layers; `cache` is the record file
@@ -40,7 +40,7 @@ class App:
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
+class LayerCounters:
     """What the layers of a build have cost so far.
 
     `untouched` layers were neither read nor hashed; `same` ones were written to, and read to learn that it
@@ -56,23 +56,25 @@ class Counters:
     copied: int = 0
 
 
-class Harvest:
+class LayerCacheWriter:
     """The layers that one build of an app makes, whose entries belong to `uid`:`gid` inside and `owner`
     outside. Safe from several threads at once.
     """
 
-    def __init__(self, lease: Lease, kept: Kept, app: App, *, uid: int, gid: int, owner: Owner) -> None:
+    def __init__(
+        self, lease: Lease, snapshots: LayerSnapshots, app: CachedApp, *, uid: int, gid: int, owner: Owner
+    ) -> None:
         self._lease = lease
-        self._kept = kept
+        self._snapshots = snapshots
         self._app = app
         self._uid, self._gid = uid, gid
         self.owner = owner
-        self._counters = Counters()
+        self._counters = LayerCounters()
         self._slices: dict[str, object] = {}
         self._lock = threading.Lock()
 
     @property
-    def counters(self) -> Counters:
+    def counters(self) -> LayerCounters:
         """What was done so far, for people to read."""
         with self._lock:
             return self._counters
@@ -101,10 +103,10 @@ class Harvest:
             )
 
     @property
-    def recorded(self) -> float:
+    def last_build_time(self) -> float:
         """When the build that this one begins with was recorded, in seconds since 1970; 0 for none."""
         source = self._app.source
-        with faults(source):
+        with map_errors(source):
             return source.stat().st_mtime if source.exists() else 0
 
     def read(self) -> bytes:
@@ -114,25 +116,25 @@ class Harvest:
 
     def slices(self, key: str) -> tuple[Digest, ...]:
         """What `remember_slices` was told of the application `key` by the build that this one begins with."""
-        known, diff_ids = self._recorded_slices()
+        known, diff_ids = self._read_slices()
         return diff_ids if known == key else ()
 
     def remember_slices(self, key: str, slices: Sequence[Digest]) -> None:
         """Has `commit` record the diff IDs that the application `key`, empty for any, has become."""
         self._slices = {"key": key, "diff_ids": [str(diff_id) for diff_id in slices]}
 
-    def former(self, terms: str) -> AbstractContextManager[Former | None]:
+    def former_slice(self, terms: str) -> AbstractContextManager[FormerSlice | None]:
         """The last slice of the build that this one begins with, if it was packed with the same `terms`; see
-        `pieces.former`.
+        `pieces.open_former`.
         """
-        diff_ids = self._recorded_slices()[1]
-        return pieces.former(self._lease, diff_ids[-1], terms) if diff_ids else nullcontext(None)
+        diff_ids = self._read_slices()[1]
+        return pieces.open_former(self._lease, diff_ids[-1], terms) if diff_ids else nullcontext(None)
 
-    def remember_pieces(self, diff_id: Digest, terms: str, made: Mapping[str, Piece]) -> None:
+    def remember_pieces(self, diff_id: Digest, terms: str, new_pieces: Mapping[str, Piece]) -> None:
         """Keeps where in a slice of this build the directories of the application are."""
-        pieces.write(self._lease, diff_id, terms, made)
+        pieces.write(self._lease, diff_id, terms, new_pieces)
 
-    def _recorded_slices(self) -> tuple[str, tuple[Digest, ...]]:
+    def _read_slices(self) -> tuple[str, tuple[Digest, ...]]:
         known = (record.read(self._app.source) or {}).get("slices")
         if isinstance(known, dict):
             with suppress(FormatError, TypeError, KeyError):  # damage
@@ -150,28 +152,30 @@ class Harvest:
         }
         before = gc.needed_for_next(record.read(self._app.cache))
         record.write(self._lease, self._app.cache, fields)
-        self._lease.give_up(before - gc.needed_for_next(fields))
+        self._lease.note_unneeded(before - gc.needed_for_next(fields))
 
-    def find(self, path: str, diff_id: Digest) -> KeptTree | None:
+    def find_snapshot(self, path: str, diff_id: Digest) -> Snapshot | None:
         """The kept tree of the layer at `path`, with this build's owner; None when it is not kept here."""
-        tree = self._kept.find(diff_id, self.owner)
-        return tree if tree is not None and tree.inside == Inside(path, self._uid, self._gid) else None
+        tree = self._snapshots.find(diff_id, self.owner)
+        return (
+            tree if tree is not None and tree.location == LayerLocation(path, self._uid, self._gid) else None
+        )
 
-    def keep(self, path: str, fill: Callable[[Path], int]) -> KeptTree:
+    def add_snapshot(self, path: str, fill: Callable[[Path], int]) -> Snapshot:
         """Keeps, as the layer at `path`, what `fill` puts into the directory it is given for it.
 
         That directory is where those of the layer's buildpack are in a kept tree; `fill` answers how many
         entries in it are linked.
         """
-        buildpack, _ = split(path)
-        directory = self._lease.temporary(self._kept.home(self.owner))
+        buildpack, _ = split_layer_path(path)
+        directory = self._lease.temporary(self._snapshots.owner_directory(self.owner))
         parent = directory / "layers" / buildpack
         try:
-            with faults(directory):
+            with map_errors(directory):
                 for each in (directory, parent.parent, parent):
-                    self.directory(each)
+                    self.make_directory(each)
                 linked = fill(parent)
-            tree = self._kept.keep(directory, Inside(path, self._uid, self._gid), self.owner)
+            tree = self._snapshots.add(directory, LayerLocation(path, self._uid, self._gid), self.owner)
         except BaseException:
             with suppress(StoreError, HostError):
                 removal.remove(directory, self._lease)
@@ -179,17 +183,17 @@ class Harvest:
         self.count(changed=1, hashed=tree.size, linked=linked)
         return tree
 
-    def layer(self, tree: KeptTree) -> Layer:
+    def layer(self, tree: Snapshot) -> Layer:
         """A kept tree as a layer of an image."""
-        return Layer(partial(self._kept.chunks, tree), tree.diff_id, tree.size)
+        return Layer(partial(self._snapshots.chunks, tree), tree.diff_id, tree.size)
 
-    def directory(self, path: Path) -> None:
+    def make_directory(self, path: Path) -> None:
         """Makes a directory that belongs to the CNB user, whatever the umask; raises OSError."""
         make_directory(path)
         os.chown(path, *self.owner)
 
 
-def split(path: str) -> tuple[str, str]:
+def split_layer_path(path: str) -> tuple[str, str]:
     """The buildpack's directory and the layer's name of `/layers/<id>/<name>`."""
     parts = path.split("/")
     if len(parts) != 4 or parts[:2] != ["", "layers"] or {"", ".", ".."} & set(parts[2:]):

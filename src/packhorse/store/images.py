@@ -17,10 +17,10 @@ from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
 from packhorse.image.model import REF_NAME, Descriptor, Index
 from packhorse.image.reference import Reference
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 from packhorse.store import record
-from packhorse.store.fault import faults
-from packhorse.store.lease import Lease, locked
+from packhorse.store.fault import map_errors
+from packhorse.store.lease import Lease, lock_file
 
 EMPTY = b'{"images": []}'
 """The list of a new store."""
@@ -29,7 +29,7 @@ _ID = re.compile(r"(?:sha256:)?([0-9a-f]{2,64})")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ImageRecord:
     """One name in the store, and the image it stands for.
 
     `layers` are diff IDs, lowest first; `manifest` and `listed` are there when every blob they name is in the
@@ -50,7 +50,7 @@ class Record:
     checked: bool = False
 
     @property
-    def is_named_rightly(self) -> bool:
+    def has_right_digest(self) -> bool:
         """Whether the digest in the name, if there is one, is this image's.
 
         Earlier versions took any digest; of what they pulled through an index nothing shows that it is.
@@ -59,9 +59,9 @@ class Record:
         return self.checked or self.name.digest in (None, self.id, *documents)
 
     @classmethod
-    def parse(cls, node: Node) -> Self:
+    def parse(cls, node: JsonNode) -> Self:
         """Reads one entry of `images.json`; raises FormatError or InputError."""
-        target = node.node("target") or Node({}, node.where)
+        target = node.node("target") or JsonNode({}, node.where)
         manifest, listed = node.node("manifest"), node.node("listed")
         return cls(
             name=Reference.parse(node.text("name")),
@@ -97,7 +97,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class RemovedNames:
     """What a removal did: the names taken away, and the image ID when no name is left for it."""
 
     untagged: tuple[Reference, ...]
@@ -112,35 +112,35 @@ class Images:
         self._path = lease.store / "images.json"
         self._index = lease.store / "index.json"
 
-    def all(self) -> tuple[Record, ...]:
+    def all(self) -> tuple[ImageRecord, ...]:
         """Every name, in the order of the names; raises StoreError when the list is damaged."""
         return tuple(sorted(self._read().values(), key=lambda item: str(item.name)))
 
-    def find(self, text: str) -> Record:
+    def find(self, text: str) -> ImageRecord:
         """The image with this name, or with an ID that begins so; raises NotFoundError, InputError when
         several do.
         """
         return _find(text, self._read())
 
-    def put(self, new: Record) -> Record | None:
+    def set_name(self, new: ImageRecord) -> ImageRecord | None:
         """Gives the image its name, and answers the one that it takes the name from."""
-        with self._changing():
+        with self._lock():
             names = self._read()
             before = names.get(str(new.name))
             names[str(new.name)] = new
             self._write(names)
         return before
 
-    def remove(self, text: str, *, force: bool = False) -> Removed:
+    def remove(self, text: str, *, force: bool = False) -> RemovedNames:
         """Takes a name away, or every name of an image given by ID, as `docker rmi` does.
 
         Raises NotFoundError; InputError when an ID has several names and `force` is not given.
         """
-        with self._changing():
+        with self._lock():
             names = self._read()
             found = _find(text, names)
             same = [item for item in names.values() if item.id == found.id]
-            named = _named(text, names)
+            named = _find_named(text, names)
             if named is None and len(same) > 1 and not force:
                 listed = ", ".join(item.name.familiar for item in same)
                 raise InputError(
@@ -152,22 +152,22 @@ class Images:
             for item in gone:
                 del names[str(item.name)]
             self._write(names)
-        return Removed(tuple(item.name for item in gone), found.id if len(gone) == len(same) else None)
+        return RemovedNames(tuple(item.name for item in gone), found.id if len(gone) == len(same) else None)
 
-    def mend(self) -> None:
+    def repair_index(self) -> None:
         """Brings `index.json` up to date: a command may have been killed before it came to that."""
-        with self._changing():
-            self._follow(self.all())
+        with self._lock():
+            self._write_index(self.all())
 
-    def _changing(self) -> AbstractContextManager[None]:
-        return locked(self._lease.store / "locks" / "names")
+    def _lock(self) -> AbstractContextManager[None]:
+        return lock_file(self._lease.store / "locks" / "names")
 
-    def _read(self) -> dict[str, Record]:
+    def _read(self) -> dict[str, ImageRecord]:
         fields = record.read(self._path)
         try:
             if fields is None:
                 raise FormatError("it is not JSON" if self._path.exists() else "it is missing")
-            entries = [Record.parse(node) for node in Node(fields, self._path.name).nodes("images")]
+            entries = [ImageRecord.parse(node) for node in JsonNode(fields, self._path.name).nodes("images")]
         except (FormatError, InputError) as error:
             raise StoreError(
                 f"the list of images is damaged: {self._path}",
@@ -177,22 +177,22 @@ class Images:
             ) from error
         return {str(entry.name): entry for entry in entries}
 
-    def _write(self, names: Mapping[str, Record]) -> None:
+    def _write(self, names: Mapping[str, ImageRecord]) -> None:
         """Our own list comes first: `index.json` follows from it."""
         ordered = [names[key] for key in sorted(names)]
         record.write(self._lease, self._path, {"images": [item.fields() for item in ordered]})
-        self._follow(ordered)
+        self._write_index(ordered)
 
-    def _follow(self, ordered: Sequence[Record]) -> None:
+    def _write_index(self, ordered: Sequence[ImageRecord]) -> None:
         """Makes `index.json` what the list says; mostly it is that already."""
-        index, before = _index(ordered), b""
-        with faults(self._index), suppress(FileNotFoundError):
+        index, before = _make_index(ordered), b""
+        with map_errors(self._index), suppress(FileNotFoundError):
             before = self._index.read_bytes()
         if before != index:
             record.write_bytes(self._lease, self._index, index)
 
 
-def _index(records: Iterable[Record]) -> bytes:
+def _make_index(records: Iterable[ImageRecord]) -> bytes:
     """The index of the OCI layout: only images all of whose blobs are here (image-spec, image-layout.md)."""
     return Index.of(
         Descriptor(
@@ -207,8 +207,8 @@ def _index(records: Iterable[Record]) -> bytes:
     ).raw
 
 
-def _find(text: str, names: Mapping[str, Record]) -> Record:
-    named = _named(text, names)
+def _find(text: str, names: Mapping[str, ImageRecord]) -> ImageRecord:
+    named = _find_named(text, names)
     if named is not None:
         return named
     match = _ID.fullmatch(text)
@@ -223,7 +223,7 @@ def _find(text: str, names: Mapping[str, Record]) -> Record:
     return found[0]
 
 
-def _named(text: str, names: Mapping[str, Record]) -> Record | None:
+def _find_named(text: str, names: Mapping[str, ImageRecord]) -> ImageRecord | None:
     try:
         return names.get(str(Reference.parse(text)))
     except InputError:

@@ -59,15 +59,15 @@ def main(words: list[str]) -> int:
 
 
 def _unpack(parent: int, name: str, *, owner: bool, stream: BinaryIO) -> dict[str, Any]:
-    with _new(parent, name) as target:
+    with _new_directory(parent, name) as target:
         return asdict(unpack(iter(lambda: stream.read(_CHUNK), b""), target, owner=owner))
 
 
 def _unpack_all(parent: int, *, owner: bool, stream: BinaryIO) -> int:
     """Unpacks layers until there are no more, and answers each with a line; ends at the first that fails."""
     while name := stream.readline():
-        frames = _frames(stream)
-        with _new(parent, name.decode().rstrip("\n")) as target:
+        frames = _read_frames(stream)
+        with _new_directory(parent, name.decode().rstrip("\n")) as target:
             answer = asdict(unpack(frames, target, owner=owner))
         for _ in frames:
             pass  # to the end of this layer, where the next one begins
@@ -75,7 +75,7 @@ def _unpack_all(parent: int, *, owner: bool, stream: BinaryIO) -> int:
     return 0
 
 
-def _frames(stream: BinaryIO) -> Iterator[bytes]:
+def _read_frames(stream: BinaryIO) -> Iterator[bytes]:
     """The chunks of one layer: each has its length before it, and one of length 0 is the end."""
     while length := int.from_bytes(stream.read(4), "little"):
         yield stream.read(length)
@@ -84,10 +84,10 @@ def _frames(stream: BinaryIO) -> Iterator[bytes]:
 def _merge(layers: int, order: list[dict[str, Any]], parent: int, name: str) -> dict[str, Any]:
     """Applies layers to a new tree, lowest first."""
     count = 0
-    with _new(parent, name) as target:
+    with _new_directory(parent, name) as target:
         for layer in order:
             changes = Changeset(layer["whiteouts"], layer["opaque"], frozenset(layer["implied"]))
-            with merge.opened(layers, layer["name"]) as source:
+            with merge.open_subdirectory(layers, layer["name"]) as source:
                 try:
                     count += changes.apply(source, target)
                 except TreeError as error:
@@ -98,9 +98,9 @@ def _merge(layers: int, order: list[dict[str, Any]], parent: int, name: str) -> 
 
 
 @contextmanager
-def _new(parent: int, name: str) -> Iterator[int]:
+def _new_directory(parent: int, name: str) -> Iterator[int]:
     """A new directory, as the root of a file system has to be."""
     os.mkdir(name, 0o755, dir_fd=parent)
-    with merge.opened(parent, name) as directory:
+    with merge.open_subdirectory(parent, name) as directory:
         os.fchmod(directory, 0o755)
         yield directory

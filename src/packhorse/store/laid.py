@@ -13,26 +13,26 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from packhorse.base.rooted import Rooted
-from packhorse.base.tree import Kind, Node, ReadFirst
+from packhorse.base.rooted import RootedTree
+from packhorse.base.tree import Node, NodeKind, ReadHead
 from packhorse.errors import TreeError
 from packhorse.store import merge
 
 
-class Laid:
+class OverlayView:
     """What `layers`, bottom first, show at `target`. A context, which closes them.
 
-    No link is followed, but for `open` and `reading`, within one layer. Owners are those of this machine.
+    No link is followed, but for `open` and `head_reader`, within one layer. Owners are those of this machine.
     """
 
     def __init__(self, layers: Sequence[Path], target: str) -> None:
         self._target = target
-        self._trees: list[Rooted] = []
-        self._marked: list[Rooted] = []  # the same, with what stands for removed entries
+        self._trees: list[RootedTree] = []
+        self._marked: list[RootedTree] = []  # the same, with what stands for removed entries
         with ExitStack() as stack:
             for path in reversed(layers):
-                self._trees.append(stack.enter_context(Rooted.local(path, whiteouts=False)))
-                self._marked.append(stack.enter_context(Rooted.local(path)))
+                self._trees.append(stack.enter_context(RootedTree.open_local(path, whiteouts=False)))
+                self._marked.append(stack.enter_context(RootedTree.open_local(path)))
             self._own = stack.pop_all()
         self._merged: dict[str, Sequence[int]] = {"": range(len(self._trees))}
         self._entries: dict[str, dict[str, tuple[int, Node]]] = {}
@@ -45,50 +45,50 @@ class Laid:
 
     def stat(self, path: str, *, follow: bool = False) -> Node | None:
         """The entry at `path`, or None when there is none; TreeError for a link that is to be followed."""
-        below = self._below(path)
+        below = self._relative_path(path)
         if not below:
             return self._trees[0].stat("/")
         above, _, name = below.rpartition("/")
         try:
-            found = self._found(above).get(name)
+            found = self._merge_entries(above).get(name)
         except TreeError:
             return None
         if found is None:
             return None
-        if follow and found[1].kind is Kind.LINK:
+        if follow and found[1].kind is NodeKind.LINK:
             raise TreeError(f"{path} is a link", why="this view follows none")
         return found[1]
 
     def list(self, path: str) -> Sequence[Node]:
         """The entries of the directory at `path`, in byte order of their names."""
-        below = self._below(path)
-        trees = self._directory(below)
+        below = self._relative_path(path)
+        trees = self._find_trees(below)
         if len(trees) == 1:
             return self._trees[trees[0]].list(f"/{below}")
-        nodes = {name: node for name, (_, node) in self._found(below).items()}
+        nodes = {name: node for name, (_, node) in self._merge_entries(below).items()}
         return [nodes[name] for name in sorted(nodes, key=os.fsencode)]
 
     def is_lowest(self, below: str) -> bool:
         """Whether a directory ("" for the top), with all below it, is the lowest layer's alone."""
-        trees = self._directory(below)
+        trees = self._find_trees(below)
         return len(trees) == 1 and trees[0] == len(self._trees) - 1
 
     def open(self, path: str) -> BinaryIO:
         """The regular file at `path`."""
-        tree, below = self._where(path)
+        tree, below = self._locate(path)
         return tree.open(below)
 
     def readlink(self, path: str) -> str:
         """The target text of the link at `path`, as it is."""
-        tree, below = self._where(path)
+        tree, below = self._locate(path)
         return tree.readlink(below)
 
     @contextmanager
-    def reading(self) -> Iterator[ReadFirst]:
+    def head_reader(self) -> Iterator[ReadHead]:
         """What reads the beginnings of files, of each layer those of a directory after each other."""
         with ExitStack() as stack:
             cut = len(self._target)
-            readers = {tree: stack.enter_context(tree.reading()) for tree in self._trees}
+            readers = {tree: stack.enter_context(tree.head_reader()) for tree in self._trees}
 
             start, read = "", None
 
@@ -97,42 +97,42 @@ class Laid:
                 end = path.rfind("/")
                 if read is None or path[:end] != start:
                     start = path[:end]
-                    trees = self._directory(self._below(start))
+                    trees = self._find_trees(self._relative_path(start))
                     read = readers[self._trees[trees[0]]] if len(trees) == 1 else None
                 if read is not None:
                     return read(path[cut:], most)
-                tree, below = self._where(path)
+                tree, below = self._locate(path)
                 return readers[tree](below, most)
 
             yield first
 
-    def _below(self, path: str) -> str:
+    def _relative_path(self, path: str) -> str:
         """A path without `target`, "" for that itself."""
         if path != self._target and not path.startswith(f"{self._target}/"):
             raise TreeError(f"{path} is not below {self._target}")
         return path[len(self._target) + 1 :]
 
-    def _where(self, path: str) -> tuple[Rooted, str]:
+    def _locate(self, path: str) -> tuple[RootedTree, str]:
         """The tree in which an entry is, and where there."""
-        below = self._below(path)
+        below = self._relative_path(path)
         above, _, name = below.rpartition("/")
-        trees = self._directory(above)
+        trees = self._find_trees(above)
         if len(trees) > 1:
-            found = self._found(above).get(name)
+            found = self._merge_entries(above).get(name)
             if found is None:
                 raise TreeError(f"{path} does not exist")
             return self._trees[found[0]], f"/{below}"
         return self._trees[trees[0]], f"/{below}"
 
-    def _directory(self, below: str) -> Sequence[int]:
+    def _find_trees(self, below: str) -> Sequence[int]:
         """In which trees, top first, a directory is; more than one are merged."""
         known = self._merged.get(below)
         if known is None:
             above, _, name = below.rpartition("/")
-            known = self._merged[below] = self._through(self._directory(above), below, name)
+            known = self._merged[below] = self._descend(self._find_trees(above), below, name)
         return known
 
-    def _through(self, trees: Sequence[int], below: str, name: str) -> Sequence[int]:
+    def _descend(self, trees: Sequence[int], below: str, name: str) -> Sequence[int]:
         if len(trees) == 1:
             return trees  # who lists it is told if it is none
         found: tuple[int, ...] = ()
@@ -141,7 +141,7 @@ class Laid:
             node = tree.stat(f"/{below}")
             if node is None:
                 continue
-            if node.kind is not Kind.DIRECTORY:
+            if node.kind is not NodeKind.DIRECTORY:
                 break
             found += (number,)
             if tree.attribute(f"/{below}", merge.OPAQUE) == b"y":
@@ -150,12 +150,12 @@ class Laid:
             raise TreeError(f"{name} is not a directory")
         return found
 
-    def _found(self, below: str) -> dict[str, tuple[int, Node]]:
+    def _merge_entries(self, below: str) -> dict[str, tuple[int, Node]]:
         """What a directory shows: of each name the topmost entry, and in which tree it is."""
         known = self._entries.get(below)
         if known is not None:
             return known
-        trees = self._directory(below)
+        trees = self._find_trees(below)
         found: dict[str, tuple[int, Node]] = {}
         for number in trees:
             for node in self._marked[number].list(f"/{below}"):
@@ -166,4 +166,4 @@ class Laid:
         return shown
 
     def _is_removed(self, path: str, tree: int, node: Node) -> bool:
-        return node.kind is Kind.OTHER and self._trees[tree].stat(path) is None
+        return node.kind is NodeKind.OTHER and self._trees[tree].stat(path) is None

@@ -5,7 +5,7 @@ works for it lives, whose lines name what it uses as paths inside the store. `gc
 leases that are held and removes what the others left behind. Unfinished things carry their lease's name, so a
 killed process leaves nothing that is mistaken for a whole one.
 
-`gate` is the lock between leases and `gc`: shared for the moment a line is added, exclusive while `gc`
+`gate_path` is the lock between leases and `gc`: shared for the moment a line is added, exclusive while `gc`
 chooses. A line is added before the thing is looked for, so what is found afterwards stays.
 """
 
@@ -23,7 +23,7 @@ from typing import Self
 from packhorse.base.digest import Digest
 from packhorse.base.entries import Patience
 from packhorse.errors import StoreError
-from packhorse.store.fault import REFUSED, faults
+from packhorse.store.fault import REFUSED, map_errors
 
 TREES = ("kept", "trees", "roots")
 """Directories that have directories of trees."""
@@ -35,8 +35,8 @@ class Lease:
     """The hold of one open store on what it uses; `scratch` is its own directory for unfinished files.
 
     In a store that can only be read it holds nothing: `descriptor` is None then, and `refusal` says why.
-    `patience` is what its command has to remove what it needs no more (`removal.discard`); None, as much as
-    that takes. What is not removed yet, and has its name, is `left`.
+    `removal_budget` is what its command has to remove what it needs no more (`removal.trash`); None, as much
+    as that takes. What is not removed yet, and has its name, is `left`.
     """
 
     def __init__(self, store: Path, name: str, descriptor: int | None, refusal: str = "") -> None:
@@ -44,23 +44,23 @@ class Lease:
         self.name = name
         self.scratch = store / "scratch" / name
         self.descriptor = descriptor
-        self.given_up: set[str] = set()
-        self.left: set[Path] = set()
-        self.patience: Patience | None = None
+        self.unneeded: set[str] = set()
+        self.trash: set[Path] = set()
+        self.removal_budget: Patience | None = None
         self._refusal = refusal
         self._pinned: set[str] = set()
         self._lock = threading.Lock()
         self._closed = False
 
     @classmethod
-    def take(cls, store: Path, *, purpose: str = "") -> Self:
+    def acquire(cls, store: Path, *, purpose: str = "") -> Self:
         """Makes and locks a new lease in the store at `store`, its name with `purpose`; raises StoreError."""
         name = f"{os.getpid()}-{os.urandom(4).hex()}{purpose and '-'}{purpose}"
         path = store / "leases" / name
         try:
             # The gate keeps gc from taking the new file for a dead one before it is locked.
-            with locked(gate(store), shared=True), faults(path):
-                return cls(store, name, _locked_file(path))
+            with lock_file(gate_path(store), shared=True), map_errors(path):
+                return cls(store, name, _create_locked_file(path))
         except StoreError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in REFUSED:
                 return cls(store, name, None, error.why)
@@ -72,15 +72,15 @@ class Lease:
             new = [path for path in paths if path not in self._pinned]
             if not new or self.descriptor is None:
                 return
-            with locked(gate(self.store), shared=True), faults(self.store):
+            with lock_file(gate_path(self.store), shared=True), map_errors(self.store):
                 # What an earlier line was cut short to on a full disk ends with this one's first character.
                 _append(self.descriptor, "".join(f"\n{path}\n" for path in new).encode())
             self._pinned.update(new)
 
-    def give_up(self, paths: set[str]) -> None:
+    def note_unneeded(self, paths: set[str]) -> None:
         """Notes what may be needed no more because of this command; looked at when the store is closed."""
         with self._lock:
-            self.given_up |= paths
+            self.unneeded |= paths
 
     @contextmanager
     def lock(self, kind: str, digest: Digest) -> Iterator[None]:
@@ -93,10 +93,10 @@ class Lease:
         if self.descriptor is None:
             yield
             return
-        with faults(path):
+        with map_errors(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            with faults(path):
+            with map_errors(path):
                 wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, int(digest.hex[:15], 16), 1, 0)
                 fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, wanted)
             yield
@@ -104,7 +104,7 @@ class Lease:
             os.close(descriptor)
 
     def temporary(self, directory: Path | None = None) -> Path:
-        """A name nobody else uses, in `directory` (as a name beginning with a dot) or in `scratch`.
+        """A name nobody else uses, in `make_directory` (as a name beginning with a dot) or in `scratch`.
 
         Raises StoreError where nothing can be written.
         """
@@ -116,7 +116,7 @@ class Lease:
             )
         if directory is not None:
             return directory / f".{self.name}.{os.urandom(4).hex()}"
-        with faults(self.scratch):
+        with map_errors(self.scratch):
             make_directory(self.scratch)
         return self.scratch / os.urandom(8).hex()
 
@@ -128,19 +128,19 @@ class Lease:
         if self.descriptor is None or self._closed:
             return
         self._closed = True
-        if not any(map(os.path.lexists, self.left)) and _emptied(self.scratch):
+        if not any(map(os.path.lexists, self.trash)) and _remove_scratch(self.scratch):
             with suppress(OSError):
                 (self.store / "leases" / self.name).unlink()
         os.close(self.descriptor)
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+def lock_file(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Holds flock(2) on `path`, made when missing; waits for it. Not reentrant. Raises StoreError."""
-    with faults(path):
+    with map_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        with faults(path):
+        with map_errors(path):
             fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
@@ -159,12 +159,12 @@ def make_directory(path: Path) -> None:
     path.chmod(0o755)
 
 
-def gate(store: Path) -> Path:
+def gate_path(store: Path) -> Path:
     """The lock file between leases and `gc`."""
     return store / "gate"
 
 
-def held(store: Path) -> tuple[dict[str, set[str]], list[Path]]:
+def read_leases(store: Path) -> tuple[dict[str, set[str]], list[Path]]:
     """The leases that are held, by name, with the paths each pins; and the files of those that are not.
 
     The caller holds the gate exclusively, and removes those files when it has taken over what was theirs.
@@ -172,7 +172,7 @@ def held(store: Path) -> tuple[dict[str, set[str]], list[Path]]:
     leases: dict[str, set[str]] = {}
     dead = []
     for path in sorted((store / "leases").iterdir()):
-        pins = _pins(path)
+        pins = _read_pins(path)
         if pins is None:
             dead.append(path)
         else:
@@ -182,7 +182,7 @@ def held(store: Path) -> tuple[dict[str, set[str]], list[Path]]:
 
 def is_held(path: Path) -> bool:
     """Whether somebody holds the lease whose file this is; one that is just being made may seem not to be."""
-    return _pins(path) is not None
+    return _read_pins(path) is not None
 
 
 def owner_of(name: str) -> str:
@@ -190,7 +190,7 @@ def owner_of(name: str) -> str:
     return name[1:].rpartition(".")[0]
 
 
-def unfinished(store: Path) -> Iterator[tuple[Path, str]]:
+def find_unfinished(store: Path) -> Iterator[tuple[Path, str]]:
     """What is not finished, or put aside to be removed, each with the name of its lease; raises OSError."""
     for path in (store / "scratch").iterdir():
         yield path, owner_of(path.name) if path.name.startswith(".") else path.name
@@ -198,7 +198,7 @@ def unfinished(store: Path) -> Iterator[tuple[Path, str]]:
         yield from ((path, owner_of(path.name)) for path in store.glob(f"{kind}/*/.*"))
 
 
-def _locked_file(path: Path) -> int:
+def _create_locked_file(path: Path) -> int:
     """A new file, locked; OSError when there is none afterwards."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -210,7 +210,7 @@ def _locked_file(path: Path) -> int:
     return descriptor
 
 
-def _emptied(scratch: Path) -> bool:
+def _remove_scratch(scratch: Path) -> bool:
     """Removes a lease's own directory with the files in it; whether it is gone."""
     try:
         for path in scratch.iterdir():
@@ -224,7 +224,7 @@ def _emptied(scratch: Path) -> bool:
     return True
 
 
-def _pins(path: Path) -> set[str] | None:
+def _read_pins(path: Path) -> set[str] | None:
     """The lines of a lease file, None when nobody holds it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

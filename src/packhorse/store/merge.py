@@ -22,22 +22,22 @@ OPAQUE = "user.overlay.opaque"
 _PRIVATE = "user.overlay."
 
 
-def lay(source: int, target: int) -> int:
+def apply_tree(source: int, target: int) -> int:
     """Lays everything in the directory `source` over the directory `target`; answers how many entries that
     were.
 
     Files are shared between the two afterwards. Raises OSError, and TreeError when `source` is nested too
     deep.
     """
-    return _lay(source, None, target)
+    return _apply(source, None, target)
 
 
-def lay_one(source: int, name: str, target: int) -> int:
-    """Lays the entry `name` of the directory `source` over that of `target`, as `lay` does."""
-    return _lay(source, [name], target)
+def apply_entry(source: int, name: str, target: int) -> int:
+    """Lays the entry `name` of the directory `source` over that of `target`, as `apply_tree` does."""
+    return _apply(source, [name], target)
 
 
-def bare(parent: int, name: str) -> None:
+def strip_overlay_xattrs(parent: int, name: str) -> None:
     """Removes from the directory `name` in `parent`, once in an overlay's upper, what only the overlay
     understands.
     """
@@ -51,15 +51,15 @@ def bare(parent: int, name: str) -> None:
             elif is_whiteout(status):
                 os.unlink(child, dir_fd=directory)
             elif stat.S_ISREG(status.st_mode):
-                _strip(directory, child, status, _PRIVATE)
+                _strip_xattrs(directory, child, status, _PRIVATE)
             elif stat.S_ISDIR(status.st_mode):
-                _strip(directory, child, status, _PRIVATE)
+                _strip_xattrs(directory, child, status, _PRIVATE)
                 if is_closed:
                     entries.let_owner_in(directory, child)  # nobody else sees it yet
 
 
 @contextmanager
-def directory(path: os.PathLike[str]) -> Iterator[int]:
+def open_directory(path: os.PathLike[str]) -> Iterator[int]:
     """A descriptor of the directory at a path of our own; OSError for anything else, a link among it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -69,7 +69,7 @@ def directory(path: os.PathLike[str]) -> Iterator[int]:
 
 
 @contextmanager
-def opened(parent: int, name: str) -> Iterator[int]:
+def open_subdirectory(parent: int, name: str) -> Iterator[int]:
     """A descriptor of the directory `name` in `parent`; OSError for anything else, a link among it.
 
     One that its mode shuts us out of is opened all the same; to look up a name in it takes `base.shut`.
@@ -81,7 +81,7 @@ def opened(parent: int, name: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def adorn(directory: int, like: os.stat_result) -> None:
+def copy_metadata(directory: int, like: os.stat_result) -> None:
     """Gives a directory the owner, mode and times of another."""
     os.fchown(directory, like.st_uid, like.st_gid)
     os.fchmod(directory, stat.S_IMODE(like.st_mode))
@@ -95,7 +95,7 @@ def is_opaque(parent: int, name: str) -> bool:
     return False
 
 
-def statuses(parent: int, name: str) -> Iterator[os.stat_result]:
+def walk_statuses(parent: int, name: str) -> Iterator[os.stat_result]:
     """What lstat(2) says of the entry `name` and of all below it, but of what goes meanwhile."""
     with entries.Walk(parent, [name], missing_ok=True) as walk:
         for _, _, status, is_done in walk:
@@ -103,9 +103,9 @@ def statuses(parent: int, name: str) -> Iterator[os.stat_result]:
                 yield status
 
 
-def uncover(parent: int, name: str) -> None:
+def clear_opaque(parent: int, name: str) -> None:
     """Makes the directory `name` one that hides nothing."""
-    _strip(parent, name, os.stat(name, dir_fd=parent, follow_symlinks=False), OPAQUE)
+    _strip_xattrs(parent, name, os.stat(name, dir_fd=parent, follow_symlinks=False), OPAQUE)
 
 
 def option_length(path: bytes) -> int:
@@ -118,12 +118,12 @@ def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _lay(source: int, chosen: Sequence[str] | None, target: int) -> int:
+def _apply(source: int, chosen: Sequence[str] | None, target: int) -> int:
     count = 0
     with entries.Walk(source, chosen) as walk, entries.Chain(target) as below:
         for directory, name, status, is_done in walk:
             if is_done:
-                adorn(below.here, status)
+                copy_metadata(below.here, status)
                 below.leave()
             elif _lay_entry(directory, name, status, below.here):
                 count += 1
@@ -164,8 +164,8 @@ def _mode(directory: int, name: str) -> int | None:
         return None
 
 
-def _strip(directory: int, name: str, status: os.stat_result, prefix: str) -> None:
-    path = _through(directory, name)
+def _strip_xattrs(directory: int, name: str, status: os.stat_result, prefix: str) -> None:
+    path = _descriptor_path(directory, name)
     marks = [mark for mark in os.listxattr(path, follow_symlinks=False) if mark.startswith(prefix)]
     if not marks:
         return
@@ -179,6 +179,6 @@ def _strip(directory: int, name: str, status: os.stat_result, prefix: str) -> No
         os.chmod(name, mode, dir_fd=directory)
 
 
-def _through(directory: int, name: str) -> str:
+def _descriptor_path(directory: int, name: str) -> str:
     """A path for the calls that take no directory descriptor: they resolve its last element only."""
     return f"/proc/self/fd/{directory}/{name}"

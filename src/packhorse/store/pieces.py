@@ -13,7 +13,7 @@ from pathlib import Path
 
 from packhorse.base.digest import Digest
 from packhorse.errors import HostError, StoreError
-from packhorse.layers.pieces import Former, Piece
+from packhorse.layers.pieces import FormerSlice, Piece
 from packhorse.store import record
 from packhorse.store.blobs import Blobs
 from packhorse.store.lease import Lease
@@ -22,7 +22,7 @@ _FORMAT = 1
 """Of the file, and of the tar: pieces of one that was written in another way are of no use."""
 
 
-def name_of(diff_id: Digest) -> str:
+def file_name(diff_id: Digest) -> str:
     """The file of a layer's pieces, in a store."""
     return f"layers/{diff_id.hex}.pieces"
 
@@ -36,14 +36,14 @@ def write(lease: Lease, diff_id: Digest, terms: str, pieces: Mapping[str, Piece]
         size = Blobs(lease).size(diff_id)
         if size is None:
             return
-        lease.pin(name_of(diff_id))
+        lease.pin(file_name(diff_id))
         data = json.dumps({"format": _FORMAT, "terms": terms, "size": size, "pieces": pieces}).encode()
-        path = lease.store / name_of(diff_id)
+        path = lease.store / file_name(diff_id)
         record.write_bytes(lease, path, f"{Digest.of(data)}\n".encode() + data, durable=False)
 
 
 @contextmanager
-def former(lease: Lease, diff_id: Digest, terms: str) -> Iterator[Former | None]:
+def open_former(lease: Lease, diff_id: Digest, terms: str) -> Iterator[FormerSlice | None]:
     """A layer by its pieces; None where they, or its tar, are not here, or were packed with other terms.
 
     Raises StoreError, at the latest when the block ends, where the tar is damaged or cannot be read: what was
@@ -55,15 +55,15 @@ def former(lease: Lease, diff_id: Digest, terms: str) -> Iterator[Former | None]
         yield None
         return
     try:
-        with blobs.parts(diff_id) as read:
-            yield Former(*known, read)
+        with blobs.part_reader(diff_id) as read:
+            yield FormerSlice(*known, read)
     except StoreError:
         with suppress(OSError):
-            (lease.store / name_of(diff_id)).unlink()
+            (lease.store / file_name(diff_id)).unlink()
         raise
 
 
-def is_sound(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Whether a file of pieces, if it is there, is what was written."""
     try:
         digest, _, data = path.read_bytes().partition(b"\n")
@@ -73,9 +73,9 @@ def is_sound(path: Path) -> bool:
 
 
 def _read(lease: Lease, diff_id: Digest, terms: str) -> tuple[dict[str, Piece], int] | None:
-    lease.pin(name_of(diff_id))
+    lease.pin(file_name(diff_id))
     try:
-        digest, _, data = (lease.store / name_of(diff_id)).read_bytes().partition(b"\n")
+        digest, _, data = (lease.store / file_name(diff_id)).read_bytes().partition(b"\n")
     except OSError:
         return None
     if digest != str(Digest.of(data)).encode():

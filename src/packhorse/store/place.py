@@ -10,19 +10,26 @@ from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
 from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Manifest, MediaType
 from packhorse.image.place import Receipt
 from packhorse.image.reference import DEFAULT_TAG, Reference
-from packhorse.image.view import Image, Layer, layer_ids, manifest_of
+from packhorse.image.view import Image, Layer, layer_ids, make_manifest
 from packhorse.store import gc
 from packhorse.store.blobs import Blobs
-from packhorse.store.images import Images, Record
+from packhorse.store.images import ImageRecord, Images
 from packhorse.store.lease import Lease
-from packhorse.store.shelf import Shelf
+from packhorse.store.shelf import LayerStore
 
 
 class StorePlace:
     """The image with one name in the store. `read` also takes an image ID, or the beginning of one."""
 
     def __init__(
-        self, name: str, *, lease: Lease, images: Images, blobs: Blobs, shelf: Shelf, check: bool = False
+        self,
+        name: str,
+        *,
+        lease: Lease,
+        images: Images,
+        blobs: Blobs,
+        layers: LayerStore,
+        check: bool = False,
     ) -> None:
         """With `check` layers that are here already are read, and replaced where they are damaged."""
         self._name = name
@@ -30,7 +37,7 @@ class StorePlace:
         self._lease = lease
         self._images = images
         self._blobs = blobs
-        self._shelf = shelf
+        self._layers = layers
 
     def read(self) -> Image:
         """The image under this name; raises NotFoundError, FormatError when part of it is gone.
@@ -39,7 +46,7 @@ class StorePlace:
         """
         while True:
             record = self._images.find(self._name)
-            if not record.is_named_rightly:
+            if not record.has_right_digest:
                 raise NotFoundError(
                     f"no image {self._name!r} in the store",
                     why=f"what has that name there is {record.id}, which nothing shows to have that digest",
@@ -52,34 +59,36 @@ class StorePlace:
                 if self._images.find(self._name) == record:
                     raise
 
-    def _read(self, record: Record) -> Image:
-        config = Config.parse(self._bytes(record, record.id))
+    def _read(self, record: ImageRecord) -> Image:
+        config = Config.parse(self._read_bytes(record, record.id))
         manifest = None
         if record.manifest is not None:
-            manifest = Manifest.parse(self._bytes(record, record.manifest.digest), record.manifest.media_type)
+            manifest = Manifest.parse(
+                self._read_bytes(record, record.manifest.digest), record.manifest.media_type
+            )
         stored: tuple[Descriptor | None, ...] = (None,) * len(config.diff_ids)
         if manifest is not None and len(manifest.layers) == len(config.diff_ids):
             stored = manifest.layers
         layers = []
         for diff_id, descriptor in zip(config.diff_ids, stored, strict=True):
-            layer = self._shelf.find(diff_id, descriptor)
+            layer = self._layers.find(diff_id, descriptor)
             if layer is None and descriptor is not None:  # it may be here compressed in another way
-                layer = self._shelf.find(diff_id)
+                layer = self._layers.find(diff_id)
             if layer is None:
                 why = ""
                 if descriptor is not None and self._blobs.size(descriptor.digest) is not None:
                     why = f"its blob {descriptor.digest} is another layer than {diff_id}"
-                raise _incomplete(record, diff_id, why)
+                raise _incomplete_error(record, diff_id, why)
             layers.append(layer)
         annotations = tuple(sorted(manifest.annotations.items())) if manifest else record.annotations
         known_by = (record.name.digest,) if record.name.digest else ()
-        return Image(config, tuple(layers), manifest, annotations, known_by=known_by)
+        return Image(config, tuple(layers), manifest, annotations, known_digests=known_by)
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         """Brings a layer here; writes nothing when it is here as a blob or as a kept tree."""
-        return self._shelf.add(layer, check=self._check)
+        return self._layers.add(layer, check=self._check)
 
-    def commit(self, image: Image) -> Receipt:
+    def write_image(self, image: Image) -> Receipt:
         """Gives the image this name; StoreError, FormatError.
 
         Raises InputError for an image ID as a name, and for a digest in it that is not the image's.
@@ -91,14 +100,17 @@ class StorePlace:
                 why=f"it has another digest: {image.manifest.digest if image.manifest else image.id}",
                 fix=f"leave the digest out: {name.familiar_name}:{name.tag or DEFAULT_TAG}",
             )
-        brought = self._brought(image)
+        brought = self._with_stored_layers(image)
         manifest = listed = None
         if brought is not None:
-            manifest, listed = manifest_of(brought), manifest_of(brought, accepts=(MediaType.OCI_MANIFEST,))
+            manifest, listed = (
+                make_manifest(brought),
+                make_manifest(brought, accepts=(MediaType.OCI_MANIFEST,)),
+            )
             for document in {manifest.raw, listed.raw}:
                 self._blobs.put(document)
         config = self._blobs.put(image.config.raw)
-        new = Record(
+        new = ImageRecord(
             name=name,
             id=config,
             target=image.config.target,
@@ -109,15 +121,15 @@ class StorePlace:
             annotations=() if manifest else image.annotations,
             checked=name.digest is not None,
         )
-        before = self._images.put(new)
+        before = self._images.set_name(new)
         if before is not None and replace(before, created=new.created) != new:
             store = self._lease.store
-            self._lease.give_up(gc.needed_for(store, before) - gc.needed_for(store, new))
+            self._lease.note_unneeded(gc.needed_for(store, before) - gc.needed_for(store, new))
         if manifest is None:
             return Receipt(config)
         return Receipt(config, manifest.digest, len(manifest.raw))
 
-    def _brought(self, image: Image) -> Image | None:
+    def _with_stored_layers(self, image: Image) -> Image | None:
         """The image with its layers as they are here, if all are here as blobs; None when one is not.
 
         So a manifest is only recorded whole: `index.json` must not send another tool to what is not there.
@@ -129,9 +141,9 @@ class StorePlace:
             asked = image.manifest.layers
         layers = []
         for diff_id, descriptor in zip(diff_ids, asked, strict=True):
-            found = self._shelf.find(diff_id, descriptor)
+            found = self._layers.find(diff_id, descriptor)
             if found is None or found.descriptor is None:  # it may be here compressed in another way
-                found = self._shelf.find(diff_id)
+                found = self._layers.find(diff_id)
             if found is None:
                 why = f"its layer {diff_id} was not brought"
                 raise FormatError(f"the image {self._name} cannot be stored", why=why)
@@ -140,18 +152,18 @@ class StorePlace:
             return None
         return replace(image, layers=tuple(layers))
 
-    def _bytes(self, record: Record, digest: Digest) -> bytes:
+    def _read_bytes(self, record: ImageRecord, digest: Digest) -> bytes:
         if self._blobs.size(digest) is None:
-            raise _incomplete(record, digest)
+            raise _incomplete_error(record, digest)
         try:
             return self._blobs.read(digest)
         except StoreError as error:
             if self._blobs.size(digest) is None:  # it was damaged, and removed
-                raise _incomplete(record, digest) from error
+                raise _incomplete_error(record, digest) from error
             raise
 
 
-def _incomplete(record: Record, digest: Digest, why: str = "") -> FormatError:
+def _incomplete_error(record: ImageRecord, digest: Digest, why: str = "") -> FormatError:
     return FormatError(
         f"the image {record.name.familiar} is not whole in the store",
         why=why or f"{digest} is missing",

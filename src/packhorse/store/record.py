@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from packhorse.store.fault import faults
+from packhorse.store.fault import map_errors
 from packhorse.store.lease import Lease
 
 
@@ -22,7 +22,7 @@ def read(path: Path) -> dict[str, Any] | None:
     Such a file is only ever replaced by rename(2), so one that does not parse is damage: it counts as absent,
     and whoever needs what it said makes that again. Raises StoreError when it cannot be read.
     """
-    with faults(path):
+    with map_errors(path):
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def dated(directory: Path) -> list[tuple[float, Path]]:
+def list_by_time(directory: Path) -> list[tuple[float, Path]]:
     """The records in a directory with the times at which they were written, the oldest first.
 
     Other commands may remove some meanwhile, which are none then. Raises OSError.
@@ -57,7 +57,7 @@ def write(lease: Lease, path: Path, fields: Mapping[str, Any], *, durable: bool 
 def write_bytes(lease: Lease, path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replaces `path` by `data`, as `write` does."""
     temporary = lease.temporary()
-    with faults(path):
+    with map_errors(path):
         try:
             with temporary.open("xb") as file:
                 file.write(data)

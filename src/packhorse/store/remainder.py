@@ -14,8 +14,8 @@ from pathlib import Path
 from packhorse.base import orphan, proc
 from packhorse.errors import HostError, StoreError
 from packhorse.store import removal
-from packhorse.store.fault import faults
-from packhorse.store.lease import Lease, unfinished
+from packhorse.store.fault import map_errors
+from packhorse.store.lease import Lease, find_unfinished
 
 _PURPOSE = "aside"
 
@@ -23,26 +23,26 @@ _LEAST = 19
 """The niceness of what nobody waits for; the disk serves it last then, too (ionice(1))."""
 
 
-def lease(store: Path) -> Lease:
+def open_trash_lease(store: Path) -> Lease:
     """A new lease to put things aside under; raises StoreError."""
-    return Lease.take(store, purpose=_PURPOSE)
+    return Lease.acquire(store, purpose=_PURPOSE)
 
 
-def leave(own: Lease) -> None:
+def remove_in_background(own: Lease) -> None:
     """Has what the lease has `left` removed by a process, which goes on when this one is over.
 
     Where none can be started, it is the next `sweep`'s.
     """
-    if own.left and own.descriptor is not None:
-        words = proc.python("packhorse.store.remainder", packages=True)
+    if own.trash and own.descriptor is not None:
+        words = proc.python_command("packhorse.store.remainder", packages=True)
         with suppress(OSError):
             words += [str(own.store), own.name, str(own.descriptor)]
-            orphan.leave(orphan.start(words, pass_fds=[own.descriptor]))
+            orphan.detach(orphan.start(words, pass_fds=[own.descriptor]))
 
 
-def wait(store: Path) -> None:
+def wait_for_removal(store: Path) -> None:
     """Returns when no such process works in the store any more; raises StoreError."""
-    with faults(store):
+    with map_errors(store):
         for path in (store / "leases").glob(f"*-{_PURPOSE}"):
             with suppress(FileNotFoundError), path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH)
@@ -51,12 +51,12 @@ def wait(store: Path) -> None:
 def main(words: list[str]) -> int:
     """Removes what was put aside in a store under the lease of that name, whose descriptor it has."""
     store, name, descriptor = words
-    orphan.begin()
+    orphan.accept_signals()
     os.nice(_LEAST)
     own = Lease(Path(store), name, int(descriptor))
     try:
-        with faults(own.store):
-            paths = [path for path, owner in unfinished(own.store) if owner == name]
+        with map_errors(own.store):
+            paths = [path for path, owner in find_unfinished(own.store) if owner == name]
         for path in paths:
             with suppress(StoreError, HostError):
                 removal.remove(path, own)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packhorse.base import entries, userns
 from packhorse.store import errand, merge
-from packhorse.store.fault import faults
+from packhorse.store.fault import map_errors
 from packhorse.store.lease import Lease
 
 
@@ -24,40 +24,40 @@ def remove(path: Path, lease: Lease) -> int:
     try:
         freed = _remove(path, lease)
     except BaseException:
-        lease.left.add(path)
+        lease.trash.add(path)
         raise
-    lease.left.discard(path)
+    lease.trash.discard(path)
     return freed
 
 
-def discard(path: Path, lease: Lease) -> int:
+def trash(path: Path, lease: Lease) -> int:
     """As `remove`, of what a command needs no more; with no more of the lease's patience than there is.
 
     What that does not suffice for, or takes another's rights, is `left` to who closes the lease; it is half
     gone, and counts nothing.
     """
-    if lease.patience is None:
+    if lease.removal_budget is None:
         return remove(path, lease)
-    lease.left.add(path)
+    lease.trash.add(path)
     freed = 0
-    with suppress(entries.Unfinished, OSError), lease.patience.running():
-        with merge.directory(path.parent) as parent:
-            freed = entries.remove(parent, path.name, patience=lease.patience)
-        lease.left.discard(path)
+    with suppress(entries.Unfinished, OSError), lease.removal_budget.running():
+        with merge.open_directory(path.parent) as parent:
+            freed = entries.remove(parent, path.name, patience=lease.removal_budget)
+        lease.trash.discard(path)
     return freed
 
 
 def _remove(path: Path, lease: Lease) -> int:
-    with faults(path):
+    with map_errors(path):
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with faults(path):
+        with map_errors(path):
             try:
                 return entries.remove(parent, path.name)
             except PermissionError:
                 if os.geteuid() == 0:
                     raise
-        with userns.make(userns.choose()) as namespace:
+        with userns.make_namespace(userns.choose_map()) as namespace:
             answer = errand.run(
                 ["remove", str(parent), path.name],
                 where=path,

@@ -27,7 +27,7 @@ def copy(source: int, name: str, target: int) -> int:
     with entries.Walk(source, [name]) as walk, entries.Chain(target) as made:
         for directory, child, status, is_done in walk:
             if is_done:
-                merge.adorn(made.here, status)
+                merge.copy_metadata(made.here, status)
                 made.leave()
             elif _copy(directory, child, status, made.here):
                 count += 1
@@ -85,8 +85,8 @@ def _copy_file(source: int, name: str, target: int, status: os.stat_result) -> N
         made = os.open(name, flags, 0o600, dir_fd=target)
         try:
             if status.st_size:
-                cloning.pour(original, made)
-            merge.adorn(made, status)
+                cloning.copy_content(original, made)
+            merge.copy_metadata(made, status)
         finally:
             os.close(made)
     finally:

@@ -11,27 +11,27 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from functools import partial
 
-from packhorse.base.body import ahead
+from packhorse.base.body import prefetch
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, StoreError
-from packhorse.image.compress import Unpacked, decompress, measure, placed, verified
+from packhorse.image.compress import MeasuredLayer, decompress, measure, verify, with_layer_context
 from packhorse.image.model import OCI_LAYERS, Descriptor
 from packhorse.image.view import Chunks, Layer
 from packhorse.store.blobs import Blobs, BlobWriter
-from packhorse.store.facts import Facts
-from packhorse.store.kept import Kept
+from packhorse.store.facts import LayerIndex
+from packhorse.store.kept import LayerSnapshots
 from packhorse.store.lease import Lease
 
 
-class Shelf:
+class LayerStore:
     """Finds and takes layers. What was found or taken stays as long as the store is open."""
 
-    def __init__(self, lease: Lease, blobs: Blobs, facts: Facts, kept: Kept) -> None:
+    def __init__(self, lease: Lease, blobs: Blobs, index: LayerIndex, snapshots: LayerSnapshots) -> None:
         self._lease = lease
         self._blobs = blobs
-        self._facts = facts
-        self._kept = kept
+        self._index = index
+        self._snapshots = snapshots
         self._sound: set[Digest] = set()  # what this command has read or stored whole
 
     def find(self, diff_id: Digest, stored: Descriptor | None = None) -> Layer | None:
@@ -41,13 +41,17 @@ class Shelf:
         it), or without that any. A blob that was never unpacked, which an earlier version has stored, is
         unpacked once to learn what it is.
         """
-        fact = self._facts.of(diff_id)
+        fact = self._index.get(diff_id)
         descriptor = stored or fact.blob
         if descriptor and self._blobs.size(descriptor.digest) != descriptor.size:
             descriptor = None
-        if descriptor and descriptor.digest not in fact.computed and not self._proves(diff_id, descriptor):
+        if (
+            descriptor
+            and descriptor.digest not in fact.computed
+            and not self._verify_blob(diff_id, descriptor)
+        ):
             descriptor = None
-        tar, size = self._tar(diff_id, descriptor, fact.size)
+        tar, size = self._tar_reader(diff_id, descriptor, fact.size)
         if tar is None:
             return None
         layer = Layer(tar, diff_id, fact.size if size is None else size)
@@ -64,8 +68,8 @@ class Shelf:
         """
         if layer.diff_id is None:
             diff_id, size = self._blobs.add(layer.tar())
-            self._facts.learn(diff_id, size=size)
-            return self._found(diff_id)
+            self._index.update(diff_id, size=size)
+            return self._make_layer(diff_id)
         if check and layer.diff_id not in self._sound:
             self.remove_damaged(layer.diff_id)
             self._sound.add(layer.diff_id)
@@ -75,34 +79,34 @@ class Shelf:
                 found = self.find(layer.diff_id)
                 if found is None:
                     self._store(layer, layer.diff_id)
-                    return self._found(layer.diff_id)
+                    return self._make_layer(layer.diff_id)
         # Of a kept tree the length is known here, and asked for wherever images are listed.
-        self._facts.learn(layer.diff_id, size=found.size)
+        self._index.update(layer.diff_id, size=found.size)
         return found
 
     def remove_damaged(self, diff_id: Digest) -> None:
         """Reads a layer in every form in which it is here, and removes those that are damaged; StoreError."""
         blobs = [diff_id]
-        if (compressed := self._facts.of(diff_id).blob) is not None:
+        if (compressed := self._index.get(diff_id).blob) is not None:
             blobs.append(compressed.digest)
         for digest in blobs:
-            self._blobs.is_sound(digest)
-        self._kept.remove_damaged(diff_id)
+            self._blobs.is_intact(digest)
+        self._snapshots.remove_damaged(diff_id)
 
     def _store(self, layer: Layer, diff_id: Digest) -> None:
         if layer.blob is not None and layer.descriptor is not None:
             self._store_blob(layer, diff_id, layer.blob, layer.descriptor)
         else:
             _, size = self._blobs.add(layer.tar(), diff_id)
-            self._facts.learn(diff_id, size=size)
+            self._index.update(diff_id, size=size)
 
     def _store_blob(self, layer: Layer, diff_id: Digest, blob: Chunks, descriptor: Descriptor) -> None:
         """Stores a compressed layer if it unpacks to its diff ID; raises FormatError if not.
 
         It is unpacked while it comes in, hashed and written: three threads, since each takes its time.
         """
-        with self._blobs.writer() as writer, closing(ahead(blob(), name="layer")) as chunks:
-            incoming = _Incoming(chunks, writer)
+        with self._blobs.writer() as writer, closing(prefetch(blob(), name="layer")) as chunks:
+            incoming = _StoringReader(chunks, writer)
             found, failure = None, None
             try:
                 found = measure(incoming)
@@ -112,14 +116,14 @@ class Shelf:
             incoming.drain()
             writer.check(descriptor.digest)
             if found is None or found.diff_id != diff_id:
-                raise _unlike(layer, diff_id, descriptor, found or failure) from failure
+                raise _mismatch_error(layer, diff_id, descriptor, found or failure) from failure
             if writer.size != descriptor.size:
                 why = f"its blob {descriptor.digest} has {writer.size} bytes, not {descriptor.size}"
                 raise FormatError(f"the layer {diff_id} cannot be stored", why=why)
             writer.finish(descriptor.digest)
-        self._facts.learn(diff_id, size=found.size, blob=_correct_media_type(descriptor, found))
+        self._index.update(diff_id, size=found.size, blob=_correct_media_type(descriptor, found))
 
-    def _proves(self, diff_id: Digest, descriptor: Descriptor) -> bool:
+    def _verify_blob(self, diff_id: Digest, descriptor: Descriptor) -> bool:
         """Unpacks a stored blob to see whether it is a layer, and remembers the answer."""
         try:
             found = measure(self._blobs.chunks(descriptor.digest))
@@ -132,12 +136,12 @@ class Shelf:
         same = found is not None and found.diff_id == diff_id
         with suppress(StoreError):  # in a store that can only be read it is unpacked every time
             if found is not None and same:
-                self._facts.learn(diff_id, size=found.size, blob=_correct_media_type(descriptor, found))
+                self._index.update(diff_id, size=found.size, blob=_correct_media_type(descriptor, found))
             else:
-                self._facts.forget(diff_id, descriptor.digest)
+                self._index.forget(diff_id, descriptor.digest)
         return same
 
-    def _found(self, diff_id: Digest) -> Layer:
+    def _make_layer(self, diff_id: Digest) -> Layer:
         layer = self.find(diff_id)
         if layer is None:
             raise FormatError(
@@ -146,7 +150,7 @@ class Shelf:
             )
         return layer
 
-    def _tar(
+    def _tar_reader(
         self, diff_id: Digest, descriptor: Descriptor | None, known: int | None
     ) -> tuple[Chunks | None, int | None]:
         """How the layer's tar is read, and its length where that is known without reading.
@@ -157,18 +161,18 @@ class Shelf:
         if size is not None and known in (None, size):
             return partial(self._blobs.chunks, diff_id), size
         if descriptor is not None:
-            return partial(self._decompressed, diff_id, descriptor), None
-        tree = self._kept.find_any(diff_id)
+            return partial(self._decompress, diff_id, descriptor), None
+        tree = self._snapshots.find_any(diff_id)
         if tree is not None:
-            return partial(self._kept.chunks, tree), tree.size
+            return partial(self._snapshots.chunks, tree), tree.size
         return None, None
 
-    def _decompressed(self, diff_id: Digest, descriptor: Descriptor) -> Iterator[bytes]:
+    def _decompress(self, diff_id: Digest, descriptor: Descriptor) -> Iterator[bytes]:
         """The tar out of the compressed blob; its length is remembered once it was read to the end."""
         size = 0
-        tar = verified(decompress(self._blobs.chunks(descriptor.digest)), diff_id)
+        tar = verify(decompress(self._blobs.chunks(descriptor.digest)), diff_id)
         try:
-            for chunk in placed(tar, f"{descriptor.digest} of {self._lease.store}"):
+            for chunk in with_layer_context(tar, f"{descriptor.digest} of {self._lease.store}"):
                 size += len(chunk)
                 yield chunk
         except FormatError:
@@ -178,10 +182,10 @@ class Shelf:
                 pass
             raise
         with suppress(StoreError):  # in a store that can only be read it is counted every time
-            self._facts.learn(diff_id, size=size)
+            self._index.update(diff_id, size=size)
 
 
-class _Incoming:
+class _StoringReader:
     """The chunks of a blob, written as somebody reads them."""
 
     def __init__(self, chunks: Iterator[bytes], writer: BlobWriter) -> None:
@@ -206,18 +210,20 @@ class _Incoming:
             pass
 
 
-def _correct_media_type(descriptor: Descriptor, found: Unpacked) -> Descriptor:
+def _correct_media_type(descriptor: Descriptor, found: MeasuredLayer) -> Descriptor:
     """The descriptor with a media type that the bytes have: docker calls layers gzip that are not."""
     if OCI_LAYERS.get(descriptor.media_type) == found.media_type:
         return descriptor
     return replace(descriptor, media_type=found.media_type)
 
 
-def _unlike(
-    layer: Layer, diff_id: Digest, descriptor: Descriptor, found: Unpacked | FormatError | None
+def _mismatch_error(
+    layer: Layer, diff_id: Digest, descriptor: Descriptor, found: MeasuredLayer | FormatError | None
 ) -> FormatError:
     """The error for a blob that is not the layer: what it was found to be, or why it is none."""
-    what = f"unpacks to {found.diff_id}" if isinstance(found, Unpacked) else f"cannot be unpacked: {found}"
+    what = (
+        f"unpacks to {found.diff_id}" if isinstance(found, MeasuredLayer) else f"cannot be unpacked: {found}"
+    )
     return FormatError(
         f"{layer.origin or 'an image'} has a layer that is not the one its config names",
         why=f"the config names {diff_id}\nthe blob in its place, {descriptor.digest}, {what}",

@@ -35,23 +35,23 @@ from packhorse.image.model import Descriptor
 from packhorse.image.view import Image, Layer
 from packhorse.store import caches, facts, gc, making, record, remainder, removal
 from packhorse.store.blobs import Blobs
-from packhorse.store.caches import Survey
-from packhorse.store.copies import LayersCopies
+from packhorse.store.caches import CacheUsage
+from packhorse.store.copies import CopyLayerCache
 from packhorse.store.disk import Disk
-from packhorse.store.facts import Facts
-from packhorse.store.fault import fault, faults, is_about
-from packhorse.store.gc import Freed
-from packhorse.store.harvest import App, Harvest
-from packhorse.store.images import Images, Record, Removed
-from packhorse.store.kept import Inside, Kept, import_layer
-from packhorse.store.lease import Lease, locked, make_directory
-from packhorse.store.overlay import LayersOverlay
+from packhorse.store.facts import LayerIndex
+from packhorse.store.fault import is_about, make_error, map_errors
+from packhorse.store.gc import FreedSpace
+from packhorse.store.harvest import CachedApp, LayerCacheWriter
+from packhorse.store.images import ImageRecord, Images, RemovedNames
+from packhorse.store.kept import LayerLocation, LayerSnapshots, import_layer
+from packhorse.store.lease import Lease, lock_file, make_directory
+from packhorse.store.overlay import OverlayLayerCache
 from packhorse.store.place import StorePlace
-from packhorse.store.shelf import Shelf
+from packhorse.store.shelf import LayerStore
 from packhorse.store.trees import Trees
 
 if TYPE_CHECKING:
-    from packhorse.store.damage import Findings
+    from packhorse.store.damage import DamageReport
 
 _ENTRIES, _SECONDS = 100, 0.03
 """What a command that hurries removes itself: more than a small build leaves, and what does not take long."""
@@ -78,12 +78,12 @@ class Store:
         self._frees = frees
         self._disk = Disk(lease)
         self._blobs = Blobs(lease)
-        self._facts = Facts(lease)
-        self._kept = Kept(lease, self._disk)
+        self._index = LayerIndex(lease)
+        self._snapshots = LayerSnapshots(lease, self._disk)
         self._images = Images(lease)
         self._left: set[Path] = set()
-        self._shelf = Shelf(lease, self._blobs, self._facts, self._kept)
-        self._trees = Trees(lease, self._disk, self._shelf, self._kept)
+        self._layers = LayerStore(lease, self._blobs, self._index, self._snapshots)
+        self._trees = Trees(lease, self._disk, self._layers, self._snapshots)
 
     @classmethod
     def open(cls, path: Path, *, frees: bool = False, hurries: bool = False) -> Self:
@@ -93,8 +93,8 @@ class Store:
         `hurries` what takes long to remove is removed by a process that goes on after `close`. Raises
         StoreError when it belongs to another user, has another version, or cannot be made.
         """
-        lease = making.prepared(path.absolute(), frees=frees)
-        lease.patience = Patience(_ENTRIES, _SECONDS) if hurries else None
+        lease = making.open_or_create(path.absolute(), frees=frees)
+        lease.removal_budget = Patience(_ENTRIES, _SECONDS) if hurries else None
         return cls(lease, frees=frees)
 
     @property
@@ -113,20 +113,20 @@ class Store:
         """
         own = self._lease
         own.close()
-        unremoved = own.patience is not None and own.left
-        if own.given_up or (unremoved and not self._left):
+        unremoved = own.removal_budget is not None and own.trash
+        if own.unneeded or (unremoved and not self._left):
             # What cannot be removed now is found by `gc`, which says why.
             with suppress(StoreError, HostError):
-                self._remove(own.given_up, own.patience)
+                self._remove(own.unneeded, own.removal_budget)
         if self._frees:
-            making.spare(self.path)
+            making.reserve_space(self.path)
 
-    def _remove(self, given_up: set[str], patience: Patience | None) -> None:
-        own = remainder.lease(self.path)
-        own.patience = patience
+    def _remove(self, unneeded: set[str], budget: Patience | None) -> None:
+        own = remainder.open_trash_lease(self.path)
+        own.removal_budget = budget
         try:
-            gc.collect(own, only=given_up, remove=removal.discard)
-            remainder.leave(own)
+            gc.collect(own, only=unneeded, remove=removal.trash)
+            remainder.remove_in_background(own)
         finally:
             own.close()
 
@@ -149,36 +149,38 @@ class Store:
             lease=self._lease,
             images=self._images,
             blobs=self._blobs,
-            shelf=self._shelf,
+            layers=self._layers,
             check=check,
         )
 
-    def find_damage(self, say: Callable[[str], None]) -> Findings:
+    def find_damage(self, say: Callable[[str], None]) -> DamageReport:
         """Reads everything, removes what is damaged, and answers what that was; raises StoreError.
 
         `say` is told how much is read.
         """
         from packhorse.store import damage  # for the doctor alone
 
-        return damage.find(self.path, self._images, self._blobs, self._kept, self._shelf, say=say)
+        return damage.find_damage(
+            self.path, self._images, self._blobs, self._snapshots, self._layers, say=say
+        )
 
-    def images(self) -> tuple[Record, ...]:
+    def images(self) -> tuple[ImageRecord, ...]:
         """Every image by name."""
         return self._images.all()
 
-    def size(self, image: Record) -> int:
+    def size(self, image: ImageRecord) -> int:
         """How long the layers of an image are, in bytes; compressed if a tar was never read."""
         total = 0
         for diff_id in image.layers:
-            fact = facts.known(self.path, diff_id)
+            fact = facts.read_record(self.path, diff_id)
             total += fact.size or (fact.blob.size if fact.blob else 0)
         return total
 
-    def find(self, text: str) -> Record:
+    def find(self, text: str) -> ImageRecord:
         """The image with a name or with the beginning of an ID; raises NotFoundError, InputError."""
         return self._images.find(text)
 
-    def remove(self, text: str, *, force: bool = False) -> Removed:
+    def remove(self, text: str, *, force: bool = False) -> RemovedNames:
         """Takes a name away, or all of an image given by ID, as `docker rmi` does; `gc` frees the space.
 
         What builds of that name have kept for the next is forgotten.
@@ -194,27 +196,29 @@ class Store:
 
     def layer(self, diff_id: Digest) -> Layer | None:
         """A layer by its diff ID, if its bytes are here in any form."""
-        return self._shelf.find(diff_id)
+        return self._layers.find(diff_id)
 
-    def compressed(self, diff_id: Digest) -> Descriptor | None:
+    def compressed_form(self, diff_id: Digest) -> Descriptor | None:
         """What a layer is compressed to, where that is known; its blob need not be here."""
-        return self._facts.of(diff_id).proven
+        return self._index.get(diff_id).proven_blob
 
-    def remember(self, diff_id: Digest, compressed: Descriptor, *, repository: str = "") -> None:
+    def remember_compressed(self, diff_id: Digest, compressed: Descriptor, *, repository: str = "") -> None:
         """Notes what a layer was compressed to for a push, and to which repository (registry and all).
 
         The caller has compressed it, or unpacked it: what an image says of its layers is not remembered.
         Where the store has the layer in another compressed form it keeps that in mind.
         """
-        found = self._shelf.find(diff_id)
+        found = self._layers.find(diff_id)
         here = found.descriptor if found is not None else None
         if here is not None and here.digest != compressed.digest:
             return
-        self._facts.learn(diff_id, blob=compressed, repository=repository)
+        self._index.update(diff_id, blob=compressed, repository=repository)
 
     def repositories(self, diff_id: Digest) -> tuple[str, ...]:
-        """Those to which a layer was pushed as `compressed` says, the last first; it may be gone there."""
-        return self._facts.of(diff_id).repositories
+        """Those to which a layer was pushed as `compressed_form` says, the last first; it may be
+        gone there.
+        """
+        return self._index.get(diff_id).repositories
 
     def root(self, image: Image, idmap: IdMap) -> Path:
         """The root file system of an image in the store, its ids mapped by `idmap`: read-only for everybody.
@@ -223,32 +227,32 @@ class Store:
         """
         return self._trees.root(image.config.diff_ids, idmap)
 
-    def layers(
+    def open_layers(
         self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path, family: str = "", like: str = ""
-    ) -> LayersOverlay:
+    ) -> OverlayLayerCache:
         """The layers of one build of `app` (any text that is the same at its next build), as a LayerCache.
 
         `uid` and `gid` are the CNB user's; `scratch` is a directory made by `scratch`. `like` is another app
-        with the layers of which this build begins (`nearest`).
+        with the layers of which this build begins (`nearest_app`).
         """
-        app_of = self._app(app, family, like)
-        return LayersOverlay(*self._harvest(app_of, idmap, uid, gid, scratch / "overlay"))
+        app_of = self._make_app(app, family, like)
+        return OverlayLayerCache(*self._open_writer(app_of, idmap, uid, gid, scratch / "overlay"))
 
-    def layer_copies(
+    def open_layer_copies(
         self, app: str, idmap: IdMap, *, uid: int, gid: int, scratch: Path, family: str = "", like: str = ""
-    ) -> LayersCopies:
+    ) -> CopyLayerCache:
         """As `layers`, for what cannot live on an overlay: buildpacks are given plain copies of layers."""
-        app_of = self._app(app, family, like)
-        return LayersCopies(*self._harvest(app_of, idmap, uid, gid, scratch / "copies"))
+        app_of = self._make_app(app, family, like)
+        return CopyLayerCache(*self._open_writer(app_of, idmap, uid, gid, scratch / "copies"))
 
-    def take_layer(self, layer: Layer, path: str, idmap: IdMap, *, uid: int, gid: int) -> bool:
+    def import_layer(self, layer: Layer, path: str, idmap: IdMap, *, uid: int, gid: int) -> bool:
         """Keeps a layer from elsewhere whose directory is `path`, as a build's own; False if it is none.
 
         Raises StoreError, and what reading the layer raises.
         """
-        return import_layer(self._lease, self._kept, layer, Inside(path, uid, gid), idmap)
+        return import_layer(self._lease, self._snapshots, layer, LayerLocation(path, uid, gid), idmap)
 
-    def left(self, app: str) -> tuple[bytes, tuple[Layer, ...]]:
+    def last_build(self, app: str) -> tuple[bytes, tuple[Layer, ...]]:
         """What the last build of `app` has left for the next: its metadata, and the layers by their paths."""
         fields = record.read(self._cache(app)) or {}
         metadata = str(fields.get("metadata", "")).encode("utf-8", "surrogateescape")
@@ -259,19 +263,19 @@ class Store:
         ]
         return metadata, tuple(layer for layer in found if layer is not None)
 
-    def nearest(self, app: str, family: str) -> str:
+    def nearest_app(self, app: str, family: str) -> str:
         """The app whose layers a build of `app` begins with: itself, or the last built of its family."""
         if self._cache(app).exists():
             return app
-        with faults(self.path):
-            found = record.dated(self.path / "caches")
+        with map_errors(self.path):
+            found = record.list_by_time(self.path / "caches")
         for _, path in reversed(found):
             fields = record.read(path) or {}
             if family and fields.get("family") == family:
                 return str(fields.get("app"))
         return app
 
-    def copied(self, writers: Sequence[str]) -> tuple[str, ...]:
+    def copied_writers(self, writers: Sequence[str]) -> tuple[str, ...]:
         """Those who write to layers, of these names, that are to have copies of them."""
         return caches.needing_copies(self.path, writers)
 
@@ -279,88 +283,94 @@ class Store:
         """Remembers that one is to have copies, until what is kept of `app` is forgotten; StoreError."""
         caches.remember_copies(self._lease, writer, self._cache(app).stem)
 
-    def _app(self, name: str, family: str, like: str) -> App:
-        return App(name, family, self._cache(name), self._cache(like or name))
+    def _make_app(self, name: str, family: str, like: str) -> CachedApp:
+        return CachedApp(name, family, self._cache(name), self._cache(like or name))
 
-    def _harvest(self, app: App, idmap: IdMap, uid: int, gid: int, directory: Path) -> tuple[Harvest, Path]:
-        with faults(directory):
+    def _open_writer(
+        self, app: CachedApp, idmap: IdMap, uid: int, gid: int, directory: Path
+    ) -> tuple[LayerCacheWriter, Path]:
+        with map_errors(directory):
             make_directory(directory)
-        owner = idmap.outside(uid, gid)
-        return Harvest(self._lease, self._kept, app, uid=uid, gid=gid, owner=owner), directory
+        owner = idmap.to_outside(uid, gid)
+        return LayerCacheWriter(self._lease, self._snapshots, app, uid=uid, gid=gid, owner=owner), directory
 
     def forget(self, app: str) -> bool:
         """Forgets what the next build of `app` could restore; False when there was nothing."""
         path = self._cache(app)
-        with faults(path):
+        with map_errors(path):
             there = path.exists()
             path.unlink(missing_ok=True)
         caches.forget_copies(self._lease, path.stem)
         return there
 
-    def caches(self) -> Survey:
+    def caches(self) -> CacheUsage:
         """What is kept for the next builds of all apps; every file of it is looked at."""
-        return caches.survey(self._lease)
+        return caches.measure_caches(self._lease)
 
-    def cached(self) -> dict[str, float]:
+    def last_uses(self) -> dict[str, float]:
         """When each app with a cache was last built, in seconds since 1970."""
-        return caches.used(self._lease)
+        return caches.find_last_use(self._lease)
 
-    def remove_caches(self, apps: Iterable[str]) -> tuple[set[str], Freed]:
+    def remove_caches(self, apps: Iterable[str]) -> tuple[set[str], FreedSpace]:
         """Removes what is kept for these apps; answers which there were, and what that freed. StoreError."""
         found, given_up = caches.remove(self._lease, apps)
         return found, gc.collect(self._lease, only=given_up)
 
-    def beyond(self, limit: int) -> tuple[str, ...]:
+    def caches_beyond(self, limit: int) -> tuple[str, ...]:
         """The apps, the longest unused first, whose caches have to go for `limit` bytes to be enough."""
-        return caches.to_remove(self._lease, limit)
+        return caches.choose_removed(self._lease, limit)
 
     def trim(self, limit: int, *, stays: str) -> tuple[str, ...]:
-        """Forgets what is kept `beyond` a limit, but for the app `stays`; the disk is free with `close`."""
-        gone = caches.to_remove(self._lease, limit, stays=stays)
+        """Forgets what is kept `caches_beyond` a limit, but for the app `stays`; the disk is free
+        with `close`.
+        """
+        gone = caches.choose_removed(self._lease, limit, stays=stays)
         if gone:
-            self._lease.give_up(caches.remove(self._lease, gone)[1])
+            self._lease.note_unneeded(caches.remove(self._lease, gone)[1])
         return gone
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A directory for one build on the store's file system, removed afterwards whoever its files belong
-        to, unless it was given to `leave`.
+        to, unless it was given to `keep_scratch`.
 
         That it cannot be written is a StoreError also where others do that.
         """
         path = self._lease.temporary()
         with ExitStack() as stack:
             # Once more, for a command that is called off (once) while it clears away.
-            stack.callback(self._clear, path)
-            stack.callback(self._clear, path)
-            with faults(path):
+            stack.callback(self._remove_scratch, path)
+            stack.callback(self._remove_scratch, path)
+            with map_errors(path):
                 make_directory(path)
             try:
                 yield path
             except BaseException as error:
-                self._lease.patience = None  # what failed may have filled the disk
+                self._lease.removal_budget = None  # what failed may have filled the disk
                 if not isinstance(error, OSError) or not is_about(error, self.path):
                     raise
-                raise fault(error, path) from error
+                raise make_error(error, path) from error
 
-    def _clear(self, scratch: Path) -> None:
+    def _remove_scratch(self, scratch: Path) -> None:
         if scratch not in self._left and os.path.lexists(scratch):
-            with suppress(StoreError, HostError):  # then the next `tidy` does, or `gc` says why not
-                removal.discard(scratch, self._lease)
+            with suppress(StoreError, HostError):  # then `remove_leftovers` does, or gc says why not
+                removal.trash(scratch, self._lease)
 
-    def leave(self, scratch: Path) -> None:
-        """Lets a scratch directory stay, for a person to look at, until the next `tidy` or `gc`."""
+    def keep_scratch(self, scratch: Path) -> None:
+        """Lets a scratch directory stay, for a person to look at, until the next `remove_leftovers`
+        or `gc`.
+        """
         self._left.add(scratch)
 
-    def discard(self, path: Path) -> None:
+    def remove_tree(self, path: Path) -> None:
         """Removes a tree outside the store too, whoever its files belong to; raises StoreError."""
         removal.remove(path, self._lease)
 
-    def alone(self, task: str) -> AbstractContextManager[None]:
+    def lock_task(self, task: str) -> AbstractContextManager[None]:
         """Holds a lock that is named by a task, against other processes; waits for it."""
-        return locked(self.path / "locks" / task)
+        return lock_file(self.path / "locks" / task)
 
-    def tidy(self) -> None:
+    def remove_leftovers(self) -> None:
         """What a command begins with that writes much: removes what commands that are over have left, killed
         or on purpose, and has the trees of earlier ones put on the disk, without waiting for it.
 
@@ -368,37 +378,37 @@ class Store:
         """
         # What cannot be removed is no reason not to build; `gc` says why.
         with suppress(StoreError, HostError):
-            if gc.something_left(self._lease):
+            if gc.has_leftovers(self._lease):
                 self._sweep()
-        self._disk.settle_aside()
+        self._disk.sync_in_background()
 
     def _sweep(self) -> None:
-        own = remainder.lease(self.path)
+        own = remainder.open_trash_lease(self.path)
         try:
-            if self._lease.patience is not None and _has_room(self.path):
-                own.patience = Patience(_ENTRIES, _SECONDS)
-                gc.sweep(own, remove=removal.discard)
-                remainder.leave(own)
+            if self._lease.removal_budget is not None and _has_room(self.path):
+                own.removal_budget = Patience(_ENTRIES, _SECONDS)
+                gc.sweep(own, remove=removal.trash)
+                remainder.remove_in_background(own)
             else:
                 with self.meter.task("removing what earlier commands have left"):
                     gc.sweep(own)
         finally:
             own.close()
 
-    def gc(self) -> Freed:
+    def gc(self) -> FreedSpace:
         """Removes what no image, no cache and no running command needs; safe beside running builds.
 
         What earlier commands have left to processes is gone afterwards, too.
         """
         freed = gc.collect(self._lease)
-        remainder.wait(self.path)
+        remainder.wait_for_removal(self.path)
         return freed
 
-    def settle(self) -> None:
+    def sync(self) -> None:
         """Waits until all trees are on the disk (seconds after a large build), so that a crash cannot cost
         them.
         """
-        self._disk.settle()
+        self._disk.sync()
 
     def _cache(self, app: str) -> Path:
         return self.path / "caches" / f"{Digest.of(app.encode()).hex[:32]}.json"

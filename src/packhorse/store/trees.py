@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from packhorse.base import userns
-from packhorse.base.crew import Crew, crew
+from packhorse.base.crew import ThreadPool, thread_pool
 from packhorse.base.digest import Digest
 from packhorse.base.meter import UNWATCHED
-from packhorse.base.userns import IdMap, Mode, Namespace
+from packhorse.base.userns import IdMap, MapMode, Namespace
 from packhorse.errors import FormatError, HostError, StoreError
 from packhorse.store import errand, merge, record, removal
-from packhorse.store.disk import Disk, Stamp
-from packhorse.store.fault import faults
-from packhorse.store.kept import Kept
+from packhorse.store.disk import Disk, TreeStamp
+from packhorse.store.fault import map_errors
+from packhorse.store.kept import LayerSnapshots
 from packhorse.store.lease import Lease, make_directory
-from packhorse.store.shelf import Shelf
+from packhorse.store.shelf import LayerStore
 
 _PROCESSES = 2  # unpacking waits for the disk as much as for the processor
 
@@ -39,11 +39,11 @@ _HIDING = ("whiteouts", "opaque", "implied")
 class Trees:
     """The trees of a store. What was found or made stays as long as the store is open."""
 
-    def __init__(self, lease: Lease, disk: Disk, shelf: Shelf, kept: Kept) -> None:
+    def __init__(self, lease: Lease, disk: Disk, layers: LayerStore, snapshots: LayerSnapshots) -> None:
         self._lease = lease
         self._disk = disk
-        self._shelf = shelf
-        self._kept = kept
+        self._layers = layers
+        self._snapshots = snapshots
         self.meter = UNWATCHED
 
     def root(self, diff_ids: Sequence[Digest], idmap: IdMap) -> Path:
@@ -64,33 +64,33 @@ class Trees:
         # Of a single layer the tree is the root already: what it hides is not there.
         home = "roots" if len(diff_ids) > 1 else "trees"
         chain_id = chain_ids(diff_ids)[-1]
-        path = self._home(home, idmap) / chain_id.hex
+        path = self._map_directory(home, idmap) / chain_id.hex
         if self._find(path) is not None:
             return path
         # Root, for what buildpacks have shut even their owner out of.
-        with userns.make(userns.as_root(idmap)) as namespace:
+        with userns.make_namespace(userns.map_as_root(idmap)) as namespace:
             made = self._make_layers(diff_ids, idmap, namespace)
             if home == "roots":
-                layers = self._home("trees", idmap)
+                layers = self._map_directory("trees", idmap)
                 order = [{"name": item.hex, **{key: made[item][key] for key in _HIDING}} for item in diff_ids]
                 with self.meter.task(f"merging {len(diff_ids)} layers"):
-                    self._made(path, chain_id, lambda new: self._merge(layers, order, new, namespace))
+                    self._find_or_make(path, chain_id, lambda new: self._merge(layers, order, new, namespace))
         return path
 
     def _make_layers(
         self, diff_ids: Sequence[Digest], idmap: IdMap, namespace: Namespace
     ) -> dict[Digest, dict[str, Any]]:
         """The records of the layers' trees, of which the missing ones are made."""
-        home = self._home("trees", idmap)
+        home = self._map_directory("trees", idmap)
         distinct = list(dict.fromkeys(diff_ids))
         with (
             self.meter.task("unpacking", unit="layers", total=len(distinct)) as task,
-            _Unpackers(home, namespace, self._lease, owners=idmap.mode is not Mode.SINGLE) as unpackers,
-            crew(_PROCESSES, "unpack", patience=10) as workers,
+            _UnpackerPool(home, namespace, self._lease, owners=idmap.mode is not MapMode.SINGLE) as unpackers,
+            thread_pool(_PROCESSES, "unpack", timeout=10) as workers,
         ):
 
             def layer(diff_id: Digest) -> dict[str, Any]:
-                found = self._made(
+                found = self._find_or_make(
                     home / diff_id.hex,
                     diff_id,
                     lambda new: self._make_layer(diff_id, new, idmap, namespace, workers, unpackers),
@@ -106,13 +106,15 @@ class Trees:
         new: Path,
         idmap: IdMap,
         namespace: Namespace,
-        workers: Crew,
-        unpackers: _Unpackers,
+        workers: ThreadPool,
+        unpackers: _UnpackerPool,
     ) -> dict[str, Any]:
         """Links the layer from a kept tree of the same ids if there is one, else unpacks its tar."""
-        kept = self._kept.find_any(diff_id)
-        inside = kept.inside if kept is not None and idmap.has(kept.inside.uid, kept.inside.gid) else None
-        if kept is not None and inside and kept.owner == idmap.outside(inside.uid, inside.gid):
+        kept = self._snapshots.find_any(diff_id)
+        inside = (
+            kept.location if kept is not None and idmap.has(kept.location.uid, kept.location.gid) else None
+        )
+        if kept is not None and inside and kept.owner == idmap.to_outside(inside.uid, inside.gid):
             own: dict[str, Any] = {"whiteouts": [], "opaque": [], "implied": [""]}
             order = [{"name": kept.directory.name, **own}]
             try:
@@ -120,7 +122,7 @@ class Trees:
                 return own
             except FormatError:  # a file in it has the name of a whiteout, which in its tar it is
                 removal.remove(new, self._lease)
-        layer = self._shelf.find(diff_id)
+        layer = self._layers.find(diff_id)
         if layer is None:
             raise StoreError(
                 f"the layer {diff_id} is not in the store",
@@ -128,7 +130,7 @@ class Trees:
             )
         with unpackers.borrow() as unpacker:
             try:
-                answer = unpacker.unpack(new.name, workers.heeded(layer.tar()))
+                answer = unpacker.unpack(new.name, workers.cancellable(layer.tar()))
             except FormatError as error:
                 raise FormatError(f"the layer {diff_id} cannot be unpacked", why=str(error)) from error
         return {key: answer[key] for key in _HIDING}
@@ -137,7 +139,7 @@ class Trees:
         self, layers: Path, order: Sequence[dict[str, Any]], new: Path, namespace: Namespace
     ) -> dict[str, Any]:
         """Makes the tree `new` of those in the directory `layers`, lowest first, each with what it hides."""
-        with _opened(layers) as source, _opened(new.parent) as parent:
+        with _open_directory(layers) as source, _open_directory(new.parent) as parent:
             return errand.run(
                 ["merge", str(source), str(parent), new.name],
                 where=new.parent,
@@ -147,7 +149,9 @@ class Trees:
                 stdin=[json.dumps(order).encode()],
             )
 
-    def _made(self, path: Path, digest: Digest, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    def _find_or_make(
+        self, path: Path, digest: Digest, make: Callable[[Path], dict[str, Any]]
+    ) -> dict[str, Any]:
         """The record of the tree at `path`; `make` makes the tree under another name when there is none."""
         known = self._find(path)
         if known is not None:
@@ -160,7 +164,7 @@ class Trees:
             new = self._lease.temporary(path.parent)
             try:
                 fields = make(new)
-                with faults(path):
+                with map_errors(path):
                     new.rename(path)
                     fields |= self._disk.stamp(path).fields()
                 record.write(self._lease, _record_of(path), fields, durable=False)
@@ -174,21 +178,21 @@ class Trees:
         """The record of the tree at `path`, None when there is no tree that can be relied on."""
         self._lease.pin(str(path.relative_to(self._lease.store)))
         fields = record.read(_record_of(path))
-        stamp = None if fields is None else Stamp.parse(fields)
-        return fields if stamp is not None and self._disk.holds(path, stamp) else None
+        stamp = None if fields is None else TreeStamp.parse(fields)
+        return fields if stamp is not None and self._disk.matches(path, stamp) else None
 
-    def _home(self, kind: str, idmap: IdMap) -> Path:
+    def _map_directory(self, kind: str, idmap: IdMap) -> Path:
         """The directory for trees of one map of ids, in which the namespace's root can make some."""
         path = self._lease.store / kind / idmap.key
-        with faults(path):
+        with map_errors(path):
             if not path.exists():
                 make_directory(path)
                 own = (os.geteuid(), os.getegid())
-                os.chown(path, *(idmap.outside(0, 0) if idmap.mode is Mode.ROOT else own))
+                os.chown(path, *(idmap.to_outside(0, 0) if idmap.mode is MapMode.ROOT else own))
         return path
 
 
-class _Unpackers:
+class _UnpackerPool:
     """The children that unpack the layers of one image into the directory `home`; as many as are needed."""
 
     def __init__(self, home: Path, namespace: Namespace, lease: Lease, *, owners: bool) -> None:
@@ -238,8 +242,8 @@ def _record_of(tree: Path) -> Path:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    with faults(path):
+def _open_directory(path: Path) -> Iterator[int]:
+    with map_errors(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield descriptor

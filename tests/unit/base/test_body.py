@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from packhorse.base.body import ahead
+from packhorse.base.body import prefetch
 
 
 def test_what_is_read_ahead_is_the_same_and_not_far_ahead() -> None:
@@ -18,7 +18,7 @@ def test_what_is_read_ahead_is_the_same_and_not_far_ahead() -> None:
         for read in range(1, 101):
             yield b"%d" % read
 
-    for taken, chunk in enumerate(ahead(chunks(), name="test", most=3), 1):
+    for taken, chunk in enumerate(prefetch(chunks(), name="test", limit=3), 1):
         assert chunk == b"%d" % taken
         assert read <= taken + 5  # three wait, one is taken, one is in the thread's hand
     assert read == 100
@@ -29,7 +29,7 @@ def test_an_error_of_what_is_read_ahead_comes_in_its_place() -> None:
         yield b"whole"
         raise ValueError("broken")
 
-    chunks = ahead(broken(), name="test")
+    chunks = prefetch(broken(), name="test")
     assert next(chunks) == b"whole"
     with pytest.raises(ValueError, match="broken"):
         next(chunks)
@@ -45,7 +45,7 @@ def test_nothing_is_read_ahead_for_who_has_gone() -> None:
         finally:
             closed.set()
 
-    chunks = ahead(endless(), name="gone", most=2)
+    chunks = prefetch(endless(), name="gone", limit=2)
     next(chunks)
     chunks.close()
     assert closed.wait(60)

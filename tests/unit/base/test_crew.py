@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from packhorse.base.crew import Stopped, crew
+from packhorse.base.crew import ReadingStopped, thread_pool
 
 
 def test_answers_come_in_the_order_of_the_questions() -> None:
-    with crew(3, "test", patience=1) as workers:
+    with thread_pool(3, "test", timeout=1) as workers:
         assert workers.map(lambda number: number * 2, range(50)) == list(range(0, 100, 2))
 
 
@@ -24,7 +24,7 @@ def test_the_first_error_is_the_callers() -> None:
             raise ValueError("three")
         return number
 
-    with pytest.raises(ValueError, match="three"), crew(2, "test", patience=1) as workers:
+    with pytest.raises(ValueError, match="three"), thread_pool(2, "test", timeout=1) as workers:
         workers.map(work, range(10))
 
 
@@ -40,7 +40,7 @@ def test_no_more_work_at_once_than_there_are_threads() -> None:
         with lock:
             running -= 1
 
-    with crew(3, "test", patience=1) as workers:
+    with thread_pool(3, "test", timeout=1) as workers:
         workers.map(work, range(40))
     assert most <= 3
 
@@ -53,13 +53,13 @@ def test_what_reads_chunks_stops_when_the_caller_does() -> None:
             begun.set()
             yield b"x"
 
-    with pytest.raises(KeyboardInterrupt), crew(1, "test", patience=10) as workers:
+    with pytest.raises(KeyboardInterrupt), thread_pool(1, "test", timeout=10) as workers:
 
         def work(_: int) -> None:
             try:
-                for _chunk in workers.heeded(endless()):
+                for _chunk in workers.cancellable(endless()):
                     pass
-            except Stopped:
+            except ReadingStopped:
                 stopped.set()
 
         workers.submit(work, 0)
@@ -72,8 +72,8 @@ def test_what_reads_chunks_stops_when_the_caller_does() -> None:
 
 WAITS_FOR_EVER = """
 import threading
-from packhorse.base.crew import crew
-with crew(2, "test", patience=0.1) as workers:
+from packhorse.base.crew import thread_pool
+with thread_pool(2, "test", timeout=0.1) as workers:
     workers.submit(lambda _: threading.Event().wait(), 0)
     raise SystemExit(7)
 """
@@ -96,7 +96,7 @@ def test_a_thread_whose_start_is_interrupted_holds_nobody_up(
             start(thread)
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), crew(2, "interrupted", patience=5) as workers:
+    with pytest.raises(KeyboardInterrupt), thread_pool(2, "interrupted", timeout=5) as workers:
         monkeypatch.setattr(threading.Thread, "start", interrupted)
         workers.submit(str, 1)
     assert [thread for thread in threading.enumerate() if thread.name == "interrupted"] == []

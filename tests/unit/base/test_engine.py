@@ -212,7 +212,7 @@ def test_a_file_of_the_client_that_is_broken_names_no_context(content: str | Non
 def test_an_engine_that_does_not_answer_a_question_is_not_waited_for_as_for_its_work(
     question: Callable[[Engine], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("packhorse.base.engine._QUESTION", 0.2)
+    monkeypatch.setattr("packhorse.base.engine._QUERY_TIMEOUT", 0.2)
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):

@@ -17,21 +17,21 @@ from packhorse.platform.host import certificates
 def test_what_is_there_is_found_behind_its_links(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
-    assert files.find(tmp_path / "link") == tmp_path.resolve() / "file"
+    assert files.resolve(tmp_path / "link") == tmp_path.resolve() / "file"
 
 
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "file").touch()
     for name in ("nothing", "dangling", "file/below"):
-        assert files.find(tmp_path / name) is None
+        assert files.resolve(tmp_path / name) is None
 
 
 @pytest.mark.parametrize("name", ["loop", "a" * 300, "nul\0"])
 def test_what_cannot_be_looked_up_is_an_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(InputError):
-        files.find(tmp_path / name)
+        files.resolve(tmp_path / name)
     with pytest.raises(InputError):
         files.read(tmp_path / name)
 
@@ -69,5 +69,5 @@ def test_what_is_no_file_is_written_to_by_the_name_it_was_given(tmp_path: Path) 
 def test_what_nobody_can_look_up_is_no_file(path: str) -> None:
     assert not files.is_file(path) and files.is_file(__file__)
     assert certificates({"SSL_CERT_FILE": path}) == certificates({})
-    assert registries.files({"HOME": path}) == registries.files({})
-    assert peer.find("a.example", [Path(path)]) is None
+    assert registries.config_files({"HOME": path}) == registries.config_files({})
+    assert peer.find_certificates("a.example", [Path(path)]) is None

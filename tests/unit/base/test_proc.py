@@ -26,11 +26,11 @@ def test_a_process_is_the_same_one_whatever_it_calls_itself(name: bytes) -> None
     words = [sys.executable, "-c", RENAMED, name.hex()]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None and child.stdout is not None
-        before = proc.identity(str(child.pid))
+        before = proc.process_start_id(str(child.pid))
         child.stdin.write(b"\n")
         child.stdin.flush()
         assert child.stdout.readline() == b"renamed\n"
-        assert proc.identity(str(child.pid)) == before
+        assert proc.process_start_id(str(child.pid)) == before
         assert before.startswith(f"{child.pid}-")
         child.stdin.close()
-    assert proc.identity(str(child.pid)) == ""
+    assert proc.process_start_id(str(child.pid)) == ""

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packhorse.base.rooted import Rooted
-from packhorse.base.tree import Kind
-from packhorse.base.userns import Extent, IdMap, Mode
+from packhorse.base.rooted import RootedTree
+from packhorse.base.tree import NodeKind
+from packhorse.base.userns import Extent, IdMap, MapMode
 from packhorse.errors import TreeError
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -72,11 +72,11 @@ def apply(model: Model, edit: tuple[object, ...]) -> None:
                 model[target + name[len(source) :]] = model.pop(name)
 
 
-def contents(tree: Rooted, path: str = "") -> Model:
+def contents(tree: RootedTree, path: str = "") -> Model:
     found: Model = {}
     for node in tree.list(path or "/"):
         name = f"{path}/{node.name}"
-        if node.kind is Kind.DIRECTORY:
+        if node.kind is NodeKind.DIRECTORY:
             found |= {name: None} | contents(tree, name)
         else:
             with tree.open(name) as file:
@@ -89,7 +89,7 @@ def contents(tree: Rooted, path: str = "") -> Model:
 @given(st.lists(EDITS, max_size=12))
 def test_a_series_of_edits_leaves_what_a_model_has(edits: list[tuple[object, ...]]) -> None:
     model: Model = {}
-    with tempfile.TemporaryDirectory() as directory, Rooted.local(directory) as tree:
+    with tempfile.TemporaryDirectory() as directory, RootedTree.open_local(directory) as tree:
         for edit in edits:
             refused = False
             try:
@@ -108,7 +108,7 @@ def test_a_series_of_edits_leaves_what_a_model_has(edits: list[tuple[object, ...
 def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        with Rooted.local(tmp_path) as tree:
+        with RootedTree.open_local(tmp_path) as tree:
             tree.write("/made/file", b"x", mode=0o664)
             tree.mkdir("/other/last", mode=0o777)
     finally:
@@ -120,7 +120,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
 def test_an_existing_directory_keeps_its_mode(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there").chmod(0o711)
-    with Rooted.local(tmp_path) as tree:
+    with RootedTree.open_local(tmp_path) as tree:
         tree.mkdir("/there", mode=0o755)
     assert (tmp_path / "there").stat().st_mode & 0o7777 == 0o711
 
@@ -131,13 +131,13 @@ def test_read_only_directories_are_removed(tmp_path: Path) -> None:
     (deep / "file").write_text("x")
     deep.chmod(0o555)
     (tmp_path / "cache").chmod(0o000)
-    with Rooted.local(tmp_path) as tree:
+    with RootedTree.open_local(tmp_path) as tree:
         tree.remove("/cache")
         assert tree.stat("/cache") is None
 
 
 def test_a_path_that_names_no_entry_is_refused(tmp_path: Path) -> None:
-    with Rooted.local(tmp_path) as tree:
+    with RootedTree.open_local(tmp_path) as tree:
         for path in ("/", "", "/a/..", "/.", "/a\0b"):
             with pytest.raises(TreeError):
                 tree.write(path, b"")
@@ -148,17 +148,17 @@ def test_a_path_that_names_no_entry_is_refused(tmp_path: Path) -> None:
 def test_names_that_are_no_text_come_in_byte_order(tmp_path: Path) -> None:
     for name in (b"z", b"\xff", b"\xc3\xa9", b"Z"):
         (tmp_path / os.fsdecode(name)).touch()
-    with Rooted.local(tmp_path) as tree:
+    with RootedTree.open_local(tmp_path) as tree:
         assert [os.fsencode(node.name) for node in tree.list("/")] == [b"Z", b"z", b"\xc3\xa9", b"\xff"]
 
 
 def test_owners_are_shown_as_they_are_inside(tmp_path: Path) -> None:
     own = tmp_path.stat()
-    known = IdMap(Mode.SINGLE, (Extent(1000, own.st_uid, 1),), (Extent(1001, own.st_gid, 1),))
-    other = IdMap(Mode.SINGLE, (Extent(1000, own.st_uid + 1, 1),), (Extent(1000, own.st_gid + 1, 1),))
+    known = IdMap(MapMode.SINGLE, (Extent(1000, own.st_uid, 1),), (Extent(1001, own.st_gid, 1),))
+    other = IdMap(MapMode.SINGLE, (Extent(1000, own.st_uid + 1, 1),), (Extent(1000, own.st_gid + 1, 1),))
     seen = []
     for idmap in (known, other):
-        with Rooted.local(tmp_path, idmap=idmap) as tree:
+        with RootedTree.open_local(tmp_path, idmap=idmap) as tree:
             node = tree.stat("/")
             assert node is not None
             seen.append((node.uid, node.gid))
@@ -173,6 +173,6 @@ def test_a_tree_is_removed_however_deep_it_is(tmp_path: Path) -> None:
         os.close(held)
         held = inner
     os.close(held)
-    with Rooted.local(tmp_path) as tree:
+    with RootedTree.open_local(tmp_path) as tree:
         tree.remove("/d")
     assert list(tmp_path.iterdir()) == []

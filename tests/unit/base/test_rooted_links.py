@@ -13,8 +13,8 @@ import pytest
 
 from fakes.churn import churning
 from packhorse.base import syscalls
-from packhorse.base.rooted import Rooted
-from packhorse.base.tree import Kind
+from packhorse.base.rooted import RootedTree
+from packhorse.base.tree import NodeKind
 from packhorse.errors import HostError, TreeError
 
 
@@ -35,8 +35,8 @@ def inside(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tree(inside: Path) -> Iterator[Rooted]:
-    with Rooted.local(inside) as rooted:
+def tree(inside: Path) -> Iterator[RootedTree]:
+    with RootedTree.open_local(inside) as rooted:
         yield rooted
 
 
@@ -51,7 +51,7 @@ def escapes(inside: Path, outside: Path) -> list[str]:
     return ["/absolute", "/upwards", "/directory/secret", "/root/secret", "/chain", "/working/secret"]
 
 
-def test_no_link_can_be_read_through_to_the_outside(tree: Rooted, inside: Path, outside: Path) -> None:
+def test_no_link_can_be_read_through_to_the_outside(tree: RootedTree, inside: Path, outside: Path) -> None:
     for path in escapes(inside, outside):
         assert tree.stat(path, follow=True) is None
         with pytest.raises(TreeError):
@@ -60,14 +60,14 @@ def test_no_link_can_be_read_through_to_the_outside(tree: Rooted, inside: Path, 
             tree.list(path)
 
 
-def test_dots_in_a_path_end_at_the_root(tree: Rooted, inside: Path, outside: Path) -> None:
+def test_dots_in_a_path_end_at_the_root(tree: RootedTree, inside: Path, outside: Path) -> None:
     (inside / "here").write_text("inside")
     with tree.open("/../../here") as file:
         assert file.read() == b"inside"
     assert tree.stat(f"/../{outside.name}/secret") is None
 
 
-def test_an_absolute_link_is_resolved_below_the_root(tree: Rooted, inside: Path) -> None:
+def test_an_absolute_link_is_resolved_below_the_root(tree: RootedTree, inside: Path) -> None:
     (inside / "etc").mkdir()
     (inside / "etc" / "shadow").write_text("of the tree")
     (inside / "link").symlink_to("/etc/shadow")
@@ -75,7 +75,7 @@ def test_an_absolute_link_is_resolved_below_the_root(tree: Rooted, inside: Path)
         assert file.read() == b"of the tree"
 
 
-def test_a_written_file_takes_the_place_of_a_link(tree: Rooted, inside: Path, outside: Path) -> None:
+def test_a_written_file_takes_the_place_of_a_link(tree: RootedTree, inside: Path, outside: Path) -> None:
     for path in ("/absolute", "/chain"):
         escapes(inside, outside)
         tree.write(path, b"new")
@@ -86,7 +86,7 @@ def test_a_written_file_takes_the_place_of_a_link(tree: Rooted, inside: Path, ou
 
 
 def test_nothing_is_made_or_removed_through_a_link_to_the_outside(
-    tree: Rooted, inside: Path, outside: Path
+    tree: RootedTree, inside: Path, outside: Path
 ) -> None:
     escapes(inside, outside)
     for path in ("/directory/new", "/root/new"):
@@ -102,7 +102,7 @@ def test_nothing_is_made_or_removed_through_a_link_to_the_outside(
     assert not (inside / "taken").exists()
 
 
-def test_a_link_is_removed_and_not_what_it_leads_to(tree: Rooted, inside: Path, outside: Path) -> None:
+def test_a_link_is_removed_and_not_what_it_leads_to(tree: RootedTree, inside: Path, outside: Path) -> None:
     (inside / "below").mkdir()
     (inside / "below" / "link").symlink_to(outside)
     tree.remove("/below")
@@ -110,7 +110,7 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tree: Rooted, inside: Path, 
     assert (outside / "secret").exists()
 
 
-def test_a_circle_of_links_is_an_error_and_not_a_hang(tree: Rooted, inside: Path) -> None:
+def test_a_circle_of_links_is_an_error_and_not_a_hang(tree: RootedTree, inside: Path) -> None:
     (inside / "a").symlink_to("b")
     (inside / "b").symlink_to("a")
     with pytest.raises(TreeError, match="circle"):
@@ -118,17 +118,17 @@ def test_a_circle_of_links_is_an_error_and_not_a_hang(tree: Rooted, inside: Path
     with pytest.raises(TreeError):
         tree.mkdir("/a/below")
     node = tree.stat("/a")
-    assert node is not None and node.kind is Kind.LINK
+    assert node is not None and node.kind is NodeKind.LINK
 
 
-def test_fifos_sockets_and_devices_are_seen_and_never_opened(tree: Rooted, inside: Path) -> None:
+def test_fifos_sockets_and_devices_are_seen_and_never_opened(tree: RootedTree, inside: Path) -> None:
     os.mkfifo(inside / "fifo")
     with socket.socket(socket.AF_UNIX) as listener:
         before = os.getcwd()
         os.chdir(inside)
         listener.bind("socket")
         os.chdir(before)
-    for name, kind in (("fifo", Kind.FIFO), ("socket", Kind.OTHER)):
+    for name, kind in (("fifo", NodeKind.FIFO), ("socket", NodeKind.OTHER)):
         with pytest.raises(TreeError, match="not a regular file"):
             tree.open(f"/{name}")
         node = tree.stat(f"/{name}")
@@ -136,7 +136,7 @@ def test_fifos_sockets_and_devices_are_seen_and_never_opened(tree: Rooted, insid
 
 
 def test_files_that_the_kernel_makes_up_are_refused() -> None:
-    with Rooted.local("/") as machine:
+    with RootedTree.open_local("/") as machine:
         for path in ("/proc/self/environ", "/proc/cpuinfo", "/sys/kernel/uevent_seqnum"):
             with pytest.raises(TreeError):
                 machine.open(path)
@@ -146,12 +146,12 @@ def test_files_that_the_kernel_makes_up_are_refused() -> None:
             machine.open("/dev/null")
 
 
-def test_many_files_are_read_as_each_of_them_is(tree: Rooted, inside: Path, outside: Path) -> None:
+def test_many_files_are_read_as_each_of_them_is(tree: RootedTree, inside: Path, outside: Path) -> None:
     for name in ("a/one", "a/two", "b/one", "top"):
         (inside / name).parent.mkdir(exist_ok=True)
         (inside / name).write_text(f"this is {name}")
     (inside / "in").symlink_to("a")
-    with tree.reading() as first:
+    with tree.head_reader() as first:
         for name in ("a/one", "a/two", "b/one", "top", "a/two", "in/one"):
             assert first(f"/{name}", 100) == (inside / name).read_bytes()
             assert first(f"/{name}", 4) == b"this"
@@ -165,11 +165,11 @@ def test_many_files_are_read_as_each_of_them_is(tree: Rooted, inside: Path, outs
         assert first("/a/one", 100) == b"this is a/one"
 
 
-def test_the_directory_of_the_last_file_is_let_go_at_the_end(tree: Rooted, inside: Path) -> None:
+def test_the_directory_of_the_last_file_is_let_go_at_the_end(tree: RootedTree, inside: Path) -> None:
     (inside / "a").mkdir()
     (inside / "a" / "file").touch()
     before = set(os.listdir("/proc/self/fd"))
-    with pytest.raises(ZeroDivisionError), tree.reading() as first:
+    with pytest.raises(ZeroDivisionError), tree.head_reader() as first:
         first("/a/file", 1)
         assert len(set(os.listdir("/proc/self/fd")) - before) == 1
         1 / 0  # noqa: B018
@@ -177,7 +177,7 @@ def test_the_directory_of_the_last_file_is_let_go_at_the_end(tree: Rooted, insid
 
 
 def test_files_that_the_kernel_makes_up_are_refused_among_many_too() -> None:
-    with Rooted.local("/") as machine, machine.reading() as first:
+    with RootedTree.open_local("/") as machine, machine.head_reader() as first:
         for path in ("/proc/self/environ", "/proc/cpuinfo", "/proc/meminfo", "/sys/kernel/uevent_seqnum"):
             with pytest.raises(TreeError):
                 first(path, 1)
@@ -186,7 +186,7 @@ def test_files_that_the_kernel_makes_up_are_refused_among_many_too() -> None:
 
 
 def test_a_directory_that_is_swapped_for_a_link_meanwhile_does_not_lead_out(
-    tree: Rooted, inside: Path, outside: Path
+    tree: RootedTree, inside: Path, outside: Path
 ) -> None:
     (inside / "real").mkdir()
     (inside / "real" / "secret").write_text("inside")
@@ -219,20 +219,20 @@ def test_a_directory_that_is_swapped_for_a_link_meanwhile_does_not_lead_out(
     assert seen <= {b"inside"}  # a busy machine may show none
 
 
-def test_a_circle_that_is_to_be_looked_through_is_an_error(tree: Rooted, inside: Path) -> None:
+def test_a_circle_that_is_to_be_looked_through_is_an_error(tree: RootedTree, inside: Path) -> None:
     (inside / "a").symlink_to("a")
     with pytest.raises(TreeError, match="looked at"):
         tree.stat("/a", follow=True)
 
 
 @pytest.mark.parametrize("path", ["/a\0b", "\0"])
-def test_a_name_that_the_kernel_would_cut_short_is_no_path(tree: Rooted, path: str) -> None:
+def test_a_name_that_the_kernel_would_cut_short_is_no_path(tree: RootedTree, path: str) -> None:
     for ask in (tree.stat, tree.list, tree.open, tree.readlink, tree.remove, tree.mkdir):
         with pytest.raises(TreeError):
             ask(path)
 
 
-def test_a_path_that_is_too_long_to_read_is_shown_in_part(tree: Rooted) -> None:
+def test_a_path_that_is_too_long_to_read_is_shown_in_part(tree: RootedTree) -> None:
     with pytest.raises(TreeError) as raised:
         tree.list("/" + "/".join(["d" * 200] * 30))
     assert len(raised.value.what) < 400
@@ -241,11 +241,11 @@ def test_a_path_that_is_too_long_to_read_is_shown_in_part(tree: Rooted) -> None:
 
 def test_a_directory_that_is_not_there_is_no_tree(tmp_path: Path) -> None:
     with pytest.raises(TreeError, match="cannot be used as a tree"):
-        Rooted.local(tmp_path / "none")
+        RootedTree.open_local(tmp_path / "none")
 
 
 def test_a_tree_may_be_closed_twice(inside: Path) -> None:
-    tree = Rooted.local(inside)
+    tree = RootedTree.open_local(inside)
     tree.close()
     tree.close()
 
@@ -258,7 +258,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 def test_a_kernel_that_cannot_resolve_safely_is_an_error_of_the_host(
-    tree: Rooted, monkeypatch: pytest.MonkeyPatch
+    tree: RootedTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, errno.ENOSYS)
     with pytest.raises(HostError, match="this kernel"):
@@ -266,14 +266,14 @@ def test_a_kernel_that_cannot_resolve_safely_is_an_error_of_the_host(
 
 
 def test_directories_that_are_renamed_without_end_are_an_error_and_not_a_hang(
-    tree: Rooted, monkeypatch: pytest.MonkeyPatch
+    tree: RootedTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, errno.EAGAIN)
     with pytest.raises(TreeError, match="cannot be opened"):
         tree.stat("/a")
 
 
-def test_what_goes_while_it_is_listed_is_not_there(tree: Rooted, inside: Path) -> None:
+def test_what_goes_while_it_is_listed_is_not_there(tree: RootedTree, inside: Path) -> None:
     (inside / "stays").touch()
     with churning(inside):
         for _ in range(300):

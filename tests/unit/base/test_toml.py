@@ -80,8 +80,8 @@ def test_an_issue_without_a_line_of_its_own_has_that_of_what_it_stands_in() -> N
     first, second = top.table("a").tables("x")
     first.text("y")
     second.text("y", required=True)
-    top.table("a").issue("something")
-    top.issue("everything")
+    top.table("a").add_issue("something")
+    top.add_issue("everything")
     assert issues(top) == [
         "file.toml:3: a.x.y must be a string",
         "file.toml:3: a.x.y is missing",
@@ -182,11 +182,11 @@ def test_an_error_has_a_length_that_can_be_read() -> None:
     top = table("\n".join(f'[[a]]\nb = "{number}"' for number in range(10_000)))
     for entry in top.tables("a"):
         entry.flag("b")
-    top.issue("x" * 10_000)
+    top.add_issue("x" * 10_000)
     assert len(found := issues(top)) == 51
     assert found[-1] == "file.toml: there are more"
     top = table("")
-    top.issue("x" * 10_000)
+    top.add_issue("x" * 10_000)
     assert len(issues(top)[0]) < 500
 
 
@@ -237,7 +237,7 @@ def test_keys_that_nobody_asked_for_are_named_with_their_lines() -> None:
     top.text("name")
     for group in top.tables("order"):
         for entry in group.tables("group"):
-            entry.accept("id")
+            entry.allow_keys("id")
     top.table("a").text("long")
     top.mapping("b")
     top.finish()

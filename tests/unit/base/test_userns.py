@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fakes import linux
 from packhorse.base import bubblewrap, entrance, userns
-from packhorse.base.userns import Extent, IdMap, Mode
+from packhorse.base.userns import Extent, IdMap, MapMode
 from packhorse.errors import HostError
 
 SPARE = st.lists(st.tuples(st.just(0), st.integers(1, 40000)), max_size=4).map(
@@ -24,7 +24,7 @@ SPARE = st.lists(st.tuples(st.just(0), st.integers(1, 40000)), max_size=4).map(
 
 
 def test_the_invoking_user_stands_among_the_subordinate_ids() -> None:
-    assert userns.surround(1000, 501, [(100000, 65536)]) == (
+    assert userns.make_extents(1000, 501, [(100000, 65536)]) == (
         Extent(0, 100000, 1000),
         Extent(1000, 501, 1),
         Extent(1001, 101000, 64535),
@@ -32,7 +32,7 @@ def test_the_invoking_user_stands_among_the_subordinate_ids() -> None:
 
 
 def test_several_extents_are_used_one_after_the_other() -> None:
-    assert userns.surround(1000, 501, [(100000, 600), (300000, 600), (500000, 10)]) == (
+    assert userns.make_extents(1000, 501, [(100000, 600), (300000, 600), (500000, 10)]) == (
         Extent(0, 100000, 600),
         Extent(600, 300000, 400),
         Extent(1000, 501, 1),
@@ -42,18 +42,18 @@ def test_several_extents_are_used_one_after_the_other() -> None:
 
 
 def test_few_subordinate_ids_leave_a_gap_below_the_user() -> None:
-    assert userns.surround(1000, 501, [(100000, 10)]) == (Extent(0, 100000, 10), Extent(1000, 501, 1))
+    assert userns.make_extents(1000, 501, [(100000, 10)]) == (Extent(0, 100000, 10), Extent(1000, 501, 1))
 
 
 @given(st.integers(0, 65535), SPARE)
 def test_no_id_is_mapped_twice_on_either_side(inside: int, spare: list[tuple[int, int]]) -> None:
-    extents = userns.surround(inside, 7, spare)
+    extents = userns.make_extents(inside, 7, spare)
     for first, second in pairwise(extents):
         assert first.inside + first.count <= second.inside
     outside = sorted((extent.outside, extent.count) for extent in extents)
     for (start, count), (following, _) in pairwise(outside):
         assert start + count <= following
-    assert IdMap(Mode.RANGE, extents, extents).outside(inside, inside) == (7, 7)
+    assert IdMap(MapMode.RANGE, extents, extents).to_outside(inside, inside) == (7, 7)
     assert sum(extent.count for extent in extents) <= userns.SIZE
     for start, count in spare:
         used = [e for e in extents if start <= e.outside < start + count]
@@ -61,37 +61,37 @@ def test_no_id_is_mapped_twice_on_either_side(inside: int, spare: list[tuple[int
 
 
 def test_ids_are_translated_both_ways() -> None:
-    idmap = IdMap(Mode.RANGE, userns.surround(1000, 501, [(100000, 65536)]), (Extent(1000, 20, 1),))
-    assert idmap.outside(1000, 1000) == (501, 20)
-    assert idmap.inside(100000, 20) == (0, 1000)
-    assert idmap.inside(0, 0) == (entrance.OVERFLOW, entrance.OVERFLOW)
+    idmap = IdMap(MapMode.RANGE, userns.make_extents(1000, 501, [(100000, 65536)]), (Extent(1000, 20, 1),))
+    assert idmap.to_outside(1000, 1000) == (501, 20)
+    assert idmap.to_inside(100000, 20) == (0, 1000)
+    assert idmap.to_inside(0, 0) == (entrance.OVERFLOW, entrance.OVERFLOW)
     assert idmap.has(0, 1000) and not idmap.has(70000, 1000) and not idmap.has(0, 0)
     with pytest.raises(HostError, match="user 1000:0 does not exist"):
-        idmap.outside(1000, 0)
+        idmap.to_outside(1000, 0)
 
 
 def test_a_key_tells_maps_apart_and_stays_the_same() -> None:
-    one = IdMap(Mode.SINGLE, (Extent(1000, 501, 1),), (Extent(1000, 20, 1),))
-    other = IdMap(Mode.SINGLE, (Extent(1000, 502, 1),), (Extent(1000, 20, 1),))
+    one = IdMap(MapMode.SINGLE, (Extent(1000, 501, 1),), (Extent(1000, 20, 1),))
+    other = IdMap(MapMode.SINGLE, (Extent(1000, 502, 1),), (Extent(1000, 20, 1),))
     assert one.key == "single-be8cabca24ff"
     assert one.key != other.key
 
 
 def test_a_single_id_is_the_invoking_users() -> None:
-    idmap = userns.choose(1234, 1235, mode=Mode.SINGLE)
+    idmap = userns.choose_map(1234, 1235, mode=MapMode.SINGLE)
     assert idmap.uids == (Extent(1234, os.geteuid(), 1),)
     assert idmap.gids == (Extent(1235, os.getegid(), 1),)
 
 
 def test_roots_map_leaves_out_the_machines_root() -> None:
-    idmap = userns.choose(mode=Mode.ROOT)
+    idmap = userns.choose_map(mode=MapMode.ROOT)
     assert all(extent.outside > 0 for extent in idmap.uids + idmap.gids)
 
 
 def test_maps_are_written_as_they_are_read() -> None:
     ids = ((0, 100000, 1000), (1000, 501, 1))
     assert entrance.parse_ids(entrance.format_ids(ids)) == ids
-    assert entrance.has_outside(ids, 100999) and not entrance.has_outside(ids, 101000)
+    assert entrance.has_outside_id(ids, 100999) and not entrance.has_outside_id(ids, 101000)
 
 
 def test_a_directory_of_other_ids_that_is_shut_is_in_the_way(tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_a_directory_of_other_ids_that_is_shut_is_in_the_way(tmp_path: Path) -> 
     own = ((0, os.geteuid(), 1),)
     others = ((0, os.geteuid() + 1, 1),)
     path = str(shut / "file")
-    assert str(shut.parent) in entrance.blocked(path, others, others)
-    assert str(shut) not in entrance.blocked(path, others, others)
-    assert str(shut.parent) not in entrance.blocked(path, own, ((0, os.getegid(), 1),))
+    assert str(shut.parent) in entrance.find_closed_directories(path, others, others)
+    assert str(shut) not in entrance.find_closed_directories(path, others, others)
+    assert str(shut.parent) not in entrance.find_closed_directories(path, own, ((0, os.getegid(), 1),))
 
 
 def test_every_name_on_the_way_through_links_is_known(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_bubblewrap_that_is_killed_is_not_waited_for_while_its_child_waits(
     monkeypatch.setattr(bubblewrap, "find", lambda: program)
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN if ignored else signal.SIG_DFL)
     try:
-        with pytest.raises(HostError, match="ended before"), bubblewrap.unmapped():
+        with pytest.raises(HostError, match="ended before"), bubblewrap.unmapped_process():
             pass
     finally:
         signal.signal(signal.SIGCHLD, before)

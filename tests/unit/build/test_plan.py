@@ -24,7 +24,7 @@ from packhorse.cli.build import build as build_command
 from packhorse.cli.detect import detect as detect_command
 from packhorse.cli.verify import verify as verify_command
 from packhorse.errors import DetectErrored, DetectFailed, InputError, NotFoundError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.reference import Reference
 from packhorse.lifecycle.stages import Detected
 from packhorse.platform.provenance import BuildProvenance
@@ -62,7 +62,7 @@ def test_a_plan_is_a_value_and_leaves_the_store_as_it_is(
     again = tiny.plan(app, own, name="acme/new", env={"GIVEN": "hunter2"}, limits={"memory": 1 << 30})
     other = tiny.plan(app, own, name="acme/new", env={"GIVEN": "other"}, limits={"memory": 1 << 30})
     assert plan == again and plan != other
-    assert plan.left_out == ("x.log",) and plan.overlays and plan.previous.image_id is None
+    assert plan.excluded == ("x.log",) and plan.overlays and plan.previous.image_id is None
     assert plan.images is not None and plan.images.builder.name == BUILDER
     assert [str(ref) for ref in plan.images.group] == ["test/shell@1.0.0"]
 
@@ -95,7 +95,9 @@ def test_a_builder_in_a_registry_is_read_and_not_fetched(
         builder, run_image = (f"{registry.host}/acme/{name}" for name in ("builder", "run"))
         host = Host(store, Wiring(store))
         for name, source in ((builder, BUILDER), (run_image, RUN)):
-            put(tiny.store.place(source).read(), host.images.registry(Reference.parse(name), Target.host()))
+            push_image(
+                tiny.store.place(source).read(), host.images.registry(Reference.parse(name), Target.host())
+            )
         registry.sent = 0
         request = BuildRequest(Reference.parse("app"), app, builder=builder, run_image=run_image)
         plan = resolve(request, host, Quiet(), fetch=Fetch.NOTHING)
@@ -150,7 +152,7 @@ def test_detection_says_who_takes_the_source_and_why_others_do_not(
 
     found = detect(tiny.plan(app, taker, refuser), tiny.host, Quiet())
     assert type(found.outcome) is DetectFailed and found.outcome.exit_code == 20
-    assert [(str(each.ref), each.word, each.status) for each in found.answers] == [
+    assert [(str(each.ref), each.verdict, each.status) for each in found.answers] == [
         ("test/taker@1.0.0", "pass", 0),
         ("test/refuser@1.0.0", "fail", 100),
     ]

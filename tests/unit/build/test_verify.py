@@ -15,14 +15,14 @@ from fakes.small_image import tar_of
 from packhorse.base.step import Bind, Network
 from packhorse.base.target import Target
 from packhorse.build.request import BuildRequest
-from packhorse.build.verify import Verdict, request_for
+from packhorse.build.verify import Verification, request_for
 from packhorse.errors import FormatError, InputError, NotFoundError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
-from packhorse.platform.diff.comparison import diff, side
+from packhorse.platform.diff.comparison import compared_image, diff
 from packhorse.platform.inspect import inspect
-from packhorse.platform.locate import exact
+from packhorse.platform.locate import fetch_exact
 from packhorse.platform.provenance import KEY, BuildProvenance
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
@@ -126,20 +126,20 @@ def test_an_image_that_says_nothing_needs_a_builder() -> None:
     assert (request.builder, request.run_reference) == ("b", "2" * 64)
 
 
-def _verdict(before: App, after: App) -> Verdict:
-    return Verdict(diff(side("app", before.image()), side("rebuilt", after.image())))
+def _verdict(before: App, after: App) -> Verification:
+    return Verification(diff(compared_image("app", before.image()), compared_image("rebuilt", after.image())))
 
 
 def test_a_verdict_is_about_what_a_build_makes() -> None:
     app = App(lifecycle={"runImage": RUN})
-    assert _verdict(app, app).reproduced
+    assert _verdict(app, app).is_reproduced
     assert _verdict(app, app).headline == f"reproducible: the source gives the same image, {app.image().id}"
     renamed = replace(app, lifecycle={"runImage": RUN | {"reference": "acme/run@sha256:x"}})
-    assert _verdict(app, renamed).reproduced and "in other words" in _verdict(app, renamed).headline
+    assert _verdict(app, renamed).is_reproduced and "in other words" in _verdict(app, renamed).headline
     changed = replace(app, app=(tar_of({"x": b""}),))
-    assert not _verdict(app, changed).reproduced
+    assert not _verdict(app, changed).is_reproduced
     assert _verdict(app, changed).headline.startswith("not reproducible: only the application changed")
-    assert not _verdict(app, replace(app, labels={"a": "b"})).reproduced
+    assert not _verdict(app, replace(app, labels={"a": "b"})).is_reproduced
 
 
 def test_inspect_shows_what_was_recorded() -> None:
@@ -154,18 +154,18 @@ def test_the_very_image_is_taken_whatever_its_name_is_now(tmp_path: Path) -> Non
     said: list[str] = []
     with FakeRegistry() as registry, Store.open(tmp_path / "store") as store:
         wiring, name = Wiring(store), f"{registry.host}/acme/builder:1"
-        wanted = partial(exact, wiring, name, target=Target.host(), say=said.append, option="--builder")
-        put(new, wiring.registry(Reference.parse(name), Target.host()))
+        wanted = partial(fetch_exact, wiring, name, target=Target.host(), say=said.append, option="--builder")
+        push_image(new, wiring.registry(Reference.parse(name), Target.host()))
         with pytest.raises(NotFoundError, match="is not in the store") as raised:
             wanted(str(old.id))
         assert raised.value.why == f"{name} is {new.id} by now"
         assert raised.value.fix.endswith(f"the one that has the name now: --builder {name}")
         assert store.images() == ()
         assert wanted(str(new.id)).id == new.id and said == [f"fetching {name}"]
-        put(old, store.place("kept/elsewhere"))
+        push_image(old, store.place("kept/elsewhere"))
         assert wanted(str(old.id)).id == old.id and said == [f"fetching {name}"]
         with pytest.raises(NotFoundError, match="is not in the store"):
-            exact(
+            fetch_exact(
                 wiring,
                 "packhorse.local/builder:x",
                 BUILDER_ID,

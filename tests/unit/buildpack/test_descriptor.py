@@ -179,7 +179,7 @@ def test_execution_environments_are_read_in_both_forms_from_their_api_on(
 
 def test_an_id_names_directories_with_its_slashes_replaced() -> None:
     assert escape_id("a/b/c_d") == "a_b_c_d"
-    assert Ref("a/b", "1").directory == "a_b"
+    assert Ref("a/b", "1").directory_name == "a_b"
     assert str(parse(WHOLE).ref) == "example/node.js@1.2.3"
 
 

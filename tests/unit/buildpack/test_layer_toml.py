@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from packhorse.buildpack.layer import LayerToml, Types
+from packhorse.buildpack.layer import LayerToml, LayerTypes
 from packhorse.errors import InputError
 
 
@@ -16,13 +16,13 @@ def parse(text: str) -> LayerToml:
 
 def test_types_and_metadata_are_read() -> None:
     found = parse('[types]\nlaunch = true\ncache = true\n[metadata]\nversion = "1"\n')
-    assert found == LayerToml(Types(launch=True, cache=True), {"version": "1"})
+    assert found == LayerToml(LayerTypes(launch=True, cache=True), {"version": "1"})
 
 
 def test_what_is_not_said_is_false_and_a_layer_without_types_is_none() -> None:
-    assert parse("") == LayerToml(Types(), None)
-    assert not Types()
-    assert all(Types(**{kind: True}) for kind in ("build", "launch", "cache"))
+    assert parse("") == LayerToml(LayerTypes(), None)
+    assert not LayerTypes()
+    assert all(LayerTypes(**{kind: True}) for kind in ("build", "launch", "cache"))
 
 
 def test_an_empty_table_of_metadata_is_told_from_none() -> None:
@@ -44,7 +44,7 @@ def test_every_issue_is_told_at_once_with_its_line() -> None:
 
 def test_a_restored_file_has_the_metadata_and_never_the_types() -> None:
     text = '[types]\nlaunch = true\n[metadata]\nb = 1\na = {y = [1, 2], x = ""}\n'
-    restored = parse(text).restored()
+    restored = parse(text).dump_metadata()
     assert tomllib.loads(restored.decode()) == {"metadata": {"b": 1, "a": {"y": [1, 2], "x": ""}}}
     assert restored.index(b"a") < restored.index(b"b = 1")
-    assert parse("[types]\nlaunch = true\n").restored() == b""
+    assert parse("[types]\nlaunch = true\n").dump_metadata() == b""

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packhorse.buildpack.planfile import BuildpackPlan, BuildPlan, Require, Section
+from packhorse.buildpack.planfile import BuildpackPlan, PlanAlternative, PlanToml, Require
 from packhorse.errors import InputError
 
 
-def parse(text: str) -> BuildPlan:
-    return BuildPlan.parse(text.encode(), "plan.toml")
+def parse(text: str) -> PlanToml:
+    return PlanToml.parse(text.encode(), "plan.toml")
 
 
 def test_an_empty_plan_is_one_empty_alternative() -> None:
-    assert parse("").options == (Section(),)
+    assert parse("").alternatives == (PlanAlternative(),)
 
 
 def test_the_top_level_is_the_first_alternative_and_each_or_another() -> None:
@@ -34,10 +34,10 @@ def test_the_top_level_is_the_first_alternative_and_each_or_another() -> None:
         [[or]]
         """
     )
-    assert plan.options == (
-        Section(("node",), (Require("node", {"version": "20"}),)),
-        Section((), (Require("npm"),)),
-        Section(),
+    assert plan.alternatives == (
+        PlanAlternative(("node",), (Require("node", {"version": "20"}),)),
+        PlanAlternative((), (Require("npm"),)),
+        PlanAlternative(),
     )
 
 

@@ -13,22 +13,22 @@ import pytest
 from fakes.app_image import App
 from fakes.small_image import tar_of
 from packhorse.cli.diff_page import page
-from packhorse.cli.diff_text import tell
+from packhorse.cli.diff_text import print_difference
 from packhorse.cli.markup import Markup, tag
 from packhorse.cli.output import Console
 from packhorse.image.view import Image
-from packhorse.platform.diff.comparison import Difference, diff, side
+from packhorse.platform.diff.comparison import Difference, compared_image, diff
 
 HOSTILE = "</b><script>x()</script>&\x1b[31m\u202e\"'"
 SAMPLE = App(layers={"acme/node:node": tar_of({"layers/node/x": b"x"})}, labels={"said": "a"})
 
 
 def _diff(before: Image, after: Image) -> Difference:
-    return diff(side(f"one{HOSTILE}", before), side("other", after))
+    return diff(compared_image(f"one{HOSTILE}", before), compared_image("other", after))
 
 
 def _text(found: Difference, capsys: pytest.CaptureFixture[str], *, every: bool = False) -> str:
-    tell(Console({}), found, every=every)
+    print_difference(Console({}), found, every=every)
     return capsys.readouterr().out
 
 

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packhorse.cli.clean import clean
-from packhorse.cli.document import pieces, written
+from packhorse.cli.clean import sanitize
+from packhorse.cli.document import json_pieces, serialize
 from packhorse.errors import FormatError
 
 TEXT = st.text(max_size=12)
@@ -26,38 +26,38 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(TEXT, VALUES, max_size=4))
 def test_any_fields_come_back(fields: dict[str, Any]) -> None:
-    assert json.loads(written(fields, "json")) == fields
-    assert yaml.safe_load(written(fields, "yaml")) == fields
-    assert tomllib.loads(written(fields, "toml")) == fields
+    assert json.loads(serialize(fields, "json")) == fields
+    assert yaml.safe_load(serialize(fields, "yaml")) == fields
+    assert tomllib.loads(serialize(fields, "toml")) == fields
 
 
 def test_order_stays_and_toml_leaves_out_what_is_null() -> None:
     fields = {"b": None, "a": {"x": None, "y": [1, None]}}
-    assert written(fields, "yaml").splitlines()[0] == "b: null"
-    assert tomllib.loads(written(fields, "toml")) == {"a": {"y": [1]}}
+    assert serialize(fields, "yaml").splitlines()[0] == "b: null"
+    assert tomllib.loads(serialize(fields, "toml")) == {"a": {"y": [1]}}
 
 
 def test_what_would_move_a_cursor_is_an_escape() -> None:
     fields = {"name": "\x1b[2J\u202e\U0001f434"}
-    assert written(fields, "json").isascii() and written(fields, "yaml").isascii()
+    assert serialize(fields, "json").isascii() and serialize(fields, "yaml").isascii()
     for form in ("json", "yaml", "toml"):
-        assert "\x1b" not in written(fields, form)
+        assert "\x1b" not in serialize(fields, form)
 
 
 def test_what_would_turn_text_comes_back_and_is_not_taken_out_on_its_way_to_the_terminal() -> None:
     fields = {"a\u202e": "b\u202e\x85\x7f\u2028"}
     for form, read in (("json", json.loads), ("yaml", yaml.safe_load), ("toml", tomllib.loads)):
-        assert read(clean(written(fields, form))) == fields
+        assert read(sanitize(serialize(fields, form))) == fields
 
 
 def test_half_a_surrogate_pair_can_be_written() -> None:
     for form, read in (("yaml", yaml.safe_load), ("toml", tomllib.loads)):
-        assert read(written({"a": "\ud83d"}, form)) == {"a": "�"}
+        assert read(serialize({"a": "\ud83d"}, form)) == {"a": "�"}
 
 
 @given(VALUES)
 def test_pieces_are_what_python_writes_itself(value: Any) -> None:
-    assert "".join(pieces(value)) == json.dumps(value, indent=2)
+    assert "".join(json_pieces(value)) == json.dumps(value, indent=2)
 
 
 def test_of_a_list_that_is_made_one_by_one_no_two_are_made_at_once() -> None:
@@ -68,7 +68,7 @@ def test_of_a_list_that_is_made_one_by_one_no_two_are_made_at_once() -> None:
             made.append(number)
             yield {"number": number}
 
-    for piece in pieces({"all": each()}):
+    for piece in json_pieces({"all": each()}):
         if piece.isdigit():
             assert len(made) == int(piece) + 1
     assert len(made) == 100
@@ -80,4 +80,4 @@ def test_what_is_nested_too_deep_to_be_written_is_an_error(form: str) -> None:
     for _ in range(5000):
         fields = {"a": fields}
     with pytest.raises(FormatError, match="cannot be shown"):
-        written(fields, form)
+        serialize(fields, form)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fakes.command import Command
-from packhorse.cli.output import Console, columns, size
+from packhorse.cli.output import Console, format_size, format_table
 from packhorse.errors import PackhorseError
 
 
@@ -163,7 +163,7 @@ def test_without_a_terminal_progress_is_lines(capsys: pytest.CaptureFixture[str]
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
-    table = columns(["NAME", "SIZE"], [["a", "10 MB"], ["longer", "1 B"]], right=frozenset({1}))
+    table = format_table(["NAME", "SIZE"], [["a", "10 MB"], ["longer", "1 B"]], right=frozenset({1}))
     assert table == ["NAME     SIZE", "a       10 MB", "longer    1 B"]
 
 
@@ -179,7 +179,7 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
     ],
 )
 def test_sizes_are_in_powers_of_ten_as_dockers_are(count: int, text: str) -> None:
-    assert size(count) == text
+    assert format_size(count) == text
 
 
 @pytest.mark.system

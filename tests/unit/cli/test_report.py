@@ -6,20 +6,20 @@ import errno
 
 import pytest
 
-from packhorse.cli.report import Secrets, behind, defect, exhausted
+from packhorse.cli.report import Secrets, causes, defect, exhaustion_error
 from packhorse.errors import InputError, check_of
 
 
 def test_values_of_the_environment_and_of_options_are_hidden() -> None:
     secrets = Secrets({"TOKEN": "t0ken-value", "ONE": "1"})
-    secrets.keep_words(["build", "-e", "A=opt-value", "--env=B=long=value", "x"])
-    said = secrets.hidden("t0ken-value, opt-value, long=value, 1, build")
+    secrets.add_words(["build", "-e", "A=opt-value", "--env=B=long=value", "x"])
+    said = secrets.redact("t0ken-value, opt-value, long=value, 1, build")
     assert said == "…, …, …, 1, build"
 
 
 def test_the_longest_value_is_hidden_first() -> None:
     secrets = Secrets({"A": "secret", "B": "secret-and-more"})
-    assert secrets.hidden("secret-and-more") == "…"
+    assert secrets.redact("secret-and-more") == "…"
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_the_longest_value_is_hidden_first() -> None:
     ],
 )
 def test_what_urls_have_of_passwords_is_hidden(text: str, said: str) -> None:
-    assert Secrets({}).hidden(text) == said
+    assert Secrets({}).redact(text) == said
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_what_urls_have_of_passwords_is_hidden(text: str, said: str) -> None:
     ],
 )
 def test_what_headers_and_auth_files_have_of_passwords_is_hidden(text: str, said: str) -> None:
-    assert Secrets({}).hidden(text) == said
+    assert Secrets({}).redact(text) == said
 
 
 def raised() -> Exception:
@@ -84,7 +84,7 @@ def test_a_secret_at_the_end_of_what_is_said_is_hidden_before_that_is_cut() -> N
 def test_our_own_errors_are_told_in_their_words() -> None:
     error = InputError("outer")
     error.__cause__ = InputError("inner", why="because")
-    assert behind(error, Secrets({"A": "because"})) == ["caused by InputError: inner\nbecause"]
+    assert causes(error, Secrets({"A": "because"})) == ["caused by InputError: inner\nbecause"]
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ def test_our_own_errors_are_told_in_their_words() -> None:
     ],
 )
 def test_too_little_of_something_is_the_machines(error: Exception) -> None:
-    found = exhausted(error)
+    found = exhaustion_error(error)
     assert found is not None and check_of(found) == "limits"
     assert found.__cause__ is error
 
 
 def test_anything_else_is_a_defect() -> None:
-    assert exhausted(OSError(errno.ENOENT, "No such file")) is None
-    assert exhausted(RuntimeError("other")) is None
+    assert exhaustion_error(OSError(errno.ENOENT, "No such file")) is None
+    assert exhaustion_error(RuntimeError("other")) is None

@@ -12,7 +12,7 @@ from packhorse.errors import RunError
 
 def given(*words: str) -> dict[str, Any]:
     params = run.make_context("run", list(words)).params
-    return {name: value for name, value in params.items() if value and name != "reach"}
+    return {name: value for name, value in params.items() if value and name != "registry_options"}
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_lease_that_a_cancelled_command_lost_is_swept_with_its_files(tmp_path:
     assert done.stdout.strip() == "ended by SIGTERM 143", done.stderr
     assert [*path.glob("leases/*")] and [*path.glob("scratch/*/*")]
     with Store.open(path) as store:
-        store.tidy()
+        store.remove_leftovers()
     assert [*path.glob("leases/*"), *path.glob("scratch/*")] == []
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from packhorse.base.meter import Task
 from packhorse.cli.output import Console
-from packhorse.cli.waiting import line, watch
+from packhorse.cli.waiting import describe_task, watch
 
 pytestmark = pytest.mark.system
 
@@ -138,7 +138,7 @@ def test_a_reader_that_has_gone_ends_the_command_with_its_next_line(monkeypatch:
 def test_what_is_not_known_is_left_out(unit: str, total: int, told: str) -> None:
     task = Task("x", unit, total)
     task.add(1500)
-    assert line(task) == told
+    assert describe_task(task) == told
 
 
 def test_a_step_that_was_told_once_is_told_again_with_its_time(console: Console, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fakes.image_problems import problems_of_image
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.docker_archive import DockerArchive
 from packhorse.image.layout import Layout
 from packhorse.image.oci_archive import OciArchive
@@ -54,8 +54,8 @@ def saved(path: Path, entries: list[dict[str, Any]], files: dict[str, bytes | st
 @every_archive
 def test_the_same_image_gives_the_same_bytes(archive: Callable[[Path], Place], tmp_path: Path) -> None:
     one, two = tmp_path / "one.tar", tmp_path / "two.tar"
-    put(fresh_image(A, B), archive(one))
-    put(fresh_image(A, B), Layout(tmp_path / "layout", "v1"))
+    push_image(fresh_image(A, B), archive(one))
+    push_image(fresh_image(A, B), Layout(tmp_path / "layout", "v1"))
     copy(Layout(tmp_path / "layout", "v1"), archive(two))
     assert one.read_bytes() == two.read_bytes()
 
@@ -67,12 +67,12 @@ def test_nothing_is_left_of_a_write_that_failed(archive: Callable[[Path], Place]
         raise FormatError("the source broke off")
 
     path = tmp_path / "a.tar"
-    put(fresh_image(A), archive(path))
+    push_image(fresh_image(A), archive(path))
     before = path.read_bytes()
     image = stored_image(A)
     layers = (replace(image.layers[0], tar=broken, blob=broken),)
     with pytest.raises(FormatError, match="broke off"):
-        put(replace(image, layers=layers), archive(path))
+        push_image(replace(image, layers=layers), archive(path))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -82,7 +82,7 @@ def test_an_archive_where_no_directory_is_cannot_be_written(
     archive: Callable[[Path], Place], tmp_path: Path
 ) -> None:
     with pytest.raises(StoreError):
-        put(fresh_image(A), archive(tmp_path / "nowhere" / "a.tar"))
+        push_image(fresh_image(A), archive(tmp_path / "nowhere" / "a.tar"))
 
 
 @every_archive
@@ -94,7 +94,7 @@ def test_no_archive_takes_the_place_of_what_is_no_file(
     (tmp_path / "link").symlink_to("pipe")
     for name in ("directory", "pipe", "link"):
         with pytest.raises(StoreError, match="cannot be replaced by an archive"):
-            put(fresh_image(A), archive(tmp_path / name))
+            push_image(fresh_image(A), archive(tmp_path / name))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "link", "pipe"]
     assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
 
@@ -104,7 +104,7 @@ def test_an_archive_goes_behind_a_link(archive: Callable[[Path], Place], tmp_pat
     (tmp_path / "other").mkdir()
     (tmp_path / "link").symlink_to("other/a.tar")
     for _ in range(2):
-        put(fresh_image(A), archive(tmp_path / "link"))
+        push_image(fresh_image(A), archive(tmp_path / "link"))
     assert (tmp_path / "link").is_symlink()
     assert archive(tmp_path / "other/a.tar").read().id == fresh_image(A).id
 
@@ -114,7 +114,7 @@ def test_a_compressed_archive_is_refused_with_a_hint(
     archive: Callable[[Path], Place], tmp_path: Path
 ) -> None:
     path = tmp_path / "a.tar.gz"
-    put(fresh_image(A), archive(path))
+    push_image(fresh_image(A), archive(path))
     path.write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(FormatError, match="cannot be read as a tar") as caught:
         archive(path).read()
@@ -123,7 +123,7 @@ def test_a_compressed_archive_is_refused_with_a_hint(
 
 @every_archive
 def test_an_archive_holds_a_layer_once(archive: Callable[[Path], Place], tmp_path: Path) -> None:
-    put(fresh_image(A, B, A), archive(tmp_path / "a.tar"))
+    push_image(fresh_image(A, B, A), archive(tmp_path / "a.tar"))
     files = [name for name in names(tmp_path / "a.tar") if name not in ("blobs", "blobs/sha256")]
     assert len(files) == len(set(files)) == (6 if "oci-layout" in files else 4)
 
@@ -134,7 +134,7 @@ from dataclasses import replace
 from pathlib import Path
 from fakes.small_image import fresh_image
 from packhorse.base.digest import Digest
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.docker_archive import DockerArchive
 from packhorse.image.layout import Layout
 from packhorse.image.oci_archive import OciArchive
@@ -148,7 +148,7 @@ kind, path, known = sys.argv[1:]
 place = {"oci": Layout, "oci-archive": OciArchive, "docker-archive": DockerArchive}[kind](Path(path))
 whole = bytes(2 << 20)
 layer = Layer(tar, Digest.of(whole) if known == "known" else None)
-put(replace(fresh_image(whole), layers=(layer,)), place)
+push_image(replace(fresh_image(whole), layers=(layer,)), place)
 """
 
 
@@ -167,13 +167,13 @@ def test_a_killed_writer_leaves_nothing_under_the_name(kind: str, known: str, tm
 
 
 def test_an_oci_archive_is_a_layout_with_the_index_first(tmp_path: Path) -> None:
-    put(fresh_image(A), OciArchive(tmp_path / "a.tar", "v1"))
+    push_image(fresh_image(A), OciArchive(tmp_path / "a.tar", "v1"))
     assert names(tmp_path / "a.tar")[:4] == ["oci-layout", "index.json", "blobs", "blobs/sha256"]
 
 
 def test_a_docker_archive_has_plain_layers_and_dockers_short_name(tmp_path: Path) -> None:
     image = fresh_image(A, B)
-    put(image, DockerArchive(tmp_path / "a.tar", Reference.parse("docker.io/library/app")))
+    push_image(image, DockerArchive(tmp_path / "a.tar", Reference.parse("docker.io/library/app")))
     with tarfile.open(tmp_path / "a.tar", "r:") as tar:
         manifest = tar.extractfile("manifest.json")
         layer = tar.extractfile(f"{Digest.of(A).hex}.tar")
@@ -191,7 +191,7 @@ def test_a_docker_archive_has_plain_layers_and_dockers_short_name(tmp_path: Path
 
 def test_a_docker_archive_takes_no_digest_for_a_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"(?s)cannot be called.*give it a tag: {APP.familiar_name}"):
-        put(fresh_image(A), DockerArchive(tmp_path / "a.tar", APP.with_digest(Digest.of(b""))))
+        push_image(fresh_image(A), DockerArchive(tmp_path / "a.tar", APP.with_digest(Digest.of(b""))))
     assert not (tmp_path / "a.tar").exists()
 
 

@@ -21,7 +21,7 @@ from packhorse.image.compress import (
     is_compressed,
     stored_layer,
     tee,
-    verified,
+    verify,
 )
 from packhorse.image.model import Descriptor, MediaType
 from packhorse.image.view import Layer
@@ -158,9 +158,9 @@ def test_a_stored_layer_is_checked_in_both_forms() -> None:
 
 @pytest.mark.parametrize(("data", "size"), [(b"abcd", 3), (b"ab", 3), (b"abd", 3), (b"abd", None)])
 def test_bytes_of_another_length_or_digest_are_refused(data: bytes, size: int | None) -> None:
-    assert list(verified([b"ab", b"c"], Digest.of(b"abc"), 3)) == [b"ab", b"c"]
+    assert list(verify([b"ab", b"c"], Digest.of(b"abc"), 3)) == [b"ab", b"c"]
     with pytest.raises(FormatError):
-        list(verified(cut(data, 2), Digest.of(b"abc"), size))
+        list(verify(cut(data, 2), Digest.of(b"abc"), size))
 
 
 @pytest.mark.parametrize("kind", [0x50, 0x5F])

@@ -19,7 +19,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.engine import Engine
 from packhorse.base.engine_address import Address
 from packhorse.errors import EngineError, FormatError, NotFoundError, PackhorseError
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.daemon import Daemon
 from packhorse.image.docker_archive import write_docker_archive
 from packhorse.image.model import Config
@@ -131,7 +131,7 @@ def used(engine: Engine, spool: Path) -> list[PackhorseError]:
         lambda: [
             b"".join(layer.tar()) for layer in Daemon("x", engine, spool=spool, known=Nothing()).read().layers
         ],
-        lambda: put(IMAGE, Daemon("x", engine, spool=spool, known=Nothing())),
+        lambda: push_image(IMAGE, Daemon("x", engine, spool=spool, known=Nothing())),
     ):
         try:
             do()
@@ -171,7 +171,7 @@ def test_an_image_that_an_engine_has_by_a_digest_can_be_kept_under_it(tmp_path: 
                 image = Daemon("x", engine, spool=tmp_path, known=store).read()
             assert image.has_digest(digest) == (told["RepoDigests"] == names)
             if image.has_digest(digest):
-                put(image, store.place(names[0]))
+                push_image(image, store.place(names[0]))
         assert store.place(names[0]).read().id == image.id
 
 
@@ -229,7 +229,7 @@ def test_layers_whose_length_nobody_knows_are_read_side_by_side(tmp_path: Path) 
 
     with answering() as engine:
         image = Image(IMAGE.config, tuple(map(waiting, IMAGE.layers)))
-        put(image, Daemon("x", engine, spool=tmp_path, known=Nothing()))
+        push_image(image, Daemon("x", engine, spool=tmp_path, known=Nothing()))
 
 
 def test_an_engine_whose_disk_is_full_is_told_with_what_helps(tmp_path: Path) -> None:
@@ -238,11 +238,11 @@ def test_an_engine_whose_disk_is_full_is_told_with_what_helps(tmp_path: Path) ->
         answering(load=said, images=[]) as engine,
         pytest.raises(EngineError, match="did not take") as raised,
     ):
-        put(IMAGE, Daemon("x", engine, spool=tmp_path, known=Nothing()))
+        push_image(IMAGE, Daemon("x", engine, spool=tmp_path, known=Nothing()))
     assert "free some space where the engine keeps images" in raised.value.fix
 
 
 def test_an_image_without_layers_is_told_where_an_engine_cannot_have_it(tmp_path: Path) -> None:
     none = Image(Config.parse(b'{"os": "linux", "architecture": "amd64"}'), ())
     with answering() as engine, pytest.raises(FormatError, match="cannot take x"):
-        put(none, Daemon("x", engine, spool=tmp_path, known=Nothing()))
+        push_image(none, Daemon("x", engine, spool=tmp_path, known=Nothing()))

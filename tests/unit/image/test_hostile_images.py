@@ -21,7 +21,7 @@ from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.compress import decompress
 from packhorse.image.docker_archive import DockerArchive
-from packhorse.image.edit import edit, set_variables
+from packhorse.image.edit import edit_config, set_variables
 from packhorse.image.layout import Layout
 from packhorse.image.model import Config, Index, MediaType
 from packhorse.image.ustar import TarIndex, TarWriter
@@ -207,7 +207,7 @@ TAKEN: dict[str, Defect] = {
         subject={"mediaType": MediaType.OCI_MANIFEST, "digest": _TWO, "size": 3}
     ),
     "labels that differ in case alone": lambda d: vars(d).update(
-        config=edit(Config.parse(CONFIG), labels={"a": "1", "A": "2"}).raw
+        config=edit_config(Config.parse(CONFIG), labels={"a": "1", "A": "2"}).raw
     ),
     "indexes within indexes, as some tools make them": lambda d: vars(d).update(nested=3),
 }

@@ -10,7 +10,7 @@ import pytest
 from fakes.image_problems import problems_of_image, problems_of_layout
 from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.layout import Layout
 from packhorse.image.model import Config, Descriptor, Index, Manifest, MediaType
 from packhorse.image.view import Image
@@ -76,7 +76,7 @@ def test_a_sound_image_has_no_problems(media_type: str) -> None:
 
 def test_every_problem_of_a_layout_is_listed(tmp_path: Path) -> None:
     for ref, image in {"a": fresh_image(A), "b": fresh_image(B), "good": fresh_image(A, B)}.items():
-        put(image, Layout(tmp_path, ref))
+        push_image(image, Layout(tmp_path, ref))
     assert problems_of_layout(tmp_path) == []
     blobs = tmp_path / "blobs/sha256"
     (blobs / fresh_image(A).id.hex).unlink()

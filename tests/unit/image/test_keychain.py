@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from fakes.credential_helper import FakeHelper
 from packhorse.errors import FormatError, HostError, InputError, NotFoundError
-from packhorse.image.authfile import AuthFile, drop, put, spelled
+from packhorse.image.authfile import AuthFile, normalise_key, remove_entries, write_entry
 from packhorse.image.credential_helper import CredentialHelper
-from packhorse.image.keychain import Keychain, files
+from packhorse.image.keychain import Keychain, auth_files
 from packhorse.image.registry.credentials import Credentials
 
 Home = Callable[..., Keychain]
@@ -303,25 +303,25 @@ def test_a_helper_that_is_no_program_is_a_host_error(tmp_path: Path) -> None:
 
 
 def test_nothing_is_found_without_a_home() -> None:
-    assert all(path.is_absolute() for path in files({"HOME": ""}))
+    assert all(path.is_absolute() for path in auth_files({"HOME": ""}))
 
 
 @pytest.mark.parametrize("before", ["", "{}", '{"auths": null, "x": 1}', '{"x": 1}'])
 def test_an_entry_is_added_to_a_file_that_has_none_and_taken_away_again(before: str, tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text(before)
-    put(file, "a.example/team", Credentials("me", "pw"))
+    write_entry(file, "a.example/team", Credentials("me", "pw"))
     assert AuthFile.read(file).find("a.example", "team/app") == Credentials(
         "me", "pw", origin=f"the credentials are those for a.example/team in {file}"
     )
-    assert drop(file, "a.example/team")
+    assert remove_entries(file, "a.example/team")
     assert json.loads(file.read_text()) == json.loads(before or "{}") | {"auths": {}}
-    assert not drop(file, "a.example/team")
+    assert not remove_entries(file, "a.example/team")
 
 
 @given(st.text(max_size=30))
 def test_any_key_has_a_spelling(key: str) -> None:
-    assert not spelled(key).endswith("/")
+    assert not normalise_key(key).endswith("/")
 
 
 @given(st.binary(max_size=60))

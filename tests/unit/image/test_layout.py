@@ -14,7 +14,7 @@ from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError, StoreError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.layout import Directory, Layout, read_index
 from packhorse.image.model import REF_NAME, Descriptor, Index, Manifest, MediaType
 from packhorse.image.view import Layer
@@ -55,11 +55,11 @@ def test_a_layout_that_an_image_did_not_fit_into_is_one_without_it(tmp_path: Pat
     path = tmp_path / "layout"
     place = Layout(path)
     with pytest.raises(FormatError, match="broken"):
-        place.begin(Layer(broken))
+        place.write_layer(Layer(broken))
     assert read_index(Directory(path), "it").manifests == ()
     with pytest.raises(NotFoundError, match="does not have just one image"):
         Layout(path).read()
-    put(stored_image(A), Layout(path))
+    push_image(stored_image(A), Layout(path))
     assert Layout(path).read().id == stored_image(A).id
 
 
@@ -69,7 +69,7 @@ def broken() -> Iterator[bytes]:
 
 
 def test_the_files_of_a_layout_are_those_of_the_specification(layout: Path) -> None:
-    put(fresh_image(A), Layout(layout, "v1"))
+    push_image(fresh_image(A), Layout(layout, "v1"))
     assert json.loads((layout / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
     (entry,) = index(layout)["manifests"]
     assert entry["annotations"] == {REF_NAME: "v1"}
@@ -81,7 +81,7 @@ def test_the_files_of_a_layout_are_those_of_the_specification(layout: Path) -> N
 def test_the_same_image_gives_the_same_files(tmp_path: Path) -> None:
     written = []
     for name in ("one", "two"):
-        put(fresh_image(A, B), Layout(tmp_path / name, "v1"))
+        push_image(fresh_image(A, B), Layout(tmp_path / name, "v1"))
         written.append(
             {str(p.relative_to(tmp_path / name)): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
         )
@@ -89,25 +89,25 @@ def test_the_same_image_gives_the_same_files(tmp_path: Path) -> None:
 
 
 def test_an_image_without_a_name_is_the_only_one_or_the_unnamed_one(layout: Path) -> None:
-    put(fresh_image(A), Layout(layout, "v1"))
+    push_image(fresh_image(A), Layout(layout, "v1"))
     assert Layout(layout).read().id == fresh_image(A).id
-    put(fresh_image(B), Layout(layout, "v2"))
+    push_image(fresh_image(B), Layout(layout, "v2"))
     with pytest.raises(NotFoundError) as caught:
         Layout(layout).read()
     assert "v1, v2" in caught.value.why
-    put(fresh_image(A, B), Layout(layout))
-    put(fresh_image(B, A), Layout(layout))
+    push_image(fresh_image(A, B), Layout(layout))
+    push_image(fresh_image(B, A), Layout(layout))
     assert Layout(layout).read().id == fresh_image(B, A).id
     assert len(index(layout)["manifests"]) == 3
 
 
 def test_what_others_put_into_the_index_stays(layout: Path) -> None:
-    put(fresh_image(A), Layout(layout, "v1"))
+    push_image(fresh_image(A), Layout(layout, "v1"))
     foreign = {"mediaType": "application/x", "digest": str(Digest.of(b"")), "size": 0, "data": "", "new": [1]}
     rewrite(
         layout, manifests=[foreign, *index(layout)["manifests"]], annotations={"a": "b"}, more={"x": None}
     )
-    put(fresh_image(B), Layout(layout, "v1"))
+    push_image(fresh_image(B), Layout(layout, "v1"))
     after = index(layout)
     assert after["manifests"][0] == foreign
     assert len(after["manifests"]) == 2
@@ -116,7 +116,7 @@ def test_what_others_put_into_the_index_stays(layout: Path) -> None:
 
 def test_a_name_for_several_targets_gives_the_one_asked_for(layout: Path) -> None:
     for target in (Target("linux", "amd64"), ARM):
-        put(fresh_image(A, target=target), Layout(layout, target.arch))
+        push_image(fresh_image(A, target=target), Layout(layout, target.arch))
     entries = [{**entry, "annotations": {REF_NAME: "both"}} for entry in index(layout)["manifests"]]
     rewrite(layout, manifests=entries)
     assert Layout(layout, "both", target=ARM).read().config.target == ARM
@@ -127,12 +127,12 @@ def test_a_name_for_several_targets_gives_the_one_asked_for(layout: Path) -> Non
 
 
 def test_an_image_for_another_target_is_read_when_it_is_the_only_one(layout: Path) -> None:
-    put(fresh_image(A, target=Target("linux", "s390x")), Layout(layout, "v1"))
+    push_image(fresh_image(A, target=Target("linux", "s390x")), Layout(layout, "v1"))
     assert Layout(layout, "v1").read().config.architecture == "s390x"
 
 
 def test_indexes_are_followed_only_so_deep(layout: Path) -> None:
-    put(fresh_image(A), Layout(layout))
+    push_image(fresh_image(A), Layout(layout))
     nest(layout, 4)
     assert Layout(layout).read().id == fresh_image(A).id
     assert problems_of_layout(layout) == []
@@ -145,14 +145,14 @@ def test_a_directory_with_other_files_is_left_alone(layout: Path) -> None:
     layout.mkdir()
     (layout / "thesis.txt").write_text("x")
     with pytest.raises(InputError, match="not an OCI layout"):
-        put(fresh_image(A), Layout(layout, "v1"))
+        push_image(fresh_image(A), Layout(layout, "v1"))
     with pytest.raises(NotFoundError):
         Layout(layout).read()
     assert [path.name for path in layout.iterdir()] == ["thesis.txt"]
 
 
 def test_a_damaged_blob_is_found_when_it_is_read(layout: Path) -> None:
-    put(fresh_image(A), Layout(layout))
+    push_image(fresh_image(A), Layout(layout))
     image = Layout(layout).read()
     assert image.manifest is not None
     blob = layout / "blobs/sha256" / image.manifest.layers[0].digest.hex
@@ -161,7 +161,7 @@ def test_a_damaged_blob_is_found_when_it_is_read(layout: Path) -> None:
     with pytest.raises(FormatError, match="not what they should be"):
         list(Layout(layout).read().layers[0].tar())
     blob.write_bytes(b"x")
-    put(fresh_image(A), Layout(layout))
+    push_image(fresh_image(A), Layout(layout))
     assert b"".join(Layout(layout).read().layers[0].tar()) == A
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_blob_is_found_when_it_is_read(layout: Path) -> None:
     ],
 )
 def test_a_broken_layout_is_refused(layout: Path, name: str, data: bytes) -> None:
-    put(fresh_image(A), Layout(layout, "v1"))
+    push_image(fresh_image(A), Layout(layout, "v1"))
     (layout / name).write_bytes(data)
     with pytest.raises(FormatError):
         Layout(layout, "v1").read()
@@ -184,7 +184,7 @@ def test_a_broken_layout_is_refused(layout: Path, name: str, data: bytes) -> Non
 
 
 def test_a_manifest_that_contradicts_its_config_is_refused(layout: Path) -> None:
-    put(fresh_image(A), Layout(layout, "v1"))
+    push_image(fresh_image(A), Layout(layout, "v1"))
     manifest = Layout(layout, "v1").read().manifest
     assert manifest is not None
     longer = Manifest.of(manifest.config, manifest.layers * 2)
@@ -195,7 +195,7 @@ def test_a_manifest_that_contradicts_its_config_is_refused(layout: Path) -> None
 
 
 def test_a_layer_that_is_no_file_system_is_refused(layout: Path) -> None:
-    put(fresh_image(A), Layout(layout, "v1"))
+    push_image(fresh_image(A), Layout(layout, "v1"))
     manifest = Layout(layout, "v1").read().manifest
     assert manifest is not None
     odd = Descriptor("application/wasm", manifest.layers[0].digest, manifest.layers[0].size)
@@ -207,7 +207,7 @@ def test_a_layer_that_is_no_file_system_is_refused(layout: Path) -> None:
 
 
 def test_a_blob_that_is_a_fifo_is_refused_without_waiting(layout: Path) -> None:
-    put(fresh_image(A), Layout(layout, "v1"))
+    push_image(fresh_image(A), Layout(layout, "v1"))
     config = layout / "blobs/sha256" / fresh_image(A).id.hex
     config.unlink()
     os.mkfifo(config)
@@ -218,31 +218,31 @@ def test_a_blob_that_is_a_fifo_is_refused_without_waiting(layout: Path) -> None:
 def test_a_layout_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError):
-        put(fresh_image(A), Layout(tmp_path / "file" / "layout"))
+        push_image(fresh_image(A), Layout(tmp_path / "file" / "layout"))
 
 
 def test_an_image_of_another_program_that_cannot_be_read_does_not_stop_writing(layout: Path) -> None:
-    put(stored_image(A), Layout(layout, "v1"))
+    push_image(stored_image(A), Layout(layout, "v1"))
     (layout / "blobs/sha256" / stored_image(A).id.hex).unlink()
-    put(fresh_image(A, user="1"), Layout(layout, "v2"))
+    push_image(fresh_image(A, user="1"), Layout(layout, "v2"))
     assert Layout(layout, "v2").read().config.user == "1"
 
 
 def test_nothing_is_left_of_a_write_that_failed(layout: Path) -> None:
-    put(fresh_image(A), Layout(layout, "v1"))
+    push_image(fresh_image(A), Layout(layout, "v1"))
     before = sorted(layout.rglob("*"))
     image = stored_image(B)
     assert image.manifest is not None
     lying = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(b"x"), image.manifest.layers[0].size)
     with pytest.raises(FormatError):
-        put(replace(image, layers=(replace(image.layers[0], descriptor=lying),)), Layout(layout, "v2"))
+        push_image(replace(image, layers=(replace(image.layers[0], descriptor=lying),)), Layout(layout, "v2"))
     assert sorted(layout.rglob("*")) == before
 
 
 def test_a_damaged_blob_is_written_again(layout: Path) -> None:
-    put(stored_image(A, B), Layout(layout, "v1"))
+    push_image(stored_image(A, B), Layout(layout, "v1"))
     expected = {path: path.read_bytes() for path in (layout / "blobs/sha256").iterdir()}
     for path, data in expected.items():
         path.write_bytes(bytes(len(data)))
-    put(stored_image(A, B), Layout(layout, "v1"))
+    push_image(stored_image(A, B), Layout(layout, "v1"))
     assert {path: path.read_bytes() for path in expected} == expected

@@ -4,7 +4,7 @@ import pytest
 
 from packhorse.base.digest import Digest
 from packhorse.errors import InputError
-from packhorse.image.reference import Kind, Location, Reference
+from packhorse.image.reference import Location, LocationKind, Reference
 
 HEX = "0123456789abcdef" * 4
 DIGEST = f"sha256:{HEX}"
@@ -98,19 +98,19 @@ def test_a_reference_can_be_pinned_and_retagged() -> None:
 @pytest.mark.parametrize(
     ("text", "location"),
     [
-        ("myapp", Location(Kind.STORE, "", "myapp")),
-        ("reg:5000/a:1", Location(Kind.STORE, "", "reg:5000/a:1")),
-        ("store:myapp:2", Location(Kind.STORE, "", "myapp:2")),
-        (f"store:{DIGEST}", Location(Kind.STORE, "", DIGEST)),
-        (HEX, Location(Kind.STORE, "", HEX)),
-        ("docker://reg:5000/a:1", Location(Kind.REGISTRY, "", "reg:5000/a:1")),
-        ("docker:1", Location(Kind.STORE, "", "docker:1")),
-        ("docker-daemon:myapp:1", Location(Kind.DAEMON, "", "myapp:1")),
-        ("oci:some/dir", Location(Kind.OCI, "some/dir", "")),
-        ("oci:some/dir:v1:odd", Location(Kind.OCI, "some/dir", "v1:odd")),
-        ("oci-archive:f.tar:v1", Location(Kind.OCI_ARCHIVE, "f.tar", "v1")),
-        ("docker-archive:f.tar", Location(Kind.DOCKER_ARCHIVE, "f.tar", "")),
-        ("docker-archive:f.tar:reg:5000/a:1", Location(Kind.DOCKER_ARCHIVE, "f.tar", "reg:5000/a:1")),
+        ("myapp", Location(LocationKind.STORE, "", "myapp")),
+        ("reg:5000/a:1", Location(LocationKind.STORE, "", "reg:5000/a:1")),
+        ("store:myapp:2", Location(LocationKind.STORE, "", "myapp:2")),
+        (f"store:{DIGEST}", Location(LocationKind.STORE, "", DIGEST)),
+        (HEX, Location(LocationKind.STORE, "", HEX)),
+        ("docker://reg:5000/a:1", Location(LocationKind.REGISTRY, "", "reg:5000/a:1")),
+        ("docker:1", Location(LocationKind.STORE, "", "docker:1")),
+        ("docker-daemon:myapp:1", Location(LocationKind.DAEMON, "", "myapp:1")),
+        ("oci:some/dir", Location(LocationKind.OCI, "some/dir", "")),
+        ("oci:some/dir:v1:odd", Location(LocationKind.OCI, "some/dir", "v1:odd")),
+        ("oci-archive:f.tar:v1", Location(LocationKind.OCI_ARCHIVE, "f.tar", "v1")),
+        ("docker-archive:f.tar", Location(LocationKind.DOCKER_ARCHIVE, "f.tar", "")),
+        ("docker-archive:f.tar:reg:5000/a:1", Location(LocationKind.DOCKER_ARCHIVE, "f.tar", "reg:5000/a:1")),
     ],
 )
 def test_a_location_is_spelled_as_skopeo_spells_it(text: str, location: Location) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from packhorse.errors import InputError
 from packhorse.image.reference import Reference
-from packhorse.image.registries import Registries, Source, files
+from packhorse.image.registries import Registries, RegistrySource, config_files
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -17,7 +17,7 @@ def registries(directory: Path, *texts: str) -> Registries:
     paths = [directory / f"{number}.conf" for number in range(len(texts))]
     for path, text in zip(paths, texts, strict=True):
         path.write_text(text)
-    return Registries.of(paths)
+    return Registries.read(paths)
 
 
 def test_a_name_without_a_rule_has_none(tmp_path):
@@ -56,7 +56,7 @@ def test_a_name_is_another_where_the_source_is_another(tmp_path, prefix, locatio
     found = registries(tmp_path, f'[[registry]]\nprefix = "{prefix}"\nlocation = "{location}"\n')
     rule = found.find(Reference.parse(name))
     assert rule is not None
-    assert str(rule.at(rule.source, Reference.parse(name))) == there
+    assert str(rule.rewrite(rule.source, Reference.parse(name))) == there
 
 
 def test_mirrors_are_in_their_order_and_say_what_they_are_asked_for(tmp_path):
@@ -76,11 +76,11 @@ def test_mirrors_are_in_their_order_and_say_what_they_are_asked_for(tmp_path):
     rule = found.find(Reference.parse("debian"))
     assert rule is not None
     assert rule.mirrors == (
-        Source("one.example", insecure=True, pulls="digest-only"),
-        Source("two.example/cache"),
+        RegistrySource("one.example", insecure=True, pulls="digest-only"),
+        RegistrySource("two.example/cache"),
     )
-    assert found.insecure("one.example")
-    assert not found.insecure("two.example")
+    assert found.is_insecure("one.example")
+    assert not found.is_insecure("two.example")
 
 
 def test_a_later_file_replaces_the_rule_of_an_earlier_one(tmp_path):
@@ -122,11 +122,11 @@ def test_files_are_found_as_containers_do(tmp_path):
     (own / "registries.conf.d").mkdir(parents=True)
     for name in ("registries.conf", "registries.conf.d/b.conf", "registries.conf.d/a.conf"):
         (own / name).write_text("")
-    found = [path for path in files({"HOME": str(tmp_path)}) if path.is_relative_to(tmp_path)]
+    found = [path for path in config_files({"HOME": str(tmp_path)}) if path.is_relative_to(tmp_path)]
     assert [path.name for path in found] == ["registries.conf", "a.conf", "b.conf"]
     named = tmp_path / "named.conf"
     named.write_text("")
     environ = {"HOME": str(tmp_path), "CONTAINERS_REGISTRIES_CONF": str(named)}
-    assert files(environ)[0] == named
+    assert config_files(environ)[0] == named
     with pytest.raises(InputError):
-        files({"CONTAINERS_REGISTRIES_CONF": str(tmp_path / "missing")})
+        config_files({"CONTAINERS_REGISTRIES_CONF": str(tmp_path / "missing")})

@@ -26,7 +26,7 @@ from packhorse.sandbox.order import (
     Order,
     decode,
     encode,
-    request,
+    encode_request,
 )
 from unit.launcher.conftest import SOURCE
 
@@ -67,7 +67,7 @@ class Started:
         nothing, file = os.open(os.devnull, os.O_RDONLY), os.memfd_create("order")
         os.write(file, encode(order, program))
         given = [file, nothing, write, write]
-        socket.send_fds(self.channel, [request(START, number)], given)
+        socket.send_fds(self.channel, [encode_request(START, number)], given)
         for descriptor in (nothing, file, write):
             os.close(descriptor)
         return read
@@ -167,7 +167,7 @@ def test_no_descriptor_but_the_three_is_open(started: Started) -> None:
     answers = started.answers(until=ENDED)
     assert statuses(answers) == [(ENDED, 2, 0)]
     assert text(listing).split() == ["0", "1", "2", "3"]  # the last one is the directory
-    started.channel.send(request(SIGNAL, 1, 9))
+    started.channel.send(encode_request(SIGNAL, 1, 9))
     assert statuses(started.answers()) == [(ENDED, 1, 137), (GONE, -1, 0)]
     os.close(other)
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_done_is_told(
 def test_an_order_that_is_cut_off_ends_nothing_else(started: Started) -> None:
     file = os.memfd_create("order")
     os.write(file, encode(shell("echo ran"), b"")[:-1])
-    socket.send_fds(started.channel, [request(START, 0)], [file, 0, 1, 2])
+    socket.send_fds(started.channel, [encode_request(START, 0)], [file, 0, 1, 2])
     os.close(file)
     answers = started.answers()
     assert statuses(answers) == [(REFUSED, 0, ord("s")), (ENDED, 0, 125), (GONE, -1, 0)]
@@ -215,10 +215,10 @@ def test_an_order_that_is_cut_off_ends_nothing_else(started: Started) -> None:
 
 def test_what_is_told_of_no_command_is_refused_or_ignored(started: Started) -> None:
     for number in (-1, 1 << 20):
-        started.channel.send(request(SIGNAL, number, 9))
-        socket.send_fds(started.channel, [request(START, number)], [0])
+        started.channel.send(encode_request(SIGNAL, number, 9))
+        socket.send_fds(started.channel, [encode_request(START, number)], [0])
         assert statuses(started.answers())[0] == (REFUSED, number, ord("s"))
-    started.channel.send(request(START, 0))
+    started.channel.send(encode_request(START, 0))
     assert statuses(started.answers())[0] == (REFUSED, 0, ord("s"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.errors import InputError
 from packhorse.lifecycle.api import PlatformApi
 from packhorse.lifecycle.inputs import Inputs, LauncherInfo, RunImageName
@@ -94,7 +94,7 @@ def layer(image: AppImage) -> Path:
 
 
 def check(image: AppImage) -> Sequence[str]:
-    with Rooted.local(image.root) as tree:
+    with RootedTree.open_local(image.root) as tree:
         return check_layer(INPUTS, tree, "/layers/a/one", ["web"])
 
 

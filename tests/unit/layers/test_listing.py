@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from packhorse.errors import FormatError
-from packhorse.layers.directories import Limits
-from packhorse.layers.listing import Entry, Kind, entries, merged, pick
+from packhorse.layers.directories import UnpackLimits
+from packhorse.layers.listing import EntryKind, ListedEntry, list_entries, merge_layers, pick_files
 
 
 def _tar(*members: tuple[tarfile.TarInfo, bytes]) -> Iterator[bytes]:
@@ -31,7 +31,7 @@ def _member(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.Tar
 
 
 def test_each_entry_is_told_by_its_path() -> None:
-    found = entries(
+    found = list_entries(
         _tar(
             _member("./", type=tarfile.DIRTYPE, mode=0o755),
             _member("./a/file", b"data", mode=0o4711, uid=3, gid=4),
@@ -44,14 +44,14 @@ def test_each_entry_is_told_by_its_path() -> None:
         )
     )
     assert {path: entry.kind for path, entry in found.items()} == {
-        ".": Kind.DIRECTORY,
-        "a/file": Kind.FILE,
-        "a/link": Kind.LINK,
-        "a/again": Kind.HARD_LINK,
-        "a/pipe": Kind.FIFO,
-        "a/null": Kind.DEVICE,
-        "a/gone": Kind.REMOVED,
-        "b/": Kind.EMPTIED,
+        ".": EntryKind.DIRECTORY,
+        "a/file": EntryKind.FILE,
+        "a/link": EntryKind.LINK,
+        "a/again": EntryKind.HARD_LINK,
+        "a/pipe": EntryKind.FIFO,
+        "a/null": EntryKind.DEVICE,
+        "a/gone": EntryKind.REMOVED,
+        "b/": EntryKind.EMPTIED,
     }
     file = found["a/file"]
     assert (file.mode, file.uid, file.gid, file.size) == (0o4711, 3, 4, 4)
@@ -60,7 +60,7 @@ def test_each_entry_is_told_by_its_path() -> None:
 
 def test_extended_attributes_are_told_and_long_ones_by_their_digest() -> None:
     headers = {"SCHILY.xattr.user.b": "x" * 65, "SCHILY.xattr.user.a": "\x00y", "SCHILY.other": "z"}
-    found = entries(_tar(_member("file", pax_headers=headers), _member("other")))
+    found = list_entries(_tar(_member("file", pax_headers=headers), _member("other")))
     digest = hashlib.sha256(b"x" * 65).hexdigest()
     assert found["file"].attributes == (("user.a", "0079"), ("user.b", f"sha256:{digest}"))
     assert found["other"].attributes == ()
@@ -70,23 +70,25 @@ def test_names_of_extended_attributes_count_as_paths_do() -> None:
     many = [
         _member(str(number), pax_headers={f"SCHILY.xattr.{'n' * 1000}{number}": ""}) for number in range(9)
     ]
-    entries(_tar(*many), limits=Limits(paths=10_000))
+    list_entries(_tar(*many), limits=UnpackLimits(paths=10_000))
     with pytest.raises(FormatError, match="very long names"):
-        entries(_tar(*many), limits=Limits(paths=9_000))
+        list_entries(_tar(*many), limits=UnpackLimits(paths=9_000))
 
 
 def test_equal_bytes_have_one_digest_and_a_later_entry_counts() -> None:
-    found = entries(_tar(_member("a", b"x"), _member("b", b"x"), _member("c", b"old"), _member("c", b"new")))
+    found = list_entries(
+        _tar(_member("a", b"x"), _member("b", b"x"), _member("c", b"old"), _member("c", b"new"))
+    )
     assert found["a"].content == found["b"].content != found["c"].content
-    assert found["c"] == entries(_tar(_member("c", b"new")))["c"]
-    assert isinstance(found["a"], Entry)
+    assert found["c"] == list_entries(_tar(_member("c", b"new")))["c"]
+    assert isinstance(found["a"], ListedEntry)
 
 
 def test_layers_are_laid_on_one_another() -> None:
-    below = entries(
+    below = list_entries(
         _tar(*(_member(name, b"x") for name in ("a/b", "a/c", "a/d/e", "f", "g/h", "g/i/j", "k")))
     )
-    above = entries(
+    above = list_entries(
         _tar(
             _member("a/.wh.b"),
             _member("a/.wh.d"),
@@ -96,21 +98,21 @@ def test_layers_are_laid_on_one_another() -> None:
             _member("far/.wh.away"),
         )
     )
-    found = merged(below, above)
+    found = merge_layers(below, above)
     assert {path: entry.kind for path, entry in found.items()} == {
-        "a/b": Kind.REMOVED,
-        "a/c": Kind.FILE,
-        "a/d": Kind.REMOVED,
-        "f": Kind.LINK,
-        "g/": Kind.EMPTIED,
-        "g/new": Kind.FILE,
-        "k": Kind.FILE,
-        "far/away": Kind.REMOVED,
+        "a/b": EntryKind.REMOVED,
+        "a/c": EntryKind.FILE,
+        "a/d": EntryKind.REMOVED,
+        "f": EntryKind.LINK,
+        "g/": EntryKind.EMPTIED,
+        "g/new": EntryKind.FILE,
+        "k": EntryKind.FILE,
+        "far/away": EntryKind.REMOVED,
     }
 
 
 def test_files_that_are_wanted_are_read_and_no_links() -> None:
-    picked = pick(
+    picked = pick_files(
         _tar(
             _member("etc/x", b"one"),
             _member("etc/y", type=tarfile.SYMTYPE, linkname="x"),
@@ -126,26 +128,26 @@ def test_files_that_are_wanted_are_read_and_no_links() -> None:
 
 def test_a_file_that_became_a_link_is_no_file() -> None:
     members = _member("x", b"one"), _member("x", type=tarfile.SYMTYPE, linkname="y")
-    assert pick(_tar(*members), lambda path: True, limit=10).files == {}
+    assert pick_files(_tar(*members), lambda path: True, limit=10).files == {}
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/.."])
 def test_a_path_that_leads_out_is_refused(name: str) -> None:
     with pytest.raises(FormatError, match="leads out"):
-        entries(_tar(_member(name)))
+        list_entries(_tar(_member(name)))
 
 
 def test_limits_hold() -> None:
     with pytest.raises(FormatError, match="more than 1 entries"):
-        entries(_tar(_member("a"), _member("b")), limits=Limits(entries=1))
+        list_entries(_tar(_member("a"), _member("b")), limits=UnpackLimits(entries=1))
     with pytest.raises(FormatError, match="unpacks to more"):
-        entries(_tar(_member("a", b"xx")), limits=Limits(bytes=1))
+        list_entries(_tar(_member("a", b"xx")), limits=UnpackLimits(bytes=1))
     with pytest.raises(FormatError, match="at most 1 bytes"):
-        pick(_tar(_member("a", b"xx")), lambda path: True, limit=1)
+        pick_files(_tar(_member("a", b"xx")), lambda path: True, limit=1)
     with pytest.raises(FormatError, match="unknown tar type"):
-        entries(_tar(_member("a", type=b"Z")))
+        list_entries(_tar(_member("a", type=b"Z")))
     with pytest.raises(FormatError, match="not a valid tar"):
-        entries(iter([b"x" * 512]))
+        list_entries(iter([b"x" * 512]))
 
 
 @pytest.mark.parametrize("blocks", range(5))
@@ -158,4 +160,4 @@ def test_a_stream_that_fails_between_two_entries_is_not_taken_for_its_end(blocks
         raise FormatError("the stream is broken")
 
     with pytest.raises(FormatError, match="the stream is broken"):
-        entries(broken())
+        list_entries(broken())

@@ -35,11 +35,13 @@ def _layers(case: dict[str, Any], root: Path) -> Iterator[Iterator[TarEntry]]:
     match case["what"]:
         case "directory":
             path = case["path"]
-            yield tree.directory(view, path, uid=CNB, gid=CNB, parents=_parents(path))
+            yield tree.directory_entries(view, path, uid=CNB, gid=CNB, parents=_parents(path))
         case "slices":
             path = case["path"]
             for part in slices.divide(view, path, case["globs"]):
-                yield tree.selection(view, path, part.entries, uid=CNB, gid=CNB, parents=_parents(path))
+                yield tree.selected_entries(
+                    view, path, part.entries, uid=CNB, gid=CNB, parents=_parents(path)
+                )
         case "types":
             yield iter(
                 [

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.errors import FormatError
 from packhorse.layers.slices import _compile, divide
 
@@ -24,7 +24,7 @@ def test_directories_may_be_nested_deeper_than_functions(tmp_path: Path) -> None
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack()) + _DEEP - 20)
     try:
-        with Rooted.local(tmp_path) as tree:
+        with RootedTree.open_local(tmp_path) as tree:
             first, rest = divide(tree, "/app", [["d/d"]])
     finally:
         sys.setrecursionlimit(before)
@@ -51,7 +51,7 @@ def test_what_is_left_is_in_byte_order_of_whole_paths(tmp_path: Path, slices: li
     for name in names:
         (tmp_path / "app" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "app" / name).touch()
-    with Rooted.local(tmp_path) as tree:
+    with RootedTree.open_local(tmp_path) as tree:
         *divided, rest = divide(tree, "/app", slices)
         assert [tuple(one.entries) for one in divided] == [()] * len(slices)
         paths = [path for path, _ in rest.entries]
@@ -62,7 +62,7 @@ def test_what_is_left_is_in_byte_order_of_whole_paths(tmp_path: Path, slices: li
 
 def test_what_is_no_directory_is_no_application(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with Rooted.local(tmp_path) as tree:
+    with RootedTree.open_local(tmp_path) as tree:
         for path in ("/none", "/file"):
             with pytest.raises(FormatError, match="is not a directory"):
                 divide(tree, path, [])

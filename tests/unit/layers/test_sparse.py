@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from packhorse.errors import FormatError
-from packhorse.layers.directories import Limits
+from packhorse.layers.directories import UnpackLimits
 from packhorse.layers.unpack import unpack
 
 FORMATS = {
@@ -80,7 +80,7 @@ def test_a_hole_counts_against_the_limit(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="unpacks to more than"):
         unpack([archive(1 << 50, [])], tmp_path, owner=False)
     with pytest.raises(FormatError, match="unpacks to more than"):
-        unpack([archive(2000, [])], tmp_path, owner=False, limits=Limits(bytes=1999))
+        unpack([archive(2000, [])], tmp_path, owner=False, limits=UnpackLimits(bytes=1999))
 
 
 def test_a_map_is_not_read_beyond_its_limit(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from packhorse.base.rooted import Rooted
-from packhorse.base.tree import Kind
+from packhorse.base.rooted import RootedTree
+from packhorse.base.tree import NodeKind
 from packhorse.errors import FormatError, TreeError
 from packhorse.layers import tar
-from packhorse.layers.tree import TarEntry, directory
+from packhorse.layers.tree import TarEntry, directory_entries
 
 HEADERS = json.loads((Path(__file__).parents[2] / "golden" / "layers" / "headers.json").read_text("ascii"))
-KINDS = {"0": Kind.FILE, "2": Kind.LINK, "5": Kind.DIRECTORY, "6": Kind.FIFO}
+KINDS = {"0": NodeKind.FILE, "2": NodeKind.LINK, "5": NodeKind.DIRECTORY, "6": NodeKind.FIFO}
 MIB = 1 << 20
 
 
@@ -76,8 +76,8 @@ def test_a_file_of_a_tree_that_changed_after_it_was_listed_is_refused(
 ) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_bytes(bytes(size))
-    with Rooted.local(tmp_path) as view:
-        entries = list(directory(view, "/", uid=0, gid=0))
+    with RootedTree.open_local(tmp_path) as view:
+        entries = list(directory_entries(view, "/", uid=0, gid=0))
         os.truncate(tmp_path / "b", size + change)
         with pytest.raises(TreeError, match=f"/b {verb} while it was read"):
             list(tar.stream(entries))
@@ -85,8 +85,8 @@ def test_a_file_of_a_tree_that_changed_after_it_was_listed_is_refused(
 
 def test_what_is_no_file_any_more_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
-    with Rooted.local(tmp_path) as view:
-        entries = list(directory(view, "/", uid=0, gid=0))
+    with RootedTree.open_local(tmp_path) as view:
+        entries = list(directory_entries(view, "/", uid=0, gid=0))
         (tmp_path / "a").unlink()
         os.mkfifo(tmp_path / "a")
         with pytest.raises(TreeError, match="not a regular file"):
@@ -100,8 +100,8 @@ def test_files_of_several_trees_are_read_each_from_its_own(tmp_path: Path) -> No
             (tmp_path / f"{number}").mkdir()
             for name in ("a", "b"):
                 (tmp_path / f"{number}" / name).write_text(f"{name} of {number}")
-            view = stack.enter_context(Rooted.local(tmp_path / f"{number}"))
-            found = tuple(directory(view, "/", uid=0, gid=0))
+            view = stack.enter_context(RootedTree.open_local(tmp_path / f"{number}"))
+            found = tuple(directory_entries(view, "/", uid=0, gid=0))
             entries += [entry._replace(name=f"/{number}{entry.name}") for entry in found if entry.at]
         data = b"".join(tar.stream(sorted(entries, key=lambda entry: entry.name[::-1])))
     with tarfile.open(fileobj=BytesIO(data)) as archive:

@@ -20,7 +20,7 @@ def _names(entries: object) -> list[str]:
 def test_parents_come_first_and_stat_never_says_what_they_are(tmp_path: Path) -> None:
     make(tmp_path, [["directory", "layers", "0700", ""], ["directory", "layers/x", "0750", ""]])
     parent = TarEntry.directory("/layers", uid=7, gid=8)
-    first, second = tree.directory(PlainTree(tmp_path), "/layers/x", uid=1, gid=2, parents=[parent])
+    first, second = tree.directory_entries(PlainTree(tmp_path), "/layers/x", uid=1, gid=2, parents=[parent])
     assert first == parent
     assert (second.name, second.mode, second.uid, second.gid) == ("/layers/x", 0o750, 1, 2)
 
@@ -28,7 +28,7 @@ def test_parents_come_first_and_stat_never_says_what_they_are(tmp_path: Path) ->
 def test_a_directory_named_among_the_parents_is_written_once_as_the_parent(tmp_path: Path) -> None:
     make(tmp_path, [["directory", "workspace", "0700", ""], ["file", "workspace/a", "0644", ""]])
     top = TarEntry.directory("/workspace", mode=0o777)
-    entries = list(tree.directory(PlainTree(tmp_path), "/workspace", uid=1, gid=1, parents=[top]))
+    entries = list(tree.directory_entries(PlainTree(tmp_path), "/workspace", uid=1, gid=1, parents=[top]))
     assert entries[0] == top
     assert _names(entries) == ["/workspace", "/workspace/a"]
 
@@ -37,7 +37,7 @@ def test_links_are_entries_and_not_followed(tmp_path: Path) -> None:
     make(
         tmp_path, [["directory", "d", "0755", ""], ["link", "d/loop", "", "."], ["link", "d/out", "", "/etc"]]
     )
-    entries = list(tree.directory(PlainTree(tmp_path), "/d", uid=0, gid=0))
+    entries = list(tree.directory_entries(PlainTree(tmp_path), "/d", uid=0, gid=0))
     assert [(entry.name, entry.link) for entry in entries] == [
         ("/d", ""),
         ("/d/loop", "."),
@@ -47,11 +47,13 @@ def test_links_are_entries_and_not_followed(tmp_path: Path) -> None:
 
 def test_an_empty_selection_has_no_parents(tmp_path: Path) -> None:
     parents = [TarEntry.directory("/workspace")]
-    assert not list(tree.selection(PlainTree(tmp_path), "/workspace", [], uid=0, gid=0, parents=parents))
+    assert not list(
+        tree.selected_entries(PlainTree(tmp_path), "/workspace", [], uid=0, gid=0, parents=parents)
+    )
 
 
 @pytest.mark.parametrize("path", ["/file", "/missing", "/link"])
 def test_a_layer_that_is_no_directory_is_refused(path: str, tmp_path: Path) -> None:
     make(tmp_path, [["directory", "d", "0755", ""], ["file", "file", "0644", ""], ["link", "link", "", "d"]])
     with pytest.raises(TreeError):
-        list(tree.directory(PlainTree(tmp_path), path, uid=0, gid=0))
+        list(tree.directory_entries(PlainTree(tmp_path), path, uid=0, gid=0))

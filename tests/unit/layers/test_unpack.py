@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import FormatError, HostError
-from packhorse.layers.directories import Limits
-from packhorse.layers.unpack import Unpacked, unpack
+from packhorse.layers.directories import UnpackLimits
+from packhorse.layers.unpack import UnpackResult, unpack
 
 Entry = tuple[str, bytes, str | bytes]  # name, tar type, content or link target
 
 FILE, DIR, LINK, HARD = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
-DEFAULT = Limits()
+DEFAULT = UnpackLimits()
 
 
 def _archive(entries: list[Entry], *, format: int = tarfile.PAX_FORMAT, mode: int = 0o755) -> bytes:
@@ -59,15 +59,15 @@ def nothing_outside(tmp_path: Path) -> Iterator[None]:
 
 
 def _unpack(
-    entries: list[Entry], target: Path, *, limits: Limits = DEFAULT, format: int = tarfile.PAX_FORMAT
-) -> Unpacked:
+    entries: list[Entry], target: Path, *, limits: UnpackLimits = DEFAULT, format: int = tarfile.PAX_FORMAT
+) -> UnpackResult:
     return unpack(_chunks(_archive(entries, format=format)), target, owner=False, limits=limits)
 
 
 def test_files_directories_and_links_arrive_with_mode_and_time(target: Path) -> None:
     entries: list[Entry] = [("d", DIR, b""), ("d/f", FILE, b"text"), ("d/l", LINK, "f"), ("d/h", HARD, "d/f")]
     told = unpack(_chunks(_archive(entries, mode=0o4711)), target, owner=False)
-    assert told == Unpacked(4, 4, 0, (), (), ("",))
+    assert told == UnpackResult(4, 4, 0, (), (), ("",))
     assert (target / "d/f").read_bytes() == b"text"
     assert stat.S_IMODE((target / "d/f").stat().st_mode) == 0o4711
     assert [path.lstat().st_mtime for path in (target / "d", target / "d/f", target / "d/l")] == [1e9] * 3
@@ -291,22 +291,22 @@ def test_what_aufs_linked_through_its_own_directory_is_there_without_it(target: 
 @pytest.mark.parametrize(
     ("limits", "entries"),
     [
-        (Limits(entries=2), [("a", FILE, b""), ("b", FILE, b""), ("c", FILE, b"")]),
-        (Limits(entries=3), [("a/b/c/d/e", FILE, b"")]),
-        (Limits(bytes=9), [("a", FILE, b"12345"), ("b", FILE, b"12345")]),
-        (Limits(name=4), [("12345", FILE, b"")]),
-        (Limits(depth=3), [("a/b/c/d", FILE, b"")]),
-        (Limits(depth=3), [("a/b/c", DIR, b""), ("l", LINK, "a/b/c"), ("l/d", DIR, b"")]),
-        (Limits(paths=50), [("l", LINK, "x" * 20), ("l/a", DIR, b""), ("l/b", DIR, b"")]),
-        (Limits(paths=50), [("b/.wh." + "a" * 20, FILE, b"") for _ in range(3)]),
-        (Limits(lookups=9), [("a", LINK, "b"), ("b", LINK, "/c" * 9), ("a/x", FILE, b"")]),
+        (UnpackLimits(entries=2), [("a", FILE, b""), ("b", FILE, b""), ("c", FILE, b"")]),
+        (UnpackLimits(entries=3), [("a/b/c/d/e", FILE, b"")]),
+        (UnpackLimits(bytes=9), [("a", FILE, b"12345"), ("b", FILE, b"12345")]),
+        (UnpackLimits(name=4), [("12345", FILE, b"")]),
+        (UnpackLimits(depth=3), [("a/b/c/d", FILE, b"")]),
+        (UnpackLimits(depth=3), [("a/b/c", DIR, b""), ("l", LINK, "a/b/c"), ("l/d", DIR, b"")]),
+        (UnpackLimits(paths=50), [("l", LINK, "x" * 20), ("l/a", DIR, b""), ("l/b", DIR, b"")]),
+        (UnpackLimits(paths=50), [("b/.wh." + "a" * 20, FILE, b"") for _ in range(3)]),
+        (UnpackLimits(lookups=9), [("a", LINK, "b"), ("b", LINK, "/c" * 9), ("a/x", FILE, b"")]),
     ],
     ids=[
         *("entries", "implied directories", "bytes", "name", "depth", "depth through a link"),
         *("paths through a link", "paths of whiteouts", "lookups"),
     ],
 )  # fmt: skip
-def test_a_limit_passed_is_refused(limits: Limits, entries: list[Entry], target: Path) -> None:
+def test_a_limit_passed_is_refused(limits: UnpackLimits, entries: list[Entry], target: Path) -> None:
     with pytest.raises(FormatError):
         _unpack(entries, target, limits=limits)
 
@@ -390,7 +390,7 @@ def test_the_whole_stream_is_read_even_after_the_end_of_the_archive(target: Path
 
 
 def test_an_empty_stream_is_an_empty_layer(target: Path) -> None:
-    assert unpack([], target, owner=False) == Unpacked(0, 0, 0, (), (), ("",))
+    assert unpack([], target, owner=False) == UnpackResult(0, 0, 0, (), (), ("",))
 
 
 def test_a_missing_target_is_an_error_with_a_name(tmp_path: Path) -> None:

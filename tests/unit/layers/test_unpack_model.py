@@ -13,7 +13,7 @@ from fakes import layer_model as model
 from fakes import layer_tars
 from fakes.effort import examples
 from fakes.layer_model import Entry, Refused
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.errors import FormatError
 from packhorse.layers import tar, tree
 from packhorse.layers.unpack import unpack
@@ -66,5 +66,5 @@ def test_what_was_unpacked_is_packed_unpacked_and_packed_as_the_same_bytes(entri
 
 
 def packed(root: Path) -> bytes:
-    with Rooted.local(root) as view:
-        return b"".join(tar.stream(tree.directory(view, "/", uid=0, gid=0)))
+    with RootedTree.open_local(root) as view:
+        return b"".join(tar.stream(tree.directory_entries(view, "/", uid=0, gid=0)))

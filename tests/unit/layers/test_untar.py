@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from packhorse.errors import FormatError
-from packhorse.layers.untar import Archive, Header
+from packhorse.layers.untar import TarHeader, TarReader
 
 
 def _block(**changes: Any) -> bytes:
@@ -39,8 +39,8 @@ def _record(key: str, value: str) -> bytes:
     return str(length).encode() + rest if len(str(length)) == 2 else str(length - 1).encode() + rest
 
 
-def _only(data: bytes) -> Header:
-    (header,) = list(Archive([data]))
+def _only(data: bytes) -> TarHeader:
+    (header,) = list(TarReader([data]))
     return header
 
 
@@ -51,7 +51,7 @@ def test_content_is_what_the_header_counts_and_may_be_left_unread() -> None:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    archive_ = Archive([out.getvalue()])
+    archive_ = TarReader([out.getvalue()])
     assert next(archive_).name == b"a"
     assert next(archive_).name == b"b"
     assert b"".join(piece for _, piece in archive_.content()) == b"y" * 512
@@ -72,11 +72,11 @@ def test_pax_records_take_precedence() -> None:
     )
     data = _pax(records) + _block() + b"abc" + bytes(509)
     header = _only(data)
-    assert header == Header("é".encode(), b"0", 0o644, 3000000, 7, 3, -1_500_000_000, b"t")
+    assert header == TarHeader("é".encode(), b"0", 0o644, 3000000, 7, 3, -1_500_000_000, b"t")
 
 
 def test_pax_records_hold_for_one_entry() -> None:
-    first, second = Archive([_pax(_record("path", "long")) + _block() + _block()])
+    first, second = TarReader([_pax(_record("path", "long")) + _block() + _block()])
     assert (first.name, second.name) == (b"long", b"f")
 
 
@@ -93,7 +93,7 @@ def test_global_records_are_passed_over() -> None:
     ("field", "size"), [(b"\x80" + bytes(10) + b"\x05", 5), (b"\0\0\0\0   005 \0", 5), (bytes(12), 0)]
 )
 def test_numbers_are_octal_or_base_256(field: bytes, size: int) -> None:
-    header = next(Archive([_patched(_block(), 124, field), bytes(512)]))
+    header = next(TarReader([_patched(_block(), 124, field), bytes(512)]))
     assert header.size == size
 
 
@@ -138,7 +138,7 @@ def test_an_old_directory_is_known_by_its_slash() -> None:
 )
 def test_bytes_that_are_no_tar_are_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
-        for header in Archive([data]):
+        for header in TarReader([data]):
             assert header is not None
 
 
@@ -199,7 +199,7 @@ def test_a_checksum_of_signed_bytes_is_right_as_well() -> None:
 
 
 def test_an_archive_may_end_before_the_padding_of_its_last_entry() -> None:
-    archive = Archive([_block(size=100) + bytes(100)])
+    archive = TarReader([_block(size=100) + bytes(100)])
     assert [header.size for header in archive] == [100]
 
 
@@ -207,4 +207,4 @@ def test_extended_headers_have_a_limit_together(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("packhorse.layers.untar._EXTENDED_TOTAL", 100)
     entry = _pax(_record("path", "x" * 30)) + _block()
     with pytest.raises(FormatError, match="more than 100 bytes of extended headers"):
-        list(Archive([entry * 3]))
+        list(TarReader([entry * 3]))

@@ -26,10 +26,10 @@ class Refusing:
     def read(self) -> Image:
         raise self.error
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         raise AssertionError("nothing is written")
 
-    def commit(self, image: Image) -> Receipt:
+    def write_image(self, image: Image) -> Receipt:
         raise AssertionError("nothing is written")
 
 

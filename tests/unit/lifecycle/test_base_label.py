@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fakes.effort import examples
 from packhorse.errors import FormatError
-from packhorse.lifecycle.base_label import BaseLabel, tag_of
+from packhorse.lifecycle.base_label import BaseLabel, without_digest
 
 _LEAVES = st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5)
 _VALUES = st.recursive(
@@ -86,4 +86,4 @@ def test_a_name_without_mirrors_is_known_by_stack_and_run_image_alike() -> None:
     ],
 )
 def test_names_are_compared_in_full_and_without_digests(name: str, full: str) -> None:
-    assert tag_of(name) == full
+    assert without_digest(name) == full

@@ -15,8 +15,8 @@ from packhorse.lifecycle.analyze import analyze
 from packhorse.lifecycle.build import build
 from packhorse.lifecycle.detect import detect
 from packhorse.lifecycle.export import export
-from packhorse.lifecycle.ports import Scene
-from packhorse.lifecycle.restore import choose, restore
+from packhorse.lifecycle.ports import SandboxPurpose
+from packhorse.lifecycle.restore import choose_layers, restore
 from packhorse.lifecycle.stages import Exported
 
 
@@ -73,7 +73,7 @@ def noted(call: Call, path: str) -> object:
 
 
 def kept(exported: Exported) -> dict[str, str]:
-    return {row.name: row.why for row in exported.layers if row.kept}
+    return {row.name: row.why for row in exported.layers if row.is_in_previous}
 
 
 def test_the_first_build_makes_every_layer(shop: Shop) -> None:
@@ -167,8 +167,8 @@ def test_P_114_the_spine_is_the_phases_one_after_the_other(shop: Shop) -> None:
     place = shop.shelf.place(APP)
     analyzed = analyze(shop.run_image, shop.run_image.id.hex, place)
     detected = detect(inputs, analyzed, runner=runner, observer=notes)
-    chosen = choose(inputs, analyzed, detected, cache=cache, observer=notes)
-    with runner.open(Scene.BUILD) as sandbox:
+    chosen = choose_layers(inputs, analyzed, detected, cache=cache, observer=notes)
+    with runner.open(SandboxPurpose.BUILD) as sandbox:
         tree = sandbox.tree
         restored = restore(inputs, analyzed, chosen, tree=tree, observer=notes)
         built = build(inputs, analyzed, detected, restored, runner=runner, sandbox=sandbox, observer=notes)

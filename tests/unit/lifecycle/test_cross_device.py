@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from packhorse.lifecycle.cross_device import CrossDeviceWords
+from packhorse.lifecycle.cross_device import CrossDeviceDetector
 
 
 def heard(*chunks: bytes) -> bool:
-    words = CrossDeviceWords()
+    words = CrossDeviceDetector()
     for chunk in chunks:
-        words.take(chunk)
+        words.feed(chunk)
     return words.found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.buildpack.env import EnvFile
 from packhorse.errors import BuildError, TreeError
 from packhorse.lifecycle.environment import env_files, with_layer
@@ -19,7 +19,7 @@ def layer(tmp_path: Path) -> Path:
 
 
 def found(layer: Path) -> list[EnvFile]:
-    with Rooted.local(layer.parent) as tree:
+    with RootedTree.open_local(layer.parent) as tree:
         return env_files(tree, "/layer/env")
 
 
@@ -64,5 +64,5 @@ def test_a_link_in_place_of_a_directory_is_followed_inside_only(layer: Path) -> 
     (layer / "real").mkdir()
     (layer / "bin").symlink_to("real")
     (layer / "lib").symlink_to("/usr")
-    with Rooted.local(layer.parent) as tree:
+    with RootedTree.open_local(layer.parent) as tree:
         assert with_layer(tree, {}, "/layer") == {"PATH": "/layer/bin"}

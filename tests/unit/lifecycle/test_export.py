@@ -31,7 +31,7 @@ from packhorse.lifecycle.export import export
 class FullDisk(OnShelf):
     """A place in which the last step fails."""
 
-    def commit(self, image: Image) -> Receipt:
+    def write_image(self, image: Image) -> Receipt:
         raise StoreError("no space left")
 
 
@@ -40,7 +40,7 @@ def test_the_table_has_every_layer_with_its_size_and_owner(workshop: Workshop) -
     exported = workshop.create()
     for row, layer in zip(exported.layers, exported.image.layers[1:], strict=True):
         tar = b"".join(layer.tar())
-        assert (row.diff_id, row.size, row.kept, row.why) == (Digest.of(tar), len(tar), False, "")
+        assert (row.diff_id, row.size, row.is_in_previous, row.why) == (Digest.of(tar), len(tar), False, "")
 
 
 def test_a_failing_place_leaves_the_cache_as_it_was(workshop: Workshop) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from packhorse.lifecycle.inputs import LauncherInfo
-from packhorse.lifecycle.provenance import completed
+from packhorse.lifecycle.provenance import complete
 
 PACKAGE = "github.com/buildpacks/lifecycle/cmd"
 
@@ -19,17 +19,17 @@ def _program(flags: str) -> bytes:
 def test_a_launcher_of_the_reference_says_what_it_was_built_from(quote: str) -> None:
     values = {"SCMRepository": "github.com/acme/lifecycle", "SCMCommit": "abcdef1", "Version": "0.21.0+x"}
     flags = " ".join(f"-X {quote}{PACKAGE}.{name}={value}{quote}" for name, value in values.items())
-    found = completed(LauncherInfo(""), _program(f"-s -w {flags}"))
+    found = complete(LauncherInfo(""), _program(f"-s -w {flags}"))
     assert found == LauncherInfo("0.21.0+x", "github.com/acme/lifecycle", "abcdef1")
 
 
 def test_what_the_builder_says_comes_first() -> None:
     program = _program(f"-X '{PACKAGE}.Version=1' -X '{PACKAGE}.SCMCommit=abcdef1'")
-    assert completed(LauncherInfo("2", "there"), program) == LauncherInfo("2", "there", "abcdef1")
+    assert complete(LauncherInfo("2", "there"), program) == LauncherInfo("2", "there", "abcdef1")
 
 
 @pytest.mark.parametrize(
     "program", [b"", b"\x7fELF no Go at all", _program("-s -w"), _program(f"-X {PACKAGE}.Other=1")]
 )
 def test_a_launcher_that_says_nothing_leaves_it_at_that(program: bytes) -> None:
-    assert completed(LauncherInfo("1"), program) == LauncherInfo("1")
+    assert complete(LauncherInfo("1"), program) == LauncherInfo("1")

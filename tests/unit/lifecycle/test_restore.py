@@ -12,8 +12,8 @@ import pytest
 from fakes.runner import Call
 from fakes.workshop import APP, Workshop
 from packhorse.errors import FormatError
-from packhorse.image.copy import put
-from packhorse.image.edit import edit
+from packhorse.image.copy import push_image
+from packhorse.image.edit import edit_config
 from packhorse.image.view import Image
 from packhorse.lifecycle.api import PlatformApi
 from packhorse.lifecycle.labels import LIFECYCLE
@@ -80,8 +80,10 @@ class Restoring:
         if APP in self.shop.shelf.images:
             image = place.read()
             label = self._changed(image.config.labels[LIFECYCLE], "image", change)
-            put(
-                Image(edit(image.config, labels={**image.config.labels, LIFECYCLE: label}), image.layers),
+            push_image(
+                Image(
+                    edit_config(image.config, labels={**image.config.labels, LIFECYCLE: label}), image.layers
+                ),
                 place,
             )
         cache.metadata = self._changed(cache.metadata, "cache", change).encode()
@@ -178,7 +180,7 @@ def test_a_layer_name_of_a_label_cannot_lead_elsewhere(workshop: Workshop, name:
     label = json.loads(image.config.labels[LIFECYCLE])
     label["buildpacks"][0]["layers"][name] = {"sha": "", "launch": True}
     labels = {**image.config.labels, LIFECYCLE: json.dumps(label)}
-    put(Image(edit(image.config, labels=labels), image.layers), place)
+    push_image(Image(edit_config(image.config, labels=labels), image.layers), place)
     before = {path: workshop.names(path) for path in ("/", "/workspace")}
     workshop.restore()
     assert {path: workshop.names(path) for path in before} == before

@@ -10,24 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packhorse.buildpack.descriptor import Ref
-from packhorse.buildpack.planfile import BuildPlan, Require, Section
-from packhorse.plan.resolve import Passed, Resolution, resolve
+from packhorse.buildpack.planfile import PlanAlternative, PlanToml, Require
+from packhorse.plan.resolve import PassedBuildpack, Resolution, resolve
 
 
-def section(text: str) -> Section:
+def section(text: str) -> PlanAlternative:
     """`+a` provides a, `-a` requires it."""
     words = text.split()
     provides = tuple(word[1:] for word in words if word[0] == "+")
-    return Section(provides, tuple(Require(word[1:]) for word in words if word[0] == "-"))
+    return PlanAlternative(provides, tuple(Require(word[1:]) for word in words if word[0] == "-"))
 
 
-def passed(*lines: str) -> list[Passed]:
+def passed(*lines: str) -> list[PassedBuildpack]:
     """`a: +x -y | +y` is a buildpack with one alternative, `a?: …` an optional one."""
     found = []
     for line in lines:
         name, _, options = line.partition(":")
         ref = Ref(name.rstrip("?"), "1", name.endswith("?"))
-        found.append(Passed(ref, BuildPlan(tuple(map(section, options.split("|"))))))
+        found.append(PassedBuildpack(ref, PlanToml(tuple(map(section, options.split("|"))))))
     return found
 
 
@@ -70,10 +70,10 @@ def test_an_entry_has_all_providers_so_far_and_all_requirements_with_their_metad
     a, b, c, d = (Ref(name, "1") for name in "abcd")
     resolution = resolve(
         [
-            Passed(a, BuildPlan((Section(("x",)),))),
-            Passed(b, BuildPlan((Section((), (ask,)),))),
-            Passed(c, BuildPlan((Section(("x",)),))),
-            Passed(d, BuildPlan((Section((), (again,)),))),
+            PassedBuildpack(a, PlanToml((PlanAlternative(("x",)),))),
+            PassedBuildpack(b, PlanToml((PlanAlternative((), (ask,)),))),
+            PassedBuildpack(c, PlanToml((PlanAlternative(("x",)),))),
+            PassedBuildpack(d, PlanToml((PlanAlternative((), (again,)),))),
         ]
     )
     (entry,) = resolution.entries
@@ -99,26 +99,26 @@ def test_a_failure_says_each_reason_once_though_many_trials_gave_it() -> None:
 
 names = st.sampled_from("xyz")
 sections = st.builds(
-    Section,
+    PlanAlternative,
     st.lists(names, max_size=2, unique=True).map(tuple),
     st.lists(names.map(Require), max_size=2).map(tuple),
 )
-plans = st.lists(sections, min_size=1, max_size=2).map(lambda options: BuildPlan(tuple(options)))
+plans = st.lists(sections, min_size=1, max_size=2).map(lambda options: PlanToml(tuple(options)))
 
 
 @st.composite
-def groups_of_passed(draw: st.DrawFn) -> list[Passed]:
+def groups_of_passed(draw: st.DrawFn) -> list[PassedBuildpack]:
     size = draw(st.integers(0, 5))
-    return [Passed(Ref(str(n), "1", draw(st.booleans())), draw(plans)) for n in range(size)]
+    return [PassedBuildpack(Ref(str(n), "1", draw(st.booleans())), draw(plans)) for n in range(size)]
 
 
-def chosen(resolution: Resolution, candidates: Sequence[Passed]) -> list[list[Section]]:
+def chosen(resolution: Resolution, candidates: Sequence[PassedBuildpack]) -> list[list[PlanAlternative]]:
     """Every way to give each member of the resolved group one of its alternatives."""
     members = [one for one in candidates if one.ref in resolution.group]
-    return [list(choice) for choice in itertools.product(*(one.plan.options for one in members))]
+    return [list(choice) for choice in itertools.product(*(one.plan.alternatives for one in members))]
 
 
-def holds(sections: Sequence[Section]) -> bool:
+def holds(sections: Sequence[PlanAlternative]) -> bool:
     """B-028 and B-029: each requirement has a provider at or before it, each provision a user at or after."""
     requires = [{require.name for require in section.requires} for section in sections]
     provides = [set(section.provides) for section in sections]
@@ -127,15 +127,15 @@ def holds(sections: Sequence[Section]) -> bool:
     return met and used
 
 
-def model(candidates: Sequence[Passed]) -> tuple[Ref, ...]:
+def model(candidates: Sequence[PassedBuildpack]) -> tuple[Ref, ...]:
     """The group by the clauses, from all subsets: for the first choice of alternatives for which one holds,
     the largest that keeps whoever must stay.
 
     Two subsets that hold make a larger one together, so there is one largest.
     """
-    for choice in itertools.product(*(range(len(one.plan.options)) for one in candidates)):
+    for choice in itertools.product(*(range(len(one.plan.alternatives)) for one in candidates)):
         droppable = [
-            one.ref.optional and index == len(one.plan.options) - 1
+            one.ref.optional and index == len(one.plan.alternatives) - 1
             for one, index in zip(candidates, choice, strict=True)
         ]
         holding = [
@@ -144,7 +144,7 @@ def model(candidates: Sequence[Passed]) -> tuple[Ref, ...]:
             if all(stays or free for stays, free in zip(subset, droppable, strict=True))
             and holds(
                 [
-                    one.plan.options[index]
+                    one.plan.alternatives[index]
                     for one, index, stays in zip(candidates, choice, subset, strict=True)
                     if stays
                 ]
@@ -158,19 +158,19 @@ def model(candidates: Sequence[Passed]) -> tuple[Ref, ...]:
 
 
 @given(groups_of_passed())
-def test_the_group_is_the_one_that_the_clauses_describe(candidates: list[Passed]) -> None:
+def test_the_group_is_the_one_that_the_clauses_describe(candidates: list[PassedBuildpack]) -> None:
     assert resolve(candidates).group == model(candidates)
 
 
 @given(groups_of_passed())
-def test_the_group_is_filtered_and_never_reordered_b_024(candidates: list[Passed]) -> None:
+def test_the_group_is_filtered_and_never_reordered_b_024(candidates: list[PassedBuildpack]) -> None:
     order = [one.ref for one in candidates]
     resolution = resolve(candidates)
     assert [ref for ref in order if ref in resolution.group] == list(resolution.group)
 
 
 @given(groups_of_passed())
-def test_no_required_buildpack_is_left_out_b_028_b_029(candidates: list[Passed]) -> None:
+def test_no_required_buildpack_is_left_out_b_028_b_029(candidates: list[PassedBuildpack]) -> None:
     resolution = resolve(candidates)
     if resolution:
         assert all(one.ref.optional or one.ref in resolution.group for one in candidates)
@@ -178,7 +178,7 @@ def test_no_required_buildpack_is_left_out_b_028_b_029(candidates: list[Passed])
 
 @given(groups_of_passed())
 def test_every_requirement_has_a_provider_and_every_provision_a_user_b_028_to_b_032(
-    candidates: list[Passed],
+    candidates: list[PassedBuildpack],
 ) -> None:
     resolution = resolve(candidates)
     if resolution:
@@ -186,7 +186,9 @@ def test_every_requirement_has_a_provider_and_every_provision_a_user_b_028_to_b_
 
 
 @given(groups_of_passed())
-def test_every_entry_has_a_provider_and_a_requirement_of_the_group_p_185(candidates: list[Passed]) -> None:
+def test_every_entry_has_a_provider_and_a_requirement_of_the_group_p_185(
+    candidates: list[PassedBuildpack],
+) -> None:
     resolution = resolve(candidates)
     entries = resolution.entries
     assert len({entry.name for entry in entries}) == len(entries)
@@ -198,5 +200,5 @@ def test_every_entry_has_a_provider_and_a_requirement_of_the_group_p_185(candida
 
 
 @given(groups_of_passed())
-def test_a_resolution_is_the_same_each_time(candidates: list[Passed]) -> None:
+def test_a_resolution_is_the_same_each_time(candidates: list[PassedBuildpack]) -> None:
     assert resolve(candidates) == resolve(candidates)

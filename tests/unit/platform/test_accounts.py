@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import RunError
-from packhorse.platform.accounts import Account, account
+from packhorse.platform.accounts import Account, find_account
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
     ],
 )
 def test_users_and_groups_are_names_or_numbers(user: str, found: Account, root: Path) -> None:
-    assert account(root, user) == found
+    assert find_account(root, user) == found
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_users_and_groups_are_names_or_numbers(user: str, found: Account, root: 
 )
 def test_what_is_neither_a_name_nor_a_number_is_no_user(user: str, root: Path) -> None:
     with pytest.raises(RunError, match="the image has no user"):
-        account(root, user)
+        find_account(root, user)

@@ -21,9 +21,9 @@ def test_a_file_that_is_newer_than_the_build_is_a_change(tmp_path: Path, file: s
         (tmp_path / name).write_text("")
         os.utime(tmp_path / name, (1000, 1000))
     names = [str(tmp_path), "some/id"]
-    assert buildpacks.changed(names, 1000) == ()
+    assert buildpacks.find_changed(names, 1000) == ()
     os.utime(tmp_path / file, (1001, 1001))
-    assert buildpacks.changed(names, 1000) == ((str(tmp_path),) if counts else ())
+    assert buildpacks.find_changed(names, 1000) == ((str(tmp_path),) if counts else ())
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, RegistryError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.layout import Layout
 from packhorse.image.model import Descriptor, Document, Index, MediaType
 from packhorse.image.reference import Location
-from packhorse.image.several import MOST, members
-from packhorse.platform.copies import Wanted, copy
+from packhorse.image.several import DOCUMENT_LIMIT, members
+from packhorse.platform.copies import CopyOptions, copy
 from packhorse.platform.tags import copy_tags
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
@@ -38,12 +38,12 @@ def wiring(tmp_path: Path, server: FakeRegistry) -> Iterator[Wiring]:
         wiring = Wiring(store)
         for number in range(5):
             place = wiring.place(Location.parse(f"docker://{server.host}/app:{number}"))
-            put(fresh_image(A, B, env=(f"N={number}",)), place)
+            push_image(fresh_image(A, B, env=(f"N={number}",)), place)
         yield wiring
 
 
 def tags(wiring: Wiring, source: str, destination: str) -> dict[str, object]:
-    copied = copy_tags(wiring, Location.parse(source), Location.parse(destination), Wanted())
+    copied = copy_tags(wiring, Location.parse(source), Location.parse(destination), CopyOptions())
     return dict(copied)
 
 
@@ -80,7 +80,7 @@ def test_of_a_list_of_tags_without_an_end_each_tag_is_copied_once_and_the_error_
     with FakeRegistry() as other:
         there = f"docker://{other.host}/copy" if kind == "docker" else f"oci:{tmp_path}/layout"
         rows = copy_tags(
-            wiring, Location.parse(f"docker://{server.host}/app"), Location.parse(there), Wanted()
+            wiring, Location.parse(f"docker://{server.host}/app"), Location.parse(there), CopyOptions()
         )
         found = []
         with pytest.raises(RegistryError, match="has no end"):
@@ -115,59 +115,63 @@ def test_tags_are_the_names_in_a_layout(server, wiring, tmp_path):
 def test_what_is_attached_comes_along_where_it_is_asked_for(server, wiring, tmp_path):
     name, said = Location.parse(f"docker://{server.host}/app:1"), []
     image = wiring.place(name).read()
-    there = wiring.several(name, writes=True)
+    there = wiring.index_place(name, writes=True)
     sbom = attach(there, image.manifest.descriptor, SBOM)
     attach(there, sbom.descriptor, SIGNATURE)
     for text in (f"oci:{tmp_path / 'layout'}:x", f"docker://{server.host}/copy:x"):
         place = Location.parse(text)
-        digest = copy(wiring, name, place, Wanted(referrers=True), say=said.append)
-        assert digest == image.manifest.digest == wiring.several(place).root().digest
-        (found,) = wiring.several(place).referrers(digest)
+        digest = copy(wiring, name, place, CopyOptions(referrers=True), say=said.append)
+        assert digest == image.manifest.digest == wiring.index_place(place).root().digest
+        (found,) = wiring.index_place(place).referrers(digest)
         assert found.descriptor.digest == sbom.digest
-        assert len(wiring.several(place).referrers(sbom.digest)) == 1
+        assert len(wiring.index_place(place).referrers(sbom.digest)) == 1
     assert said == ["2 referrers came along"] * 2
     with pytest.raises(InputError, match="takes one image a name"):
-        copy(wiring, name, Location.parse(f"docker-archive:{tmp_path / 'x.tar'}"), Wanted(referrers=True))
+        copy(
+            wiring, name, Location.parse(f"docker-archive:{tmp_path / 'x.tar'}"), CopyOptions(referrers=True)
+        )
 
 
 def test_the_name_comes_after_what_is_attached(server, wiring):
     name = Location.parse(f"docker://{server.host}/app:1")
     image = wiring.place(name).read()
-    attach(wiring.several(name, writes=True), image.manifest.descriptor, SIGNATURE)
+    attach(wiring.index_place(name, writes=True), image.manifest.descriptor, SIGNATURE)
     server.faults.append(Fault(method="PUT", path="/copy/manifests/sha256-", status=403, times=9))
     server.has_referrers = False
-    attach(wiring.several(name, writes=True), image.manifest.descriptor, SBOM)
+    attach(wiring.index_place(name, writes=True), image.manifest.descriptor, SBOM)
     with pytest.raises(RegistryError):
-        copy(wiring, name, Location.parse(f"docker://{server.host}/copy:x"), Wanted(referrers=True))
+        copy(wiring, name, Location.parse(f"docker://{server.host}/copy:x"), CopyOptions(referrers=True))
     assert ("copy", "x") not in server.manifests
 
 
 def test_tags_of_what_is_attached_come_along_with_the_image_alone(server, wiring):
     name = Location.parse(f"docker://{server.host}/app:1")
     image = wiring.place(name).read()
-    attach_by_tag(wiring.several(name, writes=True), image.manifest.descriptor, "sig")
+    attach_by_tag(wiring.index_place(name, writes=True), image.manifest.descriptor, "sig")
     source = f"docker://{server.host}/app"
     assert list(tags(wiring, source, f"docker://{server.host}/without")) == ["0", "1", "2", "3", "4"]
     places = Location.parse(source), Location.parse(f"docker://{server.host}/with")
-    assert len(list(copy_tags(wiring, *places, Wanted(referrers=True)))) == 5
+    assert len(list(copy_tags(wiring, *places, CopyOptions(referrers=True)))) == 5
     tagged = {repository for repository, tag in server.manifests if tag.endswith(".sig")}
     assert tagged == {"app", "with"}
 
 
 def test_what_is_attached_to_what_several_tags_stand_for_is_brought_once(server, wiring):
-    root = wiring.several(Location.parse(f"docker://{server.host}/app:1")).root()
+    root = wiring.index_place(Location.parse(f"docker://{server.host}/app:1")).root()
     for number in range(9):
-        wiring.several(Location.parse(f"docker://{server.host}/app:also{number}"), writes=True).name(root)
+        wiring.index_place(Location.parse(f"docker://{server.host}/app:also{number}"), writes=True).set_name(root)
     attach(
-        wiring.several(Location.parse(f"docker://{server.host}/app:1"), writes=True), root.descriptor, SBOM
+        wiring.index_place(Location.parse(f"docker://{server.host}/app:1"), writes=True),
+        root.descriptor,
+        SBOM,
     )
     with FakeRegistry() as other:
         places = Location.parse(f"docker://{server.host}/app"), Location.parse(f"docker://{other.host}/copy")
-        rows = dict(copy_tags(Wiring(wiring.store), *places, Wanted(referrers=True)))
+        rows = dict(copy_tags(Wiring(wiring.store), *places, CopyOptions(referrers=True)))
         assert len(rows) == 14 and rows["also8"] == root.digest
         asked = [each for each in server.seen("GET", "/referrers/") if root.digest.hex in each.path]
         assert len(asked) == 1
-        found = wiring.several(Location.parse(f"docker://{other.host}/copy:also8")).referrers(root.digest)
+        found = wiring.index_place(Location.parse(f"docker://{other.host}/copy:also8")).referrers(root.digest)
         assert [each.kind for each in found] == [SBOM]
 
 
@@ -214,7 +218,7 @@ def test_an_index_that_multiplies_is_given_up_before_it_is_read(wiring: Wiring) 
 
     with pytest.raises(FormatError, match="too much in it"):
         list(members(Wide(), Wide().root()))
-    assert len(asked) == MOST
+    assert len(asked) == DOCUMENT_LIMIT
 
 
 def test_what_is_named_twice_is_copied_once(server: FakeRegistry, wiring: Wiring) -> None:
@@ -222,5 +226,5 @@ def test_what_is_named_twice_is_copied_once(server: FakeRegistry, wiring: Wiring
     entry = Descriptor(media_type, Digest.of(raw), len(raw))
     server.put_manifest("app", "both", Index.of([entry, entry]).raw, MediaType.OCI_INDEX)
     place = Location.parse(f"docker://{server.host}/app:both")
-    source = wiring.several(place)
+    source = wiring.index_place(place)
     assert len(list(members(source, source.root()))) == 1

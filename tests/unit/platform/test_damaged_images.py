@@ -14,13 +14,13 @@ from fakes.small_image import config_of, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError, StoreError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.docker_archive import DockerArchive
 from packhorse.image.layout import Layout
 from packhorse.image.reference import Location, Reference
 from packhorse.image.view import Image
-from packhorse.platform.copies import Wanted, copy
-from packhorse.platform.locate import fetched, first_fetched
+from packhorse.platform.copies import CopyOptions, copy
+from packhorse.platform.locate import fetch_first, fetch_image
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
@@ -48,7 +48,7 @@ def damage(path: Path) -> None:
 
 def source(kind: str, folder: Path) -> Location:
     """The image outside the store."""
-    put(IMAGE, Layout(folder / "image", "1") if kind == "oci" else DockerArchive(folder / "image"))
+    push_image(IMAGE, Layout(folder / "image", "1") if kind == "oci" else DockerArchive(folder / "image"))
     return Location.parse(f"{kind}:{folder}/image" + (":1" if kind == "oci" else ""))
 
 
@@ -59,7 +59,7 @@ def test_an_image_that_is_brought_again_is_whole_again(
 ) -> None:
     origin = source(kind, tmp_path)
     here = Location.parse("app")
-    copy(wiring, origin, here, Wanted())
+    copy(wiring, origin, here, CopyOptions())
     stored = sorted((wiring.store.path / "blobs/sha256").iterdir())
     expected = {path: path.read_bytes() for path in stored}
     assert len(expected) >= 3
@@ -71,19 +71,19 @@ def test_an_image_that_is_brought_again_is_whole_again(
         else:
             path.unlink()
     with Store.open(wiring.store.path) as again:
-        copy(Wiring(again), origin, here, Wanted())
+        copy(Wiring(again), origin, here, CopyOptions())
     assert {path: path.read_bytes() for path in stored} == expected
     assert [b"".join(layer.tar()) for layer in wiring.store.place("app").read().layers] == [A, B]
 
 
 def test_a_registry_replaces_what_is_missing(wiring: Wiring, registry: FakeRegistry) -> None:
     name = f"{registry.host}/acme/app:1"
-    put(IMAGE, wiring.place(Location.parse(f"docker://{name}")))
+    push_image(IMAGE, wiring.place(Location.parse(f"docker://{name}")))
     for digest in blobs(IMAGE):
-        fetched(wiring, name, target=Target.host(), say=lambda _: None)
+        fetch_image(wiring, name, target=Target.host(), say=lambda _: None)
         blob(wiring.store.path, digest).unlink()
         for policy in PullPolicy.IF_NOT_PRESENT, PullPolicy.ALWAYS:
-            image = fetched(wiring, name, target=Target.host(), say=lambda _: None, pull=policy)
+            image = fetch_image(wiring, name, target=Target.host(), say=lambda _: None, pull=policy)
             assert [b"".join(layer.tar()) for layer in image.layers] == [A, B]
 
 
@@ -93,8 +93,8 @@ def test_a_layer_that_turns_out_damaged_when_it_is_unpacked_is_removed_and_fetch
 ) -> None:
     name = f"{registry.host}/acme/app:1"
     image = stored_image(tar_of({"a": b"".join(b"%d" % number for number in range(300_000))}))
-    put(image, wiring.place(Location.parse(f"docker://{name}")))
-    [layer] = fetched(wiring, name, target=Target.host(), say=lambda _: None).layers
+    push_image(image, wiring.place(Location.parse(f"docker://{name}")))
+    [layer] = fetch_image(wiring, name, target=Target.host(), say=lambda _: None).layers
     assert layer.descriptor
     path = blob(wiring.store.path, layer.descriptor.digest)
     data = bytearray(path.read_bytes())
@@ -103,7 +103,7 @@ def test_a_layer_that_turns_out_damaged_when_it_is_unpacked_is_removed_and_fetch
     with pytest.raises(StoreError, match="were damaged"):
         list(layer.tar())
     assert not path.exists()
-    [again] = fetched(wiring, name, target=Target.host(), say=lambda _: None).layers
+    [again] = fetch_image(wiring, name, target=Target.host(), say=lambda _: None).layers
     assert [b"".join(again.tar())] == [b"".join(layer.tar()) for layer in image.layers]
 
 
@@ -111,7 +111,7 @@ def test_a_layer_that_turns_out_damaged_when_it_is_unpacked_is_removed_and_fetch
 def test_a_layout_that_lacks_what_describes_an_image_is_said_not_to_be_whole(
     tmp_path: Path, what: str
 ) -> None:
-    put(IMAGE, Layout(tmp_path, "1"))
+    push_image(IMAGE, Layout(tmp_path, "1"))
     assert IMAGE.manifest
     lost = IMAGE.config.digest if what == "config" else IMAGE.manifest.digest
     blob(tmp_path, lost).unlink()
@@ -123,11 +123,11 @@ def test_a_layout_that_lacks_what_describes_an_image_is_said_not_to_be_whole(
 @pytest.mark.parametrize("policy", PullPolicy)
 def test_an_image_that_nobody_else_has_is_said_to_be_damaged(wiring: Wiring, policy: PullPolicy) -> None:
     for name in ("127.0.0.1:1/acme/app:1", "packhorse.local/acme/app:1"):
-        put(IMAGE, wiring.store.place(name))
+        push_image(IMAGE, wiring.store.place(name))
         lost = blobs(IMAGE)[1]
         blob(wiring.store.path, lost).unlink()
         with pytest.raises(FormatError) as caught:
-            fetched(wiring, name, target=Target.host(), say=lambda _: None, pull=policy)
+            fetch_image(wiring, name, target=Target.host(), say=lambda _: None, pull=policy)
         assert f"the image {name} is not whole in the store" in caught.value.what
         assert "is missing" in caught.value.why
         assert "packhorse copy it from where it came" in caught.value.fix
@@ -135,11 +135,11 @@ def test_an_image_that_nobody_else_has_is_said_to_be_damaged(wiring: Wiring, pol
 
 def test_a_mirror_is_asked_where_the_stores_copy_is_damaged(wiring: Wiring, registry: FakeRegistry) -> None:
     names = ["127.0.0.1:1/acme/run:1", f"{registry.host}/acme/run:1"]
-    put(IMAGE, wiring.store.place(names[0]))
+    push_image(IMAGE, wiring.store.place(names[0]))
     blob(wiring.store.path, blobs(IMAGE)[1]).unlink()
-    put(IMAGE, wiring.registry(Reference.parse(names[1]), Target.host()))
+    push_image(IMAGE, wiring.registry(Reference.parse(names[1]), Target.host()))
     said: list[str] = []
-    assert first_fetched(wiring, names, near="", target=Target.host(), say=said.append).id == IMAGE.id
+    assert fetch_first(wiring, names, registry="", target=Target.host(), say=said.append).id == IMAGE.id
     assert any("not whole in the store" in line for line in said)
 
 
@@ -147,8 +147,8 @@ def test_a_mirror_is_asked_where_the_stores_copy_is_damaged(wiring: Wiring, regi
 def test_the_doctor_reads_the_store_and_names_what_is_to_be_brought_again(tmp_path: Path) -> None:
     command = Command(tmp_path / "home")
     origin, other = (f"oci:{tmp_path}/{name}:1" for name in ("image", "other"))
-    put(IMAGE, Layout(tmp_path / "image", "1"))
-    put(stored_image(B), Layout(tmp_path / "other", "1"))
+    push_image(IMAGE, Layout(tmp_path / "image", "1"))
+    push_image(stored_image(B), Layout(tmp_path / "other", "1"))
     command.ok("copy", origin, "app")
     command.ok("copy", other, "other")
     assert command.ok("doctor", "--store") == "nothing is damaged, and every image is whole"
@@ -171,8 +171,8 @@ def test_the_doctor_reads_the_store_and_names_what_is_to_be_brought_again(tmp_pa
 
 
 def test_the_doctor_finds_what_is_missing_of_an_image(wiring: Wiring) -> None:
-    put(IMAGE, wiring.store.place("app"))
-    put(Image(config_of(A), IMAGE.layers[:1]), wiring.store.place("part"))
+    push_image(IMAGE, wiring.store.place("app"))
+    push_image(Image(config_of(A), IMAGE.layers[:1]), wiring.store.place("part"))
     for digest in blobs(IMAGE):
         path = blob(wiring.store.path, digest)
         data = path.read_bytes()

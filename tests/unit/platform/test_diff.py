@@ -14,11 +14,11 @@ from fakes.app_image import BASE, App
 from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
-from packhorse.cli.document import written
-from packhorse.image.copy import put
+from packhorse.cli.document import serialize
+from packhorse.image.copy import push_image
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
-from packhorse.platform.diff.comparison import Change, Difference, diff, side
+from packhorse.platform.diff.comparison import Change, Difference, compared_image, diff
 from packhorse.platform.diff.report import details, fields
 from packhorse.platform.wiring import Wiring
 from packhorse.sdk.sbom import Bill, Component
@@ -28,7 +28,7 @@ SAMPLE = App(layers={"acme/node:node": NODE, "acme/npm:modules": MODULES})
 
 
 def _diff(before: Image, after: Image, *, files: bool = True) -> Difference:
-    return diff(side("a", before), side("b", after), files=files)
+    return diff(compared_image("a", before), compared_image("b", after), files=files)
 
 
 def _tar(*members: tuple[str, dict[str, Any]]) -> bytes:
@@ -47,7 +47,7 @@ def _tar(*members: tuple[str, dict[str, Any]]) -> bytes:
 def _lines(found: Difference) -> list[str]:
     return [
         f"{file.change} {file.path} {', '.join(details(file))}"
-        for group in found.changed
+        for group in found.changed_groups
         for file in group.files or ()
     ]
 
@@ -55,11 +55,11 @@ def _lines(found: Difference) -> list[str]:
 def test_equal_images_are_told_without_reading_a_layer(wiring: Wiring) -> None:
     with FakeRegistry() as registry:
         place = wiring.registry(Reference.parse(f"{registry.host}/acme/app"), Target.host())
-        put(SAMPLE.image(), place)
+        push_image(SAMPLE.image(), place)
         read = place.read()
         del registry.requests[:]
         found = _diff(read, SAMPLE.image())
-        assert found.same and found.groups == () and registry.requests == []
+        assert found.is_same and found.groups == () and registry.requests == []
         assert found.headline == f"the same image: {SAMPLE.image().id}"
 
 
@@ -67,7 +67,7 @@ def test_only_layers_that_differ_are_read(wiring: Wiring) -> None:
     newer = replace(SAMPLE, app=(tar_of({"workspace/server.js": b"other"}),)).image()
     with FakeRegistry() as registry:
         place = wiring.registry(Reference.parse(f"{registry.host}/acme/app"), Target.host())
-        put(newer, place)
+        push_image(newer, place)
         read = place.read()
         del registry.requests[:]
         found = _diff(SAMPLE.image(), read)
@@ -160,7 +160,7 @@ def test_packages_of_a_base_are_told_with_their_versions() -> None:
             ("libc", "2.36-9", "2.36-10"),
             ("new", None, "1:2~3"),
         ]
-        (group,) = json.loads(written(fields(found), "json"))["layers"][:1]
+        (group,) = json.loads(serialize(fields(found), "json"))["layers"][:1]
         assert group["packages"][1] == {"name": "libc", "before": "2.36-9", "after": "2.36-10"}
 
 
@@ -169,7 +169,7 @@ def test_packages_without_dpkg_are_known_by_a_file_each() -> None:
     whole = tar_of({name: _status(**{name.rpartition("/")[2]: "1"}) for name in names})
     above = tar_of({names[0]: _status(libc="2"), "var/lib/dpkg/status.d/.wh.tzdata": b""})
     before, after = replace(SAMPLE, base=(BASE[0], whole)), replace(SAMPLE, base=(BASE[0], whole, above))
-    (group,) = _diff(before.image(), after.image()).changed
+    (group,) = _diff(before.image(), after.image()).changed_groups
     assert [(one.name, one.before, one.after) for one in group.packages] == [
         ("libc", "1", "2"),
         ("tzdata", "1", None),
@@ -187,7 +187,7 @@ def test_packages_of_buildpacks_are_told_by_their_bills() -> None:
         app(("ms", "1"), ("ms", "2"), ("gone", "1"), ("same", "1")),
         app(("ms", "2"), ("same", "1")),
     )
-    (group,) = _diff(before.image(), after.image()).changed
+    (group,) = _diff(before.image(), after.image()).changed_groups
     assert [(one.name, one.before, one.after) for one in group.packages] == [
         ("gone", "1", None),
         ("ms", "1, 2", "2"),
@@ -203,7 +203,7 @@ def test_each_layer_of_a_buildpack_is_compared_with_its_own() -> None:
         },
     )
     found = _diff(SAMPLE.image(), newer.image())
-    assert [(group.title, group.change) for group in found.changed] == [
+    assert [(group.title, group.change) for group in found.changed_groups] == [
         ("acme/node:node", Change.REMOVED),
         ("acme/npm:modules", Change.CHANGED),
         ("acme/jvm:jre", Change.ADDED),
@@ -251,7 +251,7 @@ def test_tars_that_differ_in_order_alone_have_no_files_that_differ() -> None:
         replace(SAMPLE, app=(tar_of(files),)) for files in ({"a": b"", "b": b""}, {"b": b"", "a": b""})
     )
     found = _diff(one.image(), other.image())
-    assert [group.files for group in found.changed] == [()]
+    assert [group.files for group in found.changed_groups] == [()]
 
 
 def test_a_run_image_is_the_base_of_its_app() -> None:
@@ -295,7 +295,7 @@ def test_labels_may_be_nested_as_deep_as_they_like(depth: int) -> None:
     )
     (value,) = _diff(before, after).values
     assert value.path.startswith("labels.deep") and value.before != value.after
-    json.loads(written(fields(_diff(before, after)), "json"))
+    json.loads(serialize(fields(_diff(before, after)), "json"))
 
 
 def test_a_file_may_differ_in_nothing_but_extended_attributes() -> None:
@@ -307,7 +307,7 @@ def test_a_file_may_differ_in_nothing_but_extended_attributes() -> None:
     assert _lines(_diff(found.after.image, found.before.image)) == [
         "changed ping attribute security.capability removed"
     ]
-    told = json.loads(written(fields(found), "json"))
+    told = json.loads(serialize(fields(found), "json"))
     (file,) = next(group["files"] for group in told["layers"] if group["part"] == "app")
     assert file["what"] == ["attributes"]
     assert file["after"]["attributes"] == {"security.capability": "0100", "user.same": "78"}
@@ -315,7 +315,7 @@ def test_a_file_may_differ_in_nothing_but_extended_attributes() -> None:
 
 def test_programs_get_all_of_it() -> None:
     newer = replace(SAMPLE, app=(tar_of({"workspace/x": b""}),), labels={"a": "b"})
-    told = json.loads(written(fields(_diff(SAMPLE.image(), newer.image())), "json"))
+    told = json.loads(serialize(fields(_diff(SAMPLE.image(), newer.image())), "json"))
     assert told["same"] is False and told["summary"].startswith("the application and the config changed")
     app = next(group for group in told["layers"] if group["part"] == "app")
     assert [(file["path"], file["change"]) for file in app["files"]] == [

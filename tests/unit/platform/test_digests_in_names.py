@@ -14,14 +14,14 @@ from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import InputError, NetworkError, NotFoundError
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.layout import Directory, Layout
 from packhorse.image.layout_several import LayoutName
 from packhorse.image.model import Index
 from packhorse.image.reference import Location
 from packhorse.image.several import copy_all
 from packhorse.image.view import Image
-from packhorse.platform.locate import fetched
+from packhorse.platform.locate import fetch_image
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
@@ -39,7 +39,7 @@ def digest_of(image: Image) -> Digest:
 def in_registry(wiring: Wiring, registry: FakeRegistry) -> tuple[str, Digest]:
     """A repository with IMAGE for this machine in an index, and the digest of that."""
     name = f"{registry.host}/acme/run"
-    put(IMAGE, wiring.place(Location.parse(f"docker://{name}:1")))
+    push_image(IMAGE, wiring.place(Location.parse(f"docker://{name}:1")))
     assert IMAGE.manifest is not None
     index = Index.of([replace(IMAGE.manifest.descriptor, target=HOST)])
     registry.put_manifest("acme/run", "index", index.raw, index.media_type)
@@ -48,7 +48,7 @@ def in_registry(wiring: Wiring, registry: FakeRegistry) -> tuple[str, Digest]:
 
 
 def ask(wiring: Wiring, name: str, policy: PullPolicy) -> Image:
-    return fetched(wiring, name, target=HOST, say=lambda _: None, pull=policy)
+    return fetch_image(wiring, name, target=HOST, say=lambda _: None, pull=policy)
 
 
 def forget_checks(store: Path) -> None:
@@ -70,14 +70,14 @@ def test_the_store_gives_an_image_no_name_with_another_digest(wiring: Wiring, re
     name = f"{registry.host}/acme/run"
     for image in (IMAGE, fresh_image(tar_of({"file": b"new"}))):
         with pytest.raises(InputError, match="it has another digest") as caught:
-            put(image, wiring.store.place(f"{name}@{WRONG}"))
+            push_image(image, wiring.store.place(f"{name}@{WRONG}"))
         assert caught.value.fix == f"leave the digest out: {name}:latest"
     assert wiring.store.images() == ()
 
 
 @pytest.mark.parametrize("suffix", ["", ":1"])
 def test_an_image_can_have_a_name_with_its_own_digest(wiring: Wiring, tmp_path: Path, suffix: str) -> None:
-    put(IMAGE, Layout(tmp_path / "run", "1"))
+    push_image(IMAGE, Layout(tmp_path / "run", "1"))
     name = f"127.0.0.1:1/acme/run{suffix}@{digest_of(IMAGE)}"
     copy(Layout(tmp_path / "run", "1"), wiring.store.place(name))
     assert ask(wiring, name, PullPolicy.ALWAYS).id == IMAGE.id
@@ -98,7 +98,7 @@ def test_an_image_that_was_pulled_by_the_digest_of_an_index_stays_under_it(
     assert registry.requests == []
     copy(wiring.store.place(pinned), wiring.store.place(pinned))
     away = LayoutName(Directory(tmp_path / "out"), "1", "out", layout=Layout(tmp_path / "out", "1"))
-    copy_all(wiring.several(Location.parse(f"docker://{name}@{index}")), away)
+    copy_all(wiring.index_place(Location.parse(f"docker://{name}@{index}")), away)
     copy(Layout(tmp_path / "out", "1"), wiring.store.place(f"127.0.0.1:1/acme/run@{index}"))
     with Store.open(wiring.store.path) as again:
         assert again.place(pinned).read().id == IMAGE.id
@@ -108,13 +108,13 @@ def test_a_name_with_a_wrong_digest_of_an_earlier_version_is_not_believed(
     wiring: Wiring, registry: FakeRegistry
 ) -> None:
     name, index = in_registry(wiring, registry)
-    put(OTHER, wiring.store.place(f"{name}:other"))
+    push_image(OTHER, wiring.store.place(f"{name}:other"))
     rename(wiring.store.path, f"{name}:other", f"{name}@{index}")
     with pytest.raises(NotFoundError, match=f"{OTHER.id}, which nothing shows to have that digest"):
         wiring.store.place(f"{name}@{index}").read()
     assert ask(wiring, f"{name}@{index}", PullPolicy.IF_NOT_PRESENT).id == IMAGE.id
     assert wiring.store.place(f"{name}@{index}").read().id == IMAGE.id
-    put(OTHER, wiring.store.place("127.0.0.1:1/acme/run:other"))
+    push_image(OTHER, wiring.store.place("127.0.0.1:1/acme/run:other"))
     rename(wiring.store.path, "127.0.0.1:1/acme/run:other", f"127.0.0.1:1/acme/run@{index}")
     with pytest.raises(NetworkError, match="is not in the store and cannot be fetched"):
         ask(wiring, f"127.0.0.1:1/acme/run@{index}", PullPolicy.ALWAYS)
@@ -137,7 +137,7 @@ def test_no_command_takes_a_digest_for_the_name_of_what_it_makes(tmp_path: Path)
         told = command.fails(3, "build", *words, "--path", app)
         assert f"{pinned} cannot be the name of a new image" in told, words
         assert "leave the digest out: example.test/x:1" in told
-    put(IMAGE, Layout(tmp_path / "image", "1"))
+    push_image(IMAGE, Layout(tmp_path / "image", "1"))
     command.ok("copy", f"oci:{tmp_path}/image:1", "mine")
     archives = [f"{kind}:{tmp_path}/x.tar:{pinned}" for kind in ("docker-archive", "oci-archive")]
     for place in (f"store:{pinned}", pinned, *archives, f"oci:{tmp_path}/image:{pinned}"):

@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import HostError, NetworkError
-from packhorse.platform.distro.mmdebstrap import apt_settings, choose_mode, failure, mmdebstrap_command
+from packhorse.platform.distro.mmdebstrap import (
+    apt_settings,
+    choose_mode,
+    explain_failure,
+    mmdebstrap_command,
+)
 from packhorse.platform.distro.packages import PackageChange, changed_packages, wanted_packages
-from packhorse.platform.distro.sources import Source, Suite, host_sources, host_suite
+from packhorse.platform.distro.sources import AptSource, Suite, host_sources, host_suite
 
 BOOKWORM = Suite("debian", "12", "bookworm")
 NOBLE = Suite("ubuntu", "24.04", "noble")
@@ -63,9 +68,9 @@ def test_deb822_sources_of_the_distribution_are_found_and_others_left_out(tmp_pa
         "Types: deb\nURIs: http://disabled.example/debian\nSuites: bookworm\nComponents: main\n"
     )
     assert host_sources(BOOKWORM, apt=tmp_path) == (
-        Source("http://mirror.example/debian", "bookworm", ("main",)),
-        Source("http://mirror.example/debian", "bookworm-updates", ("main",)),
-        Source("http://mirror.example/debian-security", "bookworm-security", ("main",)),
+        AptSource("http://mirror.example/debian", "bookworm", ("main",)),
+        AptSource("http://mirror.example/debian", "bookworm-updates", ("main",)),
+        AptSource("http://mirror.example/debian-security", "bookworm-security", ("main",)),
     )
 
 
@@ -82,8 +87,8 @@ def test_one_line_sources_of_the_distribution_are_found_and_others_left_out(tmp_
         "deb cdrom:[Ubuntu]/ noble main\n"
     )
     assert host_sources(NOBLE, apt=tmp_path) == (
-        Source("http://mirror.example/ubuntu/", "noble", ("main", "universe")),
-        Source("http://fixes.example/u", "noble-security", ("main",)),
+        AptSource("http://mirror.example/ubuntu/", "noble", ("main", "universe")),
+        AptSource("http://fixes.example/u", "noble-security", ("main",)),
     )
 
 
@@ -95,7 +100,7 @@ def test_without_a_mirror_of_the_release_the_error_names_the_file_to_add_it_to(t
 
 
 def test_a_source_is_bound_to_the_distributions_key_whatever_the_host_trusts() -> None:
-    line = Source("http://mirror.example/debian", "bookworm", ("main",)).line(BOOKWORM.keyring)
+    line = AptSource("http://mirror.example/debian", "bookworm", ("main",)).line(BOOKWORM.keyring)
     assert line == (f"deb [signed-by={BOOKWORM.keyring}] http://mirror.example/debian bookworm main")
 
 
@@ -177,7 +182,7 @@ def test_no_proxy_nor_mirror_is_on_the_command_line() -> None:
     ],
 )
 def test_a_failure_of_mmdebstrap_says_what_to_do(line: str, kind: type[Exception], told: str) -> None:
-    error = failure(1, ["I: running apt-get update...", line, "E: mmdebstrap failed to run"])
+    error = explain_failure(1, ["I: running apt-get update...", line, "E: mmdebstrap failed to run"])
     assert type(error) is kind
     assert line in error.why
     assert "running" not in error.why
@@ -185,4 +190,4 @@ def test_a_failure_of_mmdebstrap_says_what_to_do(line: str, kind: type[Exception
 
 
 def test_an_end_by_a_signal_is_named() -> None:
-    assert "SIGKILL" in failure(-9, []).why
+    assert "SIGKILL" in explain_failure(-9, []).why

@@ -11,7 +11,7 @@ import pytest
 
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError
-from packhorse.platform.distro.files import MTIME, Entry, keeps, write_root
+from packhorse.platform.distro.files import MTIME, RootEntry, is_kept, write_root
 from packhorse.platform.distro.npm import NPM_WHEEL_VERSION, npm_entries
 
 
@@ -49,7 +49,7 @@ from packhorse.platform.distro.npm import NPM_WHEEL_VERSION, npm_entries
     ],
 )
 def test_what_tells_of_the_host_or_only_takes_room_goes(name: str) -> None:
-    assert not keeps(name, directory=False)
+    assert not is_kept(name, directory=False)
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_what_tells_of_the_host_or_only_takes_room_goes(name: str) -> None:
     ],
 )
 def test_what_packages_need_stays(name: str) -> None:
-    assert keeps(name, directory=False)
+    assert is_kept(name, directory=False)
 
 
 @pytest.mark.parametrize("name", ["tmp", "proc", "run", "var/log", "var/cache/apt", "usr/share/man/man1"])
 def test_directories_that_programs_expect_stay(name: str) -> None:
-    assert keeps(name, directory=True)
+    assert is_kept(name, directory=True)
 
 
 def debian_tar(*more: tarfile.TarInfo, mtime: int = 7, without: str = "") -> io.BytesIO:
@@ -110,7 +110,7 @@ def member(name: str, kind: bytes, *, link: str = "", uid: int = 0, mode: int = 
     return info
 
 
-def written(source: io.BytesIO, *extra: Entry) -> bytes:
+def written(source: io.BytesIO, *extra: RootEntry) -> bytes:
     target = io.BytesIO()
     record = write_root(source, target, extra)
     assert (record.digest, record.size) == (Digest.of(target.getvalue()), len(target.getvalue()))
@@ -151,8 +151,8 @@ def test_owners_modes_and_links_stay_and_times_and_names_of_owners_go() -> None:
 
 
 def test_added_entries_come_after_the_packages_and_belong_to_root() -> None:
-    tool = Entry("opt/x/tool", 3, lambda: io.BytesIO(b"abc"), executable=True)
-    with tarfile.open(fileobj=io.BytesIO(written(debian_tar(), Entry("opt/x/"), tool))) as tar:
+    tool = RootEntry("opt/x/tool", 3, lambda: io.BytesIO(b"abc"), executable=True)
+    with tarfile.open(fileobj=io.BytesIO(written(debian_tar(), RootEntry("opt/x/"), tool))) as tar:
         assert tar.getnames()[-3:] == ["home/cnb", "opt/x", "opt/x/tool"]
         assert (tar.getmember("opt/x/tool").mode, tar.getmember("opt/x/tool").uid) == (0o755, 0)
 

@@ -14,9 +14,9 @@ import pytest
 from packhorse.base import bubblewrap, native
 from packhorse.errors import HostError, InputError, NotFoundError
 from packhorse.platform.doctor import apparmor, engines, machine, mending, sandbox
-from packhorse.platform.doctor.checkup import CHECKS, examine, usable
-from packhorse.platform.doctor.diagnosis import Line, Mend, State
-from packhorse.platform.doctor.examination import Examination, Trial
+from packhorse.platform.doctor.checkup import CHECKS, is_usable, run_checks
+from packhorse.platform.doctor.diagnosis import CheckResult, CheckState, Fix
+from packhorse.platform.doctor.examination import HostProbe, SandboxTrial
 from packhorse.platform.folders import Folders
 from packhorse.sandbox import blame
 from packhorse.store.store import Store
@@ -31,10 +31,10 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_PATIENCE", 60)
 
 
-def line(name: str, home: Path, **environ: str) -> Line:
+def line(name: str, home: Path, **environ: str) -> CheckResult:
     """The line `name` for a user whose things are below `home`."""
     found = {"PATH": os.environ["PATH"], "PACKHORSE_HOME": str(home), **environ}
-    (only,) = examine(found, names=[name])
+    (only,) = run_checks(found, names=[name])
     return only
 
 
@@ -50,29 +50,33 @@ def test_every_line_that_an_error_names_exists_and_is_documented() -> None:
 
 @pytest.mark.system
 def test_every_line_has_the_name_it_is_asked_by_and_helps_where_something_is_missing(tmp_path: Path) -> None:
-    lines = examine({"PACKHORSE_HOME": str(tmp_path)})
+    lines = run_checks({"PACKHORSE_HOME": str(tmp_path)})
     assert [line.name for line in lines] == list(CHECKS)
     for found in lines:
-        assert found.found
-        assert (found.state is State.OK) == (found.remedy == "")
+        assert found.finding
+        assert (found.state is CheckState.OK) == (found.remedy == "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_line_is_told_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"no line 'moon'[\s\S]*user-namespaces"):
-        examine({"PACKHORSE_HOME": str(tmp_path)}, names=["moon"])
+        run_checks({"PACKHORSE_HOME": str(tmp_path)}, names=["moon"])
 
 
 def test_builds_work_with_less_and_not_without_what_is_missing() -> None:
-    assert usable([Line(State.OK, "", name="a"), Line(State.LIMITED, "", name="b")])
-    assert not usable([Line(State.OK, "", name="a"), Line(State.MISSING, "", name="b")])
+    assert is_usable(
+        [CheckResult(CheckState.OK, "", name="a"), CheckResult(CheckState.LIMITED, "", name="b")]
+    )
+    assert not is_usable(
+        [CheckResult(CheckState.OK, "", name="a"), CheckResult(CheckState.MISSING, "", name="b")]
+    )
 
 
 def test_a_store_that_is_there_is_opened_and_left_as_it_was(tmp_path: Path) -> None:
     Store.open(tmp_path / "store").close()
     before = sorted(tmp_path.rglob("*"))
     found = line("store", tmp_path)
-    assert (found.state, found.found) == (State.OK, f"0 images at {tmp_path}/store")
+    assert (found.state, found.finding) == (CheckState.OK, f"0 images at {tmp_path}/store")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -80,32 +84,32 @@ def test_a_store_of_another_version_is_missing(tmp_path: Path) -> None:
     Store.open(tmp_path / "store").close()
     (tmp_path / "store" / "version").write_text("99\n")
     found = line("store", tmp_path)
-    assert found.state is State.MISSING and "version '99'" in found.found and found.remedy
+    assert found.state is CheckState.MISSING and "version '99'" in found.finding and found.remedy
 
 
 def test_a_file_where_the_store_would_be_is_missing(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("")
-    assert line("store", tmp_path).state is State.MISSING
+    assert line("store", tmp_path).state is CheckState.MISSING
 
 
 @pytest.mark.parametrize("program", native.HELPERS)
 def test_an_installation_that_lacks_a_program_is_missing(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert line("installation", tmp_path).state is State.OK
+    assert line("installation", tmp_path).state is CheckState.OK
     bundled = tmp_path / "bundled"
     bundled.mkdir()
     for path in native.BUNDLED.iterdir():
         if path.name != program:
             (bundled / path.name).symlink_to(path)
     monkeypatch.setattr(native, "BUNDLED", bundled)
-    assert line("installation", tmp_path).state is State.MISSING
+    assert line("installation", tmp_path).state is CheckState.MISSING
 
 
 @pytest.mark.system
 def test_no_store_can_be_made_where_nobody_can_write() -> None:
     found = line("store", Path("/proc/nowhere"))
-    assert found.state is State.MISSING and "none can be made: /proc" in found.found
+    assert found.state is CheckState.MISSING and "none can be made: /proc" in found.finding
     assert line("overlay", Path("/proc/nowhere")).remedy == "see store"
 
 
@@ -125,31 +129,31 @@ def test_a_proxy_that_does_not_answer_is_named_without_its_password(
     value: str, says: str, tmp_path: Path
 ) -> None:
     found = line("proxy", tmp_path, https_proxy=value)
-    assert found.state is State.LIMITED
-    assert says in found.found and "secret" not in repr(found)
+    assert found.state is CheckState.LIMITED
+    assert says in found.finding and "secret" not in repr(found)
 
 
 def test_a_proxy_that_answers_is_ok(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         found = line("proxy", tmp_path, HTTPS_PROXY=f"http://me:secret@127.0.0.1:{port}")
-    assert (found.state, found.found) == (State.OK, f"answers: HTTPS_PROXY 127.0.0.1:{port}")
+    assert (found.state, found.finding) == (CheckState.OK, f"answers: HTTPS_PROXY 127.0.0.1:{port}")
 
 
 def test_certificates_that_are_none_are_limited(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle.pem"
     bundle.write_text("no certificate\n")
     found = line("certificates", tmp_path, SSL_CERT_FILE=str(bundle))
-    assert found.state is State.LIMITED and str(bundle) in found.found
+    assert found.state is CheckState.LIMITED and str(bundle) in found.finding
     found = line("certificates", tmp_path, CURL_CA_BUNDLE=str(tmp_path / "gone"))
-    assert found.state is State.LIMITED and "CURL_CA_BUNDLE names" in found.found
+    assert found.state is CheckState.LIMITED and "CURL_CA_BUNDLE names" in found.finding
 
 
 def test_tools_of_the_default_builder_that_are_missing_are_installed_by_fix(tmp_path: Path) -> None:
     found = line("default-builder", tmp_path, PATH="/nowhere")
-    assert found.state is State.LIMITED and "mmdebstrap" in found.found
+    assert found.state is CheckState.LIMITED and "mmdebstrap" in found.finding
     assert "apt-get install" in found.remedy and "mmdebstrap" in found.remedy
-    assert found.mend and found.mend.commands[0][:2] == ("apt-get", "install")
+    assert found.fix and found.fix.commands[0][:2] == ("apt-get", "install")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +183,7 @@ def test_an_engine_that_is_found_is_asked_for_its_version(answer: bytes, says: s
         thread.start()
         found = line("engines", tmp_path, DOCKER_HOST=f"unix://{path}", PATH="/nowhere")
         thread.join()
-    assert found.state is State.OK and f"{path} {says}" in found.found
+    assert found.state is CheckState.OK and f"{path} {says}" in found.finding
 
 
 @pytest.mark.parametrize(
@@ -195,7 +199,7 @@ def test_an_engine_that_is_found_is_asked_for_its_version(answer: bytes, says: s
     ],
 )
 def test_a_runtimes_words_lead_to_the_line_that_they_are_about(words: str, check: str) -> None:
-    assert blame.check(words, "bubblewrap") == check
+    assert blame.find_check(words, "bubblewrap") == check
     assert check in CHECKS
 
 
@@ -225,25 +229,29 @@ def test_apparmors_restriction_is_mended_by_a_profile_for_bubblewrap_alone(
             directory.chmod(0o755)
     home = {"PACKHORSE_HOME": str(tmp_path)}
     restricted(monkeypatch, tmp_path, "1\n")
-    assert line("apparmor", tmp_path).found.endswith("not root's")
+    assert line("apparmor", tmp_path).finding.endswith("not root's")
     os.seteuid(54321)
     try:
-        with Examination(home, Folders.find(home)) as examined:
-            examined.trial = Trial(HostError("no", why="bwrap: setting up uid map"), "user-namespaces")
+        with HostProbe(home, Folders.find(home)) as examined:
+            examined.trial = SandboxTrial(HostError("no", why="bwrap: setting up uid map"), "user-namespaces")
             found = sandbox.apparmor_restriction(examined)
             about = sandbox.user_namespaces(examined)
-            examined.trial = Trial()
+            examined.trial = SandboxTrial()
             works = sandbox.apparmor_restriction(examined)
     finally:
         os.seteuid(0)
-    assert (found.state, about.remedy, works.state) == (State.MISSING, "see the line apparmor", State.OK)
-    assert found.mend
-    ((target, text),) = found.mend.files
+    assert (found.state, about.remedy, works.state) == (
+        CheckState.MISSING,
+        "see the line apparmor",
+        CheckState.OK,
+    )
+    assert found.fix
+    ((target, text),) = found.fix.files
     program = bubblewrap.find().resolve()
     assert target == apparmor.path(program) and f'"{program}"' in text
-    assert found.mend.commands == (("apparmor_parser", "--replace", str(target)),)
+    assert found.fix.commands == (("apparmor_parser", "--replace", str(target)),)
     restricted(monkeypatch, tmp_path, "0\n")
-    assert line("apparmor", tmp_path).found == "does not restrict user namespaces"
+    assert line("apparmor", tmp_path).finding == "does not restrict user namespaces"
 
 
 def test_every_install_has_a_profile_of_its_own() -> None:
@@ -254,9 +262,9 @@ def test_every_install_has_a_profile_of_its_own() -> None:
 @pytest.mark.system
 def test_a_mend_puts_its_files_in_place_before_its_commands(tmp_path: Path) -> None:
     target = tmp_path / "profile"
-    mend = Mend("mend", (("cp", str(target), str(tmp_path / "loaded")),), ((target, "text\n"),))
-    mending.carry_out(mend)
-    mending.carry_out(mend)
+    mend = Fix("mend", (("cp", str(target), str(tmp_path / "loaded")),), ((target, "text\n"),))
+    mending.apply(mend)
+    mending.apply(mend)
     assert (tmp_path / "loaded").read_text() == "text\n"
     assert target.stat().st_mode & 0o777 == 0o644
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loaded", "profile"]
@@ -266,15 +274,15 @@ def test_a_mend_puts_its_files_in_place_before_its_commands(tmp_path: Path) -> N
 def test_a_mend_that_fails_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "profile"
     with pytest.raises(HostError, match="status 1"):
-        mending.carry_out(Mend("mend", (("false",),), ((target, "text\n"),)))
+        mending.apply(Fix("mend", (("false",),), ((target, "text\n"),)))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.system
 def test_what_a_mend_runs_is_shown_before(tmp_path: Path) -> None:
-    mend = Mend("mend", (("load", "a b"),), ((tmp_path / "f", "text"),))
+    mend = Fix("mend", (("load", "a b"),), ((tmp_path / "f", "text"),))
     prefix = "" if os.geteuid() == 0 else "sudo "
-    assert mending.commands(mend) == [
+    assert mending.shell_lines(mend) == [
         f"{prefix}install -m 0644 FILE {tmp_path}/.f.new",
         f"{prefix}mv -fT {tmp_path}/.f.new {tmp_path}/f",
         f"{prefix}load 'a b'",

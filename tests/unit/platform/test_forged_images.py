@@ -14,13 +14,13 @@ from fakes.small_image import config_of, forged_image, fresh_image, stored_image
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.layout import Layout
 from packhorse.image.model import MediaType
 from packhorse.image.place import Place
 from packhorse.image.reference import Location
 from packhorse.image.view import Image
-from packhorse.platform.locate import fetched
+from packhorse.platform.locate import fetch_image
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.rebase.one import rebase
 from packhorse.platform.rebase.outcome import RebaseRequest
@@ -60,7 +60,7 @@ def make_unproven(store: Path) -> None:
 
 def poison(wiring: Wiring) -> None:
     """Leaves in the store what an earlier version left when it took the forged image."""
-    put(stored_image(EVIL), wiring.store.place("evil"))
+    push_image(stored_image(EVIL), wiring.store.place("evil"))
     descriptor = stored_image(EVIL).layers[0].descriptor
     assert descriptor is not None
     path = wiring.store.path / "layers" / f"{Digest.of(GOOD).hex}.json"
@@ -73,10 +73,10 @@ def test_it_is_refused_with_image_layer_and_digests_and_leaves_the_store_as_it_w
 ) -> None:
     source = f"{kind}:{tmp_path}/forged" if kind != "docker" else f"docker://{registry.host}/forged"
     if kind == "docker-archive":
-        put(stored_image(EVIL, OTHER), place(wiring, source))
+        push_image(stored_image(EVIL, OTHER), place(wiring, source))
         claim_in_archive(tmp_path / "forged")
     else:
-        put(FORGED, place(wiring, source))
+        push_image(FORGED, place(wiring, source))
     before = contents(wiring.store.path)
     with pytest.raises(FormatError) as caught:
         copy(place(wiring, source), wiring.store.place("forged"))
@@ -84,8 +84,8 @@ def test_it_is_refused_with_image_layer_and_digests_and_leaves_the_store_as_it_w
     assert source.removeprefix("docker://").removeprefix(f"{kind}:") in told
     assert str(Digest.of(GOOD)) in told and str(Digest.of(EVIL)) in told
     assert contents(wiring.store.path) == before
-    put(HONEST, wiring.store.place("good"))
-    put(FORGED, wiring.store.place("forged"))
+    push_image(HONEST, wiring.store.place("good"))
+    push_image(FORGED, wiring.store.place("forged"))
     assert tars(wiring.store.place("forged").read()) == [GOOD, OTHER], "the store has the layer it names"
 
 
@@ -108,16 +108,16 @@ def test_a_blob_that_cannot_be_unpacked_is_refused_by_what_it_is(wiring: Wiring)
         FormatError,
         match=rf"(?s){Digest.of(GOOD)}.*{told.digest}, cannot be unpacked: a gzip layer is broken",
     ):
-        wiring.store.place("app").begin(replace(broken, descriptor=told))
+        wiring.store.place("app").write_layer(replace(broken, descriptor=told))
     with pytest.raises(FormatError, match="not what they should be"):  # it has changed on its way
-        wiring.store.place("app").begin(replace(broken, descriptor=replace(told, digest=blob_of(GOOD))))
+        wiring.store.place("app").write_layer(replace(broken, descriptor=replace(told, digest=blob_of(GOOD))))
     assert not list((wiring.store.path / "blobs/sha256").iterdir())
 
 
 def test_a_blob_of_another_image_in_the_store_is_not_taken_for_the_layer(wiring: Wiring) -> None:
-    put(stored_image(EVIL), wiring.store.place("evil"))
-    put(HONEST, wiring.store.place("good"))
-    put(FORGED, wiring.store.place("forged"))
+    push_image(stored_image(EVIL), wiring.store.place("evil"))
+    push_image(HONEST, wiring.store.place("good"))
+    push_image(FORGED, wiring.store.place("forged"))
     found = wiring.store.place("forged").read()
     assert tars(found) == [GOOD, OTHER]
     assert next(layer.descriptor.digest for layer in found.layers if layer.descriptor) == blob_of(GOOD)
@@ -127,7 +127,7 @@ def test_a_layer_is_recorded_with_the_media_type_that_its_bytes_have(wiring: Wir
     [layer] = HONEST.layers
     assert layer.descriptor is not None
     called = replace(layer, descriptor=replace(layer.descriptor, media_type=MediaType.OCI_LAYER_ZSTD))
-    put(Image(HONEST.config, (called,)), wiring.store.place("odd"))
+    push_image(Image(HONEST.config, (called,)), wiring.store.place("odd"))
     found = wiring.store.layer(Digest.of(GOOD))
     assert found is not None and found.descriptor is not None
     assert found.descriptor.media_type == MediaType.OCI_LAYER_GZIP
@@ -135,29 +135,29 @@ def test_a_layer_is_recorded_with_the_media_type_that_its_bytes_have(wiring: Wir
 
 def test_a_pull_of_it_leaves_the_image_of_before(wiring: Wiring, registry: FakeRegistry) -> None:
     name = f"{registry.host}/acme/run:1"
-    put(stored_image(OTHER), wiring.store.place(name))
-    put(FORGED, place(wiring, f"docker://{name}"))
+    push_image(stored_image(OTHER), wiring.store.place(name))
+    push_image(FORGED, place(wiring, f"docker://{name}"))
     with pytest.raises(FormatError, match=rf"{name} has a layer that is not the one its config names"):
-        fetched(wiring, name, target=Target.host(), say=lambda _: None)
+        fetch_image(wiring, name, target=Target.host(), say=lambda _: None)
     assert tars(wiring.store.place(name).read()) == [OTHER]
 
 
 def test_what_an_earlier_version_believed_is_unpacked_once_before_it_is_used(wiring: Wiring) -> None:
-    put(HONEST, wiring.store.place("good"))
+    push_image(HONEST, wiring.store.place("good"))
     make_unproven(wiring.store.path)
-    assert wiring.store.compressed(Digest.of(GOOD)) is None, "nothing is pushed by it unseen"
+    assert wiring.store.compressed_form(Digest.of(GOOD)) is None, "nothing is pushed by it unseen"
     found = wiring.store.place("good").read()
     assert found.manifest == HONEST.manifest and tars(found) == [GOOD]
     fields = json.loads((wiring.store.path / "layers" / f"{Digest.of(GOOD).hex}.json").read_text())
     assert fields["computed"] == [str(blob_of(GOOD))]
-    assert wiring.store.compressed(Digest.of(GOOD)) is not None
+    assert wiring.store.compressed_form(Digest.of(GOOD)) is not None
 
 
 def test_a_poisoned_store_heals_when_the_good_image_comes_again(wiring: Wiring, tmp_path: Path) -> None:
     poison(wiring)
     assert wiring.store.layer(Digest.of(GOOD)) is None
     poison(wiring)
-    put(HONEST, wiring.store.place("good"))
+    push_image(HONEST, wiring.store.place("good"))
     copy(wiring.store.place("good"), Layout(tmp_path / "out", "1"))
     [layer] = Layout(tmp_path / "out", "1").read().layers
     assert layer.descriptor is not None and layer.descriptor.digest == blob_of(GOOD)
@@ -165,7 +165,7 @@ def test_a_poisoned_store_heals_when_the_good_image_comes_again(wiring: Wiring, 
 
 
 def test_an_image_that_a_poisoned_store_has_is_told_of_and_comes_whole_again(wiring: Wiring) -> None:
-    put(HONEST, wiring.store.place("good"))
+    push_image(HONEST, wiring.store.place("good"))
     poison(wiring)
     record = json.loads((wiring.store.path / "images.json").read_text())
     good = next(item for item in record["images"] if item["name"].endswith("good:latest"))
@@ -180,7 +180,7 @@ def test_an_image_that_a_poisoned_store_has_is_told_of_and_comes_whole_again(wir
     (wiring.store.path / "images.json").write_text(json.dumps(record))
     with pytest.raises(FormatError, match=rf"(?s)good.*not whole.*{blob_of(EVIL)}.*{Digest.of(GOOD)}"):
         wiring.store.place("good").read()
-    put(HONEST, wiring.store.place("good"))
+    push_image(HONEST, wiring.store.place("good"))
     assert tars(wiring.store.place("good").read()) == [GOOD]
 
 
@@ -189,7 +189,7 @@ def test_an_image_on_a_base_that_a_poisoned_store_has_does_not_get_the_blob(
 ) -> None:
     poison(wiring)
     app = Image(config_of(GOOD, OTHER), (HONEST.layers[0], *fresh_image(OTHER).layers))
-    put(app, wiring.store.place("app"))
+    push_image(app, wiring.store.place("app"))
     copy(wiring.store.place("app"), place(wiring, f"docker://{registry.host}/app"))
     found = place(Wiring(wiring.store), f"docker://{registry.host}/app").read()
     assert tars(found) == [GOOD, OTHER]
@@ -198,8 +198,8 @@ def test_an_image_on_a_base_that_a_poisoned_store_has_does_not_get_the_blob(
 def test_a_known_compressed_form_is_published_only_if_it_is_that_layer(
     wiring: Wiring, registry: FakeRegistry
 ) -> None:
-    put(stored_image(EVIL), place(wiring, f"docker://{registry.host}/app"))
-    put(fresh_image(GOOD), wiring.store.place("app"))
+    push_image(stored_image(EVIL), place(wiring, f"docker://{registry.host}/app"))
+    push_image(fresh_image(GOOD), wiring.store.place("app"))
     poison(wiring)
     copy(wiring.store.place("app"), place(wiring, f"docker://{registry.host}/app"))
     assert tars(place(Wiring(wiring.store), f"docker://{registry.host}/app").read()) == [GOOD]
@@ -209,8 +209,8 @@ def test_a_publication_in_its_place_does_not_take_over_its_blob(
     wiring: Wiring, registry: FakeRegistry
 ) -> None:
     name = f"docker://{registry.host}/app"
-    put(FORGED, place(wiring, name))
-    put(fresh_image(GOOD, OTHER), wiring.store.place("app"))
+    push_image(FORGED, place(wiring, name))
+    push_image(fresh_image(GOOD, OTHER), wiring.store.place("app"))
     for _ in range(2):
         copy(wiring.store.place("app"), place(Wiring(wiring.store), name))
         found = place(Wiring(wiring.store), name).read()
@@ -222,8 +222,8 @@ def test_a_publication_in_its_place_does_not_take_over_its_blob(
 
 
 def test_a_layout_with_it_gives_no_other_image_its_blob(wiring: Wiring, tmp_path: Path) -> None:
-    put(FORGED, Layout(tmp_path / "out", "forged"))
-    put(fresh_image(GOOD), wiring.store.place("app"))
+    push_image(FORGED, Layout(tmp_path / "out", "forged"))
+    push_image(fresh_image(GOOD), wiring.store.place("app"))
     copy(wiring.store.place("app"), Layout(tmp_path / "out", "app"))
     found = Layout(tmp_path / "out", "app").read()
     assert tars(found) == [GOOD]
@@ -235,13 +235,13 @@ def test_an_image_is_not_rebased_in_the_store_onto_it(
     wiring: Wiring, registry: FakeRegistry, kind: str
 ) -> None:
     run = f"{registry.host}/acme/run"
-    put(forged_image(GOOD, EVIL), place(wiring, f"docker://{run}"))
+    push_image(forged_image(GOOD, EVIL), place(wiring, f"docker://{run}"))
     lifecycle = {"runImage": {"topLayer": str(Digest.of(BASE[-1])), "reference": "abc", "image": run}}
     app = App(lifecycle=lifecycle).image()
     if kind == "registry":
-        put(app, place(wiring, f"docker://{registry.host}/team/app"))
+        push_image(app, place(wiring, f"docker://{registry.host}/team/app"))
     source = Location.parse("app" if kind == "store" else f"docker://{registry.host}/team/app")
-    put(app, wiring.store.place("app"))
+    push_image(app, wiring.store.place("app"))
     request = RebaseRequest(Location.parse("app"), source=source)
     with pytest.raises(FormatError, match="not the one its config names"):
         rebase(request, wiring, RunImages(wiring, say=lambda _: None, policy=PullPolicy.ALWAYS))

@@ -15,12 +15,12 @@ from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.model import Index
 from packhorse.image.reference import Location, Reference
 from packhorse.platform import locate
 from packhorse.platform.inspect import attachments, base_of, inspect
-from packhorse.platform.owners import Part
+from packhorse.platform.owners import LayerPart
 from packhorse.platform.wiring import Wiring
 
 NODE, MODULES = tar_of({"layers/node/bin/node": b"node"}), tar_of({"layers/node_modules/x": b"x"})
@@ -102,14 +102,14 @@ def test_an_image_of_an_old_lifecycle_is_read_as_pack_reads_it() -> None:
 def test_every_layer_has_an_owner_and_its_size() -> None:
     report = inspect(SAMPLE.image())
     assert [(owned.part, owned.owner, owned.name) for owned in report.layers] == [
-        (Part.BASE, "", "1"),
-        (Part.BASE, "", "2"),
-        (Part.BUILDPACK, "acme/node", "node"),
-        (Part.BUILDPACK, "acme/npm", "modules"),
-        (Part.SBOM, "", ""),
-        (Part.APP, "", ""),
-        (Part.LAUNCHER, "", ""),
-        (Part.CONFIG, "", ""),
+        (LayerPart.BASE, "", "1"),
+        (LayerPart.BASE, "", "2"),
+        (LayerPart.BUILDPACK, "acme/node", "node"),
+        (LayerPart.BUILDPACK, "acme/npm", "modules"),
+        (LayerPart.SBOM, "", ""),
+        (LayerPart.APP, "", ""),
+        (LayerPart.LAUNCHER, "", ""),
+        (LayerPart.CONFIG, "", ""),
     ]
     fields: Any = report.fields()["layers"]
     assert fields[2]["version"] == "1.2" and fields[2]["compressed_size"] > 0
@@ -126,8 +126,8 @@ def test_equal_layers_are_told_apart_by_their_order() -> None:
 def test_layers_of_an_image_of_another_origin_have_their_history() -> None:
     report = inspect(stored_image(*BASE))
     assert [(owned.part, owned.name) for owned in report.layers] == [
-        (Part.OTHER, "layer 0"),
-        (Part.OTHER, "layer 1"),
+        (LayerPart.OTHER, "layer 0"),
+        (LayerPart.OTHER, "layer 1"),
     ]
     assert "buildpacks  none: it was not built by buildpacks" in list(report.lines())
 
@@ -143,7 +143,7 @@ def test_labels_that_are_wrong_are_told() -> None:
 def test_a_remote_image_costs_two_requests(wiring: Wiring) -> None:
     with FakeRegistry() as registry:
         name = f"{registry.host}/acme/app:1"
-        put(SAMPLE.image(), wiring.registry(Reference.parse(name), Target.host()))
+        push_image(SAMPLE.image(), wiring.registry(Reference.parse(name), Target.host()))
         del registry.requests[:]
         image, remote = locate.read(wiring, name)
         report = inspect(image, name=name, remote=remote)
@@ -159,8 +159,8 @@ def test_the_store_is_asked_first_and_either_can_be_chosen(wiring: Wiring) -> No
     with FakeRegistry() as registry:
         name = f"{registry.host}/acme/app:1"
         local, remote = SAMPLE.image(), App().image()
-        put(local, wiring.store.place(name))
-        put(remote, wiring.registry(Reference.parse(name), Target.host()))
+        push_image(local, wiring.store.place(name))
+        push_image(remote, wiring.registry(Reference.parse(name), Target.host()))
         for options, image, is_remote in (
             ({}, local, False),
             ({"local": True}, local, False),
@@ -189,7 +189,7 @@ def test_the_store_is_asked_first_and_either_can_be_chosen(wiring: Wiring) -> No
 def test_what_is_attached_to_it_is_told_where_somebody_asks(wiring: Wiring) -> None:
     with FakeRegistry() as registry:
         location = Location.parse(f"docker://{registry.host}/acme/app")
-        put(SAMPLE.image(), wiring.place(location))
+        push_image(SAMPLE.image(), wiring.place(location))
         image = wiring.place(location).read()
         assert image.manifest
         report = inspect(image)
@@ -197,7 +197,7 @@ def test_what_is_attached_to_it_is_told_where_somebody_asks(wiring: Wiring) -> N
         assert not any(line.startswith("attached") for line in report.lines())
         asked = replace(report, attachments=attachments(location, image, wiring))
         assert asked.fields()["referrers"] == [] and "attached    nothing" in asked.lines()
-        place = wiring.several(location, writes=True)
+        place = wiring.index_place(location, writes=True)
         bill = attach(place, image.manifest.descriptor, "application/spdx+json")
         signed = attach(place, bill.descriptor, SIGNATURE, number=1)
         attach_by_tag(place, image.manifest.descriptor, "sig")
@@ -214,7 +214,7 @@ def test_what_is_attached_to_it_is_told_where_somebody_asks(wiring: Wiring) -> N
 def test_what_is_beside_it_in_its_index_is_attached_too(wiring: Wiring) -> None:
     with FakeRegistry() as registry:
         location = Location.parse(f"docker://{registry.host}/acme/app")
-        put(SAMPLE.image(), wiring.place(location))
+        push_image(SAMPLE.image(), wiring.place(location))
         image = wiring.place(location).read()
         assert image.manifest
         own = replace(image.manifest.descriptor, target=image.config.target)
@@ -236,10 +236,10 @@ def test_the_age_of_the_base_is_its_labels_or_the_stores(wiring: Wiring) -> None
     assert base_of(labelled, wiring, ask=False).created == made
     report = inspect(SAMPLE.image())
     assert base_of(report, wiring, ask=False).created == ""
-    put(stored_image(*BASE, created=made), wiring.store.place("acme/run"))
+    push_image(stored_image(*BASE, created=made), wiring.store.place("acme/run"))
     base = base_of(report, wiring, ask=False)
     assert (base.created, base.newer) == (made, "")
-    assert any(line.startswith("base        made ") for line in report.based(base).lines())
+    assert any(line.startswith("base        made ") for line in report.with_base(base).lines())
 
 
 def test_the_run_images_registry_says_that_there_is_a_newer_one(wiring: Wiring) -> None:
@@ -248,15 +248,15 @@ def test_the_run_images_registry_says_that_there_is_a_newer_one(wiring: Wiring) 
         old, new = stored_image(*BASE, created="2026-01-01T00:00:00Z"), stored_image(BASE[0])
         new = stored_image(BASE[0], created="2026-02-01T00:00:00Z")
         place = wiring.registry(Reference.parse(run), Target.host())
-        digest = put(old, place).manifest_digest
+        digest = push_image(old, place).manifest_digest
         label = {"topLayer": str(Digest.of(BASE[-1])), "reference": f"{run}@{digest}", "image": run}
         report = inspect(App(lifecycle={"runImage": label}).image())
         base = base_of(report, wiring, ask=True)
         assert base.newer == ""
-        assert "newer base  none: the run image is still the same" in report.based(base).lines()
+        assert "newer base  none: the run image is still the same" in report.with_base(base).lines()
         assert base_of(report, wiring, ask=True).created == "2026-01-01T00:00:00Z"
-        put(new, place)
+        push_image(new, place)
         base = base_of(report, wiring, ask=True)
         assert (base.created, base.newer) == ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
-        assert "newer base  made" in "\n".join(report.based(base).lines())
+        assert "newer base  made" in "\n".join(report.with_base(base).lines())
         assert base_of(report, wiring, ask=False).newer == ""

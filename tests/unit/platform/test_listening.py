@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from packhorse.base.step import Network, Port
-from packhorse.platform.listening import Publication, announced, is_web
+from packhorse.platform.listening import Publication, announce_ports, is_web
 from packhorse.sandbox.listeners import Listener
 
 OPEN, LOOPBACK = Listener(3000, loopback=False), Listener(3000, loopback=True)
@@ -23,7 +23,7 @@ def told(publication: Publication, found: Sequence[Listener]) -> str:
         lines.append(line)
         came.set()
 
-    with announced(publication, lambda: found, tell):
+    with announce_ports(publication, lambda: found, tell):
         assert came.wait(60)
     (line,) = lines
     return line
@@ -91,7 +91,7 @@ def test_one_line_says_where_the_image_listens(
 
 
 def test_an_image_that_listens_nowhere_is_looked_at_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("packhorse.platform.listening._PATIENCE", 0.5)
+    monkeypatch.setattr("packhorse.platform.listening._TIMEOUT", 0.5)
     publication = Publication("app", (Port(80, 8080),), Network.OWN, web=True)
     assert told(publication, []) == "nothing in the image listens on the published port 8080"
 
@@ -109,7 +109,7 @@ def test_nothing_is_looked_at_where_no_port_matters(publication: Publication) ->
         raise AssertionError("looked")
 
     before = threading.active_count()
-    with announced(publication, look, print):
+    with announce_ports(publication, look, print):
         assert threading.active_count() == before
 
 

@@ -8,10 +8,10 @@ from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
 from packhorse.errors import NetworkError, NotFoundError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
-from packhorse.platform.locate import fetched, first_fetched
+from packhorse.platform.locate import fetch_first, fetch_image
 from packhorse.platform.wiring import Wiring
 
 OURS, THEIRS = (stored_image(tar_of({"file": text})) for text in (b"ours", b"theirs"))
@@ -20,7 +20,7 @@ OURS, THEIRS = (stored_image(tar_of({"file": text})) for text in (b"ours", b"the
 def test_an_image_that_only_the_store_has_is_used(wiring: Wiring) -> None:
     with FakeRegistry() as registry:
         name = f"{registry.host}/acme/builder"
-        put(OURS, wiring.store.place(name))
+        push_image(OURS, wiring.store.place(name))
         image, said = ask(wiring, name)
     assert image.id == OURS.id
     assert said == [f"{name}:latest: using the copy in the store, as its registry does not have it"]
@@ -29,8 +29,8 @@ def test_an_image_that_only_the_store_has_is_used(wiring: Wiring) -> None:
 def test_an_image_of_the_registry_takes_the_place_of_the_stores(wiring: Wiring) -> None:
     with FakeRegistry() as registry:
         name = f"{registry.host}/acme/builder"
-        put(OURS, wiring.store.place(name))
-        put(THEIRS, wiring.registry(Reference.parse(name), Target.host()))
+        push_image(OURS, wiring.store.place(name))
+        push_image(THEIRS, wiring.registry(Reference.parse(name), Target.host()))
         image, said = ask(wiring, name)
         assert image.id == THEIRS.id and said == [f"fetching {name}:latest"]
         assert ask(wiring, name)[1] == []  # nothing is fetched twice
@@ -39,7 +39,7 @@ def test_an_image_of_the_registry_takes_the_place_of_the_stores(wiring: Wiring) 
 def test_the_stores_is_used_while_the_registry_is_out_of_order(wiring: Wiring) -> None:
     with FakeRegistry() as registry:
         name = f"{registry.host}/acme/builder"
-        put(OURS, wiring.store.place(name))
+        push_image(OURS, wiring.store.place(name))
         registry.faults.append(Fault(path="manifests", times=99, status=403))
         image, said = ask(wiring, name)
     assert image.id == OURS.id
@@ -58,22 +58,24 @@ def test_of_several_names_one_in_the_same_registry_is_taken_first(wiring: Wiring
     with FakeRegistry() as first, FakeRegistry() as second:
         names = [f"{first.host}/acme/run", f"{second.host}/acme/run"]
         for name, image in zip(names, (OURS, THEIRS), strict=True):
-            put(image, wiring.registry(Reference.parse(name), Target.host()))
+            push_image(image, wiring.registry(Reference.parse(name), Target.host()))
         host = {"first": first.host, "second": second.host}.get(near, near)
-        found = first_fetched(wiring, names, near=host, target=Target.host(), say=lambda text: None)
+        found = fetch_first(wiring, names, registry=host, target=Target.host(), say=lambda text: None)
     assert found.id == (THEIRS if near == "second" else OURS).id
 
 
 def test_a_name_that_cannot_be_had_gives_way_to_the_next(wiring: Wiring) -> None:
     with FakeRegistry() as registry:
         names = ["127.0.0.1:1/acme/run", f"{registry.host}/acme/nosuch", f"{registry.host}/acme/run"]
-        put(OURS, wiring.registry(Reference.parse(names[2]), Target.host()))
-        found = first_fetched(wiring, names, near="127.0.0.1:1", target=Target.host(), say=lambda text: None)
+        push_image(OURS, wiring.registry(Reference.parse(names[2]), Target.host()))
+        found = fetch_first(
+            wiring, names, registry="127.0.0.1:1", target=Target.host(), say=lambda text: None
+        )
         assert found.id == OURS.id
         with pytest.raises(NetworkError, match=r"127\.0\.0\.1:1/acme/run"):
-            first_fetched(wiring, names[:2], near="", target=Target.host(), say=lambda text: None)
+            fetch_first(wiring, names[:2], registry="", target=Target.host(), say=lambda text: None)
 
 
 def ask(wiring: Wiring, name: str) -> tuple[Image, list[str]]:
     said: list[str] = []
-    return fetched(wiring, name, target=Target.host(), say=said.append), said
+    return fetch_image(wiring, name, target=Target.host(), say=said.append), said

@@ -14,15 +14,15 @@ from fakes.app_image import App
 from fakes.artifact import SIGNATURE, attach
 from fakes.registry import FakeRegistry
 from fakes.small_image import stored_image, tar_of
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.model import Descriptor, Index
 from packhorse.image.reference import Location
 from packhorse.image.view import Image
-from packhorse.platform.copies import Wanted, copy
+from packhorse.platform.copies import CopyOptions, copy
 from packhorse.platform.rebase.one import rebase
-from packhorse.platform.rebase.outcome import RebaseRequest, State
+from packhorse.platform.rebase.outcome import RebaseRequest, RebaseState
 from packhorse.platform.run_images import RunImages
-from packhorse.platform.selection import listed
+from packhorse.platform.selection import list_images
 from packhorse.platform.wiring import Wiring
 
 NEW = stored_image(tar_of({"etc/os-release": b"patched\n"}))
@@ -78,10 +78,10 @@ def put_index(wiring: Wiring, name: str, *images: Image) -> Index:
     """Puts images of several targets under one name."""
     entries = []
     for image in images:
-        put(image, wiring.place(at(name)))
+        push_image(image, wiring.place(at(name)))
         entries.append(replace(descriptor(wiring, name), target=image.config.target))
     index = Index.of(entries)
-    wiring.several(at(name), writes=True).name(index)
+    wiring.index_place(at(name), writes=True).set_name(index)
     return index
 
 
@@ -91,16 +91,16 @@ def test_all_that_is_under_a_name_and_attached_to_it_comes_from_a_mirror_or_the_
 ) -> None:
     image = stored_image(tar_of({"a": b"a"}))
     for host in two.both:
-        put(image, wiring.place(at(f"{host}/app")))
+        push_image(image, wiring.place(at(f"{host}/app")))
         subject = descriptor(wiring, f"{host}/app")
-        attach(wiring.several(at(f"{host}/app"), writes=True), subject, SIGNATURE)
+        attach(wiring.index_place(at(f"{host}/app"), writes=True), subject, SIGNATURE)
     nobody = configuration.read_text().replace(f'"{getattr(two, down).host}', '"localhost:1')
     configuration.write_text(nobody.replace("[[registry]]", '[[registry]]\nprefix = "asked.invalid"'))
     here = Location.parse(f"oci:{tmp_path / 'layout'}:x")
     fresh = Wiring(wiring.store)
-    for wanted in (Wanted(every=True), Wanted(referrers=True)):
+    for wanted in (CopyOptions(all_images=True), CopyOptions(referrers=True)):
         assert copy(fresh, at("asked.invalid/app"), here, wanted) == subject.digest
-    assert [each.kind for each in fresh.several(here).referrers(subject.digest)] == [SIGNATURE]
+    assert [each.kind for each in fresh.index_place(here).referrers(subject.digest)] == [SIGNATURE]
 
 
 def test_a_mirror_that_knows_of_nothing_attached_does_not_speak_for_the_registry(
@@ -108,11 +108,11 @@ def test_a_mirror_that_knows_of_nothing_attached_does_not_speak_for_the_registry
 ) -> None:
     image = stored_image(tar_of({"a": b"a"}))
     for host in two.both:
-        put(image, wiring.place(at(f"{host}/app")))
+        push_image(image, wiring.place(at(f"{host}/app")))
     place = at(f"{two.registry.host}/app")
     subject = descriptor(wiring, place.name)
-    attach(wiring.several(place, writes=True), subject, SIGNATURE)
-    assert [each.kind for each in wiring.several(place).referrers(subject.digest)] == [SIGNATURE]
+    attach(wiring.index_place(place, writes=True), subject, SIGNATURE)
+    assert [each.kind for each in wiring.index_place(place).referrers(subject.digest)] == [SIGNATURE]
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -120,16 +120,16 @@ def test_what_a_mirror_still_has_is_not_rebased_in_place_of_what_the_registry_ha
     wiring: Wiring, two: Two, several: bool
 ) -> None:
     run = f"{two.registry.host}/run"
-    put(NEW, wiring.place(at(run)))
+    push_image(NEW, wiring.place(at(run)))
     for host, text in zip(two.both, ("new", "old"), strict=True):
         if several:
             put_index(wiring, f"{host}/app", app(run, text), app(run, f"{text} too"))
         else:
-            put(app(run, text), wiring.place(at(f"{host}/app")))
+            push_image(app(run, text), wiring.place(at(f"{host}/app")))
     place = at(f"{two.registry.host}/app")
     fresh = Wiring(wiring.store)
     done = rebase(RebaseRequest(place, place), fresh, RunImages(fresh, say=lambda _: None))
-    assert done.state is State.REBASED
+    assert done.state is RebaseState.REBASED
     found = Wiring(wiring.store).place(place, mirrors=False).read()
     assert found.layers[1].diff_id == app(run, "new").layers[2].diff_id
 
@@ -140,10 +140,12 @@ def test_the_lists_of_a_registry_are_those_of_where_it_really_is(wiring: Wiring,
             f'[[registry]]\nprefix = "hub.invalid/team"\nlocation = "{server.host}/our/team"\n'
         )
         for name in ("our/team/a:1", "our/team/b/c:2", "our/other:3"):
-            put(NEW, wiring.place(at(f"{server.host}/{name}")))
-        assert [place.name for place in listed(wiring, "hub.invalid/team/")] == [
+            push_image(NEW, wiring.place(at(f"{server.host}/{name}")))
+        assert [place.name for place in list_images(wiring, "hub.invalid/team/")] == [
             "hub.invalid/team/a:1",
             "hub.invalid/team/b/c:2",
         ]
-        assert [place.name for place in listed(wiring, "hub.invalid/team/b/c")] == ["hub.invalid/team/b/c:2"]
+        assert [place.name for place in list_images(wiring, "hub.invalid/team/b/c")] == [
+            "hub.invalid/team/b/c:2"
+        ]
         assert wiring.place(at("hub.invalid/team/b/c:2")).read().id == NEW.id

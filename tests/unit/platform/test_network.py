@@ -13,10 +13,10 @@ from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import fresh_image, tar_of
 from packhorse.base.target import Target
 from packhorse.errors import InputError, NetworkError, NotFoundError, RegistryError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.place import Place
 from packhorse.image.reference import Reference
-from packhorse.platform.network import Reach
+from packhorse.platform.network import RegistryOptions
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
@@ -40,8 +40,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def place(store: Store, name: str, reach: Reach | None = None) -> Place:
-    return Wiring(store, reach=reach).registry(Reference.parse(name), Target("linux", "amd64"))
+def place(store: Store, name: str, reach: RegistryOptions | None = None) -> Place:
+    return Wiring(store, registry_options=reach).registry(Reference.parse(name), Target("linux", "amd64"))
 
 
 def elsewhere(server: FakeRegistry) -> str:
@@ -51,15 +51,15 @@ def elsewhere(server: FakeRegistry) -> str:
 
 def test_no_registry_elsewhere_is_spoken_to_in_the_open(store):
     with FakeRegistry() as server, pytest.raises(NetworkError):
-        put(fresh_image(A), place(store, f"{elsewhere(server)}/app"))
+        push_image(fresh_image(A), place(store, f"{elsewhere(server)}/app"))
     assert server.requests == []
 
 
 def test_one_that_is_named_as_insecure_is(store):
     with FakeRegistry() as server:
-        reach = Reach(insecure=(elsewhere(server),))
+        reach = RegistryOptions(insecure=(elsewhere(server),))
         image = fresh_image(A)
-        put(image, place(store, f"{elsewhere(server)}/app", reach))
+        push_image(image, place(store, f"{elsewhere(server)}/app", reach))
         assert place(store, f"{elsewhere(server)}/app", reach).read().id == image.id
 
 
@@ -68,13 +68,15 @@ def test_one_that_is_named_so_in_registries_conf_is(store, home):
         (home / "registries.conf").write_text(
             f'[[registry]]\nlocation = "{elsewhere(server)}"\ninsecure = true\n'
         )
-        put(fresh_image(A), place(store, f"{elsewhere(server)}/app"))
+        push_image(fresh_image(A), place(store, f"{elsewhere(server)}/app"))
 
 
 @pytest.mark.system
 def test_encryption_without_a_trusted_certificate_is_preferred_to_none(store, tmp_path):
     with FakeRegistry(tls=self_signed(tmp_path, "own").server()) as server:
-        put(fresh_image(A), place(store, f"{elsewhere(server)}/app", Reach((elsewhere(server),))))
+        push_image(
+            fresh_image(A), place(store, f"{elsewhere(server)}/app", RegistryOptions((elsewhere(server),)))
+        )
         assert server.manifests
         with pytest.raises(NetworkError, match="not trusted") as caught:
             place(store, f"{elsewhere(server)}/app").read()
@@ -104,8 +106,8 @@ def test_an_authority_of_ones_own_is_trusted_for_its_registry(store, home, where
         reach = None
         if where == "option":
             directory = directory.rename(home / "certificates")
-            reach = Reach(certificates=directory)
-        put(fresh_image(A), place(store, f"{server.host}/app", reach))
+            reach = RegistryOptions(certificates=directory)
+        push_image(fresh_image(A), place(store, f"{server.host}/app", reach))
         assert server.manifests
 
 
@@ -117,15 +119,22 @@ def test_a_certificate_is_shown_to_a_registry_that_wants_one(store, home):
         directory.mkdir()
         (directory / "ca.crt").write_bytes(own.certificate.read_bytes())
         with pytest.raises(NetworkError):
-            put(fresh_image(A), place(store, f"{elsewhere(server)}/app", Reach(certificates=directory)))
+            push_image(
+                fresh_image(A),
+                place(store, f"{elsewhere(server)}/app", RegistryOptions(certificates=directory)),
+            )
         (directory / "me.cert").write_bytes(client.certificate.read_bytes())
         with pytest.raises(InputError, match=r"without me\.key"):
-            put(fresh_image(A), place(store, f"{server.host}/app", Reach(certificates=directory)))
+            push_image(
+                fresh_image(A), place(store, f"{server.host}/app", RegistryOptions(certificates=directory))
+            )
         (directory / "me.key").write_bytes(client.key.read_bytes())
-        put(fresh_image(A), place(store, f"{server.host}/app", Reach(certificates=directory)))
+        push_image(
+            fresh_image(A), place(store, f"{server.host}/app", RegistryOptions(certificates=directory))
+        )
         (directory / "me.key").write_bytes(own.key.read_bytes())
         with pytest.raises(InputError, match=r"me\.cert cannot be used"):
-            place(store, f"{server.host}/app", Reach(certificates=directory)).read()
+            place(store, f"{server.host}/app", RegistryOptions(certificates=directory)).read()
 
 
 @pytest.mark.system
@@ -134,7 +143,10 @@ def test_this_machine_itself_may_speak_in_the_open_beside_certificates_for_other
     (home / "certificates").mkdir()
     (home / "certificates/ca.crt").write_bytes(pair.certificate.read_bytes())
     with FakeRegistry() as server:
-        put(fresh_image(A), place(store, f"{server.host}/app", Reach(certificates=home / "certificates")))
+        push_image(
+            fresh_image(A),
+            place(store, f"{server.host}/app", RegistryOptions(certificates=home / "certificates")),
+        )
 
 
 @pytest.mark.system
@@ -144,8 +156,8 @@ def test_this_machine_itself_may_speak_nothing_but_tls(store, home):
         with pytest.raises(NetworkError, match="not trusted") as caught:
             place(store, f"{server.host}/app").read()
         assert f"--insecure-registry {server.host}" in caught.value.fix
-        image, reach = fresh_image(A), Reach(insecure=(server.host,))
-        put(image, place(store, f"{server.host}/app", reach))
+        image, reach = fresh_image(A), RegistryOptions(insecure=(server.host,))
+        push_image(image, place(store, f"{server.host}/app", reach))
         assert place(store, f"{server.host}/app", reach).read().id == image.id
 
 
@@ -154,7 +166,7 @@ def test_a_registry_has_an_address_of_version_six(store):
         raise AssertionError("this Python has no IPv6")
     with FakeRegistry(address="::1") as server:
         image = fresh_image(A)
-        put(image, place(store, f"{server.host}/team/app:1"))
+        push_image(image, place(store, f"{server.host}/team/app:1"))
         assert place(store, f"{server.host}/team/app:1").read().id == image.id
         assert server.host.startswith("[::1]:")
 
@@ -173,11 +185,11 @@ def mirrored(home: Path) -> Iterator[tuple[FakeRegistry, FakeRegistry]]:
 def test_a_mirror_is_asked_first_and_never_written_to(store, mirrored):
     registry, mirror = mirrored
     image = fresh_image(A)
-    put(image, place(store, f"{mirror.host}/cache/app"))
+    push_image(image, place(store, f"{mirror.host}/cache/app"))
     mirror.requests.clear()
     assert place(store, f"{registry.host}/app").read().id == image.id
     assert registry.requests == []
-    put(fresh_image(A, user="2"), place(store, f"{registry.host}/app"))
+    push_image(fresh_image(A, user="2"), place(store, f"{registry.host}/app"))
     assert {seen.method for seen in mirror.requests} == {"GET"}
     assert ("app", "latest") in registry.manifests
 
@@ -189,7 +201,7 @@ def test_the_registry_is_asked_for_what_no_mirror_has(store, mirrored, fault):
     if fault:
         mirror.faults.append(Fault(times=99, **fault))
     image = fresh_image(A)
-    put(image, place(store, f"{registry.host}/app"))
+    push_image(image, place(store, f"{registry.host}/app"))
     assert place(store, f"{registry.host}/app").read().id == image.id
     assert mirror.requests
 
@@ -206,7 +218,7 @@ def test_a_mirror_for_digests_is_not_asked_for_tags(store, home):
             f'[[registry]]\nlocation = "{registry.host}"\nmirror-by-digest-only = true\n'
             f'[[registry.mirror]]\nlocation = "{mirror.host}"\n'
         )
-        receipt = put(fresh_image(A), place(store, f"{registry.host}/app"))
+        receipt = push_image(fresh_image(A), place(store, f"{registry.host}/app"))
         assert mirror.requests == []
         place(store, f"{registry.host}/app").read()
         assert mirror.requests == []
@@ -221,7 +233,7 @@ def test_a_blocked_registry_is_not_asked(store, home):
         )
         with pytest.raises(RegistryError, match="not to be used"):
             place(store, f"{server.host}/bad/app")
-        put(fresh_image(A), place(store, f"{server.host}/good/app"))
+        push_image(fresh_image(A), place(store, f"{server.host}/good/app"))
         assert not [seen for seen in server.requests if "bad" in seen.path]
 
 
@@ -231,6 +243,6 @@ def test_another_location_is_read_and_written_in_place_of_the_prefix(store, home
             f'[[registry]]\nprefix = "images.example/team"\nlocation = "{server.host}/x"\n'
         )
         image = fresh_image(A)
-        put(image, place(store, "images.example/team/app:1"))
+        push_image(image, place(store, "images.example/team/app:1"))
         assert place(store, "images.example/team/app:1").read().id == image.id
         assert ("x/app", "1") in server.manifests

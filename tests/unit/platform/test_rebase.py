@@ -16,14 +16,14 @@ from fakes.small_image import forged_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RebaseError, UsageError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.model import Index, MediaType
 from packhorse.image.reference import Location
 from packhorse.image.view import Image
 from packhorse.lifecycle.rebase import RunImage
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.rebase.one import rebase
-from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State, WantedLabel
+from packhorse.platform.rebase.outcome import RebaseRequest, RebaseResult, RebaseState, WantedLabel
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 
@@ -50,11 +50,13 @@ def app_on(name: str, *mirrors: str, labels: Mapping[str, str] = LABELS, **field
 
 def there(wiring: Wiring, image: Image, text: str) -> Location:
     location = Location.parse(text)
-    put(image, wiring.place(location))
+    push_image(image, wiring.place(location))
     return location
 
 
-def ask(wiring: Wiring, location: Location, policy: PullPolicy = PullPolicy.ALWAYS, **fields: Any) -> Rebased:
+def ask(
+    wiring: Wiring, location: Location, policy: PullPolicy = PullPolicy.ALWAYS, **fields: Any
+) -> RebaseResult:
     request = RebaseRequest(location, **{"source": location, **fields})
     # Nothing that an earlier command knew of the registry is known to this one.
     fresh = Wiring(wiring.store)
@@ -80,7 +82,7 @@ def test_in_a_registry_no_layer_is_read_and_those_of_the_base_are_mounted(
     registry.requests.clear()
     outcome = ask(wiring, location)
     asked = [(request.method, request.path.partition("?")[0]) for request in registry.requests]
-    assert outcome.state is State.REBASED and outcome.receipt
+    assert outcome.state is RebaseState.REBASED and outcome.receipt
     image = wiring.place(location).read()
     assert image.id == outcome.receipt.image_id == outcome.image
     assert layers(image)[:2] == PATCHED.config.diff_ids
@@ -122,7 +124,7 @@ def test_a_base_of_another_registry_is_brought_there_once(wiring: Wiring, regist
         far.requests.clear()
         other = there(wiring, app_on(run, app=(tar_of({"w": b"w"}),)), f"docker://{registry.host}/team/app:2")
         registry.requests.clear()
-        assert ask(wiring, other).state is State.REBASED
+        assert ask(wiring, other).state is RebaseState.REBASED
         assert sent(registry) == len(wiring.place(other).read().config.raw)
         assert [request for request in far.seen("GET", "/blobs/") if PATCHED.id.hex not in request.path] == []
     assert outcome.after == f"{run}@{digest_of(far, 'acme/run')}"
@@ -139,7 +141,7 @@ def test_an_image_on_its_run_image_is_left_as_it_is(wiring: Wiring, registry: Fa
     first = ask(wiring, location)
     registry.requests.clear()
     second = ask(wiring, location)
-    assert second.state is State.CURRENT and second.receipt == first.receipt
+    assert second.state is RebaseState.CURRENT and second.receipt == first.receipt
     assert [request.method for request in registry.requests] == ["GET"] * 4
 
 
@@ -152,7 +154,7 @@ def test_an_image_whose_base_has_the_layers_of_its_run_image_is_left_as_it_is_wh
     there(wiring, OLD, f"docker://{run}")
     app = app_on(run)  # its label refers to the run image as "abc"
     location = there(wiring, app, where.format(registry.host))
-    assert ask(wiring, location, dry_run=dry_run).state is State.CURRENT
+    assert ask(wiring, location, dry_run=dry_run).state is RebaseState.CURRENT
     assert wiring.place(location).read().id == app.id
 
 
@@ -163,13 +165,13 @@ def test_an_image_that_was_put_on_a_forged_run_image_is_put_on_the_good_one(
     forged = forged_image(NEW[0], tar_of({"etc/os-release": b"evil\n" * 999}), NEW[1], labels=LABELS)
     there(wiring, forged, f"docker://{run}")
     location = there(wiring, app_on(run), app)
-    assert ask(wiring, location).state is State.REBASED
+    assert ask(wiring, location).state is RebaseState.REBASED
     there(wiring, PATCHED, f"docker://{run}")
     # The config names the layers of the good run image already.
-    assert ask(wiring, location, dry_run=True).state is State.BEHIND
-    assert ask(wiring, location).state is State.REBASED
+    assert ask(wiring, location, dry_run=True).state is RebaseState.BEHIND
+    assert ask(wiring, location).state is RebaseState.REBASED
     assert [b"".join(layer.tar()) for layer in wiring.place(location).read().layers[:2]] == list(NEW)
-    assert ask(wiring, location).state is State.CURRENT
+    assert ask(wiring, location).state is RebaseState.CURRENT
 
 
 def test_a_copy_of_what_is_current_is_made_all_the_same(wiring: Wiring, registry: FakeRegistry) -> None:
@@ -189,7 +191,7 @@ def test_with_dry_run_nothing_is_written(wiring: Wiring, registry: FakeRegistry)
     location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
     registry.requests.clear()
     outcome = ask(wiring, location, dry_run=True)
-    assert outcome.state is State.BEHIND and outcome.layers == (2, 2)
+    assert outcome.state is RebaseState.BEHIND and outcome.layers == (2, 2)
     assert outcome.labels == (("io.buildpacks.base.released", "", "2026"),)
     assert {request.method for request in registry.requests} == {"GET"}
     assert ask(wiring, location).image == outcome.image
@@ -219,7 +221,7 @@ def test_in_a_file_it_is_rebased_where_it_lies(
     image = wiring.place(location).read()
     assert image.id == outcome.image and layers(image)[:2] == PATCHED.config.diff_ids
     assert [b"".join(layer.tar()) for layer in image.layers[:2]] == list(NEW)
-    assert ask(wiring, location).state is State.CURRENT
+    assert ask(wiring, location).state is RebaseState.CURRENT
 
 
 def test_the_pull_policy_decides_whether_a_registry_is_asked(wiring: Wiring, registry: FakeRegistry) -> None:
@@ -228,7 +230,7 @@ def test_the_pull_policy_decides_whether_a_registry_is_asked(wiring: Wiring, reg
     location = there(wiring, app_on(run), "acme/app")
     with pytest.raises(NotFoundError):
         ask(wiring, location, PullPolicy.NEVER)
-    put(OLD, wiring.store.place(run))
+    push_image(OLD, wiring.store.place(run))
     registry.requests.clear()
     assert ask(wiring, location, PullPolicy.IF_NOT_PRESENT, dry_run=True).after == OLD.id.hex
     assert registry.requests == []
@@ -317,7 +319,7 @@ def test_whatever_goes_wrong_the_tag_stays_what_it_was(
         ask(wiring, location)
     assert registry.manifests["team/app", "latest"] == before
     registry.faults.clear()
-    assert ask(wiring, location).state is State.REBASED
+    assert ask(wiring, location).state is RebaseState.REBASED
 
 
 def test_a_run_image_that_nobody_has_is_asked_for_once(wiring: Wiring, registry: FakeRegistry) -> None:
@@ -335,9 +337,9 @@ def test_only_images_on_the_old_run_image_are_taken(wiring: Wiring, registry: Fa
     run = f"{registry.host}/acme/run"
     there(wiring, PATCHED, f"docker://{run}")
     location = there(wiring, app_on(run), f"docker://{registry.host}/team/app")
-    assert ask(wiring, location, old=f"{registry.host}/other").state is State.SKIPPED
-    assert ask(wiring, location, old=run, dry_run=True).state is State.BEHIND
-    assert ask(wiring, location, old="abc", dry_run=True).state is State.BEHIND
+    assert ask(wiring, location, old_run_image=f"{registry.host}/other").state is RebaseState.SKIPPED
+    assert ask(wiring, location, old_run_image=run, dry_run=True).state is RebaseState.BEHIND
+    assert ask(wiring, location, old_run_image="abc", dry_run=True).state is RebaseState.BEHIND
 
 
 LABELLED = {"team": "a=b", "stage": ""}
@@ -364,7 +366,7 @@ def test_only_images_that_have_all_labels_are_taken(
     there(wiring, PATCHED, f"docker://{run}")
     location = there(wiring, app_on(run, labels=LABELS | LABELLED), f"docker://{registry.host}/team/app")
     outcome = ask(wiring, location, labels=WantedLabel.parse_all(wanted))
-    assert outcome.state is (State.REBASED if taken else State.SKIPPED)
+    assert outcome.state is (RebaseState.REBASED if taken else RebaseState.SKIPPED)
     assert taken or outcome.notes == (f"it does not have the label {wanted[-1]}",)
     assert taken or not registry.seen("GET", "/v2/acme/run/")
 
@@ -394,7 +396,7 @@ class Interrupted(RunImages):
 
     def find(self, names: Sequence[str], location: Location, target: Target) -> RunImage:
         if self.pushed:
-            put(self.pushed.pop(), self.other.place(self.location))
+            push_image(self.pushed.pop(), self.other.place(self.location))
         return super().find(names, location, target)
 
 
@@ -428,7 +430,7 @@ def test_an_index_of_one_image_is_replaced_by_it(wiring: Wiring, registry: FakeR
     assert image.manifest
     index = Index.of([image.manifest.descriptor])
     registry.put_manifest("team/app", "latest", index.raw, index.media_type)
-    assert ask(wiring, location).state is State.REBASED
+    assert ask(wiring, location).state is RebaseState.REBASED
     assert wiring.place(location).read().manifest != image.manifest
 
 
@@ -446,14 +448,14 @@ def test_a_run_image_that_no_registry_has_comes_from_the_store(
     wiring: Wiring, registry: FakeRegistry
 ) -> None:
     name = "packhorse.local/run:acme"
-    put(PATCHED, wiring.store.place(name))
+    push_image(PATCHED, wiring.store.place(name))
     location = there(wiring, app_on(name), f"docker://{registry.host}/team/app")
     outcome = ask(wiring, location)
     image = wiring.place(location).read()
     assert layers(image)[:2] == PATCHED.config.diff_ids
     assert outcome.after == PATCHED.id.hex
     assert b"".join(image.layers[0].tar()) == NEW[0]
-    assert ask(wiring, location).state is State.CURRENT
+    assert ask(wiring, location).state is RebaseState.CURRENT
 
 
 @pytest.mark.parametrize("media_type", [MediaType.DOCKER_MANIFEST, MediaType.OCI_MANIFEST])

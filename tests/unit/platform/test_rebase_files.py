@@ -13,13 +13,13 @@ from fakes.app_image import App
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
 from packhorse.errors import InputError, RebaseError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.layout import Layout
 from packhorse.image.reference import Location
 from packhorse.image.view import Image
 from packhorse.platform.pull import PullPolicy
 from packhorse.platform.rebase.one import rebase
-from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
+from packhorse.platform.rebase.outcome import RebaseRequest, RebaseResult, RebaseState
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 
@@ -29,14 +29,14 @@ KINDS = ("oci", "oci-archive", "docker-archive")
 
 @pytest.fixture(autouse=True)
 def run_image(wiring: Wiring) -> None:
-    put(NEW, wiring.place(Location.parse("acme/run")))
+    push_image(NEW, wiring.place(Location.parse("acme/run")))
 
 
 def there(wiring: Wiring, image: Image, text: str) -> None:
-    put(image, wiring.place(Location.parse(text)))
+    push_image(image, wiring.place(Location.parse(text)))
 
 
-def ask(wiring: Wiring, text: str, **fields: bool) -> Rebased:
+def ask(wiring: Wiring, text: str, **fields: bool) -> RebaseResult:
     location = Location.parse(text)
     run_images = RunImages(wiring, say=lambda _: None, policy=PullPolicy.NEVER)
     return rebase(RebaseRequest(location, location, **fields), wiring, run_images)
@@ -61,7 +61,7 @@ def test_the_only_image_keeps_its_name(wiring: Wiring, tmp_path: Path, kind: str
     there(wiring, App().image(), f"{place}:app:1")
     assert wiring.names(Location.parse(place)) == ("app:1",)
     outcome = ask(wiring, place)
-    assert outcome.state is State.REBASED
+    assert outcome.state is RebaseState.REBASED
     assert wiring.names(Location.parse(place)) == ("app:1",)
     assert wiring.place(Location.parse(f"{place}:app:1")).read().id == outcome.image
 
@@ -86,7 +86,7 @@ def test_in_an_archive_with_others_nothing_is_written(
     with pytest.raises(InputError, match="would be lost") as raised:
         ask(wiring, f"docker-archive:{archive}:app:1")
     assert "app:1, other:1" in str(raised.value)
-    assert ask(wiring, f"docker-archive:{archive}:app:1", dry_run=True).state is State.BEHIND
+    assert ask(wiring, f"docker-archive:{archive}:app:1", dry_run=True).state is RebaseState.BEHIND
     assert archive.read_bytes() == before
 
 
@@ -94,7 +94,7 @@ def test_in_a_layout_with_others_they_stay(wiring: Wiring, tmp_path: Path) -> No
     other = App(app=(tar_of({"workspace/other": b"x"}),)).image()
     there(wiring, App().image(), f"oci:{tmp_path}/layout:v1")
     there(wiring, other, f"oci:{tmp_path}/layout:v2")
-    assert ask(wiring, f"oci:{tmp_path}/layout:v1").state is State.REBASED
+    assert ask(wiring, f"oci:{tmp_path}/layout:v1").state is RebaseState.REBASED
     assert set(wiring.names(Location.parse(f"oci:{tmp_path}/layout"))) == {"v1", "v2"}
     assert wiring.place(Location.parse(f"oci:{tmp_path}/layout:v2")).read().id == other.id
 
@@ -105,14 +105,14 @@ def test_the_images_of_one_name_in_a_layout_stay_together(wiring: Wiring, tmp_pa
     targets = (Target("linux", "amd64"), Target("linux", "arm64"))
     images = [App(config={"target": target}).image() for target in targets]
     for name, image in zip("ab", images, strict=True):
-        put(image, Layout(layout, name))
+        push_image(image, Layout(layout, name))
     index = json.loads((layout / "index.json").read_text())
     for entry in index["manifests"]:
         entry["annotations"] = {"org.opencontainers.image.ref.name": "both"}
     (layout / "index.json").write_text(json.dumps(index))
     place = Location.parse(f"oci:{layout}:both")
     read = wiring.place(place, target=targets[0]).read()
-    assert read.id == images[0].id and set(read.among or ()) == set(targets)
+    assert read.id == images[0].id and set(read.all_targets or ()) == set(targets)
     with pytest.raises(RebaseError, match="its image for linux/arm64 cannot be rebased"):
         ask(wiring, f"oci:{layout}:both")  # the run image is for amd64 alone
     again = [wiring.place(place, target=target).read().id for target in targets]
@@ -125,7 +125,7 @@ def test_names_that_nobody_can_ask_for_are_none(wiring: Wiring, tmp_path: Path, 
     there(wiring, App().image(), f"{place}:app:1")
     with_names(tmp_path / "file", names)
     assert wiring.names(Location.parse(place)) == (("a:1",) if names[0] == "a:1" else ("",))
-    assert ask(wiring, place).state is State.REBASED
+    assert ask(wiring, place).state is RebaseState.REBASED
 
 
 def test_images_without_names_are_several(wiring: Wiring, tmp_path: Path) -> None:

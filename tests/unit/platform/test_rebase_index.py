@@ -17,14 +17,14 @@ from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.model import Descriptor, Index, Manifest, MediaType
 from packhorse.image.reference import Location
 from packhorse.image.view import Image
 from packhorse.lifecycle.rebase import RunImage
-from packhorse.platform.copies import Wanted, copy
+from packhorse.platform.copies import CopyOptions, copy
 from packhorse.platform.rebase.one import rebase
-from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
+from packhorse.platform.rebase.outcome import RebaseRequest, RebaseResult, RebaseState
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 
@@ -45,22 +45,22 @@ def base(target: Target) -> Image:
 
 def index_of(wiring: Wiring, text: str, images: dict[Target, Image], *, media_type: str = "") -> Index:
     """Puts images under one name, with an attestation about the first of them, and notes to keep."""
-    sink = wiring.several(Location.parse(text), writes=True)
+    sink = wiring.index_place(Location.parse(text), writes=True)
     entries: list[dict[str, Any]] = []
     for target, image in images.items():
         assert image.manifest
         for layer in image.layers:
             assert layer.descriptor and layer.blob
-            sink.bring(layer.descriptor, layer.blob)
-        sink.bring(image.manifest.config, lambda raw=image.config.raw: iter([raw]))
-        sink.put(image.manifest)
+            sink.write_blob(layer.descriptor, layer.blob)
+        sink.write_blob(image.manifest.config, lambda raw=image.config.raw: iter([raw]))
+        sink.write_document(image.manifest)
         entry = replace(image.manifest.descriptor, target=target, annotations={"of": str(target)})
         entries.append(entry.fields() | {"x-unknown": 1})
     entries[0]["data"] = "of the manifest's bytes"
     entries.append(_attestation(sink, entries[0]["digest"]).fields())
     document = {"schemaVersion": 2, "manifests": entries, "annotations": NOTES, "x-more": [1.5]}
     index = Index.parse(json.dumps(document, indent=1).encode(), media_type)
-    sink.name(index)
+    sink.set_name(index)
     return index
 
 
@@ -71,14 +71,14 @@ def _attestation(sink: Any, about: str) -> Descriptor:
         for media_type, data in ((MediaType.OCI_CONFIG, config), ("application/vnd.in-toto+json", STATEMENT))
     ]
     for blob, data in zip(blobs, (config, STATEMENT), strict=True):
-        sink.bring(blob, lambda data=data: iter([data]))
+        sink.write_blob(blob, lambda data=data: iter([data]))
     manifest = Manifest.of(blobs[0], blobs[1:])
-    sink.put(manifest)
+    sink.write_document(manifest)
     note = {"vnd.docker.reference.digest": about}
     return replace(manifest.descriptor, target=Target("unknown", "unknown"), annotations=note)
 
 
-def ask(wiring: Wiring, text: str, **fields: Any) -> Rebased:
+def ask(wiring: Wiring, text: str, **fields: Any) -> RebaseResult:
     location = Location.parse(text)
     fresh = Wiring(wiring.store)
     request = RebaseRequest(location, **{"source": location, **fields})
@@ -93,7 +93,7 @@ def prepared(wiring: Wiring, registry: FakeRegistry, *targets: Target) -> str:
 
 
 def found(wiring: Wiring, text: str) -> Index:
-    root = wiring.several(Location.parse(text)).root()
+    root = wiring.index_place(Location.parse(text)).root()
     assert isinstance(root, Index)
     return root
 
@@ -114,15 +114,15 @@ def test_each_image_becomes_what_it_becomes_alone_and_all_else_stays(
     before = index_of(wiring, place("app"), images)
     outcome = ask(wiring, place("app"))
     after = found(wiring, place("app"))
-    assert outcome.state is State.REBASED and outcome.receipt
+    assert outcome.state is RebaseState.REBASED and outcome.receipt
     assert outcome.receipt.manifest_digest == after.digest
     assert [(target, one.state) for target, one in outcome.members] == [
-        (AMD, State.REBASED),
-        (ARM, State.REBASED),
+        (AMD, RebaseState.REBASED),
+        (ARM, RebaseState.REBASED),
     ]
-    alone = wiring.several(Location.parse(place("app")))
+    alone = wiring.index_place(Location.parse(place("app")))
     for entry, target in zip(after.manifests, (AMD, ARM), strict=False):
-        put(images[target], wiring.place(Location.parse(place(target.arch))))
+        push_image(images[target], wiring.place(Location.parse(place(target.arch))))
         single = ask(wiring, place(target.arch))
         assert single.receipt and entry.digest == single.receipt.manifest_digest
         assert alone.image(entry).layers[0].diff_id == base(target).config.diff_ids[0]
@@ -143,7 +143,7 @@ def test_nothing_is_done_twice(wiring: Wiring, registry: FakeRegistry, place: Ca
     ask(wiring, place("app"))
     before = found(wiring, place("app"))
     outcome = ask(wiring, place("app"))
-    assert outcome.state is State.CURRENT and outcome.receipt
+    assert outcome.state is RebaseState.CURRENT and outcome.receipt
     assert outcome.receipt.manifest_digest == before.digest == found(wiring, place("app")).digest
 
 
@@ -154,7 +154,7 @@ def test_a_check_tells_of_each_image_and_writes_nothing(
     before = index_of(wiring, place("app"), {target: app(run, target) for target in (AMD, ARM)})
     registry.requests.clear()
     outcome = ask(wiring, place("app"), dry_run=True)
-    assert [one.state for _, one in outcome.members] == [State.BEHIND] * 2
+    assert [one.state for _, one in outcome.members] == [RebaseState.BEHIND] * 2
     assert found(wiring, place("app")).raw == before.raw
     assert {each.method for each in registry.requests} <= {"GET", "HEAD"}
 
@@ -178,7 +178,7 @@ def test_images_for_other_machines_alone_are_rebased_too(wiring: Wiring, registr
     run = prepared(wiring, registry, *foreign)
     name = f"docker://{registry.host}/team/app"
     index_of(wiring, name, {target: app(run, target) for target in foreign})
-    assert ask(wiring, name).state is State.REBASED
+    assert ask(wiring, name).state is RebaseState.REBASED
 
 
 def test_what_is_beside_them_comes_along_to_another_name(
@@ -190,7 +190,7 @@ def test_what_is_beside_them_comes_along_to_another_name(
     ask(wiring, new, source=Location.parse(place("app")))
     assert found(wiring, place("app")).raw == before.raw
     assert [entry.digest for entry in found(wiring, new).manifests[2:]] == [before.manifests[2].digest]
-    source = wiring.several(Location.parse(new))
+    source = wiring.index_place(Location.parse(new))
     document = source.member(before.manifests[2])
     assert isinstance(document, Manifest)
     assert b"".join(source.blob(document.layers[0])) == STATEMENT
@@ -200,20 +200,20 @@ def test_what_is_beside_them_need_not_say_a_target(wiring: Wiring, registry: Fak
     run, name = prepared(wiring, registry, AMD), f"docker://{registry.host}/team/app"
     before = index_of(wiring, name, {AMD: app(run, AMD)})
     entries = [before.manifests[0], replace(before.manifests[1], target=None)]
-    wiring.several(Location.parse(name), writes=True).name(Index.of(entries))
-    assert ask(wiring, name).state is State.REBASED
+    wiring.index_place(Location.parse(name), writes=True).set_name(Index.of(entries))
+    assert ask(wiring, name).state is RebaseState.REBASED
     assert found(wiring, name).manifests[1] == entries[1]
 
 
 def test_only_those_on_the_old_run_image_are_taken(wiring: Wiring, registry: FakeRegistry) -> None:
     run, name = prepared(wiring, registry, AMD, ARM), f"docker://{registry.host}/team/app"
     before = index_of(wiring, name, {AMD: app(run, AMD), ARM: app(f"{registry.host}/other", ARM)})
-    outcome = ask(wiring, name, old=run)
-    assert [one.state for _, one in outcome.members] == [State.REBASED, State.SKIPPED]
+    outcome = ask(wiring, name, old_run_image=run)
+    assert [one.state for _, one in outcome.members] == [RebaseState.REBASED, RebaseState.SKIPPED]
     assert [entry.digest for entry in found(wiring, name).manifests[1:]] == [
         entry.digest for entry in before.manifests[1:]
     ]
-    assert ask(wiring, name, old="nobody/has").state is State.SKIPPED
+    assert ask(wiring, name, old_run_image="nobody/has").state is RebaseState.SKIPPED
 
 
 def test_what_was_pushed_meanwhile_is_not_lost(wiring: Wiring, registry: FakeRegistry) -> None:
@@ -230,7 +230,7 @@ def test_what_was_pushed_meanwhile_is_not_lost(wiring: Wiring, registry: FakeReg
 
     newer, location = list(pushed.values()), Location.parse(name)
     rebase(RebaseRequest(location, location), wiring, Interrupted(wiring, say=lambda _: None))
-    source = wiring.several(location)
+    source = wiring.index_place(location)
     tops = [source.image(entry).layers[1].diff_id for entry in found(wiring, name).manifests[:2]]
     assert tops == [image.layers[2].diff_id for image in newer]
 
@@ -263,7 +263,7 @@ def test_an_index_in_an_index_is_refused(wiring: Wiring, registry: FakeRegistry)
     run, name = prepared(wiring, registry, AMD, ARM), f"docker://{registry.host}/team/app"
     inner = index_of(wiring, name, {target: app(run, target) for target in (AMD, ARM)})
     entry = Descriptor(inner.media_type or MediaType.OCI_INDEX, inner.digest, len(inner.raw), Target.host())
-    wiring.several(Location.parse(name), writes=True).name(Index.of([entry, *inner.manifests]))
+    wiring.index_place(Location.parse(name), writes=True).set_name(Index.of([entry, *inner.manifests]))
     with pytest.raises(FormatError, match="has another index in it"):
         ask(wiring, name)
 
@@ -283,7 +283,7 @@ def test_an_archive_whose_name_stands_for_several_is_left_alone(
         wiring,
         Location.parse(f"oci-archive:{tmp_path}/x.tar:app"),
         Location.parse(f"oci:{tmp_path}/y"),
-        Wanted(every=True),
+        CopyOptions(all_images=True),
     )
     assert copied == found(wiring, f"oci:{tmp_path}/y").digest
 
@@ -296,8 +296,8 @@ def test_an_attestation_stays_beside_an_image_that_says_no_target(
     entries = [entry.fields() for entry in found(wiring, place("app")).manifests]
     del entries[0]["platform"]
     document = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
-    wiring.several(Location.parse(place("app")), writes=True).name(Index.parse(document))
-    assert ask(wiring, place("app")).state is State.REBASED
+    wiring.index_place(Location.parse(place("app")), writes=True).set_name(Index.parse(document))
+    assert ask(wiring, place("app")).state is RebaseState.REBASED
     after = found(wiring, place("app"))
     assert [entry.target for entry in after.manifests] == [None, Target("unknown", "unknown")]
     assert after.manifests[1].digest == Digest.parse(entries[1]["digest"])

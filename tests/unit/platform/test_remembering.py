@@ -14,7 +14,7 @@ from fakes.small_image import Tape, fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.build.publish import publish
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.model import MediaType
 from packhorse.image.reference import Location, Reference
 from packhorse.image.view import Image, Layer
@@ -48,7 +48,7 @@ def blobs(server: FakeRegistry, method: str) -> list[str]:
 
 
 def test_an_image_that_was_pushed_before_costs_a_question_a_layer_and_its_manifest(server, store):
-    put(fresh_image(A, B), store.place("app"))
+    push_image(fresh_image(A, B), store.place("app"))
     push(store, server, "app:1")
     server.requests.clear()
     push(store, server, "app:2")
@@ -57,7 +57,7 @@ def test_an_image_that_was_pushed_before_costs_a_question_a_layer_and_its_manife
 
 
 def test_another_repository_of_the_registry_takes_layers_over(server, store):
-    put(fresh_image(A), store.place("app"))
+    push_image(fresh_image(A), store.place("app"))
     push(store, server, "first:1")
     server.requests.clear()
     push(store, server, "second:1")
@@ -68,7 +68,7 @@ def test_another_repository_of_the_registry_takes_layers_over(server, store):
 
 
 def test_what_is_gone_there_is_sent_again(server, store):
-    put(fresh_image(A), store.place("app"))
+    push_image(fresh_image(A), store.place("app"))
     push(store, server, "first:1")
     server.blobs.clear()
     server.manifests.clear()
@@ -78,7 +78,7 @@ def test_what_is_gone_there_is_sent_again(server, store):
 
 
 def test_another_compression_is_another_blob_and_both_are_pushed(server, store):
-    put(fresh_image(A), store.place("app"))
+    push_image(fresh_image(A), store.place("app"))
     push(store, server, "app:gzip")
     push(store, server, "app:zstd", "zstd")
     push(store, server, "app:again")
@@ -89,7 +89,7 @@ def test_another_compression_is_another_blob_and_both_are_pushed(server, store):
 
 def test_a_layer_that_came_compressed_is_never_compressed_anew(server, store):
     image = stored_image(A)
-    put(image, store.place("app"))
+    push_image(image, store.place("app"))
     push(store, server, "app:1", "zstd")
     assert image.manifest is not None
     assert server.manifests["app", "1"][1] == image.manifest.raw
@@ -98,11 +98,11 @@ def test_a_layer_that_came_compressed_is_never_compressed_anew(server, store):
 
 
 def test_a_layer_whose_blob_is_in_the_store_is_found_there_after_a_push_in_another_form(server, store):
-    put(stored_image(A), store.place("app"))
+    push_image(stored_image(A), store.place("app"))
     wiring = Wiring(store)
     target = wiring.place(Location.parse(f"docker://{server.host}/app"))
     tape = Tape(A)
-    target.begin(Layer(tape, Digest.of(A)))
+    target.write_layer(Layer(tape, Digest.of(A)))
     (layer,) = store.place("app").read().layers
     assert b"".join(layer.tar()) == A
 
@@ -110,12 +110,12 @@ def test_a_layer_whose_blob_is_in_the_store_is_found_there_after_a_push_in_anoth
 def test_no_base_layer_is_downloaded_to_be_uploaded(server, store):
     base = stored_image(A)
     wiring = Wiring(store)
-    put(base, wiring.place(Location.parse(f"docker://{server.host}/base")))
+    push_image(base, wiring.place(Location.parse(f"docker://{server.host}/base")))
     source = wiring.place(Location.parse(f"docker://{server.host}/base")).read()
     server.requests.clear()
     app = fresh_image(A, B)
     layers = (*source.layers, app.layers[1])
-    put(Image(app.config, layers), wiring.place(Location.parse(f"docker://{server.host}/team/app")))
+    push_image(Image(app.config, layers), wiring.place(Location.parse(f"docker://{server.host}/team/app")))
     assert blobs(server, "GET") == []
     assert len(blobs(server, "PUT")) == 2  # the app's layer and the config
 
@@ -124,21 +124,21 @@ def test_what_passes_through_from_another_registry_is_not_remembered(server, sto
     image = stored_image(A)
     with FakeRegistry() as other:
         source = Wiring(store).place(Location.parse(f"docker://{other.host}/app"))
-        put(image, source)
-        assert store.compressed(Digest.of(A)) is None
+        push_image(image, source)
+        assert store.compressed_form(Digest.of(A)) is None
         copy(source, Wiring(store).place(Location.parse(f"docker://{server.host}/app")))
-    assert store.compressed(Digest.of(A)) is None
+    assert store.compressed_form(Digest.of(A)) is None
 
 
 def test_a_layer_that_another_program_pushed_under_the_name_is_not_sent_again(server, store):
     theirs = push_theirs(server, "app:1")
-    put(fresh_image(A, B), store.place("app"))
+    push_image(fresh_image(A, B), store.place("app"))
     sent = server.sent
     push(store, server, "app:1")
     assert layer_digests(server, "app", "1") == [layer.descriptor.digest for layer in theirs.layers]
     assert server.sent - sent < 2_000  # the config
     # The blob was fetched and unpacked once: it is a form of the layer everywhere from then on.
-    assert store.compressed(Digest.of(A)).digest == theirs.layers[0].descriptor.digest
+    assert store.compressed_form(Digest.of(A)).digest == theirs.layers[0].descriptor.digest
     server.requests.clear()
     push(store, server, "app:1")
     push(store, server, "other:1")
@@ -148,7 +148,7 @@ def test_a_layer_that_another_program_pushed_under_the_name_is_not_sent_again(se
 
 def test_what_an_image_claims_of_a_layer_counts_under_its_own_name_alone(server, store):
     theirs = push_theirs(server, "app:1")
-    put(fresh_image(A, B), store.place("app"))
+    push_image(fresh_image(A, B), store.place("app"))
     push(store, server, "app:2")
     push(store, server, "another:1")
     for name, tag in (("app", "2"), ("another", "1")):
@@ -158,7 +158,7 @@ def test_what_an_image_claims_of_a_layer_counts_under_its_own_name_alone(server,
 def test_a_layer_that_the_registry_has_lost_or_has_in_another_compression_is_sent(server, store):
     theirs = push_theirs(server, "app:1")
     del server.blobs["app"][str(theirs.layers[0].descriptor.digest)]
-    put(fresh_image(A, B), store.place("app"))
+    push_image(fresh_image(A, B), store.place("app"))
     push(store, server, "app:1")
     first, second = layer_digests(server, "app", "1")
     assert first != theirs.layers[0].descriptor.digest
@@ -172,7 +172,7 @@ def test_a_layer_that_the_registry_has_and_does_not_give_is_sent(server, store):
     theirs = push_theirs(server, "app:1")
     digest = str(theirs.layers[0].descriptor.digest)
     server.faults.append(Fault("GET", f"/blobs/{digest}", times=99, status=404))
-    put(fresh_image(A, B), store.place("app"))
+    push_image(fresh_image(A, B), store.place("app"))
     push(store, server, "app:1")
     first, second = layer_digests(server, "app", "1")
     assert first != theirs.layers[0].descriptor.digest and second == theirs.layers[1].descriptor.digest
@@ -180,7 +180,7 @@ def test_a_layer_that_the_registry_has_and_does_not_give_is_sent(server, store):
 
 def test_further_tags_of_a_repository_are_given_to_the_image_there(server, store):
     push_theirs(server, "app:1")
-    put(fresh_image(A, B), store.place("app"))
+    push_image(fresh_image(A, B), store.place("app"))
     names = [Reference.parse(f"{server.host}/{name}") for name in ("app:1", "app:2", "app:3", "other:1")]
     server.requests.clear()
     publish(Wiring(store), store.place("app"), names, "gzip", Quiet())
@@ -194,7 +194,7 @@ def test_further_tags_of_a_repository_are_given_to_the_image_there(server, store
 def push_theirs(server: FakeRegistry, name: str) -> Image:
     """Pushes an image with the same layers as another program does: in docker's form, other gzip."""
     image = stored_image(A, B, media_type=MediaType.DOCKER_MANIFEST)
-    put(image, Wiring(None).place(Location.parse(f"docker://{server.host}/{name}")))
+    push_image(image, Wiring(None).place(Location.parse(f"docker://{server.host}/{name}")))
     return image
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.step import Bind, Mount, Network, Overlay, Sandbox, Step
-from packhorse.base.userns import Extent, IdMap, Mode
-from packhorse.lifecycle.ports import Scene
+from packhorse.base.step import Bind, Mount, Network, Overlay, Sandbox, SandboxSpec
+from packhorse.base.userns import Extent, IdMap, MapMode
+from packhorse.lifecycle.ports import SandboxPurpose
 from packhorse.platform.runner import BuildMounts, BuildRunner
-from packhorse.sandbox.limits import written
+from packhorse.sandbox.limits import written_directories
 
 
 @dataclass
@@ -43,7 +43,7 @@ class _Source:
 
 
 def build_runner(
-    open_step: Callable[[Step], AbstractContextManager[Sandbox]],
+    open_step: Callable[[SandboxSpec], AbstractContextManager[Sandbox]],
     directory: Path,
     *,
     layers: _Layers | None = None,
@@ -59,7 +59,7 @@ def build_runner(
             path.mkdir()
         else:
             path.touch()
-    idmap = IdMap(Mode.SINGLE, (Extent(1000, os.geteuid(), 1),), (Extent(1000, os.getegid(), 1),))
+    idmap = IdMap(MapMode.SINGLE, (Extent(1000, os.geteuid(), 1),), (Extent(1000, os.getegid(), 1),))
     mounts = BuildMounts(
         root=directory / "root",
         home="/home/cnb",
@@ -84,12 +84,12 @@ class Opened:
     """What was opened, and in which order that was closed again."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[SandboxSpec] = []
         self.said: list[str] = []
 
     @contextmanager
-    def open(self, step: Step) -> Iterator[Sandbox]:
-        self.steps.append(step)
+    def open(self, spec: SandboxSpec) -> Iterator[Sandbox]:
+        self.steps.append(spec)
         number = len(self.steps)
         self.said.append(f"+{number}")
         yield _Sandbox(number)  # type: ignore[misc]  # what else it can do is not asked
@@ -97,13 +97,13 @@ class Opened:
 
     def writable(self, number: int) -> set[Path]:
         """The directories that a sandbox writes to."""
-        return set(written(self.steps[number]))
+        return set(written_directories(self.steps[number]))
 
 
 def test_what_detection_writes_is_not_seen_by_the_build_nor_by_another_detection(tmp_path: Path) -> None:
     opened = Opened()
     runner = build_runner(opened.open, tmp_path)
-    for scene in (Scene.DETECTION, Scene.DETECTION, Scene.BUILD):
+    for scene in (SandboxPurpose.DETECTION, SandboxPurpose.DETECTION, SandboxPurpose.BUILD):
         with runner.open(scene):
             pass
     assert opened.said == ["+1", "-1", "+2", "-2", "+3", "-3"]
@@ -115,8 +115,8 @@ def test_a_build_has_the_layers_of_the_moment_when_it_is_opened(tmp_path: Path) 
     opened, layers = Opened(), _Layers()
     runner = build_runner(opened.open, tmp_path, layers=layers)
     layers.shown = (Bind(tmp_path, "/layers"),)
-    with runner.open(Scene.BUILD):
-        assert runner.result() == 1
+    with runner.open(SandboxPurpose.BUILD):
+        assert runner.result_tree() == 1
     assert layers.shown[0] in opened.steps[0].mounts
 
 
@@ -124,9 +124,9 @@ def test_the_result_of_a_build_has_no_volumes_of_the_users(tmp_path: Path) -> No
     opened = Opened()
     volume = Bind(tmp_path, "/workspace/y")
     runner = build_runner(opened.open, tmp_path, volumes=(volume,))
-    with runner.open(Scene.BUILD):
-        assert runner.result() == 2
-        assert runner.result() == 2
+    with runner.open(SandboxPurpose.BUILD):
+        assert runner.result_tree() == 2
+        assert runner.result_tree() == 2
         # The same directories are not to be mounted twice at a time.
         assert opened.said == ["+1", "-1", "+2"]
     assert opened.said == ["+1", "-1", "+2", "-2"]
@@ -139,10 +139,10 @@ def homes(directory: Path, *image: str) -> list[type[Mount]]:
     """What is mounted as the home where buildpacks are asked, and where they build."""
     opened = Opened()
     runner = build_runner(opened.open, directory, image=image)
-    for scene in (Scene.DETECTION, Scene.BUILD):
+    for scene in (SandboxPurpose.DETECTION, SandboxPurpose.BUILD):
         with runner.open(scene):
             pass
-    return [type(each) for step in opened.steps for each in step.mounts if each.target == "/home/cnb"]
+    return [type(each) for spec in opened.steps for each in spec.mounts if each.target == "/home/cnb"]
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_a_home_is_an_overlay_where_nothing_in_a_directory_could_be_executed(tmp
 
 
 @contextmanager
-def _nothing(step: Step) -> Iterator[Sandbox]:
-    raise AssertionError(step)
+def _nothing(spec: SandboxSpec) -> Iterator[Sandbox]:
+    raise AssertionError(spec)
     yield  # a context manager has to have one
 
 
@@ -174,7 +174,7 @@ def test_directories_of_a_build_can_be_passed_by_others_whatever_the_umask(tmp_p
     before = os.umask(0o077)
     try:
         runner = build_runner(_nothing, tmp_path)
-        with pytest.raises(AssertionError), runner.open(Scene.BUILD):
+        with pytest.raises(AssertionError), runner.open(SandboxPurpose.BUILD):
             pass
     finally:
         os.umask(before)

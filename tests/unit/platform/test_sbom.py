@@ -17,7 +17,7 @@ from fakes.sbom import check_cyclonedx, check_spdx
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NotFoundError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.reference import Reference
 from packhorse.image.view import Image
 from packhorse.platform.sbom import contents, parser
@@ -225,7 +225,7 @@ def test_only_the_layers_that_say_something_are_read(wiring: Wiring) -> None:
         top = tar_of({"var/lib/dpkg/status": STATUS, "usr/lib/os-release": RELEASE})
         image = App(base=(tar_of({"big": b"x" * 9999}), top), sbom=SAMPLE.sbom).image()
         place = wiring.registry(Reference.parse(f"{registry.host}/acme/app"), Target.host())
-        put(image, place)
+        push_image(image, place)
         read = place.read()
         del registry.requests[:]
         assert contents.merge(read, name="x").cyclonedx() == contents.merge(image, name="x").cyclonedx()

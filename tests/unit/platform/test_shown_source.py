@@ -10,8 +10,8 @@ import pytest
 
 from packhorse.base import userns
 from packhorse.base.userns import Namespace
-from packhorse.platform.shown_source import opened
-from packhorse.source.survey import survey
+from packhorse.platform.shown_source import open_source
+from packhorse.source.survey import scan_source
 
 pytestmark = pytest.mark.system
 
@@ -20,7 +20,7 @@ MIXED = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    with userns.make(userns.choose(1000, 1000)) as made:
+    with userns.make_namespace(userns.choose_map(1000, 1000)) as made:
         yield made
 
 
@@ -39,17 +39,17 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def owner(namespace: Namespace) -> tuple[int, int]:
-    return namespace.idmap.outside(1000, 1000)
+    return namespace.idmap.to_outside(1000, 1000)
 
 
 def test_a_source_of_one_user_is_shown_as_it_lies(source: Path, scratch: Path, namespace: Namespace) -> None:
-    with opened(source, owner(namespace), [".git"], scratch, namespace) as shown:
-        if userns.presentable(source, namespace):
+    with open_source(source, owner(namespace), [".git"], scratch, namespace) as shown:
+        if userns.supports_idmapping(source, namespace):
             assert shown.lowers() == (source, scratch / "hidden")
             assert [path.name for path in (scratch / "hidden").iterdir()] == [".git"]
             assert shown.lowers() == (source, scratch / "hidden")
         assert shown.confirm()
-        assert shown.survey() == survey(source, left_out=[".git"])
+        assert shown.scan() == scan_source(source, excluded=[".git"])
 
 
 @MIXED
@@ -57,8 +57,8 @@ def test_a_source_that_is_known_to_be_of_several_is_copied(
     source: Path, scratch: Path, namespace: Namespace
 ) -> None:
     os.chown(source / "file", 4711, 0)
-    with opened(source, owner(namespace), [".git"], scratch, namespace) as shown:
-        shown.survey()
+    with open_source(source, owner(namespace), [".git"], scratch, namespace) as shown:
+        shown.scan()
         assert shown.lowers() == (scratch / "source",)
         assert shown.confirm()
     assert [path.name for path in (scratch / "source").iterdir()] == ["file"]
@@ -71,7 +71,7 @@ def test_a_source_that_is_found_to_be_of_several_is_copied_from_then_on(
     source: Path, scratch: Path, namespace: Namespace
 ) -> None:
     os.chown(source / "file", 4711, 0)
-    with opened(source, owner(namespace), [".git"], scratch, namespace, few=0) as shown:
+    with open_source(source, owner(namespace), [".git"], scratch, namespace, inline_limit=0) as shown:
         if shown.lowers() == (source, scratch / "hidden"):  # as long as it was not looked at whole
             assert not shown.confirm()
         assert shown.confirm()
@@ -82,6 +82,6 @@ def test_a_source_that_is_found_to_be_of_several_is_copied_from_then_on(
 def test_what_is_not_looked_at_has_no_stamp_and_no_directories(
     tmp_path: Path, scratch: Path, namespace: Namespace
 ) -> None:
-    with opened(tmp_path / "none", owner(namespace), (), scratch, namespace, looked_at=False) as shown:
+    with open_source(tmp_path / "none", owner(namespace), (), scratch, namespace, scan=False) as shown:
         assert shown.confirm()
-        assert shown.survey().stamp == ""
+        assert shown.scan().stamp == ""

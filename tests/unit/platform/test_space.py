@@ -18,7 +18,7 @@ def test_less_room_than_is_needed_is_an_error_with_both_numbers(tmp_path: Path) 
 
 
 def test_numbers_are_written_for_people() -> None:
-    assert [space.in_words(count) for count in (0, 99_900_000, 100_000_000, 1_250_000_000)] == [
+    assert [space.format_bytes(count) for count in (0, 99_900_000, 100_000_000, 1_250_000_000)] == [
         "0.0 MB",
         "99.9 MB",
         "0.1 GB",

@@ -12,10 +12,10 @@ from fakes.registry import FakeRegistry
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.reference import Location
 from packhorse.image.view import Image, Layer
-from packhorse.platform.copies import Wanted, copy
+from packhorse.platform.copies import CopyOptions, copy
 from packhorse.platform.wiring import Wiring
 from packhorse.store.store import Store
 
@@ -29,7 +29,7 @@ def wiring(tmp_path: Path):
 
 
 def sparse(wiring: Wiring, source: str, layout: Path) -> Digest:
-    return copy(wiring, Location.parse(source), Location.parse(f"oci:{layout}:app"), Wanted(sparse=True))
+    return copy(wiring, Location.parse(source), Location.parse(f"oci:{layout}:app"), CopyOptions(sparse=True))
 
 
 def stored(layout: Path) -> list[tuple[Digest, bool]]:
@@ -42,7 +42,7 @@ def stored(layout: Path) -> list[tuple[Digest, bool]]:
 
 
 def test_the_layers_of_the_run_image_are_in_the_manifest_alone(wiring: Wiring, tmp_path: Path) -> None:
-    put(APP, wiring.store.place("app"))
+    push_image(APP, wiring.store.place("app"))
     sparse(wiring, "store:app", tmp_path / "layout")
     assert [there for _, there in stored(tmp_path / "layout")] == [False, False, True, True, True]
     image = wiring.place(Location.parse(f"oci:{tmp_path / 'layout'}:app")).read()
@@ -50,7 +50,7 @@ def test_the_layers_of_the_run_image_are_in_the_manifest_alone(wiring: Wiring, t
     assert list(image.layers[-1].tar())
     with pytest.raises(FormatError, match="sparse"):
         list(image.layers[0].tar())
-    copy(wiring, Location.parse("store:app"), Location.parse(f"oci:{tmp_path / 'layout'}:app"), Wanted())
+    copy(wiring, Location.parse("store:app"), Location.parse(f"oci:{tmp_path / 'layout'}:app"), CopyOptions())
     assert all(there for _, there in stored(tmp_path / "layout"))
 
 
@@ -58,29 +58,29 @@ def test_a_layer_that_was_never_compressed_has_the_digest_that_it_will_have(
     wiring: Wiring, tmp_path: Path
 ) -> None:
     plain = tuple(Layer(layer.tar, layer.diff_id, layer.size) for layer in APP.layers)
-    put(Image(APP.config, plain), wiring.store.place("app"))
+    push_image(Image(APP.config, plain), wiring.store.place("app"))
     sparse(wiring, "store:app", tmp_path / "sparse")
-    copy(wiring, Location.parse("store:app"), Location.parse(f"oci:{tmp_path / 'whole'}:app"), Wanted())
+    copy(wiring, Location.parse("store:app"), Location.parse(f"oci:{tmp_path / 'whole'}:app"), CopyOptions())
     digests, whole = stored(tmp_path / "sparse"), stored(tmp_path / "whole")
     assert [digest for digest, _ in digests] == [digest for digest, _ in whole]
     assert [there for _, there in digests] == [False, False, True, True, True]
 
 
 def test_it_goes_to_where_the_run_image_is(wiring: Wiring, tmp_path: Path) -> None:
-    put(APP, wiring.store.place("app"))
+    push_image(APP, wiring.store.place("app"))
     sparse(wiring, "store:app", tmp_path / "layout")
     with FakeRegistry() as registry:
         there = Location.parse(f"docker://{registry.host}/team/app")
         layout = Location.parse(f"oci:{tmp_path / 'layout'}:app")
         with pytest.raises(FormatError, match="sparse"):
-            copy(wiring, layout, there, Wanted())
-        put(stored_image(*BASE), wiring.place(there))
-        copy(wiring, layout, there, Wanted())
+            copy(wiring, layout, there, CopyOptions())
+        push_image(stored_image(*BASE), wiring.place(there))
+        copy(wiring, layout, there, CopyOptions())
         assert wiring.place(there).read().id == APP.id
 
 
 def test_nobody_knows_the_run_image_of_another_image(wiring: Wiring, tmp_path: Path) -> None:
-    put(fresh_image(tar_of({"a": b"a"})), wiring.store.place("other"))
+    push_image(fresh_image(tar_of({"a": b"a"})), wiring.store.place("other"))
     with pytest.raises(InputError, match="without its run image"):
         sparse(wiring, "store:other", tmp_path / "layout")
     assert not (tmp_path / "layout").exists()

@@ -17,7 +17,7 @@ _STORE = Path("/home/me/packhorse/store")
 
 def _refused(*targets: str) -> tuple[str, ...]:
     with pytest.raises(InputError) as refused:
-        volumes.checked([Bind(Path("/srv"), target) for target in targets], print, store=_STORE)
+        volumes.check_volumes([Bind(Path("/srv"), target) for target in targets], print, store=_STORE)
     return refused.value.issues
 
 
@@ -52,13 +52,13 @@ def test_all_issues_are_named_at_once() -> None:
 @pytest.mark.parametrize("source", ["/", "/home/me", str(_STORE), f"{_STORE}/blobs"])
 def test_a_source_that_shows_the_store_is_refused(source: str) -> None:
     with pytest.raises(InputError) as refused:
-        volumes.checked([Bind(Path(source), "/x")], print, store=_STORE)
+        volumes.check_volumes([Bind(Path(source), "/x")], print, store=_STORE)
     assert "own store" in refused.value.issues[0]
 
 
 def test_a_neighbour_with_the_same_beginning_is_another_place() -> None:
     wanted = [Bind(Path("/srv"), target) for target in ("/layers2", "/x", "/xy", "/process")]
-    assert {volume.target for volume in volumes.checked(wanted, print, store=_STORE)} == {
+    assert {volume.target for volume in volumes.check_volumes(wanted, print, store=_STORE)} == {
         "/layers2",
         "/x",
         "/xy",
@@ -69,7 +69,7 @@ def test_a_neighbour_with_the_same_beginning_is_another_place() -> None:
 def test_sensitive_directories_are_said_as_pack_says_them() -> None:
     said: list[str] = []
     given = [Bind(Path("/srv"), "/cnb/x"), Bind(Path("/srv"), "/platform/bindings/x")]
-    volumes.checked(given, said.append, store=_STORE)
+    volumes.check_volumes(given, said.append, store=_STORE)
     assert [line.split()[1] for line in said] == ["/cnb/x"]
 
 
@@ -105,11 +105,11 @@ def test_a_target_that_is_something_else_is_refused(
     given.mkdir() if as_directory else given.touch()
     areas = ("/workspace", "/home/cnb", "/tmp")
     with pytest.raises(InputError, match="--volume"):
-        volumes.check_places([Bind(given, target)], builder, app, areas)
+        volumes.check_targets([Bind(given, target)], builder, app, areas)
     good = [
         Bind(tmp_path, f"/{path}") for path in ("etc/new/x", "home/cnb/x", "home/cnb", "workspace/src", "srv")
     ]
-    volumes.check_places(good, builder, app, areas)
+    volumes.check_targets(good, builder, app, areas)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's files are the buildpacks' own")
@@ -120,17 +120,21 @@ def test_what_only_root_may_read_is_shown_as_the_buildpacks_own(tmp_path: Path) 
     (binding / "type").write_text("npmrc")
     (binding / ".npmrc").touch(mode=0o600)
     owner = (54321, 54321)
-    (shown,) = volumes.shown([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print)
-    assert shown.owned or (shown.source / ".npmrc").stat().st_uid == owner[0]
+    (shown,) = volumes.make_readable([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print)
+    assert shown.is_users_own or (shown.source / ".npmrc").stat().st_uid == owner[0]
     os.chown(binding / "type", 1, 1)  # of two owners, which no mount can show as one
-    (copied,) = volumes.shown([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print)
+    (copied,) = volumes.make_readable([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print)
     assert {path.stat().st_uid for path in copied.source.iterdir()} == {owner[0]}
     (binding / ".git").mkdir()  # part of a volume, though not of a source
-    (copied,) = volumes.shown([Bind(binding, "/platform/bindings/npmrc")], tmp_path / "again", owner, print)
+    (copied,) = volumes.make_readable(
+        [Bind(binding, "/platform/bindings/npmrc")], tmp_path / "again", owner, print
+    )
     assert (copied.source / ".git").is_dir()
     (binding / ".npmrc").chmod(0o644)
-    (open_to_all,) = volumes.shown([Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print)
-    assert open_to_all.source == binding and not open_to_all.owned
+    (open_to_all,) = volumes.make_readable(
+        [Bind(binding, "/platform/bindings/npmrc")], tmp_path, owner, print
+    )
+    assert open_to_all.source == binding and not open_to_all.is_users_own
 
 
 def test_volumes_in_the_platform_directory_have_their_mount_points(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.step import Bind, Command, Network, Overlay, Root, Step
+from packhorse.base.step import Bind, Command, Network, Overlay, Root, SandboxSpec
 from packhorse.errors import SandboxError
 from packhorse.sandbox import arguments
 from packhorse.sandbox.commands import words_of
@@ -15,11 +15,11 @@ from packhorse.sandbox.layout import Layout
 from packhorse.sandbox.sources import private_sources, sources
 
 LAYOUT = Layout(Path("/points"), place=lambda target: target)
-STEP = Step(argv=("/bin/build",), root=Root(Path("/root-tree")))
+STEP = SandboxSpec(argv=("/bin/build",), root=Root(Path("/root-tree")))
 
 
-def words(step: Step, layout: Layout = LAYOUT) -> str:
-    return " ".join(arguments.options(step, layout))
+def words(spec: SandboxSpec, layout: Layout = LAYOUT) -> str:
+    return " ".join(arguments.options(spec, layout))
 
 
 def test_a_root_is_read_only_over_the_mount_points() -> None:
@@ -27,8 +27,8 @@ def test_a_root_is_read_only_over_the_mount_points() -> None:
 
 
 def test_a_root_with_an_upper_is_written_there() -> None:
-    step = replace(STEP, root=Root(Path("/t"), Path("/up"), Path("/work")))
-    assert "--overlay-src /points --overlay-src /t --overlay /up /work / " in words(step)
+    spec = replace(STEP, root=Root(Path("/t"), Path("/up"), Path("/work")))
+    assert "--overlay-src /points --overlay-src /t --overlay /up /work / " in words(spec)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_each_mount_has_its_options(mount: Bind | Overlay, expected: str) -> Non
 
 
 def test_mounts_keep_their_order_and_go_to_their_place() -> None:
-    step = replace(STEP, mounts=(Bind(Path("/a"), "/x"), Bind(Path("/b"), "/x/y")))
+    spec = replace(STEP, mounts=(Bind(Path("/a"), "/x"), Bind(Path("/b"), "/x/y")))
     moved = Layout(Path("/points"), place=lambda target: f"/moved{target}")
-    assert "--ro-bind /a /moved/x --ro-bind /b /moved/x/y" in words(step, moved)
+    assert "--ro-bind /a /moved/x --ro-bind /b /moved/x/y" in words(spec, moved)
 
 
 def test_an_overlay_of_nothing_is_an_error() -> None:
@@ -78,20 +78,20 @@ def test_only_root_inside_has_capabilities_and_those_of_docker_only() -> None:
     assert "SYS_ADMIN" not in as_root and "ALL --cap-add ALL" not in as_root
 
 
-@pytest.mark.parametrize("step", [STEP, replace(STEP, attached=True), replace(STEP, terminal=True)])
-def test_no_step_is_in_the_session_of_the_users_terminal(step: Step) -> None:
-    assert "--new-session" in words(step)
+@pytest.mark.parametrize("spec", [STEP, replace(STEP, attached=True), replace(STEP, terminal=True)])
+def test_no_step_is_in_the_session_of_the_users_terminal(spec: SandboxSpec) -> None:
+    assert "--new-session" in words(spec)
 
 
 def test_the_environment_is_set_word_by_word() -> None:
-    options = arguments.of_command(Command(("x",), env={"B": "x y", "A": ""}))
+    options = arguments.command_options(Command(("x",), env={"B": "x y", "A": ""}))
     place = options.index("--setenv")
     assert options[place : place + 6] == ["--setenv", "A", "", "--setenv", "B", "x y"]
 
 
 def test_a_launcher_is_executed_under_the_name_of_a_process() -> None:
     command = Command(("web", "--port"), executable="/cnb/lifecycle/launcher")
-    assert arguments.of_command(command)[-2:] == ["--argv0", "web"]
+    assert arguments.command_options(command)[-2:] == ["--argv0", "web"]
     assert words_of(command) == ["/cnb/lifecycle/launcher", "--port"]
 
 
@@ -101,12 +101,12 @@ def test_masked_paths_cannot_be_read_or_written() -> None:
 
 
 def test_all_sources_are_named(tmp_path: Path) -> None:
-    step = replace(
+    spec = replace(
         STEP,
         root=Root(Path("/t"), Path("/ru"), Path("/rw")),
         mounts=(Bind(Path("/a"), "/b"), Overlay((Path("/l"),), "/c", Path("/u"), Path("/w"))),
     )
-    assert [str(path) for path in sources(step)] == (["/t", "/ru", "/rw", "/a", "/l", "/u", "/w"])
+    assert [str(path) for path in sources(spec)] == (["/t", "/ru", "/rw", "/a", "/l", "/u", "/w"])
 
 
 def test_what_is_only_read_and_shut_to_others_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from packhorse.sandbox import cgroup
-from packhorse.sandbox.cgroup import Parent, own_group, parent
+from packhorse.sandbox.cgroup import ParentGroup, nearest_parent, own_group
 
 V2_MOUNT = "30 24 0:27 {root} {mount} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 
@@ -41,7 +41,7 @@ def test_a_container_is_allowed_what_the_group_that_it_sees_as_its_root_is(
 ) -> None:
     unified(tmp_path, memory="3000")
     files = {"cgroup": "0::/\n", "mountinfo": V2_MOUNT.format(root="/", mount=tmp_path)}
-    monkeypatch.setattr(cgroup.proc, "told", files.__getitem__)
+    monkeypatch.setattr(cgroup.proc, "read_proc", files.__getitem__)
     assert cgroup.memory_allowed() == 3000
 
 
@@ -50,14 +50,14 @@ def test_a_group_is_made_below_the_nearest_one_that_hands_both_controllers_down(
     unified(top / "user", offers="memory pids", memory="max", pids="max")
     app = unified(top / "user" / "app", offers="memory", memory="3000", pids="70")
     scope = unified(app / "scope", memory="4000", pids="50")
-    assert parent(scope, tmp_path) == Parent(top / "user", {"memory": 3000, "pids": 50})
+    assert nearest_parent(scope, tmp_path) == ParentGroup(top / "user", {"memory": 3000, "pids": 50})
 
 
 def test_there_is_none_for_a_user_whose_session_is_the_systems(tmp_path: Path) -> None:
     top = unified(tmp_path, offers="memory pids")
     session = unified(top / "session")
     (top / "cgroup.procs").chmod(0o444)
-    assert parent(session, tmp_path) is None or os.geteuid() == 0
+    assert nearest_parent(session, tmp_path) is None or os.geteuid() == 0
 
 
 def test_a_hybrid_hands_no_controllers_down(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_hybrid_hands_no_controllers_down(tmp_path: Path) -> None:
     ]
     own, mounted = own_group("8:pids:/\n0::/\n", "\n".join(mounts)) or pytest.fail("it has one")
     assert own == mounted == tmp_path / "unified"
-    assert parent(own, mounted) is None
+    assert nearest_parent(own, mounted) is None
 
 
 def test_a_machine_without_control_groups_has_none() -> None:
@@ -107,7 +107,7 @@ def test_there_may_be_nothing_to_sweep(tmp_path: Path) -> None:
 def test_swap_space_is_no_way_round_a_limit_of_memory(tmp_path: Path) -> None:
     """Plain files stand for the kernel's."""
     (tmp_path / "own").mkdir()
-    parent = Parent(tmp_path / "own", {"memory": 8192, "pids": 0})
+    parent = ParentGroup(tmp_path / "own", {"memory": 8192, "pids": 0})
     group = cgroup.Group(parent, {"memory": 4096}, records=tmp_path / "records", together=True)
     [directory] = (tmp_path / "own").iterdir()
     assert {file.name: file.read_text() for file in directory.iterdir()} == {

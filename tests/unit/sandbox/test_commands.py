@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.step import Bind, Step
+from packhorse.base.step import Bind, SandboxSpec
 from packhorse.errors import SandboxError
 from packhorse.sandbox import commands
 
-STEP = Step(argv=("sh", "-c", "true"), env={"A": "\udcff"}, cwd="/", mounts=(Bind(Path("/x"), "/x"),))
+STEP = SandboxSpec(argv=("sh", "-c", "true"), env={"A": "\udcff"}, cwd="/", mounts=(Bind(Path("/x"), "/x"),))
 
 
 def test_any_bytes_but_nul_can_be_given() -> None:
@@ -20,7 +20,7 @@ def test_any_bytes_but_nul_can_be_given() -> None:
 
 @pytest.mark.parametrize("bad", ["a\0b", "\ud800"])
 def test_what_no_program_can_be_given_is_refused_by_where_it_stands(bad: str) -> None:
-    for step, says in (
+    for spec, says in (
         (replace(STEP, argv=("sh", bad)), "the command has"),
         (replace(STEP, executable=bad), "the command has"),
         (replace(STEP, cwd=bad), "the directory to start in has"),
@@ -29,4 +29,4 @@ def test_what_no_program_can_be_given_is_refused_by_where_it_stands(bad: str) ->
         (replace(STEP, mounts=(Bind(Path("/x"), bad),)), "the place of a mount has"),
     ):
         with pytest.raises(SandboxError, match=says):
-            commands.check(step)
+            commands.check(spec)

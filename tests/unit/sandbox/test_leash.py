@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from fakes import linux
-from packhorse.sandbox.process import Leash
+from packhorse.sandbox.process import ParentDeathGuard
 
 pytestmark = pytest.mark.system
 
@@ -25,7 +25,7 @@ def group(script: str) -> subprocess.Popen[bytes]:
 def test_a_group_ends_however_much_of_it_is_left() -> None:
     process = group("echo ready; sleep 300 | sleep 300")
     below = linux.descendants(process.pid)
-    leash = Leash.of_group(process.pid)
+    leash = ParentDeathGuard.for_group(process.pid)
     leash.close()
     assert process.wait(60) == -signal.SIGINT
     assert linux.gone(below)
@@ -33,9 +33,9 @@ def test_a_group_ends_however_much_of_it_is_left() -> None:
 
 HOLDER = """
 import subprocess, sys
-from packhorse.sandbox.process import Leash
+from packhorse.sandbox.process import ParentDeathGuard
 process = subprocess.Popen(["sleep", "300"], process_group=0)
-leash = Leash.of_group(process.pid)
+leash = ParentDeathGuard.for_group(process.pid)
 print(process.pid, flush=True)
 sys.stdin.read()
 """
@@ -57,7 +57,7 @@ def test_a_group_ends_with_a_holder_that_is_killed() -> None:
 
 def test_ctrl_c_is_not_for_what_is_on_a_leash() -> None:
     before = linux.descendants(os.getpid())
-    leash = Leash(["run", "sleep", "300"])
+    leash = ParentDeathGuard(["run", "sleep", "300"])
     assert select.select([leash._end], [], [], 60)[0], "it has handed over what ends the program"
     children = linux.descendants(os.getpid()) - before
     assert os.getpgrp() not in {os.getpgid(child) for child in children}
@@ -67,7 +67,7 @@ def test_ctrl_c_is_not_for_what_is_on_a_leash() -> None:
 
 def test_what_a_leash_has_run_ends_though_the_leash_was_killed_itself() -> None:
     before = linux.descendants(os.getpid())
-    leash = Leash(["run", "sleep", "300"])
+    leash = ParentDeathGuard(["run", "sleep", "300"])
     assert select.select([leash._end], [], [], 60)[0], "it has handed over what ends the program"
     children = linux.descendants(os.getpid()) - before
     (leash_pid,) = (pid for pid in children if linux.processes().get(pid) == os.getpid())

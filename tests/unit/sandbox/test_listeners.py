@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from packhorse.sandbox.listeners import Listener, listeners
+from packhorse.sandbox.listeners import Listener, find_listeners
 
 pytestmark = pytest.mark.system
 
@@ -39,28 +39,30 @@ def server(address: str, *more: str) -> Iterator[tuple[int, int]]:
 
 def test_only_what_the_processes_themselves_listen_on_is_found_on_the_hosts_network() -> None:
     with server("0.0.0.0") as (first, port), server("127.0.0.1") as (second, other):
-        assert listeners(first, own_network=False) == {Listener(port, loopback=False)}
-        assert listeners(second, own_network=False) == {Listener(other, loopback=True)}
+        assert find_listeners(first, own_network=False) == {Listener(port, loopback=False)}
+        assert find_listeners(second, own_network=False) == {Listener(other, loopback=True)}
 
 
 def test_a_child_listens_for_the_process_above_it() -> None:
     with server("0.0.0.0", "child") as (pid, port):
-        assert listeners(pid, own_network=False) == {Listener(port, loopback=False)}
+        assert find_listeners(pid, own_network=False) == {Listener(port, loopback=False)}
 
 
 def test_addresses_of_version_6_are_told_from_loopback() -> None:
     with server("::") as (first, port), server("::1") as (second, other):
-        assert listeners(first, own_network=False) == {Listener(port, loopback=False)}
-        assert listeners(second, own_network=False) == {Listener(other, loopback=True)}
+        assert find_listeners(first, own_network=False) == {Listener(port, loopback=False)}
+        assert find_listeners(second, own_network=False) == {Listener(other, loopback=True)}
 
 
 def test_connections_are_no_listeners() -> None:
     with server("127.0.0.1") as (_, port), socket.create_connection(("127.0.0.1", port)) as one:
-        assert Listener(one.getsockname()[1], loopback=True) not in listeners(os.getpid(), own_network=True)
-        assert Listener(port, loopback=True) in listeners(os.getpid(), own_network=True)
+        assert Listener(one.getsockname()[1], loopback=True) not in find_listeners(
+            os.getpid(), own_network=True
+        )
+        assert Listener(port, loopback=True) in find_listeners(os.getpid(), own_network=True)
 
 
 def test_a_process_that_is_gone_listens_nowhere() -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()
-        assert listeners(process.pid, own_network=False) == frozenset()
+        assert find_listeners(process.pid, own_network=False) == frozenset()

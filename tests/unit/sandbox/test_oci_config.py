@@ -8,32 +8,32 @@ from typing import Any
 
 import pytest
 
-from packhorse.base.step import Bind, Network, Overlay, Root, Step
+from packhorse.base.step import Bind, Network, Overlay, Root, SandboxSpec
 from packhorse.errors import SandboxError
 from packhorse.sandbox import oci_config
 from packhorse.sandbox.confinement import CAPABILITIES
 from packhorse.sandbox.layout import Layout
 
 LAYOUT = Layout(Path("/points"), place=lambda target: f"/moved{target}", masked=("/proc/keys",))
-STEP = Step(argv=("/bin/build",), root=Root(Path("/root-tree")), hostname="builder")
+STEP = SandboxSpec(argv=("/bin/build",), root=Root(Path("/root-tree")), hostname="builder")
 
 
-def config(step: Step, user: tuple[int, int] = (1000, 1000)) -> dict[str, Any]:
-    return oci_config.config(step, LAYOUT, root="/run/root", user=user)
+def config(spec: SandboxSpec, user: tuple[int, int] = (1000, 1000)) -> dict[str, Any]:
+    return oci_config.make_config(spec, LAYOUT, root="/run/root", user=user)
 
 
 def mount(made: Bind | Overlay) -> dict[str, Any]:
-    _, one = oci_config.mounts(replace(STEP, mounts=(made,)), LAYOUT)
+    _, one = oci_config.make_mounts(replace(STEP, mounts=(made,)), LAYOUT)
     return dict(one)
 
 
 def test_a_root_is_read_only_over_the_mount_points() -> None:
-    (root,) = oci_config.mounts(STEP, LAYOUT)
+    (root,) = oci_config.make_mounts(STEP, LAYOUT)
     assert (root["target"], root["lowers"], root["upper"]) == ("/", ["/points", "/root-tree"], "")
 
 
 def test_a_root_with_an_upper_is_written_there() -> None:
-    (root,) = oci_config.mounts(replace(STEP, root=Root(Path("/t"), Path("/up"), Path("/work"))), LAYOUT)
+    (root,) = oci_config.make_mounts(replace(STEP, root=Root(Path("/t"), Path("/up"), Path("/work"))), LAYOUT)
     assert (root["lowers"], root["upper"], root["work"]) == (["/points", "/t"], "/up", "/work")
 
 
@@ -69,7 +69,7 @@ def test_an_overlay_of_nothing_is_an_error() -> None:
 
 def test_a_step_without_a_root_is_an_error() -> None:
     with pytest.raises(SandboxError, match="root file system"):
-        oci_config.mounts(replace(STEP, root=None), LAYOUT)
+        oci_config.make_mounts(replace(STEP, root=None), LAYOUT)
 
 
 def test_only_the_hosts_network_is_shared() -> None:
@@ -83,8 +83,8 @@ def test_only_the_hosts_network_is_shared() -> None:
 
 
 def test_only_root_inside_has_capabilities_and_those_of_docker_only() -> None:
-    def capabilities(step: Step, user: tuple[int, int]) -> set[str]:
-        (found,) = {tuple(names) for names in config(step, user)["process"]["capabilities"].values()}
+    def capabilities(spec: SandboxSpec, user: tuple[int, int]) -> set[str]:
+        (found,) = {tuple(names) for names in config(spec, user)["process"]["capabilities"].values()}
         return set(found)
 
     assert capabilities(STEP, (1000, 1000)) == set()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from packhorse.errors import SandboxError
-from packhorse.sandbox.oci import find
+from packhorse.sandbox.oci import find_runtime
 
 pytestmark = pytest.mark.system
 
@@ -23,8 +23,8 @@ def test_a_runtime_is_taken_from_path_or_by_its_path(tmp_path: Path, monkeypatch
     one = program(tmp_path, "container-runtime", "echo runc version 1.1.5+ds1; echo spec: 1.0.2")
     other = program(tmp_path, "crun-other", "echo crun version 1.8.1")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find("container-runtime") == (str(one), "--rootless", "true")
-    assert find(str(other)) == (str(other), "--cgroup-manager", "disabled")
+    assert find_runtime("container-runtime") == (str(one), "--rootless", "true")
+    assert find_runtime(str(other)) == (str(other), "--cgroup-manager", "disabled")
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def test_a_runtime_is_taken_from_path_or_by_its_path(tmp_path: Path, monkeypatch
 def test_a_runtime_that_cannot_serve_is_named_with_the_reason(script: str, said: str, tmp_path: Path) -> None:
     path = program(tmp_path, "runtime", script)
     with pytest.raises(SandboxError) as raised:
-        find(str(path))
+        find_runtime(str(path))
     assert said in f"{raised.value.what}\n{raised.value.why}"
     assert "bubblewrap" in raised.value.fix
 
 
 def test_a_runtime_that_is_not_there_or_no_program_is_named(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="no OCI runtime none-such"):
-        find("none-such")
+        find_runtime("none-such")
     path = tmp_path / "lost"
     path.write_text("#!/no/such/interpreter\n")
     path.chmod(0o755)
     with pytest.raises(SandboxError, match="lost cannot be started"):
-        find(str(path))
+        find_runtime(str(path))

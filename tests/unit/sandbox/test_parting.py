@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from packhorse.sandbox.parting import Parting
+from packhorse.sandbox.parting import TeardownQueue
 
 _SLOW = 2  # seconds that closing takes
 
@@ -32,6 +32,6 @@ def slow() -> tuple[int, socket.socket]:
 def test_nobody_waits_for_mounts_that_are_taken_down() -> None:
     descriptor, other = slow()
     began = time.monotonic()
-    with other, Parting() as parting:
-        parting.mounts(descriptor)
+    with other, TeardownQueue() as parting:
+        parting.add_mounts(descriptor)
     assert time.monotonic() - began < _SLOW * 0.95

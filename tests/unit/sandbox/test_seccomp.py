@@ -66,7 +66,7 @@ def test_every_number_is_the_kernels(column: int, machine: str) -> None:
 def test_what_is_listed_is_refused_what_is_known_allowed_and_what_is_not_known_does_not_exist(
     machine: str,
 ) -> None:
-    known, program = seccomp.MACHINES[machine], seccomp.program(machine)
+    known, program = seccomp.MACHINES[machine], seccomp.make_filter(machine)
     table = set(headers(machine).values())
     for number in set(range(1000)) - {known.personality, known.clone3}:
         if number > seccomp._LAST or known.end <= number < 424:
@@ -83,7 +83,7 @@ def test_what_is_listed_is_refused_what_is_known_allowed_and_what_is_not_known_d
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_processes_and_threads_are_made_and_namespaces_are_not(machine: str) -> None:
-    known, program = seccomp.MACHINES[machine], seccomp.program(machine)
+    known, program = seccomp.MACHINES[machine], seccomp.make_filter(machine)
     fork, thread = 0x01200011, 0x003D0F00
     for flags in (fork, thread):
         assert answer(program, known.audit, known.clone, (flags,)) == ALLOW
@@ -92,7 +92,7 @@ def test_processes_and_threads_are_made_and_namespaces_are_not(machine: str) -> 
 
 
 def verdicts(machine: str, call: str, *calls: tuple[int, ...]) -> list[int]:
-    program, known = seccomp.program(machine), seccomp.MACHINES[machine]
+    program, known = seccomp.make_filter(machine), seccomp.MACHINES[machine]
     number = known.memory[0] if call == "memory" else getattr(known, call)
     return [answer(program, known.audit, number, arguments) for arguments in calls]
 
@@ -127,7 +127,7 @@ def test_processes_may_be_traced_but_not_the_sandboxs_own(machine: str) -> None:
 
 
 def test_calls_of_another_architecture_do_not_exist() -> None:
-    program = seccomp.program("x86_64")
+    program = seccomp.make_filter("x86_64")
     i386 = 0x40000003
     assert answer(program, i386, 1) == UNKNOWN
     assert answer(program, seccomp.MACHINES["x86_64"].audit, 0x40000000 | 1) == UNKNOWN
@@ -135,7 +135,7 @@ def test_calls_of_another_architecture_do_not_exist() -> None:
 
 def test_a_machine_without_a_filter_is_refused() -> None:
     with pytest.raises(SandboxError, match="riscv64"):
-        seccomp.program("riscv64")
+        seccomp.make_filter("riscv64")
 
 
 LOADED = """
@@ -167,6 +167,6 @@ def test_the_kernel_takes_the_filter_and_python_works_under_it() -> None:
     if os.uname().machine not in seccomp.MACHINES:
         pytest.fail("this machine's architecture has no filter")
     done = subprocess.run(
-        [sys.executable, "-c", LOADED], input=seccomp.program(), capture_output=True, check=False
+        [sys.executable, "-c", LOADED], input=seccomp.make_filter(), capture_output=True, check=False
     )
     assert done.stdout == b"[1, 1, 1, 0, 3]\n", done.stderr

@@ -12,7 +12,7 @@ import pytest
 
 from packhorse.base.step import Limits
 from packhorse.sandbox.cgroup import Events, Group
-from packhorse.sandbox.watch import Watch, starved
+from packhorse.sandbox.watch import Watch, describe_shortage
 
 
 def test_a_step_ends_when_its_group_cannot_be_read(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_command_is_not_ended_for_what_one_before_it_has_met(tmp_path: Path) -
     ],
 )
 def test_a_step_is_not_blamed_for_memory_that_others_use(left: int, used: int, said: str) -> None:
-    told = starved(left, 32 << 30, lambda: used)
+    told = describe_shortage(left, 32 << 30, lambda: used)
     assert told.endswith(said) and bool(told) == bool(said)
 
 
@@ -68,7 +68,7 @@ def test_nobody_asks_what_a_step_uses_while_there_is_enough_for_all() -> None:
     def used() -> int:
         raise AssertionError("among thousands of processes this takes seconds")
 
-    assert starved(4 << 30, 32 << 30, used) == ""
+    assert describe_shortage(4 << 30, 32 << 30, used) == ""
 
 
 def test_a_watch_whose_start_was_interrupted_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

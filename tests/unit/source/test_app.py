@@ -47,7 +47,7 @@ def test_what_is_left_out_is_hidden_by_whiteouts_under_directories_of_the_same_m
     target.mkdir()
     for name in (".git", "a/b/x", "a/y"):
         (source / name).touch()
-    app.whiteouts(source, [".git", "a/b/x", "a/y", "gone/z"], target)
+    app.make_whiteouts(source, [".git", "a/b/x", "a/y", "gone/z"], target)
     found = {str(path.relative_to(target)): path.lstat() for path in target.rglob("*")}
     assert set(found) == {".git", "a", "a/b", "a/b/x", "a/y"}
     for name in (".git", "a/b/x", "a/y"):
@@ -58,7 +58,7 @@ def test_what_is_left_out_is_hidden_by_whiteouts_under_directories_of_the_same_m
 def test_where_whiteouts_cannot_be_made_it_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     with pytest.raises(HostError, match=r"\.git cannot be left out of the source") as raised:
-        app.whiteouts(tmp_path, [".git"], tmp_path / "missing")
+        app.make_whiteouts(tmp_path, [".git"], tmp_path / "missing")
     assert "PACKHORSE_HOME" in raised.value.fix
 
 

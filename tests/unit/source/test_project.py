@@ -42,7 +42,7 @@ def app(tmp_path: Path) -> Path:
 
 
 def kept(app: Path, project: Project) -> set[str]:
-    left_out = project.left_out(app)
+    left_out = project.excluded_paths(app)
     found = set()
     for path in app.rglob("*"):
         name = str(path.relative_to(app))
@@ -104,12 +104,12 @@ def test_a_later_pattern_brings_back_what_is_below_an_excluded_directory(app: Pa
 
 
 def test_without_patterns_only_the_history_is_left_out(app: Path) -> None:
-    assert Project().left_out(app) == (".git",)
+    assert Project().excluded_paths(app) == (".git",)
     (app / ".git" / "config").unlink()
     (app / ".git").rmdir()
-    assert Project().left_out(app) == ()
+    assert Project().excluded_paths(app) == ()
     (app / ".git").symlink_to("/nowhere")
-    assert Project().left_out(app) == (".git",)
+    assert Project().excluded_paths(app) == (".git",)
 
 
 def test_a_link_is_matched_and_not_followed(app: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_link_is_matched_and_not_followed(app: Path) -> None:
 
 def test_a_name_that_is_no_text_is_matched(app: Path) -> None:
     (app / "\udcff.pem").touch()
-    assert "\udcff.pem" in Project(exclude=("*.pem",)).left_out(app)
+    assert "\udcff.pem" in Project(exclude=("*.pem",)).excluded_paths(app)
 
 
 def parse(text: str, *overridden: str) -> tuple[Project, list[str]]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fakes.churn import churning
-from packhorse.source.survey import Survey, survey
-from packhorse.source.surveying import surveying
+from packhorse.source.survey import SourceScan, scan_source
+from packhorse.source.surveying import open_scanner
 
 
 @pytest.mark.system
@@ -24,18 +24,18 @@ def test_a_source_with_a_second_owner_is_known(tmp_path: Path, name: str) -> Non
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b").touch()
     (tmp_path / "a" / "link").symlink_to("b")
-    assert survey(tmp_path).has_one_owner
+    assert scan_source(tmp_path).has_one_owner
     os.chown(tmp_path / name, 0, 4711, follow_symlinks=False)
-    assert not survey(tmp_path).has_one_owner
-    assert survey(tmp_path, left_out=[".git"]).has_one_owner == name.startswith(".git")
+    assert not scan_source(tmp_path).has_one_owner
+    assert scan_source(tmp_path, excluded=[".git"]).has_one_owner == name.startswith(".git")
 
 
 def test_a_source_of_another_group_is_not_shown_as_one_of_ours(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b").touch()
     own = (os.geteuid(), os.getegid())
-    assert survey(tmp_path, own).has_one_owner
-    assert not survey(tmp_path, (own[0], 4711)).has_one_owner
+    assert scan_source(tmp_path, own).has_one_owner
+    assert not scan_source(tmp_path, (own[0], 4711)).has_one_owner
 
 
 def old(top: Path) -> Path:
@@ -83,29 +83,29 @@ def overwritten(path: Path) -> None:
     ],
 )
 def test_a_stamp_changes_with_the_source(tmp_path: Path, change: Callable[[Path], object]) -> None:
-    before = survey(old(tmp_path)).stamp
-    assert before and survey(tmp_path).stamp == before
+    before = scan_source(old(tmp_path)).stamp
+    assert before and scan_source(tmp_path).stamp == before
     change(tmp_path)
     time.sleep(0.06)
-    assert survey(tmp_path).stamp not in (before, "")
+    assert scan_source(tmp_path).stamp not in (before, "")
 
 
 @pytest.mark.parametrize("seconds", [-100, 1 << 34])
 def test_files_of_any_time_have_a_stamp(tmp_path: Path, seconds: int) -> None:
     top = old(tmp_path)
-    before = survey(top).stamp
+    before = scan_source(top).stamp
     os.utime(top / "file", (seconds, seconds))
     time.sleep(0.06)
-    assert survey(top).stamp not in (before, "")
+    assert scan_source(top).stamp not in (before, "")
 
 
 def test_a_stamp_does_not_change_with_what_is_left_out(tmp_path: Path) -> None:
     left_out = [".git", "sub/file", "\udcff"]
-    before = survey(old(tmp_path), left_out=left_out)
+    before = scan_source(old(tmp_path), excluded=left_out)
     (tmp_path / ".git" / "index").write_text("another")
     overwritten(tmp_path / "sub" / "file")
-    assert survey(tmp_path, left_out=left_out) == before
-    assert survey(tmp_path, left_out=left_out[:2]).stamp not in (before.stamp, "")
+    assert scan_source(tmp_path, excluded=left_out) == before
+    assert scan_source(tmp_path, excluded=left_out[:2]).stamp not in (before.stamp, "")
 
 
 @pytest.mark.system
@@ -114,26 +114,26 @@ def test_a_survey_that_goes_on_meanwhile_leaves_out_the_same(tmp_path: Path) -> 
     (top / "\udcff").touch()
     left_out = ["sub/file", "\udcff", *(f"none-{number}" for number in range(100_000))]
     time.sleep(0.06)
-    with surveying(top, left_out=left_out, few=0) as under_way:
-        assert under_way.wait() == survey(top, left_out=left_out) != survey(top)
+    with open_scanner(top, excluded=left_out, inline_limit=0) as under_way:
+        assert under_way.wait() == scan_source(top, excluded=left_out) != scan_source(top)
 
 
 def test_there_is_no_stamp_while_a_file_may_still_change_within_a_tick(tmp_path: Path) -> None:
-    before = survey(old(tmp_path)).directories
-    found = survey(tmp_path)
+    before = scan_source(old(tmp_path)).directory_stamps
+    found = scan_source(tmp_path)
     while found.stamp:  # a busy machine may take longer than a tick
         (tmp_path / "sub" / "file").write_text("new")
-        found = survey(tmp_path)
-    assert found == Survey(has_one_owner=True, directories={**before, "sub": ""}, size=found.size)
+        found = scan_source(tmp_path)
+    assert found == SourceScan(has_one_owner=True, directory_stamps={**before, "sub": ""}, size=found.size)
     assert all(before.values())
 
 
 def test_a_stamp_changes_when_something_was_there_and_is_gone(tmp_path: Path) -> None:
-    before = survey(old(tmp_path))
+    before = scan_source(old(tmp_path))
     (tmp_path / "sub" / "lock").touch()
     (tmp_path / "sub" / "lock").unlink()
-    after = survey(tmp_path)
-    assert after.stamp not in (before.stamp, "") and after.directories == before.directories
+    after = scan_source(tmp_path)
+    assert after.stamp not in (before.stamp, "") and after.directory_stamps == before.directory_stamps
 
 
 def children() -> set[str]:
@@ -147,9 +147,9 @@ def children() -> set[str]:
 def test_a_survey_that_goes_on_meanwhile_finds_the_same(tmp_path: Path, few: int) -> None:
     top = old(tmp_path)
     before = children()
-    with surveying(top, few=few) as under_way:
+    with open_scanner(top, inline_limit=few) as under_way:
         assert (under_way.known is None) == (children() > before)
-        assert under_way.wait() == under_way.wait() == under_way.known == survey(top)
+        assert under_way.wait() == under_way.wait() == under_way.known == scan_source(top)
         assert under_way.wait().stamp
     assert children() == before
 
@@ -158,17 +158,17 @@ def test_a_survey_that_goes_on_meanwhile_finds_the_same(tmp_path: Path, few: int
 def test_of_a_survey_that_was_cut_off_nothing_is_believed(tmp_path: Path, name: str) -> None:
     top = old(tmp_path)
     (top / name / "below").mkdir(parents=True)
-    found = survey(top, left_out=[".git"])
-    assert found.directories.keys() == {"", "sub", "sub/.git", name, f"{name}/below"}
-    data = found.encoded()
-    assert Survey.decoded(data) == found
-    assert all(Survey.decoded(data[:length]) is None for length in range(len(data)))
+    found = scan_source(top, excluded=[".git"])
+    assert found.directory_stamps.keys() == {"", "sub", "sub/.git", name, f"{name}/below"}
+    data = found.encode()
+    assert SourceScan.decode(data) == found
+    assert all(SourceScan.decode(data[:length]) is None for length in range(len(data)))
 
 
 @pytest.mark.system
 def test_a_survey_that_nobody_waits_for_leaves_no_process(tmp_path: Path) -> None:
     before = children()
-    with pytest.raises(ZeroDivisionError), surveying(old(tmp_path), few=0):
+    with pytest.raises(ZeroDivisionError), open_scanner(old(tmp_path), inline_limit=0):
         assert children() > before
         1 / 0  # noqa: B018
     assert children() == before
@@ -178,29 +178,29 @@ def test_a_survey_that_nobody_waits_for_leaves_no_process(tmp_path: Path) -> Non
 def test_a_survey_is_made_here_where_its_process_was_killed(tmp_path: Path) -> None:
     top = old(tmp_path)
     before = children()
-    with surveying(top, few=0) as under_way:
+    with open_scanner(top, inline_limit=0) as under_way:
         for pid in children() - before:
             os.kill(int(pid), signal.SIGKILL)
-        assert under_way.wait() == survey(top)
+        assert under_way.wait() == scan_source(top)
 
 
 @pytest.mark.system
 def test_a_name_that_is_no_text_is_handed_to_the_process(tmp_path: Path) -> None:
     top = old(tmp_path / "\udcff é")
-    with surveying(top, few=0) as under_way:
-        assert under_way.wait() == survey(top) != Survey(has_one_owner=False)
+    with open_scanner(top, inline_limit=0) as under_way:
+        assert under_way.wait() == scan_source(top) != SourceScan(has_one_owner=False)
 
 
 def test_what_is_known_is_not_looked_at(tmp_path: Path) -> None:
-    with surveying(tmp_path / "none", known=Survey(has_one_owner=True, stamp="x")) as under_way:
+    with open_scanner(tmp_path / "none", known=SourceScan(has_one_owner=True, stamp="x")) as under_way:
         assert under_way.wait().stamp == "x"
 
 
 def test_of_a_source_of_another_owner_nothing_is_begun_before_it_is_known(tmp_path: Path) -> None:
     top, other = old(tmp_path), (os.geteuid(), 4711)
-    with surveying(top, other, few=0) as under_way:
-        assert under_way.known == survey(top, other)
-        assert not survey(top, other).has_one_owner and survey(top, other).stamp
+    with open_scanner(top, other, inline_limit=0) as under_way:
+        assert under_way.known == scan_source(top, other)
+        assert not scan_source(top, other).has_one_owner and scan_source(top, other).stamp
 
 
 def test_what_goes_while_it_is_looked_at_leaves_no_stamp(
@@ -231,16 +231,16 @@ def test_what_goes_while_it_is_looked_at_leaves_no_stamp(
             pass
 
     monkeypatch.setattr(os, "scandir", Going)
-    found = survey(tmp_path)
+    found = scan_source(tmp_path)
     assert (found.stamp, found.has_one_owner) == ("", True)
-    assert {path for path, stamp in found.directories.items() if not stamp} == {"file-goes", "goes/sub"}
+    assert {path for path, stamp in found.directory_stamps.items() if not stamp} == {"file-goes", "goes/sub"}
 
 
 def test_somebody_may_work_in_what_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     with churning(tmp_path / "work"):
         for _ in range(300):
-            assert survey(tmp_path).has_one_owner
+            assert scan_source(tmp_path).has_one_owner
 
 
 def test_a_source_that_is_deeper_than_a_path_can_say_has_no_stamp(tmp_path: Path) -> None:
@@ -251,4 +251,4 @@ def test_a_source_that_is_deeper_than_a_path_can_say_has_no_stamp(tmp_path: Path
         os.close(here)
         here = below
     os.close(here)
-    assert survey(tmp_path) == survey(tmp_path / "gone") == Survey(has_one_owner=False)
+    assert scan_source(tmp_path) == scan_source(tmp_path / "gone") == SourceScan(has_one_owner=False)

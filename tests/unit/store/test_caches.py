@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import Rooted
-from packhorse.base.userns import Mode, choose
+from packhorse.base.rooted import RootedTree
+from packhorse.base.userns import MapMode, choose_map
 from packhorse.store.caches import Cache
 from packhorse.store.store import Store
 
@@ -21,9 +21,9 @@ MB = 1 << 20
 
 def build(store: Store, app: str, *, like: str = "", **files: int) -> None:
     """Builds `app` on what `like` has, with files of so many bytes in its one layer, and records it."""
-    with store.scratch() as scratch, Rooted.local(scratch) as view:
-        idmap = choose(1000, 1000, mode=Mode.SINGLE)
-        overlay = store.layers(app, idmap, uid=1000, gid=1000, scratch=scratch, family="f", like=like)
+    with store.scratch() as scratch, RootedTree.open_local(scratch) as view:
+        idmap = choose_map(1000, 1000, mode=MapMode.SINGLE)
+        overlay = store.open_layers(app, idmap, uid=1000, gid=1000, scratch=scratch, family="f", like=like)
         for digest in before(store, like or app):
             assert overlay.restore("/layers/bp/one", digest)
         upper = overlay.mounts()[0].upper
@@ -58,7 +58,7 @@ def about(size: int, expected: int) -> bool:
 def test_an_empty_store_keeps_nothing(store: Store) -> None:
     survey = store.caches()
     assert (survey.caches, survey.total) == ((), 0)
-    assert store.beyond(0) == ()
+    assert store.caches_beyond(0) == ()
 
 
 def test_files_that_two_apps_share_are_counted_once_and_free_nothing_alone(tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_the_longest_unused_goes_first_and_no_more_than_has_to(store: Store) -> 
         build(store, app, file=2 * MB)
         old(store, app, 1000 + number)
     old(store, "a", 5000)
-    assert store.beyond(10 * MB) == ()
-    assert store.beyond(5 * MB) == ("b",)
-    assert store.beyond(3 * MB) == ("b", "c")
-    assert store.beyond(0) == ("b", "c", "a")
+    assert store.caches_beyond(10 * MB) == ()
+    assert store.caches_beyond(5 * MB) == ("b",)
+    assert store.caches_beyond(3 * MB) == ("b", "c")
+    assert store.caches_beyond(0) == ("b", "c", "a")
     assert store.trim(3 * MB, stays="b") == ("c", "a")
     assert found(store).keys() == {"b"}
 
@@ -109,7 +109,7 @@ def test_a_damaged_record_is_nothing(store: Store, content: bytes) -> None:
     build(store, "a", file=1)
     (store.path / "caches" / "damaged.json").write_bytes(content)
     assert found(store)["a"].layers == 1
-    assert store.beyond(0)
+    assert store.caches_beyond(0)
 
 
 def test_what_others_build_and_remove_meanwhile_is_no_error(tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_what_others_build_and_remove_meanwhile_is_no_error(tmp_path: Path) -> N
         try:
             for _ in range(300):
                 store.caches()
-                store.nearest("mine", "f")
-                store.beyond(1)
+                store.nearest_app("mine", "f")
+                store.caches_beyond(1)
         finally:
             over.set()
         for other in others:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from packhorse.base.rooted import Rooted
-from packhorse.base.userns import Mode, choose
+from packhorse.base.rooted import RootedTree
+from packhorse.base.userns import MapMode, choose_map
 from packhorse.errors import NotFoundError
 from packhorse.image.view import Image
 from packhorse.layers.pieces import Piece
-from packhorse.store.gc import Freed
+from packhorse.store.gc import FreedSpace
 from packhorse.store.store import Store
 from unit.store import samples
 
@@ -28,11 +28,11 @@ def put(path: Path, name: str, image: Image) -> None:
     with Store.open(path) as store:
         place = store.place(name)
         for layer in image.layers:
-            place.begin(layer)
-        place.commit(image)
+            place.write_layer(layer)
+        place.write_image(image)
 
 
-def collect(path: Path) -> Freed:
+def collect(path: Path) -> FreedSpace:
     with Store.open(path) as store:
         return store.gc()
 
@@ -43,9 +43,9 @@ def blobs(path: Path) -> int:
 
 def keep(path: Path, *, recorded: bool, content: bytes = bytes(50_000), app: str = "app") -> None:
     """Builds once, with one layer, and records it for the next build or not."""
-    with Store.open(path) as store, store.scratch() as scratch, Rooted.local(scratch) as view:
-        idmap = choose(1000, 1000, mode=Mode.SINGLE)
-        overlay = store.layers(app, idmap, uid=1000, gid=1000, scratch=scratch)
+    with Store.open(path) as store, store.scratch() as scratch, RootedTree.open_local(scratch) as view:
+        idmap = choose_map(1000, 1000, mode=MapMode.SINGLE)
+        overlay = store.open_layers(app, idmap, uid=1000, gid=1000, scratch=scratch)
         upper = overlay.mounts()[0].upper
         assert upper
         (upper / "bp/one").mkdir(parents=True)
@@ -59,7 +59,7 @@ def test_what_a_name_leads_to_stays(path: Path) -> None:
     put(path, "app", samples.image(samples.plain(b"one"), samples.gzipped(b"two")))
     put(path, "whole", samples.image(samples.gzipped(b"two")))
     before = blobs(path)
-    assert collect(path) == Freed()
+    assert collect(path) == FreedSpace()
     assert blobs(path) == before
     with Store.open(path) as store:
         for name in ("app", "whole"):
@@ -87,10 +87,10 @@ def test_what_is_known_of_the_pieces_of_a_layer_goes_with_it(path: Path) -> None
     put(path, "app", image)
     (diff_id,) = image.config.diff_ids
     with Store.open(path) as store, store.scratch() as scratch:
-        idmap = choose(1000, 1000, mode=Mode.SINGLE)
-        layers = store.layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
-        layers.harvest.remember_pieces(diff_id, "terms", {"a": Piece("stamp", 512, 1024)})
-    assert collect(path) == Freed()
+        idmap = choose_map(1000, 1000, mode=MapMode.SINGLE)
+        layers = store.open_layers("app", idmap, uid=1000, gid=1000, scratch=scratch)
+        layers.writer.remember_pieces(diff_id, "terms", {"a": Piece("stamp", 512, 1024)})
+    assert collect(path) == FreedSpace()
     assert (path / "layers" / f"{diff_id.hex}.pieces").exists()
     with Store.open(path) as store:
         store.remove("app")
@@ -105,7 +105,7 @@ def test_an_image_that_lost_its_name_to_another_goes_with_the_command_that_took_
     before = blobs(path)
     put(path, "app", samples.image(layer, command="new"))
     assert blobs(path) == before - 1, "one config for another, a layer less"
-    assert collect(path) == Freed()
+    assert collect(path) == FreedSpace()
 
 
 def test_what_a_replaced_image_shares_with_others_stays(path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_kept_layer_goes_with_the_build_that_replaced_it(path: Path) -> None:
     keep(path, recorded=True)
     keep(path, recorded=True, content=b"another")
     assert len([entry for entry in path.glob("kept/*/*") if entry.is_dir()]) == 1
-    assert collect(path) == Freed()
+    assert collect(path) == FreedSpace()
 
 
 def test_what_a_build_has_kept_is_forgotten_with_the_image(path: Path) -> None:
@@ -150,7 +150,7 @@ def test_what_another_open_store_reads_stays_until_it_is_closed(path: Path) -> N
         image = reader.place("app").read()
         with Store.open(path) as store:
             store.remove("app")
-        assert collect(path) == Freed()
+        assert collect(path) == FreedSpace()
         assert b"".join(image.layers[0].tar())
     assert collect(path).blobs == 2
 
@@ -160,22 +160,22 @@ def test_what_another_open_store_brought_stays_before_it_has_a_name(path: Path) 
     with Store.open(path) as builder:
         place = builder.place("app")
         for layer in image.layers:
-            place.begin(layer)
-        assert collect(path) == Freed()
-        place.commit(image)
-    assert collect(path) == Freed()
+            place.write_layer(layer)
+        assert collect(path) == FreedSpace()
+        place.write_image(image)
+    assert collect(path) == FreedSpace()
 
 
 def test_the_scratch_of_another_open_store_stays(path: Path) -> None:
     with Store.open(path) as builder, builder.scratch() as scratch:
         (scratch / "file").write_text("in use")
-        assert collect(path) == Freed()
+        assert collect(path) == FreedSpace()
         assert (scratch / "file").read_text() == "in use"
 
 
 def test_a_kept_layer_stays_as_long_as_an_app_may_restore_it(path: Path) -> None:
     keep(path, recorded=True)
-    assert collect(path) == Freed()
+    assert collect(path) == FreedSpace()
     with Store.open(path) as store:
         store.forget("app")
     freed = collect(path)
@@ -213,7 +213,7 @@ store.place("half").begin(Layer(chunks))
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == b"writing\n"
-        assert collect(path) == Freed(), "it still runs"
+        assert collect(path) == FreedSpace(), "it still runs"
         process.send_signal(signal.SIGKILL)
     freed = collect(path)
     assert (freed.unfinished, freed.blobs) == (1, 0)
@@ -237,7 +237,7 @@ def test_what_a_killed_process_has_left_is_swept_by_the_next_build(path: Path) -
     (path / "scratch/1-dead/half-a-blob").write_bytes(bytes(1000))
     (path / "leases/1-dead").write_text("\nblobs/sha256/00\n")
     with Store.open(path) as other, Store.open(path) as store, other.scratch() as used:
-        store.tidy()
+        store.remove_leftovers()
         assert used.exists()
     assert not [*path.glob("*/*/.*"), *path.glob("scratch/*"), *path.glob("leases/*")]
 
@@ -250,7 +250,7 @@ def test_a_lease_cut_short_by_a_full_disk_does_not_swallow_the_next_line(path: P
         image = reader.place("app").read()
         with Store.open(path) as store:
             store.remove("app")
-        assert collect(path) == Freed()
+        assert collect(path) == FreedSpace()
         assert b"".join(image.layers[0].tar())
 
 

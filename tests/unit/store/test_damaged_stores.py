@@ -11,24 +11,24 @@ from pathlib import Path
 import pytest
 
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import Rooted
-from packhorse.base.userns import Mode, choose
+from packhorse.base.rooted import RootedTree
+from packhorse.base.userns import MapMode, choose_map
 from packhorse.errors import FormatError, StoreError
 from packhorse.image.view import Layer
 from packhorse.store import record
-from packhorse.store.fault import fault
+from packhorse.store.fault import make_error
 from packhorse.store.store import Store
 from packhorse.store.upper import Upper
 from unit.store import samples
 
 ONE = "/layers/bp/one"
-IDMAP = choose(1000, 1000, mode=Mode.SINGLE)
+IDMAP = choose_map(1000, 1000, mode=MapMode.SINGLE)
 
 
 def keep(store: Store, text: str = "one") -> Layer:
     """Builds once, with one layer."""
-    with store.scratch() as scratch, Rooted.local(scratch) as view:
-        overlay = store.layers("app", IDMAP, uid=1000, gid=1000, scratch=scratch)
+    with store.scratch() as scratch, RootedTree.open_local(scratch) as view:
+        overlay = store.open_layers("app", IDMAP, uid=1000, gid=1000, scratch=scratch)
         upper = overlay.mounts()[0].upper
         assert upper
         (upper / "bp/one").mkdir(parents=True)
@@ -42,7 +42,9 @@ def keep(store: Store, text: str = "one") -> Layer:
 def restored(store: Store, layer: Layer) -> bool:
     with store.scratch() as scratch:
         assert layer.diff_id
-        return store.layers("app", IDMAP, uid=1000, gid=1000, scratch=scratch).restore(ONE, layer.diff_id)
+        return store.open_layers("app", IDMAP, uid=1000, gid=1000, scratch=scratch).restore(
+            ONE, layer.diff_id
+        )
 
 
 def change(path: Path, /, **fields: object) -> None:
@@ -73,7 +75,7 @@ def only(store: Store, pattern: str) -> Path:
     ],
 )
 def test_what_a_disk_refuses_is_told_with_what_helps(number: int, check: str, fix: str) -> None:
-    error = fault(OSError(number, os.strerror(number)), Path("/a/store"))
+    error = make_error(OSError(number, os.strerror(number)), Path("/a/store"))
     assert "/a/store" in error.what and error.why == os.strerror(number)
     assert (error.check, fix in error.fix, bool(fix)) == (check, True, bool(error.fix))
 
@@ -119,13 +121,13 @@ def test_what_the_store_knew_of_a_layer_is_learned_again(store: Store) -> None:
     for damage in ("{", '{"size": "x"}', '{"blob": {"digest": 5}}'):
         place = store.place("app")
         for layer in image.layers:
-            place.begin(layer)
-        place.commit(image)
+            place.write_layer(layer)
+        place.write_image(image)
         only(store, "layers/*.json").write_text(damage)
     place = store.place("app")
     for layer in image.layers:
-        place.begin(layer)
-    place.commit(image)
+        place.write_layer(layer)
+    place.write_image(image)
     [found] = store.place("app").read().layers
     assert b"".join(found.tar()) == b"".join(image.layers[0].tar())
 
@@ -136,8 +138,8 @@ def test_damage_does_not_keep_garbage_from_being_collected(store: Store) -> None
     image = samples.image(samples.gzipped(b"one"))
     place = store.place("app")
     for each in image.layers:
-        place.begin(each)
-    place.commit(image)
+        place.write_layer(each)
+    place.write_image(image)
     index = json.loads((store.path / "index.json").read_text())
     for entry in index["manifests"]:
         digest = entry["digest"].removeprefix("sha256:")
@@ -161,7 +163,7 @@ def test_a_blob_of_another_size_than_was_announced_is_refused(store: Store) -> N
     assert layer.descriptor
     wrong = replace(layer, descriptor=replace(layer.descriptor, size=layer.descriptor.size + 1))
     with pytest.raises(FormatError, match="cannot be stored"):
-        store.place("app").begin(wrong)
+        store.place("app").write_layer(wrong)
 
 
 @pytest.mark.parametrize("what", ["file", "link"])
@@ -172,7 +174,7 @@ def test_what_replaced_a_buildpacks_directory_is_forgotten_with_its_layers(tmp_p
         (tmp_path / "upper/bp").write_text("")
     else:
         (tmp_path / "upper/bp").symlink_to(tmp_path / "outside")
-    Upper(tmp_path / "upper").forget("bp", "one")
+    Upper(tmp_path / "upper").clear("bp", "one")
     assert list((tmp_path / "upper").iterdir()) == []
     assert (tmp_path / "outside" / "one").is_dir()
 
@@ -182,7 +184,7 @@ def test_a_scratch_directory_that_somebody_wants_to_see_stays_until_garbage_is_c
 ) -> None:
     with store.scratch() as scratch:
         (scratch / "file").touch()
-        store.leave(scratch)
+        store.keep_scratch(scratch)
     assert (scratch / "file").exists()
     store.close()
     with Store.open(store.path) as again:
@@ -193,8 +195,8 @@ def test_a_scratch_directory_that_somebody_wants_to_see_stays_until_garbage_is_c
 def test_a_blob_that_is_another_layer_is_told_with_its_digest_and_the_store(store: Store) -> None:
     layer, other = samples.gzipped(b"one"), samples.plain(b"two")
     place = store.place("app")
-    place.begin(layer)
-    place.commit(samples.image(layer))
+    place.write_layer(layer)
+    place.write_image(samples.image(layer))
     assert other.diff_id and layer.descriptor
     only(store, "layers/*.json").rename(store.path / "layers" / f"{other.diff_id.hex}.json")
     found = store.layer(other.diff_id)
@@ -233,7 +235,7 @@ def test_a_blob_that_is_written_again_replaces_a_damaged_one(store: Store) -> No
         data = os.urandom(size)
         path = store.path / "blobs/sha256" / Digest.of(data).hex
         layer = Layer(lambda data=data: iter([data]))
-        store.place("app").begin(layer)
+        store.place("app").write_layer(layer)
         path.write_bytes(bytes(size))
-        store.place("app").begin(layer)
+        store.place("app").write_layer(layer)
         assert path.read_bytes() == data

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from packhorse.base.digest import Digest
-from packhorse.base.rooted import Rooted
-from packhorse.base.userns import IdMap, Mode, choose
+from packhorse.base.rooted import RootedTree
+from packhorse.base.userns import IdMap, MapMode, choose_map
 from packhorse.errors import StoreError, TreeError
 from packhorse.image.view import Layer
 from packhorse.layers import tar
-from packhorse.layers.tree import TarEntry, directory
-from packhorse.store.harvest import Counters
+from packhorse.layers.tree import TarEntry, directory_entries
+from packhorse.store.harvest import LayerCounters
 from packhorse.store.merge import OPAQUE
-from packhorse.store.overlay import LayersOverlay
+from packhorse.store.overlay import OverlayLayerCache
 from packhorse.store.store import Store
 from unit.store import samples
 
@@ -29,34 +29,34 @@ ONE, TWO = "/layers/bp/one", "/layers/bp/two"
 
 @pytest.fixture
 def idmap() -> IdMap:
-    return choose(1000, 1000, mode=Mode.SINGLE)
+    return choose_map(1000, 1000, mode=MapMode.SINGLE)
 
 
 @contextmanager
-def build(store: Store, idmap: IdMap, app: str = "app") -> Iterator[LayersOverlay]:
+def build(store: Store, idmap: IdMap, app: str = "app") -> Iterator[OverlayLayerCache]:
     with store.scratch() as scratch:
-        yield store.layers(app, idmap, uid=1000, gid=1000, scratch=scratch)
+        yield store.open_layers(app, idmap, uid=1000, gid=1000, scratch=scratch)
 
 
 @pytest.fixture
-def overlay(store: Store, idmap: IdMap) -> Iterator[LayersOverlay]:
+def overlay(store: Store, idmap: IdMap) -> Iterator[OverlayLayerCache]:
     with build(store, idmap) as opened:
         yield opened
 
 
 @pytest.fixture
-def view(tmp_path: Path) -> Iterator[Rooted]:
-    with Rooted.local(tmp_path) as opened:
+def view(tmp_path: Path) -> Iterator[RootedTree]:
+    with RootedTree.open_local(tmp_path) as opened:
         yield opened
 
 
-def upper(overlay: LayersOverlay) -> Path:
+def upper(overlay: OverlayLayerCache) -> Path:
     found = overlay.mounts()[0].upper
     assert found
     return found
 
 
-def write(overlay: LayersOverlay, path: str, text: str) -> Path:
+def write(overlay: OverlayLayerCache, path: str, text: str) -> Path:
     target = upper(overlay) / path.removeprefix("/layers/")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)
@@ -66,11 +66,11 @@ def write(overlay: LayersOverlay, path: str, text: str) -> Path:
 def diff_id(tree: Path, path: str) -> Digest:
     """The digest of the layer made of a plain directory."""
     parents = [TarEntry.directory(name, uid=1000, gid=1000) for name in ("/layers", "/layers/bp")]
-    with Rooted.local(tree) as view:
-        return tar.digest(tar.stream(directory(view, path, uid=1000, gid=1000, parents=parents)))[0]
+    with RootedTree.open_local(tree) as view:
+        return tar.digest(tar.stream(directory_entries(view, path, uid=1000, gid=1000, parents=parents)))[0]
 
 
-def keep(store: Store, idmap: IdMap, view: Rooted, *paths: str) -> list[Layer]:
+def keep(store: Store, idmap: IdMap, view: RootedTree, *paths: str) -> list[Layer]:
     """Builds once, with a file in each of the layers, and records them."""
     with build(store, idmap) as overlay:
         for path in paths:
@@ -82,11 +82,11 @@ def keep(store: Store, idmap: IdMap, view: Rooted, *paths: str) -> list[Layer]:
     return layers
 
 
-def restore(overlay: LayersOverlay, path: str, layer: Layer) -> None:
+def restore(overlay: OverlayLayerCache, path: str, layer: Layer) -> None:
     assert layer.diff_id and overlay.restore(path, layer.diff_id)
 
 
-def lowers(overlay: LayersOverlay) -> set[str]:
+def lowers(overlay: OverlayLayerCache) -> set[str]:
     """The files that the lowers of the next mount have."""
     return {
         str(file.relative_to(lower))
@@ -97,7 +97,7 @@ def lowers(overlay: LayersOverlay) -> set[str]:
 
 
 def test_a_new_layer_is_what_a_plain_directory_would_be(
-    overlay: LayersOverlay, view: Rooted, tmp_path: Path
+    overlay: OverlayLayerCache, view: RootedTree, tmp_path: Path
 ) -> None:
     for root in (upper(overlay), tmp_path / "plain" / "layers"):
         layer = root / "bp" / "one"
@@ -113,21 +113,21 @@ def test_a_new_layer_is_what_a_plain_directory_would_be(
     assert (Digest.of(chunks), len(chunks)) == (layer.diff_id, layer.size)
 
 
-def test_a_captured_layer_is_seen_again_by_later_steps(overlay: LayersOverlay, view: Rooted) -> None:
+def test_a_captured_layer_is_seen_again_by_later_steps(overlay: OverlayLayerCache, view: RootedTree) -> None:
     write(overlay, f"{ONE}/file", "content")
     overlay.capture(view, ONE)
     assert not (upper(overlay) / "bp/one").exists()
     assert lowers(overlay) == {"bp/one/file"}
 
 
-def test_a_layer_captured_twice_is_the_same_new_layer(overlay: LayersOverlay, view: Rooted) -> None:
+def test_a_layer_captured_twice_is_the_same_new_layer(overlay: OverlayLayerCache, view: RootedTree) -> None:
     write(overlay, f"{ONE}/file", "content")
     first = overlay.capture(view, ONE)
     assert overlay.capture(view, ONE) == first
     assert overlay.counters.changed == 1
 
 
-def test_an_untouched_layer_is_not_read(store: Store, idmap: IdMap, view: Rooted) -> None:
+def test_an_untouched_layer_is_not_read(store: Store, idmap: IdMap, view: RootedTree) -> None:
     [kept] = keep(store, idmap, view, ONE)
     with build(store, idmap) as overlay:
         restore(overlay, ONE, kept)
@@ -135,10 +135,12 @@ def test_an_untouched_layer_is_not_read(store: Store, idmap: IdMap, view: Rooted
         (lower / "bp/one/file").write_text("what a reader would notice")
         layer, untouched = overlay.capture(view, ONE)
         assert (layer.diff_id, layer.size, untouched) == (kept.diff_id, kept.size, True)
-        assert overlay.counters == Counters(untouched=1)
+        assert overlay.counters == LayerCounters(untouched=1)
 
 
-def test_what_is_written_beside_a_layer_does_not_touch_it(store: Store, idmap: IdMap, view: Rooted) -> None:
+def test_what_is_written_beside_a_layer_does_not_touch_it(
+    store: Store, idmap: IdMap, view: RootedTree
+) -> None:
     one, two = keep(store, idmap, view, ONE, TWO)
     with build(store, idmap) as overlay:
         restore(overlay, ONE, one)
@@ -150,7 +152,7 @@ def test_what_is_written_beside_a_layer_does_not_touch_it(store: Store, idmap: I
 
 
 def test_a_partly_changed_layer_is_merged_with_what_it_was(
-    store: Store, idmap: IdMap, view: Rooted, tmp_path: Path
+    store: Store, idmap: IdMap, view: RootedTree, tmp_path: Path
 ) -> None:
     [kept] = keep(store, idmap, view, ONE)
     plain = tmp_path / "plain" / "layers/bp/one"
@@ -169,7 +171,7 @@ def test_a_partly_changed_layer_is_merged_with_what_it_was(
 
 
 def test_a_replaced_layer_has_nothing_of_what_it_was(
-    store: Store, idmap: IdMap, view: Rooted, tmp_path: Path
+    store: Store, idmap: IdMap, view: RootedTree, tmp_path: Path
 ) -> None:
     [kept] = keep(store, idmap, view, ONE)
     plain = tmp_path / "plain" / "layers/bp/one"
@@ -184,7 +186,7 @@ def test_a_replaced_layer_has_nothing_of_what_it_was(
 
 
 def test_a_layer_that_becomes_what_is_kept_already_is_kept_once(
-    store: Store, idmap: IdMap, view: Rooted
+    store: Store, idmap: IdMap, view: RootedTree
 ) -> None:
     [kept] = keep(store, idmap, view, ONE)
     with build(store, idmap) as overlay:
@@ -194,7 +196,7 @@ def test_a_layer_that_becomes_what_is_kept_already_is_kept_once(
     assert len([path for path in store.path.glob("kept/*/*") if path.is_dir()]) == 1
 
 
-def test_a_removed_layer_cannot_be_captured(store: Store, idmap: IdMap, view: Rooted) -> None:
+def test_a_removed_layer_cannot_be_captured(store: Store, idmap: IdMap, view: RootedTree) -> None:
     [kept] = keep(store, idmap, view, ONE)
     with build(store, idmap) as overlay:
         restore(overlay, ONE, kept)
@@ -205,7 +207,7 @@ def test_a_removed_layer_cannot_be_captured(store: Store, idmap: IdMap, view: Ro
 
 
 def test_layers_hidden_by_their_buildpacks_new_directory_stay_hidden(
-    store: Store, idmap: IdMap, view: Rooted
+    store: Store, idmap: IdMap, view: RootedTree
 ) -> None:
     one, two = keep(store, idmap, view, ONE, TWO)
     with build(store, idmap) as overlay:
@@ -220,7 +222,7 @@ def test_layers_hidden_by_their_buildpacks_new_directory_stay_hidden(
 
 
 def test_a_directory_that_the_kernel_marked_before_restoring_hides_nothing(
-    store: Store, idmap: IdMap, view: Rooted
+    store: Store, idmap: IdMap, view: RootedTree
 ) -> None:
     [kept] = keep(store, idmap, view, ONE)
     with build(store, idmap) as overlay:
@@ -232,7 +234,7 @@ def test_a_directory_that_the_kernel_marked_before_restoring_hides_nothing(
 
 
 @pytest.mark.system
-def test_a_buildpacks_directory_may_have_any_mode(store: Store, idmap: IdMap, view: Rooted) -> None:
+def test_a_buildpacks_directory_may_have_any_mode(store: Store, idmap: IdMap, view: RootedTree) -> None:
     one, two = keep(store, idmap, view, ONE, TWO)
     with build(store, idmap) as overlay:
         restore(overlay, ONE, one)
@@ -246,7 +248,7 @@ def test_a_buildpacks_directory_may_have_any_mode(store: Store, idmap: IdMap, vi
 
 
 def test_a_link_in_place_of_a_directory_is_not_followed(
-    overlay: LayersOverlay, view: Rooted, tmp_path: Path
+    overlay: OverlayLayerCache, view: RootedTree, tmp_path: Path
 ) -> None:
     (tmp_path / "secret" / "one").mkdir(parents=True)
     (upper(overlay) / "bp").symlink_to(tmp_path / "secret")
@@ -262,7 +264,7 @@ def test_a_link_in_place_of_a_directory_is_not_followed(
     "path", ["/layers", "/layers/bp", "/layers/bp/..", "/layers//one", "/etc/bp/one", "/layers/a/b/c"]
 )
 def test_only_a_layers_directory_can_be_captured_or_restored(
-    overlay: LayersOverlay, view: Rooted, path: str
+    overlay: OverlayLayerCache, view: RootedTree, path: str
 ) -> None:
     with pytest.raises(TreeError):
         overlay.capture(view, path)
@@ -285,20 +287,20 @@ def test_metadata_comes_back_byte_for_byte_and_per_app(store: Store, idmap: IdMa
 
 
 def test_a_layer_is_not_restored_elsewhere_or_for_another_user(
-    store: Store, idmap: IdMap, view: Rooted
+    store: Store, idmap: IdMap, view: RootedTree
 ) -> None:
     [kept] = keep(store, idmap, view, ONE)
     assert kept.diff_id
     with build(store, idmap) as overlay:
         assert not overlay.restore(TWO, kept.diff_id)
         assert not overlay.restore(ONE, Digest.of(b"unknown"))
-    other = choose(1001, 1001, mode=Mode.SINGLE)
+    other = choose_map(1001, 1001, mode=MapMode.SINGLE)
     with store.scratch() as scratch:
-        overlay = store.layers("app", other, uid=1001, gid=1001, scratch=scratch)
+        overlay = store.open_layers("app", other, uid=1001, gid=1001, scratch=scratch)
         assert not overlay.restore(ONE, kept.diff_id)
 
 
-def test_many_layers_are_merged_into_fewer_lowers(store: Store, idmap: IdMap, view: Rooted) -> None:
+def test_many_layers_are_merged_into_fewer_lowers(store: Store, idmap: IdMap, view: RootedTree) -> None:
     paths = [f"/layers/bp{number % 7}/layer{number}" for number in range(50)]
     layers = keep(store, idmap, view, *paths)
     with build(store, idmap) as overlay:
@@ -312,7 +314,7 @@ def test_many_layers_are_merged_into_fewer_lowers(store: Store, idmap: IdMap, vi
 
 
 def test_a_kept_layer_from_before_a_crash_is_believed_only_after_it_was_hashed(
-    store: Store, idmap: IdMap, view: Rooted
+    store: Store, idmap: IdMap, view: RootedTree
 ) -> None:
     one, two = keep(store, idmap, view, ONE, TWO)
     samples.restart(store.path)
@@ -325,9 +327,9 @@ def test_a_kept_layer_from_before_a_crash_is_believed_only_after_it_was_hashed(
     assert len(list(store.path.glob("kept/*/*.json"))) == 1
 
 
-def test_a_settled_layer_is_believed_after_a_restart(store: Store, idmap: IdMap, view: Rooted) -> None:
+def test_a_settled_layer_is_believed_after_a_restart(store: Store, idmap: IdMap, view: RootedTree) -> None:
     [kept] = keep(store, idmap, view, ONE)
-    store.settle()
+    store.sync()
     samples.restart(store.path)
     for path in store.path.glob("kept/*/*/layers/bp/one/file"):
         path.write_text("what a reader would notice")
@@ -336,10 +338,10 @@ def test_a_settled_layer_is_believed_after_a_restart(store: Store, idmap: IdMap,
 
 
 def test_a_layer_that_came_to_the_disk_only_after_the_last_flush_is_not_believed(
-    store: Store, idmap: IdMap, view: Rooted
+    store: Store, idmap: IdMap, view: RootedTree
 ) -> None:
     keep(store, idmap, view, TWO)
-    store.settle()
+    store.sync()
     [kept] = keep(store, idmap, view, ONE)
     samples.restart(store.path)
     for path in store.path.glob("kept/*/*/layers/bp/one/file"):
@@ -350,27 +352,29 @@ def test_a_layer_that_came_to_the_disk_only_after_the_last_flush_is_not_believed
 
 @pytest.mark.system
 def test_trees_are_put_on_the_disk_by_a_later_command_and_once(
-    store: Store, idmap: IdMap, view: Rooted
+    store: Store, idmap: IdMap, view: RootedTree
 ) -> None:
     [kept] = keep(store, idmap, view, ONE)
     marker = store.path / "unsettled"
-    store.tidy()
+    store.remove_leftovers()
     assert marker.exists(), "the kernel will have written most of it by itself in a while"
     os.utime(marker, (0, 0))
-    store.tidy()
+    store.remove_leftovers()
     while not (store.path / "settled.json").exists():
         time.sleep(0.01)
     assert not marker.exists()
     samples.restart(store.path)
     (store.path / "settled.json").rename(store.path / "settled")
-    store.tidy()
+    store.remove_leftovers()
     (store.path / "settled").rename(store.path / "settled.json")
     with build(store, idmap) as overlay:
         restore(overlay, ONE, kept)
 
 
 @pytest.mark.system
-def test_a_copied_layer_with_other_owners_is_not_believed(store: Store, idmap: IdMap, view: Rooted) -> None:
+def test_a_copied_layer_with_other_owners_is_not_believed(
+    store: Store, idmap: IdMap, view: RootedTree
+) -> None:
     [kept] = keep(store, idmap, view, ONE)
     samples.restart(store.path)
     for path in store.path.glob("kept/*/*/layers/bp/one/file"):
@@ -379,7 +383,7 @@ def test_a_copied_layer_with_other_owners_is_not_believed(store: Store, idmap: I
         assert kept.diff_id and not overlay.restore(ONE, kept.diff_id)
 
 
-def test_a_layer_that_cannot_be_kept_leaves_nothing(store: Store, idmap: IdMap, view: Rooted) -> None:
+def test_a_layer_that_cannot_be_kept_leaves_nothing(store: Store, idmap: IdMap, view: RootedTree) -> None:
     with build(store, idmap) as overlay:
         deep = upper(overlay) / "bp" / "one"
         deep.mkdir(parents=True)
@@ -395,9 +399,9 @@ def test_a_layer_that_cannot_be_kept_leaves_nothing(store: Store, idmap: IdMap, 
     assert [path for path in store.path.glob("kept/*/*") if not path.name.endswith(".json")] == []
 
 
-def test_a_kept_layer_that_was_replaced_is_not_believed(store: Store, idmap: IdMap, view: Rooted) -> None:
+def test_a_kept_layer_that_was_replaced_is_not_believed(store: Store, idmap: IdMap, view: RootedTree) -> None:
     [kept] = keep(store, idmap, view, ONE)
-    store.settle()
+    store.sync()
     [tree] = [path for path in store.path.glob("kept/*/*") if path.is_dir()]
     tree.rename(tree.with_name("elsewhere"))
     (tree / "layers/bp/one").mkdir(parents=True)
@@ -406,7 +410,7 @@ def test_a_kept_layer_that_was_replaced_is_not_believed(store: Store, idmap: IdM
 
 
 def test_a_damaged_kept_layer_is_noticed_when_its_bytes_are_made(
-    store: Store, idmap: IdMap, view: Rooted
+    store: Store, idmap: IdMap, view: RootedTree
 ) -> None:
     [kept] = keep(store, idmap, view, ONE)
     for path in store.path.glob("kept/*/*/layers/bp/one/file"):
@@ -417,8 +421,8 @@ def test_a_damaged_kept_layer_is_noticed_when_its_bytes_are_made(
         assert kept.diff_id and not overlay.restore(ONE, kept.diff_id)
 
 
-def test_an_image_takes_a_kept_layer_without_writing_it(store: Store, idmap: IdMap, view: Rooted) -> None:
+def test_an_image_takes_a_kept_layer_without_writing_it(store: Store, idmap: IdMap, view: RootedTree) -> None:
     [kept] = keep(store, idmap, view, ONE)
-    answer = store.place("app").begin(Layer(lambda: iter(()), kept.diff_id))
+    answer = store.place("app").write_layer(Layer(lambda: iter(()), kept.diff_id))
     assert (answer.diff_id, answer.size, answer.blob) == (kept.diff_id, kept.size, None)
     assert list((store.path / "blobs/sha256").iterdir()) == []

@@ -112,7 +112,7 @@ def test_a_merged_tree_is_what_an_overlay_shows(lower: Tree, upper: Tree) -> Non
             path.mkdir()
             write(path, tree)
         with opened(source) as over, opened(target) as below:
-            merge.lay(over, below)
+            merge.apply_tree(over, below)
         assert read(target) == laid({key: value for key, value in upper.items() if key != "!"}, lower)
         with opened(Path(temporary)) as parent:
             entries.remove(parent, "source")
@@ -129,7 +129,7 @@ def test_files_are_shared_and_directories_have_the_mode_and_time_of_the_topmost(
     with opened(tmp_path / "root") as root:
         for name in ("low", "high"):
             with opened(tmp_path / name) as layer:
-                merge.lay(layer, root)
+                merge.apply_tree(layer, root)
     directory = (tmp_path / "root" / "d").stat()
     assert (stat.S_IMODE(directory.st_mode), directory.st_mtime_ns) == (0o550, 7_000_000_001)
     assert (tmp_path / "root/d/low").stat().st_ino == (tmp_path / "low/d/low").stat().st_ino
@@ -143,7 +143,7 @@ def test_a_link_in_the_way_of_a_directory_is_replaced_and_not_followed(tmp_path:
     (tmp_path / "layer" / "lib").mkdir(parents=True)
     (tmp_path / "layer" / "lib" / "file").write_text("")
     with opened(tmp_path / "layer") as layer, opened(tmp_path / "root") as root:
-        merge.lay(layer, root)
+        merge.apply_tree(layer, root)
     assert list(outside.iterdir()) == []
     assert read(tmp_path / "root") == {"lib": {"file": b""}}
 
@@ -169,7 +169,7 @@ def test_a_tree_of_any_depth_is_removed_though_it_cannot_be_merged(tmp_path: Pat
     samples.nest(tmp_path / "deep", 1500)
     with opened(tmp_path) as parent, opened(tmp_path / "deep") as deep, opened(tmp_path / "target") as target:
         with pytest.raises(TreeError, match="nested"):
-            merge.lay(deep, target)
+            merge.apply_tree(deep, target)
         entries.remove(parent, "deep")
         entries.remove(parent, "target")
     assert list(tmp_path.iterdir()) == []
@@ -223,7 +223,7 @@ def test_a_former_upper_keeps_nothing_that_only_an_overlay_understands(tmp_path:
         os.setxattr(path, "user.mine", b"x")
     (layer / "f").chmod(0o444)
     with opened(tmp_path) as parent:
-        merge.bare(parent, "layer")
+        merge.strip_overlay_xattrs(parent, "layer")
     assert read(layer) == {"d": {}, "f": b"content"}
     for path in (layer, layer / "d", layer / "f"):
         assert os.listxattr(path) == ["user.mine"]

@@ -67,8 +67,8 @@ def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "store"
     with Store.open(path) as store:
         image = samples.image(samples.plain(b"one"))
-        store.place("app").begin(image.layers[0])
-        store.place("app").commit(image)
+        store.place("app").write_layer(image.layers[0])
+        store.place("app").write_image(image)
     # What it had, and had not, in that version.
     (path / "version").write_text("1\n")
     shutil.rmtree(path / "spare")
@@ -91,8 +91,8 @@ def test_an_empty_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> No
 def test_another_tools_layout_is_no_store_and_stays_as_it_is(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store") as store:
         image = samples.image(samples.gzipped(b"one"))
-        store.place("app").begin(image.layers[0])
-        store.place("app").commit(image)
+        store.place("app").write_layer(image.layers[0])
+        store.place("app").write_image(image)
     layout = tmp_path / "layout"
     layout.mkdir()
     for name in ("oci-layout", "index.json", "blobs"):
@@ -108,8 +108,8 @@ def test_many_commands_make_one_store_at_once(tmp_path: Path) -> None:
 
     def use(number: int) -> None:
         with Store.open(tmp_path / "store") as store:
-            store.place(f"app-{number}").begin(image.layers[0])
-            store.place(f"app-{number}").commit(image)
+            store.place(f"app-{number}").write_layer(image.layers[0])
+            store.place(f"app-{number}").write_image(image)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(use, range(16)))
@@ -144,8 +144,8 @@ def test_a_store_that_was_moved_is_the_same_store(tmp_path: Path) -> None:
     path = tmp_path / "store"
     with Store.open(path) as store:
         image = samples.image(samples.plain(b"one"))
-        store.place("app").begin(image.layers[0])
-        store.place("app").commit(image)
+        store.place("app").write_layer(image.layers[0])
+        store.place("app").write_image(image)
     path.rename(tmp_path / "moved")
     with Store.open(tmp_path / "moved") as store, Store.open(path) as other:
         assert store.place("app").read().id == image.id

@@ -19,8 +19,8 @@ import pytest
 from fakes import afterwards, linux
 from packhorse.base import orphan, proc
 from packhorse.base.entries import Patience
-from packhorse.base.rooted import Rooted
-from packhorse.base.userns import Mode, choose
+from packhorse.base.rooted import RootedTree
+from packhorse.base.userns import MapMode, choose_map
 from packhorse.store import removal
 from packhorse.store.lease import Lease
 from packhorse.store.store import Store
@@ -47,10 +47,10 @@ def keep(path: Path, content: str, *, app: str = "app", hurries: bool = False) -
     with (
         Store.open(path, hurries=hurries) as store,
         store.scratch() as scratch,
-        Rooted.local(scratch) as view,
+        RootedTree.open_local(scratch) as view,
     ):
-        idmap = choose(1000, 1000, mode=Mode.SINGLE)
-        overlay = store.layers(app, idmap, uid=1000, gid=1000, scratch=scratch)
+        idmap = choose_map(1000, 1000, mode=MapMode.SINGLE)
+        overlay = store.open_layers(app, idmap, uid=1000, gid=1000, scratch=scratch)
         upper = overlay.mounts()[0].upper
         assert upper
         (upper / "bp/one").mkdir(parents=True)
@@ -110,7 +110,7 @@ def test_a_command_is_over_before_what_it_replaced_is_removed(path: Path) -> Non
 
 def test_what_is_small_is_removed_at_once(path: Path) -> None:
     with Store.open(path):
-        lease = Lease.take(path)
+        lease = Lease.acquire(path)
         for patience, megabytes, goes in (
             (Patience(0, 60), 0, True),
             (Patience(101, 0), 0, True),
@@ -118,17 +118,17 @@ def test_what_is_small_is_removed_at_once(path: Path) -> None:
             (Patience(101, 0), 2, False),
             (None, 2, True),
         ):
-            lease.patience = patience
+            lease.removal_budget = patience
             tree = lease.temporary()
             tree.mkdir()
             for number in range(100):
                 (tree / f"{number}").touch()
             (tree / "0").write_bytes(bytes(megabytes << 20))
-            removal.discard(tree, lease)
+            removal.trash(tree, lease)
             assert tree.exists() != goes
-            assert (tree in lease.left) != goes
+            assert (tree in lease.trash) != goes
         removal.remove(tree.parent, lease)
-        lease.left.clear()
+        lease.trash.clear()
         lease.close()
 
 
@@ -136,7 +136,7 @@ def test_others_neither_take_nor_sweep_what_is_being_removed(path: Path) -> None
     process = replaced(path)
     before = unfinished(path)
     with Store.open(path) as store:
-        store.tidy()
+        store.remove_leftovers()
     keep(path, "another")
     assert set(before) <= set(unfinished(path))
     os.kill(process, signal.SIGCONT)
@@ -150,7 +150,7 @@ def test_what_a_killed_remover_has_not_removed_goes_with_the_next_build(path: Pa
     assert linux.gone({process})
     assert unfinished(path) != []
     with Store.open(path) as store:
-        store.tidy()
+        store.remove_leftovers()
     assert unfinished(path) == []
 
 
@@ -159,7 +159,7 @@ def test_a_command_that_hurries_does_not_wait_for_what_a_killed_one_has_left(pat
     os.kill(process, signal.SIGKILL)
     assert linux.gone({process})
     with held() as processes, Store.open(path, hurries=True) as store:
-        store.tidy()
+        store.remove_leftovers()
         (process,) = processes
         assert list(path.glob("kept/*/.*")) != []
     os.kill(process, signal.SIGCONT)
@@ -226,7 +226,7 @@ def test_a_scratch_directory_that_is_to_be_looked_at_stays(path: Path) -> None:
     with Store.open(path, hurries=True) as store, store.scratch() as scratch:
         store.forget("app")
         (scratch / "evidence").touch()
-        store.leave(scratch)
+        store.keep_scratch(scratch)
     assert (scratch / "evidence").exists()
 
 
@@ -263,7 +263,7 @@ def test_what_goes_on_holds_nothing_that_others_wait_for(path: Path) -> None:
         process = afterwards.remover(path)
         try:
             assert select.select([read], [], [], 1)[0], "it has the other end of a pipe of the caller's"
-            fields = proc.told("stat", process).rpartition(")")[2].split()
+            fields = proc.read_proc("stat", process).rpartition(")")[2].split()
             assert int(fields[3]) == process, "it is of a session of its own"
             assert Path(f"/proc/{process}/cwd").readlink() == Path("/")
             assert Path(f"/proc/{process}/environ").read_bytes() in (b"", b"LC_CTYPE=C.UTF-8\0")

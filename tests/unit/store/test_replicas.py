@@ -44,7 +44,7 @@ def tree(tmp_path: Path) -> Path:
 def copied(tree: Path) -> Path:
     target = tree.parent.parent / "to"
     target.mkdir(exist_ok=True)
-    with merge.directory(tree.parent) as source, merge.directory(target) as made:
+    with merge.open_directory(tree.parent) as source, merge.open_directory(target) as made:
         replica.copy(source, tree.name, made)
     return target / tree.name
 
@@ -63,7 +63,7 @@ def looks(tree: Path) -> dict[str, tuple[object, ...]]:
 
 
 def signature(tree: Path) -> replica.Signature:
-    with merge.directory(tree.parent) as parent:
+    with merge.open_directory(tree.parent) as parent:
         return replica.signature(parent, tree.name)
 
 

@@ -15,7 +15,7 @@ from packhorse.store.store import Store
 
 @pytest.fixture
 def blobs(store: Store) -> Blobs:
-    return Blobs(Lease.take(store.path))
+    return Blobs(Lease.acquire(store.path))
 
 
 def test_a_blob_is_found_under_its_digest(blobs: Blobs) -> None:
@@ -90,7 +90,7 @@ def test_a_damaged_blob_is_noticed_and_removed(blobs: Blobs) -> None:
 
 def test_parts_of_a_blob_are_read_in_any_order(blobs: Blobs) -> None:
     data = os.urandom((3 << 20) + 5)
-    with blobs.parts(blobs.put(data)) as read:
+    with blobs.part_reader(blobs.put(data)) as read:
         for start, end in ((1 << 20, len(data)), (0, 3), (7, 7), (0, len(data))):
             assert b"".join(read(start, end)) == data[start:end]
 
@@ -98,9 +98,9 @@ def test_parts_of_a_blob_are_read_in_any_order(blobs: Blobs) -> None:
 def test_a_blob_is_checked_as_soon_as_a_part_of_it_is_read(blobs: Blobs) -> None:
     digest = blobs.put(b"content" * 1000)
     blobs.path(digest).write_bytes(b"content" * 999 + b"CONTENT")
-    with blobs.parts(digest):
+    with blobs.part_reader(digest):
         pass
-    with pytest.raises(StoreError, match="damaged"), blobs.parts(digest) as read:
+    with pytest.raises(StoreError, match="damaged"), blobs.part_reader(digest) as read:
         assert next(read(0, 7)) == b"content"
     assert blobs.size(digest) is None
 
@@ -108,7 +108,7 @@ def test_a_blob_is_checked_as_soon_as_a_part_of_it_is_read(blobs: Blobs) -> None
 def test_a_blob_that_ends_before_a_part_of_it_is_damaged(blobs: Blobs) -> None:
     digest = blobs.put(b"content" * 1000)
     os.truncate(blobs.path(digest), 999)
-    with pytest.raises(StoreError, match="damaged"), blobs.parts(digest) as read:
+    with pytest.raises(StoreError, match="damaged"), blobs.part_reader(digest) as read:
         list(read(990, 1010))
     assert blobs.size(digest) is None
 
@@ -116,7 +116,7 @@ def test_a_blob_that_ends_before_a_part_of_it_is_damaged(blobs: Blobs) -> None:
 def test_nobody_goes_on_with_parts_that_nobody_wants(blobs: Blobs) -> None:
     digest = blobs.put(os.urandom(32 << 20))
     threads, descriptors = set(threading.enumerate()), set(os.listdir("/proc/self/fd"))
-    with pytest.raises(ZeroDivisionError), blobs.parts(digest) as read:
+    with pytest.raises(ZeroDivisionError), blobs.part_reader(digest) as read:
         next(read(0, 10))
         1 / 0  # noqa: B018
     assert set(threading.enumerate()) <= threads

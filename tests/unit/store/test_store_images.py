@@ -18,8 +18,8 @@ from unit.store import samples
 def put(store: Store, name: str, image: Image) -> Image:
     place = store.place(name)
     for layer in image.layers:
-        place.begin(layer)
-    place.commit(image)
+        place.write_layer(layer)
+    place.write_image(image)
     return image
 
 
@@ -46,7 +46,7 @@ def test_an_image_is_read_as_it_was_committed(store: Store) -> None:
 
 
 def test_nothing_has_the_name_before_commit(store: Store) -> None:
-    store.place("app").begin(samples.plain(b"one"))
+    store.place("app").write_layer(samples.plain(b"one"))
     with pytest.raises(NotFoundError, match="app"):
         store.place("app").read()
     assert store.images() == ()
@@ -56,26 +56,26 @@ def test_a_layer_that_is_here_is_not_read_again(store: Store) -> None:
     layers = samples.plain(b"one"), samples.gzipped(b"two")
     put(store, "app", samples.image(*layers))
     for layer in layers:
-        answer = store.place("other").begin(samples.unreadable(layer))
+        answer = store.place("other").write_layer(samples.unreadable(layer))
         assert content(answer) == content(layer)
 
 
 def test_a_layer_of_unknown_digest_is_read_once_and_gets_its_diff_id(store: Store) -> None:
     known = samples.plain(b"one")
-    answer = store.place("app").begin(Layer(known.tar))
+    answer = store.place("app").write_layer(Layer(known.tar))
     assert (answer.diff_id, answer.size) == (known.diff_id, known.size)
 
 
 def test_a_layer_with_other_bytes_than_its_diff_id_is_refused(store: Store) -> None:
     wrong = Layer(samples.plain(b"one").tar, Digest.of(b"something else"))
     with pytest.raises(FormatError):
-        store.place("app").begin(wrong)
+        store.place("app").write_layer(wrong)
     assert list((store.path / "blobs/sha256").iterdir()) == []
 
 
 def test_an_image_cannot_be_committed_without_its_layers(store: Store) -> None:
     with pytest.raises(FormatError, match="was not brought"):
-        store.place("app").commit(samples.image(samples.plain(b"one")))
+        store.place("app").write_image(samples.image(samples.plain(b"one")))
     assert store.images() == ()
 
 
@@ -101,7 +101,7 @@ def test_a_manifest_that_came_with_an_image_is_kept_byte_for_byte(store: Store) 
         "layers": [layer.descriptor.fields()],
     }
     manifest = Manifest.parse(json.dumps(document, indent=3).encode(), MediaType.DOCKER_MANIFEST)
-    receipt = (place := store.place("app")).commit(Image(config, (place.begin(layer),), manifest))
+    receipt = (place := store.place("app")).write_image(Image(config, (place.write_layer(layer),), manifest))
     assert receipt.manifest_digest == manifest.digest
     found = place.read()
     assert found.manifest == manifest
@@ -114,7 +114,7 @@ def test_an_image_whose_manifest_names_an_absent_blob_has_no_manifest(store: Sto
     absent = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(b"absent"), 6)
     manifest = Manifest.of(Descriptor(MediaType.OCI_CONFIG, config.digest, len(config.raw)), [absent])
     place = store.place("app")
-    receipt = place.commit(Image(config, (place.begin(layer),), manifest))
+    receipt = place.write_image(Image(config, (place.write_layer(layer),), manifest))
     assert receipt.manifest_digest is None
     assert place.read().manifest is None
     assert listed(store) == {}
@@ -268,9 +268,9 @@ def test_what_a_layer_is_compressed_to_is_remembered_without_its_blob(store: Sto
     stored = samples.gzipped(b"one").descriptor
     assert layer.diff_id and stored
     put(store, "app", samples.image(layer))
-    assert store.compressed(layer.diff_id) is None
-    store.remember(layer.diff_id, stored)
-    assert store.compressed(layer.diff_id) == stored
+    assert store.compressed_form(layer.diff_id) is None
+    store.remember_compressed(layer.diff_id, stored)
+    assert store.compressed_form(layer.diff_id) == stored
     assert store.place("app").read().layers[0].blob is None
 
 

@@ -13,19 +13,19 @@ from urllib.parse import urljoin
 from packhorse.base.dataclass import replace
 from packhorse.base.http.message import (
     BrokenConnection,
-    Encrypted,
+    EncryptionRequired,
+    ReadTimeout,
     Request,
     Response,
-    Silent,
     Transport,
-    Untrusted,
+    UntrustedCertificate,
     host_of,
     is_loopback,
     origin,
-    printable,
-    split,
+    sanitize,
+    split_url,
 )
-from packhorse.base.http.peer import Peer, Peers, nobody
+from packhorse.base.http.peer import HostConfig, HostConfigs, default_host_config
 from packhorse.errors import NetworkError
 
 REDIRECTS = 10
@@ -41,15 +41,15 @@ _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 
 # What follows a redirect to another host. A list of what is known to be harmless, so that no way of
 # presenting credentials can be forgotten.
-_TRAVELS = frozenset({"accept", "range"})
+_KEPT_HEADERS = frozenset({"accept", "range"})
 
 
 class Client:
     """Requests with redirects followed and passing failures repeated; usable from several threads.
 
     Redirects are followed for GET and HEAD. Another host is sent none of the request's headers but `accept`
-    and `range`, and encryption is never given up on the way. `peers` says which servers are spoken to without
-    it.
+    and `range`, and encryption is never given up on the way. `host_configs` says which servers are spoken to
+    without it.
 
     429 and 503 are repeated after the time that Retry-After asks for, cut connections and other passing
     failures where the method is idempotent, and what fell silent once. A streamed body is never repeated
@@ -57,23 +57,27 @@ class Client:
     """
 
     def __init__(
-        self, transport: Transport, *, sleep: Callable[[float], None] = time.sleep, peers: Peers = nobody
+        self,
+        transport: Transport,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        host_configs: HostConfigs = default_host_config,
     ) -> None:
         self._transport = transport
         self._sleep = sleep
-        self._peers = peers
+        self._host_configs = host_configs
         self._open: set[str] = set()  # servers of this machine that have answered in the open
 
-    def peer(self, host: str) -> Peer:
+    def host_config(self, host: str) -> HostConfig:
         """What is special about a server, HOST or HOST:PORT."""
-        return self._peers(host)
+        return self._host_configs(host)
 
-    def answers(self, url: str) -> bool:
+    def is_reachable(self, url: str) -> bool:
         """Whether somebody answers there, asked once; one whose certificate is not trusted does."""
         try:
-            self._require_privacy(url)
+            self._require_encryption(url)
             self._transport.send(Request("GET", url)).close()
-        except Untrusted:
+        except UntrustedCertificate:
             return True  # whoever asks next is told more
         except NetworkError:
             return False
@@ -82,13 +86,13 @@ class Client:
     def send(self, request: Request) -> Response:
         """The final answer, whatever its status; raises NetworkError (or Encrypted) when there is none."""
         for _ in range(REDIRECTS + 1):
-            self._require_privacy(request.url)
-            response = self._persist(request)
+            self._require_encryption(request.url)
+            response = self._send_with_retries(request)
             location = response.header("location")
             if response.status not in _REDIRECTING or not location or request.method not in ("GET", "HEAD"):
                 return response
             response.close()
-            request = _redirected(request, location)
+            request = _redirect(request, location)
         raise NetworkError(
             "too many redirects", why=f"more than {REDIRECTS} in a row, the last to {host_of(request.url)}"
         )
@@ -97,14 +101,16 @@ class Client:
         """Waits before a repetition: `seconds`, or longer with each attempt, which are counted from 1."""
         self._sleep(0.5 * 2 ** (attempt - 1) if seconds is None else seconds)
 
-    def _require_privacy(self, url: str) -> None:
+    def _require_encryption(self, url: str) -> None:
         try:
-            parts = split(url)
+            parts = split_url(url)
         except ValueError as error:
             raise NetworkError("a request leads nowhere", why=str(error)) from error
         if parts.scheme == "https":
             return
-        if parts.scheme == "http" and (is_loopback(parts.hostname or "") or self.peer(parts.netloc).insecure):
+        if parts.scheme == "http" and (
+            is_loopback(parts.hostname or "") or self.host_config(parts.netloc).insecure
+        ):
             return
         raise NetworkError(
             f"refusing to reach {parts.hostname} by {parts.scheme or 'an unknown scheme'}",
@@ -112,7 +118,7 @@ class Client:
             fix=f"if you trust the way there: --insecure-registry {host_of(url)}",
         )
 
-    def _persist(self, request: Request) -> Response:
+    def _send_with_retries(self, request: Request) -> Response:
         attempts = ATTEMPTS if request.body is None or isinstance(request.body, bytes) else 1
         idempotent = request.method in _IDEMPOTENT
         passing = _REFUSED_UNDONE | _FAILED_ONCE if idempotent else _REFUSED_UNDONE
@@ -120,16 +126,16 @@ class Client:
             asked = None
             try:
                 response = self._transport.send(request)
-            except Silent:
+            except ReadTimeout:
                 if attempt > 1 or not idempotent:
                     raise
             except BrokenConnection:
-                self._require_open(request.url)
+                self._require_plain_http(request.url)
                 if not idempotent:
                     raise
             else:
                 if response.status == _NOT_UNDERSTOOD:
-                    self._require_open(request.url)
+                    self._require_plain_http(request.url)
                 self._open.add(host_of(request.url))
                 asked = retry_after(response)
                 if response.status not in passing or (asked or 0) > LONGEST_PAUSE:
@@ -138,14 +144,14 @@ class Client:
             self.pause(attempt, asked)
         return self._transport.send(request)
 
-    def _require_open(self, url: str) -> None:
+    def _require_plain_http(self, url: str) -> None:
         """Raises Encrypted where a server speaks TLS that said nothing of use in the open."""
         scheme, host, _ = origin(url)
         if scheme != "http" or not is_loopback(host) or host_of(url) in self._open:
             return
-        if self.answers(f"https://{host_of(url)}/v2/"):
-            raise Encrypted(
-                f"{host_of(url)} wants to be spoken to by TLS", why=f"{printable(url)} asks for none"
+        if self.is_reachable(f"https://{host_of(url)}/v2/"):
+            raise EncryptionRequired(
+                f"{host_of(url)} wants to be spoken to by TLS", why=f"{sanitize(url)} asks for none"
             )
 
 
@@ -160,17 +166,17 @@ def retry_after(response: Response) -> float | None:
         return None
 
 
-def _redirected(request: Request, location: str) -> Request:
+def _redirect(request: Request, location: str) -> Request:
     try:
         url = urljoin(request.url, location)
         same_server = origin(url) == origin(request.url)
     except ValueError as error:
         raise NetworkError(f"{host_of(request.url)} redirects to what is no URL", why=str(error)) from error
-    if split(request.url).scheme == "https" and split(url).scheme != "https":
+    if split_url(request.url).scheme == "https" and split_url(url).scheme != "https":
         raise NetworkError(
-            f"{host_of(request.url)} redirects from https to {split(url).scheme}",
+            f"{host_of(request.url)} redirects from https to {split_url(url).scheme}",
             why="following it would give up encryption",
         )
     if same_server:
         return replace(request, url=url)
-    return replace(request, url=url, headers={k: v for k, v in request.headers.items() if k in _TRAVELS})
+    return replace(request, url=url, headers={k: v for k, v in request.headers.items() if k in _KEPT_HEADERS})

@@ -11,12 +11,12 @@ from urllib3 import exceptions
 
 from packhorse.base.http.message import (
     BrokenConnection,
-    Silent,
-    Untrusted,
+    ReadTimeout,
+    UntrustedCertificate,
     host_of,
     is_loopback,
-    printable,
-    split,
+    sanitize,
+    split_url,
 )
 from packhorse.base.http.settings import Settings
 from packhorse.errors import NetworkError
@@ -25,17 +25,17 @@ from packhorse.errors import NetworkError
 _NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
 
 
-def explained(error: Exception, url: str, settings: Settings) -> NetworkError:
+def explain(error: Exception, url: str, settings: Settings) -> NetworkError:
     """The error to raise for `error`: BrokenConnection for what may pass, NetworkError for what will not."""
     host = host_of(url)
     if isinstance(error, exceptions.ProxyError):
-        return _proxy_failed(error.original_error, host, settings)
+        return _proxy_error(error.original_error, host, settings)
     if isinstance(error, exceptions.SSLError):
-        return _tls_failed(error.args[0] if error.args else error, host, settings)
+        return _tls_error(error.args[0] if error.args else error, host, settings)
     if isinstance(error, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
-        return _unreachable(error, host, settings)
+        return _unreachable_error(error, host, settings)
     if isinstance(error, exceptions.ReadTimeoutError):
-        return Silent(
+        return ReadTimeout(
             f"{host} fell silent",
             why=f"nothing came for {settings.read_timeout:g} seconds",
             fix="see what listens there, and try again",
@@ -45,7 +45,7 @@ def explained(error: Exception, url: str, settings: Settings) -> NetworkError:
             f"a request to {host} cannot be sent", why="its address or a header has impossible characters"
         )
     if isinstance(error, exceptions.ProtocolError) and "Tunnel connection failed" in str(error):
-        return _proxy_failed(error, host, settings)
+        return _proxy_error(error, host, settings)
     return BrokenConnection(f"the connection to {host} was cut", why=_reason(error))
 
 
@@ -56,10 +56,10 @@ def _reason(error: BaseException) -> str:
     if inner is not None:
         return _reason(inner)
     words = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return printable(words)
+    return sanitize(words)
 
 
-def _unreachable(error: exceptions.HTTPError, host: str, settings: Settings) -> NetworkError:
+def _unreachable_error(error: exceptions.HTTPError, host: str, settings: Settings) -> NetworkError:
     if isinstance(error, exceptions.NameResolutionError):
         return NetworkError(
             f"the host {host} is not known",
@@ -77,7 +77,7 @@ def _unreachable(error: exceptions.HTTPError, host: str, settings: Settings) -> 
     )
 
 
-def _proxy_failed(error: BaseException, host: str, settings: Settings) -> NetworkError:
+def _proxy_error(error: BaseException, host: str, settings: Settings) -> NetworkError:
     return NetworkError(
         f"the proxy {host_of(settings.proxy)} does not lead to {host}",
         why=_reason(error),
@@ -85,7 +85,7 @@ def _proxy_failed(error: BaseException, host: str, settings: Settings) -> Networ
     )
 
 
-def _tls_failed(error: BaseException, host: str, settings: Settings) -> NetworkError:
+def _tls_error(error: BaseException, host: str, settings: Settings) -> NetworkError:
     if not isinstance(error, ssl.SSLCertVerificationError):
         if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
             return NetworkError(
@@ -110,6 +110,6 @@ def _tls_failed(error: BaseException, host: str, settings: Settings) -> NetworkE
         else:
             why += "; trusted are the certificates of this system"
             fix += "name it by SSL_CERT_FILE"
-    if is_loopback(split(f"//{host}").hostname or ""):
+    if is_loopback(split_url(f"//{host}").hostname or ""):
         fix += f"; or waive that on this machine: --insecure-registry {host}"
-    return Untrusted(f"the certificate of {host} is not trusted", why=why, fix=fix)
+    return UntrustedCertificate(f"the certificate of {host} is not trusted", why=why, fix=fix)

@@ -21,15 +21,15 @@ class BrokenConnection(NetworkError):
     """A connection that was made was cut or fell silent; the same request may well succeed when repeated."""
 
 
-class Silent(BrokenConnection):
+class ReadTimeout(BrokenConnection):
     """A connection over which nothing came for as long as is waited for; whoever repeats that waits long."""
 
 
-class Encrypted(NetworkError):
+class EncryptionRequired(NetworkError):
     """A request in the open came to where TLS is spoken; the same one by https may well succeed."""
 
 
-class Untrusted(NetworkError):
+class UntrustedCertificate(NetworkError):
     """The other end speaks TLS, and its certificate is not trusted."""
 
 
@@ -88,7 +88,7 @@ class Response:
                 if size > limit:
                     raise NetworkError(
                         f"the answer of {host_of(self.url)} is too large",
-                        why=f"it has more than {limit} bytes ({shown(self.url)})",
+                        why=f"it has more than {limit} bytes ({redact(self.url)})",
                     )
                 parts.append(part)
         return b"".join(parts)
@@ -102,15 +102,15 @@ class Transport(Protocol):
         ...
 
 
-def split(url: str) -> SplitResult:
+def split_url(url: str) -> SplitResult:
     """The parts of a URL whose host and port can be used; raises ValueError for any other."""
     parts = urlsplit(url)
     if not parts.hostname or parts.port == 0:
-        raise ValueError(f"no usable host and port in {shown(url)!r}")
+        raise ValueError(f"no usable host and port in {redact(url)!r}")
     return parts
 
 
-def shown(url: str) -> str:
+def redact(url: str) -> str:
     """A URL for messages: without user information and query, which have passwords and signatures."""
     scheme, slashes, rest = url.partition("?")[0].partition("//")
     host, slash, path = rest.partition("/")
@@ -119,7 +119,7 @@ def shown(url: str) -> str:
 
 def origin(url: str) -> tuple[str, str, int | None]:
     """Scheme, host and port: two URLs of the same origin are the same server. Raises ValueError."""
-    parts = split(url)
+    parts = split_url(url)
     return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
@@ -136,7 +136,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def printable(text: str) -> str:
+def sanitize(text: str) -> str:
     """Text from the network, fit for a terminal: one line, no control characters, at most 500 characters."""
     line = "".join(character if character.isprintable() else " " for character in text[:2000])
     return " ".join(line.split())[:500]

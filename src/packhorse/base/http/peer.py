@@ -15,13 +15,14 @@ from packhorse.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """`authorities` are PEM files of certificates trusted beside the usual ones; `pair` is the certificate to
-    show, and its key. With `insecure` neither encryption nor a trusted certificate is insisted on.
+class HostConfig:
+    """`authorities` are PEM files of certificates trusted beside the usual ones; `client_certificate` is the
+    certificate to show, and its key. With `insecure` neither encryption nor a trusted certificate is insisted
+    on.
     """
 
     authorities: tuple[Path, ...] = ()
-    pair: tuple[Path, Path] | None = None
+    client_certificate: tuple[Path, Path] | None = None
     insecure: bool = False
 
     @classmethod
@@ -48,13 +49,13 @@ class Peer:
         return cls(tuple(path for path in names if path.suffix == ".crt"), pair, insecure)
 
 
-NOBODY = Peer()
+DEFAULT_HOST_CONFIG = HostConfig()
 
-Peers = Callable[[str], Peer]
+HostConfigs = Callable[[str], HostConfig]
 """What is special about the server at HOST or HOST:PORT, as a URL has it."""
 
 
-def find(host: str, directories: Sequence[Path]) -> Path | None:
+def find_certificates(host: str, directories: Sequence[Path]) -> Path | None:
     """The first of some certs.d directories that has one for a server; a port 443 may be left out."""
     names = [host, host.removesuffix(":443")] if host.endswith(":443") else [host]
     if "/" in host or host in ("", ".", ".."):
@@ -62,6 +63,6 @@ def find(host: str, directories: Sequence[Path]) -> Path | None:
     return next((d / name for d in directories for name in names if is_directory(d / name)), None)
 
 
-def nobody(host: str) -> Peer:
+def default_host_config(host: str) -> HostConfig:
     """No server is special."""
-    return NOBODY
+    return DEFAULT_HOST_CONFIG

@@ -1,6 +1,6 @@
 """The transport over the network: urllib3, its failures turned into NetworkError (`base.http.failure`).
 
-`platform.wiring` and the mains call `connect`. This is one of the edges that read the environment:
+`platform.wiring` and the mains call `make_client`. This is one of the edges that read the environment:
 certificate bundle and proxy, under the names that curl, requests and Go read.
 """
 
@@ -22,9 +22,9 @@ from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from packhorse.base.dataclass import replace
 from packhorse.base.http.client import Client
-from packhorse.base.http.failure import explained
-from packhorse.base.http.message import Request, Response, host_of, split
-from packhorse.base.http.peer import NOBODY, Peer, Peers, nobody
+from packhorse.base.http.failure import explain
+from packhorse.base.http.message import Request, Response, host_of, split_url
+from packhorse.base.http.peer import DEFAULT_HOST_CONFIG, HostConfig, HostConfigs, default_host_config
 from packhorse.base.http.settings import Settings
 from packhorse.errors import InputError
 from packhorse.version import __version__
@@ -41,13 +41,13 @@ _SYSTEM_BUNDLES = (
 )
 
 
-class Pool:
+class PooledTransport:
     """Connections to any number of hosts, kept alive and shared by all threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._timeout = urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout)
-        self._managers: dict[tuple[str, str, Peer], urllib3.PoolManager] = {}
+        self._managers: dict[tuple[str, str, HostConfig], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
     def send(self, request: Request) -> Response:
@@ -60,7 +60,7 @@ class Pool:
         body = request.body() if callable(request.body) else request.body
         if request.length is not None:
             headers["content-length"] = str(request.length)
-        with self._failures(request.url):
+        with self._map_errors(request.url):
             raw = self._manager(request.url).urlopen(
                 request.method,
                 request.url,
@@ -75,34 +75,34 @@ class Pool:
         return Response(
             status=raw.status,
             headers={name.lower(): value for name, value in raw.headers.items()},
-            body=self._body(raw, request.url),
+            body=self._read_body(raw, request.url),
             url=request.url,
             close=lambda: _finish(raw),
         )
 
-    def _body(self, raw: urllib3.BaseHTTPResponse, url: str) -> Iterator[bytes]:
-        with self._failures(url):
+    def _read_body(self, raw: urllib3.BaseHTTPResponse, url: str) -> Iterator[bytes]:
+        with self._map_errors(url):
             try:
                 yield from raw.stream(_CHUNK, decode_content=False)
             except ValueError as error:
                 raise HTTPException("its answer cannot be understood") from error
 
     def _manager(self, url: str) -> urllib3.PoolManager:
-        parts = split(url)
-        key = parts.scheme, self._settings.proxy_for(url), self._settings.peers(parts.netloc)
+        parts = split_url(url)
+        key = parts.scheme, self._settings.proxy_for(url), self._settings.host_configs(parts.netloc)
         with self._lock:
             if key not in self._managers:
                 self._managers[key] = self._make_manager(*key)
             return self._managers[key]
 
-    def _make_manager(self, scheme: str, proxy: str, peer: Peer) -> urllib3.PoolManager:
-        trusted = trust(self._settings, peer) if scheme == "https" else None
+    def _make_manager(self, scheme: str, proxy: str, host_config: HostConfig) -> urllib3.PoolManager:
+        trusted = make_ssl_context(self._settings, host_config) if scheme == "https" else None
         # The library warns of what the user has asked for.
         warnings.simplefilter("ignore", InsecureRequestWarning)
-        any_name: Literal[False] | None = False if peer.insecure and trusted is not None else None
+        any_name: Literal[False] | None = False if host_config.insecure and trusted is not None else None
         if not proxy:
             return urllib3.PoolManager(maxsize=16, ssl_context=trusted, assert_hostname=any_name)
-        parts, headers = _proxy_parts(proxy), None
+        parts, headers = _split_proxy(proxy), None
         if parts.scheme not in ("http", "https"):
             raise InputError(
                 f"the proxy {host_of(proxy)} cannot be used",
@@ -117,20 +117,20 @@ class Pool:
             maxsize=16,
             proxy_headers=headers,
             ssl_context=trusted,
-            proxy_ssl_context=trust(self._settings),
+            proxy_ssl_context=make_ssl_context(self._settings),
             assert_hostname=any_name,
         )
 
     @contextmanager
-    def _failures(self, url: str) -> Iterator[None]:
+    def _map_errors(self, url: str) -> Iterator[None]:
         """Turns what urllib3 and the layers below it raise into NetworkError."""
         try:
             yield
         except (HTTPError, HTTPException, OSError, ValueError) as error:
-            raise explained(error, url, self._settings) from error
+            raise explain(error, url, self._settings) from error
 
 
-def _proxy_parts(proxy: str) -> SplitResult:
+def _split_proxy(proxy: str) -> SplitResult:
     """The parts of a proxy's URL, which an error does not quote: it may hold a password."""
     try:
         parts = urlsplit(proxy)
@@ -146,40 +146,40 @@ def _proxy_parts(proxy: str) -> SplitResult:
     return parts
 
 
-def connect(peers: Peers = nobody) -> Client:
+def make_client(host_configs: HostConfigs = default_host_config) -> Client:
     """A client for this machine's network, as the environment of this process describes it."""
-    settings = replace(Settings.from_environment(os.environ), peers=peers)
-    return Client(Pool(settings), peers=peers)
+    settings = replace(Settings.from_environment(os.environ), host_configs=host_configs)
+    return Client(PooledTransport(settings), host_configs=host_configs)
 
 
-def trust(settings: Settings, peer: Peer = NOBODY) -> ssl.SSLContext:
+def make_ssl_context(settings: Settings, host_config: HostConfig = DEFAULT_HOST_CONFIG) -> ssl.SSLContext:
     """The certificates to trust: the bundle that was named, else the system's, and a server's own.
 
     Raises InputError.
     """
-    context = _usual(settings)
+    context = _default_ssl_context(settings)
     try:
-        for path in peer.authorities:
+        for path in host_config.authorities:
             context.load_verify_locations(path)
     except OSError as error:
-        raise _unreadable(path, error, "it should be a PEM file of certificates") from error
-    if peer.pair is not None:
-        certificate, key = peer.pair
+        raise _bundle_error(path, error, "it should be a PEM file of certificates") from error
+    if host_config.client_certificate is not None:
+        certificate, key = host_config.client_certificate
         try:
             context.load_cert_chain(certificate, key)
         except OSError as error:
-            raise _unreadable(certificate, error, f"its key should be {key.name}") from error
-    if peer.insecure:
+            raise _bundle_error(certificate, error, f"its key should be {key.name}") from error
+    if host_config.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _unreadable(path: Path, error: OSError, why: str) -> InputError:
+def _bundle_error(path: Path, error: OSError, why: str) -> InputError:
     return InputError(f"{path} cannot be used", why=f"{error.strerror or error}; {why}")
 
 
-def _usual(settings: Settings) -> ssl.SSLContext:
+def _default_ssl_context(settings: Settings) -> ssl.SSLContext:
     """The bundle that was named, else the system's certificates."""
     bundle = settings.ca_bundle
     if not bundle:

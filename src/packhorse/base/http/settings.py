@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Self
 
 from packhorse.base.dataclass import dataclass, field
-from packhorse.base.http.message import is_loopback, split
-from packhorse.base.http.peer import Peers, nobody
+from packhorse.base.http.message import is_loopback, split_url
+from packhorse.base.http.peer import HostConfigs, default_host_config
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -22,7 +22,8 @@ class Settings:
 
     `ca_bundle` is a file, or a directory as OpenSSL's rehash makes them, "" for the system's; `ca_variable`
     names the variable that it came from. `proxy` is a URL, "" for none, `plain_proxy` that for what is not
-    encrypted; `no_proxy` holds what is reached without them. `peers` knows what is special about a server.
+    encrypted; `no_proxy` holds what is reached without them. `host_configs` knows what is special about a
+    server.
     """
 
     ca_bundle: str = ""
@@ -30,7 +31,7 @@ class Settings:
     proxy: str = field(default="", repr=False)
     no_proxy: tuple[str, ...] = ()
     plain_proxy: str = field(default="", repr=False)
-    peers: Peers = nobody
+    host_configs: HostConfigs = default_host_config
     connect_timeout: float = 20.0
     read_timeout: float = 60.0
 
@@ -51,8 +52,8 @@ class Settings:
         return cls(
             ca_bundle=environ.get(variable, ""),
             ca_variable=variable,
-            proxy=_url(proxy),
-            plain_proxy=_url(plain),
+            proxy=_complete_url(proxy),
+            plain_proxy=_complete_url(plain),
             no_proxy=tuple(
                 entry.strip().lower() for entry in setting("no_proxy").split(",") if entry.strip()
             ),
@@ -60,7 +61,7 @@ class Settings:
 
     def proxy_for(self, url: str) -> str:
         """The URL of the proxy to reach `url` by, "" for none."""
-        parts = split(url)
+        parts = split_url(url)
         host = (parts.hostname or "").rstrip(".")
         plain = parts.scheme == "http"
         port = parts.port or (80 if plain else 443)
@@ -69,7 +70,7 @@ class Settings:
         return self.plain_proxy if plain else self.proxy
 
 
-def _url(proxy: str) -> str:
+def _complete_url(proxy: str) -> str:
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 

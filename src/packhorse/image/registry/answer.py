@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from packhorse.base.http.message import Response, host_of, printable
+from packhorse.base.http.message import Response, host_of, sanitize
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 
 _LIMIT = 64 * 1024  # bytes of an error document; some registries answer with a page of HTML
 
 
-def refusal(
+def refusal_error(
     response: Response, doing: str, *, origin: str = "", login: str = "", secrets: Iterable[str] = ()
 ) -> RegistryError | NotFoundError:
     """The error for an answer that is no success; `doing` completes "could not". Reads and closes the answer.
@@ -23,7 +23,7 @@ def refusal(
     `secrets` are not shown, though the answer repeats them.
     """
     host, status = host_of(response.url), response.status
-    said = _said(response, secrets)
+    said = _error_text(response, secrets)
     what = f"could not {doing}"
     if status == 404:
         return NotFoundError(what, why=said or f"{host} does not have it")
@@ -50,22 +50,22 @@ def refusal(
     return RegistryError(what, why=f"{host} answered with status {status}: {said}", fix=fix, status=status)
 
 
-def _said(response: Response, secrets: Iterable[str]) -> str:
+def _error_text(response: Response, secrets: Iterable[str]) -> str:
     """The messages of an error document, or the beginning of what came in its place."""
     try:
         raw = response.read(_LIMIT)
     except NetworkError:
         return ""  # the status says the most important
     try:
-        entries = Node.parse(raw, "answer").nodes("errors")
+        entries = JsonNode.parse(raw, "answer").nodes("errors")
         text = "; ".join(f"{entry.text('message')} ({entry.text('code')})" for entry in entries)
     except FormatError:
         text = "" if "html" in response.header("content-type") else raw.decode(errors="replace")
-    return without(secrets, text)
+    return remove_secrets(secrets, text)
 
 
-def without(secrets: Iterable[str], text: str) -> str:
+def remove_secrets(secrets: Iterable[str], text: str) -> str:
     """What a registry says, as it may be shown: it may repeat what it was sent, or steer a terminal."""
     for secret in secrets:
         text = text.replace(secret, "…")
-    return printable(text)
+    return sanitize(text)

@@ -14,11 +14,11 @@ from typing import Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from packhorse.base.dataclass import dataclass
-from packhorse.base.http.message import Request, Response, host_of, origin, printable, split
+from packhorse.base.http.message import Request, Response, host_of, origin, sanitize, split_url
 from packhorse.errors import FormatError, RegistryError
-from packhorse.image.registry.answer import refusal
+from packhorse.image.registry.answer import refusal_error
 from packhorse.image.registry.credentials import SHORTEST, Credentials, Lookup, nobody
-from packhorse.image.wire import Node
+from packhorse.image.wire import JsonNode
 
 Flow = Generator[Request, Response, None]
 """Yields requests and is sent the answers; the answer before it ends is the one to the original request."""
@@ -98,7 +98,7 @@ class Authorizer:
         # credentials.
         if response.status != 401 or origin(response.url) != origin(request.url):
             return
-        credentials = self._lookup(_repository(scope))
+        credentials = self._lookup(_scope_repository(scope))
         with self._lock:
             self._origins[scope] = credentials.origin
             self._secrets |= dict.fromkeys(credentials.secrets)
@@ -125,15 +125,15 @@ class Authorizer:
     ) -> Generator[Request, Response, str]:
         host, told = host_of(url), challenge.parameters.get("realm", "")
         try:
-            split(told)
+            split_url(told)
         except ValueError as error:
             raise RegistryError(
-                f"{host} asks for a token and does not say where to get it", why=printable(told)
+                f"{host} asks for a token and does not say where to get it", why=sanitize(told)
             ) from error
         service = challenge.parameters.get("service", "")
         scopes = tuple(dict.fromkeys([*scope.split(), *challenge.parameters.get("scope", "").split()]))
         if credentials.identity_token:
-            request = _exchange(told, service, scopes, credentials.identity_token)
+            request = _exchange_request(told, service, scopes, credentials.identity_token)
         else:
             request = _token_request(told, service, scopes, credentials.basic)
         response = yield request
@@ -142,11 +142,11 @@ class Authorizer:
             response = yield _token_request(told, service, scopes, credentials.basic)
         if response.status != 200:
             doing = f"get a token for {host} from {host_of(told)}"
-            raise refusal(response, doing, origin=credentials.origin, secrets=credentials.secrets)
-        return f"Bearer {_token(response.read(_TOKEN_LIMIT), host)}"
+            raise refusal_error(response, doing, origin=credentials.origin, secrets=credentials.secrets)
+        return f"Bearer {_read_token(response.read(_TOKEN_LIMIT), host)}"
 
 
-def _repository(scope: str) -> str:
+def _scope_repository(scope: str) -> str:
     """The repository that a scope is about first, "" when it is about none."""
     kind, _, rest = scope.partition(" ")[0].partition(":")
     return rest.rpartition(":")[0] if kind == "repository" else ""
@@ -162,7 +162,7 @@ def _token_request(told: str, service: str, scopes: tuple[str, ...], basic: str)
     return request.with_header("authorization", basic) if basic else request
 
 
-def _exchange(told: str, service: str, scopes: tuple[str, ...], identity_token: str) -> Request:
+def _exchange_request(told: str, service: str, scopes: tuple[str, ...], identity_token: str) -> Request:
     """The question for a token with an identity token."""
     form = {
         "grant_type": "refresh_token",
@@ -175,9 +175,9 @@ def _exchange(told: str, service: str, scopes: tuple[str, ...], identity_token: 
     return Request("POST", told, headers, urlencode(form).encode())
 
 
-def _token(raw: bytes, host: str) -> str:
+def _read_token(raw: bytes, host: str) -> str:
     try:
-        node = Node.parse(raw, "token")
+        node = JsonNode.parse(raw, "token")
         token = node.text("token") or node.text("access_token")
     except FormatError as error:
         raise RegistryError(f"the token for {host} cannot be read", why=str(error)) from error

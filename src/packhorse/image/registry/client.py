@@ -17,28 +17,28 @@ from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
 from packhorse.base.http.message import (
     BrokenConnection,
-    Encrypted,
+    EncryptionRequired,
     Request,
     Response,
     is_loopback,
     origin,
-    split,
+    split_url,
 )
 from packhorse.errors import FormatError, InputError, NotFoundError, RegistryError
-from packhorse.image.compress import verified
+from packhorse.image.compress import verify
 from packhorse.image.model import INDEXES, MANIFESTS, Descriptor, Document, parse_document
 from packhorse.image.reference import DEFAULT_REGISTRY
-from packhorse.image.registry.answer import refusal
+from packhorse.image.registry.answer import refusal_error
 from packhorse.image.registry.auth import Authorizer
 from packhorse.image.registry.credentials import Lookup, nobody
-from packhorse.image.registry.warning import Warnings, silent
+from packhorse.image.registry.warning import Warnings, ignore_warning
 from packhorse.image.wire import MANIFEST_LIMIT
 
 # Docker's registry is called by one name and answers by another.
 _HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 
-PATIENCE = 5
+RETRIES = 5
 """How often a download is taken up again: a manifest's, or a blob's within one mebibyte of it."""
 
 _HOLDERS = 32  # repositories that are remembered to have a blob
@@ -48,7 +48,7 @@ _PROGRESS = 1 << 20
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/(?:[0-9]+|\*)")
 
 
-class _Turn:
+class _BlobLock:
     """A lock that is forgotten when nobody has it."""
 
     def __init__(self) -> None:
@@ -65,20 +65,25 @@ class Registry:
     """
 
     def __init__(
-        self, host: str, http: Client, *, credentials: Lookup = nobody, tell: Callable[[str], None] = silent
+        self,
+        host: str,
+        http: Client,
+        *,
+        credentials: Lookup = nobody,
+        tell: Callable[[str], None] = ignore_warning,
     ) -> None:
         where = _HOSTS.get(host, host)
         try:
-            hostname = split(f"//{where}").hostname or ""
+            hostname = split_url(f"//{where}").hostname or ""
         except ValueError as error:
             raise InputError(f"not a registry: {host!r}", why=str(error)) from error
-        peer = http.peer(where)
+        peer = http.host_config(where)
         local = is_loopback(hostname)
         self._where = where
         # On this machine itself encryption has no use, unless certificates are configured for it, or a server
         # there turns out to speak nothing else.
         self._scheme = "http" if local else "https"
-        self._sure = not (peer.insecure or (local and (peer.authorities or peer.pair)))
+        self._sure = not (peer.insecure or (local and (peer.authorities or peer.client_certificate)))
         self.host = host
         self.mounts = True
         self.in_one_piece = False
@@ -87,7 +92,7 @@ class Registry:
         self._warnings = Warnings(tell)
         self._holders: dict[Digest, list[str]] = {}
         self._suggested: dict[Digest, str] = {}
-        self._turns: WeakValueDictionary[tuple[str, Digest], _Turn] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[tuple[str, Digest], _BlobLock] = WeakValueDictionary()
         self._lock = threading.Lock()
         self._trying = threading.Lock()
 
@@ -97,7 +102,7 @@ class Registry:
         if not self._sure:
             with self._trying:
                 if not self._sure:
-                    secure = self._http.answers(f"https://{self._where}/v2/")
+                    secure = self._http.is_reachable(f"https://{self._where}/v2/")
                     self._scheme = "https" if secure else "http"
                     self._sure = True
         return f"{self._scheme}://{self._where}"
@@ -106,7 +111,7 @@ class Registry:
         """The address of something in a repository: `blobs/<digest>`, `manifests/<tag>`."""
         return f"{self._base}/v2/{repository}/{rest}"
 
-    def top(self, rest: str) -> str:
+    def registry_url(self, rest: str) -> str:
         """The address of what belongs to no repository: `_catalog`."""
         return f"{self._base}/v2/{rest}"
 
@@ -122,8 +127,8 @@ class Registry:
         """
         try:
             return self._exchange(request, scope)
-        except Encrypted:
-            parts = split(request.url)
+        except EncryptionRequired:
+            parts = split_url(request.url)
             if parts.netloc != self._where or parts.scheme != "http":
                 raise
             self._scheme = "https"
@@ -136,38 +141,42 @@ class Registry:
         outgoing = next(flow)
         while True:
             response = self._http.send(outgoing)
-            self._warnings.heed(response, self._authorizer.secrets)
+            self._warnings.report(response, self._authorizer.secrets)
             try:
                 outgoing = flow.send(response)
             except StopIteration:
                 return response
 
-    def greet(self, repository: str = "") -> bool:
+    def check_login(self, repository: str = "") -> bool:
         """Whether the registry asked who we are, and let us in; RegistryError when it did not let us in."""
-        scope = pull(repository) if repository else ""
-        with self.exchange(Request("GET", self.top("")), scope) as response:
+        scope = pull_scope(repository) if repository else ""
+        with self.exchange(Request("GET", self.registry_url("")), scope) as response:
             if response.status not in (200, 404):  # some have nothing there
-                raise self.refusal(response, f"log in to {self.host}", scope)
+                raise self.refusal_error(response, f"log in to {self.host}", scope)
         return bool(self._authorizer.origin(scope))
 
-    def refusal(self, response: Response, doing: str, scope: str) -> RegistryError | NotFoundError:
-        """The error for an answer that is no success; see `answer.refusal`."""
+    def refusal_error(self, response: Response, doing: str, scope: str) -> RegistryError | NotFoundError:
+        """The error for an answer that is no success; see `answer.refusal_error`."""
         known = self._authorizer
-        return refusal(response, doing, origin=known.origin(scope), login=self.host, secrets=known.secrets)
+        return refusal_error(
+            response, doing, origin=known.origin(scope), login=self.host, secrets=known.secrets
+        )
 
     def resolve(self, repository: str, identifier: str) -> Descriptor | None:
         """What a tag or digest stands for now, without reading it; None when there is no such thing."""
         request = Request("HEAD", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
-        with self.exchange(request, pull(repository)) as response:
+        with self.exchange(request, pull_scope(repository)) as response:
             if response.status == 404:
                 return None
-            told, length = response.header("docker-content-digest"), _length(response)
+            told, length = response.header("docker-content-digest"), _content_length(response)
             if response.status == 200 and told.startswith("sha256:") and length is not None:
                 digest = Digest.parse(told)
                 _require_same(digest, identifier, self.name(repository, identifier))
                 return Descriptor(_media_type(response), digest, length)
             if response.status not in (200, 405):
-                raise self.refusal(response, f"look up {self.name(repository, identifier)}", pull(repository))
+                raise self.refusal_error(
+                    response, f"look up {self.name(repository, identifier)}", pull_scope(repository)
+                )
         try:
             return self.manifest(repository, identifier).descriptor
         except NotFoundError:
@@ -177,15 +186,15 @@ class Registry:
         """The manifest or index under a tag or digest."""
         name = self.name(repository, identifier)
         request = Request("GET", self.url(repository, f"manifests/{identifier}"), {"accept": _ACCEPT})
-        for attempt in range(1, PATIENCE + 1):
-            with self.exchange(request, pull(repository)) as response:
+        for attempt in range(1, RETRIES + 1):
+            with self.exchange(request, pull_scope(repository)) as response:
                 if response.status != 200:
-                    raise self.refusal(response, f"read {name}", pull(repository))
+                    raise self.refusal_error(response, f"read {name}", pull_scope(repository))
                 try:
                     raw = response.read(MANIFEST_LIMIT)
                     break
                 except BrokenConnection:
-                    if attempt == PATIENCE:
+                    if attempt == RETRIES:
                         raise
             self.pause(attempt)
         digest = Digest.of(raw)
@@ -193,7 +202,7 @@ class Registry:
         _require_same(digest, response.header("docker-content-digest"), name)
         return parse_document(raw, _media_type(response))
 
-    def remember(self, repository: str, blobs: Iterable[Digest]) -> None:
+    def remember_blobs(self, repository: str, blobs: Iterable[Digest]) -> None:
         """Notes that a repository has these blobs, so that others here can have them without an upload."""
         with self._lock:
             for blob in blobs:
@@ -207,27 +216,27 @@ class Registry:
                 del self._holders[next(iter(self._holders))]
 
     @contextmanager
-    def turn(self, repository: str, blob: Digest) -> Iterator[None]:
+    def lock_blob(self, repository: str, blob: Digest) -> Iterator[None]:
         """Has one thread at a time bring a blob to a repository: the next ones find it there.
 
         The distribution project's registry also takes a blob for missing while it is brought once more.
         """
         with self._lock:
-            turn = self._turns.setdefault((repository, blob), _Turn())
+            turn = self._turns.setdefault((repository, blob), _BlobLock())
         with turn.lock:
             yield
 
-    def holds(self, repository: str, blob: Digest) -> bool:
+    def is_known_blob(self, repository: str, blob: Digest) -> bool:
         """Whether a repository is known to have a blob."""
         with self._lock:
             return repository in self._holders.get(blob, ())
 
-    def suggest(self, repository: str, blob: Digest) -> None:
+    def remember_candidate(self, repository: str, blob: Digest) -> None:
         """Notes that a repository had a blob once, so that it is worth asking it for it."""
         with self._lock:
             self._suggested[blob] = repository
 
-    def holder(self, blob: Digest) -> str | None:
+    def find_holder(self, blob: Digest) -> str | None:
         """A repository that is known to have a blob, or had it once."""
         with self._lock:
             return next(iter(self._holders.get(blob, ())), None) or self._suggested.get(blob)
@@ -240,13 +249,13 @@ class Registry:
         """Whether a repository has a blob."""
         with self.exchange(Request("HEAD", self.url(repository, f"blobs/{digest}")), scope) as response:
             if response.status not in (200, 404):
-                raise self.refusal(response, f"look up a blob of {self.host}/{repository}", scope)
+                raise self.refusal_error(response, f"look up a blob of {self.host}/{repository}", scope)
             return response.status == 200
 
     def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob, verified as they pass; the end comes only if size and digest are right."""
         where = f"{self.host}/{repository}"
-        return verified(self.stream(repository, blob), blob.digest, blob.size, where=where)
+        return verify(self.stream(repository, blob), blob.digest, blob.size, where=where)
 
     def stream(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob as they come, taken up where they broke off when a connection is cut.
@@ -257,10 +266,10 @@ class Registry:
         while offset < blob.size:
             with self._open(repository, blob, offset) as response:
                 try:
-                    for chunk in _after(response, offset):
+                    for chunk in _skip_to(response, offset):
                         offset += len(chunk)
                         yield chunk
-                    if offset >= blob.size or _tells_its_end(response):
+                    if offset >= blob.size or _has_known_end(response):
                         return
                     raise BrokenConnection(
                         f"the connection to {self.host} was cut", why=f"{offset} of {blob.size} bytes came"
@@ -269,37 +278,37 @@ class Registry:
                     if offset - renewed_at >= _PROGRESS:
                         cuts, renewed_at = 0, offset
                     cuts += 1
-                    if cuts > PATIENCE:
+                    if cuts > RETRIES:
                         raise
 
     def _open(self, repository: str, blob: Descriptor, offset: int) -> Response:
         headers = {"range": f"bytes={offset}-"} if offset else {}
         request = Request("GET", self.url(repository, f"blobs/{blob.digest}"), headers)
-        response = self.exchange(request, pull(repository))
+        response = self.exchange(request, pull_scope(repository))
         if response.status not in ((200, 206) if offset else (200,)):
-            doing = f"read {_named(blob)} of {self.host}/{repository}"
-            raise self.refusal(response, doing, pull(repository))
-        length, expected = _length(response), blob.size - _start(response)
+            doing = f"read {_blob_name(blob)} of {self.host}/{repository}"
+            raise self.refusal_error(response, doing, pull_scope(repository))
+        length, expected = _content_length(response), blob.size - _start_offset(response)
         if length is not None and length != expected:
             response.close()
             raise FormatError(
-                f"{_named(blob)} has the wrong length",
+                f"{_blob_name(blob)} has the wrong length",
                 why=f"{self.host} has {length} bytes of it where the manifest says {expected}",
             )
         return response
 
 
-def pull(repository: str) -> str:
+def pull_scope(repository: str) -> str:
     """The scope of a token to read a repository."""
     return f"repository:{repository}:pull"
 
 
-def push(repository: str) -> str:
+def push_scope(repository: str) -> str:
     """The scope of a token to read and write a repository."""
     return f"repository:{repository}:pull,push"
 
 
-def _named(blob: Descriptor) -> str:
+def _blob_name(blob: Descriptor) -> str:
     return f"blob {blob.digest.short}"
 
 
@@ -309,26 +318,26 @@ def _media_type(response: Response) -> str:
     return media_type if media_type in MANIFESTS | INDEXES else ""
 
 
-def _length(response: Response) -> int | None:
+def _content_length(response: Response) -> int | None:
     """The bytes that an answer says it has, None if it does not or says nonsense."""
     value = response.header("content-length")
     return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
 
 
-def _tells_its_end(response: Response) -> bool:
+def _has_known_end(response: Response) -> bool:
     """Whether an answer that is cut is known from one that is whole (RFC 9112 6.3)."""
-    return _length(response) is not None or bool(response.header("transfer-encoding"))
+    return _content_length(response) is not None or bool(response.header("transfer-encoding"))
 
 
-def _start(response: Response) -> int:
+def _start_offset(response: Response) -> int:
     """The offset at which an answer begins (RFC 9110 14.4); a server may have ignored the range asked for."""
     match = _RANGE.fullmatch(response.header("content-range"))
     return int(match[1]) if response.status == 206 and match else 0
 
 
-def _after(response: Response, offset: int) -> Iterator[bytes]:
+def _skip_to(response: Response, offset: int) -> Iterator[bytes]:
     """The bytes of a blob from `offset` on."""
-    surplus = offset - _start(response)
+    surplus = offset - _start_offset(response)
     if surplus < 0:
         raise RegistryError("a download cannot be taken up again", why="another range came than asked for")
     for chunk in response.chunks():

@@ -53,9 +53,9 @@ Lookup = Callable[[str], Credentials]
 """The credentials for a repository of one registry; for "", those for the registry as a whole."""
 
 
-def always(credentials: Credentials) -> Lookup:
+def constant_lookup(credentials: Credentials) -> Lookup:
     """The Lookup of who is the same everywhere."""
     return lambda repository: credentials
 
 
-nobody = always(ANONYMOUS)
+nobody = constant_lookup(ANONYMOUS)

@@ -11,8 +11,8 @@ from urllib.parse import urljoin
 
 from packhorse.base.http.message import Request, Response, origin
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
-from packhorse.image.registry.client import Registry, pull
-from packhorse.image.wire import MANIFEST_LIMIT, Node
+from packhorse.image.registry.client import Registry, pull_scope
+from packhorse.image.wire import MANIFEST_LIMIT, JsonNode
 
 _PAGE = 1000  # names asked for at a time; a registry may give fewer
 _PAGES, _ENTRIES = 10_000, 500_000  # more than any list is known to have
@@ -25,7 +25,9 @@ _ABSENT = frozenset({401, 403, 404, 405, 501})
 def repositories(registry: Registry) -> Iterator[str]:
     """The names of all repositories that the registry shows us; raises NotFoundError where it has no list."""
     try:
-        yield from _names(registry, registry.top(f"_catalog?n={_PAGE}"), "repositories", "", _EVERYTHING)
+        yield from _names(
+            registry, registry.registry_url(f"_catalog?n={_PAGE}"), "repositories", "", _EVERYTHING
+        )
     except (NotFoundError, RegistryError) as error:
         if isinstance(error, RegistryError) and error.status not in _ABSENT:
             raise
@@ -39,7 +41,7 @@ def repositories(registry: Registry) -> Iterator[str]:
 def tags(registry: Registry, repository: str) -> Iterator[str]:
     """The tags of a repository; raises NotFoundError when there is no such repository."""
     url = registry.url(repository, f"tags/list?n={_PAGE}")
-    return _names(registry, url, "tags", f"/{repository}", pull(repository))
+    return _names(registry, url, "tags", f"/{repository}", pull_scope(repository))
 
 
 def _names(registry: Registry, url: str, key: str, of: str, scope: str) -> Iterator[str]:
@@ -48,10 +50,10 @@ def _names(registry: Registry, url: str, key: str, of: str, scope: str) -> Itera
     while url:
         with registry.exchange(Request("GET", url), scope) as response:
             if response.status != 200:
-                raise registry.refusal(response, f"list the {key} of {registry.host}{of}", scope)
+                raise registry.refusal_error(response, f"list the {key} of {registry.host}{of}", scope)
             page = response.read(MANIFEST_LIMIT)
         try:
-            names = dict.fromkeys(Node.parse(page, "list").texts(key))
+            names = dict.fromkeys(JsonNode.parse(page, "list").texts(key))
         except FormatError as error:
             raise FormatError(
                 f"the list of {key} of {registry.host}{of} cannot be read", why=str(error)
@@ -59,7 +61,7 @@ def _names(registry: Registry, url: str, key: str, of: str, scope: str) -> Itera
         new = [name for name in names if name not in seen]
         seen.update(new)
         yield from new
-        url = pages.after(response, new=len(new))
+        url = pages.next_url(response, new=len(new))
 
 
 class Pages:
@@ -74,7 +76,7 @@ class Pages:
         self._asked = set[str]()
         self._entries = self._idle = 0
 
-    def after(self, response: Response, *, new: int) -> str:
+    def next_url(self, response: Response, *, new: int) -> str:
         """The address of the next page, "" after the last one; `new` entries of this one were not known.
 
         A link back to a page that was read ends the list: some registries link the last page to itself.
@@ -83,7 +85,7 @@ class Pages:
         self._asked.add(response.url)
         self._entries += new
         self._idle = 0 if new else self._idle + 1
-        url = _following(response, self._registry)
+        url = _next_link(response, self._registry)
         if url in self._asked:
             return ""
         why = ""
@@ -97,7 +99,7 @@ class Pages:
         return url
 
 
-def _following(response: Response, registry: Registry) -> str:
+def _next_link(response: Response, registry: Registry) -> str:
     """The address of the next page of a list, "" after the last (RFC 8288)."""
     match = _NEXT.search(response.header("link"))
     if match is None:

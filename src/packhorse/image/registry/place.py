@@ -15,14 +15,14 @@ from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, HostError, NetworkError, NotFoundError
-from packhorse.image.compress import CHUNK, Compression, measure, stored_layer, tee, verified
+from packhorse.image.compress import CHUNK, Compression, measure, stored_layer, tee, verify
 from packhorse.image.model import OCI_LAYERS, Config, Descriptor, Index, Manifest, find_manifest
 from packhorse.image.place import Receipt
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
-from packhorse.image.registry.stream import Lost, stream
-from packhorse.image.registry.upload import bring_blob, present, put_manifest
-from packhorse.image.view import Chunks, Image, Layer, manifest_of
+from packhorse.image.registry.stream import UploadLost, stream
+from packhorse.image.registry.upload import is_blob_present, push_blob, put_manifest
+from packhorse.image.view import Chunks, Image, Layer, make_manifest
 from packhorse.image.wire import MANIFEST_LIMIT
 
 _IN_MEMORY = 8 << 20  # bytes of a compressed layer above which it waits on disk for its upload
@@ -72,7 +72,7 @@ class RegistryPlace:
                     f"{self._reference.familiar} has a layer that is not a file system",
                     why=f"its media type is {descriptor.media_type}",
                 )
-        self._registry.remember(self._repository, [descriptor.digest for descriptor in manifest.layers])
+        self._registry.remember_blobs(self._repository, [descriptor.digest for descriptor in manifest.layers])
         layers = (
             stored_layer(
                 partial(self._registry.stream, self._repository, descriptor),
@@ -86,7 +86,7 @@ class RegistryPlace:
         known_by = tuple(index.digest for index in indexes)
         return Image(config, tuple(layers), manifest, annotations, among, known_by)
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         """Brings one layer to the repository unless it is there.
 
         A stored form is copied as it is. Where only its descriptor is known, from an earlier push, the
@@ -95,10 +95,10 @@ class RegistryPlace:
         known = layer.descriptor
         if known and known.media_type in OCI_LAYERS:
             if layer.blob:
-                bring_blob(self._registry, self._repository, known, layer.blob)
+                push_blob(self._registry, self._repository, known, layer.blob)
                 return layer
-            if self._is_there(known) or self._made_again(layer, known):
-                return replace(layer, blob=self._reader(known))
+            if self._is_present(known) or self._push_recompressed(layer, known):
+                return replace(layer, blob=self._blob_reader(known))
         try:
             stored = stream(
                 self._registry,
@@ -107,39 +107,39 @@ class RegistryPlace:
                 self._compression,
                 unless=lambda: layer.diff_id in self._find_claims(),
             )
-        except Lost:
-            stored = self._compressed(layer)
+        except UploadLost:
+            stored = self._compress(layer)
         assert stored.descriptor is not None  # there is one when it was compressed
-        return replace(stored, blob=self._reader(stored.descriptor))
+        return replace(stored, blob=self._blob_reader(stored.descriptor))
 
-    def commit(self, image: Image) -> Receipt:
+    def write_image(self, image: Image) -> Receipt:
         """Uploads config and manifest; the name changes with the last request, or not at all."""
-        manifest = manifest_of(image)
-        bring_blob(self._registry, self._repository, manifest.config, lambda: iter([image.config.raw]))
+        manifest = make_manifest(image)
+        push_blob(self._registry, self._repository, manifest.config, lambda: iter([image.config.raw]))
         put_manifest(self._registry, self._repository, self._reference.identifier, manifest)
         return Receipt(image.id, manifest.digest, len(manifest.raw))
 
-    def _is_there(self, blob: Descriptor) -> bool:
+    def _is_present(self, blob: Descriptor) -> bool:
         """Whether the repository has a blob, or took it over from another just now."""
-        return present(self._registry, self._repository, blob)
+        return is_blob_present(self._registry, self._repository, blob)
 
-    def _made_again(self, layer: Layer, known: Descriptor) -> bool:
+    def _push_recompressed(self, layer: Layer, known: Descriptor) -> bool:
         """Uploads what a layer was compressed to before; False where it is not compressed to that now."""
         if known.media_type != self._compression.media_type:
             return False
         tar, compression = layer.tar, self._compression
         try:
-            bring_blob(
+            push_blob(
                 self._registry,
                 self._repository,
                 known,
-                lambda: verified(compression.chunks(tar()), known.digest, known.size),
+                lambda: verify(compression.chunks(tar()), known.digest, known.size),
             )
         except FormatError:
             return False
         return True
 
-    def _compressed(self, layer: Layer) -> Layer:
+    def _compress(self, layer: Layer) -> Layer:
         """Compresses a layer before it is uploaded, so that nothing is sent that is there."""
         import tempfile  # slow to import, and few layers are kept first
 
@@ -155,13 +155,13 @@ class RegistryPlace:
                 ) from error
             descriptor = stored.descriptor
             assert descriptor is not None  # tee always gives one
-            bring_blob(self._registry, self._repository, descriptor, lambda: _from_start(spool))
+            push_blob(self._registry, self._repository, descriptor, lambda: _from_start(spool))
         return stored
 
-    def _reader(self, blob: Descriptor) -> Chunks:
+    def _blob_reader(self, blob: Descriptor) -> Chunks:
         return partial(self._registry.blob, self._repository, blob)
 
-    def claimed(self, diff_id: Digest) -> Descriptor | None:
+    def find_claim(self, diff_id: Digest) -> Descriptor | None:
         """The stored form of a layer according to the image that has the name now; None if it has none.
 
         Only that image says so: nobody here has unpacked the blob. A form in another compression than the
@@ -170,7 +170,7 @@ class RegistryPlace:
         found = self._find_claims().get(diff_id)
         return found if found and OCI_LAYERS.get(found.media_type) == self._compression.media_type else None
 
-    def proven(self, diff_id: Digest, claimed: Descriptor) -> Descriptor | None:
+    def verify_claim(self, diff_id: Digest, claimed: Descriptor) -> Descriptor | None:
         """Fetches a blob and unpacks it; the descriptor that it has if it is that layer, else None.
 
         One that cannot be fetched is none either: an upload may still work, or says why not.

@@ -11,7 +11,7 @@ from packhorse.base.digest import Digest
 from packhorse.base.http.message import Request
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
 from packhorse.image.attached import subject_of
-from packhorse.image.registry.client import Registry, push
+from packhorse.image.registry.client import Registry, push_scope
 from packhorse.image.registry.referrers import drop_referrer
 
 _UNSUPPORTED = frozenset({400, 405, 501})
@@ -23,12 +23,12 @@ def remove(registry: Registry, repository: str, identifier: str) -> None:
     Raises NotFoundError, and RegistryError where the registry removes nothing, or no tag alone.
     """
     name = registry.name(repository, identifier)
-    scope = f"{push(repository)},delete"
+    scope = f"{push_scope(repository)},delete"
     url = registry.url(repository, f"manifests/{identifier}")
-    subject = _subject(registry, repository, identifier) if ":" in identifier else None
+    subject = _read_subject(registry, repository, identifier) if ":" in identifier else None
     with registry.exchange(Request("DELETE", url), scope) as response:
         done = response.status in (200, 202, 204)
-        refused = None if done else registry.refusal(response, f"remove {name}", scope)
+        refused = None if done else registry.refusal_error(response, f"remove {name}", scope)
     if refused is None:
         if subject is not None:
             drop_referrer(registry, repository, Digest.parse(identifier), subject=subject)
@@ -54,7 +54,7 @@ def remove(registry: Registry, repository: str, identifier: str) -> None:
     )
 
 
-def _subject(registry: Registry, repository: str, identifier: str) -> Digest | None:
+def _read_subject(registry: Registry, repository: str, identifier: str) -> Digest | None:
     """What a manifest is attached to, None for nothing, or where it cannot be read."""
     with suppress(NotFoundError, NetworkError, FormatError):
         return subject_of(registry.manifest(repository, identifier))

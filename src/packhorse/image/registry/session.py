@@ -13,10 +13,10 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import retry_after
-from packhorse.base.http.message import Body, Request, Response, host_of, printable, split
+from packhorse.base.http.message import Body, Request, Response, host_of, sanitize, split_url
 from packhorse.errors import FormatError, NetworkError, RegistryError
 from packhorse.image.model import Descriptor
-from packhorse.image.registry.client import Registry, push
+from packhorse.image.registry.client import Registry, push_scope
 from packhorse.image.view import Chunks
 
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
@@ -37,7 +37,7 @@ class Session:
         self.least = int(least) if re.fullmatch(r"[0-9]{1,10}", least) else 0
         self._registry = registry
         self._repository = repository
-        self._location = _location(begun, "")
+        self._location = _next_location(begun, "")
 
     def append(self, chunk: bytes) -> None:
         """Adds bytes behind those that the registry has; raises BrokenConnection, RegistryError.
@@ -48,8 +48,8 @@ class Session:
         headers = {"content-type": _OCTETS, "content-range": f"{start}-{end - 1}"}
         request = Request("PATCH", self._location, headers, chunk, length=len(chunk))
         with self._send(request, "upload part of a blob") as response:
-            told = _end(response)
-            self._location = _location(response, self._location)
+            told = _end_offset(response)
+            self._location = _next_location(response, self._location)
             self.offset = end if told is None or not start < told <= end else told
 
     def close(self, blob: Descriptor, content: Chunks, *, begins: int = 0) -> None:
@@ -63,23 +63,25 @@ class Session:
         body: Body = b""
         rest, skipped = blob.size - self.offset, self.offset - begins
         if rest:
-            body = lambda: rest_of(content(), skipped)  # noqa: E731
+            body = lambda: skip_bytes(content(), skipped)  # noqa: E731
         if rest and self.offset:
             headers["content-range"] = f"{self.offset}-{blob.size - 1}"
         request = Request("PUT", url, headers, body, length=rest)
         with self._send(request, f"upload blob {blob.digest.short}") as response:
-            require_kept(response.header("docker-content-digest"), blob.digest)
+            require_digest(response.header("docker-content-digest"), blob.digest)
 
-    def locate(self) -> bool:
+    def find_offset(self) -> bool:
         """Asks how much the registry has; False when it does not know this upload any more."""
         try:
-            with self._registry.exchange(Request("GET", self._location), push(self._repository)) as response:
+            with self._registry.exchange(
+                Request("GET", self._location), push_scope(self._repository)
+            ) as response:
                 if response.status not in (200, 202, 204):
                     return False
-                told = _end(response)
+                told = _end_offset(response)
                 if told is None:
                     return False
-                self._location = _location(response, self._location)
+                self._location = _next_location(response, self._location)
                 self.offset = told
                 return True
         except NetworkError:
@@ -88,20 +90,20 @@ class Session:
     def abandon(self) -> None:
         """Has the registry forget the upload; that it does not is no error."""
         with suppress(NetworkError):
-            self._registry.exchange(Request("DELETE", self._location), push(self._repository)).close()
+            self._registry.exchange(Request("DELETE", self._location), push_scope(self._repository)).close()
 
     def _send(self, request: Request, doing: str) -> Response:
         self.wait = None
-        response = self._registry.exchange(request, push(self._repository))
+        response = self._registry.exchange(request, push_scope(self._repository))
         if response.status in (201, 202, 204):
             return response
         self.wait = retry_after(response)
-        raise self._registry.refusal(
-            response, f"{doing} to {self._registry.host}/{self._repository}", push(self._repository)
+        raise self._registry.refusal_error(
+            response, f"{doing} to {self._registry.host}/{self._repository}", push_scope(self._repository)
         )
 
 
-def rest_of(chunks: Iterator[bytes], offset: int) -> Iterator[bytes]:
+def skip_bytes(chunks: Iterator[bytes], offset: int) -> Iterator[bytes]:
     """The bytes from `offset` on."""
     for chunk in chunks:
         if offset < len(chunk):
@@ -109,13 +111,13 @@ def rest_of(chunks: Iterator[bytes], offset: int) -> Iterator[bytes]:
         offset = max(0, offset - len(chunk))
 
 
-def require_kept(told: str, digest: Digest) -> None:
+def require_digest(told: str, digest: Digest) -> None:
     """The registry's word on what it stored, where it gives one, must be what was sent."""
     if told and told != str(digest):
         raise FormatError("a registry stored something other than what was sent", why=f"{told}, not {digest}")
 
 
-def _end(response: Response) -> int | None:
+def _end_offset(response: Response) -> int | None:
     """How many bytes of an upload there are by an answer, None where it does not say.
 
     `0-0` is what registries say of an empty upload, though it reads as one byte.
@@ -126,7 +128,7 @@ def _end(response: Response) -> int | None:
     return int(match[1]) + 1 if int(match[1]) else 0
 
 
-def _location(response: Response, otherwise: str) -> str:
+def _next_location(response: Response, otherwise: str) -> str:
     """Where an upload goes on; as before, where an answer on the way does not say."""
     location = response.header("location")
     if not location and otherwise:
@@ -135,9 +137,9 @@ def _location(response: Response, otherwise: str) -> str:
         if not location:
             raise ValueError("it says none")
         url = urljoin(response.url, location)
-        split(url)
+        split_url(url)
     except ValueError as error:
         raise RegistryError(
-            f"{host_of(response.url)} names no address to upload to", why=printable(location or str(error))
+            f"{host_of(response.url)} names no address to upload to", why=sanitize(location or str(error))
         ) from error
     return url

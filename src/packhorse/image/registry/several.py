@@ -10,13 +10,13 @@ from packhorse.base.digest import Digest
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError
 from packhorse.image.attached import Referrer
-from packhorse.image.compress import verified
+from packhorse.image.compress import verify
 from packhorse.image.model import Descriptor, Document
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
 from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.registry.referrers import put_referrer, referrers
-from packhorse.image.registry.upload import bring_blob, put_manifest
+from packhorse.image.registry.referrers import list_referrers, put_referrer
+from packhorse.image.registry.upload import push_blob, put_manifest
 from packhorse.image.view import Chunks, Image
 
 
@@ -53,40 +53,40 @@ class RegistryName:
         """The bytes of a blob."""
         return self._registry.stream(self._repository, blob)
 
-    def bring(self, blob: Descriptor, chunks: Chunks) -> None:
+    def write_blob(self, blob: Descriptor, chunks: Chunks) -> None:
         """Uploads a blob unless it is there, or can be taken over from another repository; FormatError if it
         is not what it says, which a registry would notice too, and be taken for the culprit.
         """
-        bring_blob(self._registry, self._repository, blob, lambda: verified(chunks(), blob.digest, blob.size))
+        push_blob(self._registry, self._repository, blob, lambda: verify(chunks(), blob.digest, blob.size))
 
-    def put(self, document: Document) -> None:
+    def write_document(self, document: Document) -> None:
         """Uploads a manifest or index by its digest."""
         put_manifest(self._registry, self._repository, str(document.digest), document)
 
-    def name(self, document: Document) -> None:
+    def set_name(self, document: Document) -> None:
         """Gives it the name."""
         put_manifest(self._registry, self._repository, self._reference.identifier, document)
 
     def referrers(self, subject: Digest) -> Sequence[Referrer]:
         """What names a document of the repository as its subject."""
-        return referrers(self._registry, self._repository, subject)
+        return list_referrers(self._registry, self._repository, subject)
 
-    def tagged(self, tag: str) -> Document | None:
+    def read_tag(self, tag: str) -> Document | None:
         """What lies under a tag of the repository."""
         try:
             return self._registry.manifest(self._repository, tag)
         except NotFoundError:
             return None
 
-    def refer(self, document: Document, subject: Digest) -> None:
+    def write_referrer(self, document: Document, subject: Digest) -> None:
         """Uploads a document that is to be found by its subject."""
         put_referrer(self._registry, self._repository, document, subject=subject)
 
-    def tag(self, tag: str, document: Document) -> None:
+    def write_tag(self, tag: str, document: Document) -> None:
         """Gives a document a tag of the repository."""
         put_manifest(self._registry, self._repository, tag, document)
 
     def _remember(self, document: Document) -> None:
         """Notes where the blobs are, for repositories that can take them over."""
         blobs = getattr(document, "blobs", [])
-        self._registry.remember(self._repository, blobs)
+        self._registry.remember_blobs(self._repository, blobs)

@@ -10,25 +10,25 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 
-from packhorse.base.crew import Crew, crew
+from packhorse.base.crew import ThreadPool, thread_pool
 from packhorse.base.http.message import BrokenConnection
 from packhorse.errors import NotFoundError, PackhorseError, RegistryError
 from packhorse.image.compress import Compression, tee
 from packhorse.image.model import Descriptor
-from packhorse.image.registry.client import Registry, push
+from packhorse.image.registry.client import Registry, push_scope
 from packhorse.image.registry.session import Session
-from packhorse.image.registry.upload import Patience, begin, bring_blob, passing
+from packhorse.image.registry.upload import RetryBudget, is_transient, push_blob, start_upload
 from packhorse.image.view import Layer
 
 PART = 8 << 20
 """Compressed bytes that are sent at once; what has fewer in all is sent when its digest is known."""
 
 _LARGEST = 64 << 20  # bytes of a part, of which two are in memory, that a registry may demand
-_PATIENCE = 3.0
+_TIMEOUT = 3.0
 _DENIED = frozenset({401, 403})
 
 
-class Lost(Exception):
+class UploadLost(Exception):
     """What was sent is lost, or refused in parts: the layer has to be read again."""
 
 
@@ -39,8 +39,8 @@ def stream(
 
     `unless` is asked before anything is sent of a layer that has more than one part: then it is Lost, too.
     """
-    with crew(1, "upload", patience=_PATIENCE) as sender:
-        outgoing = _Outgoing(registry, repository, sender, unless)
+    with thread_pool(1, "upload", timeout=_TIMEOUT) as sender:
+        outgoing = _UploadWriter(registry, repository, sender, unless)
         try:
             stored = tee(layer, outgoing.write, compression)
             assert stored.descriptor is not None  # tee always gives one
@@ -51,10 +51,12 @@ def stream(
     return stored
 
 
-class _Outgoing:
+class _UploadWriter:
     """A sink that uploads what it gets, in parts, by the one thread of `sender`."""
 
-    def __init__(self, registry: Registry, repository: str, sender: Crew, unless: Callable[[], bool]) -> None:
+    def __init__(
+        self, registry: Registry, repository: str, sender: ThreadPool, unless: Callable[[], bool]
+    ) -> None:
         self._registry = registry
         self._repository = repository
         self._sender = sender
@@ -73,16 +75,16 @@ class _Outgoing:
             self._under_way.result()
         if session is None:
             if self._registry.in_one_piece or self._unless():
-                raise Lost
-            session = self._session = begin(self._registry, self._repository)
+                raise UploadLost
+            session = self._session = start_upload(self._registry, self._repository)
             assert session is not None  # only what has a digest can be mounted
             if session.least > _LARGEST:
-                raise Lost
+                raise UploadLost
             if len(self._waiting) < session.least:
                 return
         part = bytes(self._waiting)
         self._waiting.clear()
-        self._under_way = self._sender.submit(lambda part: self._deliver(session, part), part)
+        self._under_way = self._sender.submit(lambda part: self._send_part(session, part), part)
         self._sent += len(part)
 
     def close(self, blob: Descriptor) -> None:
@@ -90,21 +92,21 @@ class _Outgoing:
         rest = bytes(self._waiting)
         session = self._session
         if session is None:
-            bring_blob(self._registry, self._repository, blob, lambda: iter([rest]))
+            push_blob(self._registry, self._repository, blob, lambda: iter([rest]))
             return
         if self._under_way is not None:
             self._under_way.result()
-        patience = Patience(self._registry)
+        patience = RetryBudget(self._registry)
         while True:
             try:
                 session.close(blob, lambda: iter([rest]), begins=self._sent)
                 break
             except (BrokenConnection, RegistryError, NotFoundError) as error:
-                if not self._goes_on(session, error, patience, self._sent):
-                    if self._registry.has_blob(self._repository, blob.digest, push(self._repository)):
+                if not self._resume(session, error, patience, self._sent):
+                    if self._registry.has_blob(self._repository, blob.digest, push_scope(self._repository)):
                         break  # it was finished, and the answer lost
-                    raise Lost from error
-        self._registry.remember(self._repository, [blob.digest])
+                    raise UploadLost from error
+        self._registry.remember_blobs(self._repository, [blob.digest])
 
     def abandon(self) -> None:
         """Has the registry forget what came of the upload, unless it does not answer within seconds."""
@@ -112,29 +114,29 @@ class _Outgoing:
             return
         with suppress(Exception):
             if self._under_way is not None:
-                self._under_way.exception(_PATIENCE)
+                self._under_way.exception(_TIMEOUT)
             self._session.abandon()
 
-    def _deliver(self, session: Session, part: bytes) -> None:
+    def _send_part(self, session: Session, part: bytes) -> None:
         start, end = session.offset, session.offset + len(part)
-        patience = Patience(self._registry)
+        patience = RetryBudget(self._registry)
         while session.offset < end:
             try:
                 session.append(part[session.offset - start :])
             except (BrokenConnection, RegistryError, NotFoundError) as error:
-                if not self._goes_on(session, error, patience, start):
-                    raise Lost from error
+                if not self._resume(session, error, patience, start):
+                    raise UploadLost from error
 
-    def _goes_on(self, session: Session, error: PackhorseError, patience: Patience, start: int) -> bool:
+    def _resume(self, session: Session, error: PackhorseError, budget: RetryBudget, start: int) -> bool:
         """Waits after a failure, and finds where to go on; False where that is nowhere behind `start`."""
         if isinstance(error, RegistryError) and error.status in _DENIED:
             raise error
-        if not passing(error):
+        if not is_transient(error):
             self._registry.in_one_piece = True
             return False
-        known = session.locate() and session.offset >= start
+        known = session.find_offset() and session.offset >= start
         try:
-            patience.spend(error, offset=session.offset, wait=session.wait)
+            budget.spend(error, offset=session.offset, wait=session.wait)
         except (RegistryError, NotFoundError):  # perhaps it takes one piece
             self._registry.in_one_piece = True
             return False

@@ -15,8 +15,8 @@ from packhorse.base.http.client import LONGEST_PAUSE
 from packhorse.base.http.message import BrokenConnection, Request, Response
 from packhorse.errors import InputError, NotFoundError, PackhorseError, RegistryError
 from packhorse.image.model import Descriptor, Document
-from packhorse.image.registry.client import Registry, pull, push
-from packhorse.image.registry.session import Session, require_kept, rest_of
+from packhorse.image.registry.client import Registry, pull_scope, push_scope
+from packhorse.image.registry.session import Session, require_digest, skip_bytes
 from packhorse.image.view import Chunks
 
 ATTEMPTS = 5
@@ -25,44 +25,44 @@ ATTEMPTS = 5
 CHUNKS = (16 << 20, 1 << 20)
 """Bytes of a chunk; the smaller where the larger is refused (proxies commonly take one mebibyte)."""
 
-_LINKED = 3  # how often a manifest is put whose blobs are there
+_MANIFEST_ATTEMPTS = 3  # how often a manifest is put whose blobs are there
 _PROGRESS = 1 << 20
 _TOO_LARGE = 413
-_PASSING = frozenset({408, 416, 429, *range(500, 600)}) - {501, 505}
+_TRANSIENT = frozenset({408, 416, 429, *range(500, 600)}) - {501, 505}
 
 
-def bring_blob(registry: Registry, repository: str, blob: Descriptor, content: Chunks) -> None:
+def push_blob(registry: Registry, repository: str, blob: Descriptor, content: Chunks) -> None:
     """Sees to it that a repository has a blob; raises NetworkError, and what `content` raises.
 
     `content` is read only if the registry does not have it there, or in another repository that is known.
     What this command has seen there is not asked for.
     """
-    with registry.turn(repository, blob.digest):
-        if not _is_there(registry, repository, blob):
+    with registry.lock_blob(repository, blob.digest):
+        if not _is_present(registry, repository, blob):
             _upload(registry, repository, blob, content)
-        registry.remember(repository, [blob.digest])
+        registry.remember_blobs(repository, [blob.digest])
 
 
-def present(registry: Registry, repository: str, blob: Descriptor) -> bool:
+def is_blob_present(registry: Registry, repository: str, blob: Descriptor) -> bool:
     """Whether a repository has a blob, or took it over just now from another that is known to have it."""
-    with registry.turn(repository, blob.digest):
-        found = _is_there(registry, repository, blob)
+    with registry.lock_blob(repository, blob.digest):
+        found = _is_present(registry, repository, blob)
         if found:
-            registry.remember(repository, [blob.digest])
+            registry.remember_blobs(repository, [blob.digest])
         return found
 
 
-def _is_there(registry: Registry, repository: str, blob: Descriptor) -> bool:
-    """As `present`. Taking over is one request, whether it was there or not, so that is tried first where the
-    registry does it.
+def _is_present(registry: Registry, repository: str, blob: Descriptor) -> bool:
+    """As `is_blob_present`. Taking over is one request, whether it was there or not, so that is tried first
+    where the registry does it.
     """
-    if registry.holds(repository, blob.digest):
+    if registry.is_known_blob(repository, blob.digest):
         return True
     at_once = registry.mounts
     return (
-        (at_once and _mounted(registry, repository, blob.digest))
-        or registry.has_blob(repository, blob.digest, push(repository))
-        or (not at_once and _mounted(registry, repository, blob.digest))
+        (at_once and _mount_blob(registry, repository, blob.digest))
+        or registry.has_blob(repository, blob.digest, push_scope(repository))
+        or (not at_once and _mount_blob(registry, repository, blob.digest))
     )
 
 
@@ -79,27 +79,27 @@ def put_manifest(registry: Registry, repository: str, identifier: str, manifest:
         )
     url = registry.url(repository, f"manifests/{identifier}")
     request = Request("PUT", url, {"content-type": manifest.media_type}, manifest.raw)
-    for attempt in range(1, _LINKED + 1):
-        with registry.exchange(request, push(repository)) as response:
+    for attempt in range(1, _MANIFEST_ATTEMPTS + 1):
+        with registry.exchange(request, push_scope(repository)) as response:
             if response.status in (200, 201, 202):
-                require_kept(response.header("docker-content-digest"), Digest.of(manifest.raw))
+                require_digest(response.header("docker-content-digest"), Digest.of(manifest.raw))
                 return
             doing = f"write {registry.name(repository, identifier)}"
-            refusal = registry.refusal(response, doing, push(repository))
+            refusal = registry.refusal_error(response, doing, push_scope(repository))
         # A blob that somebody else brings to the same repository just now is missing for a moment.
-        if "MANIFEST_BLOB_UNKNOWN" not in refusal.why or attempt == _LINKED:
+        if "MANIFEST_BLOB_UNKNOWN" not in refusal.why or attempt == _MANIFEST_ATTEMPTS:
             raise refusal
         registry.pause(attempt)
 
 
-def _mounted(registry: Registry, repository: str, digest: Digest) -> bool:
+def _mount_blob(registry: Registry, repository: str, digest: Digest) -> bool:
     """Whether the registry took a blob over from another of its repositories."""
-    holder = registry.holder(digest)
+    holder = registry.find_holder(digest)
     if holder is None or holder == repository:
         return False
     url = registry.url(repository, "blobs/uploads/")
     query = urlencode({"mount": str(digest), "from": holder})
-    request, scopes = Request("POST", f"{url}?{query}"), f"{push(repository)} {pull(holder)}"
+    request, scopes = Request("POST", f"{url}?{query}"), f"{push_scope(repository)} {pull_scope(holder)}"
     session = None
     # Whoever may not read there, or is refused a token for both, has the blob to send.
     with suppress(RegistryError), _ask(registry, request, scopes) as response:
@@ -113,12 +113,12 @@ def _mounted(registry: Registry, repository: str, digest: Digest) -> bool:
     return False
 
 
-def begin(registry: Registry, repository: str) -> Session:
+def start_upload(registry: Registry, repository: str) -> Session:
     """A new upload."""
-    url, scope = registry.url(repository, "blobs/uploads/"), push(repository)
+    url, scope = registry.url(repository, "blobs/uploads/"), push_scope(repository)
     with _ask(registry, Request("POST", url), scope) as response:
         if response.status != 202:
-            raise registry.refusal(response, f"write to {registry.host}/{repository}", scope)
+            raise registry.refusal_error(response, f"write to {registry.host}/{repository}", scope)
         return Session(registry, repository, response)
 
 
@@ -141,7 +141,7 @@ def _ask(registry: Registry, request: Request, scope: str) -> Response:
     return registry.exchange(request, scope)
 
 
-class Patience:
+class RetryBudget:
     """How much longer an upload is tried: `ATTEMPTS` times, and anew after each mebibyte that arrived."""
 
     def __init__(self, registry: Registry) -> None:
@@ -159,19 +159,19 @@ class Patience:
         self._registry.pause(self._failures, wait)
 
 
-def passing(error: PackhorseError) -> bool:
+def is_transient(error: PackhorseError) -> bool:
     """Whether an upload may well succeed when it is taken up, or begun, again.
 
     One that is not found is forgotten, or was finished and the answer lost.
     """
     if isinstance(error, RegistryError):
-        return error.status in _PASSING
+        return error.status in _TRANSIENT
     return isinstance(error, BrokenConnection | NotFoundError)
 
 
 def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chunks) -> None:
     sizes = [length for length in CHUNKS if length < blob.size]
-    patience = Patience(registry)
+    patience = RetryBudget(registry)
     length: int | None = None  # of the chunks; None for one piece
     unread: list[PackhorseError] = []
 
@@ -182,7 +182,7 @@ def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chun
             unread.append(error)  # where it comes from has failed, not where it goes
             raise
 
-    session = begin(registry, repository)
+    session = start_upload(registry, repository)
     while True:
         try:
             if length is not None:
@@ -193,21 +193,21 @@ def _upload(registry: Registry, repository: str, blob: Descriptor, content: Chun
             failure = error
             if not unread and isinstance(error, RegistryError) and error.status == _TOO_LARGE and sizes:
                 length = sizes.pop(0)
-            elif unread or not passing(error):
+            elif unread or not is_transient(error):
                 session.abandon()
                 raise
-        known = session.locate() and session.offset <= blob.size
+        known = session.find_offset() and session.offset <= blob.size
         patience.spend(failure, offset=session.offset if known else 0, wait=session.wait)
         if not known:
-            if registry.has_blob(repository, blob.digest, push(repository)):
+            if registry.has_blob(repository, blob.digest, push_scope(repository)):
                 return
-            session = begin(registry, repository)
+            session = start_upload(registry, repository)
 
 
 def _append(session: Session, blob: Descriptor, content: Chunks, length: int) -> None:
     """Sends in chunks what the registry lacks of a blob, but for the last chunk's worth."""
     while blob.size - session.offset > length:
-        for chunk in _pieces(rest_of(content(), session.offset), length):
+        for chunk in _split_pieces(skip_bytes(content(), session.offset), length):
             expected = session.offset + len(chunk)
             if blob.size - session.offset <= length:
                 return
@@ -216,7 +216,7 @@ def _append(session: Session, blob: Descriptor, content: Chunks, length: int) ->
                 break  # it took less: go on from there
 
 
-def _pieces(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
+def _split_pieces(chunks: Iterable[bytes], length: int) -> Iterator[bytes]:
     """The same bytes in pieces of a length, the last one shorter."""
     buffer = bytearray()
     for chunk in chunks:

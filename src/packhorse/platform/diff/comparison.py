@@ -13,11 +13,11 @@ from enum import StrEnum
 from packhorse.base.dataclass import dataclass, field, replace
 from packhorse.base.digest import Digest
 from packhorse.image.view import Image, Layer
-from packhorse.layers.listing import Entry, Kind, entries, merged
+from packhorse.layers.listing import EntryKind, ListedEntry, list_entries, merge_layers
 from packhorse.lifecycle import labels
-from packhorse.platform.diff.packages import Package, differing_packages, tells_versions
-from packhorse.platform.diff.values import Value, values
-from packhorse.platform.owners import Owned, Part, owners
+from packhorse.platform.diff.packages import Package, differing_packages, has_package_versions
+from packhorse.platform.diff.values import ValueChange, values
+from packhorse.platform.owners import LayerPart, OwnedLayer, owned_layers
 
 
 class Change(StrEnum):
@@ -30,12 +30,12 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class FileChange:
     """An entry of a layer that differs; one of the two is None where it is only in the other."""
 
     path: str
-    before: Entry | None
-    after: Entry | None
+    before: ListedEntry | None
+    after: ListedEntry | None
 
     @property
     def change(self) -> Change:
@@ -45,15 +45,15 @@ class File:
         return Change.CHANGED if self.after else Change.REMOVED
 
     @property
-    def what(self) -> tuple[str, ...]:
+    def differences(self) -> tuple[str, ...]:
         """In what a changed one differs."""
         one, other = self.before, self.after
         if one is None or other is None:
             return ()
         found = (
             ("kind", one.kind != other.kind),
-            ("content", one.kind is other.kind is Kind.FILE and one.content != other.content),
-            ("size", one.kind is other.kind is Kind.FILE and one.size != other.size),
+            ("content", one.kind is other.kind is EntryKind.FILE and one.content != other.content),
+            ("size", one.kind is other.kind is EntryKind.FILE and one.size != other.size),
             ("link", one.kind == other.kind and one.link != other.link),
             ("mode", one.mode != other.mode),
             ("owner", (one.uid, one.gid) != (other.uid, other.gid)),
@@ -64,7 +64,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class LayerGroup:
     """The layers of one owner in both images, each list lowest first; `files` are those that differ.
 
     `files` is None where no layer was read, as none differs or none was to be read. `below` is how many
@@ -72,11 +72,11 @@ class Group:
     of the distribution or of buildpacks' bills.
     """
 
-    part: Part
+    part: LayerPart
     title: str
-    before: tuple[Owned, ...]
-    after: tuple[Owned, ...]
-    files: tuple[File, ...] | None = None
+    before: tuple[OwnedLayer, ...]
+    after: tuple[OwnedLayer, ...]
+    files: tuple[FileChange, ...] | None = None
     below: int = 0
     packages: tuple[Package, ...] = ()
 
@@ -97,12 +97,12 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ComparedImage:
     """One of the two images: by what it was asked for, and its layers with their owners, lowest first."""
 
     name: str
     image: Image
-    layers: tuple[Owned, ...]
+    layers: tuple[OwnedLayer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,46 +111,46 @@ class Difference:
     among them. `lengths` has the bytes of those layers that were read.
     """
 
-    before: Side
-    after: Side
-    groups: tuple[Group, ...] = ()
-    values: tuple[Value, ...] = ()
+    before: ComparedImage
+    after: ComparedImage
+    groups: tuple[LayerGroup, ...] = ()
+    values: tuple[ValueChange, ...] = ()
     lengths: Mapping[Digest | None, int] = field(default_factory=dict)
 
     @property
-    def same(self) -> bool:
+    def is_same(self) -> bool:
         """Whether they are one image: then nothing was compared."""
         return self.before.image.id == self.after.image.id
 
     @property
-    def changed(self) -> tuple[Group, ...]:
+    def changed_groups(self) -> tuple[LayerGroup, ...]:
         """The groups that differ."""
         return tuple(group for group in self.groups if group.change is not Change.SAME)
 
     @property
-    def shared(self) -> Counter[Digest | None]:
+    def shared_layers(self) -> Counter[Digest | None]:
         """The layers that both have, by diff ID."""
-        return _shared(self.before.layers, self.after.layers)
+        return _shared_layers(self.before.layers, self.after.layers)
 
     @property
     def headline(self) -> str:
         """What differs, in one line."""
-        if self.same:
+        if self.is_same:
             return f"the same image: {self.after.image.id}"
-        told = [value for value in self.values if not value.bookkeeping]
-        parts = list(dict.fromkeys(_called(group) for group in self.changed))
-        if parts == [_CALLED[Part.BASE]] and all(value.of_base for value in self.values):
+        told = [value for value in self.values if not value.is_bookkeeping]
+        parts = list(dict.fromkeys(_group_name(group) for group in self.changed_groups))
+        if parts == [_CALLED[LayerPart.BASE]] and all(value.is_of_base for value in self.values):
             return f"only the base changed: {self._count()}"
-        if len(parts) > 1 and _CALLED[Part.SBOM] in parts:
-            parts.remove(_CALLED[Part.SBOM])  # they tell what the others are
+        if len(parts) > 1 and _CALLED[LayerPart.SBOM] in parts:
+            parts.remove(_CALLED[LayerPart.SBOM])  # they tell what the others are
         if told or not parts:
             parts.append("the config")
         only = "only " if len(parts) == 1 else ""
-        return f"{only}{_joined(parts)} changed: {self._count()}"
+        return f"{only}{_join(parts)} changed: {self._count()}"
 
     def _count(self) -> str:
         total = max(len(self.before.layers), len(self.after.layers))
-        same = self.shared.total()
+        same = self.shared_layers.total()
         return f"{same} of {total} layers are the same" if total else "there are no layers"
 
 
@@ -158,55 +158,57 @@ _NAMED = 4
 """Parts that the headline names."""
 
 _CALLED = {
-    Part.BASE: "the base",
-    Part.APP: "the application",
-    Part.SBOM: "the bills of materials",
-    Part.LAUNCHER: "the launcher",
-    Part.CONFIG: "the launcher's config",
-    Part.PROCESSES: "the process types",
-    Part.OTHER: "the layers",
+    LayerPart.BASE: "the base",
+    LayerPart.APP: "the application",
+    LayerPart.SBOM: "the bills of materials",
+    LayerPart.LAUNCHER: "the launcher",
+    LayerPart.CONFIG: "the launcher's config",
+    LayerPart.PROCESSES: "the process types",
+    LayerPart.OTHER: "the layers",
 }
 
 
-def diff(before: Side, after: Side, *, files: bool = True) -> Difference:
+def diff(before: ComparedImage, after: ComparedImage, *, files: bool = True) -> Difference:
     """Compares two images; of equal ones no layer is read, and without `files` of none.
 
     Raises FormatError for layers that are no tar, and what reading a layer raises.
     """
-    found = Difference(_adopting(before, after), _adopting(after, before))
-    if found.same:
+    found = Difference(_adopt_owners(before, after), _adopt_owners(after, before))
+    if found.is_same:
         return found
     before, after = found.before, found.after
     groups, lengths = _groups(before.layers, after.layers), _Lengths()
     if files:
-        groups = tuple(_compared(group, lengths, lowest=_is_lowest(group, before, after)) for group in groups)
+        groups = tuple(
+            _compare_files(group, lengths, lowest=_is_lowest(group, before, after)) for group in groups
+        )
     return replace(found, groups=groups, values=values(before.image, after.image), lengths=lengths.known)
 
 
-def side(name: str, image: Image) -> Side:
+def compared_image(name: str, image: Image) -> ComparedImage:
     """An image to be compared, by the name that a person called it."""
     metadata = labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, ""))
-    return Side(name, image, owners(image, metadata))
+    return ComparedImage(name, image, owned_layers(image, metadata))
 
 
-def _adopting(one: Side, other: Side) -> Side:
+def _adopt_owners(one: ComparedImage, other: ComparedImage) -> ComparedImage:
     """The side with owners for layers that nobody of its own claims and the other image has as well.
 
     So the run image of an app is that app's base, though it says nothing of itself.
     """
-    known = {owned.layer.diff_id: owned for owned in other.layers if owned.part is not Part.OTHER}
+    known = {owned.layer.diff_id: owned for owned in other.layers if owned.part is not LayerPart.OTHER}
     layers = tuple(
         replace(known[owned.layer.diff_id], layer=owned.layer)
-        if owned.part is Part.OTHER and owned.layer.diff_id in known
+        if owned.part is LayerPart.OTHER and owned.layer.diff_id in known
         else owned
         for owned in one.layers
     )
     return replace(one, layers=layers)
 
 
-def _groups(before: Sequence[Owned], after: Sequence[Owned]) -> tuple[Group, ...]:
+def _groups(before: Sequence[OwnedLayer], after: Sequence[OwnedLayer]) -> tuple[LayerGroup, ...]:
     """By owner, in the order of `after`; what only `before` has comes behind what was below it there."""
-    found: dict[tuple[str, str, str], tuple[list[Owned], list[Owned]]] = {}
+    found: dict[tuple[str, str, str], tuple[list[OwnedLayer], list[OwnedLayer]]] = {}
     order: list[tuple[str, str, str]] = []
     for owned in after:
         key = _key(owned)
@@ -221,34 +223,35 @@ def _groups(before: Sequence[Owned], after: Sequence[Owned]) -> tuple[Group, ...
         found.setdefault(key, ([], []))[0].append(owned)
         last = order.index(key)
     return tuple(
-        Group(Part(key[0]), _title(key), tuple(found[key][0]), tuple(found[key][1])) for key in order
+        LayerGroup(LayerPart(key[0]), _title(key), tuple(found[key][0]), tuple(found[key][1]))
+        for key in order
     )
 
 
-def _key(owned: Owned) -> tuple[str, str, str]:
+def _key(owned: OwnedLayer) -> tuple[str, str, str]:
     """What a layer is compared with: a buildpack's layers one by one, all others of a part together."""
-    return owned.key if owned.part is Part.BUILDPACK else (owned.part, "", "")
+    return owned.key if owned.part is LayerPart.BUILDPACK else (owned.part, "", "")
 
 
 def _title(key: tuple[str, str, str]) -> str:
     part, owner, name = key
-    if part == Part.BUILDPACK:
+    if part == LayerPart.BUILDPACK:
         return f"{owner}:{name}"
-    return "layers" if part == Part.OTHER else part
+    return "layers" if part == LayerPart.OTHER else part
 
 
-def _called(group: Group) -> str:
+def _group_name(group: LayerGroup) -> str:
     return _CALLED.get(group.part) or group.owner
 
 
-def _joined(parts: Sequence[str]) -> str:
+def _join(parts: Sequence[str]) -> str:
     """As words; of many the first three."""
     if len(parts) > _NAMED:
         parts = [*parts[: _NAMED - 1], f"{len(parts) - _NAMED + 1} more"]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _shared(before: Iterable[Owned], after: Iterable[Owned]) -> Counter[Digest | None]:
+def _shared_layers(before: Iterable[OwnedLayer], after: Iterable[OwnedLayer]) -> Counter[Digest | None]:
     one, other = (Counter(owned.layer.diff_id for owned in owned_layers) for owned_layers in (before, after))
     return one & other
 
@@ -259,7 +262,7 @@ class _Lengths:
     def __init__(self) -> None:
         self.known: dict[Digest | None, int] = {}
 
-    def counted(self, layer: Layer) -> Iterator[bytes]:
+    def count(self, layer: Layer) -> Iterator[bytes]:
         """The tar of a layer."""
         length = 0
         for chunk in layer.tar():
@@ -268,13 +271,13 @@ class _Lengths:
         self.known[layer.diff_id] = length
 
 
-def _is_lowest(group: Group, before: Side, after: Side) -> bool:
+def _is_lowest(group: LayerGroup, before: ComparedImage, after: ComparedImage) -> bool:
     """Whether nothing is below the layers of a group: then they hide nothing but what is in them."""
     sides = ((group.before, before.layers), (group.after, after.layers))
     return all(owned == layers[: len(owned)] for owned, layers in sides)
 
 
-def _compared(group: Group, lengths: _Lengths, *, lowest: bool) -> Group:
+def _compare_files(group: LayerGroup, lengths: _Lengths, *, lowest: bool) -> LayerGroup:
     """The group with the files that differ.
 
     The layers that both end with are not read; one that has moved between others is, since what it hides
@@ -293,16 +296,18 @@ def _compared(group: Group, lengths: _Lengths, *, lowest: bool) -> Group:
     one, other = _listing(before, lengths), _listing(after, lengths)
     if shared and _kinds(one) != _kinds(other):
         under = _listing(shared, lengths)
-        one, other = merged(under, one), merged(under, other)
-    files = tuple(_differing(one, other, hides=not lowest))
+        one, other = merge_layers(under, one), merge_layers(under, other)
+    files = tuple(_differing_entries(one, other, hides=not lowest))
     return replace(group, files=files, below=len(shared), packages=differing_packages(one, other))
 
 
-def _kinds(listing: Mapping[str, Entry]) -> dict[str, Kind]:
+def _kinds(listing: Mapping[str, ListedEntry]) -> dict[str, EntryKind]:
     return {path: entry.kind for path, entry in listing.items()}
 
 
-def _differing(one: Mapping[str, Entry], other: Mapping[str, Entry], *, hides: bool) -> Iterator[File]:
+def _differing_entries(
+    one: Mapping[str, ListedEntry], other: Mapping[str, ListedEntry], *, hides: bool
+) -> Iterator[FileChange]:
     """The entries that differ.
 
     A whiteout says that there is no such entry. It is an entry itself where the other side has none, and the
@@ -317,21 +322,21 @@ def _differing(one: Mapping[str, Entry], other: Mapping[str, Entry], *, hides: b
         if _is_whiteout(after) and (before or not hides):
             after = None
         if before or after:
-            yield File(path, before, after)
+            yield FileChange(path, before, after)
 
 
-def _is_whiteout(entry: Entry | None) -> bool:
-    return entry is not None and entry.kind in (Kind.REMOVED, Kind.EMPTIED)
+def _is_whiteout(entry: ListedEntry | None) -> bool:
+    return entry is not None and entry.kind in (EntryKind.REMOVED, EntryKind.EMPTIED)
 
 
-def _listing(layers: Iterable[Layer], lengths: _Lengths) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
+def _listing(layers: Iterable[Layer], lengths: _Lengths) -> dict[str, ListedEntry]:
+    found: dict[str, ListedEntry] = {}
     for layer in layers:
-        told = entries(lengths.counted(layer), keep=tells_versions)
-        found = merged(found, told) if found else told
+        told = list_entries(lengths.count(layer), keep=has_package_versions)
+        found = merge_layers(found, told) if found else told
     return found
 
 
-def counts(files: Iterable[File]) -> Counter[Change]:
+def counts(files: Iterable[FileChange]) -> Counter[Change]:
     """How many entries there are of each change."""
     return Counter(file.change for file in files)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from packhorse.base.dataclass import dataclass
-from packhorse.layers.listing import Entry
+from packhorse.layers.listing import ListedEntry
 from packhorse.platform.sbom import base, contents
 
 
@@ -21,12 +21,14 @@ class Package:
     after: str | None
 
 
-def tells_versions(path: str) -> bool:
+def has_package_versions(path: str) -> bool:
     """Whether the file at a path, relative to the root, says which packages there are."""
     return base.is_status(path) or contents.is_sbom(path)
 
 
-def differing_packages(one: Mapping[str, Entry], other: Mapping[str, Entry]) -> tuple[Package, ...]:
+def differing_packages(
+    one: Mapping[str, ListedEntry], other: Mapping[str, ListedEntry]
+) -> tuple[Package, ...]:
     """The packages that differ, by name. The trees have kept the bytes of what tells their versions."""
     before, after = _versions(one), _versions(other)
     return tuple(
@@ -36,7 +38,7 @@ def differing_packages(one: Mapping[str, Entry], other: Mapping[str, Entry]) -> 
     )
 
 
-def _versions(tree: Mapping[str, Entry]) -> dict[str, str]:
+def _versions(tree: Mapping[str, ListedEntry]) -> dict[str, str]:
     kept = {path: data for path in sorted(tree) if (data := tree[path].data) is not None}
     sboms = {path: data for path, data in kept.items() if contents.is_sbom(path)}
     records = [data.decode("utf-8", "replace") for path, data in kept.items() if path not in sboms]

@@ -12,20 +12,20 @@ from typing import Any
 
 from packhorse.base.dataclass import dataclass
 from packhorse.image.view import Layer
-from packhorse.layers.listing import Entry, Kind
-from packhorse.platform.diff.comparison import Difference, File, Group, Side
+from packhorse.layers.listing import EntryKind, ListedEntry
+from packhorse.platform.diff.comparison import ComparedImage, Difference, FileChange, LayerGroup
 from packhorse.platform.diff.packages import Package
-from packhorse.platform.owners import Owned
+from packhorse.platform.owners import OwnedLayer
 
 Fields = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Each:
+class LazyList:
     """The fields of things, made one by one each time that somebody goes through them: there may be many."""
 
-    things: Sequence[File]
-    fields: Callable[[File], Fields]
+    things: Sequence[FileChange]
+    fields: Callable[[FileChange], Fields]
 
     def __iter__(self) -> Iterator[Fields]:
         return map(self.fields, self.things)
@@ -50,7 +50,7 @@ class Sizes:
             return cls(tars, False)
         return cls(blobs, True) if blobs.keys() == every else cls(tars, False)
 
-    def total(self, owned: Iterable[Owned]) -> int | None:
+    def total(self, owned: Iterable[OwnedLayer]) -> int | None:
         """The bytes of some layers, None if nobody knows those of one."""
         found = [self.of_layer(one.layer) for one in owned]
         return None if None in found else sum(size for size in found if size is not None)
@@ -64,7 +64,7 @@ def fields(difference: Difference) -> Fields:
     """All of a comparison; paths are absolute, modes octal as chmod takes them."""
     sizes = Sizes.of(difference)
     return {
-        "same": difference.same,
+        "same": difference.is_same,
         "summary": difference.headline,
         "a": _side(difference.before, sizes),
         "b": _side(difference.after, sizes),
@@ -75,20 +75,20 @@ def fields(difference: Difference) -> Fields:
                 "path": value.path,
                 "before": value.before,
                 "after": value.after,
-                "follows_from_layers": value.restated,
+                "follows_from_layers": value.is_derived,
             }
             for value in difference.values
         ],
     }
 
 
-def details(file: File) -> list[str]:
+def details(file: FileChange) -> list[str]:
     """In what a file differs, one phrase each: `mode 0644 → 0755`."""
     one, other = file.before, file.after
     if one is None or other is None:
         there = one or other
         assert there is not None  # or it would not differ
-        return [_alone(there)]
+        return [_describe_entry(there)]
     told = {
         "kind": f"{one.kind} → {other.kind}",
         "content": "content",
@@ -96,14 +96,14 @@ def details(file: File) -> list[str]:
         "link": f"link {one.link} → {other.link}",
         "mode": f"mode {one.mode:04o} → {other.mode:04o}",
         "owner": f"owner {one.uid}:{one.gid} → {other.uid}:{other.gid}",
-        "time": f"time {moment(one.mtime)} → {moment(other.mtime)}",
-        "attributes": ", ".join(_attributes(one, other)),
+        "time": f"time {format_time(one.mtime)} → {format_time(other.mtime)}",
+        "attributes": ", ".join(_describe_attributes(one, other)),
     }
-    found = [told[name] for name in file.what]
-    return [phrase for phrase in found if phrase != "content" or "size" not in file.what]
+    found = [told[name] for name in file.differences]
+    return [phrase for phrase in found if phrase != "content" or "size" not in file.differences]
 
 
-def _attributes(one: Entry, other: Entry) -> Iterator[str]:
+def _describe_attributes(one: ListedEntry, other: ListedEntry) -> Iterator[str]:
     """What became of extended attributes; their values are seldom for reading."""
     before, after = dict(one.attributes), dict(other.attributes)
     for name in sorted(before.keys() | after.keys()):
@@ -112,13 +112,13 @@ def _attributes(one: Entry, other: Entry) -> Iterator[str]:
             yield f"attribute {name} {verb}"
 
 
-def mode_text(entry: Entry) -> str:
+def mode_text(entry: ListedEntry) -> str:
     """The mode as ls(1) shows it: `-rwxr-xr-x`."""
-    kinds = {Kind.DIRECTORY: stat.S_IFDIR, Kind.LINK: stat.S_IFLNK, Kind.FIFO: stat.S_IFIFO}
+    kinds = {EntryKind.DIRECTORY: stat.S_IFDIR, EntryKind.LINK: stat.S_IFLNK, EntryKind.FIFO: stat.S_IFIFO}
     return stat.filemode(kinds.get(entry.kind, stat.S_IFREG) | entry.mode)
 
 
-def moment(nanoseconds: int) -> str:
+def format_time(nanoseconds: int) -> str:
     """A time as RFC 3339, with what is below a second where there is any."""
     seconds, rest = divmod(nanoseconds, 10**9)
     try:
@@ -128,18 +128,18 @@ def moment(nanoseconds: int) -> str:
     return f"{text}{f'.{rest:09d}' if rest else ''}Z"
 
 
-def _alone(entry: Entry) -> str:
+def _describe_entry(entry: ListedEntry) -> str:
     """What an entry is that only one image has."""
-    if entry.kind is Kind.REMOVED:
+    if entry.kind is EntryKind.REMOVED:
         return "hides what layers below have"
-    if entry.kind is Kind.EMPTIED:
+    if entry.kind is EntryKind.EMPTIED:
         return "hides all that layers below have in it"
-    if entry.kind is Kind.FILE:
+    if entry.kind is EntryKind.FILE:
         return f"{entry.size} byte{'' if entry.size == 1 else 's'}, {mode_text(entry)}"
     return f"{entry.kind} to {entry.link}" if entry.link else str(entry.kind)
 
 
-def _side(side: Side, sizes: Sizes) -> Fields:
+def _side(side: ComparedImage, sizes: Sizes) -> Fields:
     image = side.image
     return {
         "name": side.name,
@@ -150,7 +150,7 @@ def _side(side: Side, sizes: Sizes) -> Fields:
     }
 
 
-def _group(group: Group, sizes: Sizes) -> Fields:
+def _group(group: LayerGroup, sizes: Sizes) -> Fields:
     return {
         "part": str(group.part),
         "title": group.title,
@@ -159,7 +159,7 @@ def _group(group: Group, sizes: Sizes) -> Fields:
         "before": [_layer(owned, sizes) for owned in group.before],
         "after": [_layer(owned, sizes) for owned in group.after],
         "shared_below": group.below,
-        "files": None if group.files is None else Each(group.files, _file),
+        "files": None if group.files is None else LazyList(group.files, _file),
         "packages": None if group.files is None else [_package(package) for package in group.packages],
     }
 
@@ -168,17 +168,17 @@ def _package(package: Package) -> Fields:
     return {"name": package.name, "before": package.before, "after": package.after}
 
 
-def _file(file: File) -> Fields:
+def _file(file: FileChange) -> Fields:
     return {
         "path": f"/{file.path}",
         "change": str(file.change),
-        "what": list(file.what),
+        "what": list(file.differences),
         "before": _entry(file.before),
         "after": _entry(file.after),
     }
 
 
-def _layer(owned: Owned, sizes: Sizes) -> Fields:
+def _layer(owned: OwnedLayer, sizes: Sizes) -> Fields:
     return {
         "diff_id": str(owned.layer.diff_id),
         "name": owned.name,
@@ -187,7 +187,7 @@ def _layer(owned: Owned, sizes: Sizes) -> Fields:
     }
 
 
-def _entry(entry: Entry | None) -> Fields | None:
+def _entry(entry: ListedEntry | None) -> Fields | None:
     if entry is None:
         return None
     return {
@@ -196,7 +196,7 @@ def _entry(entry: Entry | None) -> Fields | None:
         "uid": entry.uid,
         "gid": entry.gid,
         "size": entry.size,
-        "mtime": moment(entry.mtime),
+        "mtime": format_time(entry.mtime),
         "link": entry.link,
         "sha256": entry.content.hex(),
         "attributes": dict(entry.attributes),

@@ -33,22 +33,24 @@ _OF_BASE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """One value that differs; None is none at all. `restated` ones follow from layers that differ."""
+class ValueChange:
+    """One value that differs; None is none at all. Those that are `is_derived` follow from layers
+    that differ.
+    """
 
     path: str
     before: object
     after: object
 
     @property
-    def restated(self) -> bool:
+    def is_derived(self) -> bool:
         """Whether it says no more than that a layer is another: a digest, a history entry, a time."""
         return _RESTATED.fullmatch(self.path) is not None
 
     @property
-    def bookkeeping(self) -> bool:
-        """Whether it is what a lifecycle noted of the layers for the next build, or `restated`."""
-        return self.restated or self.path.startswith(f"{_LIFECYCLE}.")
+    def is_bookkeeping(self) -> bool:
+        """Whether it is what a lifecycle noted of the layers for the next build, or `is_derived`."""
+        return self.is_derived or self.path.startswith(f"{_LIFECYCLE}.")
 
     @property
     def title(self) -> str:
@@ -56,16 +58,16 @@ class Value:
         return self.path.removeprefix(f"{_LIFECYCLE}.")
 
     @property
-    def of_base(self) -> bool:
+    def is_of_base(self) -> bool:
         """Whether it is about the base image alone, so that a rebase changes it."""
         return _OF_BASE.fullmatch(self.path) is not None
 
 
-def values(before: Image, after: Image) -> tuple[Value, ...]:
+def values(before: Image, after: Image) -> tuple[ValueChange, ...]:
     """The values that differ, by path; numbers are what their digits say."""
-    one, other = (dict(_flat(_document(image), "")) for image in (before, after))
+    one, other = (dict(_flatten(_document(image), "")) for image in (before, after))
     return tuple(
-        Value(path, one.get(path), other.get(path))
+        ValueChange(path, one.get(path), other.get(path))
         for path in sorted(one.keys() | other.keys())
         if one.get(path) != other.get(path)
     )
@@ -81,14 +83,14 @@ def _document(image: Image) -> dict[str, Any]:
     inner = dict(inner) if isinstance(inner, dict) else {}
     inner.pop("Labels", None)
     if image.config.labels:
-        document["labels"] = {name: _parsed(text) for name, text in image.config.labels.items()}
+        document["labels"] = {name: _parse_label(text) for name, text in image.config.labels.items()}
     env = inner.pop("Env", None)
     if isinstance(env, list) and env:
         document["env"] = dict(str(entry).partition("=")[::2] for entry in env)
     return {**inner, **document}
 
 
-def _parsed(text: str) -> object:
+def _parse_label(text: str) -> object:
     """A label that is a JSON object or list as what it is, else as its text."""
     if text[:1] in ("{", "["):
         try:
@@ -104,21 +106,21 @@ def _is_shallow(value: object, left: int) -> bool:
     return left > 0 and all(_is_shallow(item, left - 1) for item in items)
 
 
-def _flat(value: object, path: str, left: int = 2 * _DEPTH) -> Iterator[tuple[str, object]]:
+def _flatten(value: object, path: str, left: int = 2 * _DEPTH) -> Iterator[tuple[str, object]]:
     """The values within a value, with their paths; what is nested deeper than anybody's is one value."""
     if not left:
         yield path, "nested too deep"
     elif isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _flat(item, _below(path, key), left - 1)
+            yield from _flatten(item, _join_path(path, key), left - 1)
     elif isinstance(value, list) and value:
         for key, item in _entries(value):
-            yield from _flat(item, f"{path}[{key}]", left - 1)
+            yield from _flatten(item, f"{path}[{key}]", left - 1)
     elif value is not None:
         yield path, value
 
 
-def _below(path: str, key: str) -> str:
+def _join_path(path: str, key: str) -> str:
     if not path:
         return key
     return f"{path}.{key}" if _PLAIN.fullmatch(key) else f"{path}[{key}]"
@@ -133,16 +135,18 @@ def _entries(items: list[Any]) -> Iterator[tuple[str, Any]]:
     return ((str(number), item) for number, item in enumerate(items))
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as people read it: text as it is, the rest as JSON, nothing as such."""
     if value is None:
         return "(none)"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def sorted_out(values: Iterable[Value]) -> tuple[list[Value], list[Value], list[Value]]:
+def partition(
+    values: Iterable[ValueChange],
+) -> tuple[list[ValueChange], list[ValueChange], list[ValueChange]]:
     """What was set, what was noted of layers for the next build, and what follows from the layers."""
-    found: tuple[list[Value], list[Value], list[Value]] = ([], [], [])
+    found: tuple[list[ValueChange], list[ValueChange], list[ValueChange]] = ([], [], [])
     for value in values:
-        found[2 if value.restated else 1 if value.bookkeeping else 0].append(value)
+        found[2 if value.is_derived else 1 if value.is_bookkeeping else 0].append(value)
     return found

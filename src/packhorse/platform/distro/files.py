@@ -48,7 +48,7 @@ _OS_RELEASE = "usr/lib/os-release"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RootEntry:
     """One directory (its name ends in `/`) or file of `size` bytes to add to a root; owned by root."""
 
     name: str
@@ -67,7 +67,7 @@ class WrittenRoot:
     os_release: str
 
 
-def keeps(name: str, *, directory: bool) -> bool:
+def is_kept(name: str, *, directory: bool) -> bool:
     """Whether the entry `name` (relative, without a slash at either end) of mmdebstrap's tar stays."""
     if any(name.startswith(f"{top}/") for top in _NOTHING_BELOW):
         return False
@@ -78,22 +78,22 @@ def keeps(name: str, *, directory: bool) -> bool:
     return _DROPPED.fullmatch(name) is None
 
 
-def write_root(source: BinaryIO, target: BinaryIO, extra: Iterable[Entry] = ()) -> WrittenRoot:
+def write_root(source: BinaryIO, target: BinaryIO, extra: Iterable[RootEntry] = ()) -> WrittenRoot:
     """Writes the root in the tar stream `source`, then /dev, the CNB user's home and `extra`, to `target`.
 
     One pass, in the order of `source`; owners, modes and contents stay, times become `MTIME`, owner names,
     device numbers and extended headers go. Raises tarfile.TarError if `source` is no tar or breaks off,
     FormatError if it is not a Debian root.
     """
-    sink = _Hashed(target)
+    sink = _HashingWriter(target)
     read: dict[str, str] = {}
     with (
         tarfile.open(fileobj=source, mode="r|") as old,
         tarfile.open(fileobj=cast(BinaryIO, sink), mode="w|", format=tarfile.PAX_FORMAT) as new,
     ):
         for member in old:
-            info = _plain(member)
-            if not info.name or not keeps(info.name, directory=info.isdir()):
+            info = _normalise(member)
+            if not info.name or not is_kept(info.name, directory=info.isdir()):
                 continue
             content: IO[bytes] | None = old.extractfile(member) if member.isreg() else None
             if content is not None and info.name in (_DPKG_STATUS, _OS_RELEASE, *_USER_LINES):
@@ -102,8 +102,8 @@ def write_root(source: BinaryIO, target: BinaryIO, extra: Iterable[Entry] = ()) 
                 info.size = len(data)
                 content = BytesIO(data)
             new.addfile(info, content)
-        _add(new, Entry("dev/"))
-        _add(new, Entry(f"{_CNB_HOME}/"), owner=CNB_ID)
+        _add(new, RootEntry("dev/"))
+        _add(new, RootEntry(f"{_CNB_HOME}/"), owner=CNB_ID)
         for entry in extra:
             _add(new, entry)
     if not {_DPKG_STATUS, _OS_RELEASE, "etc/passwd", "etc/group"} <= read.keys():
@@ -119,7 +119,7 @@ def write_root(source: BinaryIO, target: BinaryIO, extra: Iterable[Entry] = ()) 
     )
 
 
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def _normalise(member: tarfile.TarInfo) -> tarfile.TarInfo:
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
         raise FormatError(f"{member.name} cannot be in a root file system", why="it is a device or a pipe")
     info = tarfile.TarInfo("" if member.name == "." else member.name.removeprefix("./"))
@@ -131,7 +131,7 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return info
 
 
-def _add(tar: tarfile.TarFile, entry: Entry, *, owner: int = 0) -> None:
+def _add(tar: tarfile.TarFile, entry: RootEntry, *, owner: int = 0) -> None:
     info = tarfile.TarInfo(entry.name.rstrip("/"))
     info.mtime, info.uid, info.gid = MTIME, owner, owner
     if entry.name.endswith("/"):
@@ -143,7 +143,7 @@ def _add(tar: tarfile.TarFile, entry: Entry, *, owner: int = 0) -> None:
         tar.addfile(info, content)
 
 
-class _Hashed:
+class _HashingWriter:
     """A sink that counts and hashes what passes."""
 
     def __init__(self, target: BinaryIO) -> None:

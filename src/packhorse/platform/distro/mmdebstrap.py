@@ -23,7 +23,7 @@ from packhorse.errors import HostError, NetworkError, PackhorseError
 from packhorse.platform.distro.files import MTIME
 from packhorse.platform.distro.scratch import SCRATCH
 from packhorse.platform.distro.sources import Suite
-from packhorse.sandbox.process import Leash
+from packhorse.sandbox.process import ParentDeathGuard
 
 Mode = Literal["root", "unshare", "fakechroot"]
 
@@ -133,7 +133,7 @@ def host_mode(path: str) -> Mode:
     """As `choose_mode`, for the invoking user."""
     root = os.geteuid() == 0
     return choose_mode(
-        root=root, range_of_ids=not root and userns.choose().mode is userns.Mode.RANGE, path=path
+        root=root, range_of_ids=not root and userns.choose_map().mode is userns.MapMode.RANGE, path=path
     )
 
 
@@ -165,7 +165,7 @@ class Mmdebstrap:
                 fix="run it again",
             )
         if self._process.returncode != 0:
-            raise failure(self._process.returncode, self._last_lines)
+            raise explain_failure(self._process.returncode, self._last_lines)
 
     def stop(self) -> None:
         """Ends it if it still runs, giving it time to take its chroot away."""
@@ -211,7 +211,7 @@ def _own_mounts() -> tuple[str, ...]:
 
 
 @contextmanager
-def running(
+def run_mmdebstrap(
     command: Sequence[str],
     *,
     sources: Path,
@@ -238,7 +238,7 @@ def running(
         )
     run = Mmdebstrap(process, progress, cancelled)
     try:
-        leash = Leash.of_group(process.pid)
+        leash = ParentDeathGuard.for_group(process.pid)
         try:
             yield run
         finally:
@@ -248,7 +248,7 @@ def running(
         run.stop()
 
 
-def failure(status: int, lines: Iterable[str]) -> PackhorseError:
+def explain_failure(status: int, lines: Iterable[str]) -> PackhorseError:
     """What mmdebstrap's end with `status` (negative: a signal) means, given the last lines it said."""
     told = [line for line in lines if not line.startswith("I: ")]
     what = "mmdebstrap did not finish the default builder's root file system"

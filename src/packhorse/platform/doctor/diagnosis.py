@@ -10,7 +10,7 @@ from packhorse.base.dataclass import dataclass
 _COMMANDS_LEFT = "nothing can be built or run here; copy, inspect, images, rmi and gc work"
 
 
-class State(Enum):
+class CheckState(Enum):
     """All of it is there; builds work with less; builds do not work."""
 
     OK = "ok"
@@ -19,7 +19,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
+class Fix:
     """What `--fix` can do: put `files` (path and text) in place, then run commands as root, in order.
 
     If one of the commands fails, the files are taken away again.
@@ -31,31 +31,33 @@ class Mend:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckResult:
     """The result of one check. `without` says what works all the same, `remedy` how to mend what is missing.
 
-    Both are empty where the state is ok. `mend` is what `--fix` would do about it, where it can.
+    Both are empty where the state is ok. `fix` is what `--fix` would do about it, where it can.
     `checkup` adds the name of the check.
     """
 
-    state: State
-    found: str
-    without: str = ""
+    state: CheckState
+    finding: str
+    consequence: str = ""
     remedy: str = ""
-    mend: Mend | None = None
+    fix: Fix | None = None
     name: str = ""
 
 
-def ok(found: str) -> Line:
+def ok(found: str) -> CheckResult:
     """All is there."""
-    return Line(State.OK, found)
+    return CheckResult(CheckState.OK, found)
 
 
-def limited(found: str, without: str, remedy: str, mend: Mend | None = None) -> Line:
+def limited(found: str, without: str, remedy: str, mend: Fix | None = None) -> CheckResult:
     """Builds work with less."""
-    return Line(State.LIMITED, found, without, remedy, mend)
+    return CheckResult(CheckState.LIMITED, found, without, remedy, mend)
 
 
-def missing(found: str, remedy: str, mend: Mend | None = None, *, without: str = _COMMANDS_LEFT) -> Line:
+def missing(
+    found: str, remedy: str, mend: Fix | None = None, *, without: str = _COMMANDS_LEFT
+) -> CheckResult:
     """Builds do not work; without other words, what never starts a sandbox does."""
-    return Line(State.MISSING, found, without, remedy, mend)
+    return CheckResult(CheckState.MISSING, found, without, remedy, mend)

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from packhorse.base.dial import Connection
 from packhorse.base.engine_address import Address
-from packhorse.platform.doctor.diagnosis import Line, ok
-from packhorse.platform.doctor.examination import Examination
+from packhorse.platform.doctor.diagnosis import CheckResult, ok
+from packhorse.platform.doctor.examination import HostProbe
 
 _PATIENCE = 0.3
 _RUNTIMES = ("runc", "crun", "runsc")
 _LIMIT = 1 << 20
 
 
-def engines(examined: Examination) -> Line:
+def engines(probe: HostProbe) -> CheckResult:
     """Asks every engine whose socket is found for its version, and every runtime on PATH."""
-    path = examined.environ.get("PATH", "")
-    found = [f"{socket} {_version(socket)}" for socket in _sockets(examined.environ)]
+    path = probe.environ.get("PATH", "")
+    found = [f"{socket} {_version(socket)}" for socket in _sockets(probe.environ)]
     found += [_runtime(program) for name in _RUNTIMES if (program := shutil.which(name, path=path))]
     return ok("; ".join(found) or "none, and none is needed")
 

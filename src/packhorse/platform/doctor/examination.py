@@ -18,13 +18,13 @@ from typing import Self
 
 from packhorse.base import userns
 from packhorse.base.dataclass import dataclass
-from packhorse.base.step import Bind, Mount, Network, Overlay, Root, Step
+from packhorse.base.step import Bind, Mount, Network, Overlay, Root, SandboxSpec
 from packhorse.base.userns import IdMap, Namespace
 from packhorse.errors import HostError, PackhorseError, SandboxError
 from packhorse.platform import bundle
 from packhorse.platform.crossing import overlay_obstacle
 from packhorse.platform.folders import Folders
-from packhorse.platform.wiring import sandbox
+from packhorse.platform.wiring import make_runner
 
 _UID = _GID = 1000
 _PROBE = 125
@@ -32,18 +32,18 @@ _PROBE = 125
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SandboxTrial:
     """One real sandbox, made as a build makes its own: the `error` that kept it, and the line to blame.
 
-    `marks` says what an overlay that could be mounted did not do as the store needs it.
+    `missing_marks` says what an overlay that could be mounted did not do as the store needs it.
     """
 
     error: HostError | None = None
-    blamed: str = ""
-    marks: str = ""
+    failed_check: str = ""
+    missing_marks: str = ""
 
 
-class Examination:
+class HostProbe:
     """One look at this machine for the user with `environ`, whose things are in `folders`.
 
     All is below one directory on the store's file system, and gone with the block.
@@ -66,7 +66,7 @@ class Examination:
     def idmap(self) -> IdMap | HostError:
         """The ids that builds would have."""
         try:
-            return userns.choose(_UID, _GID)
+            return userns.choose_map(_UID, _GID)
         except HostError as error:
             return error
 
@@ -76,7 +76,7 @@ class Examination:
         if isinstance(self.idmap, HostError):
             return self.idmap
         try:
-            return self._own.enter_context(userns.make(self.idmap))
+            return self._own.enter_context(userns.make_namespace(self.idmap))
         except HostError as error:
             return error
 
@@ -106,75 +106,79 @@ class Examination:
         return overlay_obstacle(self.home)
 
     @cached_property
-    def trial(self) -> Trial:
+    def trial(self) -> SandboxTrial:
         """A sandbox in which a program runs under the system call filter, with `/layers` as builds mount it:
         an overlay, or a plain directory where the store's file system takes no overlays.
         """
         namespace, scratch = self.namespace, self.scratch
         if isinstance(namespace, HostError):
-            return Trial(namespace, namespace.check)
+            return SandboxTrial(namespace, namespace.check)
         if isinstance(scratch, OSError):
-            return Trial(HostError(f"{self.home} cannot be written", why=scratch.strerror or ""), "store")
+            return SandboxTrial(
+                HostError(f"{self.home} cannot be written", why=scratch.strerror or ""), "store"
+            )
         try:
-            step = _step(namespace, scratch, Network.NONE, overlay=not self.overlay_obstacle)
-            with sandbox(namespace, _made(scratch / "steps")).open(step) as room:
+            spec = _step(namespace, scratch, Network.NONE, overlay=not self.overlay_obstacle)
+            with make_runner(namespace, _make_directory(scratch / "steps")).open(spec) as room:
                 room.tree.write("/layers/new", b"new\n")
                 room.tree.remove("/layers/old")
                 room.tree.remove("/layers/directory")
                 room.tree.mkdir("/layers/directory")
-                marks = "" if self.overlay_obstacle else _lacking(_upper(step))
+                marks = "" if self.overlay_obstacle else _missing_marks(_upper(spec))
                 status = room.run(lambda _: None).status
         except HostError as error:
-            return Trial(error, error.check or "bubblewrap")
+            return SandboxTrial(error, error.check or "bubblewrap")
         except (PackhorseError, OSError) as error:
-            return Trial(HostError("no sandbox can be made", why=str(error)), "bubblewrap")
+            return SandboxTrial(HostError("no sandbox can be made", why=str(error)), "bubblewrap")
         if status != _PROBE:
-            return Trial(SandboxError("a program could not be run", why=f"it ended with {status}"), "seccomp")
-        return Trial(marks=marks)
+            return SandboxTrial(
+                SandboxError("a program could not be run", why=f"it ended with {status}"), "seccomp"
+            )
+        return SandboxTrial(missing_marks=marks)
 
     @cached_property
     def own_network(self) -> str:
         """Why a sandbox cannot have a network of its own; empty when one could be made."""
         namespace, scratch, error = self.namespace, self.scratch, self.trial.error
         if error is not None or isinstance(namespace, HostError) or isinstance(scratch, OSError):
-            return f"not tried, for want of a sandbox: see {self.trial.blamed}"
+            return f"not tried, for want of a sandbox: see {self.trial.failed_check}"
         try:
-            step = _step(namespace, scratch, Network.OWN, overlay=not self.overlay_obstacle)
-            with sandbox(namespace, _made(scratch / "networks")).open(step):
+            spec = _step(namespace, scratch, Network.OWN, overlay=not self.overlay_obstacle)
+            with make_runner(namespace, _make_directory(scratch / "networks")).open(spec):
                 return ""
         except PackhorseError as refused:
             return refused.why or refused.what
 
 
-def _step(namespace: Namespace, scratch: Path, network: Network, *, overlay: bool) -> Step:
+def _step(namespace: Namespace, scratch: Path, network: Network, *, overlay: bool) -> SandboxSpec:
     """A step over a root that has one static program, with an overlay of two directories and an upper.
 
     Without `overlay` the lower of the two is mounted itself, to be written.
     """
-    here = _made(scratch / network.value)
+    here = _make_directory(scratch / network.value)
     root, lower, empty, upper, work = (
-        _made(here / name) for name in ("root", "lower", "empty", "upper", "work")
+        _make_directory(here / name) for name in ("root", "lower", "empty", "upper", "work")
     )
     shutil.copyfile(bundle.terminal(), root / "probe")
     (root / "probe").chmod(0o755)
-    _made(lower / "directory")
+    _make_directory(lower / "directory")
     (lower / "old").touch()
-    owner = namespace.idmap.outside(_UID, _GID)
+    owner = namespace.idmap.to_outside(_UID, _GID)
     for path in (lower, lower / "directory", lower / "old", empty, upper, work):
         os.chown(path, *owner)
     overlaid = Overlay((empty, lower), "/layers", upper, work)
     mounts: tuple[Mount, ...] = (overlaid if overlay else Bind(lower, "/layers", writable=True),)
     argv = ("/probe",) if network is Network.NONE else ()
-    return Step(argv, root=Root(root), mounts=mounts, uid=_UID, gid=_GID, network=network)
+    return SandboxSpec(argv, root=Root(root), mounts=mounts, uid=_UID, gid=_GID, network=network)
 
 
-def _upper(step: Step) -> Path:
-    (overlay,) = (mount for mount in step.mounts if isinstance(mount, Overlay))
+def _upper(spec: SandboxSpec) -> Path:
+    (overlay,) = (mount for mount in spec.mounts if isinstance(mount, Overlay))
     assert overlay.upper
     return overlay.upper
 
 
-def _lacking(upper: Path) -> str:
+def _missing_marks(upper: Path) -> str:
     """What the upper lacks of the marks that overlays leave (whiteouts, and `user.overlay.opaque`)."""
     if not stat.S_ISCHR((upper / "old").lstat().st_mode):
         return "a removed file leaves no whiteout"
@@ -182,7 +186,7 @@ def _lacking(upper: Path) -> str:
     return "" if "user.overlay.opaque" in marks else "a replaced directory is not marked as opaque"
 
 
-def _made(path: Path) -> Path:
+def _make_directory(path: Path) -> Path:
     path.mkdir()
     path.chmod(0o755)
     return path

@@ -12,13 +12,13 @@ from queue import Empty, Queue
 from threading import Thread
 
 from packhorse.base import files, native, userns
-from packhorse.base.rooted import Rooted
+from packhorse.base.rooted import RootedTree
 from packhorse.base.target import Target
 from packhorse.errors import HostError, PackhorseError, StoreError
 from packhorse.platform import bundle, default_builder, host
-from packhorse.platform.doctor.diagnosis import Line, limited, missing, ok
-from packhorse.platform.doctor.examination import Examination
-from packhorse.platform.doctor.sandbox import installing
+from packhorse.platform.doctor.diagnosis import CheckResult, limited, missing, ok
+from packhorse.platform.doctor.examination import HostProbe
+from packhorse.platform.doctor.sandbox import install_remedy
 from packhorse.sandbox import cgroup
 from packhorse.store.store import Store
 
@@ -31,27 +31,27 @@ _PATIENCE = 0.3
 """Seconds that something on the network has to answer."""
 
 
-def kernel(examined: Examination) -> Line:
+def kernel(probe: HostProbe) -> CheckResult:
     """Resolves a path as trees are read, and asks for what saves copies."""
     found = f"Linux {os.uname().release} on {os.uname().machine}"
     try:
-        with Rooted.local(examined.home) as tree:
+        with RootedTree.open_local(probe.home) as tree:
             tree.stat("/")
     except HostError as error:
         return missing(f"{found}: {error.why}", "take Linux 5.15 or newer")
-    made = not isinstance(examined.namespace, HostError)
-    if os.geteuid() == 0 and made and not userns.presentable(examined.home):
+    made = not isinstance(probe.namespace, HostError)
+    if os.geteuid() == 0 and made and not userns.supports_idmapping(probe.home):
         without = "builds work; the application is copied into the sandbox instead of shown there"
         shown = "owners cannot be shown otherwise (idmapped mounts)"
         return limited(f"{found}: {shown}", without, "take Linux 5.19 or newer, and ext4, xfs or btrfs")
     return ok(found)
 
 
-def installation(examined: Examination) -> Line:
+def installation(probe: HostProbe) -> CheckResult:
     """Looks for what packhorse's package carries besides Python."""
     try:
         for program in native.HELPERS:
-            native.program(program)
+            native.find_program(program)
         bundle.launcher(Target.host().arch)
         count = len(bundle.buildpacks())
         version = bundle.launcher_version()
@@ -60,9 +60,9 @@ def installation(examined: Examination) -> Line:
     return ok(f"launcher {version}, {count} buildpack{'' if count == 1 else 's'}")
 
 
-def store(examined: Examination) -> Line:
+def store(probe: HostProbe) -> CheckResult:
     """Opens it, or writes where it would be made."""
-    path = examined.folders.store
+    path = probe.folders.store
     move = "choose another place for it (PACKHORSE_HOME), or make that one writable"
     if os.path.lexists(path):
         try:
@@ -72,19 +72,19 @@ def store(examined: Examination) -> Line:
             nothing = "nothing works that needs images"
             return missing(f"{error.what}: {error.why}", error.fix or move, without=nothing)
         return ok(f"{count} image{'' if count == 1 else 's'} at {path}")
-    if isinstance(examined.scratch, OSError):
-        found = f"none, and none can be made: {examined.home}: {examined.scratch.strerror}"
+    if isinstance(probe.scratch, OSError):
+        found = f"none, and none can be made: {probe.home}: {probe.scratch.strerror}"
         return missing(found, move, without="nothing works that needs images")
     return ok(f"none yet; it will be made at {path}")
 
 
-def disk(examined: Examination) -> Line:
+def disk(probe: HostProbe) -> CheckResult:
     """How much room there is where the store is."""
-    room = os.statvfs(examined.home)
+    room = os.statvfs(probe.home)
     free, files = room.f_bavail * room.f_frsize, room.f_favail
     # A file system without a table of inodes (btrfs) counts none.
     counted = room.f_files > 0
-    found = f"{free / 1e9:.1f} GB" + (f" and {files} files" if counted else "") + f" free at {examined.home}"
+    found = f"{free / 1e9:.1f} GB" + (f" and {files} files" if counted else "") + f" free at {probe.home}"
     remedy = "free some, for instance with packhorse gc, or put the store elsewhere (PACKHORSE_HOME)"
     if free < _TOO_FEW_BYTES or (counted and files < _TOO_FEW_FILES):
         return missing(found, remedy, without="what needs no new room works")
@@ -94,7 +94,7 @@ def disk(examined: Examination) -> Line:
     return ok(found)
 
 
-def limits(examined: Examination) -> Line:
+def limits(probe: HostProbe) -> CheckResult:
     """Makes a control group, as each step of a build has one."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < _FILES:
@@ -102,52 +102,52 @@ def limits(examined: Examination) -> Line:
         return missing(found, "allow more: ulimit -n 1024", without="small commands work")
     without = "memory is counted by looking, and processes by a resource limit (docs/limits.md)"
     remedy = "in a session without control groups: systemd-run --user --scope packhorse build …"
-    if isinstance(examined.scratch, OSError):
+    if isinstance(probe.scratch, OSError):
         reason = "no control group can be noted where the store is"
         return limited(reason, without, "see store")
     try:
-        parent = cgroup.find()
+        parent = cgroup.find_parent()
         if parent is None:
             reason = "no control group (version 2) can be made that counts memory and processes"
             return limited(reason, without, remedy)
         counts = dict.fromkeys(cgroup.CONTROLLERS, 1 << 20)
-        cgroup.Group(parent, counts, records=examined.scratch / "groups", together=True).close()
+        cgroup.Group(parent, counts, records=probe.scratch / "groups", together=True).close()
     except OSError as error:
         reason = f"no control group can be made: {error.filename}: {error.strerror}"
         return limited(reason, without, remedy)
     return ok(f"made a control group below {parent.directory}")
 
 
-def certificates(examined: Examination) -> Line:
+def certificates(probe: HostProbe) -> CheckResult:
     """Loads the CA certificates that this machine trusts."""
     without = "what needs no registry works"
-    path = host.certificates(examined.environ)
+    path = host.certificates(probe.environ)
     if path is None:
-        return limited("no bundle of CA certificates", without, *installing("ca-certificates"))
+        return limited("no bundle of CA certificates", without, *install_remedy("ca-certificates"))
     try:
         count = ssl.create_default_context(cafile=str(path)).cert_store_stats()["x509_ca"]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return limited(f"{path}: {reason}", without, "put PEM certificates there")
     for variable in host.BUNDLE_VARIABLES:
-        named = examined.environ.get(variable, "")
+        named = probe.environ.get(variable, "")
         if named and not files.exists(named):
             found = f"{variable} names {named}, which is not there, or this user may not look it up"
             return limited(found, without, f"set {variable} to a file of certificates, or not")
     return ok(f"{count} in {path}")
 
 
-def proxy(examined: Examination) -> Line:
+def proxy(probe: HostProbe) -> CheckResult:
     """Connects to the proxies that the environment names."""
     found = {}
     for variable in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
-        value = examined.environ.get(variable.lower()) or examined.environ.get(variable, "")
+        value = probe.environ.get(variable.lower()) or probe.environ.get(variable, "")
         if value:
             found[variable] = _address(value)
     if not found:
         return ok("none is set")
     for variable, address in found.items():
-        reason = "not the address of a proxy" if address is None else _unreachable(address)
+        reason = "not the address of a proxy" if address is None else _connection_problem(address)
         if reason:
             shown = f"{variable} ({address[0]}:{address[1]})" if address else variable
             without = "what needs no registry works"
@@ -166,7 +166,7 @@ def _address(url: str) -> tuple[str, int] | None:
     return (parts.hostname, port) if parts.hostname else None
 
 
-def _unreachable(address: tuple[str, int]) -> str:
+def _connection_problem(address: tuple[str, int]) -> str:
     """Why nobody answers there, as far as that shows in a moment; empty when somebody does."""
     answers: Queue[str] = Queue()
 
@@ -185,10 +185,10 @@ def _unreachable(address: tuple[str, int]) -> str:
         return "no answer yet"
 
 
-def builder(examined: Examination) -> Line:
+def builder(probe: HostProbe) -> CheckResult:
     """Whether the default builder is there, or what keeps it from being made."""
-    made = _made(examined)
-    obstacles = default_builder.obstacles(examined.environ)
+    made = _stored_default_builder(probe)
+    obstacles = default_builder.obstacles(probe.environ)
     if not obstacles:
         found = f"{made} is in the store" if made else f"can be made of the packages of {host.system()}"
         return ok(found)
@@ -196,16 +196,16 @@ def builder(examined: Examination) -> Line:
     without = f"builds use {made}, which cannot be renewed" if made else "builds work with --builder IMAGE"
     fixes = "\n".join(error.fix for error in obstacles)
     packages = " ".join(re.findall(r"^sudo apt-get install (.+)$", fixes, re.MULTILINE)).split()
-    remedy, mend = installing(*packages) if packages else (fixes, None)
+    remedy, mend = install_remedy(*packages) if packages else (fixes, None)
     return limited(found, without, remedy, mend)
 
 
-def _made(examined: Examination) -> str:
+def _stored_default_builder(probe: HostProbe) -> str:
     """The default builder's name when it is in the store."""
-    if not os.path.isfile(examined.folders.store / "version"):  # noqa: PTH113 - may not be searched
+    if not os.path.isfile(probe.folders.store / "version"):  # noqa: PTH113 - may not be searched
         return ""
     try:
-        with Store.open(examined.folders.store) as opened:
-            return default_builder.present(opened)
+        with Store.open(probe.folders.store) as opened:
+            return default_builder.stored_name(opened)
     except PackhorseError:
         return ""

@@ -12,20 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from packhorse.errors import HostError
-from packhorse.platform.doctor.diagnosis import Mend
+from packhorse.platform.doctor.diagnosis import Fix
 
 _NEW = ".new"
 
 
-def commands(mend: Mend) -> list[str]:
+def shell_lines(mend: Fix) -> list[str]:
     """What is run, for a person to read: one line for a shell each; `FILE` stands for the text of a file."""
-    lines = [shlex.join([*_root(), *words]) for target, _ in mend.files for words in _placing("FILE", target)]
-    return lines + [shlex.join([*_root(), *words]) for words in mend.commands]
+    lines = [
+        shlex.join([*_root_prefix(), *words])
+        for target, _ in mend.files
+        for words in _placing_commands("FILE", target)
+    ]
+    return lines + [shlex.join([*_root_prefix(), *words]) for words in mend.commands]
 
 
-def carry_out(mend: Mend) -> None:
+def apply(mend: Fix) -> None:
     """Does it; HostError when that fails, or nobody here may be root. Files are as before then."""
-    with _written(mend) as placing:
+    with _write_files(mend) as placing:
         try:
             for words in [*placing, *mend.commands]:
                 _run(words)
@@ -36,24 +40,24 @@ def carry_out(mend: Mend) -> None:
 
 
 @contextmanager
-def _written(mend: Mend) -> Iterator[list[tuple[str, ...]]]:
+def _write_files(mend: Fix) -> Iterator[list[tuple[str, ...]]]:
     """The commands that put the mend's files in place, each at once."""
     with tempfile.TemporaryDirectory(prefix="packhorse-") as directory:
         placing = []
         for number, (target, text) in enumerate(mend.files):
             file = Path(directory) / str(number)
             file.write_text(text)
-            placing += _placing(str(file), target)
+            placing += _placing_commands(str(file), target)
         yield placing
 
 
-def _placing(source: str, target: Path) -> list[tuple[str, ...]]:
+def _placing_commands(source: str, target: Path) -> list[tuple[str, ...]]:
     # Names that end so are passed over by who reads the directory (apparmor_parser(8)) until they are whole.
     new = str(target.with_name(f".{target.name}{_NEW}"))
     return [("install", "-m", "0644", source, new), ("mv", "-fT", new, str(target))]
 
 
-def _root() -> Sequence[str]:
+def _root_prefix() -> Sequence[str]:
     """What stands before a command that root has to run."""
     if os.geteuid() == 0:
         return ()
@@ -67,7 +71,7 @@ def _root() -> Sequence[str]:
 
 
 def _run(words: Sequence[str]) -> None:
-    line = [*_root(), *words]
+    line = [*_root_prefix(), *words]
     try:
         done = subprocess.run(line, check=False)
     except OSError as error:

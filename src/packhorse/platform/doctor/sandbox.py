@@ -12,42 +12,42 @@ from packhorse.base import bubblewrap, proc, userns
 from packhorse.base.userns import Namespace
 from packhorse.errors import HostError, InputError
 from packhorse.platform.doctor import apparmor
-from packhorse.platform.doctor.diagnosis import Line, Mend, limited, missing, ok
-from packhorse.platform.doctor.examination import Examination
+from packhorse.platform.doctor.diagnosis import CheckResult, Fix, limited, missing, ok
+from packhorse.platform.doctor.examination import HostProbe
 from packhorse.sandbox import network as sandbox_network
 
 
-def user_namespaces(examined: Examination) -> Line:
+def user_namespaces(probe: HostProbe) -> CheckResult:
     """Makes one, with the ids that builds have."""
-    namespace, trial = examined.namespace, examined.trial
-    if trial.error is None or trial.blamed != "user-namespaces":
+    namespace, trial = probe.namespace, probe.trial
+    if trial.error is None or trial.failed_check != "user-namespaces":
         if isinstance(namespace, HostError):
-            return _elsewhere(trial.blamed)
+            return _not_checked(trial.failed_check)
         count = sum(extent.count for extent in namespace.idmap.uids)
         return ok(f"made one with {count} id{'s' if count > 1 else ''}")
     found = trial.error.why or trial.error.what
     if isinstance(namespace, Namespace):
         found = f"made one that gives no rights: {found}"
-    return missing(found, _permission())
+    return missing(found, _missing_permission())
 
 
-def _permission() -> str:
+def _missing_permission() -> str:
     """What has to be allowed, and by whom, for a namespace that cannot be made."""
-    if apparmor.restricts():
+    if apparmor.is_restricted():
         return "see the line apparmor"
     for switch in ("user/max_user_namespaces", "kernel/unprivileged_userns_clone"):
         path = Path("/proc/sys") / switch
         if path.is_file() and path.read_text().strip() == "0":
             return f"an administrator forbids them: {switch.replace('/', '.')} is 0, see sysctl(8)"
     if in_container() or (os.geteuid() == 0 and not _is_whole_root()):
-        return _container()
+        return _container_options()
     return "something guards this process, a system call filter or a security module; ask who set it up"
 
 
-def _container() -> str:
+def _container_options() -> str:
     """How a container has to be started, in docker's words, for this user to make sandboxes in it."""
     options = "--security-opt seccomp=unconfined --security-opt systempaths=unconfined"
-    if apparmor.enabled():
+    if apparmor.is_enabled():
         options += " --security-opt apparmor=unconfined"
     if os.geteuid() != 0:
         return f"start this container with {options}, or with --privileged"
@@ -60,7 +60,7 @@ def _container() -> str:
 
 def _is_whole_root() -> bool:
     """Whether this process may act on others' namespaces: it has CAP_SYS_PTRACE and CAP_SYS_ADMIN."""
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)", proc.told("status"), re.MULTILINE)
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", proc.read_proc("status"), re.MULTILINE)
     return bool(found and int(found[1], 16) >> 19 & 0b101 == 0b101)
 
 
@@ -69,25 +69,25 @@ def in_container() -> bool:
     return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
 
 
-def _elsewhere(blamed: str) -> Line:
+def _not_checked(failed_check: str) -> CheckResult:
     """The line of something that was not come to, since something else is missing."""
-    return missing("not tried, for want of something else", f"see {blamed}", without="")
+    return missing("not tried, for want of something else", f"see {failed_check}", without="")
 
 
-def subordinate_ids(examined: Examination) -> Line:
+def subordinate_ids(probe: HostProbe) -> CheckResult:
     """Whether there is more than one id, and whether the kernel takes the map."""
-    idmap, namespace = examined.idmap, examined.namespace
+    idmap, namespace = probe.idmap, probe.namespace
     if isinstance(idmap, HostError):
         return missing(idmap.why, idmap.fix)
     if os.geteuid() == 0:
         first = idmap.uids[0].outside
         return ok(f"not needed: root's sandboxes have ids from {first} on")
-    obstacle = userns.range_obstacle()
+    obstacle = userns.find_range_obstacle()
     if obstacle:
         without = (
             "builds work, with one id: nothing can be root inside, and other users' files look like one's own"
         )
-        return limited(obstacle, without, *_more_ids(obstacle))
+        return limited(obstacle, without, *_more_ids_remedy(obstacle))
     if isinstance(namespace, HostError) and namespace.check == "subordinate-ids":
         return missing(namespace.why, namespace.fix)
     spare = [extent for extent in idmap.uids if extent.outside != os.geteuid()]
@@ -95,22 +95,22 @@ def subordinate_ids(examined: Examination) -> Line:
     return ok(f"{count} from {first} on")
 
 
-def _more_ids(obstacle: str) -> tuple[str, Mend | None]:
+def _more_ids_remedy(obstacle: str) -> tuple[str, Fix | None]:
     if "is not installed" in obstacle:
-        return installing("uidmap")
+        return install_remedy("uidmap")
     if "has no line for user" not in obstacle:
         return "ask who set this machine up", None
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return "give this user a name in /etc/passwd, and lines in /etc/subuid and /etc/subgid", None
-    first = _unused_ids()
+    first = _first_unused_id()
     extent = f"{first}-{first + userns.SIZE - 1}"
     command = ("usermod", "--add-subuids", extent, "--add-subgids", extent, user)
-    return f"sudo {' '.join(command)}", Mend(f"give {user} {userns.SIZE} subordinate ids", (command,))
+    return f"sudo {' '.join(command)}", Fix(f"give {user} {userns.SIZE} subordinate ids", (command,))
 
 
-def _unused_ids() -> int:
+def _first_unused_id() -> int:
     """The first id above all that /etc/subuid and /etc/subgid give to anybody."""
     ends = [100_000]
     for table in (Path("/etc/subuid"), Path("/etc/subgid")):
@@ -120,96 +120,98 @@ def _unused_ids() -> int:
     return max(ends)
 
 
-def installing(*packages: str) -> tuple[str, Mend | None]:
+def install_remedy(*packages: str) -> tuple[str, Fix | None]:
     """How packages of the distribution are installed: in words, and as a mend where that is known."""
     names = " ".join(packages)
     if shutil.which("apt-get") is None:
         return f"install {names} with this system's package manager", None
     command = ("apt-get", "install", "--yes", "--no-install-recommends", *packages)
-    return f"sudo apt-get install {names}", Mend(f"install {names}", (command,))
+    return f"sudo apt-get install {names}", Fix(f"install {names}", (command,))
 
 
-def apparmor_restriction(examined: Examination) -> Line:
+def apparmor_restriction(probe: HostProbe) -> CheckResult:
     """Whether AppArmor keeps namespaces from programs without a profile, packhorse's among them."""
-    if not apparmor.enabled():
+    if not apparmor.is_enabled():
         return ok("not used by this kernel")
-    if not apparmor.restricts():
+    if not apparmor.is_restricted():
         return ok("does not restrict user namespaces")
     if os.geteuid() == 0:
         return ok("restricts user namespaces of ordinary users, not root's")
-    if examined.trial.error is None:
+    if probe.trial.error is None:
         return ok("restricts user namespaces, and lets packhorse have its own")
-    if examined.trial.blamed not in ("user-namespaces", "bubblewrap"):
+    if probe.trial.failed_check not in ("user-namespaces", "bubblewrap"):
         return ok("restricts user namespaces; whether packhorse's too is to be seen yet")
     found = "keeps user namespaces from programs without a profile (apparmor_restrict_unprivileged_userns)"
     try:
         program = bubblewrap.find().resolve()
-        mend = apparmor.mend(program)
+        mend = apparmor.install_profile(program)
     except (HostError, InputError) as error:
         return missing(found, error.fix)
     return missing(found, f"packhorse doctor --fix puts a profile for {program} there", mend)
 
 
-def bubblewrap_program(examined: Examination) -> Line:
+def bubblewrap_program(probe: HostProbe) -> CheckResult:
     """Starts it, as builds do."""
-    trial = examined.trial
+    trial = probe.trial
     try:
         program = bubblewrap.choose()
     except HostError as error:
         found = ": ".join(filter(None, [error.what, error.why.replace("\n", "; ")]))
         return missing(found, error.fix)
     if trial.error is None:
-        unfit = f"; not used: {program.unfit}" if program.unfit else ""
+        unfit = f"; not used: {program.unfit_reason}" if program.unfit_reason else ""
         return ok(f"made a sandbox: {program.path} ({program.origin}){unfit}")
-    if trial.blamed != "bubblewrap":
-        return _elsewhere(trial.blamed)
-    remedy = _container() if in_container() else trial.error.fix or "its own words above say what it lacks"
+    if trial.failed_check != "bubblewrap":
+        return _not_checked(trial.failed_check)
+    remedy = (
+        _container_options() if in_container() else trial.error.fix or "its own words above say what it lacks"
+    )
     return missing(trial.error.why or trial.error.what, remedy)
 
 
-def overlay(examined: Examination) -> Line:
+def overlay(probe: HostProbe) -> CheckResult:
     """Mounts one on the store's file system, writes there, and looks at the marks this leaves."""
-    trial = examined.trial
+    trial = probe.trial
     move = "put the store on ext4, xfs, btrfs or tmpfs, and not on an overlay (PACKHORSE_HOME)"
     if in_container():
         move += ": a volume of this container, for instance"
-    if trial.error is None and examined.overlay_obstacle:
-        found = f"the file system of {examined.home} is {examined.overlay_obstacle}, which takes no overlays"
+    if trial.error is None and probe.overlay_obstacle:
+        found = f"the file system of {probe.home} is {probe.overlay_obstacle}, which takes no overlays"
         without = "builds work on plain copies, which take time and room; images cannot be run"
         return limited(found, without, move)
-    if trial.error is None and not trial.marks:
-        return ok(f"mounted and written below {examined.home}")
+    if trial.error is None and not trial.missing_marks:
+        return ok(f"mounted and written below {probe.home}")
     if trial.error is None:
-        return missing(f"{trial.marks}, below {examined.home}", move)
-    if trial.blamed == "overlay":
-        return missing(f"below {examined.home}: {trial.error.why}", move)
-    return _elsewhere(trial.blamed)
+        return missing(f"{trial.missing_marks}, below {probe.home}", move)
+    if trial.failed_check == "overlay":
+        return missing(f"below {probe.home}: {trial.error.why}", move)
+    return _not_checked(trial.failed_check)
 
 
-def seccomp(examined: Examination) -> Line:
+def seccomp(probe: HostProbe) -> CheckResult:
     """Runs a program under the system call filter of steps."""
-    trial = examined.trial
+    trial = probe.trial
     if trial.error is None:
         return ok(f"ran a program under the filter for {os.uname().machine}")
-    if trial.blamed == "seccomp":
+    if trial.failed_check == "seccomp":
         remedy = "take a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64"
         return missing(trial.error.why or trial.error.what, remedy)
-    return _elsewhere(trial.blamed)
+    return _not_checked(trial.failed_check)
 
 
-def network(examined: Examination) -> Line:
+def network(probe: HostProbe) -> CheckResult:
     """Gives a sandbox a network of its own, through pasta."""
     without = "builds use this machine's network, and so reach what listens on its loopback"
-    _, reason = sandbox_network.available()
+    _, reason = sandbox_network.find_network()
     if "not installed" in reason:
-        return limited(reason, without, *installing("passt"))
+        return limited(reason, without, *install_remedy("passt"))
     if reason and not sandbox_network.TUN.exists():
         remedy = "start this container with --device /dev/net/tun" if in_container() else "sudo modprobe tun"
         return limited(reason, without, remedy)
     if reason:
         remedy = "let this user open it, if others of this machine may: sudo chmod 666 /dev/net/tun"
         return limited(reason, without, remedy)
-    reason = examined.own_network
+    reason = probe.own_network
     if reason:
         return limited(reason, without, "--network host and --network none work")
     return ok("gave a sandbox one of its own, through pasta")

@@ -14,7 +14,7 @@ from packhorse.base import gojson
 from packhorse.base.dataclass import dataclass, replace
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, PackhorseError, RebaseError
-from packhorse.image.copy import brought
+from packhorse.image.copy import write_layers
 from packhorse.image.layout import OCI_ONLY
 from packhorse.image.model import (
     CONFIGS,
@@ -28,13 +28,13 @@ from packhorse.image.model import (
     MediaType,
 )
 from packhorse.image.place import Place, Receipt
-from packhorse.image.rebase import OF_THE_BASE
-from packhorse.image.reference import Kind
-from packhorse.image.several import MOST, Sink, copy_members
-from packhorse.image.view import Image, manifest_of
+from packhorse.image.rebase import BASE_ANNOTATIONS
+from packhorse.image.reference import LocationKind
+from packhorse.image.several import DOCUMENT_LIMIT, DocumentSink, copy_members
+from packhorse.image.view import Image, make_manifest
 from packhorse.platform.rebase.one import Moved
-from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
-from packhorse.platform.rebase.plan import Plan, planned
+from packhorse.platform.rebase.outcome import RebaseRequest, RebaseResult, RebaseState
+from packhorse.platform.rebase.plan import RebasePlan, plan_rebase
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 
@@ -50,51 +50,53 @@ _OF_BYTES = ("data", "urls")
 class _Member:
     """An image of the index: where in it, what for, and what is to become of it."""
 
-    at: int
+    position: int
     target: Target
-    plan: Plan
+    plan: RebasePlan
 
 
 def rebase_index(
     request: RebaseRequest, index: Index, wiring: Wiring, run_images: RunImages, *, jobs: int
-) -> Rebased:
+) -> RebaseResult:
     """Rebases what is under the name `request.source`, which stands for `index`.
 
-    Raises RebaseError, or what kept its only image from being rebased, and Moved where the name stands for
-    something else by the time that all is there.
+    Raises RebaseError, or what kept its only image from being rebased, and NameMovedError where the name
+    stands for something else by the time that all is there.
     """
-    source = wiring.several(request.source, mirrors=not request.in_place)
+    source = wiring.index_place(request.source, mirrors=not request.is_in_place)
     members = list(_members(request, index, source, run_images))
-    told = _together(members)
-    if told.state is State.SKIPPED or request.dry_run:
+    told = _combine(members)
+    if told.state is RebaseState.SKIPPED or request.dry_run:
         return told
-    changed = {member.at: image for member in members if (image := member.plan.image)}
+    changed = {member.position: image for member in members if (image := member.plan.image)}
     if not changed:
-        return replace(told, receipt=_receipt(index))
-    place, sink = wiring.place(request.location), wiring.several(request.location, writes=True)
-    if not request.in_place:
+        return replace(told, receipt=_index_receipt(index))
+    place, sink = wiring.place(request.location), wiring.index_place(request.location, writes=True)
+    if not request.is_in_place:
         copy_members(source, sink, [each for at, each in enumerate(index.manifests) if at not in changed])
-    accepts = OCI_ONLY if request.location.kind is Kind.OCI else MANIFESTS
-    new = {at: _put(image, place, sink, accepts, jobs) for at, image in changed.items()}
-    whole = _renewed(index, {at: (manifest, changed[at].config) for at, manifest in new.items()})
-    if request.in_place and _has_moved(request, index, wiring):
+    accepts = OCI_ONLY if request.location.kind is LocationKind.OCI else MANIFESTS
+    new = {at: _write_image(image, place, sink, accepts, jobs) for at, image in changed.items()}
+    whole = _renew_index(index, {at: (manifest, changed[at].config) for at, manifest in new.items()})
+    if request.is_in_place and _has_moved(request, index, wiring):
         raise Moved
-    sink.name(whole)
-    return replace(told, receipt=_receipt(whole))
+    sink.set_name(whole)
+    return replace(told, receipt=_index_receipt(whole))
 
 
 def _has_moved(request: RebaseRequest, index: Index, wiring: Wiring) -> bool:
     """Whether a registry's name stands for something else by now; somebody may still come, for a moment."""
     location = request.location
-    return location.kind is Kind.REGISTRY and wiring.digest_of(location.reference) != index.digest
+    return location.kind is LocationKind.REGISTRY and wiring.digest_of(location.reference) != index.digest
 
 
 def _members(
     request: RebaseRequest, index: Index, source: RegistryName | LayoutName, run_images: RunImages
 ) -> Iterable[_Member]:
     """What is to become of each image; raises what keeps some from being rebased."""
-    if len(index.manifests) > MOST:
-        raise FormatError("an index has too much in it", why=f"images of {MOST} are rebased at most")
+    if len(index.manifests) > DOCUMENT_LIMIT:
+        raise FormatError(
+            "an index has too much in it", why=f"images of {DOCUMENT_LIMIT} are rebased at most"
+        )
     failures: list[tuple[Target, PackhorseError]] = []
     for at, entry in enumerate(index.manifests):
         if entry.media_type in INDEXES:
@@ -103,7 +105,7 @@ def _members(
             continue
         target = entry.target or Target.host()
         try:
-            plan = planned(request, source.image(entry), run_images)
+            plan = plan_rebase(request, source.image(entry), run_images)
             yield _Member(at, target, plan)
         except PackhorseError as error:
             failures.append((target, error))
@@ -143,27 +145,29 @@ def _failure(request: RebaseRequest, failures: Sequence[tuple[Target, PackhorseE
     return error
 
 
-def _together(members: Sequence[_Member]) -> Rebased:
+def _combine(members: Sequence[_Member]) -> RebaseResult:
     """What became of all of them, told as of the first that changed."""
-    every = tuple((member.target, member.plan.told) for member in members)
+    every = tuple((member.target, member.plan.result) for member in members)
     if not every:
-        return Rebased(State.SKIPPED, notes=("there is no image in its index",))
-    order = (State.REBASED, State.BEHIND, State.CURRENT, State.SKIPPED)
+        return RebaseResult(RebaseState.SKIPPED, notes=("there is no image in its index",))
+    order = (RebaseState.REBASED, RebaseState.BEHIND, RebaseState.CURRENT, RebaseState.SKIPPED)
     _, first = min(every, key=lambda each: order.index(each[1].state))
     notes = tuple(f"{target}: {note}" for target, told in every for note in told.notes)
     return replace(first, notes=notes, image=None, receipt=None, members=every)
 
 
-def _put(image: Image, place: Place, sink: Sink, accepts: Iterable[str], jobs: int) -> Manifest:
+def _write_image(
+    image: Image, place: Place, sink: DocumentSink, accepts: Iterable[str], jobs: int
+) -> Manifest:
     """Brings an image to where its name is to be, under its digest alone."""
-    image = brought(image, place, jobs=jobs)
-    manifest = manifest_of(image, accepts=frozenset(accepts))
-    sink.bring(manifest.config, lambda: iter([image.config.raw]))
-    sink.put(manifest)
+    image = write_layers(image, place, jobs=jobs)
+    manifest = make_manifest(image, accepts=frozenset(accepts))
+    sink.write_blob(manifest.config, lambda: iter([image.config.raw]))
+    sink.write_document(manifest)
     return manifest
 
 
-def _renewed(index: Index, new: Mapping[int, tuple[Manifest, Config]]) -> Index:
+def _renew_index(index: Index, new: Mapping[int, tuple[Manifest, Config]]) -> Index:
     """The index with other images in some of its entries, and all else in it as it was.
 
     What it says of a base, which is another by now, goes, as it does from the images' own manifests.
@@ -196,10 +200,10 @@ def _without_base(fields: Mapping[str, Any]) -> dict[str, Any]:
     annotations = fields.get("annotations")
     if not annotations:
         return dict(fields)
-    left = {name: value for name, value in annotations.items() if name not in OF_THE_BASE}
+    left = {name: value for name, value in annotations.items() if name not in BASE_ANNOTATIONS}
     return {**fields, "annotations": left}
 
 
-def _receipt(index: Index) -> Receipt:
+def _index_receipt(index: Index) -> Receipt:
     """An index has no image ID: its digest stands for it."""
     return Receipt(index.digest, index.digest, len(index.raw))

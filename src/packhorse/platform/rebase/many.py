@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
-from packhorse.base.crew import crew
+from packhorse.base.crew import thread_pool
 from packhorse.base.dataclass import dataclass
 from packhorse.errors import PackhorseError
-from packhorse.image.reference import Kind
+from packhorse.image.reference import LocationKind
 from packhorse.platform.rebase.one import rebase
-from packhorse.platform.rebase.outcome import Rebased, RebaseRequest
+from packhorse.platform.rebase.outcome import RebaseRequest, RebaseResult
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 
@@ -28,34 +28,34 @@ _AHEAD = 4  # images for each thread that are taken from a list before they can 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RebaseRow:
     """What became of one image of several: `outcome`, or the `error` that it ended in."""
 
     request: RebaseRequest
-    outcome: Rebased | None = None
+    outcome: RebaseResult | None = None
     error: PackhorseError | None = None
 
 
 def rebase_many(
     requests: Iterable[RebaseRequest], wiring: Wiring, run_images: RunImages, *, jobs: int = JOBS
-) -> Iterator[Row]:
+) -> Iterator[RebaseRow]:
     """Rebases each image and tells what became of it, in the order of the requests.
 
     However many there are, few are in memory. Raises what `requests` raises, after the rows of those before.
     """
     alone = threading.Lock()
 
-    def work(request: RebaseRequest) -> Row:
+    def work(request: RebaseRequest) -> RebaseRow:
         try:
-            if request.location.kind is Kind.REGISTRY:
-                return Row(request, rebase(request, wiring, run_images, jobs=1))
+            if request.location.kind is LocationKind.REGISTRY:
+                return RebaseRow(request, rebase(request, wiring, run_images, jobs=1))
             with alone:  # several names may lie in one file
-                return Row(request, rebase(request, wiring, run_images))
+                return RebaseRow(request, rebase(request, wiring, run_images))
         except PackhorseError as error:
-            return Row(request, error=error)
+            return RebaseRow(request, error=error)
 
-    waiting: deque[Future[Row]] = deque()
-    with crew(jobs, "rebase", patience=_PATIENCE) as workers:
+    waiting: deque[Future[RebaseRow]] = deque()
+    with thread_pool(jobs, "rebase", timeout=_PATIENCE) as workers:
         source = iter(requests)
         try:
             for request in source:

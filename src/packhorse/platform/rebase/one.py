@@ -11,20 +11,20 @@ from collections.abc import Callable
 from packhorse.base.dataclass import replace
 from packhorse.base.digest import Digest
 from packhorse.errors import FormatError, InputError, NotFoundError, RebaseError
-from packhorse.image.copy import JOBS, put
+from packhorse.image.copy import JOBS, push_image
 from packhorse.image.model import Index
 from packhorse.image.place import Place, Receipt
-from packhorse.image.reference import Kind, Location, Reference, is_id
+from packhorse.image.reference import Location, LocationKind, Reference, is_image_id
 from packhorse.image.view import Image, Layer
-from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
-from packhorse.platform.rebase.plan import planned
+from packhorse.platform.rebase.outcome import RebaseRequest, RebaseResult, RebaseState
+from packhorse.platform.rebase.plan import plan_rebase
 from packhorse.platform.run_images import RunImages
 from packhorse.platform.wiring import Wiring
 
 _ATTEMPTS = 3
-_NAMED = (Kind.REGISTRY, Kind.STORE, Kind.DAEMON)
-_FILES = (Kind.OCI, Kind.OCI_ARCHIVE, Kind.DOCKER_ARCHIVE)
-_SEVERAL = (Kind.REGISTRY, Kind.OCI)
+_NAMED = (LocationKind.REGISTRY, LocationKind.STORE, LocationKind.DAEMON)
+_FILES = (LocationKind.OCI, LocationKind.OCI_ARCHIVE, LocationKind.DOCKER_ARCHIVE)
+_SEVERAL = (LocationKind.REGISTRY, LocationKind.OCI)
 """Places where a name may be given several images."""
 
 
@@ -32,7 +32,7 @@ class Moved(Exception):
     """The name stands for another image by now. `rebase` begins again."""
 
 
-class Guarded:
+class GuardedTarget:
     """A place that writes a name in a registry only while it stands for the image that was read.
 
     `now` returns the digest that the name stands for, `before` is the image that was read. A registry has no
@@ -48,20 +48,22 @@ class Guarded:
         """The image under this name."""
         return self._place.read()
 
-    def begin(self, layer: Layer) -> Layer:
+    def write_layer(self, layer: Layer) -> Layer:
         """Brings one layer."""
-        return self._place.begin(layer)
+        return self._place.write_layer(layer)
 
-    def commit(self, image: Image) -> Receipt:
-        """Gives the image this name; raises Moved if that has another image than before."""
+    def write_image(self, image: Image) -> Receipt:
+        """Gives the image this name; raises NameMovedError if that has another image than before."""
         known = self._before.manifest.digest if self._before.manifest else None
         # An index with one image in it has another digest than that.
         if self._now() != known and self._place.read().id != self._before.id:
             raise Moved
-        return self._place.commit(image)
+        return self._place.write_image(image)
 
 
-def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, *, jobs: int = JOBS) -> Rebased:
+def rebase(
+    request: RebaseRequest, wiring: Wiring, run_images: RunImages, *, jobs: int = JOBS
+) -> RebaseResult:
     """Puts an image on its run image, `jobs` layers at a time, unless it is there; all images of an index.
 
     Raises what its parts raise. The name stands for the old image until the new one is whole; if it stands
@@ -80,61 +82,66 @@ def rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, *, job
     )
 
 
-def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs: int) -> Rebased:
-    if request.in_place and request.location.kind in _FILES:
-        request = _in_file(request, wiring)
+def _rebase(request: RebaseRequest, wiring: Wiring, run_images: RunImages, jobs: int) -> RebaseResult:
+    if request.is_in_place and request.location.kind in _FILES:
+        request = _with_name_in_file(request, wiring)
     try:
-        app = wiring.place(request.source, mirrors=not request.in_place).read()
+        app = wiring.place(request.source, mirrors=not request.is_in_place).read()
     except FormatError as error:
-        if not request.listed:
+        if not request.is_listed:
             raise
-        return Rebased(State.SKIPPED, notes=(f"{error.what}: {error.why}",))
+        return RebaseResult(RebaseState.SKIPPED, notes=(f"{error.what}: {error.why}",))
     except NotFoundError as error:
-        index = _index(request, wiring)  # it may have images for other machines alone
-        if index is None and request.source.kind is Kind.STORE:
+        index = _find_index(request, wiring)  # it may have images for other machines alone
+        if index is None and request.source.kind is LocationKind.STORE:
             fix = "`packhorse images` lists what there is; --publish is for images in their registries"
             raise NotFoundError(error.what, why=error.why, fix=fix) from error
         if index is None:
             raise
     else:
-        index = None if app.among is None else _index(request, wiring)
+        index = None if app.all_targets is None else _find_index(request, wiring)
     if index is not None:
         from packhorse.platform.rebase.index import rebase_index
 
         return rebase_index(request, index, wiring, run_images, jobs=jobs)
-    if request.in_place:
-        _require_alone(app, request.location)
-    plan = planned(request, app, run_images)
+    if request.is_in_place:
+        _require_single(app, request.location)
+    plan = plan_rebase(request, app, run_images)
     if plan.image is None or request.dry_run:
-        return plan.told
-    target, name = _target(request, wiring, app), f"writing {request.location}"
-    return replace(plan.told, receipt=put(plan.image, target, jobs=jobs, meter=wiring.meter, name=name))
+        return plan.result
+    target, name = _open_target(request, wiring, app), f"writing {request.location}"
+    return replace(
+        plan.result, receipt=push_image(plan.image, target, jobs=jobs, meter=wiring.meter, name=name)
+    )
 
 
-def _index(request: RebaseRequest, wiring: Wiring) -> Index | None:
+def _find_index(request: RebaseRequest, wiring: Wiring) -> Index | None:
     """The index under the name, where there is one that has more in it than an image to take its place."""
-    if request.location.kind not in _SEVERAL or request.source.kind not in (*_SEVERAL, Kind.OCI_ARCHIVE):
+    if request.location.kind not in _SEVERAL or request.source.kind not in (
+        *_SEVERAL,
+        LocationKind.OCI_ARCHIVE,
+    ):
         return None
-    root = wiring.several(request.source, mirrors=not request.in_place).root()
+    root = wiring.index_place(request.source, mirrors=not request.is_in_place).root()
     return root if isinstance(root, Index) and len(root.manifests) > 1 else None
 
 
-def _target(request: RebaseRequest, wiring: Wiring, app: Image) -> Place:
+def _open_target(request: RebaseRequest, wiring: Wiring, app: Image) -> Place:
     place = wiring.place(request.location, mirrors=False)
-    if request.location.kind is not Kind.REGISTRY or not request.in_place:
+    if request.location.kind is not LocationKind.REGISTRY or not request.is_in_place:
         return place
     reference = request.location.reference
-    return Guarded(place, app, lambda: wiring.digest_of(reference))
+    return GuardedTarget(place, app, lambda: wiring.digest_of(reference))
 
 
-def _in_file(request: RebaseRequest, wiring: Wiring) -> RebaseRequest:
+def _with_name_in_file(request: RebaseRequest, wiring: Wiring) -> RebaseRequest:
     """The request by the name that the only image in a file has, which it is to keep.
 
     Raises InputError where an archive has others, or it has other names there, which would be lost.
     """
     location = request.location
     names = wiring.names(location)
-    if len(names) > 1 and location.kind is not Kind.OCI and not request.dry_run:
+    if len(names) > 1 and location.kind is not LocationKind.OCI and not request.dry_run:
         raise InputError(
             f"other names in the archive of {location} would be lost",
             why=f"it is written whole, and has {', '.join(name or 'one without a name' for name in names)}",
@@ -151,7 +158,7 @@ def _require_name(request: RebaseRequest) -> None:
     name = request.location.name
     if request.dry_run or not name or request.location.kind not in _NAMED:
         return
-    if is_id(name) or Reference.parse(name).digest:
+    if is_image_id(name) or Reference.parse(name).digest:
         raise InputError(
             f"{name} cannot become another image",
             why="it names one by its digest",
@@ -159,11 +166,11 @@ def _require_name(request: RebaseRequest) -> None:
         )
 
 
-def _require_alone(app: Image, location: Location) -> None:
+def _require_single(app: Image, location: Location) -> None:
     """An index under the name would be replaced by one of its images."""
-    if app.among and len(app.among) > 1:
+    if app.all_targets and len(app.all_targets) > 1:
         raise InputError(
             f"{location} stands for several images",
-            why=f"they are for {', '.join(map(str, app.among))}, and one alone would take their place",
+            why=f"they are for {', '.join(map(str, app.all_targets))}, and one alone would take their place",
             fix="copy it to a registry or an OCI layout with packhorse copy --all, and rebase it there",
         )

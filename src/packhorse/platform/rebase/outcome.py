@@ -16,7 +16,7 @@ from packhorse.image.place import Receipt
 from packhorse.image.reference import Location
 
 
-class State(StrEnum):
+class RebaseState(StrEnum):
     """What became of an image."""
 
     REBASED = "rebased"
@@ -66,27 +66,28 @@ class RebaseRequest:
     """What a user asked for of one image.
 
     `source` is rebased and written to `location`. Without `run_image` it is the one that the image names.
-    Only images on `old` are taken, where that is given, and such as have all `labels`, and of those that are
-    only `listed` by a registry such as buildpacks built. With `dry_run` nothing is written.
+    Only images on `old_run_image` are taken, where that is given, and such as have all `labels`, and of those
+    that are only listed (`is_listed`) by a registry such as buildpacks built. With `dry_run` nothing is
+    written.
     """
 
     location: Location
     source: Location
     run_image: str = ""
-    old: str = ""
+    old_run_image: str = ""
     force: bool = False
     dry_run: bool = False
-    listed: bool = False
+    is_listed: bool = False
     labels: tuple[WantedLabel, ...] = ()
 
     @property
-    def in_place(self) -> bool:
+    def is_in_place(self) -> bool:
         """Whether the image is replaced by what it becomes."""
         return self.source == self.location
 
 
 @dataclass(frozen=True, slots=True)
-class Rebased:
+class RebaseResult:
     """What became of an image, and what changed: the two references of its base, `notes` about what was
     taken although something spoke against it, or why it was skipped. `receipt` says what is there now,
     `layers` how many layers were taken from below and put there.
@@ -95,7 +96,7 @@ class Rebased:
     that changed; the digest of its index stands for an image ID.
     """
 
-    state: State
+    state: RebaseState
     run_image: str = ""
     before: str = ""
     after: str = ""
@@ -104,4 +105,4 @@ class Rebased:
     notes: tuple[str, ...] = ()
     image: Digest | None = None
     receipt: Receipt | None = None
-    members: tuple[tuple[Target, Rebased], ...] = ()
+    members: tuple[tuple[Target, RebaseResult], ...] = ()

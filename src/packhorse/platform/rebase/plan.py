@@ -13,13 +13,19 @@ from packhorse.errors import InputError, UnknownRunImage
 from packhorse.image.edit import engine_view
 from packhorse.image.model import Config
 from packhorse.image.place import Receipt
-from packhorse.image.reference import Kind, Location, Reference
+from packhorse.image.reference import Location, LocationKind, Reference
 from packhorse.image.view import Image
 from packhorse.lifecycle import labels
 from packhorse.lifecycle.base_label import BaseLabel
-from packhorse.lifecycle.rebase import OF_THE_BASE, RunImage, base_height, is_app, label_of
+from packhorse.lifecycle.rebase import (
+    OF_THE_BASE,
+    RunImage,
+    count_labelled_base_layers,
+    is_app,
+    read_base_label,
+)
 from packhorse.lifecycle.rebase import rebase as rebased
-from packhorse.platform.rebase.outcome import Rebased, RebaseRequest, State
+from packhorse.platform.rebase.outcome import RebaseRequest, RebaseResult, RebaseState
 from packhorse.platform.run_images import RunImages
 
 _SAME = (labels.BASE_ID, labels.STACK_ID, labels.DISTRO_NAME, labels.DISTRO_VERSION)
@@ -27,54 +33,60 @@ _NUMBER = re.compile(r"([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RebasePlan:
     """What is told of an image, and what is to be written for it: None where it is left as it is."""
 
-    told: Rebased
+    result: RebaseResult
     image: Image | None = None
 
 
-def planned(request: RebaseRequest, app: Image, run_images: RunImages) -> Plan:
+def plan_rebase(request: RebaseRequest, app: Image, run_images: RunImages) -> RebasePlan:
     """What becomes of one image; raises what finding its run image, and putting it there, raise."""
-    if request.listed and not is_app(app.config):
-        return Plan(Rebased(State.SKIPPED, notes=("it was not built by buildpacks",)))
-    label = label_of(app.config)
-    if request.old and not _is_on(label, request.old):
+    if request.is_listed and not is_app(app.config):
+        return RebasePlan(RebaseResult(RebaseState.SKIPPED, notes=("it was not built by buildpacks",)))
+    label = read_base_label(app.config)
+    if request.old_run_image and not _is_on(label, request.old_run_image):
         on = ", ".join(label.sources[:1]) or "a run image without a name"
-        return Plan(Rebased(State.SKIPPED, notes=(f"it is on {on}",)))
+        return RebasePlan(RebaseResult(RebaseState.SKIPPED, notes=(f"it is on {on}",)))
     lacked = [str(label) for label in request.labels if not label.is_among(app.config.labels)]
     if lacked:
-        return Plan(Rebased(State.SKIPPED, notes=(f"it does not have the label {lacked[0]}",)))
+        return RebasePlan(
+            RebaseResult(RebaseState.SKIPPED, notes=(f"it does not have the label {lacked[0]}",))
+        )
     names = (request.run_image,) if request.run_image else label.sources
     if not names:
         raise InputError(
             "the image does not say what its run image is", why="no label names one", fix="add --run-image"
         )
     new = run_images.find(names, request.location, app.config.target)
-    told = Rebased(State.CURRENT, new.name, label.run.reference, new.reference)
-    if request.in_place and _is_current(app, label, new) and _has_blobs_of(new, app, request.location):
-        return Plan(replace(told, receipt=_identity(app, request.location)))
+    told = RebaseResult(RebaseState.CURRENT, new.name, label.run.reference, new.reference)
+    if request.is_in_place and _is_current(app, label, new) and _has_blobs_of(new, app, request.location):
+        return RebasePlan(replace(told, receipt=_current_receipt(app, request.location)))
     notes: list[str] = []
-    image = _on(new, _shown(app, request.location), label, force=request.force, say=notes.append)
+    image = _rebase_onto(
+        new, _target_view(app, request.location), label, force=request.force, say=notes.append
+    )
     told = replace(
         told,
-        state=State.BEHIND if request.dry_run else State.REBASED,
-        layers=(base_height(app, label), len(new.image.layers)),
+        state=RebaseState.BEHIND if request.dry_run else RebaseState.REBASED,
+        layers=(count_labelled_base_layers(app, label), len(new.image.layers)),
         labels=tuple(_differences(app.config, new.image.config)),
         notes=tuple(notes),
         image=image.id,
     )
-    return Plan(told, image)
+    return RebasePlan(told, image)
 
 
-def _identity(image: Image, location: Location) -> Receipt:
+def _current_receipt(image: Image, location: Location) -> Receipt:
     """What an image that is left as it is is identified by where it is."""
-    if image.manifest is None or location.kind in (Kind.STORE, Kind.DAEMON):
+    if image.manifest is None or location.kind in (LocationKind.STORE, LocationKind.DAEMON):
         return Receipt(image.id)
     return Receipt(image.id, image.manifest.digest, len(image.manifest.raw))
 
 
-def _on(new: RunImage, app: Image, label: BaseLabel, *, force: bool, say: Callable[[str], None]) -> Image:
+def _rebase_onto(
+    new: RunImage, app: Image, label: BaseLabel, *, force: bool, say: Callable[[str], None]
+) -> Image:
     """The image on its new base. A newer version of its own run image is put below it without being forced:
     all that the specification asks has been found right then, but for the name.
     """
@@ -87,9 +99,9 @@ def _on(new: RunImage, app: Image, label: BaseLabel, *, force: bool, say: Callab
     return rebased(app, new, force=True, say=lambda _: None)
 
 
-def _shown(app: Image, location: Location) -> Image:
+def _target_view(app: Image, location: Location) -> Image:
     """The image as the reference takes it: one that goes to no registry is what an engine shows of it."""
-    return app if location.kind is Kind.REGISTRY else replace(app, config=engine_view(app.config))
+    return app if location.kind is LocationKind.REGISTRY else replace(app, config=engine_view(app.config))
 
 
 def _is_on(label: BaseLabel, name: str) -> bool:
@@ -118,7 +130,7 @@ def _has_blobs_of(new: RunImage, app: Image, location: Location) -> bool:
     Nobody unpacks an image in a registry, so equal diff IDs alone are a claim. The image may have been put on
     a broken or forged run image that claimed the layers of the good one.
     """
-    if location.kind is not Kind.REGISTRY or app.manifest is None or new.image.manifest is None:
+    if location.kind is not LocationKind.REGISTRY or app.manifest is None or new.image.manifest is None:
         return True
     base = [layer.digest for layer in new.image.manifest.layers]
     return [layer.digest for layer in app.manifest.layers[: len(base)]] == base

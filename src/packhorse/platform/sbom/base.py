@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from packhorse.base.dataclass import dataclass, field
 from packhorse.image.view import Layer
-from packhorse.layers.listing import pick
+from packhorse.layers.listing import pick_files
 from packhorse.platform.distro.sources import os_release_fields
 from packhorse.sdk.sbom import Component, purl
 
@@ -25,7 +25,7 @@ _SOURCE = re.compile(r"(\S+)(?: \((\S+)\))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseSystem:
     """The files of a base that say what it is made of: `release` is os-release, the others dpkg's."""
 
     release: str = ""
@@ -46,13 +46,13 @@ class _Search:
         above = ["/".join(parts[:count]) for count in range(len(parts))]
         return any(f"{name}/" in self.hidden or (name and name in self.hidden) for name in above)
 
-    def take(self, layer: Layer) -> None:
-        found = pick(layer.tar(), _is_wanted, limit=_LIMIT)
+    def add_layer(self, layer: Layer) -> None:
+        found = pick_files(layer.tar(), _is_wanted, limit=_LIMIT)
         self.files |= {path: data for path, data in found.files.items() if not self.covers(path)}
         self.hidden |= found.hidden
 
 
-def read(layers: Iterable[Layer], *, release: bool = True) -> Base:
+def read(layers: Iterable[Layer], *, release: bool = True) -> BaseSystem:
     """What the layers of a base, lowest first, say. Reads from the top, and no further than dpkg's status, or
     than os-release where `release` asks for it.
 
@@ -60,15 +60,15 @@ def read(layers: Iterable[Layer], *, release: bool = True) -> Base:
     """
     search = _Search()
     for layer in reversed(tuple(layers)):
-        search.take(layer)
+        search.add_layer(layer)
         if search.covers(_STATUS) and (not release or any(map(search.covers, _RELEASES))):
             break
     told = next((search.files[path] for path in reversed(_RELEASES) if path in search.files), b"")
     statuses = [search.files[path] for path in sorted(search.files) if path not in _RELEASES]
-    return Base(_text(told), tuple(map(_text, statuses)))
+    return BaseSystem(_text(told), tuple(map(_text, statuses)))
 
 
-def components(base: Base, *, distro: tuple[str, str] = ("", "")) -> list[Component]:
+def components(base: BaseSystem, *, distro: tuple[str, str] = ("", "")) -> list[Component]:
     """The distribution first, which depends on all its packages, then these; nothing for a base unknown.
 
     `distro` is what the image's labels call it; without, os-release is believed.

@@ -14,10 +14,10 @@ from pathlib import Path
 from packhorse.base import files
 from packhorse.errors import FormatError, InputError, NotFoundError
 from packhorse.image.view import Image
-from packhorse.image.wire import Node
-from packhorse.layers.listing import pick
+from packhorse.image.wire import JsonNode
+from packhorse.layers.listing import pick_files
 from packhorse.lifecycle import labels
-from packhorse.platform.owners import Owned, Part, owners
+from packhorse.platform.owners import LayerPart, OwnedLayer, owned_layers
 from packhorse.platform.sbom import parser
 from packhorse.platform.sbom.base import components
 from packhorse.platform.sbom.base import read as read_base
@@ -30,14 +30,14 @@ _LAUNCHER = f"{_FOLDER}buildpacksio_lifecycle/launcher/"
 
 def read_files(image: Image) -> dict[str, bytes]:
     """Reads the files of the image's SBOM layer, by their paths. Raises NotFoundError without one."""
-    sbom = [owned.layer for owned in _owned(image) if owned.part is Part.SBOM]
+    sbom = [owned.layer for owned in _owned_layers(image) if owned.part is LayerPart.SBOM]
     if not sbom:
         raise NotFoundError(
             "the image has no SBOM files",
             why="the image does not say which of its layers has the buildpacks' SBOMs",
             fix="packhorse sbom IMAGE lists what is known without them",
         )
-    return pick(sbom[0].tar(), lambda path: path.startswith("layers/sbom/"), limit=_LIMIT).files
+    return pick_files(sbom[0].tar(), lambda path: path.startswith("layers/sbom/"), limit=_LIMIT).files
 
 
 def save(found: Mapping[str, bytes], directory: Path) -> None:
@@ -57,13 +57,13 @@ def merge(image: Image, *, name: str) -> Bill:
     The same image has the same SBOM, wherever it is read from. Raises FormatError, and what reading a layer
     raises.
     """
-    owned = _owned(image)
+    owned = _owned_layers(image)
     found = _read_launch_files(owned)
     bills = [parser.parse(data, _ending(path), f"/{path}") for path, data in found.items()]
     if not any(path.startswith(_LAUNCHER) for path in found):
         bills.append(Bill(tuple(_launcher(image, owned))))
     distro = tuple(image.config.labels.get(key, "") for key in (labels.DISTRO_NAME, labels.DISTRO_VERSION))
-    below = [one.layer for one in owned if one.part in (Part.BASE, Part.OTHER)]
+    below = [one.layer for one in owned if one.part in (LayerPart.BASE, LayerPart.OTHER)]
     base = read_base(below, release=not distro[0])
     bills.append(Bill(tuple(components(base, distro=(distro[0], distro[1])))))
     parts = [part for bill in bills for part in ((bill.subject,) if bill.subject else ()) + bill.components]
@@ -72,8 +72,8 @@ def merge(image: Image, *, name: str) -> Bill:
     return Bill(tuple(part for part in parts if part.ref != subject.ref), subject)
 
 
-def _owned(image: Image) -> tuple[Owned, ...]:
-    return owners(image, labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, "")))
+def _owned_layers(image: Image) -> tuple[OwnedLayer, ...]:
+    return owned_layers(image, labels.LayersMetadata.parse(image.config.labels.get(labels.LIFECYCLE, "")))
 
 
 def is_sbom(path: str) -> bool:
@@ -94,12 +94,12 @@ def versions(found: Mapping[str, bytes]) -> dict[str, str]:
     return {name: ", ".join(sorted(several)) for name, several in known.items() if several}
 
 
-def _read_launch_files(owned: Sequence[Owned]) -> dict[str, bytes]:
+def _read_launch_files(owned: Sequence[OwnedLayer]) -> dict[str, bytes]:
     """Reads the SBOM files of what buildpacks put into the image."""
     found: dict[str, bytes] = {}
     for one in owned:
-        if one.part is Part.SBOM:
-            found = pick(one.layer.tar(), lambda path: path.startswith(_FOLDER), limit=_LIMIT).files
+        if one.part is LayerPart.SBOM:
+            found = pick_files(one.layer.tar(), lambda path: path.startswith(_FOLDER), limit=_LIMIT).files
     return _choose(found)
 
 
@@ -120,11 +120,11 @@ def _ending(path: str) -> str:
     return next((ending for ending in parser.ENDINGS if name.endswith(f".{ending}")), "")
 
 
-def _launcher(image: Image, owned: Sequence[Owned]) -> list[Component]:
+def _launcher(image: Image, owned: Sequence[OwnedLayer]) -> list[Component]:
     """The launcher, as the label describes it, if the image has one."""
-    build = Node.parse((image.config.labels.get(labels.BUILD) or "{}").encode(), labels.BUILD)
+    build = JsonNode.parse((image.config.labels.get(labels.BUILD) or "{}").encode(), labels.BUILD)
     launcher = build.node("launcher")
-    if launcher is None or not any(one.part is Part.LAUNCHER for one in owned):
+    if launcher is None or not any(one.part is LayerPart.LAUNCHER for one in owned):
         return []
     source = launcher.node("source")
     git = source.node("git") if source else None

@@ -27,7 +27,7 @@ _DEPENDS = {"DEPENDS_ON": False, "CONTAINS": False, "DEPENDENCY_OF": True}
 def parse(data: bytes, ending: str, where: str) -> Bill:
     """Parses the SBOM in a file that ends with `ending`. Raises FormatError that names the file `where`."""
     try:
-        document = _clean(json.loads(data))
+        document = _remove_controls(json.loads(data))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where} is not JSON", why=str(error)[:200]) from error
     if not isinstance(document, dict):
@@ -38,7 +38,7 @@ def parse(data: bytes, ending: str, where: str) -> Bill:
 
 def _cyclonedx(document: Fields) -> tuple[Component | None, list[Component]]:
     about = _table(_table(document, "metadata"), "component")
-    subject, found = _of_cyclonedx(about), list(_nested(document.get("components")))
+    subject, found = _cyclonedx_component(about), list(_walk_components(document.get("components")))
     refs = {_text(node, "bom-ref"): part.ref for node, part in found}
     if subject:
         refs[_text(about, "bom-ref")] = subject.ref
@@ -51,18 +51,18 @@ def _cyclonedx(document: Fields) -> tuple[Component | None, list[Component]]:
     return subject and replace(subject, depends_on=wanted.get(subject.ref, ())), parts
 
 
-def _nested(value: object) -> Iterator[tuple[Fields, Component]]:
+def _walk_components(value: object) -> Iterator[tuple[Fields, Component]]:
     """The components of a list, and those within them."""
     waiting = list(_tables(value))
     while waiting:
         node = waiting.pop()
-        part = _of_cyclonedx(node)
+        part = _cyclonedx_component(node)
         if part:
             yield node, part
         waiting += _tables(node.get("components"))
 
 
-def _of_cyclonedx(node: Fields) -> Component | None:
+def _cyclonedx_component(node: Fields) -> Component | None:
     group, name = _text(node, "group"), _text(node, "name")
     told = []
     for entry in _tables(node.get("licenses")):
@@ -87,7 +87,7 @@ def _of_cyclonedx(node: Fields) -> Component | None:
 def _spdx(document: Fields) -> tuple[Component | None, list[Component]]:
     found = {}
     for node in _tables(document.get("packages")):
-        part, identifier = _of_spdx(node), _text(node, "SPDXID")
+        part, identifier = _spdx_component(node), _text(node, "SPDXID")
         if part and identifier:
             found[identifier] = part
     wanted: dict[str, list[str]] = {}
@@ -106,7 +106,7 @@ def _spdx(document: Fields) -> tuple[Component | None, list[Component]]:
     return subject, list(parts.values())
 
 
-def _of_spdx(node: Fields) -> Component | None:
+def _spdx_component(node: Fields) -> Component | None:
     purl, cpes = "", []
     for entry in _tables(node.get("externalRefs")):
         if _text(entry, "referenceType") == "purl":
@@ -193,14 +193,14 @@ def _licence(told: Iterable[str]) -> str:
     return ", ".join(texts)
 
 
-def _clean(value: Any) -> Any:
+def _remove_controls(value: Any) -> Any:
     """Removes halves of surrogate pairs and control characters, which no SBOM needs."""
     if isinstance(value, str):
         text = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return "".join(character for character in text if character.isprintable())
     if isinstance(value, dict):
-        return {key: _clean(item) for key, item in value.items()}
-    return [_clean(item) for item in value] if isinstance(value, list) else value
+        return {key: _remove_controls(item) for key, item in value.items()}
+    return [_remove_controls(item) for item in value] if isinstance(value, list) else value
 
 
 def _text(node: Fields, key: str) -> str:

@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 
 from packhorse.base.http.client import ATTEMPTS, LONGEST_PAUSE, REDIRECTS, Client
-from packhorse.base.http.message import BrokenConnection, Encrypted, Request, Response, Silent
+from packhorse.base.http.message import BrokenConnection, EncryptionRequired, ReadTimeout, Request, Response
 from packhorse.errors import NetworkError
 
 SECRET = {"authorization": "Basic c2VjcmV0", "x-identity": "me", "accept": "text/plain", "range": "bytes=5-"}
@@ -142,11 +142,11 @@ def test_a_connection_that_is_always_cut_is_an_error_in_the_end(client):
 
 
 def test_a_server_that_says_nothing_is_waited_for_twice(client):
-    script = Script(Silent("it fell silent"))
-    with pytest.raises(Silent):
+    script = Script(ReadTimeout("it fell silent"))
+    with pytest.raises(ReadTimeout):
         client(script).send(Request("GET", "http://localhost:5000/v2/"))
     assert [each.url for each in script.requests] == ["http://localhost:5000/v2/"] * 2
-    script = Script(Silent("it fell silent"), Response(200))
+    script = Script(ReadTimeout("it fell silent"), Response(200))
     assert client(script).send(Request("GET", "https://example.com/")).status == 200
 
 
@@ -201,7 +201,7 @@ def test_a_streamed_body_is_not_repeated(client):
 @pytest.mark.parametrize("answer", [Response(400), BrokenConnection("it was cut")])
 def test_a_server_of_this_machine_that_understands_nothing_is_asked_by_tls(client, pauses, answer):
     script = Script(answer, Response(200))
-    with pytest.raises(Encrypted):
+    with pytest.raises(EncryptionRequired):
         client(script).send(Request("GET", "http://localhost:5000/v2/a/manifests/b"))
     assert [each.url for each in script.requests][1:] == ["https://localhost:5000/v2/"]
     assert pauses == []

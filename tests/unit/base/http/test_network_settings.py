@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from packhorse.base.http.pool import trust
+from packhorse.base.http.pool import make_ssl_context
 from packhorse.base.http.settings import Settings
 from packhorse.errors import InputError
 
@@ -83,6 +83,6 @@ def test_a_bundle_that_cannot_be_used_is_named_with_its_variable(tmp_path, conte
     if content is not None:
         bundle.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        trust(Settings(ca_bundle=str(bundle), ca_variable="SSL_CERT_FILE"))
+        make_ssl_context(Settings(ca_bundle=str(bundle), ca_variable="SSL_CERT_FILE"))
     assert str(bundle) in caught.value.what
     assert "SSL_CERT_FILE" in caught.value.why

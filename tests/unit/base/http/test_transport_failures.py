@@ -10,9 +10,9 @@ import pytest
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import NameResolutionError
 
-from packhorse.base.http.failure import explained
+from packhorse.base.http.failure import explain
 from packhorse.base.http.message import BrokenConnection, Request, Response
-from packhorse.base.http.pool import Pool
+from packhorse.base.http.pool import PooledTransport
 from packhorse.base.http.settings import Settings
 from packhorse.errors import InputError, NetworkError
 
@@ -51,7 +51,7 @@ def answers() -> Iterator[Answers]:
 
 
 def send(url: str, settings: Settings | None = None) -> Response:
-    return Pool(settings or Settings()).send(Request("GET", url))
+    return PooledTransport(settings or Settings()).send(Request("GET", url))
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_name_that_nobody_knows_is_said_to_be_unknown():
     failure = NameResolutionError(
         "registry.example", HTTPSConnection("registry.example"), socket.gaierror(-2, "no")
     )
-    error = explained(failure, "https://registry.example/v2/", Settings())
+    error = explain(failure, "https://registry.example/v2/", Settings())
     assert not isinstance(error, BrokenConnection)
     assert error.what == "the host registry.example is not known"
     assert "spelling" in error.fix
@@ -170,7 +170,7 @@ def test_a_header_that_cannot_be_sent_is_not_repeated_in_the_message(value):
         pytest.raises(NetworkError, match="cannot be sent") as caught,
     ):
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        Pool(Settings()).send(Request("GET", url, {"authorization": value}))
+        PooledTransport(Settings()).send(Request("GET", url, {"authorization": value}))
     assert value not in str(caught.value)
 
 
@@ -179,10 +179,10 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 def test_an_answer_may_have_many_small_chunks(answers: Answers) -> None:
     data = CHUNKED + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n"
-    assert Pool(Settings()).send(get(answers(data))).read(5000) == b"x" * 5000
+    assert PooledTransport(Settings()).send(get(answers(data))).read(5000) == b"x" * 5000
 
 
 def test_nonsense_in_an_answer_is_not_taken_for_nonsense_in_the_request(answers: Answers) -> None:
-    answer = Pool(Settings()).send(get(answers(CHUNKED + b"-5\r\nhello\r\n")))
+    answer = PooledTransport(Settings()).send(get(answers(CHUNKED + b"-5\r\nhello\r\n")))
     with pytest.raises(BrokenConnection, match="was cut"):
         answer.read(1000)

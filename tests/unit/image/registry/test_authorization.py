@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from packhorse.base.http.message import Request, Response
 from packhorse.errors import NetworkError, NotFoundError, RegistryError
 from packhorse.image.registry.auth import Authorizer, Challenge
-from packhorse.image.registry.credentials import Credentials, always
+from packhorse.image.registry.credentials import Credentials, constant_lookup
 
 URL = "https://registry.example/v2/app/manifests/latest"
 BEARER = 'Bearer realm="https://auth.example/token",service="registry.example",scope="repository:app:pull"'
@@ -97,14 +97,14 @@ def test_a_second_refusal_is_the_answer():
 
 
 def test_credentials_go_to_the_token_server_and_not_to_the_registry():
-    flow = Authorizer(always(Credentials("me", "pässword"))).flow(REQUEST, SCOPE)
+    flow = Authorizer(constant_lookup(Credentials("me", "pässword"))).flow(REQUEST, SCOPE)
     assert "authorization" not in next(flow).headers
     assert flow.send(refused(BEARER)).headers["authorization"] == "Basic bWU6cMOkc3N3b3Jk"
     assert flow.send(token("abc")).headers["authorization"] == "Bearer abc"
 
 
 def test_a_basic_challenge_is_answered_with_credentials_where_there_are_any():
-    flow = Authorizer(always(Credentials("me", "pw"))).flow(REQUEST, SCOPE)
+    flow = Authorizer(constant_lookup(Credentials("me", "pw"))).flow(REQUEST, SCOPE)
     next(flow)
     assert flow.send(refused('Basic realm="x"')).headers["authorization"] == "Basic bWU6cHc="
     anonymous = Authorizer().flow(REQUEST, SCOPE)
@@ -114,7 +114,7 @@ def test_a_basic_challenge_is_answered_with_credentials_where_there_are_any():
 
 
 def test_wrong_credentials_are_not_sent_over_and_over():
-    authorizer = Authorizer(always(Credentials("me", "wrong")))
+    authorizer = Authorizer(constant_lookup(Credentials("me", "wrong")))
     flow = authorizer.flow(REQUEST, SCOPE)
     next(flow)
     flow.send(refused('Basic realm="x"'))
@@ -127,7 +127,7 @@ def test_wrong_credentials_are_not_sent_over_and_over():
 
 
 def test_a_challenge_from_where_a_redirect_led_is_not_answered():
-    flow = Authorizer(always(Credentials("me", "pw"))).flow(REQUEST, SCOPE)
+    flow = Authorizer(constant_lookup(Credentials("me", "pw"))).flow(REQUEST, SCOPE)
     next(flow)
     with pytest.raises(StopIteration):
         flow.send(refused('Basic realm="x"', url="https://objects.example/blob"))
@@ -189,7 +189,7 @@ def test_no_part_of_credentials_is_shown():
 
 
 def test_an_identity_token_is_exchanged_for_a_token():
-    flow = Authorizer(always(Credentials(identity_token="id"))).flow(REQUEST, SCOPE)
+    flow = Authorizer(constant_lookup(Credentials(identity_token="id"))).flow(REQUEST, SCOPE)
     next(flow)
     asked = flow.send(refused(BEARER))
     assert (asked.method, asked.url) == ("POST", "https://auth.example/token")
@@ -205,12 +205,12 @@ def test_an_identity_token_is_exchanged_for_a_token():
 
 
 def test_a_token_server_that_knows_no_identity_tokens_is_given_the_password_if_there_is_one():
-    flow = Authorizer(always(Credentials("me", "pw", "id"))).flow(REQUEST, SCOPE)
+    flow = Authorizer(constant_lookup(Credentials("me", "pw", "id"))).flow(REQUEST, SCOPE)
     next(flow)
     flow.send(refused(BEARER))
     again = flow.send(Response(404, url="https://auth.example/token"))
     assert (again.method, again.headers["authorization"]) == ("GET", "Basic bWU6cHc=")
-    without = Authorizer(always(Credentials(identity_token="id"))).flow(REQUEST, SCOPE)
+    without = Authorizer(constant_lookup(Credentials(identity_token="id"))).flow(REQUEST, SCOPE)
     next(without)
     without.send(refused(BEARER))
     with pytest.raises(NotFoundError):
@@ -218,7 +218,7 @@ def test_a_token_server_that_knows_no_identity_tokens_is_given_the_password_if_t
 
 
 def test_a_registry_token_is_presented_as_it_is_and_once():
-    flow = Authorizer(always(Credentials(registry_token="tok"))).flow(REQUEST, SCOPE)
+    flow = Authorizer(constant_lookup(Credentials(registry_token="tok"))).flow(REQUEST, SCOPE)
     next(flow)
     assert flow.send(refused(BEARER)).headers["authorization"] == "Bearer tok"
     with pytest.raises(StopIteration):
@@ -243,7 +243,7 @@ def test_credentials_are_looked_up_for_the_repository_when_the_registry_asks():
 
 
 def test_a_refusal_says_which_credentials_were_refused():
-    flow = Authorizer(always(Credentials("me", "hunter2", origin="from here"))).flow(REQUEST, SCOPE)
+    flow = Authorizer(constant_lookup(Credentials("me", "hunter2", origin="from here"))).flow(REQUEST, SCOPE)
     next(flow)
     flow.send(refused(BEARER))
     with pytest.raises(RegistryError) as caught:
@@ -252,7 +252,7 @@ def test_a_refusal_says_which_credentials_were_refused():
 
 
 def test_what_a_token_server_repeats_of_a_password_is_not_shown():
-    flow = Authorizer(always(Credentials("me", 'hunter"2'))).flow(REQUEST, SCOPE)
+    flow = Authorizer(constant_lookup(Credentials("me", 'hunter"2'))).flow(REQUEST, SCOPE)
     next(flow)
     flow.send(refused(BEARER))
     said = json.dumps({"errors": [{"code": "NO", "message": 'not with hunter"2'}]}).encode()

@@ -15,14 +15,14 @@ from fakes.registry_faults import PASSWORD, PULLS, PUSHES, USER, Case
 from fakes.small_image import fresh_image, stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
-from packhorse.base.http.pool import Pool
+from packhorse.base.http.pool import PooledTransport
 from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import NotFoundError
-from packhorse.image.copy import copy, put
+from packhorse.image.copy import copy, push_image
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
-from packhorse.image.registry.credentials import Credentials, always
+from packhorse.image.registry.credentials import Credentials, constant_lookup
 from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.view import Image
 from packhorse.store.store import Store
@@ -42,8 +42,8 @@ def server() -> Iterator[FakeRegistry]:
 
 def place(server: FakeRegistry, name: str = "app:1") -> RegistryPlace:
     """A name as a command of its own finds it."""
-    http = Client(Pool(Settings()), sleep=lambda _: None)
-    registry = Registry(server.host, http, credentials=always(Credentials(USER, PASSWORD)))
+    http = Client(PooledTransport(Settings()), sleep=lambda _: None)
+    registry = Registry(server.host, http, credentials=constant_lookup(Credentials(USER, PASSWORD)))
     return RegistryPlace(Reference.parse(f"{server.host}/{name}"), registry, target=Target("linux", "amd64"))
 
 
@@ -64,7 +64,7 @@ def names(cases: tuple[Case, ...]) -> list[str]:
 @pytest.mark.parametrize("case", PULLS, ids=names(PULLS))
 def test_a_pull(case: Case, server: FakeRegistry, tmp_path: Path) -> None:
     image = stored_image(LARGE)
-    put(image, place(server))
+    push_image(image, place(server))
     with Store.open(tmp_path / "store") as store:
         case.prepare(server)
         if case.error is None:
@@ -83,17 +83,17 @@ def test_a_pull(case: Case, server: FakeRegistry, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", PUSHES, ids=names(PUSHES))
 def test_a_push(case: Case, server: FakeRegistry) -> None:
     old, image = fresh_image(OLD), fresh_image(LARGE, SMALL)
-    put(old, place(server))
+    push_image(old, place(server))
     case.prepare(server)
     if case.error is None:
-        assert put(image, place(server)).image_id == image.id
+        assert push_image(image, place(server)).image_id == image.id
     else:
         with pytest.raises(case.error) as caught:
-            put(image, place(server))
+            push_image(image, place(server))
         assert_discreet(server, caught.value)
         server.faults.clear()
         assert place(server).read().id == old.id
-        put(image, place(server))
+        push_image(image, place(server))
     server.token_life = None
     found = place(server).read()
     assert found.id == image.id
@@ -118,7 +118,7 @@ def test_of_two_pushes_of_one_tag_at_once_one_is_there_whole(server: FakeRegistr
     def push(image: Image) -> None:
         start.wait()
         try:
-            put(image, place(server))
+            push_image(image, place(server))
         except BaseException as error:  # noqa: BLE001
             failed.append(error)
 
@@ -134,7 +134,7 @@ def test_of_two_pushes_of_one_tag_at_once_one_is_there_whole(server: FakeRegistr
 
 
 def test_a_tag_is_written_after_everything_that_it_names(server: FakeRegistry) -> None:
-    put(fresh_image(LARGE, SMALL), place(server))
+    push_image(fresh_image(LARGE, SMALL), place(server))
     writes = [seen for seen in server.requests if seen.method in ("PUT", "PATCH")]
     assert "/manifests/" in writes[-1].path
     assert not [seen for seen in writes[:-1] if "/manifests/" in seen.path]

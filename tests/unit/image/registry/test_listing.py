@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fakes.registry import FakeRegistry, Fault
-from packhorse.base.http.pool import connect
+from packhorse.base.http.pool import make_client
 from packhorse.errors import FormatError, NetworkError, NotFoundError, RegistryError
 from packhorse.image.registry.client import Registry
-from packhorse.image.registry.credentials import Credentials, always
+from packhorse.image.registry.credentials import Credentials, constant_lookup
 from packhorse.image.registry.listing import repositories, tags
 
 NAMES = [f"team/app{number}" for number in range(7)]
@@ -28,7 +28,7 @@ def server() -> Iterator[FakeRegistry]:
 
 
 def registry(server: FakeRegistry) -> Registry:
-    return Registry(server.host, connect())
+    return Registry(server.host, make_client())
 
 
 @pytest.mark.parametrize("page", [1, 3, 7, 1000])
@@ -89,7 +89,7 @@ def test_a_registry_that_is_out_of_order_is_another_thing(server: FakeRegistry) 
 
 
 def impatient() -> Any:
-    client = connect()
+    client = make_client()
     client.pause = lambda *_: None  # type: ignore[method-assign]
     return client
 
@@ -114,8 +114,8 @@ def test_a_repository_that_is_not_there_is_not_found(server: FakeRegistry) -> No
 def test_lists_are_shown_to_who_may_see_them() -> None:
     with FakeRegistry(users={"me": "secret"}) as server:
         server.put_manifest("team/app", "a", b"{}", "application/json")
-        credentials = always(Credentials("me", "secret"))
-        known = Registry(server.host, connect(), credentials=credentials)
+        credentials = constant_lookup(Credentials("me", "secret"))
+        known = Registry(server.host, make_client(), credentials=credentials)
         assert list(repositories(known)) == ["team/app"]
         assert list(tags(known, "team/app")) == ["a"]
 

@@ -12,19 +12,19 @@ from fakes.registry import FakeRegistry, Fault
 from fakes.small_image import stored_image, tar_of
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
-from packhorse.base.http.pool import Pool
+from packhorse.base.http.pool import PooledTransport
 from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, NotFoundError, RegistryError
-from packhorse.image.copy import put
+from packhorse.image.copy import push_image
 from packhorse.image.model import Descriptor, MediaType
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
-from packhorse.image.registry.credentials import Credentials, always
+from packhorse.image.registry.credentials import Credentials, constant_lookup
 from packhorse.image.registry.place import RegistryPlace
-from packhorse.image.registry.referrers import put_referrer, referrers
+from packhorse.image.registry.referrers import list_referrers, put_referrer
 from packhorse.image.registry.removal import remove
-from packhorse.image.registry.upload import bring_blob
+from packhorse.image.registry.upload import push_blob
 
 
 @pytest.fixture(params=["list", "tag"])
@@ -35,21 +35,21 @@ def server(request: pytest.FixtureRequest) -> Iterator[FakeRegistry]:
 
 
 def registry_of(server: FakeRegistry) -> Registry:
-    http = Client(Pool(Settings()), sleep=lambda _: None)
-    return Registry(server.host, http, credentials=always(Credentials("me", "pw")))
+    http = Client(PooledTransport(Settings()), sleep=lambda _: None)
+    return Registry(server.host, http, credentials=constant_lookup(Credentials("me", "pw")))
 
 
 def pushed(server: FakeRegistry, tag: str = "1") -> Descriptor:
     place = RegistryPlace(
         Reference.parse(f"{server.host}/app:{tag}"), registry_of(server), target=Target("linux", "amd64")
     )
-    receipt = put(stored_image(tar_of({"a": b"a"})), place)
+    receipt = push_image(stored_image(tar_of({"a": b"a"})), place)
     assert receipt.manifest_digest
     return Descriptor(MediaType.OCI_MANIFEST, receipt.manifest_digest, receipt.manifest_size)
 
 
 def attached(registry: Registry, subject: Descriptor, kind: str, number: int = 0) -> Digest:
-    bring_blob(registry, "app", EMPTY, lambda: iter([b"{}"]))
+    push_blob(registry, "app", EMPTY, lambda: iter([b"{}"]))
     manifest = artifact(subject, kind, number=number)
     put_referrer(registry, "app", manifest, subject=subject.digest)
     return manifest.digest
@@ -62,16 +62,18 @@ def test_a_list_of_referrers_without_an_end_is_an_error(server):
     attached(registry, subject, SBOM)
     server.endless = "same"
     with pytest.raises(RegistryError, match="has no end"):
-        referrers(registry, "app", subject.digest)
+        list_referrers(registry, "app", subject.digest)
 
 
 def test_what_was_attached_is_found_by_its_subject_and_kind(server):
     subject, registry = pushed(server), registry_of(server)
-    assert referrers(registry, "app", subject.digest) == ()
+    assert list_referrers(registry, "app", subject.digest) == ()
     sbom, signature = attached(registry, subject, SBOM), attached(registry, subject, SIGNATURE)
-    everything = {each.descriptor.digest: each.kind for each in referrers(registry, "app", subject.digest)}
+    everything = {
+        each.descriptor.digest: each.kind for each in list_referrers(registry, "app", subject.digest)
+    }
     assert everything == {sbom: SBOM, signature: SIGNATURE}
-    (found,) = referrers(registry, "app", subject.digest, kind=SBOM)
+    (found,) = list_referrers(registry, "app", subject.digest, kind=SBOM)
     assert found.descriptor.digest == sbom
     assert (("app", f"sha256-{subject.digest.hex}") in server.manifests) is not server.has_referrers
 
@@ -79,16 +81,16 @@ def test_what_was_attached_is_found_by_its_subject_and_kind(server):
 def test_attaching_again_changes_nothing(server):
     subject, registry = pushed(server), registry_of(server)
     assert attached(registry, subject, SBOM) == attached(registry, subject, SBOM)
-    assert len(referrers(registry, "app", subject.digest)) == 1
+    assert len(list_referrers(registry, "app", subject.digest)) == 1
 
 
 def test_a_registry_that_filters_nothing_is_filtered_here(server):
     subject, registry = pushed(server), registry_of(server)
     attached(registry, subject, SIGNATURE)
-    whole = [each.fields() for each in referrers(registry, "app", subject.digest)]
+    whole = [each.fields() for each in list_referrers(registry, "app", subject.digest)]
     index = json.dumps({"schemaVersion": 2, "mediaType": str(MediaType.OCI_INDEX), "manifests": whole})
     server.faults.append(Fault(path="artifactType=", status=200, body=index.encode(), times=9))
-    assert referrers(registry, "app", subject.digest, kind=SBOM) == ()
+    assert list_referrers(registry, "app", subject.digest, kind=SBOM) == ()
 
 
 def test_a_tag_of_that_name_that_is_no_list_is_an_error():
@@ -97,13 +99,13 @@ def test_a_tag_of_that_name_that_is_no_list_is_an_error():
         subject = pushed(server)
         pushed(server, f"sha256-{subject.digest.hex}")
         with pytest.raises(FormatError, match="no list of referrers"):
-            referrers(registry_of(server), "app", subject.digest)
+            list_referrers(registry_of(server), "app", subject.digest)
 
 
 def test_many_attachments_are_all_found(server):
     subject = pushed(server)
     digests = [attached(registry_of(server), subject, SBOM, number) for number in range(5)]
-    found = [each.descriptor.digest for each in referrers(registry_of(server), "app", subject.digest)]
+    found = [each.descriptor.digest for each in list_referrers(registry_of(server), "app", subject.digest)]
     assert sorted(found) == sorted(digests)
 
 
@@ -124,10 +126,10 @@ def test_d_034_what_was_removed_is_not_listed_any_more(server):
     registry, subject = registry_of(server), pushed(server)
     kept, gone = (attached(registry, subject, kind) for kind in (SBOM, SIGNATURE))
     remove(registry, "app", str(gone))
-    found = referrers(registry, "app", subject.digest)
+    found = list_referrers(registry, "app", subject.digest)
     assert [each.descriptor.digest for each in found] == [kept]
     remove(registry, "app", str(subject.digest))
-    assert referrers(registry, "app", subject.digest) == found
+    assert list_referrers(registry, "app", subject.digest) == found
 
 
 def test_a_registry_that_removes_nothing_says_so(server):

@@ -15,7 +15,7 @@ import zstandard
 from fakes.registry import FakeRegistry, Fault
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import Client
-from packhorse.base.http.pool import Pool
+from packhorse.base.http.pool import PooledTransport
 from packhorse.base.http.settings import Settings
 from packhorse.base.target import Target
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RegistryError
@@ -23,7 +23,7 @@ from packhorse.image.model import Config, Descriptor, Index, Manifest, MediaType
 from packhorse.image.place import Place
 from packhorse.image.reference import Reference
 from packhorse.image.registry.client import Registry
-from packhorse.image.registry.credentials import ANONYMOUS, Credentials, always
+from packhorse.image.registry.credentials import ANONYMOUS, Credentials, constant_lookup
 from packhorse.image.registry.place import RegistryPlace
 from packhorse.image.registry.upload import ATTEMPTS
 from packhorse.image.view import Image, Layer
@@ -84,8 +84,8 @@ def server() -> Iterator[FakeRegistry]:
 
 
 def registry_of(server: FakeRegistry, credentials: Credentials | None = None) -> Registry:
-    http = Client(Pool(Settings()), sleep=lambda _: None)
-    return Registry(server.host, http, credentials=always(credentials or ANONYMOUS))
+    http = Client(PooledTransport(Settings()), sleep=lambda _: None)
+    return Registry(server.host, http, credentials=constant_lookup(credentials or ANONYMOUS))
 
 
 def place(
@@ -104,9 +104,9 @@ def new_layer(tar: bytes) -> Layer:
 
 
 def push(target: Place, tars: list[bytes]) -> Image:
-    layers = tuple(target.begin(new_layer(tar)) for tar in tars)
+    layers = tuple(target.write_layer(new_layer(tar)) for tar in tars)
     image = Image(config_of(tars), layers)
-    target.commit(image)
+    target.write_image(image)
     return image
 
 
@@ -218,8 +218,8 @@ def test_what_was_written_is_read_again(server):
 
 def test_the_receipt_says_what_a_registry_knows_the_image_by(server):
     target = place(server)
-    image = Image(config_of(TARS[:1]), (target.begin(new_layer(TARS[0])),))
-    receipt = target.commit(image)
+    image = Image(config_of(TARS[:1]), (target.write_layer(new_layer(TARS[0])),))
+    receipt = target.write_image(image)
     assert receipt.image_id == image.id
     found = target.head()
     assert (found.digest, found.size) == (receipt.manifest_digest, receipt.manifest_size)
@@ -236,14 +236,14 @@ def test_a_digest_as_a_name_is_the_images_own_or_told(server):
 
 
 def test_what_begin_answers_can_be_read_from_the_registry(server):
-    layer = place(server).begin(new_layer(TARS[0]))
+    layer = place(server).write_layer(new_layer(TARS[0]))
     assert (layer.diff_id, layer.size) == (Digest.of(TARS[0]), len(TARS[0]))
     assert gzip.decompress(b"".join(layer.blob())) == TARS[0]
 
 
 def test_nothing_is_under_the_name_until_the_end(server):
     target = place(server)
-    target.begin(new_layer(TARS[0]))
+    target.write_layer(new_layer(TARS[0]))
     assert target.head() is None
 
 
@@ -260,7 +260,9 @@ def test_copying_between_registries_re_encodes_nothing(server):
     manifest = seed(server, TARS[:2], kinds=(MediaType.OCI_LAYER_ZSTD, MediaType.OCI_LAYER))
     with FakeRegistry() as other:
         image, target = place(server).read(), place(other, "copy:v1")
-        receipt = target.commit(replace(image, layers=tuple(target.begin(layer) for layer in image.layers)))
+        receipt = target.write_image(
+            replace(image, layers=tuple(target.write_layer(layer) for layer in image.layers))
+        )
         assert receipt.manifest_digest == manifest.digest
         assert other.manifests["copy", "v1"] == (manifest.media_type, manifest.raw)
 
@@ -269,7 +271,7 @@ def test_a_manifest_that_no_longer_says_what_the_image_is_is_not_written(server)
     seed(server, TARS[:1])
     image, target = place(server).read(), place(server, "app:v2")
     changed = Config.parse(image.config.raw.replace(b'"amd64"', b'"arm64"'))
-    receipt = target.commit(replace(image, config=changed))
+    receipt = target.write_image(replace(image, config=changed))
     assert receipt.image_id == changed.digest
     assert place(server, "app:v2").read().config == changed
 
@@ -277,7 +279,7 @@ def test_a_manifest_that_no_longer_says_what_the_image_is_is_not_written(server)
 def test_layers_of_docker_get_the_names_of_oci_in_a_new_manifest(server):
     seed(server, TARS[:1], kinds=(MediaType.DOCKER_LAYER_GZIP,), kind=MediaType.DOCKER_MANIFEST)
     image, target = place(server).read(), place(server, "app:v2")
-    target.commit(replace(image, manifest=None))
+    target.write_image(replace(image, manifest=None))
     assert place(server, "app:v2").read().manifest.layers[0].media_type == MediaType.OCI_LAYER_GZIP
 
 
@@ -286,7 +288,7 @@ def test_a_layer_that_another_repository_has_is_mounted_and_not_sent(server):
     registry = registry_of(server)
     base, target = place(server, "base", registry=registry).read(), place(server, registry=registry)
     for layer in base.layers:
-        target.begin(layer)
+        target.write_layer(layer)
     assert server.seen("GET", "base/blobs")[1:] == []
     assert server.seen("PUT") == []
     assert server.blobs["app"].keys() == {str(layer.descriptor.digest) for layer in base.layers}
@@ -299,12 +301,12 @@ def test_a_registry_that_mounts_nothing_gets_the_bytes(server):
     location = {"location": "/v2/app/blobs/uploads/77"}
     server.uploads["77"] = b""
     server.faults.append(Fault(method="POST", path="mount", status=202, headers=location))
-    place(server, registry=registry).begin(layer)
+    place(server, registry=registry).write_layer(layer)
     server.blobs["app"].clear()
     server.faults.append(Fault(method="POST", path="mount", status=403))
     registry = registry_of(server)
     (layer,) = place(server, "base", registry=registry).read().layers
-    place(server, registry=registry).begin(layer)
+    place(server, registry=registry).write_layer(layer)
     assert str(layer.descriptor.digest) in server.blobs["app"]
 
 
@@ -317,7 +319,7 @@ def test_an_upload_that_fails_once_is_begun_anew(server, fault):
 def test_an_upload_that_always_fails_is_an_error(server):
     server.faults.append(Fault(method="PUT", path="uploads", status=500, times=ATTEMPTS))
     with pytest.raises(RegistryError) as caught:
-        place(server).begin(new_layer(TARS[0]))
+        place(server).write_layer(new_layer(TARS[0]))
     assert caught.value.status == 500
     assert len(server.seen("PUT")) == ATTEMPTS
 
@@ -327,7 +329,7 @@ def test_an_upload_that_is_too_large_for_the_registry_in_chunks_too_is_an_error(
         Fault(method=method, path="uploads", status=413, times=9) for method in ("PUT", "PATCH")
     ]
     with pytest.raises(RegistryError) as caught:
-        place(server).begin(new_layer(TARS[0]))
+        place(server).write_layer(new_layer(TARS[0]))
     assert "larger uploads" in caught.value.fix
     assert (len(server.seen("PUT")), len(server.seen("PATCH"))) == (1, 1)
 
@@ -335,7 +337,7 @@ def test_an_upload_that_is_too_large_for_the_registry_in_chunks_too_is_an_error(
 def test_a_layer_that_is_not_what_it_says_never_gets_a_name(server):
     wrong = replace(new_layer(TARS[0]), diff_id=Digest.of(b"other"))
     with pytest.raises(FormatError):
-        place(server).begin(wrong)
+        place(server).write_layer(wrong)
     assert server.seen("PUT") == []
 
 
@@ -343,15 +345,15 @@ def test_a_registry_that_stores_something_else_is_caught(server):
     told = {"docker-content-digest": str(Digest.of(b"x"))}
     server.faults.append(Fault(method="PUT", path="uploads", headers=told))
     with pytest.raises(FormatError, match="something other"):
-        place(server).begin(new_layer(TARS[0]))
+        place(server).write_layer(new_layer(TARS[0]))
 
 
 def test_an_image_whose_layers_were_not_brought_is_refused(server):
     layers = (replace(new_layer(TARS[0]), diff_id=Digest.of(TARS[0])),)
     with pytest.raises(FormatError, match="not brought"):
-        place(server).commit(Image(config_of(TARS[:1]), layers))
+        place(server).write_image(Image(config_of(TARS[:1]), layers))
     with pytest.raises(FormatError, match="other layers"):
-        place(server).commit(Image(config_of(TARS[:1]), ()))
+        place(server).write_image(Image(config_of(TARS[:1]), ()))
 
 
 def test_an_upload_address_on_another_host_sees_no_token():
@@ -359,9 +361,9 @@ def test_an_upload_address_on_another_host_sees_no_token():
         storage.uploads["9"] = b""
         elsewhere = {"location": f"{storage.url}/v2/app/blobs/uploads/9?signed=1"}
         registry = registry_of(server, Credentials("me", "pw"))
-        place(server, registry=registry).begin(new_layer(TARS[1]))
+        place(server, registry=registry).write_layer(new_layer(TARS[1]))
         server.faults.append(Fault(method="POST", status=202, headers=elsewhere))
-        place(server, registry=registry).begin(new_layer(TARS[0]))
+        place(server, registry=registry).write_layer(new_layer(TARS[0]))
         assert [seen.method for seen in storage.requests] == ["PUT"]
         assert "authorization" not in storage.requests[0].headers
 
@@ -370,14 +372,14 @@ def test_an_upload_address_without_encryption_is_refused(server):
     where = {"location": "http://storage.example/upload"}
     server.faults.append(Fault(method="POST", status=202, headers=where))
     with pytest.raises(NetworkError, match="refusing to reach"):
-        place(server).begin(new_layer(TARS[0]))
+        place(server).write_layer(new_layer(TARS[0]))
 
 
 @pytest.mark.parametrize("location", ["https://[::1", "https://storage.example:port/", "https://:80/"])
 def test_an_upload_address_that_is_none_is_an_error(server, location):
     server.faults.append(Fault(method="POST", status=202, headers={"location": location}))
     with pytest.raises(RegistryError, match="no address to upload to"):
-        place(server).begin(new_layer(TARS[0]))
+        place(server).write_layer(new_layer(TARS[0]))
 
 
 def test_who_may_only_pull_cannot_push():
@@ -385,7 +387,7 @@ def test_who_may_only_pull_cannot_push():
         seed(server, TARS[:1])
         assert place(server).read().layers
         with pytest.raises(RegistryError) as caught:
-            place(server, "app:v2").begin(new_layer(TARS[1]))
+            place(server, "app:v2").write_layer(new_layer(TARS[1]))
         assert caught.value.status == 401
         push(place(server, "app:v2", registry=registry_of(server, Credentials("me", "pw"))), TARS)
         assert place(server, "app:v2").head() is not None
@@ -395,8 +397,8 @@ def test_many_threads_read_and_write_at_once(server):
     tars = [hashlib.shake_256(bytes([100 + i])).digest(200_000) for i in range(16)]
     target = place(server)
     with ThreadPoolExecutor(8) as threads:
-        layers = tuple(threads.map(lambda tar: target.begin(new_layer(tar)), tars))
-        target.commit(Image(config_of(tars), layers))
+        layers = tuple(threads.map(lambda tar: target.write_layer(new_layer(tar)), tars))
+        target.write_image(Image(config_of(tars), layers))
         read = place(server).read().layers
         assert list(threads.map(lambda layer: b"".join(layer.tar()), read)) == tars
 
@@ -404,9 +406,9 @@ def test_many_threads_read_and_write_at_once(server):
 def test_of_many_blobs_and_repositories_the_latest_are_remembered(server):
     registry = registry_of(server)
     blobs = [Digest.of(str(number).encode()) for number in range(9000)]
-    registry.remember("first", blobs)
-    assert not registry.holds("first", blobs[0]) and registry.holds("first", blobs[-1])
+    registry.remember_blobs("first", blobs)
+    assert not registry.is_known_blob("first", blobs[0]) and registry.is_known_blob("first", blobs[-1])
     for number in range(99):
-        registry.remember(f"app{number}", blobs[-1:])
-    assert registry.holder(blobs[-1]) == "first" and registry.holds("app98", blobs[-1])
-    assert not registry.holds("app1", blobs[-1])
+        registry.remember_blobs(f"app{number}", blobs[-1:])
+    assert registry.find_holder(blobs[-1]) == "first" and registry.is_known_blob("app98", blobs[-1])
+    assert not registry.is_known_blob("app1", blobs[-1])

@@ -12,12 +12,12 @@ from fakes.registry import FakeRegistry, Fault
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import ATTEMPTS, Client
 from packhorse.base.http.message import BrokenConnection
-from packhorse.base.http.pool import Pool
+from packhorse.base.http.pool import PooledTransport
 from packhorse.base.http.settings import Settings
 from packhorse.errors import FormatError, InputError, NetworkError, NotFoundError, RegistryError
 from packhorse.image.model import Descriptor, Index, Manifest, MediaType
-from packhorse.image.registry.client import PATIENCE, Registry, pull
-from packhorse.image.registry.credentials import ANONYMOUS, Credentials, always
+from packhorse.image.registry.client import RETRIES, Registry, pull_scope
+from packhorse.image.registry.credentials import ANONYMOUS, Credentials, constant_lookup
 
 DATA = hashlib.shake_256(b"blob").digest(3_000_000)
 MANIFEST = Manifest.of(
@@ -33,8 +33,8 @@ def seed(server: FakeRegistry) -> None:
 
 
 def client_of(server: FakeRegistry, credentials: Credentials | None = None) -> Registry:
-    http = Client(Pool(Settings()), sleep=lambda _: None)
-    return Registry(server.host, http, credentials=always(credentials or ANONYMOUS))
+    http = Client(PooledTransport(Settings()), sleep=lambda _: None)
+    return Registry(server.host, http, credentials=constant_lookup(credentials or ANONYMOUS))
 
 
 @pytest.fixture
@@ -210,17 +210,17 @@ def test_a_blob_is_taken_up_from_a_registry_that_knows_no_ranges(server, registr
 def test_a_long_blob_may_break_off_often_as_long_as_it_goes_on(server, registry):
     data = DATA * 5
     digest = Digest.parse(server.put_blob("app", data))
-    server.faults.append(Fault(path="blobs", cut_after=2_000_000, times=PATIENCE + 2))
+    server.faults.append(Fault(path="blobs", cut_after=2_000_000, times=RETRIES + 2))
     long = Descriptor(MediaType.OCI_LAYER, digest, len(data))
     assert b"".join(registry.blob("app", long)) == data
-    assert len(server.seen("GET", "blobs")) == PATIENCE + 3
+    assert len(server.seen("GET", "blobs")) == RETRIES + 3
 
 
 def test_a_blob_that_always_breaks_off_is_an_error_in_the_end(server, registry):
     server.faults.append(Fault(path="blobs", cut_after=10, times=1000))
     with pytest.raises(BrokenConnection):
         list(registry.blob("app", BLOB))
-    assert len(server.seen("GET", "blobs")) == PATIENCE + 1
+    assert len(server.seen("GET", "blobs")) == RETRIES + 1
 
 
 def test_a_range_other_than_the_one_asked_for_is_refused(server, registry):
@@ -270,8 +270,8 @@ def test_an_abandoned_download_does_not_spoil_the_next(registry):
 
 
 def test_has_blob_tells_what_is_there(registry):
-    assert registry.has_blob("app", BLOB.digest, pull("app"))
-    assert not registry.has_blob("app", Digest.of(b"x"), pull("app"))
+    assert registry.has_blob("app", BLOB.digest, pull_scope("app"))
+    assert not registry.has_blob("app", Digest.of(b"x"), pull_scope("app"))
 
 
 def test_anybody_may_pull_with_a_token_that_is_fetched_once():
@@ -337,7 +337,7 @@ def test_many_threads_share_one_registry(server, registry):
 
 
 def test_docker_hub_is_asked_where_it_answers():
-    registry = Registry("docker.io", Client(Pool(Settings())))
+    registry = Registry("docker.io", Client(PooledTransport(Settings())))
     assert registry.url("library/debian", "manifests/12") == (
         "https://registry-1.docker.io/v2/library/debian/manifests/12"
     )
@@ -346,7 +346,7 @@ def test_docker_hub_is_asked_where_it_answers():
 @pytest.mark.parametrize("host", ["example.com:0", "example.com:99999"])
 def test_a_registry_at_an_impossible_port_is_refused(host):
     with pytest.raises(InputError, match="not a registry"):
-        Registry(host, Client(Pool(Settings())))
+        Registry(host, Client(PooledTransport(Settings())))
 
 
 @pytest.mark.parametrize("length", ["1" * 5000, "-1", "many"])
@@ -360,10 +360,10 @@ def test_a_length_that_is_nonsense_is_not_believed(server, registry, length):
     [("localhost:5000", "http"), ("127.0.0.1", "http"), ("[::1]:5000", "http"), ("10.0.0.1:5000", "https")],
 )
 def test_only_a_registry_on_this_machine_is_spoken_to_without_tls(host, scheme):
-    assert Registry(host, Client(Pool(Settings()))).url("a", "b") == f"{scheme}://{host}/v2/a/b"
+    assert Registry(host, Client(PooledTransport(Settings()))).url("a", "b") == f"{scheme}://{host}/v2/a/b"
 
 
-@pytest.mark.parametrize("cuts", [1, PATIENCE])
+@pytest.mark.parametrize("cuts", [1, RETRIES])
 def test_a_download_without_a_length_that_is_cut_goes_on_where_it_was(
     server: FakeRegistry, registry: Registry, cuts: int
 ) -> None:

@@ -12,13 +12,13 @@ from fakes.registry import FakeRegistry, Fault
 from packhorse.base.digest import Digest
 from packhorse.base.http.client import LONGEST_PAUSE, Client
 from packhorse.base.http.message import BrokenConnection
-from packhorse.base.http.pool import Pool
+from packhorse.base.http.pool import PooledTransport
 from packhorse.base.http.settings import Settings
 from packhorse.errors import NetworkError, NotFoundError, PackhorseError, RegistryError
 from packhorse.image.model import Descriptor, MediaType
 from packhorse.image.registry.client import Registry
-from packhorse.image.registry.credentials import Credentials, always
-from packhorse.image.registry.upload import ATTEMPTS, bring_blob
+from packhorse.image.registry.credentials import Credentials, constant_lookup
+from packhorse.image.registry.upload import ATTEMPTS, push_blob
 
 pytestmark = pytest.mark.system
 
@@ -41,7 +41,7 @@ def pauses() -> list[float]:
 
 @pytest.fixture
 def registry(server: FakeRegistry, pauses: list[float]) -> Registry:
-    return Registry(server.host, Client(Pool(Settings()), sleep=pauses.append))
+    return Registry(server.host, Client(PooledTransport(Settings()), sleep=pauses.append))
 
 
 def content() -> Iterator[bytes]:
@@ -50,7 +50,7 @@ def content() -> Iterator[bytes]:
 
 
 def bring(registry: Registry) -> None:
-    bring_blob(registry, "app", BLOB, content)
+    push_blob(registry, "app", BLOB, content)
 
 
 def arrived(server: FakeRegistry) -> bool:
@@ -70,7 +70,7 @@ def test_an_upload_may_be_cut_as_often_as_it_gets_on_by_a_mebibyte(server, regis
     data = DATA * 6
     blob = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(data), len(data))
     server.faults.append(Fault(method="PUT", path="uploads", take=1_200_000, times=14))
-    bring_blob(registry, "app", blob, lambda: iter([data]))
+    push_blob(registry, "app", blob, lambda: iter([data]))
     assert server.sent == len(data)
     assert len(server.seen("PUT")) == 15 > 2 * ATTEMPTS
 
@@ -123,7 +123,7 @@ def test_chunks_are_as_small_as_the_way_there_takes_and_as_large_as_the_registry
     server.faults.append(Fault(method="PUT", path="uploads", status=413))
     server.faults.append(Fault(method="PATCH", path="uploads", status=413))
     server.least_chunk = 2_000_000
-    bring_blob(registry, "app", blob, lambda: iter([data]))
+    push_blob(registry, "app", blob, lambda: iter([data]))
     assert str(blob.digest) in server.blobs["app"]
     sizes = [int(seen.headers["content-length"]) for seen in server.seen("PATCH")[1:]]
     assert set(sizes) == {2_000_000}
@@ -136,7 +136,7 @@ def test_a_chunk_that_is_cut_goes_on_within_it(server, registry):
     blob = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(data), len(data))
     server.faults.append(Fault(method="PUT", path="uploads", status=413))
     server.faults.append(Fault(method="PATCH", path="uploads", take=5_000_000))
-    bring_blob(registry, "app", blob, lambda: iter([data]))
+    push_blob(registry, "app", blob, lambda: iter([data]))
     assert str(blob.digest) in server.blobs["app"]
     assert server.seen("PATCH")[1].headers["content-range"].startswith("5000000-")
 
@@ -168,9 +168,9 @@ def test_what_is_refused_for_good_is_not_tried_again_and_left_to_nobody(server, 
 def test_a_token_that_ends_during_a_long_push_is_fetched_anew():
     with FakeRegistry(users={"me": "pw"}) as server:
         server.token_life = 60  # one that the other threads do not use up before who fetched it
-        credentials = always(Credentials("me", "pw"))
+        credentials = constant_lookup(Credentials("me", "pw"))
         registry = Registry(
-            server.host, Client(Pool(Settings()), sleep=lambda _: None), credentials=credentials
+            server.host, Client(PooledTransport(Settings()), sleep=lambda _: None), credentials=credentials
         )
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda number: _bring_one(registry, number), range(120)))
@@ -181,7 +181,7 @@ def test_a_token_that_ends_during_a_long_push_is_fetched_anew():
 def _bring_one(registry: Registry, number: int) -> None:
     data = hashlib.shake_256(bytes([number])).digest(200_000)
     blob = Descriptor(MediaType.OCI_LAYER_GZIP, Digest.of(data), len(data))
-    bring_blob(registry, "app", blob, lambda: iter([data]))
+    push_blob(registry, "app", blob, lambda: iter([data]))
 
 
 def test_uploads_side_by_side_share_their_connections(server, registry):
@@ -203,6 +203,6 @@ def test_what_cannot_be_read_is_told_at_once_and_not_taken_for_the_registrys_fau
         raise failure
 
     with pytest.raises(type(failure)) as caught:
-        bring_blob(registry, "app", BLOB, broken)
+        push_blob(registry, "app", BLOB, broken)
     assert caught.value is failure
     assert not pauses and not server.uploads
